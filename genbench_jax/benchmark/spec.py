@@ -1,0 +1,47 @@
+"""What the benchmark knows of a dataset."""
+
+import dataclasses
+from typing import Literal
+
+Metric = Literal["accuracy", "mean_per_class", "map_11_point", "roc_auc"]
+Group = Literal["common", "fine_grained", "rare", "demo", "own"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSpec:
+  """One dataset: its classes, the words for them, its splits and how it is scored.
+
+  Attributes:
+    name: our name, the TFDS name where there is one.
+    group: common, fine_grained or rare (paper, section 3), demo for the shipped worlds.
+    class_names: for each class, in label order, its synonyms; the first is used in prompts.
+    templates: prompt templates, each with one `{}` for the class name.
+    metric: how recognition is scored on this dataset.
+    splits: our split (train, validation, test) -> TFDS split expression.
+    split_sizes: our split -> number of images.
+    tfds_name: `name[/config]` of the TFDS builder.
+    multi_label: whether an image has several classes; labels are then multi-hot.
+    resize: `crop` (shorter side, then centre crop) or `squash` (straight to the square).
+    aliases: other names it is known by, the reference's among them.
+  """
+
+  name: str
+  group: Group
+  class_names: tuple[tuple[str, ...], ...]
+  templates: tuple[str, ...]
+  metric: Metric
+  splits: dict[str, str]
+  split_sizes: dict[str, int]
+  tfds_name: str
+  multi_label: bool = False
+  resize: Literal["crop", "squash"] = "crop"
+  aliases: tuple[str, ...] = ()
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """The first name of each class."""
+    return tuple(synonyms[0] for synonyms in self.class_names)
+
+  @property
+  def num_classes(self) -> int:
+    return len(self.class_names)

@@ -1,0 +1,22 @@
+"""The two ways a run ends early through no fault of the code."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+  """What the user gave can't be used. The command ends with one line and exit status 2."""
+
+
+class RunError(RuntimeError):
+  """The run could not go on: disk, data or model. The command ends with one line and status 1."""
+
+
+def unknown_name(kind: str, given: str, known: Iterable[str]) -> UsageError:
+  """An error that says what was given, the nearest known name, and what is allowed."""
+  known = list(known)
+  nearest = difflib.get_close_matches(given.lower(), [name.lower() for name in known], n=1, cutoff=0.5)
+  hint = ""
+  if nearest:
+    hint = f" Did you mean {next(name for name in known if name.lower() == nearest[0])!r}?"
+  return UsageError(f"unknown {kind} {given!r}.{hint} Known: {', '.join(known)}.")

@@ -1,0 +1,64 @@
+"""Package metadata. Tool settings stand in pyproject.toml, exact versions in requirements.lock."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# diffusers and transformers are pinned to their last releases that carry the Flax models.
+RUNTIME = [
+    "absl-py>=2.1",
+    "array-record>=0.8; sys_platform == 'linux'",
+    "diffusers[flax]==0.39.0",
+    "etils[epath]>=1.12",
+    "filelock>=3.16",
+    "flax>=0.12.8,<0.13",
+    "grain>=0.2.15",
+    "huggingface-hub>=0.34,<1.0",
+    "jax>=0.10.2,<0.11",
+    "jaxtyping>=0.3",
+    "jinja2>=3.1",
+    "matplotlib>=3.10",
+    "ml_collections>=1.1",
+    "ml_dtypes>=0.5",
+    "numpy>=2.0",
+    "optax>=0.2.6",
+    "orbax-checkpoint>=0.12.8,<0.13",
+    "pillow>=11.3",
+    "safetensors>=0.6",
+    "scikit-learn>=1.7",
+    "scipy>=1.15",
+    "tensorflow-datasets>=4.9.9",
+    "tqdm>=4.67",
+    "transformers==4.57.6",
+]
+# Only TensorFlow Datasets' own builders need these, and only while they prepare.
+PREPARE = ["tensorflow-cpu>=2.20", "opencv-python-headless>=4.11", "h5py>=3.12"]
+TEST = [
+    "chex>=0.1.90",
+    "hypothesis>=6.140",
+    "pytest>=8.4",
+    "pytest-cov>=7.0",
+    "selenium>=4.35",
+]
+DEV = [*TEST, "mypy>=1.18", "ruff>=0.14", "types-tqdm>=4.67"]
+
+setup(
+    name="genbench_jax",
+    version="0.1.0",
+    description="How good are generated images as training data for recognition? GenBench on TPU and GPU.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["genbench_jax", "genbench_jax.*"]),
+    include_package_data=True,
+    install_requires=RUNTIME,
+    extras_require={
+        "prepare": PREPARE,
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda13]"],
+        "test": TEST,
+        "dev": DEV,
+    },
+)
