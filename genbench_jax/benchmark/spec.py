@@ -23,6 +23,10 @@ class DatasetSpec:
     multi_label: whether an image has several classes; labels are then multi-hot.
     resize: `crop` (shorter side, then centre crop) or `squash` (straight to the square).
     aliases: other names it is known by, the reference's among them.
+    label_names: for each class, what the TFDS builder calls it: labels are mapped by these names,
+      never by position. Empty where the builder's order is ours by construction (the worlds).
+    label_key: the TFDS feature that holds the label or labels.
+    folder: the root of a user's own `split/class/image` tree; `tfds_name` is then empty.
   """
 
   name: str
@@ -36,6 +40,9 @@ class DatasetSpec:
   multi_label: bool = False
   resize: Literal["crop", "squash"] = "crop"
   aliases: tuple[str, ...] = ()
+  label_names: tuple[str, ...] = ()
+  label_key: str = "label"
+  folder: str = ""
 
   @property
   def names(self) -> tuple[str, ...]:
