@@ -1,0 +1,323 @@
+"""Hugging Face checkpoints to Flax parameter trees and back, without torch and without pickle.
+
+One rule names things: `torch_name` says which PyTorch tensor a Flax leaf is. Loading walks the leaves of the
+wanted tree and looks the names up; saving walks the leaves of a tree and writes the names.
+"""
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jax
+import ml_dtypes  # noqa: F401  teaches NumPy, and so safetensors, the bfloat16 dtype
+import numpy as np
+from jaxtyping import Shaped
+
+from genbench_jax.errors import RunError, UsageError
+
+Params: TypeAlias = dict[str, Any]
+Tensor: TypeAlias = Shaped[np.ndarray, "..."]
+Weights: TypeAlias = dict[str, Callable[[], Tensor]]
+
+# The files that a folder's weights may stand in, best first.
+WEIGHT_FILES = (
+  "diffusion_pytorch_model.safetensors",
+  "model.safetensors",
+  "diffusion_pytorch_model.safetensors.index.json",
+  "model.safetensors.index.json",
+  "diffusion_pytorch_model.fp16.safetensors",
+  "model.fp16.safetensors",
+  "diffusion_pytorch_model.safetensors.index.fp16.json",
+  "model.safetensors.index.fp16.json",
+  "diffusion_flax_model.msgpack",
+  "flax_model.msgpack",
+)
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+
+# Buffers that older PyTorch versions stored: constants, not weights.
+BUFFERS = re.compile(r"(^|\.)position_ids$")
+
+# The VAE's attention has one name in Flax, one in today's PyTorch files, and Flax's in the older ones.
+VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+OLD_VAE_ATTENTION = re.compile(r"(attentions\.\d+)\.(query|key|value|proj_attn)\.")
+
+
+# ---- where a checkpoint stands ------------------------------------------------------------------
+
+
+def locate(checkpoint: str, revision: str | None = None, patterns: Sequence[str] = ()) -> Path:
+  """The local folder of a checkpoint: the given folder, or the download of a hub id.
+
+  Args:
+    checkpoint: a folder, or a hub id such as `openai/clip-vit-base-patch32`.
+    revision: commit, tag or branch of a hub id.
+    patterns: the files to download; only weights, configurations and tokenizers may be asked for.
+
+  Raises:
+    UsageError: there is no such folder and no such repository can be had.
+  """
+  folder = Path(checkpoint).expanduser()
+  if folder.is_dir():
+    return folder
+  if not re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint) or folder.exists():
+    raise UsageError(
+      f"no checkpoint at {checkpoint!r}: give a folder in the Hugging Face layout, or a hub id `owner/name`."
+    )
+  from huggingface_hub import snapshot_download
+
+  try:
+    return Path(snapshot_download(checkpoint, revision=revision, allow_patterns=list(patterns)))
+  except (OSError, ValueError) as error:  # no network, no such repository, no such revision
+    at = f" at revision {revision!r}" if revision else ""
+    raise UsageError(
+      f"checkpoint {checkpoint!r}{at} is neither a local folder nor to be had from the hub"
+      f" ({type(error).__name__}). Offline? Give the path of a downloaded folder."
+    ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+  """A JSON object from a file.
+
+  Raises:
+    RunError: the file is missing or no JSON object.
+  """
+  try:
+    value = json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError as error:
+    raise RunError(f"{path} is missing from the checkpoint.") from error
+  except (OSError, ValueError) as error:
+    raise RunError(f"{path} is not readable as JSON: {error}.") from error
+  if not isinstance(value, dict):
+    raise RunError(f"{path} holds no JSON object.")
+  return value
+
+
+def weight_files(folder: Path) -> list[Path]:
+  """The files that hold the weights of one model: one, or the shards that an index names.
+
+  Raises:
+    RunError: there are none, only pickles, or a shard is missing.
+  """
+  for name in WEIGHT_FILES:
+    if (folder / name).is_file():
+      return _shards(folder / name) if name.endswith(".json") else [folder / name]
+  pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+  if pickles:
+    raise RunError(
+      f"{folder} has its weights only as pickles ({pickles[0]}), which are never opened: pickles can run code."
+      " Convert them to safetensors."
+    )
+  raise RunError(f"{folder} has no weights: looked for {', '.join(WEIGHT_FILES)}.")
+
+
+def _shards(index: Path) -> list[Path]:
+  names = read_json(index).get("weight_map", {}).values()
+  shards = sorted({index.parent / Path(str(name)).name for name in names})
+  missing = [shard.name for shard in shards if not shard.is_file()]
+  if missing or not shards:
+    raise RunError(f"{index} names shards that are missing: {', '.join(missing) or 'none named'}.")
+  return shards
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+def read_weights(folder: Path) -> Weights:
+  """Name -> function that reads the tensor, for every tensor of the model in `folder`, PyTorch names.
+
+  Raises:
+    RunError: the weights are missing or a file is corrupt; the message names it.
+  """
+  weights: Weights = {}
+  for path in weight_files(folder):
+    weights.update(_read_msgpack(path) if path.suffix == ".msgpack" else _read_safetensors(path))
+  return {_today(name): read for name, read in weights.items() if not BUFFERS.search(name)}
+
+
+def _read_safetensors(path: Path) -> Weights:
+  from safetensors import SafetensorError, safe_open
+
+  try:
+    file = safe_open(path, framework="numpy")
+    return {name: functools.partial(file.get_tensor, name) for name in file.keys()}  # noqa: SIM118
+  except (SafetensorError, OSError) as error:
+    raise RunError(f"{path} is corrupt or cut short ({error}). Download it again.") from error
+
+
+def _read_msgpack(path: Path) -> Weights:
+  from flax.serialization import msgpack_restore
+
+  try:
+    tree = msgpack_restore(path.read_bytes())
+    state = to_torch_state(tree)
+  except Exception as error:  # msgpack has a dozen ways to say that bytes are not msgpack
+    raise RunError(
+      f"{path} is corrupt or cut short ({type(error).__name__}). Download it again."
+    ) from error
+  return {name: functools.partial(np.asarray, tensor) for name, tensor in state.items()}
+
+
+def _today(name: str) -> str:
+  """The name that today's PyTorch classes give a tensor of an older file."""
+  return OLD_VAE_ATTENTION.sub(lambda match: f"{match[1]}.{VAE_ATTENTION[match[2]]}.", name)
+
+
+# ---- names and layouts --------------------------------------------------------------------------
+
+
+def torch_name(path: Sequence[str]) -> str:
+  """The PyTorch name of the Flax leaf at `path`: `down_blocks_0/conv1/kernel` is `down_blocks.0.conv1.weight`."""
+  *modules, leaf = path
+  parts = [_torch_module(module) for module in modules]
+  return ".".join(
+    [*parts, {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(leaf, leaf)]
+  )
+
+
+def _torch_module(module: str) -> str:
+  if module in ("linear_1", "linear_2"):  # the time embedding's layers are called so in PyTorch too
+    return module
+  return VAE_ATTENTION.get(module) or re.sub(r"_(\d+)$", r".\1", module)
+
+
+def _to_torch_layout(leaf: str, tensor: Tensor) -> Tensor:
+  """Flax kernels are [in, out] and [h, w, in, out]; PyTorch's are [out, in] and [out, in, h, w]."""
+  if leaf == "kernel":
+    tensor = tensor.transpose({2: (1, 0), 4: (3, 2, 0, 1)}[tensor.ndim])
+  return np.ascontiguousarray(tensor) if tensor.ndim else tensor
+
+
+def _to_flax_layout(leaf: str, tensor: Tensor) -> Tensor:
+  if leaf == "kernel" and tensor.ndim in (2, 4):
+    return tensor.transpose({2: (1, 0), 4: (2, 3, 1, 0)}[tensor.ndim])
+  return tensor
+
+
+def _leaves(
+  tree: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+  for name, value in tree.items():
+    if isinstance(value, Mapping):
+      yield from _leaves(value, (*path, str(name)))
+    else:
+      yield (*path, str(name)), value
+
+
+def to_torch_state(params: Mapping[str, Any]) -> dict[str, Tensor]:
+  """A Flax parameter tree under PyTorch's names and layouts, ready for `safetensors.numpy.save_file`.
+
+  For the trees of CLIPModel, CLIPTextModel, UNet2DConditionModel and AutoencoderKL. `load_params` is the
+  inverse, bit for bit.
+  """
+  return {
+    torch_name(path): _to_torch_layout(path[-1], np.asarray(leaf)) for path, leaf in _leaves(params)
+  }
+
+
+def torch_shapes(target: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+  """PyTorch name -> PyTorch shape for the leaves of a Flax tree of arrays or `jax.ShapeDtypeStruct`."""
+  return {torch_name(path): _torch_shape(path[-1], leaf.shape) for path, leaf in _leaves(target)}
+
+
+def _torch_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+  if leaf == "kernel":
+    return {2: shape[::-1], 4: (shape[-1], shape[-2], *shape[:2])}[len(shape)]
+  return shape
+
+
+# ---- loading ------------------------------------------------------------------------------------
+
+
+def load_params(folder: Path, target: Mapping[str, Any], dtype: Any = np.float32) -> Params:
+  """The parameters of the model in `folder`, in the tree of `target`.
+
+  Args:
+    folder: holds the weight file or files of one model.
+    target: tree of `jax.ShapeDtypeStruct`, as `jax.eval_shape` of the module's `init` gives it.
+    dtype: of all leaves of the result.
+
+  Returns:
+    The tree with NumPy arrays.
+
+  Raises:
+    RunError: a tensor is missing, left over or of the wrong shape, or a file is corrupt; each is named.
+  """
+  weights = read_weights(folder)
+  names = {torch_name(path) for path, _ in _leaves(target)}
+  _refuse(folder, "lacks", names - weights.keys())
+  _refuse(folder, "has tensors that the model has no place for:", weights.keys() - names)
+  params: Params = {}
+  wrong = []
+  for path, leaf in _leaves(target):
+    tensor = _to_flax_layout(path[-1], _read(folder, torch_name(path), weights))
+    if tensor.shape != leaf.shape:
+      wrong.append(f"{torch_name(path)} (as Flax has it: {tensor.shape}, wanted {leaf.shape})")
+    # A copy in C order, so that nothing keeps the whole file mapped.
+    _set(params, path, np.array(tensor, dtype, order="C"))
+  _refuse(folder, "has tensors of the wrong shape:", wrong)
+  return params
+
+
+def _read(folder: Path, name: str, weights: Weights) -> Tensor:
+  try:
+    return weights[name]()
+  except Exception as error:  # the reader's own error types are not public
+    raise RunError(
+      f"tensor {name} in {folder} can't be read ({error}). Download it again."
+    ) from error
+
+
+def _refuse(folder: Path, problem: str, names: Sequence[str] | set[str]) -> None:
+  if names:
+    listed = ", ".join(sorted(names)[:5]) + (
+      f" and {len(names) - 5} more" if len(names) > 5 else ""
+    )
+    raise RunError(f"the checkpoint in {folder} {problem} {listed}.")
+
+
+def _set(tree: Params, path: Sequence[str], value: Any) -> None:
+  for name in path[:-1]:
+    tree = tree.setdefault(name, {})
+  tree[path[-1]] = value
+
+
+def shapes_of(init: Callable[..., Any], *args: Any) -> Params:
+  """The parameter tree, as shapes, that `init(key, *args)` of a Flax module would make; nothing is computed."""
+  return jax.eval_shape(init, jax.random.key(0), *args)["params"]
+
+
+# ---- identity -----------------------------------------------------------------------------------
+
+
+def fingerprint(folder: Path) -> str:
+  """SHA-256 over the configuration, tokenizer and weight files of a model or pipeline folder.
+
+  The same weights in another file format count as another checkpoint; names of folders don't count.
+  """
+  digest = hashlib.sha256()
+  for part in [folder, *(folder / name for name in COMPONENTS)]:
+    for path in _identity_files(part):
+      stat = path.stat()
+      name = path.relative_to(folder).as_posix()
+      digest.update(f"{name}\0{_sha256(path, stat.st_size, stat.st_mtime_ns)}\n".encode())
+  return digest.hexdigest()
+
+
+def _identity_files(folder: Path) -> list[Path]:
+  if not folder.is_dir():
+    return []
+  texts = [path for pattern in ("*.json", "merges.txt") for path in folder.glob(pattern)]
+  has_weights = any((folder / name).is_file() for name in WEIGHT_FILES)
+  return sorted([*texts, *(weight_files(folder) if has_weights else [])])
+
+
+@functools.lru_cache(maxsize=1024)
+def _sha256(path: Path, size: int, modified: int) -> str:
+  """Digest of a file; size and time of modification are there to make the cache notice changes."""
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

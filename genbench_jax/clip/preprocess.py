@@ -1,0 +1,58 @@
+"""CLIP's own image preprocessing, with PIL, to the bit.
+
+PIL's antialiased bicubic is part of what CLIP was trained with: TensorFlow's and JAX's differ from it by up to 5/255.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32
+from PIL import Image, ImageOps
+
+Resize = Literal["crop", "squash"]
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+  """Any PIL image as 8-bit RGB, upright: EXIF orientation applied, first frame, transparency dropped.
+
+  Images of 16 bits a channel are scaled to 8, not clipped.
+  """
+  image = ImageOps.exif_transpose(image)
+  if image.mode in ("I", "I;16", "I;16B", "I;16L"):
+    return Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
+  if image.mode == "P" and "transparency" in image.info:
+    image = image.convert("RGBA")
+  return image.convert("RGB")
+
+
+def to_square(image: Image.Image, size: int, resize: Resize) -> Image.Image:
+  """A square image: `crop` scales the shorter side and cuts the centre, `squash` scales both sides."""
+  if resize == "squash":
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+  width, height = image.size
+  short = min(width, height)
+  # The longer side is rounded down and the margin half to even, as the published preprocessing does.
+  width, height = size * width // short, size * height // short
+  left, top = round((width - size) / 2), round((height - size) / 2)
+  scaled = image.resize((width, height), Image.Resampling.BICUBIC)
+  return scaled.crop((left, top, left + size, top + size))
+
+
+def preprocess(
+  image: Image.Image,
+  size: int,
+  mean: Sequence[float],
+  std: Sequence[float],
+  resize: Resize = "crop",
+) -> Float32[np.ndarray, "h w 3"]:
+  """Pixels as CLIP takes them: RGB, square, in [0, 1], then less `mean` and over `std`.
+
+  Args:
+    image: any PIL image.
+    size: side of the result in pixels.
+    mean, std: of the three channels, in [0, 1].
+    resize: `crop` (shorter side to `size`, centre crop) or `squash` (straight to the square).
+  """
+  pixels = np.asarray(to_square(to_rgb(image), size, resize), np.float32) / np.float32(255)
+  return (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
