@@ -1,0 +1,77 @@
+"""Embedding sets: the features of an image set (or of texts), with labels and ids, in one file.
+
+A file is safetensors: `features` float32 [n, d], `labels` int32 [n] or uint8 [n, k] multi-hot, `ids` int64
+[n], `valid` uint8 [n], 0 where the image could not be read. Its name carries the fingerprint of all that
+made it; its metadata carries the checksum of its arrays.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from genbench_jax.errors import RunError
+from genbench_jax.store import files
+
+_ARRAYS = ("features", "labels", "ids", "valid")
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingSet:
+  """Features in the order of the images they are of; not normalised."""
+
+  features: Float[np.ndarray, "n d"]
+  labels: Int[np.ndarray, "n"] | Shaped[np.ndarray, "n k"]
+  ids: Int[np.ndarray, "n"]
+  valid: Shaped[np.ndarray, "n"]
+
+  def __len__(self) -> int:
+    return len(self.features)
+
+  def readable(self) -> "EmbeddingSet":
+    """Only the rows whose image could be read."""
+    return self.take(np.flatnonzero(self.valid))
+
+  def take(self, rows: Int[np.ndarray, "m"] | slice) -> "EmbeddingSet":
+    """The given rows."""
+    return EmbeddingSet(*(getattr(self, name)[rows] for name in _ARRAYS))
+
+
+def save(path: Path, embeddings: EmbeddingSet, made_from: Mapping[str, str]) -> None:
+  """Writes the file whole or not at all."""
+  from safetensors.numpy import save as to_bytes
+
+  arrays = {name: np.ascontiguousarray(getattr(embeddings, name)) for name in _ARRAYS}
+  metadata = {**made_from, "checksum": _checksum(arrays)}
+  files.write_bytes(path, to_bytes(arrays, metadata=metadata))
+
+
+def load(path: Path) -> EmbeddingSet:
+  """Reads a file and checks it.
+
+  Raises:
+    RunError: it is not what was written.
+  """
+  from safetensors import SafetensorError, safe_open
+
+  try:
+    with safe_open(path, framework="numpy") as file:
+      arrays = {name: file.get_tensor(name) for name in _ARRAYS}
+      expected = (file.metadata() or {}).get("checksum")
+  except (SafetensorError, OSError) as error:
+    raise RunError(f"embedding file {path} is damaged ({error}). Delete it, then run again.") from error
+  if expected != _checksum(arrays):
+    raise RunError(f"embedding file {path} is damaged (its checksum differs). Delete it, then run again.")
+  return EmbeddingSet(**arrays)
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+  state = hashlib.sha256()
+  for name in _ARRAYS:
+    array = arrays[name]
+    state.update(f"{name} {array.dtype} {array.shape}".encode())
+    state.update(array.tobytes())
+  return state.hexdigest()

@@ -1,0 +1,263 @@
+"""Image sets: labelled images as a TFDS dataset in ArrayRecord shards, written one shard at a time.
+
+An image set is a folder. Shards are fixed ranges of the index. Each is written under a temporary name,
+flushed, renamed, and then sealed by a small file with its checksum. The manifest is written last: a set
+with a manifest is complete.
+"""
+
+import dataclasses
+import functools
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from genbench_jax.errors import RunError
+from genbench_jax.store import files
+
+SPLIT = "train"
+MANIFEST = "manifest.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRecord:
+  """An encoded image, its class and what it was made from. `prompt` is empty for real images."""
+
+  image: bytes
+  label: int | tuple[int, ...]
+  index: int
+  prompt: str = ""
+  negative_prompt: str = ""
+  seed: int = 0
+  origin: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSetLayout:
+  """What an image set will be: known before the first image is made.
+
+  Attributes:
+    name: a TFDS name, `[a-z][a-z0-9_]*`.
+    class_names: one a class; they need not be distinct.
+    num_images, shard_size: shard s holds the images of index s * shard_size up to the next.
+    made_from: everything that determines the images, as JSON.
+  """
+
+  name: str
+  class_names: tuple[str, ...]
+  num_images: int
+  shard_size: int
+  made_from: Mapping[str, Any]
+  multi_label: bool = False
+
+  @property
+  def num_shards(self) -> int:
+    return max(1, -(-self.num_images // self.shard_size))
+
+  def shard_range(self, shard: int) -> range:
+    start = shard * self.shard_size
+    return range(start, min(start + self.shard_size, self.num_images))
+
+  @property
+  def fingerprint(self) -> str:
+    return files.digest(dataclasses.asdict(self))
+
+
+class ImageSetWriter:
+  """Writes the missing shards of an image set, each by one call, and closes it with its manifest."""
+
+  def __init__(self, folder: Path, layout: ImageSetLayout) -> None:
+    self.folder = folder
+    self.layout = layout
+
+  def missing_shards(self) -> list[int]:
+    """The shards that are not there whole."""
+    return [shard for shard in range(self.layout.num_shards) if not self._is_sealed(shard)]
+
+  def write_shard(self, shard: int, records: Sequence[ImageRecord]) -> None:
+    """Writes one shard; its records must be those of the shard's range, in order."""
+    from array_record.python import array_record_module
+
+    expected = list(self.layout.shard_range(shard))
+    if [record.index for record in records] != expected:
+      raise ValueError(f"shard {shard} takes the images {expected[:1]}..{expected[-1:]} in order")
+    path = self._shard_path(shard)
+    payload = [_serialize(self._features, record) for record in records]
+    with files.atomic_path(path) as temporary:
+      writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
+      for record in payload:
+        writer.write(record)
+      writer.close()
+    seal = {"sha256": files.sha256(path), "images": len(payload), "bytes": sum(map(len, payload))}
+    files.write_json(self._seal_path(shard), seal)
+
+  def close(self) -> "ImageSet":
+    """Writes TFDS's metadata and the manifest. Every shard must be there."""
+    seals = [files.read_json(self._seal_path(s)) for s in range(self.layout.num_shards)]
+    _write_tfds_metadata(self.folder, self.layout, self._features, seals)
+    manifest = {**dataclasses.asdict(self.layout), "shards": seals}
+    files.write_json(self.folder / MANIFEST, manifest)
+    return ImageSet(self.folder)
+
+  def _is_sealed(self, shard: int) -> bool:
+    path, seal = self._shard_path(shard), self._seal_path(shard)
+    return path.exists() and seal.exists() and files.read_json(seal)["sha256"] == files.sha256(path)
+
+  def _shard_path(self, shard: int) -> Path:
+    total = self.layout.num_shards
+    return self.folder / f"{self.layout.name}-{SPLIT}.array_record-{shard:05d}-of-{total:05d}"
+
+  def _seal_path(self, shard: int) -> Path:
+    return self.folder / "seals" / f"{shard:05d}.json"
+
+  @functools.cached_property
+  def _features(self) -> Any:
+    return tfds_features(self.layout.class_names, self.layout.multi_label)
+
+
+class ImageSet:
+  """A complete image set on disk."""
+
+  def __init__(self, folder: Path) -> None:
+    self.folder = folder
+    self.manifest = files.read_json(folder / MANIFEST)
+
+  @staticmethod
+  def exists(folder: Path) -> bool:
+    return (folder / MANIFEST).exists()
+
+  @property
+  def fingerprint(self) -> str:
+    return files.digest(self.manifest)
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    return tuple(self.manifest["class_names"])
+
+  def __len__(self) -> int:
+    return self.manifest["num_images"]
+
+  def __getitem__(self, index: int) -> ImageRecord:
+    return _record(self._source[index])
+
+  def __iter__(self) -> Iterator[ImageRecord]:
+    return (self[index] for index in range(len(self)))
+
+  def verify(self) -> None:
+    """Reads every shard again.
+
+    Raises:
+      RunError: a shard is missing or not as it was written; it is named.
+    """
+    for path, seal in zip(self._shard_paths(), self.manifest["shards"], strict=True):
+      if not path.exists():
+        raise RunError(f"shard {path} is missing. Delete {self.folder / MANIFEST}, then run again.")
+      if files.sha256(path) != seal["sha256"]:
+        raise RunError(
+          f"shard {path} is damaged (its checksum differs). Delete {self.folder / MANIFEST},"
+          " then run again: only this shard is made anew."
+        )
+
+  def _shard_paths(self) -> list[Path]:
+    name, total = self.manifest["name"], len(self.manifest["shards"])
+    return [
+      self.folder / f"{name}-{SPLIT}.array_record-{shard:05d}-of-{total:05d}" for shard in range(total)
+    ]
+
+  @functools.cached_property
+  def _source(self) -> Any:
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(self.folder)
+    return builder.as_data_source(SPLIT, decoders={"image": tfds.decode.SkipDecoding()})
+
+
+def tfds_features(class_names: Sequence[str], multi_label: bool = False) -> Any:
+  """The TFDS features of an image set: image, label(s), and what the image was made from."""
+  import tensorflow_datasets as tfds
+
+  label = tfds.features.ClassLabel(names=distinct_names(class_names))
+  return tfds.features.FeaturesDict(
+    {
+      "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+      "label": tfds.features.Sequence(label) if multi_label else label,
+      "index": np.int64,
+      "seed": np.int64,
+      "prompt": tfds.features.Text(),
+      "negative_prompt": tfds.features.Text(),
+      "origin": tfds.features.Text(),
+    }
+  )
+
+
+def distinct_names(class_names: Sequence[str]) -> list[str]:
+  """The names, a number added where a name stands for several classes."""
+  counts = {name: 0 for name in class_names}
+  distinct = []
+  for name in class_names:
+    counts[name] += 1
+    distinct.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
+  return distinct
+
+
+def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+  """The image as PNG, lossless and the same bytes every time."""
+  from PIL import Image
+
+  buffer = io.BytesIO()
+  Image.fromarray(image).save(buffer, format="PNG", compress_level=6)
+  return buffer.getvalue()
+
+
+def _serialize(features: Any, record: ImageRecord) -> bytes:
+  """The record as a tf.train.Example, its keys in order: the same record gives the same bytes."""
+  from tensorflow_datasets.proto import tf_example_pb2
+
+  serialized = features.serialize_example(features.encode_example(_example(record)))
+  return tf_example_pb2.Example.FromString(serialized).SerializeToString(deterministic=True)
+
+
+def _example(record: ImageRecord) -> dict[str, Any]:
+  example = dataclasses.asdict(record)
+  example["image"] = io.BytesIO(record.image)
+  if not isinstance(record.label, int):
+    example["label"] = list(record.label)
+  return example
+
+
+def _record(example: Mapping[str, Any]) -> ImageRecord:
+  label = np.asarray(example["label"])
+  return ImageRecord(
+    image=example["image"],
+    label=int(label) if label.ndim == 0 else tuple(int(one) for one in label),
+    index=int(example["index"]),
+    seed=int(example["seed"]),
+    **{key: example[key].decode("utf-8") for key in ("prompt", "negative_prompt", "origin")},
+  )
+
+
+def _write_tfds_metadata(
+  folder: Path, layout: ImageSetLayout, features: Any, seals: Sequence[Mapping[str, int]]
+) -> None:
+  import tensorflow_datasets as tfds
+
+  template = tfds.core.ShardedFileTemplate(
+    data_dir=folder, dataset_name=layout.name, split=SPLIT, filetype_suffix="array_record"
+  )
+  split = tfds.core.SplitInfo(
+    name=SPLIT,
+    shard_lengths=[seal["images"] for seal in seals],
+    num_bytes=sum(seal["bytes"] for seal in seals),
+    filename_template=template,
+  )
+  tfds.folder_dataset.write_metadata(
+    data_dir=folder,
+    features=features,
+    split_infos=[split],
+    check_data=False,
+    description=json.dumps(layout.made_from, sort_keys=True, ensure_ascii=False),
+  )

@@ -1,0 +1,48 @@
+"""Rows: one measured quantity of a cell, one JSON object a line."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from genbench_jax.store import files
+
+SOURCES = ("generative", "retrieval", "original", "folder", "combined", "control")
+QUANTITIES = (
+  "zero_shot", "cler", "cler_gain", "cler_image", "topk_vote", "topk_vote_text", "clip_score", "fid", "kid",
+  "cmmd", "precision", "recall", "density", "coverage", "vendi", "proxy_a_distance", "linear_probe", "coop",
+  "vpt",
+)  # fmt: skip
+
+
+class Row(TypedDict):
+  """`value` is in the quantity's own unit, accuracies as fractions; None where there is no interval."""
+
+  dataset: str
+  source: str
+  strategy: str
+  shots: int
+  seed: int
+  protocol: str
+  encoder: str
+  quantity: str
+  value: float
+  ci_low: float | None
+  ci_high: float | None
+  n_external: int
+  n_test: int
+  missing_classes: int
+  seconds: float
+
+
+COLUMNS = tuple(Row.__annotations__)
+
+
+def write_results(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+  """Writes `results.jsonl` and `results.csv`."""
+  files.write_json_lines(workdir / "results.jsonl", rows)
+  files.write_csv(workdir / "results.csv", rows, COLUMNS)
+
+
+def read_rows(paths: Iterable[Path]) -> list[dict[str, Any]]:
+  """The rows of several files, in their order."""
+  return [row for path in paths for row in files.read_json_lines(path)]

@@ -1,0 +1,47 @@
+"""A byte-level CLIP tokenizer with few merges: any text can be written, common words are one token."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+MAX_TOKENS = 32
+START, END = "<|startoftext|>", "<|endoftext|>"
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def train_tokenizer(texts: Sequence[str], folder: Path, merges: int = 320) -> None:
+  """Writes CLIP tokenizer files, learnt from texts, into a folder.
+
+  The vocabulary has CLIP's own layout: 256 bytes, the same as ends of words, the merges, two marks.
+  """
+  from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+  from transformers import CLIPTokenizerFast
+
+  alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+  tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+  tokenizer.normalizer = normalizers.Lowercase()
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+  )
+  trainer = trainers.BpeTrainer(
+    vocab_size=600 + merges, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+  )
+  tokenizer.train_from_iterator(texts, trainer)
+  learnt = json.loads(tokenizer.to_str())["model"]["merges"][:merges]
+  tokens = [*alphabet, *(letter + "</w>" for letter in alphabet)]
+  tokens += [left + right for left, right in learnt]
+  tokens = list(dict.fromkeys(tokens)) + [START, END]
+  folder.mkdir(parents=True, exist_ok=True)
+  vocabulary = {token: index for index, token in enumerate(tokens)}
+  (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+  lines = ["#version: 0.2", *(f"{left} {right}" for left, right in learnt)]
+  (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+  fast = CLIPTokenizerFast(
+    vocab_file=str(folder / "vocab.json"),
+    merges_file=str(folder / "merges.txt"),
+    model_max_length=MAX_TOKENS,
+  )
+  fast.save_pretrained(folder)

@@ -1,0 +1,80 @@
+"""Trains the small models that ship with the package, on CPU, from fixed seeds.
+
+  python -m genbench_jax.zoo.train --work runs/zoo
+
+The stages (CLIP, autoencoder, denoiser) follow one another; each goes on from its last checkpoint.
+The work folder keeps the checkpoints; `python -m genbench_jax.zoo.export` writes what ships.
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+STEPS = {"clip": 1600, "vae": 3500, "unet": 7000}
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--work", type=Path, required=True, help="checkpoints and finished weights")
+  arguments = parser.parse_args()
+  os.environ.setdefault("USE_TF", "0")
+  train(arguments.work)
+
+
+def train(work: Path) -> None:
+  """Trains what is not yet trained, one model after another."""
+  from transformers import CLIPTokenizerFast, FlaxCLIPTextModel
+
+  from genbench_jax.zoo.captions import all_phrases
+  from genbench_jax.zoo.data import training_set
+  from genbench_jax.zoo.tokenizer import train_tokenizer
+  from genbench_jax.zoo.train_clip import clip_config, train_clip
+  from genbench_jax.zoo.train_unet import train_unet
+  from genbench_jax.zoo.train_vae import encode, train_vae
+
+  if not (work / "tokenizer" / "vocab.json").exists():
+    train_tokenizer(all_phrases(), work / "tokenizer")
+  tokenizer = CLIPTokenizerFast.from_pretrained(work / "tokenizer")
+  clip = _once(
+    work / "clip.msgpack",
+    lambda: train_clip(training_set(True), tokenizer, work / "clip", STEPS["clip"]),
+  )
+  seen = training_set(with_unseen_shape=False)
+  vae = _once(work / "vae.msgpack", lambda: train_vae(seen, work / "vae", STEPS["vae"]))
+  means, deviations = encode(vae, seen.images)
+  scale = float(1 / np.std(means))
+  text_model = FlaxCLIPTextModel(clip_config(len(tokenizer)).text_config, _do_init=False)
+  text_params = {"text_model": clip["text_model"]}
+  _once(
+    work / "unet.msgpack",
+    lambda: train_unet(
+      seen, (means, deviations), scale, text_model, text_params, tokenizer, work / "unet", STEPS["unet"]
+    ),
+  )
+  (work / "scale.txt").write_text(f"{scale:.8f}\n")
+
+
+def _once(path: Path, make: Callable[[], Any]) -> Any:
+  """The weights at a path, made and kept there if there are none."""
+  from flax import serialization
+
+  if not path.exists():
+    params = make()
+    temporary = path.with_suffix(".part")
+    temporary.write_bytes(serialization.msgpack_serialize(_to_numpy(params)))
+    temporary.rename(path)
+  return serialization.msgpack_restore(path.read_bytes())
+
+
+def _to_numpy(params: Any) -> Any:
+  import jax
+
+  return jax.tree.map(np.asarray, params)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,76 @@
+"""The zoo's CLIP: FlaxCLIPModel with a patch-8 vision tower of 32 x 32 pixels, trained contrastively."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, UInt8
+
+from genbench_jax.zoo.data import TrainingSet, batches
+from genbench_jax.zoo.tokenizer import MAX_TOKENS
+from genbench_jax.zoo.training import fit
+
+MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+
+
+def clip_config(vocabulary: int) -> Any:
+  """The architecture. Initial weights are scaled up: Hugging Face's 0.01-0.02 is for wide towers."""
+  from transformers import CLIPConfig
+
+  text = {
+    "vocab_size": vocabulary, "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "max_position_embeddings": MAX_TOKENS, "projection_dim": 64,
+    "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1,
+    "initializer_factor": 4.0,
+  }  # fmt: skip
+  vision = {
+    "hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 6,
+    "image_size": 32, "patch_size": 8, "projection_dim": 64, "initializer_factor": 4.0,
+  }  # fmt: skip
+  return CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)
+
+
+def train_clip(data: TrainingSet, tokenizer: Any, folder: Path, steps: int, seed: int = 0) -> Any:
+  """Trains the model; returns its averaged parameters."""
+  from transformers import FlaxCLIPModel
+
+  config = clip_config(len(tokenizer))
+  model = FlaxCLIPModel(config, input_shape=((1, MAX_TOKENS), (1, 32, 32, 3)), seed=seed)
+  draw = batches(data, tokenizer, size=256, seed=seed)
+
+  def batch_of(step: int) -> dict[str, np.ndarray]:
+    batch = draw(step)
+    return {**batch, "images": data.images[batch["index"]]}
+
+  def loss(params: Any, batch: dict[str, Array], key: Array) -> Array:
+    pixels = to_clip_pixels(shift(batch["images"], key)).transpose(0, 3, 1, 2)
+    out = model(batch["tokens"], pixels, batch["mask"], params=params, train=True, dropout_rng=key)
+    return contrastive_loss(out.logits_per_image, batch["caption_id"])
+
+  return fit(loss, model.params, batch_of, steps, folder, learning_rate=1.5e-3)
+
+
+def contrastive_loss(logits: Float[Array, "b b"], caption_id: Int[Array, "b"]) -> Array:
+  """CLIP's loss in which every image with the same sentence is a match."""
+  same = (caption_id[:, None] == caption_id[None, :]).astype(logits.dtype)
+  targets = same / same.sum(-1, keepdims=True)
+  by_image = optax.softmax_cross_entropy(logits, targets)
+  by_text = optax.softmax_cross_entropy(logits.T, targets)
+  return (by_image.mean() + by_text.mean()) / 2
+
+
+def shift(images: UInt8[Array, "b 32 32 3"], key: Array, most: int = 2) -> Array:
+  """Each image moved by up to `most` pixels, its border repeated."""
+  padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
+  starts = jax.random.randint(key, (len(images), 2), 0, 2 * most + 1)
+  crop = lambda image, start: jax.lax.dynamic_slice(image, (*start, 0), images.shape[1:])  # noqa: E731
+  return jax.vmap(crop)(padded, starts)
+
+
+def to_clip_pixels(images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+  """Pixels as CLIP sees them."""
+  return (images.astype(jnp.float32) / 255 - MEAN) / STD

@@ -1,0 +1,76 @@
+"""The zoo's denoiser: FlaxUNet2DConditionModel on 4 x 4 latents, v-prediction, frozen CLIP text tower."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from genbench_jax.zoo.data import TrainingSet, batches
+from genbench_jax.zoo.training import fit
+
+CONFIG = {
+  "sample_size": 4, "in_channels": 8, "out_channels": 8, "layers_per_block": 1,
+  "block_out_channels": (64, 128), "cross_attention_dim": 64, "attention_head_dim": 4,
+  "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+  "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+}  # fmt: skip
+SCHEDULER = {
+  "_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+  "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "prediction_type": "v_prediction",
+  "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1,
+}  # fmt: skip
+
+
+def signal_levels() -> Float[np.ndarray, "1000"]:
+  """alpha_bar of the scaled-linear schedule."""
+  betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+  return np.cumprod(1 - betas).astype(np.float32)
+
+
+def train_unet(
+  data: TrainingSet,
+  moments: tuple[np.ndarray, np.ndarray],
+  scale: float,
+  text_model: Any,
+  text_params: Any,
+  tokenizer: Any,
+  folder: Path,
+  steps: int,
+  seed: int = 0,
+) -> Any:
+  """Trains the model on latents scaled to unit variance; returns its averaged parameters."""
+  from diffusers import FlaxUNet2DConditionModel
+
+  model = FlaxUNet2DConditionModel(**CONFIG)
+  params = jax.jit(model.init_weights)(jax.random.key(seed))
+  means, deviations = moments
+  levels = jnp.asarray(signal_levels())
+  draw = batches(data, tokenizer, size=64, seed=seed + 1, empty_share=0.1)
+  encode_text = jax.jit(lambda tokens: text_model(tokens, params=text_params)[0])
+
+  def batch_of(step: int) -> dict[str, Any]:
+    batch = draw(step)
+    index = batch["index"]
+    return {
+      "mean": means[index], "deviation": deviations[index], "text": encode_text(batch["tokens"])
+    }  # fmt: skip
+
+  def loss(params: Any, batch: dict[str, Array], key: Array) -> Array:
+    time_key, latent_key, noise_key = jax.random.split(key, 3)
+    size = len(batch["mean"])
+    # One time for each stratum of the schedule: the same expectation with less variance.
+    times = (jnp.arange(size) + jax.random.uniform(time_key, (size,))) * (1000 / size)
+    times = times.astype(jnp.int32)
+    latents = batch["mean"] + batch["deviation"] * jax.random.normal(latent_key, batch["mean"].shape)
+    latents = latents * scale
+    noise = jax.random.normal(noise_key, latents.shape)
+    signal = jnp.sqrt(levels[times])[:, None, None, None]
+    sigma = jnp.sqrt(1 - levels[times])[:, None, None, None]
+    noisy = (signal * latents + sigma * noise).transpose(0, 3, 1, 2)
+    velocity = model.apply({"params": params}, noisy, times, batch["text"]).sample
+    return jnp.square(velocity.transpose(0, 2, 3, 1) - (signal * noise - sigma * latents)).mean()
+
+  return fit(loss, params, batch_of, steps, folder, learning_rate=1e-3, average_decay=0.9995)
