@@ -1,0 +1,229 @@
+"""The configuration: frozen, typed sections, made once from an ml_collections ConfigDict.
+
+A config file starts from `default_config()`, so that every leaf can be overridden on the command line.
+Every mistake ends here, by name.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.prompts.strategies import STRATEGIES
+from genbench_jax.store.rows import QUANTITIES
+
+MADE_SOURCES = ("generative", "original")
+SCHEDULERS = ("pndm", "ddim", "dpmsolver++", "euler")
+PROTOCOLS = ("strict", "reference")
+SCORED = ("zero_shot", "cler", "clip_score", "fid")
+RECOGNIZERS = ("zero_shot", "linear_probe")
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+  """How images are made.
+
+  Attributes:
+    checkpoint: a Stable Diffusion folder or hub id; `zoo` is the shipped small model.
+    revision: the hub revision, a commit; empty for local folders.
+    strategies: prompt strategies, each an image set.
+    steps, guidance_scale, scheduler: the sampler.
+    height, width: pixels; 0 is the model's own size.
+    batch_per_device: images on a device at once.
+    shard_size: images a shard; what is lost at most when a run is stopped.
+  """
+
+  checkpoint: str = "zoo"
+  revision: str = ""
+  strategies: tuple[str, ...] = ("defined_template",)
+  steps: int = 50
+  guidance_scale: float = 7.5
+  scheduler: str = "dpmsolver++"
+  height: int = 0
+  width: int = 0
+  batch_per_device: int = 8
+  shard_size: int = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+  """The CLIP that embeds images and texts: a folder or hub id; `zoo` is the shipped small model."""
+
+  checkpoint: str = "zoo"
+  revision: str = ""
+  batch_per_device: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+  """Which metrics, under which protocol, with how many bootstrap resamples."""
+
+  quantities: tuple[str, ...] = SCORED
+  protocol: str = "strict"
+  top_k: int = 10
+  resamples: int = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognition:
+  """Which recognisers, under which protocol."""
+
+  recognizers: tuple[str, ...] = RECOGNIZERS
+  protocol: str = "strict"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """The page: its title and how many images of each class a gallery shows."""
+
+  title: str = "How good are these images as training data?"
+  gallery_images: int = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """A benchmark: datasets x sources x strategies x shots x seeds, and how each stage works.
+
+  Attributes:
+    data_dir: where TFDS datasets are prepared; empty is TFDS's own default.
+    shots: images a class, each a cell; the largest decides how many images are made.
+  """
+
+  datasets: tuple[str, ...] = ("digits",)
+  sources: tuple[str, ...] = MADE_SOURCES
+  shots: tuple[int, ...] = (1, 2, 4, 8, 16)
+  seeds: tuple[int, ...] = (0,)
+  data_dir: str = ""
+  generation: Generation = dataclasses.field(default_factory=Generation)
+  encoder: Encoder = dataclasses.field(default_factory=Encoder)
+  scoring: Scoring = dataclasses.field(default_factory=Scoring)
+  recognition: Recognition = dataclasses.field(default_factory=Recognition)
+  report: Report = dataclasses.field(default_factory=Report)
+
+  def as_json(self) -> str:
+    return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
+
+
+def default_config() -> ConfigDict:
+  """A ConfigDict of all leaves with their defaults; config files start from it."""
+  return ConfigDict(dataclasses.asdict(Config()))
+
+
+def parse_arguments(text: str, **defaults: Any) -> types.SimpleNamespace:
+  """The typed arguments of `configs/x.py:a=1,b=word`; a bare name sets a flag.
+
+  Raises:
+    UsageError: an argument that the config doesn't have, or of the wrong type.
+  """
+  values = dict(defaults)
+  for item in filter(None, text.split(",")):
+    name, given, value = item.partition("=")
+    if name not in defaults:
+      raise unknown_name("config argument", name, defaults)
+    values[name] = _read(value if given else "true", type(defaults[name]), f"config argument {name}")
+  return types.SimpleNamespace(**values)
+
+
+def make_config(config_dict: Mapping[str, Any]) -> Config:
+  """The typed configuration.
+
+  Raises:
+    UsageError: an unknown key, a wrong type, an unknown name or a value out of range.
+  """
+  config = _section(Config, config_dict, "config")
+  _check_names(config)
+  _check_ranges(config)
+  return config
+
+
+def _section(section: type, values: Any, path: str) -> Any:
+  if not isinstance(values, Mapping | ConfigDict):
+    raise UsageError(f"{path} is {values!r}, wanted a section of settings.")
+  fields = {field.name: field for field in dataclasses.fields(section)}
+  hints = typing.get_type_hints(section)
+  for key in values:
+    if key not in fields:
+      raise unknown_name("setting", f"{path}.{key}", [f"{path}.{name}" for name in fields])
+  return section(**{key: _typed(values[key], hints[key], f"{path}.{key}") for key in values})
+
+
+def _typed(value: Any, wanted: Any, path: str) -> Any:
+  """The value as the type it should have; an integer passes for a float, a single value for a tuple."""
+  if dataclasses.is_dataclass(wanted):
+    return _section(typing.cast(type, wanted), value, path)
+  if typing.get_origin(wanted) is tuple:
+    item = typing.get_args(wanted)[0]
+    values = value if isinstance(value, list | tuple) else (value,)
+    return tuple(_typed(one, item, path) for one in values)
+  if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+    kind = type(value).__name__
+    raise UsageError(f"{path} is {value!r} ({kind}), wanted {wanted.__name__}.")
+  return value
+
+
+def _read(text: str, kind: type, path: str) -> Any:
+  try:
+    if kind is bool:
+      return {"true": True, "false": False}[text.lower()]
+    return kind(text)
+  except (ValueError, KeyError) as error:
+    raise UsageError(f"{path} is {text!r}, wanted {kind.__name__}.") from error
+
+
+def _check_names(config: Config) -> None:
+  from genbench_jax.benchmark.registry import dataset_spec
+
+  for name in config.datasets:
+    dataset_spec(name)
+  known: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("source", config.sources, MADE_SOURCES),
+    ("strategy", config.generation.strategies, STRATEGIES),
+    ("scheduler", (config.generation.scheduler,), SCHEDULERS),
+    ("metric", config.scoring.quantities, QUANTITIES),
+    ("protocol", (config.scoring.protocol, config.recognition.protocol), PROTOCOLS),
+    ("recogniser", config.recognition.recognizers, RECOGNIZERS),
+  )
+  for kind, given, allowed in known:
+    for name in given:
+      if name not in allowed:
+        raise unknown_name(kind, name, allowed)
+  for name in config.scoring.quantities:
+    if name not in SCORED:
+      raise UsageError(f"metric {name!r} is not scored by this stage. Choose from: {', '.join(SCORED)}.")
+
+
+def _check_ranges(config: Config) -> None:
+  at_least_one: dict[str, tuple[float, ...]] = {
+    "config.shots": config.shots,
+    "config.generation.steps": (config.generation.steps,),
+    "config.generation.guidance_scale": (config.generation.guidance_scale,),
+    "config.generation.batch_per_device": (config.generation.batch_per_device,),
+    "config.generation.shard_size": (config.generation.shard_size,),
+    "config.encoder.batch_per_device": (config.encoder.batch_per_device,),
+    "config.scoring.top_k": (config.scoring.top_k,),
+    "config.scoring.resamples": (config.scoring.resamples,),
+  }
+  for path, values in at_least_one.items():
+    for value in values:
+      if value < 1:
+        raise UsageError(f"{path} is {value}, wanted at least 1.")
+  not_empty: dict[str, tuple[Any, ...]] = {
+    "config.datasets": config.datasets,
+    "config.sources": config.sources,
+    "config.shots": config.shots,
+    "config.seeds": config.seeds,
+  }
+  for path, given in not_empty.items():
+    if not given:
+      raise UsageError(f"{path} is empty, wanted at least one.")
+    if len(set(given)) != len(given):
+      raise UsageError(f"{path} names something twice: {given}.")
+  if min(config.seeds) < 0:
+    raise UsageError(f"config.seeds is {config.seeds}, wanted none below 0.")

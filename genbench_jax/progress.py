@@ -1,0 +1,54 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+QUIET_SECONDS = 15.0
+
+
+def say(line: str) -> None:
+  """One line to the user."""
+  sys.stderr.write(line + "\n")
+  sys.stderr.flush()
+
+
+class Progress:
+  """Counts `total` things; says what, how far, the rate and the time left."""
+
+  def __init__(self, what: str, total: int, unit: str) -> None:
+    self.what, self.total, self.unit = what, total, unit
+    self.done = 0
+    self._began = self._said = time.monotonic()
+
+  def __enter__(self) -> Self:
+    from tqdm import tqdm
+
+    self._bar = tqdm(
+      total=self.total, desc=self.what, unit=f" {self.unit}", disable=not sys.stderr.isatty()
+    )
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    traceback: TracebackType | None,
+  ) -> None:
+    self._bar.close()
+    if kind is None and self.done:
+      seconds = time.monotonic() - self._began
+      rate = self.done / max(seconds, 1e-9)
+      say(f"{self.what}: {self.done} {self.unit} in {seconds:.1f} s ({rate:.1f}/s)")
+
+  def advance(self, count: int) -> None:
+    """Some more are done."""
+    self.done += count
+    self._bar.update(count)
+    now = time.monotonic()
+    if self._bar.disable and now - self._said >= QUIET_SECONDS and self.done < self.total:
+      self._said = now
+      rate = self.done / (now - self._began)
+      left = (self.total - self.done) / rate
+      say(f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {left:.0f} s left")
