@@ -1,0 +1,123 @@
+"""Diffusers' Flax modules put right, in the one place where they are called.
+
+Flax interceptors replace single methods while a module is applied; nothing upstream is changed.
+
+1. GEGLU takes the tanh approximation of gelu; PyTorch, and so every checkpoint, the exact one.
+2. The transformer's GroupNorm has epsilon 1e-5; PyTorch 1e-6.
+3. The VAE guesses the layout of latents from their last axis, and fails where side and channels are equal:
+   its decoder is called directly, channels last.
+4. Attention is this package's own.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int32
+
+from genbench_jax.checkpoints import Params
+from genbench_jax.diffusion.attention import attention
+
+
+def _geglu(module: Any, hidden: Float[Array, "b l d"]) -> Float[Array, "b l m"]:
+  linear, gate = jnp.split(module.proj(hidden), 2, axis=-1)
+  return linear * nn.gelu(gate, approximate=False)
+
+
+def _transformer_norm(
+  module: nn.GroupNorm, hidden: Float[Array, "b h w c"]
+) -> Float[Array, "b h w c"]:
+  norm: Any = nn.GroupNorm(num_groups=module.num_groups, epsilon=1e-6, parent=None)
+  return norm.apply(module.variables, hidden)
+
+
+def _unet_attention(
+  module: Any, hidden: Float[Array, "b q d"], context: Float[Array, "b k e"] | None = None
+) -> Float[Array, "b q d"]:
+  context = hidden if context is None else context
+  heads = (module.query(hidden), module.key(context), module.value(context))
+  query, key, value = (x.reshape(*x.shape[:2], module.heads, module.dim_head) for x in heads)
+  return module.proj_attn(attention(query, key, value).reshape(*hidden.shape[:2], -1))
+
+
+def _vae_attention(module: Any, hidden: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+  batch, height, width, channels = hidden.shape
+  rows = module.group_norm(hidden).reshape(batch, height * width, channels)
+  heads = (module.query(rows), module.key(rows), module.value(rows))
+  query, key, value = (x.reshape(batch, height * width, module.num_heads, -1) for x in heads)
+  mixed = attention(query, key, value).reshape(batch, height * width, channels)
+  return module.proj_attn(mixed).reshape(hidden.shape) + hidden
+
+
+def corrections() -> AbstractContextManager[Any]:
+  """Context in which upstream's modules compute what PyTorch's do."""
+  from diffusers.models import attention_flax, vae_flax
+
+  def intercept(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    module = context.module
+    if context.method_name != "__call__" or module.is_initializing():
+      return method(*args, **kwargs)
+    if isinstance(module, attention_flax.FlaxGEGLU):
+      return _geglu(module, args[0])
+    if isinstance(module, attention_flax.FlaxAttention):
+      return _unet_attention(module, *args)
+    if isinstance(module, vae_flax.FlaxAttentionBlock):
+      return _vae_attention(module, args[0])
+    in_transformer = isinstance(module.parent, attention_flax.FlaxTransformer2DModel)
+    if in_transformer and isinstance(module, nn.GroupNorm):
+      return _transformer_norm(module, args[0])
+    return method(*args, **kwargs)
+
+  return nn.intercept_methods(intercept)
+
+
+def apply_unet(
+  unet: Any,
+  params: Params,
+  latents: Float[Array, "b h w c"],
+  timestep: Float[Array, ""] | Float[Array, "b"],
+  text: Float[Array, "b l d"],
+) -> Float[Array, "b h w c"]:
+  """The UNet's output: noise or velocity, as it was trained. Channels last, in the module's dtype."""
+  timestep = jnp.atleast_1d(jnp.asarray(timestep, jnp.float32))
+  with corrections():
+    # Upstream takes and gives channels first, and transposes inside: the pairs cancel in the compiler.
+    sample = latents.transpose(0, 3, 1, 2)
+    output = unet.apply({"params": params}, sample, timestep, text, return_dict=False)[0]
+  return output.transpose(0, 2, 3, 1)
+
+
+def apply_decoder(
+  vae: Any, params: Params, latents: Float[Array, "b h w c"]
+) -> Float[Array, "b H W 3"]:
+  """Images, about -1 to 1, of latents at the autoencoder's own scale."""
+
+  def decode(module: Any, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
+    return module.decoder(module.post_quant_conv(latents))
+
+  with corrections():
+    return vae.apply({"params": params}, latents, method=decode)
+
+
+def apply_encoder(
+  vae: Any, params: Params, images: Float[Array, "b H W 3"]
+) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
+  """Mean and log variance of the latents of images in -1 to 1, at the autoencoder's own scale."""
+
+  def encode(module: Any, images: Float[Array, "b H W 3"]) -> Float[Array, "b h w 2c"]:
+    return module.quant_conv(module.encoder(images))
+
+  with corrections():
+    mean, log_variance = jnp.split(vae.apply({"params": params}, images, method=encode), 2, axis=-1)
+  return mean, jnp.clip(log_variance, -30.0, 20.0)
+
+
+def apply_text_encoder(
+  text_encoder: Any, params: Params, tokens: Int32[Array, "b l"]
+) -> Float[Array, "b l d"]:
+  """The text tower's last hidden states, after its final norm."""
+  positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+  output = text_encoder.apply({"params": params}, tokens, jnp.ones_like(tokens), positions)
+  return output.last_hidden_state
