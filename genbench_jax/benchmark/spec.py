@@ -25,7 +25,7 @@ class DatasetSpec:
     aliases: other names it is known by, the reference's among them.
     label_names: for each class, what the TFDS builder calls it: labels are mapped by these names,
       never by position. Empty where the builder's order is ours by construction (the worlds).
-    label_key: the TFDS feature that holds the label or labels.
+    image_key, label_key: the TFDS features that hold the image and the label or labels.
     folder: the root of a user's own `split/class/image` tree; `tfds_name` is then empty.
   """
 
@@ -41,6 +41,7 @@ class DatasetSpec:
   resize: Literal["crop", "squash"] = "crop"
   aliases: tuple[str, ...] = ()
   label_names: tuple[str, ...] = ()
+  image_key: str = "image"
   label_key: str = "label"
   folder: str = ""
 

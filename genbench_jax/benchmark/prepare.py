@@ -1,0 +1,101 @@
+"""Preparing datasets with TFDS, always as ArrayRecord, which is read without TensorFlow."""
+
+import importlib.resources
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from genbench_jax.benchmark.builders import BUILDERS, builder_class
+from genbench_jax.benchmark.spec import DatasetSpec
+from genbench_jax.errors import RunError, UsageError
+
+FILE_FORMAT = "array_record"
+_INSTALL = "pip install 'genbench_jax[prepare]'"
+
+
+def builder_for(spec: DatasetSpec, data_dir: str | Path | None = None) -> Any:
+  """The TFDS builder of a dataset, ours or TFDS's own.
+
+  Args:
+    spec: a dataset that lies in TFDS.
+    data_dir: TFDS's data folder; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+
+  Raises:
+    UsageError: if TFDS knows no such dataset.
+  """
+  _stand_in_for_importlib_resources()
+  if spec.tfds_name in BUILDERS:
+    return builder_class(spec.tfds_name)(data_dir=data_dir)
+  import tensorflow_datasets as tfds
+
+  try:
+    return tfds.builder(spec.tfds_name, data_dir=data_dir, try_gcs=False)
+  except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+    message = str(error).strip().splitlines()[0]
+    raise UsageError(f"TFDS has no dataset {spec.tfds_name!r}: {message}") from error
+
+
+def _stand_in_for_importlib_resources() -> None:
+  """TFDS 4.9.10 imports a package that it doesn't install; Python's own module has all it uses."""
+  if importlib.util.find_spec("importlib_resources") is None:
+    sys.modules["importlib_resources"] = importlib.resources
+
+
+def prepare(
+  spec: DatasetSpec, data_dir: str | Path | None = None, manual_dir: str | Path | None = None
+) -> None:
+  """Downloads and prepares a dataset; one that is prepared already is left as it is.
+
+  Args:
+    spec: a dataset that lies in TFDS.
+    data_dir: as for `builder_for`.
+    manual_dir: where files lie that were fetched by hand; by default `<data_dir>/downloads/manual`.
+
+  Raises:
+    RunError: if packages or files are missing, or what was fetched is damaged.
+  """
+  if not spec.tfds_name:
+    return
+  if missing := missing_packages(spec):
+    raise RunError(f"preparing '{spec.name}' needs {', '.join(missing)}: {_INSTALL}.")
+  import tensorflow_datasets as tfds
+
+  builder = builder_for(spec, data_dir)
+  config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+  try:
+    builder.download_and_prepare(file_format=FILE_FORMAT, download_config=config)
+  except RunError:
+    raise
+  except Exception as error:  # The built-in builders raise whatever their readers do.
+    raise RunError(f"preparing '{spec.name}' failed: {type(error).__name__}: {error}") from error
+  warn_of_odd_sizes(spec, builder)
+
+
+def warn_of_odd_sizes(spec: DatasetSpec, builder: Any) -> None:
+  """Logs where a prepared split has another number of images than the benchmark expects."""
+  found = {split.name: split.num_examples for split in builder.info.splits.values()}
+  expected: dict[str, int] = {}
+  for split, name in spec.splits.items():
+    expected[name] = expected.get(name, 0) + spec.split_sizes[split]
+  for name, size in expected.items():
+    # Derived splits may leave images over.
+    if name in found and (found[name] < size or (found[name] > size and name in spec.splits)):
+      logging.warning("%s: '%s' has %d images, not %d.", spec.name, name, found[name], size)
+
+
+def missing_packages(spec: DatasetSpec) -> tuple[str, ...]:
+  """The packages that preparing takes and that are not installed."""
+  return tuple(
+    package for package in needed_packages(spec.name) if importlib.util.find_spec(package) is None
+  )
+
+
+def needed_packages(name: str) -> tuple[str, ...]:
+  """What it takes to prepare one of the datasets, beyond what this package installs."""
+  if name in BUILDERS or name == "food101":
+    return ()
+  extra = {"kitti_distance": ("cv2",), "sun397": ("cv2",), "patch_camelyon": ("h5py",)}
+  return ("tensorflow", *extra.get(name, ()))

@@ -1,0 +1,242 @@
+"""One way to read every dataset: encoded images by index, with labels in the benchmark's class order.
+
+Nothing is decoded here and TensorFlow is not needed. What `open_split` returns can be pickled for worker
+processes; each opens the files anew.
+"""
+
+import abc
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from jaxtyping import Bool, Int, Shaped
+from PIL import Image
+
+from genbench_jax.benchmark import derived
+from genbench_jax.benchmark.prepare import builder_for
+from genbench_jax.benchmark.spec import DatasetSpec
+from genbench_jax.errors import RunError, unknown_name
+
+_BATCH = 256
+IMAGE_SUFFIXES = frozenset(
+  {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+
+
+class Example(TypedDict):
+  """An image as it was stored, its label (class index, or multi-hot [k]) and its unique name."""
+
+  image: bytes | Image.Image
+  label: int | Bool[np.ndarray, "k"]
+  id: str
+
+
+class Split(Sequence[Example], abc.ABC):
+  """A split of a dataset: a sequence of examples, and all labels without the images."""
+
+  spec: DatasetSpec
+
+  @abc.abstractmethod
+  def labels(self) -> Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]:
+    """The labels of all examples, in order."""
+
+  @abc.abstractmethod
+  def example(self, index: int) -> Example:
+    """The example at `index`, from 0 to len - 1."""
+
+  def __getitem__(self, index: Any) -> Any:
+    position = int(index)
+    if not -len(self) <= position < len(self):
+      raise IndexError(f"{position} of a split of {len(self)}")
+    return self.example(position % len(self))
+
+
+def open_split(spec: DatasetSpec, split: str, data_dir: str | Path | None = None) -> Split:
+  """Opens a split for reading.
+
+  Args:
+    spec: the dataset.
+    split: one of `spec.splits`.
+    data_dir: TFDS's data folder; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+
+  Raises:
+    UsageError: if the dataset has no such split.
+    RunError: if it is not prepared, or its labels are not those of the benchmark.
+  """
+  if split not in spec.splits:
+    raise unknown_name(f"split of '{spec.name}'", split, spec.splits)
+  if spec.folder:
+    return FolderSplit(spec, split)
+  if spec.group == "demo":
+    return WorldSplit(spec, split)
+  return TfdsSplit(spec, split, data_dir)
+
+
+class TfdsSplit(Split):
+  """A split of a dataset that TFDS prepared as ArrayRecord."""
+
+  def __init__(self, spec: DatasetSpec, split: str, data_dir: str | Path | None):
+    self.spec, self.split, self.data_dir = spec, split, data_dir
+    self._indices = self._select()
+
+  def __len__(self) -> int:
+    return len(self._source) if self._indices is None else len(self._indices)
+
+  def example(self, index: int) -> Example:
+    record = self._source[self._record(index)]
+    label = self._label(record)
+    return {"image": record[self.spec.image_key], "label": label, "id": f"{self.split}/{index:07d}"}
+
+  def labels(self) -> Shaped[np.ndarray, "n ..."]:
+    return self._labels
+
+  def __getstate__(self) -> dict[str, Any]:
+    unopened = {"_opened", "_source", "_feature", "_class_of"}
+    return {key: value for key, value in self.__dict__.items() if key not in unopened}
+
+  @functools.cached_property
+  def _labels(self) -> Shaped[np.ndarray, "n ..."]:
+    records = np.arange(len(self)) if self._indices is None else self._indices
+    return np.stack([self._label(record) for record in self._records(records)])
+
+  @functools.cached_property
+  def _opened(self) -> Any:
+    builder = builder_for(self.spec, self.data_dir)
+    if not builder.is_prepared():
+      raise RunError(
+        f"'{self.spec.name}' is not prepared in {builder.data_path}: run"
+        f" `python -m genbench_jax.benchmark prepare {self.spec.name}`."
+      )
+    return builder
+
+  @functools.cached_property
+  def _source(self) -> Any:
+    import tensorflow_datasets as tfds
+
+    name = self.spec.splits[self.split]
+    available = list(self._opened.info.splits)
+    if name.split("[")[0] not in available:
+      raise RunError(
+        f"'{self.spec.name}' has no TFDS split '{name}': it has {', '.join(available)}."
+      )
+    try:
+      decoders = {self.spec.image_key: tfds.decode.SkipDecoding()}
+      return self._opened.as_data_source(name, decoders=decoders)
+    except NotImplementedError as error:
+      raise RunError(
+        f"'{self.spec.name}' was prepared as TFRecord in {self._opened.data_path}: move it away and"
+        f" prepare it with `python -m genbench_jax.benchmark prepare {self.spec.name}`."
+      ) from error
+
+  @functools.cached_property
+  def _feature(self) -> Any:
+    return self._opened.info.features[self.spec.label_key]
+
+  @functools.cached_property
+  def _class_of(self) -> Int[np.ndarray, "c"]:
+    """For each label of the builder the class of the benchmark, by name."""
+    return class_of_label(self.spec, getattr(self._feature, "feature", self._feature).names)
+
+  def _select(self) -> Int[np.ndarray, "n"] | None:
+    """The records of a derived split; None where the split is one of TFDS's."""
+    sizes = derived.DEALS.get(self.spec.name)
+    if sizes is None:
+      return None
+    records = list(self._records(np.arange(len(self._source))))
+    labels = np.array([self._label(record) for record in records])
+    names = [bytes(record["filename"]).decode() for record in records]
+    return derived.deal(names, labels, sizes)[self.split]
+
+  def _record(self, index: int) -> int:
+    return index if self._indices is None else int(self._indices[index])
+
+  def _records(self, indices: Int[np.ndarray, "n"]) -> Any:
+    """The records at these places without their images, read in batches."""
+    for start in range(0, len(indices), _BATCH):
+      for record in self._source.__getitems__(indices[start : start + _BATCH].tolist()):
+        record.pop(self.spec.image_key)
+        yield record
+
+  def _label(self, record: Mapping[str, Any]) -> Any:
+    value = record[self.spec.label_key]
+    if self.spec.name == "kitti_distance":
+      return derived.kitti_label(value, self._feature.feature["type"].names)
+    if not self.spec.multi_label:
+      return int(self._class_of[value])
+    hot = np.zeros(self.spec.num_classes, bool)
+    hot[self._class_of[np.asarray(value, np.int64)]] = True
+    return hot
+
+
+def class_of_label(spec: DatasetSpec, names: Sequence[str]) -> Int[np.ndarray, "c"]:
+  """For each of a builder's labels, given by their names, the class index of the benchmark.
+
+  Raises:
+    RunError: if the names are not the benchmark's.
+  """
+  if not spec.label_names:
+    return np.arange(len(names))
+  position = {label: index for index, label in enumerate(spec.label_names)}
+  if unknown := [name for name in names if name not in position]:
+    raise RunError(
+      f"the prepared '{spec.name}' has labels unknown to the benchmark: {unknown[:3]}."
+    )
+  return np.array([position[name] for name in names])
+
+
+class FolderSplit(Split):
+  """A split of a user's `split/class/image` tree; ids are paths inside the split."""
+
+  def __init__(self, spec: DatasetSpec, split: str):
+    self.spec, self.split = spec, split
+    self.root = Path(spec.folder) / spec.splits[split]
+    self._files = [
+      (file, label)
+      for label, folder in enumerate(spec.label_names)
+      for file in image_files(self.root / folder)
+    ]
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def example(self, index: int) -> Example:
+    file, label = self._files[index]
+    return {
+      "image": file.read_bytes(),
+      "label": label,
+      "id": file.relative_to(self.root).as_posix(),
+    }
+
+  def labels(self) -> Int[np.ndarray, "n"]:
+    return np.array([label for _, label in self._files], np.int64)
+
+
+def image_files(folder: Path) -> list[Path]:
+  """The image files below a folder in the order of their names, hidden ones left out."""
+  return sorted(
+    file
+    for file in folder.rglob("*")
+    if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and not file.name.startswith(".")
+  )
+
+
+class WorldSplit(Split):
+  """A split of a demo world, drawn as it is read."""
+
+  def __init__(self, spec: DatasetSpec, split: str):
+    self.spec, self.split = spec, split
+
+  def __len__(self) -> int:
+    return self.spec.split_sizes[self.split]
+
+  def example(self, index: int) -> Example:
+    from genbench_jax.benchmark.worlds import world_example
+
+    drawn = world_example(self.spec.name, self.split, index)
+    image = Image.fromarray(np.asarray(drawn.image))
+    return {"image": image, "label": int(drawn.label), "id": f"{self.split}/{index:07d}"}
+
+  def labels(self) -> Int[np.ndarray, "n"]:
+    return np.array([self.example(index)["label"] for index in range(len(self))])
