@@ -1,0 +1,1 @@
+"""Arrays in, numbers out: every number that says something about external images."""

@@ -1,0 +1,312 @@
+"""CLER and its siblings: recognition of test images by class centres of external images and text prototypes."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, interval
+from genbench_jax.metrics.class_scores import (
+  PROTOTYPE_SCORES,
+  VOTE_SCORES,
+  ClassSums,
+  Neighbours,
+  softmax_scores,
+)
+from genbench_jax.metrics.cler_program import fold_program, reduce_program
+from genbench_jax.metrics.inputs import (
+  BLOCK_ROWS,
+  check_finite,
+  feature_rows,
+  fetch,
+  label_rows,
+  or_default,
+  place,
+)
+from genbench_jax.metrics.neighbours import nearest
+from genbench_jax.metrics.recognition import (
+  FROM_PREDICTIONS,
+  check_metric,
+  check_test_labels,
+  eleven_point_precision,
+  recognition_score,
+  score_from_hits,
+)
+from genbench_jax.metrics.recognition_bootstrap import resampled_correct, resampled_scores
+from genbench_jax.parallel.mesh import batch_sharding, replicated
+
+Protocol = Literal["strict", "reference"]
+PROTOCOLS = ("strict", "reference")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClerResult:
+  """What external images are worth by CLER, each number with its 95 % bootstrap interval over the test images.
+
+  Attributes:
+    scores: the five scores and `cler_gain` = cler - zero_shot, its interval over paired resamples.
+    control: the same with the labels of the external images shuffled, less zero_shot, which they don't touch.
+    per_class: score -> class -> recall (average precision for `map_11_point`) of the classes that occur among
+      the test images; empty for `roc_auc`.
+    missing_classes: the classes without external images.
+  """
+
+  scores: dict[str, Measurement]
+  control: dict[str, Measurement]
+  per_class: dict[str, dict[int, float]]
+  missing_classes: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Inputs:
+  """Checked inputs on the host."""
+
+  image_features: Float[np.ndarray, "n d"]
+  labels: Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]
+  text_features: Float[np.ndarray, "k d"]
+  test_features: Float[np.ndarray, "m d"]
+  test_labels: Int[np.ndarray, "m"] | Bool[np.ndarray, "m k"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+  """One way of labelling the external images, scored: value and per-class values by score, in order.
+
+  `judged` is what the bootstrap needs: right or wrong [m, v], or scores [m, v, k].
+  """
+
+  values: list[float]
+  per_class: list[dict[int, float]]
+  judged: np.ndarray
+  counts: Int[np.ndarray, "k"]
+
+
+def cler(
+  image_features: Float[Any, "n d"],
+  labels: Any,
+  text_features: Float[Any, "k d"],
+  test_features: Float[Any, "m d"],
+  test_labels: Any,
+  metric: str = "accuracy",
+  top_k: int | None = 10,
+  protocol: Protocol = "strict",
+  mesh: Mesh | None = None,
+) -> dict[str, float]:
+  """The five scores of external images as training data, without training (arXiv 2307.13697).
+
+  Features need not be unit-norm. With t_c the text prototype and v_c the unit-norm mean of the unit-norm features of
+  class c, a test image goes to the class with the highest
+
+    zero_shot       f . t_c
+    cler            f . norm(t_c + v_c)
+    cler_image      f . v_c
+    topk_vote       share among the labels of its `top_k` nearest external images, by cosine
+    topk_vote_text  topk_vote + softmax(100 f . t_c)
+
+  Args:
+    image_features, labels: the external images; class indices, or multi-hot [n, k].
+    text_features: one prototype a class, in label order.
+    test_features, test_labels: the images to recognise; multi-hot labels for `map_11_point`.
+    metric: see `recognition_score`. Those that need scores take softmax scores, at temperature 1 except for
+      zero_shot's 100, as published.
+    top_k: neighbours that vote (fewer, if there are fewer images); None leaves the votes out, which are all of the
+      cost at scale.
+    protocol: `strict`, or `reference` for the published treatment of empty classes and equal votes
+      (`class_scores`).
+
+  Returns:
+    The scores by name, fractions from 0 to 1.
+
+  Raises:
+    UsageError: shapes, labels or values that do not fit, or no labelled external image at all.
+  """
+  mesh = or_default(mesh)
+  inputs = _checked(
+    image_features, labels, text_features, test_features, test_labels, metric, protocol
+  )
+  outcome = _score(inputs, [inputs.labels], metric, top_k, protocol, mesh)[0]
+  return dict(zip(score_names(top_k), outcome.values, strict=True))
+
+
+def measure_cler(
+  image_features: Float[Any, "n d"],
+  labels: Any,
+  text_features: Float[Any, "k d"],
+  test_features: Float[Any, "m d"],
+  test_labels: Any,
+  metric: str = "accuracy",
+  top_k: int | None = 10,
+  protocol: Protocol = "strict",
+  seed: int = 0,
+  resamples: int = RESAMPLES,
+  mesh: Mesh | None = None,
+) -> ClerResult:
+  """`cler` with all that belongs beside it: intervals, gain, control, per class, missing classes.
+
+  `seed` draws the resamples of the test images and shuffles the control's labels. See `cler` for the rest.
+  """
+  mesh = or_default(mesh)
+  inputs = _checked(
+    image_features, labels, text_features, test_features, test_labels, metric, protocol
+  )
+  shuffled = np.random.default_rng(seed).permutation(inputs.labels)
+  outcomes = _score(inputs, [inputs.labels, shuffled], metric, top_k, protocol, mesh)
+  samples = _resampled(outcomes, inputs, metric, resamples, seed, mesh)
+  names = score_names(top_k)
+  scores, control = (
+    _measurements(names, outcome.values, columns)
+    for outcome, columns in zip(outcomes, np.split(samples, 2, axis=1), strict=True)
+  )
+  del control["zero_shot"]
+  per_class = dict(zip(names, outcomes[0].per_class, strict=True)) if metric != "roc_auc" else {}
+  missing = tuple(int(index) for index in np.flatnonzero(outcomes[0].counts == 0))
+  return ClerResult(scores, control, per_class, missing)
+
+
+def score_names(top_k: int | None) -> tuple[str, ...]:
+  """The scores in their order, the votes only where there are some."""
+  return PROTOTYPE_SCORES if top_k is None else PROTOTYPE_SCORES + VOTE_SCORES
+
+
+def _checked(
+  image_features: Any,
+  labels: Any,
+  text_features: Any,
+  test_features: Any,
+  test_labels: Any,
+  metric: str,
+  protocol: str,
+) -> _Inputs:
+  check_metric(metric)
+  if protocol not in PROTOCOLS:
+    raise unknown_name("protocol", protocol, PROTOCOLS)
+  text = feature_rows("text_features", text_features).astype(np.float32)
+  check_finite("text_features", text)
+  classes, width = text.shape
+  images = feature_rows("image_features", image_features, width)
+  tests = feature_rows("test_features", test_features, width)
+  inputs = _Inputs(
+    images,
+    label_rows("labels", labels, len(images), classes),
+    text,
+    tests,
+    label_rows("test_labels", test_labels, len(tests), classes),
+  )
+  check_test_labels(inputs.test_labels, classes, metric)
+  if inputs.labels.ndim == 2 and not inputs.labels.any():
+    raise UsageError("labels name no class for any external image")
+  return inputs
+
+
+def _measurements(
+  names: Sequence[str], values: Sequence[float], samples: Float[np.ndarray, "r v"]
+) -> dict[str, Measurement]:
+  """Interval by name, and that of the gain over zero-shot, whose resamples are the same."""
+  found = {
+    name: interval(value, samples[:, v])
+    for v, (name, value) in enumerate(zip(names, values, strict=True))
+  }
+  zero_shot, cler = names.index("zero_shot"), names.index("cler")
+  found["cler_gain"] = interval(
+    values[cler] - values[zero_shot], samples[:, cler] - samples[:, zero_shot]
+  )
+  return found
+
+
+def _resampled(
+  outcomes: Sequence[_Outcome], inputs: _Inputs, metric: str, resamples: int, seed: int, mesh: Mesh
+) -> Float[np.ndarray, "r v"]:
+  judged = np.concatenate([outcome.judged for outcome in outcomes], axis=1)
+  if metric in FROM_PREDICTIONS:
+    classes = len(inputs.text_features)
+    return resampled_correct(judged, inputs.test_labels, classes, metric, resamples, seed, mesh)
+  return resampled_scores(judged, inputs.test_labels, metric, resamples, seed, mesh)
+
+
+def _score(
+  inputs: _Inputs,
+  label_sets: Sequence[np.ndarray],
+  metric: str,
+  top_k: int | None,
+  protocol: str,
+  mesh: Mesh,
+) -> list[_Outcome]:
+  """The scores for each way of labelling the external images, which are read and searched once."""
+  classes, width = inputs.text_features.shape
+  folded = [_no_sums(mesh, classes, width) for _ in label_sets]
+  *starts, last = range(0, len(inputs.image_features), BLOCK_ROWS)
+  for start in starts:
+    features, *block_labels, mask = _external_block(inputs, label_sets, start, mesh)
+    folded = [
+      fold_program(mesh)(sums, features, labels, mask)
+      for sums, labels in zip(folded, block_labels, strict=True)
+    ]
+  features, *block_labels, mask = _external_block(inputs, label_sets, last, mesh)
+  text = jax.device_put(inputs.text_features, replicated(mesh))
+  tests = place("test_features", mesh, inputs.test_features, inputs.test_labels)
+  program = reduce_program(mesh, metric in FROM_PREDICTIONS, protocol == "reference")
+  voters = _voters(inputs, label_sets, top_k, mesh)
+  outputs = [
+    program(sums, (features, labels, mask), text, tests, neighbours)
+    for sums, labels, neighbours in zip(folded, block_labels, voters, strict=True)
+  ]
+  return [_outcome(output, inputs, metric, mesh) for output in outputs]
+
+
+def _external_block(
+  inputs: _Inputs, label_sets: Sequence[np.ndarray], start: int, mesh: Mesh
+) -> tuple[Array, ...]:
+  cut = slice(start, start + BLOCK_ROWS)
+  labels = (labels[cut] for labels in label_sets)
+  return place("image_features", mesh, inputs.image_features[cut], *labels)
+
+
+def _no_sums(mesh: Mesh, classes: int, width: int) -> ClassSums:
+  zeros = np.zeros((mesh.size, classes, width + 1), np.float32)
+  return ClassSums(jax.device_put(zeros, batch_sharding(mesh)))
+
+
+def _voters(
+  inputs: _Inputs, label_sets: Sequence[np.ndarray], top_k: int | None, mesh: Mesh
+) -> list[Neighbours | None]:
+  """For each label set, similarity and labels of the nearest external images of each test image."""
+  if top_k is None:
+    return [None for _ in label_sets]
+  if top_k < 1:
+    raise UsageError(f"top_k must be at least 1, or None for no votes; got {top_k}")
+  k = min(top_k, len(inputs.image_features))
+  similarity, rows = nearest(inputs.test_features, inputs.image_features, k, mesh=mesh)
+  placed = (place("similarities", mesh, similarity, labels[rows])[:2] for labels in label_sets)
+  return [Neighbours(*pair) for pair in placed]
+
+
+def _outcome(output: Any, inputs: _Inputs, metric: str, mesh: Mesh) -> _Outcome:
+  judged, hits, counts = fetch(mesh, output)
+  judged = judged[: len(inputs.test_features)]
+  if metric in FROM_PREDICTIONS:
+    *hits, totals = hits.T
+    values = [score_from_hits(column, totals, metric) for column in hits]
+    per_class = [_where_there_are_images(column, totals) for column in hits]
+    return _Outcome(values, per_class, judged, counts)
+  judged = softmax_scores(judged)
+  columns = judged.swapaxes(0, 1)
+  values = [recognition_score(column, inputs.test_labels, metric) for column in columns]
+  per_class = [_average_precisions(column, inputs.test_labels) for column in columns]
+  return _Outcome(values, per_class, judged, counts)
+
+
+def _where_there_are_images(
+  hits: Int[np.ndarray, "k"], totals: Int[np.ndarray, "k"]
+) -> dict[int, float]:
+  return {int(index): float(hits[index] / totals[index]) for index in np.flatnonzero(totals)}
+
+
+def _average_precisions(scores: Float[np.ndarray, "m k"], labels: np.ndarray) -> dict[int, float]:
+  hot = labels if labels.ndim == 2 else np.eye(scores.shape[1], dtype=bool)[labels]
+  used = np.flatnonzero(hot.any(0))
+  return {int(index): eleven_point_precision(scores[:, index], hot[:, index]) for index in used}

@@ -1,0 +1,140 @@
+"""CLIP score: how well images fit their texts."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, mean_interval
+from genbench_jax.metrics.inputs import (
+  by_block,
+  check_finite,
+  feature_rows,
+  label_rows,
+  or_default,
+  unit_rows,
+)
+from genbench_jax.parallel.mesh import DATA_AXIS, replicated
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipScoreResult:
+  """The mean CLIP score with its interval over the images, and the mean of each class that has images."""
+
+  score: Measurement
+  per_class: dict[int, float]
+
+
+def clip_score(
+  image_features: Float[Any, "n d"],
+  text_features: Float[Any, "t d"],
+  labels: Any | None = None,
+  mesh: Mesh | None = None,
+) -> float:
+  """Mean over the images of 100 max(cos(image, text), 0), from 0 to 100 (Hessel et al. 2021, with w = 100).
+
+  Args:
+    image_features: one row an image, not necessarily unit-norm.
+    text_features: without `labels`, the text of each image, row by row; with them, one prototype a class.
+    labels: class indices [n], or multi-hot [n, k]: such an image has the mean score of its classes, and one
+      without classes does not count.
+
+  Raises:
+    UsageError: shapes, labels or values that do not fit.
+  """
+  scores, _ = image_scores(image_features, text_features, labels, mesh)
+  return float(scores.mean())
+
+
+def measure_clip_score(
+  image_features: Float[Any, "n d"],
+  text_features: Float[Any, "t d"],
+  labels: Any | None = None,
+  seed: int = 0,
+  resamples: int = RESAMPLES,
+  mesh: Mesh | None = None,
+) -> ClipScoreResult:
+  """`clip_score` with its bootstrap interval over the images, and by class where labels are given."""
+  scores, counted = image_scores(image_features, text_features, labels, mesh)
+  score = mean_interval(scores, resamples, seed, mesh)
+  return ClipScoreResult(score, {} if counted is None else _means_by_class(scores, counted))
+
+
+def image_scores(
+  image_features: Float[Any, "n d"],
+  text_features: Float[Any, "t d"],
+  labels: Any | None = None,
+  mesh: Mesh | None = None,
+) -> tuple[Float[np.ndarray, "n"], np.ndarray | None]:
+  """The score of each image that counts, in float64, and its labels."""
+  mesh = or_default(mesh)
+  images = feature_rows("image_features", image_features)
+  texts = feature_rows("text_features", text_features, images.shape[1])
+  if labels is None:
+    return _row_scores(images, texts, mesh), None
+  labels = label_rows("labels", labels, len(images), len(texts))
+  check_finite("text_features", texts)
+  prototypes = jax.device_put(texts.astype(np.float32), replicated(mesh))
+  program = _scores_program(mesh, by_class=True)
+  scores = by_block(
+    lambda features, hot, _: program(features, prototypes, hot),
+    "image_features",
+    mesh,
+    images,
+    labels,
+  )
+  return _that_count(scores.astype(np.float64), labels)
+
+
+def _that_count(
+  scores: Float[np.ndarray, "n"], labels: np.ndarray
+) -> tuple[Float[np.ndarray, "m"], np.ndarray]:
+  if labels.ndim == 1:
+    return scores, labels
+  counts = labels.any(1)
+  if not counts.any():
+    raise UsageError("labels name no class for any image")
+  return scores[counts], labels[counts]
+
+
+def _row_scores(
+  images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "n d"], mesh: Mesh
+) -> Float[np.ndarray, "n"]:
+  if len(texts) != len(images):
+    raise UsageError(
+      f"without labels every image needs its own text: got {len(images)} images and {len(texts)} texts"
+    )
+  check_finite("text_features", texts)
+  program = _scores_program(mesh, by_class=False)
+  scores = by_block(
+    lambda features, text, _: program(features, text, None), "image_features", mesh, images, texts
+  )
+  return scores.astype(np.float64)
+
+
+@functools.cache
+def _scores_program(mesh: Mesh, by_class: bool) -> jax.stages.Wrapped:
+  def local(
+    features: Float[Array, "n d"], texts: Float[Array, "t d"], labels: Array | None
+  ) -> Float[Array, "n"]:
+    features, texts = unit_rows(features), unit_rows(texts.astype(jnp.float32))
+    if labels is None or labels.ndim == 1:
+      own = texts if labels is None else texts[labels]
+      return 100 * jnp.maximum(jnp.sum(features * own, axis=1), 0)
+    every = 100 * jnp.maximum(jnp.matmul(features, texts.T, precision="highest"), 0)
+    return jnp.sum(every * labels, axis=1) / jnp.maximum(jnp.sum(labels, axis=1), 1)
+
+  rows, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
+  specs = (rows, whole if by_class else rows, rows)
+  return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=rows))
+
+
+def _means_by_class(scores: Float[np.ndarray, "n"], labels: np.ndarray) -> dict[int, float]:
+  hot = labels if labels.ndim == 2 else labels[:, None] == np.arange(labels.max() + 1)
+  return {int(c): float(scores[hot[:, c]].mean()) for c in np.flatnonzero(hot.any(0))}

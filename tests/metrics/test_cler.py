@@ -1,0 +1,214 @@
+"""CLER and its siblings against the formulas written out in NumPy, and what must not matter."""
+
+import jax
+import numpy as np
+import pytest
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics import cler as cler_module
+from genbench_jax.metrics.cler import cler, measure_cler
+from genbench_jax.metrics.recognition import recognition_score
+
+NAMES = ("zero_shot", "cler", "cler_image", "topk_vote", "topk_vote_text")
+
+
+def unit(rows):
+  return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def softmax(rows):
+  exponents = np.exp(rows - rows.max(1, keepdims=True))
+  return exponents / exponents.sum(1, keepdims=True)
+
+
+def by_hand(images, labels, text, tests, top_k=10):
+  """Scores of each way as in protocol section 5, in float64, one class at a time. Labels multi-hot."""
+  images, text, tests = (
+    unit(images.astype(float)),
+    unit(text.astype(float)),
+    unit(tests.astype(float)),
+  )
+  centers = np.stack([unit(images[column].mean(0)) for column in labels.T.astype(bool)])
+  similarity = tests @ images.T
+  nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :top_k]
+  shares = labels[nearest].mean(1)
+  summed = (labels[nearest] * np.take_along_axis(similarity, nearest, 1)[:, :, None]).sum(1)
+  zero_shot = softmax(100 * tests @ text.T)
+  scores = {
+    "zero_shot": zero_shot,
+    "cler": softmax(tests @ unit(text + centers).T),
+    "cler_image": softmax(tests @ centers.T),
+    "topk_vote": shares,
+    "topk_vote_text": (shares + zero_shot) / 2,
+  }
+  untied = np.where(shares == shares.max(1, keepdims=True), summed, -np.inf)
+  return scores, untied
+
+
+def hot(labels, classes):
+  return np.eye(classes, dtype=bool)[labels]
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "mean_per_class"])
+def test_agrees_with_the_formulas(world, metric):
+  scores, untied = by_hand(world.images, hot(world.labels, 7), world.text, world.tests)
+  scores["topk_vote"] = untied
+  found = cler(*world.all, metric=metric)
+  assert tuple(found) == NAMES
+  for name in NAMES:
+    assert found[name] == pytest.approx(recognition_score(scores[name], world.test_labels, metric))
+  assert len(set(found.values())) == 5  # else this test could not tell them apart
+
+
+def test_two_classes_by_roc_auc(two_classes):
+  world = two_classes
+  scores, _ = by_hand(world.images, hot(world.labels, 2), world.text, world.tests)
+  found = cler(*world.all, metric="roc_auc")
+  for name in NAMES:
+    expected = recognition_score(scores[name], world.test_labels, "roc_auc")
+    assert found[name] == pytest.approx(expected, abs=1e-5)
+
+
+def test_several_classes_an_image(world):
+  rng = np.random.default_rng(3)
+  labels = hot(world.labels, 7) | (rng.random((len(world.labels), 7)) < 0.1)
+  test_labels = hot(world.test_labels, 7) | (rng.random((150, 7)) < 0.1)
+  scores, _ = by_hand(world.images, labels, world.text, world.tests)
+  found = cler(world.images, labels, world.text, world.tests, test_labels, "map_11_point")
+  for name in NAMES:
+    expected = recognition_score(scores[name], test_labels, "map_11_point")
+    assert found[name] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_class_without_images_is_its_text_alone(world):
+  kept = world.labels != 3
+  images, labels = world.images[kept], world.labels[kept]
+  result = measure_cler(images, labels, world.text, world.tests, world.test_labels, resamples=50)
+  assert result.missing_classes == (3,)
+  centers = np.stack(
+    [unit(unit(images[labels == c]).mean(0)) if c != 3 else np.zeros(16) for c in range(7)]
+  )
+  tests, text = unit(world.tests), unit(world.text)
+  mixed = tests @ unit(text + centers).T
+  assert result.scores["cler"].value == pytest.approx(recognition_score(mixed, world.test_labels))
+  alone = np.delete(tests @ centers.T, 3, axis=1)
+  predicted = np.delete(np.arange(7), 3)[alone.argmax(1)]
+  assert result.scores["cler_image"].value == pytest.approx(np.mean(predicted == world.test_labels))
+  assert result.per_class["cler_image"][3] == 0
+
+
+def test_the_reference_collapses_with_a_missing_class(world):
+  kept = world.labels != 3
+  given = (world.images[kept], world.labels[kept], *world.all[2:])
+  found = cler(*given, protocol="reference")
+  always_first = np.mean(world.test_labels == 0)
+  assert found["cler"] == found["cler_image"] == pytest.approx(always_first)
+  assert found["topk_vote"] > always_first
+  full = cler(*world.all, protocol="reference")
+  strict = cler(*world.all)
+  assert {name: full[name] for name in NAMES if name != "topk_vote"} == {
+    name: strict[name] for name in NAMES if name != "topk_vote"
+  }
+
+
+def test_equal_votes(world):
+  """One image a class: every class has one vote; the nearest image decides, or in the reference class 0."""
+  first = [int(np.flatnonzero(world.labels == c)[0]) for c in range(7)]
+  given = (world.images[first], np.arange(7), *world.all[2:])
+  strict, reference = cler(*given, top_k=7), cler(*given, top_k=7, protocol="reference")
+  assert strict["topk_vote"] == strict["cler_image"]
+  assert reference["topk_vote"] == pytest.approx(np.mean(world.test_labels == 0))
+
+
+def test_fewer_images_than_neighbours(world):
+  given = (world.images[:4], world.labels[:4], *world.all[2:])
+  assert cler(*given, top_k=10) == cler(*given, top_k=4)
+
+
+def test_centers_equal_to_the_text_reproduce_zero_shot(world):
+  found = cler(3 * world.text, np.arange(7), *world.all[2:])
+  assert found["cler"] == found["cler_image"] == found["zero_shot"]
+
+
+def test_devices_blocks_and_order_do_not_matter(world, one_device_mesh, monkeypatch):
+  whole = cler(*world.all)
+  assert cler(*world.all, mesh=one_device_mesh) == whole
+  order = np.random.default_rng(0).permutation(len(world.images))
+  assert cler(world.images[order], world.labels[order], *world.all[2:]) == whole
+  swap = np.random.default_rng(1).permutation(7)
+  back = np.argsort(swap)
+  swapped = (
+    world.images,
+    back[world.labels],
+    world.text[swap],
+    world.tests,
+    back[world.test_labels],
+  )
+  assert cler(*swapped) == whole
+  monkeypatch.setattr(cler_module, "BLOCK_ROWS", 16)
+  assert cler(*world.all) == whole
+
+
+def test_jax_arrays_and_half_precision_are_taken(world):
+  given = [jax.numpy.asarray(array) for array in world.all]
+  assert cler(*given) == cler(*world.all)
+  halves = [array.astype(np.float16) if array.dtype == np.float32 else array for array in world.all]
+  assert cler(*halves)["cler"] == pytest.approx(cler(*world.all)["cler"], abs=0.02)
+
+
+def test_the_control_loses_what_labels_give(world):
+  result = measure_cler(*world.all, resamples=200)
+  assert set(result.scores) == {*NAMES, "cler_gain"}
+  assert set(result.control) == {*NAMES, "cler_gain"} - {"zero_shot"}
+  assert result.control["cler_image"].value < result.scores["cler_image"].value
+  assert result == measure_cler(*world.all, resamples=200)
+  assert result.control != measure_cler(*world.all, resamples=200, seed=1).control
+
+
+def test_per_class_recalls_make_the_mean(world):
+  result = measure_cler(*world.all, metric="mean_per_class", resamples=20)
+  for name in NAMES:
+    assert np.mean(list(result.per_class[name].values())) == pytest.approx(
+      result.scores[name].value
+    )
+
+
+def test_two_small_all_reduces_and_nothing_else(world, mesh):
+  """What crosses devices in the one reduction: k x (d + 1) sums and k x (v + 1) counts."""
+  import re
+
+  from genbench_jax.metrics.cler import _no_sums
+  from genbench_jax.metrics.cler_program import reduce_program
+  from genbench_jax.metrics.inputs import place
+
+  external = place("images", mesh, world.images, world.labels.astype(np.int32))
+  tests = place("tests", mesh, world.tests, world.test_labels.astype(np.int32))
+  program = reduce_program(mesh, True, False)
+  text = program.lower(_no_sums(mesh, 7, 16), external, world.text, tests, None).compile().as_text()
+  collectives = re.findall(
+    r"= \(?(\w+\[[\d,]*\]).*? (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\(",
+    text,
+  )
+  assert sorted(collectives) == [("f32[1,7,17]", "all-reduce"), ("s32[7,4]", "all-reduce")]
+
+
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
+    ({"images": np.zeros((63, 15))}, "16 wide"),
+    ({"images": np.full((63, 16), np.nan)}, "NaN"),
+    ({"labels": np.full(63, 7)}, "0..6"),
+    ({"labels": np.zeros((63, 7))}, "no class"),
+    ({"tests": np.zeros((0, 16))}, "at least one"),
+    ({"test_labels": np.zeros((150, 7))}, "one class an image"),
+    ({"metric": "f1"}, "recognition metric"),
+    ({"protocol": "stict"}, "Did you mean 'strict'"),
+    ({"top_k": 0}, "at least 1"),
+  ],
+)
+def test_what_does_not_fit_is_said(world, change, said):
+  given = dict(zip(("images", "labels", "text", "tests", "test_labels"), world.all, strict=True))
+  options = {name: change[name] for name in ("metric", "protocol", "top_k") if name in change}
+  given |= {name: value for name, value in change.items() if name not in options}
+  with pytest.raises(UsageError, match=said):
+    cler(*given.values(), **options)

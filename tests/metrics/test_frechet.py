@@ -1,0 +1,115 @@
+"""Fréchet distance against SciPy's matrix square root, closed forms, and the published slip."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics.frechet import frechet_distance, measure_frechet_distance
+from genbench_jax.metrics.moments import Moments, moments
+
+
+def by_hand(x, y, divide_by=None):
+  x, y = x.astype(float), y.astype(float)
+  cov_x, cov_y = np.cov(x.T), np.cov(y.T)
+  if divide_by is not None:
+    cov_y *= (len(y) - 1) / divide_by
+  root = scipy.linalg.sqrtm(cov_x @ cov_y).real
+  return np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(cov_x + cov_y - 2 * root)
+
+
+@pytest.fixture(scope="module")
+def sets():
+  rng = np.random.default_rng(0)
+  mix = rng.normal(size=(16, 16))
+  x = (rng.normal(size=(400, 16)) @ mix + 50).astype(np.float32)
+  y = (rng.normal(size=(300, 16)) * 1.3 + 49.5).astype(np.float32)
+  return x, y
+
+
+def test_agrees_with_scipy(sets):
+  assert frechet_distance(*sets) == pytest.approx(by_hand(*sets), rel=1e-4)
+  unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in sets]
+  assert frechet_distance(*sets, normalize=True) == pytest.approx(by_hand(*unit), rel=1e-4)
+
+
+def test_reference_divides_both_covariances_by_the_n_of_x(sets):
+  x, y = sets
+  found = frechet_distance(x, y, protocol="reference")
+  assert found == pytest.approx(by_hand(x, y, divide_by=len(x) - 1), rel=1e-4)
+  assert abs(found / frechet_distance(x, y) - 1) > 0.01
+
+
+def test_devices_blocks_and_order_do_not_matter(sets, one_device_mesh, monkeypatch):
+  x, y = sets
+  whole = frechet_distance(x, y)
+  assert frechet_distance(y, x) == pytest.approx(whole, rel=1e-6)
+  assert frechet_distance(x, y, mesh=one_device_mesh) == pytest.approx(whole, rel=1e-5)
+  assert frechet_distance(x[::-1], y) == pytest.approx(whole, rel=1e-5)
+  monkeypatch.setattr("genbench_jax.metrics.moments.BLOCK_ROWS", 100)
+  assert frechet_distance(x, y) == pytest.approx(whole, rel=1e-5)
+
+
+def test_known_values(sets):
+  x, _ = sets
+  assert frechet_distance(x, x) == pytest.approx(0, abs=1e-8)
+  assert frechet_distance(x, x + 2) == pytest.approx(16 * 4, rel=1e-5)
+  scaled = (x - x.mean(0)) * 3 + x.mean(0)
+  assert frechet_distance(x, scaled) == pytest.approx(4 * np.trace(np.cov(x.T)), rel=1e-4)
+
+
+def test_fewer_images_than_dimensions(sets):
+  x, y = sets
+  assert frechet_distance(x[:5], y) == pytest.approx(by_hand(x[:5], y), rel=1e-4)
+  found = measure_frechet_distance(x[:5], y)
+  assert 0 <= found.ci_low <= found.value <= found.ci_high < np.inf
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_interval_is_that_of_a_full_bootstrap(sets, normalize):
+  """First order against drawing images again and again: the same spread, where n is well above d."""
+  x, y = sets[0][:, :4], sets[1][:, :4]
+  found = measure_frechet_distance(x, y, normalize=normalize)
+  unit = [
+    rows / np.linalg.norm(rows, axis=1, keepdims=True) if normalize else rows for rows in (x, y)
+  ]
+  rng = np.random.default_rng(0)
+  samples = [by_hand(unit[0][rng.integers(0, len(x), len(x))], unit[1]) for _ in range(400)]
+  low, high = np.quantile(samples, [0.025, 0.975])
+  assert found.ci_high - found.ci_low == pytest.approx(high - low, rel=0.15)
+  assert found.ci_low < found.value < found.ci_high
+
+
+def test_what_is_not_defined_is_said(sets):
+  x, y = sets
+  with pytest.raises(UsageError, match="at least 2 images"):
+    frechet_distance(x[:1], y)
+  with pytest.raises(UsageError, match="Known: strict, reference"):
+    frechet_distance(x, y, protocol="published")
+  with pytest.raises(UsageError, match="NaN"):
+    frechet_distance(x * np.nan, y)
+
+
+def test_moments_far_from_zero_keep_their_digits(mesh):
+  rows = (1000 + np.random.default_rng(0).normal(size=(3000, 8))).astype(np.float32)
+  mean, covariance = moments("x", rows, mesh).compute()
+  np.testing.assert_allclose(mean, rows.astype(float).mean(0), rtol=1e-9)
+  np.testing.assert_allclose(covariance, np.cov(rows.astype(float).T), rtol=2e-5, atol=2e-5)
+
+
+def test_states_merge_on_the_host_and_on_the_device():
+  rows = np.random.default_rng(0).normal(size=(60, 4))
+  masks = [np.arange(60) % 3 == part for part in range(3)]
+  device = [Moments.from_batch(rows.astype(np.float32), np.asarray(mask)) for mask in masks]
+  host = [Moments(*(np.asarray(array, np.float64) for array in state)) for state in device]
+  for states in (device, host):
+    mean, covariance = states[0].merge(states[1]).merge(states[2]).compute()
+    np.testing.assert_allclose(mean, rows.mean(0), atol=1e-6)
+    np.testing.assert_allclose(covariance, np.cov(rows.T), atol=1e-6)
+
+
+def test_the_state_of_no_rows_changes_nothing():
+  rows = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+  some, none = (Moments.from_batch(rows, np.full(60, real)) for real in (True, False))
+  for merged in (some.merge(none), none.merge(some)):
+    np.testing.assert_allclose(merged.scatter, some.scatter, rtol=1e-6)
