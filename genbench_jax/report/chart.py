@@ -1,0 +1,164 @@
+"""The geometry of a plot: scales, ticks, marks. `templates/panel.svg.jinja` draws it."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+# A marker for each strategy; a source without strategies has the circle.
+MARKERS = {
+  "": "circle",
+  "simple_template": "square",
+  "defined_template": "circle",
+  "category_enhancement": "triangle",
+  "restrictive_description": "diamond",
+  "negative_prompts": "wedge",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+  """Maps [low, high] of the data to [start, end] of the drawing."""
+
+  low: float
+  high: float
+  start: float
+  end: float
+
+  def __call__(self, value: float) -> float:
+    clipped = min(max(value, self.low), self.high)
+    return self.start + (clipped - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tick:
+  at: float
+  text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+  """A path with its classes; `tip` is what a pointer at rest on it reads."""
+
+  path: str
+  css: str
+  tip: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+  x: float
+  y: float
+  text: str
+  css: str = ""
+  anchor: str = "start"
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+  """One plot. Lengths are in CSS pixels, the origin at the top left.
+
+  Attributes:
+    title: what stands above the frame.
+    note: what stands beside the title, more quietly.
+    description: the plot in words, for those who do not see it.
+    frame: left, top, right, bottom of the plotting area.
+  """
+
+  width: float
+  height: float
+  title: str
+  description: str
+  frame: tuple[float, float, float, float]
+  note: str = ""
+  x_ticks: tuple[Tick, ...] = ()
+  y_ticks: tuple[Tick, ...] = ()
+  x_label: str = ""
+  y_label: str = ""
+  shapes: tuple[Shape, ...] = ()
+  texts: tuple[Text, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+  """An entry of the legend: the classes of a series, how it is drawn and its name."""
+
+  css: str
+  path: str
+  text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """One state of a figure with a choice, e.g. (linear probe, 16 images a class)."""
+
+  choice: tuple[str, ...]
+  panels: tuple[Panel, ...]
+  keys: tuple[Key, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+  """Panels under one caption.
+
+  Attributes:
+    choices: (label, options) of each choice; together the chosen options pick the variant.
+    layout: how panels are set out: `medium`, `large` or `small` ones in a grid, or `forest`,
+      the same plot twice, for wide and for narrow screens.
+  """
+
+  name: str
+  title: str
+  caption: str
+  variants: tuple[Variant, ...]
+  choices: tuple[tuple[str, tuple[str, ...]], ...] = ()
+  layout: str = "medium"
+
+  @property
+  def shown(self) -> Variant:
+    """The variant that is seen first, printed and written as a file: the last."""
+    return self.variants[-1]
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+  """Round numbers, steps of 1, 2 or 5 times a power of ten, about `count` inside [low, high]."""
+  raw = (high - low) / max(count, 1)
+  power = 10.0 ** math.floor(math.log10(raw))
+  step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
+  first = math.ceil(low / step - 1e-9)
+  return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def padded(
+  values: Iterable[float], share: float = 0.06, least: float = 0.02
+) -> tuple[float, float]:
+  """The range of the values with some room at both ends, never of zero width."""
+  found = [value for value in values if math.isfinite(value)] or [0.0]
+  low, high = min(found), max(found)
+  room = max(share * (high - low), (least - (high - low)) / 2, 1e-9)
+  return low - room, high + room
+
+
+def polyline(xy: Sequence[tuple[float, float]]) -> str:
+  return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in xy) if len(xy) > 1 else ""
+
+
+def segment(x: float, y: float, to_x: float, to_y: float) -> str:
+  return f"M{x:.1f} {y:.1f}L{to_x:.1f} {to_y:.1f}"
+
+
+def rectangle(left: float, top: float, right: float, bottom: float) -> str:
+  return f"M{left:.1f} {top:.1f}H{right:.1f}V{bottom:.1f}H{left:.1f}Z"
+
+
+def marker(strategy: str, x: float, y: float, radius: float = 3.4) -> str:
+  """The outline of a strategy's marker; all have about the same area."""
+  shape, r = MARKERS.get(strategy, "circle"), radius
+  if shape == "circle":
+    return f"M{x - r:.1f} {y:.1f}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0Z"
+  corners = {
+    "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    "triangle": ((0, -1.25), (1.2, 0.85), (-1.2, 0.85)),
+    "diamond": ((0, -1.35), (1.25, 0), (0, 1.35), (-1.25, 0)),
+    "wedge": ((0, 1.25), (1.2, -0.85), (-1.2, -0.85)),
+  }[shape]
+  return polyline([(x + r * dx, y + r * dy) for dx, dy in corners]) + "Z"

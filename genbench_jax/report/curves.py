@@ -1,0 +1,192 @@
+"""Accuracy against shots, a panel for each dataset."""
+
+from collections.abc import Mapping, Sequence
+
+from genbench_jax.report import chart
+from genbench_jax.report.gains import average
+from genbench_jax.report.legend import ZERO_SHOT, css_of, keys_of
+from genbench_jax.report.quantities import percent, quantity_of, series_label, shots_label
+from genbench_jax.report.results import Estimate, Results, Series, with_control
+
+# Many series at many budgets need room to stand side by side.
+MEDIUM, LARGE, CROWDED = 332.0, 504.0, 45
+HEIGHT, LEFT, TOP, BOTTOM, MARGIN = 262.0, 34.0, 30.0, 220.0, 8.0
+Curve = dict[int, Estimate]
+
+
+def curves_figure(results: Results, quantities: Sequence[str]) -> chart.Figure:
+  """For every recogniser and CLER: the mean over datasets first, then every dataset."""
+  plain = [one for one in results.series if one.source != "control"]
+  large = len(plain) * len(results.shots) > CROWDED
+  variants = []
+  for name in reversed(quantities):
+    series = with_control(results, [one for one in plain if results.has(one, name)], name)
+    panels = _panels(results, name, series, LARGE if large else MEDIUM)
+    keys = (*keys_of(series, by_strategy=True), ZERO_SHOT)
+    variants.append(chart.Variant((quantity_of(name).label,), tuple(panels), keys))
+  return chart.Figure(
+    name="accuracy-against-shots",
+    title="Accuracy against the number of training images a class",
+    caption=(
+      "Accuracy in per cent, with 95 % intervals; the dashed line is zero-shot with its interval. Points of one budget stand "
+      "side by side so that intervals can be told apart. Each panel has its own vertical scale."
+    ),
+    variants=tuple(variants),
+    choices=(("Recogniser", tuple(quantity_of(name).label for name in quantities)),),
+    layout="large" if large else "medium",
+  )
+
+
+def _panels(
+  results: Results, quantity: str, series: Sequence[Series], width: float
+) -> list[chart.Panel]:
+  panels = [
+    curve_panel(
+      title=dataset,
+      note="",
+      curves={one: _curve(results, dataset, one, quantity) for one in series},
+      baseline=results.zero_shot.get(dataset),
+      shots=results.shots,
+      about=quantity_of(quantity).label,
+      width=width,
+    )
+    for dataset in results.datasets
+  ]
+  mean = _average_panel(results, quantity, series, width) if len(panels) > 1 else None
+  return [mean, *panels] if mean else panels
+
+
+def _curve(results: Results, dataset: str, one: Series, quantity: str) -> Curve:
+  found = {shots: results.estimate(dataset, one, shots, quantity) for shots in results.shots}
+  return {shots: estimate for shots, estimate in found.items() if estimate is not None}
+
+
+def _average_panel(
+  results: Results, quantity: str, series: Sequence[Series], width: float
+) -> chart.Panel | None:
+  """The mean over the datasets that have every series at every budget drawn: a fair average."""
+  measured = {(s, k) for _, s, k, name in results.folded if name == quantity and s in series}
+  full = [
+    dataset
+    for dataset in results.datasets
+    if dataset in results.zero_shot
+    and all((dataset, s, k, quantity) in results.folded for s, k in measured)
+  ]
+  if not full:
+    return None
+  curves = {one: _mean_curve(results, one, quantity, full) for one in series}
+  return curve_panel(
+    title="mean over datasets",
+    note=f"n = {len(full)} of {len(results.datasets)}",
+    curves=curves,
+    baseline=_mean(results.zero_shot, full),
+    shots=results.shots,
+    about=quantity_of(quantity).label,
+    width=width,
+  )
+
+
+def _mean_curve(results: Results, one: Series, quantity: str, datasets: Sequence[str]) -> Curve:
+  curves = {dataset: _curve(results, dataset, one, quantity) for dataset in datasets}
+  found = {
+    shots: _mean({name: curve[shots] for name, curve in curves.items() if shots in curve}, datasets)
+    for shots in results.shots
+  }
+  return {shots: estimate for shots, estimate in found.items() if estimate is not None}
+
+
+def _mean(estimates: Mapping[str, Estimate], datasets: Sequence[str]) -> Estimate | None:
+  """The mean over exactly these datasets, or None."""
+  mean = average(estimates, datasets)
+  return mean.estimate if mean and not mean.missing else None
+
+
+def curve_panel(
+  title: str,
+  note: str,
+  curves: dict[Series, Curve],
+  baseline: Estimate | None,
+  shots: Sequence[int],
+  about: str,
+  width: float,
+) -> chart.Panel:
+  """One dataset. Budgets are equally spaced; the series of a budget stand side by side."""
+  left, top, right, bottom = frame = (LEFT, TOP, width - MARGIN, BOTTOM)
+  drawn = {one: curve for one, curve in curves.items() if curve}
+  known = [e for curve in drawn.values() for e in curve.values()] + ([baseline] if baseline else [])
+  ends = [end for e in known for end in (e.value, e.low, e.high) if end is not None]
+  y = chart.Scale(*chart.padded(ends, least=0.05), bottom, top)
+  step = (right - left) / max(len(shots), 1)
+  shapes = _baseline(baseline, y, right)
+  for place, (one, curve) in enumerate(drawn.items()):
+    offset = step * 0.72 * ((place + 0.5) / len(drawn) - 0.5)
+    at = {s: left + step * (shots.index(s) + 0.5) + offset for s in curve}
+    shapes += _series(one, curve, at, y)
+  for index, budget in enumerate(shots):
+    tip = _tip(title, budget, drawn, baseline)
+    zone = chart.rectangle(left + step * index, top, left + step * (index + 1), bottom)
+    shapes.append(chart.Shape(zone, "zone", tip))
+  return chart.Panel(
+    width=width,
+    height=HEIGHT,
+    title=title,
+    note=note,
+    description=_description(title, about, drawn, baseline),
+    frame=frame,
+    x_ticks=tuple(chart.Tick(left + step * (i + 0.5), shots_label(s)) for i, s in enumerate(shots)),
+    y_ticks=tuple(chart.Tick(y(t), f"{100 * t:g}") for t in chart.ticks(y.low, y.high)),
+    x_label="images a class",
+    shapes=tuple(shapes),
+  )
+
+
+def _baseline(baseline: Estimate | None, y: chart.Scale, right: float) -> list[chart.Shape]:
+  if baseline is None:
+    return []
+  line = chart.Shape(chart.segment(LEFT, y(baseline.value), right, y(baseline.value)), "zero-shot")
+  if baseline.low is None or baseline.high is None:
+    return [line]
+  band = chart.rectangle(LEFT, y(baseline.high), right, y(baseline.low))
+  return [chart.Shape(band, "zero-shot-band"), line]
+
+
+def _series(one: Series, curve: Curve, at: dict[int, float], y: chart.Scale) -> list[chart.Shape]:
+  """The line, all its intervals in one path and all its markers in another."""
+  css = css_of(one)
+  whiskers = "".join(
+    chart.segment(at[s], y(e.low), at[s], y(e.high))
+    for s, e in curve.items()
+    if e.low is not None and e.high is not None
+  )
+  markers = "".join(chart.marker(one.strategy, at[s], y(e.value), 2.9) for s, e in curve.items())
+  line = chart.polyline([(at[s], y(e.value)) for s, e in curve.items()])
+  drawn = (("line", line), ("whisker", whiskers), ("mark", markers))
+  return [chart.Shape(path, f"series {css} {kind}") for kind, path in drawn if path]
+
+
+def _interval(estimate: Estimate) -> str:
+  if estimate.low is None or estimate.high is None:
+    return percent(estimate.value)
+  return f"{percent(estimate.value)} ({percent(estimate.low)}–{percent(estimate.high)})"
+
+
+def _tip(title: str, budget: int, curves: dict[Series, Curve], baseline: Estimate | None) -> str:
+  ranked = sorted(
+    ((one, curve[budget]) for one, curve in curves.items() if budget in curve),
+    key=lambda item: -item[1].value,
+  )
+  lines = [f"{title}, {shots_label(budget)} a class"]
+  lines += [f"{_interval(e)}  {series_label(one.source, one.strategy)}" for one, e in ranked]
+  return "\n".join(lines + ([f"{_interval(baseline)}  zero-shot"] if baseline else []))
+
+
+def _description(
+  title: str, about: str, curves: dict[Series, Curve], baseline: Estimate | None
+) -> str:
+  parts = [
+    f"{series_label(one.source, one.strategy)} from {percent(next(iter(curve.values())).value)} "
+    f"to {percent(list(curve.values())[-1].value)}"
+    for one, curve in curves.items()
+  ]
+  zero = f" Zero-shot {percent(baseline.value)} per cent." if baseline else ""
+  return f"{title}, {about} in per cent from the fewest to the most images a class: {'; '.join(parts)}.{zero}"

@@ -1,0 +1,122 @@
+"""How far each source beats or falls short of zero-shot, on each dataset and on average."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+from genbench_jax.report.results import Estimate, Results, Series
+
+
+@dataclasses.dataclass(frozen=True)
+class Average:
+  """A mean over datasets, and by name those that are in it and those that are not."""
+
+  estimate: Estimate
+  included: tuple[str, ...]
+  missing: tuple[str, ...]
+
+
+def difference(one: Estimate, other: Estimate) -> Estimate:
+  """one - other, with an interval.
+
+  The two intervals are combined as if they were independent (MOVER; Newcombe 1998, method 10).
+  Both come from the same test images and so rise and fall together: the interval is rather too
+  wide than too narrow. Without an interval for `one` there is none for the difference.
+  """
+  value = one.value - other.value
+  if one.low is None or one.high is None:
+    return Estimate(value)
+  other_low = other.value if other.low is None else other.low
+  other_high = other.value if other.high is None else other.high
+  return Estimate(
+    value,
+    value - math.hypot(one.value - one.low, other_high - other.value),
+    value + math.hypot(one.high - one.value, other.value - other_low),
+  )
+
+
+def gain(
+  results: Results, dataset: str, series: Series, shots: int, quantity: str
+) -> Estimate | None:
+  """What `quantity` adds to zero-shot on one dataset; None where either was not measured.
+
+  For CLER the measured `cler_gain` is taken where it has an interval: that one is paired.
+  """
+  if quantity == "cler":
+    paired = results.estimate(dataset, series, shots, "cler_gain")
+    if paired is not None and paired.low is not None:
+      return paired
+  measured = results.estimate(dataset, series, shots, quantity)
+  baseline = results.zero_shot.get(dataset)
+  return None if measured is None or baseline is None else difference(measured, baseline)
+
+
+def gains(results: Results, series: Series, shots: int, quantity: str) -> dict[str, Estimate]:
+  """The gain on every dataset that has one."""
+  found = {name: gain(results, name, series, shots, quantity) for name in results.datasets}
+  return {name: estimate for name, estimate in found.items() if estimate is not None}
+
+
+def average(estimates: Mapping[str, Estimate], datasets: Sequence[str]) -> Average | None:
+  """The mean over the datasets that have an estimate; None where none has.
+
+  The interval is that of the mean over just these datasets, whose test sets are independent
+  samples (MOVER for a sum): it says nothing of datasets that are not among them.
+  """
+  included = tuple(name for name in datasets if name in estimates)
+  if not included:
+    return None
+  chosen = [estimates[name] for name in included]
+  value = math.fsum(e.value for e in chosen) / len(chosen)
+  below = [e.value - e.low for e in chosen if e.low is not None]
+  above = [e.high - e.value for e in chosen if e.high is not None]
+  missing = tuple(name for name in datasets if name not in estimates)
+  if len(below) < len(chosen) or len(above) < len(chosen):
+    return Average(Estimate(value), included, missing)
+  low, high = value - math.hypot(*below) / len(chosen), value + math.hypot(*above) / len(chosen)
+  return Average(Estimate(value, low, high), included, missing)
+
+
+def average_gain(results: Results, series: Series, shots: int, quantity: str) -> Average | None:
+  return average(gains(results, series, shots, quantity), results.datasets)
+
+
+def budgets(results: Results, quantity: str) -> tuple[int, ...]:
+  """The shot counts at which `quantity` was measured for some source."""
+  measured = {
+    shots
+    for _, series, shots, name in results.folded
+    if name == quantity and series.source != "control"
+  }
+  return tuple(shots for shots in results.shots if shots in measured)
+
+
+def headline_budget(results: Results, quantity: str) -> int | None:
+  """The largest budget that every headline series has; failing that, the largest of any."""
+  measured = budgets(results, quantity)
+  shared = [
+    shots
+    for shots in measured
+    if all(gains(results, series, shots, quantity) for series in results.headline_series())
+  ]
+  return next(iter(reversed(shared or measured)), None)
+
+
+def worth(
+  results: Results, external: Series, original: Series, shots: int, quantity: str
+) -> tuple[int | None, int | None] | None:
+  """Between which budgets of original images `shots` external ones lie, on the same datasets.
+
+  Returns (the last budget that is worse or None, the first that is no worse or None), or None
+  where no budget of originals covers the datasets.
+  """
+  target = gains(results, external, shots, quantity)
+  worse: int | None = None
+  for budget in budgets(results, quantity):
+    reference = gains(results, original, budget, quantity)
+    if not target or not target.keys() <= reference.keys():
+      continue
+    if math.fsum(reference[name].value - target[name].value for name in target) >= 0:
+      return worse, budget
+    worse = budget
+  return None if worse is None else (worse, None)

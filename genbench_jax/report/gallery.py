@@ -1,0 +1,139 @@
+"""Example images with the prompts that made them."""
+
+import base64
+import dataclasses
+import io
+from collections.abc import Sequence
+
+from genbench_jax.errors import RunError
+from genbench_jax.report.legend import css_of
+from genbench_jax.report.quantities import series_label
+from genbench_jax.report.results import Series
+
+# Images are most of the page's weight. 5 MB of them are 6.7 MB once written as text.
+IMAGE_BUDGET = 5_000_000
+MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """One image. `image` is a PNG or JPEG file's bytes; prompts are None where there is none."""
+
+  class_name: str
+  image: bytes
+  prompt: str | None = None
+  negative_prompt: str | None = None
+  seed: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+  """Examples from one image set; those of a class are shown in the order given."""
+
+  dataset: str
+  source: str
+  strategy: str
+  entries: Sequence[Entry]
+
+  @property
+  def css(self) -> str:
+    return css_of(Series(self.source, ""))
+
+  @property
+  def label(self) -> str:
+    return series_label(self.source, self.strategy)
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+  """An entry as the page embeds it."""
+
+  entry: Entry
+  uri: str
+  width: int
+  height: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassRow:
+  """One class of a dataset: for each image set of the wall, its pictures of the class."""
+
+  class_name: str
+  pictures: tuple[tuple[Picture, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Wall:
+  """All the examples of a dataset: a column for each image set, a row for each class."""
+
+  dataset: str
+  sets: tuple[Gallery, ...]
+  rows: tuple[ClassRow, ...]
+
+
+def fit(galleries: Sequence[Gallery], budget: int = IMAGE_BUDGET) -> tuple[list[Gallery], int]:
+  """The galleries cut to `budget` bytes, and how many images that left out.
+
+  The first image of every class and set comes before the second of any, so that what is cut is
+  cut evenly.
+  """
+  seen: dict[tuple[int, str], int] = {}
+  queue: list[tuple[int, int, int]] = []
+  for index, gallery in enumerate(galleries):
+    for place, entry in enumerate(gallery.entries):
+      turn = seen.get((index, entry.class_name), 0)
+      seen[index, entry.class_name] = turn + 1
+      queue.append((turn, index, place))
+  kept: set[tuple[int, int]] = set()
+  for _, index, place in sorted(queue):
+    budget -= len(galleries[index].entries[place].image)
+    if budget < 0:
+      break
+    kept.add((index, place))
+  cut = [
+    dataclasses.replace(
+      gallery, entries=tuple(e for i, e in enumerate(gallery.entries) if (index, i) in kept)
+    )
+    for index, gallery in enumerate(galleries)
+  ]
+  return cut, len(queue) - len(kept)
+
+
+def walls(galleries: Sequence[Gallery]) -> list[Wall]:
+  """Galleries by dataset, then class, then image set, all in the order given.
+
+  Raises:
+    RunError: an image is neither PNG nor JPEG, or can't be read.
+  """
+  datasets = dict.fromkeys(gallery.dataset for gallery in galleries)
+  return [_wall(name, [g for g in galleries if g.dataset == name]) for name in datasets]
+
+
+def _wall(dataset: str, galleries: Sequence[Gallery]) -> Wall:
+  classes = dict.fromkeys(entry.class_name for gallery in galleries for entry in gallery.entries)
+  rows = tuple(
+    ClassRow(
+      name,
+      tuple(
+        tuple(_picture(e, dataset) for e in gallery.entries if e.class_name == name)
+        for gallery in galleries
+      ),
+    )
+    for name in classes
+  )
+  return Wall(dataset, tuple(galleries), rows)
+
+
+def _picture(entry: Entry, dataset: str) -> Picture:
+  """Reads the header only: the type is taken from the bytes, never from a name."""
+  from PIL import Image, UnidentifiedImageError
+
+  try:
+    with Image.open(io.BytesIO(entry.image), formats=list(MEDIA_TYPES)) as image:
+      media_type, size = MEDIA_TYPES[str(image.format)], image.size
+  except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+    raise RunError(
+      f"gallery of {dataset!r}, class {entry.class_name!r}: not a readable PNG or JPEG ({error})."
+    ) from error
+  uri = f"data:{media_type};base64,{base64.b64encode(entry.image).decode('ascii')}"
+  return Picture(entry, uri, *size)

@@ -1,0 +1,29 @@
+"""Colours and markers: the same source has the same colour in every figure."""
+
+from collections.abc import Iterable
+
+from genbench_jax.report import chart
+from genbench_jax.report.quantities import SOURCES, STRATEGIES, series_label, source_label
+from genbench_jax.report.results import Series
+
+
+def css_of(series: Series) -> str:
+  """The classes of a series. Names from outside never become classes: unknown ones share one."""
+  source = series.source if series.source in SOURCES else "other"
+  strategy = f" t-{STRATEGIES.index(series.strategy)}" if series.strategy in STRATEGIES else ""
+  return f"s-{source}{strategy}"
+
+
+ZERO_SHOT = chart.Key("zero-shot", chart.segment(2, 7, 22, 7), "zero-shot")
+
+
+def keys_of(series: Iterable[Series], by_strategy: bool) -> tuple[chart.Key, ...]:
+  """Legend entries: one a series, or one a source with the plain marker."""
+  return tuple(
+    chart.Key(
+      f"{css_of(one)} mark",
+      chart.marker(one.strategy if by_strategy else "", 12, 7, 3.8),
+      series_label(one.source, one.strategy) if by_strategy else source_label(one.source),
+    )
+    for one in series
+  )

@@ -1,0 +1,196 @@
+"""The report: one self-contained page, and beside it its tables and figures as files."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+from genbench_jax.errors import UsageError
+from genbench_jax.report import gallery, render, tables, words
+from genbench_jax.report.agreement import Agreement, agreements
+from genbench_jax.report.cell_table import cell_data
+from genbench_jax.report.chart import Figure
+from genbench_jax.report.curves import curves_figure
+from genbench_jax.report.forest import gains_figure, strategies_figure
+from genbench_jax.report.gains import headline_budget
+from genbench_jax.report.gallery import Gallery
+from genbench_jax.report.quantities import QUANTITIES, RECOGNIZERS, quantity_of
+from genbench_jax.report.results import Results, Row, results_of, unreadable, views
+from genbench_jax.report.scatter import metric_figure, ranks_figure
+
+
+class RunInfo(TypedDict, total=False):
+  """What the page says of the run. Every key may be left out.
+
+  Attributes:
+    title: the page's title.
+    command: the command line, as typed.
+    config: the config as JSON text.
+    versions: package -> version.
+    device: the devices in words, e.g. "8 x TPU v5e".
+    devices: how many of them; with it the page gives device-hours.
+    started: when the run began, e.g. "2026-01-31 12:00 UTC".
+    seconds: stage -> wall-clock seconds.
+    images: stage -> how many images it went through; with it the page gives images a second.
+    datasets: the datasets that were asked for; those without rows are named.
+    warnings: what the reader must know, a sentence each.
+  """
+
+  title: str
+  command: str
+  config: str
+  versions: Mapping[str, str]
+  device: str
+  devices: int
+  started: str
+  seconds: Mapping[str, float]
+  images: Mapping[str, int]
+  datasets: Sequence[str]
+  warnings: Sequence[str]
+
+
+def write_report(
+  rows: Sequence[Row], galleries: Sequence[Gallery], run: Mapping[str, Any], folder: Path
+) -> Path:
+  """Writes `folder/index.html`, `folder/tables/` and `folder/figures/`; returns the page's path.
+
+  Every file is written under a temporary name and renamed. The page needs no network and no
+  other file. It compares within one protocol and encoder, `strict` first; the table of all cells
+  has them all.
+
+  Args:
+    rows: the run's rows, with the keys of the results file.
+    galleries: example images; what goes beyond `gallery.IMAGE_BUDGET` is left out evenly.
+    run: what was run, see RunInfo.
+    folder: made where it is missing.
+
+  Raises:
+    UsageError: there is no row with a finite value.
+    RunError: a gallery's image can't be read.
+  """
+  context, figures, written = _content(rows, galleries, cast(RunInfo, dict(run)))
+  for table in written:
+    render.write(folder / "tables" / f"{table.name}.csv", tables.as_csv(table))
+    render.write(folder / "tables" / f"{table.name}.md", tables.as_markdown(table))
+    render.write(folder / "tables" / f"{table.name}.tex", tables.as_latex(table))
+  for figure in figures:
+    render.write(folder / "figures" / f"{figure.name}.svg", render.figure_svg(figure))
+  return render.write(folder / "index.html", render.render("page.html.jinja", **context))
+
+
+def _content(
+  rows: Sequence[Row], galleries: Sequence[Gallery], run: RunInfo
+) -> tuple[dict[str, Any], list[Figure], list[tables.Table]]:
+  """What the template needs, the figures and the tables."""
+  every = [results for view in views(rows) if (results := results_of(rows, view)).cells]
+  if not every:
+    raise UsageError(
+      "no results to report: no row has a finite value. Run the earlier stages first."
+    )
+  main = every[0]
+  measured = _recognizers(main)
+  headline = measured[0] if measured else None
+  found = agreements(main, headline) if headline in RECOGNIZERS else ()
+  compared = [name for name in measured if name in (*RECOGNIZERS, "cler")] or measured
+  shots = headline_budget(main, headline) if headline else None
+  figures = dict(_figures(main, measured, compared, found))
+  shown, left_out = gallery.fit(galleries)
+  written = [
+    tables.gains_table(main, compared),
+    tables.agreement_table(found),
+    cells := tables.cells_table(every),
+  ]
+  context = {
+    **render.assets(),
+    "run": run,
+    "title": run.get("title") or "GenBench report",
+    "main": main,
+    "others": every[1:],
+    "headline": quantity_of(headline) if headline else None,
+    "findings": words.findings(main, headline) if headline else [],
+    "answer": words.answer(main, headline) if headline else [],
+    "agreement_words": words.agreement_words(found),
+    "figures": figures,
+    "shots": shots,
+    "gains": tables.headline_table(main, headline, shots)
+    if headline and shots is not None
+    else None,
+    "agreements": written[1],
+    "cells": cell_data(cells),
+    "walls": gallery.walls(shown),
+    "left_out": left_out,
+    "warnings": _warnings(rows, run, main),
+    "quantities": [quantity_of(name) for name in ("zero_shot", *main.quantities)],
+    "config": _pretty(run.get("config", "")),
+    "stages": _stages(run),
+  }
+  return context, list(figures.values()), [table for table in written if table.rows]
+
+
+def _recognizers(results: Results) -> list[str]:
+  """The accuracies that are compared with zero-shot, trained ones first."""
+  accuracies = [
+    name for name, q in QUANTITIES.items() if q.kind == "accuracy" and name != "zero_shot"
+  ]
+  return [name for name in accuracies if name in results.quantities]
+
+
+def _figures(
+  results: Results,
+  measured: Sequence[str],
+  compared: Sequence[str],
+  found: Sequence[Agreement],
+) -> Iterator[tuple[str, Figure]]:
+  if compared and results.zero_shot:
+    yield "gains", gains_figure(results, compared)
+    if figure := strategies_figure(results, compared):
+      yield "strategies", figure
+  if measured:
+    yield "curves", curves_figure(results, measured)
+  if found:
+    yield "metric", metric_figure(found[0])
+    yield "ranks", ranks_figure(found)
+
+
+def _warnings(rows: Sequence[Row], run: RunInfo, main: Results) -> list[str]:
+  """The run's own warnings, and what the rows show to be missing."""
+  warnings = list(run.get("warnings", ()))
+  if absent := [name for name in run.get("datasets", ()) if name not in main.datasets]:
+    warnings.append(f"No result for {', '.join(absent)}: no average contains them.")
+  if without := [name for name in main.datasets if name not in main.zero_shot]:
+    warnings.append(f"No zero-shot baseline for {', '.join(without)}: no gain is computed there.")
+  if count := unreadable(rows):
+    warnings.append(f"{count} rows have no finite value and are left out.")
+  if empty := sum(cell.facts.get("missing_classes", 0) > 0 for cell in main.cells):
+    warnings.append(
+      f"{empty} cells have classes without any training image; the table counts them."
+    )
+  return warnings
+
+
+def _stages(run: RunInfo) -> tables.Table | None:
+  """Time of each stage; images a second a device and device-hours where the run tells enough."""
+  seconds, images, devices = run.get("seconds") or {}, run.get("images") or {}, run.get("devices")
+  if not seconds:
+    return None
+  columns = ["stage", "seconds"] + ["images"] * bool(images)
+  columns += ["images a second a device"] * bool(images and devices)
+  columns += ["device-hours"] * bool(devices)
+  rows = []
+  for stage, spent in seconds.items():
+    row: list[tables.Value] = [stage, f"{spent:.1f}"]
+    count = images.get(stage)
+    row += [count] * bool(images)
+    if images and devices:
+      row.append(f"{count / spent / devices:.3g}" if count and spent > 0 else None)
+    row += [f"{spent * devices / 3600:.3g}"] if devices else []
+    rows.append(tuple(row))
+  return tables.Table("stages", "Time and cost of each stage.", tuple(columns), tuple(rows))
+
+
+def _pretty(config: str) -> str:
+  """JSON text indented; any other text as it is."""
+  try:
+    return json.dumps(json.loads(config), indent=2, ensure_ascii=False)
+  except ValueError:
+    return config

@@ -1,0 +1,27 @@
+"""The colours of the page. Sources take theirs from Okabe and Ito's colour-blind-safe set.
+
+Text and lines have a contrast of at least 4.5 with their ground, marks of at least 3, in both themes.
+"""
+
+import re
+
+LIGHT = {
+  "paper": "#fdfcfa", "raised": "#f5f3ee", "ink": "#1c1b19", "soft": "#5d5a54", "hair": "#dad6cd",
+  "link": "#0a5a94", "generative": "#0072b2", "retrieval": "#b84a00", "original": "#007d5d",
+  "folder": "#8a6500", "combined": "#a8478a", "control": "#706d66", "other": "#6b5b95",
+}  # fmt: skip
+DARK = {
+  "paper": "#16171a", "raised": "#1f2125", "ink": "#e9e6df", "soft": "#a5a29b", "hair": "#3a3c41",
+  "link": "#7cc4f5", "generative": "#56b4e9", "retrieval": "#f28a3c", "original": "#2fc795",
+  "folder": "#e6c34f", "combined": "#e193c3", "control": "#97948d", "other": "#b7a8e0",
+}  # fmt: skip
+
+
+def variables(colours: dict[str, str]) -> str:
+  """The colours as CSS custom properties."""
+  return " ".join(f"--{name}: {value};" for name, value in colours.items())
+
+
+def resolved(css: str) -> str:
+  """`css` with every colour written out: many SVG programs know no custom properties."""
+  return re.sub(r"var\(--([a-z]+)\)", lambda match: LIGHT[match.group(1)], css)

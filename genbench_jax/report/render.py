@@ -1,0 +1,74 @@
+"""Templates and assets become text, and text becomes a file."""
+
+import base64
+import hashlib
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from genbench_jax.report import export, palette
+from genbench_jax.report.chart import Figure
+
+
+def figure_svg(figure: Figure) -> str:
+  """The figure as an SVG file of its own."""
+  from markupsafe import Markup
+
+  sheet = export.sheet(figure)
+  return render("figure.svg.jinja", **vars(sheet), style=Markup(_figure_style())).strip() + "\n"
+
+
+def assets() -> dict[str, Any]:
+  """Style and script, and the hashes by which the page's policy admits just these two."""
+  from markupsafe import Markup
+
+  dark = f"@media (prefers-color-scheme: dark) {{ :root {{ {palette.variables(palette.DARK)} }} }}"
+  light = f":root {{ {palette.variables(palette.LIGHT)} }}"
+  screen = f"@media screen {{ {dark} }}"
+  style = "\n".join((light, screen, _asset("figure.css"), _asset("page.css")))
+  script = _asset("page.js")
+  return {
+    "style": Markup(style),
+    "script": Markup(script),
+    "figure_style": _figure_style(),
+    "style_hash": _hash(style),
+    "script_hash": _hash(script),
+  }
+
+
+def _figure_style() -> str:
+  return palette.resolved(_asset("figure.css"))
+
+
+def _hash(text: str) -> str:
+  return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def _asset(name: str) -> str:
+  return resources.files("genbench_jax.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def render(template: str, **context: Any) -> str:
+  from jinja2 import Environment, PackageLoader, StrictUndefined
+
+  environment = Environment(
+    loader=PackageLoader("genbench_jax.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  return environment.get_template(template).render(**context)
+
+
+def write(path: Path, text: str) -> Path:
+  """Writes the file whole or not at all."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f".{path.name}.{os.getpid()}")
+  try:
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    temporary.replace(path)
+  finally:
+    temporary.unlink(missing_ok=True)
+  return path

@@ -1,0 +1,236 @@
+"""The rows of a run, indexed the way the page asks for them."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeGuard
+
+from genbench_jax.report.quantities import HEADLINE_STRATEGIES, SOURCES, STRATEGIES, order_of
+
+Row = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """A value with its 95 % interval; the ends are None where none was measured."""
+
+  value: float
+  low: float | None = None
+  high: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+  """What is followed over shots: a source under one prompt strategy ("" where it has none)."""
+
+  source: str
+  strategy: str
+
+  @property
+  def order(self) -> tuple[tuple[int, str], tuple[int, str]]:
+    return order_of(self.source, SOURCES), order_of(self.strategy, STRATEGIES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """One (dataset, source, strategy, shots, seed) and all that was measured in it."""
+
+  dataset: str
+  series: Series
+  shots: int
+  seed: int
+  protocol: str
+  encoder: str
+  estimates: Mapping[str, Estimate]
+  facts: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """The rows of one protocol and encoder: what may be compared with each other."""
+
+  protocol: str
+  encoder: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """The cells of one view, and the zero-shot baseline of each dataset."""
+
+  view: View
+  cells: tuple[Cell, ...]
+  zero_shot: Mapping[str, Estimate]
+  folded: Mapping[tuple[str, Series, int, str], Estimate]
+
+  @property
+  def datasets(self) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(cell.dataset for cell in self.cells))
+
+  @property
+  def series(self) -> tuple[Series, ...]:
+    return tuple(sorted({cell.series for cell in self.cells}, key=lambda series: series.order))
+
+  @property
+  def shots(self) -> tuple[int, ...]:
+    return tuple(sorted({cell.shots for cell in self.cells}, key=lambda shots: (shots <= 0, shots)))
+
+  @property
+  def quantities(self) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for cell in self.cells for name in cell.estimates))
+
+  def estimate(self, dataset: str, series: Series, shots: int, quantity: str) -> Estimate | None:
+    """The mean over seeds, or None where it was not measured."""
+    return self.folded.get((dataset, series, shots, quantity))
+
+  def has(self, series: Series, quantity: str) -> bool:
+    return any(one == series and name == quantity for _, one, _, name in self.folded)
+
+  def headline_series(self) -> tuple[Series, ...]:
+    """One series a source, controls left out: the strategy that stands first by convention."""
+    chosen: dict[str, Series] = {}
+    by_convention = sorted(self.series, key=lambda s: order_of(s.strategy, HEADLINE_STRATEGIES))
+    for series in by_convention:
+      if series.source != "control":
+        chosen.setdefault(series.source, series)
+    return tuple(sorted(chosen.values(), key=lambda series: series.order))
+
+
+def with_control(results: Results, series: Sequence[Series], quantity: str) -> tuple[Series, ...]:
+  """The series, and one label-shuffled control, that of the headline strategy where there is one."""
+  measured = [s for s in results.series if s.source == "control" and results.has(s, quantity)]
+  chosen = sorted(measured, key=lambda s: order_of(s.strategy, HEADLINE_STRATEGIES))[:1]
+  return (*series, *chosen)
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+  return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def views(rows: Sequence[Row]) -> tuple[View, ...]:
+  """Every protocol and encoder that has rows, `strict` first."""
+  found = {View(row.get("protocol") or "", row.get("encoder") or "") for row in rows}
+  protocols = {view.protocol for view in found if view.protocol} or {""}
+  encoders = {view.encoder for view in found if view.encoder} or {""}
+  named = {View(protocol, encoder) for protocol in protocols for encoder in encoders}
+  measured = [view for view in named if any(_belongs(row, view) for row in rows)]
+  return tuple(sorted(measured, key=lambda v: (order_of(v.protocol, ("strict",)), v.encoder)))
+
+
+def results_of(rows: Sequence[Row], view: View) -> Results:
+  """The rows of a view as cells; rows without a finite value are left out."""
+  mine = [row for row in rows if is_number(row.get("value")) and _belongs(row, view)]
+  cells = tuple(sorted(_cells(mine, view), key=_cell_order(mine)))
+  return Results(view, cells, _zero_shot(mine), _folded(cells))
+
+
+def unreadable(rows: Sequence[Row]) -> int:
+  """How many rows have no finite value."""
+  return sum(not is_number(row.get("value")) for row in rows)
+
+
+def fold_seeds(estimates: Sequence[Estimate]) -> Estimate:
+  """The mean over seeds, its interval from the test images and from the spread of the seeds.
+
+  The seeds share the test images, so the mean half-width of their intervals stays; Student's t
+  interval of the mean over seeds is added to it in quadrature.
+  """
+  from scipy.special import stdtrit
+
+  count = len(estimates)
+  value = math.fsum(e.value for e in estimates) / count
+  intervals = [
+    (e.value - e.low, e.high - e.value)
+    for e in estimates
+    if e.low is not None and e.high is not None
+  ]
+  if len(intervals) < count:
+    return Estimate(value)
+  spread = 0.0
+  if count > 1:
+    deviation = math.sqrt(math.fsum((e.value - value) ** 2 for e in estimates) / (count - 1))
+    spread = float(stdtrit(count - 1, 0.975)) * deviation / math.sqrt(count)
+  below = math.fsum(low for low, _ in intervals) / count
+  above = math.fsum(high for _, high in intervals) / count
+  return Estimate(value, value - math.hypot(below, spread), value + math.hypot(above, spread))
+
+
+def _belongs(row: Row, view: View) -> bool:
+  """Rows that name no protocol or no encoder hold under each."""
+  return (row.get("protocol") or view.protocol) == view.protocol and (
+    row.get("encoder") or view.encoder
+  ) == view.encoder
+
+
+def _estimate(row: Row) -> Estimate:
+  low, high = row.get("ci_low"), row.get("ci_high")
+  if not (is_number(low) and is_number(high)):
+    return Estimate(float(row["value"]))
+  return Estimate(float(row["value"]), float(low), float(high))
+
+
+def _cells(rows: Iterable[Row], view: View) -> list[Cell]:
+  grouped: dict[tuple, list[Row]] = {}
+  for row in rows:
+    if row["quantity"] != "zero_shot":
+      key = (
+        row["dataset"],
+        row["source"],
+        row.get("strategy") or "",
+        row.get("shots") or 0,
+        row.get("seed") or 0,
+      )
+      grouped.setdefault(key, []).append(row)
+  return [
+    Cell(
+      dataset,
+      Series(source, strategy),
+      int(shots),
+      int(seed),
+      view.protocol,
+      view.encoder,
+      {row["quantity"]: _estimate(row) for row in group},
+      _facts(group),
+    )
+    for (dataset, source, strategy, shots, seed), group in grouped.items()
+  ]
+
+
+def _facts(rows: Sequence[Row]) -> dict[str, float]:
+  """Counts of the cell, the largest any of its rows saw, and the seconds of all of them."""
+  facts: dict[str, float] = {}
+  for name in ("n_external", "n_test", "missing_classes"):
+    if found := [row[name] for row in rows if is_number(row.get(name))]:
+      facts[name] = max(found)
+  if seconds := [row["seconds"] for row in rows if is_number(row.get("seconds"))]:
+    facts["seconds"] = math.fsum(seconds)
+  return facts
+
+
+def _cell_order(rows: Sequence[Row]) -> Any:
+  datasets = {
+    name: index for index, name in enumerate(dict.fromkeys(row["dataset"] for row in rows))
+  }
+  return lambda cell: (
+    datasets[cell.dataset],
+    cell.series.order,
+    cell.shots <= 0,
+    cell.shots,
+    cell.seed,
+  )
+
+
+def _zero_shot(rows: Iterable[Row]) -> dict[str, Estimate]:
+  """The baseline of each dataset. It uses no external image: rows that repeat it say the same."""
+  found: dict[str, Estimate] = {}
+  for row in rows:
+    if row["quantity"] == "zero_shot":
+      found.setdefault(row["dataset"], _estimate(row))
+  return found
+
+
+def _folded(cells: Iterable[Cell]) -> dict[tuple[str, Series, int, str], Estimate]:
+  seeds: dict[tuple[str, Series, int, str], list[Estimate]] = {}
+  for cell in cells:
+    for name, estimate in cell.estimates.items():
+      seeds.setdefault((cell.dataset, cell.series, cell.shots, name), []).append(estimate)
+  return {key: fold_seeds(estimates) for key, estimates in seeds.items()}

@@ -1,0 +1,141 @@
+"""Metrics against trained accuracy: CLER in its own units, every metric by rank."""
+
+from collections.abc import Sequence
+
+from genbench_jax.report import chart
+from genbench_jax.report.agreement import Agreement, agrees
+from genbench_jax.report.legend import css_of, keys_of
+from genbench_jax.report.quantities import quantity_of, series_label, shots_label, shown
+from genbench_jax.report.results import Cell, Series
+
+WIDTH, HEIGHT = 332.0, 288.0
+FRAME = (46.0, 30.0, 324.0, 246.0)
+SMALL_SIDE = 188.0
+SMALL_FRAME = (4.0, 40.0, 182.0, 168.0)
+
+
+def metric_figure(item: Agreement) -> chart.Figure:
+  """One metric against the recogniser, a panel for each dataset, with its rank correlation."""
+  metric, recognizer = quantity_of(item.metric), quantity_of(item.recognizer)
+  panels = tuple(_value_panel(item, name) for name, cells in item.cells.items() if cells)
+  return chart.Figure(
+    name=f"{item.metric.replace('_', '-')}-against-{item.recognizer.replace('_', '-')}",
+    title=f"{metric.label} against the {recognizer.label}",
+    caption=(
+      f"Each point is a cell: a source, a strategy, a number of images. ρ is Spearman’s rank correlation "
+      f"within the dataset. {metric.label} needs no training; where ρ is near 1 it orders the "
+      "cells as training would."
+    ),
+    variants=(chart.Variant((), panels, keys_of(_series_of([item]), by_strategy=True)),),
+  )
+
+
+def ranks_figure(items: Sequence[Agreement]) -> chart.Figure:
+  """Every metric by rank within the datasets, the ones that agree most first."""
+  ordered = sorted(
+    items, key=lambda item: -agrees(item, item.mean if item.mean is not None else -2)
+  )
+  recognizer = quantity_of(items[0].recognizer).label
+  sources = dict.fromkeys(Series(one.source, "") for one in _series_of(items))
+  keys = keys_of(sources, by_strategy=False)
+  return chart.Figure(
+    name="all-metrics",
+    title=f"Every metric against the {recognizer}, by rank",
+    caption=(
+      "Within each dataset the cells are ranked from the lowest to the highest, by the metric (across) and by "
+      f"the {recognizer} (up); all datasets lie over one another. ρ is the mean of the datasets’ own "
+      "rank correlations. Where lower is better, ρ near −1 is agreement; the panels run from "
+      "most to least agreement."
+    ),
+    variants=(chart.Variant((), tuple(_rank_panel(item) for item in ordered), keys),),
+    layout="small",
+  )
+
+
+def rho_text(rho: float | None) -> str:
+  return "ρ not defined" if rho is None else f"ρ = {rho:.2f}".replace("-", "−")
+
+
+def _series_of(items: Sequence[Agreement]) -> list[Series]:
+  found = {cell.series for item in items for cells in item.cells.values() for cell in cells}
+  return sorted(found, key=lambda series: series.order)
+
+
+def _value_panel(item: Agreement, dataset: str) -> chart.Panel:
+  left, top, right, bottom = FRAME
+  metric, recognizer = quantity_of(item.metric), quantity_of(item.recognizer)
+  factor = 100.0 if metric.kind == "accuracy" else 1.0
+  points = [
+    (cell, factor * cell.estimates[item.metric].value, 100 * cell.estimates[item.recognizer].value)
+    for cell in item.cells[dataset]
+  ]
+  x = chart.Scale(*chart.padded([p[1] for p in points], 0.08, 0.02 * factor), left, right)
+  y = chart.Scale(*chart.padded([p[2] for p in points], 0.08, 2.0), bottom, top)
+  shapes = tuple(
+    chart.Shape(
+      chart.marker(cell.series.strategy, x(across), y(up), 3.1),
+      f"series {css_of(cell.series)} dot",
+      f"{_cell_words(cell)}: {metric.label} {shown(metric, cell.estimates[item.metric].value)}, "
+      f"{recognizer.label} {up:.1f}",
+    )
+    for cell, across, up in points
+  )
+  note = f"{rho_text(item.within[dataset])}, n = {len(points)}"
+  return chart.Panel(
+    width=WIDTH,
+    height=HEIGHT,
+    title=dataset,
+    note=note,
+    description=f"{dataset}: {metric.label} across and {recognizer.label} up, {len(points)} cells, {note}.",
+    frame=FRAME,
+    x_ticks=tuple(chart.Tick(x(t), f"{t:g}") for t in chart.ticks(x.low, x.high, 4)),
+    y_ticks=tuple(chart.Tick(y(t), f"{t:g}") for t in chart.ticks(y.low, y.high, 4)),
+    x_label=f"{metric.label}{', %' if metric.kind == 'accuracy' else ''}",
+    y_label=f"{recognizer.label}, %",
+    shapes=shapes,
+  )
+
+
+def _rank_panel(item: Agreement) -> chart.Panel:
+  """Ranks as dots of zero length with round caps, a path a source: light even with thousands."""
+  left, top, right, bottom = SMALL_FRAME
+  x, y = chart.Scale(0, 1, left + 6, right - 6), chart.Scale(0, 1, bottom - 6, top + 6)
+  paths: dict[str, list[str]] = {}
+  for cells in item.cells.values():
+    across = ranks([cell.estimates[item.metric].value for cell in cells])
+    up = ranks([cell.estimates[item.recognizer].value for cell in cells])
+    for cell, a, u in zip(cells, across, up, strict=True):
+      paths.setdefault(css_of(Series(cell.series.source, "")), []).append(
+        f"M{x(a):.1f} {y(u):.1f}h0"
+      )
+  quantity = quantity_of(item.metric)
+  better = "" if quantity.better == "higher" else "lower is better"
+  return chart.Panel(
+    width=SMALL_SIDE,
+    height=SMALL_SIDE,
+    title=quantity.label,
+    description=(
+      f"{quantity.label}: mean {rho_text(item.mean)} over {len(item.known)} datasets, {item.count} cells."
+    ),
+    frame=SMALL_FRAME,
+    x_label=better,
+    shapes=tuple(chart.Shape("".join(path), f"{css} dust") for css, path in paths.items()),
+    texts=(
+      chart.Text(left, 31, rho_text(item.mean), "rho"),
+      chart.Text(right, 31, f"{len(item.known)} datasets, {item.count} cells", "quiet", "end"),
+    ),
+  )
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+  """Ranks from 0 (lowest) to 1 (highest), ties at their mean; all 0.5 where there is one value."""
+  from scipy.stats import rankdata
+
+  if len(values) < 2:
+    return [0.5] * len(values)
+  return [float(rank - 1) / (len(values) - 1) for rank in rankdata(values)]
+
+
+def _cell_words(cell: Cell) -> str:
+  where = series_label(cell.series.source, cell.series.strategy)
+  return f"{where}, {shots_label(cell.shots)} a class"

@@ -1,0 +1,173 @@
+"""Tables as the page shows them and as CSV, LaTeX and Markdown files."""
+
+import csv
+import dataclasses
+import io
+import re
+from collections.abc import Sequence
+
+from genbench_jax.report.agreement import Agreement
+from genbench_jax.report.gains import Average, average_gain, budgets, gain, gains
+from genbench_jax.report.quantities import (
+  QUANTITIES,
+  order_of,
+  percent,
+  points,
+  quantity_of,
+  series_label,
+  shots_label,
+)
+from genbench_jax.report.results import Estimate, Results
+
+Value = str | int | float | None
+FACTS = ("n_external", "n_test", "missing_classes", "seconds")
+LATEX = {
+  "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+  "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+  "−": "$-$", "–": "--", "ρ": r"$\rho$", "×": r"$\times$",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """A table of plain values; None is a cell without one."""
+
+  name: str
+  caption: str
+  columns: tuple[str, ...]
+  rows: tuple[tuple[Value, ...], ...]
+
+
+def cells_table(every: Sequence[Results]) -> Table:
+  """One line a cell, one column a quantity with the ends of its interval behind it."""
+  names = sorted({name for results in every for name in results.quantities}, key=_order)
+  head = ("dataset", "source", "strategy", "shots", "seed", "protocol", "encoder")
+  measured = tuple(c for n in ("zero_shot", *names) for c in (n, f"{n}_ci_low", f"{n}_ci_high"))
+  rows = []
+  for results in every:
+    for cell in results.cells:
+      known = {"zero_shot": results.zero_shot.get(cell.dataset), **cell.estimates}
+      key = (cell.dataset, cell.series.source, cell.series.strategy, cell.shots, cell.seed)
+      ends = tuple(end for name in ("zero_shot", *names) for end in _ends(known.get(name)))
+      facts = tuple(cell.facts.get(fact) for fact in FACTS)
+      rows.append((*key, cell.protocol, cell.encoder, *ends, *facts))
+  return Table("cells", "All cells.", (*head, *measured, *FACTS), tuple(rows))
+
+
+def gains_table(results: Results, quantities: Sequence[str]) -> Table:
+  """Gains over zero-shot in points, for every dataset and on average, source by source."""
+  rows: list[tuple[Value, ...]] = []
+  for quantity in quantities:
+    for shots in budgets(results, quantity):
+      for one in results.series:
+        label = (quantity_of(quantity).label, series_label(one.source, one.strategy), shots)
+        if mean := average_gain(results, one, shots, quantity):
+          rows.append((*label, "all datasets", len(mean.included), *_points(mean)))
+        each = gains(results, one, shots, quantity)
+        rows += [(*label, dataset, 1, *_points(found)) for dataset, found in each.items()]
+  columns = ("measured by", "images", "shots", "dataset", "datasets", "gain", "low", "high")
+  return Table("gains", "Points of accuracy above zero-shot, 95 % intervals.", columns, tuple(rows))
+
+
+def headline_table(results: Results, quantity: str, shots: int) -> Table:
+  """The numbers of the headline figure as they are read: a line a dataset, a column a source."""
+  series = results.headline_series()
+  means = [average_gain(results, one, shots, quantity) for one in series]
+  rows = [
+    (
+      name,
+      percent(results.zero_shot[name].value),
+      *(words_of(gain(results, name, one, shots, quantity)) for one in series),
+    )
+    for name in results.datasets
+    if name in results.zero_shot
+  ]
+  mean = ("all datasets", "", *(words_of(m.estimate if m else None) for m in means))
+  labels = [series_label(one.source, one.strategy) for one in series]
+  caption = f"{quantity_of(quantity).label} at {shots_label(shots)} images a class: points above zero-shot, 95 % intervals."
+  return Table("headline", caption, ("dataset", "zero-shot, %", *labels), (*rows, mean))
+
+
+def words_of(estimate: Estimate | None) -> str:
+  """`+1.2 (0.3 to 2.1)`, in points."""
+  if estimate is None:
+    return "–"
+  if estimate.low is None or estimate.high is None:
+    return points(estimate.value)
+  return f"{points(estimate.value)} ({points(estimate.low)} to {points(estimate.high)})"
+
+
+def agreement_table(items: Sequence[Agreement]) -> Table:
+  """The rank correlation of every metric: on each dataset, their mean, and pooled."""
+  datasets = list(dict.fromkeys(name for item in items for name in item.cells))
+  rows = tuple(
+    (
+      quantity_of(item.metric).label, _rounded(item.mean), len(item.known), _rounded(item.pooled),
+      item.count, *(_rounded(item.within.get(name)) for name in datasets),
+    )
+    for item in items
+  )  # fmt: skip
+  columns = ("metric", "mean within datasets", "datasets", "pooled", "cells", *datasets)
+  return Table("rank-correlations", "Spearman’s rank correlation with accuracy.", columns, rows)
+
+
+def as_csv(table: Table) -> str:
+  stream = io.StringIO()
+  writer = csv.writer(stream, lineterminator="\n")
+  writer.writerow(table.columns)
+  writer.writerows(["" if value is None else value for value in row] for row in table.rows)
+  return stream.getvalue()
+
+
+def as_markdown(table: Table) -> str:
+  rule = "| " + " | ".join("---" for _ in table.columns) + " |"
+  lines = [[_markdown(value) for value in row] for row in (table.columns, *table.rows)]
+  head, *body = ("| " + " | ".join(line) + " |" for line in lines)
+  return "\n".join((head, rule, *body)) + "\n"
+
+
+def as_latex(table: Table) -> str:
+  """A booktabs longtable: a table of all cells is longer than a page."""
+  kinds = "".join("r" if _numeric(table, i) else "l" for i in range(len(table.columns)))
+  lines = [" & ".join(_latex(value) for value in row) + r" \\" for row in table.rows]
+  head = " & ".join(_latex(column) for column in table.columns) + r" \\"
+  return "\n".join((
+    "% needs booktabs and longtable",
+    rf"\begin{{longtable}}{{{kinds}}}",
+    rf"\caption{{{_latex(table.caption)}}} \\",
+    r"\toprule", head, r"\midrule", r"\endhead", *lines, r"\bottomrule", r"\end{longtable}", "",
+  ))  # fmt: skip
+
+
+def _order(name: str) -> tuple[int, str]:
+  return order_of(name, tuple(QUANTITIES))
+
+
+def _ends(estimate: Estimate | None) -> tuple[Value, Value, Value]:
+  return (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
+
+
+def _points(found: Estimate | Average) -> tuple[Value, Value, Value]:
+  estimate = found.estimate if isinstance(found, Average) else found
+  value, low, high = _ends(estimate)
+  return tuple(None if end is None else round(100 * float(end), 2) for end in (value, low, high))  # type: ignore[return-value]
+
+
+def _rounded(value: float | None) -> float | None:
+  return None if value is None else round(value, 3)
+
+
+def _numeric(table: Table, column: int) -> bool:
+  return any(isinstance(row[column], int | float) for row in table.rows)
+
+
+def _text(value: Value) -> str:
+  return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _markdown(value: Value) -> str:
+  return re.sub(r"([\\`*_{}\[\]<>|])", r"\\\1", _text(value).replace("\n", " "))
+
+
+def _latex(value: Value) -> str:
+  return "".join(LATEX.get(letter, letter) for letter in _text(value))

@@ -1,0 +1,96 @@
+"""Scales, ticks and the figures built from them."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from genbench_jax.report import chart, palette
+from genbench_jax.report.curves import curves_figure
+from genbench_jax.report.forest import gains_figure, strategies_figure
+from genbench_jax.report.render import figure_svg
+from genbench_jax.report.results import results_of, views
+
+
+@pytest.fixture
+def results(rows):
+  return results_of(rows, views(rows)[0])
+
+
+def test_scale_maps_and_clips():
+  scale = chart.Scale(0.0, 10.0, 100.0, 0.0)
+  assert [scale(v) for v in (0, 5, 10, 20)] == [100, 50, 0, 0]
+
+
+@pytest.mark.parametrize(
+  ("low", "high", "expected"),
+  [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (-0.03, 0.31, [0, 0.1, 0.2, 0.3]), (91, 99.2, [92, 94, 96, 98])],
+)  # fmt: skip
+def test_ticks_are_round_and_inside(low, high, expected):
+  assert chart.ticks(low, high) == pytest.approx(expected)
+
+
+def test_padded_never_has_zero_width():
+  low, high = chart.padded([0.5, 0.5])
+  assert high - low == pytest.approx(0.02)
+  assert chart.padded([]) == pytest.approx((-0.01, 0.01))
+
+
+def test_markers_of_the_strategies_differ():
+  paths = {chart.marker(strategy, 0, 0) for strategy in chart.MARKERS}
+  assert len(paths) == len(set(chart.MARKERS.values()))
+
+
+def test_gains_figure_draws_the_numbers(results):
+  figure = gains_figure(results, ("linear_probe", "cler"))
+  assert figure.shown.choice == ("linear probe", "16")
+  assert len(figure.variants) == 10
+  wide, narrow = figure.shown.panels
+  texts = [text.text for text in wide.texts]
+  assert texts.count("all datasets") == 1
+  assert "n = 3" in texts
+  probe = results.estimate("digits", results.headline_series()[0], 16, "linear_probe").value
+  assert f"{100 * (probe - 0.965):+.1f}".replace("-", "−") in texts
+  assert wide.width > 2 * narrow.width
+  # The shuffled control stands beside CLER and nowhere else.
+  controls = {v.choice[0] for v in figure.variants if any("control" in key.css for key in v.keys)}
+  assert controls == {"CLER"}
+
+
+def test_curves_mean_panel_says_how_many_datasets(rows):
+  cut = [row for row in rows if not (row["dataset"] == "shapes" and row["source"] == "original")]
+  figure = curves_figure(results_of(cut, views(cut)[0]), ("linear_probe",))
+  assert figure.shown.panels[0].note == "n = 2 of 3"
+  assert [panel.title for panel in figure.shown.panels[1:]] == ["digits", "digits_hard", "shapes"]
+
+
+def test_one_strategy_makes_no_strategy_figure(rows):
+  cut = [row for row in rows if row["strategy"] in ("", "simple_template")]
+  assert strategies_figure(results_of(cut, views(cut)[0]), ("linear_probe",)) is None
+
+
+def test_svg_file_is_well_formed_and_stands_alone(results):
+  svg = figure_svg(curves_figure(results, ("linear_probe", "cler")))
+  root = ElementTree.fromstring(svg)
+  assert root.tag == "{http://www.w3.org/2000/svg}svg"
+  assert "var(" not in svg
+  assert not re.search(r"(?:href|src|url)\s*[=(]", svg)
+
+
+@pytest.mark.parametrize("colours", [palette.LIGHT, palette.DARK])
+def test_colours_have_enough_contrast(colours):
+  for name in set(colours) - {"paper", "raised", "hair"}:
+    assert _contrast(colours[name], colours["paper"]) >= 4.5, name
+    assert _contrast(colours[name], colours["raised"]) >= 4.5, name
+
+
+def _contrast(one: str, other: str) -> float:
+  """WCAG 2 contrast ratio."""
+
+  def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+  light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+  return (light + 0.05) / (dark + 0.05)

@@ -1,0 +1,36 @@
+"""Example images: cut to size, sorted by class, checked."""
+
+import pytest
+
+from genbench_jax.errors import RunError
+from genbench_jax.report.gallery import Entry, Gallery, fit, walls
+
+
+def _gallery(source, counts):
+  entries = [Entry(name, bytes(10)) for name, count in counts.items() for _ in range(count)]
+  return Gallery("d", source, "", entries)
+
+
+def test_what_does_not_fit_is_cut_evenly():
+  galleries = [_gallery("generative", {"a": 5, "b": 5}), _gallery("original", {"a": 5, "b": 5})]
+  cut, left_out = fit(galleries, budget=85)
+  assert [len(g.entries) for g in cut] == [4, 4]
+  assert [e.class_name for e in cut[0].entries] == ["a", "a", "b", "b"]
+  assert left_out == 12
+
+
+def test_walls_set_the_sources_side_by_side(galleries):
+  first = walls(galleries)[0]
+  assert first.dataset == "digits"
+  assert [one.label for one in first.sets][-1] == "original"
+  assert [len(pictures) for pictures in first.rows[0].pictures] == [4, 4, 4]
+  picture = first.rows[0].pictures[0][0]
+  assert picture.uri.startswith("data:image/png;base64,")
+  assert (picture.width, picture.height) == (32, 32)
+
+
+@pytest.mark.parametrize("image", [b"", b"<svg onload=alert(1)>", b"GIF89a" + bytes(30)])
+def test_only_png_and_jpeg_are_embedded(image):
+  gallery = Gallery("d", "folder", "", [Entry("cat", image)])
+  with pytest.raises(RunError, match="'cat'"):
+    walls([gallery])

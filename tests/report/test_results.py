@@ -1,0 +1,72 @@
+"""Rows become cells, views and estimates."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from genbench_jax.report.results import (
+  Estimate,
+  Series,
+  View,
+  fold_seeds,
+  results_of,
+  unreadable,
+  views,
+  with_control,
+)
+
+GENERATED = Series("generative", "defined_template")
+
+
+def test_cells_hold_everything_that_was_measured(rows):
+  results = results_of(rows, views(rows)[0])
+  assert results.datasets == ("digits", "digits_hard", "shapes")
+  assert results.shots == (1, 2, 4, 8, 16)
+  # 4 strategies, the originals and a control a strategy, at 5 budgets, on 3 datasets.
+  assert len(results.cells) == 3 * 5 * (4 + 1 + 4)
+  cell = next(c for c in results.cells if c.series == GENERATED and c.shots == 8)
+  row = next(
+    r
+    for r in rows
+    if (r["dataset"], r["strategy"], r["shots"], r["quantity"], r["source"])
+    == ("digits", "defined_template", 8, "linear_probe", "generative")
+  )
+  assert cell.estimates["linear_probe"].value == row["value"]
+  assert cell.facts == {"n_external": 80, "n_test": 400, "missing_classes": 0, "seconds": 4.5}
+  assert results.zero_shot["shapes"].value == 0.82
+
+
+def test_headline_series_is_chosen_by_convention_not_by_result(rows):
+  results = results_of(rows, views(rows)[0])
+  assert results.headline_series() == (GENERATED, Series("original", ""))
+  control = Series("control", "defined_template")
+  assert with_control(results, (GENERATED,), "cler") == (GENERATED, control)
+  assert with_control(results, (GENERATED,), "linear_probe") == (GENERATED,)
+
+
+def test_views_keep_protocols_and_encoders_apart(rows):
+  other = [dict(row, protocol="reference", value=0.5) for row in rows[:40]]
+  shared = [dict(rows[1], protocol="", encoder="", quantity="vendi", value=3.0)]
+  found = views([*other, *rows, *shared])
+  assert found == (View("strict", "zoo/clip"), View("reference", "zoo/clip"))
+  strict = results_of([*other, *rows, *shared], found[0])
+  assert len(strict.cells) == 135
+  assert strict.estimate("digits", Series("generative", "simple_template"), 1, "vendi").value == 3.0
+
+
+def test_rows_without_a_finite_value_are_counted_and_left_out(rows):
+  broken = [dict(rows[1], value=value) for value in (None, math.nan, math.inf)]
+  assert unreadable([*rows, *broken]) == 3
+  assert results_of(broken, views(rows)[0]).cells == ()
+
+
+def test_seeds_are_folded_with_test_and_seed_uncertainty():
+  values = [0.50, 0.54, 0.58]
+  folded = fold_seeds([Estimate(v, v - 0.03, v + 0.03) for v in values])
+  spread = stats.t.interval(0.95, 2, loc=0.54, scale=stats.sem(values))[1] - 0.54
+  assert folded.value == pytest.approx(0.54)
+  assert folded.high == pytest.approx(0.54 + np.hypot(0.03, spread))
+  assert folded.low == pytest.approx(0.54 - np.hypot(0.03, spread))
+  assert fold_seeds([Estimate(0.5, 0.4, 0.6), Estimate(0.7)]) == Estimate(0.6)
