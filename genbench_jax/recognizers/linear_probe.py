@@ -1,0 +1,255 @@
+"""The linear probe: what images are worth as training data for a linear classifier.
+
+Two protocols. `strict` (the default) solves the convex problem to convergence and chooses its
+regularisation on held-out external images; test images are used once. `reference` does what the
+published evaluation does, its slips included, so that numbers compare.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from genbench_jax.benchmark.spec import Metric
+from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.metrics.inputs import check_finite, feature_rows, label_rows, unit_rows
+from genbench_jax.metrics.recognition import check_metric, check_test_labels, recognition_score
+from genbench_jax.recognizers.intervals import bootstrap_interval
+from genbench_jax.recognizers.splits import class_targets
+from genbench_jax.recognizers.strict_probe import PENALTIES, StrictFit, TrainingSet, fit_strict
+from genbench_jax.recognizers.zero_shot import CLIP_LOGIT_SCALE
+
+PROTOCOLS = ("strict", "reference")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeData:
+  """The external images of one cell.
+
+  Attributes:
+    features: image features [n, d].
+    labels: class indices [n], or multi-hot [n, k].
+    seed: of the folds and the order of batches.
+  """
+
+  features: Float[np.ndarray, "n d"]
+  labels: Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]
+  seed: int = 0
+
+
+def linear_probe(
+  features: Float[np.ndarray, "n d"],
+  labels: Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"],
+  test_features: Float[np.ndarray, "m d"],
+  test_labels: Int[np.ndarray, "m"] | Bool[np.ndarray, "m k"],
+  text_features: Float[np.ndarray, "k d"] | None = None,
+  protocol: str = "strict",
+  seed: int = 0,
+  metric: Metric = "accuracy",
+  **options: Any,
+) -> dict[str, Any]:
+  """Trains a linear probe on external features and scores it on test features.
+
+  `linear_probes` with a single cell: see there for the arguments, options and results.
+  """
+  cell = ProbeData(features, labels, seed)
+  return linear_probes(
+    [cell], test_features, test_labels, text_features, protocol, metric, **options
+  )[0]
+
+
+def linear_probes(
+  cells: Sequence[ProbeData],
+  test_features: Float[np.ndarray, "m d"],
+  test_labels: Int[np.ndarray, "m"] | Bool[np.ndarray, "m k"],
+  text_features: Float[np.ndarray, "k d"] | None = None,
+  protocol: str = "strict",
+  metric: Metric = "accuracy",
+  *,
+  num_classes: int | None = None,
+  normalize: bool = True,
+  logit_scale: float = CLIP_LOGIT_SCALE,
+  mesh: Mesh | None = None,
+) -> list[dict[str, Any]]:
+  """Trains one probe a cell, all cells of equal shape at once, and scores each on the same test data.
+
+  strict: multinomial (multi-label: binary) logistic regression with the L2 penalty of
+  `logistic.py`. With `text_features` the penalty pulls towards the zero-shot classifier and not
+  towards zero, so that a single bad image can't ruin a class, and a class without any image keeps its
+  zero-shot weights; without text such a class is never predicted. The penalty is the one with the
+  least mean loss (of equals the strongest) on held-out external images: three stratified folds up to 2,048 images, beyond it one
+  fifth. At two shots each image is held out once while its class-mate trains. At one shot nothing
+  can be held out without removing the class: the penalty is 1. The chosen model is fitted to all images.
+
+  reference: see `reference_probe.py`. Features are used as they are, whatever `normalize` says.
+
+  Args:
+    cells: external features and labels of each cell.
+    test_features: features of the test images.
+    test_labels: class indices, or multi-hot for a multi-label set.
+    text_features: one text prototype a class, or none.
+    protocol: `strict` or `reference`.
+    metric: how the test images are scored.
+    num_classes: k, where there is no text; by default what the labels show.
+    normalize: whether features are scaled to unit norm first.
+    logit_scale: scale of the zero-shot logits, CLIP's own temperature.
+    mesh: devices to use; by default the first one.
+
+  Returns:
+    For each cell a dict: `score` (a fraction; reference: at the last epoch), `ci_low` and `ci_high`
+    (95 %, bootstrap over the test images), `scores` (probabilities [m, k]), `predictions` [m],
+    `weights` [k, d] and `bias` [k] (logits of the features as used), `lr` (None for strict),
+    `weight_decay` (on the scale of the mean loss), `n_external`, `n_test`, `missing_classes` (indices),
+    `converged`; strict: `penalty`, `validation_losses`, `iterations`; reference: `best_epoch_score`,
+    `best_epoch`, `epoch_scores`, `validation_score`, `trials`.
+
+  Raises:
+    UsageError: shapes that do not fit together, an unknown protocol or metric.
+  """
+  if protocol not in PROTOCOLS:
+    raise unknown_name("protocol", protocol, PROTOCOLS)
+  check_metric(metric)
+  if not cells:
+    return []
+  data = _check(cells, test_features, test_labels, text_features, num_classes, metric)
+  if protocol == "reference":
+    from genbench_jax.recognizers.reference_probe import reference_probes
+
+    return reference_probes(data, metric, mesh)
+  return _strict_probes(data, metric, normalize, logit_scale, mesh)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckedData:
+  """Inputs that fit together, features as float32 and labels as targets."""
+
+  cells: list[TrainingSet]
+  test_features: Float[np.ndarray, "m d"]
+  test_labels: Int[np.ndarray, "m"] | Bool[np.ndarray, "m k"]
+  text_features: Float[np.ndarray, "k d"] | None
+  num_classes: int
+  multi_label: bool
+
+
+def _check(
+  cells: Sequence[ProbeData],
+  test_features: Any,
+  test_labels: Any,
+  text_features: Any,
+  num_classes: int | None,
+  metric: Metric,
+) -> CheckedData:
+  test_features = _float_rows("test_features", test_features)
+  width = test_features.shape[1]
+  if text_features is not None:
+    text_features = _float_rows("text_features", text_features, width)
+  count = _class_count(cells, test_labels, text_features, num_classes)
+  test_labels = label_rows("test_labels", test_labels, len(test_features), count)
+  check_test_labels(test_labels, count, metric)
+  features = [_float_rows("features", cell.features, width) for cell in cells]
+  labels = [
+    label_rows("labels", cell.labels, len(rows), count)
+    for cell, rows in zip(cells, features, strict=True)
+  ]
+  if len({array.ndim for array in labels}) > 1:
+    raise UsageError("labels must be class indices in every cell, or multi-hot in every cell")
+  training_sets = [
+    TrainingSet(rows, class_targets(array, count), cell.seed)
+    for rows, array, cell in zip(features, labels, cells, strict=True)
+  ]
+  multi_label = labels[0].ndim == 2
+  return CheckedData(training_sets, test_features, test_labels, text_features, count, multi_label)
+
+
+def _float_rows(name: str, values: Any, width: int | None = None) -> Float[np.ndarray, "n d"]:
+  array = np.asarray(feature_rows(name, values, width), np.float32)
+  check_finite(name, array)
+  return array
+
+
+def _class_count(
+  cells: Sequence[ProbeData], test_labels: Any, text_features: Any, num_classes: int | None
+) -> int:
+  if text_features is not None:
+    if num_classes not in (None, len(text_features)):
+      raise UsageError(
+        f"num_classes is {num_classes}, but there are {len(text_features)} prototypes"
+      )
+    return len(text_features)
+  if num_classes is not None:
+    return num_classes
+  arrays = [np.asarray(test_labels), *(np.asarray(cell.labels) for cell in cells)]
+  return max(a.shape[1] if a.ndim == 2 else int(a.max(initial=0)) + 1 for a in arrays)
+
+
+def _strict_probes(
+  data: CheckedData, metric: Metric, normalize: bool, logit_scale: float, mesh: Mesh | None
+) -> list[dict[str, Any]]:
+  prior = jnp.zeros((data.num_classes, data.test_features.shape[1]))
+  if data.text_features is not None:
+    prior = logit_scale * unit_rows(jnp.asarray(data.text_features))
+  cells, test_features = data.cells, jnp.asarray(data.test_features)
+  if normalize:
+    cells = [
+      cell._replace(features=np.asarray(unit_rows(jnp.asarray(cell.features)))) for cell in cells
+    ]
+    test_features = unit_rows(test_features)
+  fits = fit_strict(cells, prior, data.multi_label, data.text_features is not None, mesh)
+  results = []
+  for cell, fit in zip(cells, fits, strict=True):
+    scores = np.asarray(probe_scores(test_features, fit.weights, fit.bias, data.multi_label))
+    summary = score_summary(scores, data.test_labels, metric, cell.seed)
+    results.append(summary | _fit_summary(fit, cell) | external_summary(cell.targets))
+  return results
+
+
+def _fit_summary(fit: StrictFit, cell: TrainingSet) -> dict[str, Any]:
+  """What was chosen and found, as plain numbers and NumPy arrays."""
+  return {
+    "weights": np.asarray(fit.weights),
+    "bias": np.asarray(fit.bias),
+    "lr": None,
+    "weight_decay": float(fit.penalty) / len(cell.features),
+    "penalty": float(fit.penalty),
+    "validation_losses": dict(zip(PENALTIES, fit.validation_losses.tolist(), strict=True)),
+    "iterations": int(fit.iterations),
+    "converged": bool(fit.converged),
+  }
+
+
+@jax.jit(static_argnames="multi_label")
+def probe_scores(
+  features: Float[Array, "n d"],
+  weights: Float[Array, "k d"],
+  bias: Float[Array, "k"],
+  multi_label: bool = False,
+) -> Float[Array, "n k"]:
+  """Class probabilities of a linear probe: softmax, or for multi-label sets the sigmoid."""
+  logits = jnp.matmul(features, weights.T, precision="highest") + bias
+  return jax.nn.sigmoid(logits) if multi_label else jax.nn.softmax(logits, axis=-1)
+
+
+def score_summary(
+  scores: Float[np.ndarray, "m k"], test_labels: np.ndarray, metric: Metric, seed: int
+) -> dict[str, Any]:
+  """The score with its interval, and the predictions behind it."""
+  low, high = bootstrap_interval(scores, test_labels, metric, seed)
+  return {
+    "score": recognition_score(scores, test_labels, metric),
+    "ci_low": low,
+    "ci_high": high,
+    "scores": scores,
+    "predictions": scores.argmax(axis=1),
+    "n_test": len(scores),
+  }
+
+
+def external_summary(targets: Float[np.ndarray, "n k"]) -> dict[str, Any]:
+  """How many external images there were, and the classes without any."""
+  missing = np.flatnonzero(~targets.any(axis=0)).tolist()
+  return {"n_external": len(targets), "missing_classes": missing}

@@ -1,0 +1,166 @@
+"""L2-regularised logistic regression, solved to convergence, many problems in one program.
+
+The problem, for inputs x_i with a constant 1 appended (so that the bias is penalised like any other
+weight and the optimum is unique, separable data included), one row W_c a class, a prior W0:
+
+  minimise over W:  sum_i w_i loss(W x_i, y_i) + penalty / 2 * |W - W0|^2
+
+`loss` is the cross-entropy, or for multi-label targets the sum of the binary cross-entropies. The
+inverse of `penalty` is scikit-learn's C. W0 is zero, or the zero-shot classifier: external data
+then have to earn every departure from what the text already says.
+
+Two exact changes of variables make L-BFGS converge in a few iterations. The inputs are rotated to
+their principal axes, under which the penalty is invariant and axes without data drop out; then each
+axis is scaled by (curvature * eigenvalue + penalty / n)^-1/2, which bounds the Hessian by about the
+identity (Böhning, "Multinomial logistic regression algorithm", 1992).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+LBFGS_MEMORY = 6
+MAX_BACKTRACKING_STEPS = 24
+# Finite, so that a row without any other class has a gradient of zero and not NaN.
+NO_LOGIT = -1e9
+
+
+class Axes(NamedTuple):
+  """Inputs on their principal axes: `rotated = inputs @ basis`, r = min(n, d).
+
+  Attributes:
+    rotated: the rotated inputs.
+    basis: orthonormal columns that span the inputs.
+    eigenvalues: mean square of each rotated column.
+  """
+
+  rotated: Float[Array, "n r"]
+  basis: Float[Array, "d r"]
+  eigenvalues: Float[Array, "r"]
+
+
+class Solution(NamedTuple):
+  """What was found for each of p penalties, on the principal axes, relative to the prior.
+
+  Attributes:
+    departures: W - W0 on the principal axes.
+    iterations: L-BFGS iterations spent.
+    converged: whether the gradient fell below the tolerance.
+  """
+
+  departures: Float[Array, "p k r"]
+  iterations: Int[Array, "p"]
+  converged: Bool[Array, "p"]
+
+
+def principal_axes(inputs: Float[Array, "n d"], num_rows: Float[Array, ""]) -> Axes:
+  """Rotates the inputs to their principal axes. Rows of zeros count for nothing."""
+  n, d = inputs.shape
+  if n < d:
+    left, singular, right = jnp.linalg.svd(inputs, full_matrices=False)
+    return Axes(left * singular, right.T, singular**2 / num_rows)
+  eigenvalues, basis = jnp.linalg.eigh(inputs.T @ inputs / num_rows)
+  return Axes(inputs @ basis, basis, jnp.maximum(eigenvalues, 0.0))
+
+
+def row_losses(
+  logits: Float[Array, "n k"],
+  targets: Float[Array, "n k"],
+  active: Bool[Array, "k"],
+  multi_label: bool,
+) -> Float[Array, "n"]:
+  """Cross-entropy over the active classes of each row, or the sum of binary cross-entropies.
+
+  The cross-entropy is written softplus(log sum of exp(other logits) - own logit): its relative
+  accuracy holds down to losses that a difference of two logits of 100 would round away.
+  """
+  if multi_label:
+    losses = optax.sigmoid_binary_cross_entropy(logits, targets)
+    return jnp.sum(jnp.where(active, losses, 0.0), axis=-1)
+  own = jnp.sum(targets * logits, axis=-1)
+  others = jnp.where(active & (targets == 0), logits, NO_LOGIT)
+  return jax.nn.softplus(jax.nn.logsumexp(others, axis=-1) - own)
+
+
+def active_classes(targets: Float[Array, "n k"], weights: Float[Array, "n"]) -> Bool[Array, "k"]:
+  """The classes that have at least one image. The others keep their prior: nothing is known."""
+  return weights @ targets > 0
+
+
+def solve_path(
+  axes: Axes,
+  offsets: Float[Array, "n k"],
+  targets: Float[Array, "n k"],
+  weights: Float[Array, "n"],
+  penalties: Float[Array, "p"],
+  multi_label: bool = False,
+  tolerance: float = 3e-4,
+  max_iterations: int = 200,
+) -> Solution:
+  """Solves the problem for each penalty, each started from the solution of the one before.
+
+  Args:
+    axes: the inputs on their principal axes.
+    offsets: logits of the prior, W0 x.
+    targets: one-hot or multi-hot targets.
+    weights: weight of each row, 0 for rows that are padding or held out.
+    penalties: from the strongest to the weakest, on the scale of the summed loss.
+    multi_label: binary cross-entropies instead of the softmax.
+    tolerance: the gradient g of the mean objective f, in the scaled variables, is small enough when
+      |g|^2 <= tolerance^2 f. As the Hessian is bounded, |g|^2 / f measures the relative error.
+    max_iterations: L-BFGS iterations for each penalty at most.
+  """
+  active = active_classes(targets, weights)
+  num_rows = jnp.maximum(weights.sum(), 1.0)
+  curvature = 0.25 if multi_label else 0.5 / jnp.maximum(active.sum(), 2)
+
+  def solve(departure: Float[Array, "k r"], penalty: Float[Array, ""]) -> tuple:
+    decay = penalty / num_rows
+    scale = jax.lax.rsqrt(curvature * axes.eigenvalues + decay)
+
+    def objective(variables: Float[Array, "k r"]) -> Float[Array, ""]:
+      change = variables * scale
+      logits = offsets + axes.rotated @ change.T
+      loss = weights @ row_losses(logits, targets, active, multi_label) / num_rows
+      return loss + 0.5 * decay * jnp.sum(change**2)
+
+    found, iterations, converged = _minimise(
+      objective, departure / scale, tolerance, max_iterations
+    )
+    return found * scale, (found * scale, iterations, converged)
+
+  start = jnp.zeros((targets.shape[1], axes.rotated.shape[1]), axes.rotated.dtype)
+  return Solution(*jax.lax.scan(solve, start, penalties)[1])
+
+
+def _minimise(objective, start, tolerance, max_iterations):  # type: ignore[no-untyped-def]
+  """L-BFGS until the gradient is small for the value. (minimiser, iterations, converged)."""
+  # Armijo's rule suffices: the objective is strictly convex, so every pair has positive curvature.
+  # rtol lets steps through whose decrease is below the resolution of float32.
+  line_search = optax.scale_by_backtracking_linesearch(
+    MAX_BACKTRACKING_STEPS, decrease_factor=0.5, increase_factor=jnp.inf, rtol=1e-6, store_grad=True
+  )
+  optimiser = optax.lbfgs(memory_size=LBFGS_MEMORY, linesearch=line_search)
+
+  def solved(value: Float[Array, ""], gradient: Float[Array, "k r"]) -> Bool[Array, ""]:
+    return jnp.sum(gradient**2) <= tolerance**2 * value
+
+  def unfinished(carry):  # type: ignore[no-untyped-def]
+    _, _, value, gradient, iteration = carry
+    return (iteration < max_iterations) & ~solved(value, gradient)
+
+  def step(carry):  # type: ignore[no-untyped-def]
+    variables, state, value, gradient, iteration = carry
+    updates, state = optimiser.update(
+      gradient, state, variables, value=value, grad=gradient, value_fn=objective
+    )
+    value, gradient = optax.tree.get(state, "value"), optax.tree.get(state, "grad")
+    return optax.apply_updates(variables, updates), state, value, gradient, iteration + 1
+
+  value, gradient = jax.value_and_grad(objective)(start)
+  carry = (start, optimiser.init(start), value, gradient, jnp.zeros((), jnp.int32))
+  variables, _, value, gradient, iterations = jax.lax.while_loop(unfinished, step, carry)
+  return variables, iterations, solved(value, gradient)

@@ -1,0 +1,57 @@
+"""Validation data are taken from the training images, never from the test images."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+NEVER_HELD_OUT = -1
+
+
+def class_targets(
+  labels: Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"], num_classes: int
+) -> Float[np.ndarray, "n k"]:
+  """One-hot or multi-hot targets as float32."""
+  labels = np.asarray(labels)
+  if labels.ndim == 2:
+    return labels.astype(np.float32)
+  return np.eye(num_classes, dtype=np.float32)[labels]
+
+
+def strata(targets: Float[np.ndarray, "n k"]) -> Int[np.ndarray, "n"]:
+  """The class of each image; of several classes the rarest one. Without a class: k."""
+  frequencies = targets.sum(axis=0)
+  masked = np.where(targets > 0, frequencies, np.inf)
+  return np.where(targets.any(axis=1), masked.argmin(axis=1), targets.shape[1])
+
+
+def stratified_folds(
+  targets: Float[np.ndarray, "n k"], num_folds: int, seed: int
+) -> Int[np.ndarray, "n"]:
+  """The fold in which each image is held out, balanced within each class.
+
+  With two images a class, each is held out once while the other one trains. A class with a single
+  image is never held out (`NEVER_HELD_OUT`): holding it out would remove the class.
+  """
+  generator = np.random.default_rng(seed)
+  groups = strata(targets)
+  folds = np.full(len(targets), NEVER_HELD_OUT)
+  for group in np.unique(groups):
+    members = generator.permutation(np.flatnonzero(groups == group))
+    first = generator.integers(num_folds)
+    if len(members) > 1:
+      folds[members] = (first + np.arange(len(members))) % num_folds
+  return folds
+
+
+def first_fifth(targets: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, "n"]:
+  """The reference's validation images: of each class the first ceil(0.2 n_c) in list order.
+
+  Multi-label: in list order, every image that has a class still short of its ceil(0.2 n_c).
+  """
+  wanted = np.ceil(0.2 * targets.sum(axis=0))
+  taken = np.zeros(targets.shape[1])
+  chosen = np.zeros(len(targets), bool)
+  for row, target in enumerate(targets):
+    if np.any((target > 0) & (taken < wanted)):
+      chosen[row] = True
+      taken += target
+  return chosen

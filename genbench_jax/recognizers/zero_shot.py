@@ -1,0 +1,30 @@
+"""Zero-shot recognition: the nearest text prototype, no training."""
+
+import jax
+from jaxtyping import Array, Float
+
+from genbench_jax.metrics.inputs import unit_rows
+
+CLIP_LOGIT_SCALE = 100.0
+
+
+@jax.jit
+def zero_shot_scores(
+  test_features: Float[Array, "n d"],
+  text_features: Float[Array, "k d"],
+  logit_scale: float = CLIP_LOGIT_SCALE,
+) -> Float[Array, "n k"]:
+  """Class probabilities softmax(logit_scale * cos(f, t_c)), as the reference scores zero-shot.
+
+  Args:
+    test_features: image features, of any length.
+    text_features: one text prototype a class, the normalised mean over the templates.
+    logit_scale: CLIP's temperature. It changes no ranking within an image; between images it does,
+      so average precision and ROC areas depend on it a little.
+
+  Reference: Radford et al., "Learning transferable visual models from natural language
+  supervision", 2021, section 3.1.
+  """
+  with jax.default_matmul_precision("highest"):
+    cosines = unit_rows(test_features) @ unit_rows(text_features).T
+  return jax.nn.softmax(logit_scale * cosines, axis=-1)
