@@ -39,7 +39,7 @@ def deal(
 
   The images of a class are sorted by file name, shuffled by the seed and dealt in this order, so that
   the result depends on names alone, not on how the data lie on disk. A class that has fewer images
-  than asked for is dealt out in proportion.
+  than asked for is dealt out in turns.
 
   Returns:
     For each split the sorted indices of its images.
@@ -59,10 +59,10 @@ def deal(
 
 def _counts(available: int, sizes: PerClassDeal) -> dict[str, int]:
   wanted = {"train": sizes.train, "validation": sizes.validation, "test": sizes.test}
-  total = sum(wanted.values())
-  if available >= total:
+  if available >= sum(wanted.values()):
     return wanted
-  return {split: available * count // total for split, count in wanted.items()}
+  turns = {"train": 2, "test": 1, "validation": 0}
+  return {split: (available + turns[split]) // 3 for split in wanted}
 
 
 def nearest_vehicle_bin(is_vehicle: Sequence[bool], depths: Float[np.ndarray, "n"]) -> int:

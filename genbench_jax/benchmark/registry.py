@@ -14,7 +14,6 @@ from genbench_jax.benchmark.spec import DatasetSpec, Group, Metric
 from genbench_jax.errors import unknown_name
 
 DISAMBIGUATED = "_disambiguated"
-_OWN_PREFIXES = ("tfds:", "folder:")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +138,8 @@ _ENTRIES = {entry.name: entry for entry in _TABLE}
 _ALIASES = {
   alias: entry.name for entry in _TABLE for alias in (entry.reference_name, *entry.other_names)
 }
+# The user's own datasets that this process has met, by the names they go by from then on.
+_OWN: dict[str, DatasetSpec] = {}
 
 
 def known_datasets() -> tuple[str, ...]:
@@ -151,16 +152,19 @@ def dataset_spec(name: str) -> DatasetSpec:
 
   Args:
     name: one of `known_datasets()`, the reference's name for it (`cifar-10`), a demo world (`digits`),
-      `imagenet2012_disambiguated`, `tfds:NAME` for any other TFDS dataset, or `folder:PATH` for a
-      `split/class/image` tree of one's own.
+      `imagenet2012_disambiguated`, `tfds:NAME` for any other TFDS dataset, `folder:PATH` for a
+      `split/class/image` tree of one's own, or the path of a YAML file that describes either (`own.py`).
 
   Raises:
     UsageError: if there is no such dataset.
   """
-  if name.startswith(_OWN_PREFIXES):
-    from genbench_jax.benchmark import own
+  from genbench_jax.benchmark.own import is_own, own_spec
 
-    return own.own_spec(name)
+  if is_own(name):
+    spec = own_spec(name)
+    return _OWN.setdefault(spec.name, spec)
+  if name in _OWN:
+    return _OWN[name]
   name = _ALIASES.get(name, name)
   if name in _ENTRIES:
     return _load(name)

@@ -81,10 +81,12 @@ def test_deal_by_hand():
   }
 
 
-def test_deal_of_a_small_class_is_in_proportion():
-  names, labels = names_and_labels([10])
-  splits = deal(names, labels, DEALS["resisc45"])
-  assert [len(indices) for indices in splits.values()] == [1, 1, 8]
+@pytest.mark.parametrize(
+  ("count", "expected"), [(1, [1, 0, 0]), (2, [1, 0, 1]), (3, [1, 1, 1]), (10, [4, 3, 3])]
+)
+def test_a_small_class_is_dealt_in_turns(count, expected):
+  names, labels = names_and_labels([count])
+  assert [len(part) for part in deal(names, labels, DEALS["resisc45"]).values()] == expected
 
 
 def test_sizes_are_those_of_the_protocol():

@@ -1,0 +1,256 @@
+"""Datasets of one's own: any TFDS name, or a folder `split/class/image`.
+
+A YAML file beside them says what can't be read off the data. All keys are optional but the first two, of
+which there is one (in `dataset.yaml` inside a folder, neither):
+
+    tfds: beans                  # or  folder: path/to/root
+    name: beans
+    class_names:                 # by the builder's label or the folder's name
+      healthy: [healthy leaf, green leaf]
+      bean_rust: leaf with rust
+    templates: ["a photo of a {}."]
+    metric: accuracy             # mean_per_class, map_11_point, roc_auc
+    splits: {train: train, test: "test[:50%]"}
+    resize: crop                 # or squash
+    label_key: label             # TFDS only, as image_key
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from genbench_jax.benchmark.spec import DatasetSpec, Metric
+from genbench_jax.errors import UsageError, unknown_name
+
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+FOLDER_FILE = "dataset.yaml"
+# Our split -> the names under which folders and TFDS datasets usually have it, the best one first.
+_SPLIT_NAMES = {
+  "train": ("train", "training"),
+  "validation": ("validation", "val", "valid"),
+  "test": ("test", "testing"),
+}
+_KEYS = (
+  "tfds", "folder", "name", "class_names", "templates", "metric", "splits", "resize",
+  "image_key", "label_key",
+)  # fmt: skip
+_RESIZES = ("crop", "squash")
+
+
+def is_own(name: str) -> bool:
+  """Whether a dataset's name asks for one of the user's own."""
+  return name.startswith(("tfds:", "folder:")) or name.endswith((".yaml", ".yml"))
+
+
+def own_spec(name: str) -> DatasetSpec:
+  """The spec of a dataset of one's own.
+
+  Args:
+    name: `tfds:NAME[/CONFIG]`, `folder:PATH`, or the path of a YAML file as above.
+
+  Raises:
+    UsageError: if it can't be found, or the YAML is wrong.
+  """
+  if name.startswith("tfds:"):
+    return _tfds_spec(name.removeprefix("tfds:"), {})
+  if name.startswith("folder:"):
+    root = Path(name.removeprefix("folder:")).expanduser()
+    file = root / FOLDER_FILE
+    return _folder_spec(root, _read_yaml(file) if file.exists() else {})
+  return _yaml_spec(Path(name).expanduser())
+
+
+def _yaml_spec(file: Path) -> DatasetSpec:
+  settings = _read_yaml(file)
+  if ("tfds" in settings) == ("folder" in settings):
+    raise UsageError(f"{file} must have one of the keys 'tfds' and 'folder'.")
+  if "tfds" in settings:
+    return _tfds_spec(str(settings["tfds"]), settings)
+  return _folder_spec(file.parent / str(settings["folder"]), settings)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+  import yaml
+
+  try:
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+  except OSError as error:
+    raise UsageError(f"can't read the dataset file {file}: {error.strerror}.") from error
+  except (yaml.YAMLError, UnicodeDecodeError) as error:
+    raise UsageError(f"{file} is no YAML: {' '.join(str(error).split())}.") from error
+  if not isinstance(settings, dict):
+    raise UsageError(f"{file} must be a mapping of {', '.join(_KEYS)}.")
+  for key in settings:
+    if key not in _KEYS:
+      raise unknown_name(f"key in {file}:", str(key), _KEYS)
+  return settings
+
+
+def _tfds_spec(tfds_name: str, settings: Mapping[str, Any]) -> DatasetSpec:
+  from genbench_jax.benchmark.prepare import builder_for
+
+  probe = DatasetSpec("", "own", (), (), "accuracy", {}, {}, tfds_name)
+  builder = builder_for(probe, None)
+  image_key = str(settings.get("image_key", "image"))
+  if image_key not in builder.info.features:
+    raise UsageError(f"TFDS dataset '{tfds_name}' has no feature {image_key!r}: give image_key.")
+  label_key, names, multi_label = _label_feature(builder, settings)
+  found = {split.name: split.num_examples for split in builder.info.splits.values()}
+  splits = _named_splits(settings) or _usual_splits(found or ("train", "test"))
+  return _spec(
+    default_name=tfds_name,
+    labels=names,
+    settings=settings,
+    splits=splits,
+    split_sizes={split: int(found.get(splits[split], 0)) for split in splits},
+    tfds_name=tfds_name,
+    multi_label=multi_label,
+    image_key=image_key,
+    label_key=label_key,
+  )
+
+
+def _label_feature(builder: Any, settings: Mapping[str, Any]) -> tuple[str, tuple[str, ...], bool]:
+  """The feature with the labels: its key, its names, and whether there are several an image."""
+  features = {
+    key: getattr(feature, "feature", feature) for key, feature in builder.info.features.items()
+  }
+  candidates = [key for key, feature in features.items() if getattr(feature, "names", None)]
+  usual = [key for key in ("label", "labels") if key in candidates]
+  key = str(settings.get("label_key", (usual or candidates or ["label"])[0]))
+  if key not in candidates:
+    raise UsageError(
+      f"TFDS dataset '{builder.name}' has no class labels in {key!r}; it has them in: {candidates}."
+    )
+  return key, tuple(features[key].names), features[key] is not builder.info.features[key]
+
+
+def _folder_spec(root: Path, settings: Mapping[str, Any]) -> DatasetSpec:
+  from genbench_jax.benchmark.reader import image_files
+
+  if not root.is_dir():
+    raise UsageError(f"there is no folder {root}.")
+  splits = _named_splits(settings) or _usual_splits([path.name for path in _folders(root)])
+  labels = sorted({path.name for split in splits.values() for path in _folders(root / split)})
+  if not labels:
+    raise UsageError(f"{root} has no class folders: it must hold test/CLASS/*.jpg.")
+  sizes = {split: len(image_files(root / folder)) for split, folder in splits.items()}
+  return _spec(
+    default_name=root.resolve().name,
+    labels=labels,
+    settings=settings,
+    splits=splits,
+    split_sizes=sizes,
+    tfds_name="",
+    folder=str(root),
+  )
+
+
+def _folders(root: Path) -> list[Path]:
+  if not root.is_dir():
+    raise UsageError(f"there is no folder {root}.")
+  return [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+
+
+def _usual_splits(found: Sequence[str] | Mapping[str, int]) -> dict[str, str]:
+  splits = {}
+  for split, names in _SPLIT_NAMES.items():
+    if usual := [name for name in names if name in found]:
+      splits[split] = usual[0]
+  # Many datasets publish what they test on as `validation`.
+  if "test" not in splits and "validation" in splits:
+    splits["test"] = splits.pop("validation")
+  if "test" not in splits:
+    raise UsageError(f"there is no test split among {', '.join(found) or 'no splits at all'}.")
+  return splits
+
+
+def _named_splits(settings: Mapping[str, Any]) -> dict[str, str]:
+  splits = settings.get("splits", {})
+  if not isinstance(splits, dict) or not all(isinstance(name, str) for name in splits.values()):
+    raise UsageError(
+      "'splits' must map train, validation and test to the names they have in the data."
+    )
+  for split in splits:
+    if split not in _SPLIT_NAMES:
+      raise unknown_name("split", str(split), _SPLIT_NAMES)
+  if splits and "test" not in splits:
+    raise UsageError("'splits' must name a test split.")
+  return dict(splits)
+
+
+def _spec(
+  default_name: str, labels: Sequence[str], settings: Mapping[str, Any], **facts: Any
+) -> DatasetSpec:
+  class_names = _class_names(labels, settings.get("class_names"))
+  spec = DatasetSpec(
+    name=_safe_name(str(settings.get("name", default_name))),
+    group="own",
+    class_names=tuple(class_names.values()),
+    templates=_templates(settings.get("templates", DEFAULT_TEMPLATES)),
+    metric=_one_of("metric", settings, _default_metric(facts), get_args(Metric)),
+    resize=_one_of("resize", settings, "crop", _RESIZES),
+    label_names=tuple(class_names),
+    **facts,
+  )
+  if spec.metric == "map_11_point" and not spec.multi_label:
+    raise UsageError(f"'{spec.name}': the metric map_11_point is for several labels an image.")
+  if spec.metric == "roc_auc" and spec.num_classes != 2:
+    raise UsageError(
+      f"'{spec.name}': the metric roc_auc is for two classes, not {spec.num_classes}."
+    )
+  return spec
+
+
+def _default_metric(facts: Mapping[str, Any]) -> str:
+  return "map_11_point" if facts.get("multi_label") else "accuracy"
+
+
+def _one_of(key: str, settings: Mapping[str, Any], default: str, known: Sequence[str]) -> Any:
+  value = settings.get(key, default)
+  if value not in known:
+    raise unknown_name(key, str(value), known)
+  return value
+
+
+def _class_names(labels: Sequence[str], given: Any) -> dict[str, tuple[str, ...]]:
+  """Label -> synonyms, in the order given, else in the data's own; never by position."""
+  if given is None:
+    return {label: (label.replace("_", " ").strip() or label,) for label in labels}
+  if not isinstance(given, dict):
+    raise UsageError("'class_names' must map each label (or class folder) to its name or names.")
+  names = {str(label): _synonyms(label, value) for label, value in given.items()}
+  if odd := sorted(set(names) ^ set(labels)):
+    raise UsageError(
+      f"'class_names' and the labels of the data differ in {', '.join(map(repr, odd[:5]))}."
+    )
+  return names
+
+
+def _synonyms(label: Any, value: Any) -> tuple[str, ...]:
+  synonyms = [value] if isinstance(value, (str, int)) else value
+  if (
+    not isinstance(synonyms, list)
+    or not synonyms
+    or not all(str(name).strip() for name in synonyms)
+  ):
+    raise UsageError(f"'class_names' must give {label!r} a name or a list of names.")
+  return tuple(str(name).strip() for name in synonyms)
+
+
+def _templates(given: Any) -> tuple[str, ...]:
+  templates = [given] if isinstance(given, str) else given
+  is_list = isinstance(templates, (list, tuple)) and len(templates) > 0
+  if not is_list or not all(isinstance(t, str) and t.count("{}") == 1 for t in templates):
+    raise UsageError(f"'templates' must be texts with one {{}} each, not {given!r}.")
+  return tuple(templates)
+
+
+def _safe_name(name: str) -> str:
+  """A name that is a plain folder name, and none of the known ones."""
+  from genbench_jax.benchmark.registry import known_datasets
+  from genbench_jax.benchmark.worlds import world_specs
+
+  safe = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "own"
+  return f"own_{safe}" if safe in (*known_datasets(), *world_specs()) else safe
