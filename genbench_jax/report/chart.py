@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 # A marker for each strategy; a source without strategies has the circle.
 MARKERS = {
@@ -89,11 +90,17 @@ class Key:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-  """One state of a figure with a choice, e.g. (linear probe, 16 images a class)."""
+  """One state of a figure with a choice, e.g. (linear probe, 16 images a class).
+
+  Attributes:
+    layout: how panels are set out: `medium`, `large` or `small` ones in a grid, or `forest`,
+      the same plot twice, for wide and for narrow screens.
+  """
 
   choice: tuple[str, ...]
   panels: tuple[Panel, ...]
   keys: tuple[Key, ...] = ()
+  layout: Literal["medium", "large", "small", "forest"] = "medium"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +109,6 @@ class Figure:
 
   Attributes:
     choices: (label, options) of each choice; together the chosen options pick the variant.
-    layout: how panels are set out: `medium`, `large` or `small` ones in a grid, or `forest`,
-      the same plot twice, for wide and for narrow screens.
   """
 
   name: str
@@ -111,7 +116,6 @@ class Figure:
   caption: str
   variants: tuple[Variant, ...]
   choices: tuple[tuple[str, tuple[str, ...]], ...] = ()
-  layout: str = "medium"
 
   @property
   def shown(self) -> Variant:

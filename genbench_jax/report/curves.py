@@ -10,31 +10,48 @@ from genbench_jax.report.results import Estimate, Results, Series, with_control
 
 # Many series at many budgets need room to stand side by side.
 MEDIUM, LARGE, CROWDED = 332.0, 504.0, 45
+ONE, ALL = "one a source", "all"
 HEIGHT, LEFT, TOP, BOTTOM, MARGIN = 262.0, 34.0, 30.0, 220.0, 8.0
 Curve = dict[int, Estimate]
 
 
 def curves_figure(results: Results, quantities: Sequence[str]) -> chart.Figure:
   """For every recogniser and CLER: the mean over datasets first, then every dataset."""
-  plain = [one for one in results.series if one.source != "control"]
-  large = len(plain) * len(results.shots) > CROWDED
-  variants = []
-  for name in reversed(quantities):
-    series = with_control(results, [one for one in plain if results.has(one, name)], name)
-    panels = _panels(results, name, series, LARGE if large else MEDIUM)
-    keys = (*keys_of(series, by_strategy=True), ZERO_SHOT)
-    variants.append(chart.Variant((quantity_of(name).label,), tuple(panels), keys))
+  crowded = len(_trained(results)) * len(results.shots) > CROWDED
+  prompts = (ONE, ALL) if crowded else (ALL,)
   return chart.Figure(
     name="accuracy-against-shots",
     title="Accuracy against the number of training images a class",
     caption=(
-      "Accuracy in per cent, with 95 % intervals; the dashed line is zero-shot with its interval. Points of one budget stand "
-      "side by side so that intervals can be told apart. Each panel has its own vertical scale."
+      "Accuracy in per cent, with 95 % intervals; the dashed line is zero-shot with its interval. "
+      "Points of one budget stand side by side so that intervals can be told apart. Each panel has its "
+      "own vertical scale."
     ),
-    variants=tuple(variants),
-    choices=(("Recogniser", tuple(quantity_of(name).label for name in quantities)),),
-    layout="large" if large else "medium",
+    variants=tuple(
+      _variant(results, name, which) for name in reversed(quantities) for which in reversed(prompts)
+    ),
+    choices=(
+      ("Recogniser", tuple(quantity_of(name).label for name in quantities)),
+      ("Prompt strategies", prompts),
+    ),
   )
+
+
+def _trained(results: Results) -> list[Series]:
+  return [one for one in results.series if one.source != "control"]
+
+
+def _variant(results: Results, quantity: str, which: str) -> chart.Variant:
+  """The panels of one recogniser, of all series or of one strategy a source."""
+  candidates = results.headline_series() if which == ONE else _trained(results)
+  series = with_control(
+    results, [one for one in candidates if results.has(one, quantity)], quantity
+  )
+  large = len(series) * len(results.shots) > CROWDED
+  panels = _panels(results, quantity, series, LARGE if large else MEDIUM)
+  keys = (*keys_of(series, by_strategy=True), ZERO_SHOT)
+  choice = (quantity_of(quantity).label, which)
+  return chart.Variant(choice, tuple(panels), keys, "large" if large else "medium")
 
 
 def _panels(

@@ -35,7 +35,7 @@ class Sheet:
 
 def sheet(figure: chart.Figure) -> Sheet:
   """The figure's shown variant, three panels abreast; of a forest the wide layout alone."""
-  panels = figure.shown.panels[:1] if figure.layout == "forest" else figure.shown.panels
+  panels = figure.shown.panels[:1] if figure.shown.layout == "forest" else figure.shown.panels
   columns = min(3, max(len(panels), 1))
   across = max((panel.width for panel in panels), default=300.0) + GAP
   width = 2 * MARGIN + columns * across - GAP

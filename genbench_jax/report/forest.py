@@ -68,7 +68,6 @@ def gains_figure(results: Results, quantities: Sequence[str]) -> chart.Figure:
     ),
     variants=_variants(results, quantities, lambda q: with_control(results, series, q), lines),
     choices=_choices(results, quantities),
-    layout="forest",
   )
 
 
@@ -102,7 +101,6 @@ def strategies_figure(results: Results, quantities: Sequence[str]) -> chart.Figu
     ),
     variants=_variants(results, quantities, lambda _: shown, lines),
     choices=_choices(results, quantities),
-    layout="forest",
   )
 
 
@@ -133,7 +131,9 @@ def _variants(
       about = f"{quantity_of(quantity).label}, {shots_label(shots)} images a class"
       panels = tuple(forest(block, series, reach, about, layout) for layout in (WIDE, NARROW))
       choice = (quantity_of(quantity).label, shots_label(shots))
-      found.append((head, chart.Variant(choice, panels, keys_of(series, by_strategy=False))))
+      found.append(
+        (head, chart.Variant(choice, panels, keys_of(series, by_strategy=False), "forest"))
+      )
   return tuple(variant for _, variant in sorted(found, key=lambda item: item[0]))
 
 

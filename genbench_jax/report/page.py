@@ -103,7 +103,7 @@ def _content(
   context = {
     **render.assets(),
     "run": run,
-    "title": run.get("title") or "GenBench report",
+    "title": run.get("title") or "How good are these images as training data?",
     "main": main,
     "others": every[1:],
     "headline": quantity_of(headline) if headline else None,

@@ -47,8 +47,7 @@ def ranks_figure(items: Sequence[Agreement]) -> chart.Figure:
       "rank correlations. Where lower is better, ρ near −1 is agreement; the panels run from "
       "most to least agreement."
     ),
-    variants=(chart.Variant((), tuple(_rank_panel(item) for item in ordered), keys),),
-    layout="small",
+    variants=(chart.Variant((), tuple(_rank_panel(item) for item in ordered), keys, "small"),),
   )
 
 

@@ -70,10 +70,9 @@ def make_rows(worlds, sources, shots):
         lift = original if source == "original" else generated * (1.15 - 0.12 * index)
         for count in shots:
           rows += _cell(dataset, source, strategy, count, base, lift)
-          if source == "generative":
-            rows.append(
-              _row(dataset, "control", strategy, count, "cler", base - 0.04 - 0.02 / count)
-            )
+          # As the run writes them: the strategy of a control says which images were shuffled.
+          control = ("control", strategy or source, count)
+          rows.append(_row(dataset, *control, "cler", base - 0.04 - 0.02 / count))
   return rows
 
 

@@ -139,15 +139,15 @@ def test_table_filters_and_shows_more(page):
   choose(page, "source", "original")
   assert set(column(page, "dataset")) == {"shapes"}
   assert column(page, "shots") == ["1", "2", "4", "8", "16"]
-  assert texts(page, "#count") == ["5 of 5 cells shown, 135 in all."]
+  assert texts(page, "#count") == ["5 of 5 cells shown, 150 in all."]
   choose(page, "dataset", "all")
   choose(page, "source", "all")
   page.find_element("id", "find").send_keys("hard negative 16")
-  assert texts(page, "#count") == ["2 of 2 cells shown, 135 in all."]
+  assert texts(page, "#count") == ["2 of 2 cells shown, 150 in all."]
   page.find_element("id", "find").clear()
   page.execute_script("document.getElementById('find').dispatchEvent(new Event('input'))")
   click(page, "#more")
-  assert len(column(page, "dataset")) == 135
+  assert len(column(page, "dataset")) == 150
 
 
 def test_table_sorts_from_the_keyboard(page):
@@ -156,7 +156,7 @@ def test_table_sorts_from_the_keyboard(page):
   page.find_element("css selector", "#cells-table thead th:nth-child(4) button").send_keys(
     Keys.ENTER
   )
-  assert column(page, "shots") == ["1"] * 27 + ["2"] * 23
+  assert column(page, "shots") == ["1"] * 30 + ["2"] * 20
 
 
 def test_prompt_shows_on_focus(page):

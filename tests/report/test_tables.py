@@ -20,7 +20,7 @@ from genbench_jax.report.tables import (
 def test_cells_csv_has_the_numbers_of_the_rows(rows):
   table = cells_table([results_of(rows, views(rows)[0])])
   lines = list(csv.DictReader(io.StringIO(as_csv(table))))
-  assert len(lines) == 135
+  assert len(lines) == 150
   row = next(r for r in rows if r["quantity"] == "fid" and r["dataset"] == "shapes")
   line = next(
     li
