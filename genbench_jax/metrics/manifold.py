@@ -1,0 +1,226 @@
+"""Precision, recall, density and coverage: do the generated images lie among the real ones, and reach all of them?
+
+The manifold of a set is the union of balls, one around each image, that reach to its k-th nearest other image of the set.
+An image lies in a ball if its distance from the centre is smaller than the radius, beyond the rounding of float32.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, mean_interval
+from genbench_jax.metrics.inputs import BLOCK_ROWS, feature_rows, fetch, or_default, place
+from genbench_jax.metrics.neighbours import nearest
+from genbench_jax.metrics.ring import COLUMN_TILE, ROW_TILE, products, ring, tiles, untiled
+from genbench_jax.parallel.mesh import DATA_AXIS
+
+NAMES = ("precision", "recall", "density", "coverage")
+# A squared distance comes from squared lengths, each with a rounding error of a few units in the last place.
+ROUNDING = 16 * np.finfo(np.float32).eps
+
+
+@dataclasses.dataclass(frozen=True)
+class ManifoldResult:
+  """The four numbers with their intervals, and the coverage of each class.
+
+  Attributes:
+    scores: `precision` and `density` are means over the generated images, `recall` and `coverage` over the real ones, and
+      the bootstrap draws what the mean runs over.
+    per_class: class -> coverage of its real images by generated images of the class, radii within the class; 0 where
+      nothing was generated; classes with a single real image have no radius and are left out.
+  """
+
+  scores: dict[str, Measurement]
+  per_class: dict[int, float]
+
+
+class Balls(NamedTuple):
+  """Centres, squared radii less their rounding (negative for padding)."""
+
+  centers: Float[Any, "n d"]
+  radii: Float[Any, "n"]
+
+
+def precision_recall_density_coverage(
+  real: Float[Any, "n d"],
+  generated: Float[Any, "m d"],
+  k: int = 5,
+  mesh: Mesh | None = None,
+) -> dict[str, float]:
+  """The four numbers by name (Kynkäänniemi et al. 2019; Naeem et al. 2020, eqs. 3, 4, 8 and 9).
+
+    precision  share of generated images in the real manifold
+    recall     share of real images in the generated manifold
+    density    mean number of real balls a generated image lies in, over k; may exceed 1
+    coverage   share of real images whose ball holds a generated image
+
+  Args:
+    real, generated: features as they are; distances are Euclidean.
+    k: neighbours that make a radius.
+
+  Raises:
+    UsageError: shapes or values that do not fit, or not more than k images in a set.
+  """
+  inside = _inside(*_checked(real, generated, k), k, or_default(mesh))
+  return {name: float(values.mean()) for name, values in inside.items()}
+
+
+def measure_manifold(
+  real: Float[Any, "n d"],
+  generated: Float[Any, "m d"],
+  k: int = 5,
+  labels: tuple[Any, Any] | None = None,
+  seed: int = 0,
+  resamples: int = RESAMPLES,
+  mesh: Mesh | None = None,
+) -> ManifoldResult:
+  """The same with intervals and, given the class indices of real and generated images, coverage by class."""
+  mesh = or_default(mesh)
+  real, generated = _checked(real, generated, k)
+  inside = _inside(real, generated, k, mesh)
+  scores = {name: mean_interval(values, resamples, seed, mesh) for name, values in inside.items()}
+  per_class = {} if labels is None else _coverage_by_class(real, generated, *labels, k, mesh)
+  return ManifoldResult(scores, per_class)
+
+
+def _checked(real: Any, generated: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+  real = feature_rows("real", real)
+  generated = feature_rows("generated", generated, real.shape[1])
+  fewest = min(len(real), len(generated))
+  if not 1 <= k < fewest:
+    raise UsageError(
+      f"k={k} neighbours need k + 1 images or more in each set, got {len(real)} and {len(generated)}"
+    )
+  return real, generated
+
+
+def _inside(
+  real: Float[np.ndarray, "n d"], generated: Float[np.ndarray, "m d"], k: int, mesh: Mesh
+) -> dict[str, Float[np.ndarray, "images"]]:
+  """What each of the four numbers is the mean of."""
+  # Distances are the more exact the nearer the features lie to zero.
+  shift = np.asarray(real[:BLOCK_ROWS], np.float64).mean(0).astype(np.float32)
+  real, generated = (np.asarray(rows, np.float32) - shift for rows in (real, generated))
+  real_balls = Balls(real, _radii(real, k, mesh))
+  generated_balls = Balls(generated, _radii(generated, k, mesh))
+  in_real, in_generated, covered = _cross(real_balls, generated_balls, mesh)
+  return {
+    "precision": (in_real > 0).astype(np.float64),
+    "recall": in_generated.astype(np.float64),
+    "density": in_real / k,
+    "coverage": covered.astype(np.float64),
+  }
+
+
+def _radii(features: Float[np.ndarray, "n d"], k: int, mesh: Mesh) -> Float[np.ndarray, "n"]:
+  """Squared distance to the k-th nearest other row."""
+  similarity, _ = nearest(features, features, k, "euclidean", skip_self=True, mesh=mesh)
+  return -similarity[:, -1]
+
+
+def _cross(
+  real: Balls, generated: Balls, mesh: Mesh
+) -> tuple[Int[np.ndarray, "m"], Bool[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
+  """Real balls each generated image lies in; real images in a generated ball; real balls that hold one."""
+  program = _cross_program(mesh)
+  counts = np.zeros(len(generated.radii), np.int64)
+  in_generated, covered = np.zeros((2, len(real.radii)), bool)
+  for start in range(0, len(real.radii), BLOCK_ROWS):
+    block, rows = _placed(real, start, mesh)
+    for other_start in range(0, len(generated.radii), BLOCK_ROWS):
+      other, other_rows = _placed(generated, other_start, mesh)
+      count, inside, holds = fetch(mesh, program(block, other))
+      counts[other_rows] += count[: len(counts[other_rows])]
+      in_generated[rows] |= inside[: len(in_generated[rows])]
+      covered[rows] |= holds[: len(covered[rows])]
+  return counts, in_generated, covered
+
+
+def _placed(balls: Balls, start: int, mesh: Mesh) -> tuple[Balls, slice]:
+  rows = slice(start, start + BLOCK_ROWS)
+  centers, radii, mask = place("features", mesh, balls.centers[rows], balls.radii[rows])
+  return Balls(centers, jnp.where(mask, radii, -1)), rows
+
+
+@functools.cache
+def _cross_program(mesh: Mesh) -> jax.stages.Wrapped:
+  """One pass over all pairs. The counts of the generated images travel with them round the ring."""
+
+  def local(real: Balls, generated: Balls) -> tuple[Array, Array, Array]:
+    def visit(state: tuple[Array, Array], block: tuple[Balls, Array]) -> Any:
+      balls, count = block
+      added, inside, holds = cross_block(real, balls)
+      return (state[0] | inside, state[1] | holds), (balls, count + added)
+
+    nothing = jax.lax.pcast(jnp.zeros(len(real.radii), bool), DATA_AXIS, to="varying")
+    none = jax.lax.pcast(jnp.zeros(len(generated.radii), jnp.int32), DATA_AXIS, to="varying")
+    state, (_, count) = ring(visit, (nothing, nothing), (generated, none), mesh.size)
+    return count, *state
+
+  rows = PartitionSpec(DATA_AXIS)
+  return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=rows, out_specs=rows))
+
+
+def cross_block(
+  real: Balls, generated: Balls
+) -> tuple[Int[Array, "m"], Bool[Array, "n"], Bool[Array, "n"]]:
+  """`_cross` for the rows of one device and one visiting block."""
+  visiting = _ball_tiles(generated, COLUMN_TILE)
+
+  def one_real_tile(count: Int[Array, "t c"], real: Balls) -> tuple[Array, tuple[Array, Array]]:
+    def one(generated: Balls) -> tuple[Array, Array, Array]:
+      in_real, in_generated = memberships(real, generated)
+      return in_real.sum(0, dtype=jnp.int32), in_generated.any(1), in_real.any(1)
+
+    added, inside, holds = jax.lax.map(one, visiting)
+    return count + added, (inside.any(0), holds.any(0))
+
+  start = jax.lax.pcast(jnp.zeros(visiting.radii.shape, jnp.int32), DATA_AXIS, to="varying")
+  count, (inside, holds) = jax.lax.scan(one_real_tile, start, _ball_tiles(real, ROW_TILE))
+  size = len(real.radii)
+  return untiled(count, len(generated.radii)), untiled(inside, size), untiled(holds, size)
+
+
+def _ball_tiles(balls: Balls, size: int) -> Balls:
+  return Balls(tiles(balls.centers, size), tiles(balls.radii, size, fill=-1))
+
+
+def memberships(real: Balls, generated: Balls) -> tuple[Bool[Array, "r g"], Bool[Array, "r g"]]:
+  """Whether the generated image lies in the real ball, and the real image in the generated ball."""
+  real_lengths, generated_lengths = (jnp.sum(balls.centers**2, 1) for balls in (real, generated))
+  lengths = real_lengths[:, None] + generated_lengths
+  distance = lengths * (1 + ROUNDING) - 2 * products(real.centers, generated.centers)
+  both = (real.radii >= 0)[:, None] & (generated.radii >= 0)
+  return both & (distance < real.radii[:, None]), both & (distance < generated.radii)
+
+
+def _coverage_by_class(
+  real: Float[np.ndarray, "n d"],
+  generated: Float[np.ndarray, "m d"],
+  real_labels: Any,
+  generated_labels: Any,
+  k: int,
+  mesh: Mesh,
+) -> dict[int, float]:
+  real_labels, generated_labels = np.asarray(real_labels), np.asarray(generated_labels)
+  if real_labels.shape != (len(real),) or generated_labels.shape != (len(generated),):
+    raise UsageError("labels must be class indices, one for each real and each generated image")
+  own, _ = nearest(
+    real, real, k, "euclidean", skip_self=True, groups=(real_labels, real_labels), mesh=mesh
+  )
+  # The k-th nearest of the class or, in a smaller class, the farthest there is.
+  radii = np.max(np.where(np.isfinite(own), -own, -np.inf), axis=1)
+  closest, _ = nearest(
+    real, generated, 1, "euclidean", groups=(real_labels, generated_labels), mesh=mesh
+  )
+  covered = -closest[:, 0] < radii
+  measured = np.isfinite(radii)
+  classes = np.unique(real_labels[measured])
+  return {int(c): float(covered[measured & (real_labels == c)].mean()) for c in classes}

@@ -1,0 +1,89 @@
+"""Pairs of rows of two sharded sets, tile by tile, the blocks of one set travelling round the ring of devices."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Shaped
+
+from genbench_jax.metrics.inputs import BLOCK_ROWS, HIGHEST, place
+from genbench_jax.parallel.mesh import DATA_AXIS
+
+State = TypeVar("State")
+Block = TypeVar("Block")
+ROW_TILE = 512
+COLUMN_TILE = 4096
+
+
+class Rows(NamedTuple):
+  """Rows of one set, with what decides whose neighbours they may be. A number of -1 is padding."""
+
+  features: Float[Array, "n d"]
+  number: Int[Array, "n"]
+  group: Int[Array, "n"]
+
+
+def placed_rows(
+  features: Float[np.ndarray, "n d"],
+  start: int,
+  mesh: Mesh,
+  group: Int[np.ndarray, "n"] | None = None,
+) -> Rows:
+  """The block of checked features that begins at row `start`, on the mesh."""
+  block = features[start : start + BLOCK_ROWS]
+  # One is added so that the padding, zero, becomes -1.
+  number = np.arange(start + 1, start + 1 + len(block), dtype=np.int32)
+  of_block = np.zeros(len(block)) if group is None else group[start : start + BLOCK_ROWS]
+  arrays = place("features", mesh, block, number, of_block.astype(np.int32))
+  return Rows(arrays[0], arrays[1] - 1, arrays[2])
+
+
+def ring(
+  visit: Callable[[State, Block], tuple[State, Block]], state: State, block: Block, devices: int
+) -> tuple[State, Block]:
+  """Inside shard_map: every device's block visits every device, changes the state there, and comes home changed."""
+  if devices == 1:
+    return visit(state, block)
+  following = [(device, (device + 1) % devices) for device in range(devices)]
+
+  def step(_: int, carry: tuple[State, Block]) -> tuple[State, Block]:
+    state, block = visit(*carry)
+    return state, jax.lax.ppermute(block, DATA_AXIS, following)
+
+  return jax.lax.fori_loop(0, devices, step, (state, block))
+
+
+def tiles(array: Shaped[Array, "n ..."], rows: int, fill: int = 0) -> Shaped[Array, "t r ..."]:
+  """The rows in tiles of at most `rows`; `fill` stands in what is missing of the last tile."""
+  rows = min(rows, len(array))
+  missing = -len(array) % rows
+  padding = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
+  padded = jnp.pad(array, padding, constant_values=fill) if missing else array
+  return padded.reshape(-1, rows, *array.shape[1:])
+
+
+def row_tiles(rows: Rows, size: int) -> Rows:
+  """The rows in tiles, padding marked as such."""
+  features, number, group = rows
+  return Rows(tiles(features, size), tiles(number, size, fill=-1), tiles(group, size))
+
+
+def untiled(tiled: Shaped[Array, "t r ..."], rows: int) -> Shaped[Array, "n ..."]:
+  """The first `rows` rows, tiles joined."""
+  return tiled.reshape(-1, *tiled.shape[2:])[:rows]
+
+
+def products(rows: Float[Array, "t d"], columns: Float[Array, "m d"]) -> Float[Array, "t m"]:
+  """Inner products of the rows of two tiles."""
+  return jnp.matmul(rows, columns.T, precision=HIGHEST)
+
+
+def squared_distances(
+  rows: Float[Array, "t d"], columns: Float[Array, "m d"]
+) -> Float[Array, "t m"]:
+  """Squared Euclidean distances of the rows of two tiles; to rounding of the squared lengths."""
+  lengths = jnp.sum(rows**2, 1)[:, None] + jnp.sum(columns**2, 1)
+  return jnp.maximum(lengths - 2 * products(rows, columns), 0)

@@ -1,0 +1,128 @@
+"""Vendi score: how many different images there effectively are."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, shifted_interval
+from genbench_jax.metrics.inputs import (
+  HIGHEST,
+  by_block,
+  check_finite,
+  feature_rows,
+  or_default,
+  unit_rows,
+)
+from genbench_jax.metrics.moments import moments
+from genbench_jax.parallel.mesh import DATA_AXIS
+
+# Eigenvalues below this share of the largest are rounding of float32 features.
+NOTHING = 1e-7
+
+
+@dataclasses.dataclass(frozen=True)
+class VendiResult:
+  """The Vendi score with its interval over the images, and that of each class that has images."""
+
+  score: Measurement
+  per_class: dict[int, float]
+
+
+def vendi(x: Float[Any, "n d"], mesh: Mesh | None = None) -> float:
+  """exp of the entropy of the eigenvalues of K / n, K the cosines of all pairs (Friedman & Dieng 2023, eq. 2).
+
+  1 for copies of one image, n for n orthogonal ones, never more than n or d. The eigenvalues are those of the d x d second
+  moment of the unit-norm features, so that no n x n matrix is needed. An image whose features are all zero has no
+  direction and does not count.
+
+  Raises:
+    UsageError: shapes or values that do not fit, or features that are all zero.
+  """
+  second = _second_moment(feature_rows("x", x), or_default(mesh))
+  return _of_eigenvalues(np.linalg.eigvalsh(second))
+
+
+def measure_vendi(
+  x: Float[Any, "n d"],
+  labels: Any | None = None,
+  seed: int = 0,
+  resamples: int = RESAMPLES,
+  mesh: Mesh | None = None,
+) -> VendiResult:
+  """`vendi` with its bootstrap interval, of first order, and by class where class indices are given.
+
+  The score cannot grow by drawing images again, so that the interval says how it varies around the value at this n.
+  """
+  mesh = or_default(mesh)
+  x = feature_rows("x", x)
+  eigenvalues, vectors = np.linalg.eigh(_second_moment(x, mesh))
+  value = _of_eigenvalues(eigenvalues)
+  influences = value * _surprises(x, eigenvalues, vectors, mesh)
+  score = shifted_interval(value, influences, resamples, seed, mesh, lowest=1.0)
+  return VendiResult(score, {} if labels is None else _by_class(x, labels))
+
+
+def _second_moment(x: Float[np.ndarray, "n d"], mesh: Mesh) -> Float[np.ndarray, "d d"]:
+  state = moments("x", x, mesh, normalize=True)
+  second = state.scatter / state.count + np.outer(state.mean, state.mean)
+  trace = np.trace(second)
+  if trace == 0:
+    raise UsageError("features are all zero: no image has a direction")
+  return second / trace
+
+
+def _of_eigenvalues(eigenvalues: Float[np.ndarray, "d"]) -> float:
+  kept = eigenvalues[eigenvalues > NOTHING * eigenvalues.max()]
+  kept = kept / kept.sum()
+  return float(np.exp(-np.sum(kept * np.log(kept))))
+
+
+def _surprises(
+  x: Float[np.ndarray, "n d"],
+  eigenvalues: Float[np.ndarray, "d"],
+  vectors: Float[np.ndarray, "d d"],
+  mesh: Mesh,
+) -> Float[np.ndarray, "n"]:
+  """-f' log(C) f of each unit-norm row f: the derivative of the entropy of C by the weight of the row, but for
+  a constant."""
+  kept = eigenvalues > NOTHING * eigenvalues.max()
+  logarithms = np.where(kept, np.log(np.where(kept, eigenvalues, 1)), 0)
+  form = -(vectors * logarithms) @ vectors.T
+  program = _form_program(mesh)
+  values = by_block(lambda rows, _: program(rows, form.astype(np.float32)), "x", mesh, x)
+  return values.astype(np.float64)
+
+
+@functools.cache
+def _form_program(mesh: Mesh) -> jax.stages.Wrapped:
+  def local(features: Float[Array, "n d"], form: Float[Array, "d d"]) -> Float[Array, "n"]:
+    unit = unit_rows(features)
+    return jnp.sum(jnp.matmul(unit, form, precision=HIGHEST) * unit, axis=1)
+
+  rows, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
+  return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(rows, whole), out_specs=rows))
+
+
+def _by_class(x: Float[np.ndarray, "n d"], labels: Any) -> dict[int, float]:
+  """On the host: a class has few images, and the smaller of its two matrices is enough."""
+  labels = np.asarray(labels)
+  if labels.shape != (len(x),):
+    raise UsageError(f"labels must be class indices [{len(x)}], got {labels.shape}")
+  return {int(c): _of_few(np.asarray(x[labels == c], np.float64)) for c in np.unique(labels)}
+
+
+def _of_few(x: Float[np.ndarray, "n d"]) -> float:
+  check_finite("x", x)
+  length = np.linalg.norm(x, axis=1, keepdims=True)
+  unit = x[length[:, 0] > 0] / length[length[:, 0] > 0]
+  if not len(unit):
+    return 1.0
+  gram = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit
+  return _of_eigenvalues(np.linalg.eigvalsh(gram))
