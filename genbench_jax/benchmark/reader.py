@@ -117,7 +117,7 @@ class TfdsSplit(Split):
 
     name = self.spec.splits[self.split]
     available = list(self._opened.info.splits)
-    if name.split("[")[0] not in available:
+    if not {part.partition("[")[0].strip() for part in name.split("+")} <= set(available):
       raise RunError(
         f"'{self.spec.name}' has no TFDS split '{name}': it has {', '.join(available)}."
       )

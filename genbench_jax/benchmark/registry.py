@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 from genbench_jax.benchmark.spec import DatasetSpec, Group, Metric
-from genbench_jax.errors import unknown_name
+from genbench_jax.errors import UsageError, unknown_name
 
 DISAMBIGUATED = "_disambiguated"
 
@@ -161,8 +161,7 @@ def dataset_spec(name: str) -> DatasetSpec:
   from genbench_jax.benchmark.own import is_own, own_spec
 
   if is_own(name):
-    spec = own_spec(name)
-    return _OWN.setdefault(spec.name, spec)
+    return _remember(own_spec(name))
   if name in _OWN:
     return _OWN[name]
   name = _ALIASES.get(name, name)
@@ -171,6 +170,18 @@ def dataset_spec(name: str) -> DatasetSpec:
   if name.removesuffix(DISAMBIGUATED) == "imagenet2012":
     return _disambiguated("imagenet2012")
   return _world_spec(name)
+
+
+def _remember(spec: DatasetSpec) -> DatasetSpec:
+  """Makes a user's dataset known by its short name, which is what image sets and rows carry."""
+  known = _OWN.get(spec.name, spec)
+  if (known.folder, known.tfds_name) != (spec.folder, spec.tfds_name):
+    raise UsageError(
+      f"two datasets are called '{spec.name}', {known.folder or known.tfds_name} and"
+      f" {spec.folder or spec.tfds_name}: give one of them a 'name' in a YAML file."
+    )
+  _OWN[spec.name] = spec
+  return spec
 
 
 def _world_spec(name: str) -> DatasetSpec:

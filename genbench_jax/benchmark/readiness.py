@@ -1,0 +1,140 @@
+"""Which datasets are ready on this machine, and what to do for those that are not."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from genbench_jax.benchmark.builders import BUILDERS
+from genbench_jax.benchmark.prepare import builder_for, missing_packages
+from genbench_jax.benchmark.spec import DatasetSpec
+from genbench_jax.benchmark.stand_in import MARKER
+
+# What can't be downloaded by a program: any one of these sets of files has to lie in the manual folder.
+_BY_HAND: Mapping[str, tuple[tuple[str, ...], ...]] = {
+  "fer2013": (("fer2013.csv",), ("icml_face_data.csv",), ("fer2013.tar.gz",), ("fer2013.zip",), ("fer2013",)),
+  "hateful_memes": (("hateful_memes.zip",), ("hateful_memes",)),
+  "resisc45": (("NWPU-RESISC45",),),
+  "cars196": (
+    ("cars_train.tgz", "cars_test.tgz", "car_devkit.tgz", "cars_test_annos_withlabels.mat"),
+  ),
+  "imagenet2012": (("ILSVRC2012_img_val.tar",),),
+}  # fmt: skip
+_WHERE = {
+  "fer2013": "Kaggle, challenges-in-representation-learning-facial-expression-recognition-challenge",
+  "hateful_memes": "https://ai.meta.com/tools/hatefulmemes/ (accept the licence)",
+  "resisc45": "https://1drv.ms/u/s!AmgKYzARBl5ca3HNaHIlzp_IXjs; unpack the rar",
+  "cars196": (
+    "its server is gone; copies of ai.stanford.edu/~jkrause/car196/ are in web.archive.org,"
+    " checksums are verified"
+  ),
+  "imagenet2012": "https://image-net.org/download-images (register)",
+}
+# Downloads of many gigabytes, or from servers that are often down.
+_REMARKS = {
+  "country211": "downloads 11 GB",
+  "eurosat": "downloads 90 MB; if madm.dfki.de is down, put EuroSAT.zip from zenodo.org/records/7711810 into the manual folder",
+  "food101": "downloads 5 GB",
+  "kitti_distance": "downloads 12 GB",
+  "patch_camelyon": "downloads 8 GB",
+  "sun397": "downloads 39 GB",
+}
+PREPARE = "python -m genbench_jax.benchmark prepare"
+
+
+@dataclasses.dataclass(frozen=True)
+class Readiness:
+  """Whether a dataset can be used, and if not, why and what to do.
+
+  Attributes:
+    name: the dataset.
+    ready: whether it can be read.
+    stand_in: whether what is there are drawn stand-ins.
+    sizes: for each split the images found, none while it is not ready.
+    missing: what is missing, empty where nothing is.
+    steps: what to do about it, in turn.
+  """
+
+  name: str
+  ready: bool
+  stand_in: bool = False
+  sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+  missing: str = ""
+  steps: tuple[str, ...] = ()
+
+
+def default_data_dir() -> Path:
+  """Where TFDS keeps its data when nothing else is said."""
+  return Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+
+
+def readiness(
+  spec: DatasetSpec, data_dir: str | Path | None = None, manual_dir: str | Path | None = None
+) -> Readiness:
+  """Looks whether a dataset is prepared, and if not, what it takes.
+
+  Args:
+    spec: the dataset.
+    data_dir: TFDS's data folder; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+    manual_dir: where files lie that were fetched by hand; by default `<data_dir>/downloads/manual`.
+  """
+  if not spec.tfds_name:
+    return Readiness(spec.name, ready=True, sizes=dict(spec.split_sizes))
+  root = Path(data_dir).expanduser() if data_dir else default_data_dir()
+  sizes = _prepared_sizes(spec, root)
+  if sizes is None:
+    manual = Path(manual_dir).expanduser() if manual_dir else root / "downloads" / "manual"
+    return _unprepared(spec, manual)
+  stand_in = (root / MARKER).exists()
+  odd = [] if stand_in else [s for s, n in sizes.items() if n != spec.split_sizes.get(s, n)]
+  missing = "; ".join(f"{s} has {sizes[s]} images, not {spec.split_sizes[s]}" for s in odd)
+  steps = (f"delete {root / spec.tfds_name}", f"{PREPARE} {spec.name}") if odd else ()
+  return Readiness(spec.name, True, stand_in, sizes, missing, steps)
+
+
+def _prepared_sizes(spec: DatasetSpec, root: Path) -> dict[str, int] | None:
+  """For each split the images found; None if the dataset is not prepared."""
+  # TFDS is slow to import: where there is no folder, there is nothing to ask it.
+  if not (root / spec.tfds_name.partition("/")[0]).is_dir():
+    return None
+  builder = builder_for(spec, root)
+  if not builder.data_path.exists() or not builder.is_prepared():
+    return None
+  found = {split.name: split.num_examples for split in builder.info.splits.values()}
+  # A split that is dealt out or cut down has no size of its own.
+  return {
+    split: found[name]
+    for split, name in spec.splits.items()
+    if name in found and list(spec.splits.values()).count(name) == 1
+  }
+
+
+def _unprepared(spec: DatasetSpec, manual: Path) -> Readiness:
+  missing, steps = [], []
+  if packages := missing_packages(spec):
+    missing.append(f"packages {', '.join(packages)}")
+    steps.append("pip install 'genbench_jax[prepare]'")
+  if files := _missing_files(spec.name, manual):
+    missing.append(f"files {files}")
+    steps.append(f"put {files} into {manual}: {_WHERE[spec.name]}")
+  remark = f" ({_REMARKS[spec.name]})" if spec.name in _REMARKS else ""
+  steps.append(f"{PREPARE} {spec.name}{remark}")
+  text = "; ".join(missing) or "not prepared"
+  return Readiness(spec.name, ready=False, missing=text, steps=tuple(steps))
+
+
+def _missing_files(name: str, manual: Path) -> str:
+  """The files of the first choice that are missing, unless another choice is complete."""
+  choices = _BY_HAND.get(name, ((),))
+  if any(all((manual / file).exists() for file in files) for files in choices):
+    return ""
+  return ", ".join(file for file in choices[0] if not (manual / file).exists())
+
+
+def builder_label(spec: DatasetSpec) -> str:
+  """Who builds the dataset, in words for the table."""
+  if spec.folder:
+    return f"folder {spec.folder}"
+  if not spec.tfds_name:
+    return "drawn"
+  return "own" if spec.tfds_name in BUILDERS else f"TFDS {spec.tfds_name}"

@@ -1,0 +1,93 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from genbench_jax.benchmark.__main__ import main
+from genbench_jax.benchmark.readiness import readiness
+from genbench_jax.benchmark.registry import dataset_spec, known_datasets
+from genbench_jax.benchmark.stand_in import prepare_stand_in
+
+
+def test_table_has_a_row_for_each_of_the_22_and_says_what_to_do(tmp_path, capsys):
+  assert main(["--data-dir", str(tmp_path)]) == 1
+  text = capsys.readouterr().out
+  lines = text.splitlines()
+  assert [line.split()[0] for line in lines[1:23]] == list(known_datasets())
+  assert "0 of 22 ready, 2548 classes." in text
+  assert f"put hateful_memes.zip into {tmp_path / 'downloads' / 'manual'}: https://" in text
+  assert text.count("pip install 'genbench_jax[prepare]'") == 1
+
+
+def test_json_says_the_same(tmp_path, capsys):
+  assert main(["list", "--json", "--data-dir", str(tmp_path), "gtsrb", "cifar-10"]) == 1
+  rows = json.loads(capsys.readouterr().out)
+  assert [(row["name"], row["classes"], row["ready"]) for row in rows] == [
+    ("gtsrb", 43, False),
+    ("cifar10", 10, False),
+  ]
+  assert rows[0]["steps"] == ["python -m genbench_jax.benchmark prepare gtsrb"]
+  assert rows[0]["expected_sizes"] == {"train": 26640, "validation": 12569, "test": 12630}
+
+
+def test_exit_status_is_0_where_all_is_ready(tmp_path, capsys):
+  prepare_stand_in(dataset_spec("mnist"), tmp_path, {"train": 1, "test": 1})
+  assert main(["list", "mnist", "digits", "--data-dir", str(tmp_path)]) == 0
+  assert "stand-in" in capsys.readouterr().out
+  state = readiness(dataset_spec("mnist"), tmp_path)
+  assert (state.ready, state.stand_in, state.sizes) == (True, True, {"train": 10, "test": 10})
+
+
+def test_a_dataset_of_an_odd_size_is_told(tmp_path):
+  prepare_stand_in(dataset_spec("mnist"), tmp_path, {"train": 1, "test": 1})
+  (tmp_path / "STAND_IN").unlink()
+  state = readiness(dataset_spec("mnist"), tmp_path)
+  assert state.missing == "train has 10 images, not 60000; test has 10 images, not 10000"
+  assert state.steps[-1].endswith("prepare mnist")
+
+
+def test_files_fetched_by_hand_are_seen(tmp_path):
+  spec = dataset_spec("hateful_memes")
+  (tmp_path / "downloads" / "manual" / "hateful_memes").mkdir(parents=True)
+  assert readiness(spec, tmp_path).missing == "not prepared"
+  assert readiness(spec, tmp_path, tmp_path).missing == "files hateful_memes.zip"
+
+
+def test_prepare_goes_on_after_a_failure_and_tells_by_its_status(tmp_path, capsys):
+  assert main(["prepare", "--data-dir", str(tmp_path), "--json", "fer2013", "digits"]) == 1
+  captured = capsys.readouterr()
+  failed, fine = json.loads(captured.out[captured.out.index("[\n") :])
+  assert "fer2013.csv" in failed["error"]
+  assert not failed["ready"]
+  assert fine["ready"]
+  assert captured.err.count("error: ") == 1
+
+
+def test_show_prints_names_templates_and_labels(capsys):
+  assert main(["show", "oxford-flower-102"]) == 0
+  text = capsys.readouterr().out
+  assert "a photo of a {}, a type of flower." in text
+  assert "  59  pink and yellow dahlia  [pink-yellow dahlia?]" in text
+  assert main(["show", "fer2013", "--json"]) == 0
+  (shown,) = json.loads(capsys.readouterr().out)
+  assert shown["class_names"][3] == ["happy", "smiling"]
+
+
+def test_unknown_names_end_with_one_line(capsys):
+  assert main(["show", "cifar11"]) == 2
+  error = capsys.readouterr().err
+  assert error.startswith("error: unknown dataset 'cifar11'. Did you mean 'cifar10'?")
+  assert error.count("\n") == 1
+  with pytest.raises(SystemExit) as ended:
+    main(["prepare"])
+  assert ended.value.code == 2
+
+
+def test_it_answers_without_importing_what_is_slow():
+  code = (
+    "import sys; from genbench_jax.benchmark.__main__ import main; main(['show', 'mnist']);"
+    "slow = {'jax', 'tensorflow', 'tensorflow_datasets', 'transformers'} & set(sys.modules);"
+    "sys.exit(f'imported {slow}' if slow else 0)"
+  )
+  subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,186 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genbench_jax.benchmark import registry
+from genbench_jax.benchmark.reader import open_split
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.errors import UsageError
+
+
+def write_image(path, value):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.new("RGB", (9, 7), (value, 0, 0)).save(path)
+
+
+@pytest.fixture(autouse=True)
+def fresh_names(monkeypatch):
+  monkeypatch.setattr(registry, "_OWN", {})
+
+
+@pytest.fixture
+def root(tmp_path):
+  root = tmp_path / "My Leaves"
+  for split in ("train", "val", "test"):
+    write_image(root / split / "bean_rust" / "1.jpg", 10)
+    write_image(root / split / "healthy" / "2.png", 20)
+    write_image(root / split / "healthy" / "deeper" / "3.JPG", 30)
+    (root / split / "healthy" / "notes.txt").write_text("no image")
+  return root
+
+
+def test_a_folder_alone_is_enough(root):
+  spec = dataset_spec(f"folder:{root}")
+  assert spec.name == "my_leaves"
+  assert spec.group == "own"
+  assert spec.names == ("bean rust", "healthy")
+  assert spec.splits == {"train": "train", "validation": "val", "test": "test"}
+  assert spec.split_sizes == {"train": 3, "validation": 3, "test": 3}
+  assert (spec.metric, spec.resize, spec.templates) == ("accuracy", "crop", ("a photo of a {}.",))
+  assert dataset_spec("my_leaves") == spec
+
+
+def test_its_images_are_read_with_their_labels(root):
+  split = open_split(dataset_spec(f"folder:{root}"), "validation")
+  np.testing.assert_array_equal(split.labels(), [0, 1, 1])
+  assert [example["id"] for example in split] == [
+    "bean_rust/1.jpg",
+    "healthy/2.png",
+    "healthy/deeper/3.JPG",
+  ]
+  assert [example["label"] for example in split] == [0, 1, 1]
+  assert Image.open(io.BytesIO(split[1]["image"])).getpixel((0, 0)) == (20, 0, 0)
+
+
+YAML = """
+name: beans
+class_names:
+  healthy: [healthy leaf, green leaf]
+  bean_rust: leaf with rust
+templates: ["a close-up of a {}."]
+metric: mean_per_class
+resize: squash
+splits: {train: train, test: val}
+"""
+
+
+def test_a_yaml_in_the_folder_says_the_rest(root):
+  (root / "dataset.yaml").write_text(YAML)
+  spec = dataset_spec(f"folder:{root}")
+  assert spec.name == "beans"
+  assert spec.class_names == (("healthy leaf", "green leaf"), ("leaf with rust",))
+  assert spec.label_names == ("healthy", "bean_rust")
+  assert (spec.metric, spec.resize) == ("mean_per_class", "squash")
+  split = open_split(spec, "test")
+  np.testing.assert_array_equal(split.labels(), [0, 0, 1])
+  assert split[2]["id"] == "bean_rust/1.jpg"
+
+
+def test_a_yaml_may_lie_elsewhere(root, tmp_path):
+  (tmp_path / "beans.yaml").write_text(f"folder: {root.name}\n{YAML}")
+  assert dataset_spec(str(tmp_path / "beans.yaml")).folder == str(root)
+
+
+def test_a_known_name_is_not_taken_over(tmp_path):
+  write_image(tmp_path / "cifar10" / "test" / "cat" / "1.png", 1)
+  assert dataset_spec(f"folder:{tmp_path / 'cifar10'}").name == "own_cifar10"
+  assert dataset_spec("cifar10").group == "common"
+
+
+def test_two_datasets_of_one_name_are_told_apart(root, tmp_path):
+  dataset_spec(f"folder:{root}")
+  write_image(tmp_path / "other" / "My Leaves" / "test" / "cat" / "1.png", 1)
+  with pytest.raises(UsageError, match="two datasets are called 'my_leaves'"):
+    dataset_spec(f"folder:{tmp_path / 'other' / 'My Leaves'}")
+
+
+def test_any_dataset_of_tfds_goes_by_its_name(tmp_path):
+  spec = dataset_spec("tfds:beans")
+  assert spec.label_names == ("angular_leaf_spot", "bean_rust", "healthy")
+  assert spec.names == ("angular leaf spot", "bean rust", "healthy")
+  assert spec.tfds_name == "beans"
+  (tmp_path / "voc.yml").write_text(
+    "{tfds: voc/2012, label_key: labels, splits: {test: validation}}"
+  )
+  spec = dataset_spec(str(tmp_path / "voc.yml"))
+  assert spec.name == "voc_2012"
+  assert spec.multi_label
+  assert spec.metric == "map_11_point"
+  assert spec.splits == {"test": "validation"}
+
+
+def test_a_dataset_of_tfds_is_read_by_label_name(tmp_path):
+  import tensorflow_datasets as tfds
+
+  from genbench_jax.benchmark.prepare import builder_for
+
+  (tmp_path / "beans.yaml").write_text(
+    "{tfds: beans, class_names: {healthy: good, bean_rust: rusty, angular_leaf_spot: spotty}}"
+  )
+  spec = dataset_spec(str(tmp_path / "beans.yaml"))
+  builder = builder_for(spec, tmp_path)
+  png = io.BytesIO()
+  Image.new("RGB", (500, 500)).save(png, "PNG")
+  examples = {name: {"image": png.getvalue(), "label": name} for name in spec.label_names}
+  builder._split_generators = lambda dl_manager: {
+    split: iter(examples.items()) for split in ("train", "test")
+  }
+  builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
+  names = [spec.names[label] for label in open_split(spec, "test", tmp_path).labels()]
+  stored = tfds.data_source("beans", split="test", data_dir=tmp_path)
+  labels = [builder.info.features["label"].int2str(int(example["label"])) for example in stored]
+  assert names == [
+    {"healthy": "good", "bean_rust": "rusty"}.get(label, "spotty") for label in labels
+  ]
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("colour: red", r"unknown key in .*dataset\.yaml: 'colour'"),
+    ("[1, 2]", "must be a mapping"),
+    ("a: [", "is no YAML"),
+    ("metric: auc", "unknown metric 'auc'. Did you mean"),
+    ("metric: map_11_point", "several labels"),
+    ("templates: [a photo]", "one {} each"),
+    ("templates: []", "one {} each"),
+    ("class_names: [healthy, rust]", "must map each label"),
+    ("class_names: {healthy: leaf}", "differ in 'bean_rust'"),
+    ("class_names: {healthy: leaf, bean_rust: []}", "a name or a list"),
+    ("splits: {train: train}", "must name a test split"),
+    ("splits: {test: tset}", "there is no folder .*tset"),
+    ("splits: {dev: val}", "unknown split 'dev'"),
+    ("resize: stretch", "unknown resize 'stretch'"),
+    ("name: !!python/object/apply:os.getcwd []", "is no YAML"),
+  ],
+)
+def test_mistakes_are_told_in_one_line(text, message, root):
+  (root / "dataset.yaml").write_text(text)
+  with pytest.raises(UsageError, match=message) as raised:
+    dataset_spec(f"folder:{root}")
+  assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+  ("name", "message"),
+  [
+    ("folder:/nowhere/at/all", "there is no folder"),
+    ("tfds:no_such_dataset", "TFDS has no dataset 'no_such_dataset'"),
+    ("tfds:imdb_reviews", "has no feature 'image'"),
+    ("nowhere.yaml", "can't read the dataset file"),
+  ],
+)
+def test_what_is_not_there_is_told_in_one_line(name, message):
+  with pytest.raises(UsageError, match=message) as raised:
+    dataset_spec(name)
+  assert "\n" not in str(raised.value)
+
+
+def test_an_empty_folder_has_no_test_split(tmp_path):
+  with pytest.raises(UsageError, match="no test split"):
+    dataset_spec(f"folder:{tmp_path}")
+  (tmp_path / "test").mkdir()
+  with pytest.raises(UsageError, match="no class folders"):
+    dataset_spec(f"folder:{tmp_path}")
