@@ -1,0 +1,91 @@
+"""Proxy-A-distance: known values, scikit-learn's ridge, and the published procedure."""
+
+import numpy as np
+import pytest
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics.proxy import (
+  PENALTIES,
+  measure_proxy_a_distance,
+  proxy_a_distance,
+  ridge_error,
+)
+
+
+def normal(rows, shift=0.0, seed=0, width=8):
+  return (np.random.default_rng(seed).normal(size=(rows, width)) + shift).astype(np.float32)
+
+
+def test_one_distribution_is_near_zero_whatever_the_sizes():
+  for rows in (200, 900):
+    found = measure_proxy_a_distance(normal(200), normal(rows, seed=1))
+    assert abs(found.distance.value) < 0.3
+    assert found.distance.ci_low < 0 < found.distance.ci_high
+
+
+def test_disjoint_clusters_are_two():
+  found = measure_proxy_a_distance(normal(60), normal(70, 50, seed=1))
+  assert (found.distance.value, found.deviation) == (2, 0)
+  assert proxy_a_distance(normal(60), normal(70, 50, seed=1), protocol="reference") == 2
+
+
+def test_shifted_gaussians_are_what_the_best_line_makes_of_them():
+  """Shift 0.5 in each of 8 dimensions: the best line errs with probability Phi(-sqrt(8) / 4)."""
+  from scipy.stats import norm
+
+  found = measure_proxy_a_distance(normal(1000), normal(1000, 0.5, seed=1))
+  assert found.distance.value == pytest.approx(2 * (1 - 2 * norm.cdf(-np.sqrt(8) / 4)), abs=0.1)
+  assert len(found.repeats) == 10 and found.deviation == pytest.approx(
+    np.std(found.repeats, ddof=1)
+  )
+
+
+def test_the_classifier_is_ridge_regression():
+  from sklearn.linear_model import RidgeClassifier
+  from sklearn.preprocessing import StandardScaler
+
+  x, y = normal(100), normal(100, 0.4, seed=1)
+  train = np.concatenate([x[:40], y[:40]]).astype(float)
+  scaler = StandardScaler().fit(train)
+  side = np.repeat([1, -1], [40, 40])
+  errors = []
+  for penalty in PENALTIES:
+    # The mean eigenvalue of the standardised training rows is their number.
+    model = RidgeClassifier(alpha=penalty * 80, fit_intercept=False).fit(
+      scaler.transform(train), side
+    )
+    right_x, right_y = (model.predict(scaler.transform(rows)) == s for rows, s in ((x, 1), (y, -1)))
+    errors.append(
+      [
+        1 - np.append(right_x[part], right_y[part]).mean()
+        for part in (slice(40, 50), slice(50, 100))
+      ]
+    )
+  best = np.argmin(np.array(errors)[:, 0])
+  assert float(ridge_error(x, y)) == pytest.approx(errors[best][1], abs=1e-6)
+
+
+def test_the_same_seed_gives_the_same_number():
+  x, y = normal(90), normal(100, 0.5, seed=1)
+  assert proxy_a_distance(x, y) == proxy_a_distance(x, y)
+  assert measure_proxy_a_distance(x, y).repeats != measure_proxy_a_distance(x, y, seed=1).repeats
+
+
+def test_fewer_images_than_dimensions():
+  found = measure_proxy_a_distance(normal(4, width=40), normal(30, seed=1, width=40))
+  assert -2 <= found.distance.ci_low <= found.distance.value <= found.distance.ci_high <= 2
+
+
+def test_the_reference_sees_unequal_sizes_as_distance():
+  """With five times as many of one set, saying always that set errs in one case of six."""
+  found = proxy_a_distance(normal(20), normal(100, seed=1), protocol="reference")
+  assert found >= 2 * (1 - 2 / 6) - 1e-9
+
+
+def test_what_is_not_defined_is_said():
+  with pytest.raises(UsageError, match="at least 4"):
+    proxy_a_distance(normal(3), normal(30))
+  with pytest.raises(UsageError, match="NaN"):
+    proxy_a_distance(normal(30) * np.nan, normal(30))
+  with pytest.raises(UsageError, match="protocol"):
+    proxy_a_distance(normal(30), normal(30), protocol="x")
