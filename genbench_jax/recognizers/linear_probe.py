@@ -20,6 +20,8 @@ from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.inputs import check_finite, feature_rows, label_rows, unit_rows
 from genbench_jax.metrics.recognition import check_metric, check_test_labels, recognition_score
 from genbench_jax.recognizers.intervals import bootstrap_interval
+from genbench_jax.recognizers.reference_probe import Head
+from genbench_jax.recognizers.reference_search import reference_fits
 from genbench_jax.recognizers.splits import class_targets
 from genbench_jax.recognizers.strict_probe import PENALTIES, StrictFit, TrainingSet, fit_strict
 from genbench_jax.recognizers.zero_shot import CLIP_LOGIT_SCALE
@@ -86,7 +88,8 @@ def linear_probes(
   fifth. At two shots each image is held out once while its class-mate trains. At one shot nothing
   can be held out without removing the class: the penalty is 1. The chosen model is fitted to all images.
 
-  reference: see `reference_probe.py`. Features are used as they are, whatever `normalize` says.
+  reference: see `reference_probe.py`. At one shot the search has nothing to train on, so that
+  all trials tie and the first one is taken. Features are used as they are, whatever `normalize` says.
 
   Args:
     cells: external features and labels of each cell.
@@ -105,8 +108,8 @@ def linear_probes(
     (95 %, bootstrap over the test images), `scores` (probabilities [m, k]), `predictions` [m],
     `weights` [k, d] and `bias` [k] (logits of the features as used), `lr` (None for strict),
     `weight_decay` (on the scale of the mean loss), `n_external`, `n_test`, `missing_classes` (indices),
-    `converged`; strict: `penalty`, `validation_losses`, `iterations`; reference: `best_epoch_score`,
-    `best_epoch`, `epoch_scores`, `validation_score`, `trials`.
+    `converged` (reference: whether all scores are finite); strict: `penalty`, `validation_losses`, `iterations`; reference: `best_epoch_score`,
+    `best_epoch` (from 1), `best_epoch_scores`, `epoch_scores`, `validation_score`.
 
   Raises:
     UsageError: shapes that do not fit together, an unknown protocol or metric.
@@ -118,9 +121,7 @@ def linear_probes(
     return []
   data = _check(cells, test_features, test_labels, text_features, num_classes, metric)
   if protocol == "reference":
-    from genbench_jax.recognizers.reference_probe import reference_probes
-
-    return reference_probes(data, metric, mesh)
+    return _reference_probes(data, metric, mesh)
   return _strict_probes(data, metric, normalize, logit_scale, mesh)
 
 
@@ -220,6 +221,31 @@ def _fit_summary(fit: StrictFit, cell: TrainingSet) -> dict[str, Any]:
     "iterations": int(fit.iterations),
     "converged": bool(fit.converged),
   }
+
+
+def _reference_probes(data: CheckedData, metric: Metric, mesh: Mesh | None) -> list[dict[str, Any]]:
+  heads = [_first_head(data, cell.seed) for cell in data.cells]
+  fits = dict(reference_fits(data.cells, heads, data.test_features, data.test_labels, metric, mesh))
+  results = []
+  for index, cell in enumerate(data.cells):
+    scores = fits[index]["scores"]
+    converged = bool(np.isfinite(scores).all())
+    summary = score_summary(np.nan_to_num(scores), data.test_labels, metric, cell.seed)
+    results.append(
+      fits[index] | summary | external_summary(cell.targets) | {"converged": converged}
+    )
+  return results
+
+
+def _first_head(data: CheckedData, seed: int) -> Head:
+  """The unit-norm text prototypes with zero bias; without text PyTorch's uniform initialisation."""
+  if data.text_features is not None:
+    return Head(unit_rows(jnp.asarray(data.text_features)), jnp.zeros(data.num_classes))
+  bound = data.test_features.shape[1] ** -0.5
+  generator = np.random.default_rng(seed)
+  weights = generator.uniform(-bound, bound, (data.num_classes, data.test_features.shape[1]))
+  bias = generator.uniform(-bound, bound, data.num_classes)
+  return Head(jnp.asarray(weights, jnp.float32), jnp.asarray(bias, jnp.float32))
 
 
 @jax.jit(static_argnames="multi_label")

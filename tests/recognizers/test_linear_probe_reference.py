@@ -1,0 +1,141 @@
+"""The reference protocol: single runs against PyTorch's, the search by its rules."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genbench_jax.recognizers import reference_probe
+from genbench_jax.recognizers.linear_probe import ProbeData, linear_probe, linear_probes
+from genbench_jax.recognizers.reference_probe import (
+  BATCH_SIZE,
+  Head,
+  TrainingRows,
+  batch_order,
+  run_final,
+)
+from genbench_jax.recognizers.reference_search import (
+  LEARNING_RATES,
+  WEIGHT_DECAYS,
+  best_setting,
+  search_weight_decays,
+)
+from genbench_jax.recognizers.splits import first_fifth
+
+GOLDEN = Path(__file__).parents[1] / "data" / "probe" / "reference_runs.npz"
+
+
+def padded_order(order):
+  """The golden order of the rows as batches, with one batch more than needed."""
+  epochs, rows = order.shape
+  steps = -(-rows // BATCH_SIZE) + 1
+  padded = np.full((epochs, steps * BATCH_SIZE), -1)
+  padded[:, :rows] = order
+  return padded.reshape(epochs, steps, BATCH_SIZE)
+
+
+@pytest.mark.parametrize("name", ["single", "multi"])
+def test_a_run_agrees_with_pytorch(name):
+  with np.load(GOLDEN) as arrays:
+    golden = {key.removeprefix(f"{name}_"): arrays[key] for key in arrays if key.startswith(name)}
+  rows = TrainingRows(
+    *(jnp.asarray(array)[None] for array in (golden["features"], golden["targets"])),
+    jnp.asarray(padded_order(golden["order"]))[None],
+  )
+  head = Head(jnp.asarray(golden["text"])[None], jnp.zeros((1, 4)))
+  rate, decay = (jnp.float32(golden[key])[None] for key in ("learning_rate", "weight_decay"))
+  heads, norms = run_final(rows, head, rate, decay, multi_label=name == "multi")
+  for ours, theirs in (
+    (heads.weights, "weights"), (heads.bias, "bias"), (norms.mean, "mean"), (norms.variance, "variance"),
+  ):  # fmt: skip
+    np.testing.assert_allclose(ours[0], golden[theirs], atol=1e-4)
+
+
+def surface(score_of):
+  """An `evaluate` that looks scores up, and the list of what it was asked for."""
+  asked = []
+
+  def evaluate(indices):
+    asked.append(indices.copy())
+    rates = np.arange(len(LEARNING_RATES))[None, :, None]
+    return score_of(np.broadcast_to(rates, indices.shape), indices)
+
+  return evaluate, asked
+
+
+def test_the_search_walks_as_the_reference_does():
+  evaluate, asked = surface(
+    lambda rate, index: 1 - np.abs(index - 37) / 100 - np.abs(rate - 4) / 10
+  )
+  peaks, scores = search_weight_decays(evaluate, 1)
+  assert asked[0][0, 0].tolist() == [0, 16, 32, 48, 64, 80, 96]
+  assert [step[0, 0].tolist() for step in asked[1:]] == [[24, 40], [36, 44], [34, 38], [35, 37]]
+  assert best_setting(peaks[0], scores[0]) == (LEARNING_RATES[4], WEIGHT_DECAYS[37])
+  assert sum(step[0].size for step in asked) == 90
+
+
+def test_equal_scores_keep_the_first_setting_and_zero_scores_none():
+  evaluate, asked = surface(lambda rate, index: np.full(index.shape, 0.5))
+  assert best_setting(*(x[0] for x in search_weight_decays(evaluate, 1))) == (
+    1e-6,
+    WEIGHT_DECAYS[0],
+  )
+  assert asked[1][0, 0].tolist() == [0, 8]
+  evaluate, _ = surface(lambda rate, index: np.zeros(index.shape))
+  assert best_setting(*(x[0] for x in search_weight_decays(evaluate, 1))) == (0.0, 1e6)
+
+
+def test_validation_takes_the_first_fifth_of_each_class():
+  labels = np.array([0] * 5 + [1] * 5 + [2] * 2)
+  assert np.flatnonzero(first_fifth(np.eye(3)[labels])).tolist() == [0, 5, 10]
+  hot = np.array([[1, 1], [1, 0], [0, 1], [1, 0], [1, 0], [1, 0], [1, 1]])
+  assert np.flatnonzero(first_fifth(hot)).tolist() == [0, 1]
+
+
+def test_batches_cover_every_row_once_an_epoch():
+  order = batch_order(100, epochs=2, steps=3, seed=0)
+  for epoch in order:
+    assert sorted(epoch[epoch >= 0]) == list(range(100))
+  assert not np.array_equal(order[0], order[1])
+
+
+@pytest.fixture(scope="module")
+def world():
+  generator = np.random.default_rng(0)
+  text = generator.normal(size=(3, 8))
+  text /= np.linalg.norm(text, axis=1, keepdims=True)
+
+  def images(count):
+    labels = np.arange(count) % 3
+    return (text[labels] * 2 + 1 + generator.normal(size=(count, 8))).astype(np.float32), labels
+
+  return text.astype(np.float32), images
+
+
+def test_the_whole_protocol(world, mesh):
+  text, images = world
+  test_features, test_labels = images(200)
+  cells = [ProbeData(*images(48), seed=seed) for seed in (0, 1)]
+  before = dict(reference_probe.trace_counts)
+  results = linear_probes(cells, test_features, test_labels, text, "reference")
+  assert reference_probe.trace_counts["trials"] - before["trials"] == 2  # 42 trials, then 12
+  assert reference_probe.trace_counts["final"] - before["final"] == 1
+  for result in results:
+    assert result["score"] == result["epoch_scores"][-1] > 0.7
+    assert result["best_epoch_score"] == max(result["epoch_scores"]) >= result["score"]
+    assert len(result["epoch_scores"]) == 50
+    logits = test_features @ result["weights"].T + result["bias"]
+    np.testing.assert_array_equal(logits.argmax(axis=1), result["predictions"])
+  alone = linear_probe(
+    cells[0].features, cells[0].labels, test_features, test_labels, text, "reference", mesh=mesh
+  )
+  assert (alone["lr"], alone["weight_decay"]) == (results[0]["lr"], results[0]["weight_decay"])
+  np.testing.assert_allclose(alone["weights"], results[0]["weights"], atol=1e-4)
+
+
+def test_one_shot_trains_at_the_end_only(world):
+  text, images = world
+  result = linear_probe(*images(3), *images(60), text, "reference")
+  assert (result["lr"], result["weight_decay"]) == (1e-6, pytest.approx(1e-6))
+  assert result["score"] > 0.5
