@@ -2,36 +2,53 @@
 
 from typing import Any
 
-from genbench_jax.report.quantities import quantity_of
+from genbench_jax.report.quantities import QUANTITIES, Quantity, quantity_of
 from genbench_jax.report.tables import Table, Value
+
+KEYS = ("dataset", "source", "strategy", "shots", "seed", "protocol", "encoder")
+DROPPED_WHEN_CONSTANT = ("seed", "protocol", "encoder")
+# In a comparison of two runs each quantity has three columns.
+SIDES = {"_a": "A", "_b": "B", "_less": "B − A"}
 
 
 def cell_data(table: Table) -> dict[str, Any]:
-  """The table of all cells as the page's script reads it; columns that never vary are dropped."""
-  hidden = {"protocol", "encoder", "seed"}
+  """Columns as name, label and kind, rows as lists; columns that say nothing are dropped.
+
+  The kind is `key`, `fact`, or a quantity's own. Keys and facts are plain values, quantities
+  [value] or [value, low, high] or null.
+  """
   columns, places = [], []
   for place, name in enumerate(table.columns):
     values = {row[place] for row in table.rows}
-    ends = name.endswith(("_ci_low", "_ci_high"))
-    if ends or values == {None} or (name in hidden and len(values) == 1):
+    constant = name in DROPPED_WHEN_CONSTANT and len(values) == 1
+    if name.endswith(("_ci_low", "_ci_high")) or values == {None} or constant:
       continue
-    kind = quantity_of(name).kind if _is_quantity(table, place) else "key" if place < 7 else "fact"
-    columns.append({"name": name, "label": _column_label(name, kind), "kind": kind})
+    label, kind = _label_and_kind(table, place)
+    columns.append({"name": name, "label": label, "kind": kind})
     places.append((place, kind))
-  rows = [[_table_value(row, place, kind) for place, kind in places] for row in table.rows]
+  rows = [[_cell_value(row, place, kind) for place, kind in places] for row in table.rows]
   return {"columns": columns, "rows": rows}
 
 
-def _is_quantity(table: Table, place: int) -> bool:
-  return table.columns[place + 1 : place + 2] == (f"{table.columns[place]}_ci_low",)
+def _label_and_kind(table: Table, place: int) -> tuple[str, str]:
+  name = table.columns[place]
+  if table.columns[place + 1 : place + 2] != (f"{name}_ci_low",):
+    return name.replace("_", " "), "key" if name in KEYS else "fact"
+  quantity, side = _quantity_and_side(name)
+  if side == "_less" and quantity.kind == "accuracy":
+    return f"{quantity.label} {SIDES[side]}", "difference"
+  return f"{quantity.label} {SIDES.get(side, '')}".strip(), quantity.kind
 
 
-def _column_label(name: str, kind: str) -> str:
-  return name.replace("_", " ") if kind in ("key", "fact") else quantity_of(name).label
+def _quantity_and_side(name: str) -> tuple[Quantity, str]:
+  for side in SIDES:
+    base = name.removesuffix(side)
+    if base in QUANTITIES and base != name:
+      return quantity_of(base), side
+  return quantity_of(name), ""
 
 
-def _table_value(row: tuple[Value, ...], place: int, kind: str) -> Any:
-  """A key or fact as it is; a quantity as [value] or [value, low, high]; null where there is none."""
+def _cell_value(row: tuple[Value, ...], place: int, kind: str) -> Any:
   if kind in ("key", "fact"):
     return row[place]
   value, low, high = (_short(row[place + step]) for step in range(3))
@@ -39,4 +56,5 @@ def _table_value(row: tuple[Value, ...], place: int, kind: str) -> Any:
 
 
 def _short(value: Value) -> float | None:
+  """Seven digits: enough that what is shown rounds as the value itself would."""
   return None if value is None else float(f"{float(value):.7g}")

@@ -1,21 +1,19 @@
-"""The headline figure: a dot and its interval for every gain over zero-shot."""
+"""The forest plot: a dot and its interval for every gain, a line a dataset."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 from genbench_jax.report import chart
-from genbench_jax.report.gains import Average, average_gain, budgets, gain, headline_budget
+from genbench_jax.report.gains import Average
 from genbench_jax.report.legend import css_of, keys_of
 from genbench_jax.report.quantities import (
-  percent,
   points,
   quantity_of,
   series_label,
   shots_label,
   source_label,
-  strategy_label,
 )
-from genbench_jax.report.results import Estimate, Results, Series, with_control
+from genbench_jax.report.results import Estimate, Series
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,105 +40,70 @@ WIDE = Layout(width=800, left=176, numbers=64, name_height=0)
 NARROW = Layout(width=358, left=10, numbers=0, name_height=17)
 
 
-def gains_figure(results: Results, quantities: Sequence[str]) -> chart.Figure:
-  """Each source against zero-shot: the average first, then every dataset, at every budget."""
-  series = results.headline_series()
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """The lines of one quantity at one budget."""
 
-  def lines(quantity: str, shots: int, shown: Sequence[Series]) -> list[Line]:
-    mean = [average_gain(results, one, shots, quantity) for one in shown]
-    each = [
-      Line(
-        name,
-        tuple(gain(results, name, one, shots, quantity) for one in shown),
-        f"zero-shot {percent(results.zero_shot[name].value)}" if name in results.zero_shot else "",
-      )
-      for name in results.datasets
-    ]
-    each.sort(key=lambda line: -line.estimates[0].value if line.estimates[0] else float("inf"))
-    return [_average_line(mean), *each] if len(results.datasets) > 1 else each
+  quantity: str
+  shots: int
+  series: tuple[Series, ...]
+  lines: tuple[Line, ...]
 
+
+def forest_figure(
+  name: str,
+  title: str,
+  caption: str,
+  blocks: Sequence[Block],
+  headline: tuple[str, int | None],
+  x_label: str = "points above zero-shot",
+) -> chart.Figure:
+  """A figure that shows one block at a time, the headline's quantity and budget first.
+
+  The blocks of a quantity share their axis, so that a change of the budget shows as movement.
+  """
+  reaches = {
+    quantity: _reach([line for b in blocks if b.quantity == quantity for line in b.lines])
+    for quantity in dict.fromkeys(block.quantity for block in blocks)
+  }
+  ordered = sorted(blocks, key=lambda block: (block.quantity, block.shots) == headline)
+  every = sorted({block.shots for block in blocks}, key=lambda shots: (shots <= 0, shots))
   return chart.Figure(
-    name="gains",
-    title="Gain over zero-shot, source by source",
-    caption=(
-      "Points of accuracy above (right) or below (left) zero-shot, with 95 % intervals. "
-      "The top line averages over datasets; n says over how many."
+    name=name,
+    title=title,
+    caption=caption,
+    variants=tuple(_variant(block, reaches, x_label) for block in ordered),
+    choices=(
+      ("Measured by", tuple(quantity_of(quantity).label for quantity in reaches)),
+      ("Images a class", tuple(shots_label(shots) for shots in every)),
     ),
-    variants=_variants(results, quantities, lambda q: with_control(results, series, q), lines),
-    choices=_choices(results, quantities),
   )
 
 
-def strategies_figure(results: Results, quantities: Sequence[str]) -> chart.Figure | None:
-  """The prompt strategies against each other, on average; None where there is but one."""
-  sources = list(
-    dict.fromkeys(s.source for s in results.series if s.strategy and s.source != "control")
-  )
-  strategies = list(
-    dict.fromkeys(s.strategy for s in results.series if s.strategy and s.source in sources)
-  )
-  if len(strategies) < 2:
-    return None
-
-  def lines(quantity: str, shots: int, shown: Sequence[Series]) -> list[Line]:
-    found = []
-    for strategy in strategies:
-      mean = [average_gain(results, Series(s.source, strategy), shots, quantity) for s in shown]
-      found.append(
-        dataclasses.replace(_average_line(mean, strong=False), name=strategy_label(strategy))
-      )
-    return found
-
-  shown = tuple(Series(source, "") for source in sources)
-  return chart.Figure(
-    name="strategies",
-    title="Prompt strategies compared",
-    caption=(
-      "Points above zero-shot, averaged over datasets, for each way of writing the prompt, with 95 % "
-      "intervals. To pick the best of them by this figure is to pick on test data."
-    ),
-    variants=_variants(results, quantities, lambda _: shown, lines),
-    choices=_choices(results, quantities),
-  )
-
-
-def _choices(
-  results: Results, quantities: Sequence[str]
-) -> tuple[tuple[str, tuple[str, ...]], ...]:
-  every = sorted({s for q in quantities for s in budgets(results, q)}, key=lambda s: (s <= 0, s))
-  return (
-    ("Measured by", tuple(quantity_of(name).label for name in quantities)),
-    ("Images a class", tuple(shots_label(shots) for shots in every)),
-  )
-
-
-def _variants(
-  results: Results,
-  quantities: Sequence[str],
-  series_of: Callable[[str], Sequence[Series]],
-  lines: Callable[[str, int, Sequence[Series]], list[Line]],
-) -> tuple[chart.Variant, ...]:
-  """A variant for every quantity and budget; the headline of the first quantity stands last."""
-  found: list[tuple[bool, chart.Variant]] = []
-  for quantity in quantities:
-    series = series_of(quantity)
-    blocks = {shots: lines(quantity, shots, series) for shots in budgets(results, quantity)}
-    reach = _reach([line for block in blocks.values() for line in block])
-    for shots, block in blocks.items():
-      head = quantity == quantities[0] and shots == headline_budget(results, quantity)
-      about = f"{quantity_of(quantity).label}, {shots_label(shots)} images a class"
-      panels = tuple(forest(block, series, reach, about, layout) for layout in (WIDE, NARROW))
-      choice = (quantity_of(quantity).label, shots_label(shots))
-      found.append(
-        (head, chart.Variant(choice, panels, keys_of(series, by_strategy=False), "forest"))
-      )
-  return tuple(variant for _, variant in sorted(found, key=lambda item: item[0]))
-
-
-def _average_line(means: Sequence[Average | None], strong: bool = True) -> Line:
+def average_line(means: Sequence[Average | None], strong: bool = True) -> Line:
+  """The line of the means over datasets, with how many are behind them."""
   counts = sorted({len(mean.included) for mean in means if mean})
   note = f"n = {'–'.join(str(count) for count in counts)}" if counts else ""
   return Line("all datasets", tuple(m.estimate if m else None for m in means), note, strong)
+
+
+def by_first(lines: Sequence[Line]) -> list[Line]:
+  """Lines from the highest to the lowest value of their first series, those without it last."""
+  return sorted(
+    lines, key=lambda line: -line.estimates[0].value if line.estimates[0] else float("inf")
+  )
+
+
+def _variant(
+  block: Block, reaches: Mapping[str, tuple[float, float]], x_label: str
+) -> chart.Variant:
+  about = f"{quantity_of(block.quantity).label}, {shots_label(block.shots)} images a class"
+  reach = reaches[block.quantity]
+  panels = tuple(
+    forest(block.lines, block.series, reach, about, layout, x_label) for layout in (WIDE, NARROW)
+  )
+  choice = (quantity_of(block.quantity).label, shots_label(block.shots))
+  return chart.Variant(choice, panels, keys_of(block.series, by_strategy=False), "forest")
 
 
 def _reach(lines: Sequence[Line]) -> tuple[float, float]:
@@ -157,6 +120,7 @@ def forest(
   reach: tuple[float, float],
   about: str,
   layout: Layout,
+  x_label: str,
 ) -> chart.Panel:
   """One forest plot. Lines run down the page, the series of a line below one another."""
   right = layout.width - layout.numbers * len(series) - 10
@@ -196,7 +160,7 @@ def forest(
     x_ticks=tuple(
       chart.Tick(scale(t), points(t).removesuffix(".0")) for t in chart.ticks(*reach, 6)
     ),
-    x_label="points above zero-shot",
+    x_label=x_label,
     shapes=(*stripes, *others),
     texts=tuple(texts),
   )

@@ -11,10 +11,10 @@ from genbench_jax.report.agreement import Agreement, agreements
 from genbench_jax.report.cell_table import cell_data
 from genbench_jax.report.chart import Figure
 from genbench_jax.report.curves import curves_figure
-from genbench_jax.report.forest import gains_figure, strategies_figure
+from genbench_jax.report.gain_figures import gains_figure, strategies_figure
 from genbench_jax.report.gains import headline_budget
 from genbench_jax.report.gallery import Gallery
-from genbench_jax.report.quantities import QUANTITIES, RECOGNIZERS, quantity_of
+from genbench_jax.report.quantities import RECOGNIZERS, quantity_of
 from genbench_jax.report.results import Results, Row, results_of, unreadable, views
 from genbench_jax.report.scatter import metric_figure, ranks_figure
 
@@ -69,12 +69,7 @@ def write_report(
     RunError: a gallery's image can't be read.
   """
   context, figures, written = _content(rows, galleries, cast(RunInfo, dict(run)))
-  for table in written:
-    render.write(folder / "tables" / f"{table.name}.csv", tables.as_csv(table))
-    render.write(folder / "tables" / f"{table.name}.md", tables.as_markdown(table))
-    render.write(folder / "tables" / f"{table.name}.tex", tables.as_latex(table))
-  for figure in figures:
-    render.write(folder / "figures" / f"{figure.name}.svg", render.figure_svg(figure))
+  render.write_files(folder, written, figures)
   return render.write(folder / "index.html", render.render("page.html.jinja", **context))
 
 
@@ -88,7 +83,7 @@ def _content(
       "no results to report: no row has a finite value. Run the earlier stages first."
     )
   main = every[0]
-  measured = _recognizers(main)
+  measured = main.recognizers()
   headline = measured[0] if measured else None
   found = agreements(main, headline) if headline in RECOGNIZERS else ()
   compared = [name for name in measured if name in (*RECOGNIZERS, "cler")] or measured
@@ -125,14 +120,6 @@ def _content(
     "stages": _stages(run),
   }
   return context, list(figures.values()), [table for table in written if table.rows]
-
-
-def _recognizers(results: Results) -> list[str]:
-  """The accuracies that are compared with zero-shot, trained ones first."""
-  accuracies = [
-    name for name, q in QUANTITIES.items() if q.kind == "accuracy" and name != "zero_shot"
-  ]
-  return [name for name in accuracies if name in results.quantities]
 
 
 def _figures(

@@ -3,11 +3,12 @@
 import base64
 import hashlib
 import os
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.report import export, palette
+from genbench_jax.report import export, palette, tables
 from genbench_jax.report.chart import Figure
 
 
@@ -17,6 +18,16 @@ def figure_svg(figure: Figure) -> str:
 
   sheet = export.sheet(figure)
   return render("figure.svg.jinja", **vars(sheet), style=Markup(_figure_style())).strip() + "\n"
+
+
+def write_files(folder: Path, written: Sequence[tables.Table], figures: Sequence[Figure]) -> None:
+  """The tables as CSV, Markdown and LaTeX and the figures as SVG, each file whole or not at all."""
+  for table in written:
+    write(folder / "tables" / f"{table.name}.csv", tables.as_csv(table))
+    write(folder / "tables" / f"{table.name}.md", tables.as_markdown(table))
+    write(folder / "tables" / f"{table.name}.tex", tables.as_latex(table))
+  for figure in figures:
+    write(folder / "figures" / f"{figure.name}.svg", figure_svg(figure))
 
 
 def assets() -> dict[str, Any]:

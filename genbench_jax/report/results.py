@@ -5,7 +5,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
-from genbench_jax.report.quantities import HEADLINE_STRATEGIES, SOURCES, STRATEGIES, order_of
+from genbench_jax.report.quantities import (
+  HEADLINE_STRATEGIES,
+  QUANTITIES,
+  SOURCES,
+  STRATEGIES,
+  order_of,
+)
 
 Row = Mapping[str, Any]
 
@@ -81,6 +87,11 @@ class Results:
   def estimate(self, dataset: str, series: Series, shots: int, quantity: str) -> Estimate | None:
     """The mean over seeds, or None where it was not measured."""
     return self.folded.get((dataset, series, shots, quantity))
+
+  def recognizers(self) -> list[str]:
+    """The accuracies that are compared with zero-shot, trained ones first."""
+    accuracies = [name for name, q in QUANTITIES.items() if q.kind == "accuracy"]
+    return [name for name in accuracies if name in self.quantities and name != "zero_shot"]
 
   def has(self, series: Series, quantity: str) -> bool:
     return any(one == series and name == quantity for _, one, _, name in self.folded)

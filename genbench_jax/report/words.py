@@ -91,7 +91,7 @@ def _finding(results: Results, one: Series, shots: int, quantity: str) -> Findin
     css=css_of(one),
     label=series_label(one.source, one.strategy),
     figure=points(mean.estimate.value),
-    interval=_interval(mean.estimate),
+    interval=interval_words(mean.estimate),
     count=f"above zero-shot on {above} of {_count(len(mean.included), 'dataset')}",
     missing=mean.missing,
   )
@@ -136,7 +136,7 @@ def _worth(results: Results, one: Series, original: Series, shots: int, quantity
   return f"They are worth {amount} original images a class."
 
 
-def _interval(estimate: Estimate) -> str:
+def interval_words(estimate: Estimate) -> str:
   if estimate.low is None or estimate.high is None:
     return ""
   return f"95 % interval {points(estimate.low)} to {points(estimate.high)}"

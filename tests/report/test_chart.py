@@ -7,7 +7,7 @@ import pytest
 
 from genbench_jax.report import chart, palette
 from genbench_jax.report.curves import curves_figure
-from genbench_jax.report.forest import gains_figure, strategies_figure
+from genbench_jax.report.gain_figures import gains_figure, strategies_figure
 from genbench_jax.report.render import figure_svg
 from genbench_jax.report.results import results_of, views
 

@@ -97,6 +97,9 @@ for (const figure of all("figure.figure")) {
   one(".save", figure).addEventListener("click", () => save(figure));
 }
 
+// Paper shows what is folded away on the screen.
+addEventListener("beforeprint", () => all("details").forEach((details) => (details.open = true)));
+
 // The table of all cells: sorted, filtered and shown a page at a time. Text only, never markup.
 const { columns, rows } = JSON.parse(one("#cells-data").textContent);
 const PAGE = 50;
