@@ -1,0 +1,1 @@
+"""What the rows say together: do the metrics predict recognition?"""

@@ -1,0 +1,94 @@
+"""Correlation coefficients of many bootstrap resamples at once.
+
+A resample is a vector of weights, how often each pair was drawn; with all weights one these are the coefficients of
+`scipy.stats`. All three are matrix products of weights and n x n comparisons: made for some thousand pairs at most.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+METHODS = ("pearson", "spearman", "kendall")
+Weights = Int[np.ndarray, "r n"]
+Values = Float[np.ndarray, "n"]
+
+
+def bootstrap_weights(count: int, resamples: int, random: np.random.Generator) -> Weights:
+  """How often each of `count` pairs is drawn in each resample."""
+  drawn = random.integers(0, count, (resamples, count))
+  return np.stack([np.bincount(row, minlength=count) for row in drawn])
+
+
+def pearson(x: Values, y: Values, weights: Weights) -> Float[np.ndarray, "r"]:
+  """Linear correlation in each resample; NaN where one side is constant."""
+  return _weighted_pearson(x - x.mean(), y - y.mean(), weights)
+
+
+def spearman(x: Values, y: Values, weights: Weights) -> Float[np.ndarray, "r"]:
+  """Linear correlation of the ranks, equal values sharing their mean rank."""
+  return _weighted_pearson(_ranks(x, weights), _ranks(y, weights), weights)
+
+
+def kendall(x: Values, y: Values, weights: Weights) -> Float[np.ndarray, "r"]:
+  """Tau-b: pairs in the same order less pairs in opposite order, with ties."""
+  signs_x, signs_y = (np.sign(values[:, None] - values) for values in (x, y))
+  same, apart_x, apart_y = (
+    np.einsum("rn,rn->r", weights @ matrix, weights)
+    for matrix in (signs_x * signs_y, signs_x**2, signs_y**2)
+  )
+  return _ratio(same, np.sqrt(apart_x * apart_y))
+
+
+COEFFICIENTS: dict[str, Callable[[Values, Values, Weights], Float[np.ndarray, "r"]]] = {
+  "pearson": pearson,
+  "spearman": spearman,
+  "kendall": kendall,
+}
+
+
+def permuted(
+  x: Values, y: Values, method: str, permutations: int, random: np.random.Generator
+) -> Float[np.ndarray, "p"]:
+  """The coefficient of x with y shuffled, many times. Neither side is constant."""
+  orders = np.stack([random.permutation(len(y)) for _ in range(permutations)])
+  if method == "kendall":
+    signs_x, signs_y = (np.sign(values[:, None] - values) for values in (x, y))
+    scale = np.sqrt(np.sum(signs_x**2) * np.sum(signs_y**2))
+    return np.array([np.sum(signs_x * signs_y[np.ix_(order, order)]) for order in orders]) / scale
+  if method == "spearman":
+    x, y = (_ranks(values, np.ones((1, len(values)), int))[0] for values in (x, y))
+  x, y = (values - values.mean() for values in (x, y))
+  return y[orders] @ x / np.sqrt(np.sum(x**2) * np.sum(y**2))
+
+
+def _ranks(values: Values, weights: Weights) -> Float[np.ndarray, "r n"]:
+  below = (values[:, None] > values) + (values[:, None] == values) / 2
+  return weights @ below.T
+
+
+def _weighted_pearson(
+  x: Float[np.ndarray, "*r n"], y: Float[np.ndarray, "*r n"], weights: Weights
+) -> Float[np.ndarray, "r"]:
+  total = weights.sum(1, keepdims=True)
+  x, y = (values - (weights * values).sum(1, keepdims=True) / total for values in (x, y))
+  variance_x, variance_y = ((weights * values**2).sum(1) for values in (x, y))
+  return _ratio((weights * x * y).sum(1), np.sqrt(variance_x * variance_y))
+
+
+def _ratio(
+  numerator: Float[np.ndarray, "r"], denominator: Float[np.ndarray, "r"]
+) -> Float[np.ndarray, "r"]:
+  """The ratio, cut to -1..1; NaN where the denominator is nothing but rounding."""
+  defined = denominator > 1e-12 * np.max(np.abs(denominator), initial=0)
+  ratio = numerator / np.where(defined, denominator, 1)
+  return np.where(defined, np.clip(ratio, -1, 1), np.nan)
+
+
+def holm(p_values: Float[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
+  """p-values corrected for their number (Holm 1979): the chance of any false one stays below the level."""
+  order = np.argsort(p_values)
+  stepped = p_values[order] * np.arange(len(p_values), 0, -1)
+  corrected = np.empty(len(p_values))
+  corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1)
+  return corrected
