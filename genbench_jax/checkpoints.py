@@ -17,6 +17,7 @@ import ml_dtypes  # noqa: F401  teaches NumPy, and so safetensors, the bfloat16 
 import numpy as np
 from jaxtyping import Shaped
 
+from genbench_jax import zoo
 from genbench_jax.errors import RunError, UsageError
 
 Params: TypeAlias = dict[str, Any]
@@ -54,13 +55,15 @@ def locate(checkpoint: str, revision: str | None = None, patterns: Sequence[str]
   """The local folder of a checkpoint: the given folder, or the download of a hub id.
 
   Args:
-    checkpoint: a folder, or a hub id such as `openai/clip-vit-base-patch32`.
+    checkpoint: `zoo/clip` or `zoo/diffusion`, a folder, or a hub id such as `openai/clip-vit-base-patch32`.
     revision: commit, tag or branch of a hub id.
     patterns: the files to download; only weights, configurations and tokenizers may be asked for.
 
   Raises:
     UsageError: there is no such folder and no such repository can be had.
   """
+  if checkpoint in zoo.NAMES:
+    return zoo.CHECKPOINTS / checkpoint.removeprefix("zoo/")
   folder = Path(checkpoint).expanduser()
   if folder.is_dir():
     return folder

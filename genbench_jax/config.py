@@ -20,8 +20,10 @@ from genbench_jax.store.rows import QUANTITIES
 MADE_SOURCES = ("generative", "original")
 SCHEDULERS = ("pndm", "ddim", "dpmsolver++", "euler")
 PROTOCOLS = ("strict", "reference")
-SCORED = ("zero_shot", "cler", "clip_score", "fid")
-RECOGNIZERS = ("zero_shot", "linear_probe")
+SCORED = (
+  "zero_shot", "cler", "cler_gain", "cler_image", "topk_vote", "topk_vote_text", "clip_score", "fid",
+)  # fmt: skip
+RECOGNIZERS = ("linear_probe",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Generation:
   """How images are made.
 
   Attributes:
-    checkpoint: a Stable Diffusion folder or hub id; `zoo` is the shipped small model.
+    checkpoint: a Stable Diffusion folder or hub id; `zoo/diffusion` is the shipped small model.
     revision: the hub revision, a commit; empty for local folders.
     strategies: prompt strategies, each an image set.
     steps, guidance_scale, scheduler: the sampler.
@@ -38,7 +40,7 @@ class Generation:
     shard_size: images a shard; what is lost at most when a run is stopped.
   """
 
-  checkpoint: str = "zoo"
+  checkpoint: str = "zoo/diffusion"
   revision: str = ""
   strategies: tuple[str, ...] = ("defined_template",)
   steps: int = 50
@@ -52,29 +54,29 @@ class Generation:
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-  """The CLIP that embeds images and texts: a folder or hub id; `zoo` is the shipped small model."""
+  """The CLIP that embeds images and texts: a folder or hub id; `zoo/diffusion` is the shipped small model."""
 
-  checkpoint: str = "zoo"
+  checkpoint: str = "zoo/clip"
   revision: str = ""
   batch_per_device: int = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-  """Which metrics, under which protocol, with how many bootstrap resamples."""
+  """Which metrics, under which protocols, with how many neighbours and bootstrap resamples."""
 
   quantities: tuple[str, ...] = SCORED
-  protocol: str = "strict"
+  protocols: tuple[str, ...] = ("strict",)
   top_k: int = 10
   resamples: int = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class Recognition:
-  """Which recognisers, under which protocol."""
+  """Which recognisers, under which protocols."""
 
   recognizers: tuple[str, ...] = RECOGNIZERS
-  protocol: str = "strict"
+  protocols: tuple[str, ...] = ("strict",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +189,7 @@ def _check_names(config: Config) -> None:
     ("strategy", config.generation.strategies, STRATEGIES),
     ("scheduler", (config.generation.scheduler,), SCHEDULERS),
     ("metric", config.scoring.quantities, QUANTITIES),
-    ("protocol", (config.scoring.protocol, config.recognition.protocol), PROTOCOLS),
+    ("protocol", config.scoring.protocols + config.recognition.protocols, PROTOCOLS),
     ("recogniser", config.recognition.recognizers, RECOGNIZERS),
   )
   for kind, given, allowed in known:

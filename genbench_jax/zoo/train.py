@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-STEPS = {"clip": 1600, "vae": 3500, "unet": 7000}
+STEPS = {"clip": 1600, "vae": 3000, "unet": 7000}
 
 
 def main() -> None:

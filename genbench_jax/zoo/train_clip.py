@@ -18,18 +18,17 @@ STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
 def clip_config(vocabulary: int) -> Any:
-  """The architecture. Initial weights are scaled up: Hugging Face's 0.01-0.02 is for wide towers."""
+  """The architecture."""
   from transformers import CLIPConfig
 
   text = {
     "vocab_size": vocabulary, "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2,
     "num_attention_heads": 4, "max_position_embeddings": MAX_TOKENS, "projection_dim": 64,
     "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1,
-    "initializer_factor": 4.0,
   }  # fmt: skip
   vision = {
     "hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 6,
-    "image_size": 32, "patch_size": 8, "projection_dim": 64, "initializer_factor": 4.0,
+    "image_size": 32, "patch_size": 8, "projection_dim": 64,
   }  # fmt: skip
   return CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)
 
@@ -51,7 +50,21 @@ def train_clip(data: TrainingSet, tokenizer: Any, folder: Path, steps: int, seed
     out = model(batch["tokens"], pixels, batch["mask"], params=params, train=True, dropout_rng=key)
     return contrastive_loss(out.logits_per_image, batch["caption_id"])
 
-  return fit(loss, model.params, batch_of, steps, folder, learning_rate=1.5e-3)
+  params = fan_in_scaled(model.params, jax.random.key(seed))
+  return fit(loss, params, batch_of, steps, folder, learning_rate=1.5e-3)
+
+
+def fan_in_scaled(params: Any, key: Array) -> Any:
+  """Kernels drawn anew at a standard deviation of 1 / sqrt(fan-in): the stock 0.01 is for wide towers."""
+  leaves, tree = jax.tree.flatten_with_path(params)
+  keys = jax.random.split(key, len(leaves))
+  return jax.tree.unflatten(tree, [_drawn(*leaf, key) for leaf, key in zip(leaves, keys, strict=True)])
+
+
+def _drawn(path: Any, leaf: Array, key: Array) -> Array:
+  if path[-1].key != "kernel":
+    return leaf
+  return jax.random.normal(key, leaf.shape) / np.sqrt(leaf.size / leaf.shape[-1])
 
 
 def contrastive_loss(logits: Float[Array, "b b"], caption_id: Int[Array, "b"]) -> Array:

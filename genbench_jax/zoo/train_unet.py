@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from genbench_jax.diffusion.modules import apply_unet
 from genbench_jax.zoo.data import TrainingSet, batches
 from genbench_jax.zoo.training import fit
 
@@ -16,11 +17,6 @@ CONFIG = {
   "block_out_channels": (64, 128), "cross_attention_dim": 64, "attention_head_dim": 4,
   "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
   "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-}  # fmt: skip
-SCHEDULER = {
-  "_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
-  "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "prediction_type": "v_prediction",
-  "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1,
 }  # fmt: skip
 
 
@@ -69,8 +65,8 @@ def train_unet(
     noise = jax.random.normal(noise_key, latents.shape)
     signal = jnp.sqrt(levels[times])[:, None, None, None]
     sigma = jnp.sqrt(1 - levels[times])[:, None, None, None]
-    noisy = (signal * latents + sigma * noise).transpose(0, 3, 1, 2)
-    velocity = model.apply({"params": params}, noisy, times, batch["text"]).sample
-    return jnp.square(velocity.transpose(0, 2, 3, 1) - (signal * noise - sigma * latents)).mean()
+    noisy = signal * latents + sigma * noise
+    velocity = apply_unet(model, params, noisy, times, batch["text"])
+    return jnp.square(velocity - (signal * noise - sigma * latents)).mean()
 
   return fit(loss, params, batch_of, steps, folder, learning_rate=1e-3, average_decay=0.9995)

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from genbench_jax.diffusion.modules import apply_decoder, apply_encoder
 from genbench_jax.zoo.data import TrainingSet
 from genbench_jax.zoo.training import fit
 
 KL_WEIGHT = 1e-4
+BATCH = 32
 CONFIG = {
   "in_channels": 3, "out_channels": 3, "latent_channels": 8, "sample_size": 32,
   "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -29,23 +31,26 @@ def train_vae(data: TrainingSet, folder: Path, steps: int, seed: int = 0) -> Any
 
   def batch_of(step: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([seed, step])
-    index = np.searchsorted(cumulative, rng.random(64) * cumulative[-1])
+    index = np.searchsorted(cumulative, rng.random(BATCH) * cumulative[-1])
     return {"images": data.images[index]}
 
   def loss(params: Any, batch: dict[str, Array], key: Array) -> Array:
     pixels = to_vae_pixels(batch["images"])
-    posterior = model.apply({"params": params}, pixels, method=model.encode).latent_dist
-    latents = posterior.sample(key)
-    decoded = model.apply({"params": params}, latents, method=_decode)
-    error = jnp.abs(decoded - pixels).mean() + 2 * jnp.square(decoded - pixels).mean()
-    return error + KL_WEIGHT * posterior.kl().mean()
+    mean, deviation = moments(model, params, pixels)
+    latents = mean + deviation * jax.random.normal(key, mean.shape)
+    error = apply_decoder(model, params, latents) - pixels
+    divergence = 0.5 * (mean**2 + deviation**2 - 1 - 2 * jnp.log(deviation)).sum((1, 2, 3))
+    return jnp.abs(error).mean() + 2 * jnp.square(error).mean() + KL_WEIGHT * divergence.mean()
 
   return fit(loss, params, batch_of, steps, folder, learning_rate=2e-3)
 
 
-def _decode(module: Any, latents: Float[Array, "b h w c"]) -> Float[Array, "b h w 3"]:
-  """The decoder alone: the model's own `decode` guesses the layout of its input."""
-  return module.decoder(module.post_quant_conv(latents))
+def moments(
+  model: Any, params: Any, pixels: Float[Array, "b H W 3"]
+) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
+  """Mean and standard deviation of the latents."""
+  mean, log_variance = apply_encoder(model, params, pixels)
+  return mean, jnp.exp(0.5 * log_variance)
 
 
 def encode(params: Any, images: UInt8[np.ndarray, "n 32 32 3"]) -> tuple[np.ndarray, np.ndarray]:
@@ -53,13 +58,8 @@ def encode(params: Any, images: UInt8[np.ndarray, "n 32 32 3"]) -> tuple[np.ndar
   from diffusers import FlaxAutoencoderKL
 
   model = FlaxAutoencoderKL(**CONFIG)
-
-  @jax.jit
-  def moments(params: Any, images: Array) -> tuple[Array, Array]:
-    posterior = model.apply({"params": params}, to_vae_pixels(images), method=model.encode)
-    return posterior.latent_dist.mean, posterior.latent_dist.std
-
-  parts = [moments(params, images[i : i + 500]) for i in range(0, len(images), 500)]
+  encoder = jax.jit(lambda params, images: moments(model, params, to_vae_pixels(images)))
+  parts = [encoder(params, images[i : i + 500]) for i in range(0, len(images), 500)]
   means, deviations = zip(*parts, strict=True)
   return np.concatenate(means), np.concatenate(deviations)
 

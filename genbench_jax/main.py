@@ -1,0 +1,110 @@
+"""The command: reads the config, starts JAX, runs the stages asked for.
+
+  python -m genbench_jax.main --config configs/demo.py --workdir demo
+  python -m genbench_jax.main --config configs/demo.py --workdir demo --config.generation.steps=20
+  python -m genbench_jax.main --config configs/demo.py --workdir demo --stages=score,report
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from genbench_jax.errors import RunError, UsageError, unknown_name
+from genbench_jax.progress import say
+
+STAGE_NAMES = ("images", "embed", "score", "recognise", "report")
+CACHE = Path("~/.cache/genbench_jax/compiled")
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the command; returns its exit status: 0, 1 for a failed run, 2 for a mistake in usage."""
+  if {"--help", "-h", "--helpfull"} & set(argv[1:]):
+    print(_help())
+    return 0
+  debug = "--debug" in argv
+  try:
+    values = _parse(argv)
+    stages = _stages(values.stages)
+    workdir = _workdir(values.workdir)
+    from genbench_jax.config import make_config
+
+    config = make_config(values.config)
+    _start_jax()
+    from genbench_jax.stages import run_stages
+    from genbench_jax.store.workdir import locked
+
+    with locked(workdir):
+      run_stages(config, workdir, stages, shlex.join(["python", "-m", "genbench_jax.main", *argv[1:]]))
+  except (UsageError, RunError) as error:
+    if debug:
+      raise
+    say(f"error: {error}")
+    return 2 if isinstance(error, UsageError) else 1
+  except KeyboardInterrupt:
+    say("interrupted. What is complete is kept: the same command goes on from there.")
+    return 130
+  return 0
+
+
+def _flags() -> flags.FlagValues:
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file(
+    "config", None, "Config file, `path.py` or `path.py:arguments`.", flag_values=values
+  )
+  flags.DEFINE_string("workdir", None, "Folder of all that the run makes.", flag_values=values)
+  flags.DEFINE_list("stages", list(STAGE_NAMES), "Stages to run, by comma.", flag_values=values)
+  flags.DEFINE_bool("debug", False, "Show the traceback of an error.", flag_values=values)
+  return values
+
+
+def _parse(argv: Sequence[str]) -> flags.FlagValues:
+  values = _flags()
+  try:
+    rest = values(list(argv))[1:]
+  except UsageError:
+    raise
+  except FileNotFoundError as error:
+    raise UsageError(f"there is no config file {error.filename!r}.") from error
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError) as error:
+    raise UsageError(" ".join(str(error).split())) from error
+  if rest:
+    raise UsageError(f"unexpected argument {rest[0]!r}. Settings are given as --config.a.b=value.")
+  if values.config is None:
+    raise UsageError("no config given. Try --config configs/demo.py.")
+  return values
+
+
+def _stages(given: Sequence[str]) -> list[str]:
+  for name in given:
+    if name not in STAGE_NAMES:
+      raise unknown_name("stage", name, STAGE_NAMES)
+  return list(given)
+
+
+def _workdir(given: str | None) -> Path:
+  if not given:
+    raise UsageError("no work folder given. Say where the results go: --workdir DIR.")
+  return Path(given).expanduser()
+
+
+def _start_jax() -> None:
+  """Starts JAX with a compilation cache on disk, unless the environment names another one."""
+  os.environ.setdefault("USE_TF", "0")
+  import jax
+
+  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    jax.config.update("jax_compilation_cache_dir", str(CACHE.expanduser()))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _help() -> str:
+  return f"{__doc__}\nFlags:\n{_flags().get_help()}"
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv))
