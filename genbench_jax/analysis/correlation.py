@@ -259,8 +259,8 @@ def _mean_over_datasets(
   coefficient = COEFFICIENTS[method]
   value = np.mean([coefficient(x, y, np.ones((1, len(x)), int))[0] for x, y in sides])
   each = [coefficient(x, y, bootstrap_weights(len(x), resamples, random)) for x, y in sides]
-  permuted = np.mean([permuted(x, y, method, PERMUTATIONS, random) for x, y in sides], axis=0)
-  as_large = np.sum(np.abs(permuted) >= abs(value) - 1e-12)
+  shuffled = np.mean([permuted(x, y, method, PERMUTATIONS, random) for x, y in sides], axis=0)
+  as_large = np.sum(np.abs(shuffled) >= abs(value) - 1e-12)
   p_value = (1 + as_large) / (1 + PERMUTATIONS)
   return _Sample(cells, float(value), float(p_value), _mean_of_defined(np.array(each)))
 
