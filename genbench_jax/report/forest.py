@@ -107,9 +107,12 @@ def _variant(
 
 
 def _reach(lines: Sequence[Line]) -> tuple[float, float]:
-  """The range of the axis: every value, and every interval end up to twice as far as any value."""
+  """The range of the axis: every value, and the interval ends that are not out of all proportion.
+
+  One dataset with a handful of test images would otherwise press all others together.
+  """
   known = [e for line in lines for e in line.estimates if e]
-  furthest = 2 * max((abs(e.value) for e in known), default=0.05) + 0.01
+  furthest = max(4 * max((abs(e.value) for e in known), default=0.0), 0.15)
   ends = [end for e in known for end in (e.low, e.high) if end is not None and abs(end) <= furthest]
   return chart.padded([0.0, *(e.value for e in known), *ends], least=0.04)
 
@@ -198,10 +201,19 @@ def _mark(
   shapes = []
   if estimate.low is not None and estimate.high is not None:
     path = chart.segment(scale(estimate.low), y, scale(estimate.high), y)
+    path += _arrows(estimate.low < scale.low, estimate.high > scale.high, scale, y)
     shapes.append(chart.Shape(path, f"{css} whisker", tip))
   radius = 4.6 if strong else 3.6
   path = chart.marker("", scale(estimate.value), y, radius)
   return [*shapes, chart.Shape(path, f"{css} mark", tip)]
+
+
+def _arrows(left: bool, right: bool, scale: chart.Scale, y: float) -> str:
+  """Arrow heads where an interval goes on beyond the axis."""
+  start, end = scale.start, scale.end
+  heads = [chart.polyline([(start + 4, y - 3), (start, y), (start + 4, y + 3)])] * left
+  heads += [chart.polyline([(end - 4, y - 3), (end, y), (end - 4, y + 3)])] * right
+  return "".join(heads)
 
 
 def _words(estimate: Estimate | None) -> str:

@@ -14,7 +14,7 @@ from genbench_jax.report.curves import curves_figure
 from genbench_jax.report.gain_figures import gains_figure, strategies_figure
 from genbench_jax.report.gains import headline_budget
 from genbench_jax.report.gallery import Gallery
-from genbench_jax.report.quantities import RECOGNIZERS, quantity_of
+from genbench_jax.report.quantities import RECOGNIZERS, quantity_of, shots_label
 from genbench_jax.report.results import Results, Row, results_of, unreadable, views
 from genbench_jax.report.scatter import metric_figure, ranks_figure
 
@@ -106,7 +106,10 @@ def _content(
     "answer": words.answer(main, headline) if headline else [],
     "agreement_words": words.agreement_words(found),
     "figures": figures,
-    "shots": shots,
+    "shots_text": shots_label(shots) if shots is not None else "",
+    "others_table": tables.views_table(every, headline, shots)
+    if headline and shots is not None and len(every) > 1
+    else None,
     "gains": tables.headline_table(main, headline, shots)
     if headline and shots is not None
     else None,

@@ -70,7 +70,15 @@ def render(template: str, **context: Any) -> str:
     trim_blocks=True,
     lstrip_blocks=True,
   )
+  environment.filters["shown"] = _shown
   return environment.get_template(template).render(**context)
+
+
+def _shown(value: tables.Value) -> str:
+  """A value in one of the small tables."""
+  if value is None:
+    return "–"
+  return f"{value:.2f}".replace("-", "−") if isinstance(value, float) else str(value)
 
 
 def write(path: Path, text: str) -> Path:

@@ -88,6 +88,21 @@ def headline_table(results: Results, quantity: str, shots: int) -> Table:
   return Table("headline", caption, ("dataset", "zero-shot, %", *labels), (*rows, mean))
 
 
+def views_table(every: Sequence[Results], quantity: str, shots: int) -> Table:
+  """The mean gain of each source under each protocol and encoder."""
+  series = every[0].headline_series()
+  rows = []
+  for results in every:
+    means = [average_gain(results, one, shots, quantity) for one in series]
+    counts = sorted({len(mean.included) for mean in means if mean})
+    name = ", ".join(filter(None, (results.view.protocol, results.view.encoder)))
+    gained = (words_of(mean.estimate if mean else None) for mean in means)
+    rows.append((name, "–".join(str(count) for count in counts), *gained))
+  labels = [series_label(one.source, one.strategy) for one in series]
+  caption = f"{quantity_of(quantity).label}, {shots_label(shots)} images a class: points above zero-shot, averaged."
+  return Table("views", caption, ("protocol, encoder", "datasets", *labels), tuple(rows))
+
+
 def words_of(estimate: Estimate | None) -> str:
   """`+1.2 (0.3 to 2.1)`, in points."""
   if estimate is None:
