@@ -29,7 +29,7 @@ SCHEDULER = {
 }
 UNET = {
   "_class_name": "UNet2DConditionModel",
-  "sample_size": 4,
+  "sample_size": 8,
   "in_channels": 8,
   "out_channels": 8,
   "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
@@ -44,13 +44,13 @@ VAE = {
   "_class_name": "AutoencoderKL",
   "in_channels": 3,
   "out_channels": 3,
-  "down_block_types": ["DownEncoderBlock2D"] * 4,
-  "up_block_types": ["UpDecoderBlock2D"] * 4,
-  "block_out_channels": [8, 16, 16, 16],
+  "down_block_types": ["DownEncoderBlock2D"] * 2,
+  "up_block_types": ["UpDecoderBlock2D"] * 2,
+  "block_out_channels": [8, 16],
   "layers_per_block": 1,
   "latent_channels": 8,
   "norm_num_groups": 8,
-  "sample_size": 32,
+  "sample_size": 16,
   "scaling_factor": 0.5,
 }
 PREPROCESSOR = {
@@ -161,7 +161,7 @@ def write_tiny_clip(folder: Path, seed: int = 0) -> Path:
 def write_tiny_stable_diffusion(
   folder: Path, prediction_type: str = "epsilon", seed: int = 0, **scheduler: Any
 ) -> Path:
-  """A latent diffusion model of 32 x 32 images from 4 x 4 x 8 latents; returns the folder."""
+  """A latent diffusion model of 16 x 16 images from 8 x 8 x 8 latents; returns the folder."""
   from genbench_jax.diffusion.model import parameter_shapes
 
   _write_json(folder / "model_index.json", {"_class_name": "StableDiffusionPipeline"})

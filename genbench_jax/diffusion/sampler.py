@@ -141,6 +141,16 @@ class Sampler:
     keys: UInt32[np.ndarray, "n 2"] | None = None,
     latents: Float32[np.ndarray, "n h w c"] | None = None,
   ) -> UInt8[Array, "b h w 3"]:
+    """Starts one batch and returns without waiting for it: `run` without the latents."""
+    return self.run(prompts, negative_prompts, keys, latents)[0]
+
+  def run(
+    self,
+    prompts: Sequence[str],
+    negative_prompts: Sequence[str],
+    keys: UInt32[np.ndarray, "n 2"] | None = None,
+    latents: Float32[np.ndarray, "n h w c"] | None = None,
+  ) -> tuple[UInt8[Array, "b H W 3"], Float32[Array, "b h w c"]]:
     """Starts one batch and returns without waiting for it.
 
     Args:
@@ -150,7 +160,8 @@ class Sampler:
       latents: unit-normal latents in place of keys.
 
     Returns:
-      `batch_size` images on the devices; those from `n` on pad. `np.asarray` waits for them.
+      `batch_size` images and the clean latents that they are decoded from, on the devices; those from `n` on
+      pad. `np.asarray` waits for them.
     """
     count = len(prompts)
     if count > self.batch_size or len(negative_prompts) != count:
@@ -219,7 +230,9 @@ def _params_on(model: StableDiffusion, mesh: Mesh) -> Params:
 
 
 @functools.lru_cache(maxsize=8)
-def _program(model: StableDiffusion, mesh: Mesh) -> Callable[..., Array]:
+def _program(model: StableDiffusion, mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
+  """Images, and the clean latents that they are decoded from."""
+
   def generate(
     params: Params,
     text: Float[Array, "b g l d"],
@@ -227,10 +240,10 @@ def _program(model: StableDiffusion, mesh: Mesh) -> Callable[..., Array]:
     steps: Steps,
     initial_scale: Float[Array, ""],
     guidance_scale: Float[Array, ""],
-  ) -> UInt8[Array, "b H W 3"]:
+  ) -> tuple[UInt8[Array, "b H W 3"], Float32[Array, "b h w c"]]:
     start = initial_scale * latents
     clean = denoise(model, params["unet"], text, start, steps, guidance_scale)
-    return decode(model, params["vae"], clean)
+    return decode(model, params["vae"], clean), clean
 
   everywhere, rows = PartitionSpec(), PartitionSpec(DATA_AXIS)
   specs = (everywhere, rows, rows, everywhere, everywhere, everywhere)

@@ -1,0 +1,54 @@
+"""`genbench_jax.generate`: prompts to images without a config."""
+
+import numpy as np
+import pytest
+
+from genbench_jax.diffusion.generate import generate, keys_of
+from genbench_jax.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(tiny, monkeypatch):
+  """The model of the other tests, whose programs are compiled."""
+  monkeypatch.setattr("genbench_jax.diffusion.generate._loaded", lambda checkpoint, revision: tiny)
+
+
+def test_same_seed_same_image(tiny_folder):
+  both = generate(["a dog", "a cat"], tiny_folder, seeds=[3, 4], steps=10, batch_per_device=1)
+  assert both.shape == (2, 16, 16, 3) and both.dtype == np.uint8
+  one = generate(["a cat"], tiny_folder, seeds=[4], steps=10)
+  np.testing.assert_array_equal(both[1], one[0])
+
+
+def test_images_are_pytorchs_from_the_same_latents(tiny_folder, golden):
+  images = generate(
+    golden["prompts"].tolist(),
+    tiny_folder,
+    latents=golden["start"],
+    negative_prompts=golden["negative_prompts"].tolist(),
+    steps=9,
+    guidance_scale=7.5,
+    scheduler="pndm",
+  )
+  wanted = golden["images/pndm/epsilon/7.5/True"]
+  assert np.abs(images.astype(int) - wanted.astype(int)).max() <= 2
+
+
+def test_no_prompts_no_images(tiny_folder):
+  assert generate([], tiny_folder, steps=10).shape == (0, 16, 16, 3)
+
+
+def test_keys_are_those_of_jax():
+  import jax
+
+  np.testing.assert_array_equal(keys_of([7])[0], jax.random.key_data(jax.random.key(7)))
+  assert keys_of([]).shape == (0, 2)
+
+
+def test_counts_must_agree(tiny_folder):
+  with pytest.raises(UsageError, match="3 seeds for 2 prompts"):
+    generate(["a", "b"], tiny_folder, seeds=[1, 2, 3])
+  with pytest.raises(UsageError, match="1 negative prompts for 2 prompts"):
+    generate(["a", "b"], tiny_folder, negative_prompts=["x"])
+  with pytest.raises(UsageError, match="latents take the place of seeds"):
+    generate(["a"], tiny_folder, seeds=[1], latents=np.zeros((1, 8, 8, 8)))

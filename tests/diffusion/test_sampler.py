@@ -1,0 +1,153 @@
+"""The sampler against PyTorch's pipeline, and the same image from any batch and any number of devices."""
+
+import functools
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from genbench_jax.diffusion import sampler as sampling
+from genbench_jax.diffusion.generate import keys_of
+from genbench_jax.diffusion.sampler import Sampler
+from genbench_jax.diffusion.schedulers import SCHEDULERS, NoiseSchedule, sampler_steps
+from genbench_jax.errors import UsageError
+from genbench_jax.testing import SCHEDULER
+
+# Evaluations of the UNet in every test, so that few programs are compiled.
+EVALUATIONS = 10
+
+
+@pytest.mark.parametrize("guidance,negative", [(1.0, False), (7.5, False), (7.5, True)])
+def test_latents_and_images_are_pytorchs(tiny, mesh, golden, guidance, negative):
+  assert golden["evaluations"] == EVALUATIONS
+  prompts = golden["prompts"].tolist()
+  negatives = golden["negative_prompts"].tolist() if negative else ["", ""]
+  for name, prediction in itertools.product(SCHEDULERS, ("epsilon", "v_prediction")):
+    count = EVALUATIONS - (name == "pndm")
+    sampler = Sampler(tiny, mesh, 1, count, guidance, name)
+    schedule = NoiseSchedule.from_config(SCHEDULER | {"prediction_type": prediction})
+    sampler._settings = (*sampler_steps(schedule, name, count), guidance)
+    images, latents = sampler.run(prompts, negatives, latents=golden["start"])
+    key = f"{name}/{prediction}/{guidance}/{negative}"
+    wanted = golden[f"latents/{key}"]
+    assert np.abs(latents[:2] - wanted).max() < 1e-3 * wanted.std(), key
+    difference = np.abs(np.asarray(images[:2], int) - golden[f"images/{key}"].astype(int))
+    assert difference.max() <= 2, key
+
+
+def same_images(image, other):
+  """At least 99.9 % of the values equal, none off by more than 2."""
+  difference = np.abs(image.astype(int) - other.astype(int))
+  return (difference == 0).mean() >= 0.999 and difference.max() <= 2
+
+
+def test_an_image_is_the_same_on_any_mesh_and_in_any_batch(tiny, mesh, one_device_mesh):
+  prompts = [f"a photo of {index}" for index in range(10)]
+  negatives = ["blurry"] * 10
+  keys = keys_of(range(100, 110))
+  wide = Sampler(tiny, mesh, 1, steps=EVALUATIONS)(prompts, negatives, keys)
+  assert wide.shape == (10, 16, 16, 3) and wide.dtype == np.uint8
+  order = np.random.default_rng(0).permutation(10)
+  narrow = Sampler(tiny, one_device_mesh, 4, steps=EVALUATIONS)
+  shuffled = narrow([prompts[i] for i in order], negatives, keys[order])
+  assert same_images(shuffled, wide[order])
+  assert not same_images(wide[0], wide[1])
+
+
+def test_one_program_serves_every_scheduler_and_scale(tiny, mesh):
+  first = Sampler(tiny, mesh, 1, steps=EVALUATIONS)
+  program = first._program
+  before = program._cache_size()
+  first(["a"], [""], keys_of([0]))
+  traces = program._cache_size()
+  for scheduler, scale in (("ddim", 3.0), ("euler", 7.5), ("dpmsolver++", 2.0)):
+    Sampler(tiny, mesh, 1, EVALUATIONS, scale, scheduler)(["a", "b"], ["", "c"], keys_of([1, 2]))
+  assert program._cache_size() == traces <= before + 1
+
+
+def lowered(sampler, variants):
+  rows = sampler.batch_size
+  text = np.zeros((rows, variants, sampler.model.max_tokens, 32), np.float32)
+  latents = np.zeros((rows, *sampler.latent_shape), np.float32)
+  return sampler._program.lower(sampler._params, text, latents, *sampler._settings)
+
+
+def test_no_collective_and_no_parameter_in_the_program(tiny, mesh):
+  # Inside shard_map the compiler adds no collective of its own: those of the source are all there are.
+  code = lowered(Sampler(tiny, mesh, 1, steps=EVALUATIONS), 2).as_text()
+  assert "manual_computation" in code
+  for collective in (
+    "all_reduce",
+    "all_gather",
+    "collective_permute",
+    "all_to_all",
+    "reduce_scatter",
+  ):
+    assert collective not in code
+  assert len(code) < 2e6  # parameters baked in as constants would take some 5 MB of hexadecimal
+
+
+def test_guidance_of_one_halves_the_unet(tiny, one_device_mesh):
+  def cost(guidance, variants):
+    sampler = Sampler(tiny, one_device_mesh, 2, EVALUATIONS, guidance)
+    return lowered(sampler, variants).cost_analysis()["flops"]
+
+  def decoder():
+    decode = functools.partial(sampling.decode, tiny, tiny.params["vae"])
+    latents = np.zeros((2, 8, 8, 8), np.float32)
+    return jax.jit(decode).lower(latents).cost_analysis()["flops"]
+
+  # The loop's body counts once.
+  without, guided = (cost(*settings) - decoder() for settings in ((1.0, 1), (7.5, 2)))
+  assert without == pytest.approx(guided / 2, rel=0.02)
+
+
+def test_latents_take_the_place_of_keys(tiny, mesh):
+  sampler = Sampler(tiny, mesh, 1, steps=EVALUATIONS)
+  keys = keys_of([5, 6])
+  latents = np.asarray(jax.jit(sampling.draw_latents, static_argnums=1)(keys, sampler.latent_shape))
+  from_keys = sampler(["a", "b"], ["", ""], keys)
+  np.testing.assert_array_equal(from_keys, sampler(["a", "b"], ["", ""], latents=latents))
+  with pytest.raises(UsageError, match=r"wanted \[n, 8, 8, 8\]"):
+    sampler(["a"], [""], latents=latents[:1, :2])
+
+
+def test_drawn_latents_are_unit_normal_and_each_its_own():
+  draw = jax.jit(sampling.draw_latents, static_argnums=1)
+  latents = np.asarray(draw(keys_of(range(64)), (8, 8, 4)))
+  assert abs(latents.mean()) < 0.02 and abs(latents.std() - 1) < 0.02
+  np.testing.assert_array_equal(latents[7:9], draw(keys_of([7, 8]), (8, 8, 4)))
+  assert np.abs(np.corrcoef(latents.reshape(64, -1)) - np.eye(64)).max() < 0.3
+
+
+def test_decoding_in_slices_is_the_same(tiny, monkeypatch):
+  latents = np.random.default_rng(0).normal(size=(5, 8, 8, 8)).astype(np.float32)
+
+  def decode():
+    return np.asarray(jax.jit(lambda x: sampling.decode(tiny, tiny.params["vae"], x))(latents))
+
+  whole = decode()
+  monkeypatch.setattr(sampling, "DECODED_AT_ONCE", 2 * 16 * 16)
+  assert same_images(whole, decode())
+
+
+def test_prompts_are_encoded_once(tiny, mesh, monkeypatch):
+  sampler = Sampler(tiny, mesh, 1, steps=EVALUATIONS)
+  encoded = []
+  encode = sampler._encode._encode
+  monkeypatch.setattr(
+    sampler._encode, "_encode", lambda texts: (encoded.extend(texts), encode(texts))
+  )
+  for _ in range(2):
+    sampler(["a", "b", "a"], ["", "", "c"], keys_of([0, 1, 2]))
+  assert sorted(encoded) == ["", "a", "b", "c"]
+
+
+def test_bad_settings_are_refused(tiny, mesh):
+  with pytest.raises(UsageError, match="multiples of 4"):
+    Sampler(tiny, mesh, 1, height=18)
+  with pytest.raises(UsageError, match="unknown scheduler"):
+    Sampler(tiny, mesh, 1, scheduler="heun")
+  with pytest.raises(UsageError, match="batch of 8"):
+    Sampler(tiny, mesh, 1, steps=EVALUATIONS).dispatch(["a"] * 9, [""] * 9, keys_of(range(9)))
