@@ -110,15 +110,15 @@ def pad_cells(training_sets: list[TrainingSet], rows: int, num_cells: int, mesh:
   return Cells(*placed)
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "num_folds", "multi_label", "has_text"))
+@functools.partial(jax.jit, static_argnames=("mesh", "num_folds", "multi_label"))
 def fit_cells(
   cells: Cells,
   prior: Float[Array, "k d"],
   penalties: Float[Array, "p"],
+  has_text: Bool[Array, ""],
   mesh: Mesh,
   num_folds: int,
   multi_label: bool,
-  has_text: bool,
 ) -> StrictFit:
   """Fits all cells. The fields of the result have a leading axis c.
 
@@ -126,35 +126,33 @@ def fit_cells(
     cells: padded training data.
     prior: weights that regularisation pulls to: logit scale x text prototypes, or zeros.
     penalties: from the strongest to the weakest.
+    has_text: whether the prior knows classes that have no image.
     mesh: several cells run on its devices side by side, each at its own pace: nothing is exchanged.
     num_folds: how many of the folds are held out, each once.
     multi_label: multi-hot targets, binary cross-entropies.
-    has_text: whether the prior knows classes that have no image.
   """
   trace_counts["strict"] += 1
 
-  def fit(cells: Cells, prior: Float[Array, "k d"], penalties: Float[Array, "p"]) -> StrictFit:
-    return jax.vmap(
-      lambda cell: _fit_cell(cell, prior, penalties, num_folds, multi_label, has_text)
-    )(cells)
+  def fit(cells: Cells, *shared: Array) -> StrictFit:
+    return jax.vmap(lambda cell: _fit_cell(cell, *shared, num_folds, multi_label))(cells)
 
   if len(cells.features) > 1:
     split, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
     # The checker does not follow loops whose start is a constant.
     fit = jax.shard_map(
-      fit, mesh=mesh, in_specs=(split, whole, whole), out_specs=split, check_vma=False
+      fit, mesh=mesh, in_specs=(split, whole, whole, whole), out_specs=split, check_vma=False
     )
   with jax.default_matmul_precision("highest"):
-    return fit(cells, prior, penalties)
+    return fit(cells, prior, penalties, has_text)
 
 
 def _fit_cell(
   cell: Cells,
   prior: Float[Array, "k d"],
   penalties: Float[Array, "p"],
+  has_text: Bool[Array, ""],
   num_folds: int,
   multi_label: bool,
-  has_text: bool,
 ) -> StrictFit:
   num_rows = jnp.maximum(cell.weights.sum(), 1)
   prior_bias = _prior_bias(cell, prior, num_rows) if multi_label else jnp.zeros(len(prior))
@@ -180,7 +178,7 @@ def _fit_cell(
   chosen = jnp.where(held_out.sum() > 0, jnp.argmax(good_enough), default)
 
   departure = solutions.departures[-1, chosen] @ axes.basis.T
-  unknown = ~active_classes(cell.targets, cell.weights) & (not has_text)
+  unknown = ~active_classes(cell.targets, cell.weights) & ~has_text
   return StrictFit(
     weights=prior + departure[:, :-1],
     bias=prior_bias + departure[:, -1] + jnp.where(unknown, UNKNOWN_CLASS_LOGIT, 0),
@@ -215,10 +213,10 @@ def fit_strict(
       pad_cells([training_sets[index] for index in members], rows, at_once, mesh),
       prior,
       jnp.asarray(penalties, jnp.float32),
+      jnp.asarray(has_text),
       mesh=mesh,
       num_folds=FOLDS_OF_FEW if rows <= FEW_IMAGES else 1,
       multi_label=multi_label,
-      has_text=has_text,
     )
     block = jax.tree.map(np.asarray, block)
     for cell, index in enumerate(members):
