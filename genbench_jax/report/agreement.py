@@ -8,6 +8,7 @@ from genbench_jax.report.quantities import RECOGNIZERS, quantity_of
 from genbench_jax.report.results import Cell, Results
 
 FEWEST_CELLS = 4
+RESAMPLES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Agreement:
     within: for each dataset, Spearman's rank correlation; None where there are fewer than
       FEWEST_CELLS cells or one of the two never changes.
     pooled: Spearman's rank correlation over the cells of all datasets.
+    interval: 95 % bootstrap interval of `mean`, the cells of each dataset resampled; None where
+      there is no mean.
   """
 
   metric: str
@@ -28,6 +31,7 @@ class Agreement:
   cells: dict[str, tuple[Cell, ...]]
   within: dict[str, float | None]
   pooled: float | None
+  interval: tuple[float, float] | None
 
   @property
   def mean(self) -> float | None:
@@ -67,7 +71,11 @@ def agreement(results: Results, metric: str, recognizer: str) -> Agreement:
   }
   every = [cell for group in cells.values() for cell in group]
   within = {name: _correlation(group, metric, recognizer) for name, group in cells.items()}
-  return Agreement(metric, recognizer, cells, within, _correlation(every, metric, recognizer))
+  pooled = _correlation(every, metric, recognizer)
+  defined = [cells[name] for name, rho in within.items() if rho is not None]
+  return Agreement(
+    metric, recognizer, cells, within, pooled, _interval(defined, metric, recognizer)
+  )
 
 
 def agreements(results: Results, recognizer: str) -> tuple[Agreement, ...]:
@@ -83,6 +91,30 @@ def agreements(results: Results, recognizer: str) -> tuple[Agreement, ...]:
 def agrees(item: Agreement, rho: float) -> float:
   """The correlation with its sign turned where lower is better, so that 1 is full agreement."""
   return rho if quantity_of(item.metric).better == "higher" else -rho
+
+
+def _interval(
+  groups: Sequence[Sequence[Cell]], metric: str, recognizer: str
+) -> tuple[float, float] | None:
+  """Quantiles of the mean over datasets, every dataset's cells drawn anew with replacement."""
+  import numpy as np
+
+  from genbench_jax.analysis import statistics
+
+  if not groups:
+    return None
+  random = np.random.default_rng(0)
+  each = [
+    statistics.spearman(
+      np.array([cell.estimates[metric].value for cell in cells]),
+      np.array([cell.estimates[recognizer].value for cell in cells]),
+      statistics.bootstrap_weights(len(cells), RESAMPLES, random),
+    )
+    for cells in groups
+  ]
+  means = np.mean(each, axis=0)
+  low, high = np.quantile(means[np.isfinite(means)], [0.025, 0.975])
+  return float(low), float(high)
 
 
 def _correlation(cells: Sequence[Cell], metric: str, recognizer: str) -> float | None:

@@ -44,7 +44,7 @@ def ranks_figure(items: Sequence[Agreement]) -> chart.Figure:
     caption=(
       "Within each dataset the cells are ranked from the lowest to the highest, by the metric (across) and by "
       f"the {recognizer} (up); all datasets lie over one another. ρ is the mean of the datasets’ own "
-      "rank correlations. Where lower is better, ρ near −1 is agreement; the panels run from "
+      "rank correlations, with its 95 % bootstrap interval; n counts cells. Where lower is better, ρ near −1 is agreement; the panels run from "
       "most to least agreement."
     ),
     variants=(chart.Variant((), tuple(_rank_panel(item) for item in ordered), keys, "small"),),
@@ -53,6 +53,13 @@ def ranks_figure(items: Sequence[Agreement]) -> chart.Figure:
 
 def rho_text(rho: float | None) -> str:
   return "ρ not defined" if rho is None else f"ρ = {rho:.2f}".replace("-", "−")
+
+
+def _rho_and_interval(item: Agreement) -> str:
+  if item.interval is None:
+    return rho_text(item.mean)
+  low, high = (f"{end:.2f}".replace("-", "−") for end in item.interval)
+  return f"{rho_text(item.mean)} ({low} to {high})"
 
 
 def _series_of(items: Sequence[Agreement]) -> list[Series]:
@@ -120,8 +127,8 @@ def _rank_panel(item: Agreement) -> chart.Panel:
     x_label=better,
     shapes=tuple(chart.Shape("".join(path), f"{css} dust") for css, path in paths.items()),
     texts=(
-      chart.Text(left, 31, rho_text(item.mean), "rho"),
-      chart.Text(right, 31, f"{len(item.known)} datasets, {item.count} cells", "quiet", "end"),
+      chart.Text(left, 31, _rho_and_interval(item), "rho"),
+      chart.Text(right, 31, f"n = {item.count}", "quiet", "end"),
     ),
   )
 

@@ -117,12 +117,21 @@ def agreement_table(items: Sequence[Agreement]) -> Table:
   datasets = list(dict.fromkeys(name for item in items for name in item.cells))
   rows = tuple(
     (
-      quantity_of(item.metric).label, _rounded(item.mean), len(item.known), _rounded(item.pooled),
+      quantity_of(item.metric).label, _rounded(item.mean), *(_rounded(end) for end in item.interval or (None, None)), len(item.known), _rounded(item.pooled),
       item.count, *(_rounded(item.within.get(name)) for name in datasets),
     )
     for item in items
   )  # fmt: skip
-  columns = ("metric", "mean within datasets", "datasets", "pooled", "cells", *datasets)
+  columns = (
+    "metric",
+    "mean within datasets",
+    "low",
+    "high",
+    "datasets",
+    "pooled",
+    "cells",
+    *datasets,
+  )
   return Table("rank-correlations", "Spearman’s rank correlation with accuracy.", columns, rows)
 
 

@@ -72,7 +72,7 @@ def agreement_words(items: Sequence[Agreement]) -> str:
   trained = quantity_of(item.recognizer).label
   text = (
     f"CLER, which trains nothing, {_strength(rho)} orders the cells of a dataset as the {trained} does: "
-    f"mean rank correlation {_signed(rho)} over {_count(len(item.known), 'dataset')}."
+    f"mean rank correlation {_signed(rho)}{_rho_interval(item)} over {_count(len(item.known), 'dataset')}."
   )
   best, best_item = max(known, key=lambda pair: pair[0])
   if best_item is item or best <= rho:
@@ -148,6 +148,13 @@ def _strength(rho: float) -> str:
   if rho >= 0.5:
     return "roughly"
   return "hardly"
+
+
+def _rho_interval(item: Agreement) -> str:
+  if item.interval is None:
+    return ""
+  low, high = item.interval
+  return f" (95 % interval {_signed(low)} to {_signed(high)})"
 
 
 def _signed(rho: float) -> str:

@@ -45,3 +45,17 @@ def test_lower_is_better_turns_the_sign(rows):
 def test_ranks_run_from_zero_to_one_with_ties_at_their_mean():
   assert ranks([3.0, 1.0, 1.0, 9.0]) == pytest.approx([2 / 3, 1 / 6, 1 / 6, 1.0])
   assert ranks([4.0]) == [0.5]
+
+
+def test_interval_of_the_mean_agrees_with_the_analysis(rows):
+  from genbench_jax.analysis.correlation import correlations
+
+  results = results_of(rows, views(rows)[0])
+  found = agreement(results, "cler", "linear_probe")
+  expected = next(
+    c
+    for c in correlations(rows, quantities=("cler",), resamples=1000)
+    if (c.level, c.dataset, c.method) == ("within_dataset", None, "spearman")
+  )
+  assert found.mean == pytest.approx(expected.value)
+  assert found.interval == pytest.approx((expected.ci_low, expected.ci_high), abs=0.02)
