@@ -133,8 +133,10 @@ def fit_cells(
   """
   trace_counts["strict"] += 1
 
-  def fit(cells: Cells, *shared: Array) -> StrictFit:
-    return jax.vmap(lambda cell: _fit_cell(cell, *shared, num_folds, multi_label))(cells)
+  def fit(cells: Cells, prior: Array, penalties: Array, has_text: Array) -> StrictFit:
+    return jax.vmap(
+      lambda cell: _fit_cell(cell, prior, penalties, has_text, num_folds, multi_label)
+    )(cells)
 
   if len(cells.features) > 1:
     split, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
