@@ -1,0 +1,39 @@
+"""How good are generated images as training data for recognition? GenBench on TPU and GPU.
+
+The functions of the benchmark, without a config: arrays in, numbers out. Each is imported when it is
+first used.
+
+  import genbench_jax as gb
+  gb.cler(image_features, labels, text_features, test_features, test_labels)
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+  "cler": "genbench_jax.metrics.cler",
+  "clip_score": "genbench_jax.metrics.clip_score",
+  "cmmd": "genbench_jax.metrics.kernels",
+  "embed_images": "genbench_jax.clip.embed",
+  "embed_texts": "genbench_jax.clip.embed",
+  "frechet_distance": "genbench_jax.metrics.frechet",
+  "generate": "genbench_jax.diffusion.generate",
+  "kernel_distance": "genbench_jax.metrics.kernels",
+  "linear_probe": "genbench_jax.recognizers.linear_probe",
+  "precision_recall_density_coverage": "genbench_jax.metrics.manifold",
+  "proxy_a_distance": "genbench_jax.metrics.proxy",
+  "vendi": "genbench_jax.metrics.vendi",
+}
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _WHERE:
+    raise AttributeError(f"module 'genbench_jax' has no attribute {name!r}")
+  return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+  return sorted([*globals(), *__all__])

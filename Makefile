@@ -1,0 +1,39 @@
+# `make demo` and `make test` need nothing but Python 3.11 or newer: each makes .venv, installs the locked
+# dependencies and the package, and does its job.
+
+PYTHON ?= python3
+BIN := .venv/bin
+WORKDIR ?= demo
+
+.PHONY: demo test lint types install clean
+
+demo: install
+	$(BIN)/python -m genbench_jax.main --config configs/demo.py --workdir $(WORKDIR)
+	@echo "The page: $(WORKDIR)/report/index.html"
+
+test: install
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+install: .venv/installed
+
+# uv installs in a fraction of pip's time; where it is not at hand, pip does the same.
+.venv/installed: requirements.lock setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	if command -v uv >/dev/null 2>&1; then \
+	  uv pip install -q -p $(BIN)/python --require-hashes -r requirements.lock && \
+	  uv pip install -q -p $(BIN)/python --no-deps --no-build-isolation -e .; \
+	else \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock && \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .; \
+	fi
+	touch $@
+
+clean:
+	rm -rf .venv demo
