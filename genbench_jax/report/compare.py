@@ -10,7 +10,14 @@ from genbench_jax.errors import UsageError
 from genbench_jax.report import render
 from genbench_jax.report.cell_table import cell_data
 from genbench_jax.report.chart import Figure
-from genbench_jax.report.forest import Block, Line, average_line, by_first, forest_figure
+from genbench_jax.report.forest import (
+  AVERAGE_CAPTION,
+  Block,
+  Line,
+  average_line,
+  by_first,
+  forest_figure,
+)
 from genbench_jax.report.gains import Average, average, budgets, difference
 from genbench_jax.report.legend import css_of
 from genbench_jax.report.quantities import points, quantity_of, series_label, shots_label
@@ -142,8 +149,8 @@ def _figures(comparison: Comparison) -> Iterator[Figure]:
       name="differences",
       title="B less A, source by source",
       caption=(
-        "Points of accuracy by which B is above (right) or below (left) A, with 95 % intervals. "
-        "The top line averages over datasets; n says over how many."
+        "Points of accuracy by which B is above (right) or below (left) A, with 95 % intervals."
+        + AVERAGE_CAPTION * (len(less.datasets) > 1)
       ),
       blocks=blocks,
       headline=(first, _largest(comparison, first)),

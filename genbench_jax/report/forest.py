@@ -36,6 +36,7 @@ class Layout:
   name_height: float
 
 
+AVERAGE_CAPTION = " The top line averages over datasets; n says over how many."
 WIDE = Layout(width=800, left=176, numbers=64, name_height=0)
 NARROW = Layout(width=358, left=10, numbers=0, name_height=17)
 

@@ -4,7 +4,14 @@ import dataclasses
 from collections.abc import Sequence
 
 from genbench_jax.report import chart
-from genbench_jax.report.forest import Block, Line, average_line, by_first, forest_figure
+from genbench_jax.report.forest import (
+  AVERAGE_CAPTION,
+  Block,
+  Line,
+  average_line,
+  by_first,
+  forest_figure,
+)
 from genbench_jax.report.gains import average_gain, budgets, gain, headline_budget
 from genbench_jax.report.quantities import percent, strategy_label
 from genbench_jax.report.results import Results, Series, with_control
@@ -23,8 +30,8 @@ def gains_figure(results: Results, quantities: Sequence[str]) -> chart.Figure:
     name="gains",
     title="Gain over zero-shot, source by source",
     caption=(
-      "Points of accuracy above (right) or below (left) zero-shot, with 95 % intervals. "
-      "The top line averages over datasets; n says over how many."
+      "Points of accuracy above (right) or below (left) zero-shot, with 95 % intervals."
+      + AVERAGE_CAPTION * (len(results.datasets) > 1)
     ),
     blocks=blocks,
     headline=(quantities[0], headline_budget(results, quantities[0])),

@@ -104,6 +104,7 @@ def _content(
     "headline": quantity_of(headline) if headline else None,
     "findings": words.findings(main, headline) if headline else [],
     "answer": words.answer(main, headline) if headline else [],
+    "control_words": words.control_words(main),
     "agreement_words": words.agreement_words(found),
     "figures": figures,
     "shots_text": shots_label(shots) if shots is not None else "",

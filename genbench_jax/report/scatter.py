@@ -120,16 +120,14 @@ def _rank_panel(item: Agreement) -> chart.Panel:
     width=SMALL_SIDE,
     height=SMALL_SIDE,
     title=quantity.label,
+    note=f"n = {item.count}",
     description=(
       f"{quantity.label}: mean {rho_text(item.mean)} over {len(item.known)} datasets, {item.count} cells."
     ),
     frame=SMALL_FRAME,
     x_label=better,
     shapes=tuple(chart.Shape("".join(path), f"{css} dust") for css, path in paths.items()),
-    texts=(
-      chart.Text(left, 31, _rho_and_interval(item), "rho"),
-      chart.Text(right, 31, f"n = {item.count}", "quiet", "end"),
-    ),
+    texts=(chart.Text(left, 31, _rho_and_interval(item), "rho"),),
   )
 
 

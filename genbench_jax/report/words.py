@@ -13,7 +13,7 @@ from genbench_jax.report.quantities import (
   shots_label,
   source_label,
 )
-from genbench_jax.report.results import Estimate, Results, Series
+from genbench_jax.report.results import Estimate, Results, Series, with_control
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,23 @@ def answer(results: Results, quantity: str) -> list[str]:
   return [text for text in paragraphs if text]
 
 
+def control_words(results: Results) -> str:
+  """What is left of CLER where the labels of the external images are shuffled."""
+  shots = headline_budget(results, "cler")
+  series = with_control(results, results.headline_series()[:1], "cler")
+  if shots is None or len(series) < 2:
+    return ""
+  means = [average_gain(results, one, shots, "cler") for one in series]
+  if not all(means):
+    return ""
+  real, shuffled = (points(mean.estimate.value) for mean in means if mean)
+  what = f"{source_label(series[0].source)} images, {shots_label(shots)} a class"
+  return (
+    f"CLER on {what}, stands {real} points from zero-shot; with their labels shuffled, {shuffled}. "
+    "What lies between the two it owes to images that show their class."
+  )
+
+
 def agreement_words(items: Sequence[Agreement]) -> str:
   """How far CLER, and the best of the others, orders the cells as training does."""
   known = [(agrees(item, item.mean), item) for item in items if item.mean is not None]
@@ -71,7 +88,7 @@ def agreement_words(items: Sequence[Agreement]) -> str:
   rho, item = cler
   trained = quantity_of(item.recognizer).label
   text = (
-    f"CLER, which trains nothing, {_strength(rho)} orders the cells of a dataset as the {trained} does: "
+    f"CLER, which trains nothing, {_order(item, rho, trained)}: "
     f"mean rank correlation {_signed(rho)}{_rho_interval(item)} over {_count(len(item.known), 'dataset')}."
   )
   best, best_item = max(known, key=lambda pair: pair[0])
@@ -92,9 +109,15 @@ def _finding(results: Results, one: Series, shots: int, quantity: str) -> Findin
     label=series_label(one.source, one.strategy),
     figure=points(mean.estimate.value),
     interval=interval_words(mean.estimate),
-    count=f"above zero-shot on {above} of {_count(len(mean.included), 'dataset')}",
+    count=_above(above, mean.included),
     missing=mean.missing,
   )
+
+
+def _above(count: int, datasets: Sequence[str]) -> str:
+  if len(datasets) == 1:
+    return f"on {datasets[0]}"
+  return f"above zero-shot on {count} of {len(datasets)} datasets"
 
 
 def _sentence(results: Results, one: Series, shots: int, quantity: str) -> str:
@@ -133,7 +156,8 @@ def _worth(results: Results, one: Series, original: Series, shots: int, quantity
     (True, False): f"more than {worse}",
     (True, True): f"between {worse} and {no_worse}",
   }[worse is not None, no_worse is not None]
-  return f"They are worth {amount} original images a class."
+  noun = "image" if amount == "no more than 1" else "images"
+  return f"They are worth {amount} original {noun} a class."
 
 
 def interval_words(estimate: Estimate) -> str:
@@ -142,12 +166,13 @@ def interval_words(estimate: Estimate) -> str:
   return f"95 % interval {points(estimate.low)} to {points(estimate.high)}"
 
 
-def _strength(rho: float) -> str:
-  if rho >= 0.8:
-    return "largely"
-  if rho >= 0.5:
-    return "roughly"
-  return "hardly"
+def _order(item: Agreement, rho: float, trained: str) -> str:
+  if item.interval and item.interval[0] <= 0 <= item.interval[1]:
+    return (
+      f"orders the cells of a dataset in no way that could be told from chance by the {trained}"
+    )
+  strength = "largely" if rho >= 0.8 else "roughly" if rho >= 0.5 else "hardly"
+  return f"orders the cells of a dataset {strength} as the {trained} does"
 
 
 def _rho_interval(item: Agreement) -> str:
