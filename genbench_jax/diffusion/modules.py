@@ -28,7 +28,7 @@ def _geglu(module: Any, hidden: Float[Array, "b l d"]) -> Float[Array, "b l m"]:
   return linear * nn.gelu(gate, approximate=False)
 
 
-def _group_norm(module: nn.GroupNorm, hidden: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+def _group_norm(module: Any, hidden: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
   from diffusers.models.attention_flax import FlaxTransformer2DModel
 
   epsilon = 1e-6 if isinstance(module.parent, FlaxTransformer2DModel) else module.epsilon
