@@ -1,0 +1,157 @@
+"""Makes tests/data/state_dict_keys.json.gz: names and shapes of published checkpoints, from the PyTorch classes.
+
+  python3 -m venv torchenv
+  torchenv/bin/pip install torch==2.13.0 diffusers==0.39.0 transformers==4.57.6
+  PYTHONPATH=. torchenv/bin/python tools/state_dict_keys.py
+
+The models are made on the meta device from their published configurations, so no weights are needed. For each model
+the file holds the configurations, and PyTorch name -> shape.
+"""
+
+import gzip
+import json
+from pathlib import Path
+
+import diffusers
+import torch
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
+
+OUT = Path(__file__).parent.parent / "tests" / "data" / "state_dict_keys.json.gz"
+
+UNET = {
+  "act_fn": "silu",
+  "block_out_channels": [320, 640, 1280, 1280],
+  "center_input_sample": False,
+  "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+  "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+  "downsample_padding": 1,
+  "flip_sin_to_cos": True,
+  "freq_shift": 0,
+  "in_channels": 4,
+  "layers_per_block": 2,
+  "mid_block_scale_factor": 1,
+  "norm_eps": 1e-05,
+  "norm_num_groups": 32,
+  "out_channels": 4,
+}
+UNET_1 = UNET | {"attention_head_dim": 8, "cross_attention_dim": 768, "sample_size": 64}
+UNET_2 = UNET | {
+  "attention_head_dim": [5, 10, 20, 20],
+  "cross_attention_dim": 1024,
+  "dual_cross_attention": False,
+  "only_cross_attention": False,
+  "num_class_embeds": None,
+  "use_linear_projection": True,
+}
+VAE = {
+  "act_fn": "silu",
+  "block_out_channels": [128, 256, 512, 512],
+  "down_block_types": ["DownEncoderBlock2D"] * 4,
+  "up_block_types": ["UpDecoderBlock2D"] * 4,
+  "in_channels": 3,
+  "latent_channels": 4,
+  "layers_per_block": 2,
+  "norm_num_groups": 32,
+  "out_channels": 3,
+}
+TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "model_type": "clip_text_model"}
+TEXT_1 = TEXT | {
+  "hidden_act": "quick_gelu",
+  "hidden_size": 768,
+  "intermediate_size": 3072,
+  "num_attention_heads": 12,
+  "num_hidden_layers": 12,
+  "projection_dim": 768,
+}
+TEXT_2 = TEXT | {
+  "hidden_act": "gelu",
+  "hidden_size": 1024,
+  "intermediate_size": 4096,
+  "num_attention_heads": 16,
+  "num_hidden_layers": 23,
+  "projection_dim": 512,
+}
+
+
+def clip(text: dict, vision: dict, projection: int) -> dict:
+  """Configuration of an OpenAI CLIP."""
+  text = TEXT | text | {"num_hidden_layers": 12, "projection_dim": projection}
+  vision = {"image_size": 224, "projection_dim": projection} | vision
+  return {
+    "model_type": "clip",
+    "projection_dim": projection,
+    "text_config": text,
+    "vision_config": vision | {"model_type": "clip_vision_model"},
+  }
+
+
+PIPELINES = {
+  "stable-diffusion-1.5": {
+    "unet": UNET_1,
+    "vae": VAE | {"sample_size": 512},
+    "text_encoder": TEXT_1,
+  },
+  "stable-diffusion-2.1-base": {
+    "unet": UNET_2 | {"sample_size": 64},
+    "vae": VAE | {"sample_size": 768},
+    "text_encoder": TEXT_2,
+  },
+  "stable-diffusion-2.1": {
+    "unet": UNET_2 | {"sample_size": 96, "upcast_attention": True},
+    "vae": VAE | {"sample_size": 768},
+    "text_encoder": TEXT_2,
+  },
+}
+CLIPS = {
+  "clip-vit-base-patch32": clip(
+    {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8},
+    {
+      "hidden_size": 768,
+      "intermediate_size": 3072,
+      "num_attention_heads": 12,
+      "num_hidden_layers": 12,
+      "patch_size": 32,
+    },
+    512,
+  ),
+  "clip-vit-large-patch14": clip(
+    {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+    {
+      "hidden_size": 1024,
+      "intermediate_size": 4096,
+      "num_attention_heads": 16,
+      "num_hidden_layers": 24,
+      "patch_size": 14,
+    },
+    768,
+  ),
+}
+
+
+def shapes(model: torch.nn.Module) -> dict[str, list[int]]:
+  """Name -> shape of all tensors."""
+  return {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def main() -> None:
+  record = {}
+  with torch.device("meta"):
+    for name, configs in PIPELINES.items():
+      models = {
+        "unet": diffusers.UNet2DConditionModel.from_config(configs["unet"]),
+        "vae": diffusers.AutoencoderKL.from_config(configs["vae"]),
+        "text_encoder": CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"])),
+      }
+      for part, model in models.items():
+        record[f"{name}/{part}"] = {"config": configs[part], "shapes": shapes(model)}
+    for name, config in CLIPS.items():
+      model = CLIPModel(CLIPConfig.from_dict(config))
+      record[name] = {"config": config, "shapes": shapes(model)}
+  text = json.dumps(record, sort_keys=True).encode()
+  OUT.write_bytes(gzip.compress(text, mtime=0))
+  counts = {name: len(entry["shapes"]) for name, entry in record.items()}
+  print(f"{OUT}: {OUT.stat().st_size / 1e3:.0f} kB, {counts}")
+
+
+if __name__ == "__main__":
+  main()
