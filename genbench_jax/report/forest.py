@@ -64,7 +64,7 @@ def forest_figure(
   The blocks of a quantity share their axis, so that a change of the budget shows as movement.
   """
   reaches = {
-    quantity: _reach([line for b in blocks if b.quantity == quantity for line in b.lines])
+    quantity: reach_of([line for b in blocks if b.quantity == quantity for line in b.lines])
     for quantity in dict.fromkeys(block.quantity for block in blocks)
   }
   ordered = sorted(blocks, key=lambda block: (block.quantity, block.shots) == headline)
@@ -107,7 +107,7 @@ def _variant(
   return chart.Variant(choice, panels, keys_of(block.series, by_strategy=False), "forest")
 
 
-def _reach(lines: Sequence[Line]) -> tuple[float, float]:
+def reach_of(lines: Sequence[Line]) -> tuple[float, float]:
   """The range of the axis: every value, and the interval ends that are not out of all proportion.
 
   One dataset with a handful of test images would otherwise press all others together.
@@ -125,11 +125,12 @@ def forest(
   about: str,
   layout: Layout,
   x_label: str,
+  head: float = 0.0,
 ) -> chart.Panel:
-  """One forest plot. Lines run down the page, the series of a line below one another."""
+  """One forest plot, `head` pixels left free for a title. Lines run down the page, the series of a line below one another."""
   right = layout.width - layout.numbers * len(series) - 10
   scale = chart.Scale(*reach, layout.left, right)
-  top = 26.0 if layout.numbers else 8.0
+  top = head + (26.0 if layout.numbers else 8.0)
   pitch = 11.0
   height = max(layout.name_height + pitch * len(series) + 12, 38 if layout.numbers else 0)
   shapes: list[chart.Shape] = []

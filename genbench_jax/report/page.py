@@ -10,6 +10,7 @@ from genbench_jax.report import gallery, render, tables, words
 from genbench_jax.report.agreement import Agreement, agreements
 from genbench_jax.report.cell_table import cell_data
 from genbench_jax.report.chart import Figure
+from genbench_jax.report.classes import ClassScores, classes_figure
 from genbench_jax.report.curves import curves_figure
 from genbench_jax.report.gain_figures import gains_figure, strategies_figure
 from genbench_jax.report.gains import headline_budget
@@ -34,6 +35,8 @@ class RunInfo(TypedDict, total=False):
     images: stage -> how many images it went through; with it the page gives images a second.
     datasets: the datasets that were asked for; those without rows are named.
     warnings: what the reader must know, a sentence each.
+    prompt_lint: what was found about the prompts (cut, colliding ...), a sentence each.
+    leak_audit: what was found about external images that resemble test images, a sentence each.
   """
 
   title: str
@@ -47,10 +50,16 @@ class RunInfo(TypedDict, total=False):
   images: Mapping[str, int]
   datasets: Sequence[str]
   warnings: Sequence[str]
+  prompt_lint: Sequence[str]
+  leak_audit: Sequence[str]
 
 
 def write_report(
-  rows: Sequence[Row], galleries: Sequence[Gallery], run: Mapping[str, Any], folder: Path
+  rows: Sequence[Row],
+  galleries: Sequence[Gallery],
+  run: Mapping[str, Any],
+  folder: Path,
+  class_scores: Sequence[ClassScores] = (),
 ) -> Path:
   """Writes `folder/index.html`, `folder/tables/` and `folder/figures/`; returns the page's path.
 
@@ -63,18 +72,22 @@ def write_report(
     galleries: example images; what goes beyond `gallery.IMAGE_BUDGET` is left out evenly.
     run: what was run, see RunInfo.
     folder: made where it is missing.
+    class_scores: how well single classes are recognised, for the figure of the best and worst.
 
   Raises:
     UsageError: there is no row with a finite value.
     RunError: a gallery's image can't be read.
   """
-  context, figures, written = _content(rows, galleries, cast(RunInfo, dict(run)))
+  context, figures, written = _content(rows, galleries, cast(RunInfo, dict(run)), class_scores)
   render.write_files(folder, written, figures)
   return render.write(folder / "index.html", render.render("page.html.jinja", **context))
 
 
 def _content(
-  rows: Sequence[Row], galleries: Sequence[Gallery], run: RunInfo
+  rows: Sequence[Row],
+  galleries: Sequence[Gallery],
+  run: RunInfo,
+  class_scores: Sequence[ClassScores],
 ) -> tuple[dict[str, Any], list[Figure], list[tables.Table]]:
   """What the template needs, the figures and the tables."""
   every = [results for view in views(rows) if (results := results_of(rows, view)).cells]
@@ -89,6 +102,8 @@ def _content(
   compared = [name for name in measured if name in (*RECOGNIZERS, "cler")] or measured
   shots = headline_budget(main, headline) if headline else None
   figures = dict(_figures(main, measured, compared, found))
+  if by_class := classes_figure(class_scores):
+    figures["classes"] = by_class
   shown, left_out = gallery.fit(galleries)
   written = [
     tables.gains_table(main, compared),

@@ -1,0 +1,114 @@
+"""Strengths and weaknesses: the classes that the images help most, and least."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from genbench_jax.report import chart
+from genbench_jax.report.forest import NARROW, Line, by_first, forest, reach_of
+from genbench_jax.report.legend import keys_of
+from genbench_jax.report.quantities import (
+  HEADLINE_STRATEGIES,
+  QUANTITIES,
+  order_of,
+  percent,
+  quantity_of,
+  shots_label,
+)
+from genbench_jax.report.results import Estimate, Series
+
+MOST = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassScores:
+  """How well each class is recognised in one cell.
+
+  Attributes:
+    quantity: the recogniser, by its name in the rows.
+    scores: class name -> the class's own accuracy (recall), a fraction.
+    zero_shot: class name -> the same of zero-shot.
+  """
+
+  dataset: str
+  source: str
+  strategy: str
+  shots: int
+  quantity: str
+  scores: Mapping[str, float]
+  zero_shot: Mapping[str, float]
+
+  @property
+  def series(self) -> Series:
+    return Series(self.source, self.strategy)
+
+
+def classes_figure(every: Sequence[ClassScores]) -> chart.Figure | None:
+  """For each dataset the classes with the highest and the lowest gain; None without scores."""
+  chosen = _headline([one for one in every if one.source != "control"])
+  if not chosen:
+    return None
+  series = tuple(sorted({one.series for one in chosen}, key=lambda s: s.order))
+  by_dataset = {
+    name: _lines([one for one in chosen if one.dataset == name], series)
+    for name in dict.fromkeys(one.dataset for one in chosen)
+  }
+  reach = reach_of([line for lines in by_dataset.values() for line in lines])
+  quantity = quantity_of(chosen[0].quantity).label
+  panels = tuple(_panel(name, lines, series, reach, quantity) for name, lines in by_dataset.items())
+  shots = sorted({one.shots for one in chosen})
+  return chart.Figure(
+    name="classes",
+    title="Class by class: where the images help, and where they hurt",
+    caption=(
+      f"Gain over zero-shot of each class’s own accuracy, {quantity}, "
+      f"{' or '.join(map(shots_label, shots))} images a class. Of a dataset with many classes the {MOST} with "
+      f"the highest and the {MOST} with the lowest gain are shown: extremes of many are partly luck."
+    ),
+    variants=(chart.Variant((), panels, keys_of(series, by_strategy=False)),),
+  )
+
+
+def _headline(every: Sequence[ClassScores]) -> list[ClassScores]:
+  """One recogniser, and for each dataset and source its headline strategy at its largest budget."""
+  if not every:
+    return []
+  first = min((one.quantity for one in every), key=lambda name: order_of(name, tuple(QUANTITIES)))
+  chosen: dict[tuple[str, str], ClassScores] = {}
+  for one in sorted(every, key=lambda o: (order_of(o.strategy, HEADLINE_STRATEGIES), -o.shots)):
+    if one.quantity == first:
+      chosen.setdefault((one.dataset, one.source), one)
+  return list(chosen.values())
+
+
+def _lines(scores: Sequence[ClassScores], series: Sequence[Series]) -> list[Line]:
+  by_series = {one.series: one for one in scores}
+  zero_shot = {name: value for one in scores for name, value in one.zero_shot.items()}
+  return by_first([
+    Line(
+      name,
+      tuple(_gain(by_series.get(one), name) for one in series),
+      f"zero-shot {percent(value)}",
+    )
+    for name, value in zero_shot.items()
+  ])  # fmt: skip
+
+
+def _gain(scores: ClassScores | None, name: str) -> Estimate | None:
+  if scores is None or name not in scores.scores or name not in scores.zero_shot:
+    return None
+  return Estimate(scores.scores[name] - scores.zero_shot[name])
+
+
+def _panel(
+  dataset: str,
+  lines: Sequence[Line],
+  series: tuple[Series, ...],
+  reach: tuple[float, float],
+  quantity: str,
+) -> chart.Panel:
+  shown = lines if len(lines) <= 2 * MOST else [*lines[:MOST], *lines[-MOST:]]
+  panel = forest(
+    shown, series, reach, f"{dataset}, {quantity}", NARROW, "points above zero-shot", 22
+  )
+  note = f"{len(shown)} of {len(lines)} classes" if len(shown) < len(lines) else ""
+  return dataclasses.replace(panel, title=dataset, note=note)

@@ -1,0 +1,58 @@
+"""The best and the worst classes."""
+
+import pytest
+
+from genbench_jax.report.classes import ClassScores, classes_figure
+from genbench_jax.report.page import write_report
+
+
+def _scores(source, strategy="", shots=16, quantity="linear_probe", classes=30):
+  names = [f"class {i}" for i in range(classes)]
+  zero_shot = dict.fromkeys(names, 0.5)
+  scores = {name: 0.5 + (i - 10) / 100 for i, name in enumerate(names)}
+  return ClassScores("d", source, strategy, shots, quantity, scores, zero_shot)
+
+
+def _names(panel):
+  return [text.text for text in panel.texts if text.css.startswith("name")]
+
+
+def test_extremes_of_many_classes_are_shown():
+  panel = classes_figure([_scores("generative", "simple_template")]).shown.panels[0]
+  best = [f"class {i}" for i in range(29, 23, -1)]
+  worst = [f"class {i}" for i in range(5, -1, -1)]
+  assert _names(panel) == best + worst
+  assert (panel.title, panel.note) == ("d", "12 of 30 classes")
+  assert "class 29: generated +19.0" in panel.description
+
+
+def test_all_of_few_classes_are_shown():
+  panel = classes_figure([_scores("original", classes=5)]).shown.panels[0]
+  assert len(_names(panel)) == 5
+  assert panel.note == ""
+
+
+def test_headline_strategy_largest_budget_and_trained_recogniser_are_chosen():
+  figure = classes_figure([
+    _scores("generative", "simple_template"),
+    _scores("generative", "defined_template", shots=4),
+    _scores("generative", "defined_template", shots=8),
+    _scores("generative", "defined_template", shots=16, quantity="cler"),
+    _scores("control", "defined_template", shots=32),
+  ])  # fmt: skip
+  assert "linear probe, 8 images a class" in figure.caption
+
+
+@pytest.mark.parametrize("scores", [[], [_scores("control")]])
+def test_no_scores_no_figure(scores):
+  assert classes_figure(scores) is None
+
+
+def test_page_has_the_figure_and_the_findings(rows, tmp_path):
+  run = {"prompt_lint": ["<u>12</u> prompts are cut."], "leak_audit": ["No duplicate found."]}
+  page = write_report(rows, [], run, tmp_path, [_scores("original")])
+  text = page.read_text(encoding="utf-8")
+  assert "Strengths and weaknesses" in text
+  assert "&lt;u&gt;12&lt;/u&gt; prompts are cut." in text
+  assert "leaks from the test images (1)" in text
+  assert (tmp_path / "figures" / "classes.svg").exists()
