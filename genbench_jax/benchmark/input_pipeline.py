@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float32, Int
 from PIL import Image
 
 from genbench_jax.benchmark.reader import Split
-from genbench_jax.clip.preprocess import Resize, preprocess
+from genbench_jax.clip.preprocess import Resize, to_rgb, to_square
 from genbench_jax.progress import say
 
 THREADS = 4
@@ -128,19 +128,33 @@ class _Decoder:
   def __call__(self, start: int) -> dict[str, np.ndarray]:
     index = self.order[start : start + self.chunk]
     size = self.preprocessing.size
-    pixels = np.zeros((len(index), size, size, 3), np.float32)
+    pixels = np.empty((len(index), size, size, 3), np.float32)
     valid = np.array([self._decode(int(i), out) for i, out in zip(index, pixels, strict=True)])
+    normalize(pixels, self.preprocessing)
+    pixels[~valid] = 0
     return {"pixels": pixels, "index": index, "valid": valid}
 
   def _decode(self, index: int, out: Float32[np.ndarray, "h w 3"]) -> bool:
-    """Writes the pixels of an image; says whether it could be read."""
-    wanted = self.preprocessing
+    """Writes the pixels of an image, 0 to 255; says whether it could be read."""
     try:
       with opened(self.images[index]) as image:
-        out[:] = preprocess(image, wanted.size, wanted.mean, wanted.std, wanted.resize)
+        out[:] = to_square(to_rgb(image), self.preprocessing.size, self.preprocessing.resize)
     except _UNREADABLE:
+      out[:] = 0
       return False
     return True
+
+
+def normalize(pixels: Float32[np.ndarray, "b h w 3"], preprocessing: Preprocessing) -> None:
+  """Turns pixels of 0 to 255 in place into what the encoder takes, to the bit as `preprocess` does.
+
+  Whole rows at a time: four times as fast as channels of three.
+  """
+  width = pixels.shape[2]
+  rows = pixels.reshape(*pixels.shape[:2], 3 * width)
+  rows /= np.float32(255)
+  rows -= np.tile(np.asarray(preprocessing.mean, np.float32), width)
+  rows /= np.tile(np.asarray(preprocessing.std, np.float32), width)
 
 
 def _decoded(decoder: _Decoder, workers: int, threads: int) -> Iterator[dict[str, np.ndarray]]:

@@ -9,6 +9,7 @@ from PIL import Image
 from genbench_jax.benchmark.input_pipeline import Preprocessing, SplitImages, image_batches
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.clip.preprocess import preprocess
 
 SIZE = 32
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -68,6 +69,7 @@ def test_pixels_are_those_of_clips_own_preprocessing(resize):
   for index, pixels in enumerate(batch.pixels[: len(SIZES)]):
     decoded = Image.open(io.BytesIO(images[index])).convert("RGB")
     np.testing.assert_allclose(pixels, published(decoded, resize), atol=1e-6)
+    np.testing.assert_array_equal(pixels, preprocess(decoded, SIZE, MEAN, STD, resize))
 
 
 def kinds():
