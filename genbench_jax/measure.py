@@ -2,8 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from jax.sharding import Mesh
@@ -16,6 +16,10 @@ from genbench_jax.metrics.bootstrap import Measurement
 from genbench_jax.metrics.cler import ClerResult, measure_cler
 from genbench_jax.metrics.clip_score import measure_clip_score
 from genbench_jax.metrics.frechet import measure_frechet_distance
+from genbench_jax.metrics.kernels import measure_cmmd, measure_kernel_distance
+from genbench_jax.metrics.manifold import measure_manifold
+from genbench_jax.metrics.proxy import measure_proxy_a_distance
+from genbench_jax.metrics.vendi import measure_vendi
 from genbench_jax.plan import Cell, ImageSetKey
 from genbench_jax.recognizers.linear_probe import ProbeData, linear_probes
 from genbench_jax.store.embedding_set import EmbeddingSet
@@ -40,6 +44,10 @@ MeasureCells = Callable[
   [Config, DatasetFeatures, External, Mesh], Iterator[tuple[ImageSetKey, list[Row]]]
 ]
 
+MANIFOLD = ("precision", "recall", "density", "coverage")
+NEIGHBOURS = 5
+# Below this many images a metric is not defined: no covariance, no unbiased estimate, no test half.
+FEWEST_IMAGES = {"fid": 2, "kid": 2, "cmmd": 2, "proxy_a_distance": 4}
 CLER_FAMILY = ("zero_shot", "cler", "cler_gain", "cler_image", "topk_vote", "topk_vote_text")
 
 
@@ -125,11 +133,19 @@ def _score_cell(
     yield from (
       _row(control, name, result.control[name], seconds) for name in wanted if name in result.control
     )
-  for name in settings.quantities:
-    if name in DATA_METRICS:
-      began = time.monotonic()
-      value = DATA_METRICS[name](config, protocol, data, cell, images, mesh)
-      yield _row(about, name, value, time.monotonic() - began)
+  sets = _Sets(
+    _unit_norm(images.features),
+    _unit_norm(data.test.features),
+    images.labels,
+    data.text,
+    _protocol(protocol),
+    cell.seed,
+    {"resamples": settings.resamples, "mesh": mesh},
+  )
+  began = time.monotonic()
+  for name, value in _data_metrics(sets, settings.quantities):
+    yield _row(about, name, value, time.monotonic() - began)
+    began = time.monotonic()
 
 
 def _cler(
@@ -155,41 +171,40 @@ def _cler(
   )
 
 
-def _clip_score(
-  config: Config,
-  protocol: str,
-  data: DatasetFeatures,
-  cell: Cell,
-  images: EmbeddingSet,
-  mesh: Mesh,
-) -> Measurement:
-  resamples = config.scoring.resamples
-  result = measure_clip_score(
-    images.features, data.text, images.labels, cell.seed, resamples, mesh
-  )
-  return result.score
+@dataclasses.dataclass(frozen=True)
+class _Sets:
+  """What the metrics of two sets of images take: external and test features, unit-norm."""
+
+  external: Float[np.ndarray, "n d"]
+  test: Float[np.ndarray, "m d"]
+  labels: np.ndarray
+  text: Float[np.ndarray, "k d"]
+  protocol: Literal["strict", "reference"]
+  seed: int
+  options: dict[str, Any]
 
 
-def _frechet(
-  config: Config,
-  protocol: str,
-  data: DatasetFeatures,
-  cell: Cell,
-  images: EmbeddingSet,
-  mesh: Mesh,
-) -> Measurement:
-  return measure_frechet_distance(
-    images.features,
-    data.test.features,
-    _protocol(protocol),
-    normalize=True,
-    seed=cell.seed,
-    resamples=config.scoring.resamples,
-    mesh=mesh,
-  )
+def _data_metrics(sets: _Sets, wanted: Collection[str]) -> Iterator[tuple[str, Measurement]]:
+  """The wanted metrics that are defined for these sets; those that need more images are left out."""
+  x, y, seed, options = sets.external, sets.test, sets.seed, sets.options
+  functions: dict[str, Callable[[], Measurement]] = {
+    "clip_score": lambda: measure_clip_score(x, sets.text, sets.labels, seed, **options).score,
+    "fid": lambda: measure_frechet_distance(x, y, sets.protocol, seed=seed, **options),
+    "kid": lambda: measure_kernel_distance(x, y, seed=seed, **options),
+    "cmmd": lambda: measure_cmmd(x, y, seed, **options),
+    "vendi": lambda: measure_vendi(x, seed=seed, **options).score,
+    "proxy_a_distance": lambda: measure_proxy_a_distance(x, y, seed, sets.protocol).distance,
+  }
+  for name, function in functions.items():
+    if name in wanted and len(x) >= FEWEST_IMAGES.get(name, 1):
+      yield name, function()
+  if set(MANIFOLD) & set(wanted) and len(x) > NEIGHBOURS:
+    found = measure_manifold(y, x, NEIGHBOURS, seed=seed, **options).scores
+    yield from ((name, found[name]) for name in MANIFOLD if name in wanted)
 
 
-DATA_METRICS = {"clip_score": _clip_score, "fid": _frechet}
+def _unit_norm(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+  return features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
 
 
 def _protocol(name: str) -> Literal["strict", "reference"]:

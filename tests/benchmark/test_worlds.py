@@ -39,7 +39,9 @@ def test_hard_digits_are_the_same_digits_split_alike():
 
 def test_drawn_images_of_different_splits_differ():
   seen = {
-    world_example("shapes", split, index).image.tobytes() for split in SPLITS for index in range(200)
+    world_example("shapes", split, index).image.tobytes()
+    for split in SPLITS
+    for index in range(200)
   }
   assert len(seen) == 600
 

@@ -1,0 +1,77 @@
+"""The index space: which image, from which key, in which batch."""
+
+import numpy as np
+import pytest
+
+from genbench_jax.prompts.strategies import Prompt
+from genbench_jax.sources.generative import ClassShot, class_shot, generate_shards, image_keys
+from genbench_jax.store.image_set import ImageSetLayout
+
+
+class RecordingSampler:
+  """Stands in for the diffusion sampler: an image is its key's bytes."""
+
+  def __init__(self, mesh, batch_per_device):
+    self.mesh = mesh
+    self.batch_size = mesh.size * batch_per_device
+    self.batches = []
+
+  def dispatch(self, prompts, negative_prompts, keys):
+    self.batches.append(list(prompts))
+    pixels = np.asarray(keys, np.uint32).view(np.uint8).reshape(-1, 1, 8)
+    images = np.zeros((self.batch_size, 1, 8, 3), np.uint8)
+    images[: len(pixels)] = pixels[..., None]
+    return images
+
+
+def _layout(shard_size):
+  return ImageSetLayout("x_generative", ("a", "b", "c"), 12, shard_size, {})
+
+
+PROMPTS = [[Prompt(f"{name} {shot}", "no") for shot in range(4)] for name in "abc"]
+
+
+def _all_records(mesh, batch_per_device, shard_size, shards=None):
+  layout = _layout(shard_size)
+  sampler = RecordingSampler(mesh, batch_per_device)
+  shards = range(layout.num_shards) if shards is None else shards
+  found = dict(generate_shards(sampler, layout, list(shards), PROMPTS, 7, "x", "s"))
+  return found, sampler
+
+
+def test_images_of_all_classes_come_shot_by_shot():
+  assert [class_shot(index, 3) for index in (0, 2, 3, 11)] == [(0, 0), (2, 0), (0, 1), (2, 3)]
+
+
+def test_keys_differ_in_every_part_of_the_name():
+  base = image_keys(0, "d", "s", [ClassShot(0, 0)])
+  others = [
+    image_keys(1, "d", "s", [ClassShot(0, 0)]),
+    image_keys(0, "e", "s", [ClassShot(0, 0)]),
+    image_keys(0, "d", "t", [ClassShot(0, 0)]),
+    image_keys(0, "d", "s", [ClassShot(1, 0)]),
+    image_keys(0, "d", "s", [ClassShot(0, 1)]),
+  ]
+  assert len({key.tobytes() for key in [base, *others]}) == 6
+
+
+def test_a_key_does_not_depend_on_the_rest_of_the_batch():
+  many = image_keys(3, "d", "s", [ClassShot(label, shot) for shot in range(4) for label in range(3)])
+  np.testing.assert_array_equal(many[7:8], image_keys(3, "d", "s", [ClassShot(1, 2)]))
+
+
+@pytest.mark.parametrize(("batch", "shard_size"), [(2, 5), (3, 12), (8, 4)])
+def test_the_records_are_the_same_for_any_batch_shard_and_mesh(mesh, one_device_mesh, batch, shard_size):
+  expected, _ = _all_records(one_device_mesh, 1, 12)
+  found, _ = _all_records(mesh, batch, shard_size)
+  assert [record for records in found.values() for record in records] == expected[0]
+  assert [record.index for record in expected[0]] == list(range(12))
+  assert expected[0][4].prompt == "b 1"
+  assert expected[0][4].seed == 7
+
+
+def test_a_device_sees_the_same_batch_whichever_shards_are_left(one_device_mesh):
+  _, everything = _all_records(one_device_mesh, 4, 5)
+  found, rest = _all_records(one_device_mesh, 4, 5, shards=[2])
+  assert list(found) == [2]
+  assert rest.batches == everything.batches[-1:]

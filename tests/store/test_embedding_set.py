@@ -1,0 +1,40 @@
+"""Embedding files come back as they were written, or not at all."""
+
+import numpy as np
+import pytest
+
+from genbench_jax.errors import RunError
+from genbench_jax.store import embedding_set
+from genbench_jax.store.embedding_set import EmbeddingSet
+
+
+@pytest.fixture
+def embeddings():
+  rng = np.random.default_rng(0)
+  return EmbeddingSet(
+    rng.normal(size=(5, 4)).astype(np.float32),
+    np.array([0, 1, 2, 0, 1], np.int32),
+    np.arange(5),
+    np.array([1, 1, 0, 1, 1], np.uint8),
+  )
+
+
+def test_round_trip_and_unreadable_rows_left_out(embeddings, tmp_path):
+  path = tmp_path / "e.safetensors"
+  embedding_set.save(path, embeddings, {"clip": "x"})
+  loaded = embedding_set.load(path)
+  np.testing.assert_array_equal(loaded.features, embeddings.features)
+  np.testing.assert_array_equal(loaded.readable().ids, [0, 1, 3, 4])
+  np.testing.assert_array_equal(loaded.readable().labels, [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_damage_is_found(embeddings, tmp_path, damage):
+  path = tmp_path / "e.safetensors"
+  embedding_set.save(path, embeddings, {})
+  data = bytearray(path.read_bytes())
+  if damage == "flip":
+    data[-3] ^= 1
+  path.write_bytes(bytes(data[:-20] if damage == "cut" else data))
+  with pytest.raises(RunError, match=r"damaged.*Delete it, then run again"):
+    embedding_set.load(path)

@@ -1,0 +1,126 @@
+"""Image sets: what TFDS reads, shard by shard, found damaged where it is damaged."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genbench_jax.errors import RunError
+from genbench_jax.store.image_set import (
+  ImageRecord,
+  ImageSet,
+  ImageSetLayout,
+  ImageSetWriter,
+  distinct_names,
+  encode_png,
+)
+
+LAYOUT = ImageSetLayout("digits_generative", ("one", 'two "2" <b>', "one"), 7, 3, {"model": "m"})
+
+
+def _records(layout, shard):
+  rng = np.random.default_rng(shard)
+  return [
+    ImageRecord(
+      encode_png(rng.integers(0, 255, (8, 9, 3), dtype=np.uint8)),
+      index % 3,
+      index,
+      prompt=f"prompt {index} 東京",
+      negative_prompt="blurry",
+      seed=5,
+    )
+    for index in layout.shard_range(shard)
+  ]
+
+
+def _write(folder, layout=LAYOUT):
+  writer = ImageSetWriter(folder, layout)
+  for shard in writer.missing_shards():
+    writer.write_shard(shard, _records(layout, shard))
+  return writer.close()
+
+
+def _shards(folder):
+  return sorted(folder.glob("*.array_record-*"))
+
+
+@pytest.fixture(scope="module")
+def image_set(tmp_path_factory):
+  return _write(tmp_path_factory.mktemp("set"))
+
+
+def test_records_come_back_as_they_were_written(image_set):
+  expected = [record for shard in range(3) for record in _records(LAYOUT, shard)]
+  assert list(image_set) == expected
+  assert len(image_set) == 7
+
+
+def test_tfds_reads_it(image_set):
+  import tensorflow_datasets as tfds
+
+  builder = tfds.builder_from_directory(image_set.folder)
+  source = builder.as_data_source("train")
+  expected = np.asarray(Image.open(io.BytesIO(image_set[4].image)))
+  np.testing.assert_array_equal(source[4]["image"], expected)
+  assert source[4]["prompt"].decode() == "prompt 4 東京"
+  assert builder.info.splits["train"].num_examples == 7
+  assert builder.info.features["label"].names == ["one", 'two "2" <b>', "one (2)"]
+
+
+def test_the_same_records_give_the_same_bytes(image_set, tmp_path):
+  again = _write(tmp_path / "again")
+  for one, other in zip(_shards(image_set.folder), _shards(again.folder), strict=True):
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_stopped_set_goes_on_with_the_missing_shards_only(tmp_path):
+  writer = ImageSetWriter(tmp_path, LAYOUT)
+  writer.write_shard(1, _records(LAYOUT, 1))
+  assert not ImageSet.exists(tmp_path)
+  assert ImageSetWriter(tmp_path, LAYOUT).missing_shards() == [0, 2]
+
+
+def test_a_shard_without_its_seal_or_with_a_wrong_one_is_made_again(tmp_path):
+  _write(tmp_path)
+  _shards(tmp_path)[0].write_bytes(b"short")
+  (tmp_path / "seals" / "00002.json").unlink()
+  assert ImageSetWriter(tmp_path, LAYOUT).missing_shards() == [0, 2]
+
+
+def test_damage_is_found_and_named(tmp_path):
+  images = _write(tmp_path)
+  images.verify()
+  shard = _shards(tmp_path)[1]
+  data = bytearray(shard.read_bytes())
+  data[100] ^= 1
+  shard.write_bytes(bytes(data))
+  with pytest.raises(RunError, match="00001-of-00003 is damaged"):
+    images.verify()
+  shard.unlink()
+  with pytest.raises(RunError, match="00001-of-00003 is missing"):
+    images.verify()
+
+
+def test_a_shard_takes_its_own_images_in_order(tmp_path):
+  records = _records(LAYOUT, 0)
+  with pytest.raises(ValueError, match="in order"):
+    ImageSetWriter(tmp_path, LAYOUT).write_shard(0, records[::-1])
+
+
+def test_another_setting_is_another_fingerprint():
+  import dataclasses
+
+  other = dataclasses.replace(LAYOUT, made_from={"model": "n"})
+  assert other.fingerprint != LAYOUT.fingerprint
+
+
+def test_equal_names_are_told_apart():
+  assert distinct_names(["missile", "dog", "missile"]) == ["missile", "dog", "missile (2)"]
+
+
+def test_several_labels_an_image(tmp_path):
+  layout = ImageSetLayout("voc_original", ("a", "b"), 1, 4, {}, multi_label=True)
+  record = ImageRecord(_records(LAYOUT, 0)[0].image, (0, 1), 0)
+  ImageSetWriter(tmp_path, layout).write_shard(0, [record])
+  assert ImageSetWriter(tmp_path, layout).close()[0].label == (0, 1)

@@ -1,0 +1,22 @@
+"""One run at a time."""
+
+import os
+
+import pytest
+
+from genbench_jax.errors import UsageError
+from genbench_jax.store.workdir import locked
+
+
+def test_a_second_run_is_refused_and_told_who_holds_the_folder(tmp_path):
+  refused = pytest.raises(UsageError, match=rf"in use by another run \(process {os.getpid()}\)")
+  with locked(tmp_path / "work"), refused, locked(tmp_path / "work"):
+    pass
+  with locked(tmp_path / "work"):
+    pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(UsageError, match="can't be written to"), locked(tmp_path / "file" / "work"):
+    pass

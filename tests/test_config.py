@@ -1,0 +1,92 @@
+"""Every mistake in a config ends in one line that names it."""
+
+import pytest
+
+from genbench_jax.config import Config, default_config, make_config, parse_arguments
+from genbench_jax.errors import UsageError
+
+
+def test_the_defaults_make_the_default_config():
+  assert make_config(default_config()) == Config()
+
+
+def test_sections_are_frozen_and_typed():
+  given = default_config()
+  given.datasets = ("digits", "shapes")
+  given.generation.guidance_scale = 3
+  config = make_config(given)
+  assert config.generation.guidance_scale == 3.0
+  assert isinstance(config.generation.guidance_scale, float)
+  with pytest.raises(AttributeError):
+    config.generation.steps = 3
+
+
+@pytest.mark.parametrize(
+  ("path", "value", "message"),
+  [
+    ("datasets", ("digit",), "unknown dataset 'digit'. Did you mean 'digits'?"),
+    ("sources", ("generativ",), "unknown source 'generativ'. Did you mean 'generative'? Known:"),
+    ("generation.strategies", ("simple",), "unknown strategy 'simple'."),
+    ("generation.scheduler", "dpm", "unknown scheduler 'dpm'."),
+    ("scoring.quantities", ("fidd",), "unknown metric 'fidd'. Did you mean 'fid'?"),
+    ("scoring.protocols", ("stict",), "unknown protocol 'stict'. Did you mean 'strict'?"),
+    ("recognition.recognizers", ("probe",), "unknown recogniser 'probe'."),
+    ("shots", (0, 1), "config.shots is 0, wanted at least 1."),
+    ("shots", (), "config.shots is empty"),
+    ("shots", (1, 1), "config.shots names something twice"),
+    ("seeds", (-1,), "wanted none below 0"),
+    ("generation.steps", 0, "config.generation.steps is 0, wanted at least 1."),
+    ("generation.guidance_scale", 0.5, "config.generation.guidance_scale is 0.5"),
+  ],
+)
+def test_bad_values(path, value, message):
+  given = default_config()
+  *sections, leaf = path.split(".")
+  section = given
+  for name in sections:
+    section = section[name]
+  section[leaf] = value
+  with pytest.raises(UsageError) as error:
+    make_config(given)
+  assert message in str(error.value)
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    ({"generatoin": {}}, "unknown setting 'config.generatoin'. Did you mean 'config.generation'?"),
+    ({"generation": {"step": 3}}, "Did you mean 'config.generation.steps'?"),
+    ({"generation": {"steps": "many"}}, "config.generation.steps is 'many' (str), wanted int."),
+    ({"generation": {"steps": True}}, "config.generation.steps is True (bool), wanted int."),
+    ({"generation": 3}, "config.generation is 3, wanted a section of settings."),
+    ({"shots": (1, "x")}, "config.shots is 'x' (str), wanted int."),
+  ],
+)
+def test_unknown_keys_and_wrong_types(given, message):
+  with pytest.raises(UsageError) as error:
+    make_config(given)
+  assert message in str(error.value)
+
+
+def test_a_single_value_passes_for_a_tuple():
+  assert make_config({"datasets": "digits", "shots": 4}).shots == (4,)
+
+
+def test_arguments_of_a_config_file_are_typed():
+  assert parse_arguments("quick,steps=3", quick=False, steps=1, name="a").steps == 3
+  assert parse_arguments("quick", quick=False).quick is True
+  assert parse_arguments("", quick=False).quick is False
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("quik", "unknown config argument 'quik'. Did you mean 'quick'?"),
+    ("steps=many", "config argument steps is 'many', wanted int."),
+  ],
+)
+def test_bad_arguments(text, message):
+  with pytest.raises(UsageError) as error:
+    parse_arguments(text, quick=False, steps=1)
+  assert message in str(error.value)

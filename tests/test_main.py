@@ -1,0 +1,252 @@
+"""The command, end to end, on the shipped models: restarts, devices, and what users get wrong."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from genbench_jax.main import main
+from genbench_jax.store.workdir import locked
+
+ROOT = Path(__file__).parent.parent
+DEMO = str(ROOT / "configs" / "demo.py")
+SMALL = [
+  f"--config={DEMO}:quick",
+  "--config.shots=(1, 2)",
+  "--config.generation.steps=2",
+  "--config.generation.batch_per_device=4",
+  "--config.generation.shard_size=8",
+  "--config.encoder.batch_per_device=64",
+  "--config.scoring.resamples=50",
+]
+# Quantities that are shares of images: equal to the last bit on any number of devices.
+COUNTED = ("zero_shot", "cler", "cler_gain", "cler_image", "topk_vote", "topk_vote_text", "linear_probe")
+
+
+def _command(workdir, *extra):
+  return [sys.executable, "-m", "genbench_jax.main", *SMALL, f"--workdir={workdir}", *extra]
+
+
+def _environment(devices):
+  flags = f"--xla_force_host_platform_device_count={devices}"
+  return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+def _run(workdir, *extra, devices=1):
+  return subprocess.run(
+    _command(workdir, *extra),
+    env=_environment(devices),
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=600,
+    check=False,
+  )
+
+
+def _rows(workdir):
+  lines = (workdir / "results.jsonl").read_text(encoding="utf-8").splitlines()
+  rows = [json.loads(line) for line in lines]
+  return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def _digests(workdir, folder):
+  return {
+    str(path.relative_to(workdir)): hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in sorted((workdir / folder).rglob("*"))
+    if path.is_file()
+  }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+  """A run on one device that nobody disturbed."""
+  workdir = tmp_path_factory.mktemp("undisturbed")
+  finished = _run(workdir)
+  assert finished.returncode == 0, finished.stderr
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def on_eight_devices(tmp_path_factory):
+  """The same run on the eight devices of this process."""
+  workdir = tmp_path_factory.mktemp("eight")
+  assert main(["main", *SMALL, f"--workdir={workdir}"]) == 0
+  return workdir
+
+
+def test_every_cell_has_every_quantity(undisturbed):
+  rows = _rows(undisturbed)
+  keys = {(r["source"], r["strategy"], r["shots"], r["quantity"]) for r in rows}
+  assert len(keys) == len(rows)
+  for strategy in ("defined_template", "negative_prompts"):
+    for shots in (1, 2):
+      for quantity in (*COUNTED, "clip_score", "fid", "kid", "cmmd", "coverage", "vendi"):
+        assert ("generative", strategy, shots, quantity) in keys
+        assert ("original", "", shots, quantity) in keys
+  assert {r["strategy"] for r in rows if r["source"] == "control"} == {
+    "defined_template",
+    "negative_prompts",
+    "original",
+  }
+  for row in rows:
+    assert row["ci_low"] <= row["value"] + 1e-9
+    assert row["value"] <= row["ci_high"] + 1e-9
+    assert row["n_test"] == 497
+    assert row["n_external"] == 10 * row["shots"]
+  assert (undisturbed / "results.csv").read_text().count("\n") == len(rows) + 1
+
+
+def test_image_sets_are_tfds_datasets_with_their_prompts(undisturbed):
+  import tensorflow_datasets as tfds
+
+  folders = sorted((undisturbed / "images" / "digits").iterdir())
+  assert len(folders) == 3
+  source = tfds.builder_from_directory(folders[1]).as_data_source("train")
+  assert folders[1].name.startswith("generative-negative_prompts-seed0-")
+  assert len(source) == 20
+  example = source[13]
+  assert example["image"].shape == (32, 32, 3)
+  assert (example["label"], example["index"], example["seed"]) == (3, 13, 0)
+  assert "three" in example["prompt"].decode()
+  assert "blurry" in example["negative_prompt"].decode()
+
+
+def test_eight_devices_give_the_same_rows(undisturbed, on_eight_devices):
+  one, eight = _rows(undisturbed), _rows(on_eight_devices)
+  assert len(one) == len(eight)
+  for left, right in zip(one, eight, strict=True):
+    if left["quantity"] in COUNTED:
+      assert left == right
+    else:
+      assert right["value"] == pytest.approx(left["value"], rel=1e-3, abs=1e-5)
+
+
+def test_a_second_run_has_nothing_to_do_and_says_so(on_eight_devices, capfd):
+  before = _digests(on_eight_devices, ".")
+  assert main(["main", *SMALL, f"--workdir={on_eight_devices}"]) == 0
+  said = capfd.readouterr().err
+  for stage in ("images", "embed", "score", "recognise", "report"):
+    assert f"{stage}: nothing to do" in said
+  assert _digests(on_eight_devices, ".") == before
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_artefacts(undisturbed, tmp_path):
+  rng = random.Random(0)
+  killed = 0
+  for _ in range(4):
+    process = subprocess.Popen(
+      _command(tmp_path), env=_environment(1), cwd=ROOT, stderr=subprocess.DEVNULL
+    )
+    began, target = time.monotonic(), rng.choice([1, 3, 5, 8])
+    # After a random number of files have appeared, so that kills fall into all stages on any machine.
+    at_start = len(list(tmp_path.rglob("*.*")))
+    while process.poll() is None and time.monotonic() - began < 300:
+      if len(list(tmp_path.rglob("*.*"))) - at_start >= target:
+        break
+      time.sleep(0.01)
+    if process.poll() is None:
+      process.send_signal(signal.SIGKILL)
+      killed += 1
+    process.wait()
+  assert killed >= 3
+  finished = _run(tmp_path)
+  assert finished.returncode == 0, finished.stderr
+  for folder in ("images", "embeddings"):
+    assert _digests(tmp_path, folder) == _digests(undisturbed, folder)
+  assert _rows(tmp_path) == _rows(undisturbed)
+
+
+def test_a_changed_setting_makes_new_artefacts_and_touches_no_old_ones(on_eight_devices):
+  before = {}
+  for folder in ("images", "embeddings", "rows"):
+    before |= _digests(on_eight_devices, folder)
+  changed = ["--config.generation.guidance_scale=2", "--stages=images,embed,score"]
+  assert main(["main", *SMALL, f"--workdir={on_eight_devices}", *changed]) == 0
+  after = {}
+  for folder in ("images", "embeddings", "rows"):
+    after |= _digests(on_eight_devices, folder)
+  assert before.items() <= after.items()
+  assert len(after) > len(before)
+
+
+def test_damaged_shards_are_found_before_they_are_embedded(on_eight_devices, capfd):
+  shard = next((on_eight_devices / "images").rglob("original-*/*.array_record-*"))
+  whole = shard.read_bytes()
+  embedded = next((on_eight_devices / "embeddings").rglob("original-*"))
+  kept = embedded.read_bytes()
+  embedded.unlink()
+  shard.write_bytes(whole[:200] + b"!" + whole[201:])
+  try:
+    assert main(["main", *SMALL, f"--workdir={on_eight_devices}", "--stages=embed"]) == 1
+    assert f"error: shard {shard} is damaged" in capfd.readouterr().err
+  finally:
+    shard.write_bytes(whole)
+    embedded.write_bytes(kept)
+
+
+def test_two_runs_at_once_are_refused(tmp_path, capfd):
+  with locked(tmp_path):
+    assert main(["main", *SMALL, f"--workdir={tmp_path}"]) == 2
+  assert "is in use by another run" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ([f"--config={DEMO}"], "no work folder given"),
+    (["--workdir=x"], "no config given"),
+    (["--config=nowhere.py", "--workdir=x"], "nowhere.py"),
+    ([f"--config={DEMO}:quik", "--workdir=x"], "unknown config argument 'quik'. Did you mean 'quick'?"),
+    ([f"--config={DEMO}", "--workdir=x", "--config.datasets=('digit',)"], "Did you mean 'digits'?"),
+    ([f"--config={DEMO}", "--workdir=x", "--config.generation.stps=3"], "stps"),
+    ([f"--config={DEMO}", "--workdir=x", "--config.generation.steps=many"], "many"),
+    ([f"--config={DEMO}", "--workdir=x", "--stages=image"], "unknown stage 'image'. Did you mean 'images'?"),
+    ([f"--config={DEMO}", "--workdir=x", "--wokdir=y"], "wokdir"),
+    ([f"--config={DEMO}", "--workdir=x", "extra"], "unexpected argument 'extra'"),
+    (
+      [f"--config={DEMO}", "--workdir=x", "--config.generation.checkpoint=nowhere"],
+      "no checkpoint at 'nowhere'",
+    ),
+  ],
+)
+def test_mistakes_end_in_one_line_and_status_2(arguments, message, capfd, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert main(["main", *arguments]) == 2
+  said = capfd.readouterr().err.strip()
+  assert message in said
+  assert said.startswith("error: ")
+  assert "\n" not in said
+
+
+def test_a_stage_without_its_input_says_which_to_run_first(tmp_path, capfd):
+  for stage, first in (("embed", "images"), ("score", "embed"), ("report", "score")):
+    arguments = [*SMALL, "--config.sources=original", f"--workdir={tmp_path / stage}"]
+    assert main(["main", *arguments, f"--stages={stage}"]) == 1
+    assert f"Run the stage{'s' if stage == 'report' else ''} `{first}`" in capfd.readouterr().err
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy():
+  code = (
+    "import sys; from genbench_jax.main import main; assert main(['main', '--help']) == 0;"
+    "assert not {'jax', 'flax', 'transformers', 'tensorflow_datasets'} & set(sys.modules)"
+  )
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  assert "--config" in done.stdout
+
+
+def test_the_package_imports_nothing_heavy():
+  code = (
+    "import sys, genbench_jax; assert 'jax' not in sys.modules;"
+    "assert genbench_jax.clip_score is not None and 'jax' in sys.modules"
+  )
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
