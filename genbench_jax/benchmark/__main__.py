@@ -159,7 +159,7 @@ def _prepared(spec: DatasetSpec, options: argparse.Namespace) -> dict[str, Any]:
   state = readiness(spec, options.data_dir, options.manual_dir)
   if not options.json and state.ready:
     sizes = ", ".join(f"{split} {size}" for split, size in state.sizes.items())
-    print(f"{spec.name} is ready{': ' + sizes if sizes else ''}.")
+    print(f"{spec.name} is ready: {sizes}. {state.missing}".rstrip())
   return {**dataclasses.asdict(state), "error": error}
 
 

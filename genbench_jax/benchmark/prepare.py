@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from absl import logging
-
 from genbench_jax.benchmark.builders import BUILDERS, builder_class
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import RunError, UsageError
 
 FILE_FORMAT = "array_record"
+# A folder with this file holds drawn stand-ins only, so that they can't pass for the data.
+STAND_IN_MARKER = "STAND_IN"
 _INSTALL = "pip install 'genbench_jax[prepare]'"
 
 
@@ -55,6 +55,7 @@ def prepare(
     manual_dir: where files lie that were fetched by hand; by default `<data_dir>/downloads/manual`.
 
   Raises:
+    UsageError: if the data folder is one of stand-ins.
     RunError: if packages or files are missing, or what was fetched is damaged.
   """
   if not spec.tfds_name:
@@ -64,6 +65,8 @@ def prepare(
   import tensorflow_datasets as tfds
 
   builder = builder_for(spec, data_dir)
+  if is_stand_in(builder):
+    raise UsageError(f"{builder.data_dir_root} is for stand-ins: prepare data in another folder.")
   config = tfds.download.DownloadConfig(manual_dir=manual_dir)
   try:
     builder.download_and_prepare(file_format=FILE_FORMAT, download_config=config)
@@ -71,19 +74,22 @@ def prepare(
     raise
   except Exception as error:  # The built-in builders raise whatever their readers do.
     raise RunError(f"preparing '{spec.name}' failed: {type(error).__name__}: {error}") from error
-  warn_of_odd_sizes(spec, builder)
 
 
-def warn_of_odd_sizes(spec: DatasetSpec, builder: Any) -> None:
-  """Logs where a prepared split has another number of images than the benchmark expects."""
-  found = {split.name: split.num_examples for split in builder.info.splits.values()}
-  expected: dict[str, int] = {}
-  for split, name in spec.splits.items():
-    expected[name] = expected.get(name, 0) + spec.split_sizes[split]
-  for name, size in expected.items():
-    # Derived splits may leave images over.
-    if name in found and (found[name] < size or (found[name] > size and name in spec.splits)):
-      logging.warning("%s: '%s' has %d images, not %d.", spec.name, name, found[name], size)
+def is_stand_in(builder: Any) -> bool:
+  """Whether the builder's data folder is one of stand-ins."""
+  return (Path(builder.data_dir_root) / STAND_IN_MARKER).exists()
+
+
+def is_readable(builder: Any) -> bool:
+  """Whether a prepared dataset is in a format that is read without TensorFlow, and at random."""
+  return bool(builder.info.available_file_formats() & _random_access_formats())
+
+
+def _random_access_formats() -> set[Any]:
+  from tensorflow_datasets.core import file_adapters
+
+  return file_adapters.FileFormat.with_random_access()
 
 
 def missing_packages(spec: DatasetSpec) -> tuple[str, ...]:

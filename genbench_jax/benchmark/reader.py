@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int, Shaped
 from PIL import Image
 
 from genbench_jax.benchmark import derived
-from genbench_jax.benchmark.prepare import builder_for
+from genbench_jax.benchmark.prepare import builder_for, is_readable
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import RunError, unknown_name
 
@@ -80,9 +80,10 @@ class TfdsSplit(Split):
   def __init__(self, spec: DatasetSpec, split: str, data_dir: str | Path | None):
     self.spec, self.split, self.data_dir = spec, split, data_dir
     self._indices = self._select()
+    self._size = len(self._source) if self._indices is None else len(self._indices)
 
   def __len__(self) -> int:
-    return len(self._source) if self._indices is None else len(self._indices)
+    return self._size
 
   def example(self, index: int) -> Example:
     record = self._source[self._record(index)]
@@ -121,14 +122,13 @@ class TfdsSplit(Split):
       raise RunError(
         f"'{self.spec.name}' has no TFDS split '{name}': it has {', '.join(available)}."
       )
-    try:
-      decoders = {self.spec.image_key: tfds.decode.SkipDecoding()}
-      return self._opened.as_data_source(name, decoders=decoders)
-    except NotImplementedError as error:
+    if not is_readable(self._opened):
       raise RunError(
         f"'{self.spec.name}' was prepared as TFRecord in {self._opened.data_path}: move it away and"
         f" prepare it with `python -m genbench_jax.benchmark prepare {self.spec.name}`."
-      ) from error
+      )
+    decoders = {self.spec.image_key: tfds.decode.SkipDecoding()}
+    return self._opened.as_data_source(name, decoders=decoders)
 
   @functools.cached_property
   def _feature(self) -> Any:

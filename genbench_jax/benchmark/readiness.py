@@ -4,11 +4,16 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from genbench_jax.benchmark.builders import BUILDERS
-from genbench_jax.benchmark.prepare import builder_for, missing_packages
+from genbench_jax.benchmark.prepare import (
+  builder_for,
+  is_readable,
+  is_stand_in,
+  missing_packages,
+)
 from genbench_jax.benchmark.spec import DatasetSpec
-from genbench_jax.benchmark.stand_in import MARKER
 
 # What can't be downloaded by a program: any one of these sets of files has to lie in the manual folder.
 _BY_HAND: Mapping[str, tuple[tuple[str, ...], ...]] = {
@@ -50,7 +55,7 @@ class Readiness:
     name: the dataset.
     ready: whether it can be read.
     stand_in: whether what is there are drawn stand-ins.
-    sizes: for each split the images found, none while it is not ready.
+    sizes: for each TFDS split the images found, none while it is not ready.
     missing: what is missing, empty where nothing is.
     steps: what to do about it, in turn.
   """
@@ -81,32 +86,40 @@ def readiness(
   if not spec.tfds_name:
     return Readiness(spec.name, ready=True, sizes=dict(spec.split_sizes))
   root = Path(data_dir).expanduser() if data_dir else default_data_dir()
-  sizes = _prepared_sizes(spec, root)
-  if sizes is None:
+  builder = _prepared_builder(spec, root)
+  if builder is None:
     manual = Path(manual_dir).expanduser() if manual_dir else root / "downloads" / "manual"
     return _unprepared(spec, manual)
-  stand_in = (root / MARKER).exists()
-  odd = [] if stand_in else [s for s, n in sizes.items() if n != spec.split_sizes.get(s, n)]
-  missing = "; ".join(f"{s} has {sizes[s]} images, not {spec.split_sizes[s]}" for s in odd)
-  steps = (f"delete {root / spec.tfds_name}", f"{PREPARE} {spec.name}") if odd else ()
-  return Readiness(spec.name, True, stand_in, sizes, missing, steps)
+  again = (f"delete {builder.data_path}", f"{PREPARE} {spec.name}")
+  if not is_readable(builder):
+    missing = "prepared as TFRecord, wanted ArrayRecord"
+    return Readiness(spec.name, ready=False, missing=missing, steps=again)
+  stand_in = is_stand_in(builder)
+  found = {split.name: split.num_examples for split in builder.info.splits.values()}
+  odd = "" if stand_in else _odd_sizes(spec, found)
+  return Readiness(spec.name, True, stand_in, found, odd, again if odd else ())
 
 
-def _prepared_sizes(spec: DatasetSpec, root: Path) -> dict[str, int] | None:
-  """For each split the images found; None if the dataset is not prepared."""
+def _prepared_builder(spec: DatasetSpec, root: Path) -> Any:
+  """The builder of a dataset that is prepared, else None."""
   # TFDS is slow to import: where there is no folder, there is nothing to ask it.
   if not (root / spec.tfds_name.partition("/")[0]).is_dir():
     return None
   builder = builder_for(spec, root)
-  if not builder.data_path.exists() or not builder.is_prepared():
-    return None
-  found = {split.name: split.num_examples for split in builder.info.splits.values()}
-  # A split that is dealt out or cut down has no size of its own.
-  return {
-    split: found[name]
-    for split, name in spec.splits.items()
-    if name in found and list(spec.splits.values()).count(name) == 1
-  }
+  return builder if builder.data_path.exists() and builder.is_prepared() else None
+
+
+def _odd_sizes(spec: DatasetSpec, found: Mapping[str, int]) -> str:
+  """Where a TFDS split has another number of images than the benchmark expects."""
+  odd = []
+  for name in dict.fromkeys(spec.splits.values()):
+    ours = [split for split, theirs in spec.splits.items() if theirs == name]
+    wanted, there = sum(spec.split_sizes[split] for split in ours), found.get(name, 0)
+    # A split that is dealt out may leave images over. Parts of splits, and the user's, have no known size.
+    is_odd = there < wanted if len(ours) > 1 else there != wanted
+    if wanted and name.isidentifier() and is_odd:
+      odd.append(f"{name} has {there} images, not {wanted}")
+  return "; ".join(odd)
 
 
 def _unprepared(spec: DatasetSpec, manual: Path) -> Readiness:

@@ -14,12 +14,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from genbench_jax.benchmark import derived
-from genbench_jax.benchmark.prepare import FILE_FORMAT, builder_for
+from genbench_jax.benchmark.prepare import FILE_FORMAT, STAND_IN_MARKER, builder_for
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import UsageError
 
-# A folder with this file holds stand-ins only, so that they can't pass for the data.
-MARKER = "STAND_IN"
 # Height and width where the features leave them open; KITTI's are very wide.
 _USUAL_SIZE = (60, 90)
 _SIZES = {"kitti_distance": (38, 124)}
@@ -42,7 +40,7 @@ def prepare_stand_in(
   Raises:
     UsageError: if the folder holds something else.
   """
-  _claim(Path(data_dir))
+  _claim(Path(data_dir).expanduser())
   builder = builder_for(spec, data_dir)
   if builder.is_prepared():
     return
@@ -60,7 +58,7 @@ def prepare_stand_in(
 
 def _claim(data_dir: Path) -> None:
   """Marks the folder as one of stand-ins."""
-  marker = data_dir / MARKER
+  marker = data_dir / STAND_IN_MARKER
   if data_dir.exists() and any(data_dir.iterdir()) and not marker.exists():
     raise UsageError(f"{data_dir} holds other data: give an empty folder for stand-ins.")
   data_dir.mkdir(parents=True, exist_ok=True)

@@ -5,9 +5,12 @@ import sys
 import pytest
 
 from genbench_jax.benchmark.__main__ import main
+from genbench_jax.benchmark.prepare import prepare
+from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.readiness import readiness
 from genbench_jax.benchmark.registry import dataset_spec, known_datasets
 from genbench_jax.benchmark.stand_in import prepare_stand_in
+from genbench_jax.errors import RunError, UsageError
 
 
 def test_table_has_a_row_for_each_of_the_22_and_says_what_to_do(tmp_path, capsys):
@@ -45,6 +48,28 @@ def test_a_dataset_of_an_odd_size_is_told(tmp_path):
   state = readiness(dataset_spec("mnist"), tmp_path)
   assert state.missing == "train has 10 images, not 60000; test has 10 images, not 10000"
   assert state.steps[-1].endswith("prepare mnist")
+
+
+def test_a_derived_split_that_is_too_small_is_told(tmp_path):
+  prepare_stand_in(dataset_spec("eurosat"), tmp_path, {"train": 1, "validation": 1, "test": 1})
+  (tmp_path / "STAND_IN").unlink()
+  assert readiness(dataset_spec("eurosat"), tmp_path).missing == "train has 30 images, not 15000"
+
+
+def test_tfrecord_is_not_ready(tmp_path, capsys):
+  spec = dataset_spec("mnist")
+  prepare_stand_in(spec, tmp_path, {"train": 1, "test": 1})
+  (info,) = tmp_path.glob("mnist/*/dataset_info.json")
+  info.write_text(info.read_text().replace("array_record", "tfrecord"))
+  assert readiness(spec, tmp_path).missing == "prepared as TFRecord, wanted ArrayRecord"
+  with pytest.raises(RunError, match="was prepared as TFRecord"):
+    open_split(spec, "test", tmp_path)
+
+
+def test_data_are_not_prepared_among_stand_ins(tmp_path):
+  prepare_stand_in(dataset_spec("gtsrb"), tmp_path, {"train": 1, "validation": 1, "test": 1})
+  with pytest.raises(UsageError, match="is for stand-ins"):
+    prepare(dataset_spec("gtsrb"), tmp_path)
 
 
 def test_files_fetched_by_hand_are_seen(tmp_path):
