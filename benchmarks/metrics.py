@@ -126,10 +126,10 @@ def installed(arguments: argparse.Namespace, module: str) -> bool:
 
 
 def write_ours(
-  folder: Path, name: str, rows: int, classes: int, seed: int, repeats: int
+  folder: Path, file: str, rows: int, classes: int, seed: int, repeats: int
 ) -> dict[str, Any]:
   """Clustered features and their labels as .npy, block by block. Apart, as a child inherits its parent's peak memory."""
-  return timed(lambda: write_features(folder / name, rows, classes, seed), 0)
+  return timed(lambda: write_features(folder / file, rows, classes, seed), 0)
 
 
 def write_features(path: Path, rows: int, classes: int, seed: int) -> None:
@@ -332,8 +332,8 @@ def scaled(arguments: argparse.Namespace, rows: int) -> int:
 
 def compare_cler(run: Callable[..., Any], arguments: argparse.Namespace, folder: Path) -> Any:
   classes = scaled(arguments, 1000)
-  run("write_ours", name="external", rows=scaled(arguments, 1_274_000), classes=classes, seed=1)
-  run("write_ours", name="test", rows=scaled(arguments, 50_000), classes=classes, seed=2)
+  run("write_ours", file="external", rows=scaled(arguments, 1_274_000), classes=classes, seed=1)
+  run("write_ours", file="test", rows=scaled(arguments, 50_000), classes=classes, seed=2)
   found = {"ours": run("cler_ours", classes=classes)}
   if installed(arguments, "torch"):
     found["published"] = run("cler_torch", classes=classes, share=arguments.share)
@@ -380,7 +380,7 @@ def compare_manifold(run: Callable[..., Any], arguments: argparse.Namespace, fol
 
 def compare_curve(run: Callable[..., Any], arguments: argparse.Namespace, folder: Path) -> Any:
   sizes = [scaled(arguments, rows) for rows in (10_000, 30_000, 100_000, 300_000, 1_000_000)]
-  run("write_ours", name="curve", rows=sizes[-1], classes=100, seed=1)
+  run("write_ours", file="curve", rows=sizes[-1], classes=100, seed=1)
   found = [run("curve_ours", rows=rows, classes=100) for rows in sizes]
   cler = [point["median_seconds"] for point in found]
   frechet = [point["frechet_seconds"] for point in found]
