@@ -1,0 +1,106 @@
+"""Prompts with places for learnt context: which token stands where, and classes in blocks."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+from genbench_jax.errors import UsageError
+from genbench_jax.parallel.mesh import DATA_AXIS, padded_size
+
+NOT_CONTEXT = -1
+
+
+class PromptLayout(NamedTuple):
+  """Token ids of each class's prompt and where the context goes.
+
+  Attributes:
+    tokens: start, context places, class name with full stop, end; id 0 at the context's places.
+    slots: which context vector stands at a place, -1 where the token itself stands.
+    ends: position of the end-of-text token.
+  """
+
+  tokens: Int[np.ndarray, "k l"]
+  slots: Int[np.ndarray, "k l"]
+  ends: Int[np.ndarray, "k"]
+
+
+def prompt_layout(
+  names: Sequence[Sequence[int]],
+  context_length: int,
+  position: str,
+  start: int,
+  end: int,
+  max_tokens: int,
+) -> PromptLayout:
+  """Lays out `start context name end`, or with the context in two halves about the name.
+
+  Args:
+    names: token ids of each class name, the full stop as the last one, without start and end.
+    context_length: number of context vectors.
+    position: `end` (the name stands at the end) or `middle`.
+    start, end: ids of the start and end of text.
+    max_tokens: length of every prompt; names that do not fit lose their last tokens.
+
+  Raises:
+    UsageError: the context leaves no room for a class name, or an unknown position.
+  """
+  if position not in ("end", "middle"):
+    raise UsageError(f"the context's position is 'end' or 'middle', not {position!r}.")
+  room = max_tokens - context_length - 2
+  if room < 1 or context_length < 1:
+    raise UsageError(f"a context of {context_length} does not fit into {max_tokens} tokens.")
+  tokens = np.full((len(names), max_tokens), end, np.int32)
+  slots = np.full((len(names), max_tokens), NOT_CONTEXT, np.int32)
+  ends = np.zeros(len(names), np.int32)
+  before = context_length if position == "end" else context_length // 2
+  for row, name in enumerate(names):
+    word, stop = list(name[:-1])[: room - 1], name[-1]
+    places = [
+      NOT_CONTEXT,
+      *range(before),
+      *[NOT_CONTEXT] * len(word),
+      *range(before, context_length),
+    ]
+    ids = [start, *[0] * before, *word, *[0] * (context_length - before), stop, end]
+    tokens[row, : len(ids)], slots[row, : len(places)], ends[row] = ids, places, len(ids) - 1
+  return PromptLayout(tokens, slots, ends)
+
+
+def name_tokens(clip: Any, class_names: Sequence[str]) -> list[list[int]]:
+  """Token ids of `name.` for each class, without start and end."""
+  return clip.tokenizer([f"{name}." for name in class_names], add_special_tokens=False)["input_ids"]
+
+
+def class_prompts(
+  clip: Any, class_names: Sequence[str], length: int, position: str
+) -> PromptLayout:
+  """The prompts of the classes, with places for `length` context vectors."""
+  tokenizer = clip.tokenizer
+  return prompt_layout(
+    name_tokens(clip, class_names), length, position, tokenizer.bos_token_id, tokenizer.eos_token_id,
+    clip.max_tokens,
+  )  # fmt: skip
+
+
+class Blocks(NamedTuple):
+  """The layout in blocks of classes [blocks, classes, ...], the last one filled up with class 0."""
+
+  tokens: Int[Array, "n c l"]
+  slots: Int[Array, "n c l"]
+  ends: Int[Array, "n c"]
+  classes: Int[Array, "n c"]
+
+
+def class_blocks(layout: PromptLayout, classes_at_once: int, mesh: Mesh) -> Blocks:
+  """Blocks of equal size, the classes of each split over the devices."""
+  count = len(layout.tokens)
+  size = min(classes_at_once * mesh.size, padded_size(count, mesh.size))
+  padded = np.arange(padded_size(count, size), dtype=np.int32)
+  rows = np.where(padded < count, padded, 0).reshape(-1, size)
+  split = NamedSharding(mesh, PartitionSpec(None, DATA_AXIS))
+  arrays = (layout.tokens[rows], layout.slots[rows], layout.ends[rows], rows)
+  return Blocks(*jax.device_put(arrays, split))

@@ -1,0 +1,267 @@
+"""Prompt tuning of the text: a few learnable context vectors before each class name (CoOp).
+
+The image features are cached and frozen, the text tower is frozen, and only the context learns. What
+costs is the text tower over all classes at each step: classes are split over the mesh, and go through the
+tower in blocks whose activations are computed again in the backward pass, so that 1,000 classes
+need the memory of one block.
+
+Reference: Zhou et al., "Learning to prompt for vision-language models", IJCV 2022.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics.inputs import unit_rows
+from genbench_jax.parallel.mesh import data_mesh, replicated
+from genbench_jax.recognizers import towers
+from genbench_jax.recognizers.models import load_model, save_model
+from genbench_jax.recognizers.prompt_layout import Blocks, class_blocks, class_prompts
+from genbench_jax.recognizers.training import batch_rows, run_steps, warmup_cosine
+
+
+@dataclasses.dataclass(frozen=True)
+class CoopSettings:
+  """How a context is learnt; the defaults are the paper's, steps aside.
+
+  Attributes:
+    context_length: number of context vectors, where no `template` sets it.
+    per_class: a context for each class instead of one for all.
+    position: context before the class name, or half of it before and half behind.
+    template: words to begin with, such as "a photo of a"; else normal noise of 0.02.
+    steps: optimisation steps.
+    batch_size: images a step.
+    learning_rate: peak rate of SGD with momentum 0.9; linear warm-up, then a cosine to zero.
+    warmup: steps of warm-up.
+    weight_decay: L2 added to the gradient.
+    classes_at_once: classes that go through the text tower at once, on each device.
+    seed: of noise and batches.
+  """
+
+  context_length: int = 16
+  per_class: bool = False
+  position: Literal["end", "middle"] = "end"
+  template: str | None = None
+  steps: int = 1000
+  batch_size: int = 32
+  learning_rate: float = 0.002
+  warmup: int = 50
+  weight_decay: float = 5e-4
+  classes_at_once: int = 32
+  seed: int = 0
+
+
+def prompt_embeddings(
+  params: towers.Params,
+  context: Float[Array, "*k m w"],
+  tokens: Int[Array, "k l"],
+  slots: Int[Array, "k l"],
+) -> Float[Array, "k l w"]:
+  """Token embeddings with the context in its places."""
+  words = towers.token_embeddings(params, tokens)
+  places = jnp.maximum(slots, 0)
+  if context.ndim == 3:
+    learnt = jnp.take_along_axis(context, places[..., None], axis=1)
+  else:
+    learnt = context[places]
+  return jnp.where(slots[..., None] >= 0, learnt, words)
+
+
+def prompted_text_features(
+  module: Any,
+  params: towers.Params,
+  context: Float[Array, "*k m w"],
+  blocks: Blocks,
+  num_classes: int,
+) -> Float[Array, "k d"]:
+  """Unit-norm text features of all classes under a context."""
+
+  @jax.checkpoint
+  def features(block: Blocks) -> Float[Array, "c d"]:
+    own = context[block.classes] if context.ndim == 3 else context
+    embeddings = prompt_embeddings(params, own, block.tokens, block.slots)
+    return towers.text_features(module, params, embeddings, block.ends, remat=False)
+
+  found = jax.lax.map(features, blocks)
+  return found.reshape(-1, found.shape[-1])[:num_classes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """A learnt context and what is needed to use it.
+
+  Attributes:
+    vectors: [m, w], or [k, m, w] with one for each class.
+    position: `end` or `middle`.
+    fingerprint: of the CLIP it was learnt for.
+    losses: training loss of each step of the last run.
+  """
+
+  vectors: Float[np.ndarray, "*k m w"]
+  position: str
+  fingerprint: str
+  losses: Float[np.ndarray, "s"] = dataclasses.field(default_factory=lambda: np.zeros(0))
+
+
+def first_context(
+  clip: Any, settings: CoopSettings, num_classes: int
+) -> Float[np.ndarray, "*k m w"]:
+  """The context to begin with: the template's embeddings, or noise."""
+  if settings.template:
+    ids = clip.tokenizer(settings.template, add_special_tokens=False)["input_ids"]
+    vectors = np.asarray(towers.token_embeddings(clip.params, jnp.asarray([ids]))[0], np.float32)
+  else:
+    width = clip.module.config.text_config.hidden_size
+    generator = np.random.default_rng(settings.seed)
+    vectors = 0.02 * generator.normal(size=(settings.context_length, width)).astype(np.float32)
+  return np.tile(vectors, (num_classes, 1, 1)) if settings.per_class else vectors
+
+
+class Frozen(NamedTuple):
+  """What every step reads and none changes."""
+
+  params: Any
+  blocks: Blocks
+  logit_scale: Float[Array, ""]
+
+
+class Batch(NamedTuple):
+  """Unit-norm image features and targets; the targets of an image sum to one."""
+
+  features: Float[Array, "b d"]
+  targets: Float[Array, "b k"]
+
+
+def learn_context(
+  clip: Any,
+  class_names: Sequence[str],
+  features: Float[np.ndarray, "n d"],
+  targets: Float[np.ndarray, "n k"],
+  settings: CoopSettings = CoopSettings(),
+  mesh: Mesh | None = None,
+  directory: Path | None = None,
+  save_every: int = 100,
+) -> Context:
+  """Learns the context on cached image features.
+
+  Args:
+    clip: a `genbench_jax.clip.model.Clip`: module, params, tokenizer.
+    class_names: one name a class.
+    features: image features of the training images, of any length.
+    targets: one-hot or multi-hot.
+    settings: see `CoopSettings`.
+    mesh: the classes are split over its devices; by default the first one.
+    directory: where checkpoints are kept, to go on from after a kill; or none.
+    save_every: steps between checkpoints.
+
+  Raises:
+    UsageError: the context does not fit, or targets and class names differ in number.
+  """
+  if targets.shape[1] != len(class_names) or len(targets) != len(features):
+    raise UsageError(
+      f"targets {targets.shape} do not fit {len(features)} images and {len(class_names)} classes."
+    )
+  mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
+  start = first_context(clip, settings, len(class_names))
+  layout = class_prompts(clip, class_names, start.shape[-2], settings.position)
+  images = np.asarray(unit_rows(jnp.asarray(features, jnp.float32)))
+  shares = np.asarray(targets / np.maximum(targets.sum(axis=1, keepdims=True), 1), np.float32)
+  size = min(settings.batch_size, len(images))
+
+  def batch(number: int) -> Batch:
+    rows = batch_rows(number, size, len(images), settings.seed)
+    return jax.device_put(Batch(images[rows], shares[rows]), replicated(mesh))
+
+  optimiser = sgd(settings)
+  frozen = frozen_tower(clip, class_blocks(layout, settings.classes_at_once, mesh), mesh)
+  state = jax.device_put((start, optimiser.init(start)), replicated(mesh))
+  step = functools.partial(_step, clip.module, optimiser)
+  (context, _), losses = run_steps(
+    step, state, frozen, batch, settings.steps, directory, save_every
+  )
+  return Context(np.asarray(context), settings.position, clip.fingerprint, losses)
+
+
+def sgd(settings: CoopSettings) -> optax.GradientTransformation:
+  """SGD with momentum, L2, linear warm-up and a cosine to zero."""
+  schedule = warmup_cosine(settings.learning_rate, settings.steps, settings.warmup)
+  decay = optax.add_decayed_weights(settings.weight_decay)
+  return optax.chain(decay, optax.sgd(schedule, momentum=0.9))
+
+
+def frozen_tower(clip: Any, blocks: Blocks, mesh: Mesh) -> Frozen:
+  """CLIP's parameters on every device, its own logit scale, and the classes' prompts."""
+  scale = jnp.exp(jnp.asarray(clip.params["logit_scale"], jnp.float32))
+  params, scale = jax.device_put((clip.params, scale), replicated(mesh))
+  return Frozen(params, blocks, scale)
+
+
+def _step(
+  module: Any,
+  optimiser: optax.GradientTransformation,
+  state: tuple[Array, Any],
+  frozen: Frozen,
+  batch: Batch,
+) -> tuple[tuple[Array, Any], Float[Array, ""]]:
+  context, optimiser_state = state
+  loss, gradient = jax.value_and_grad(coop_loss, argnums=1)(module, context, frozen, batch)
+  updates, optimiser_state = optimiser.update(gradient, optimiser_state, context)
+  return (optax.apply_updates(context, updates), optimiser_state), loss
+
+
+def coop_loss(
+  module: Any, context: Float[Array, "*k m w"], frozen: Frozen, batch: Batch
+) -> Float[Array, ""]:
+  """Mean cross-entropy of the scaled cosines; several labels of an image share its weight."""
+  num_classes = batch.targets.shape[1]
+  text = prompted_text_features(module, frozen.params, context, frozen.blocks, num_classes)
+  logits = frozen.logit_scale * jnp.matmul(batch.features, text.T, precision="highest")
+  return optax.softmax_cross_entropy(logits, batch.targets).mean()
+
+
+def context_text_features(
+  clip: Any, class_names: Sequence[str], context: Context, mesh: Mesh | None = None
+) -> Float[np.ndarray, "k d"]:
+  """Unit-norm text prototypes of any class names under a context: scored like zero-shot's.
+
+  Raises:
+    UsageError: the context was learnt for another CLIP, or for each of another number of classes.
+  """
+  if context.fingerprint != clip.fingerprint:
+    raise UsageError(f"the context is of CLIP {context.fingerprint}, not {clip.fingerprint}.")
+  if context.vectors.ndim == 3 and len(context.vectors) != len(class_names):
+    raise UsageError(f"the context has {len(context.vectors)} classes, not {len(class_names)}.")
+  mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
+  layout = class_prompts(clip, class_names, context.vectors.shape[-2], context.position)
+  blocks = class_blocks(layout, CoopSettings.classes_at_once, mesh)
+  program = jax.jit(
+    functools.partial(prompted_text_features, clip.module, num_classes=len(class_names))
+  )
+  params, vectors = jax.device_put((clip.params, context.vectors), replicated(mesh))
+  return np.asarray(program(params, vectors, blocks))
+
+
+def save_context(path: Path, context: Context) -> None:
+  """The context as a safetensors file: `context`, and its position and CLIP in the metadata."""
+  about = {"kind": "coop_context", "position": context.position, "fingerprint": context.fingerprint}
+  save_model(path, {"context": context.vectors}, about)
+
+
+def load_context(path: Path) -> Context:
+  """A context as it was saved.
+
+  Raises:
+    RunError: the file can't be read or holds no context.
+  """
+  arrays, about = load_model(path, "coop_context")
+  return Context(arrays["context"], about["position"], about["fingerprint"])

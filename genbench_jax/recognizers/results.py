@@ -1,0 +1,105 @@
+"""What a recogniser's predictions say in detail, and the files in which they are kept."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from genbench_jax.errors import RunError
+from genbench_jax.store.files import atomic_path, write_csv
+
+Labels = Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]
+PER_CLASS_COLUMNS = ("index", "class_name", "images", "predicted", "recall", "precision")
+
+
+def confusion_matrix(
+  predictions: Int[np.ndarray, "n"], labels: Int[np.ndarray, "n"], num_classes: int
+) -> Int[np.ndarray, "k k"]:
+  """Counts of images by true class (row) and predicted class (column)."""
+  cells = np.asarray(labels) * num_classes + np.asarray(predictions)
+  return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def per_class_results(
+  scores: Float[np.ndarray, "n k"], labels: Labels, class_names: list[str] | tuple[str, ...]
+) -> list[dict[str, Any]]:
+  """Images, predictions, recall and precision of each class; None where there is nothing to divide by.
+
+  Args:
+    scores: class probabilities.
+    labels: class indices; or multi-hot, and then a class counts as predicted from 0.5 on.
+    class_names: one name a class.
+  """
+  truth = labels if labels.ndim == 2 else np.eye(len(class_names), dtype=bool)[labels]
+  if labels.ndim == 2:
+    predicted = scores >= 0.5
+  else:
+    predicted = np.eye(len(class_names), dtype=bool)[scores.argmax(axis=1)]
+  hits = (truth & predicted).sum(axis=0)
+  return [
+    {
+      "index": index,
+      "class_name": name,
+      "images": int(truth[:, index].sum()),
+      "predicted": int(predicted[:, index].sum()),
+      "recall": _ratio(hits[index], truth[:, index].sum()),
+      "precision": _ratio(hits[index], predicted[:, index].sum()),
+    }
+    for index, name in enumerate(class_names)
+  ]
+
+
+def _ratio(part: int, whole: int) -> float | None:
+  return float(part / whole) if whole else None
+
+
+def save_per_class(path: Path, rows: list[dict[str, Any]]) -> None:
+  """The rows of `per_class_results` as CSV."""
+  write_csv(path, rows, PER_CLASS_COLUMNS)
+
+
+def save_confusion(
+  path: Path, counts: Int[np.ndarray, "k k"], class_names: list[str] | tuple[str, ...]
+) -> None:
+  """A confusion matrix as CSV: the true class in the first column, one column a predicted class."""
+  columns = [f"{index} {name}" for index, name in enumerate(class_names)]
+  rows = [
+    {"true class": column, **dict(zip(columns, line.tolist(), strict=True))}
+    for column, line in zip(columns, counts, strict=True)
+  ]
+  write_csv(path, rows, ["true class", *columns])
+
+
+def save_predictions(
+  path: Path,
+  scores: Float[np.ndarray, "n k"],
+  labels: Labels,
+  ids: list[str] | None = None,
+) -> None:
+  """Scores, labels and ids of the test images as a compressed npz: every metric can be recomputed.
+
+  Arrays: `scores` float32 [n, k], `labels` int32 [n] or bool [n, k], `ids` text [n], by default the row.
+  """
+  labels = np.asarray(labels)
+  names = [str(row) for row in range(len(scores))] if ids is None else ids
+  with atomic_path(path) as temporary, temporary.open("wb") as file:
+    np.savez_compressed(
+      file,
+      scores=np.asarray(scores, np.float32),
+      labels=labels if labels.dtype == bool else labels.astype(np.int32),
+      ids=np.asarray(names, dtype=np.str_),
+    )
+
+
+def load_predictions(path: Path) -> tuple[Float[np.ndarray, "n k"], Labels, list[str]]:
+  """Scores, labels and ids as they were saved.
+
+  Raises:
+    RunError: the file is missing, broken or holds something else.
+  """
+  try:
+    with np.load(path, allow_pickle=False) as arrays:
+      return arrays["scores"], arrays["labels"], arrays["ids"].tolist()
+  except (OSError, ValueError, KeyError, EOFError) as error:
+    raise RunError(f"the predictions in {path} can't be read: {error}") from error

@@ -1,0 +1,97 @@
+"""A training loop that can be stopped at any moment.
+
+A step is a pure function of the state and its batch, and the batch of its number, so that a run that was
+killed and started again ends with the very weights of an undisturbed one (same seed, same mesh).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+State = Any
+
+
+def warmup_cosine(peak: float, steps: int, warmup: int) -> optax.Schedule:
+  """Linear warm-up to the peak, then half a cosine down to zero at the last step."""
+  return optax.warmup_cosine_decay_schedule(0.0, peak, min(warmup, steps - 1), steps)
+
+
+def batch_rows(number: int, batch_size: int, num_rows: int, seed: int) -> Int[np.ndarray, "b"]:
+  """The rows of a step's batch: seeded permutations, one an epoch, laid end to end and cut."""
+  places = number * batch_size + np.arange(batch_size)
+  orders = {
+    epoch: np.random.default_rng([seed, epoch]).permutation(num_rows)
+    for epoch in range(places[0] // num_rows, places[-1] // num_rows + 1)
+  }
+  return np.array([orders[place // num_rows][place % num_rows] for place in places.tolist()])
+
+
+def run_steps(
+  step: Callable[[State, Any, Any], tuple[State, Float[Array, ""]]],
+  state: State,
+  constants: Any,
+  batch: Callable[[int], Any],
+  steps: int,
+  directory: Path | None = None,
+  save_every: int = 100,
+  keep: int = 2,
+) -> tuple[State, Float[np.ndarray, "s"]]:
+  """Runs the steps from the last checkpoint on.
+
+  Args:
+    step: (state, constants, batch) -> (new state, loss). It is compiled once.
+    state: the state to begin with, a tree of arrays.
+    constants: arrays that every step reads.
+    batch: the arrays of a step, by its number.
+    steps: how many steps there are.
+    directory: where checkpoints are kept (Orbax: written aside, then renamed), or none.
+    save_every: steps between two checkpoints.
+    keep: how many checkpoints are kept.
+
+  Returns:
+    The state after the last step, and the losses of the steps that this call has run.
+  """
+  compiled = jax.jit(step)
+  manager = _manager(directory, keep) if directory else None
+  first, state = _restored(manager, state)
+  losses = []
+  for number in range(first, steps):
+    state, loss = compiled(state, constants, batch(number))
+    losses.append(loss)
+    if manager and ((number + 1) % save_every == 0 or number + 1 == steps):
+      _save(manager, number + 1, state)
+  if manager:
+    manager.close()
+  return state, np.asarray(jax.device_get(losses), np.float32)
+
+
+def _manager(directory: Path, keep: int) -> Any:
+  import orbax.checkpoint as ocp
+
+  options = ocp.CheckpointManagerOptions(
+    max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+  )
+  return ocp.CheckpointManager(directory.absolute(), options=options)
+
+
+def _restored(manager: Any, state: State) -> tuple[int, State]:
+  """The step after the last checkpoint and its state; 0 and the given state where there is none."""
+  latest = manager.latest_step() if manager else None
+  if latest is None:
+    return 0, state
+  import orbax.checkpoint as ocp
+
+  shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+  return latest, manager.restore(latest, args=ocp.args.StandardRestore(shapes))
+
+
+def _save(manager: Any, step: int, state: State) -> None:
+  import orbax.checkpoint as ocp
+
+  manager.save(step, args=ocp.args.StandardSave(state))
+  manager.wait_until_finished()

@@ -1,0 +1,249 @@
+"""Visual prompt tuning: learnable tokens in the frozen vision tower (VPT).
+
+Shallow: m tokens go into the first layer and flow on. Deep: every layer gets m tokens of its own. The
+classifier is the frozen text prototypes, so that only the prompts learn. Each step's images are split
+over the mesh; gradients of micro-batches are summed, and layers are rematerialised.
+
+Reference: Jia et al., "Visual prompt tuning", ECCV 2022.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics.inputs import unit_rows
+from genbench_jax.parallel.mesh import DATA_AXIS, data_mesh, pad_rows, padded_size, replicated
+from genbench_jax.recognizers import towers
+from genbench_jax.recognizers.models import load_model, save_model
+from genbench_jax.recognizers.training import batch_rows, run_steps, warmup_cosine
+
+Pixels = Float[np.ndarray, "b h w 3"]
+ReadPixels = Callable[[Int[np.ndarray, "b"]], Pixels]
+
+
+@dataclasses.dataclass(frozen=True)
+class VptSettings:
+  """How visual prompts are learnt.
+
+  Attributes:
+    depth: `shallow` or `deep`.
+    prompt_length: tokens in each layer that has them.
+    steps: optimisation steps.
+    batch_size: images a step.
+    images_at_once: images of a micro-batch on each device; gradients of micro-batches are summed.
+    learning_rate: peak rate of AdamW; linear warm-up, then a cosine to zero.
+    warmup: steps of warm-up.
+    weight_decay: of AdamW.
+    seed: of the first prompts and the batches.
+  """
+
+  depth: Literal["shallow", "deep"] = "deep"
+  prompt_length: int = 8
+  steps: int = 1000
+  batch_size: int = 32
+  images_at_once: int = 32
+  learning_rate: float = 0.002
+  warmup: int = 50
+  weight_decay: float = 1e-4
+  seed: int = 0
+
+
+class MicroBatches(NamedTuple):
+  """The images of a step in micro-batches [a, b, ...]; padding has a False mask."""
+
+  pixels: Float[Array, "a b h w 3"]
+  targets: Float[Array, "a b k"]
+  mask: Bool[Array, "a b"]
+
+
+class Frozen(NamedTuple):
+  """What every step reads and none changes."""
+
+  params: Any
+  text: Float[Array, "k d"]
+  logit_scale: Float[Array, ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class VisualPrompts:
+  """Learnt prompts and what is needed to use them.
+
+  Attributes:
+    tokens: [j, m, w]: m tokens for each of the first j layers; j = 1 is shallow.
+    fingerprint: of the CLIP they were learnt for.
+    losses: training loss of each step of the last run.
+  """
+
+  tokens: Float[np.ndarray, "j m w"]
+  fingerprint: str
+  losses: Float[np.ndarray, "s"] = dataclasses.field(default_factory=lambda: np.zeros(0))
+
+
+def first_prompts(clip: Any, settings: VptSettings) -> Float[np.ndarray, "j m w"]:
+  """Uniform in +-sqrt(6 / (3 p^2 + w)), p the side of a patch and w the width, as in the paper."""
+  config = clip.module.config.vision_config
+  layers = {"shallow": 1, "deep": config.num_hidden_layers}
+  if settings.depth not in layers:
+    raise UsageError(f"the depth of visual prompts is 'shallow' or 'deep', not {settings.depth!r}.")
+  bound = np.sqrt(6 / (3 * config.patch_size**2 + config.hidden_size))
+  shape = (layers[settings.depth], settings.prompt_length, config.hidden_size)
+  return np.random.default_rng(settings.seed).uniform(-bound, bound, shape).astype(np.float32)
+
+
+def vpt_loss(
+  module: Any,
+  tokens: Float[Array, "j m w"],
+  frozen: Frozen,
+  pixels: Float[Array, "b h w 3"],
+  targets: Float[Array, "b k"],
+  mask: Bool[Array, "b"],
+) -> Float[Array, ""]:
+  """Sum over the real images of the cross-entropy of the scaled cosines."""
+  features = towers.image_features(module, frozen.params, pixels, tokens)
+  logits = frozen.logit_scale * jnp.matmul(features, frozen.text.T, precision="highest")
+  return jnp.sum(jnp.where(mask, optax.softmax_cross_entropy(logits, targets), 0))
+
+
+def _step(
+  module: Any,
+  optimiser: optax.GradientTransformation,
+  state: tuple[Array, Any],
+  frozen: Frozen,
+  batch: MicroBatches,
+) -> tuple[tuple[Array, Any], Float[Array, ""]]:
+  tokens, optimiser_state = state
+
+  def add(sums: tuple[Array, Array], micro: MicroBatches) -> tuple[tuple[Array, Array], None]:
+    found = jax.value_and_grad(vpt_loss, argnums=1)(module, tokens, frozen, *micro)
+    return jax.tree.map(jnp.add, sums, found), None
+
+  (loss, gradient), _ = jax.lax.scan(add, (jnp.zeros(()), jnp.zeros_like(tokens)), batch)
+  count = batch.mask.sum()
+  updates, optimiser_state = optimiser.update(gradient / count, optimiser_state, tokens)
+  return (optax.apply_updates(tokens, updates), optimiser_state), loss / count
+
+
+def learn_visual_prompts(
+  clip: Any,
+  text_features: Float[np.ndarray, "k d"],
+  read_pixels: ReadPixels,
+  targets: Float[np.ndarray, "n k"],
+  settings: VptSettings = VptSettings(),
+  mesh: Mesh | None = None,
+  directory: Path | None = None,
+  save_every: int = 100,
+) -> VisualPrompts:
+  """Learns visual prompts on images.
+
+  Args:
+    clip: a `genbench_jax.clip.model.Clip`: module, params, fingerprint.
+    text_features: one text prototype a class.
+    read_pixels: preprocessed pixels of the given rows of the training images.
+    targets: one-hot or multi-hot, one row a training image.
+    settings: see `VptSettings`.
+    mesh: each micro-batch is split over its devices; by default the first one.
+    directory: where checkpoints are kept, to go on from after a kill; or none.
+    save_every: steps between checkpoints.
+
+  Raises:
+    UsageError: targets and text prototypes differ in number, or an unknown depth.
+  """
+  if targets.shape[1] != len(text_features):
+    raise UsageError(f"targets {targets.shape} do not fit {len(text_features)} text prototypes.")
+  mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
+  shares = np.asarray(targets / np.maximum(targets.sum(axis=1, keepdims=True), 1), np.float32)
+  size = min(settings.batch_size, len(shares))
+
+  def batch(number: int) -> MicroBatches:
+    rows = batch_rows(number, size, len(shares), settings.seed)
+    return micro_batches(read_pixels(rows), shares[rows], settings.images_at_once, mesh)
+
+  start = first_prompts(clip, settings)
+  schedule = warmup_cosine(settings.learning_rate, settings.steps, settings.warmup)
+  optimiser = optax.adamw(schedule, weight_decay=settings.weight_decay)
+  state = jax.device_put((start, optimiser.init(start)), replicated(mesh))
+  (tokens, _), losses = run_steps(
+    functools.partial(_step, clip.module, optimiser), state, frozen_tower(clip, text_features, mesh),
+    batch, settings.steps, directory, save_every,
+  )  # fmt: skip
+  return VisualPrompts(np.asarray(tokens), clip.fingerprint, losses)
+
+
+def frozen_tower(clip: Any, text_features: Float[np.ndarray, "k d"], mesh: Mesh) -> Frozen:
+  """CLIP's parameters, its own logit scale and the unit-norm text prototypes on every device."""
+  scale = jnp.exp(jnp.asarray(clip.params["logit_scale"], jnp.float32))
+  text = unit_rows(jnp.asarray(text_features, jnp.float32))
+  return Frozen(*jax.device_put((clip.params, text, scale), replicated(mesh)))
+
+
+def micro_batches(
+  pixels: Pixels, targets: Float[np.ndarray, "b k"], images_at_once: int, mesh: Mesh
+) -> MicroBatches:
+  """A step's images in micro-batches of equal size, each split over the devices."""
+  size = padded_size(min(images_at_once * mesh.size, len(pixels)), mesh.size)
+  total = padded_size(len(pixels), size)
+  arrays = (np.asarray(pixels, np.float32), targets, np.ones(len(pixels), bool))
+  folded = [pad_rows(array, total).reshape(-1, size, *array.shape[1:]) for array in arrays]
+  split = NamedSharding(mesh, PartitionSpec(None, DATA_AXIS))
+  return MicroBatches(*jax.device_put(folded, split))
+
+
+def prompted_scores(
+  clip: Any,
+  text_features: Float[np.ndarray, "k d"],
+  prompts: VisualPrompts,
+  read_pixels: ReadPixels,
+  num_images: int,
+  mesh: Mesh | None = None,
+  images_at_once: int = 64,
+) -> Float[np.ndarray, "n k"]:
+  """Class probabilities of images under visual prompts.
+
+  Raises:
+    UsageError: the prompts were learnt for another CLIP.
+  """
+  if prompts.fingerprint != clip.fingerprint:
+    raise UsageError(f"the prompts are of CLIP {prompts.fingerprint}, not {clip.fingerprint}.")
+  mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
+  frozen = frozen_tower(clip, text_features, mesh)
+  tokens = jax.device_put(prompts.tokens, replicated(mesh))
+
+  @jax.jit
+  def scores(frozen: Frozen, tokens: Array, pixels: Array) -> Float[Array, "b k"]:
+    features = towers.image_features(clip.module, frozen.params, pixels, tokens, remat=False)
+    return jax.nn.softmax(frozen.logit_scale * features @ frozen.text.T, axis=-1)
+
+  size = padded_size(min(images_at_once * mesh.size, num_images), mesh.size)
+  split = NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+  found = []
+  for start in range(0, num_images, size):
+    rows = np.arange(start, min(start + size, num_images))
+    pixels = jax.device_put(pad_rows(read_pixels(rows), size), split)
+    found.append(np.asarray(scores(frozen, tokens, pixels))[: len(rows)])
+  return np.concatenate(found)
+
+
+def save_visual_prompts(path: Path, prompts: VisualPrompts) -> None:
+  """The prompts as a safetensors file: `prompts`, and their CLIP in the metadata."""
+  about = {"kind": "vpt_prompts", "fingerprint": prompts.fingerprint}
+  save_model(path, {"prompts": prompts.tokens}, about)
+
+
+def load_visual_prompts(path: Path) -> VisualPrompts:
+  """Prompts as they were saved.
+
+  Raises:
+    RunError: the file can't be read or holds no visual prompts.
+  """
+  arrays, about = load_model(path, "vpt_prompts")
+  return VisualPrompts(arrays["prompts"], about["fingerprint"])

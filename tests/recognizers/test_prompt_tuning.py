@@ -1,0 +1,128 @@
+"""CoOp: the context goes where it should, only it learns, and what is learnt can be kept."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genbench_jax.clip.features import text_features, unit_norm
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.parallel.mesh import data_mesh
+from genbench_jax.recognizers import prompt_tuning
+from genbench_jax.recognizers.prompt_layout import class_blocks, class_prompts, prompt_layout
+from genbench_jax.recognizers.prompt_tuning import (
+  Batch,
+  Context,
+  CoopSettings,
+  context_text_features,
+  coop_loss,
+  first_context,
+  frozen_tower,
+  learn_context,
+  load_context,
+  save_context,
+)
+
+NAMES = ("red circle", "blue ring", "cat", "a very old photo of rain", "dog")
+SETTINGS = CoopSettings(context_length=4, steps=12, batch_size=8, learning_rate=0.05, warmup=2)
+
+
+@pytest.fixture(scope="module")
+def images(tiny_clip):
+  """Features that lie near text of another wording, so that there is something to learn."""
+  generator = np.random.default_rng(0)
+  labels = np.arange(40) % len(NAMES)
+  centres = unit_norm(text_features(tiny_clip, [f"an ink print: {name}" for name in NAMES]))
+  features = centres[labels] + 0.05 * generator.normal(size=(40, centres.shape[1]))
+  return features.astype(np.float32), np.eye(len(NAMES), dtype=np.float32)[labels]
+
+
+@pytest.mark.parametrize(
+  ("position", "expected"),
+  [("end", [1, 0, 0, 0, 7, 8, 5, 2, 2, 2]), ("middle", [1, 0, 7, 8, 0, 0, 5, 2, 2, 2])],
+)
+def test_the_layout(position, expected):
+  layout = prompt_layout(
+    [[7, 8, 5], [9, 9, 9, 9, 9, 9, 5]], 3, position, start=1, end=2, max_tokens=10
+  )
+  assert layout.tokens[0].tolist() == expected
+  assert layout.ends.tolist() == [7, 9]
+  assert sorted(layout.slots[0][layout.slots[0] >= 0]) == [0, 1, 2]
+  assert layout.tokens[1, layout.ends[1] - 1] == 5  # a long name keeps its full stop
+
+
+def test_a_context_that_does_not_fit_is_refused():
+  with pytest.raises(UsageError, match="does not fit into 10 tokens"):
+    prompt_layout([[7, 5]], 8, "end", 1, 2, 10)
+  with pytest.raises(UsageError, match="not 'front'"):
+    prompt_layout([[7, 5]], 2, "front", 1, 2, 10)
+
+
+def test_the_template_as_context_is_the_stock_text_tower(tiny_clip):
+  settings = CoopSettings(template="a photo of a")
+  context = Context(first_context(tiny_clip, settings, 5), "end", tiny_clip.fingerprint)
+  ours = context_text_features(tiny_clip, NAMES, context)
+  stock = unit_norm(text_features(tiny_clip, [f"a photo of a {name}." for name in NAMES]))
+  np.testing.assert_allclose(ours, stock, atol=1e-5)
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_gradients_agree_with_finite_differences(tiny_clip, images, per_class):
+  settings = dataclasses.replace(SETTINGS, per_class=per_class, position="middle")
+  context = jnp.asarray(10 * first_context(tiny_clip, settings, len(NAMES)))
+  mesh = data_mesh(jax.devices()[:1])
+  blocks = class_blocks(class_prompts(tiny_clip, NAMES, 4, "middle"), 2, mesh)
+  frozen = frozen_tower(tiny_clip, blocks, mesh)
+  loss = jax.jit(lambda c: coop_loss(tiny_clip.module, c, frozen, Batch(*map(jnp.asarray, images))))
+  gradient = jax.grad(loss)(context)
+  direction = gradient / jnp.linalg.norm(gradient)
+  step = 2e-3
+  difference = (loss(context + step * direction) - loss(context - step * direction)) / (2 * step)
+  assert float(difference) == pytest.approx(float(jnp.vdot(gradient, direction)), rel=0.01)
+
+
+def test_learning_lowers_the_loss_and_touches_the_context_only(tiny_clip, images, mesh):
+  before = jax.tree.map(np.copy, tiny_clip.params)
+  context = learn_context(tiny_clip, NAMES, *images, SETTINGS)
+  assert context.losses[-3:].mean() < 0.8 * context.losses[:3].mean()
+  jax.tree.map(np.testing.assert_array_equal, before, tiny_clip.params)
+  split = learn_context(tiny_clip, NAMES, *images, SETTINGS, mesh=mesh)
+  np.testing.assert_allclose(split.losses[0], context.losses[0], rtol=1e-4)
+  np.testing.assert_allclose(split.losses, context.losses, rtol=0.05)
+
+
+def test_an_interrupted_run_ends_with_identical_weights(tiny_clip, images, tmp_path, monkeypatch):
+  settings = dataclasses.replace(SETTINGS, per_class=True)
+  undisturbed = learn_context(tiny_clip, NAMES, *images, settings)
+  whole = prompt_tuning.batch_rows
+
+  def interrupted(number, *arguments):
+    if number == 7:
+      raise KeyboardInterrupt
+    return whole(number, *arguments)
+
+  monkeypatch.setattr(prompt_tuning, "batch_rows", interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    learn_context(tiny_clip, NAMES, *images, settings, directory=tmp_path, save_every=3)
+  monkeypatch.undo()
+  resumed = learn_context(tiny_clip, NAMES, *images, settings, directory=tmp_path, save_every=3)
+  assert len(resumed.losses) == settings.steps - 6
+  np.testing.assert_array_equal(resumed.vectors, undisturbed.vectors)
+
+
+def test_a_context_is_kept_as_a_file(tiny_clip, tmp_path):
+  vectors = first_context(tiny_clip, SETTINGS, len(NAMES))
+  context = Context(vectors, "middle", tiny_clip.fingerprint)
+  save_context(tmp_path / "context.safetensors", context)
+  loaded = load_context(tmp_path / "context.safetensors")
+  np.testing.assert_array_equal(
+    context_text_features(tiny_clip, NAMES, loaded),
+    context_text_features(tiny_clip, NAMES, context),
+  )
+  with pytest.raises(UsageError, match="of CLIP other"):
+    context_text_features(tiny_clip, NAMES, dataclasses.replace(loaded, fingerprint="other"))
+  (tmp_path / "broken").write_bytes(b"no safetensors")
+  with pytest.raises(RunError, match="can't be read"):
+    load_context(tmp_path / "broken")

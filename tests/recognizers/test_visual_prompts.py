@@ -1,0 +1,95 @@
+"""VPT: the prompted tower is the stock one where there are no prompts, and only prompts learn."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genbench_jax.clip.features import image_features, unit_norm
+from genbench_jax.errors import UsageError
+from genbench_jax.parallel.mesh import data_mesh
+from genbench_jax.recognizers import towers
+from genbench_jax.recognizers.visual_prompts import (
+  VisualPrompts,
+  VptSettings,
+  first_prompts,
+  frozen_tower,
+  learn_visual_prompts,
+  load_visual_prompts,
+  prompted_scores,
+  save_visual_prompts,
+  vpt_loss,
+)
+
+SETTINGS = VptSettings(prompt_length=3, steps=10, batch_size=12, learning_rate=0.05, warmup=2)
+
+
+@pytest.fixture(scope="module")
+def data(tiny_clip):
+  """Images of three colours, and the text prototypes that they shall come to match."""
+  generator = np.random.default_rng(0)
+  labels = np.arange(24) % 3
+  pixels = (
+    generator.normal(size=(24, 32, 32, 3)).astype(np.float32) + np.eye(3)[labels][:, None, None]
+  )
+  text = unit_norm(image_features(tiny_clip, pixels[:3])[[1, 2, 0]])
+  return pixels.astype(np.float32), np.eye(3, dtype=np.float32)[labels], text
+
+
+def test_without_prompts_it_is_the_stock_tower(tiny_clip, data):
+  none = jnp.zeros((1, 0, 32))
+  ours = towers.image_features(tiny_clip.module, tiny_clip.params, data[0], none)
+  np.testing.assert_allclose(ours, unit_norm(image_features(tiny_clip, data[0])), atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", ["shallow", "deep"])
+def test_gradients_agree_with_finite_differences(tiny_clip, data, depth):
+  pixels, targets, text = data
+  tokens = jnp.asarray(first_prompts(tiny_clip, dataclasses.replace(SETTINGS, depth=depth)))
+  assert len(tokens) == {"shallow": 1, "deep": 2}[depth]
+  frozen = frozen_tower(tiny_clip, text, data_mesh(jax.devices()[:1]))
+  mask = np.arange(24) < 20
+  loss = jax.jit(lambda t: vpt_loss(tiny_clip.module, t, frozen, pixels, targets, mask) / 20)
+  gradient = jax.grad(loss)(tokens)
+  assert all(np.linalg.norm(layer) > 0 for layer in gradient)
+  direction = gradient / jnp.linalg.norm(gradient)
+  step = 2e-3
+  difference = (loss(tokens + step * direction) - loss(tokens - step * direction)) / (2 * step)
+  assert float(difference) == pytest.approx(float(jnp.vdot(gradient, direction)), rel=0.01)
+
+
+def test_learning_lowers_the_loss_in_micro_batches_and_over_devices(tiny_clip, data, mesh):
+  pixels, targets, text = data
+  before = jax.tree.map(np.copy, tiny_clip.params)
+  prompts = learn_visual_prompts(tiny_clip, text, pixels.__getitem__, targets, SETTINGS)
+  assert prompts.losses[-3:].mean() < 0.8 * prompts.losses[:3].mean()
+  jax.tree.map(np.testing.assert_array_equal, before, tiny_clip.params)
+  micro = dataclasses.replace(SETTINGS, images_at_once=5, steps=3)
+  accumulated = learn_visual_prompts(tiny_clip, text, pixels.__getitem__, targets, micro)
+  np.testing.assert_allclose(accumulated.losses[:2], prompts.losses[:2], rtol=1e-4)
+  split = learn_visual_prompts(tiny_clip, text, pixels.__getitem__, targets, micro, mesh)
+  np.testing.assert_allclose(split.losses[:2], prompts.losses[:2], rtol=1e-4)
+
+
+def test_prompts_are_kept_as_a_file_and_score_the_same(tiny_clip, data, tmp_path):
+  pixels, _, text = data
+  prompts = VisualPrompts(first_prompts(tiny_clip, SETTINGS), tiny_clip.fingerprint)
+  save_visual_prompts(tmp_path / "prompts.safetensors", prompts)
+  loaded = load_visual_prompts(tmp_path / "prompts.safetensors")
+  scores = [
+    prompted_scores(tiny_clip, text, p, pixels.__getitem__, 24, images_at_once=count)
+    for p, count in ((prompts, 24), (loaded, 24), (loaded, 10))
+  ]
+  np.testing.assert_array_equal(scores[0], scores[1])
+  np.testing.assert_allclose(scores[0], scores[2], atol=1e-5)
+  np.testing.assert_allclose(scores[0].sum(axis=1), 1, atol=1e-5)
+
+
+def test_bad_input(tiny_clip, data):
+  pixels, targets, text = data
+  with pytest.raises(UsageError, match="'shallow' or 'deep', not 'middle'"):
+    first_prompts(tiny_clip, dataclasses.replace(SETTINGS, depth="middle"))
+  with pytest.raises(UsageError, match="do not fit 2 text prototypes"):
+    learn_visual_prompts(tiny_clip, text[:2], pixels.__getitem__, targets, SETTINGS)
