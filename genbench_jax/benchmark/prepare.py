@@ -60,13 +60,15 @@ def prepare(
   """
   if not spec.tfds_name:
     return
-  if missing := missing_packages(spec):
-    raise RunError(f"preparing '{spec.name}' needs {', '.join(missing)}: {_INSTALL}.")
   import tensorflow_datasets as tfds
 
   builder = builder_for(spec, data_dir)
   if is_stand_in(builder):
     raise UsageError(f"{builder.data_dir_root} is for stand-ins: prepare data in another folder.")
+  if builder.data_path.exists() and builder.is_prepared():
+    return
+  if missing := missing_packages(spec):
+    raise RunError(f"preparing '{spec.name}' needs {', '.join(missing)}: {_INSTALL}.")
   config = tfds.download.DownloadConfig(manual_dir=manual_dir)
   try:
     builder.download_and_prepare(file_format=FILE_FORMAT, download_config=config)
@@ -100,8 +102,11 @@ def missing_packages(spec: DatasetSpec) -> tuple[str, ...]:
 
 
 def needed_packages(name: str) -> tuple[str, ...]:
-  """What it takes to prepare one of the datasets, beyond what this package installs."""
-  if name in BUILDERS or name == "food101":
+  """What it takes to prepare one of the datasets, beyond what this package installs.
+
+  TFDS's own builders read or unpack through TensorFlow, all of them.
+  """
+  if name in BUILDERS:
     return ()
   extra = {"kitti_distance": ("cv2",), "sun397": ("cv2",), "patch_camelyon": ("h5py",)}
   return ("tensorflow", *extra.get(name, ()))

@@ -127,7 +127,10 @@ class TfdsSplit(Split):
         f"'{self.spec.name}' was prepared as TFRecord in {self._opened.data_path}: move it away and"
         f" prepare it with `python -m genbench_jax.benchmark prepare {self.spec.name}`."
       )
-    decoders = {self.spec.image_key: tfds.decode.SkipDecoding()}
+    # No image is decoded here, segmentation masks neither.
+    features = self._opened.info.features.items()
+    images = [key for key, feature in features if isinstance(feature, tfds.features.Image)]
+    decoders = {key: tfds.decode.SkipDecoding() for key in images}
     return self._opened.as_data_source(name, decoders=decoders)
 
   @functools.cached_property

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import subprocess
 import sys
@@ -70,6 +71,25 @@ def test_data_are_not_prepared_among_stand_ins(tmp_path):
   prepare_stand_in(dataset_spec("gtsrb"), tmp_path, {"train": 1, "validation": 1, "test": 1})
   with pytest.raises(UsageError, match="is for stand-ins"):
     prepare(dataset_spec("gtsrb"), tmp_path)
+
+
+def test_what_is_prepared_needs_no_packages(tmp_path):
+  spec = dataset_spec("mnist")
+  prepare_stand_in(spec, tmp_path, {"train": 1, "test": 1})
+  (tmp_path / "STAND_IN").unlink()
+  prepare(spec, tmp_path)
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is there"
+)
+@pytest.mark.parametrize(
+  ("name", "packages"), [("food101", "tensorflow"), ("kitti_distance", "tensorflow, cv2")]
+)
+def test_missing_packages_are_named_before_anything_is_downloaded(name, packages, tmp_path):
+  with pytest.raises(RunError, match=f"preparing '{name}' needs {packages}: pip install"):
+    prepare(dataset_spec(name), tmp_path)
+  assert not list(tmp_path.iterdir())
 
 
 def test_files_fetched_by_hand_are_seen(tmp_path):
