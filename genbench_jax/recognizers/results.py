@@ -1,5 +1,6 @@
 """What a recogniser's predictions say in detail, and the files in which they are kept."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def load_predictions(path: Path) -> tuple[Float[np.ndarray, "n k"], Labels, list
     RunError: the file is missing, broken or holds something else.
   """
   try:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
       return arrays["scores"], arrays["labels"], arrays["ids"].tolist()
-  except (OSError, ValueError, KeyError, EOFError) as error:
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
     raise RunError(f"the predictions in {path} can't be read: {error}") from error
