@@ -26,7 +26,7 @@ def builder_for(spec: DatasetSpec, data_dir: str | Path | None = None) -> Any:
   Raises:
     UsageError: if TFDS knows no such dataset.
   """
-  _stand_in_for_importlib_resources()
+  _provide_importlib_resources()
   if spec.tfds_name in BUILDERS:
     return builder_class(spec.tfds_name)(data_dir=data_dir)
   import tensorflow_datasets as tfds
@@ -38,7 +38,7 @@ def builder_for(spec: DatasetSpec, data_dir: str | Path | None = None) -> Any:
     raise UsageError(f"TFDS has no dataset {spec.tfds_name!r}: {message}") from error
 
 
-def _stand_in_for_importlib_resources() -> None:
+def _provide_importlib_resources() -> None:
   """TFDS 4.9.10 imports a package that it doesn't install; Python's own module has all it uses."""
   if importlib.util.find_spec("importlib_resources") is None:
     sys.modules["importlib_resources"] = importlib.resources
