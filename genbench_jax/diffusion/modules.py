@@ -46,25 +46,30 @@ def _group_norm(module: Any, hidden: Float[Array, "b h w c"]) -> Float[Array, "b
 
 
 def _unet_attention(
-  module: Any, hidden: Float[Array, "b q d"], context: Float[Array, "b k e"] | None = None
+  module: Any,
+  platform: str | None,
+  hidden: Float[Array, "b q d"],
+  context: Float[Array, "b k e"] | None = None,
 ) -> Float[Array, "b q d"]:
   context = hidden if context is None else context
   heads = (module.query(hidden), module.key(context), module.value(context))
   query, key, value = (x.reshape(*x.shape[:2], module.heads, module.dim_head) for x in heads)
-  return module.proj_attn(attention(query, key, value).reshape(*hidden.shape[:2], -1))
+  return module.proj_attn(attention(query, key, value, platform).reshape(*hidden.shape[:2], -1))
 
 
-def _vae_attention(module: Any, hidden: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+def _vae_attention(
+  module: Any, platform: str | None, hidden: Float[Array, "b h w c"]
+) -> Float[Array, "b h w c"]:
   batch, height, width, channels = hidden.shape
   rows = module.group_norm(hidden).reshape(batch, height * width, channels)
   heads = (module.query(rows), module.key(rows), module.value(rows))
   query, key, value = (x.reshape(batch, height * width, module.num_heads, -1) for x in heads)
-  mixed = attention(query, key, value).reshape(batch, height * width, channels)
+  mixed = attention(query, key, value, platform).reshape(batch, height * width, channels)
   return module.proj_attn(mixed).reshape(hidden.shape) + hidden
 
 
-def corrections() -> AbstractContextManager[Any]:
-  """Context in which upstream's modules compute what PyTorch's do."""
+def corrections(platform: str | None = None) -> AbstractContextManager[Any]:
+  """Context in which upstream's modules compute what PyTorch's do, with attention for a platform."""
   from diffusers.models import attention_flax, vae_flax
 
   def intercept(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
@@ -74,9 +79,9 @@ def corrections() -> AbstractContextManager[Any]:
     if isinstance(module, attention_flax.FlaxGEGLU):
       return _geglu(module, args[0])
     if isinstance(module, attention_flax.FlaxAttention):
-      return _unet_attention(module, *args)
+      return _unet_attention(module, platform, *args)
     if isinstance(module, vae_flax.FlaxAttentionBlock):
-      return _vae_attention(module, args[0])
+      return _vae_attention(module, platform, args[0])
     if isinstance(module, nn.GroupNorm):
       return _group_norm(module, args[0])
     return method(*args, **kwargs)
@@ -90,10 +95,11 @@ def apply_unet(
   latents: Float[Array, "b h w c"],
   timestep: Float[Array, ""] | Float[Array, "b"],
   text: Float[Array, "b l d"],
+  platform: str | None = None,
 ) -> Float[Array, "b h w c"]:
   """The UNet's output: noise or velocity, as it was trained. Channels last, in the module's dtype."""
   timestep = jnp.atleast_1d(jnp.asarray(timestep, jnp.float32))
-  with corrections():
+  with corrections(platform):
     # Upstream takes and gives channels first, and transposes inside: the pairs cancel in the compiler.
     sample = latents.transpose(0, 3, 1, 2)
     output = unet.apply({"params": params}, sample, timestep, text, return_dict=False)[0]
@@ -101,14 +107,14 @@ def apply_unet(
 
 
 def apply_decoder(
-  vae: Any, params: Params, latents: Float[Array, "b h w c"]
+  vae: Any, params: Params, latents: Float[Array, "b h w c"], platform: str | None = None
 ) -> Float[Array, "b H W 3"]:
   """Images, about -1 to 1, of latents at the autoencoder's own scale."""
 
   def decode(module: Any, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
     return module.decoder(module.post_quant_conv(latents))
 
-  with corrections():
+  with corrections(platform):
     return vae.apply({"params": params}, latents, method=decode)
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Float32, UInt8, UInt32
 
 from genbench_jax.checkpoints import Params
 from genbench_jax.diffusion import schedulers
+from genbench_jax.diffusion.attention import cudnn_works
 from genbench_jax.diffusion.model import StableDiffusion
 from genbench_jax.diffusion.modules import apply_decoder, apply_unet
 from genbench_jax.diffusion.schedulers import Steps, sampler_steps
@@ -41,6 +42,7 @@ def denoise(
   latents: Float32[Array, "b h w c"],
   steps: Steps,
   guidance_scale: Float[Array, ""],
+  platform: str | None = None,
 ) -> Float32[Array, "b h w c"]:
   """Runs a sampler over its whole table.
 
@@ -51,6 +53,7 @@ def denoise(
     latents: unit-normal, times the sampler's initial scale.
     steps: the sampler's table.
     guidance_scale: w in `negative + w (positive - negative)` (arXiv 2207.12598, with w = 1 + its weight).
+    platform: `cpu`, `gpu` or `tpu`, for the choice of attention.
 
   Returns:
     Clean latents at the UNet's scale.
@@ -62,8 +65,8 @@ def denoise(
     sample = (row.input_scale * state.latents).astype(model.dtype)
     # Each image beside its own unconditional twin: the rows of a device stay on it.
     sample = jnp.repeat(sample, variants, axis=0)
-    output = apply_unet(model.unet, params, sample, row.timestep, context).astype(jnp.float32)
-    output = output.reshape(batch, variants, *output.shape[1:])
+    output = apply_unet(model.unet, params, sample, row.timestep, context, platform)
+    output = output.astype(jnp.float32).reshape(batch, variants, *output.shape[1:])
     first, last = output[:, 0], output[:, -1]
     guided = last if variants == 1 else first + guidance_scale * (last - first)
     return schedulers.step(row, state, guided), None
@@ -72,18 +75,21 @@ def denoise(
 
 
 def decode(
-  model: StableDiffusion, params: Params, latents: Float32[Array, "b h w c"]
+  model: StableDiffusion,
+  params: Params,
+  latents: Float32[Array, "b h w c"],
+  platform: str | None = None,
 ) -> UInt8[Array, "b H W 3"]:
   """Images of clean latents at the UNet's scale, in slices where the batch is large."""
 
   def one(latents: Float32[Array, "h w c"]) -> UInt8[Array, "H W 3"]:
-    return to_uint8(apply_decoder(model.vae, params, latents[None])[0])
+    return to_uint8(apply_decoder(model.vae, params, latents[None], platform)[0])
 
   scaled = (latents / model.scaling_factor).astype(model.dtype)
   pixels = latents.shape[1] * latents.shape[2] * model.downsampling_factor**2
   at_once = max(1, DECODED_AT_ONCE // pixels)
   if len(latents) <= at_once:
-    return to_uint8(apply_decoder(model.vae, params, scaled))
+    return to_uint8(apply_decoder(model.vae, params, scaled, platform))
   return jax.lax.map(one, scaled, batch_size=at_once)
 
 
@@ -232,6 +238,9 @@ def _params_on(model: StableDiffusion, mesh: Mesh) -> Params:
 @functools.lru_cache(maxsize=8)
 def _program(model: StableDiffusion, mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
   """Images, and the clean latents that they are decoded from."""
+  platform = mesh.devices.flat[0].platform
+  if platform == "gpu":
+    cudnn_works()  # asked out here, where nothing is being traced
 
   def generate(
     params: Params,
@@ -242,8 +251,8 @@ def _program(model: StableDiffusion, mesh: Mesh) -> Callable[..., tuple[Array, A
     guidance_scale: Float[Array, ""],
   ) -> tuple[UInt8[Array, "b H W 3"], Float32[Array, "b h w c"]]:
     start = initial_scale * latents
-    clean = denoise(model, params["unet"], text, start, steps, guidance_scale)
-    return decode(model, params["vae"], clean), clean
+    clean = denoise(model, params["unet"], text, start, steps, guidance_scale, platform)
+    return decode(model, params["vae"], clean, platform), clean
 
   everywhere, rows = PartitionSpec(), PartitionSpec(DATA_AXIS)
   specs = (everywhere, rows, rows, everywhere, everywhere, everywhere)
