@@ -1,0 +1,123 @@
+"""The known shifts, and the command that shows which metric notices them."""
+
+import numpy as np
+import pytest
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics import sanity, shifts
+from genbench_jax.metrics.shifts import Features
+
+
+@pytest.fixture(scope="module")
+def arrays():
+  random = np.random.default_rng(0)
+  text = random.normal(size=(4, 16))
+  labels = np.repeat(np.arange(4), 40)
+  features = (text + 0.8 * random.normal(size=text.shape))[labels] + random.normal(size=(160, 16))
+  return {"features": features, "labels": labels, "text_features": text}
+
+
+@pytest.fixture(scope="module")
+def given(arrays):
+  return sanity.checked(arrays["features"], arrays["labels"], arrays["text_features"])
+
+
+def shifted(name, given, seed=0):
+  return shifts.SHIFTS[name](given, np.random.default_rng(seed))
+
+
+def rows_of(features):
+  return {row.tobytes() for row in features}
+
+
+def test_shifts_do_what_they_say(given):
+  assert len(np.unique(shifted("dropped_modes", given).labels)) == 2
+  copies = shifted("duplicates", given)
+  assert len(copies.labels) == 160 and len(rows_of(copies.features)) <= 20
+  assert (np.bincount(copies.labels) == 40).all()
+  fewer = shifted("fewer_images", given)
+  assert (np.bincount(fewer.labels) == 5).all()
+  swapped = shifted("swapped_labels", given)
+  assert (np.bincount(swapped.labels) == 40).all()
+  assert 0.1 < np.mean(swapped.labels != given.labels) < 0.4
+  strange = np.any(shifted("outliers", given).features != given.features, axis=1)
+  assert 0.1 < strange.mean() < 0.3
+  for name in shifts.SHIFTS:
+    after = shifted(name, given)
+    np.testing.assert_allclose(np.linalg.norm(after.features, axis=1), 1, rtol=1e-5)
+    assert rows_of(after.features) == rows_of(shifted(name, given).features)
+
+
+def test_only_what_is_outside_the_classes_is_noise(given):
+  noisy = shifted("noise", given).features
+  own = np.mean(np.sum((noisy - given.features) ** 2, 1))
+  assert 0.2 < own < 1.5
+  closer = shifted("blurred", given).features
+  assert np.linalg.norm(closer.mean(0)) > np.linalg.norm(given.features.mean(0))
+
+
+def test_metrics_move_the_right_way(tmp_path, arrays, capsys):
+  path = tmp_path / "features.npz"
+  np.savez(path, **arrays)
+  picture = tmp_path / "sanity.png"
+  command = [f"--features={path}", f"--picture={picture}", "--divisions=2"]
+  assert sanity.main(command) == 0
+  assert picture.stat().st_size > 10_000
+  printed = capsys.readouterr().out.splitlines()
+  assert printed[0].split() == ["clean", *shifts.SHIFTS]
+  names = [line.split()[0] for line in printed[1:-2]]
+  assert names == [
+    "cler", "cler_image", "topk_vote", "topk_vote_text", "cler_gain", "fid", "kid", "cmmd", "precision", "recall",
+    "density", "coverage", "vendi", "proxy_a_distance", "clip_score",
+  ]  # fmt: skip
+
+
+def test_verdicts():
+  clean = [{"fid": 1.0, "vendi": 5.0, "recall": 0.5}, {"fid": 1.1, "vendi": 5.1, "recall": 0.6}]
+  after = [{"fid": 2.0, "vendi": 6.0, "recall": 0.7}, {"fid": 2.11, "vendi": 6.11, "recall": 0.5}]
+  verdicts = {name: sanity._movement(name, clean, after).verdict for name in clean[0]}
+  assert verdicts == {"fid": 1, "vendi": -1, "recall": 0}
+  unmoved = sanity._movement("fid", clean, clean)
+  assert (unmoved.worsening, unmoved.verdict) == (0, 0)
+
+
+def test_without_texts_the_metrics_that_need_them_are_left_out(given):
+  without = Features(given.features, given.labels, None)
+  found = sanity.measure_all(without, without)
+  assert not set(found) & {*sanity.NEED_TEXT, "zero_shot"}
+  assert found["cler_image"] == sanity.measure_all(given, given)["cler_image"]
+
+
+def test_embedding_sets_are_read(tmp_path, arrays):
+  from safetensors.numpy import save_file
+
+  path = tmp_path / "set.safetensors"
+  valid = np.ones(160, np.uint8)
+  valid[:3] = 0
+  save_file({"features": arrays["features"], "labels": arrays["labels"], "valid": valid}, path)
+  found = sanity.read_features(path)
+  assert len(found.labels) == 157 and found.text is None
+
+
+@pytest.mark.parametrize(
+  ("content", "said"),
+  [
+    (b"not a file of arrays", "can't be read"),
+    ({"features": np.ones((3, 2))}, "no array labels"),
+    ({"features": np.ones((3, 2)), "labels": np.zeros(3, int)}, "at least 8 images"),
+    ({"features": np.ones((3, 2)), "labels": np.zeros(3)}, "class indices"),
+    ({"features": np.full((16, 2), np.nan), "labels": np.repeat([0, 1], 8)}, "NaN"),
+    ({"features": np.array([{}]), "labels": np.zeros(1, int)}, "can't be read"),
+  ],
+)
+def test_files_that_cannot_be_used_end_in_one_line(tmp_path, content, said, capsys):
+  path = tmp_path / "features.npz"
+  if isinstance(content, bytes):
+    path.write_bytes(content)
+  else:
+    np.savez(path, **content, allow_pickle=True)
+  assert sanity.main([f"--features={path}"]) == 2
+  error = capsys.readouterr().err
+  assert said in error and error.startswith("error: ") and error.count("\n") == 1
+  with pytest.raises(UsageError):
+    sanity.read_features(tmp_path / "missing.npz")
