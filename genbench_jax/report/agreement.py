@@ -8,7 +8,7 @@ from genbench_jax.report.quantities import RECOGNIZERS, quantity_of
 from genbench_jax.report.results import Cell, Results
 
 FEWEST_CELLS = 4
-RESAMPLES = 1000
+RESAMPLES = 500
 
 
 @dataclasses.dataclass(frozen=True)

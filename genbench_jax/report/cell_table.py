@@ -51,10 +51,10 @@ def _quantity_and_side(name: str) -> tuple[Quantity, str]:
 def _cell_value(row: tuple[Value, ...], place: int, kind: str) -> Any:
   if kind in ("key", "fact"):
     return row[place]
-  value, low, high = (_short(row[place + step]) for step in range(3))
+  value, low, high = (_short(row[place + step], digits) for step, digits in enumerate((7, 5, 5)))
   return None if value is None else [value] if low is None else [value, low, high]
 
 
-def _short(value: Value) -> float | None:
-  """Seven digits: enough that what is shown rounds as the value itself would."""
-  return None if value is None else float(f"{float(value):.7g}")
+def _short(value: Value, digits: int) -> float | None:
+  """So many significant digits: more than are shown, so that what is shown is rightly rounded."""
+  return None if value is None else float(f"{float(value):.{digits}g}")

@@ -140,9 +140,9 @@ def curve_panel(
     at = {s: left + step * (shots.index(s) + 0.5) + offset for s in curve}
     shapes += _series(one, curve, at, y)
   for index, budget in enumerate(shots):
-    tip = _tip(title, budget, drawn, baseline)
     zone = chart.rectangle(left + step * index, top, left + step * (index + 1), bottom)
-    shapes.append(chart.Shape(zone, "zone", tip))
+    if width < LARGE:
+      shapes.append(chart.Shape(zone, "zone", _tip(title, budget, drawn, baseline)))
   return chart.Panel(
     width=width,
     height=HEIGHT,
@@ -171,13 +171,13 @@ def _series(one: Series, curve: Curve, at: dict[int, float], y: chart.Scale) -> 
   """The line, all its intervals in one path and all its markers in another."""
   css = css_of(one)
   whiskers = "".join(
-    chart.segment(at[s], y(e.low), at[s], y(e.high))
+    f"M{at[s]:.1f} {y(e.low):.1f}V{y(e.high):.1f}"
     for s, e in curve.items()
     if e.low is not None and e.high is not None
   )
   markers = "".join(chart.marker(one.strategy, at[s], y(e.value), 2.9) for s, e in curve.items())
   line = chart.polyline([(at[s], y(e.value)) for s, e in curve.items()])
-  drawn = (("line", line), ("whisker", whiskers), ("mark", markers))
+  drawn = (("line", line), ("whisker thin", whiskers), ("mark", markers))
   return [chart.Shape(path, f"series {css} {kind}") for kind, path in drawn if path]
 
 

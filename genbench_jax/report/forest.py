@@ -37,6 +37,7 @@ class Layout:
 
 
 AVERAGE_CAPTION = " The top line averages over datasets; n says over how many."
+PITCH = 11.0
 WIDE = Layout(width=800, left=176, numbers=64, name_height=0)
 NARROW = Layout(width=358, left=10, numbers=0, name_height=17)
 
@@ -127,35 +128,26 @@ def forest(
   x_label: str,
   head: float = 0.0,
 ) -> chart.Panel:
-  """One forest plot, `head` pixels left free for a title. Lines run down the page, the series of a line below one another."""
+  """One forest plot, `head` pixels left free for a title. Lines run down the page, the series of a
+  line below one another.
+  """
   right = layout.width - layout.numbers * len(series) - 10
   scale = chart.Scale(*reach, layout.left, right)
   top = head + (26.0 if layout.numbers else 8.0)
-  pitch = 11.0
-  height = max(layout.name_height + pitch * len(series) + 12, 38 if layout.numbers else 0)
+  height = max(layout.name_height + PITCH * len(series) + 12, 38 if layout.numbers else 0)
+  stripes: list[chart.Shape] = []
   shapes: list[chart.Shape] = []
   texts = _column_heads(series, right, layout) if layout.numbers else []
   for index, line in enumerate(lines):
     y = top + index * height
-    if index % 2 == 0:
-      shapes.append(chart.Shape(chart.rectangle(0, y, layout.width, y + height), "stripe"))
+    whole = chart.rectangle(0, y, layout.width, y + height)
+    stripes += [chart.Shape(whole, "stripe")] if index % 2 == 0 else []
+    shapes += _marks(line, series, scale, y, height, layout)
     texts += _names(line, y, height, layout)
-    zero = chart.segment(scale(0), y + layout.name_height, scale(0), y + height)
-    shapes.append(chart.Shape(zero, "baseline"))
-    middle = y + (layout.name_height + height) / 2
-    for place, (one, estimate) in enumerate(zip(series, line.estimates, strict=True)):
-      at = middle + pitch * (place + 0.5 - len(series) / 2)
-      tip = f"{line.name}, {series_label(one.source, one.strategy)}: {_words(estimate)}"
-      shapes += _mark(one, estimate, scale, at, line.strong, tip)
-      if layout.numbers:
-        x = right + layout.numbers * (place + 1)
-        text = points(estimate.value) if estimate else "–"
-        texts.append(
-          chart.Text(x, middle + 4, text, f"number {css_of(one)}{' strong' * line.strong}", "end")
-        )
+    if layout.numbers:
+      texts += _numbers(line, series, right, y + height / 2 + 4, layout)
+      shapes.append(chart.Shape(whole, "zone", _tip(line, series)))
   bottom = top + len(lines) * height
-  stripes = [shape for shape in shapes if shape.css == "stripe"]
-  others = [shape for shape in shapes if shape.css != "stripe"]
   return chart.Panel(
     width=layout.width,
     height=bottom + 40,
@@ -166,7 +158,7 @@ def forest(
       chart.Tick(scale(t), points(t).removesuffix(".0")) for t in chart.ticks(*reach, 6)
     ),
     x_label=x_label,
-    shapes=(*stripes, *others),
+    shapes=(*stripes, *shapes),
     texts=tuple(texts),
   )
 
@@ -194,20 +186,44 @@ def _names(line: Line, y: float, height: float, layout: Layout) -> list[chart.Te
   return [chart.Text(12, middle, line.name, f"name{strong}"), *note]
 
 
-def _mark(
-  one: Series, estimate: Estimate | None, scale: chart.Scale, y: float, strong: bool, tip: str
+def _numbers(
+  line: Line, series: Sequence[Series], right: float, y: float, layout: Layout
+) -> list[chart.Text]:
+  return [
+    chart.Text(
+      right + layout.numbers * (place + 1),
+      y,
+      points(estimate.value) if estimate else "–",
+      f"series {css_of(one)} number{' strong' * line.strong}",
+      "end",
+    )
+    for place, (one, estimate) in enumerate(zip(series, line.estimates, strict=True))
+  ]
+
+
+def _marks(
+  line: Line, series: Sequence[Series], scale: chart.Scale, y: float, height: float, layout: Layout
 ) -> list[chart.Shape]:
-  if estimate is None:
-    return []
-  css = css_of(one) + (" strong" if strong else "")
-  shapes = []
-  if estimate.low is not None and estimate.high is not None:
-    path = chart.segment(scale(estimate.low), y, scale(estimate.high), y)
-    path += _arrows(estimate.low < scale.low, estimate.high > scale.high, scale, y)
-    shapes.append(chart.Shape(path, f"{css} whisker", tip))
-  radius = 4.6 if strong else 3.6
-  path = chart.marker("", scale(estimate.value), y, radius)
-  return [*shapes, chart.Shape(path, f"{css} mark", tip)]
+  """The zero of one line, and an interval and a dot for each of its series."""
+  zero = chart.segment(scale(0), y + layout.name_height, scale(0), y + height)
+  shapes = [chart.Shape(zero, "baseline")]
+  middle = y + (layout.name_height + height) / 2
+  for place, (one, estimate) in enumerate(zip(series, line.estimates, strict=True)):
+    at = middle + PITCH * (place + 0.5 - len(series) / 2)
+    shapes += _mark(estimate, scale, at, f"series {css_of(one)}", line.strong) if estimate else []
+  return shapes
+
+
+def _mark(
+  estimate: Estimate, scale: chart.Scale, y: float, css: str, strong: bool
+) -> list[chart.Shape]:
+  dot = chart.marker("", scale(estimate.value), y, 4.6 if strong else 3.6)
+  if estimate.low is None or estimate.high is None:
+    return [chart.Shape(dot, f"{css} mark")]
+  interval = chart.segment(scale(estimate.low), y, scale(estimate.high), y)
+  interval += _arrows(estimate.low < scale.low, estimate.high > scale.high, scale, y)
+  whisker = chart.Shape(interval, f"{css} whisker{' strong' * strong}")
+  return [whisker, chart.Shape(dot, f"{css} mark")]
 
 
 def _arrows(left: bool, right: bool, scale: chart.Scale, y: float) -> str:
@@ -216,6 +232,13 @@ def _arrows(left: bool, right: bool, scale: chart.Scale, y: float) -> str:
   heads = [chart.polyline([(start + 4, y - 3), (start, y), (start + 4, y + 3)])] * left
   heads += [chart.polyline([(end - 4, y - 3), (end, y), (end - 4, y + 3)])] * right
   return "".join(heads)
+
+
+def _tip(line: Line, series: Sequence[Series]) -> str:
+  """A line's name, and a line of text for each series."""
+  named = zip(series, line.estimates, strict=True)
+  words = (f"{_words(estimate)}  {series_label(s.source, s.strategy)}" for s, estimate in named)
+  return "\n".join((line.name, *words))
 
 
 def _words(estimate: Estimate | None) -> str:

@@ -10,8 +10,10 @@ from genbench_jax.report.legend import css_of
 from genbench_jax.report.quantities import series_label
 from genbench_jax.report.results import Series
 
-# Images are most of the page's weight. 5 MB of them are 6.7 MB once written as text.
-IMAGE_BUDGET = 5_000_000
+# Bytes of the page that examples may take, and that the markup of one takes.
+IMAGE_BUDGET, MARKUP = 6_000_000, 400
+# Negative prompts name every other class: of a long one the beginning is shown.
+LONGEST_PROMPT = 400
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
 
 
@@ -72,7 +74,7 @@ class Wall:
 
 
 def fit(galleries: Sequence[Gallery], budget: int = IMAGE_BUDGET) -> tuple[list[Gallery], int]:
-  """The galleries cut to `budget` bytes, and how many images that left out.
+  """The galleries cut to `budget` bytes of the page, and how many images that left out.
 
   The first image of every class and set comes before the second of any, so that what is cut is
   cut evenly.
@@ -86,7 +88,7 @@ def fit(galleries: Sequence[Gallery], budget: int = IMAGE_BUDGET) -> tuple[list[
       queue.append((turn, index, place))
   kept: set[tuple[int, int]] = set()
   for _, index, place in sorted(queue):
-    budget -= len(galleries[index].entries[place].image)
+    budget -= weight(galleries[index].entries[place])
     if budget < 0:
       break
     kept.add((index, place))
@@ -97,6 +99,12 @@ def fit(galleries: Sequence[Gallery], budget: int = IMAGE_BUDGET) -> tuple[list[
     for index, gallery in enumerate(galleries)
   ]
   return cut, len(queue) - len(kept)
+
+
+def weight(entry: Entry) -> int:
+  """About how many bytes of the page an entry takes: base64, and its words."""
+  words = len(entry.prompt or "") + len(_cut(entry.negative_prompt) or "")
+  return len(entry.image) * 4 // 3 + words + MARKUP
 
 
 def walls(galleries: Sequence[Gallery]) -> list[Wall]:
@@ -136,4 +144,11 @@ def _picture(entry: Entry, dataset: str) -> Picture:
       f"gallery of {dataset!r}, class {entry.class_name!r}: not a readable PNG or JPEG ({error})."
     ) from error
   uri = f"data:{media_type};base64,{base64.b64encode(entry.image).decode('ascii')}"
-  return Picture(entry, uri, *size)
+  shown = dataclasses.replace(entry, negative_prompt=_cut(entry.negative_prompt))
+  return Picture(shown, uri, *size)
+
+
+def _cut(prompt: str | None) -> str | None:
+  if prompt is None or len(prompt) <= LONGEST_PROMPT:
+    return prompt
+  return f"{prompt[:LONGEST_PROMPT]}… ({len(prompt)} letters in all)"

@@ -19,6 +19,11 @@ from genbench_jax.report.quantities import RECOGNIZERS, quantity_of, shots_label
 from genbench_jax.report.results import Results, Row, results_of, unreadable, views
 from genbench_jax.report.scatter import metric_figure, ranks_figure
 
+# The votes are in the table; a curve for each would double the page.
+VOTES = ("topk_vote", "topk_vote_text")
+# The whole page, bytes; examples are left out until it fits.
+PAGE_BUDGET = 9_500_000
+
 
 class RunInfo(TypedDict, total=False):
   """What the page says of the run. Every key may be left out.
@@ -78,84 +83,101 @@ def write_report(
     UsageError: there is no row with a finite value.
     RunError: a gallery's image can't be read.
   """
-  context, figures, written = _content(rows, galleries, cast(RunInfo, dict(run)), class_scores)
+  context, figures, written = _content(rows, cast(RunInfo, dict(run)), class_scores)
   render.write_files(folder, written, figures)
-  return render.write(folder / "index.html", render.render("page.html.jinja", **context))
+  return render.write(folder / "index.html", _page(context, galleries))
+
+
+def _page(context: Mapping[str, Any], galleries: Sequence[Gallery]) -> str:
+  """The page with as many examples as it has room for."""
+
+  def rendered(budget: int) -> str:
+    shown, left_out = gallery.fit(galleries, budget)
+    walls = gallery.walls(shown)
+    return render.render("page.html.jinja", **context, walls=walls, left_out=left_out)
+
+  page = rendered(gallery.IMAGE_BUDGET)
+  excess = len(page.encode()) - PAGE_BUDGET
+  return page if excess <= 0 else rendered(max(0, gallery.IMAGE_BUDGET - excess))
 
 
 def _content(
-  rows: Sequence[Row],
-  galleries: Sequence[Gallery],
-  run: RunInfo,
-  class_scores: Sequence[ClassScores],
+  rows: Sequence[Row], run: RunInfo, class_scores: Sequence[ClassScores]
 ) -> tuple[dict[str, Any], list[Figure], list[tables.Table]]:
-  """What the template needs, the figures and the tables."""
+  """What the template needs besides the examples, the figures and the tables."""
   every = [results for view in views(rows) if (results := results_of(rows, view)).cells]
   if not every:
     raise UsageError(
       "no results to report: no row has a finite value. Run the earlier stages first."
     )
   main = every[0]
-  measured = main.recognizers()
-  headline = measured[0] if measured else None
+  headline = next(iter(main.recognizers()), None)
   found = agreements(main, headline) if headline in RECOGNIZERS else ()
-  compared = [name for name in measured if name in (*RECOGNIZERS, "cler")] or measured
-  shots = headline_budget(main, headline) if headline else None
-  figures = dict(_figures(main, measured, compared, found))
-  if by_class := classes_figure(class_scores):
-    figures["classes"] = by_class
-  shown, left_out = gallery.fit(galleries)
-  written = [
-    tables.gains_table(main, compared),
-    tables.agreement_table(found),
-    cells := tables.cells_table(every),
-  ]
+  figures = dict(_figures(main, found, class_scores))
+  cells = tables.cells_table(every)
+  correlations = tables.agreement_table(found)
   context = {
     **render.assets(),
+    **_answer(every, headline, found),
     "run": run,
     "title": run.get("title") or "How good are these images as training data?",
     "main": main,
     "others": every[1:],
-    "headline": quantity_of(headline) if headline else None,
-    "findings": words.findings(main, headline) if headline else [],
-    "answer": words.answer(main, headline) if headline else [],
-    "control_words": words.control_words(main),
-    "agreement_words": words.agreement_words(found),
     "figures": figures,
-    "shots_text": shots_label(shots) if shots is not None else "",
-    "others_table": tables.views_table(every, headline, shots)
-    if headline and shots is not None and len(every) > 1
-    else None,
-    "gains": tables.headline_table(main, headline, shots)
-    if headline and shots is not None
-    else None,
-    "agreements": written[1],
+    "agreements": correlations,
     "cells": cell_data(cells),
-    "walls": gallery.walls(shown),
-    "left_out": left_out,
     "warnings": _warnings(rows, run, main),
     "quantities": [quantity_of(name) for name in ("zero_shot", *main.quantities)],
     "config": _pretty(run.get("config", "")),
     "stages": _stages(run),
   }
+  written = [tables.gains_table(main, _compared(main)), correlations, cells]
   return context, list(figures.values()), [table for table in written if table.rows]
 
 
+def _answer(
+  every: Sequence[Results], headline: str | None, found: Sequence[Agreement]
+) -> dict[str, Any]:
+  """The head of the page: the answer in words and the numbers behind it."""
+  main = every[0]
+  shots = headline_budget(main, headline) if headline else None
+  known = headline is not None and shots is not None
+  return {
+    "headline": quantity_of(headline) if headline else None,
+    "shots_text": shots_label(shots) if shots is not None else "",
+    "findings": words.findings(main, headline) if headline else [],
+    "answer": words.answer(main, headline) if headline else [],
+    "control_words": words.control_words(main),
+    "agreement_words": words.agreement_words(found),
+    "gains": tables.headline_table(main, str(headline), shots or 0) if known else None,
+    "others_table": (
+      tables.views_table(every, str(headline), shots or 0) if known and len(every) > 1 else None
+    ),
+  }
+
+
+def _compared(results: Results) -> list[str]:
+  """What is set against zero-shot in the headline figure: trained recognisers and CLER."""
+  measured = results.recognizers()
+  return [name for name in measured if name in (*RECOGNIZERS, "cler")] or measured
+
+
 def _figures(
-  results: Results,
-  measured: Sequence[str],
-  compared: Sequence[str],
-  found: Sequence[Agreement],
+  results: Results, found: Sequence[Agreement], class_scores: Sequence[ClassScores]
 ) -> Iterator[tuple[str, Figure]]:
+  """The figures that the rows have the numbers for."""
+  compared, measured = _compared(results), results.recognizers()
   if compared and results.zero_shot:
     yield "gains", gains_figure(results, compared)
-    if figure := strategies_figure(results, compared):
-      yield "strategies", figure
-  if measured:
-    yield "curves", curves_figure(results, measured)
+    if strategies := strategies_figure(results, compared):
+      yield "strategies", strategies
+  if drawn := [name for name in measured if name not in VOTES] or measured:
+    yield "curves", curves_figure(results, drawn)
   if found:
     yield "metric", metric_figure(found[0])
     yield "ranks", ranks_figure(found)
+  if classes := classes_figure(class_scores):
+    yield "classes", classes
 
 
 def _warnings(rows: Sequence[Row], run: RunInfo, main: Results) -> list[str]:

@@ -70,6 +70,7 @@ def render(template: str, **context: Any) -> str:
     trim_blocks=True,
     lstrip_blocks=True,
   )
+  environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
   environment.filters["shown"] = _shown
   return environment.get_template(template).render(**context)
 

@@ -1,6 +1,7 @@
 """The rows of a run, indexed the way the page asks for them."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
@@ -68,19 +69,19 @@ class Results:
   zero_shot: Mapping[str, Estimate]
   folded: Mapping[tuple[str, Series, int, str], Estimate]
 
-  @property
+  @functools.cached_property
   def datasets(self) -> tuple[str, ...]:
     return tuple(dict.fromkeys(cell.dataset for cell in self.cells))
 
-  @property
+  @functools.cached_property
   def series(self) -> tuple[Series, ...]:
     return tuple(sorted({cell.series for cell in self.cells}, key=lambda series: series.order))
 
-  @property
+  @functools.cached_property
   def shots(self) -> tuple[int, ...]:
     return tuple(sorted({cell.shots for cell in self.cells}, key=lambda shots: (shots <= 0, shots)))
 
-  @property
+  @functools.cached_property
   def quantities(self) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for cell in self.cells for name in cell.estimates))
 
@@ -93,8 +94,12 @@ class Results:
     accuracies = [name for name, q in QUANTITIES.items() if q.kind == "accuracy"]
     return [name for name in accuracies if name in self.quantities and name != "zero_shot"]
 
+  @functools.cached_property
+  def _measured(self) -> frozenset[tuple[Series, str]]:
+    return frozenset((series, quantity) for _, series, _, quantity in self.folded)
+
   def has(self, series: Series, quantity: str) -> bool:
-    return any(one == series and name == quantity for _, one, _, name in self.folded)
+    return (series, quantity) in self._measured
 
   def headline_series(self) -> tuple[Series, ...]:
     """One series a source, controls left out: the strategy that stands first by convention."""

@@ -39,7 +39,7 @@ def _row(dataset, source, strategy, shots, quantity, value, interval=True, seed=
   }  # fmt: skip
 
 
-def _cell(dataset, source, strategy, shots, base, lift):
+def _cell(dataset, source, strategy, shots, base, lift, full=False):
   """All quantities of a cell: they follow a saturating curve in shots, the metrics follow the probe."""
   key = (dataset, source, strategy, shots)
   trained = min(0.999, base + lift * (1 - 1.6 / (1 + shots)) + 0.012 * _noise(*key))
@@ -56,11 +56,18 @@ def _cell(dataset, source, strategy, shots, base, lift):
     *key, "clip_score", 28 + 10 * (trained - base) + 0.3 * _noise("clip", *key), interval=False
   )
   yield _row(*key, "fid", 0.4 - 1.2 * (trained - base) + 0.03 * _noise("fid", *key), interval=False)
+  if full:
+    for name in ("topk_vote_text", "coop", "vpt"):
+      yield _row(*key, name, min(0.999, trained + 0.02 * _noise(name, *key)))
+    for name in ("kid", "cmmd", "density", "coverage", "vendi", "proxy_a_distance"):
+      low, high = 0.4, 0.6
+      row = _row(*key, name, 0.5 + 0.1 * _noise(name, *key), interval=False)
+      yield row | {"ci_low": low, "ci_high": high}
   yield _row(*key, "precision", 0.5 + 0.3 * _noise("precision", *key), interval=False)
   yield _row(*key, "recall", 0.5 + (trained - base) + 0.05 * _noise("recall", *key), interval=False)
 
 
-def make_rows(worlds, sources, shots):
+def make_rows(worlds, sources, shots, full=False):
   """`sources` maps a source to its strategies; controls go beside every CLER."""
   rows = []
   for dataset, (base, generated, original) in worlds.items():
@@ -69,7 +76,7 @@ def make_rows(worlds, sources, shots):
       for index, strategy in enumerate(strategies):
         lift = original if source == "original" else generated * (1.15 - 0.12 * index)
         for count in shots:
-          rows += _cell(dataset, source, strategy, count, base, lift)
+          rows += _cell(dataset, source, strategy, count, base, lift, full)
           # As the run writes them: the strategy of a control says which images were shuffled.
           control = ("control", strategy or source, count)
           rows.append(_row(dataset, *control, "cler", base - 0.04 - 0.02 / count))
@@ -86,7 +93,7 @@ def rows():
 
 @pytest.fixture(scope="session")
 def full_rows():
-  """22 datasets x 5 strategies x 3 sources x 9 shots."""
+  """22 datasets x 5 strategies x 3 sources x 9 shots, all quantities."""
   worlds = {
     f"dataset_{i:02d}": (
       0.6 + 0.35 * _noise(i),
@@ -96,7 +103,7 @@ def full_rows():
     for i in range(22)
   }
   sources = {"generative": STRATEGIES, "retrieval": STRATEGIES, "original": STRATEGIES}
-  return make_rows(worlds, sources, (1, 2, 4, 8, 16, 32, 64, 128, 256))
+  return make_rows(worlds, sources, (1, 2, 4, 8, 16, 32, 64, 128, 256), full=True)
 
 
 def png(color, size=32):
@@ -140,6 +147,23 @@ def galleries():
       ("original", ""),
     )
   ]
+
+
+@pytest.fixture(scope="session")
+def full_page(full_rows, run, tmp_path_factory):
+  """The page of the full benchmark, with far more example images than it has room for."""
+  from genbench_jax.report.gallery import Entry, Gallery
+  from genbench_jax.report.page import write_report
+
+  image = png((86, 180, 233)) + bytes(12_000)
+  negative = ", ".join(f"class {i}" for i in range(1000))
+  entries = [Entry(f"class {i % 10}", image, "a photo", negative, i) for i in range(60)]
+  examples = [
+    Gallery(f"dataset_{i:02d}", source, "", entries)
+    for i in range(22)
+    for source in ("generative", "retrieval", "original")
+  ]
+  return write_report(full_rows, examples, run, tmp_path_factory.mktemp("full"))
 
 
 @pytest.fixture(scope="session")

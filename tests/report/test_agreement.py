@@ -58,4 +58,4 @@ def test_interval_of_the_mean_agrees_with_the_analysis(rows):
     if (c.level, c.dataset, c.method) == ("within_dataset", None, "spearman")
   )
   assert found.mean == pytest.approx(expected.value)
-  assert found.interval == pytest.approx((expected.ci_low, expected.ci_high), abs=0.02)
+  assert found.interval == pytest.approx((expected.ci_low, expected.ci_high), abs=0.03)

@@ -3,7 +3,7 @@
 import pytest
 
 from genbench_jax.errors import RunError
-from genbench_jax.report.gallery import Entry, Gallery, fit, walls
+from genbench_jax.report.gallery import Entry, Gallery, fit, walls, weight
 
 
 def _gallery(source, counts):
@@ -13,7 +13,7 @@ def _gallery(source, counts):
 
 def test_what_does_not_fit_is_cut_evenly():
   galleries = [_gallery("generative", {"a": 5, "b": 5}), _gallery("original", {"a": 5, "b": 5})]
-  cut, left_out = fit(galleries, budget=85)
+  cut, left_out = fit(galleries, budget=8 * weight(galleries[0].entries[0]) + 5)
   assert [len(g.entries) for g in cut] == [4, 4]
   assert [e.class_name for e in cut[0].entries] == ["a", "a", "b", "b"]
   assert left_out == 12
@@ -34,3 +34,12 @@ def test_only_png_and_jpeg_are_embedded(image):
   gallery = Gallery("d", "folder", "", [Entry("cat", image)])
   with pytest.raises(RunError, match="'cat'"):
     walls([gallery])
+
+
+def test_long_negative_prompts_are_cut_and_say_so(galleries):
+  import dataclasses
+
+  entry = dataclasses.replace(galleries[0].entries[0], negative_prompt="x" * 5000)
+  shown = walls([Gallery("d", "generative", "", [entry])])[0].rows[0].pictures[0][0].entry
+  assert shown.negative_prompt == "x" * 400 + "… (5000 letters in all)"
+  assert weight(entry) < len(entry.image) * 4 // 3 + 1000
