@@ -30,7 +30,7 @@ from genbench_jax.sources.original import copy_shards, few_shot_order
 from genbench_jax.store import embedding_set, files
 from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import ImageRecord, ImageSet, ImageSetLayout, ImageSetWriter
-from genbench_jax.store.rows import Row, read_rows, write_results
+from genbench_jax.store.rows import read_rows, write_results
 
 STAGES = ("images", "embed", "score", "recognise", "report")
 ShardRecords = Iterator[tuple[int, list[ImageRecord]]]
@@ -142,9 +142,7 @@ def _records(
     split = run.split(key.dataset, "train")
     return copy_shards(split, layout, missing, _chosen(run, key))
   prompts = class_prompts(run, key)
-  return generate_shards(
-    run.sampler, layout, missing, prompts, key.seed, key.dataset, key.strategy
-  )
+  return generate_shards(run.sampler, layout, missing, prompts, key.seed, key.dataset, key.strategy)
 
 
 def class_prompts(run: Run, key: ImageSetKey) -> list[list[Prompt]]:
@@ -152,9 +150,7 @@ def class_prompts(run: Run, key: ImageSetKey) -> list[list[Prompt]]:
   spec, model = dataset_spec(key.dataset), run.sampler.model
   fits = lambda text: len(model.tokenizer(text)["input_ids"]) <= model.max_tokens  # noqa: E731
   return [
-    prompts_of_class(
-      key.strategy, label, spec.names, spec.templates, run.per_class, key.seed, fits
-    )
+    prompts_of_class(key.strategy, label, spec.names, spec.templates, run.per_class, key.seed, fits)
     for label in range(spec.num_classes)
   ]
 
@@ -273,13 +269,17 @@ def open_image_set(run: Run, key: ImageSetKey) -> ImageSet:
   """
   folder = image_folder(run, key)
   if not ImageSet.exists(folder):
-    raise RunError(f"there are no images of {key.dataset} {key.label}. Run the stage `images` first.")
+    raise RunError(
+      f"there are no images of {key.dataset} {key.label}. Run the stage `images` first."
+    )
   return ImageSet(folder)
 
 
 def image_set_path(run: Run, key: ImageSetKey) -> Path:
   """Where the features of an image set stand."""
-  return _embedding_path(run, key.dataset, key.label, {"images": image_layout(run, key).fingerprint})
+  return _embedding_path(
+    run, key.dataset, key.label, {"images": image_layout(run, key).fingerprint}
+  )
 
 
 def test_path(run: Run, dataset: str) -> Path:
@@ -300,7 +300,12 @@ def _embedding_path(run: Run, dataset: str, label: str, made_from: dict[str, Any
 
 
 def _spec_json(spec: DatasetSpec) -> dict[str, Any]:
-  return {"name": spec.name, "tfds": spec.tfds_name, "splits": spec.splits, "sizes": spec.split_sizes}
+  return {
+    "name": spec.name,
+    "tfds": spec.tfds_name,
+    "splits": spec.splits,
+    "sizes": spec.split_sizes,
+  }
 
 
 # ---- score and recognise ----------------------------------------------------------------------
@@ -382,7 +387,7 @@ def report(run: Run, ledger: "_Ledger") -> None:
   say(f"report: {page} ({time.monotonic() - began:.1f} s)")
 
 
-def _write_page(run: Run, rows: list[Row], ledger: "_Ledger") -> None:
+def _write_page(run: Run, rows: list[dict[str, Any]], ledger: "_Ledger") -> None:
   from genbench_jax.report.page import write_report
 
   galleries = [
@@ -396,12 +401,12 @@ def _write_page(run: Run, rows: list[Row], ledger: "_Ledger") -> None:
 def _gallery(images: ImageSet, key: ImageSetKey, per_class: int) -> Any:
   from genbench_jax.report.gallery import Entry, Gallery
 
-  labels = np.array([record.label for record in images])
+  labels = np.array([_first_label(record) for record in images])
   records = [images[int(row)] for row in plan.rows_of_shots(labels, per_class)]
   names = images.class_names
   entries = [
     Entry(
-      names[int(record.label)],
+      names[_first_label(record)],
       record.image,
       record.prompt or None,
       record.negative_prompt or None,
@@ -412,12 +417,21 @@ def _gallery(images: ImageSet, key: ImageSetKey, per_class: int) -> Any:
   return Gallery(key.dataset, key.source, key.strategy, entries)
 
 
+def _first_label(record: ImageRecord) -> int:
+  return record.label if isinstance(record.label, int) else record.label[0]
+
+
 class _Ledger:
   """What a config's runs on a work folder have cost so far, over all restarts."""
 
   def __init__(self, workdir: Path, config: Config, command: str) -> None:
     self.path = workdir / "runs" / f"{files.digest(config.as_json())}.json"
-    self.entry: dict[str, Any] = {"command": command, "started": _now(), "seconds": {}, "images": {}}
+    self.entry: dict[str, Any] = {
+      "command": command,
+      "started": _now(),
+      "seconds": {},
+      "images": {},
+    }
     if self.path.exists():
       self.entry = files.read_json(self.path)
 

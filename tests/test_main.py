@@ -27,7 +27,15 @@ SMALL = [
   "--config.scoring.resamples=50",
 ]
 # Quantities that are shares of images: equal to the last bit on any number of devices.
-COUNTED = ("zero_shot", "cler", "cler_gain", "cler_image", "topk_vote", "topk_vote_text", "linear_probe")
+COUNTED = (
+  "zero_shot",
+  "cler",
+  "cler_gain",
+  "cler_image",
+  "topk_vote",
+  "topk_vote_text",
+  "linear_probe",
+)
 
 
 def _command(workdir, *extra):
@@ -204,11 +212,17 @@ def test_two_runs_at_once_are_refused(tmp_path, capfd):
     ([f"--config={DEMO}"], "no work folder given"),
     (["--workdir=x"], "no config given"),
     (["--config=nowhere.py", "--workdir=x"], "nowhere.py"),
-    ([f"--config={DEMO}:quik", "--workdir=x"], "unknown config argument 'quik'. Did you mean 'quick'?"),
+    (
+      [f"--config={DEMO}:quik", "--workdir=x"],
+      "unknown config argument 'quik'. Did you mean 'quick'?",
+    ),
     ([f"--config={DEMO}", "--workdir=x", "--config.datasets=('digit',)"], "Did you mean 'digits'?"),
     ([f"--config={DEMO}", "--workdir=x", "--config.generation.stps=3"], "stps"),
     ([f"--config={DEMO}", "--workdir=x", "--config.generation.steps=many"], "many"),
-    ([f"--config={DEMO}", "--workdir=x", "--stages=image"], "unknown stage 'image'. Did you mean 'images'?"),
+    (
+      [f"--config={DEMO}", "--workdir=x", "--stages=image"],
+      "unknown stage 'image'. Did you mean 'images'?",
+    ),
     ([f"--config={DEMO}", "--workdir=x", "--wokdir=y"], "wokdir"),
     ([f"--config={DEMO}", "--workdir=x", "extra"], "unexpected argument 'extra'"),
     (

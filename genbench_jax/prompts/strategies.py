@@ -3,18 +3,18 @@
 import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
 
 import numpy as np
 
-Strategy = Literal[
+from genbench_jax.errors import unknown_name
+
+STRATEGIES = (
   "simple_template",
   "defined_template",
   "category_enhancement",
   "restrictive_description",
   "negative_prompts",
-]
-STRATEGIES: tuple[str, ...] = get_args(Strategy)
+)
 SHARP_FOCUS = ",highly detailed,hires,8k,sharp focus"
 # The published tail of quality words. Their double brackets mean nothing to a diffusion model.
 QUALITY_WORDS = (
@@ -33,7 +33,7 @@ class Prompt:
 
 
 def prompts_of_class(
-  strategy: Strategy,
+  strategy: str,
   label: int,
   class_names: Sequence[str],
   templates: Sequence[str],
@@ -48,7 +48,12 @@ def prompts_of_class(
 
   Args:
     fits: whether a text is within the text encoder's length; negative prompts are filled up to it.
+
+  Raises:
+    UsageError: there is no such strategy.
   """
+  if strategy not in STRATEGIES:
+    raise unknown_name("strategy", strategy, STRATEGIES)
   name = class_names[label]
   order = _order(templates if strategy != "simple_template" else ("{}",), seed)
   negative = ""
@@ -81,7 +86,7 @@ def _order(templates: Sequence[str], seed: int) -> list[str]:
   return [templates[i] for i in rng.permutation(len(templates))]
 
 
-def _fill(strategy: Strategy, template: str, name: str, seed: int) -> str:
+def _fill(strategy: str, template: str, name: str, seed: int) -> str:
   if strategy == "category_enhancement":
     return expand(name, seed)
   text = template.replace("{}", name)

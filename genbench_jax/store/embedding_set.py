@@ -62,9 +62,13 @@ def load(path: Path) -> EmbeddingSet:
       arrays = {name: file.get_tensor(name) for name in _ARRAYS}
       expected = (file.metadata() or {}).get("checksum")
   except (SafetensorError, OSError) as error:
-    raise RunError(f"embedding file {path} is damaged ({error}). Delete it, then run again.") from error
+    raise RunError(
+      f"embedding file {path} is damaged ({error}). Delete it, then run again."
+    ) from error
   if expected != _checksum(arrays):
-    raise RunError(f"embedding file {path} is damaged (its checksum differs). Delete it, then run again.")
+    raise RunError(
+      f"embedding file {path} is damaged (its checksum differs). Delete it, then run again."
+    )
   return EmbeddingSet(**arrays)
 
 

@@ -165,7 +165,8 @@ class ImageSet:
   def _shard_paths(self) -> list[Path]:
     name, total = self.manifest["name"], len(self.manifest["shards"])
     return [
-      self.folder / f"{name}-{SPLIT}.array_record-{shard:05d}-of-{total:05d}" for shard in range(total)
+      self.folder / f"{name}-{SPLIT}.array_record-{shard:05d}-of-{total:05d}"
+      for shard in range(total)
     ]
 
   @functools.cached_property
@@ -196,7 +197,7 @@ def tfds_features(class_names: Sequence[str], multi_label: bool = False) -> Any:
 
 def distinct_names(class_names: Sequence[str]) -> list[str]:
   """The names, a number added where a name stands for several classes."""
-  counts = {name: 0 for name in class_names}
+  counts = dict.fromkeys(class_names, 0)
   distinct = []
   for name in class_names:
     counts[name] += 1

@@ -56,12 +56,17 @@ def batches(
   def batch_of(step: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([seed, step])
     index = np.searchsorted(cumulative, rng.random(size) * cumulative[-1])
-    texts = [caption(*data.examples[i], rng) if rng.random() >= empty_share else "" for i in index]
+    texts = [_caption(data, int(row), rng, empty_share) for row in index]
     encoded = tokenize(tokenizer, texts)
     caption_ids = np.unique(texts, return_inverse=True)[1]
     return {"index": index.astype(np.int32), "caption_id": caption_ids.astype(np.int32), **encoded}
 
   return batch_of
+
+
+def _caption(data: TrainingSet, row: int, rng: np.random.Generator, empty_share: float) -> str:
+  world, example = data.examples[row]
+  return caption(world, example, rng) if rng.random() >= empty_share else ""
 
 
 def tokenize(tokenizer: Callable, texts: list[str]) -> dict[str, Int[np.ndarray, "b l"]]:

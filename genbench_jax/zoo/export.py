@@ -1,6 +1,6 @@
 """Writes trained weights as ordinary Hugging Face folders, in float16: what ships with the package.
 
-  python -m genbench_jax.zoo.export --work runs/zoo
+python -m genbench_jax.zoo.export --work runs/zoo
 """
 
 import argparse

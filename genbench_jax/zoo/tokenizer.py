@@ -27,13 +27,16 @@ def train_tokenizer(texts: Sequence[str], folder: Path, merges: int = 320) -> No
     ]
   )
   trainer = trainers.BpeTrainer(
-    vocab_size=600 + merges, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    vocab_size=600 + merges,
+    initial_alphabet=alphabet,
+    end_of_word_suffix="</w>",
+    show_progress=False,
   )
   tokenizer.train_from_iterator(texts, trainer)
   learnt = json.loads(tokenizer.to_str())["model"]["merges"][:merges]
   tokens = [*alphabet, *(letter + "</w>" for letter in alphabet)]
   tokens += [left + right for left, right in learnt]
-  tokens = list(dict.fromkeys(tokens)) + [START, END]
+  tokens = [*dict.fromkeys(tokens), START, END]
   folder.mkdir(parents=True, exist_ok=True)
   vocabulary = {token: index for index, token in enumerate(tokens)}
   (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-STEPS = {"clip": 1600, "vae": 3000, "unet": 7000}
+STEPS = {"clip": 1500, "vae": 2000, "unet": 6000}
 
 
 def main() -> None:
@@ -52,7 +52,14 @@ def train(work: Path) -> None:
   _once(
     work / "unet.msgpack",
     lambda: train_unet(
-      seen, (means, deviations), scale, text_model, text_params, tokenizer, work / "unet", STEPS["unet"]
+      seen,
+      (means, deviations),
+      scale,
+      text_model,
+      text_params,
+      tokenizer,
+      work / "unet",
+      STEPS["unet"],
     ),
   )
   (work / "scale.txt").write_text(f"{scale:.8f}\n")

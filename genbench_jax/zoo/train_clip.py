@@ -58,7 +58,9 @@ def fan_in_scaled(params: Any, key: Array) -> Any:
   """Kernels drawn anew at a standard deviation of 1 / sqrt(fan-in): the stock 0.01 is for wide towers."""
   leaves, tree = jax.tree.flatten_with_path(params)
   keys = jax.random.split(key, len(leaves))
-  return jax.tree.unflatten(tree, [_drawn(*leaf, key) for leaf, key in zip(leaves, keys, strict=True)])
+  return jax.tree.unflatten(
+    tree, [_drawn(*leaf, key) for leaf, key in zip(leaves, keys, strict=True)]
+  )
 
 
 def _drawn(path: Any, leaf: Array, key: Array) -> Array:

@@ -40,7 +40,7 @@ def train_unet(
   """Trains the model on latents scaled to unit variance; returns its averaged parameters."""
   from diffusers import FlaxUNet2DConditionModel
 
-  model = FlaxUNet2DConditionModel(**CONFIG)
+  model: Any = FlaxUNet2DConditionModel(**CONFIG)
   params = jax.jit(model.init_weights)(jax.random.key(seed))
   means, deviations = moments
   levels = jnp.asarray(signal_levels())
@@ -60,7 +60,9 @@ def train_unet(
     # One time for each stratum of the schedule: the same expectation with less variance.
     times = (jnp.arange(size) + jax.random.uniform(time_key, (size,))) * (1000 / size)
     times = times.astype(jnp.int32)
-    latents = batch["mean"] + batch["deviation"] * jax.random.normal(latent_key, batch["mean"].shape)
+    latents = batch["mean"] + batch["deviation"] * jax.random.normal(
+      latent_key, batch["mean"].shape
+    )
     latents = latents * scale
     noise = jax.random.normal(noise_key, latents.shape)
     signal = jnp.sqrt(levels[times])[:, None, None, None]

@@ -25,7 +25,7 @@ def train_vae(data: TrainingSet, folder: Path, steps: int, seed: int = 0) -> Any
   """Trains the model; returns its averaged parameters."""
   from diffusers import FlaxAutoencoderKL
 
-  model = FlaxAutoencoderKL(**CONFIG)
+  model: Any = FlaxAutoencoderKL(**CONFIG)
   params = jax.jit(model.init_weights)(jax.random.key(seed))
   cumulative = np.cumsum(data.weights)
 

@@ -40,7 +40,9 @@ def test_the_order_of_templates_is_the_same_for_every_class_and_prefix():
 
 
 def test_restrictive_description_appends_the_published_words():
-  assert all(prompt.text.endswith("." + SHARP_FOCUS) for prompt in _prompts("restrictive_description"))
+  assert all(
+    prompt.text.endswith("." + SHARP_FOCUS) for prompt in _prompts("restrictive_description")
+  )
 
 
 def test_negative_prompts_name_other_classes_first_then_quality_words():

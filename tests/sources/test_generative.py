@@ -56,12 +56,16 @@ def test_keys_differ_in_every_part_of_the_name():
 
 
 def test_a_key_does_not_depend_on_the_rest_of_the_batch():
-  many = image_keys(3, "d", "s", [ClassShot(label, shot) for shot in range(4) for label in range(3)])
+  many = image_keys(
+    3, "d", "s", [ClassShot(label, shot) for shot in range(4) for label in range(3)]
+  )
   np.testing.assert_array_equal(many[7:8], image_keys(3, "d", "s", [ClassShot(1, 2)]))
 
 
 @pytest.mark.parametrize(("batch", "shard_size"), [(2, 5), (3, 12), (8, 4)])
-def test_the_records_are_the_same_for_any_batch_shard_and_mesh(mesh, one_device_mesh, batch, shard_size):
+def test_the_records_are_the_same_for_any_batch_shard_and_mesh(
+  mesh, one_device_mesh, batch, shard_size
+):
   expected, _ = _all_records(one_device_mesh, 1, 12)
   found, _ = _all_records(mesh, batch, shard_size)
   assert [record for records in found.values() for record in records] == expected[0]
