@@ -90,7 +90,7 @@ def reference_fits(
   for members, at_once in _blocks(cells):
     block = [*members, *members[:1] * (at_once - len(members))]
     block_cells, block_heads = [cells[i] for i in block], _stack([heads[i] for i in block])
-    settings, scores = _search(block_cells, block_heads, metric, multi_label, mesh)
+    settings, scores = search(block_cells, block_heads, metric, multi_label, mesh)
     rows = _training_rows(block_cells, FINAL_EPOCHS)
     rates, decays = jnp.asarray(settings, jnp.float32).T
     states = run_final(rows, block_heads, rates, decays, multi_label=multi_label)
@@ -118,10 +118,10 @@ def _blocks(cells: list[TrainingSet]) -> Iterator[tuple[list[int], int]]:
       yield members[start : start + at_once], at_once
 
 
-def _search(
+def search(
   cells: list[TrainingSet], heads: Head, metric: Metric, multi_label: bool, mesh: Mesh
 ) -> tuple[list[tuple[float, float]], Float[np.ndarray, "c"]]:
-  """The chosen (learning rate, weight decay) of each cell and its validation score."""
+  """The chosen (learning rate, weight decay) of each cell of equal shape, and its validation score."""
   held_out = [first_fifth(cell.targets) for cell in cells]
   validation = [cell.targets[held] for cell, held in zip(cells, held_out, strict=True)]
   held_features = _pad([cell.features[held] for cell, held in zip(cells, held_out, strict=True)])
