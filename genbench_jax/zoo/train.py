@@ -45,24 +45,17 @@ def train(work: Path) -> None:
   )
   seen = training_set(with_unseen_shape=False)
   vae = _once(work / "vae.msgpack", lambda: train_vae(seen, work / "vae", STEPS["vae"]))
-  means, deviations = encode(vae, seen.images)
-  scale = float(1 / np.std(means))
+  latents = encode(vae, seen.images)
+  scale = float(1 / np.std(latents))
+  (work / "scale.txt").write_text(f"{scale:.8f}\n")
   text_model = FlaxCLIPTextModel(clip_config(len(tokenizer)).text_config, _do_init=False)
   text_params = {"text_model": clip["text_model"]}
   _once(
     work / "unet.msgpack",
     lambda: train_unet(
-      seen,
-      (means, deviations),
-      scale,
-      text_model,
-      text_params,
-      tokenizer,
-      work / "unet",
-      STEPS["unet"],
+      seen, scale * latents, text_model, text_params, tokenizer, work / "unet", STEPS["unet"]
     ),
   )
-  (work / "scale.txt").write_text(f"{scale:.8f}\n")
 
 
 def _once(path: Path, make: Callable[[], Any]) -> Any:

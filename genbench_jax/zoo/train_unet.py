@@ -28,8 +28,7 @@ def signal_levels() -> Float[np.ndarray, "1000"]:
 
 def train_unet(
   data: TrainingSet,
-  moments: tuple[np.ndarray, np.ndarray],
-  scale: float,
+  latents: Float[np.ndarray, "n 4 4 8"],
   text_model: Any,
   text_params: Any,
   tokenizer: Any,
@@ -37,38 +36,30 @@ def train_unet(
   steps: int,
   seed: int = 0,
 ) -> Any:
-  """Trains the model on latents scaled to unit variance; returns its averaged parameters."""
+  """Trains the model on latents of unit variance; returns its averaged parameters."""
   from diffusers import FlaxUNet2DConditionModel
 
   model: Any = FlaxUNet2DConditionModel(**CONFIG)
   params = jax.jit(model.init_weights)(jax.random.key(seed))
-  means, deviations = moments
   levels = jnp.asarray(signal_levels())
   draw = batches(data, tokenizer, size=64, seed=seed + 1, empty_share=0.1)
   encode_text = jax.jit(lambda tokens: text_model(tokens, params=text_params)[0])
 
   def batch_of(step: int) -> dict[str, Any]:
     batch = draw(step)
-    index = batch["index"]
-    return {
-      "mean": means[index], "deviation": deviations[index], "text": encode_text(batch["tokens"])
-    }  # fmt: skip
+    return {"latents": latents[batch["index"]], "text": encode_text(batch["tokens"])}
 
   def loss(params: Any, batch: dict[str, Array], key: Array) -> Array:
-    time_key, latent_key, noise_key = jax.random.split(key, 3)
-    size = len(batch["mean"])
+    time_key, noise_key = jax.random.split(key)
+    clean = batch["latents"]
     # One time for each stratum of the schedule: the same expectation with less variance.
-    times = (jnp.arange(size) + jax.random.uniform(time_key, (size,))) * (1000 / size)
-    times = times.astype(jnp.int32)
-    latents = batch["mean"] + batch["deviation"] * jax.random.normal(
-      latent_key, batch["mean"].shape
-    )
-    latents = latents * scale
-    noise = jax.random.normal(noise_key, latents.shape)
+    strata = jnp.arange(len(clean)) + jax.random.uniform(time_key, (len(clean),))
+    times = (strata * (1000 / len(clean))).astype(jnp.int32)
+    noise = jax.random.normal(noise_key, clean.shape)
     signal = jnp.sqrt(levels[times])[:, None, None, None]
     sigma = jnp.sqrt(1 - levels[times])[:, None, None, None]
-    noisy = signal * latents + sigma * noise
+    noisy = signal * clean + sigma * noise
     velocity = apply_unet(model, params, noisy, times, batch["text"])
-    return jnp.square(velocity - (signal * noise - sigma * latents)).mean()
+    return jnp.square(velocity - (signal * noise - sigma * clean)).mean()
 
   return fit(loss, params, batch_of, steps, folder, learning_rate=1e-3, average_decay=0.9995)
