@@ -9,10 +9,10 @@ from genbench_jax.report.legend import keys_of
 from genbench_jax.report.quantities import (
   HEADLINE_STRATEGIES,
   QUANTITIES,
+  budget_words,
   order_of,
   percent,
   quantity_of,
-  shots_label,
 )
 from genbench_jax.report.results import Estimate, Series
 
@@ -61,7 +61,7 @@ def classes_figure(every: Sequence[ClassScores]) -> chart.Figure | None:
     title="Class by class: where the images help, and where they hurt",
     caption=(
       f"Gain over zero-shot of each class’s own accuracy, {quantity}, "
-      f"{' or '.join(map(shots_label, shots))} images a class. Of a dataset with many classes the {MOST} with "
+      f"{' or '.join(map(budget_words, shots))}. Of a dataset with many classes the {MOST} with "
       f"the highest and the {MOST} with the lowest gain are shown: extremes of many are partly luck."
     ),
     variants=(chart.Variant((), panels, keys_of(series, by_strategy=False)),),

@@ -20,7 +20,7 @@ from genbench_jax.report.forest import (
 )
 from genbench_jax.report.gains import Average, average, budgets, difference
 from genbench_jax.report.legend import css_of
-from genbench_jax.report.quantities import points, quantity_of, series_label, shots_label
+from genbench_jax.report.quantities import budget_words, points, quantity_of, series_label
 from genbench_jax.report.results import Cell, Estimate, Results, Row, Series, results_of, views
 from genbench_jax.report.tables import Table, Value
 from genbench_jax.report.words import Finding, interval_words
@@ -72,7 +72,7 @@ def write_comparison(
     "only_a": len(_cells(comparison.a).keys() - _cells(comparison.b).keys()),
     "only_b": len(_cells(comparison.b).keys() - _cells(comparison.a).keys()),
     "headline": quantity_of(headline) if headline else None,
-    "shots": None if shots is None else shots_label(shots),
+    "budget": None if shots is None else budget_words(shots),
     "findings": _findings(comparison, headline, shots) if headline and shots is not None else [],
     "figures": figures,
     "settings": settings,

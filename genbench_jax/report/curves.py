@@ -5,7 +5,13 @@ from collections.abc import Mapping, Sequence
 from genbench_jax.report import chart
 from genbench_jax.report.gains import average
 from genbench_jax.report.legend import ZERO_SHOT, css_of, keys_of
-from genbench_jax.report.quantities import percent, quantity_of, series_label, shots_label
+from genbench_jax.report.quantities import (
+  budget_words,
+  percent,
+  quantity_of,
+  series_label,
+  shots_label,
+)
 from genbench_jax.report.results import Estimate, Results, Series, with_control
 
 # Many series at many budgets need room to stand side by side.
@@ -192,7 +198,7 @@ def _tip(title: str, budget: int, curves: dict[Series, Curve], baseline: Estimat
     ((one, curve[budget]) for one, curve in curves.items() if budget in curve),
     key=lambda item: -item[1].value,
   )
-  lines = [f"{title}, {shots_label(budget)} a class"]
+  lines = [f"{title}, {budget_words(budget)}"]
   lines += [f"{_interval(e)}  {series_label(one.source, one.strategy)}" for one, e in ranked]
   return "\n".join(lines + ([f"{_interval(baseline)}  zero-shot"] if baseline else []))
 

@@ -7,6 +7,7 @@ from genbench_jax.report import chart
 from genbench_jax.report.gains import Average
 from genbench_jax.report.legend import css_of, keys_of
 from genbench_jax.report.quantities import (
+  budget_words,
   points,
   quantity_of,
   series_label,
@@ -99,7 +100,7 @@ def by_first(lines: Sequence[Line]) -> list[Line]:
 def _variant(
   block: Block, reaches: Mapping[str, tuple[float, float]], x_label: str
 ) -> chart.Variant:
-  about = f"{quantity_of(block.quantity).label}, {shots_label(block.shots)} images a class"
+  about = f"{quantity_of(block.quantity).label}, {budget_words(block.shots)}"
   reach = reaches[block.quantity]
   panels = tuple(
     forest(block.lines, block.series, reach, about, layout, x_label) for layout in (WIDE, NARROW)

@@ -15,7 +15,7 @@ from genbench_jax.report.curves import curves_figure
 from genbench_jax.report.gain_figures import gains_figure, strategies_figure
 from genbench_jax.report.gains import headline_budget
 from genbench_jax.report.gallery import Gallery
-from genbench_jax.report.quantities import RECOGNIZERS, quantity_of, shots_label
+from genbench_jax.report.quantities import RECOGNIZERS, budget_words, quantity_of
 from genbench_jax.report.results import Results, Row, results_of, unreadable, views
 from genbench_jax.report.scatter import metric_figure, ranks_figure
 
@@ -144,7 +144,7 @@ def _answer(
   known = headline is not None and shots is not None
   return {
     "headline": quantity_of(headline) if headline else None,
-    "shots_text": shots_label(shots) if shots is not None else "",
+    "budget": budget_words(shots) if shots is not None else "",
     "findings": words.findings(main, headline) if headline else [],
     "answer": words.answer(main, headline) if headline else [],
     "control_words": words.control_words(main),

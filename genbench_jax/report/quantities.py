@@ -92,7 +92,6 @@ def source_label(source: str) -> str:
   return {
     "generative": "generated",
     "retrieval": "retrieved",
-    "folder": "the folder's",
     "control": "label-shuffled",
   }.get(source, source)
 
@@ -109,6 +108,11 @@ def series_label(source: str, strategy: str) -> str:
 def shots_label(shots: int) -> str:
   """Images a class; 0 or less stands for all there are."""
   return str(shots) if shots > 0 else "all"
+
+
+def budget_words(shots: int) -> str:
+  """`16 images a class`, or `all images`."""
+  return f"{shots} {'image' if shots == 1 else 'images'} a class" if shots > 0 else "all images"
 
 
 def order_of(name: str, known: tuple[str, ...]) -> tuple[int, str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from genbench_jax.report import chart
 from genbench_jax.report.agreement import Agreement, agrees
 from genbench_jax.report.legend import css_of, keys_of
-from genbench_jax.report.quantities import quantity_of, series_label, shots_label, shown
+from genbench_jax.report.quantities import budget_words, quantity_of, series_label, shown
 from genbench_jax.report.results import Cell, Series
 
 WIDTH, HEIGHT = 332.0, 288.0
@@ -142,4 +142,4 @@ def ranks(values: Sequence[float]) -> list[float]:
 
 def _cell_words(cell: Cell) -> str:
   where = series_label(cell.series.source, cell.series.strategy)
-  return f"{where}, {shots_label(cell.shots)} a class"
+  return f"{where}, {budget_words(cell.shots)}"

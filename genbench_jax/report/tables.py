@@ -10,12 +10,12 @@ from genbench_jax.report.agreement import Agreement
 from genbench_jax.report.gains import Average, average_gain, budgets, gain, gains
 from genbench_jax.report.quantities import (
   QUANTITIES,
+  budget_words,
   order_of,
   percent,
   points,
   quantity_of,
   series_label,
-  shots_label,
 )
 from genbench_jax.report.results import Estimate, Results
 
@@ -84,7 +84,7 @@ def headline_table(results: Results, quantity: str, shots: int) -> Table:
   ]
   mean = ("all datasets", "", *(words_of(m.estimate if m else None) for m in means))
   labels = [series_label(one.source, one.strategy) for one in series]
-  caption = f"{quantity_of(quantity).label} at {shots_label(shots)} images a class: points above zero-shot, 95 % intervals."
+  caption = f"{quantity_of(quantity).label} at {budget_words(shots)}: points above zero-shot, 95 % intervals."
   return Table("headline", caption, ("dataset", "zero-shot, %", *labels), (*rows, mean))
 
 
@@ -99,7 +99,9 @@ def views_table(every: Sequence[Results], quantity: str, shots: int) -> Table:
     gained = (words_of(mean.estimate if mean else None) for mean in means)
     rows.append((name, "–".join(str(count) for count in counts), *gained))
   labels = [series_label(one.source, one.strategy) for one in series]
-  caption = f"{quantity_of(quantity).label}, {shots_label(shots)} images a class: points above zero-shot, averaged."
+  caption = (
+    f"{quantity_of(quantity).label}, {budget_words(shots)}: points above zero-shot, averaged."
+  )
   return Table("views", caption, ("protocol, encoder", "datasets", *labels), tuple(rows))
 
 

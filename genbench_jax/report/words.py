@@ -7,10 +7,10 @@ from genbench_jax.report.agreement import Agreement, agrees
 from genbench_jax.report.gains import average_gain, gains, headline_budget, worth
 from genbench_jax.report.legend import css_of
 from genbench_jax.report.quantities import (
+  budget_words,
   points,
   quantity_of,
   series_label,
-  shots_label,
   source_label,
 )
 from genbench_jax.report.results import Estimate, Results, Series, with_control
@@ -72,9 +72,10 @@ def control_words(results: Results) -> str:
   if not all(means):
     return ""
   real, shuffled = (points(mean.estimate.value) for mean in means if mean)
-  what = f"{source_label(series[0].source)} images, {shots_label(shots)} a class"
+  what = f"{source_label(series[0].source)} images"
   return (
-    f"CLER on {what}, stands {real} points from zero-shot; with their labels shuffled, {shuffled}. "
+    f"With {budget_words(shots)}, CLER on {what} stands {real} points from zero-shot; with their "
+    f"labels shuffled, {shuffled}. "
     "What lies between the two it owes to images that show their class."
   )
 
@@ -129,11 +130,11 @@ def _sentence(results: Results, one: Series, shots: int, quantity: str) -> str:
   verdict = _verdict(mean.estimate, quantity_of(quantity).label)
   each = gains(results, one, shots, quantity)
   if len(each) == 1:
-    return f"{what}, {shots_label(shots)} a class, {verdict} on {mean.included[0]}."
+    return f"{what} {verdict} with {budget_words(shots)}, on {mean.included[0]}."
   least = min(each, key=lambda name: each[name].value)
   most = max(each, key=lambda name: each[name].value)
   return (
-    f"{what}, {shots_label(shots)} a class, {verdict} on average over {len(each)} datasets: "
+    f"{what} {verdict} with {budget_words(shots)}, on average over {len(each)} datasets: "
     f"from {points(each[least].value)} on {least} to {points(each[most].value)} on {most}."
   )
 

@@ -167,6 +167,20 @@ def test_prompt_shows_on_focus(page):
   assert "a photo of a circle" in texts(page, ".pictures figcaption")[0]
 
 
+def test_arrow_keys_go_through_a_gallery(page):
+  from selenium.webdriver.common.keys import Keys
+
+  assert (
+    page.execute_script(
+      "return document.querySelectorAll('.wall [tabindex=\"0\"]:not(.scroll)').length"
+    )
+    == 3
+  )
+  page.execute_script("document.querySelector('.pictures figure').focus()")
+  page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+  assert "seed 2" in page.switch_to.active_element.text
+
+
 def test_figure_is_saved_as_it_is_seen(page):
   svg = page.execute_script("return svgOf(document.getElementById('figure-all-metrics'))")
   root = ElementTree.fromstring(svg)

@@ -16,7 +16,9 @@ def results(rows):
 
 def test_answer_names_gain_range_and_worth(results):
   generated, original = answer(results, "linear_probe")
-  assert generated.startswith("Generated images, 16 a class, put the linear probe 5.0 points above")
+  assert generated.startswith(
+    "Generated images put the linear probe 5.0 points above zero-shot with 16 images a class, "
+  )
   assert "on average over 3 datasets: from +0.9 on digits to +10.5 on digits_hard" in generated
   assert generated.endswith("They are worth between 1 and 2 original images a class.")
   assert "13.6 points above zero-shot" in original
@@ -46,7 +48,9 @@ def test_control_stands_beside_cler(results):
   expected = [average_gain(results, one, 16, "cler").estimate.value for one in (generated, control)]
   assert expected[0] > 0 > expected[1]
   words = control_words(results)
-  assert f"16 a class, stands {points(expected[0])} points from zero-shot" in words
+  assert (
+    f"With 16 images a class, CLER on generated images stands {points(expected[0])} points" in words
+  )
   assert f"with their labels shuffled, {points(expected[1])}." in words
 
 

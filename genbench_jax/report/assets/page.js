@@ -97,6 +97,21 @@ for (const figure of all("figure.figure")) {
   one(".save", figure).addEventListener("click", () => save(figure));
 }
 
+// Galleries: one stop for the tab key each; the arrow keys go from image to image.
+for (const wall of all(".wall")) {
+  const figures = all("figure", wall);
+  const stop = (figure) => figures.forEach((other) => (other.tabIndex = other === figure ? 0 : -1));
+  stop(figures[0]);
+  wall.addEventListener("focusin", ({ target }) => figures.includes(target) && stop(target));
+  wall.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const next = step && figures[figures.indexOf(event.target) + step];
+    if (!next || event.target.tagName !== "FIGURE") return;
+    event.preventDefault();
+    next.focus();
+  });
+}
+
 // Paper shows what is folded away on the screen.
 addEventListener("beforeprint", () => all("details").forEach((details) => (details.open = true)));
 
