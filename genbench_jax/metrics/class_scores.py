@@ -17,13 +17,15 @@ PROTOTYPE_SCORES = ("zero_shot", "cler", "cler_image")
 VOTE_SCORES = ("topk_vote", "topk_vote_text")
 # CLIP's own inverse temperature, used where text prototypes alone are the classifier.
 ZERO_SHOT_SCALE = 100.0
+# Stands for the similarity of a neighbour that there is not; below every cosine.
+NO_NEIGHBOUR = -2.0
 
 
 class ClassSums(NamedTuple):
   """State of the class centres: per device and class, the sum of unit-norm features and, last, how many.
 
   A device adds what it holds (`from_batch`); states of equal shape add (`merge`); one all-reduce of k x (d + 1)
-  over the devices, `totals` in `cler`, ends it.
+  over the devices, in `cler_program.reduce_program`, ends it.
   """
 
   sums: Float[Array, "p k d+1"]
@@ -52,7 +54,7 @@ class ClassSums(NamedTuple):
 
 
 class Neighbours(NamedTuple):
-  """The nearest external images of each test image, for the votes."""
+  """The nearest external images of each test image, for the votes; NO_NEIGHBOUR where there are fewer."""
 
   similarity: Float[Array, "m j"]
   labels: Int[Array, "m j"] | Bool[Array, "m j k"]
@@ -111,8 +113,10 @@ def votes(neighbours: Neighbours, num_classes: int) -> tuple[Float[Array, "k"], 
   hot = neighbours.labels
   if hot.ndim == 1:
     hot = hot[:, None] == jnp.arange(num_classes)
+  real = neighbours.similarity > NO_NEIGHBOUR
+  hot = hot & real[:, None]
   similarity = jnp.sum(jnp.where(hot, neighbours.similarity[:, None], 0.0), axis=0)
-  return jnp.mean(hot, axis=0, dtype=jnp.float32), similarity
+  return jnp.sum(hot, axis=0) / jnp.maximum(jnp.sum(real), 1), similarity
 
 
 def softmax_scores(

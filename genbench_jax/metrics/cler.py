@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, interval
 from genbench_jax.metrics.class_scores import (
+  NO_NEIGHBOUR,
   PROTOTYPE_SCORES,
   VOTE_SCORES,
   ClassSums,
@@ -236,7 +237,8 @@ def _score(
   protocol: str,
   mesh: Mesh,
 ) -> list[_Outcome]:
-  """The scores for each way of labelling the external images, which are read and searched once."""
+  """The scores for each way of labelling the external images, whose sums and neighbours cost one
+  pass each."""
   classes, width = inputs.text_features.shape
   folded = [_no_sums(mesh, classes, width) for _ in label_sets]
   *starts, last = range(0, len(inputs.image_features), BLOCK_ROWS)
@@ -279,8 +281,8 @@ def _voters(
     return [None for _ in label_sets]
   if top_k < 1:
     raise UsageError(f"top_k must be at least 1, or None for no votes; got {top_k}")
-  k = min(top_k, len(inputs.image_features))
-  similarity, rows = nearest(inputs.test_features, inputs.image_features, k, mesh=mesh)
+  similarity, rows = nearest(inputs.test_features, inputs.image_features, top_k, mesh=mesh)
+  similarity = np.where(rows < 0, NO_NEIGHBOUR, similarity)
   placed = (place("similarities", mesh, similarity, labels[rows])[:2] for labels in label_sets)
   return [Neighbours(*pair) for pair in placed]
 

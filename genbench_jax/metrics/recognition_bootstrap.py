@@ -18,15 +18,22 @@ from genbench_jax.parallel.mesh import DATA_AXIS, pad_rows, replicated
 
 
 class Ranking(NamedTuple):
-  """Test images in the order of their scores, for one column and class.
+  """Test images in the order of their scores, for one column and class, and where the positives stand in it.
 
-  order: image at each rank; start, end: first and last rank with the same score; positive: by rank.
+  Attributes:
+    order: image at each rank; padding last, as images that are never drawn.
+    positive: the positives in this order; real: False where one is padding.
+    start, end: for each positive, the first rank with its score, and the first rank after that score.
+    first, last: the same among the positives.
   """
 
   order: Int[Any, "n"]
-  start: Int[Any, "n"]
-  end: Int[Any, "n"]
-  positive: Bool[Any, "n"]
+  positive: Int[Any, "p"]
+  real: Bool[Any, "p"]
+  start: Int[Any, "p"]
+  end: Int[Any, "p"]
+  first: Int[Any, "p"]
+  last: Int[Any, "p"]
 
 
 def resampled_correct(
@@ -89,24 +96,36 @@ def _run(
 def _rankings(
   columns: Float[np.ndarray, "n v k"], positive: Bool[np.ndarray, "n k"], size: int
 ) -> Ranking:
-  """Rankings [v, k, size] in ascending order; padding comes last, as images that are never drawn."""
+  """Rankings [v, k, ...] in ascending order."""
+  most = bucket_rows(int(positive.sum(0).max()), 1)
   ranked = [
-    [_ranking(columns[:, v, c], positive[:, c], size) for c in range(columns.shape[2])]
+    [_ranking(columns[:, v, c], positive[:, c], size, most) for c in range(columns.shape[2])]
     for v in range(columns.shape[1])
   ]
   rows = [jax.tree.map(lambda *parts: np.stack(parts), *row) for row in ranked]
   return jax.tree.map(lambda *parts: np.stack(parts), *rows)
 
 
-def _ranking(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], size: int) -> Ranking:
+def _ranking(
+  scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], size: int, most: int
+) -> Ranking:
   order = np.argsort(scores, kind="stable")
-  _, first, group = np.unique(scores[order], return_index=True, return_inverse=True)
-  last = np.append(first[1:], len(scores)) - 1
-  padding = np.arange(len(scores), size)
-  padded = [
-    np.append(ranks, padding).astype(np.int32) for ranks in (order, first[group], last[group])
-  ]
-  return Ranking(padded[0], padded[1], padded[2], pad_rows(positive[order], size))
+  ranked, found = scores[order], order[positive[order]]
+  of_positives = scores[found]
+  padding = np.zeros(most - len(found), np.int32)
+
+  def padded(ranks: Int[np.ndarray, "p"], fill: int) -> Int[np.ndarray, "q"]:
+    return np.append(ranks, padding + fill).astype(np.int32)
+
+  return Ranking(
+    order=np.append(order, np.arange(len(order), size)).astype(np.int32),
+    positive=padded(found, 0),
+    real=np.arange(most) < len(found),
+    start=padded(np.searchsorted(ranked, of_positives, "left"), len(order)),
+    end=padded(np.searchsorted(ranked, of_positives, "right"), len(order)),
+    first=padded(np.searchsorted(of_positives, of_positives, "left"), len(found)),
+    last=padded(np.searchsorted(of_positives, of_positives, "right"), len(found)),
+  )
 
 
 @functools.cache
@@ -149,31 +168,38 @@ def _of_rankings(weights: Int[Array, "n"], ranking: Ranking, metric: str) -> Flo
   statistic = _area_under_roc if metric == "roc_auc" else _eleven_point_precision
 
   def of_class(ranking: Ranking) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    return statistic(weights[ranking.order], ranking)
+    drawn = jnp.where(ranking.real, weights[ranking.positive], 0)
+    return statistic(_from_zero(weights[ranking.order]), _from_zero(drawn), drawn, ranking)
 
   values, defined = jax.vmap(jax.vmap(of_class))(ranking)
   return jnp.sum(jnp.where(defined, values, 0), 1) / jnp.sum(defined, 1)
 
 
+def _from_zero(counts: Int[Array, "n"]) -> Int[Array, "n+1"]:
+  """Sums of the first 0, 1, ..., n counts."""
+  return jnp.pad(jnp.cumsum(counts), (1, 0))
+
+
 def _area_under_roc(
-  drawn: Int[Array, "n"], ranking: Ranking
+  seen: Int[Array, "n+1"], found: Int[Array, "p+1"], drawn: Int[Array, "p"], ranking: Ranking
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-  """`area_under_roc` of images drawn so often, in ascending order; defined with both classes."""
-  positives = jnp.where(ranking.positive, drawn, 0)
-  negatives = drawn - positives
-  through = jnp.cumsum(negatives)
-  below = through[ranking.start] - negatives[ranking.start]
+  """`area_under_roc` in ascending order, from how many images were drawn among the first of all (`seen`) and
+  among the first of the positives (`found`). Defined with both classes."""
+  below = seen[ranking.start] - found[ranking.first]
+  through = seen[ranking.end] - found[ranking.last]
+  negatives = seen[-1] - found[-1]
   # In float32 from here on: the product of two counts overflows 32 bits.
-  halves = (positives / positives.sum()) * ((below + through[ranking.end]) / (2 * negatives.sum()))
-  return halves.sum(), (positives.sum() > 0) & (negatives.sum() > 0)
+  area = jnp.sum((drawn / found[-1]) * ((below + through) / (2 * negatives)))
+  return area, (found[-1] > 0) & (negatives > 0)
 
 
 def _eleven_point_precision(
-  drawn: Int[Array, "n"], ranking: Ranking
+  seen: Int[Array, "n+1"], found: Int[Array, "p+1"], drawn: Int[Array, "p"], ranking: Ranking
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-  """`eleven_point_precision` of images drawn so often, in descending order; defined with a positive."""
-  found = jnp.cumsum(jnp.where(ranking.positive, drawn, 0))
-  precision = found[ranking.end] / jnp.maximum(jnp.cumsum(drawn)[ranking.end], 1)
+  """`eleven_point_precision` in descending order, from the same sums. Precision is highest at a positive; defined
+  with one."""
+  at_positive = found[ranking.last]
+  precision = at_positive / jnp.maximum(seen[ranking.end], 1)
   best_from_here = jax.lax.cummax(precision, reverse=True)
-  reached = jnp.searchsorted(10 * found[ranking.end], jnp.arange(1, 11) * found[-1])
+  reached = jnp.searchsorted(10 * at_positive, jnp.arange(1, 11) * found[-1])
   return (1 + best_from_here[reached].sum()) / 11, found[-1] > 0

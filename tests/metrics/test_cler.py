@@ -173,6 +173,17 @@ def test_per_class_recalls_make_the_mean(world):
     )
 
 
+def test_cells_of_many_sizes_share_one_program(world, mesh):
+  from genbench_jax.metrics.cler_program import reduce_program
+
+  program = reduce_program(mesh, True, False)
+  cler(*world.all)
+  compiled = program._cache_size()
+  for images in (1, 8, 33, 63):
+    cler(world.images[:images], world.labels[:images], *world.all[2:])
+  assert program._cache_size() == compiled
+
+
 def test_two_small_all_reduces_and_nothing_else(world, mesh):
   """What crosses devices in the one reduction: k x (d + 1) sums and k x (v + 1) counts."""
   import re
