@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +27,19 @@ from genbench_jax.store.rows import Row
 
 # Rows of another version are not taken over: raise it when a definition changes.
 VERSION = 1
-External = Sequence[tuple[ImageSetKey, EmbeddingSet]]
+
+
+@dataclasses.dataclass(frozen=True)
+class External:
+  """An image set's readable images, and with how many of its first images each number of shots is measured."""
+
+  key: ImageSetKey
+  images: EmbeddingSet
+  shot_sizes: Mapping[int, int]
+
+  def of_shots(self, shots: int) -> EmbeddingSet:
+    """The images of the first `shots` a class."""
+    return self.images.take(np.flatnonzero(self.images.ids < self.shot_sizes[shots]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +53,7 @@ class DatasetFeatures:
 
 
 MeasureCells = Callable[
-  [Config, DatasetFeatures, External, Mesh], Iterator[tuple[ImageSetKey, list[Row]]]
+  [Config, DatasetFeatures, Sequence[External], Mesh], Iterator[tuple[ImageSetKey, list[Row]]]
 ]
 
 MANIFOLD = ("precision", "recall", "density", "coverage")
@@ -52,32 +64,32 @@ CLER_FAMILY = ("zero_shot", "cler", "cler_gain", "cler_image", "topk_vote", "top
 
 
 def score_cells(
-  config: Config, data: DatasetFeatures, external: External, mesh: Mesh
+  config: Config, data: DatasetFeatures, external: Sequence[External], mesh: Mesh
 ) -> Iterator[tuple[ImageSetKey, list[Row]]]:
   """The metrics of every cell of each image set, under each protocol."""
-  for key, images in external:
+  for one in external:
     yield (
-      key,
+      one.key,
       [
         row
         for protocol in config.scoring.protocols
-        for cell in plan.cells_of(key, config)
-        for row in _score_cell(config, protocol, data, cell, _of_cell(images, cell), mesh)
+        for cell in plan.cells_of(one.key, config)
+        for row in _score_cell(config, protocol, data, cell, one.of_shots(cell.shots), mesh)
       ],
     )
 
 
 def recognise_cells(
-  config: Config, data: DatasetFeatures, external: External, mesh: Mesh
+  config: Config, data: DatasetFeatures, external: Sequence[External], mesh: Mesh
 ) -> Iterator[tuple[ImageSetKey, list[Row]]]:
   """The linear probes of every cell of each image set: those of equal shape are trained at once."""
-  cells = [(key, cell, images) for key, images in external for cell in plan.cells_of(key, config)]
+  cells = [(cell, one) for one in external for cell in plan.cells_of(one.key, config)]
+  few = [one.of_shots(cell.shots) for cell, one in cells]
   probes = [
-    ProbeData(few.features, few.labels, cell.seed)
-    for _, cell, images in cells
-    for few in [_of_cell(images, cell)]
+    ProbeData(images.features, images.labels, cell.seed)
+    for (cell, _), images in zip(cells, few, strict=True)
   ]
-  rows: dict[ImageSetKey, list[Row]] = {key: [] for key, _ in external}
+  rows: dict[ImageSetKey, list[Row]] = {one.key: [] for one in external}
   for protocol in config.recognition.protocols:
     began = time.monotonic()
     found = linear_probes(
@@ -91,15 +103,11 @@ def recognise_cells(
       mesh=mesh,
     )
     seconds = (time.monotonic() - began) / len(cells)
-    for (key, cell, _), probe in zip(cells, found, strict=True):
+    for (cell, one), probe in zip(cells, found, strict=True):
       about = _About(data, cell, protocol, probe["n_external"], len(probe["missing_classes"]))
       value = Measurement(probe["score"], probe["ci_low"], probe["ci_high"])
-      rows[key].append(_row(about, "linear_probe", value, seconds))
+      rows[one.key].append(_row(about, "linear_probe", value, seconds))
   yield from rows.items()
-
-
-def _of_cell(images: EmbeddingSet, cell: Cell) -> EmbeddingSet:
-  return images.take(plan.rows_of_shots(images.labels, cell.shots))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +130,8 @@ def _score_cell(
   mesh: Mesh,
 ) -> Iterator[Row]:
   settings = config.scoring
-  present = len(np.unique(images.labels))
-  about = _About(data, cell, protocol, len(images), data.spec.num_classes - present)
+  missing = data.spec.num_classes - _classes_present(images.labels)
+  about = _About(data, cell, protocol, len(images), missing)
   if wanted := [name for name in settings.quantities if name in CLER_FAMILY]:
     began = time.monotonic()
     result = _cler(config, protocol, data, cell, images, mesh)
@@ -131,7 +139,9 @@ def _score_cell(
     yield from (_row(about, name, result.scores[name], seconds) for name in wanted)
     control = dataclasses.replace(about, cell=_control_of(cell))
     yield from (
-      _row(control, name, result.control[name], seconds) for name in wanted if name in result.control
+      _row(control, name, result.control[name], seconds)
+      for name in wanted
+      if name in result.control
     )
   sets = _Sets(
     _unit_norm(images.features),
@@ -201,6 +211,10 @@ def _data_metrics(sets: _Sets, wanted: Collection[str]) -> Iterator[tuple[str, M
   if set(MANIFOLD) & set(wanted) and len(x) > NEIGHBOURS:
     found = measure_manifold(y, x, NEIGHBOURS, seed=seed, **options).scores
     yield from ((name, found[name]) for name in MANIFOLD if name in wanted)
+
+
+def _classes_present(labels: np.ndarray) -> int:
+  return int(labels.any(axis=0).sum()) if labels.ndim == 2 else len(np.unique(labels))
 
 
 def _unit_norm(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:

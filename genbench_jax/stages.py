@@ -12,6 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from genbench_jax import checkpoints, measure, plan
+from genbench_jax.benchmark.few_shot import few_shot
+from genbench_jax.benchmark.input_pipeline import Images, SplitImages
 from genbench_jax.benchmark.reader import Split, open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
@@ -19,14 +21,14 @@ from genbench_jax.clip.features import ImageEmbedder, text_prototypes
 from genbench_jax.clip.model import Clip, load_clip
 from genbench_jax.config import Config
 from genbench_jax.diffusion.sampler import Sampler
-from genbench_jax.embedding import embed_encoded
+from genbench_jax.embedding import embed_stored
 from genbench_jax.errors import RunError
 from genbench_jax.parallel.mesh import data_mesh
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.progress import Progress, say
 from genbench_jax.prompts.strategies import Prompt, prompts_of_class
 from genbench_jax.sources.generative import generate_shards
-from genbench_jax.sources.original import copy_shards, few_shot_order
+from genbench_jax.sources.original import copy_shards
 from genbench_jax.store import embedding_set, files
 from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import ImageRecord, ImageSet, ImageSetLayout, ImageSetWriter
@@ -148,7 +150,7 @@ def _records(
 def class_prompts(run: Run, key: ImageSetKey) -> list[list[Prompt]]:
   """class -> shot -> prompt."""
   spec, model = dataset_spec(key.dataset), run.sampler.model
-  fits = lambda text: len(model.tokenizer(text)["input_ids"]) <= model.max_tokens  # noqa: E731
+  fits = lambda text: len(model.tokenizer(text, verbose=False)["input_ids"]) <= model.max_tokens  # noqa: E731
   return [
     prompts_of_class(key.strategy, label, spec.names, spec.templates, run.per_class, key.seed, fits)
     for label in range(spec.num_classes)
@@ -179,13 +181,21 @@ def image_layout(run: Run, key: ImageSetKey) -> ImageSetLayout:
       "width": settings.width,
     }
   name = f"{key.dataset}_{key.source}"
-  return ImageSetLayout(name, spec.names, size, settings.shard_size, made_from)
+  multi_label = spec.multi_label and key.source == "original"
+  return ImageSetLayout(name, spec.names, size, settings.shard_size, made_from, multi_label)
+
+
+def shot_sizes(run: Run, key: ImageSetKey) -> dict[int, int]:
+  """shots -> how many images: the s-shot set is the beginning of the image set."""
+  if key.source == "generative":
+    return {shots: shots * dataset_spec(key.dataset).num_classes for shots in run.config.shots}
+  labels = _split_labels(run, key.dataset, "train")
+  return {shots: len(few_shot(labels, shots, key.seed)) for shots in run.config.shots}
 
 
 @functools.lru_cache(maxsize=256)
 def _chosen(run: Run, key: ImageSetKey) -> np.ndarray:
-  labels = _split_labels(run, key.dataset, "train")
-  return few_shot_order(labels, run.per_class, key.seed)
+  return few_shot(_split_labels(run, key.dataset, "train"), run.per_class, key.seed)
 
 
 @functools.lru_cache(maxsize=64)
@@ -206,42 +216,53 @@ def embed(run: Run) -> int:
     path = test_path(run, dataset)
     if not path.exists():
       split = run.split(dataset, "test")
-      count += _embed(run, f"embed {dataset} test", path, dataset, _LabelledImages.of_split(split))
+      what = f"embed {dataset} test"
+      count += _embed(run, what, path, dataset, SplitImages(split), split.labels())
   for key in plan.image_sets(run.config):
     path = image_set_path(run, key)
     if not path.exists():
       images = open_image_set(run, key)
       images.verify()
+      labels = _labels_of(images, dataset_spec(key.dataset).num_classes)
       what = f"embed {key.dataset} {key.label}"
-      count += _embed(run, what, path, key.dataset, _LabelledImages.of_image_set(images))
+      count += _embed(run, what, path, key.dataset, _StoredImages(images), labels)
   return count
 
 
 @dataclasses.dataclass(frozen=True)
-class _LabelledImages:
-  labels: np.ndarray
-  image: Callable[[int], Any]
+class _StoredImages:
+  """The images of an image set."""
 
-  @staticmethod
-  def of_split(split: Split) -> "_LabelledImages":
-    return _LabelledImages(split.labels(), lambda index: split.example(index)["image"])
+  images: ImageSet
 
-  @staticmethod
-  def of_image_set(images: ImageSet) -> "_LabelledImages":
-    labels = np.array([record.label for record in images], np.int32)
-    return _LabelledImages(labels, lambda index: images[index].image)
+  def __len__(self) -> int:
+    return len(self.images)
+
+  def __getitem__(self, index: int) -> bytes:
+    return self.images[index].image
 
 
-def _embed(run: Run, what: str, path: Path, dataset: str, images: _LabelledImages) -> int:
-  total = len(images.labels)
+def _labels_of(images: ImageSet, num_classes: int) -> np.ndarray:
+  """Class indices [n], or multi-hot [n, k] where an image has several."""
+  labels = [record.label for record in images]
+  if not images.manifest["multi_label"]:
+    return np.array(labels, np.int32)
+  hot = np.zeros((len(labels), num_classes), bool)
+  for row, label in zip(hot, labels, strict=True):
+    row[list(np.atleast_1d(label))] = True
+  return hot
+
+
+def _embed(
+  run: Run, what: str, path: Path, dataset: str, images: Images, labels: np.ndarray
+) -> int:
+  total = len(images)
   with Progress(what, total, "images") as progress:
-    features, valid = embed_encoded(
-      run.embedder, total, images.image, dataset_spec(dataset).resize, progress, what
-    )
-  ids = np.arange(total, dtype=np.int64)
-  labels = images.labels.astype(np.uint8 if images.labels.ndim == 2 else np.int32)
-  found = EmbeddingSet(features, labels, ids, valid)
+    resize = dataset_spec(dataset).resize
+    features, valid = embed_stored(run.embedder, images, resize, progress, what)
   _refuse_non_finite(features, what)
+  stored = labels.astype(np.uint8 if labels.ndim == 2 else np.int32)
+  found = EmbeddingSet(features, stored, np.arange(total, dtype=np.int64), valid)
   embedding_set.save(path, found, {"clip": run.clip_fingerprint})
   return total
 
@@ -334,7 +355,10 @@ def _measure(run: Run, stage: str, function: measure.MeasureCells) -> int:
         text=_load(text_path(run, dataset)).features,
         test=_load(test_path(run, dataset)).readable(),
       )
-      external = [(key, _load(image_set_path(run, key)).readable()) for key in keys]
+      external = [
+        measure.External(key, _load(image_set_path(run, key)).readable(), shot_sizes(run, key))
+        for key in keys
+      ]
       for key, rows in function(run.config, data, external, run.mesh):
         files.write_json_lines(rows_path(run, key, stage), rows)
         progress.advance(len(run.config.shots))
@@ -401,7 +425,7 @@ def _write_page(run: Run, rows: list[dict[str, Any]], ledger: "_Ledger") -> None
 def _gallery(images: ImageSet, key: ImageSetKey, per_class: int) -> Any:
   from genbench_jax.report.gallery import Entry, Gallery
 
-  labels = np.array([_first_label(record) for record in images])
+  labels = np.array([_first_label(record) for record in images], np.int64)
   records = [images[int(row)] for row in plan.rows_of_shots(labels, per_class)]
   names = images.class_names
   entries = [
@@ -418,7 +442,8 @@ def _gallery(images: ImageSet, key: ImageSetKey, per_class: int) -> Any:
 
 
 def _first_label(record: ImageRecord) -> int:
-  return record.label if isinstance(record.label, int) else record.label[0]
+  """The class under which a gallery shows an image; 0 for one without any."""
+  return record.label if isinstance(record.label, int) else next(iter(record.label), 0)
 
 
 class _Ledger:

@@ -64,8 +64,8 @@ class Preprocessing:
   """
 
   size: int
-  mean: tuple[float, float, float]
-  std: tuple[float, float, float]
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
   resize: Resize = "crop"
 
 

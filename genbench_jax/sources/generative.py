@@ -50,9 +50,7 @@ def image_keys(
 
 
 @jax.jit
-def _fold(
-  key: Array, labels: Int[Array, "n"], shots: Int[Array, "n"]
-) -> UInt32[Array, "n 2"]:
+def _fold(key: Array, labels: Int[Array, "n"], shots: Int[Array, "n"]) -> UInt32[Array, "n 2"]:
   def fold(label: Array, shot: Array) -> Array:
     return jax.random.key_data(jax.random.fold_in(jax.random.fold_in(key, label), shot))
 
@@ -82,7 +80,9 @@ def generate_shards(
   keys_of = lambda where: image_keys(seed, dataset, strategy, where)  # noqa: E731
 
   def start(some: Sequence[_Part]) -> UInt8[Array, "b h w 3"]:
-    rows = [index for part in some for index in _filled(part.indices, sampler.batch_size // devices)]
+    rows = [
+      index for part in some for index in _filled(part.indices, sampler.batch_size // devices)
+    ]
     where = [class_shot(index, num_classes) for index in rows]
     wanted = [prompts[label][shot] for label, shot in where]
     texts, negatives = [p.text for p in wanted], [p.negative for p in wanted]
@@ -92,7 +92,10 @@ def generate_shards(
     made = np.asarray(images).reshape(devices, -1, *images.shape[1:])
     for part, pixels in zip(some, made, strict=False):
       pairs = zip(part.indices, pixels, strict=False)
-      yield part.shard, [_record(index, image, num_classes, prompts, seed) for index, image in pairs]
+      yield (
+        part.shard,
+        [_record(index, image, num_classes, prompts, seed) for index, image in pairs],
+      )
 
   def in_turn() -> Iterator[tuple[int, list[ImageRecord]]]:
     waiting = None

@@ -4,27 +4,11 @@ import io
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from PIL import Image
 
 from genbench_jax.benchmark.reader import Split
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout
-
-
-def few_shot_order(
-  labels: Int[np.ndarray, "n"], per_class: int, seed: int
-) -> Int[np.ndarray, "m"]:
-  """A seeded choice of at most `per_class` images a class, first all first ones, then all second ones.
-
-  The images of s shots are among those of more shots. A class that has fewer keeps what it has.
-  """
-  order = np.random.default_rng(seed).permutation(len(labels))
-  rank = np.empty(len(labels), np.int64)
-  by_class = order[np.argsort(labels[order], kind="stable")]
-  counts = np.bincount(labels)
-  rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-  chosen = np.flatnonzero(rank < per_class)
-  return chosen[np.lexsort((labels[chosen], rank[chosen]))]
 
 
 def copy_shards(
@@ -37,7 +21,13 @@ def copy_shards(
 
 def _record(split: Split, position: int, index: int) -> ImageRecord:
   example = split.example(position)
-  return ImageRecord(_encoded(example["image"]), int(example["label"]), index, origin=example["id"])
+  return ImageRecord(
+    _encoded(example["image"]), _label(example["label"]), index, origin=example["id"]
+  )
+
+
+def _label(label: int | Bool[np.ndarray, "k"]) -> int | tuple[int, ...]:
+  return int(label) if np.ndim(label) == 0 else tuple(np.flatnonzero(label).tolist())
 
 
 def _encoded(image: bytes | Image.Image) -> bytes:

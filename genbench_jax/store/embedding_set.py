@@ -69,6 +69,8 @@ def load(path: Path) -> EmbeddingSet:
     raise RunError(
       f"embedding file {path} is damaged (its checksum differs). Delete it, then run again."
     )
+  if arrays["labels"].ndim == 2:
+    arrays["labels"] = arrays["labels"].astype(bool)
   return EmbeddingSet(**arrays)
 
 
