@@ -1,102 +1,24 @@
-"""Text features and random keys in, uint8 images out: one compiled program per shape.
+"""A diffusion model with its sampling settings: prompts and random keys in, images out, batch by batch."""
 
-The batch is split over the mesh inside `shard_map`: every device runs the same program on its own images, so the
-compiler can't put a collective in the loop, and kernels that know nothing of meshes (flash attention) can be used.
-"""
-
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Float32, UInt8, UInt32
+from jax.sharding import Mesh
+from jaxtyping import Array, Float32, UInt8, UInt32
 
-from genbench_jax.checkpoints import Params
-from genbench_jax.diffusion import schedulers
-from genbench_jax.diffusion.attention import cudnn_works
+from genbench_jax.diffusion.memory import batch_that_fits
 from genbench_jax.diffusion.model import StableDiffusion
-from genbench_jax.diffusion.modules import apply_decoder, apply_unet
-from genbench_jax.diffusion.schedulers import Steps, sampler_steps
-from genbench_jax.diffusion.text import TextEncoder
+from genbench_jax.diffusion.program import (
+  drawing_program,
+  lower_program,
+  params_on,
+  sampling_program,
+)
+from genbench_jax.diffusion.schedulers import sampler_steps
+from genbench_jax.diffusion.text import text_encoder_on
 from genbench_jax.errors import UsageError
-from genbench_jax.parallel.mesh import DATA_AXIS, batch_sharding, pad_rows, replicated
-
-# Pixels that the autoencoder decodes at once on a device: four images of 512 x 512. Its temporaries dwarf the UNet's.
-DECODED_AT_ONCE = 4 * 512 * 512
-
-
-def draw_latents(
-  keys: UInt32[Array, "b 2"], shape: tuple[int, int, int]
-) -> Float32[Array, "b h w c"]:
-  """Unit-normal latents, each from its own key: the same whatever else is in the batch."""
-  return jax.vmap(lambda key: jax.random.normal(jax.random.wrap_key_data(key), shape))(keys)
-
-
-def denoise(
-  model: StableDiffusion,
-  params: Params,
-  text: Float[Array, "b g l d"],
-  latents: Float32[Array, "b h w c"],
-  steps: Steps,
-  guidance_scale: Float[Array, ""],
-  platform: str | None = None,
-) -> Float32[Array, "b h w c"]:
-  """Runs a sampler over its whole table.
-
-  Args:
-    model: its UNet is used.
-    params: of the UNet.
-    text: hidden states of negative prompt and prompt (g = 2), or of the prompt alone (g = 1): no guidance then.
-    latents: unit-normal, times the sampler's initial scale.
-    steps: the sampler's table.
-    guidance_scale: w in `negative + w (positive - negative)` (arXiv 2207.12598, with w = 1 + its weight).
-    platform: `cpu`, `gpu` or `tpu`, for the choice of attention.
-
-  Returns:
-    Clean latents at the UNet's scale.
-  """
-  batch, variants = text.shape[:2]
-  context = text.reshape(batch * variants, *text.shape[2:])
-
-  def body(state: schedulers.State, row: Steps) -> tuple[schedulers.State, None]:
-    sample = (row.input_scale * state.latents).astype(model.dtype)
-    # Each image beside its own unconditional twin: the rows of a device stay on it.
-    sample = jnp.repeat(sample, variants, axis=0)
-    output = apply_unet(model.unet, params, sample, row.timestep, context, platform)
-    output = output.astype(jnp.float32).reshape(batch, variants, *output.shape[1:])
-    first, last = output[:, 0], output[:, -1]
-    guided = last if variants == 1 else first + guidance_scale * (last - first)
-    return schedulers.step(row, state, guided), None
-
-  return jax.lax.scan(body, schedulers.start(latents), steps)[0].latents
-
-
-def decode(
-  model: StableDiffusion,
-  params: Params,
-  latents: Float32[Array, "b h w c"],
-  platform: str | None = None,
-) -> UInt8[Array, "b H W 3"]:
-  """Images of clean latents at the UNet's scale, in slices where the batch is large."""
-
-  def one(latents: Float32[Array, "h w c"]) -> UInt8[Array, "H W 3"]:
-    return to_uint8(apply_decoder(model.vae, params, latents[None], platform)[0])
-
-  scaled = (latents / model.scaling_factor).astype(model.dtype)
-  pixels = latents.shape[1] * latents.shape[2] * model.downsampling_factor**2
-  at_once = max(1, DECODED_AT_ONCE // pixels)
-  if len(latents) <= at_once:
-    return to_uint8(apply_decoder(model.vae, params, scaled, platform))
-  return jax.lax.map(one, scaled, batch_size=at_once)
-
-
-def to_uint8(images: Float[Array, "b h w 3"]) -> UInt8[Array, "b h w 3"]:
-  """-1..1 to 0..255, rounded."""
-  unit = jnp.clip(images.astype(jnp.float32) / 2 + 0.5, 0, 1)
-  return jnp.round(255 * unit).astype(jnp.uint8)
+from genbench_jax.parallel.mesh import batch_sharding, pad_rows, replicated
 
 
 class Sampler:
@@ -105,7 +27,7 @@ class Sampler:
   Args:
     model: from `load_stable_diffusion`.
     mesh: its devices share every batch.
-    batch_per_device: images on each device at once.
+    batch_per_device: images on each device at once; None takes as many as fit (see `diffusion.memory`).
     steps: sampler steps.
     guidance_scale: of classifier-free guidance; 1 is without, at half the cost.
     scheduler: `pndm`, `ddim`, `dpmsolver++` or `euler`.
@@ -119,7 +41,7 @@ class Sampler:
     self,
     model: StableDiffusion,
     mesh: Mesh,
-    batch_per_device: int,
+    batch_per_device: int | None = None,
     steps: int = 20,
     guidance_scale: float = 7.5,
     scheduler: str = "dpmsolver++",
@@ -127,7 +49,6 @@ class Sampler:
     width: int | None = None,
   ):
     self.model, self.mesh = model, mesh
-    self.batch_size = batch_per_device * mesh.size
     self.height = model.image_size if height is None else height
     self.width = model.image_size if width is None else width
     self.latent_shape = _latent_shape(model, self.height, self.width)
@@ -135,10 +56,13 @@ class Sampler:
     table, initial_scale = sampler_steps(model.schedule, scheduler, steps)
     settings = (table, np.float32(initial_scale), np.float32(guidance_scale))
     self._settings = jax.device_put(settings, replicated(mesh))
-    self._encode = TextEncoder(model, mesh)
-    self._params = _params_on(model, mesh)
-    self._program = _program(model, mesh)
-    self._draw = _draw_program(mesh, self.latent_shape)
+    self._params = params_on(model, mesh)
+    self._program = sampling_program(model, mesh)
+    if batch_per_device is None:
+      batch_per_device = batch_that_fits(self.lower, mesh)
+    self.batch_size = batch_per_device * mesh.size
+    self._encode = text_encoder_on(model, mesh)
+    self._draw = drawing_program(mesh, self.latent_shape)
 
   def dispatch(
     self,
@@ -202,6 +126,12 @@ class Sampler:
       images.append(np.asarray(waiting))
     return np.concatenate(images)[: len(prompts)]
 
+  def lower(self, batch_per_device: int) -> jax.stages.Lowered:
+    """The program for another batch, to be compiled and asked for its memory or FLOPs; see `lower_program`."""
+    evaluations = len(self._settings[0].timestep)
+    shape = (batch_per_device, evaluations, self.guided, self.latent_shape)
+    return lower_program(self.model, self.mesh, *shape)
+
   def _put(self, rows: np.ndarray) -> Array:
     return jax.device_put(pad_rows(rows, self.batch_size), batch_sharding(self.mesh))
 
@@ -226,43 +156,3 @@ def _latent_shape(model: StableDiffusion, height: int, width: int) -> tuple[int,
 
 def _slices(count: int, size: int) -> Iterator[slice]:
   return (slice(begin, begin + size) for begin in range(0, count, size))
-
-
-@functools.lru_cache(maxsize=2)
-def _params_on(model: StableDiffusion, mesh: Mesh) -> Params:
-  """What sampling needs of the parameters, on every device: the UNet and the decoder."""
-  vae = {name: model.params["vae"][name] for name in ("decoder", "post_quant_conv")}
-  return jax.device_put({"unet": model.params["unet"], "vae": vae}, replicated(mesh))
-
-
-@functools.lru_cache(maxsize=8)
-def _program(model: StableDiffusion, mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
-  """Images, and the clean latents that they are decoded from."""
-  platform = mesh.devices.flat[0].platform
-  if platform == "gpu":
-    cudnn_works()  # asked out here, where nothing is being traced
-
-  def generate(
-    params: Params,
-    text: Float[Array, "b g l d"],
-    latents: Float32[Array, "b h w c"],
-    steps: Steps,
-    initial_scale: Float[Array, ""],
-    guidance_scale: Float[Array, ""],
-  ) -> tuple[UInt8[Array, "b H W 3"], Float32[Array, "b h w c"]]:
-    start = initial_scale * latents
-    clean = denoise(model, params["unet"], text, start, steps, guidance_scale, platform)
-    return decode(model, params["vae"], clean, platform), clean
-
-  everywhere, rows = PartitionSpec(), PartitionSpec(DATA_AXIS)
-  specs = (everywhere, rows, rows, everywhere, everywhere, everywhere)
-  return jax.jit(
-    jax.shard_map(generate, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)
-  )
-
-
-@functools.lru_cache(maxsize=16)
-def _draw_program(mesh: Mesh, shape: tuple[int, int, int]) -> Callable[..., Array]:
-  draw: Any = functools.partial(draw_latents, shape=shape)
-  rows = batch_sharding(mesh)
-  return jax.jit(draw, in_shardings=rows, out_shardings=rows)

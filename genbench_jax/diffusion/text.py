@@ -55,6 +55,12 @@ class TextEncoder:
       self._states.update(zip(chunk, np.asarray(states), strict=False))
 
 
+@functools.lru_cache(maxsize=2)
+def text_encoder_on(model: StableDiffusion, mesh: Mesh) -> TextEncoder:
+  """The one `TextEncoder` of a model on a mesh, so that samplers share its parameters and states."""
+  return TextEncoder(model, mesh)
+
+
 @functools.lru_cache(maxsize=8)
 def _program(model: StableDiffusion, mesh: Mesh) -> Callable[..., Array]:
   rows = batch_sharding(mesh)
@@ -66,4 +72,4 @@ def encode_prompts(
   model: StableDiffusion, texts: Sequence[str], mesh: Mesh | None = None
 ) -> Float[np.ndarray, "n l d"]:
   """The hidden states of each text, in the model's dtype; equal texts are encoded once."""
-  return TextEncoder(model, data_mesh(jax.local_devices()) if mesh is None else mesh)(texts)
+  return text_encoder_on(model, data_mesh(jax.local_devices()) if mesh is None else mesh)(texts)

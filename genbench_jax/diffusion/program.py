@@ -1,0 +1,177 @@
+"""The one compiled program of sampling: text features and latents in, uint8 images out.
+
+The batch is split over the mesh inside `shard_map`: every device runs the same program on its own images, so the
+compiler can't put a collective in the loop, and kernels that know nothing of meshes (flash attention) can be used.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Float32, UInt8, UInt32
+
+from genbench_jax.checkpoints import Params
+from genbench_jax.diffusion import schedulers
+from genbench_jax.diffusion.attention import cudnn_works
+from genbench_jax.diffusion.model import StableDiffusion
+from genbench_jax.diffusion.modules import apply_decoder, apply_unet
+from genbench_jax.diffusion.schedulers import HISTORY, Steps
+from genbench_jax.parallel.mesh import DATA_AXIS, batch_sharding, replicated
+
+# Pixels that the autoencoder decodes at once on a device: four images of 512 x 512. Its temporaries dwarf the UNet's.
+DECODED_AT_ONCE = 4 * 512 * 512
+
+
+def draw_latents(
+  keys: UInt32[Array, "b 2"], shape: tuple[int, int, int]
+) -> Float32[Array, "b h w c"]:
+  """Unit-normal latents, each from its own key: the same whatever else is in the batch."""
+  return jax.vmap(lambda key: jax.random.normal(jax.random.wrap_key_data(key), shape))(keys)
+
+
+def denoise(
+  model: StableDiffusion,
+  params: Params,
+  text: Float[Array, "b g l d"],
+  latents: Float32[Array, "b h w c"],
+  steps: Steps,
+  guidance_scale: Float[Array, ""],
+  platform: str | None = None,
+) -> Float32[Array, "b h w c"]:
+  """Runs a sampler over its whole table.
+
+  Args:
+    model: its UNet is used.
+    params: of the UNet.
+    text: hidden states of negative prompt and prompt (g = 2), or of the prompt alone (g = 1): no guidance then.
+    latents: unit-normal, times the sampler's initial scale.
+    steps: the sampler's table.
+    guidance_scale: w in `negative + w (positive - negative)` (arXiv 2207.12598, with w = 1 + its weight).
+    platform: `cpu`, `gpu` or `tpu`, for the choice of attention.
+
+  Returns:
+    Clean latents at the UNet's scale.
+  """
+  batch, variants = text.shape[:2]
+  context = text.reshape(batch * variants, *text.shape[2:])
+
+  def body(state: schedulers.State, row: Steps) -> tuple[schedulers.State, None]:
+    sample = (row.input_scale * state.latents).astype(model.dtype)
+    # Each image beside its own unconditional twin: the rows of a device stay on it.
+    sample = jnp.repeat(sample, variants, axis=0)
+    output = apply_unet(model.unet, params, sample, row.timestep, context, platform)
+    output = output.astype(jnp.float32).reshape(batch, variants, *output.shape[1:])
+    first, last = output[:, 0], output[:, -1]
+    guided = last if variants == 1 else first + guidance_scale * (last - first)
+    return schedulers.step(row, state, guided), None
+
+  return jax.lax.scan(body, schedulers.start(latents), steps)[0].latents
+
+
+def decode(
+  model: StableDiffusion,
+  params: Params,
+  latents: Float32[Array, "b h w c"],
+  platform: str | None = None,
+) -> UInt8[Array, "b H W 3"]:
+  """Images of clean latents at the UNet's scale, in slices where the batch is large."""
+
+  def one(latents: Float32[Array, "h w c"]) -> UInt8[Array, "H W 3"]:
+    return to_uint8(apply_decoder(model.vae, params, latents[None], platform)[0])
+
+  scaled = (latents / model.scaling_factor).astype(model.dtype)
+  pixels = latents.shape[1] * latents.shape[2] * model.downsampling_factor**2
+  at_once = max(1, DECODED_AT_ONCE // pixels)
+  if len(latents) <= at_once:
+    return to_uint8(apply_decoder(model.vae, params, scaled, platform))
+  return jax.lax.map(one, scaled, batch_size=at_once)
+
+
+def to_uint8(images: Float[Array, "b h w 3"]) -> UInt8[Array, "b h w 3"]:
+  """-1..1 to 0..255, rounded."""
+  unit = jnp.clip(images.astype(jnp.float32) / 2 + 0.5, 0, 1)
+  return jnp.round(255 * unit).astype(jnp.uint8)
+
+
+def lower_program(
+  model: StableDiffusion,
+  mesh: Mesh,
+  batch_per_device: int,
+  evaluations: int,
+  guided: bool,
+  latent_shape: tuple[int, int, int],
+) -> jax.stages.Lowered:
+  """The sampler's program, from shapes alone: neither weights nor the mesh's devices need be there.
+
+  Args:
+    model: its `params` may be `jax.ShapeDtypeStruct`.
+    mesh: may be of described devices (`jax.experimental.topologies`).
+    batch_per_device: images on each device at once.
+    evaluations: of the UNet, rows of the sampler's table.
+    guided: whether there is guidance.
+    latent_shape: height, width and channels of the latents.
+  """
+  rows = batch_per_device * mesh.size
+  shared, split = replicated(mesh), batch_sharding(mesh)
+
+  def like(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shared)
+
+  def number(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, np.float32, sharding=shared)
+
+  states = (2 if guided else 1, model.max_tokens, model.unet.cross_attention_dim)
+  text = jax.ShapeDtypeStruct((rows, *states), model.dtype, sharding=split)
+  latents = jax.ShapeDtypeStruct((rows, *latent_shape), np.float32, sharding=split)
+  columns = {name: number(evaluations) for name in Steps._fields}
+  steps: Any = Steps(**columns | {"recent": number(evaluations, HISTORY)})
+  params = jax.tree.map(like, _sampling_params(model))
+  return sampling_program(model, mesh).lower(params, text, latents, steps, number(), number())
+
+
+def _sampling_params(model: StableDiffusion) -> Params:
+  """What sampling needs of the parameters: the UNet and the decoder."""
+  vae = {name: model.params["vae"][name] for name in ("decoder", "post_quant_conv")}
+  return {"unet": model.params["unet"], "vae": vae}
+
+
+@functools.lru_cache(maxsize=2)
+def params_on(model: StableDiffusion, mesh: Mesh) -> Params:
+  return jax.device_put(_sampling_params(model), replicated(mesh))
+
+
+@functools.lru_cache(maxsize=8)
+def sampling_program(model: StableDiffusion, mesh: Mesh) -> Any:
+  """Images, and the clean latents that they are decoded from."""
+  platform = mesh.devices.flat[0].platform
+  if platform == "gpu":
+    cudnn_works()  # asked out here, where nothing is being traced
+
+  def generate(
+    params: Params,
+    text: Float[Array, "b g l d"],
+    latents: Float32[Array, "b h w c"],
+    steps: Steps,
+    initial_scale: Float[Array, ""],
+    guidance_scale: Float[Array, ""],
+  ) -> tuple[UInt8[Array, "b H W 3"], Float32[Array, "b h w c"]]:
+    start = initial_scale * latents
+    clean = denoise(model, params["unet"], text, start, steps, guidance_scale, platform)
+    return decode(model, params["vae"], clean, platform), clean
+
+  everywhere, rows = PartitionSpec(), PartitionSpec(DATA_AXIS)
+  specs = (everywhere, rows, rows, everywhere, everywhere, everywhere)
+  return jax.jit(
+    jax.shard_map(generate, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)
+  )
+
+
+@functools.lru_cache(maxsize=16)
+def drawing_program(mesh: Mesh, shape: tuple[int, int, int]) -> Callable[..., Array]:
+  draw: Any = functools.partial(draw_latents, shape=shape)
+  rows = batch_sharding(mesh)
+  return jax.jit(draw, in_shardings=rows, out_shardings=rows)
