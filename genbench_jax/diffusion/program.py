@@ -127,8 +127,8 @@ def lower_program(
   states = (2 if guided else 1, model.max_tokens, model.unet.cross_attention_dim)
   text = jax.ShapeDtypeStruct((rows, *states), model.dtype, sharding=split)
   latents = jax.ShapeDtypeStruct((rows, *latent_shape), np.float32, sharding=split)
-  columns = {name: number(evaluations) for name in Steps._fields}
-  steps: Any = Steps(**columns | {"recent": number(evaluations, HISTORY)})
+  columns: dict[str, Any] = {name: number(evaluations) for name in Steps._fields}
+  steps = Steps(**columns | {"recent": number(evaluations, HISTORY)})
   params = jax.tree.map(like, _sampling_params(model))
   return sampling_program(model, mesh).lower(params, text, latents, steps, number(), number())
 
