@@ -80,16 +80,18 @@ def linear_probes(
 ) -> list[dict[str, Any]]:
   """Trains one probe a cell, all cells of equal shape at once, and scores each on the same test data.
 
-  strict: multinomial (multi-label: binary) logistic regression with the L2 penalty of
-  `logistic.py`. With `text_features` the penalty pulls towards the zero-shot classifier and not
-  towards zero, so that a single bad image can't ruin a class, and a class without any image keeps its
-  zero-shot weights; without text such a class is never predicted. The penalty is the one with the
-  least mean loss (of equals the strongest) on held-out external images: three stratified folds up to 2,048 images, beyond it one
-  fifth. At two shots each image is held out once while its class-mate trains. At one shot nothing
-  can be held out without removing the class: the penalty is 1. The chosen model is fitted to all images.
+  strict: multinomial (multi-label: binary) logistic regression with the L2 penalty of `logistic.py`.
+  With `text_features` the penalty pulls towards the zero-shot classifier and not towards zero, so that a
+  single bad image can't ruin a class, and a class without any image keeps its zero-shot weights; without
+  text such a class is never predicted. Where the scale of the zero-shot logits is too large for the
+  external images, it is first lowered to the likeliest (`prior_scale`). The penalty is the one with
+  the least mean loss (of equals the strongest) on held-out external images: three stratified folds up to
+  2,048 images, beyond that one fifth. At two shots each image is held out once while its class-mate
+  trains. At one shot nothing can be held out without removing the class: the penalty is 1 and the
+  prior's scale stays. The chosen model is fitted to all images.
 
-  reference: see `reference_probe.py`. At one shot the search has nothing to train on, so that
-  all trials tie and the first one is taken. Features are used as they are, whatever `normalize` says.
+  reference: see `reference_probe.py`. At one shot the search has nothing to train on, so that all trials tie
+  and the first one is taken. Features are used as they are, whatever `normalize` says.
 
   Args:
     cells: external features and labels of each cell.
@@ -100,16 +102,17 @@ def linear_probes(
     metric: how the test images are scored.
     num_classes: k, where there is no text; by default what the labels show.
     normalize: whether features are scaled to unit norm first.
-    logit_scale: scale of the zero-shot logits, CLIP's own temperature.
+    logit_scale: scale of the zero-shot logits: CLIP's own, the exponential of its `logit_scale`.
     mesh: devices to use; by default the first one.
 
   Returns:
-    For each cell a dict: `score` (a fraction; reference: at the last epoch), `ci_low` and `ci_high`
-    (95 %, bootstrap over the test images), `scores` (probabilities [m, k]), `predictions` [m],
-    `weights` [k, d] and `bias` [k] (logits of the features as used), `lr` (None for strict),
-    `weight_decay` (on the scale of the mean loss), `n_external`, `n_test`, `missing_classes` (indices),
-    `converged` (reference: whether all scores are finite); strict: `penalty`, `validation_losses`, `iterations`; reference: `best_epoch_score`,
-    `best_epoch` (from 1), `best_epoch_scores`, `epoch_scores`, `validation_score`.
+    For each cell a dict: `score` (a fraction; reference: at the last epoch), `ci_low` and `ci_high` (95 %,
+    bootstrap over the test images), `scores` (probabilities [m, k]), `predictions` [m], `weights` [k, d]
+    and `bias` [k] (logits of the features as used), `lr` (None for strict), `weight_decay` (on the scale
+    of the mean loss), `n_external`, `n_test`, `missing_classes` (indices), `converged` (reference: whether
+    all scores are finite). strict: `penalty`, `prior_scale`, `validation_losses` by penalty,
+    `iterations`. reference: `best_epoch_score`, `best_epoch` (from 1), `best_epoch_scores`,
+    `epoch_scores`, `validation_score`.
 
   Raises:
     UsageError: shapes that do not fit together, an unknown protocol or metric.
@@ -217,6 +220,7 @@ def _fit_summary(fit: StrictFit, cell: TrainingSet) -> dict[str, Any]:
     "lr": None,
     "weight_decay": float(fit.penalty) / len(cell.features),
     "penalty": float(fit.penalty),
+    "prior_scale": float(fit.prior_scale),
     "validation_losses": dict(zip(PENALTIES, fit.validation_losses.tolist(), strict=True)),
     "iterations": int(fit.iterations),
     "converged": bool(fit.converged),

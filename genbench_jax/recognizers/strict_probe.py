@@ -29,6 +29,8 @@ from genbench_jax.recognizers.splits import NEVER_HELD_OUT, stratified_folds
 PENALTIES = tuple(10.0**power for power in (2, 1, 0, -1, -2, -3))
 # Of penalties whose held-out losses differ by less than this many nats the strongest is chosen.
 MEANINGLESS_LOSS = 1e-3
+# The scale of the zero-shot logits as a share of the one given: the one number that is fitted before.
+PRIOR_SCALES = tuple(2.0 ** (-step / 2) for step in range(13))
 # Where nothing can be held out: each logit may move by about 1 from its prior.
 DEFAULT_PENALTY = 1.0
 # Few images: three folds, each held out once. Many: a fifth is held out once.
@@ -49,6 +51,7 @@ class StrictFit(NamedTuple):
   Attributes:
     weights: one row a class; logits are features @ weights.T + bias.
     bias: one number a class.
+    prior_scale: the prior's scale as a share of the one given.
     penalty: the chosen penalty, the inverse of scikit-learn's C.
     validation_losses: mean held-out loss at each penalty; all NaN where nothing was held out.
     iterations: L-BFGS iterations over the whole path of the final fit.
@@ -57,6 +60,7 @@ class StrictFit(NamedTuple):
 
   weights: Float[Array, "k d"]
   bias: Float[Array, "k"]
+  prior_scale: Float[Array, ""]
   penalty: Float[Array, ""]
   validation_losses: Float[Array, "p"]
   iterations: Int[Array, ""]
@@ -158,6 +162,8 @@ def _fit_cell(
 ) -> StrictFit:
   num_rows = jnp.maximum(cell.weights.sum(), 1)
   prior_bias = _prior_bias(cell, prior, num_rows) if multi_label else jnp.zeros(len(prior))
+  scale = _prior_scale(cell, cell.features @ prior.T + prior_bias, multi_label)
+  prior, prior_bias = scale * prior, scale * prior_bias
   offsets = cell.features @ prior.T + prior_bias
   axes = principal_axes(jnp.append(cell.features, cell.weights[:, None], axis=1), num_rows)
 
@@ -184,6 +190,7 @@ def _fit_cell(
   return StrictFit(
     weights=prior + departure[:, :-1],
     bias=prior_bias + departure[:, -1] + jnp.where(unknown, UNKNOWN_CLASS_LOGIT, 0),
+    prior_scale=scale,
     penalty=penalties[chosen],
     validation_losses=losses,
     iterations=solutions.iterations[-1].sum(),
@@ -196,6 +203,22 @@ def _prior_bias(
 ) -> Float[Array, "k"]:
   """A scaled cosine is no log-odds: for multi-label sets the mean zero-shot logit is taken as zero."""
   return -(cell.weights @ cell.features) @ prior.T / num_rows
+
+
+def _prior_scale(cell: Cells, logits: Float[Array, "n k"], multi_label: bool) -> Float[Array, ""]:
+  """The share of the zero-shot logits under which the external images are likeliest.
+
+  An overconfident prior would have to be argued down class by class. At one shot it stays as it is: a
+  few wrong labels must not talk it down.
+  """
+  active = active_classes(cell.targets, cell.weights)
+  scales = jnp.asarray(PRIOR_SCALES)
+
+  def loss(scale: Float[Array, ""]) -> Float[Array, ""]:
+    return cell.weights @ row_losses(scale * logits, cell.targets, active, multi_label)
+
+  likeliest = scales[jnp.argmin(jax.vmap(loss)(scales))]
+  return jnp.where((cell.folds >= 0).any(), likeliest, 1.0)
 
 
 def fit_strict(

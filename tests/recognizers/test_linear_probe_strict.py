@@ -114,11 +114,22 @@ def test_one_bad_image_a_class_does_not_ruin_zero_shot(world, test_set):
   assert without["score"] < 0.2
 
 
+def test_an_overconfident_prior_is_calmed_first(world, test_set):
+  """Prototypes that know little: the scale falls, and the probe learns from the images."""
+  noise = world.generator.normal(size=world.prototypes.shape)
+  vague = (world.prototypes + noise).astype(np.float32)
+  result = linear_probe(*world.images(60), *test_set, text_features=vague)
+  zero_shot = np.mean(np.argmax(zero_shot_scores(test_set[0], vague), 1) == test_set[1])
+  assert result["prior_scale"] < 0.2
+  assert result["score"] > zero_shot + 0.1
+
+
 def test_a_class_without_images(world, test_set):
   features, labels = world.images(60)
   kept = labels != 3
   with_text = linear_probe(features[kept], labels[kept], *test_set, text_features=world.prototypes)
-  np.testing.assert_allclose(with_text["weights"][3], 100 * world.prototypes[3], rtol=1e-5)
+  kept_weights = with_text["prior_scale"] * 100 * world.prototypes[3]
+  np.testing.assert_allclose(with_text["weights"][3], kept_weights, rtol=1e-5)
   assert with_text["missing_classes"] == [3]
   without = linear_probe(features[kept], labels[kept], *test_set, metric="mean_per_class")
   assert not np.any(without["predictions"] == 3)
