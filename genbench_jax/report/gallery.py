@@ -1,9 +1,10 @@
 """Example images with the prompts that made them."""
 
 import base64
+import collections
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from genbench_jax.errors import RunError
 from genbench_jax.report.legend import css_of
@@ -76,18 +77,16 @@ class Wall:
 def fit(galleries: Sequence[Gallery], budget: int = IMAGE_BUDGET) -> tuple[list[Gallery], int]:
   """The galleries cut to `budget` bytes of the page, and how many images that left out.
 
-  The first image of every class and set comes before the second of any, so that what is cut is
-  cut evenly.
+  What is cut is cut evenly: the first image of every class comes before the second of any, and a
+  class comes with the same class of the other image sets.
   """
-  seen: dict[tuple[int, str], int] = {}
-  queue: list[tuple[int, int, int]] = []
-  for index, gallery in enumerate(galleries):
-    for place, entry in enumerate(gallery.entries):
-      turn = seen.get((index, entry.class_name), 0)
-      seen[index, entry.class_name] = turn + 1
-      queue.append((turn, index, place))
+  queue = sorted(
+    (turn, rank, index, place)
+    for index, gallery in enumerate(galleries)
+    for place, (turn, rank) in enumerate(_turns_and_ranks(gallery))
+  )
   kept: set[tuple[int, int]] = set()
-  for _, index, place in sorted(queue):
+  for _, _, index, place in queue:
     budget -= weight(galleries[index].entries[place])
     if budget < 0:
       break
@@ -99,6 +98,15 @@ def fit(galleries: Sequence[Gallery], budget: int = IMAGE_BUDGET) -> tuple[list[
     for index, gallery in enumerate(galleries)
   ]
   return cut, len(queue) - len(kept)
+
+
+def _turns_and_ranks(gallery: Gallery) -> Iterator[tuple[int, int]]:
+  """Of each entry: how many of its class stand before it, and which class of the set it is."""
+  ranks: dict[str, int] = {}
+  turns: collections.Counter[str] = collections.Counter()
+  for entry in gallery.entries:
+    yield turns[entry.class_name], ranks.setdefault(entry.class_name, len(ranks))
+    turns[entry.class_name] += 1
 
 
 def weight(entry: Entry) -> int:

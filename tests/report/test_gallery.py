@@ -17,6 +17,9 @@ def test_what_does_not_fit_is_cut_evenly():
   assert [len(g.entries) for g in cut] == [4, 4]
   assert [e.class_name for e in cut[0].entries] == ["a", "a", "b", "b"]
   assert left_out == 12
+  # Room for less than one image a class: the sources still stand side by side.
+  cut, _ = fit(galleries, budget=2 * weight(galleries[0].entries[0]) + 5)
+  assert [[e.class_name for e in g.entries] for g in cut] == [["a"], ["a"]]
 
 
 def test_walls_set_the_sources_side_by_side(galleries):
