@@ -91,6 +91,8 @@ class Config:
 
   Attributes:
     data_dir: where TFDS datasets are prepared; empty is TFDS's own default.
+    stand_in: images a class and split of drawn stand-ins, made in the work folder, in place of the
+      datasets' own; 0 is the real data.
     shots: images a class, each a cell; the largest decides how many images are made.
   """
 
@@ -99,6 +101,7 @@ class Config:
   shots: tuple[int, ...] = (1, 2, 4, 8, 16)
   seeds: tuple[int, ...] = (0,)
   data_dir: str = ""
+  stand_in: int = 0
   generation: Generation = dataclasses.field(default_factory=Generation)
   encoder: Encoder = dataclasses.field(default_factory=Encoder)
   scoring: Scoring = dataclasses.field(default_factory=Scoring)
@@ -125,7 +128,9 @@ def parse_arguments(text: str, **defaults: Any) -> types.SimpleNamespace:
     name, given, value = item.partition("=")
     if name not in defaults:
       raise unknown_name("config argument", name, defaults)
-    values[name] = _read(value if given else "true", type(defaults[name]), f"config argument {name}")
+    values[name] = _read(
+      value if given else "true", type(defaults[name]), f"config argument {name}"
+    )
   return types.SimpleNamespace(**values)
 
 
@@ -138,7 +143,7 @@ def make_config(config_dict: Mapping[str, Any]) -> Config:
   config = _section(Config, config_dict, "config")
   _check_names(config)
   _check_ranges(config)
-  return config
+  return dataclasses.replace(config, datasets=_own_names(config.datasets))
 
 
 def _section(section: type, values: Any, path: str) -> Any:
@@ -177,11 +182,14 @@ def _read(text: str, kind: type, path: str) -> Any:
     raise UsageError(f"{path} is {text!r}, wanted {kind.__name__}.") from error
 
 
-def _check_names(config: Config) -> None:
+def _own_names(datasets: tuple[str, ...]) -> tuple[str, ...]:
+  """The datasets by our own names, whichever alias, folder or TFDS name was given."""
   from genbench_jax.benchmark.registry import dataset_spec
 
-  for name in config.datasets:
-    dataset_spec(name)
+  return tuple(dataset_spec(name).name for name in datasets)
+
+
+def _check_names(config: Config) -> None:
   known: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("source", config.sources, MADE_SOURCES),
     ("strategy", config.generation.strategies, STRATEGIES),
@@ -222,5 +230,9 @@ def _check_ranges(config: Config) -> None:
       raise UsageError(f"{path} is empty, wanted at least one.")
     if len(set(given)) != len(given):
       raise UsageError(f"{path} names something twice: {given}.")
-  if min(config.seeds) < 0:
-    raise UsageError(f"config.seeds is {config.seeds}, wanted none below 0.")
+  for path, numbers in {
+    "config.seeds": config.seeds,
+    "config.stand_in": (config.stand_in,),
+  }.items():
+    if min(numbers) < 0:
+      raise UsageError(f"{path} is {min(numbers)}, wanted none below 0.")

@@ -15,7 +15,9 @@ class RunError(RuntimeError):
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> UsageError:
   """An error that says what was given, the nearest known name, and what is allowed."""
   known = list(known)
-  nearest = difflib.get_close_matches(given.lower(), [name.lower() for name in known], n=1, cutoff=0.5)
+  nearest = difflib.get_close_matches(
+    given.lower(), [name.lower() for name in known], n=1, cutoff=0.5
+  )
   hint = ""
   if nearest:
     hint = f" Did you mean {next(name for name in known if name.lower() == nearest[0])!r}?"

@@ -1,8 +1,8 @@
 """The command: reads the config, starts JAX, runs the stages asked for.
 
-  python -m genbench_jax.main --config configs/demo.py --workdir demo
-  python -m genbench_jax.main --config configs/demo.py --workdir demo --config.generation.steps=20
-  python -m genbench_jax.main --config configs/demo.py --workdir demo --stages=score,report
+python -m genbench_jax.main --config configs/demo.py --workdir demo
+python -m genbench_jax.main --config configs/demo.py --workdir demo --config.generation.steps=20
+python -m genbench_jax.main --config configs/demo.py --workdir demo --stages=score,report
 """
 
 import os
@@ -39,7 +39,9 @@ def main(argv: Sequence[str]) -> int:
     from genbench_jax.store.workdir import locked
 
     with locked(workdir):
-      run_stages(config, workdir, stages, shlex.join(["python", "-m", "genbench_jax.main", *argv[1:]]))
+      run_stages(
+        config, workdir, stages, shlex.join(["python", "-m", "genbench_jax.main", *argv[1:]])
+      )
   except (UsageError, RunError) as error:
     if debug:
       raise
@@ -70,7 +72,15 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
     raise
   except FileNotFoundError as error:
     raise UsageError(f"there is no config file {error.filename!r}.") from error
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError) as error:
+  except (
+    flags.Error,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    SyntaxError,
+    ImportError,
+  ) as error:
     raise UsageError(" ".join(str(error).split())) from error
   if rest:
     raise UsageError(f"unexpected argument {rest[0]!r}. Settings are given as --config.a.b=value.")

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Int
 
+from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.config import Config
 
 
@@ -36,11 +37,12 @@ class Cell:
 
 
 def image_sets(config: Config) -> list[ImageSetKey]:
-  """The image sets of a config, dataset by dataset."""
+  """The image sets of a config, dataset by dataset. Where a dataset has no training split, it has no originals."""
   return [
     ImageSetKey(dataset, source, strategy, seed)
     for dataset in config.datasets
     for source in config.sources
+    if source != "original" or "train" in dataset_spec(dataset).splits
     for strategy in (config.generation.strategies if source == "generative" else ("",))
     for seed in config.seeds
   ]

@@ -17,6 +17,7 @@ from genbench_jax.benchmark.input_pipeline import Images, SplitImages
 from genbench_jax.benchmark.reader import Split, open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
+from genbench_jax.benchmark.stand_in import prepare_stand_in
 from genbench_jax.clip.features import ImageEmbedder, text_prototypes
 from genbench_jax.clip.model import Clip, load_clip
 from genbench_jax.config import Config
@@ -89,7 +90,12 @@ class Run:
     return max(self.config.shots)
 
   def split(self, dataset: str, split: str) -> Split:
-    return open_split(dataset_spec(dataset), split, self.config.data_dir or None)
+    spec = dataset_spec(dataset)
+    if self.config.stand_in and spec.tfds_name:
+      folder = self.workdir / "stand_ins"
+      prepare_stand_in(spec, folder, dict.fromkeys(spec.splits, self.config.stand_in))
+      return open_split(spec, split, folder)
+    return open_split(spec, split, self.config.data_dir or None)
 
 
 def run_stages(config: Config, workdir: Path, stages: Sequence[str], command: str) -> None:
@@ -167,6 +173,7 @@ def image_layout(run: Run, key: ImageSetKey) -> ImageSetLayout:
   """What an image set will be."""
   spec, settings = dataset_spec(key.dataset), run.config.generation
   made_from: dict[str, Any] = {**dataclasses.asdict(key), "per_class": run.per_class}
+  made_from["stand_in"] = run.config.stand_in
   size = spec.num_classes * run.per_class
   if key.source == "original":
     size = len(_chosen(run, key))
@@ -223,7 +230,7 @@ def embed(run: Run) -> int:
     if not path.exists():
       images = open_image_set(run, key)
       images.verify()
-      labels = _labels_of(images, dataset_spec(key.dataset).num_classes)
+      labels = _labels_of(images, dataset_spec(key.dataset))
       what = f"embed {key.dataset} {key.label}"
       count += _embed(run, what, path, key.dataset, _StoredImages(images), labels)
   return count
@@ -242,12 +249,12 @@ class _StoredImages:
     return self.images[index].image
 
 
-def _labels_of(images: ImageSet, num_classes: int) -> np.ndarray:
-  """Class indices [n], or multi-hot [n, k] where an image has several."""
+def _labels_of(images: ImageSet, spec: DatasetSpec) -> np.ndarray:
+  """Class indices [n]; multi-hot [n, k] for a multi-label dataset, generated images too."""
   labels = [record.label for record in images]
-  if not images.manifest["multi_label"]:
+  if not spec.multi_label:
     return np.array(labels, np.int32)
-  hot = np.zeros((len(labels), num_classes), bool)
+  hot = np.zeros((len(labels), spec.num_classes), bool)
   for row, label in zip(hot, labels, strict=True):
     row[list(np.atleast_1d(label))] = True
   return hot
@@ -305,7 +312,8 @@ def image_set_path(run: Run, key: ImageSetKey) -> Path:
 
 def test_path(run: Run, dataset: str) -> Path:
   """Where the features of a dataset's test images stand."""
-  return _embedding_path(run, dataset, "test", {"spec": _spec_json(dataset_spec(dataset))})
+  made_from = {**_spec_json(dataset_spec(dataset)), "stand_in": run.config.stand_in}
+  return _embedding_path(run, dataset, "test", made_from)
 
 
 def text_path(run: Run, dataset: str) -> Path:

@@ -247,6 +247,33 @@ def test_a_stage_without_its_input_says_which_to_run_first(tmp_path, capfd):
     assert f"Run the stage{'s' if stage == 'report' else ''} `{first}`" in capfd.readouterr().err
 
 
+def test_datasets_with_quirks_go_through_every_stage_on_stand_ins(tmp_path):
+  """Several labels, AUC, squashed images with derived labels, synonyms, no training split."""
+  datasets = ("voc2007", "hateful_memes", "kitti_distance", "fer2013")
+  full = str(ROOT / "configs" / "full.py")
+  arguments = [
+    f"--config={full}:mock",
+    f"--config.datasets={datasets}",
+    "--config.shots=(2,)",
+    "--config.generation.strategies=('defined_template',)",
+    "--config.generation.batch_per_device=8",
+    "--config.encoder.batch_per_device=8",
+    f"--workdir={tmp_path}",
+  ]
+  assert main(["main", *arguments]) == 0
+  rows = _rows(tmp_path)
+  for dataset in datasets:
+    for source in ("generative", "original"):
+      found = {
+        r["quantity"]: r["value"] for r in rows if (r["dataset"], r["source"]) == (dataset, source)
+      }
+      for quantity in COUNTED:
+        assert -1 <= found[quantity] <= 1, (dataset, source, quantity)
+      assert found["clip_score"] > 0
+  page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+  assert all(dataset in page for dataset in datasets)
+
+
 def test_help_is_quick_because_it_imports_nothing_heavy():
   code = (
     "import sys; from genbench_jax.main import main; assert main(['main', '--help']) == 0;"

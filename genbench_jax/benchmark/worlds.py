@@ -199,9 +199,9 @@ def _finish(
 
 def _shape_mask(shape: str, rng: np.random.Generator) -> Float[np.ndarray, "32 32"]:
   """Coverage, 0 to 1, of a shape of random place, size and turn, drawn four times as large."""
-  radius = rng.uniform(7.0, 12.0)
-  centre = rng.uniform(radius * 0.9, SIDE - radius * 0.9, 2)
-  angle = np.deg2rad(rng.uniform(-25, 25))
+  radius = rng.uniform(9.0, 13.0)
+  centre = SIDE / 2 + rng.uniform(-4.0, 4.0, 2)
+  angle = np.deg2rad(rng.uniform(-20, 20))
   canvas = Image.new("L", (4 * SIDE, 4 * SIDE))
   draw = ImageDraw.Draw(canvas)
   for outline, ink in _outlines(shape):

@@ -1,5 +1,6 @@
 """Few-shot choices of real images."""
 
+from genbench_jax.benchmark.few_shot import few_shot
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.sources.original import copy_shards
