@@ -227,10 +227,15 @@ def test_prints(page):
 
 
 def test_full_benchmark_opens_fast(browser, full_page):
+  """In CPU seconds of the renderer, so that other work on the machine doesn't count."""
+
+  def cpu_seconds():
+    metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+    return next(metric["value"] for metric in metrics if metric["name"] == "ProcessTime")
+
+  browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+  before = cpu_seconds()
   browser.get(full_page.as_uri())
-  timing = browser.execute_script(
-    "return performance.getEntriesByType('navigation')[0].loadEventEnd"
-  )
-  # 2 s is what the page must do on a quiet machine; a shared one gets room.
-  assert timing < 6000
+  assert cpu_seconds() - before < 2
+  browser.execute_cdp_cmd("Performance.disable", {})
   assert texts(browser, "#count")[0].startswith("50 of ")
