@@ -1,33 +1,38 @@
 """The five stages in their order. Each reads what earlier ones left on disk and makes what is missing."""
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from genbench_jax import checkpoints, measure, plan
-from genbench_jax.benchmark.few_shot import few_shot
+from genbench_jax import measure, plan
 from genbench_jax.benchmark.input_pipeline import Images, SplitImages
-from genbench_jax.benchmark.reader import Split, open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
-from genbench_jax.benchmark.stand_in import prepare_stand_in
-from genbench_jax.clip.features import ImageEmbedder, text_prototypes
-from genbench_jax.clip.model import Clip, load_clip
+from genbench_jax.clip.features import text_prototypes
 from genbench_jax.config import Config
-from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.embedding import embed_stored
 from genbench_jax.errors import RunError
-from genbench_jax.parallel.mesh import data_mesh
+from genbench_jax.ledger import Ledger
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.progress import Progress, say
 from genbench_jax.prompts.strategies import Prompt, prompts_of_class
+from genbench_jax.run import (
+  Run,
+  chosen_originals,
+  image_folder,
+  image_layout,
+  image_set_path,
+  load_embeddings,
+  open_image_set,
+  rows_path,
+  shot_sizes,
+  test_path,
+  text_path,
+)
 from genbench_jax.sources.generative import generate_shards
 from genbench_jax.sources.original import copy_shards
 from genbench_jax.store import embedding_set, files
@@ -39,65 +44,6 @@ STAGES = ("images", "embed", "score", "recognise", "report")
 ShardRecords = Iterator[tuple[int, list[ImageRecord]]]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Run:
-  """A config on a work folder. Models are loaded when a stage first needs them."""
-
-  config: Config
-  workdir: Path
-
-  @functools.cached_property
-  def mesh(self) -> Mesh:
-    return data_mesh()
-
-  @functools.cached_property
-  def diffusion_fingerprint(self) -> str:
-    generation = self.config.generation
-    return checkpoints.fingerprint(checkpoints.locate(generation.checkpoint, generation.revision))
-
-  @functools.cached_property
-  def clip_fingerprint(self) -> str:
-    encoder = self.config.encoder
-    return checkpoints.fingerprint(checkpoints.locate(encoder.checkpoint, encoder.revision))
-
-  @functools.cached_property
-  def sampler(self) -> Sampler:
-    from genbench_jax.diffusion.model import load_stable_diffusion
-
-    settings = self.config.generation
-    return Sampler(
-      load_stable_diffusion(settings.checkpoint, settings.revision or None),
-      self.mesh,
-      settings.batch_per_device,
-      settings.steps,
-      settings.guidance_scale,
-      settings.scheduler,
-      settings.height or None,
-      settings.width or None,
-    )
-
-  @functools.cached_property
-  def clip(self) -> Clip:
-    encoder = self.config.encoder
-    return load_clip(encoder.checkpoint, encoder.revision or None)
-
-  @functools.cached_property
-  def embedder(self) -> ImageEmbedder:
-    return ImageEmbedder(self.clip, self.mesh, self.config.encoder.batch_per_device)
-
-  @property
-  def per_class(self) -> int:
-    return max(self.config.shots)
-
-  def split(self, dataset: str, split: str) -> Split:
-    spec = dataset_spec(dataset)
-    if self.config.stand_in and spec.tfds_name:
-      folder = self.workdir / "stand_ins"
-      prepare_stand_in(spec, folder, dict.fromkeys(spec.splits, self.config.stand_in))
-      return open_split(spec, split, folder)
-    return open_split(spec, split, self.config.data_dir or None)
-
-
 def run_stages(config: Config, workdir: Path, stages: Sequence[str], command: str) -> None:
   """Runs the given stages in their order and says what each did."""
   run = Run(config, workdir)
@@ -107,7 +53,7 @@ def run_stages(config: Config, workdir: Path, stages: Sequence[str], command: st
     "score": score,
     "recognise": recognise,
   }
-  ledger = _Ledger(workdir, config, command)
+  ledger = Ledger(workdir, config, command)
   for stage in STAGES:
     if stage in stages and stage in functions:
       began = time.monotonic()
@@ -148,7 +94,7 @@ def _records(
 ) -> ShardRecords:
   if key.source == "original":
     split = run.split(key.dataset, "train")
-    return copy_shards(split, layout, missing, _chosen(run, key))
+    return copy_shards(split, layout, missing, chosen_originals(run, key))
   prompts = class_prompts(run, key)
   return generate_shards(run.sampler, layout, missing, prompts, key.seed, key.dataset, key.strategy)
 
@@ -161,53 +107,6 @@ def class_prompts(run: Run, key: ImageSetKey) -> list[list[Prompt]]:
     prompts_of_class(key.strategy, label, spec.names, spec.templates, run.per_class, key.seed, fits)
     for label in range(spec.num_classes)
   ]
-
-
-def image_folder(run: Run, key: ImageSetKey) -> Path:
-  """Where an image set stands: a changed setting makes another folder."""
-  fingerprint = image_layout(run, key).fingerprint
-  return run.workdir / "images" / key.dataset / f"{key.label}-{fingerprint}"
-
-
-def image_layout(run: Run, key: ImageSetKey) -> ImageSetLayout:
-  """What an image set will be."""
-  spec, settings = dataset_spec(key.dataset), run.config.generation
-  made_from: dict[str, Any] = {**dataclasses.asdict(key), "per_class": run.per_class}
-  made_from["stand_in"] = run.config.stand_in
-  size = spec.num_classes * run.per_class
-  if key.source == "original":
-    size = len(_chosen(run, key))
-  else:
-    made_from |= {
-      "model": run.diffusion_fingerprint,
-      "templates": spec.templates,
-      "steps": settings.steps,
-      "guidance_scale": settings.guidance_scale,
-      "scheduler": settings.scheduler,
-      "height": settings.height,
-      "width": settings.width,
-    }
-  name = f"{key.dataset}_{key.source}"
-  multi_label = spec.multi_label and key.source == "original"
-  return ImageSetLayout(name, spec.names, size, settings.shard_size, made_from, multi_label)
-
-
-def shot_sizes(run: Run, key: ImageSetKey) -> dict[int, int]:
-  """shots -> how many images: the s-shot set is the beginning of the image set."""
-  if key.source == "generative":
-    return {shots: shots * dataset_spec(key.dataset).num_classes for shots in run.config.shots}
-  labels = _split_labels(run, key.dataset, "train")
-  return {shots: len(few_shot(labels, shots, key.seed)) for shots in run.config.shots}
-
-
-@functools.lru_cache(maxsize=256)
-def _chosen(run: Run, key: ImageSetKey) -> np.ndarray:
-  return few_shot(_split_labels(run, key.dataset, "train"), run.per_class, key.seed)
-
-
-@functools.lru_cache(maxsize=64)
-def _split_labels(run: Run, dataset: str, split: str) -> np.ndarray:
-  return run.split(dataset, split).labels()
 
 
 # ---- embed ------------------------------------------------------------------------------------
@@ -289,54 +188,6 @@ def _refuse_non_finite(features: np.ndarray, what: str) -> None:
     raise RunError(f"{what}: the encoder gave NaN or infinity for {bad} of {len(features)} rows.")
 
 
-def open_image_set(run: Run, key: ImageSetKey) -> ImageSet:
-  """A complete image set.
-
-  Raises:
-    RunError: it has not been made.
-  """
-  folder = image_folder(run, key)
-  if not ImageSet.exists(folder):
-    raise RunError(
-      f"there are no images of {key.dataset} {key.label}. Run the stage `images` first."
-    )
-  return ImageSet(folder)
-
-
-def image_set_path(run: Run, key: ImageSetKey) -> Path:
-  """Where the features of an image set stand."""
-  return _embedding_path(
-    run, key.dataset, key.label, {"images": image_layout(run, key).fingerprint}
-  )
-
-
-def test_path(run: Run, dataset: str) -> Path:
-  """Where the features of a dataset's test images stand."""
-  made_from = {**_spec_json(dataset_spec(dataset)), "stand_in": run.config.stand_in}
-  return _embedding_path(run, dataset, "test", made_from)
-
-
-def text_path(run: Run, dataset: str) -> Path:
-  """Where the text prototypes of a dataset stand."""
-  spec = dataset_spec(dataset)
-  return _embedding_path(run, dataset, "text", {"names": spec.names, "templates": spec.templates})
-
-
-def _embedding_path(run: Run, dataset: str, label: str, made_from: dict[str, Any]) -> Path:
-  resize = dataset_spec(dataset).resize
-  fingerprint = files.digest({**made_from, "clip": run.clip_fingerprint, "resize": resize})
-  return run.workdir / "embeddings" / dataset / f"{label}-{fingerprint}.safetensors"
-
-
-def _spec_json(spec: DatasetSpec) -> dict[str, Any]:
-  return {
-    "name": spec.name,
-    "tfds": spec.tfds_name,
-    "splits": spec.splits,
-    "sizes": spec.split_sizes,
-  }
-
-
 # ---- score and recognise ----------------------------------------------------------------------
 
 
@@ -360,11 +211,13 @@ def _measure(run: Run, stage: str, function: measure.MeasureCells) -> int:
       data = measure.DatasetFeatures(
         spec=dataset_spec(dataset),
         encoder=run.config.encoder.checkpoint,
-        text=_load(text_path(run, dataset)).features,
-        test=_load(test_path(run, dataset)).readable(),
+        text=load_embeddings(text_path(run, dataset)).features,
+        test=load_embeddings(test_path(run, dataset)).readable(),
       )
       external = [
-        measure.External(key, _load(image_set_path(run, key)).readable(), shot_sizes(run, key))
+        measure.External(
+          key, load_embeddings(image_set_path(run, key)).readable(), shot_sizes(run, key)
+        )
         for key in keys
       ]
       for key, rows in function(run.config, data, external, run.mesh):
@@ -373,30 +226,10 @@ def _measure(run: Run, stage: str, function: measure.MeasureCells) -> int:
   return count
 
 
-def _load(path: Path) -> EmbeddingSet:
-  if not path.exists():
-    raise RunError(f"there are no features at {path}. Run the stage `embed` first.")
-  return embedding_set.load(path)
-
-
-def rows_path(run: Run, key: ImageSetKey, stage: str) -> Path:
-  """Where the rows of an image set stand: a changed setting makes another file."""
-  settings = run.config.scoring if stage == "score" else run.config.recognition
-  made_from = {
-    "settings": dataclasses.asdict(settings),
-    "shots": sorted(run.config.shots),
-    "paths": [p.name for p in (image_set_path(run, key), test_path(run, key.dataset))],
-    "text": text_path(run, key.dataset).name,
-    "version": measure.VERSION,
-  }
-  name = f"{key.label}-{stage}-{files.digest(made_from)}.jsonl"
-  return run.workdir / "rows" / key.dataset / name
-
-
 # ---- report -----------------------------------------------------------------------------------
 
 
-def report(run: Run, ledger: "_Ledger") -> None:
+def report(run: Run, ledger: Ledger) -> None:
   """Writes the results and the page, if anything in them has changed."""
   paths = [
     rows_path(run, key, stage)
@@ -419,7 +252,7 @@ def report(run: Run, ledger: "_Ledger") -> None:
   say(f"report: {page} ({time.monotonic() - began:.1f} s)")
 
 
-def _write_page(run: Run, rows: list[dict[str, Any]], ledger: "_Ledger") -> None:
+def _write_page(run: Run, rows: list[dict[str, Any]], ledger: Ledger) -> None:
   from genbench_jax.report.page import write_report
 
   galleries = [
@@ -427,7 +260,7 @@ def _write_page(run: Run, rows: list[dict[str, Any]], ledger: "_Ledger") -> None
     for key in plan.image_sets(run.config)
     if ImageSet.exists(image_folder(run, key))
   ]
-  write_report(rows, galleries, ledger.about(run), run.workdir / "report")
+  write_report(rows, galleries, ledger.about(), run.workdir / "report")
 
 
 def _gallery(images: ImageSet, key: ImageSetKey, per_class: int) -> Any:
@@ -452,49 +285,3 @@ def _gallery(images: ImageSet, key: ImageSetKey, per_class: int) -> Any:
 def _first_label(record: ImageRecord) -> int:
   """The class under which a gallery shows an image; 0 for one without any."""
   return record.label if isinstance(record.label, int) else next(iter(record.label), 0)
-
-
-class _Ledger:
-  """What a config's runs on a work folder have cost so far, over all restarts."""
-
-  def __init__(self, workdir: Path, config: Config, command: str) -> None:
-    self.path = workdir / "runs" / f"{files.digest(config.as_json())}.json"
-    self.entry: dict[str, Any] = {
-      "command": command,
-      "started": _now(),
-      "seconds": {},
-      "images": {},
-    }
-    if self.path.exists():
-      self.entry = files.read_json(self.path)
-
-  def add(self, stage: str, done: int, seconds: float) -> None:
-    if done:
-      totals = self.entry["seconds"]
-      totals[stage] = round(totals.get(stage, 0.0) + seconds, 3)
-      if stage in ("images", "embed"):
-        self.entry["images"][stage] = self.entry["images"].get(stage, 0) + done
-      files.write_json(self.path, self.entry)
-
-  def about(self, run: Run) -> dict[str, Any]:
-    devices = jax.devices()
-    return {
-      **self.entry,
-      "title": run.config.report.title,
-      "config": run.config.as_json(),
-      "datasets": run.config.datasets,
-      "versions": _versions(),
-      "device": f"{len(devices)} x {devices[0].device_kind}",
-      "devices": len(devices),
-    }
-
-
-def _now() -> str:
-  return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-
-
-def _versions() -> dict[str, str]:
-  from importlib.metadata import version
-
-  packages = ("genbench_jax", "jax", "flax", "optax", "diffusers", "transformers", "numpy")
-  return {package: version(package) for package in packages}
