@@ -76,6 +76,22 @@ def label_rows(name: str, labels: Any, rows: int, num_classes: int) -> Int[np.nd
   return array.astype(np.int32)
 
 
+def rows_of_classes(labels: Any) -> dict[int, Int[np.ndarray, "m"]]:
+  """The row numbers of each class that occurs, of class indices or multi-hot labels.
+
+  Raises:
+    UsageError: neither of the two.
+  """
+  labels = np.asarray(labels)
+  if labels.ndim == 2:
+    return {int(c): np.flatnonzero(labels[:, c]) for c in np.flatnonzero(labels.any(0))}
+  if labels.ndim != 1 or labels.dtype.kind not in "iu":
+    raise UsageError(
+      f"labels must be class indices or multi-hot, got {labels.dtype} {labels.shape}"
+    )
+  return {int(c): np.flatnonzero(labels == c) for c in np.unique(labels)}
+
+
 def by_block(
   function: Callable[..., Array],
   name: str,

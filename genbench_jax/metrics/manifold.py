@@ -16,7 +16,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, mean_interval
-from genbench_jax.metrics.inputs import BLOCK_ROWS, feature_rows, fetch, or_default, place
+from genbench_jax.metrics.inputs import (
+  BLOCK_ROWS,
+  feature_rows,
+  fetch,
+  or_default,
+  place,
+  rows_of_classes,
+)
 from genbench_jax.metrics.neighbours import nearest
 from genbench_jax.metrics.ring import COLUMN_TILE, ROW_TILE, products, ring, tiles, untiled
 from genbench_jax.parallel.mesh import DATA_AXIS
@@ -81,7 +88,8 @@ def measure_manifold(
   resamples: int = RESAMPLES,
   mesh: Mesh | None = None,
 ) -> ManifoldResult:
-  """The same with intervals and, given the class indices of real and generated images, coverage by class."""
+  """The same with intervals and, given the labels of the real and the generated images
+  (class indices or multi-hot), coverage by class."""
   mesh = or_default(mesh)
   real, generated = _checked(real, generated, k)
   inside = _inside(real, generated, k, mesh)
@@ -105,9 +113,7 @@ def _inside(
   real: Float[np.ndarray, "n d"], generated: Float[np.ndarray, "m d"], k: int, mesh: Mesh
 ) -> dict[str, Float[np.ndarray, "images"]]:
   """What each of the four numbers is the mean of."""
-  # Distances are the more exact the nearer the features lie to zero.
-  shift = np.asarray(real[:BLOCK_ROWS], np.float64).mean(0).astype(np.float32)
-  real, generated = (np.asarray(rows, np.float32) - shift for rows in (real, generated))
+  real, generated = _near_zero(real, generated)
   real_balls = Balls(real, _radii(real, k, mesh))
   generated_balls = Balls(generated, _radii(generated, k, mesh))
   in_real, in_generated, covered = _cross(real_balls, generated_balls, mesh)
@@ -117,6 +123,14 @@ def _inside(
     "density": in_real / k,
     "coverage": covered.astype(np.float64),
   }
+
+
+def _near_zero(
+  real: Float[np.ndarray, "n d"], generated: Float[np.ndarray, "m d"]
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]]:
+  """Both sets moved to where distances are most exact."""
+  shift = np.asarray(real[:BLOCK_ROWS], np.float64).mean(0).astype(np.float32)
+  return np.asarray(real, np.float32) - shift, np.asarray(generated, np.float32) - shift
 
 
 def _radii(features: Float[np.ndarray, "n d"], k: int, mesh: Mesh) -> Float[np.ndarray, "n"]:
@@ -209,18 +223,24 @@ def _coverage_by_class(
   k: int,
   mesh: Mesh,
 ) -> dict[int, float]:
-  real_labels, generated_labels = np.asarray(real_labels), np.asarray(generated_labels)
-  if real_labels.shape != (len(real),) or generated_labels.shape != (len(generated),):
-    raise UsageError("labels must be class indices, one for each real and each generated image")
-  own, _ = nearest(
-    real, real, k, "euclidean", skip_self=True, groups=(real_labels, real_labels), mesh=mesh
-  )
-  # The k-th nearest of the class or, in a smaller class, the farthest there is.
-  radii = np.max(np.where(np.isfinite(own), -own, -np.inf), axis=1)
-  closest, _ = nearest(
-    real, generated, 1, "euclidean", groups=(real_labels, generated_labels), mesh=mesh
-  )
-  covered = -closest[:, 0] < radii
-  measured = np.isfinite(radii)
-  classes = np.unique(real_labels[measured])
-  return {int(c): float(covered[measured & (real_labels == c)].mean()) for c in classes}
+  real_rows, generated_rows = rows_of_classes(real_labels), rows_of_classes(generated_labels)
+  for rows, images in ((real_labels, real), (generated_labels, generated)):
+    if len(rows) != len(images):
+      raise UsageError(f"every image needs its label: got {len(rows)} for {len(images)}")
+  return {
+    c: _coverage(real[own], generated[generated_rows.get(c, [])], k, mesh)
+    for c, own in real_rows.items()
+    if len(own) > 1
+  }
+
+
+def _coverage(
+  real: Float[np.ndarray, "n d"], generated: Float[np.ndarray, "m d"], k: int, mesh: Mesh
+) -> float:
+  """Coverage of one class; in a class of k images or fewer the farthest makes the radius."""
+  if not len(generated):
+    return 0.0
+  real, generated = _near_zero(real, generated)
+  radii = _radii(real, min(k, len(real) - 1), mesh)
+  closest, _ = nearest(real, generated, 1, "euclidean", mesh=mesh)
+  return float(np.mean(-closest[:, 0] < radii))

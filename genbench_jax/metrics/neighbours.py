@@ -45,7 +45,6 @@ def nearest(
   k: int,
   similarity: Similarity = "cosine",
   skip_self: bool = False,
-  groups: tuple[Any, Any] | None = None,
   mesh: Mesh | None = None,
 ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
   """The k rows of `base` nearest to each query: similarities and row numbers, best first.
@@ -55,17 +54,15 @@ def nearest(
     k: neighbours; where there are fewer, minus infinity and row -1 stand for the rest.
     similarity: `cosine`, or `euclidean`: minus the squared distance.
     skip_self: the sets are the same, and a row is not its own neighbour.
-    groups: group of each query and of each base row; only rows of the same group are neighbours.
   """
   mesh = or_default(mesh)
   search = _search_program(mesh, similarity, skip_self)
-  groups = groups or (None, None)
   found = []
   for query_start in range(0, len(queries), BLOCK_ROWS):
-    query = placed_rows(queries, query_start, mesh, groups[0])
+    query = placed_rows(queries, query_start, mesh)
     best = _nothing_yet(mesh, len(query.number), k)
     for base_start in range(0, len(base), BLOCK_ROWS):
-      best = search(best, query, placed_rows(base, base_start, mesh, groups[1]))
+      best = search(best, query, placed_rows(base, base_start, mesh))
     rows = min(BLOCK_ROWS, len(queries) - query_start)
     found.append([part[:rows] for part in fetch(mesh, best)])
   similarities, rows_found = zip(*found, strict=True)
@@ -104,9 +101,9 @@ def search_block(
 
     def one_base_tile(best: Nearest, base: Rows) -> tuple[Nearest, None]:
       values = similarities(query.features, base.features, similarity)
-      allowed = (base.number >= 0) & (base.group == query.group[:, None])
+      allowed = base.number >= 0
       if skip_self:
-        allowed &= base.number != query.number[:, None]
+        allowed = allowed & (base.number != query.number[:, None])
       values = jnp.where(allowed, values, -jnp.inf)
       return better_of(best, *best_in_tile(values, base.number, best.row.shape[1])), None
 

@@ -19,26 +19,19 @@ COLUMN_TILE = 4096
 
 
 class Rows(NamedTuple):
-  """Rows of one set, with what decides whose neighbours they may be. A number of -1 is padding."""
+  """Rows of one set and their numbers in it; -1 is padding."""
 
   features: Float[Array, "n d"]
   number: Int[Array, "n"]
-  group: Int[Array, "n"]
 
 
-def placed_rows(
-  features: Float[np.ndarray, "n d"],
-  start: int,
-  mesh: Mesh,
-  group: Int[np.ndarray, "n"] | None = None,
-) -> Rows:
+def placed_rows(features: Float[np.ndarray, "n d"], start: int, mesh: Mesh) -> Rows:
   """The block of checked features that begins at row `start`, on the mesh."""
   block = features[start : start + BLOCK_ROWS]
   # One is added so that the padding, zero, becomes -1.
   number = np.arange(start + 1, start + 1 + len(block), dtype=np.int32)
-  of_block = np.zeros(len(block)) if group is None else group[start : start + BLOCK_ROWS]
-  arrays = place("features", mesh, block, number, of_block.astype(np.int32))
-  return Rows(arrays[0], arrays[1] - 1, arrays[2])
+  placed, number_plus_one, _ = place("features", mesh, block, number)
+  return Rows(placed, number_plus_one - 1)
 
 
 def ring(
@@ -67,8 +60,7 @@ def tiles(array: Shaped[Array, "n ..."], rows: int, fill: int = 0) -> Shaped[Arr
 
 def row_tiles(rows: Rows, size: int) -> Rows:
   """The rows in tiles, padding marked as such."""
-  features, number, group = rows
-  return Rows(tiles(features, size), tiles(number, size, fill=-1), tiles(group, size))
+  return Rows(tiles(rows.features, size), tiles(rows.number, size, fill=-1))
 
 
 def untiled(tiled: Shaped[Array, "t r ..."], rows: int) -> Shaped[Array, "n ..."]:

@@ -192,11 +192,11 @@ def demo_features() -> Features:
 def table(found: Mapping[str, Mapping[str, Movement]]) -> str:
   """One line a metric, one column a shift: the verdict, and the value after the shift."""
   width = max(len(name) for name in found) + 2
-  lines = [" " * width + f"{'clean':>9}" + "".join(f"{name:>18}" for name in SHIFTS)]
+  lines = [" " * width + f"{'clean':>10}" + "".join(f"{name:>18}" for name in SHIFTS)]
   for metric, by_shift in found.items():
     clean = next(iter(by_shift.values())).before
-    cells = (f"{VERDICTS[move.verdict]:>8}{move.after:10.4g}" for move in by_shift.values())
-    lines.append(f"{metric:<{width}}{clean:9.4g}" + "".join(cells))
+    cells = (f"{VERDICTS[move.verdict]:>6} {move.after:>11.4g}" for move in by_shift.values())
+    lines.append(f"{metric:<{width}}{clean:>10.4g}" + "".join(cells))
   lines.append("right: it got worse, as it should; WRONG: it got better; -: it did not notice")
   return "\n".join(lines)
 

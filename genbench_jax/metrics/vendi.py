@@ -18,6 +18,7 @@ from genbench_jax.metrics.inputs import (
   check_finite,
   feature_rows,
   or_default,
+  rows_of_classes,
   unit_rows,
 )
 from genbench_jax.metrics.moments import moments
@@ -56,7 +57,8 @@ def measure_vendi(
   resamples: int = RESAMPLES,
   mesh: Mesh | None = None,
 ) -> VendiResult:
-  """`vendi` with its bootstrap interval, of first order, and by class where class indices are given.
+  """`vendi` with its bootstrap interval, of first order, and by class where class indices or multi-hot
+  labels are given.
 
   The score cannot grow by drawing images again, so that the interval says how it varies around the value at this n.
   """
@@ -112,10 +114,10 @@ def _form_program(mesh: Mesh) -> jax.stages.Wrapped:
 
 def _by_class(x: Float[np.ndarray, "n d"], labels: Any) -> dict[int, float]:
   """On the host: a class has few images, and the smaller of its two matrices is enough."""
-  labels = np.asarray(labels)
-  if labels.shape != (len(x),):
-    raise UsageError(f"labels must be class indices [{len(x)}], got {labels.shape}")
-  return {int(c): _of_few(np.asarray(x[labels == c], np.float64)) for c in np.unique(labels)}
+  if len(labels) != len(x):
+    raise UsageError(f"every image needs its label: got {len(labels)} for {len(x)}")
+  classes = rows_of_classes(labels).items()
+  return {c: _of_few(np.asarray(x[rows], np.float64)) for c, rows in classes}
 
 
 def _of_few(x: Float[np.ndarray, "n d"]) -> float:

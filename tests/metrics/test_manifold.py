@@ -76,6 +76,8 @@ def test_intervals_and_classes(sets):
     assert found.value == pytest.approx(value)
     assert found.ci_low < found.value < found.ci_high
   assert set(result.per_class) == {0, 1, 2} and result.per_class[2] == 0
+  hot = np.eye(8)[real_labels], np.eye(8)[generated_labels]
+  assert measure_manifold(real, generated, labels=hot, resamples=10).per_class == result.per_class
   for c in (0, 1):
     expected = by_hand(real[real_labels == c], generated[generated_labels == c])["coverage"]
     assert result.per_class[c] == pytest.approx(expected)
@@ -87,5 +89,6 @@ def test_what_is_not_defined_is_said(sets):
     precision_recall_density_coverage(real[:5], generated)
   with pytest.raises(UsageError, match="NaN"):
     precision_recall_density_coverage(real, generated * np.nan)
-  with pytest.raises(UsageError, match="class indices"):
-    measure_manifold(real, generated, labels=(np.zeros(3), np.zeros(3)), resamples=10)
+  with pytest.raises(UsageError, match="every image needs its label"):
+    labels = np.zeros(3, int), np.zeros(260, int)
+    measure_manifold(real, generated, labels=labels, resamples=10)

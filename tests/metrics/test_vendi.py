@@ -53,6 +53,8 @@ def test_the_interval_is_that_of_a_full_bootstrap(features):
 def test_per_class(features):
   labels = np.arange(300) % 3
   labels[0] = 5
+  hot = np.eye(6)[labels]
+  assert measure_vendi(features, hot, resamples=20) == measure_vendi(features, labels, resamples=20)
   found = measure_vendi(features, labels, resamples=20).per_class
   assert list(found) == [0, 1, 2, 5] and found[5] == pytest.approx(1)
   assert found[1] == pytest.approx(by_hand(features[labels == 1]), rel=1e-5)
@@ -64,5 +66,7 @@ def test_per_class(features):
 def test_what_is_not_defined_is_said(features):
   with pytest.raises(UsageError, match="all zero"):
     vendi(np.zeros((3, 4)))
-  with pytest.raises(UsageError, match="class indices"):
-    measure_vendi(features, np.zeros((300, 2)), resamples=20)
+  with pytest.raises(UsageError, match="every image needs its label"):
+    measure_vendi(features, np.zeros(3, int), resamples=20)
+  with pytest.raises(UsageError, match="class indices or multi-hot"):
+    measure_vendi(features, np.zeros(300), resamples=20)
