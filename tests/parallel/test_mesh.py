@@ -6,7 +6,9 @@ import pytest
 from genbench_jax.parallel.mesh import padded_size, shard_rows
 
 
-@pytest.mark.parametrize(("size", "multiple", "total"), [(0, 8, 8), (1, 8, 8), (8, 8, 8), (9, 8, 16)])
+@pytest.mark.parametrize(
+  ("size", "multiple", "total"), [(0, 8, 8), (1, 8, 8), (8, 8, 8), (9, 8, 16)]
+)
 def test_padded_size_is_the_least_multiple_and_never_zero(size, multiple, total):
   assert padded_size(size, multiple) == total
 
