@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from genbench_jax.parallel.mesh import DATA_AXIS, data_mesh, padded_size
+from genbench_jax.parallel.mesh import DATA_AXIS, data_mesh, padded_size, replicated
 from genbench_jax.recognizers.logistic import (
   active_classes,
   principal_axes,
@@ -149,7 +149,9 @@ def fit_cells(
       fit, mesh=mesh, in_specs=(split, whole, whole, whole), out_specs=split, check_vma=False
     )
   with jax.default_matmul_precision("highest"):
-    return fit(cells, prior, penalties, has_text)
+    return jax.lax.with_sharding_constraint(
+      fit(cells, prior, penalties, has_text), replicated(mesh)
+    )
 
 
 def _fit_cell(
