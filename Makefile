@@ -12,7 +12,7 @@ demo: install
 	@echo "The page: $(WORKDIR)/report/index.html"
 
 test: install
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 lint: install
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ RUNTIME = [
   "optax>=0.2.6",
   "orbax-checkpoint>=0.12.8,<0.13",
   "pillow>=11.3",
+  "pyyaml>=6.0",
   "safetensors>=0.6",
   "scikit-learn>=1.7",
   "scipy>=1.15",
@@ -38,6 +39,7 @@ TEST = [
   "hypothesis>=6.140",
   "pytest>=8.4",
   "pytest-cov>=7.0",
+  "pytest-xdist>=3.8",
   "selenium>=4.35",
 ]
 # setuptools and wheel build the package itself: they are locked with the rest.
