@@ -61,6 +61,7 @@ def run_stages(config: Config, workdir: Path, stages: Sequence[str], command: st
       ledger.add(stage, done, time.monotonic() - began)
       if not done:
         say(f"{stage}: nothing to do")
+  write_results(workdir, measured_rows(run))
   if "report" in stages:
     report(run, ledger)
 
@@ -229,16 +230,25 @@ def _measure(run: Run, stage: str, function: measure.MeasureCells) -> int:
 # ---- report -----------------------------------------------------------------------------------
 
 
-def report(run: Run, ledger: Ledger) -> None:
-  """Writes the results and the page, if anything in them has changed."""
-  paths = [
+def measured_rows(run: Run) -> list[dict[str, Any]]:
+  """All rows of the config so far, in the order of its cells."""
+  return read_rows(path for path in _all_rows_paths(run) if path.exists())
+
+
+def _all_rows_paths(run: Run) -> list[Path]:
+  return [
     rows_path(run, key, stage)
     for key in plan.image_sets(run.config)
     for stage in ("score", "recognise")
   ]
-  rows = read_rows([path for path in paths if path.exists()])
+
+
+def report(run: Run, ledger: Ledger) -> None:
+  """Writes the page, if anything in it has changed."""
+  rows = measured_rows(run)
   if not rows:
     raise RunError("there are no rows to report. Run the stages `score` and `recognise` first.")
+  paths = _all_rows_paths(run)
   about = {"rows": [path.name for path in paths if path.exists()], "config": run.config.as_json()}
   seal, fingerprint = run.workdir / "report" / ".made_from", files.digest(about)
   page = run.workdir / "report" / "index.html"
@@ -246,7 +256,6 @@ def report(run: Run, ledger: Ledger) -> None:
     say(f"report: nothing to do, see {page}")
     return
   began = time.monotonic()
-  write_results(run.workdir, rows)
   _write_page(run, rows, ledger)
   files.write_text(seal, fingerprint)
   say(f"report: {page} ({time.monotonic() - began:.1f} s)")

@@ -38,9 +38,12 @@ COLUMNS = tuple(Row.__annotations__)
 
 
 def write_results(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-  """Writes `results.jsonl` and `results.csv`."""
-  files.write_json_lines(workdir / "results.jsonl", rows)
+  """Writes `results.jsonl` and `results.csv`, unless they hold these rows already or there are none."""
+  path = workdir / "results.jsonl"
+  if not rows or (path.exists() and files.read_json_lines(path) == list(rows)):
+    return
   files.write_csv(workdir / "results.csv", rows, COLUMNS)
+  files.write_json_lines(path, rows)
 
 
 def read_rows(paths: Iterable[Path]) -> list[dict[str, Any]]:
