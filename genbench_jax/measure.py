@@ -44,10 +44,11 @@ class External:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetFeatures:
-  """What all cells of a dataset share: text prototypes [k, d] and test images."""
+  """What all cells of a dataset share: text prototypes, test images, and the encoder's own logit scale."""
 
   spec: DatasetSpec
   encoder: str
+  logit_scale: float
   text: Float[np.ndarray, "k d"]
   test: EmbeddingSet
 
@@ -100,6 +101,7 @@ def recognise_cells(
       protocol,
       data.spec.metric,
       num_classes=data.spec.num_classes,
+      logit_scale=data.logit_scale,
       mesh=mesh,
     )
     seconds = (time.monotonic() - began) / len(cells)

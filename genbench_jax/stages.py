@@ -212,6 +212,7 @@ def _measure(run: Run, stage: str, function: measure.MeasureCells) -> int:
       data = measure.DatasetFeatures(
         spec=dataset_spec(dataset),
         encoder=run.config.encoder.checkpoint,
+        logit_scale=float(np.exp(run.clip.params["logit_scale"])),
         text=load_embeddings(text_path(run, dataset)).features,
         test=load_embeddings(test_path(run, dataset)).readable(),
       )
