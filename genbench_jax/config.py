@@ -71,10 +71,16 @@ class Scoring:
 
 @dataclasses.dataclass(frozen=True)
 class Recognition:
-  """Which recognisers, under which protocols."""
+  """Which recognisers, under which protocols.
+
+  Attributes:
+    language_init: whether the linear probe starts from, and is drawn to, the zero-shot classifier.
+      Without it the probe knows the external images alone, and shows what they are worth by themselves.
+  """
 
   recognizers: tuple[str, ...] = RECOGNIZERS
   protocols: tuple[str, ...] = ("strict",)
+  language_init: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

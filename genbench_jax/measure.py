@@ -97,7 +97,7 @@ def recognise_cells(
       probes,
       data.test.features,
       data.test.labels,
-      data.text,
+      data.text if config.recognition.language_init else None,
       protocol,
       data.spec.metric,
       num_classes=data.spec.num_classes,
