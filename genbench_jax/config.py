@@ -140,6 +140,24 @@ def parse_arguments(text: str, **defaults: Any) -> types.SimpleNamespace:
   return types.SimpleNamespace(**values)
 
 
+def check_setting(path: str) -> None:
+  """Refuses the path of a setting, such as `generation.steps`, that no config has.
+
+  Raises:
+    UsageError: it names the nearest setting and those of the same section.
+  """
+  section: Any = Config()
+  known_so_far: tuple[str, ...] = ("config",)
+  for name in path.split("."):
+    fields = (
+      [f.name for f in dataclasses.fields(section)] if dataclasses.is_dataclass(section) else []
+    )
+    if name not in fields:
+      known = [".".join((*known_so_far, field)) for field in fields]
+      raise unknown_name("setting", ".".join((*known_so_far, name)), known)
+    section, known_so_far = getattr(section, name), (*known_so_far, name)
+
+
 def make_config(config_dict: Mapping[str, Any]) -> Config:
   """The typed configuration.
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from genbench_jax.errors import RunError, UsageError, unknown_name
 from genbench_jax.progress import say
@@ -53,10 +53,14 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
-def _flags() -> flags.FlagValues:
+def _flags(argv: Sequence[str] = ()) -> flags.FlagValues:
   values = flags.FlagValues()
   config_flags.DEFINE_config_file(
-    "config", None, "Config file, `path.py` or `path.py:arguments`.", flag_values=values
+    "config",
+    None,
+    "Config file, `path.py` or `path.py:arguments`.",
+    flag_values=values,
+    sys_argv=list(argv),
   )
   flags.DEFINE_string("workdir", None, "Folder of all that the run makes.", flag_values=values)
   flags.DEFINE_list("stages", list(STAGE_NAMES), "Stages to run, by comma.", flag_values=values)
@@ -65,7 +69,11 @@ def _flags() -> flags.FlagValues:
 
 
 def _parse(argv: Sequence[str]) -> flags.FlagValues:
-  values = _flags()
+  from genbench_jax.config import check_setting
+
+  values = _flags(argv)
+  for override in (arg.removeprefix("--config.") for arg in argv if arg.startswith("--config.")):
+    check_setting(override.partition("=")[0])
   try:
     rest = values(list(argv))[1:]
   except UsageError:
@@ -86,6 +94,9 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
     raise UsageError(f"unexpected argument {rest[0]!r}. Settings are given as --config.a.b=value.")
   if values.config is None:
     raise UsageError("no config given. Try --config configs/demo.py.")
+  if not isinstance(values.config, ConfigDict):
+    missing = config_flags.get_config_filename(values["config"])
+    raise UsageError(f"there is no config file {missing!r}. Try --config configs/demo.py.")
   return values
 
 

@@ -124,7 +124,7 @@ def test_image_sets_are_tfds_datasets_with_their_prompts(undisturbed):
   assert example["image"].shape == (32, 32, 3)
   assert (example["label"], example["index"], example["seed"]) == (3, 13, 0)
   assert "three" in example["prompt"].decode()
-  assert "blurry" in example["negative_prompt"].decode()
+  assert "disfigured" in example["negative_prompt"].decode()
 
 
 def test_eight_devices_give_the_same_rows(undisturbed, on_eight_devices):
@@ -217,7 +217,10 @@ def test_two_runs_at_once_are_refused(tmp_path, capfd):
       "unknown config argument 'quik'. Did you mean 'quick'?",
     ),
     ([f"--config={DEMO}", "--workdir=x", "--config.datasets=('digit',)"], "Did you mean 'digits'?"),
-    ([f"--config={DEMO}", "--workdir=x", "--config.generation.stps=3"], "stps"),
+    (
+      [f"--config={DEMO}", "--workdir=x", "--config.generation.stps=3"],
+      "unknown setting 'config.generation.stps'. Did you mean 'config.generation.steps'?",
+    ),
     ([f"--config={DEMO}", "--workdir=x", "--config.generation.steps=many"], "many"),
     (
       [f"--config={DEMO}", "--workdir=x", "--stages=image"],

@@ -7,6 +7,7 @@ made it; its metadata carries the checksum of its arrays.
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int, Shaped
 from genbench_jax.errors import RunError
 from genbench_jax.store import files
 
+_ABOUT = "genbench_jax"
 _ARRAYS = ("features", "labels", "ids", "valid")
 
 
@@ -45,8 +47,9 @@ def save(path: Path, embeddings: EmbeddingSet, made_from: Mapping[str, str]) -> 
   from safetensors.numpy import save as to_bytes
 
   arrays = {name: np.ascontiguousarray(getattr(embeddings, name)) for name in _ARRAYS}
-  metadata = {**made_from, "checksum": _checksum(arrays)}
-  files.write_bytes(path, to_bytes(arrays, metadata=metadata))
+  # One entry only: safetensors writes several in no fixed order, and the same features must give the same bytes.
+  about = json.dumps({**made_from, "checksum": _checksum(arrays)}, sort_keys=True)
+  files.write_bytes(path, to_bytes(arrays, metadata={_ABOUT: about}))
 
 
 def load(path: Path) -> EmbeddingSet:
@@ -60,8 +63,8 @@ def load(path: Path) -> EmbeddingSet:
   try:
     with safe_open(path, framework="numpy") as file:
       arrays = {name: file.get_tensor(name) for name in _ARRAYS}
-      expected = (file.metadata() or {}).get("checksum")
-  except (SafetensorError, OSError) as error:
+      expected = json.loads((file.metadata() or {})[_ABOUT])["checksum"]
+  except (SafetensorError, OSError, KeyError, ValueError) as error:
     raise RunError(
       f"embedding file {path} is damaged ({error}). Delete it, then run again."
     ) from error

@@ -28,6 +28,12 @@ def test_round_trip_and_unreadable_rows_left_out(embeddings, tmp_path):
   np.testing.assert_array_equal(loaded.readable().labels, [0, 1, 0, 1])
 
 
+def test_the_same_features_give_the_same_bytes(embeddings, tmp_path):
+  for name in "ab":
+    embedding_set.save(tmp_path / name, embeddings, {"clip": "x", "more": "y"})
+  assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut"])
 def test_damage_is_found(embeddings, tmp_path, damage):
   path = tmp_path / "e.safetensors"
