@@ -2,7 +2,13 @@
 
 import pytest
 
-from genbench_jax.config import Config, default_config, make_config, parse_arguments
+from genbench_jax.config import (
+  Config,
+  check_setting,
+  default_config,
+  make_config,
+  parse_arguments,
+)
 from genbench_jax.errors import UsageError
 
 
@@ -90,4 +96,19 @@ def test_arguments_of_a_config_file_are_typed():
 def test_bad_arguments(text, message):
   with pytest.raises(UsageError) as error:
     parse_arguments(text, quick=False, steps=1)
+  assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("path", "message"),
+  [
+    ("generation.stps", "Did you mean 'config.generation.steps'?"),
+    ("shot", "Did you mean 'config.shots'?"),
+    ("shots.first", "config.shots is a single setting and has no 'first'."),
+  ],
+)
+def test_paths_of_settings_that_no_config_has(path, message):
+  check_setting("generation.steps")
+  with pytest.raises(UsageError) as error:
+    check_setting(path)
   assert message in str(error.value)
