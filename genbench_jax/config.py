@@ -149,9 +149,9 @@ def check_setting(path: str) -> None:
   section: Any = Config()
   known_so_far: tuple[str, ...] = ("config",)
   for name in path.split("."):
-    fields = (
-      [f.name for f in dataclasses.fields(section)] if dataclasses.is_dataclass(section) else []
-    )
+    if not dataclasses.is_dataclass(section):
+      raise UsageError(f"{'.'.join(known_so_far)} is a single setting and has no {name!r}.")
+    fields = [field.name for field in dataclasses.fields(section)]
     if name not in fields:
       known = [".".join((*known_so_far, field)) for field in fields]
       raise unknown_name("setting", ".".join((*known_so_far, name)), known)
