@@ -24,7 +24,7 @@ def get_config(text=""):
     "negative_prompts",
   )
   config.generation.steps = 8
-  config.generation.guidance_scale = 3.0
+  config.generation.guidance_scale = 5.0
   config.generation.batch_per_device = 32
   config.generation.shard_size = 64
   config.encoder.batch_per_device = 128

@@ -106,7 +106,7 @@ def embed(clip: Clip, images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray,
 
 
 def generate(
-  spec: DatasetSpec, shots: int, steps: int = 8, guidance_scale: float = 3.0
+  spec: DatasetSpec, shots: int, steps: int = 8, guidance_scale: float = 5.0
 ) -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int[np.ndarray, "n"]]:
   """Images by the defined templates, shot by shot, as the demo makes them."""
   model, mesh = load_stable_diffusion("zoo/diffusion"), data_mesh()
