@@ -37,6 +37,10 @@ COUNTED = (
   "linear_probe",
 )
 
+# Shares of a few dozen yes-or-no decisions about generated images, in which a single pixel may round otherwise on
+# other devices (one in a thousand, by 1/255): one decision may fall the other way.
+DECIDED = ("precision", "recall", "density", "coverage", "proxy_a_distance")
+
 
 def _command(workdir, *extra):
   return [sys.executable, "-m", "genbench_jax.main", *SMALL, f"--workdir={workdir}", *extra]
@@ -133,6 +137,8 @@ def test_eight_devices_give_the_same_rows(undisturbed, on_eight_devices):
   for left, right in zip(one, eight, strict=True):
     if left["quantity"] in COUNTED:
       assert left == right
+    elif left["quantity"] in DECIDED:
+      assert right["value"] == pytest.approx(left["value"], abs=0.05)
     else:
       assert right["value"] == pytest.approx(left["value"], rel=1e-3, abs=1e-5)
 
