@@ -17,6 +17,7 @@ from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.prompts.strategies import STRATEGIES
 from genbench_jax.store.rows import QUANTITIES
 
+STAGES = ("images", "embed", "score", "recognise", "report")
 MADE_SOURCES = ("generative", "original")
 SCHEDULERS = ("pndm", "ddim", "dpmsolver++", "euler")
 PROTOCOLS = ("strict", "reference")

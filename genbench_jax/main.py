@@ -14,10 +14,10 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from genbench_jax.config import STAGES, check_setting, make_config
 from genbench_jax.errors import RunError, UsageError, unknown_name
 from genbench_jax.progress import say
 
-STAGE_NAMES = ("images", "embed", "score", "recognise", "report")
 CACHE = Path("~/.cache/genbench_jax/compiled")
 
 
@@ -31,8 +31,6 @@ def main(argv: Sequence[str]) -> int:
     values = _parse(argv)
     stages = _stages(values.stages)
     workdir = _workdir(values.workdir)
-    from genbench_jax.config import make_config
-
     config = make_config(values.config)
     _start_jax()
     from genbench_jax.stages import run_stages
@@ -63,14 +61,12 @@ def _flags(argv: Sequence[str] = ()) -> flags.FlagValues:
     sys_argv=list(argv),
   )
   flags.DEFINE_string("workdir", None, "Folder of all that the run makes.", flag_values=values)
-  flags.DEFINE_list("stages", list(STAGE_NAMES), "Stages to run, by comma.", flag_values=values)
+  flags.DEFINE_list("stages", list(STAGES), "Stages to run, by comma.", flag_values=values)
   flags.DEFINE_bool("debug", False, "Show the traceback of an error.", flag_values=values)
   return values
 
 
 def _parse(argv: Sequence[str]) -> flags.FlagValues:
-  from genbench_jax.config import check_setting
-
   values = _flags(argv)
   for override in (arg.removeprefix("--config.") for arg in argv if arg.startswith("--config.")):
     check_setting(override.partition("=")[0])
@@ -102,8 +98,8 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
 
 def _stages(given: Sequence[str]) -> list[str]:
   for name in given:
-    if name not in STAGE_NAMES:
-      raise unknown_name("stage", name, STAGE_NAMES)
+    if name not in STAGES:
+      raise unknown_name("stage", name, STAGES)
   return list(given)
 
 

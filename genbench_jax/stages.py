@@ -13,7 +13,7 @@ from genbench_jax.benchmark.input_pipeline import Images, SplitImages
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.clip.features import text_prototypes
-from genbench_jax.config import Config
+from genbench_jax.config import STAGES, Config
 from genbench_jax.embedding import embed_stored
 from genbench_jax.errors import RunError
 from genbench_jax.ledger import Ledger
@@ -40,7 +40,6 @@ from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import ImageRecord, ImageSet, ImageSetLayout, ImageSetWriter
 from genbench_jax.store.rows import read_rows, write_results
 
-STAGES = ("images", "embed", "score", "recognise", "report")
 ShardRecords = Iterator[tuple[int, list[ImageRecord]]]
 
 

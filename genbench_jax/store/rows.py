@@ -6,7 +6,6 @@ from typing import Any, TypedDict
 
 from genbench_jax.store import files
 
-SOURCES = ("generative", "retrieval", "original", "folder", "combined", "control")
 QUANTITIES = (
   "zero_shot", "cler", "cler_gain", "cler_image", "topk_vote", "topk_vote_text", "clip_score", "fid", "kid",
   "cmmd", "precision", "recall", "density", "coverage", "vendi", "proxy_a_distance", "linear_probe", "coop",
