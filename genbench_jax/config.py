@@ -18,7 +18,7 @@ from genbench_jax.prompts.strategies import STRATEGIES
 from genbench_jax.store.rows import QUANTITIES
 
 STAGES = ("images", "embed", "score", "recognise", "report")
-MADE_SOURCES = ("generative", "original")
+SOURCES = ("generative", "original")
 SCHEDULERS = ("pndm", "ddim", "dpmsolver++", "euler")
 PROTOCOLS = ("strict", "reference")
 RECOGNIZERS = ("linear_probe",)
@@ -104,7 +104,7 @@ class Config:
   """
 
   datasets: tuple[str, ...] = ("digits",)
-  sources: tuple[str, ...] = MADE_SOURCES
+  sources: tuple[str, ...] = SOURCES
   shots: tuple[int, ...] = (1, 2, 4, 8, 16)
   seeds: tuple[int, ...] = (0,)
   data_dir: str = ""
@@ -216,7 +216,7 @@ def _own_names(datasets: tuple[str, ...]) -> tuple[str, ...]:
 
 def _check_names(config: Config) -> None:
   known: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("source", config.sources, MADE_SOURCES),
+    ("source", config.sources, SOURCES),
     ("strategy", config.generation.strategies, STRATEGIES),
     ("scheduler", (config.generation.scheduler,), SCHEDULERS),
     ("metric", config.scoring.quantities, SCORED),

@@ -2,13 +2,23 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from genbench_jax import measure, plan
+from genbench_jax.artefacts import (
+  image_folder,
+  image_layout,
+  image_set_path,
+  load_embeddings,
+  open_image_set,
+  rows_path,
+  test_path,
+  text_path,
+)
 from genbench_jax.benchmark.input_pipeline import Images, SplitImages
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
@@ -19,28 +29,12 @@ from genbench_jax.errors import RunError
 from genbench_jax.ledger import Ledger
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.progress import Progress, say
-from genbench_jax.prompts.strategies import Prompt, prompts_of_class
-from genbench_jax.run import (
-  Run,
-  chosen_originals,
-  image_folder,
-  image_layout,
-  image_set_path,
-  load_embeddings,
-  open_image_set,
-  rows_path,
-  shot_sizes,
-  test_path,
-  text_path,
-)
-from genbench_jax.sources.generative import generate_shards
-from genbench_jax.sources.original import copy_shards
+from genbench_jax.run import Run
+from genbench_jax.sources.registry import SOURCES
 from genbench_jax.store import embedding_set, files
 from genbench_jax.store.embedding_set import EmbeddingSet
-from genbench_jax.store.image_set import ImageRecord, ImageSet, ImageSetLayout, ImageSetWriter
+from genbench_jax.store.image_set import ImageRecord, ImageSet, ImageSetWriter
 from genbench_jax.store.rows import read_rows, write_results
-
-ShardRecords = Iterator[tuple[int, list[ImageRecord]]]
 
 
 def run_stages(config: Config, workdir: Path, stages: Sequence[str], command: str) -> None:
@@ -82,31 +76,11 @@ def _make_image_set(run: Run, key: ImageSetKey) -> int:
   missing = writer.missing_shards()
   total = sum(len(layout.shard_range(shard)) for shard in missing)
   with Progress(f"images {key.dataset} {key.label}", total, "images") as progress:
-    for shard, records in _records(run, key, layout, missing):
+    for shard, records in SOURCES[key.source].records(run, key, layout, missing):
       writer.write_shard(shard, records)
       progress.advance(len(records))
   writer.close()
   return total
-
-
-def _records(
-  run: Run, key: ImageSetKey, layout: ImageSetLayout, missing: Sequence[int]
-) -> ShardRecords:
-  if key.source == "original":
-    split = run.split(key.dataset, "train")
-    return copy_shards(split, layout, missing, chosen_originals(run, key))
-  prompts = class_prompts(run, key)
-  return generate_shards(run.sampler, layout, missing, prompts, key.seed, key.dataset, key.strategy)
-
-
-def class_prompts(run: Run, key: ImageSetKey) -> list[list[Prompt]]:
-  """class -> shot -> prompt."""
-  spec, model = dataset_spec(key.dataset), run.sampler.model
-  fits = lambda text: len(model.tokenizer(text, verbose=False)["input_ids"]) <= model.max_tokens  # noqa: E731
-  return [
-    prompts_of_class(key.strategy, label, spec.names, spec.templates, run.per_class, key.seed, fits)
-    for label in range(spec.num_classes)
-  ]
 
 
 # ---- embed ------------------------------------------------------------------------------------
@@ -217,7 +191,9 @@ def _measure(run: Run, stage: str, function: measure.MeasureCells) -> int:
       )
       external = [
         measure.External(
-          key, load_embeddings(image_set_path(run, key)).readable(), shot_sizes(run, key)
+          key,
+          load_embeddings(image_set_path(run, key)).readable(),
+          SOURCES[key.source].shot_sizes(run, key),
         )
         for key in keys
       ]

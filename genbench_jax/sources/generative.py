@@ -6,16 +6,63 @@ folded from (seed, dataset, strategy, c, j), so that it is the same image on any
 
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Int, UInt8, UInt32
 
+from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.errors import RunError
-from genbench_jax.prompts.strategies import Prompt
+from genbench_jax.plan import ImageSetKey
+from genbench_jax.prompts.strategies import Prompt, prompts_of_class
+from genbench_jax.run import Run
+from genbench_jax.sources.source import ShardRecords
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout, encode_png
+
+
+class Generative:
+  """Images from a diffusion model, as many of every class."""
+
+  def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
+    settings = run.config.generation
+    return {
+      "model": run.diffusion_fingerprint,
+      "templates": dataset_spec(key.dataset).templates,
+      "steps": settings.steps,
+      "guidance_scale": settings.guidance_scale,
+      "scheduler": settings.scheduler,
+      "height": settings.height,
+      "width": settings.width,
+    }
+
+  def size(self, run: Run, key: ImageSetKey) -> int:
+    return run.per_class * dataset_spec(key.dataset).num_classes
+
+  def multi_label(self, run: Run, key: ImageSetKey) -> bool:
+    return False
+
+  def shot_sizes(self, run: Run, key: ImageSetKey) -> dict[int, int]:
+    return {shots: shots * dataset_spec(key.dataset).num_classes for shots in run.config.shots}
+
+  def records(
+    self, run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int]
+  ) -> ShardRecords:
+    prompts = class_prompts(run, key)
+    return generate_shards(
+      run.sampler, layout, shards, prompts, key.seed, key.dataset, key.strategy
+    )
+
+
+def class_prompts(run: Run, key: ImageSetKey) -> list[list[Prompt]]:
+  """class -> shot -> prompt."""
+  spec, model = dataset_spec(key.dataset), run.sampler.model
+  fits = lambda text: len(model.tokenizer(text, verbose=False)["input_ids"]) <= model.max_tokens  # noqa: E731
+  return [
+    prompts_of_class(key.strategy, label, spec.names, spec.templates, run.per_class, key.seed, fits)
+    for label in range(spec.num_classes)
+  ]
 
 
 class ClassShot(NamedTuple):
@@ -65,7 +112,7 @@ def generate_shards(
   seed: int,
   dataset: str,
   strategy: str,
-) -> Iterator[tuple[int, list[ImageRecord]]]:
+) -> ShardRecords:
   """The records of each shard, in order.
 
   Every device's batch holds images of one shard only, always the same ones: an image does not depend on

@@ -1,19 +1,55 @@
 """Images of the dataset's own training split: the yardstick for all other sources."""
 
+import functools
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 from PIL import Image
 
+from genbench_jax.benchmark.few_shot import few_shot
 from genbench_jax.benchmark.reader import Split
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.plan import ImageSetKey
+from genbench_jax.run import Run
+from genbench_jax.sources.source import ShardRecords
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout
+
+
+class Original:
+  """A seeded few-shot choice of the dataset's training images."""
+
+  def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
+    return {}
+
+  def size(self, run: Run, key: ImageSetKey) -> int:
+    return len(chosen_originals(run, key))
+
+  def multi_label(self, run: Run, key: ImageSetKey) -> bool:
+    return dataset_spec(key.dataset).multi_label
+
+  def shot_sizes(self, run: Run, key: ImageSetKey) -> dict[int, int]:
+    labels = run.labels(key.dataset, "train")
+    return {shots: len(few_shot(labels, shots, key.seed)) for shots in run.config.shots}
+
+  def records(
+    self, run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int]
+  ) -> ShardRecords:
+    split = run.split(key.dataset, "train")
+    return copy_shards(split, layout, shards, chosen_originals(run, key))
+
+
+@functools.lru_cache(maxsize=256)
+def chosen_originals(run: Run, key: ImageSetKey) -> Int[np.ndarray, "m"]:
+  """Which training images make an image set of originals, in its order."""
+  return few_shot(run.labels(key.dataset, "train"), run.per_class, key.seed)
 
 
 def copy_shards(
   split: Split, layout: ImageSetLayout, shards: Sequence[int], chosen: Int[np.ndarray, "m"]
-) -> Iterator[tuple[int, list[ImageRecord]]]:
+) -> ShardRecords:
   """The records of each shard: the chosen images as they are stored, with their name in the dataset."""
   for shard in shards:
     yield shard, [_record(split, int(chosen[index]), index) for index in layout.shard_range(shard)]

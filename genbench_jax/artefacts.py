@@ -1,0 +1,118 @@
+"""Where each artefact of a run stands.
+
+Names carry the fingerprint of all that made them, so that a changed setting makes new files and touches no
+old ones.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from genbench_jax import measure
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.benchmark.spec import DatasetSpec
+from genbench_jax.errors import RunError
+from genbench_jax.plan import ImageSetKey
+from genbench_jax.run import Run
+from genbench_jax.sources.registry import SOURCES
+from genbench_jax.store import embedding_set, files
+from genbench_jax.store.embedding_set import EmbeddingSet
+from genbench_jax.store.image_set import ImageSet, ImageSetLayout
+
+
+def image_folder(run: Run, key: ImageSetKey) -> Path:
+  """Where an image set stands: a changed setting makes another folder."""
+  fingerprint = image_layout(run, key).fingerprint
+  return run.workdir / "images" / key.dataset / f"{key.label}-{fingerprint}"
+
+
+def image_layout(run: Run, key: ImageSetKey) -> ImageSetLayout:
+  """What an image set will be."""
+  spec, source = dataset_spec(key.dataset), SOURCES[key.source]
+  made_from = {
+    **dataclasses.asdict(key),
+    "per_class": run.per_class,
+    "stand_in": run.config.stand_in,
+    **source.made_from(run, key),
+  }
+  return ImageSetLayout(
+    f"{key.dataset}_{key.source}",
+    spec.names,
+    source.size(run, key),
+    run.config.generation.shard_size,
+    made_from,
+    source.multi_label(run, key),
+  )
+
+
+def open_image_set(run: Run, key: ImageSetKey) -> ImageSet:
+  """A complete image set.
+
+  Raises:
+    RunError: it has not been made.
+  """
+  folder = image_folder(run, key)
+  if not ImageSet.exists(folder):
+    raise RunError(
+      f"there are no images of {key.dataset} {key.label}. Run the stage `images` first."
+    )
+  return ImageSet(folder)
+
+
+def image_set_path(run: Run, key: ImageSetKey) -> Path:
+  """Where the features of an image set stand."""
+  return _embedding_path(
+    run, key.dataset, key.label, {"images": image_layout(run, key).fingerprint}
+  )
+
+
+def test_path(run: Run, dataset: str) -> Path:
+  """Where the features of a dataset's test images stand."""
+  made_from = {**_spec_json(dataset_spec(dataset)), "stand_in": run.config.stand_in}
+  return _embedding_path(run, dataset, "test", made_from)
+
+
+def text_path(run: Run, dataset: str) -> Path:
+  """Where the text prototypes of a dataset stand."""
+  spec = dataset_spec(dataset)
+  return _embedding_path(run, dataset, "text", {"names": spec.names, "templates": spec.templates})
+
+
+def _embedding_path(run: Run, dataset: str, label: str, made_from: dict[str, Any]) -> Path:
+  resize = dataset_spec(dataset).resize
+  fingerprint = files.digest({**made_from, "clip": run.clip_fingerprint, "resize": resize})
+  return run.workdir / "embeddings" / dataset / f"{label}-{fingerprint}.safetensors"
+
+
+def _spec_json(spec: DatasetSpec) -> dict[str, Any]:
+  return {
+    "name": spec.name,
+    "tfds": spec.tfds_name,
+    "splits": spec.splits,
+    "sizes": spec.split_sizes,
+  }
+
+
+def rows_path(run: Run, key: ImageSetKey, stage: str) -> Path:
+  """Where the rows of an image set stand: a changed setting makes another file."""
+  settings = run.config.scoring if stage == "score" else run.config.recognition
+  made_from = {
+    "settings": dataclasses.asdict(settings),
+    "shots": sorted(run.config.shots),
+    "paths": [p.name for p in (image_set_path(run, key), test_path(run, key.dataset))],
+    "text": text_path(run, key.dataset).name,
+    "version": measure.VERSION,
+  }
+  name = f"{key.label}-{stage}-{files.digest(made_from)}.jsonl"
+  return run.workdir / "rows" / key.dataset / name
+
+
+def load_embeddings(path: Path) -> EmbeddingSet:
+  """The features at a path.
+
+  Raises:
+    RunError: there are none, or they are damaged.
+  """
+  if not path.exists():
+    raise RunError(f"there are no features at {path}. Run the stage `embed` first.")
+  return embedding_set.load(path)
