@@ -59,7 +59,9 @@ def match_folders(names: Sequence[str], spec: DatasetSpec) -> ClassFolders:
 def _written_names(spec: DatasetSpec) -> list[dict[str, list[int]]]:
   """Name -> classes, as written: the data's own labels, which are distinct, before the names for prompts."""
   labels = _classes_of((label, index) for index, label in enumerate(spec.label_names))
-  names = _classes_of((name, index) for index, names in enumerate(spec.class_names) for name in names)
+  names = _classes_of(
+    (name, index) for index, names in enumerate(spec.class_names) for name in names
+  )
   return [labels, names]
 
 
@@ -74,7 +76,7 @@ def _folded_names(spec: DatasetSpec) -> dict[str, list[int]]:
 
 
 def _classes_of(pairs: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
-  classes = defaultdict(list)
+  classes: dict[str, list[int]] = defaultdict(list)
   for name, index in pairs:
     if name and index not in classes[name]:
       classes[name].append(index)
