@@ -15,14 +15,19 @@ STRATEGIES = (
   "restrictive_description",
   "negative_prompts",
 )
+PROTOCOLS = ("strict", "reference")
+# Appended as it is by reference; by strict with a space after each comma, in place of the full stop.
 SHARP_FOCUS = ",highly detailed,hires,8k,sharp focus"
-# The published tail of quality words. Their double brackets mean nothing to a diffusion model.
-QUALITY_WORDS = (
-  "disfigured", "bad art", "deformed", "poorly drawn", "extra limbs", "close up", "b&w", "weird colors",
-  "blurry", "lowres", "bad anatomy", "bad hands", "text", "error", "missing fingers", "extra digit",
-  "fewer digits", "cropped", "worst quality", "low quality", "normal quality", "jpeg artefacts", "signature",
-  "watermark", "username", "out of focus", "censorship",
+# The published tail of quality words. Its double brackets mean nothing to a diffusion model.
+REFERENCE_QUALITY_WORDS = (
+  "((disfigured))", "((bad art))", "((deformed))", "((poorly drawn))", "((extra limbs))", "((close up))",
+  "((b&w))", "weird colors", "blurry", "lowres", "bad anatomy", "bad hands", "text", "error", "missing fingers",
+  "extra digit", "fewer digits", "cropped", "worst quality", "low quality", "normal quality", "jpeg artefacts",
+  "signature", "watermark", "username", "blurry", "out of focus", "censorship",
 )  # fmt: skip
+QUALITY_WORDS = tuple(dict.fromkeys(word.strip("()") for word in REFERENCE_QUALITY_WORDS))
+# The reference's `total_num_temps`: so many prompts a class, each for as many images as it takes.
+REFERENCE_PROMPTS = 16
 NEGATIVE_CLASSES = 10
 
 
@@ -40,27 +45,40 @@ def prompts_of_class(
   count: int,
   seed: int,
   fits: Callable[[str], bool] = lambda text: True,
+  protocol: str = "strict",
+  sentences: Sequence[str] = (),
 ) -> list[Prompt]:
   """The prompts of the first `count` images of a class.
 
-  Image j takes template j of a seeded order of all templates, which is the same for every class and
-  begins anew when it ends: any number of images uses each template equally often, up to one.
+  Image j takes template j of a seeded list, which is the same for every class and begins anew when it
+  ends. Strict's list has every template once: any number of images uses each equally often, up to one.
 
   Args:
     fits: whether a text is within the text encoder's length; negative prompts are filled up to it.
+    protocol: `reference` keeps the published choices, see `_template_list`, `_suffixed` and
+      `reference_negative_prompt`.
+    sentences: of the class, for Category Enhancement; by default from a small grammar.
 
   Raises:
-    UsageError: there is no such strategy.
+    UsageError: there is no such strategy or protocol.
   """
-  if strategy not in STRATEGIES:
-    raise unknown_name("strategy", strategy, STRATEGIES)
+  for kind, given, known in (("strategy", strategy, STRATEGIES), ("protocol", protocol, PROTOCOLS)):
+    if given not in known:
+      raise unknown_name(kind, given, known)
   name = class_names[label]
-  order = _order(templates if strategy != "simple_template" else ("{}",), seed)
+  if strategy == "category_enhancement":
+    texts = list(sentences) or [expand(name, seed + j) for j in range(count)]
+  else:
+    if strategy == "simple_template":
+      templates = ("{}",)
+    if strategy == "restrictive_description":
+      templates = [_suffixed(template, protocol) for template in templates]
+    texts = [template.replace("{}", name) for template in _template_list(templates, seed, protocol)]
   negative = ""
   if strategy == "negative_prompts":
-    negative = negative_prompt(label, class_names, seed, fits)
-  texts = [_fill(strategy, order[j % len(order)], name, seed + j) for j in range(count)]
-  return [Prompt(text, negative) for text in texts]
+    write = reference_negative_prompt if protocol == "reference" else negative_prompt
+    negative = write(label, class_names, seed, fits)
+  return [Prompt(texts[j % len(texts)], negative) for j in range(count)]
 
 
 def negative_prompt(
@@ -81,16 +99,39 @@ def negative_prompt(
   return ", ".join(kept)
 
 
-def _order(templates: Sequence[str], seed: int) -> list[str]:
+def reference_negative_prompt(
+  label: int, class_names: Sequence[str], seed: int, fits: Callable[[str], bool]
+) -> str:
+  """All other classes in their order, then the published tail: more than the text encoder hears.
+
+  It ends with the first word that doesn't fit, which the encoder cuts: what follows would never be heard.
+  """
+  kept: list[str] = []
+  others = [name for index, name in enumerate(class_names) if index != label]
+  for word in (*others, *REFERENCE_QUALITY_WORDS):
+    kept.append(word)
+    if not fits(", ".join(kept)):
+      break
+  return ", ".join(kept)
+
+
+def _template_list(templates: Sequence[str], seed: int, protocol: str) -> list[str]:
+  """The templates in a seeded order.
+
+  Reference repeats them until there are more than 16, shuffles and keeps 16: of few templates each comes
+  about equally often, of many a random choice.
+  """
   rng = np.random.default_rng([seed, zlib.crc32("|".join(templates).encode())])
+  if protocol == "reference":
+    templates = list(templates) * (REFERENCE_PROMPTS // len(templates) + 1)
+    return [templates[i] for i in rng.permutation(len(templates))[:REFERENCE_PROMPTS]]
   return [templates[i] for i in rng.permutation(len(templates))]
 
 
-def _fill(strategy: str, template: str, name: str, seed: int) -> str:
-  if strategy == "category_enhancement":
-    return expand(name, seed)
-  text = template.replace("{}", name)
-  return text + SHARP_FOCUS if strategy == "restrictive_description" else text
+def _suffixed(template: str, protocol: str) -> str:
+  if protocol == "reference":
+    return template + SHARP_FOCUS
+  return template.removesuffix(".") + SHARP_FOCUS.replace(",", ", ")
 
 
 def expand(name: str, seed: int) -> str:

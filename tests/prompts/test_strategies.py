@@ -11,6 +11,7 @@ from genbench_jax.prompts.strategies import (
   STRATEGIES,
   negative_prompt,
   prompts_of_class,
+  reference_negative_prompt,
 )
 
 NAMES = ("cat", "dog", "bird", "fish")
@@ -40,9 +41,58 @@ def test_the_order_of_templates_is_the_same_for_every_class_and_prefix():
 
 
 def test_restrictive_description_appends_the_published_words():
-  assert all(
-    prompt.text.endswith("." + SHARP_FOCUS) for prompt in _prompts("restrictive_description")
+  strict = {prompt.text for prompt in _prompts("restrictive_description")}
+  assert "a photo of a dog, highly detailed, hires, 8k, sharp focus" in strict
+  reference = {p.text for p in _prompts("restrictive_description", 16, protocol="reference")}
+  assert "a photo of a dog.,highly detailed,hires,8k,sharp focus" in reference
+  assert all(text.endswith("." + SHARP_FOCUS) for text in reference)
+
+
+@pytest.mark.parametrize(
+  ("templates", "most", "distinct"),
+  [(1, 16, (1, 1)), (5, 4, (4, 5)), (16, 2, (8, 16)), (80, 1, (16, 16))],
+)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_reference_repeats_shuffles_and_cuts_the_templates_to_16(
+  templates, most, distinct, seed
+):
+  """Worked by hand: 1 gives 16 equal prompts, 5 are tiled 4 times and cut from 20, 80 give 16 distinct ones."""
+  given = [f"photo {index} of a {{}}" for index in range(templates)]
+  options = {"seed": seed, "protocol": "reference"}
+  cat = prompts_of_class("defined_template", 0, NAMES, given, 64, **options)
+  counts = Counter(prompt.text for prompt in cat[:16])
+  assert max(counts.values()) <= most
+  assert distinct[0] <= len(counts) <= distinct[1]
+  assert cat[16:32] == cat[:16]
+  dog = prompts_of_class("defined_template", 1, NAMES, given, 64, **options)
+  assert [p.text.replace("dog", "cat") for p in dog] == [p.text for p in cat]
+
+
+def test_the_reference_names_all_other_classes_then_its_tail_until_the_encoder_hears_no_more():
+  everything = reference_negative_prompt(1, NAMES, 0, lambda text: True)
+  assert everything.startswith("cat, bird, fish, ((disfigured)), ((bad art)), ((deformed)), ")
+  assert everything.endswith(
+    "jpeg artefacts, signature, watermark, username, blurry, out of focus, censorship"
   )
+  assert everything.count("blurry") == 2
+  cut = reference_negative_prompt(1, NAMES, 0, lambda text: len(text) <= 20)
+  assert cut == "cat, bird, fish, ((disfigured))"
+  assert everything.startswith(cut)
+
+
+def test_the_cut_negative_prompt_has_the_tokens_of_the_whole_one():
+  from genbench_jax.clip.tokenizer import load_tokenizer, tokenize
+  from genbench_jax.zoo import CHECKPOINTS
+
+  tokenizer = load_tokenizer(CHECKPOINTS / "clip")
+  length = tokenizer.model_max_length
+  fits = lambda text: len(tokenizer(text, verbose=False)["input_ids"]) <= length  # noqa: E731
+  cut, everything = (
+    reference_negative_prompt(1, NAMES, 0, one) for one in (fits, lambda text: True)
+  )
+  assert len(cut) < len(everything)
+  tokens = tokenize(tokenizer, [cut, everything], length)
+  assert (tokens[0] == tokens[1]).all()
 
 
 def test_negative_prompts_name_other_classes_first_then_quality_words():
@@ -69,9 +119,15 @@ def test_category_enhancement_is_a_sentence_about_the_class():
   assert len(set(texts)) > 5
 
 
+def test_given_sentences_take_turns():
+  prompts = _prompts("category_enhancement", 3, sentences=("a dog runs", "a dog sleeps"))
+  assert [prompt.text for prompt in prompts] == ["a dog runs", "a dog sleeps", "a dog runs"]
+
+
+@pytest.mark.parametrize("protocol", ["strict", "reference"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_prompts_are_seeded(strategy):
-  assert _prompts(strategy) == _prompts(strategy)
+def test_prompts_are_seeded(strategy, protocol):
+  assert _prompts(strategy, protocol=protocol) == _prompts(strategy, protocol=protocol)
 
 
 def test_braces_in_a_class_name_are_left_alone():
