@@ -18,7 +18,7 @@ from genbench_jax.prompts.strategies import STRATEGIES
 from genbench_jax.store.rows import QUANTITIES
 
 STAGES = ("images", "embed", "score", "recognise", "report")
-SOURCES = ("generative", "original")
+SOURCES = ("generative", "original", "folder")
 SCHEDULERS = ("pndm", "ddim", "dpmsolver++", "euler")
 PROTOCOLS = ("strict", "reference")
 RECOGNIZERS = ("linear_probe",)
@@ -49,6 +49,19 @@ class Generation:
   width: int = 0
   batch_per_device: int = 8
   shard_size: int = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+  """A user's own images, for the source `folder`.
+
+  Attributes:
+    path: holds a folder for each class, or images and `labels.csv`; `{dataset}` in it stands for the dataset.
+    real_images: how many real images their maker has seen of the dataset's, which the report says.
+  """
+
+  path: str = ""
+  real_images: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +117,13 @@ class Config:
   """
 
   datasets: tuple[str, ...] = ("digits",)
-  sources: tuple[str, ...] = SOURCES
+  sources: tuple[str, ...] = ("generative", "original")
   shots: tuple[int, ...] = (1, 2, 4, 8, 16)
   seeds: tuple[int, ...] = (0,)
   data_dir: str = ""
   stand_in: int = 0
   generation: Generation = dataclasses.field(default_factory=Generation)
+  folder: Folder = dataclasses.field(default_factory=Folder)
   encoder: Encoder = dataclasses.field(default_factory=Encoder)
   scoring: Scoring = dataclasses.field(default_factory=Scoring)
   recognition: Recognition = dataclasses.field(default_factory=Recognition)
@@ -258,6 +272,9 @@ def _check_ranges(config: Config) -> None:
   for path, numbers in {
     "config.seeds": config.seeds,
     "config.stand_in": (config.stand_in,),
+    "config.folder.real_images": (config.folder.real_images,),
   }.items():
     if min(numbers) < 0:
       raise UsageError(f"{path} is {min(numbers)}, wanted none below 0.")
+  if "folder" in config.sources and not config.folder.path:
+    raise UsageError("the source `folder` asks for config.folder.path: where the images lie.")

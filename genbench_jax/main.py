@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     stages = _stages(values.stages)
     workdir = _workdir(values.workdir)
     config = make_config(values.config)
-    _start_jax()
+    start_jax()
     from genbench_jax.stages import run_stages
     from genbench_jax.store.workdir import locked
 
@@ -109,7 +109,7 @@ def _workdir(given: str | None) -> Path:
   return Path(given).expanduser()
 
 
-def _start_jax() -> None:
+def start_jax() -> None:
   """Starts JAX with a compilation cache on disk, unless the environment names another one."""
   os.environ.setdefault("USE_TF", "0")
   import jax

@@ -26,16 +26,22 @@ from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.rows import Row
 
 # Rows of another version are not taken over: raise it when a definition changes.
-VERSION = 1
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class External:
-  """An image set's readable images, and with how many of its first images each number of shots is measured."""
+  """An image set's readable images.
+
+  Attributes:
+    shot_sizes: shots -> how many of the first images.
+    real_images: shots -> how many real images these have seen, see `ImageSource`.
+  """
 
   key: ImageSetKey
   images: EmbeddingSet
   shot_sizes: Mapping[int, int]
+  real_images: Mapping[int, int]
 
   def of_shots(self, shots: int) -> EmbeddingSet:
     """The images of the first `shots` a class."""
@@ -75,7 +81,7 @@ def score_cells(
         row
         for protocol in config.scoring.protocols
         for cell in plan.cells_of(one.key, config)
-        for row in _score_cell(config, protocol, data, cell, one.of_shots(cell.shots), mesh)
+        for row in _score_cell(config, protocol, data, cell, one, mesh)
       ],
     )
 
@@ -106,7 +112,8 @@ def recognise_cells(
     )
     seconds = (time.monotonic() - began) / len(cells)
     for (cell, one), probe in zip(cells, found, strict=True):
-      about = _About(data, cell, protocol, probe["n_external"], len(probe["missing_classes"]))
+      n_real, missing = one.real_images[cell.shots], len(probe["missing_classes"])
+      about = _About(data, cell, protocol, probe["n_external"], missing, n_real)
       value = Measurement(probe["score"], probe["ci_low"], probe["ci_high"])
       rows[one.key].append(_row(about, "linear_probe", value, seconds))
   yield from rows.items()
@@ -121,6 +128,7 @@ class _About:
   protocol: str
   n_external: int
   missing_classes: int
+  n_real: int
 
 
 def _score_cell(
@@ -128,12 +136,12 @@ def _score_cell(
   protocol: str,
   data: DatasetFeatures,
   cell: Cell,
-  images: EmbeddingSet,
+  external: External,
   mesh: Mesh,
 ) -> Iterator[Row]:
-  settings = config.scoring
+  settings, images = config.scoring, external.of_shots(cell.shots)
   missing = data.spec.num_classes - _classes_present(images.labels)
-  about = _About(data, cell, protocol, len(images), missing)
+  about = _About(data, cell, protocol, len(images), missing, external.real_images[cell.shots])
   if wanted := [name for name in settings.quantities if name in CLER_FAMILY]:
     began = time.monotonic()
     result = _cler(config, protocol, data, cell, images, mesh)
@@ -249,4 +257,5 @@ def _row(about: _About, quantity: str, measured: Measurement, seconds: float) ->
     "n_test": len(about.data.test),
     "missing_classes": about.missing_classes,
     "seconds": round(seconds, 4),
+    "n_real": about.n_real,
   }

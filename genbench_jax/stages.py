@@ -30,6 +30,7 @@ from genbench_jax.ledger import Ledger
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.progress import Progress, say
 from genbench_jax.run import Run
+from genbench_jax.sources.folder import left_out
 from genbench_jax.sources.registry import SOURCES
 from genbench_jax.store import embedding_set, files
 from genbench_jax.store.embedding_set import EmbeddingSet
@@ -194,6 +195,7 @@ def _measure(run: Run, stage: str, function: measure.MeasureCells) -> int:
           key,
           load_embeddings(image_set_path(run, key)).readable(),
           SOURCES[key.source].shot_sizes(run, key),
+          SOURCES[key.source].real_images(run, key),
         )
         for key in keys
       ]
@@ -245,7 +247,8 @@ def _write_page(run: Run, rows: list[dict[str, Any]], ledger: Ledger) -> None:
     for key in plan.image_sets(run.config)
     if ImageSet.exists(image_folder(run, key))
   ]
-  write_report(rows, galleries, ledger.about(), run.workdir / "report")
+  about = {**ledger.about(), "warnings": left_out(run)}
+  write_report(rows, galleries, about, run.workdir / "report")
 
 
 def _gallery(images: ImageSet, key: ImageSetKey, per_class: int) -> Any:

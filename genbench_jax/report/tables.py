@@ -20,7 +20,7 @@ from genbench_jax.report.quantities import (
 from genbench_jax.report.results import Estimate, Results
 
 Value = str | int | float | None
-FACTS = ("n_external", "n_test", "missing_classes", "seconds")
+FACTS = ("n_external", "n_real", "n_test", "missing_classes", "seconds")
 LATEX = {
   "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
   "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",

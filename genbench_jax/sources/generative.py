@@ -46,6 +46,9 @@ class Generative:
   def shot_sizes(self, run: Run, key: ImageSetKey) -> dict[int, int]:
     return {shots: shots * dataset_spec(key.dataset).num_classes for shots in run.config.shots}
 
+  def real_images(self, run: Run, key: ImageSetKey) -> dict[int, int]:
+    return dict.fromkeys(run.config.shots, 0)
+
   def records(
     self, run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int]
   ) -> ShardRecords:

@@ -34,6 +34,9 @@ class Original:
     labels = run.labels(key.dataset, "train")
     return {shots: len(few_shot(labels, shots, key.seed)) for shots in run.config.shots}
 
+  def real_images(self, run: Run, key: ImageSetKey) -> dict[int, int]:
+    return self.shot_sizes(run, key)
+
   def records(
     self, run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int]
   ) -> ShardRecords:

@@ -25,6 +25,9 @@ class ImageSource(Protocol):
   def shot_sizes(self, run: Run, key: ImageSetKey) -> dict[int, int]:
     """shots -> how many images: the s-shot set is the beginning of the image set."""
 
+  def real_images(self, run: Run, key: ImageSetKey) -> dict[int, int]:
+    """shots -> how many real images the set of so many shots has seen: its own, references, queries."""
+
   def records(
     self, run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int]
   ) -> ShardRecords:

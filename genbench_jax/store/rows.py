@@ -14,7 +14,10 @@ QUANTITIES = (
 
 
 class Row(TypedDict):
-  """`value` is in the quantity's own unit, accuracies as fractions; None where there is no interval."""
+  """`value` is in the quantity's own unit, accuracies as fractions; None where there is no interval.
+
+  `n_real` is how many real images the cell has seen: for training, as references, queries or validation data.
+  """
 
   dataset: str
   source: str
@@ -31,6 +34,7 @@ class Row(TypedDict):
   n_test: int
   missing_classes: int
   seconds: float
+  n_real: int
 
 
 COLUMNS = tuple(Row.__annotations__)

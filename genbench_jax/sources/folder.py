@@ -1,0 +1,59 @@
+"""Images from a user's folder, by whichever generator: a seeded choice of a folder of images by class."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genbench_jax.benchmark.few_shot import few_shot
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.benchmark.user_images import UserImages, open_user_images
+from genbench_jax.plan import ImageSetKey
+from genbench_jax.run import Run
+from genbench_jax.sources.original import copy_shards
+from genbench_jax.sources.source import ShardRecords
+from genbench_jax.store.image_set import ImageSetLayout
+
+
+class Folder:
+  """As many images of each class as are asked for and there, in a seeded order."""
+
+  def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
+    return {"files": user_images(run, key.dataset).digest}
+
+  def size(self, run: Run, key: ImageSetKey) -> int:
+    return self.shot_sizes(run, key)[run.per_class]
+
+  def multi_label(self, run: Run, key: ImageSetKey) -> bool:
+    return False
+
+  def shot_sizes(self, run: Run, key: ImageSetKey) -> dict[int, int]:
+    labels = user_images(run, key.dataset).labels()
+    return {shots: len(few_shot(labels, shots, key.seed)) for shots in run.config.shots}
+
+  def real_images(self, run: Run, key: ImageSetKey) -> dict[int, int]:
+    return dict.fromkeys(run.config.shots, run.config.folder.real_images)
+
+  def records(
+    self, run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int]
+  ) -> ShardRecords:
+    images = user_images(run, key.dataset)
+    return copy_shards(images, layout, shards, few_shot(images.labels(), run.per_class, key.seed))
+
+
+@functools.lru_cache(maxsize=64)
+def user_images(run: Run, dataset: str) -> UserImages:
+  """The user's images of a dataset; what is left out has been said."""
+  path = run.config.folder.path.replace("{dataset}", dataset)
+  return open_user_images(Path(path).expanduser(), dataset_spec(dataset), run.workdir / "folders")
+
+
+def left_out(run: Run) -> list[str]:
+  """What was left out of the user's folders, a sentence each, for the report."""
+  if "folder" not in run.config.sources:
+    return []
+  return [
+    f"{dataset}, folder: {note}"
+    for dataset in run.config.datasets
+    for note in user_images(run, dataset).notes
+  ]
