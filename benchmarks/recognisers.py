@@ -127,7 +127,7 @@ def strict_ours(folder: Path, options: argparse.Namespace) -> dict:
   import jax
   import jax.numpy as jnp
 
-  from genbench_jax.recognizers.logistic import principal_axes, solve_path
+  from genbench_jax.recognizers.logistic import principal_axes, solve
 
   data = np.load(folder / "strict.npz")
   inputs = with_constant(data["features"])
@@ -137,8 +137,14 @@ def strict_ours(folder: Path, options: argparse.Namespace) -> dict:
   def path(inputs, targets):
     axes = principal_axes(inputs, jnp.float32(len(inputs)))
     ones, offsets = jnp.ones(len(inputs)), jnp.zeros_like(targets)
-    solution = solve_path(axes, offsets, targets, ones, jnp.asarray(PENALTIES))
-    return solution.departures @ axes.basis.T, solution.iterations, solution.converged
+
+    def next_penalty(start, penalty):
+      solution = solve(axes, offsets, targets, ones, penalty, start)
+      return solution.departure, solution
+
+    start = jnp.zeros((options.classes, axes.rotated.shape[1]))
+    _, solutions = jax.lax.scan(next_penalty, start, jnp.asarray(PENALTIES))
+    return solutions.departure @ axes.basis.T, solutions.iterations, solutions.converged
 
   arrays = jax.device_put((inputs, targets))
   start = time.perf_counter()

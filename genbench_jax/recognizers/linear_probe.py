@@ -86,9 +86,10 @@ def linear_probes(
   text such a class is never predicted. Where the scale of the zero-shot logits is too large for the
   external images, it is first lowered to the likeliest (`prior_scale`). The penalty is the one with
   the least mean loss (of equals the strongest) on held-out external images: three stratified folds up to
-  2,048 images, beyond that one fifth. At two shots each image is held out once while its class-mate
-  trains. At one shot nothing can be held out without removing the class: the penalty is 1 and the
-  prior's scale stays. The chosen model is fitted to all images.
+  2,048 images, beyond that one fifth; penalties are tried from strong to weak until that loss rises.
+  At two shots each image is held out once while its class-mate trains. At one shot nothing can be held
+  out without removing the class: the penalty is 1 and the prior's scale stays. The chosen model is
+  fitted to all images.
 
   reference: see `reference_probe.py`. At one shot the search has nothing to train on, so that all trials tie
   and the first one is taken. Features are used as they are, whatever `normalize` says.
@@ -110,7 +111,7 @@ def linear_probes(
     bootstrap over the test images), `scores` (probabilities [m, k]), `predictions` [m], `weights` [k, d]
     and `bias` [k] (logits of the features as used), `lr` (None for strict), `weight_decay` (on the scale
     of the mean loss), `n_external`, `n_test`, `missing_classes` (indices), `converged` (reference: whether
-    all scores are finite). strict: `penalty`, `prior_scale`, `validation_losses` by penalty,
+    all scores are finite). strict: `penalty`, `prior_scale`, `validation_losses` by penalty (NaN: not tried),
     `iterations`. reference: `best_epoch_score`, `best_epoch` (from 1), `best_epoch_scores`,
     `epoch_scores`, `validation_score`.
 

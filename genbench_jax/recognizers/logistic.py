@@ -1,4 +1,4 @@
-"""L2-regularised logistic regression, solved to convergence, many problems in one program.
+"""L2-regularised logistic regression, solved to convergence.
 
 The problem, for inputs x_i with a constant 1 appended (so that the bias is penalised like any other
 weight and the optimum is unique, separable data included), one row W_c a class, a prior W0:
@@ -23,6 +23,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 LBFGS_MEMORY = 6
+TOLERANCE = 3e-4
 MAX_BACKTRACKING_STEPS = 24
 # Finite, so that a row without any other class has a gradient of zero and not NaN.
 NO_LOGIT = -1e9
@@ -43,17 +44,17 @@ class Axes(NamedTuple):
 
 
 class Solution(NamedTuple):
-  """What was found for each of p penalties, on the principal axes, relative to the prior.
+  """What was found, on the principal axes, relative to the prior.
 
   Attributes:
-    departures: W - W0 on the principal axes.
+    departure: W - W0 on the principal axes.
     iterations: L-BFGS iterations spent.
     converged: whether the gradient fell below the tolerance.
   """
 
-  departures: Float[Array, "p k r"]
-  iterations: Int[Array, "p"]
-  converged: Bool[Array, "p"]
+  departure: Float[Array, "k r"]
+  iterations: Int[Array, ""]
+  converged: Bool[Array, ""]
 
 
 def principal_axes(inputs: Float[Array, "n d"], num_rows: Float[Array, ""]) -> Axes:
@@ -90,50 +91,45 @@ def active_classes(targets: Float[Array, "n k"], weights: Float[Array, "n"]) -> 
   return weights @ targets > 0
 
 
-def solve_path(
+def solve(
   axes: Axes,
   offsets: Float[Array, "n k"],
   targets: Float[Array, "n k"],
   weights: Float[Array, "n"],
-  penalties: Float[Array, "p"],
+  penalty: Float[Array, ""],
+  start: Float[Array, "k r"],
   multi_label: bool = False,
-  tolerance: float = 3e-4,
+  tolerance: float = TOLERANCE,
   max_iterations: int = 200,
 ) -> Solution:
-  """Solves the problem for each penalty, each started from the solution of the one before.
+  """Solves the problem for one penalty.
 
   Args:
     axes: the inputs on their principal axes.
     offsets: logits of the prior, W0 x.
     targets: one-hot or multi-hot targets.
     weights: weight of each row, 0 for rows that are padding or held out.
-    penalties: from the strongest to the weakest, on the scale of the summed loss.
+    penalty: on the scale of the summed loss.
+    start: the departure to begin with, such as the one of a stronger penalty.
     multi_label: binary cross-entropies instead of the softmax.
     tolerance: the gradient g of the mean objective f, in the scaled variables, is small enough when
       |g|^2 <= tolerance^2 f. As the Hessian is bounded, |g|^2 / f measures the relative error.
-    max_iterations: L-BFGS iterations for each penalty at most.
+    max_iterations: L-BFGS iterations at most.
   """
   active = active_classes(targets, weights)
   num_rows = jnp.maximum(weights.sum(), 1.0)
   curvature = 0.25 if multi_label else 0.5 / jnp.maximum(active.sum(), 2)
+  decay = penalty / num_rows
+  scale = jax.lax.rsqrt(curvature * axes.eigenvalues + decay)
 
-  def solve(departure: Float[Array, "k r"], penalty: Float[Array, ""]) -> tuple:
-    decay = penalty / num_rows
-    scale = jax.lax.rsqrt(curvature * axes.eigenvalues + decay)
+  def objective(variables: Float[Array, "k r"]) -> Float[Array, ""]:
+    change = variables * scale
+    logits = offsets + axes.rotated @ change.T
+    loss = weights @ row_losses(logits, targets, active, multi_label) / num_rows
+    return loss + 0.5 * decay * jnp.sum(change**2)
 
-    def objective(variables: Float[Array, "k r"]) -> Float[Array, ""]:
-      change = variables * scale
-      logits = offsets + axes.rotated @ change.T
-      loss = weights @ row_losses(logits, targets, active, multi_label) / num_rows
-      return loss + 0.5 * decay * jnp.sum(change**2)
-
-    found, iterations, converged = _minimise(
-      objective, departure / scale, tolerance, max_iterations
-    )
-    return found * scale, (found * scale, iterations, converged)
-
-  start = jnp.zeros((targets.shape[1], axes.rotated.shape[1]), axes.rotated.dtype)
-  return Solution(*jax.lax.scan(solve, start, penalties)[1])
+  found, *rest = _minimise(objective, start / scale, tolerance, max_iterations)
+  return Solution(found * scale, *rest)
 
 
 def _minimise(objective, start, tolerance, max_iterations):  # type: ignore[no-untyped-def]

@@ -42,6 +42,11 @@ def stratified_folds(
   return folds
 
 
+def can_hold_out(targets: Float[np.ndarray, "n k"]) -> bool:
+  """Whether any class has a second image, so that one can be held out while the other trains."""
+  return bool(np.bincount(strata(targets)).max(initial=0) > 1)
+
+
 def first_fifth(targets: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, "n"]:
   """The reference's validation images: of each class the first ceil(0.2 n_c) in list order.
 

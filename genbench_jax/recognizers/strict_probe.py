@@ -1,14 +1,16 @@
 """The strict linear probe: convex, regularisation chosen on held-out external images, one refit.
 
-Many cells (shots, seeds, sources) that share their classes are one program: `vmap` over cells and
-over the folds, a scan over the penalties. The fit to all images is one more lane beside the folds,
-so that the chosen model is there when the choice is made.
+Many cells (shots, seeds, sources) that share their classes are one program. It walks along the penalties
+from strong to weak, each fold from its solution of the penalty before, and stops where the held-out loss
+rises: weak penalties cost most and say least. Then all images are fitted, from the mean of the folds'
+solutions. Small problems run side by side (`vmap`); of large ones each runs by itself, so that none
+waits for the slowest.
 """
 
 import functools
 import operator
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +20,21 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.parallel.mesh import DATA_AXIS, data_mesh, padded_size, replicated
 from genbench_jax.recognizers.logistic import (
+  Axes,
   active_classes,
   principal_axes,
   row_losses,
-  solve_path,
+  solve,
 )
-from genbench_jax.recognizers.splits import NEVER_HELD_OUT, stratified_folds
+from genbench_jax.recognizers.splits import NEVER_HELD_OUT, can_hold_out, stratified_folds
 
 # From almost the prior to almost no regularisation; the inverse is scikit-learn's C.
 PENALTIES = tuple(10.0**power for power in (2, 1, 0, -1, -2, -3))
-# Of penalties whose held-out losses differ by less than this many nats the strongest is chosen.
+# Of penalties whose held-out losses differ by less than this many nats the strongest is chosen; where
+# the loss rises by more, no weaker penalty is tried.
 MEANINGLESS_LOSS = 1e-3
+# The folds only choose: a relative error of 1e-5 of the objective is beyond what their choice can see.
+FOLD_TOLERANCE = 3e-3
 # The scale of the zero-shot logits as a share of the one given: the one number that is fitted before.
 PRIOR_SCALES = tuple(2.0 ** (-step / 2) for step in range(13))
 # Where nothing can be held out: each logit may move by about 1 from its prior.
@@ -38,8 +44,9 @@ FEW_IMAGES = 2048
 FOLDS_OF_FEW, FOLDS_OF_MANY = 3, 5
 # Logit of a class about which nothing is known, neither image nor text: never predicted.
 UNKNOWN_CLASS_LOGIT = -1e4
-CELLS_AT_ONCE = 16
 LEAST_ROWS = 64
+# Cells run side by side while their logits together are fewer than this: then overhead counts, not work.
+CELLS_AT_ONCE, FEW_LOGITS = 16, 2**18
 
 # How often each program was traced: one compile per shape is asserted by tests.
 trace_counts = {"strict": 0}
@@ -53,8 +60,8 @@ class StrictFit(NamedTuple):
     bias: one number a class.
     prior_scale: the prior's scale as a share of the one given.
     penalty: the chosen penalty, the inverse of scikit-learn's C.
-    validation_losses: mean held-out loss at each penalty; all NaN where nothing was held out.
-    iterations: L-BFGS iterations over the whole path of the final fit.
+    validation_losses: mean held-out loss at each penalty; NaN where it was not tried.
+    iterations: L-BFGS iterations of the final fit.
     converged: whether the final fit met the tolerance.
   """
 
@@ -132,15 +139,17 @@ def fit_cells(
     penalties: from the strongest to the weakest.
     has_text: whether the prior knows classes that have no image.
     mesh: several cells run on its devices side by side, each at its own pace: nothing is exchanged.
-    num_folds: how many of the folds are held out, each once.
+    num_folds: how many of the folds are held out, each once; 0 takes the default penalty unseen.
     multi_label: multi-hot targets, binary cross-entropies.
   """
   trace_counts["strict"] += 1
 
   def fit(cells: Cells, prior: Array, penalties: Array, has_text: Array) -> StrictFit:
-    return jax.vmap(
-      lambda cell: _fit_cell(cell, prior, penalties, has_text, num_folds, multi_label)
-    )(cells)
+    return _each(
+      lambda cell: _fit_cell(cell, prior, penalties, has_text, num_folds, multi_label),
+      cells,
+      side_by_side=len(cells.features) > 1,
+    )
 
   if len(cells.features) > 1:
     split, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
@@ -152,6 +161,11 @@ def fit_cells(
     return jax.lax.with_sharding_constraint(
       fit(cells, prior, penalties, has_text), replicated(mesh)
     )
+
+
+def _each(function: Callable[..., Any], trees: Any, side_by_side: bool) -> Any:
+  """The function of each member of a leading axis, all at once or one after another."""
+  return jax.vmap(function)(trees) if side_by_side else jax.lax.map(function, trees)
 
 
 def _fit_cell(
@@ -169,35 +183,83 @@ def _fit_cell(
   offsets = cell.features @ prior.T + prior_bias
   axes = principal_axes(jnp.append(cell.features, cell.weights[:, None], axis=1), num_rows)
 
-  held_out = jnp.stack([cell.folds == fold for fold in range(num_folds)]) * cell.weights
-  lanes = jnp.concatenate([cell.weights - held_out, cell.weights[None]])
-  solutions = jax.vmap(
-    lambda weights: solve_path(axes, offsets, cell.targets, weights, penalties, multi_label)
-  )(lanes)
+  choice = _default_penalty(axes, offsets, penalties)
+  if num_folds:
+    choice = _choose_penalty(cell, axes, offsets, penalties, num_folds, multi_label)
+  penalty = penalties[choice.index]
+  solution = solve(axes, offsets, cell.targets, cell.weights, penalty, choice.start, multi_label)
 
-  def held_out_loss(departure: Array, weights: Array, held: Array) -> Float[Array, ""]:
-    logits = offsets + axes.rotated @ departure.T
-    active = active_classes(cell.targets, weights)
-    return held @ row_losses(logits, cell.targets, active, multi_label)
-
-  over_path = jax.vmap(held_out_loss, in_axes=(0, None, None))
-  sums = jax.vmap(over_path)(solutions.departures[:-1], lanes[:-1], held_out).sum(axis=0)
-  losses = sums / held_out.sum()
-  default = jnp.argmin(jnp.abs(jnp.log(penalties / DEFAULT_PENALTY)))
-  good_enough = losses <= losses.min() + MEANINGLESS_LOSS
-  chosen = jnp.where(held_out.sum() > 0, jnp.argmax(good_enough), default)
-
-  departure = solutions.departures[-1, chosen] @ axes.basis.T
+  departure = solution.departure @ axes.basis.T
   unknown = ~active_classes(cell.targets, cell.weights) & ~has_text
   return StrictFit(
     weights=prior + departure[:, :-1],
     bias=prior_bias + departure[:, -1] + jnp.where(unknown, UNKNOWN_CLASS_LOGIT, 0),
     prior_scale=scale,
-    penalty=penalties[chosen],
-    validation_losses=losses,
-    iterations=solutions.iterations[-1].sum(),
-    converged=solutions.converged[-1, chosen],
+    penalty=penalty,
+    validation_losses=choice.losses,
+    iterations=solution.iterations,
+    converged=solution.converged,
   )
+
+
+class Choice(NamedTuple):
+  """Which penalty, the mean held-out loss at each one tried, and a departure to start the fit from."""
+
+  index: Int[Array, ""]
+  losses: Float[Array, "p"]
+  start: Float[Array, "k r"]
+
+
+def _default_penalty(
+  axes: Axes, offsets: Float[Array, "n k"], penalties: Float[Array, "p"]
+) -> Choice:
+  index = jnp.argmin(jnp.abs(jnp.log(penalties / DEFAULT_PENALTY)))
+  start = jnp.zeros((offsets.shape[1], axes.rotated.shape[1]), offsets.dtype)
+  return Choice(index, jnp.full(len(penalties), jnp.nan), start)
+
+
+def _choose_penalty(
+  cell: Cells,
+  axes: Axes,
+  offsets: Float[Array, "n k"],
+  penalties: Float[Array, "p"],
+  num_folds: int,
+  multi_label: bool,
+) -> Choice:
+  held_out = jnp.stack([cell.folds == fold for fold in range(num_folds)]) * cell.weights
+  side_by_side = offsets.size <= FEW_LOGITS
+
+  def fold(penalty: Array, lane: tuple[Array, Array]) -> tuple[Array, Array]:
+    """The solution without the held-out images, and the sum of their losses under it."""
+    held, start = lane
+    kept = cell.weights - held
+    departure = solve(
+      axes, offsets, cell.targets, kept, penalty, start, multi_label, FOLD_TOLERANCE
+    ).departure
+    logits = offsets + axes.rotated @ departure.T
+    active = active_classes(cell.targets, kept)
+    return departure, held @ row_losses(logits, cell.targets, active, multi_label)
+
+  def falling(walk: tuple[Array, ...]) -> Bool[Array, ""]:
+    step, losses, _, _ = walk
+    risen = losses[step - 1] > jnp.nanmin(losses) + MEANINGLESS_LOSS
+    return (step < len(penalties)) & ~((step > 0) & risen)
+
+  def walk_on(walk: tuple[Array, ...]) -> tuple[Array, ...]:
+    step, losses, departures, means = walk
+    one = functools.partial(fold, penalties[step])
+    departures, sums = _each(one, (held_out, departures), side_by_side)
+    losses = losses.at[step].set(sums.sum() / held_out.sum())
+    return step + 1, losses, departures, means.at[step].set(departures.mean(axis=0))
+
+  _, losses, start = _default_penalty(axes, offsets, penalties)
+  begin = (
+    jnp.zeros((), jnp.int32), losses, jnp.zeros((num_folds, *start.shape)),
+    jnp.zeros((len(penalties), *start.shape)),
+  )  # fmt: skip
+  _, losses, _, means = jax.lax.while_loop(falling, walk_on, begin)
+  index = jnp.argmax(losses <= jnp.nanmin(losses) + MEANINGLESS_LOSS)
+  return Choice(index, losses, means[index])
 
 
 def _prior_bias(
@@ -219,7 +281,7 @@ def _prior_scale(cell: Cells, logits: Float[Array, "n k"], multi_label: bool) ->
   def loss(scale: Float[Array, ""]) -> Float[Array, ""]:
     return cell.weights @ row_losses(scale * logits, cell.targets, active, multi_label)
 
-  likeliest = scales[jnp.argmin(jax.vmap(loss)(scales))]
+  likeliest = scales[jnp.argmin(jax.lax.map(loss, scales))]
   return jnp.where((cell.folds >= 0).any(), likeliest, 1.0)
 
 
@@ -234,15 +296,14 @@ def fit_strict(
   """Fits every cell, in blocks of equal shape. The order of the results is that of the cells."""
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
   fits: list[StrictFit | None] = [None] * len(training_sets)
-  for rows, members in _blocks(training_sets, mesh.size):
-    at_once = 1 if len(members) == 1 else padded_size(CELLS_AT_ONCE, mesh.size)
+  for shape, members in _blocks(training_sets, mesh.size):
     block = fit_cells(
-      pad_cells([training_sets[index] for index in members], rows, at_once, mesh),
+      pad_cells([training_sets[i] for i in members], shape.rows, shape.cells, mesh),
       prior,
       jnp.asarray(penalties, jnp.float32),
       jnp.asarray(has_text),
       mesh=mesh,
-      num_folds=FOLDS_OF_FEW if rows <= FEW_IMAGES else 1,
+      num_folds=shape.num_folds,
       multi_label=multi_label,
     )
     block = jax.tree.map(np.asarray, block)
@@ -251,13 +312,34 @@ def fit_strict(
   return [fit for fit in fits if fit is not None]
 
 
-def _blocks(training_sets: list[TrainingSet], devices: int) -> Iterator[tuple[int, list[int]]]:
-  """Padded number of rows and the cells of each block: equal shapes, not too many at once."""
-  groups: dict[int, list[int]] = {}
+class BlockShape(NamedTuple):
+  """What a program is compiled for: padded rows, cells at once, folds held out."""
+
+  rows: int
+  cells: int
+  num_folds: int
+
+
+def _blocks(
+  training_sets: list[TrainingSet], devices: int
+) -> Iterator[tuple[BlockShape, list[int]]]:
+  """The shape and the cells of each block: equal shapes, not too many at once."""
+  groups: dict[BlockShape, list[int]] = {}
   for index, training_set in enumerate(training_sets):
-    rows = padded_size(bucket_rows(len(training_set.features)), devices)
-    groups.setdefault(rows, []).append(index)
-  at_once = padded_size(CELLS_AT_ONCE, devices)
-  for rows, members in groups.items():
-    for start in range(0, len(members), at_once):
-      yield rows, members[start : start + at_once]
+    groups.setdefault(_block_shape(training_set, devices), []).append(index)
+  for shape, members in groups.items():
+    if len(members) == 1:
+      shape = shape._replace(cells=1)
+    for start in range(0, len(members), shape.cells):
+      yield shape, members[start : start + shape.cells]
+
+
+def _block_shape(training_set: TrainingSet, devices: int) -> BlockShape:
+  rows = padded_size(bucket_rows(len(training_set.features)), devices)
+  cells = min(CELLS_AT_ONCE, FEW_LOGITS // (rows * training_set.targets.shape[1]))
+  folds = FOLDS_OF_FEW if rows <= FEW_IMAGES else 1
+  return BlockShape(
+    rows,
+    padded_size(cells, devices) if cells > 1 else 1,
+    folds if can_hold_out(training_set.targets) else 0,
+  )
