@@ -36,7 +36,9 @@ RUNTIME = [
 PREPARE = ["tensorflow-cpu>=2.20", "opencv-python-headless>=4.11", "h5py>=3.12"]
 TEST = [
   "chex>=0.1.90",
+  "datasets>=4.0,<5",
   "hypothesis>=6.140",
+  "pandas>=2.3",
   "pytest>=8.4",
   "pytest-cov>=7.0",
   "pytest-xdist>=3.8",
@@ -57,6 +59,7 @@ setup(
   packages=find_packages(include=["genbench_jax", "genbench_jax.*"]),
   package_data={
     "genbench_jax.benchmark": ["data/**"],
+    "genbench_jax.planning": ["*.yaml"],
     "genbench_jax.report": ["assets/*", "templates/*"],
     "genbench_jax.zoo": ["checkpoints/**", "*.md"],
   },

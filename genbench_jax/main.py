@@ -3,6 +3,7 @@
 python -m genbench_jax.main --config configs/demo.py --workdir demo
 python -m genbench_jax.main --config configs/demo.py --workdir demo --config.generation.steps=20
 python -m genbench_jax.main --config configs/demo.py --workdir demo --stages=score,report
+python -m genbench_jax.main --config configs/full.py --plan --machine v5e-64
 """
 
 import os
@@ -30,6 +31,8 @@ def main(argv: Sequence[str]) -> int:
   try:
     values = _parse(argv)
     stages = _stages(values.stages)
+    if values.plan:
+      return _plan(values)
     workdir = _workdir(values.workdir)
     config = make_config(values.config)
     start_jax()
@@ -62,6 +65,12 @@ def _flags(argv: Sequence[str] = ()) -> flags.FlagValues:
   )
   flags.DEFINE_string("workdir", None, "Folder of all that the run makes.", flag_values=values)
   flags.DEFINE_list("stages", list(STAGES), "Stages to run, by comma.", flag_values=values)
+  flags.DEFINE_bool(
+    "plan", False, "Say what the run will cost, and do nothing.", flag_values=values
+  )
+  flags.DEFINE_string("machine", "v5e-8", "For --plan: v5e-8, h100, a100x4 ...", flag_values=values)
+  flags.DEFINE_float("price", None, "For --plan: USD a chip and hour.", flag_values=values)
+  flags.DEFINE_string("machines", "", "For --plan: your own machines.yaml.", flag_values=values)
   flags.DEFINE_bool("debug", False, "Show the traceback of an error.", flag_values=values)
   return values
 
@@ -107,6 +116,18 @@ def _workdir(given: str | None) -> Path:
   if not given:
     raise UsageError("no work folder given. Say where the results go: --workdir DIR.")
   return Path(given).expanduser()
+
+
+def _plan(values: flags.FlagValues) -> int:
+  """Prints what a run would do and cost, without touching a device or the network."""
+  os.environ["JAX_PLATFORMS"] = "cpu"
+  from genbench_jax.planning.machines import machine
+  from genbench_jax.planning.overview import overview
+
+  chosen = machine(values.machine, values.machines, values.price)
+  workdir = Path(values.workdir).expanduser() if values.workdir else None
+  print(overview(make_config(values.config), workdir, chosen, values.machines), end="")
+  return 0
 
 
 def start_jax() -> None:

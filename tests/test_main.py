@@ -143,6 +143,14 @@ def test_eight_devices_give_the_same_rows(undisturbed, on_eight_devices):
       assert right["value"] == pytest.approx(left["value"], rel=1e-3, abs=1e-5)
 
 
+def test_the_plan_knows_what_is_done(undisturbed, tmp_path, capsys):
+  for workdir, count in ((undisturbed, 3), (tmp_path, 0)):
+    assert main(["main", *SMALL, f"--workdir={workdir}", "--plan", "--machine=h100"]) == 0
+    words = capsys.readouterr().out.split()
+    for stage in ("made", "embedded", "scored", "recognised"):
+      assert words[words.index(stage) + 1] == str(count)
+
+
 def test_a_second_run_has_nothing_to_do_and_says_so(on_eight_devices, capfd):
   before = _digests(on_eight_devices, ".")
   assert main(["main", *SMALL, f"--workdir={on_eight_devices}"]) == 0

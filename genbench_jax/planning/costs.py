@@ -1,0 +1,130 @@
+"""What a config costs on a machine: images, bytes, operations, device-hours, money."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from genbench_jax import plan
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.benchmark.spec import DatasetSpec
+from genbench_jax.config import Config
+from genbench_jax.planning.machines import Machine
+from genbench_jax.planning.models import ModelCost, diffusion_cost, encoder_cost
+
+# Operations a byte moved: the TPU compiler's account of SD 2.1-base with flash attention (docs/performance.md).
+OPERATIONS_PER_BYTE = 270
+# Share of what arithmetic and memory allow at best that we count on. Not measured on an accelerator yet.
+EFFICIENCY = 0.5
+# A generated photograph as PNG; what a training image of a dataset takes as it is stored; a drawn one.
+PNG_BYTES_PER_PIXEL, STORED_IMAGE_BYTES, DRAWN_IMAGE_BYTES = 1.7, 110_000, 2_000
+# Passes over the features that a linear probe takes: 6 penalties, 3 folds and the fit, some 12 L-BFGS iterations each,
+# every one of them 4 n d k operations.
+PROBE_PASSES = 6 * 4 * 12
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetCost:
+  """What one dataset asks for.
+
+  Attributes:
+    generated, copied: images to make; `copied` real ones is a bound, since small classes have fewer.
+    test: images of the test split.
+    disk: bytes of images and embeddings.
+    flops: stage -> operations, None where the model is not known.
+  """
+
+  dataset: str
+  num_classes: int
+  generated: int
+  copied: int
+  test: int
+  disk: float
+  flops: dict[str, float | None]
+
+  @property
+  def embedded(self) -> int:
+    return self.generated + self.copied + self.test
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+  """What a config asks for: its models, then dataset by dataset."""
+
+  diffusion: ModelCost | None
+  encoder: ModelCost
+  datasets: tuple[DatasetCost, ...]
+
+  def total(self, part: Callable[[DatasetCost], float]) -> float:
+    return sum(part(one) for one in self.datasets)
+
+  def flops(self, stages: Sequence[str] = ("images", "embed", "recognise")) -> float | None:
+    """Operations of the stages; None where a model's are not known."""
+    found = [one.flops[stage] for one in self.datasets for stage in stages]
+    known = [flops for flops in found if flops is not None]
+    return sum(known) if len(known) == len(found) else None
+
+
+def costs(config: Config) -> Costs:
+  """Reads configurations and counts; computes nothing on a device."""
+  generation, encoder = config.generation, config.encoder
+  makes = any(key.source not in ("original", "folder") for key in plan.image_sets(config))
+  diffusion = diffusion_cost(generation) if makes else None
+  embeds = encoder_cost(encoder.checkpoint, encoder.revision, encoder.batch_per_device)
+  datasets = tuple(_dataset(config, name, diffusion, embeds) for name in config.datasets)
+  return Costs(diffusion, embeds, datasets)
+
+
+def set_size(key: plan.ImageSetKey, config: Config) -> int:
+  """How many images an image set has, at most: a class of real images may have fewer."""
+  spec = dataset_spec(key.dataset)
+  wanted = spec.num_classes * max(config.shots)
+  return min(wanted, _split_size(spec, "train", config)) if key.source == "original" else wanted
+
+
+def _split_size(spec: DatasetSpec, split: str, config: Config) -> int:
+  if config.stand_in and spec.tfds_name:
+    return config.stand_in * spec.num_classes
+  return spec.split_sizes.get(split, 0)
+
+
+def _dataset(
+  config: Config, name: str, diffusion: ModelCost | None, encoder: ModelCost
+) -> DatasetCost:
+  spec = dataset_spec(name)
+  keys = [key for key in plan.image_sets(config) if key.dataset == name]
+  generated = sum(set_size(key, config) for key in keys if key.source == "generative")
+  copied = sum(set_size(key, config) for key in keys if key.source != "generative")
+  test = _split_size(spec, "test", config)
+  drawn = not spec.tfds_name or config.stand_in
+  pixels = diffusion.pixels if diffusion else 0
+  images = generated * PNG_BYTES_PER_PIXEL * pixels
+  images += copied * (DRAWN_IMAGE_BYTES if drawn else STORED_IMAGE_BYTES)
+  embeddings = (generated + copied + test) * (4 * encoder.width + 13)
+  flops = {
+    "images": _times(generated, diffusion.flops if diffusion else 0.0),
+    "embed": _times(generated + copied + test, encoder.flops),
+    "recognise": _probe_flops(config, keys, spec.num_classes, encoder.width),
+  }
+  return DatasetCost(name, spec.num_classes, generated, copied, test, images + embeddings, flops)
+
+
+def _times(count: int, flops: float | None) -> float | None:
+  return 0.0 if not count else None if flops is None else count * flops
+
+
+def _probe_flops(
+  config: Config, keys: Sequence[plan.ImageSetKey], num_classes: int, width: int
+) -> float:
+  """Of the strict linear probes: dense products of features and weights, forwards and backwards."""
+  if "linear_probe" not in config.recognition.recognizers:
+    return 0.0
+  sizes = [
+    min(shots * num_classes, set_size(key, config)) for key in keys for shots in config.shots
+  ]
+  return sum(4.0 * size * min(size, width) * num_classes * PROBE_PASSES for size in sizes)
+
+
+def chip_hours(flops: float, machine: Machine, efficiency: float = EFFICIENCY) -> float:
+  """Hours of one chip: arithmetic or memory, whichever takes longer, over the share of it that is reached."""
+  arithmetic = flops / (machine.tflops * 1e12)
+  memory = flops / OPERATIONS_PER_BYTE / (machine.bandwidth_gbs * 1e9)
+  return max(arithmetic, memory) / efficiency / 3600

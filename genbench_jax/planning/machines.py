@@ -1,0 +1,76 @@
+"""Machines that a plan can be made for: a data file, with dates and sources."""
+
+import dataclasses
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from genbench_jax.errors import UsageError, unknown_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+  """One or more chips of a kind.
+
+  Attributes:
+    name: its name in the data file.
+    what: in words.
+    tflops: peak bfloat16 TFLOP/s a chip, without sparsity.
+    memory_gb, bandwidth_gbs: of a chip.
+    usd_hour: price of a chip and hour; 0 where there is none.
+    source: where the figures are from.
+    as_of: when the price was looked up.
+    chips: how many.
+  """
+
+  name: str
+  what: str
+  tflops: float
+  memory_gb: float
+  bandwidth_gbs: float
+  usd_hour: float
+  source: str
+  as_of: str
+  chips: int = 1
+
+  @property
+  def label(self) -> str:
+    return self.what if self.chips == 1 else f"{self.chips} x {self.what}"
+
+
+def machine(given: str, file: str = "", price: float | None = None) -> Machine:
+  """The machine of a name such as `h100`, `v5e-8` or `a100x4`.
+
+  Args:
+    given: a name of the data file, with or without a number of chips.
+    file: a data file of the same form as `machines.yaml`, in its place.
+    price: USD for a chip and hour, in place of the list price.
+
+  Raises:
+    UsageError: no such machine, or a file that is not of the form.
+  """
+  known = machines(file)
+  name, chips = given.lower(), 1
+  if name not in known and (match := re.fullmatch(r"(.+?)[-x](\d+)", name)):
+    name, chips = match[1], int(match[2])
+  if name not in known or chips < 1:
+    raise unknown_name("machine", given, (*known, *(f"{name}-8" for name in known)))
+  changed: dict[str, Any] = {"chips": chips} | ({} if price is None else {"usd_hour": price})
+  return dataclasses.replace(known[name], **changed)
+
+
+def machines(file: str = "") -> dict[str, Machine]:
+  """All machines of a data file, the shipped one by default, one chip each."""
+  import yaml
+
+  shipped = resources.files("genbench_jax.planning").joinpath("machines.yaml")
+  try:
+    text = (Path(file).expanduser() if file else shipped).read_text(encoding="utf-8")
+    table = yaml.safe_load(text)
+    as_of = str(table["as_of"])
+    return {name: Machine(name, as_of=as_of, **one) for name, one in table["machines"].items()}
+  except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    raise UsageError(
+      f"{file or shipped} is no table of machines ({error}). See genbench_jax/planning/machines.yaml."
+    ) from error

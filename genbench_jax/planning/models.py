@@ -1,0 +1,149 @@
+"""What the models of a config take: operations an image, bytes on a chip, and whether they are on this machine."""
+
+import dataclasses
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from genbench_jax.checkpoints import read_json, weight_files
+from genbench_jax.config import Generation
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.planning import work
+
+Settings = Mapping[str, Any]
+# Temporaries over the largest activation. The UNet with flash attention took 0.083 GB an image of SD 2.1-base by the
+# TPU compiler's account, twice its largest activation (docs/decisions.md); the decoder's factor is a guess of the same kind.
+UNET_TEMPORARIES, DECODER_TEMPORARIES = 2, 3.5
+# Pixels that the autoencoder decodes at once, see `diffusion.program`.
+DECODED_AT_ONCE = 4 * 512 * 512
+BYTES = 2  # bfloat16
+TEXT_DEFAULTS = {
+  "vocab_size": 49408,
+  "max_position_embeddings": 77,
+  "hidden_size": 512,
+  "intermediate_size": 2048,
+  "num_hidden_layers": 12,
+}
+VISION_DEFAULTS = {
+  "image_size": 224,
+  "patch_size": 32,
+  "hidden_size": 768,
+  "intermediate_size": 3072,
+  "num_hidden_layers": 12,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCost:
+  """One checkpoint.
+
+  Attributes:
+    checkpoint: as the config names it.
+    folder: where it stands, None where it is not on this machine.
+    flops: operations an image; None where the architecture is not known.
+    weights: parameters.
+    pixels: of an image that it makes.
+    width: of its features.
+    temporaries: bytes a chip, besides the weights; None as above.
+  """
+
+  checkpoint: str
+  folder: Path | None
+  flops: float | None
+  weights: int = 0
+  pixels: int = 0
+  width: int = 512
+  temporaries: float | None = None
+
+  @property
+  def memory(self) -> float | None:
+    """Bytes on a chip."""
+    return None if self.temporaries is None else self.temporaries + BYTES * self.weights
+
+
+def diffusion_cost(settings: Generation) -> ModelCost:
+  """A diffusion model that makes images as the config says."""
+  folder, parts = _found(settings.checkpoint, settings.revision, "diffusion")
+  if parts is None:
+    return ModelCost(settings.checkpoint, folder, None, pixels=settings.height * settings.width)
+  unet, vae, text = parts["unet"], parts["vae"], parts["text_encoder"]
+  factor = 2 ** (len(vae["block_out_channels"]) - 1)
+  # Counted on a square of the same area.
+  own = unet["sample_size"] * factor
+  pixels = (settings.height or own) * (settings.width or own)
+  side = round((pixels**0.5) / factor)
+  rows = 1 if settings.guidance_scale == 1 else 2
+  evaluations = settings.steps + (settings.scheduler == "pndm")
+  step = work.unet(unet, side, text["max_position_embeddings"])
+  decoded, encoded = work.decoder(vae, side), work.text_tower(text)
+  at_once = min(settings.batch_per_device, max(1, DECODED_AT_ONCE // pixels))
+  temporaries = BYTES * (
+    settings.batch_per_device * rows * UNET_TEMPORARIES * step.largest
+    + at_once * DECODER_TEMPORARIES * decoded.largest
+  )
+  return ModelCost(
+    settings.checkpoint,
+    folder,
+    rows * (evaluations * step.flops + encoded.flops) + decoded.flops,
+    step.weights + decoded.weights + encoded.weights,
+    pixels,
+    temporaries=temporaries,
+  )
+
+
+def encoder_cost(checkpoint: str, revision: str, batch_per_device: int) -> ModelCost:
+  """A CLIP that embeds images."""
+  folder, config = _found(checkpoint, revision, "clip")
+  if config is None:
+    return ModelCost(checkpoint, folder, None)
+  image = work.image_tower(config["vision_config"], config["projection_dim"])
+  text = work.text_tower(config["text_config"])
+  temporaries = BYTES * batch_per_device * UNET_TEMPORARIES * image.largest
+  weights = image.weights + text.weights
+  width = config["projection_dim"]
+  return ModelCost(checkpoint, folder, image.flops, weights, 0, width, temporaries)
+
+
+def _found(checkpoint: str, revision: str, kind: str) -> tuple[Path | None, Settings | None]:
+  """The folder of a checkpoint on this machine and its configuration, each None where it is not known."""
+  import yaml
+
+  folder = local_folder(checkpoint, revision)
+  try:
+    if folder is not None and kind == "clip":
+      weight_files(folder)
+      return folder, _clip_settings(read_json(folder / "config.json"))
+    if folder is not None:
+      parts = ("unet", "vae", "text_encoder")
+      for part in parts:
+        weight_files(folder / part)
+      return folder, {part: read_json(folder / part / "config.json") for part in parts}
+  except RunError:
+    folder = None  # begun, but not whole
+  shipped = resources.files("genbench_jax.planning").joinpath("architectures.yaml")
+  return folder, yaml.safe_load(shipped.read_text(encoding="utf-8"))["hub"].get(checkpoint)
+
+
+def _clip_settings(config: Settings) -> Settings:
+  """Configurations leave out what is the architecture's default."""
+  return {
+    "projection_dim": config.get("projection_dim", 512),
+    "text_config": TEXT_DEFAULTS | (config.get("text_config") or {}),
+    "vision_config": VISION_DEFAULTS | (config.get("vision_config") or {}),
+  }
+
+
+def local_folder(checkpoint: str, revision: str = "") -> Path | None:
+  """Where a checkpoint stands on this machine; never asks the network."""
+  from huggingface_hub import snapshot_download
+  from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+  from genbench_jax import checkpoints, zoo
+
+  if checkpoint in zoo.NAMES or Path(checkpoint).expanduser().is_dir():
+    return checkpoints.locate(checkpoint)
+  try:
+    return Path(snapshot_download(checkpoint, revision=revision or None, local_files_only=True))
+  except (OSError, ValueError, HfHubHTTPError, HFValidationError, UsageError):
+    return None

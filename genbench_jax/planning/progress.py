@@ -1,0 +1,43 @@
+"""What of a config is already there in a work folder."""
+
+import dataclasses
+from pathlib import Path
+
+from genbench_jax import plan
+from genbench_jax.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+  """How many image sets are made, embedded, scored and recognised."""
+
+  image_sets: int = 0
+  embedded: int = 0
+  scored: int = 0
+  recognised: int = 0
+
+
+def done(config: Config, workdir: Path) -> Done:
+  """Counts what a run of the config would find done. The checkpoints must be on this machine.
+
+  Names carry fingerprints of all that made them: what was made under other settings doesn't count.
+  """
+  begun = [key for key in plan.image_sets(config) if _begun(workdir, key)]
+  if not begun:
+    return Done()
+  # Imported here: they bring the models' libraries along, which a fresh folder can do without.
+  from genbench_jax import artefacts
+  from genbench_jax.run import Run
+  from genbench_jax.store.image_set import ImageSet
+
+  run = Run(config, workdir)
+  return Done(
+    sum(ImageSet.exists(artefacts.image_folder(run, key)) for key in begun),
+    sum(artefacts.image_set_path(run, key).exists() for key in begun),
+    sum(artefacts.rows_path(run, key, "score").exists() for key in begun),
+    sum(artefacts.rows_path(run, key, "recognise").exists() for key in begun),
+  )
+
+
+def _begun(workdir: Path, key: plan.ImageSetKey) -> bool:
+  return any((workdir / "images" / key.dataset).glob(f"{key.label}-*"))

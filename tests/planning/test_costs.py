@@ -1,0 +1,102 @@
+"""Costs of configs, and the command that prints them."""
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from genbench_jax.config import Config, Generation
+from genbench_jax.errors import UsageError
+from genbench_jax.main import main
+from genbench_jax.plan import image_sets
+from genbench_jax.planning.costs import EFFICIENCY, chip_hours, costs, set_size
+from genbench_jax.planning.machines import machine, machines
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = Config(datasets=("digits", "shapes"), shots=(1, 4), seeds=(0, 1))
+
+
+def test_images_are_counted():
+  found = costs(SMALL)
+  digits, shapes = found.datasets
+  assert (digits.generated, digits.copied, digits.test) == (2 * 40, 2 * 40, 497)
+  assert shapes.generated == 2 * 4 * shapes.num_classes
+  assert found.total(lambda one: one.embedded) == sum(one.embedded for one in found.datasets)
+
+
+def test_real_images_are_no_more_than_there_are():
+  key = next(key for key in image_sets(SMALL) if key.source == "original")
+  assert set_size(key, dataclasses.replace(SMALL, shots=(10**6,))) == 400
+
+
+def test_guidance_doubles_and_steps_multiply():
+  def flops(**settings):
+    return costs(dataclasses.replace(SMALL, generation=Generation(**settings))).flops(("images",))
+
+  once, twice = flops(steps=10), flops(steps=20)
+  assert twice > 1.8 * once
+  assert flops(steps=10, guidance_scale=1.0) == pytest.approx(once / 2, rel=0.2)
+  assert flops(steps=9, scheduler="pndm") == once
+
+
+def test_an_unknown_checkpoint_costs_nobody_knows_what():
+  config = dataclasses.replace(SMALL, generation=Generation(checkpoint="someone/something"))
+  found = costs(config)
+  assert found.diffusion.folder is None
+  assert found.flops() is None
+  assert found.flops(("embed",)) > 0
+
+
+def test_chip_hours_are_bound_by_arithmetic_or_memory():
+  fast = machine("h100")
+  slow = dataclasses.replace(fast, bandwidth_gbs=1.0)
+  assert chip_hours(fast.tflops * 1e12 * 3600, dataclasses.replace(fast, bandwidth_gbs=1e9)) == (
+    pytest.approx(1 / EFFICIENCY)
+  )
+  assert chip_hours(1e15, slow) > chip_hours(1e15, fast)
+
+
+def test_names_of_machines():
+  assert machine("v5e-64").chips == 64
+  assert machine("a100-40").chips == 1
+  assert machine("a100-40x8").label == "8 x NVIDIA A100 40 GB"
+  assert machine("H100", price=2.5).usd_hour == 2.5
+  assert all(one.source and one.as_of for one in machines().values())
+  with pytest.raises(UsageError, match="Did you mean 'h100'"):
+    machine("h10")
+
+
+def test_a_table_of_ones_own(tmp_path):
+  file = tmp_path / "mine.yaml"
+  file.write_text(
+    "as_of: 2026-01\nmachines:\n  mine: {what: mine, tflops: 1, memory_gb: 1, bandwidth_gbs: 1, usd_hour: 1, source: me}"
+  )
+  assert machine("mine-2", str(file)).as_of == "2026-01"
+  file.write_text("machines: [1]")
+  with pytest.raises(UsageError, match="no table of machines"):
+    machine("mine", str(file))
+
+
+def test_the_full_benchmark_is_planned_quickly_and_without_jax():
+  program = (
+    "import sys; from genbench_jax.main import main;"
+    f" status = main(['main', '--config={ROOT}/configs/full.py', '--plan', '--machine=v5e-64']);"
+    " from jax._src import xla_bridge; assert not xla_bridge._backends; sys.exit(status)"
+  )
+  began = time.monotonic()
+  done = subprocess.run(
+    [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
+  )
+  assert done.returncode == 0, done.stderr
+  assert time.monotonic() - began < 60  # 3.4 CPU seconds; the machine may be busy
+  for words in ("22, 2548 classes", "6,370,000 of 512 x 512 pixels", "64 x TPU v5e", "sun397"):
+    assert words in done.stdout
+  assert not done.stderr
+
+
+def test_mistakes_are_one_line(capfd):
+  assert main(["main", f"--config={ROOT}/configs/demo.py", "--plan", "--machine=v9"]) == 2
+  assert capfd.readouterr().err.startswith("error: unknown machine 'v9'.")
