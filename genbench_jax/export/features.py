@@ -1,0 +1,42 @@
+"""Features as NumPy archives, with the moments that Fréchet-distance tools read."""
+
+from pathlib import Path
+
+import numpy as np
+
+from genbench_jax.errors import UsageError
+from genbench_jax.store import embedding_set, files
+
+
+def features(source: Path, out: Path, unit_norm: bool = False) -> int:
+  """Writes `mu`, `sigma` (n - 1), `features`, `labels` and `ids` to an .npz file; returns how many images.
+
+  Args:
+    source: a file of `WORKDIR/embeddings`.
+    out: the file; it must not exist.
+    unit_norm: whether features are scaled to length one first, as this package's `fid` does.
+
+  Raises:
+    UsageError: `source` is no file, or `out` exists.
+    RunError: the source is damaged, or `out` can't be written.
+  """
+  if not source.is_file():
+    raise UsageError(
+      f"{str(source)!r} is no file of features. A run makes them in WORKDIR/embeddings."
+    )
+  if out.exists():
+    raise UsageError(f"{str(out)!r} exists. Give another name, or delete it.")
+  found = embedding_set.load(source).readable()
+  values = found.features.astype(np.float64)
+  if unit_norm:
+    values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+  arrays = {
+    "mu": values.mean(axis=0),
+    "sigma": np.atleast_2d(np.cov(values, rowvar=False)),
+    "features": values.astype(np.float32),
+    "labels": found.labels,
+    "ids": found.ids,
+  }
+  with files.atomic_path(out) as temporary, temporary.open("wb") as file:
+    np.savez(file, **arrays)
+  return len(found)

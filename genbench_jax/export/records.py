@@ -1,0 +1,104 @@
+"""What every form of export shares: safe names, what stands beside an image, and a folder that is whole or absent."""
+
+import contextlib
+import io
+import re
+import shutil
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.store.image_set import ImageRecord, ImageSet
+
+# Files that begin so are passed on as they are; others are written as PNG.
+SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
+MARKER = ".genbench_export"
+LONGEST_NAME = 60
+
+
+def open_image_set(folder: Path) -> ImageSet:
+  """The image set in a folder.
+
+  Raises:
+    UsageError: there is none; those below the folder are named.
+  """
+  if ImageSet.exists(folder):
+    return ImageSet(folder)
+  below = [str(path.parent) for path in sorted(folder.glob("**/manifest.json"))[:5]]
+  hint = f" There is {', '.join(below)}." if below else " A run makes them in WORKDIR/images."
+  raise UsageError(f"{str(folder)!r} is no complete image set.{hint}")
+
+
+def labels_of(record: ImageRecord) -> tuple[int, ...]:
+  """The classes of an image: one, or for a multi-label set any number."""
+  return (record.label,) if isinstance(record.label, int) else record.label
+
+
+def class_folder(label: int, class_names: tuple[str, ...]) -> str:
+  """`0003_three`: sorts by label, is unique where names aren't, and is safe whatever the name holds."""
+  return f"{label:0{max(4, len(str(len(class_names) - 1)))}d}_{safe(class_names[label])}"
+
+
+def safe(name: str) -> str:
+  """The name in letters, digits, `_` and `-` alone, of a length that every file system takes."""
+  ascii_only = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+  return re.sub(r"[^A-Za-z0-9-]+", "_", ascii_only).strip("_")[:LONGEST_NAME] or "class"
+
+
+def encoded(record: ImageRecord) -> tuple[bytes, str]:
+  """The image's bytes as PNG or JPEG, and the ending of a file of them."""
+  for signature, ending in SIGNATURES.items():
+    if record.image.startswith(signature):
+      return record.image, ending
+  from PIL import Image
+
+  buffer = io.BytesIO()
+  try:
+    with Image.open(io.BytesIO(record.image)) as image:
+      image.convert("RGB").save(buffer, format="PNG")
+  except (OSError, ValueError, Image.DecompressionBombError) as error:
+    raise RunError(f"image {record.index} can't be read ({error}).") from error
+  return buffer.getvalue(), "png"
+
+
+def about(record: ImageRecord, class_names: tuple[str, ...]) -> dict[str, Any]:
+  """What is known of an image."""
+  labels = labels_of(record)
+  names = [class_names[label] for label in labels]
+  single = isinstance(record.label, int)
+  return {
+    "label": labels[0] if single else list(labels),
+    "class_name": names[0] if single else names,
+    "prompt": record.prompt,
+    "negative_prompt": record.negative_prompt,
+    "seed": record.seed,
+    "index": record.index,
+    "origin": record.origin,
+  }
+
+
+@contextlib.contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+  """A folder to write to that takes the name `out` once all is in it.
+
+  Raises:
+    UsageError: `out` exists and isn't an empty folder.
+    RunError: it can't be written.
+  """
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    raise UsageError(f"{str(out)!r} exists and is not an empty folder. Give another, or delete it.")
+  part = out.with_name(f".{out.name}.part")
+  try:
+    if (part / MARKER).exists():  # left over from an export that was stopped
+      shutil.rmtree(part)
+    part.mkdir(parents=True)
+    (part / MARKER).touch()
+    yield part
+    (part / MARKER).unlink()
+    if out.exists():
+      out.rmdir()
+    part.rename(out)
+  except OSError as error:
+    raise RunError(f"can't write {out}: {error.strerror or error}.") from error
