@@ -19,6 +19,15 @@ MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
 
 
 @dataclasses.dataclass(frozen=True)
+class Nearest:
+  """The test image whose features are most like an image's, as PNG or JPEG; `cosine` says how like."""
+
+  image: bytes
+  class_name: str
+  cosine: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Entry:
   """One image. `image` is a PNG or JPEG file's bytes; prompts are None where there is none."""
 
@@ -27,6 +36,7 @@ class Entry:
   prompt: str | None = None
   negative_prompt: str | None = None
   seed: int | None = None
+  nearest: Nearest | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +65,7 @@ class Picture:
   uri: str
   width: int
   height: int
+  nearest_uri: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +123,8 @@ def _turns_and_ranks(gallery: Gallery) -> Iterator[tuple[int, int]]:
 def weight(entry: Entry) -> int:
   """About how many bytes of the page an entry takes: base64, and its words."""
   words = len(entry.prompt or "") + len(_cut(entry.negative_prompt) or "")
-  return len(entry.image) * 4 // 3 + words + MARKUP
+  pixels = len(entry.image) + (len(entry.nearest.image) + MARKUP if entry.nearest else 0)
+  return pixels * 4 // 3 + words + MARKUP
 
 
 def walls(galleries: Sequence[Gallery]) -> list[Wall]:
@@ -141,19 +153,23 @@ def _wall(dataset: str, galleries: Sequence[Gallery]) -> Wall:
 
 
 def _picture(entry: Entry, dataset: str) -> Picture:
-  """Reads the header only: the type is taken from the bytes, never from a name."""
+  what = f"gallery of {dataset!r}, class {entry.class_name!r}"
+  uri, size = _uri(entry.image, what)
+  shown = dataclasses.replace(entry, negative_prompt=_cut(entry.negative_prompt))
+  nearest = _uri(entry.nearest.image, f"{what}, nearest test image")[0] if entry.nearest else None
+  return Picture(shown, uri, *size, nearest)
+
+
+def _uri(data: bytes, what: str) -> tuple[str, tuple[int, int]]:
+  """The image as a data URI, and its size. Reads the header only: the type is taken from the bytes, never from a name."""
   from PIL import Image, UnidentifiedImageError
 
   try:
-    with Image.open(io.BytesIO(entry.image), formats=list(MEDIA_TYPES)) as image:
+    with Image.open(io.BytesIO(data), formats=list(MEDIA_TYPES)) as image:
       media_type, size = MEDIA_TYPES[str(image.format)], image.size
   except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-    raise RunError(
-      f"gallery of {dataset!r}, class {entry.class_name!r}: not a readable PNG or JPEG ({error})."
-    ) from error
-  uri = f"data:{media_type};base64,{base64.b64encode(entry.image).decode('ascii')}"
-  shown = dataclasses.replace(entry, negative_prompt=_cut(entry.negative_prompt))
-  return Picture(shown, uri, *size)
+    raise RunError(f"{what}: not a readable PNG or JPEG ({error}).") from error
+  return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}", size
 
 
 def _cut(prompt: str | None) -> str | None:

@@ -1,0 +1,128 @@
+"""The page of a work folder, from what lies in it: rows, image sets, values of classes. No model, no dataset."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genbench_jax.errors import UsageError
+from genbench_jax.plan import rows_of_shots
+from genbench_jax.report.classes import ClassScores
+from genbench_jax.report.gallery import Entry, Gallery, Nearest
+from genbench_jax.report.page import write_report
+from genbench_jax.report.thumbnails import thumbnail
+from genbench_jax.store import files
+from genbench_jax.store.image_set import MANIFEST, ImageSet
+
+RUN = "run.json"
+
+
+def write_page(
+  workdir: Path,
+  rows: Sequence[Mapping[str, Any]],
+  about: Mapping[str, Any],
+  image_sets: Iterable[Path],
+  gallery_images: int,
+  class_scores: Sequence[ClassScores] = (),
+  nearest: Mapping[Path, Mapping[int, Nearest]] | None = None,
+) -> Path:
+  """Writes `report/` and, beside the page, what it was made from, so that it can be made again.
+
+  Args:
+    workdir: of the run.
+    rows: as in `results.jsonl`.
+    about: what was run, see `page.RunInfo`.
+    image_sets: folders of the image sets to show, in order.
+    gallery_images: how many images of a class.
+    class_scores: for the figure of the best and worst classes.
+    nearest: image set -> image index -> the test image that is most like it.
+  """
+  folders = list(image_sets)
+  known = nearest or {}
+  galleries = [gallery(ImageSet(path), gallery_images, known.get(path, {})) for path in folders]
+  page = write_report(rows, galleries, about, workdir / "report", class_scores)
+  made_from = {
+    "run": dict(about),
+    "image_sets": [path.relative_to(workdir).as_posix() for path in folders],
+    "gallery_images": gallery_images,
+  }
+  files.write_text(workdir / "report" / RUN, json.dumps(made_from, indent=2, default=list) + "\n")
+  return page
+
+
+def shown_rows(images: ImageSet, per_class: int) -> list[int]:
+  """Which images of a set a gallery shows: the first of each class."""
+  return [int(row) for row in rows_of_shots(_first_labels(images), per_class)]
+
+
+def gallery(images: ImageSet, per_class: int, nearest: Mapping[int, Nearest]) -> Gallery:
+  """The first images of each class of an image set."""
+  key, names, labels = images.manifest["made_from"], images.class_names, _first_labels(images)
+  entries = []
+  for row in shown_rows(images, per_class):
+    record = images[row]
+    entries.append(
+      Entry(
+        names[labels[row]],
+        thumbnail(record.image),
+        record.prompt or None,
+        record.negative_prompt or None,
+        record.seed if record.prompt else None,
+        nearest.get(row),
+      )
+    )
+  return Gallery(key["dataset"], key["source"], key["strategy"], entries)
+
+
+def _first_labels(images: ImageSet) -> np.ndarray:
+  """The class under which an image is shown: of several the first, and the first of all for one without any."""
+  every = (record.label for record in images)
+  return np.array([one if isinstance(one, int) else next(iter(one), 0) for one in every], np.int64)
+
+
+def rebuild(workdir: Path) -> Path:
+  """Makes the page of a work folder again from what lies in it.
+
+  Raises:
+    UsageError: there are no results.
+  """
+  rows, about = read_run(workdir)
+  path = workdir / "report" / RUN
+  made_from = files.read_json(path) if path.exists() else {}
+  sets = [workdir / name for name in made_from.get("image_sets", _newest_sets(workdir, rows))]
+  there = [folder for folder in sets if ImageSet.exists(folder)]
+  return write_page(workdir, rows, about, there, made_from.get("gallery_images", 6))
+
+
+def read_run(workdir: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+  """The rows of a work folder, and what is known of the run.
+
+  Raises:
+    UsageError: there are no results.
+  """
+  results = workdir / "results.jsonl"
+  if not results.exists():
+    raise UsageError(
+      f"there is no {results}: give the work folder of a run that has measured something."
+    )
+  try:
+    rows = files.read_json_lines(results)
+  except ValueError as error:
+    raise UsageError(f"{results} is damaged ({error}).") from error
+  path = workdir / "report" / RUN
+  if path.exists():
+    return rows, files.read_json(path)["run"]
+  ledgers = sorted((workdir / "runs").glob("*.json"), key=lambda file: file.stat().st_mtime)
+  return rows, files.read_json(ledgers[-1]) if ledgers else {}
+
+
+def _newest_sets(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Of each image set that has rows the one made last."""
+  wanted = {(row["dataset"], row["source"], row.get("strategy") or "") for row in rows}
+  newest: dict[tuple[str, str, str], Path] = {}
+  for path in sorted(workdir.glob(f"images/*/*/{MANIFEST}"), key=lambda file: file.stat().st_mtime):
+    key = files.read_json(path)["made_from"]
+    newest[key["dataset"], key["source"], key["strategy"]] = path.parent
+  return [p.relative_to(workdir).as_posix() for key, p in sorted(newest.items()) if key in wanted]

@@ -1,0 +1,93 @@
+"""Pages from work folders alone."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genbench_jax.report.__main__ import main
+from genbench_jax.report.from_disk import write_page
+from genbench_jax.report.gallery import Nearest
+from genbench_jax.report.thumbnails import SIDE, thumbnail
+from genbench_jax.store import files
+from genbench_jax.store.image_set import ImageRecord, ImageSetLayout, ImageSetWriter, encode_png
+
+
+def image_set(folder, strategy):
+  made_from = {"dataset": "digits", "source": "generative", "strategy": strategy, "seed": 0}
+  layout = ImageSetLayout("digits_generative", ("zero", "one"), 4, 4, made_from)
+  pixels = np.zeros((300, 200, 3), np.uint8)
+  records = [ImageRecord(encode_png(pixels), i % 2, i, f"prompt {strategy}") for i in range(4)]
+  writer = ImageSetWriter(folder, layout)
+  writer.write_shard(0, records)
+  writer.close()
+  return folder
+
+
+@pytest.fixture
+def workdir(rows, run, tmp_path):
+  """A run that has shown one of its two image sets."""
+  files.write_json_lines(tmp_path / "results.jsonl", rows)
+  shown = image_set(tmp_path / "images" / "digits" / "a", "simple_template")
+  image_set(tmp_path / "images" / "digits" / "b", "defined_template")
+  nearest = {shown: {1: Nearest(encode_png(np.ones((9, 9, 3), np.uint8)), "seven", 0.987)}}
+  write_page(tmp_path, rows, run, [shown], 1, nearest=nearest)
+  return tmp_path
+
+
+def test_nearest_test_images_stand_in_the_captions(workdir):
+  text = (workdir / "report" / "index.html").read_text(encoding="utf-8")
+  assert "The nearest test image, of class seven" in text
+  assert "cosine 0.987" in text
+  assert text.count("nearest test image:") == 1
+
+
+def test_a_page_is_made_again_from_what_lies_there(workdir):
+  page = workdir / "report" / "index.html"
+  page.unlink()
+  assert main([str(workdir)]) == 0
+  text = page.read_text(encoding="utf-8")
+  assert "The demo worlds" in text
+  assert "prompt simple_template" in text
+  assert "prompt defined_template" not in text
+  # Without a record of what was shown, every image set that has rows is.
+  (workdir / "report" / "run.json").unlink()
+  assert main([str(workdir)]) == 0
+  assert "prompt defined_template" in page.read_text(encoding="utf-8")
+
+
+def test_two_runs_side_by_side(workdir, rows, tmp_path_factory):
+  other = tmp_path_factory.mktemp("other")
+  files.write_json_lines(other / "results.jsonl", rows)
+  files.write_json(other / "runs" / "x.json", {"command": "mended", "seconds": {}})
+  out = other / "out"
+  assert main(["--compare", str(workdir), str(other), "--out", str(out)]) == 0
+  text = (out / "index.html").read_text(encoding="utf-8")
+  assert other.name in text
+  assert "mended" in text
+
+
+def test_mistakes_are_one_line(tmp_path, capfd):
+  assert main([]) == 2
+  assert main([str(tmp_path)]) == 2
+  (tmp_path / "results.jsonl").write_text("{")
+  assert main([str(tmp_path)]) == 2
+  said = capfd.readouterr().err.splitlines()
+  assert len(said) == 3
+  assert "no work folder given" in said[0]
+  assert "there is no" in said[1]
+  assert "damaged" in said[2]
+
+
+def test_thumbnails_are_small_and_small_images_untouched():
+  large = thumbnail(encode_png(np.zeros((300, 200, 3), np.uint8)))
+  assert large.startswith(b"\xff\xd8\xff")
+  small = encode_png(np.zeros((30, 20, 3), np.uint8))
+  assert thumbnail(small) == small
+  assert thumbnail(Image.new("L", (SIDE, SIDE))).startswith(b"\x89PNG")
+
+
+def test_what_the_page_was_made_from_is_json(workdir):
+  made_from = json.loads((workdir / "report" / "run.json").read_text())
+  assert made_from["image_sets"] == ["images/digits/a"]
