@@ -24,6 +24,7 @@ _WHERE = {
   "linear_probe": "genbench_jax.recognizers.linear_probe",
   "precision_recall_density_coverage": "genbench_jax.metrics.manifold",
   "proxy_a_distance": "genbench_jax.metrics.proxy",
+  "retrieve": "genbench_jax.retrieval.retrieve",
   "vendi": "genbench_jax.metrics.vendi",
 }
 __all__ = sorted(_WHERE)

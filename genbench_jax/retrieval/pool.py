@@ -1,0 +1,238 @@
+"""A pool: shards of embeddings on disk with metadata beside them, in clip-retrieval's layout.
+
+  pool/img_emb/img_emb_0.npy     image features, one row an image
+  pool/text_emb/text_emb_0.npy   features of the captions, the same rows
+  pool/metadata/metadata_0.parquet
+
+LAION-400M's names, `images/` and `texts/`, are known too; a folder of `.npy` files alone is a pool without metadata.
+Rows are numbered over the shards in name order. Nothing is read but what is asked for.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Float32, Int
+
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.store import files
+
+Modality = Literal["image", "text"]
+FOLDERS: dict[Modality, tuple[str, ...]] = {
+  "image": ("img_emb", "images"),
+  "text": ("text_emb", "texts"),
+}
+METADATA = "metadata"
+MANIFEST = "pool.json"
+_SAMPLE_BYTES = 65_536
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+  """One file of features, of which rows `start` and on of the pool are."""
+
+  path: Path
+  start: int
+  rows: int
+  width: int
+
+  def read(self, begin: int, end: int) -> Float[np.ndarray, "n d"]:
+    """Rows of the shard, counted from its first. The file is mapped only meanwhile."""
+    return np.array(_mapped(self.path)[begin:end])
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+  """Embedding shards on disk.
+
+  Attributes:
+    folder: where they are.
+    shards: of each modality that there is, in name order; the same rows in all.
+    tables: the metadata files, one a shard; none where there is no metadata.
+  """
+
+  folder: Path
+  shards: dict[Modality, tuple[Shard, ...]]
+  tables: tuple[Path, ...]
+
+  def __len__(self) -> int:
+    last = next(iter(self.shards.values()))[-1]
+    return last.start + last.rows
+
+  @property
+  def width(self) -> int:
+    return next(iter(self.shards.values()))[0].width
+
+  @functools.cached_property
+  def manifest(self) -> dict[str, Any]:
+    """What `genbench_jax.embed` wrote about the pool; empty for pools from elsewhere."""
+    path = self.folder / MANIFEST
+    return files.read_json(path) if path.exists() else {}
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Identity of the pool, from names, sizes and samples of its files: a large pool isn't read as a whole."""
+    shards = [shard.path for one in self.shards.values() for shard in one]
+    return files.digest([_sampled(path) for path in (*shards, *self.tables)])
+
+  def of(self, modality: Modality) -> tuple[Shard, ...]:
+    """The shards of a modality.
+
+    Raises:
+      UsageError: the pool has none.
+    """
+    if modality not in self.shards:
+      raise UsageError(
+        f"{self.folder} has no {modality} features, wanted {self.folder / FOLDERS[modality][0]}."
+      )
+    return self.shards[modality]
+
+  def blocks(self, modality: Modality, rows: int) -> Iterator[Float[np.ndarray, "n d"]]:
+    """All rows in order, `rows` at once and the rest at the end, over the borders of shards."""
+    parts: list[Float[np.ndarray, "n d"]] = []
+    missing = rows
+    for shard in self.of(modality):
+      begin = 0
+      while begin < shard.rows:
+        parts.append(shard.read(begin, min(begin + missing, shard.rows)))
+        begin += len(parts[-1])
+        missing -= len(parts[-1])
+        if not missing:
+          yield np.concatenate(parts) if len(parts) > 1 else parts[0]
+          parts, missing = [], rows
+    if parts:
+      yield np.concatenate(parts)
+
+  def features(self, modality: Modality, rows: Int[np.ndarray, "m"]) -> Float32[np.ndarray, "m d"]:
+    """The features of some rows."""
+    found = np.empty((len(rows), self.width), np.float32)
+    for shard in self.of(modality):
+      inside = np.flatnonzero((rows >= shard.start) & (rows < shard.start + shard.rows))
+      if len(inside):
+        found[inside] = _mapped(shard.path)[rows[inside] - shard.start]
+    return found
+
+  def metadata(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """row -> its metadata, of the rows asked for.
+
+    Raises:
+      UsageError: the pool has no metadata.
+      RunError: a table can't be read, or hasn't a line for each row of its shard.
+    """
+    if not self.tables:
+      raise UsageError(f"{self.folder} has no metadata, wanted {self.folder / METADATA}/*.parquet.")
+    shards = next(iter(self.shards.values()))
+    found: dict[int, dict[str, Any]] = {}
+    for shard, path in zip(shards, self.tables, strict=True):
+      if inside := sorted({row for row in rows if 0 <= row - shard.start < shard.rows}):
+        lines = _table_lines(path, [row - shard.start for row in inside], shard.rows)
+        found.update(zip(inside, lines, strict=True))
+    return found
+
+
+def open_pool(folder: str | Path) -> Pool:
+  """Opens a pool and checks that its files fit together.
+
+  Raises:
+    UsageError: there is no pool there, or a file is not a matrix of float16 or float32, or the shards disagree.
+  """
+  root = Path(folder).expanduser()
+  if not root.is_dir():
+    raise UsageError(f"there is no pool {str(folder)!r}: wanted a folder of .npy shards.")
+  shards: dict[Modality, tuple[Shard, ...]] = {}
+  for modality, names in FOLDERS.items():
+    paths = next((found for name in names if (found := sorted((root / name).glob("*.npy")))), [])
+    if paths:
+      shards[modality] = _shards(paths)
+  if not shards and (paths := sorted(root.glob("*.npy"))):
+    shards["image"] = _shards(paths)
+  if not shards:
+    raise UsageError(
+      f"{root} holds no .npy shards, nor do {root / 'img_emb'} or {root / 'text_emb'}."
+    )
+  tables = tuple(sorted((root / METADATA).glob("*.parquet")))
+  _check_alike(root, shards, tables)
+  return Pool(root, shards, tables)
+
+
+def _shards(paths: Sequence[Path]) -> tuple[Shard, ...]:
+  shards: list[Shard] = []
+  for path in paths:
+    rows, width = _mapped(path).shape
+    if shards and width != shards[0].width:
+      raise UsageError(f"{path} is {width} wide, but {shards[0].path.name} is {shards[0].width}.")
+    shards.append(Shard(path, shards[-1].start + shards[-1].rows if shards else 0, rows, width))
+  return tuple(shards)
+
+
+def _check_alike(
+  root: Path, shards: dict[Modality, tuple[Shard, ...]], tables: Sequence[Path]
+) -> None:
+  rows = {modality: [shard.rows for shard in found] for modality, found in shards.items()}
+  widths = {found[0].width for found in shards.values()}
+  if len(rows) == 2 and (rows["image"] != rows["text"] or len(widths) > 1):
+    raise UsageError(
+      f"the image and text shards of {root} don't match: {_counted(rows['image'])} and {_counted(rows['text'])}."
+    )
+  count = len(next(iter(shards.values())))
+  if tables and len(tables) != count:
+    raise UsageError(
+      f"{root} has {count} shards of features, but {len(tables)} metadata files: wanted one a shard."
+    )
+
+
+def _counted(rows: Sequence[int]) -> str:
+  return f"{len(rows)} shards of {sum(rows)} rows"
+
+
+def _mapped(path: Path) -> Float[np.ndarray, "n d"]:
+  """A shard as a memory map, never unpickled.
+
+  Raises:
+    UsageError: it is no matrix of float16 or float32 rows, or shorter than it says.
+  """
+  try:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+  except (OSError, ValueError, EOFError, SyntaxError) as error:
+    reason = " ".join(str(error).split())
+    raise UsageError(f"{path} can't be read as an array of numbers: {reason}.") from error
+  if array.ndim != 2 or array.dtype not in (np.float16, np.float32) or array.shape[1] == 0:
+    raise UsageError(
+      f"{path} is {array.dtype} {list(array.shape)}, wanted float16 or float32 [rows, width]."
+    )
+  return array
+
+
+def _table_lines(path: Path, lines: Sequence[int], total: int) -> list[dict[str, Any]]:
+  """Some lines of a metadata file, its row groups read one at a time."""
+  import pyarrow as pa
+  from pyarrow import parquet
+
+  found: list[dict[str, Any]] = []
+  try:
+    with parquet.ParquetFile(path) as table:
+      if table.metadata.num_rows != total:
+        raise RunError(f"{path} has {table.metadata.num_rows} lines for a shard of {total} rows.")
+      start = 0
+      for group in range(table.num_row_groups):
+        size = table.metadata.row_group(group).num_rows
+        if inside := [line - start for line in lines if 0 <= line - start < size]:
+          found += table.read_row_group(group).take(inside).to_pylist()
+        start += size
+  except (pa.ArrowException, OSError) as error:
+    raise RunError(f"{path} can't be read as Parquet: {' '.join(str(error).split())}.") from error
+  return found
+
+
+def _sampled(path: Path) -> list[Any]:
+  """Name, size and a checksum of the beginning, the middle and the end of a file."""
+  size, state = path.stat().st_size, hashlib.sha256()
+  with path.open("rb") as file:
+    for start in (0, size // 2, max(0, size - _SAMPLE_BYTES)):
+      file.seek(start)
+      state.update(file.read(_SAMPLE_BYTES))
+  return [path.parent.name, path.name, size, state.hexdigest()]

@@ -1,0 +1,178 @@
+"""Exact retrieval against NumPy, whatever the blocks and devices, and pools that can't be used."""
+
+import numpy as np
+import pytest
+
+import genbench_jax as gb
+from genbench_jax.errors import UsageError
+from genbench_jax.retrieval import search
+
+
+def _write(folder, features, cuts=(), dtype=np.float16, name="img_emb"):
+  (folder / name).mkdir(parents=True, exist_ok=True)
+  for number, part in enumerate(np.split(features.astype(dtype), cuts)):
+    np.save(folder / name / f"{name}_{number}.npy", part)
+  return folder
+
+
+def _reference(queries, features, k):
+  """Scores and rows of the k largest inner products; of equals the lower row."""
+  scores = queries.astype(np.float64) @ features.astype(np.float64).T
+  order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+  return np.take_along_axis(scores, order, 1), order
+
+
+K, WIDTH = 12, 16  # the same in all tests, so that few programs are compiled
+
+
+@pytest.fixture(scope="module")
+def grid():
+  """Features with few distinct values, so that products are exact and ties are many."""
+  rng = np.random.default_rng(0)
+  return rng.integers(-2, 3, (5003, WIDTH)), rng.integers(-2, 3, (67, WIDTH)).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_is_exact_with_ties_on_odd_sizes(tmp_path, grid, dtype):
+  features, queries = grid
+  pool = _write(tmp_path, features, (17, 1900, 1901), dtype)
+  scores, rows = gb.retrieve(queries, pool, K)
+  wanted_scores, wanted_rows = _reference(queries, features, K)
+  np.testing.assert_array_equal(rows, wanted_rows)
+  np.testing.assert_array_equal(scores, wanted_scores)
+
+
+def test_is_exact_on_real_numbers_and_more_queries_than_a_tile(tmp_path):
+  rng = np.random.default_rng(1)
+  features = rng.standard_normal((3001, WIDTH)).astype(np.float32)
+  queries = rng.standard_normal((1100, WIDTH)).astype(np.float32)
+  scores, rows = gb.retrieve(queries, _write(tmp_path, features, (1000,), np.float32), 1)
+  wanted_scores, wanted_rows = _reference(queries, features, 1)
+  np.testing.assert_array_equal(rows, wanted_rows)
+  np.testing.assert_allclose(scores, wanted_scores, rtol=1e-5, atol=1e-5)
+
+
+def test_block_size_and_devices_change_no_bit(tmp_path, one_device_mesh):
+  rng = np.random.default_rng(2)
+  pool = _write(tmp_path, rng.standard_normal((2500, WIDTH)), (800, 801))
+  queries = rng.standard_normal((5, WIDTH)).astype(np.float32)
+  wanted = gb.retrieve(queries, pool, K, block_rows=1024, mesh=one_device_mesh)
+  others = [
+    gb.retrieve(queries, pool, K, block_rows=64, mesh=one_device_mesh),
+    gb.retrieve(queries, pool, K, block_rows=999),
+    gb.retrieve(queries, pool, K),
+  ]
+  for found in others:
+    for one, other in zip(found, wanted, strict=True):
+      np.testing.assert_array_equal(one, other)
+
+
+def test_identical_rows_come_in_their_order(tmp_path):
+  pool = _write(tmp_path, np.ones((2100, WIDTH)), (5,))
+  scores, rows = gb.retrieve(np.ones((2, WIDTH), np.float32), pool, K)
+  np.testing.assert_array_equal(rows, np.tile(np.arange(K), (2, 1)))
+  assert (scores == WIDTH).all()
+
+
+def test_fewer_rows_than_k_leave_nothing_at_the_end(tmp_path):
+  rng = np.random.default_rng(3)
+  features = rng.standard_normal((5, WIDTH)).astype(np.float16)
+  queries = np.ones((1, WIDTH), np.float32)
+  scores, rows = gb.retrieve(queries, _write(tmp_path, features), K)
+  np.testing.assert_array_equal(rows[:, :5], _reference(queries, features, 5)[1])
+  assert (rows[:, 5:] == -1).all()
+  assert np.isneginf(scores[:, 5:]).all()
+
+
+def test_approximate_search_recalls_what_it_says(tmp_path, one_device_mesh):
+  """On CPU it falls back to the exact search of a tile, so that everything is found."""
+  rng = np.random.default_rng(4)
+  pool = _write(tmp_path, rng.standard_normal((3000, WIDTH)))
+  queries = rng.standard_normal((20, WIDTH)).astype(np.float32)
+  exact = gb.retrieve(queries, pool, K)[1]
+  found = gb.retrieve(queries, pool, K, recall_target=0.9, mesh=one_device_mesh)[1]
+  recall = np.mean([len(set(a) & set(b)) / K for a, b in zip(exact, found, strict=True)])
+  assert recall >= 0.9
+
+
+def test_one_program_serves_all_blocks(tmp_path, one_device_mesh):
+  pool = _write(tmp_path, np.ones((2500, WIDTH)), (2049,))
+  queries = np.ones((3, WIDTH), np.float32)
+  program = search._search_program(one_device_mesh, search.QUERY_TILES[0], 1.0)
+  program.clear_cache()
+  gb.retrieve(queries, pool, K, block_rows=1024, mesh=one_device_mesh)
+  assert program._cache_size() == 1
+
+
+def test_image_features_are_searched_unless_text_is_asked_for(tmp_path):
+  rng = np.random.default_rng(6)
+  images, texts = rng.standard_normal((2, 50, WIDTH))
+  _write(tmp_path, images)
+  _write(tmp_path, texts, name="text_emb")
+  query = rng.standard_normal((1, WIDTH)).astype(np.float32)
+  for modality, features in ((None, images), ("image", images), ("text", texts)):
+    rows = gb.retrieve(query, tmp_path, K, modality=modality)[1]
+    np.testing.assert_array_equal(rows, _reference(query, features.astype(np.float16), K)[1])
+
+
+def test_a_folder_of_shards_alone_is_a_pool(tmp_path):
+  features = np.eye(WIDTH, dtype=np.float16)
+  np.save(tmp_path / "b.npy", features[2:])
+  np.save(tmp_path / "a.npy", features[:2])
+  rows = gb.retrieve(features.astype(np.float32), tmp_path, K)[1]
+  assert rows[:, 0].tolist() == list(range(WIDTH))
+
+
+QUERY = np.ones((1, WIDTH), np.float32)
+
+
+@pytest.mark.parametrize(
+  ("shards", "words"),
+  [
+    ({"a": np.array([[None] * WIDTH], object)}, "can't be read as an array of numbers"),
+    ({"a": np.ones((3, WIDTH), np.int32)}, "int32 [3, 16], wanted float16 or float32"),
+    ({"a": np.ones(16, np.float32)}, "[16], wanted float16 or float32"),
+    ({"a": np.ones((3, WIDTH), np.float32), "b": np.ones((3, 9), np.float32)}, "is 9 wide"),
+    ({"a": np.ones((3, 7), np.float32)}, "must be 7 wide"),
+    ({"a": np.full((3, WIDTH), np.nan, np.float16)}, "hold NaN or infinity"),
+    ({}, "holds no .npy shards"),
+  ],
+)
+def test_pools_that_cannot_be_used(tmp_path, shards, words):
+  for name, array in shards.items():
+    np.save(tmp_path / f"{name}.npy", array)
+  with pytest.raises(UsageError) as error:
+    gb.retrieve(QUERY, tmp_path, K)
+  assert words in str(error.value)
+  assert "\n" not in str(error.value)
+
+
+def test_a_shard_shorter_than_it_says(tmp_path):
+  np.save(tmp_path / "a.npy", np.ones((100, WIDTH), np.float32))
+  content = (tmp_path / "a.npy").read_bytes()
+  (tmp_path / "a.npy").write_bytes(content[:-50])
+  with pytest.raises(UsageError, match="can't be read as an array of numbers"):
+    gb.retrieve(QUERY, tmp_path, K)
+
+
+def test_image_and_text_shards_must_match(tmp_path):
+  _write(tmp_path, np.ones((5, WIDTH)))
+  _write(tmp_path, np.ones((6, WIDTH)), name="text_emb")
+  with pytest.raises(UsageError, match="1 shards of 5 rows and 1 shards of 6 rows"):
+    gb.retrieve(QUERY, tmp_path, K)
+
+
+@pytest.mark.parametrize(
+  ("settings", "words"),
+  [({"k": 0}, "k is 0"), ({"recall_target": 0.0}, "recall_target is 0.0"), ({"modality": "text"}, "no text features")],
+)  # fmt: skip
+def test_settings_that_cannot_be_used(tmp_path, settings, words):
+  _write(tmp_path, np.ones((5, WIDTH)))
+  with pytest.raises(UsageError, match=words):
+    gb.retrieve(QUERY, tmp_path, **settings)
+
+
+def test_queries_must_be_finite(tmp_path):
+  _write(tmp_path, np.ones((5, WIDTH)))
+  with pytest.raises(UsageError, match="query_features"):
+    gb.retrieve(np.full((1, WIDTH), np.inf), tmp_path)
