@@ -132,7 +132,9 @@ def _plan(values: flags.FlagValues) -> int:
 
 def start_jax() -> None:
   """Starts JAX with a compilation cache on disk, unless the environment names another one."""
+  # Where they are installed, transformers would spend half a minute on importing them.
   os.environ.setdefault("USE_TF", "0")
+  os.environ.setdefault("USE_TORCH", "0")
   import jax
 
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

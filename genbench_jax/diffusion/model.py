@@ -134,6 +134,7 @@ def load_stable_diffusion(
 def _modules(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
   """The UNet, the autoencoder and the text tower that the configurations in `folder` describe."""
   upstream.silence()
+  upstream.silence("diffusers")
   from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
   from transformers import CLIPTextConfig, FlaxCLIPTextModel
 
