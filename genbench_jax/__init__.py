@@ -18,6 +18,7 @@ _WHERE = {
   "cmmd": "genbench_jax.metrics.kernels",
   "embed_images": "genbench_jax.clip.embed",
   "embed_texts": "genbench_jax.clip.embed",
+  "evaluate_folder": "genbench_jax.evaluate",
   "frechet_distance": "genbench_jax.metrics.frechet",
   "generate": "genbench_jax.diffusion.generate",
   "kernel_distance": "genbench_jax.metrics.kernels",
