@@ -43,6 +43,7 @@ TEST = [
   "pytest-cov>=7.0",
   "pytest-xdist>=3.8",
   "selenium>=4.35",
+  "tensorboardX>=2.6",
 ]
 # setuptools and wheel build the package itself: they are locked with the rest.
 DEV = [*TEST, "mypy>=1.18", "ruff>=0.14", "setuptools>=77", "types-tqdm>=4.67", "wheel>=0.45"]
@@ -68,6 +69,8 @@ setup(
     "prepare": PREPARE,
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
+    "tensorboard": ["tensorboardX>=2.6"],
+    "wandb": ["wandb>=0.20"],
     "test": TEST,
     "dev": DEV,
   },

@@ -20,6 +20,7 @@ from genbench_jax.store.rows import QUANTITIES
 STAGES = ("images", "embed", "score", "recognise", "report")
 SOURCES = ("generative", "original", "folder")
 SCHEDULERS = ("pndm", "ddim", "dpmsolver++", "euler")
+TRACKERS = ("tensorboard", "wandb")
 PROTOCOLS = ("strict", "reference")
 RECOGNIZERS = ("linear_probe",)
 SCORED = tuple(name for name in QUANTITIES if name not in ("linear_probe", "coop", "vpt"))
@@ -99,10 +100,17 @@ class Recognition:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """The page: its title and how many images of each class a gallery shows."""
+  """The page, and where else a run reports to.
+
+  Attributes:
+    title: of the page.
+    gallery_images: how many images of each class a gallery shows.
+    trackers: `tensorboard` (needs tensorboardX) and `wandb`, where each is installed; none by default.
+  """
 
   title: str = "How good are these images as training data?"
   gallery_images: int = 6
+  trackers: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,6 +244,7 @@ def _check_names(config: Config) -> None:
     ("metric", config.scoring.quantities, SCORED),
     ("protocol", config.scoring.protocols + config.recognition.protocols, PROTOCOLS),
     ("recogniser", config.recognition.recognizers, RECOGNIZERS),
+    ("tracker", config.report.trackers, TRACKERS),
   )
   for kind, given, allowed in known:
     for name in given:

@@ -38,8 +38,9 @@ def main(argv: Sequence[str]) -> int:
     start_jax()
     from genbench_jax.stages import run_stages
     from genbench_jax.store.workdir import locked
+    from genbench_jax.trackers import tracking
 
-    with locked(workdir):
+    with locked(workdir), tracking(config, workdir):
       run_stages(
         config, workdir, stages, shlex.join(["python", "-m", "genbench_jax.main", *argv[1:]])
       )

@@ -2,10 +2,13 @@
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 QUIET_SECONDS = 15.0
+# Told of progress now and then: what is counted, how many are done, in which unit, and how many a second.
+WATCHERS: list[Callable[[str, int, str, float], None]] = []
 
 
 def say(line: str) -> None:
@@ -41,14 +44,21 @@ class Progress:
       seconds = time.monotonic() - self._began
       rate = self.done / max(seconds, 1e-9)
       say(f"{self.what}: {self.done} {self.unit} in {seconds:.1f} s ({rate:.1f}/s)")
+      self._tell(rate)
 
   def advance(self, count: int) -> None:
     """Some more are done."""
     self.done += count
     self._bar.update(count)
     now = time.monotonic()
-    if self._bar.disable and now - self._said >= QUIET_SECONDS and self.done < self.total:
+    if now - self._said >= QUIET_SECONDS and self.done < self.total:
       self._said = now
       rate = self.done / (now - self._began)
       left = (self.total - self.done) / rate
-      say(f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {left:.0f} s left")
+      self._tell(rate)
+      if self._bar.disable:
+        say(f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {left:.0f} s left")
+
+  def _tell(self, rate: float) -> None:
+    for watcher in WATCHERS:
+      watcher(self.what, self.done, self.unit, rate)
