@@ -186,7 +186,7 @@ def _fit_cell(
   choice = _default_penalty(axes, offsets, penalties)
   if num_folds:
     choice = _choose_penalty(cell, axes, offsets, penalties, num_folds, multi_label)
-  penalty = penalties[choice.index]
+  penalty = penalties[choice.which]
   solution = solve(axes, offsets, cell.targets, cell.weights, penalty, choice.start, multi_label)
 
   departure = solution.departure @ axes.basis.T
@@ -202,10 +202,14 @@ def _fit_cell(
   )
 
 
+# Step, losses, the folds' departures, and their mean at each penalty.
+Walk = tuple[Array, Array, Array, Array]
+
+
 class Choice(NamedTuple):
   """Which penalty, the mean held-out loss at each one tried, and a departure to start the fit from."""
 
-  index: Int[Array, ""]
+  which: Int[Array, ""]
   losses: Float[Array, "p"]
   start: Float[Array, "k r"]
 
@@ -240,12 +244,12 @@ def _choose_penalty(
     active = active_classes(cell.targets, kept)
     return departure, held @ row_losses(logits, cell.targets, active, multi_label)
 
-  def falling(walk: tuple[Array, ...]) -> Bool[Array, ""]:
+  def falling(walk: Walk) -> Bool[Array, ""]:
     step, losses, _, _ = walk
     risen = losses[step - 1] > jnp.nanmin(losses) + MEANINGLESS_LOSS
     return (step < len(penalties)) & ~((step > 0) & risen)
 
-  def walk_on(walk: tuple[Array, ...]) -> tuple[Array, ...]:
+  def walk_on(walk: Walk) -> Walk:
     step, losses, departures, means = walk
     one = functools.partial(fold, penalties[step])
     departures, sums = _each(one, (held_out, departures), side_by_side)

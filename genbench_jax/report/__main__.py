@@ -6,8 +6,9 @@ python -m genbench_jax.report --compare RUN_A RUN_B --out comparison
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.progress import say
@@ -19,12 +20,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
   options = _parser().parse_args(arguments)
   try:
-    page = _compare(*options.compare, options.out) if options.compare else _rebuild(options.workdir)
+    page = _page(options)
   except (UsageError, RunError) as error:
     say(f"error: {error}")
     return 2 if isinstance(error, UsageError) else 1
   say(f"report: {page}")
   return 0
+
+
+def _page(options: argparse.Namespace) -> Path:
+  if options.compare:
+    run_a, run_b = options.compare
+    return _compare(run_a, run_b, options.out)
+  return _rebuild(options.workdir)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,11 +58,11 @@ def _rebuild(workdir: Path | None) -> Path:
 
 def _compare(a: Path, b: Path, out: Path) -> Path:
   (rows_a, run_a), (rows_b, run_b) = read_run(a), read_run(b)
-  named = [
-    {**run, "title": f"{run.get('title') or 'Run'}, {path.name}"}
-    for run, path in ((run_a, a), (run_b, b))
-  ]
-  return write_comparison(rows_a, rows_b, *named, out)
+  return write_comparison(rows_a, rows_b, _named(run_a, a), _named(run_b, b), out)
+
+
+def _named(run: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
+  return {**run, "title": f"{run.get('title') or 'Run'}, {workdir.name}"}
 
 
 if __name__ == "__main__":
