@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from genbench_jax import measure
+from genbench_jax import measure, plan
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import RunError
@@ -96,13 +96,16 @@ def _spec_json(spec: DatasetSpec) -> dict[str, Any]:
 def rows_path(run: Run, key: ImageSetKey, stage: str) -> Path:
   """Where the rows of an image set stand: a changed setting makes another file."""
   settings = run.config.scoring if stage == "score" else run.config.recognition
+  images = [image_set_path(run, part).name for part in plan.mixtures(run.config).get(key, (key,))]
   made_from = {
     "settings": dataclasses.asdict(settings),
     "shots": sorted(run.config.shots),
-    "paths": [p.name for p in (image_set_path(run, key), test_path(run, key.dataset))],
+    "paths": [*images, test_path(run, key.dataset).name],
     "text": text_path(run, key.dataset).name,
     "version": measure.VERSION,
   }
+  if key.source == "combined":
+    made_from["mixture"] = dataclasses.asdict(run.config.mixture)
   name = f"{key.label}-{stage}-{files.digest(made_from)}.jsonl"
   return run.workdir / "rows" / key.dataset / name
 

@@ -18,9 +18,10 @@ from genbench_jax.prompts.strategies import STRATEGIES
 from genbench_jax.store.rows import QUANTITIES
 
 STAGES = ("images", "embed", "score", "recognise", "report")
-SOURCES = ("generative", "original", "folder")
+SOURCES = ("generative", "original", "folder", "combined")
 SCHEDULERS = ("pndm", "ddim", "dpmsolver++", "euler")
 TRACKERS = ("tensorboard", "wandb")
+BUDGETS = ("equal", "added")
 PROTOCOLS = ("strict", "reference")
 RECOGNIZERS = ("linear_probe",)
 SCORED = tuple(name for name in QUANTITIES if name not in ("linear_probe", "coop", "vpt"))
@@ -63,6 +64,22 @@ class Folder:
 
   path: str = ""
   real_images: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+  """Original and external images together, for the source `combined`.
+
+  Attributes:
+    with_sources: the sources that are mixed with originals, each with all its strategies; they and `original`
+      are sources of the config themselves.
+    ratio: external images for each original one.
+    budget: `equal` shares the images of a cell among both; `added` adds the external images to the originals.
+  """
+
+  with_sources: tuple[str, ...] = ("generative",)
+  ratio: float = 1.0
+  budget: str = "added"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +149,7 @@ class Config:
   stand_in: int = 0
   generation: Generation = dataclasses.field(default_factory=Generation)
   folder: Folder = dataclasses.field(default_factory=Folder)
+  mixture: Mixture = dataclasses.field(default_factory=Mixture)
   encoder: Encoder = dataclasses.field(default_factory=Encoder)
   scoring: Scoring = dataclasses.field(default_factory=Scoring)
   recognition: Recognition = dataclasses.field(default_factory=Recognition)
@@ -239,6 +257,7 @@ def _own_names(datasets: tuple[str, ...]) -> tuple[str, ...]:
 def _check_names(config: Config) -> None:
   known: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("source", config.sources, SOURCES),
+    ("budget", (config.mixture.budget,), BUDGETS),
     ("strategy", config.generation.strategies, STRATEGIES),
     ("scheduler", (config.generation.scheduler,), SCHEDULERS),
     ("metric", config.scoring.quantities, SCORED),
@@ -285,5 +304,13 @@ def _check_ranges(config: Config) -> None:
   }.items():
     if min(numbers) < 0:
       raise UsageError(f"{path} is {min(numbers)}, wanted none below 0.")
+  if config.mixture.ratio <= 0:
+    raise UsageError(f"config.mixture.ratio is {config.mixture.ratio}, wanted above 0.")
+  if "combined" in config.sources:
+    for source in ("original", *config.mixture.with_sources):
+      if source not in config.sources or source == "combined":
+        raise UsageError(
+          f"the source `combined` mixes `original` with config.mixture.with_sources: put {source!r} in config.sources."
+        )
   if "folder" in config.sources and not config.folder.path:
     raise UsageError("the source `folder` asks for config.folder.path: where the images lie.")

@@ -49,6 +49,16 @@ class External:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mixture(External):
+  """Original images together with external ones, `others`; shots are the mixture's in both."""
+
+  others: External
+
+  def of_shots(self, shots: int) -> EmbeddingSet:
+    return super().of_shots(shots).joined(self.others.of_shots(shots))
+
+
+@dataclasses.dataclass(frozen=True)
 class DatasetFeatures:
   """What all cells of a dataset share: text prototypes, test images, and the encoder's own logit scale."""
 
@@ -237,7 +247,10 @@ def _protocol(name: str) -> Literal["strict", "reference"]:
 
 def _control_of(cell: Cell) -> Cell:
   """The cell whose labels are shuffled; its strategy says which images they were."""
-  return dataclasses.replace(cell, source="control", strategy=cell.strategy or cell.source)
+  strategy = cell.strategy or cell.source
+  if cell.source == "combined":
+    strategy = f"combined_{strategy}"
+  return dataclasses.replace(cell, source="control", strategy=strategy)
 
 
 def _row(about: _About, quantity: str, measured: Measurement, seconds: float) -> Row:

@@ -26,6 +26,7 @@ from genbench_jax.clip.features import text_prototypes
 from genbench_jax.config import STAGES, Config
 from genbench_jax.embedding import embed_stored
 from genbench_jax.errors import RunError
+from genbench_jax.external import external_images
 from genbench_jax.ledger import Ledger
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.progress import Progress, say
@@ -178,8 +179,11 @@ def recognise(run: Run) -> int:
 
 def _measure(run: Run, stage: str, function: measure.MeasureCells) -> int:
   """Rows of each dataset's missing image sets, the image sets of a dataset together."""
-  missing = [key for key in plan.image_sets(run.config) if not rows_path(run, key, stage).exists()]
-  count = len(missing) * len(run.config.shots)
+  missing = [
+    key for key in plan.measured_sets(run.config) if not rows_path(run, key, stage).exists()
+  ]
+  cells = {key: len(plan.cells_of(key, run.config)) for key in missing}
+  count = sum(cells.values())
   with Progress(stage, count, "cells") as progress:
     for dataset in dict.fromkeys(key.dataset for key in missing):
       keys = [key for key in missing if key.dataset == dataset]
@@ -190,18 +194,10 @@ def _measure(run: Run, stage: str, function: measure.MeasureCells) -> int:
         text=load_embeddings(text_path(run, dataset)).features,
         test=load_embeddings(test_path(run, dataset)).readable(),
       )
-      external = [
-        measure.External(
-          key,
-          load_embeddings(image_set_path(run, key)).readable(),
-          SOURCES[key.source].shot_sizes(run, key),
-          SOURCES[key.source].real_images(run, key),
-        )
-        for key in keys
-      ]
+      external = [external_images(run, key) for key in keys]
       for key, rows in function(run.config, data, external, run.mesh):
         files.write_json_lines(rows_path(run, key, stage), rows)
-        progress.advance(len(run.config.shots))
+        progress.advance(cells[key])
   return count
 
 
@@ -216,7 +212,7 @@ def measured_rows(run: Run) -> list[dict[str, Any]]:
 def _all_rows_paths(run: Run) -> list[Path]:
   return [
     rows_path(run, key, stage)
-    for key in plan.image_sets(run.config)
+    for key in plan.measured_sets(run.config)
     for stage in ("score", "recognise")
   ]
 

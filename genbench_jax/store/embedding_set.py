@@ -37,6 +37,12 @@ class EmbeddingSet:
     """Only the rows whose image could be read."""
     return self.take(np.flatnonzero(self.valid))
 
+  def joined(self, others: "EmbeddingSet") -> "EmbeddingSet":
+    """These rows and then those; ids may repeat."""
+    return EmbeddingSet(
+      *(np.concatenate([getattr(self, name), getattr(others, name)]) for name in _ARRAYS)
+    )
+
   def take(self, rows: Int[np.ndarray, "m"] | slice) -> "EmbeddingSet":
     """The given rows."""
     return EmbeddingSet(*(getattr(self, name)[rows] for name in _ARRAYS))
