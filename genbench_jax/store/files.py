@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from genbench_jax.errors import RunError
 
 
@@ -48,6 +50,13 @@ def flush(path: Path) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
   with atomic_path(path) as temporary:
     temporary.write_bytes(data)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+  """Writes a .npy file, which `numpy.load` reads."""
+  buffer = io.BytesIO()
+  np.save(buffer, array, allow_pickle=False)
+  write_bytes(path, buffer.getvalue())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,26 +1,27 @@
 """Image sets: labelled images as a TFDS dataset in ArrayRecord shards, written one shard at a time.
 
 An image set is a folder. Shards are fixed ranges of the index. Each is written under a temporary name,
-flushed, renamed, and then sealed by a small file with its checksum. The manifest is written last: a set
-with a manifest is complete.
+flushed, renamed, and then sealed by a small file with its checksum and labels. The manifest is written
+last, after all labels in one file of their own: a set with a manifest is complete.
 """
 
 import dataclasses
 import functools
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from genbench_jax.errors import RunError
 from genbench_jax.store import files
 
 SPLIT = "train"
 MANIFEST = "manifest.json"
+LABELS = "labels.npy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,12 +93,18 @@ class ImageSetWriter:
       for record in payload:
         writer.write(record)
       writer.close()
-    seal = {"sha256": files.sha256(path), "images": len(payload), "bytes": sum(map(len, payload))}
+    seal = {
+      "sha256": files.sha256(path),
+      "images": len(payload),
+      "bytes": sum(map(len, payload)),
+      "labels": [record.label for record in records],
+    }
     files.write_json(self._seal_path(shard), seal)
 
   def close(self) -> "ImageSet":
-    """Writes TFDS's metadata and the manifest. Every shard must be there."""
+    """Writes TFDS's metadata, the labels and the manifest. Every shard must be there."""
     seals = [files.read_json(self._seal_path(s)) for s in range(self.layout.num_shards)]
+    files.write_array(self.folder / LABELS, _joined_labels(self.layout, seals))
     _write_tfds_metadata(self.folder, self.layout, self._features, seals)
     manifest = {**dataclasses.asdict(self.layout), "shards": seals}
     files.write_json(self.folder / MANIFEST, manifest)
@@ -137,6 +144,11 @@ class ImageSet:
   @property
   def class_names(self) -> tuple[str, ...]:
     return tuple(self.manifest["class_names"])
+
+  @property
+  def labels(self) -> Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]:
+    """The classes of all images, in their order, without reading the shards: indices, or multi-hot."""
+    return np.load(self.folder / LABELS)
 
   def __len__(self) -> int:
     return self.manifest["num_images"]
@@ -193,6 +205,19 @@ def tfds_features(class_names: Sequence[str], multi_label: bool = False) -> Any:
       "origin": tfds.features.Text(),
     }
   )
+
+
+def _joined_labels(
+  layout: ImageSetLayout, seals: Iterable[dict[str, Any]]
+) -> Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]:
+  """The labels of all shards, which are taken out of their seals."""
+  labels = [label for seal in seals for label in seal.pop("labels")]
+  if not layout.multi_label:
+    return np.array(labels, np.int32)
+  hot = np.zeros((len(labels), len(layout.class_names)), bool)
+  for row, classes in zip(hot, labels, strict=True):
+    row[classes] = True
+  return hot
 
 
 def distinct_names(class_names: Sequence[str]) -> list[str]:

@@ -56,6 +56,14 @@ def test_records_come_back_as_they_were_written(image_set):
   assert len(image_set) == 7
 
 
+def test_labels_are_there_without_the_shards(tmp_path):
+  images = _write(tmp_path)
+  for shard in _shards(tmp_path):
+    shard.unlink()
+  np.testing.assert_array_equal(images.labels, [0, 1, 2, 0, 1, 2, 0])
+  assert "labels" not in images.manifest["shards"][0]
+
+
 def test_tfds_reads_it(image_set):
   import tensorflow_datasets as tfds
 
@@ -123,4 +131,6 @@ def test_several_labels_an_image(tmp_path):
   layout = ImageSetLayout("voc_original", ("a", "b"), 1, 4, {}, multi_label=True)
   record = ImageRecord(_records(LAYOUT, 0)[0].image, (0, 1), 0)
   ImageSetWriter(tmp_path, layout).write_shard(0, [record])
-  assert ImageSetWriter(tmp_path, layout).close()[0].label == (0, 1)
+  images = ImageSetWriter(tmp_path, layout).close()
+  assert images[0].label == (0, 1)
+  np.testing.assert_array_equal(images.labels, [[True, True]])
