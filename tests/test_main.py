@@ -10,9 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from genbench_jax.benchmark import registry
 from genbench_jax.main import main
+from genbench_jax.store import embedding_set
 from genbench_jax.store.workdir import locked
 
 ROOT = Path(__file__).parent.parent
@@ -264,31 +268,92 @@ def test_a_stage_without_its_input_says_which_to_run_first(tmp_path, capfd):
     assert f"Run the stage{'s' if stage == 'report' else ''} `{first}`" in capfd.readouterr().err
 
 
-def test_datasets_with_quirks_go_through_every_stage_on_stand_ins(tmp_path):
-  """Several labels, AUC, squashed images with derived labels, synonyms, no training split."""
-  datasets = ("voc2007", "hateful_memes", "kitti_distance", "fer2013")
-  full = str(ROOT / "configs" / "full.py")
-  arguments = [
-    f"--config={full}:mock",
-    f"--config.datasets={datasets}",
-    "--config.shots=(2,)",
-    "--config.generation.strategies=('defined_template',)",
-    "--config.generation.batch_per_device=8",
-    "--config.encoder.batch_per_device=8",
-    f"--workdir={tmp_path}",
-  ]
-  assert main(["main", *arguments]) == 0
-  rows = _rows(tmp_path)
-  for dataset in datasets:
-    for source in ("generative", "original"):
-      found = {
-        r["quantity"]: r["value"] for r in rows if (r["dataset"], r["source"]) == (dataset, source)
-      }
-      for quantity in COUNTED:
-        assert -1 <= found[quantity] <= 1, (dataset, source, quantity)
-      assert found["clip_score"] > 0
-  page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-  assert all(dataset in page for dataset in datasets)
+QUIRKS = ("voc2007", "hateful_memes", "kitti_distance", "fer2013")
+OWN_YAML = """
+name: leaves
+class_names: {rust: [leaf with rust, rusty leaf], well: healthy leaf}
+templates: ["a close-up of a {}."]
+metric: mean_per_class
+resize: squash
+"""
+
+
+def _own_folder(root):
+  """A user's own dataset: `split/class/*.jpg`, more of one class than of the other, and a YAML file."""
+  for split, per_class in (("train", (2, 3)), ("test", (2, 4))):
+    for label, count in zip(("rust", "well"), per_class, strict=True):
+      for number in range(count):
+        file = root / split / label / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (50, 40), (120 + 9 * number, 90 if label == "rust" else 200, 60)).save(file)
+  (root / "dataset.yaml").write_text(OWN_YAML)
+  return f"folder:{root}"
+
+
+@pytest.fixture(scope="module")
+def mocked(tmp_path_factory):
+  """`configs/full.py:mock` on datasets with quirks, and on two that the package knows nothing of."""
+  workdir = tmp_path_factory.mktemp("mocked")
+  datasets = (*QUIRKS, "tfds:beans", _own_folder(tmp_path_factory.mktemp("own")))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(registry, "_OWN", {})
+    arguments = [
+      f"--config={ROOT / 'configs' / 'full.py'}:mock",
+      f"--config.datasets={datasets}",
+      "--config.scoring.protocols=('strict', 'reference')",
+      f"--workdir={workdir}",
+    ]
+    assert main(["main", *arguments]) == 0
+  return workdir
+
+
+@pytest.mark.parametrize("dataset", [*QUIRKS, "beans", "leaves"])
+def test_every_kind_of_dataset_goes_through_every_stage(mocked, dataset):
+  """Several labels, AUC, squashed images with derived labels, synonyms; any TFDS name, and a folder with a YAML."""
+  for source in ("generative", "original"):
+    found = {
+      r["quantity"]: r
+      for r in _rows(mocked)
+      if (r["dataset"], r["source"], r["protocol"]) == (dataset, source, "strict")
+    }
+    for quantity in COUNTED:
+      assert -1 <= found[quantity]["value"] <= 1, quantity
+    assert found["clip_score"]["value"] > 0
+    if dataset == "leaves":
+      assert (found["cler"]["n_external"], found["cler"]["n_test"]) == (4, 6)
+  assert dataset in (mocked / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_both_protocols_stand_side_by_side(mocked):
+  """Equal where the published code is right; its Fréchet distance divides both covariances by one n."""
+  wanted = ("fer2013", "original", 1)
+  rows = [r for r in _rows(mocked) if (r["dataset"], r["source"], r["shots"]) == wanted]
+  strict, reference = (
+    {r["quantity"]: r["value"] for r in rows if r["protocol"] == protocol}
+    for protocol in ("strict", "reference")
+  )
+  assert set(strict) - set(reference) == {"linear_probe"}
+  for quantity in ("zero_shot", "cler", "cler_gain", "cler_image", "clip_score", "kid", "vendi"):
+    assert strict[quantity] == reference[quantity]
+  external, test = (_unit_features(mocked, name) for name in ("original-seed0", "test"))
+  published = _published_frechet(external[:7], test)
+  assert reference["fid"] == pytest.approx(published, rel=1e-3)
+  assert strict["fid"] != pytest.approx(published, rel=1e-3)
+
+
+def _unit_features(workdir, name):
+  (path,) = (workdir / "embeddings" / "fer2013").glob(f"{name}-*")
+  features = embedding_set.load(path).readable().features.astype(np.float64)
+  return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def _published_frechet(external, test):
+  """With one n for both covariances, that of the external images."""
+  deviations = [rows - rows.mean(0) for rows in (external, test)]
+  first, second = (rows.T @ rows / (len(external) - 1) for rows in deviations)
+  cross = np.sqrt(np.linalg.eigvals(first @ second).astype(complex)).real.sum()
+  means = np.sum((external.mean(0) - test.mean(0)) ** 2)
+  return means + np.trace(first) + np.trace(second) - 2 * cross
 
 
 def test_help_is_quick_because_it_imports_nothing_heavy():

@@ -1,13 +1,13 @@
 """Kernel distances (maximum mean discrepancy) between two sets of features: KID and CMMD.
 
-No kernel matrix is held: each image has the mean of its kernel values with all images of a set, tile by tile. From every
-kernel value the constant k(0) and then a typical value are taken away, which cancels in the distance: what is summed
-in float32 is as small as the differences that matter.
+No kernel matrix is held: each image has the sum of its kernel values with the images of a set seen so far, tile by tile.
+From every kernel value the constant k(0) and then a typical value are taken away, which cancels in the distance: what is
+summed in float32 is as small as the differences that matter.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,37 @@ KERNELS = ("polynomial", "gaussian")
 BANDWIDTH = 10.0
 CMMD_SCALE = 1000.0
 TYPICAL_ROWS = 256
+
+
+class KernelSums(NamedTuple):
+  """State: for each row of one set, the sum of its kernel values with the rows of another set seen so far.
+
+  All pairs count, so that the rows themselves must be there: the state grows by blocks of the other set, not of its own.
+  """
+
+  sums: Float[Any, "n"]
+
+  @classmethod
+  def from_batch(
+    cls, x: Rows, y: Rows, typical: Float[Array, ""], kernel: Kernel, skip_self: bool, devices: int
+  ) -> "KernelSums":
+    """Inside shard_map: of all rows of y, which travel round the ring, with the rows of x this device holds."""
+    if kernel == "gaussian":
+      x, y = (rows._replace(features=unit_rows(rows.features)) for rows in (x, y))
+
+    def visit(state: "KernelSums", y: Rows) -> tuple["KernelSums", Rows]:
+      return state.merge(cls(_over_tiles(x, y, typical, kernel, skip_self))), y
+
+    nothing = cls(jax.lax.pcast(jnp.zeros(len(x.number)), DATA_AXIS, to="varying"))
+    return ring(visit, nothing, y, devices)[0]
+
+  def merge(self, other: "KernelSums") -> "KernelSums":
+    """Of the same rows with the rows of both others."""
+    return KernelSums(self.sums + other.sums)
+
+  def compute(self, pairs: int) -> Float[Any, "n"]:
+    """Mean kernel value of each row with `pairs` others."""
+    return self.sums / pairs
 
 
 def kernel_distance(
@@ -120,12 +151,12 @@ def _distance(
 ) -> tuple[float, Float[np.ndarray, "n"]]:
   """The squared discrepancy, and what each image of x adds to it to first order in its weight:
   2 (mean of k with the images of x - mean of k with the images of y)."""
-  typical = _typical_value(x, y, kernel)
-  pairs_x = len(x) if with_self else len(x) - 1
-  pairs_y = len(y) if with_self else len(y) - 1
-  within_x = _kernel_sums(x, x, typical, kernel, not with_self, mesh) / pairs_x
-  within_y = _kernel_sums(y, y, typical, kernel, not with_self, mesh) / pairs_y
-  across = _kernel_sums(x, y, typical, kernel, False, mesh) / len(y)
+  typical, less = _typical_value(x, y, kernel), 0 if with_self else 1
+  within_x, within_y = (
+    _kernel_sums(rows, rows, typical, kernel, not with_self, mesh).compute(len(rows) - less)
+    for rows in (x, y)
+  )
+  across = _kernel_sums(x, y, typical, kernel, False, mesh).compute(len(y))
   value = within_x.mean() + within_y.mean() - 2 * across.mean()
   return float(max(value, 0.0) if with_self else value), 2 * (within_x - across)
 
@@ -158,53 +189,44 @@ def _kernel_sums(
   kernel: Kernel,
   skip_self: bool,
   mesh: Mesh,
-) -> Float[np.ndarray, "n"]:
-  """For each row of x the sum over y of k - 1 - typical, in float64 over the blocks."""
+) -> KernelSums:
+  """For each row of x the sum over y of k - 1 - typical, merged over the blocks in float64."""
   program = _sums_program(mesh, kernel, skip_self)
   found = []
   for x_start in range(0, len(x), BLOCK_ROWS):
     rows = placed_rows(x, x_start, mesh)
-    count = min(BLOCK_ROWS, len(x) - x_start)
-    total = np.zeros(count)
+    state = KernelSums(np.zeros(min(BLOCK_ROWS, len(x) - x_start)))
     for y_start in range(0, len(y), BLOCK_ROWS):
-      sums = program(rows, placed_rows(y, y_start, mesh), np.float32(typical))
-      total += fetch(mesh, sums)[:count]
-    found.append(total)
-  return np.concatenate(found)
+      part = fetch(mesh, program(rows, placed_rows(y, y_start, mesh), np.float32(typical)))
+      state = state.merge(KernelSums(part.sums[: len(state.sums)].astype(np.float64)))
+    found.append(state.sums)
+  return KernelSums(np.concatenate(found))
 
 
 @functools.cache
 def _sums_program(mesh: Mesh, kernel: Kernel, skip_self: bool) -> jax.stages.Wrapped:
-  def local(x: Rows, y: Rows, typical: Float[Array, ""]) -> Float[Array, "n"]:
-    if kernel == "gaussian":
-      x, y = (rows._replace(features=unit_rows(rows.features)) for rows in (x, y))
-
-    def of_tiles(x: Rows, y: Rows) -> Float[Array, "t"]:
-      inner = products(x.features, y.features)
-      values = _less_constant(inner, inner_width, kernel, jnp.expm1) - typical
-      real = y.number >= 0
-      if skip_self:
-        real = real & (y.number != x.number[:, None])
-      return jnp.sum(jnp.where(real, values, 0), axis=1)
-
-    inner_width = x.features.shape[1]
-
-    def visit(sums: Float[Array, "n"], y: Rows) -> tuple[Float[Array, "n"], Rows]:
-      return sums + _over_tiles(of_tiles, x, y), y
-
-    start = jax.lax.pcast(jnp.zeros(len(x.number)), DATA_AXIS, to="varying")
-    return ring(visit, start, y, mesh.size)[0]
+  def local(x: Rows, y: Rows, typical: Float[Array, ""]) -> KernelSums:
+    return KernelSums.from_batch(x, y, typical, kernel, skip_self, mesh.size)
 
   rows, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
   return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(rows, rows, whole), out_specs=rows))
 
 
 def _over_tiles(
-  of_tiles: Callable[[Rows, Rows], Float[Array, "t"]], x: Rows, y: Rows
+  x: Rows, y: Rows, typical: Float[Array, ""], kernel: Kernel, skip_self: bool
 ) -> Float[Array, "n"]:
-  y_tiles = row_tiles(y, COLUMN_TILE)
+  """For each row of x the sum over y: one tile of kernel values at a time."""
+  width, y_tiles = x.features.shape[1], row_tiles(y, COLUMN_TILE)
 
-  def one(x: Rows) -> Float[Array, "t"]:
+  def of_tiles(x: Rows, y: Rows) -> Float[Array, "t"]:
+    inner = products(x.features, y.features)
+    values = _less_constant(inner, width, kernel, jnp.expm1) - typical
+    real = y.number >= 0
+    if skip_self:
+      real = real & (y.number != x.number[:, None])
+    return jnp.sum(jnp.where(real, values, 0), axis=1)
+
+  def of_row_tile(x: Rows) -> Float[Array, "t"]:
     return jnp.sum(jax.lax.map(lambda y: of_tiles(x, y), y_tiles), axis=0)
 
-  return untiled(jax.lax.map(one, row_tiles(x, ROW_TILE)), len(x.number))
+  return untiled(jax.lax.map(of_row_tile, row_tiles(x, ROW_TILE)), len(x.number))

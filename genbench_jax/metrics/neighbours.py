@@ -33,10 +33,20 @@ GROUP = 64
 
 
 class Nearest(NamedTuple):
-  """The k best of each query so far, best first: similarity, and row in the other set (-1: none)."""
+  """State: the k best of each query so far, best first: similarity, and row in the other set (-1: none)."""
 
   similarity: Float[Any, "q k"]
   row: Int[Any, "q k"]
+
+  def merge(self, other: "Nearest") -> "Nearest":
+    """The k best of both; of equals the lower row, so that the order of arrival does not matter."""
+    k = self.row.shape[1]
+    every = (
+      jnp.concatenate([-self.similarity, -other.similarity], 1),
+      jnp.concatenate([self.row, other.row], 1),
+    )
+    negative, row = jax.lax.sort(every, num_keys=2)
+    return Nearest(-negative[:, :k], jnp.where(jnp.isinf(negative[:, :k]), -1, row[:, :k]))
 
 
 def nearest(
@@ -105,7 +115,7 @@ def search_block(
       if skip_self:
         allowed = allowed & (base.number != query.number[:, None])
       values = jnp.where(allowed, values, -jnp.inf)
-      return better_of(best, *best_in_tile(values, base.number, best.row.shape[1])), None
+      return best.merge(best_in_tile(values, base.number, best.row.shape[1])), None
 
     return jax.lax.scan(one_base_tile, best, base_tiles)[0]
 
@@ -121,27 +131,17 @@ def similarities(
   return products(query, base) if similarity == "cosine" else -squared_distances(query, base)
 
 
-def best_in_tile(
-  values: Float[Array, "t m"], base_row: Int[Array, "m"], k: int
-) -> tuple[Float[Array, "t j"], Int[Array, "t j"]]:
+def best_in_tile(values: Float[Array, "t m"], base_row: Int[Array, "m"], k: int) -> Nearest:
   """The k best of a tile. They lie in the k groups of columns with the highest maxima: one cheap pass over all
   values, and a search in a few of them. Of equals the earlier column is taken."""
   queries, columns = values.shape
   if columns % GROUP or columns <= 2 * k * GROUP:
     found, at = jax.lax.top_k(values, min(k, columns))
-    return found, base_row[at]
+    return Nearest(found, base_row[at])
   grouped = values.reshape(queries, columns // GROUP, GROUP)
   _, groups = jax.lax.top_k(grouped.max(-1), k)
   groups = jnp.sort(groups, axis=-1)
   candidates = jnp.take_along_axis(grouped, groups[:, :, None], axis=1).reshape(queries, -1)
   found, at = jax.lax.top_k(candidates, k)
   column = jnp.take_along_axis(groups, at // GROUP, axis=1) * GROUP + at % GROUP
-  return found, base_row[column]
-
-
-def better_of(best: Nearest, values: Float[Array, "t j"], rows: Int[Array, "t j"]) -> Nearest:
-  """The k best of both, best first; of equals the lower row, so that the order of arrival does not matter."""
-  k = best.row.shape[1]
-  every = jnp.concatenate([-best.similarity, -values], 1), jnp.concatenate([best.row, rows], 1)
-  negative, row = jax.lax.sort(every, num_keys=2)
-  return Nearest(-negative[:, :k], jnp.where(jnp.isinf(negative[:, :k]), -1, row[:, :k]))
+  return Nearest(found, base_row[column])
