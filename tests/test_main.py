@@ -285,7 +285,9 @@ def _own_folder(root):
       for number in range(count):
         file = root / split / label / f"{number}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (50, 40), (120 + 9 * number, 90 if label == "rust" else 200, 60)).save(file)
+        Image.new("RGB", (50, 40), (120 + 9 * number, 90 if label == "rust" else 200, 60)).save(
+          file
+        )
   (root / "dataset.yaml").write_text(OWN_YAML)
   return f"folder:{root}"
 
@@ -301,6 +303,9 @@ def mocked(tmp_path_factory):
       f"--config={ROOT / 'configs' / 'full.py'}:mock",
       f"--config.datasets={datasets}",
       "--config.scoring.protocols=('strict', 'reference')",
+      "--config.scoring.resamples=20",
+      "--config.generation.batch_per_device=1",
+      "--config.encoder.batch_per_device=2",
       f"--workdir={workdir}",
     ]
     assert main(["main", *arguments]) == 0
