@@ -110,6 +110,11 @@ def rows_path(run: Run, key: ImageSetKey, stage: str) -> Path:
   return run.workdir / "rows" / key.dataset / name
 
 
+def classes_path(run: Run, key: ImageSetKey, stage: str) -> Path:
+  """Where the values of single classes stand that are behind the rows of the same name."""
+  return run.workdir / "classes" / key.dataset / rows_path(run, key, stage).name
+
+
 def load_embeddings(path: Path) -> EmbeddingSet:
   """The features at a path.
 

@@ -14,12 +14,12 @@ from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.config import Config
 from genbench_jax.metrics.bootstrap import Measurement
 from genbench_jax.metrics.cler import ClerResult, measure_cler
-from genbench_jax.metrics.clip_score import measure_clip_score
+from genbench_jax.metrics.clip_score import ClipScoreResult, measure_clip_score
 from genbench_jax.metrics.frechet import measure_frechet_distance
 from genbench_jax.metrics.kernels import measure_cmmd, measure_kernel_distance
 from genbench_jax.metrics.manifold import measure_manifold
 from genbench_jax.metrics.proxy import measure_proxy_a_distance
-from genbench_jax.metrics.vendi import measure_vendi
+from genbench_jax.metrics.vendi import VendiResult, measure_vendi
 from genbench_jax.plan import Cell, ImageSetKey
 from genbench_jax.recognizers.linear_probe import ProbeData, linear_probes
 from genbench_jax.store.embedding_set import EmbeddingSet
@@ -69,8 +69,16 @@ class DatasetFeatures:
   test: EmbeddingSet
 
 
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """A row, and the value of each class behind it (class index -> value) where the quantity has them."""
+
+  row: Row
+  by_class: Mapping[int, float] = dataclasses.field(default_factory=dict)
+
+
 MeasureCells = Callable[
-  [Config, DatasetFeatures, Sequence[External], Mesh], Iterator[tuple[ImageSetKey, list[Row]]]
+  [Config, DatasetFeatures, Sequence[External], Mesh], Iterator[tuple[ImageSetKey, list[Measured]]]
 ]
 
 MANIFOLD = ("precision", "recall", "density", "coverage")
@@ -82,23 +90,23 @@ CLER_FAMILY = ("zero_shot", "cler", "cler_gain", "cler_image", "topk_vote", "top
 
 def score_cells(
   config: Config, data: DatasetFeatures, external: Sequence[External], mesh: Mesh
-) -> Iterator[tuple[ImageSetKey, list[Row]]]:
+) -> Iterator[tuple[ImageSetKey, list[Measured]]]:
   """The metrics of every cell of each image set, under each protocol."""
   for one in external:
     yield (
       one.key,
       [
-        row
+        measured
         for protocol in config.scoring.protocols
         for cell in plan.cells_of(one.key, config)
-        for row in _score_cell(config, protocol, data, cell, one, mesh)
+        for measured in _score_cell(config, protocol, data, cell, one, mesh)
       ],
     )
 
 
 def recognise_cells(
   config: Config, data: DatasetFeatures, external: Sequence[External], mesh: Mesh
-) -> Iterator[tuple[ImageSetKey, list[Row]]]:
+) -> Iterator[tuple[ImageSetKey, list[Measured]]]:
   """The linear probes of every cell of each image set: those of equal shape are trained at once."""
   cells = [(cell, one) for one in external for cell in plan.cells_of(one.key, config)]
   few = [one.of_shots(cell.shots) for cell, one in cells]
@@ -106,7 +114,7 @@ def recognise_cells(
     ProbeData(images.features, images.labels, cell.seed)
     for (cell, _), images in zip(cells, few, strict=True)
   ]
-  rows: dict[ImageSetKey, list[Row]] = {one.key: [] for one in external}
+  rows: dict[ImageSetKey, list[Measured]] = {one.key: [] for one in external}
   for protocol in config.recognition.protocols:
     began = time.monotonic()
     found = linear_probes(
@@ -125,7 +133,7 @@ def recognise_cells(
       n_real, missing = one.real_images[cell.shots], len(probe["missing_classes"])
       about = _About(data, cell, protocol, probe["n_external"], missing, n_real)
       value = Measurement(probe["score"], probe["ci_low"], probe["ci_high"])
-      rows[one.key].append(_row(about, "linear_probe", value, seconds))
+      rows[one.key].append(Measured(_row(about, "linear_probe", value, seconds)))
   yield from rows.items()
 
 
@@ -148,7 +156,7 @@ def _score_cell(
   cell: Cell,
   external: External,
   mesh: Mesh,
-) -> Iterator[Row]:
+) -> Iterator[Measured]:
   settings, images = config.scoring, external.of_shots(cell.shots)
   missing = data.spec.num_classes - _classes_present(images.labels)
   about = _About(data, cell, protocol, len(images), missing, external.real_images[cell.shots])
@@ -156,10 +164,12 @@ def _score_cell(
     began = time.monotonic()
     result = _cler(config, protocol, data, cell, images, mesh)
     seconds = (time.monotonic() - began) / len(wanted)
-    yield from (_row(about, name, result.scores[name], seconds) for name in wanted)
+    for name in wanted:
+      row = _row(about, name, result.scores[name], seconds)
+      yield Measured(row, result.per_class.get(name, {}))
     control = dataclasses.replace(about, cell=_control_of(cell))
     yield from (
-      _row(control, name, result.control[name], seconds)
+      Measured(_row(control, name, result.control[name], seconds))
       for name in wanted
       if name in result.control
     )
@@ -167,14 +177,15 @@ def _score_cell(
     _unit_norm(images.features),
     _unit_norm(data.test.features),
     images.labels,
+    data.test.labels,
     data.text,
     _protocol(protocol),
     cell.seed,
     {"resamples": settings.resamples, "mesh": mesh},
   )
   began = time.monotonic()
-  for name, value in _data_metrics(sets, settings.quantities):
-    yield _row(about, name, value, time.monotonic() - began)
+  for name, value, by_class in _data_metrics(sets, settings.quantities):
+    yield Measured(_row(about, name, value, time.monotonic() - began), by_class)
     began = time.monotonic()
 
 
@@ -208,29 +219,41 @@ class _Sets:
   external: Float[np.ndarray, "n d"]
   test: Float[np.ndarray, "m d"]
   labels: np.ndarray
+  test_labels: np.ndarray
   text: Float[np.ndarray, "k d"]
   protocol: Literal["strict", "reference"]
   seed: int
   options: dict[str, Any]
 
 
-def _data_metrics(sets: _Sets, wanted: Collection[str]) -> Iterator[tuple[str, Measurement]]:
-  """The wanted metrics that are defined for these sets; those that need more images are left out."""
+def _data_metrics(
+  sets: _Sets, wanted: Collection[str]
+) -> Iterator[tuple[str, Measurement, Mapping[int, float]]]:
+  """The wanted metrics that are defined for these sets, each with what it is for single classes; those that need more
+  images are left out."""
   x, y, seed, options = sets.external, sets.test, sets.seed, sets.options
+  fewest = min(len(x), len(y))
   functions: dict[str, Callable[[], Measurement]] = {
-    "clip_score": lambda: measure_clip_score(x, sets.text, sets.labels, seed, **options).score,
     "fid": lambda: measure_frechet_distance(x, y, sets.protocol, seed=seed, **options),
     "kid": lambda: measure_kernel_distance(x, y, seed=seed, **options),
     "cmmd": lambda: measure_cmmd(x, y, seed, **options),
-    "vendi": lambda: measure_vendi(x, seed=seed, **options).score,
     "proxy_a_distance": lambda: measure_proxy_a_distance(x, y, seed, sets.protocol).distance,
   }
-  for name, function in functions.items():
-    if name in wanted and len(x) >= FEWEST_IMAGES.get(name, 1):
-      yield name, function()
-  if set(MANIFOLD) & set(wanted) and len(x) > NEIGHBOURS:
-    found = measure_manifold(y, x, NEIGHBOURS, seed=seed, **options).scores
-    yield from ((name, found[name]) for name in MANIFOLD if name in wanted)
+  by_class: dict[str, Callable[[], ClipScoreResult | VendiResult]] = {
+    "clip_score": lambda: measure_clip_score(x, sets.text, sets.labels, seed, **options),
+    "vendi": lambda: measure_vendi(x, sets.labels, seed, **options),
+  }
+  for name in (name for name in wanted if fewest >= FEWEST_IMAGES.get(name, 1)):
+    if name in functions:
+      yield name, functions[name](), {}
+    elif name in by_class:
+      result = by_class[name]()
+      yield name, result.score, result.per_class
+  if set(MANIFOLD) & set(wanted) and fewest > NEIGHBOURS:
+    labels = (sets.test_labels, sets.labels)
+    found = measure_manifold(y, x, NEIGHBOURS, labels, seed, **options)
+    for name in (name for name in MANIFOLD if name in wanted):
+      yield name, found.scores[name], found.per_class if name == "coverage" else {}
 
 
 def _classes_present(labels: np.ndarray) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 from genbench_jax import measure, plan
 from genbench_jax.artefacts import (
+  classes_path,
   image_folder,
   image_layout,
   image_set_path,
@@ -33,9 +34,9 @@ from genbench_jax.progress import Progress, say
 from genbench_jax.run import Run
 from genbench_jax.sources.folder import left_out
 from genbench_jax.sources.registry import SOURCES
-from genbench_jax.store import embedding_set, files
+from genbench_jax.store import class_values, embedding_set, files
 from genbench_jax.store.embedding_set import EmbeddingSet
-from genbench_jax.store.image_set import ImageRecord, ImageSet, ImageSetWriter
+from genbench_jax.store.image_set import ImageSet, ImageSetWriter
 from genbench_jax.store.rows import read_rows, write_results
 
 
@@ -126,13 +127,10 @@ class _StoredImages:
 
 def _labels_of(images: ImageSet, spec: DatasetSpec) -> np.ndarray:
   """Class indices [n]; multi-hot [n, k] for a multi-label dataset, generated images too."""
-  labels = [record.label for record in images]
-  if not spec.multi_label:
-    return np.array(labels, np.int32)
-  hot = np.zeros((len(labels), spec.num_classes), bool)
-  for row, label in zip(hot, labels, strict=True):
-    row[list(np.atleast_1d(label))] = True
-  return hot
+  labels = images.labels
+  if labels.ndim == 2 or not spec.multi_label:
+    return labels
+  return np.eye(spec.num_classes, dtype=bool)[labels]
 
 
 def _embed(
@@ -195,10 +193,21 @@ def _measure(run: Run, stage: str, function: measure.MeasureCells) -> int:
         test=load_embeddings(test_path(run, dataset)).readable(),
       )
       external = [external_images(run, key) for key in keys]
-      for key, rows in function(run.config, data, external, run.mesh):
-        files.write_json_lines(rows_path(run, key, stage), rows)
+      for key, measured in function(run.config, data, external, run.mesh):
+        _write_measured(run, key, stage, measured)
         progress.advance(cells[key])
   return count
+
+
+def _write_measured(
+  run: Run, key: ImageSetKey, stage: str, measured: Sequence[measure.Measured]
+) -> None:
+  """Writes the rows last: what has rows is complete."""
+  names = dataset_spec(key.dataset).names
+  classes = [class_values.of_row(one.row, one.by_class, names) for one in measured if one.by_class]
+  if classes:
+    class_values.write(classes_path(run, key, stage), classes)
+  files.write_json_lines(rows_path(run, key, stage), [one.row for one in measured])
 
 
 # ---- report -----------------------------------------------------------------------------------
@@ -244,28 +253,37 @@ def _write_page(run: Run, rows: list[dict[str, Any]], ledger: Ledger) -> None:
     if ImageSet.exists(image_folder(run, key))
   ]
   about = {**ledger.about(), "warnings": left_out(run)}
-  write_report(rows, galleries, about, run.workdir / "report")
+  write_report(rows, galleries, about, run.workdir / "report", _class_scores(run))
+
+
+def _class_scores(run: Run) -> Any:
+  from genbench_jax.report.class_files import class_scores
+
+  paths = (
+    classes_path(run, key, stage)
+    for key in plan.image_sets(run.config)
+    for stage in ("score", "recognise")
+  )
+  return class_scores([one for path in paths if path.exists() for one in class_values.read(path)])
 
 
 def _gallery(images: ImageSet, key: ImageSetKey, per_class: int) -> Any:
   from genbench_jax.report.gallery import Entry, Gallery
 
-  labels = np.array([_first_label(record) for record in images], np.int64)
-  records = [images[int(row)] for row in plan.rows_of_shots(labels, per_class)]
+  labels = images.labels
+  # An image of several classes is shown under its first, and under the first of all if it has none.
+  labels = labels.argmax(axis=1) if labels.ndim == 2 else labels
+  rows = plan.rows_of_shots(labels, per_class)
+  records = [images[int(row)] for row in rows]
   names = images.class_names
   entries = [
     Entry(
-      names[_first_label(record)],
+      names[label],
       record.image,
       record.prompt or None,
       record.negative_prompt or None,
       record.seed if record.prompt else None,
     )
-    for record in records
+    for label, record in zip(labels[rows], records, strict=True)
   ]
   return Gallery(key.dataset, key.source, key.strategy, entries)
-
-
-def _first_label(record: ImageRecord) -> int:
-  """The class under which a gallery shows an image; 0 for one without any."""
-  return record.label if isinstance(record.label, int) else next(iter(record.label), 0)

@@ -18,6 +18,7 @@ from genbench_jax.errors import UsageError
 from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, mean_interval
 from genbench_jax.metrics.inputs import (
   BLOCK_ROWS,
+  check_finite,
   feature_rows,
   fetch,
   or_default,
@@ -31,6 +32,8 @@ from genbench_jax.parallel.mesh import DATA_AXIS
 NAMES = ("precision", "recall", "density", "coverage")
 # A squared distance comes from squared lengths, each with a rounding error of a few units in the last place.
 ROUNDING = 16 * np.finfo(np.float32).eps
+# Up to this many pairs of images of a class are measured on the host: a class is small, and classes are many.
+HOST_PAIRS = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,6 +244,29 @@ def _coverage(
   if not len(generated):
     return 0.0
   real, generated = _near_zero(real, generated)
-  radii = _radii(real, min(k, len(real) - 1), mesh)
+  k = min(k, len(real) - 1)
+  if len(real) * max(len(real), len(generated)) <= HOST_PAIRS:
+    return _coverage_of_few(real, generated, k)
   closest, _ = nearest(real, generated, 1, "euclidean", mesh=mesh)
-  return float(np.mean(-closest[:, 0] < radii))
+  return float(np.mean(-closest[:, 0] < _radii(real, k, mesh)))
+
+
+def _coverage_of_few(
+  real: Float[np.ndarray, "n d"], generated: Float[np.ndarray, "m d"], k: int
+) -> float:
+  check_finite("features", real)
+  check_finite("features", generated)
+  within = _squared_distances(real, real)
+  np.fill_diagonal(within, np.inf)
+  radii = np.partition(within, k - 1, axis=1)[:, k - 1]
+  return float(np.mean(_squared_distances(real, generated).min(1) < radii))
+
+
+def _squared_distances(
+  rows: Float[np.ndarray, "n d"], columns: Float[np.ndarray, "m d"]
+) -> Float[np.ndarray, "n m"]:
+  """In float64; what float32 features can't tell from zero is zero."""
+  rows, columns = rows.astype(np.float64), columns.astype(np.float64)
+  lengths = np.sum(rows**2, 1)[:, None] + np.sum(columns**2, 1)
+  distances = lengths - 2 * rows @ columns.T
+  return np.where(distances > np.finfo(np.float32).eps * lengths, distances, 0)

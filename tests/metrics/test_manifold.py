@@ -65,6 +65,16 @@ def test_copies_of_one_image_have_no_extent(sets):
   assert precision_recall_density_coverage(copies, copies)["precision"] == 0
 
 
+def test_classes_are_the_same_on_host_and_device(sets, monkeypatch):
+  labels = np.arange(290) % 3, np.arange(260) % 3
+  on_host = measure_manifold(*sets, labels=labels, resamples=10).per_class
+  monkeypatch.setattr("genbench_jax.metrics.manifold.HOST_PAIRS", 0)
+  assert measure_manifold(*sets, labels=labels, resamples=10).per_class == on_host
+  copies = np.tile(sets[0][:1], (20, 1))
+  same = measure_manifold(copies, copies, labels=(np.zeros(20, int),) * 2, resamples=10)
+  assert same.per_class == {0: 0}
+
+
 def test_intervals_and_classes(sets):
   real, generated = sets
   real_labels = np.arange(290) % 3
