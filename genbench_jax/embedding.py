@@ -1,6 +1,6 @@
 """Stored images to features: decoding ahead of the device, through the one input pipeline."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -12,9 +12,14 @@ from genbench_jax.progress import Progress
 
 
 def embed_stored(
-  embedder: ImageEmbedder, images: Images, resize: Resize, progress: Progress, what: str
+  embedder: ImageEmbedder,
+  images: Images,
+  rows: Sequence[int],
+  resize: Resize,
+  progress: Progress,
+  what: str,
 ) -> tuple[Float32[np.ndarray, "n d"], UInt8[np.ndarray, "n"]]:
-  """Features of all images, not normalised, and which of them could be read.
+  """Features of the images of the given rows, not normalised, and which of them could be read.
 
   An image that can't be decoded is named in the log and has the features of a blank one.
   """
@@ -22,13 +27,14 @@ def embed_stored(
   preprocessing = Preprocessing(clip.image_size, clip.image_mean, clip.image_std, resize)
 
   def pixels() -> Iterator[Float32[np.ndarray, "b h w 3"]]:
-    for batch in image_batches(images, preprocessing, embedder.batch_size, what=what):
+    for batch in image_batches(images, preprocessing, embedder.batch_size, rows=rows, what=what):
       valid.append(batch.valid)
       yield batch.pixels
 
-  features = []
+  features: list[Float32[np.ndarray, "b d"]] = []
   for part in embedder.stream(pixels()):
     features.append(part)
-    progress.advance(min(len(part), len(images) - progress.done))
-  read = np.concatenate(valid)[: len(images)].astype(np.uint8)
-  return np.concatenate(features)[: len(images)], read
+    done = sum(map(len, features))
+    progress.advance(len(part) - max(0, done - len(rows)))
+  read = np.concatenate(valid)[: len(rows)].astype(np.uint8)
+  return np.concatenate(features)[: len(rows)], read

@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
       command = shlex.join(["python", "-m", "genbench_jax.main", *argv[1:]])
       with processes(_address(values), several) as hosts, locked(workdir, hosts):
         with tracking(config, workdir) if hosts.is_first else contextlib.nullcontext():
-          run_stages(config, workdir, stages, command)
+          run_stages(config, workdir, stages, command, values.keep_going)
   except Stopped:
     say(WORDS)
     return STATUS
@@ -86,6 +86,12 @@ def _flags(argv: Sequence[str] = ()) -> flags.FlagValues:
   flags.DEFINE_float("price", None, "For --plan: USD a chip and hour.", flag_values=values)
   flags.DEFINE_string("machines", "", "For --plan: your own machines.yaml.", flag_values=values)
   flags.DEFINE_bool("debug", False, "Show the traceback of an error.", flag_values=values)
+  flags.DEFINE_bool(
+    "keep_going",
+    False,
+    "Go on after a failed cell; list those that failed at the end.",
+    flag_values=values,
+  )
   flags.DEFINE_string(
     "coordinator",
     "",

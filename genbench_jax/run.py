@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -16,6 +17,8 @@ from genbench_jax.clip.model import Clip, load_clip
 from genbench_jax.config import Config
 from genbench_jax.diffusion.model import load_stable_diffusion
 from genbench_jax.diffusion.sampler import Sampler
+from genbench_jax.failures import Failures
+from genbench_jax.parallel.hosts import Hosts, this_process
 from genbench_jax.parallel.mesh import data_mesh
 
 
@@ -25,10 +28,22 @@ class Run:
 
   config: Config
   workdir: Path
+  failures: Failures = dataclasses.field(default_factory=Failures)
+
+  @functools.cached_property
+  def hosts(self) -> Hosts:
+    """This process among those of the run."""
+    return this_process()
 
   @functools.cached_property
   def mesh(self) -> Mesh:
+    """All devices of all processes, which score and recognise together."""
     return data_mesh()
+
+  @functools.cached_property
+  def local_mesh(self) -> Mesh:
+    """The devices of this process, which makes its own images and features on them."""
+    return data_mesh(jax.local_devices())
 
   @functools.cached_property
   def diffusion_fingerprint(self) -> str:
@@ -45,7 +60,7 @@ class Run:
     settings = self.config.generation
     return Sampler(
       load_stable_diffusion(settings.checkpoint, settings.revision or None),
-      self.mesh,
+      self.local_mesh,
       settings.batch_per_device,
       settings.steps,
       settings.guidance_scale,
@@ -61,7 +76,7 @@ class Run:
 
   @functools.cached_property
   def embedder(self) -> ImageEmbedder:
-    return ImageEmbedder(self.clip, self.mesh, self.config.encoder.batch_per_device)
+    return ImageEmbedder(self.clip, self.local_mesh, self.config.encoder.batch_per_device)
 
   @property
   def per_class(self) -> int:

@@ -53,7 +53,9 @@ def _started(work):
 
 
 def test_a_signal_reaches_the_child():
-  work = "(signal.signal(15, lambda *_: os._exit(143)), print(os.getpid(), flush=True), time.sleep(60))"
+  work = (
+    "(signal.signal(15, lambda *_: os._exit(143)), print(os.getpid(), flush=True), time.sleep(60))"
+  )
   process, _ = _started(work)
   process.terminate()
   assert process.wait(timeout=30) == 143

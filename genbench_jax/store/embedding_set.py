@@ -8,7 +8,7 @@ made it; its metadata carries the checksum of its arrays.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,13 @@ class EmbeddingSet:
   def take(self, rows: Int[np.ndarray, "m"] | slice) -> "EmbeddingSet":
     """The given rows."""
     return EmbeddingSet(*(getattr(self, name)[rows] for name in _ARRAYS))
+
+
+def concatenated(parts: Sequence[EmbeddingSet]) -> EmbeddingSet:
+  """The rows of all parts, in order."""
+  return EmbeddingSet(
+    *(np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS)
+  )
 
 
 def save(path: Path, embeddings: EmbeddingSet, made_from: Mapping[str, str]) -> None:
