@@ -51,9 +51,12 @@ def main(argv: Sequence[str]) -> int:
 
       several = one_of_several(argv, os.environ)
       command = shlex.join(["python", "-m", "genbench_jax.main", *argv[1:]])
-      with processes(_address(values), several) as hosts, locked(workdir, hosts):
-        with tracking(config, workdir) if hosts.is_first else contextlib.nullcontext():
-          run_stages(config, workdir, stages, command, values.keep_going)
+      with (
+        processes(_address(values), several) as hosts,
+        locked(workdir, hosts),
+        tracking(config, workdir) if hosts.is_first else contextlib.nullcontext(),
+      ):
+        run_stages(config, workdir, stages, command, values.keep_going)
   except Stopped:
     say(WORDS)
     return STATUS
