@@ -63,6 +63,21 @@ class TinyRun:
     output, _ = process.communicate(timeout=600)
     return process.returncode, output
 
+  @staticmethod
+  def rows(workdir):
+    lines = (workdir / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+  @staticmethod
+  def bytes(workdir, *folders):
+    return {
+      str(path.relative_to(workdir)): path.read_bytes()
+      for folder in folders
+      for path in sorted((workdir / folder).rglob("*"))
+      if path.is_file()
+    }
+
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
@@ -79,18 +94,3 @@ def undisturbed(tiny, tmp_path_factory):
   status, output = tiny.run(workdir)
   assert status == 0, output
   return workdir
-
-
-def rows_of(workdir):
-  lines = (workdir / "results.jsonl").read_text(encoding="utf-8").splitlines()
-  rows = [json.loads(line) for line in lines]
-  return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
-
-
-def bytes_of(workdir, *folders):
-  return {
-    str(path.relative_to(workdir)): path.read_bytes()
-    for folder in folders
-    for path in sorted((workdir / folder).rglob("*"))
-    if path.is_file()
-  }
