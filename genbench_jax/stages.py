@@ -385,51 +385,9 @@ def report(run: Run, ledger: Ledger) -> None:
     say(f"report: nothing to do, see {page}")
     return
   began = time.monotonic()
-  _write_page(run, rows, ledger)
+  # Imported here: what the page takes, no other stage does.
+  from genbench_jax.reporting import write_report
+
+  write_report(run, rows, {**ledger.about(), "warnings": left_out(run)})
   files.write_text(seal, fingerprint)
   say(f"report: {page} ({time.monotonic() - began:.1f} s)")
-
-
-def _write_page(run: Run, rows: list[dict[str, Any]], ledger: Ledger) -> None:
-  from genbench_jax.report.page import write_report
-
-  galleries = [
-    _gallery(open_image_set(run, key), key, run.config.report.gallery_images)
-    for key in plan.image_sets(run.config)
-    if ImageSet.exists(image_folder(run, key))
-  ]
-  about = {**ledger.about(), "warnings": left_out(run)}
-  write_report(rows, galleries, about, run.workdir / "report", _class_scores(run))
-
-
-def _class_scores(run: Run) -> Any:
-  from genbench_jax.report.class_files import class_scores
-
-  paths = (
-    classes_path(run, key, stage)
-    for key in plan.image_sets(run.config)
-    for stage in ("score", "recognise")
-  )
-  return class_scores([one for path in paths if path.exists() for one in class_values.read(path)])
-
-
-def _gallery(images: ImageSet, key: ImageSetKey, per_class: int) -> Any:
-  from genbench_jax.report.gallery import Entry, Gallery
-
-  labels = images.labels
-  # An image of several classes is shown under its first, and under the first of all if it has none.
-  labels = labels.argmax(axis=1) if labels.ndim == 2 else labels
-  rows = plan.rows_of_shots(labels, per_class)
-  records = [images[int(row)] for row in rows]
-  names = images.class_names
-  entries = [
-    Entry(
-      names[label],
-      record.image,
-      record.prompt or None,
-      record.negative_prompt or None,
-      record.seed if record.prompt else None,
-    )
-    for label, record in zip(labels[rows], records, strict=True)
-  ]
-  return Gallery(key.dataset, key.source, key.strategy, entries)
