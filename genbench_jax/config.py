@@ -84,7 +84,7 @@ class Mixture:
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-  """The CLIP that embeds images and texts: a folder or hub id; `zoo/diffusion` is the shipped small model."""
+  """The CLIP that embeds images and texts: a folder or hub id; `zoo/clip` is the shipped small model."""
 
   checkpoint: str = "zoo/clip"
   revision: str = ""
