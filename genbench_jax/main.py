@@ -107,6 +107,7 @@ def _flags(argv: Sequence[str] = ()) -> flags.FlagValues:
 
 
 def _parse(argv: Sequence[str]) -> flags.FlagValues:
+  argv = [_underscored(argument) for argument in argv]
   values = _flags(argv)
   for override in (arg.removeprefix("--config.") for arg in argv if arg.startswith("--config.")):
     check_setting(override.partition("=")[0])
@@ -134,6 +135,16 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
     missing = config_flags.get_config_filename(values["config"])
     raise UsageError(f"there is no config file {missing!r}. Try --config configs/demo.py.")
   return values
+
+
+def _underscored(argument: str) -> str:
+  """Both ways of writing a flag: `--keep-going` is `--keep_going`."""
+  name, equals, value = argument.partition("=")
+  return (
+    f"{name.replace('-', '_').replace('__', '--', 1)}{equals}{value}"
+    if name[:2] == "--"
+    else argument
+  )
 
 
 def _stages(given: Sequence[str]) -> list[str]:
