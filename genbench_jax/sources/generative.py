@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, UInt8, UInt32
+from jaxtyping import Array, Bool, Float32, Int, UInt8, UInt32
 
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.diffusion.sampler import Sampler
-from genbench_jax.errors import RunError
+from genbench_jax.errors import ModelError, RunError
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.prompts.strategies import Prompt, prompts_of_class
 from genbench_jax.run import Run
@@ -129,18 +130,24 @@ def generate_shards(
   parts = _parts(layout, shards, sampler.batch_size // devices)
   keys_of = lambda where: image_keys(seed, dataset, strategy, where)  # noqa: E731
 
-  def start(some: Sequence[_Part]) -> UInt8[Array, "b h w 3"]:
+  def start(some: Sequence[_Part]) -> tuple[UInt8[Array, "b h w 3"], Bool[Array, "b"]]:
     rows = [
       index for part in some for index in _filled(part.indices, sampler.batch_size // devices)
     ]
     where = [class_shot(index, num_classes) for index in rows]
     wanted = [prompts[label][shot] for label, shot in where]
     texts, negatives = [p.text for p in wanted], [p.negative for p in wanted]
-    return sampler.dispatch(texts, negatives, keys_of(where))
+    images, latents = sampler.run(texts, negatives, keys_of(where))
+    return images, _are_finite(latents)
 
-  def finish(some: Sequence[_Part], images: Array) -> Iterator[tuple[int, list[ImageRecord]]]:
+  def finish(
+    some: Sequence[_Part], images: Array, finite: Array
+  ) -> Iterator[tuple[int, list[ImageRecord]]]:
     made = np.asarray(images).reshape(devices, -1, *images.shape[1:])
-    for part, pixels in zip(some, made, strict=False):
+    # An autoencoder that overflows makes NaN of finite latents, and NaN becomes black.
+    good = np.asarray(finite).reshape(devices, -1) & made.any(axis=(2, 3, 4))
+    for part, pixels, are_good in zip(some, made, good, strict=False):
+      _refuse_non_finite(part.indices, are_good, num_classes, prompts)
       pairs = zip(part.indices, pixels, strict=False)
       yield (
         part.shard,
@@ -151,7 +158,7 @@ def generate_shards(
     waiting = None
     for begin in range(0, len(parts), devices):
       some = parts[begin : begin + devices]
-      started = (some, start(some))
+      started = (some, *start(some))
       if waiting:
         yield from finish(*waiting)
       waiting = started
@@ -159,6 +166,26 @@ def generate_shards(
       yield from finish(*waiting)
 
   yield from _whole_shards(in_turn(), layout)
+
+
+@jax.jit
+def _are_finite(latents: Float32[Array, "b h w c"]) -> Bool[Array, "b"]:
+  return jnp.isfinite(latents).all(axis=(1, 2, 3))
+
+
+def _refuse_non_finite(
+  indices: range,
+  good: Bool[np.ndarray, "b"],
+  num_classes: int,
+  prompts: Sequence[Sequence[Prompt]],
+) -> None:
+  for index, is_good in zip(indices, good, strict=False):
+    if not is_good:
+      label, shot = class_shot(index, num_classes)
+      raise ModelError(
+        f"the diffusion model gave NaN or infinity for image {index} (class {label}, prompt"
+        f" {prompts[label][shot].text!r}). Half precision may overflow: try another dtype or scheduler."
+      )
 
 
 def _parts(layout: ImageSetLayout, shards: Sequence[int], size: int) -> list[_Part]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from genbench_jax.errors import ModelError
 from genbench_jax.prompts.strategies import Prompt
 from genbench_jax.sources.generative import ClassShot, class_shot, generate_shards, image_keys
 from genbench_jax.store.image_set import ImageSetLayout
@@ -15,13 +16,16 @@ class RecordingSampler:
     self.mesh = mesh
     self.batch_size = mesh.size * batch_per_device
     self.batches = []
+    self.broken, self.light = (), 1
 
-  def dispatch(self, prompts, negative_prompts, keys):
+  def run(self, prompts, negative_prompts, keys):
     self.batches.append(list(prompts))
     pixels = np.asarray(keys, np.uint32).view(np.uint8).reshape(-1, 1, 8)
     images = np.zeros((self.batch_size, 1, 8, 3), np.uint8)
     images[: len(pixels)] = pixels[..., None]
-    return images
+    latents = np.zeros((self.batch_size, 1, 1, 1), np.float32)
+    latents[: len(prompts)][[prompt in self.broken for prompt in prompts]] = np.nan
+    return images * np.uint8(self.light), latents
 
 
 def _layout(shard_size):
@@ -37,6 +41,15 @@ def _all_records(mesh, batch_per_device, shard_size, shards=None):
   shards = range(layout.num_shards) if shards is None else shards
   found = dict(generate_shards(sampler, layout, list(shards), PROMPTS, 7, "x", "s"))
   return found, sampler
+
+
+@pytest.mark.parametrize("broken", [("b 2",), ()])
+def test_nan_or_infinity_is_named_and_makes_no_image(one_device_mesh, broken):
+  sampler = RecordingSampler(one_device_mesh, 12)
+  sampler.broken, sampler.light = broken, len(broken)
+  number, text = (7, "b 2") if broken else (0, "a 0")
+  with pytest.raises(ModelError, match=f"for image {number} .class {number % 3}, prompt '{text}'"):
+    list(generate_shards(sampler, _layout(12), [0], PROMPTS, 7, "x", "s"))
 
 
 def test_images_of_all_classes_come_shot_by_shot():
