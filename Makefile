@@ -6,7 +6,7 @@ BIN := .venv/bin
 WORKDIR ?= demo
 MOCKDIR ?= mock
 
-.PHONY: demo mock test lint types install clean
+.PHONY: demo mock test lint types docs install clean
 
 demo: install
 	$(BIN)/python -m genbench_jax.main --config configs/demo.py --workdir $(WORKDIR)
@@ -27,6 +27,10 @@ lint: install
 types: install
 	$(BIN)/mypy
 
+docs: install
+	$(BIN)/python -m mkdocs build --strict --quiet --site-dir site
+	@echo "The pages: site/index.html"
+
 install: .venv/installed
 
 # uv installs in a fraction of pip's time; where it is not at hand, pip does the same.
@@ -42,4 +46,4 @@ install: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv demo mock
+	rm -rf .venv demo mock site

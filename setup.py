@@ -38,6 +38,8 @@ TEST = [
   "chex>=0.1.90",
   "datasets>=4.0,<5",
   "hypothesis>=6.140",
+  "ipykernel>=6.30",
+  "nbclient>=0.10",
   "pandas>=2.3",
   "pytest>=8.4",
   "pytest-cov>=7.0",
@@ -45,8 +47,17 @@ TEST = [
   "selenium>=4.35",
   "tensorboardX>=2.6",
 ]
+DOCS = ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0"]
 # setuptools and wheel build the package itself: they are locked with the rest.
-DEV = [*TEST, "mypy>=1.18", "ruff>=0.14", "setuptools>=77", "types-tqdm>=4.67", "wheel>=0.45"]
+DEV = [
+  *TEST,
+  *DOCS,
+  "mypy>=1.18",
+  "ruff>=0.14",
+  "setuptools>=77",
+  "types-tqdm>=4.67",
+  "wheel>=0.45",
+]
 
 setup(
   name="genbench_jax",
@@ -71,6 +82,7 @@ setup(
     "cuda": ["jax[cuda13]"],
     "tensorboard": ["tensorboardX>=2.6"],
     "wandb": ["wandb>=0.20"],
+    "docs": DOCS,
     "test": TEST,
     "dev": DEV,
   },

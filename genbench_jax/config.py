@@ -37,9 +37,7 @@ class Generation:
     strategies: prompt strategies, each an image set.
     steps, guidance_scale, scheduler: the sampler.
     height, width: pixels; 0 is the model's own size.
-    batch_per_device: images on a device at once; 0 takes as many as fit into its memory.
-    keep_images: `all`; or `none`, or a number a class, such as `4`, as text: then the images are embedded on the
-      devices that make them, and only their features are kept, besides so many images of each class.
+    batch_per_device: images on a device at once.
     shard_size: images a shard; what is lost at most when a run is stopped.
   """
 
@@ -52,13 +50,7 @@ class Generation:
   height: int = 0
   width: int = 0
   batch_per_device: int = 8
-  keep_images: str = "all"
   shard_size: int = 512
-
-  def kept_images(self, per_class: int) -> int:
-    """How many images of each class are kept, of so many."""
-    kept = {"all": per_class, "none": 0}.get(self.keep_images)
-    return min(per_class, int(self.keep_images)) if kept is None else kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +84,7 @@ class Mixture:
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-  """The CLIP that embeds images and texts: a folder or hub id; `zoo/diffusion` is the shipped small model."""
+  """The CLIP that embeds images and texts: a folder or hub id; `zoo/clip` is the shipped small model."""
 
   checkpoint: str = "zoo/clip"
   revision: str = ""
@@ -284,6 +276,7 @@ def _check_ranges(config: Config) -> None:
     "config.shots": config.shots,
     "config.generation.steps": (config.generation.steps,),
     "config.generation.guidance_scale": (config.generation.guidance_scale,),
+    "config.generation.batch_per_device": (config.generation.batch_per_device,),
     "config.generation.shard_size": (config.generation.shard_size,),
     "config.encoder.batch_per_device": (config.encoder.batch_per_device,),
     "config.scoring.top_k": (config.scoring.top_k,),
@@ -307,7 +300,6 @@ def _check_ranges(config: Config) -> None:
   for path, numbers in {
     "config.seeds": config.seeds,
     "config.stand_in": (config.stand_in,),
-    "config.generation.batch_per_device": (config.generation.batch_per_device,),
     "config.folder.real_images": (config.folder.real_images,),
   }.items():
     if min(numbers) < 0:
@@ -322,8 +314,3 @@ def _check_ranges(config: Config) -> None:
         )
   if "folder" in config.sources and not config.folder.path:
     raise UsageError("the source `folder` asks for config.folder.path: where the images lie.")
-  kept = config.generation.keep_images
-  if kept not in ("all", "none") and not (kept.isascii() and kept.isdecimal() and int(kept)):
-    raise UsageError(
-      f"config.generation.keep_images is {kept!r}, wanted 'all', 'none' or a number of images a class."
-    )

@@ -1,4 +1,4 @@
-"""The two ways a run ends early through no fault of the code."""
+"""The ways a run, or a cell of it, ends early through no fault of the code."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,6 +10,10 @@ class UsageError(ValueError):
 
 class RunError(RuntimeError):
   """The run could not go on: disk, data or model. The command ends with one line and status 1."""
+
+
+class ModelError(RunError):
+  """A model gave NaN or infinity: the cell fails, the others go on."""
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> UsageError:

@@ -4,8 +4,12 @@ python -m genbench_jax.main --config configs/demo.py --workdir demo
 python -m genbench_jax.main --config configs/demo.py --workdir demo --config.generation.steps=20
 python -m genbench_jax.main --config configs/demo.py --workdir demo --stages=score,report
 python -m genbench_jax.main --config configs/full.py --plan --machine v5e-64
+
+Exit status: 0 done; 1 the run or some of its cells failed; 2 a mistake in usage; 130 interrupted; 143 stopped by SIGTERM.
+On several hosts the same command runs on each, on a work folder that all of them see; see launch/README.md.
 """
 
+import contextlib
 import os
 import shlex
 import sys
@@ -17,7 +21,10 @@ from ml_collections import ConfigDict, config_flags
 
 from genbench_jax.config import STAGES, check_setting, make_config
 from genbench_jax.errors import RunError, UsageError, unknown_name
+from genbench_jax.parallel.address import Address, one_of_several
 from genbench_jax.progress import say
+from genbench_jax.stopping import STATUS, WORDS, Stopped, stops_on_sigterm
+from genbench_jax.supervision import supervised
 
 CACHE = Path("~/.cache/genbench_jax/compiled")
 
@@ -35,15 +42,24 @@ def main(argv: Sequence[str]) -> int:
       return _plan(values)
     workdir = _workdir(values.workdir)
     config = make_config(values.config)
-    start_jax()
-    from genbench_jax.stages import run_stages
-    from genbench_jax.store.workdir import locked
-    from genbench_jax.trackers import tracking
+    with stops_on_sigterm():
+      start_jax()
+      from genbench_jax.parallel.hosts import processes
+      from genbench_jax.stages import run_stages
+      from genbench_jax.store.workdir import locked
+      from genbench_jax.trackers import tracking
 
-    with locked(workdir), tracking(config, workdir):
-      run_stages(
-        config, workdir, stages, shlex.join(["python", "-m", "genbench_jax.main", *argv[1:]])
-      )
+      several = one_of_several(argv, os.environ)
+      command = shlex.join(["python", "-m", "genbench_jax.main", *argv[1:]])
+      with (
+        processes(_address(values), several) as hosts,
+        locked(workdir, hosts),
+        tracking(config, workdir) if hosts.is_first else contextlib.nullcontext(),
+      ):
+        run_stages(config, workdir, stages, command, values.keep_going)
+  except Stopped:
+    say(WORDS)
+    return STATUS
   except (UsageError, RunError) as error:
     if debug:
       raise
@@ -73,10 +89,25 @@ def _flags(argv: Sequence[str] = ()) -> flags.FlagValues:
   flags.DEFINE_float("price", None, "For --plan: USD a chip and hour.", flag_values=values)
   flags.DEFINE_string("machines", "", "For --plan: your own machines.yaml.", flag_values=values)
   flags.DEFINE_bool("debug", False, "Show the traceback of an error.", flag_values=values)
+  flags.DEFINE_bool(
+    "keep_going",
+    False,
+    "Go on after a failed cell; list those that failed at the end.",
+    flag_values=values,
+  )
+  flags.DEFINE_string(
+    "coordinator",
+    "",
+    "HOST:PORT of process 0, where the environment doesn't say.",
+    flag_values=values,
+  )
+  flags.DEFINE_integer("num_processes", -1, "Processes of the run.", flag_values=values)
+  flags.DEFINE_integer("process_id", -1, "Which of them this is, from 0.", flag_values=values)
   return values
 
 
 def _parse(argv: Sequence[str]) -> flags.FlagValues:
+  argv = [_underscored(argument) for argument in argv]
   values = _flags(argv)
   for override in (arg.removeprefix("--config.") for arg in argv if arg.startswith("--config.")):
     check_setting(override.partition("=")[0])
@@ -106,6 +137,16 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
   return values
 
 
+def _underscored(argument: str) -> str:
+  """Both ways of writing a flag: `--keep-going` is `--keep_going`."""
+  name, equals, value = argument.partition("=")
+  return (
+    f"{name.replace('-', '_').replace('__', '--', 1)}{equals}{value}"
+    if name[:2] == "--"
+    else argument
+  )
+
+
 def _stages(given: Sequence[str]) -> list[str]:
   for name in given:
     if name not in STAGES:
@@ -131,6 +172,10 @@ def _plan(values: flags.FlagValues) -> int:
   return 0
 
 
+def _address(values: flags.FlagValues) -> Address:
+  return Address(values.coordinator, values.num_processes, values.process_id).check()
+
+
 def start_jax() -> None:
   """Starts JAX with a compilation cache on disk, unless the environment names another one."""
   # Where they are installed, transformers would spend half a minute on importing them.
@@ -147,5 +192,12 @@ def _help() -> str:
   return f"{__doc__}\nFlags:\n{_flags().get_help()}"
 
 
+def _command() -> int:
+  """The command as a process: one of several is supervised, since the death of another one ends it from inside."""
+  if one_of_several(sys.argv, os.environ):
+    return supervised(lambda: main(sys.argv))
+  return main(sys.argv)
+
+
 if __name__ == "__main__":
-  sys.exit(main(sys.argv))
+  sys.exit(_command())

@@ -26,6 +26,11 @@ class ImageSetKey:
     parts = (self.source, self.strategy, f"seed{self.seed}")
     return "-".join(part for part in parts if part)
 
+  @property
+  def name(self) -> str:
+    """The key with its dataset, for people."""
+    return f"{self.dataset} {self.label}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -13,15 +14,12 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.stand_in import prepare_stand_in
 from genbench_jax.clip.features import ImageEmbedder
 from genbench_jax.clip.model import Clip, load_clip
-from genbench_jax.clip.preprocess import Resize
 from genbench_jax.config import Config
-from genbench_jax.diffusion.cost import flops_of_image
-from genbench_jax.diffusion.model import StableDiffusion, load_stable_diffusion
+from genbench_jax.diffusion.model import load_stable_diffusion
 from genbench_jax.diffusion.sampler import Sampler
+from genbench_jax.failures import Failures
+from genbench_jax.parallel.hosts import Hosts, this_process
 from genbench_jax.parallel.mesh import data_mesh
-from genbench_jax.parallel.peak import peak_of
-from genbench_jax.plan import ImageSetKey
-from genbench_jax.throughput import Meter
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,10 +28,22 @@ class Run:
 
   config: Config
   workdir: Path
+  failures: Failures = dataclasses.field(default_factory=Failures)
+
+  @functools.cached_property
+  def hosts(self) -> Hosts:
+    """This process among those of the run."""
+    return this_process()
 
   @functools.cached_property
   def mesh(self) -> Mesh:
+    """All devices of all processes, which score and recognise together."""
     return data_mesh()
+
+  @functools.cached_property
+  def local_mesh(self) -> Mesh:
+    """The devices of this process, which makes its own images and features on them."""
+    return data_mesh(jax.local_devices())
 
   @functools.cached_property
   def diffusion_fingerprint(self) -> str:
@@ -46,55 +56,18 @@ class Run:
     return checkpoints.fingerprint(checkpoints.locate(encoder.checkpoint, encoder.revision))
 
   @functools.cached_property
-  def diffusion(self) -> StableDiffusion:
-    settings = self.config.generation
-    return load_stable_diffusion(settings.checkpoint, settings.revision or None)
-
-  @functools.cached_property
   def sampler(self) -> Sampler:
-    return self._sampler()
-
-  def embedding_sampler(self, resize: Resize) -> Sampler:
-    """A sampler that embeds what it makes."""
-    if resize not in self._embedding_samplers:
-      self._embedding_samplers[resize] = self._sampler(self.clip, resize)
-    return self._embedding_samplers[resize]
-
-  @functools.cached_property
-  def _embedding_samplers(self) -> dict[Resize, Sampler]:
-    return {}
-
-  def _sampler(self, clip: Clip | None = None, resize: Resize = "crop") -> Sampler:
     settings = self.config.generation
     return Sampler(
-      self.diffusion,
-      self.mesh,
-      settings.batch_per_device or None,
+      load_stable_diffusion(settings.checkpoint, settings.revision or None),
+      self.local_mesh,
+      settings.batch_per_device,
       settings.steps,
       settings.guidance_scale,
       settings.scheduler,
       settings.height or None,
       settings.width or None,
-      clip,
-      resize,
     )
-
-  def meter(self, key: ImageSetKey) -> Meter:
-    """Counts what the images of a set cost while they are generated."""
-    if key not in self._meters:
-      self._meters[key] = Meter(
-        self.mesh.size, self._flops_of_image, lambda: peak_of(self.mesh.devices.flat[0])
-      )
-    return self._meters[key]
-
-  @functools.cached_property
-  def _meters(self) -> dict[ImageSetKey, Meter]:
-    return {}
-
-  def _flops_of_image(self) -> float:
-    sampler = next(iter(self._embedding_samplers.values()), None) or self.sampler
-    shape = (sampler.evaluations, sampler.guided, sampler.latent_shape)
-    return flops_of_image(self.diffusion, *shape, sampler.clip)
 
   @functools.cached_property
   def clip(self) -> Clip:
@@ -103,7 +76,7 @@ class Run:
 
   @functools.cached_property
   def embedder(self) -> ImageEmbedder:
-    return ImageEmbedder(self.clip, self.mesh, self.config.encoder.batch_per_device)
+    return ImageEmbedder(self.clip, self.local_mesh, self.config.encoder.batch_per_device)
 
   @property
   def per_class(self) -> int:

@@ -90,14 +90,7 @@ def _cut(name: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
-  parser = argparse.ArgumentParser(
-    prog="python -m genbench_jax.show", description="Draws a contact sheet of an image set."
-  )
-  parser.add_argument("folder", type=Path, help="an image set, in WORKDIR/images/DATASET")
-  parser.add_argument("--out", type=Path, default=Path("sheet.png"), help="the PNG file to write")
-  parser.add_argument("--per-class", type=int, default=8, help="images of a class")
-  parser.add_argument("--classes", type=int, default=30, help="rows at most")
-  options = parser.parse_args(arguments)
+  options = _parser().parse_args(arguments)
   try:
     if options.per_class < 1 or options.classes < 1:
       raise UsageError("--per-class and --classes must be at least 1.")
@@ -110,6 +103,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2 if isinstance(error, UsageError) else 1
   say(f"{options.out}: {sheet.width} x {sheet.height} pixels")
   return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m genbench_jax.show", description="Draws a contact sheet of an image set."
+  )
+  parser.add_argument("folder", type=Path, help="an image set, in WORKDIR/images/DATASET")
+  parser.add_argument("--out", type=Path, default=Path("sheet.png"), help="the PNG file to write")
+  parser.add_argument("--per-class", type=int, default=8, help="images of a class")
+  parser.add_argument("--classes", type=int, default=30, help="rows at most")
+  return parser
 
 
 if __name__ == "__main__":

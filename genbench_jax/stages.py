@@ -1,8 +1,9 @@
 """The five stages in their order. Each reads what earlier ones left on disk and makes what is missing."""
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from genbench_jax import measure, plan
 from genbench_jax.artefacts import (
   classes_path,
   image_folder,
+  image_layout,
   image_set_path,
   load_embeddings,
   open_image_set,
@@ -24,26 +26,36 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.clip.features import text_prototypes
 from genbench_jax.config import STAGES, Config
-from genbench_jax.embedding import embed_stored, refuse_non_finite
-from genbench_jax.errors import RunError
+from genbench_jax.embedding import embed_stored
+from genbench_jax.errors import ModelError, RunError
 from genbench_jax.external import external_images
+from genbench_jax.failures import Failures
 from genbench_jax.ledger import Ledger
-from genbench_jax.making import make_image_set
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.progress import Progress, say
 from genbench_jax.run import Run
 from genbench_jax.sources.folder import left_out
-from genbench_jax.store import class_values, embedding_set, files
+from genbench_jax.sources.registry import SOURCES
+from genbench_jax.store import class_values, files
+from genbench_jax.store.embedding_parts import EmbeddingParts
 from genbench_jax.store.embedding_set import EmbeddingSet
-from genbench_jax.store.image_set import ImageSet
-from genbench_jax.store.rows import read_rows, write_results
+from genbench_jax.store.image_set import ImageSet, ImageSetWriter
+from genbench_jax.store.rows import Row, read_rows, write_results
 
 
-def run_stages(config: Config, workdir: Path, stages: Sequence[str], command: str) -> None:
-  """Runs the given stages in their order and says what each did."""
-  run = Run(config, workdir)
+def run_stages(
+  config: Config, workdir: Path, stages: Sequence[str], command: str, keep_going: bool = False
+) -> None:
+  """Runs the given stages in their order and says what each did.
+
+  Every process of the run calls it. The first one alone writes rows and report.
+
+  Raises:
+    RunError: at the end, if parts of the run failed; it lists them.
+  """
+  run = Run(config, workdir, Failures(keep_going))
   functions: dict[str, Callable[[Run], int]] = {
-    "images": lambda run: make_images(run, ledger),
+    "images": make_images,
     "embed": embed,
     "score": score,
     "recognise": recognise,
@@ -52,54 +64,180 @@ def run_stages(config: Config, workdir: Path, stages: Sequence[str], command: st
   for stage in STAGES:
     if stage in stages and stage in functions:
       began = time.monotonic()
-      done = functions[stage](run)
-      ledger.add(stage, done, time.monotonic() - began)
-      if not done:
-        say(f"{stage}: nothing to do")
-  write_results(workdir, measured_rows(run))
-  if "report" in stages:
-    report(run, ledger)
+      done = _together(run, stage, functions[stage](run))
+      if run.hosts.is_first:
+        ledger.add(stage, done, time.monotonic() - began)
+        if not done and not run.failures.reasons:
+          say(f"{stage}: nothing to do")
+  if run.hosts.is_first:
+    write_results(workdir, measured_rows(run))
+    if "report" in stages:
+      report(run, ledger)
+  if run.failures.reasons:
+    raise RunError(run.failures.summary())
+
+
+def _together(run: Run, stage: str, done: int) -> int:
+  """Waits for the other processes at the end of a stage; how much was done and what failed by all of them."""
+  told = run.hosts.gathered([[done, run.failures.reasons]], f"the end of stage {stage}")
+  for _, reasons in told:
+    run.failures.reasons.update(reasons)
+  return sum(count for count, _ in told)
 
 
 # ---- images -----------------------------------------------------------------------------------
 
 
-def make_images(run: Run, ledger: Ledger) -> int:
-  """Makes the missing shards of every image set; returns how many images were made."""
-  return sum(_make_image_set(run, key, ledger) for key in plan.image_sets(run.config))
+def make_images(run: Run) -> int:
+  """Makes this process's missing shards of every image set; returns how many images were made."""
+  keys = plan.image_sets(run.config)
+  made = 0
+  for turn, key in enumerate(keys):
+    with run.failures.caught(key.name):
+      made += _make_shards(run, key, turn)
+  run.hosts.wait("the images")
+  if run.hosts.is_first:
+    for key in keys:
+      _close_if_whole(run, key)
+  return made
 
 
-def _make_image_set(run: Run, key: ImageSetKey, ledger: Ledger) -> int:
-  try:
-    return make_image_set(run, key)
-  finally:
-    ledger.add_cost(f"{key.dataset} {key.label}", run.meter(key).cost())
+def _make_shards(run: Run, key: ImageSetKey, turn: int) -> int:
+  """Makes those missing shards of an image set that are this process's; `turn` evens out small sets."""
+  folder = image_folder(run, key)
+  if ImageSet.exists(folder):
+    return 0
+  layout = image_layout(run, key)
+  writer = ImageSetWriter(folder, layout)
+  own = [shard for shard in range(layout.num_shards) if run.hosts.owns(turn + shard)]
+  missing = writer.missing_shards(own)
+  total = sum(len(layout.shard_range(shard)) for shard in missing)
+  with Progress(f"images {key.name}", total, "images") as progress:
+    for shard, records in SOURCES[key.source].records(run, key, layout, missing):
+      writer.write_shard(shard, records)
+      progress.advance(len(records))
+  if run.hosts.is_first:
+    _close_if_whole(run, key)
+  return total
+
+
+def _close_if_whole(run: Run, key: ImageSetKey) -> None:
+  """Closes an image set whose last shard may be another process's."""
+  folder = image_folder(run, key)
+  writer = ImageSetWriter(folder, image_layout(run, key))
+  if not ImageSet.exists(folder) and writer.is_whole():
+    writer.close()
 
 
 # ---- embed ------------------------------------------------------------------------------------
 
 
 def embed(run: Run) -> int:
-  """Embeds every image set, test split and class name not yet embedded; returns how many images."""
+  """Embeds this process's share of all images and class names not yet embedded; returns how many images."""
+  wanted = list(_wanted_features(run))
   count = 0
-  for dataset in run.config.datasets:
-    path = text_path(run, dataset)
-    if not path.exists():
-      _embed_texts(run, dataset, path)
-    path = test_path(run, dataset)
-    if not path.exists():
-      split = run.split(dataset, "test")
-      what = f"embed {dataset} test"
-      count += _embed(run, what, path, dataset, SplitImages(split), split.labels())
-  for key in plan.image_sets(run.config):
-    path = image_set_path(run, key)
-    if not path.exists():
-      images = open_image_set(run, key)
-      images.verify()
-      labels = _labels_of(images, dataset_spec(key.dataset))
-      what = f"embed {key.dataset} {key.label}"
-      count += _embed(run, what, path, key.dataset, _StoredImages(images), labels)
+  for turn, features in enumerate(wanted):
+    if features.name not in run.failures and not features.path.exists():
+      with run.failures.caught(features.name):
+        count += _embed_parts(run, features, turn)
+  run.hosts.wait("the features")
+  if run.hosts.is_first:
+    for features in wanted:
+      _join_if_whole(run, features)
   return count
+
+
+@dataclasses.dataclass(frozen=True)
+class _Features:
+  """One file of features: what they are of, where they stand, and how to read what they are made from."""
+
+  name: str
+  path: Path
+  open: Callable[[], "_Unembedded"]
+  are_images: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unembedded:
+  """What features are made from: how much there is, and how a range of it is embedded."""
+
+  size: int
+  embed: Callable[[range, Progress], EmbeddingSet]
+
+
+def _wanted_features(run: Run) -> Iterator[_Features]:
+  for dataset in run.config.datasets:
+    texts = functools.partial(_open_texts, run, dataset)
+    yield _Features(f"{dataset} text", text_path(run, dataset), texts, are_images=False)
+    test = functools.partial(_open_test, run, dataset)
+    yield _Features(f"{dataset} test", test_path(run, dataset), test)
+  for key in plan.image_sets(run.config):
+    images = functools.partial(_open_images, run, key)
+    yield _Features(key.name, image_set_path(run, key), images)
+
+
+def _embed_parts(run: Run, features: _Features, turn: int) -> int:
+  """Embeds those missing parts that are this process's; `turn` evens out small sets. Returns how many images."""
+  unembedded = features.open()
+  parts = EmbeddingParts(features.path, unembedded.size, _made_from(run))
+  own = [part for part in range(len(parts)) if run.hosts.owns(turn + part)]
+  missing = [part for part in own if parts.is_missing(part)]
+  total = sum(len(parts.ranges[part]) for part in missing)
+  with Progress(f"embed {features.name}", total, "images") as progress:
+    for part in missing:
+      found = unembedded.embed(parts.ranges[part], progress)
+      _refuse_non_finite(found, features.name)
+      parts.write(part, found)
+  if run.hosts.is_first and parts.is_whole():
+    parts.join()
+  return total if features.are_images else 0
+
+
+def _join_if_whole(run: Run, features: _Features) -> None:
+  """Joins features whose last part was another process's."""
+  if features.name in run.failures or features.path.exists():
+    return
+  parts = EmbeddingParts(features.path, features.open().size, _made_from(run))
+  if parts.is_whole():
+    parts.join()
+
+
+def _made_from(run: Run) -> dict[str, str]:
+  return {"clip": run.clip_fingerprint}
+
+
+def _open_texts(run: Run, dataset: str) -> _Unembedded:
+  spec = dataset_spec(dataset)
+
+  def embed_texts(rows: range, progress: Progress) -> EmbeddingSet:
+    features = text_prototypes(run.clip, spec.names, spec.templates, run.local_mesh)
+    classes = np.arange(spec.num_classes, dtype=np.int64)
+    return EmbeddingSet(
+      features, classes.astype(np.int32), classes, np.ones(len(classes), np.uint8)
+    )
+
+  return _Unembedded(1, embed_texts)
+
+
+def _open_test(run: Run, dataset: str) -> _Unembedded:
+  split = run.split(dataset, "test")
+
+  def embed_test(rows: range, progress: Progress) -> EmbeddingSet:
+    labels = run.labels(dataset, "test")[rows.start : rows.stop]
+    return _embedded(run, f"{dataset} test", dataset, SplitImages(split), labels, rows, progress)
+
+  return _Unembedded(len(split), embed_test)
+
+
+def _open_images(run: Run, key: ImageSetKey) -> _Unembedded:
+  images = open_image_set(run, key)
+
+  def embed_images(rows: range, progress: Progress) -> EmbeddingSet:
+    images.verify(rows)
+    labels = _labels_of(images, rows, dataset_spec(key.dataset))
+    return _embedded(run, key.name, key.dataset, _StoredImages(images), labels, rows, progress)
+
+  return _Unembedded(len(images), embed_images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,35 +253,36 @@ class _StoredImages:
     return self.images[index].image
 
 
-def _labels_of(images: ImageSet, spec: DatasetSpec) -> np.ndarray:
+def _labels_of(images: ImageSet, rows: range, spec: DatasetSpec) -> np.ndarray:
   """Class indices [n]; multi-hot [n, k] for a multi-label dataset, generated images too."""
-  labels = images.labels
+  labels = images.labels[rows.start : rows.stop]
   if labels.ndim == 2 or not spec.multi_label:
     return labels
   return np.eye(spec.num_classes, dtype=bool)[labels]
 
 
-def _embed(
-  run: Run, what: str, path: Path, dataset: str, images: Images, labels: np.ndarray
-) -> int:
-  total = len(images)
-  with Progress(what, total, "images") as progress:
-    resize = dataset_spec(dataset).resize
-    features, valid = embed_stored(run.embedder, images, resize, progress, what)
-  refuse_non_finite(features, what)
+def _embedded(
+  run: Run,
+  name: str,
+  dataset: str,
+  images: Images,
+  labels: np.ndarray,
+  rows: range,
+  progress: Progress,
+) -> EmbeddingSet:
+  resize = dataset_spec(dataset).resize
+  features, valid = embed_stored(run.embedder, images, rows, resize, progress, f"embed {name}")
   stored = labels.astype(np.uint8 if labels.ndim == 2 else np.int32)
-  found = EmbeddingSet(features, stored, np.arange(total, dtype=np.int64), valid)
-  embedding_set.save(path, found, {"clip": run.clip_fingerprint})
-  return total
+  return EmbeddingSet(features, stored, np.asarray(rows, np.int64), valid)
 
 
-def _embed_texts(run: Run, dataset: str, path: Path) -> None:
-  spec = dataset_spec(dataset)
-  features = text_prototypes(run.clip, spec.names, spec.templates, run.mesh)
-  refuse_non_finite(features, f"text features of {dataset}")
-  classes = np.arange(spec.num_classes, dtype=np.int64)
-  found = EmbeddingSet(features, classes.astype(np.int32), classes, np.ones(len(classes), np.uint8))
-  embedding_set.save(path, found, {"clip": run.clip_fingerprint})
+def _refuse_non_finite(embeddings: EmbeddingSet, name: str) -> None:
+  bad = np.flatnonzero(~np.isfinite(embeddings.features).all(axis=1))
+  if len(bad):
+    rows = ", ".join(str(row) for row in embeddings.ids[bad[:5]])
+    raise ModelError(
+      f"{name}: the encoder gave NaN or infinity for {len(bad)} of {len(embeddings)} rows ({rows}{'' if len(bad) <= 5 else ', ...'})."
+    )
 
 
 # ---- score and recognise ----------------------------------------------------------------------
@@ -161,26 +300,49 @@ def recognise(run: Run) -> int:
 
 def _measure(run: Run, stage: str, function: measure.MeasureCells) -> int:
   """Rows of each dataset's missing image sets, the image sets of a dataset together."""
-  missing = [
-    key for key in plan.measured_sets(run.config) if not rows_path(run, key, stage).exists()
-  ]
+  keys = [key for key in plan.measured_sets(run.config) if key.name not in run.failures]
+  gone = run.hosts.agreed((not rows_path(run, key, stage).exists() for key in keys), stage)
+  missing = [key for key, is_gone in zip(keys, gone, strict=True) if is_gone]
   cells = {key: len(plan.cells_of(key, run.config)) for key in missing}
   count = sum(cells.values())
   with Progress(stage, count, "cells") as progress:
     for dataset in dict.fromkeys(key.dataset for key in missing):
-      keys = [key for key in missing if key.dataset == dataset]
-      data = measure.DatasetFeatures(
-        spec=dataset_spec(dataset),
-        encoder=run.config.encoder.checkpoint,
-        logit_scale=float(np.exp(run.clip.params["logit_scale"])),
-        text=load_embeddings(text_path(run, dataset)).features,
-        test=load_embeddings(test_path(run, dataset)).readable(),
-      )
-      external = [external_images(run, key) for key in keys]
-      for key, measured in function(run.config, data, external, run.mesh):
-        _write_measured(run, key, stage, measured)
-        progress.advance(cells[key])
-  return count
+      group = [key for key in missing if key.dataset == dataset]
+      with run.failures.caught([key.name for key in group]):
+        for key, measured in _measured(run, function, group):
+          with run.failures.caught(key.name):
+            _refuse_non_finite_rows([one.row for one in measured], key)
+            if run.hosts.is_first:
+              _write_measured(run, key, stage, measured)
+          progress.advance(cells[key])
+  return count if run.hosts.is_first else 0
+
+
+def _measured(
+  run: Run, function: measure.MeasureCells, keys: Sequence[ImageSetKey]
+) -> Iterator[tuple[ImageSetKey, list[measure.Measured]]]:
+  """What is measured of image sets of one dataset."""
+  dataset = keys[0].dataset
+  data = measure.DatasetFeatures(
+    spec=dataset_spec(dataset),
+    encoder=run.config.encoder.checkpoint,
+    logit_scale=float(np.exp(run.clip.params["logit_scale"])),
+    text=load_embeddings(text_path(run, dataset)).features,
+    test=load_embeddings(test_path(run, dataset)).readable(),
+  )
+  external = []
+  for key in keys:
+    with run.failures.caught(key.name):
+      external.append(external_images(run, key))
+  if external:
+    yield from function(run.config, data, external, run.mesh)
+
+
+def _refuse_non_finite_rows(rows: Sequence[Row], key: ImageSetKey) -> None:
+  for row in rows:
+    if not np.isfinite(row["value"]):
+      cell = f"{key.name}, {row['shots']} shots"
+      raise ModelError(f"{cell}: {row['quantity']} ({row['protocol']}) is {row['value']}.")
 
 
 def _write_measured(
@@ -223,51 +385,9 @@ def report(run: Run, ledger: Ledger) -> None:
     say(f"report: nothing to do, see {page}")
     return
   began = time.monotonic()
-  _write_page(run, rows, ledger)
+  # Imported here: what the page takes, no other stage does.
+  from genbench_jax.reporting import write_report
+
+  write_report(run, rows, {**ledger.about(), "warnings": left_out(run)})
   files.write_text(seal, fingerprint)
   say(f"report: {page} ({time.monotonic() - began:.1f} s)")
-
-
-def _write_page(run: Run, rows: list[dict[str, Any]], ledger: Ledger) -> None:
-  from genbench_jax.report.page import write_report
-
-  galleries = [
-    _gallery(open_image_set(run, key), key, run.config.report.gallery_images)
-    for key in plan.image_sets(run.config)
-    if ImageSet.exists(image_folder(run, key))
-  ]
-  about = {**ledger.about(), "warnings": left_out(run)}
-  write_report(rows, galleries, about, run.workdir / "report", _class_scores(run))
-
-
-def _class_scores(run: Run) -> Any:
-  from genbench_jax.report.class_files import class_scores
-
-  paths = (
-    classes_path(run, key, stage)
-    for key in plan.image_sets(run.config)
-    for stage in ("score", "recognise")
-  )
-  return class_scores([one for path in paths if path.exists() for one in class_values.read(path)])
-
-
-def _gallery(images: ImageSet, key: ImageSetKey, per_class: int) -> Any:
-  from genbench_jax.report.gallery import Entry, Gallery
-
-  labels = images.labels
-  # An image of several classes is shown under its first, and under the first of all if it has none.
-  labels = labels.argmax(axis=1) if labels.ndim == 2 else labels
-  rows = plan.rows_of_shots(labels, per_class)
-  records = [images[int(row)] for row in rows]
-  names = images.class_names
-  entries = [
-    Entry(
-      names[label],
-      record.image,
-      record.prompt or None,
-      record.negative_prompt or None,
-      record.seed if record.prompt else None,
-    )
-    for label, record in zip(labels[rows], records, strict=True)
-  ]
-  return Gallery(key.dataset, key.source, key.strategy, entries)

@@ -6,7 +6,7 @@ charts overlay them; progress becomes a rate over the images done.
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,7 +44,10 @@ def tracking(config: Config, workdir: Path) -> Iterator[None]:
         f"config.report.trackers names {name!r}, but the package {PACKAGES[name]} is not installed."
         f" pip install {PACKAGES[name]}, or leave it out."
       )
-  kinds = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+  kinds: dict[str, Callable[[Config, Path], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+  }
   trackers: list[Tracker] = [kinds[name](config, workdir) for name in config.report.trackers]
   watchers = [tracker.progress for tracker in trackers]
   progress.WATCHERS.extend(watchers)

@@ -46,7 +46,12 @@ def shard_rows(
   size = len(arrays[0])
   total = padded_size(size, mesh.size * multiple)
   mask: Bool[np.ndarray, "m"] = np.arange(total) < size
+  return tuple(_split(mesh, array) for array in (*(pad_rows(a, total) for a in arrays), mask))
+
+
+def _split(mesh: Mesh, array: Shaped[np.ndarray, "m ..."]) -> Shaped[Array, "m ..."]:
+  """The rows over all devices; each process sends its own ones only, of the array that all of them have."""
   sharding = batch_sharding(mesh)
-  return tuple(
-    jax.device_put(array, sharding) for array in (*(pad_rows(a, total) for a in arrays), mask)
-  )
+  if sharding.is_fully_addressable:
+    return jax.device_put(array, sharding)
+  return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from genbench_jax.errors import UsageError
 from genbench_jax.plan import rows_of_shots
+from genbench_jax.report.class_files import class_scores
 from genbench_jax.report.classes import ClassScores
 from genbench_jax.report.gallery import Entry, Gallery, Nearest
 from genbench_jax.report.page import write_report
 from genbench_jax.report.thumbnails import thumbnail
-from genbench_jax.store import files
+from genbench_jax.store import class_values, files
 from genbench_jax.store.image_set import MANIFEST, ImageSet
 
 RUN = "run.json"
+# Images of the whole page, more than ever fit into it, and of one set.
+MOST_SHOWN, LEAST_SHOWN = 4000, 24
 
 
 def write_page(
@@ -41,7 +45,9 @@ def write_page(
   """
   folders = list(image_sets)
   known = nearest or {}
-  galleries = [gallery(ImageSet(path), gallery_images, known.get(path, {})) for path in folders]
+  galleries = [
+    gallery(ImageSet(path), gallery_images, known.get(path, {}), len(folders)) for path in folders
+  ]
   page = write_report(rows, galleries, about, workdir / "report", class_scores)
   made_from = {
     "run": dict(about),
@@ -52,16 +58,31 @@ def write_page(
   return page
 
 
-def shown_rows(images: ImageSet, per_class: int) -> list[int]:
-  """Which images of a set a gallery shows: the first of each class."""
-  return [int(row) for row in rows_of_shots(_first_labels(images), per_class)]
+def shown_rows(images: ImageSet, per_class: int, sets: int) -> list[int]:
+  """Which images of a set a gallery shows: the first of each class.
+
+  Beside many other sets a page has no room for as many: then of fewer classes, taken evenly, so that image sets of one
+  dataset show the same.
+
+  Args:
+    images: the set.
+    per_class: images of a class.
+    sets: how many image sets are on the page.
+  """
+  labels, most = _first_labels(images), max(LEAST_SHOWN, MOST_SHOWN // sets)
+  classes = len(images.class_names)
+  per_class = max(1, min(per_class, most // classes))
+  kept = {turn * classes // most for turn in range(most)} if classes > most else range(classes)
+  return [int(row) for row in rows_of_shots(labels, per_class) if labels[row] in kept]
 
 
-def gallery(images: ImageSet, per_class: int, nearest: Mapping[int, Nearest]) -> Gallery:
-  """The first images of each class of an image set."""
+def gallery(
+  images: ImageSet, per_class: int, nearest: Mapping[int, Nearest], sets: int = 1
+) -> Gallery:
+  """The first images of each class of an image set; see `shown_rows`."""
   key, names, labels = images.manifest["made_from"], images.class_names, _first_labels(images)
   entries = []
-  for row in shown_rows(images, per_class):
+  for row in shown_rows(images, per_class, sets):
     record = images[row]
     entries.append(
       Entry(
@@ -76,10 +97,10 @@ def gallery(images: ImageSet, per_class: int, nearest: Mapping[int, Nearest]) ->
   return Gallery(key["dataset"], key["source"], key["strategy"], entries)
 
 
-def _first_labels(images: ImageSet) -> np.ndarray:
+def _first_labels(images: ImageSet) -> Int[np.ndarray, "n"]:
   """The class under which an image is shown: of several the first, and the first of all for one without any."""
-  every = (record.label for record in images)
-  return np.array([one if isinstance(one, int) else next(iter(one), 0) for one in every], np.int64)
+  labels = images.labels
+  return labels.argmax(axis=1) if labels.ndim == 2 else labels
 
 
 def rebuild(workdir: Path) -> Path:
@@ -93,7 +114,13 @@ def rebuild(workdir: Path) -> Path:
   made_from = files.read_json(path) if path.exists() else {}
   sets = [workdir / name for name in made_from.get("image_sets", _newest_sets(workdir, rows))]
   there = [folder for folder in sets if ImageSet.exists(folder)]
-  return write_page(workdir, rows, about, there, made_from.get("gallery_images", 6))
+  keys = {tuple(row.get(key) for key in class_values.KEYS) for row in rows}
+  values = [
+    one for file in sorted(workdir.glob("classes/*/*.jsonl")) for one in class_values.read(file)
+  ]
+  measured = [one for one in values if tuple(one[key] for key in class_values.KEYS) in keys]
+  per_class = made_from.get("gallery_images", 6)
+  return write_page(workdir, rows, about, there, per_class, class_scores(measured))
 
 
 def read_run(workdir: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -48,9 +48,11 @@ class EmbeddingSet:
     return EmbeddingSet(*(getattr(self, name)[rows] for name in _ARRAYS))
 
 
-def concatenate(parts: Sequence[EmbeddingSet]) -> EmbeddingSet:
-  """The rows of all parts, one after another."""
-  return EmbeddingSet(*(np.concatenate([getattr(p, name) for p in parts]) for name in _ARRAYS))
+def concatenated(parts: Sequence[EmbeddingSet]) -> EmbeddingSet:
+  """The rows of all parts, in order."""
+  return EmbeddingSet(
+    *(np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS)
+  )
 
 
 def save(path: Path, embeddings: EmbeddingSet, made_from: Mapping[str, str]) -> None:

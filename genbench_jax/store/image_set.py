@@ -75,9 +75,14 @@ class ImageSetWriter:
     self.folder = folder
     self.layout = layout
 
-  def missing_shards(self) -> list[int]:
-    """The shards that are not there whole."""
-    return [shard for shard in range(self.layout.num_shards) if not self._is_sealed(shard)]
+  def missing_shards(self, among: Iterable[int] | None = None) -> list[int]:
+    """The shards that are not there whole, of all or of the given ones."""
+    shards = range(self.layout.num_shards) if among is None else among
+    return [shard for shard in shards if not self._is_sealed(shard)]
+
+  def is_whole(self) -> bool:
+    """Whether every shard has been sealed."""
+    return all(self._seal_path(shard).exists() for shard in range(self.layout.num_shards))
 
   def write_shard(self, shard: int, records: Sequence[ImageRecord]) -> None:
     """Writes one shard; its records must be those of the shard's range, in order."""
@@ -159,13 +164,18 @@ class ImageSet:
   def __iter__(self) -> Iterator[ImageRecord]:
     return (self[index] for index in range(len(self)))
 
-  def verify(self) -> None:
-    """Reads every shard again.
+  def verify(self, rows: range | None = None) -> None:
+    """Reads every shard again, or those that hold the given images.
 
     Raises:
       RunError: a shard is missing or not as it was written; it is named.
     """
-    for path, seal in zip(self._shard_paths(), self.manifest["shards"], strict=True):
+    size = self.manifest["shard_size"]
+    for shard, (path, seal) in enumerate(
+      zip(self._shard_paths(), self.manifest["shards"], strict=True)
+    ):
+      if rows is not None and not (rows.start < (shard + 1) * size and shard * size < rows.stop):
+        continue
       if not path.exists():
         raise RunError(f"shard {path} is missing. Delete {self.folder / MANIFEST}, then run again.")
       if files.sha256(path) != seal["sha256"]:

@@ -1,20 +1,37 @@
-"""One run at a time on a work folder."""
+"""One run at a time on a work folder, by however many processes."""
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from genbench_jax.errors import UsageError
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.parallel.hosts import Hosts
+
+ALONE = Hosts()
 
 
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-  """Holds the folder's lock; the operating system frees it however the process ends.
+def locked(workdir: Path, hosts: Hosts = ALONE) -> Iterator[None]:
+  """Holds the folder's lock for all processes of a run; the operating system frees it however the process ends.
+
+  The first process holds it. The others check that they see what it has written: a work folder is shared.
 
   Raises:
     UsageError: the folder can't be made or written to, or another run holds it.
+    RunError: the processes see different folders.
   """
+  with _held(workdir) if hosts.is_first else contextlib.nullcontext():
+    hosts.wait("the lock of the work folder")
+    if hosts.count > 1:
+      _refuse_different_folders(workdir, hosts)
+    yield
+    hosts.wait("the end")
+
+
+@contextlib.contextmanager
+def _held(workdir: Path) -> Iterator[None]:
   from filelock import FileLock, Timeout
 
   holder = workdir / ".holder"
@@ -22,7 +39,7 @@ def locked(workdir: Path) -> Iterator[None]:
     workdir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(workdir / ".lock", timeout=0)
     lock.acquire()
-    holder.write_text(f"process {os.getpid()}", encoding="utf-8")
+    holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
   except Timeout as error:
     who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
     raise UsageError(
@@ -34,3 +51,16 @@ def locked(workdir: Path) -> Iterator[None]:
     yield
   finally:
     lock.release()
+
+
+def _refuse_different_folders(workdir: Path, hosts: Hosts) -> None:
+  holder = workdir / ".holder"
+  seen = hosts.gathered(
+    [holder.read_text(encoding="utf-8") if holder.exists() else ""], "a look at the work folder"
+  )
+  for number, text in enumerate(seen):
+    if text != seen[0]:
+      raise RunError(
+        f"process {number} sees another folder at {str(workdir)!r} than process 0:"
+        " --workdir must be on a file system, or in a bucket, that all hosts share."
+      )

@@ -7,11 +7,17 @@ import pytest
 from PIL import Image
 
 from genbench_jax.report.__main__ import main
-from genbench_jax.report.from_disk import write_page
+from genbench_jax.report.from_disk import shown_rows, write_page
 from genbench_jax.report.gallery import Nearest
 from genbench_jax.report.thumbnails import SIDE, thumbnail
 from genbench_jax.store import files
-from genbench_jax.store.image_set import ImageRecord, ImageSetLayout, ImageSetWriter, encode_png
+from genbench_jax.store.image_set import (
+  ImageRecord,
+  ImageSet,
+  ImageSetLayout,
+  ImageSetWriter,
+  encode_png,
+)
 
 
 def image_set(folder, strategy):
@@ -78,6 +84,14 @@ def test_mistakes_are_one_line(tmp_path, capfd):
   assert "no work folder given" in said[0]
   assert "there is no" in said[1]
   assert "damaged" in said[2]
+
+
+def test_a_page_of_many_sets_shows_fewer_of_each(workdir):
+  images = ImageSet(workdir / "images" / "digits" / "a")
+  assert shown_rows(images, 6, 1) == [0, 1, 2, 3]
+  assert shown_rows(images, 1, 1) == [0, 1]
+  images.manifest["class_names"] = [str(i) for i in range(1000)]
+  assert shown_rows(images, 6, 10**6) == [0]  # of 1,000 classes 24, evenly: 0, 41, 83, ...
 
 
 def test_thumbnails_are_small_and_small_images_untouched():

@@ -9,7 +9,7 @@ from genbench_jax.store.workdir import locked
 
 
 def test_a_second_run_is_refused_and_told_who_holds_the_folder(tmp_path):
-  refused = pytest.raises(UsageError, match=rf"in use by another run \(process {os.getpid()}\)")
+  refused = pytest.raises(UsageError, match=rf"in use by another run \(process {os.getpid()} on ")
   with locked(tmp_path / "work"), refused, locked(tmp_path / "work"):
     pass
   with locked(tmp_path / "work"):

@@ -1,0 +1,24 @@
+"""The notebooks run, each in a kernel of its own."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebook_runs(path, tmp_path, monkeypatch):
+  nbformat = pytest.importorskip("nbformat")
+  nbclient = pytest.importorskip("nbclient")
+  # One device, as a reader has: the kernel inherits this process's environment.
+  monkeypatch.setenv("XLA_FLAGS", "")
+  monkeypatch.setenv("PYTHONPATH", str(ROOT))
+  monkeypatch.setenv("MPLBACKEND", "agg")
+  notebook = nbformat.read(path, as_version=4)
+  assert all(not cell.get("outputs") for cell in notebook.cells)
+  resources = {"metadata": {"path": str(tmp_path)}}
+  nbclient.NotebookClient(
+    notebook, timeout=600, kernel_name="python3", resources=resources
+  ).execute()

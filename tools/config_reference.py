@@ -1,0 +1,70 @@
+"""Makes docs/configuration.md from the typed configuration: python tools/config_reference.py"""
+
+import dataclasses
+import re
+import typing
+from pathlib import Path
+
+from genbench_jax.config import Config
+
+OUT = Path(__file__).parent.parent / "docs" / "configuration.md"
+HEAD = """# Configuration
+
+Every setting, its type and its default. A config file is Python that starts from `genbench_jax.config.default_config()`; any setting is overridden on the command line as
+`--config.SECTION.NAME=value`. This page is made by `tools/config_reference.py` from `genbench_jax/config.py`.
+"""
+
+
+def main() -> None:
+  OUT.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+  """The page as Markdown."""
+  sections = [_section(Config, "")]
+  for field in dataclasses.fields(Config):
+    kind = typing.get_type_hints(Config)[field.name]
+    if dataclasses.is_dataclass(kind):
+      sections.append(_section(kind, field.name))
+  return HEAD + "".join(sections)
+
+
+def _section(section: type, name: str) -> str:
+  """A table of the settings of a section that are not sections themselves."""
+  hints = typing.get_type_hints(section)
+  summary, about = _documented(section.__doc__ or "")
+  lines = [f"\n## {name or 'The benchmark'}\n\n{summary}\n"]
+  lines += ["| setting | type | default | |", "|---|---|---|---|"]
+  default = section()
+  for field in dataclasses.fields(section):
+    if not dataclasses.is_dataclass(hints[field.name]):
+      setting = ".".join(filter(None, ("config", name, field.name)))
+      value = _cell(repr(getattr(default, field.name)))
+      kind = _cell(_kind(hints[field.name]))
+      lines.append(f"| `{setting}` | {kind} | `{value}` | {_cell(about.get(field.name, ''))} |")
+  return "\n".join(lines) + "\n"
+
+
+def _documented(text: str) -> tuple[str, dict[str, str]]:
+  """The summary of a docstring, and what it says of each attribute; several may share a line."""
+  summary, _, attributes = text.partition("Attributes:")
+  about: dict[str, str] = {}
+  for entry in re.split(r"\n    (?=\w)", "\n" + attributes.strip("\n").removeprefix("  ")):
+    names, found, words = " ".join(entry.split()).partition(": ")
+    if found:
+      about |= dict.fromkeys(names.split(", "), words)
+  return " ".join(summary.split()), about
+
+
+def _kind(hint: typing.Any) -> str:
+  if typing.get_origin(hint) is tuple:
+    return f"{typing.get_args(hint)[0].__name__}, any number"
+  return hint.__name__
+
+
+def _cell(text: str) -> str:
+  return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+  main()
