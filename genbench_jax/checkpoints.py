@@ -236,13 +236,19 @@ def _torch_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 # ---- loading ------------------------------------------------------------------------------------
 
 
-def load_params(folder: Path, target: Mapping[str, Any], dtype: Any = np.float32) -> Params:
+def load_params(
+  folder: Path,
+  target: Mapping[str, Any],
+  dtype: Any = np.float32,
+  copies: re.Pattern[str] | None = None,
+) -> Params:
   """The parameters of the model in `folder`, in the tree of `target`.
 
   Args:
     folder: holds the weight file or files of one model.
     target: tree of `jax.ShapeDtypeStruct`, as `jax.eval_shape` of the module's `init` gives it.
     dtype: of all leaves of the result.
+    copies: names of tensors that files may hold beside the model's own, and that are left out.
 
   Returns:
     The tree with NumPy arrays.
@@ -251,6 +257,8 @@ def load_params(folder: Path, target: Mapping[str, Any], dtype: Any = np.float32
     RunError: a tensor is missing, left over or of the wrong shape, or a file is corrupt; each is named.
   """
   weights = read_weights(folder)
+  if copies:
+    weights = {name: read for name, read in weights.items() if not copies.search(name)}
   names = {torch_name(path) for path, _ in _leaves(target)}
   _refuse(folder, "lacks", names - weights.keys())
   _refuse(folder, "has tensors that the model has no place for:", weights.keys() - names)

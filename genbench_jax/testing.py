@@ -158,6 +158,46 @@ def write_tiny_clip(folder: Path, seed: int = 0) -> Path:
   return folder
 
 
+T5 = {
+  "model_type": "t5",
+  "vocab_size": 64,
+  "d_model": 16,
+  "d_kv": 8,
+  "d_ff": 32,
+  "num_layers": 2,
+  "num_heads": 2,
+  "feed_forward_proj": "relu",
+  "tie_word_embeddings": True,
+  "decoder_start_token_id": 0,
+  "pad_token_id": 0,
+  "eos_token_id": 1,
+}
+
+
+def write_tiny_t5(folder: Path, seed: int = 0) -> Path:
+  """A T5 of two layers over letters and a few words; returns the folder."""
+  from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+  from genbench_jax.prompts.keyword_to_sentence import parameter_shapes
+
+  words = ["▁", "▁a", "▁dog", "▁cat", "▁runs", "▁in", "▁the", "▁street", "▁on", "▁is"]
+  letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+  pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+  pieces += [(piece, -2.0 - len(pieces)) for piece in (*words, *letters)]
+  tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
+  tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+  tokenizer.decoder = decoders.Metaspace()
+  tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+  _write_json(folder / "config.json", T5)
+  tokenizer.save(str(folder / "tokenizer.json"))
+  _write_json(
+    folder / "tokenizer_config.json",
+    {"tokenizer_class": "T5TokenizerFast", "extra_ids": 0, "additional_special_tokens": []},
+  )
+  _write_weights(folder / "model.safetensors", parameter_shapes(folder), seed)
+  return folder
+
+
 def write_tiny_stable_diffusion(
   folder: Path, prediction_type: str = "epsilon", seed: int = 0, **scheduler: Any
 ) -> Path:

@@ -1,0 +1,39 @@
+"""Writes tests/prompts/t5.npz: the logits of PyTorch's T5 for the tiny checkpoint of `genbench_jax.testing`.
+
+  python tools/golden_t5.py
+
+Needs torch, which the package and its tests don't.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import T5ForConditionalGeneration
+
+from genbench_jax.testing import write_tiny_t5
+
+TARGET = Path(__file__).parent.parent / "tests" / "prompts" / "t5.npz"
+
+
+def main() -> None:
+  with tempfile.TemporaryDirectory() as temporary:
+    folder = write_tiny_t5(Path(temporary) / "t5")
+    model = T5ForConditionalGeneration.from_pretrained(folder).eval()
+  rng = np.random.default_rng(0)
+  # Longer than the 128 tokens from which on all distances share a bias.
+  tokens, written = rng.integers(2, 39, (2, 150)), rng.integers(2, 39, (2, 12))
+  mask = np.ones_like(tokens)
+  mask[1, 40:] = 0
+  with torch.no_grad():
+    logits = model(
+      input_ids=torch.tensor(tokens),
+      attention_mask=torch.tensor(mask),
+      decoder_input_ids=torch.tensor(written),
+    ).logits.numpy()
+  np.savez_compressed(TARGET, tokens=tokens, mask=mask, written=written, logits=logits)
+
+
+if __name__ == "__main__":
+  main()
