@@ -54,6 +54,25 @@ class Generation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Prompts:
+  """How the prompts of generated images are written.
+
+  Attributes:
+    protocol: `strict`, or `reference` with the published code's choices.
+    sentence_model: a keyword-to-sentence T5, folder or hub id, for Category Enhancement; empty is a small
+      grammar of ours.
+    sentence_revision: its hub revision, a commit; empty for local folders.
+    sentence_file: sentences of one's own, `{"class name": ["sentence", ...]}` in JSON, in place of a model's;
+      `{dataset}` in it stands for the dataset.
+  """
+
+  protocol: str = "strict"
+  sentence_model: str = ""
+  sentence_revision: str = ""
+  sentence_file: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Folder:
   """A user's own images, for the source `folder`.
 
@@ -148,6 +167,7 @@ class Config:
   data_dir: str = ""
   stand_in: int = 0
   generation: Generation = dataclasses.field(default_factory=Generation)
+  prompts: Prompts = dataclasses.field(default_factory=Prompts)
   folder: Folder = dataclasses.field(default_factory=Folder)
   mixture: Mixture = dataclasses.field(default_factory=Mixture)
   encoder: Encoder = dataclasses.field(default_factory=Encoder)
@@ -262,6 +282,7 @@ def _check_names(config: Config) -> None:
     ("scheduler", (config.generation.scheduler,), SCHEDULERS),
     ("metric", config.scoring.quantities, SCORED),
     ("protocol", config.scoring.protocols + config.recognition.protocols, PROTOCOLS),
+    ("protocol", (config.prompts.protocol,), PROTOCOLS),
     ("recogniser", config.recognition.recognizers, RECOGNIZERS),
     ("tracker", config.report.trackers, TRACKERS),
   )

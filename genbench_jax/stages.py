@@ -35,6 +35,7 @@ from genbench_jax.plan import ImageSetKey
 from genbench_jax.progress import Progress, say
 from genbench_jax.run import Run
 from genbench_jax.sources.folder import left_out
+from genbench_jax.sources.prompting import tell_lint
 from genbench_jax.sources.registry import SOURCES
 from genbench_jax.store import class_values, files
 from genbench_jax.store.embedding_parts import EmbeddingParts
@@ -91,6 +92,8 @@ def _together(run: Run, stage: str, done: int) -> int:
 def make_images(run: Run) -> int:
   """Makes this process's missing shards of every image set; returns how many images were made."""
   keys = plan.image_sets(run.config)
+  if run.hosts.is_first:
+    tell_lint(run)
   made = 0
   for turn, key in enumerate(keys):
     with run.failures.caught(key.name):
@@ -378,8 +381,11 @@ def report(run: Run, ledger: Ledger) -> None:
   if not rows:
     raise RunError("there are no rows to report. Run the stages `score` and `recognise` first.")
   paths = _all_rows_paths(run)
-  about = {"rows": [path.name for path in paths if path.exists()], "config": run.config.as_json()}
-  seal, fingerprint = run.workdir / "report" / ".made_from", files.digest(about)
+  made_from = {
+    "rows": [path.name for path in paths if path.exists()],
+    "config": run.config.as_json(),
+  }
+  seal, fingerprint = run.workdir / "report" / ".made_from", files.digest(made_from)
   page = run.workdir / "report" / "index.html"
   if page.exists() and seal.exists() and seal.read_text(encoding="utf-8") == fingerprint:
     say(f"report: nothing to do, see {page}")
@@ -388,6 +394,7 @@ def report(run: Run, ledger: Ledger) -> None:
   # Imported here: what the page takes, no other stage does.
   from genbench_jax.reporting import write_report
 
-  write_report(run, rows, {**ledger.about(), "warnings": left_out(run)})
+  about = {**ledger.about(), "warnings": left_out(run), "prompt_lint": tell_lint(run)}
+  write_report(run, rows, about)
   files.write_text(seal, fingerprint)
   say(f"report: {page} ({time.monotonic() - began:.1f} s)")

@@ -17,8 +17,9 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.errors import ModelError, RunError
 from genbench_jax.plan import ImageSetKey
-from genbench_jax.prompts.strategies import Prompt, prompts_of_class
+from genbench_jax.prompts.strategies import Prompt
 from genbench_jax.run import Run
+from genbench_jax.sources import prompting
 from genbench_jax.sources.source import ShardRecords
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout, encode_png
 
@@ -28,7 +29,7 @@ class Generative:
 
   def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
     settings = run.config.generation
-    return {
+    return prompting.made_from(run, key) | {
       "model": run.diffusion_fingerprint,
       "templates": dataset_spec(key.dataset).templates,
       "steps": settings.steps,
@@ -61,12 +62,9 @@ class Generative:
 
 def class_prompts(run: Run, key: ImageSetKey) -> list[list[Prompt]]:
   """class -> shot -> prompt."""
-  spec, model = dataset_spec(key.dataset), run.sampler.model
-  fits = lambda text: len(model.tokenizer(text, verbose=False)["input_ids"]) <= model.max_tokens  # noqa: E731
-  return [
-    prompts_of_class(key.strategy, label, spec.names, spec.templates, run.per_class, key.seed, fits)
-    for label in range(spec.num_classes)
-  ]
+  model, sentences = run.sampler.model, prompting.class_sentences(run, key)
+  fits = prompting.within(model.tokenizer, model.max_tokens)
+  return prompting.prompts_of_set(run.config, key, run.per_class, fits, sentences)
 
 
 class ClassShot(NamedTuple):

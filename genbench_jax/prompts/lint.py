@@ -1,0 +1,87 @@
+"""What is wrong with prompts, seen before an image is made from them."""
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+
+from genbench_jax.prompts.strategies import Prompt
+
+_SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+  """One fault of the prompts of an image set.
+
+  Attributes:
+    kind: `duplicate` (classes that share a prompt, so that their images can't differ in kind), `cut` (the
+      encoder doesn't hear the prompt's end), `cut_negative`, or `empty_negative`.
+    count: how many distinct prompts it concerns; of `empty_negative`, how many classes.
+    examples: a few of them.
+  """
+
+  kind: str
+  count: int
+  examples: tuple[str, ...]
+
+  def __str__(self) -> str:
+    what = {
+      "duplicate": "prompts serve more than one class",
+      "cut": "prompts are longer than the text encoder hears and are cut",
+      "cut_negative": "negative prompts are longer than the text encoder hears and are cut",
+      "empty_negative": "classes have no negative prompt though the strategy asks for one",
+    }[self.kind]
+    return f"{self.count} {what}: {'; '.join(self.examples)}"
+
+
+def lint_prompts(
+  prompts: Sequence[Sequence[Prompt]],
+  class_names: Sequence[str],
+  fits: Callable[[str], bool],
+  negatives_wanted: bool,
+) -> list[Finding]:
+  """The faults of the prompts of an image set, worst first.
+
+  Args:
+    prompts: class -> shot -> prompt.
+    fits: whether the text encoder hears a text to its end.
+    negatives_wanted: whether the strategy gives negative prompts.
+  """
+  found = [
+    ("duplicate", _duplicates(prompts, class_names)),
+    ("cut", [text for text in _distinct(prompts, "text") if not fits(text)]),
+    ("cut_negative", [text for text in _distinct(prompts, "negative") if not fits(text)]),
+  ]
+  if negatives_wanted:
+    empty = (not all(prompt.negative for prompt in some) for some in prompts)
+    found.append(
+      ("empty_negative", [name for name, bad in zip(class_names, empty, strict=True) if bad])
+    )
+  return [
+    Finding(kind, len(texts), tuple(_short(text) for text in texts[:_SHOWN]))
+    for kind, texts in found
+    if texts
+  ]
+
+
+def _duplicates(prompts: Sequence[Sequence[Prompt]], class_names: Sequence[str]) -> list[str]:
+  """The texts that serve several classes, each with their labels."""
+  labels = defaultdict(set)
+  for label, some in enumerate(prompts):
+    for prompt in some:
+      labels[prompt.text].add(label)
+  repeated = Counter(class_names)
+  return [
+    f"{text} (classes {', '.join(map(str, sorted(classes)))}"
+    f"{', one name' if repeated[class_names[min(classes)]] > 1 else ''})"
+    for text, classes in labels.items()
+    if len(classes) > 1
+  ]
+
+
+def _distinct(prompts: Sequence[Sequence[Prompt]], field: str) -> list[str]:
+  return list(dict.fromkeys(getattr(prompt, field) for some in prompts for prompt in some))
+
+
+def _short(text: str) -> str:
+  return repr(text if len(text) <= 120 else f"{text[:117]}...")

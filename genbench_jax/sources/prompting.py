@@ -1,0 +1,234 @@
+"""The prompts of generated image sets: from a config, with its sentences, and what is wrong with them.
+
+Of a checkpoint only the tokenizer is read here, and nothing is put on a device.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from genbench_jax import checkpoints, plan
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.clip.tokenizer import load_tokenizer
+from genbench_jax.config import Config
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.plan import ImageSetKey
+from genbench_jax.progress import Progress, say
+from genbench_jax.prompts.lint import Finding, lint_prompts
+from genbench_jax.prompts.strategies import Prompt, prompts_of_class
+from genbench_jax.run import Run
+from genbench_jax.store import files
+
+# No list of templates is longer: from then on the prompts of a class repeat.
+_DISTINCT_PROMPTS = 100
+
+
+def made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
+  """What determines the prompts of a set besides its key and templates; empty where that is all."""
+  settings, strategy = run.config.prompts, prompt_strategy(key)
+  about: dict[str, Any] = {}
+  if settings.protocol != "strict":
+    about["protocol"] = settings.protocol
+  elif strategy == "restrictive_description":
+    about["version"] = 2
+  if strategy == "category_enhancement" and settings.sentence_file:
+    about["sentences"] = files.sha256(_sentence_file(run.config, key.dataset))
+  elif strategy == "category_enhancement" and settings.sentence_model:
+    about["sentences"] = sentence_model_fingerprint(run)
+  return {"prompts": about} if about else {}
+
+
+def prompt_strategy(key: ImageSetKey) -> str:
+  """The prompt strategy of a set, without what modifies it."""
+  return key.strategy.partition("+")[0]
+
+
+def prompts_of_set(
+  config: Config,
+  key: ImageSetKey,
+  count: int,
+  fits: Callable[[str], bool],
+  sentences: Sequence[Sequence[str]] = (),
+  names: Sequence[str] = (),
+) -> list[list[Prompt]]:
+  """class -> shot -> prompt, of the first `count` shots.
+
+  Args:
+    fits: whether the text encoder hears a text to its end.
+    sentences: of each class, for Category Enhancement.
+    names: what each class is called in its own prompts; by default its name.
+  """
+  spec = dataset_spec(key.dataset)
+  return [
+    prompts_of_class(
+      prompt_strategy(key),
+      label,
+      [*spec.names[:label], own, *spec.names[label + 1 :]],
+      spec.templates,
+      count,
+      key.seed,
+      fits,
+      config.prompts.protocol,
+      sentences[label] if sentences else (),
+    )
+    for label, own in enumerate(names or spec.names)
+  ]
+
+
+# ---- sentences ----------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=64)
+def class_sentences(run: Run, key: ImageSetKey) -> tuple[tuple[str, ...], ...]:
+  """The sentences of each class, from the user's file or the model; empty where a grammar makes them.
+
+  What the model wrote is kept in the work folder, in the form that `sentence_file` takes.
+  """
+  settings, spec = run.config.prompts, dataset_spec(key.dataset)
+  if prompt_strategy(key) != "category_enhancement":
+    return ()
+  if settings.sentence_file:
+    return _read_sentences(_sentence_file(run.config, key.dataset), spec.names)
+  if not settings.sentence_model:
+    return ()
+  about = {"names": spec.names, "model": sentence_model_fingerprint(run), "seed": key.seed}
+  digest = files.digest({**about, "protocol": settings.protocol})
+  path = run.workdir / "sentences" / f"{key.dataset}-seed{key.seed}-{digest}.json"
+  if not path.exists():
+    files.write_json(path, _write_sentences(run, key))
+  return _read_sentences(path, spec.names)
+
+
+def _write_sentences(run: Run, key: ImageSetKey) -> dict[str, list[str]]:
+  from genbench_jax.prompts.keyword_to_sentence import load_sentence_model, write_sentences
+
+  settings, names = run.config.prompts, tuple(dict.fromkeys(dataset_spec(key.dataset).names))
+  model = load_sentence_model(settings.sentence_model, settings.sentence_revision or None)
+  written = {}
+  with Progress(f"sentences {key.dataset}", len(names), "classes") as progress:
+    for name in names:
+      written[name] = write_sentences(model, name, key.seed, settings.protocol)
+      progress.advance(1)
+  return written
+
+
+def _sentence_file(config: Config, dataset: str) -> Path:
+  path = Path(config.prompts.sentence_file.replace("{dataset}", dataset)).expanduser()
+  if not path.is_file():
+    raise UsageError(f"config.prompts.sentence_file: there is no file {str(path)!r}.")
+  return path
+
+
+def _read_sentences(path: Path, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+  """The sentences of each class from a JSON file `{"class name": ["sentence", ...]}`."""
+  try:
+    given = json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise UsageError(f"{path} can't be read as JSON: {error}.") from error
+  if not isinstance(given, dict):
+    raise UsageError(f'{path} must be {{"class name": ["sentence", ...], ...}}.')
+  if missing := [name for name in names if not _are_sentences(given.get(name))]:
+    raise UsageError(
+      f"{path} has no list of sentences for {len(missing)} of {len(names)} classes, {missing[0]!r} the first."
+    )
+  return tuple(tuple(given[name]) for name in names)
+
+
+def _are_sentences(value: Any) -> bool:
+  return (
+    isinstance(value, list)
+    and bool(value)
+    and all(isinstance(text, str) and text.strip() for text in value)
+  )
+
+
+@functools.lru_cache(maxsize=8)
+def sentence_model_fingerprint(run: Run) -> str:
+  from genbench_jax.prompts.keyword_to_sentence import DOWNLOADS
+
+  settings = run.config.prompts
+  folder = checkpoints.locate(
+    settings.sentence_model, settings.sentence_revision or None, DOWNLOADS
+  )
+  return checkpoints.fingerprint(folder)
+
+
+# ---- lint ---------------------------------------------------------------------------------------
+
+
+def lint(config: Config) -> list[str]:
+  """What is wrong with the prompts of a config, a sentence a fault and image set.
+
+  Sentences that a model has yet to write are not known, and not judged.
+  """
+  fits = None
+  found = []
+  for key in plan.image_sets(config):
+    written = prompt_strategy(key) == "category_enhancement" and config.prompts.sentence_model
+    if key.source != "generative" or (written and not config.prompts.sentence_file):
+      continue
+    fits = fits or prompt_limit(config)
+    sentences: Sequence[Sequence[str]] = ()
+    if prompt_strategy(key) == "category_enhancement" and config.prompts.sentence_file:
+      path = _sentence_file(config, key.dataset)
+      sentences = _read_sentences(path, dataset_spec(key.dataset).names)
+    found += [
+      f"{key.dataset} {key.label}: {one}" for one in _findings(config, key, fits, sentences)
+    ]
+  return found
+
+
+def _findings(
+  config: Config,
+  key: ImageSetKey,
+  fits: Callable[[str], bool],
+  sentences: Sequence[Sequence[str]],
+) -> Iterator[Finding]:
+  count = min(max(config.shots), _DISTINCT_PROMPTS)
+  prompts = prompts_of_set(config, key, count, fits, sentences)
+  wants_negatives = prompt_strategy(key) == "negative_prompts"
+  yield from lint_prompts(prompts, dataset_spec(key.dataset).names, fits, wants_negatives)
+
+
+def tell_lint(run: Run) -> list[str]:
+  """Says what is wrong with the prompts, a line each, and leaves it in the work folder for the report."""
+  path = run.workdir / "prompts" / f"lint-{files.digest(run.config.as_json())}.txt"
+  if path.exists():
+    return path.read_text(encoding="utf-8").splitlines()
+  found = lint(run.config)
+  for line in found:
+    say(f"prompts: {line}")
+  files.write_text(path, "".join(f"{line}\n" for line in found))
+  return found
+
+
+def prompt_limit(config: Config) -> Callable[[str], bool]:
+  """Whether a text is within the length of the diffusion model's text encoder."""
+  settings = config.generation
+  folder = checkpoints.locate(
+    settings.checkpoint,
+    settings.revision or None,
+    ("tokenizer/*.json", "tokenizer/merges.txt", "text_encoder/config.json"),
+  )
+  tokenizer = load_tokenizer(folder / "tokenizer")
+  positions = checkpoints.read_json(folder / "text_encoder" / "config.json").get(
+    "max_position_embeddings", 77
+  )
+  if not isinstance(positions, int):
+    raise RunError(f"{folder / 'text_encoder' / 'config.json'} has no whole number of positions.")
+  return within(tokenizer, min(tokenizer.model_max_length, positions))
+
+
+def within(tokenizer: Any, length: int) -> Callable[[str], bool]:
+  """Whether a text has at most so many tokens, start and end included."""
+
+  @functools.lru_cache(maxsize=1 << 16)
+  def fits(text: str) -> bool:
+    # A token is a byte at least: most prompts need no tokenizer.
+    return len(text.encode()) <= length - 2 or (
+      len(tokenizer(text, verbose=False)["input_ids"]) <= length
+    )
+
+  return fits
