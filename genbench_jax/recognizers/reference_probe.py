@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Bool, Float, Int
 
 BATCH_SIZE = 64
@@ -76,49 +75,62 @@ def train(
   learning_rate: Float[Array, ""],
   weight_decay: Float[Array, ""],
   multi_label: bool,
+  steps: Int[Array, ""],
   report: Callable[[Head, Norm], Any],
 ) -> Any:
-  """Trains over all epochs of the order; `report` of the state after each epoch, stacked."""
-  optimiser = optax.chain(
-    optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum=MOMENTUM)
-  )
+  """Trains over all epochs of the order, `steps` batches each; `report` of the state after each, stacked.
 
-  def loss(head: Head, batch: Float[Array, "b d"], targets: Array, mask: Array) -> Float[Array, ""]:
-    losses = _row_losses(batch @ head.weights.T + head.bias, targets, multi_label)
-    return jnp.sum(jnp.where(mask, losses, 0.0)) / mask.sum()
+  The gradient and the step are written out, PyTorch's SGD: v = 0.9 v + (g + decay w), w = w - rate v. One
+  pass over the weights instead of several halves the time. A batch that is skipped changes neither.
+  """
 
-  def step(carry: tuple, members: Int[Array, "b"]) -> tuple[tuple, None]:
-    head, norm, state = carry
+  def step(number: Int[Array, ""], carry: tuple, order: Int[Array, "s b"]) -> tuple:
+    head, norm, velocity = carry
+    members = order[number]
     mask = members >= 0
+    trains = mask.sum() > 1
     batch, new_norm = _normalise(rows.features[members], mask, norm)
-    gradients = jax.grad(loss)(head, batch, rows.targets[members], mask)
-    updates, new_state = optimiser.update(gradients, state, head)
-    new = (optax.apply_updates(head, updates), new_norm, new_state)
-    return jax.tree.map(lambda new, old: jnp.where(mask.sum() > 1, new, old), new, carry), None
+    logits = batch @ head.weights.T + head.bias
+    errors = _loss_gradients(logits, rows.targets[members], multi_label)
+    errors = jnp.where((mask & trains)[:, None], errors / mask.sum(), 0)
+    gradients = Head(errors.T @ batch, errors.sum(axis=0))
+    momentum = jnp.where(trains, MOMENTUM, 1.0)
+    rate, decay = (jnp.where(trains, value, 0.0) for value in (learning_rate, weight_decay))
+    velocity = jax.tree.map(
+      lambda v, w, g: momentum * v + (decay * w + g), velocity, head, gradients
+    )
+    head = jax.tree.map(lambda w, v: w - rate * v, head, velocity)
+    norm = jax.tree.map(lambda new, old: jnp.where(trains, new, old), new_norm, norm)
+    return head, norm, velocity
 
   def epoch(carry: tuple, order: Int[Array, "s b"]) -> tuple[tuple, Any]:
-    carry, _ = jax.lax.scan(step, carry, order)
+    carry = jax.lax.fori_loop(0, steps, functools.partial(step, order=order), carry)
     return carry, report(carry[0], carry[1])
 
   width = rows.features.shape[1]
-  start = (head, Norm(jnp.zeros(width), jnp.ones(width)), optimiser.init(head))
+  start = (head, Norm(jnp.zeros(width), jnp.ones(width)), jax.tree.map(jnp.zeros_like, head))
   return jax.lax.scan(epoch, start, rows.order)[1]
 
 
-def _row_losses(
+def _most_steps(order: Int[Array, "c e s b"]) -> Int[Array, ""]:
+  """How many batches of an epoch any cell fills: the others are padding for all."""
+  return jnp.sum(jnp.any(order[..., 0] >= 0, axis=(0, 1)))
+
+
+def _loss_gradients(
   logits: Float[Array, "b k"], targets: Float[Array, "b k"], multi_label: bool
-) -> Float[Array, "b"]:
-  """Cross-entropy, or the mean of the binary cross-entropies."""
+) -> Float[Array, "b k"]:
+  """By the logits, of each row's cross-entropy, or of the mean of its binary cross-entropies."""
   if multi_label:
-    return optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=-1)
-  return optax.softmax_cross_entropy(logits, targets)
+    return (jax.nn.sigmoid(logits) - targets) / logits.shape[-1]
+  return jax.nn.softmax(logits, axis=-1) * targets.sum(axis=-1, keepdims=True) - targets
 
 
 def _normalise(
   batch: Float[Array, "b d"], mask: Bool[Array, "b"], norm: Norm
 ) -> tuple[Float[Array, "b d"], Norm]:
   """The batch normalised by its own biased variance; running statistics with the unbiased one."""
-  count = mask.sum()
+  count = jnp.maximum(mask.sum(), 1)
   mean = jnp.where(mask[:, None], batch, 0).sum(axis=0) / count
   squares = jnp.where(mask[:, None], (batch - mean) ** 2, 0).sum(axis=0)
   running = Norm(
@@ -153,6 +165,7 @@ def run_trials(
     predictions, the softmax scores [c, t, e, v, k].
   """
   trace_counts["trials"] += 1
+  steps = _most_steps(rows.order)
 
   def trials(
     rows: TrainingRows, validation: Array, head: Head, rates: Array, decays: Array
@@ -160,9 +173,9 @@ def run_trials(
     def report(head: Head, norm: Norm) -> Array:
       return class_results(head_logits(head, norm, validation), predictions_only)
 
-    return jax.vmap(lambda rate, decay: train(rows, head, rate, decay, multi_label, report))(
-      rates, decays
-    )
+    return jax.vmap(
+      lambda rate, decay: train(rows, head, rate, decay, multi_label, steps, report)
+    )(rates, decays)
 
   with jax.default_matmul_precision("highest"):
     return jax.vmap(trials)(rows, validation_features, heads, learning_rates, weight_decays)
@@ -178,9 +191,10 @@ def run_final(
 ) -> tuple[Head, Norm]:
   """Head and running statistics of each cell after each epoch, leading axes [c, e]."""
   trace_counts["final"] += 1
+  steps = _most_steps(rows.order)
 
   def final(rows: TrainingRows, head: Head, rate: Array, decay: Array) -> tuple[Head, Norm]:
-    return train(rows, head, rate, decay, multi_label, lambda head, norm: (head, norm))
+    return train(rows, head, rate, decay, multi_label, steps, lambda *state: state)
 
   with jax.default_matmul_precision("highest"):
     return jax.vmap(final)(rows, heads, learning_rates, weight_decays)
