@@ -115,6 +115,12 @@ def classes_path(run: Run, key: ImageSetKey, stage: str) -> Path:
   return run.workdir / "classes" / key.dataset / rows_path(run, key, stage).name
 
 
+def results_folder(run: Run, key: ImageSetKey, recogniser: str, protocol: str, shots: int) -> Path:
+  """Where the predictions, tables and model of a recogniser on a cell stand, beside its rows by name."""
+  rows = rows_path(run, key, "recognise").stem
+  return run.workdir / "recognisers" / key.dataset / rows / f"{recogniser}-{protocol}-{shots}shots"
+
+
 def load_embeddings(path: Path) -> EmbeddingSet:
   """The features at a path.
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.prompts.strategies import STRATEGIES
+from genbench_jax.recognizers.settings import DEPTHS, POSITIONS, CoopSettings, VptSettings
 from genbench_jax.store.rows import QUANTITIES
 
 STAGES = ("images", "embed", "score", "recognise", "report")
@@ -23,8 +24,8 @@ SCHEDULERS = ("pndm", "ddim", "dpmsolver++", "euler")
 TRACKERS = ("tensorboard", "wandb")
 BUDGETS = ("equal", "added")
 PROTOCOLS = ("strict", "reference")
-RECOGNIZERS = ("linear_probe",)
-SCORED = tuple(name for name in QUANTITIES if name not in ("linear_probe", "coop", "vpt"))
+RECOGNIZERS = ("linear_probe", "coop", "vpt")
+SCORED = tuple(name for name in QUANTITIES if name not in RECOGNIZERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,13 +126,22 @@ class Recognition:
   """Which recognisers, under which protocols.
 
   Attributes:
+    recognizers: `linear_probe`, `coop` (learnt context in the text tower), `vpt` (learnt tokens in the
+      vision tower). The latter two train for each cell, and have one protocol: strict.
+    protocols: of the linear probe.
     language_init: whether the linear probe starts from, and is drawn to, the zero-shot classifier.
       Without it the probe knows the external images alone, and shows what they are worth by themselves.
+    save_predictions: whether the scores of all test images are kept: n_test x classes numbers a cell.
+    save_every: steps of prompt training between two checkpoints.
   """
 
-  recognizers: tuple[str, ...] = RECOGNIZERS
+  recognizers: tuple[str, ...] = ("linear_probe",)
   protocols: tuple[str, ...] = ("strict",)
   language_init: bool = True
+  save_predictions: bool = True
+  save_every: int = 100
+  coop: CoopSettings = dataclasses.field(default_factory=CoopSettings)
+  vpt: VptSettings = dataclasses.field(default_factory=VptSettings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,6 +294,8 @@ def _check_names(config: Config) -> None:
     ("protocol", config.scoring.protocols + config.recognition.protocols, PROTOCOLS),
     ("protocol", (config.prompts.protocol,), PROTOCOLS),
     ("recogniser", config.recognition.recognizers, RECOGNIZERS),
+    ("position of the context", (config.recognition.coop.position,), POSITIONS),
+    ("depth of visual prompts", (config.recognition.vpt.depth,), DEPTHS),
     ("tracker", config.report.trackers, TRACKERS),
   )
   for kind, given, allowed in known:
@@ -300,6 +312,7 @@ def _check_ranges(config: Config) -> None:
     "config.generation.batch_per_device": (config.generation.batch_per_device,),
     "config.generation.shard_size": (config.generation.shard_size,),
     "config.encoder.batch_per_device": (config.encoder.batch_per_device,),
+    **_counts_of_training(config.recognition),
     "config.scoring.top_k": (config.scoring.top_k,),
     "config.scoring.resamples": (config.scoring.resamples,),
   }
@@ -308,6 +321,8 @@ def _check_ranges(config: Config) -> None:
       if value < 1:
         raise UsageError(f"{path} is {value}, wanted at least 1.")
   not_empty: dict[str, tuple[Any, ...]] = {
+    "config.recognition.recognizers": config.recognition.recognizers,
+    "config.recognition.protocols": config.recognition.protocols,
     "config.datasets": config.datasets,
     "config.sources": config.sources,
     "config.shots": config.shots,
@@ -335,3 +350,22 @@ def _check_ranges(config: Config) -> None:
         )
   if "folder" in config.sources and not config.folder.path:
     raise UsageError("the source `folder` asks for config.folder.path: where the images lie.")
+
+
+def _counts_of_training(recognition: Recognition) -> dict[str, tuple[float, ...]]:
+  """What is counted in the training of prompts, by path."""
+  counts: dict[str, tuple[float, ...]] = {
+    "config.recognition.save_every": (recognition.save_every,)
+  }
+  for name, section in (("coop", recognition.coop), ("vpt", recognition.vpt)):
+    for field in (
+      "context_length",
+      "prompt_length",
+      "steps",
+      "batch_size",
+      "classes_at_once",
+      "images_at_once",
+    ):
+      if hasattr(section, field):
+        counts[f"config.recognition.{name}.{field}"] = (getattr(section, field),)
+  return counts

@@ -1,5 +1,6 @@
 """Stored images to features: decoding ahead of the device, through the one input pipeline."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -7,8 +8,28 @@ from jaxtyping import Float32, UInt8
 
 from genbench_jax.benchmark.input_pipeline import Images, Preprocessing, image_batches
 from genbench_jax.clip.features import ImageEmbedder
+from genbench_jax.clip.model import Clip
 from genbench_jax.clip.preprocess import Resize
 from genbench_jax.progress import Progress
+from genbench_jax.store.image_set import ImageSet
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredImages:
+  """The images of an image set."""
+
+  images: ImageSet
+
+  def __len__(self) -> int:
+    return len(self.images)
+
+  def __getitem__(self, index: int) -> bytes:
+    return self.images[index].image
+
+
+def preprocessing_of(clip: Clip, resize: Resize) -> Preprocessing:
+  """How a CLIP takes the images of a dataset."""
+  return Preprocessing(clip.image_size, clip.image_mean, clip.image_std, resize)
 
 
 def embed_stored(
@@ -23,8 +44,7 @@ def embed_stored(
 
   An image that can't be decoded is named in the log and has the features of a blank one.
   """
-  clip, valid = embedder.clip, []
-  preprocessing = Preprocessing(clip.image_size, clip.image_mean, clip.image_std, resize)
+  preprocessing, valid = preprocessing_of(embedder.clip, resize), []
 
   def pixels() -> Iterator[Float32[np.ndarray, "b h w 3"]]:
     for batch in image_batches(images, preprocessing, embedder.batch_size, rows=rows, what=what):

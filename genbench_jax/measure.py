@@ -1,4 +1,4 @@
-"""From the features of a dataset's image sets to rows: what the stages `score` and `recognise` do."""
+"""From the features of a dataset's image sets to rows: what the stage `score` does."""
 
 import dataclasses
 import time
@@ -21,7 +21,6 @@ from genbench_jax.metrics.manifold import measure_manifold
 from genbench_jax.metrics.proxy import measure_proxy_a_distance
 from genbench_jax.metrics.vendi import VendiResult, measure_vendi
 from genbench_jax.plan import Cell, ImageSetKey
-from genbench_jax.recognizers.linear_probe import ProbeData, linear_probes
 from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.rows import Row
 
@@ -77,10 +76,6 @@ class Measured:
   by_class: Mapping[int, float] = dataclasses.field(default_factory=dict)
 
 
-MeasureCells = Callable[
-  [Config, DatasetFeatures, Sequence[External], Mesh], Iterator[tuple[ImageSetKey, list[Measured]]]
-]
-
 MANIFOLD = ("precision", "recall", "density", "coverage")
 NEIGHBOURS = 5
 # Below this many images a metric is not defined: no covariance, no unbiased estimate, no test half.
@@ -104,41 +99,8 @@ def score_cells(
     )
 
 
-def recognise_cells(
-  config: Config, data: DatasetFeatures, external: Sequence[External], mesh: Mesh
-) -> Iterator[tuple[ImageSetKey, list[Measured]]]:
-  """The linear probes of every cell of each image set: those of equal shape are trained at once."""
-  cells = [(cell, one) for one in external for cell in plan.cells_of(one.key, config)]
-  few = [one.of_shots(cell.shots) for cell, one in cells]
-  probes = [
-    ProbeData(images.features, images.labels, cell.seed)
-    for (cell, _), images in zip(cells, few, strict=True)
-  ]
-  rows: dict[ImageSetKey, list[Measured]] = {one.key: [] for one in external}
-  for protocol in config.recognition.protocols:
-    began = time.monotonic()
-    found = linear_probes(
-      probes,
-      data.test.features,
-      data.test.labels,
-      data.text if config.recognition.language_init else None,
-      protocol,
-      data.spec.metric,
-      num_classes=data.spec.num_classes,
-      logit_scale=data.logit_scale,
-      mesh=mesh,
-    )
-    seconds = (time.monotonic() - began) / len(cells)
-    for (cell, one), probe in zip(cells, found, strict=True):
-      n_real, missing = one.real_images[cell.shots], len(probe["missing_classes"])
-      about = _About(data, cell, protocol, probe["n_external"], missing, n_real)
-      value = Measurement(probe["score"], probe["ci_low"], probe["ci_high"])
-      rows[one.key].append(Measured(_row(about, "linear_probe", value, seconds)))
-  yield from rows.items()
-
-
 @dataclasses.dataclass(frozen=True)
-class _About:
+class About:
   """What the rows of a cell have in common."""
 
   data: DatasetFeatures
@@ -159,17 +121,17 @@ def _score_cell(
 ) -> Iterator[Measured]:
   settings, images = config.scoring, external.of_shots(cell.shots)
   missing = data.spec.num_classes - _classes_present(images.labels)
-  about = _About(data, cell, protocol, len(images), missing, external.real_images[cell.shots])
+  about = About(data, cell, protocol, len(images), missing, external.real_images[cell.shots])
   if wanted := [name for name in settings.quantities if name in CLER_FAMILY]:
     began = time.monotonic()
     result = _cler(config, protocol, data, cell, images, mesh)
     seconds = (time.monotonic() - began) / len(wanted)
     for name in wanted:
-      row = _row(about, name, result.scores[name], seconds)
+      row = make_row(about, name, result.scores[name], seconds)
       yield Measured(row, result.per_class.get(name, {}))
     control = dataclasses.replace(about, cell=_control_of(cell))
     yield from (
-      Measured(_row(control, name, result.control[name], seconds))
+      Measured(make_row(control, name, result.control[name], seconds))
       for name in wanted
       if name in result.control
     )
@@ -185,7 +147,7 @@ def _score_cell(
   )
   began = time.monotonic()
   for name, value, by_class in _data_metrics(sets, settings.quantities):
-    yield Measured(_row(about, name, value, time.monotonic() - began), by_class)
+    yield Measured(make_row(about, name, value, time.monotonic() - began), by_class)
     began = time.monotonic()
 
 
@@ -276,7 +238,7 @@ def _control_of(cell: Cell) -> Cell:
   return dataclasses.replace(cell, source="control", strategy=strategy)
 
 
-def _row(about: _About, quantity: str, measured: Measurement, seconds: float) -> Row:
+def make_row(about: About, quantity: str, measured: Measurement, seconds: float) -> Row:
   return {
     "dataset": about.cell.dataset,
     "source": about.cell.source,

@@ -26,13 +26,14 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.clip.features import text_prototypes
 from genbench_jax.config import STAGES, Config
-from genbench_jax.embedding import embed_stored
+from genbench_jax.embedding import StoredImages, embed_stored
 from genbench_jax.errors import ModelError, RunError
 from genbench_jax.external import external_images
 from genbench_jax.failures import Failures
 from genbench_jax.ledger import Ledger
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.progress import Progress, say
+from genbench_jax.recognition import recognise_cells
 from genbench_jax.run import Run
 from genbench_jax.sources.folder import left_out
 from genbench_jax.sources.prompting import tell_lint
@@ -42,6 +43,11 @@ from genbench_jax.store.embedding_parts import EmbeddingParts
 from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import ImageSet, ImageSetWriter
 from genbench_jax.store.rows import Row, read_rows, write_results
+
+MeasureCells = Callable[
+  [measure.DatasetFeatures, Sequence[measure.External]],
+  Iterator[tuple[ImageSetKey, list[measure.Measured]]],
+]
 
 
 def run_stages(
@@ -238,22 +244,9 @@ def _open_images(run: Run, key: ImageSetKey) -> _Unembedded:
   def embed_images(rows: range, progress: Progress) -> EmbeddingSet:
     images.verify(rows)
     labels = _labels_of(images, rows, dataset_spec(key.dataset))
-    return _embedded(run, key.name, key.dataset, _StoredImages(images), labels, rows, progress)
+    return _embedded(run, key.name, key.dataset, StoredImages(images), labels, rows, progress)
 
   return _Unembedded(len(images), embed_images)
-
-
-@dataclasses.dataclass(frozen=True)
-class _StoredImages:
-  """The images of an image set."""
-
-  images: ImageSet
-
-  def __len__(self) -> int:
-    return len(self.images)
-
-  def __getitem__(self, index: int) -> bytes:
-    return self.images[index].image
 
 
 def _labels_of(images: ImageSet, rows: range, spec: DatasetSpec) -> np.ndarray:
@@ -293,15 +286,17 @@ def _refuse_non_finite(embeddings: EmbeddingSet, name: str) -> None:
 
 def score(run: Run) -> int:
   """Measures every cell not yet measured; returns how many cells."""
-  return _measure(run, "score", measure.score_cells)
+  return _measure(
+    run, "score", lambda data, sets: measure.score_cells(run.config, data, sets, run.mesh)
+  )
 
 
 def recognise(run: Run) -> int:
   """Trains the recognisers of every cell not yet recognised; returns how many cells."""
-  return _measure(run, "recognise", measure.recognise_cells)
+  return _measure(run, "recognise", lambda data, sets: recognise_cells(run, data, sets))
 
 
-def _measure(run: Run, stage: str, function: measure.MeasureCells) -> int:
+def _measure(run: Run, stage: str, function: MeasureCells) -> int:
   """Rows of each dataset's missing image sets, the image sets of a dataset together."""
   keys = [key for key in plan.measured_sets(run.config) if key.name not in run.failures]
   gone = run.hosts.agreed((not rows_path(run, key, stage).exists() for key in keys), stage)
@@ -322,7 +317,7 @@ def _measure(run: Run, stage: str, function: measure.MeasureCells) -> int:
 
 
 def _measured(
-  run: Run, function: measure.MeasureCells, keys: Sequence[ImageSetKey]
+  run: Run, function: MeasureCells, keys: Sequence[ImageSetKey]
 ) -> Iterator[tuple[ImageSetKey, list[measure.Measured]]]:
   """What is measured of image sets of one dataset."""
   dataset = keys[0].dataset
@@ -338,7 +333,7 @@ def _measured(
     with run.failures.caught(key.name):
       external.append(external_images(run, key))
   if external:
-    yield from function(run.config, data, external, run.mesh)
+    yield from function(data, external)
 
 
 def _refuse_non_finite_rows(rows: Sequence[Row], key: ImageSetKey) -> None:

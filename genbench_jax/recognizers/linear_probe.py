@@ -113,7 +113,7 @@ def linear_probes(
     of the mean loss), `n_external`, `n_test`, `missing_classes` (indices), `converged` (reference: whether
     all scores are finite). strict: `penalty`, `prior_scale`, `validation_losses` by penalty (NaN: not tried),
     `iterations`. reference: `best_epoch_score`, `best_epoch` (from 1), `best_epoch_scores`,
-    `epoch_scores`, `validation_score`.
+    `best_epoch_weights`, `best_epoch_bias`, `epoch_scores`, `validation_score`.
 
   Raises:
     UsageError: shapes that do not fit together, an unknown protocol or metric.

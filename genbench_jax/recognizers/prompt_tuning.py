@@ -10,9 +10,9 @@ Reference: Zhou et al., "Learning to prompt for vision-language models", IJCV 20
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,38 +27,15 @@ from genbench_jax.parallel.mesh import data_mesh, replicated
 from genbench_jax.recognizers import towers
 from genbench_jax.recognizers.models import load_model, save_model
 from genbench_jax.recognizers.prompt_layout import Blocks, class_blocks, class_prompts
-from genbench_jax.recognizers.training import batch_rows, run_steps, warmup_cosine
-
-
-@dataclasses.dataclass(frozen=True)
-class CoopSettings:
-  """How a context is learnt; the defaults are the paper's, steps aside.
-
-  Attributes:
-    context_length: number of context vectors, where no `template` sets it.
-    per_class: a context for each class instead of one for all.
-    position: context before the class name, or half of it before and half behind.
-    template: words to begin with, such as "a photo of a"; else normal noise of 0.02.
-    steps: optimisation steps.
-    batch_size: images a step.
-    learning_rate: peak rate of SGD with momentum 0.9; linear warm-up, then a cosine to zero.
-    warmup: steps of warm-up.
-    weight_decay: L2 added to the gradient.
-    classes_at_once: classes that go through the text tower at once, on each device.
-    seed: of noise and batches.
-  """
-
-  context_length: int = 16
-  per_class: bool = False
-  position: Literal["end", "middle"] = "end"
-  template: str | None = None
-  steps: int = 1000
-  batch_size: int = 32
-  learning_rate: float = 0.002
-  warmup: int = 50
-  weight_decay: float = 5e-4
-  classes_at_once: int = 32
-  seed: int = 0
+from genbench_jax.recognizers.settings import CoopSettings
+from genbench_jax.recognizers.training import (
+  Program,
+  batch_rows,
+  label_shares,
+  learn,
+  make_program,
+  warmup_cosine,
+)
 
 
 def prompt_embeddings(
@@ -114,7 +91,7 @@ class Context:
 
 
 def first_context(
-  clip: Any, settings: CoopSettings, num_classes: int
+  clip: Any, settings: CoopSettings, num_classes: int, seed: int = 0
 ) -> Float[np.ndarray, "*k m w"]:
   """The context to begin with: the template's embeddings, or noise."""
   if settings.template:
@@ -122,7 +99,7 @@ def first_context(
     vectors = np.asarray(towers.token_embeddings(clip.params, jnp.asarray([ids]))[0], np.float32)
   else:
     width = clip.module.config.text_config.hidden_size
-    generator = np.random.default_rng(settings.seed)
+    generator = np.random.default_rng(seed)
     vectors = 0.02 * generator.normal(size=(settings.context_length, width)).astype(np.float32)
   return np.tile(vectors, (num_classes, 1, 1)) if settings.per_class else vectors
 
@@ -147,10 +124,11 @@ def learn_context(
   class_names: Sequence[str],
   features: Float[np.ndarray, "n d"],
   targets: Float[np.ndarray, "n k"],
-  settings: CoopSettings = CoopSettings(),
+  settings: CoopSettings,
   mesh: Mesh | None = None,
   directory: Path | None = None,
   save_every: int = 100,
+  seed: int = 0,
 ) -> Context:
   """Learns the context on cached image features.
 
@@ -163,6 +141,7 @@ def learn_context(
     mesh: the classes are split over its devices; by default the first one.
     directory: where checkpoints are kept, to go on from after a kill; or none.
     save_every: steps between checkpoints.
+    seed: of the first context, where it is noise, and of the batches.
 
   Raises:
     UsageError: the context does not fit, or targets and class names differ in number.
@@ -172,31 +151,33 @@ def learn_context(
       f"targets {targets.shape} do not fit {len(features)} images and {len(class_names)} classes."
     )
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
-  start = first_context(clip, settings, len(class_names))
+  start = first_context(clip, settings, len(class_names), seed)
   layout = class_prompts(clip, class_names, start.shape[-2], settings.position)
-  images = np.asarray(unit_rows(jnp.asarray(features, jnp.float32)))
-  shares = np.asarray(targets / np.maximum(targets.sum(axis=1, keepdims=True), 1), np.float32)
-  size = min(settings.batch_size, len(images))
-
-  def batch(number: int) -> Batch:
-    rows = batch_rows(number, size, len(images), settings.seed)
-    return jax.device_put(Batch(images[rows], shares[rows]), replicated(mesh))
-
-  optimiser = sgd(settings)
   frozen = frozen_tower(clip, class_blocks(layout, settings.classes_at_once, mesh), mesh)
-  state = jax.device_put((start, optimiser.init(start)), replicated(mesh))
-  step = functools.partial(_step, clip.module, optimiser)
-  (context, _), losses = run_steps(
-    step, state, frozen, batch, settings.steps, directory, save_every
+  images = np.asarray(unit_rows(jnp.asarray(features, jnp.float32)))
+  shares, size = label_shares(targets), min(settings.batch_size, len(images))
+
+  def batches(first: int) -> Iterator[Batch]:
+    for number in range(first, settings.steps):
+      rows = batch_rows(number, size, len(images), seed)
+      yield jax.device_put(Batch(images[rows], shares[rows]), replicated(mesh))
+
+  program = _program(clip, settings, mesh)
+  vectors, losses = learn(
+    program, start, frozen, batches, settings.steps, mesh, directory, save_every
   )
-  return Context(np.asarray(context), settings.position, clip.fingerprint, losses)
+  return Context(vectors, settings.position, clip.fingerprint, losses)
 
 
-def sgd(settings: CoopSettings) -> optax.GradientTransformation:
+@functools.lru_cache(maxsize=4)
+def _program(clip: Any, settings: CoopSettings, mesh: Mesh) -> Program:
   """SGD with momentum, L2, linear warm-up and a cosine to zero."""
   schedule = warmup_cosine(settings.learning_rate, settings.steps, settings.warmup)
   decay = optax.add_decayed_weights(settings.weight_decay)
-  return optax.chain(decay, optax.sgd(schedule, momentum=0.9))
+  loss_and_gradient = jax.value_and_grad(functools.partial(coop_loss, clip.module))
+  return make_program(
+    "coop", loss_and_gradient, optax.chain(decay, optax.sgd(schedule, momentum=0.9)), mesh
+  )
 
 
 def frozen_tower(clip: Any, blocks: Blocks, mesh: Mesh) -> Frozen:
@@ -204,19 +185,6 @@ def frozen_tower(clip: Any, blocks: Blocks, mesh: Mesh) -> Frozen:
   scale = jnp.exp(jnp.asarray(clip.params["logit_scale"], jnp.float32))
   params, scale = jax.device_put((clip.params, scale), replicated(mesh))
   return Frozen(params, blocks, scale)
-
-
-def _step(
-  module: Any,
-  optimiser: optax.GradientTransformation,
-  state: tuple[Array, Any],
-  frozen: Frozen,
-  batch: Batch,
-) -> tuple[tuple[Array, Any], Float[Array, ""]]:
-  context, optimiser_state = state
-  loss, gradient = jax.value_and_grad(coop_loss, argnums=1)(module, context, frozen, batch)
-  updates, optimiser_state = optimiser.update(gradient, optimiser_state, context)
-  return (optax.apply_updates(context, updates), optimiser_state), loss
 
 
 def coop_loss(
@@ -244,11 +212,14 @@ def context_text_features(
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
   layout = class_prompts(clip, class_names, context.vectors.shape[-2], context.position)
   blocks = class_blocks(layout, CoopSettings.classes_at_once, mesh)
-  program = jax.jit(
-    functools.partial(prompted_text_features, clip.module, num_classes=len(class_names))
-  )
   params, vectors = jax.device_put((clip.params, context.vectors), replicated(mesh))
-  return np.asarray(program(params, vectors, blocks))
+  return np.asarray(_text_features(clip, len(class_names), mesh)(params, vectors, blocks))
+
+
+@functools.lru_cache(maxsize=16)
+def _text_features(clip: Any, num_classes: int, mesh: Mesh) -> Callable[..., Float[Array, "k d"]]:
+  program = functools.partial(prompted_text_features, clip.module, num_classes=num_classes)
+  return jax.jit(program, out_shardings=replicated(mesh))
 
 
 def save_context(path: Path, context: Context) -> None:

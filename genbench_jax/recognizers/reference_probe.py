@@ -173,9 +173,9 @@ def run_trials(
     def report(head: Head, norm: Norm) -> Array:
       return class_results(head_logits(head, norm, validation), predictions_only)
 
-    return jax.vmap(
-      lambda rate, decay: train(rows, head, rate, decay, multi_label, steps, report)
-    )(rates, decays)
+    return jax.vmap(lambda rate, decay: train(rows, head, rate, decay, multi_label, steps, report))(
+      rates, decays
+    )
 
   with jax.default_matmul_precision("highest"):
     return jax.vmap(trials)(rows, validation_features, heads, learning_rates, weight_decays)

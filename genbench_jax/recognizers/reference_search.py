@@ -203,15 +203,19 @@ def _test_results(
   )
   scores = epoch_scores(np.asarray(results), targets, metric)
   best = int(np.argmax(scores))
-  weights, bias = folded_head(*jax.tree.map(lambda leaf: leaf[-1], (heads, norms)))
+  last, published = (
+    folded_head(*jax.tree.map(lambda leaf, at=at: leaf[at], (heads, norms))) for at in (-1, best)
+  )
   return {
     "epoch_scores": scores,
     "best_epoch_score": scores[best],
     "best_epoch": best + 1,
     "scores": epoch_probabilities(heads, norms, features, -1),
     "best_epoch_scores": epoch_probabilities(heads, norms, features, best),
-    "weights": np.asarray(weights),
-    "bias": np.asarray(bias),
+    "weights": np.asarray(last[0]),
+    "bias": np.asarray(last[1]),
+    "best_epoch_weights": np.asarray(published[0]),
+    "best_epoch_bias": np.asarray(published[1]),
   }
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from genbench_jax.benchmark.spec import Metric
 from genbench_jax.errors import RunError
+from genbench_jax.metrics.recognition import eleven_point_precision
 from genbench_jax.store.files import atomic_path, write_csv
 
 Labels = Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]
@@ -49,6 +51,22 @@ def per_class_results(
     }
     for index, name in enumerate(class_names)
   ]
+
+
+def class_scores(
+  scores: Float[np.ndarray, "n k"], labels: Labels, metric: Metric
+) -> dict[int, float]:
+  """Class -> recall, or for multi-hot labels average precision, of the classes that occur; none for `roc_auc`."""
+  if metric == "roc_auc":
+    return {}
+  if labels.ndim == 2:
+    return {
+      int(c): float(eleven_point_precision(scores[:, c], labels[:, c]))
+      for c in np.flatnonzero(labels.any(axis=0))
+    }
+  totals = np.bincount(labels, minlength=scores.shape[1])
+  hits = np.bincount(labels[scores.argmax(axis=1) == labels], minlength=scores.shape[1])
+  return {int(c): float(hits[c] / totals[c]) for c in np.flatnonzero(totals)}
 
 
 def _ratio(part: int, whole: int) -> float | None:

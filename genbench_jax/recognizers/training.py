@@ -1,19 +1,77 @@
-"""A training loop that can be stopped at any moment.
+"""The training of prompts, in a loop that can be stopped at any moment.
 
 A step is a pure function of the state and its batch, and the batch of its number, so that a run that was
 killed and started again ends with the very weights of an undisturbed one (same seed, same mesh).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from genbench_jax.parallel.mesh import replicated
+
 State = Any
+Step = Callable[[State, Any, Any], tuple[State, Float[Array, ""]]]
+
+# How often each recogniser's step was traced: one compile per shape is asserted by tests.
+trace_counts = {"coop": 0, "vpt": 0}
+
+
+class Program(NamedTuple):
+  """An optimiser and its step, compiled once for each shape: kept for all cells of a run."""
+
+  optimiser: optax.GradientTransformation
+  step: Step
+
+
+def make_program(
+  name: str,
+  loss_and_gradient: Callable[[Array, Any, Any], tuple[Array, Array]],
+  optimiser: optax.GradientTransformation,
+  mesh: Mesh,
+) -> Program:
+  """The step on a state (variables, optimiser state), which every device has whole.
+
+  `loss_and_gradient` takes (variables, frozen, batch).
+  """
+
+  def step(state: State, frozen: Any, batch: Any) -> tuple[State, Float[Array, ""]]:
+    trace_counts[name] += 1
+    variables, optimiser_state = state
+    loss, gradient = loss_and_gradient(variables, frozen, batch)
+    updates, optimiser_state = optimiser.update(gradient, optimiser_state, variables)
+    return (optax.apply_updates(variables, updates), optimiser_state), loss
+
+  return Program(optimiser, jax.jit(step, out_shardings=replicated(mesh)))
+
+
+def learn(
+  program: Program,
+  start: Float[np.ndarray, "..."],
+  frozen: Any,
+  batches: Callable[[int], Iterator[Any]],
+  steps: int,
+  mesh: Mesh,
+  directory: Path | None,
+  save_every: int,
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "s"]]:
+  """The variables after all steps, and the losses of those that this call has run; see `run_steps`."""
+  state = jax.device_put((start, program.optimiser.init(start)), replicated(mesh))
+  (variables, _), losses = run_steps(
+    program.step, state, frozen, batches, steps, directory, save_every
+  )
+  return np.asarray(variables), losses
+
+
+def label_shares(targets: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+  """Targets whose rows sum to one: several labels of an image share its weight."""
+  return np.asarray(targets / np.maximum(targets.sum(axis=1, keepdims=True), 1), np.float32)
 
 
 def warmup_cosine(peak: float, steps: int, warmup: int) -> optax.Schedule:
@@ -32,10 +90,10 @@ def batch_rows(number: int, batch_size: int, num_rows: int, seed: int) -> Int[np
 
 
 def run_steps(
-  step: Callable[[State, Any, Any], tuple[State, Float[Array, ""]]],
+  step: Step,
   state: State,
-  constants: Any,
-  batch: Callable[[int], Any],
+  frozen: Any,
+  batches: Callable[[int], Iterator[Any]],
   steps: int,
   directory: Path | None = None,
   save_every: int = 100,
@@ -44,10 +102,10 @@ def run_steps(
   """Runs the steps from the last checkpoint on.
 
   Args:
-    step: (state, constants, batch) -> (new state, loss). It is compiled once.
+    step: (state, frozen, batch) -> (new state, loss), compiled.
     state: the state to begin with, a tree of arrays.
-    constants: arrays that every step reads.
-    batch: the arrays of a step, by its number.
+    frozen: arrays that every step reads.
+    batches: the batches of a step of the given number and those after it.
     steps: how many steps there are.
     directory: where checkpoints are kept (Orbax: written aside, then renamed), or none.
     save_every: steps between two checkpoints.
@@ -56,12 +114,11 @@ def run_steps(
   Returns:
     The state after the last step, and the losses of the steps that this call has run.
   """
-  compiled = jax.jit(step)
   manager = _manager(directory, keep) if directory else None
   first, state = _restored(manager, state)
   losses = []
-  for number in range(first, steps):
-    state, loss = compiled(state, constants, batch(number))
+  for number, batch in zip(range(first, steps), batches(first), strict=False):
+    state, loss = step(state, frozen, batch)
     losses.append(loss)
     if manager and ((number + 1) % save_every == 0 or number + 1 == steps):
       _save(manager, number + 1, state)

@@ -9,9 +9,9 @@ Reference: Jia et al., "Visual prompt tuning", ECCV 2022.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,42 +20,24 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from genbench_jax.errors import UsageError
+from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.inputs import unit_rows
 from genbench_jax.parallel.mesh import DATA_AXIS, data_mesh, pad_rows, padded_size, replicated
 from genbench_jax.recognizers import towers
 from genbench_jax.recognizers.models import load_model, save_model
-from genbench_jax.recognizers.training import batch_rows, run_steps, warmup_cosine
+from genbench_jax.recognizers.settings import DEPTHS, VptSettings
+from genbench_jax.recognizers.training import (
+  Program,
+  batch_rows,
+  label_shares,
+  learn,
+  make_program,
+  warmup_cosine,
+)
 
 Pixels = Float[np.ndarray, "b h w 3"]
-ReadPixels = Callable[[Int[np.ndarray, "b"]], Pixels]
-
-
-@dataclasses.dataclass(frozen=True)
-class VptSettings:
-  """How visual prompts are learnt.
-
-  Attributes:
-    depth: `shallow` or `deep`.
-    prompt_length: tokens in each layer that has them.
-    steps: optimisation steps.
-    batch_size: images a step.
-    images_at_once: images of a micro-batch on each device; gradients of micro-batches are summed.
-    learning_rate: peak rate of AdamW; linear warm-up, then a cosine to zero.
-    warmup: steps of warm-up.
-    weight_decay: of AdamW.
-    seed: of the first prompts and the batches.
-  """
-
-  depth: Literal["shallow", "deep"] = "deep"
-  prompt_length: int = 8
-  steps: int = 1000
-  batch_size: int = 32
-  images_at_once: int = 32
-  learning_rate: float = 0.002
-  warmup: int = 50
-  weight_decay: float = 1e-4
-  seed: int = 0
+# (rows, batch size) -> preprocessed pixels of these images, in order, batch by batch, the last one padded.
+ReadPixels = Callable[[Int[np.ndarray, "n"], int], Iterator[Pixels]]
 
 
 class MicroBatches(NamedTuple):
@@ -89,15 +71,15 @@ class VisualPrompts:
   losses: Float[np.ndarray, "s"] = dataclasses.field(default_factory=lambda: np.zeros(0))
 
 
-def first_prompts(clip: Any, settings: VptSettings) -> Float[np.ndarray, "j m w"]:
+def first_prompts(clip: Any, settings: VptSettings, seed: int = 0) -> Float[np.ndarray, "j m w"]:
   """Uniform in +-sqrt(6 / (3 p^2 + w)), p the side of a patch and w the width, as in the paper."""
   config = clip.module.config.vision_config
-  layers = {"shallow": 1, "deep": config.num_hidden_layers}
-  if settings.depth not in layers:
-    raise UsageError(f"the depth of visual prompts is 'shallow' or 'deep', not {settings.depth!r}.")
+  if settings.depth not in DEPTHS:
+    raise unknown_name("depth of visual prompts", settings.depth, DEPTHS)
   bound = np.sqrt(6 / (3 * config.patch_size**2 + config.hidden_size))
-  shape = (layers[settings.depth], settings.prompt_length, config.hidden_size)
-  return np.random.default_rng(settings.seed).uniform(-bound, bound, shape).astype(np.float32)
+  layers = config.num_hidden_layers if settings.depth == "deep" else 1
+  shape = (layers, settings.prompt_length, config.hidden_size)
+  return np.random.default_rng(seed).uniform(-bound, bound, shape).astype(np.float32)
 
 
 def vpt_loss(
@@ -114,23 +96,25 @@ def vpt_loss(
   return jnp.sum(jnp.where(mask, optax.softmax_cross_entropy(logits, targets), 0))
 
 
-def _step(
-  module: Any,
-  optimiser: optax.GradientTransformation,
-  state: tuple[Array, Any],
-  frozen: Frozen,
-  batch: MicroBatches,
-) -> tuple[tuple[Array, Any], Float[Array, ""]]:
-  tokens, optimiser_state = state
+def _loss_and_gradient(
+  module: Any, tokens: Float[Array, "j m w"], frozen: Frozen, batch: MicroBatches
+) -> tuple[Float[Array, ""], Float[Array, "j m w"]]:
+  """Of the mean loss of a step's images, summed over its micro-batches."""
 
   def add(sums: tuple[Array, Array], micro: MicroBatches) -> tuple[tuple[Array, Array], None]:
     found = jax.value_and_grad(vpt_loss, argnums=1)(module, tokens, frozen, *micro)
     return jax.tree.map(jnp.add, sums, found), None
 
   (loss, gradient), _ = jax.lax.scan(add, (jnp.zeros(()), jnp.zeros_like(tokens)), batch)
-  count = batch.mask.sum()
-  updates, optimiser_state = optimiser.update(gradient / count, optimiser_state, tokens)
-  return (optax.apply_updates(tokens, updates), optimiser_state), loss / count
+  return loss / batch.mask.sum(), gradient / batch.mask.sum()
+
+
+@functools.lru_cache(maxsize=4)
+def _program(clip: Any, settings: VptSettings, mesh: Mesh) -> Program:
+  """AdamW with linear warm-up and a cosine to zero."""
+  schedule = warmup_cosine(settings.learning_rate, settings.steps, settings.warmup)
+  optimiser = optax.adamw(schedule, weight_decay=settings.weight_decay)
+  return make_program("vpt", functools.partial(_loss_and_gradient, clip.module), optimiser, mesh)
 
 
 def learn_visual_prompts(
@@ -138,22 +122,24 @@ def learn_visual_prompts(
   text_features: Float[np.ndarray, "k d"],
   read_pixels: ReadPixels,
   targets: Float[np.ndarray, "n k"],
-  settings: VptSettings = VptSettings(),
+  settings: VptSettings,
   mesh: Mesh | None = None,
   directory: Path | None = None,
   save_every: int = 100,
+  seed: int = 0,
 ) -> VisualPrompts:
   """Learns visual prompts on images.
 
   Args:
     clip: a `genbench_jax.clip.model.Clip`: module, params, fingerprint.
     text_features: one text prototype a class.
-    read_pixels: preprocessed pixels of the given rows of the training images.
+    read_pixels: reads the training images, see `ReadPixels`.
     targets: one-hot or multi-hot, one row a training image.
     settings: see `VptSettings`.
     mesh: each micro-batch is split over its devices; by default the first one.
     directory: where checkpoints are kept, to go on from after a kill; or none.
     save_every: steps between checkpoints.
+    seed: of the first prompts and of the batches.
 
   Raises:
     UsageError: targets and text prototypes differ in number, or an unknown depth.
@@ -161,22 +147,19 @@ def learn_visual_prompts(
   if targets.shape[1] != len(text_features):
     raise UsageError(f"targets {targets.shape} do not fit {len(text_features)} text prototypes.")
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
-  shares = np.asarray(targets / np.maximum(targets.sum(axis=1, keepdims=True), 1), np.float32)
+  shares = label_shares(targets)
   size = min(settings.batch_size, len(shares))
 
-  def batch(number: int) -> MicroBatches:
-    rows = batch_rows(number, size, len(shares), settings.seed)
-    return micro_batches(read_pixels(rows), shares[rows], settings.images_at_once, mesh)
+  def batches(first: int) -> Iterator[MicroBatches]:
+    rows = [batch_rows(number, size, len(shares), seed) for number in range(first, settings.steps)]
+    for members, pixels in zip(rows, read_pixels(np.concatenate(rows), size), strict=True):
+      yield micro_batches(pixels, shares[members], settings.images_at_once, mesh)
 
-  start = first_prompts(clip, settings)
-  schedule = warmup_cosine(settings.learning_rate, settings.steps, settings.warmup)
-  optimiser = optax.adamw(schedule, weight_decay=settings.weight_decay)
-  state = jax.device_put((start, optimiser.init(start)), replicated(mesh))
-  (tokens, _), losses = run_steps(
-    functools.partial(_step, clip.module, optimiser), state, frozen_tower(clip, text_features, mesh),
-    batch, settings.steps, directory, save_every,
+  tokens, losses = learn(
+    _program(clip, settings, mesh), first_prompts(clip, settings, seed), frozen_tower(clip, text_features, mesh),
+    batches, settings.steps, mesh, directory, save_every,
   )  # fmt: skip
-  return VisualPrompts(np.asarray(tokens), clip.fingerprint, losses)
+  return VisualPrompts(tokens, clip.fingerprint, losses)
 
 
 def frozen_tower(clip: Any, text_features: Float[np.ndarray, "k d"], mesh: Mesh) -> Frozen:
@@ -217,20 +200,25 @@ def prompted_scores(
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
   frozen = frozen_tower(clip, text_features, mesh)
   tokens = jax.device_put(prompts.tokens, replicated(mesh))
+  size = padded_size(min(images_at_once * mesh.size, num_images), mesh.size)
+  split = NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+  found = [
+    np.asarray(_prompted_scores(clip, mesh)(frozen, tokens, jax.device_put(pixels, split)))
+    for pixels in read_pixels(np.arange(num_images), size)
+  ]
+  return np.concatenate(found)[:num_images]
 
-  @jax.jit
+
+@functools.lru_cache(maxsize=4)
+def _prompted_scores(
+  clip: Any, mesh: Mesh
+) -> Callable[[Frozen, Array, Array], Float[Array, "b k"]]:
+
   def scores(frozen: Frozen, tokens: Array, pixels: Array) -> Float[Array, "b k"]:
     features = towers.image_features(clip.module, frozen.params, pixels, tokens, remat=False)
     return jax.nn.softmax(frozen.logit_scale * features @ frozen.text.T, axis=-1)
 
-  size = padded_size(min(images_at_once * mesh.size, num_images), mesh.size)
-  split = NamedSharding(mesh, PartitionSpec(DATA_AXIS))
-  found = []
-  for start in range(0, num_images, size):
-    rows = np.arange(start, min(start + size, num_images))
-    pixels = jax.device_put(pad_rows(read_pixels(rows), size), split)
-    found.append(np.asarray(scores(frozen, tokens, pixels))[: len(rows)])
-  return np.concatenate(found)
+  return jax.jit(scores, out_shardings=replicated(mesh))
 
 
 def save_visual_prompts(path: Path, prompts: VisualPrompts) -> None:

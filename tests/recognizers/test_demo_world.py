@@ -77,6 +77,6 @@ def test_learnt_visual_prompts_beat_zero_shot(world, depth):
   zero_shot = accuracy(zero_shot_scores(image_features(clip, test_pixels), text), test_labels)
   settings = VptSettings(depth=depth, prompt_length=4, steps=100, warmup=10, learning_rate=0.01)
   targets = np.eye(spec.num_classes, dtype=np.float32)[labels]
-  prompts = learn_visual_prompts(clip, text, pixels.__getitem__, targets, settings)
-  scores = prompted_scores(clip, text, prompts, test_pixels.__getitem__, TEST_IMAGES)
+  prompts = learn_visual_prompts(clip, text, reader(pixels), targets, settings)
+  scores = prompted_scores(clip, text, prompts, reader(test_pixels), TEST_IMAGES)
   assert accuracy(scores, test_labels) > zero_shot

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -40,15 +41,16 @@ def train(directory=None, pause=0.0):
     errors = inputs @ weights + offset - outputs
     return jnp.mean(errors**2), 2 * inputs.T @ errors / len(inputs)
 
-  def batch(number):
-    time.sleep(pause)
-    rows = batch_rows(number, 8, 20, seed=0)
-    return inputs[rows], outputs[rows]
+  def batches(first):
+    for number in range(first, STEPS):
+      time.sleep(pause)
+      rows = batch_rows(number, 8, 20, seed=0)
+      yield inputs[rows], outputs[rows]
 
   weights = jnp.zeros(5)
   state = (weights, optimiser.init(weights))
   path = Path(directory) if directory else None
-  return run_steps(step, state, jnp.float32(0.5), batch, STEPS, path, SAVE_EVERY)
+  return run_steps(jax.jit(step), state, jnp.float32(0.5), batches, STEPS, path, SAVE_EVERY)
 
 
 def checkpoints(directory):
