@@ -32,6 +32,7 @@ def get_config(text=""):
   config.generation.shard_size = 2048
   config.encoder.checkpoint = "openai/clip-vit-base-patch32"
   config.encoder.batch_per_device = 256
+  config.selection.checkpoint = "openai/clip-vit-base-patch16"
   if arguments.mock:
     config.stand_in = 2
     config.shots = (1, 2)
@@ -40,7 +41,7 @@ def get_config(text=""):
     config.generation.steps = 1
     config.generation.guidance_scale = 3.0
     config.generation.batch_per_device = 16
-    config.encoder.checkpoint = "zoo/clip"
+    config.encoder.checkpoint = config.selection.checkpoint = "zoo/clip"
     config.encoder.batch_per_device = 64
     config.scoring.resamples = 50
     config.report.gallery_images = 1

@@ -22,6 +22,7 @@ STAGES = ("images", "embed", "score", "recognise", "report")
 SOURCES = ("generative", "original", "folder", "combined")
 SCHEDULERS = ("pndm", "ddim", "dpmsolver++", "euler")
 TRACKERS = ("tensorboard", "wandb")
+SELECTIONS = ("none", "clip", "random")
 BUDGETS = ("equal", "added")
 PROTOCOLS = ("strict", "reference")
 RECOGNIZERS = ("linear_probe", "coop", "vpt")
@@ -71,6 +72,34 @@ class Prompts:
   sentence_model: str = ""
   sentence_revision: str = ""
   sentence_file: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+  """Which generated images are kept: off by default.
+
+  Attributes:
+    method: `none` keeps all that are made; `clip` makes more and keeps those nearest to "a photo of a <class>";
+      `random` makes as many more and keeps a seeded choice, for comparison.
+    candidates: images made for each one kept.
+    checkpoint: the CLIP that judges, a folder or hub id: another than the one that measures. The published
+      one is `openai/clip-vit-base-patch16`.
+    revision: its hub revision, a commit; empty for local folders.
+  """
+
+  method: str = "none"
+  candidates: int = 4
+  checkpoint: str = "zoo/clip"
+  revision: str = ""
+
+  @property
+  def is_on(self) -> bool:
+    return self.method != "none"
+
+  @property
+  def made_for_one(self) -> int:
+    """Images made for each one kept."""
+    return self.candidates if self.is_on else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +207,7 @@ class Config:
   stand_in: int = 0
   generation: Generation = dataclasses.field(default_factory=Generation)
   prompts: Prompts = dataclasses.field(default_factory=Prompts)
+  selection: Selection = dataclasses.field(default_factory=Selection)
   folder: Folder = dataclasses.field(default_factory=Folder)
   mixture: Mixture = dataclasses.field(default_factory=Mixture)
   encoder: Encoder = dataclasses.field(default_factory=Encoder)
@@ -293,6 +323,7 @@ def _check_names(config: Config) -> None:
     ("metric", config.scoring.quantities, SCORED),
     ("protocol", config.scoring.protocols + config.recognition.protocols, PROTOCOLS),
     ("protocol", (config.prompts.protocol,), PROTOCOLS),
+    ("selection", (config.selection.method,), SELECTIONS),
     ("recogniser", config.recognition.recognizers, RECOGNIZERS),
     ("position of the context", (config.recognition.coop.position,), POSITIONS),
     ("depth of visual prompts", (config.recognition.vpt.depth,), DEPTHS),
@@ -311,6 +342,7 @@ def _check_ranges(config: Config) -> None:
     "config.generation.guidance_scale": (config.generation.guidance_scale,),
     "config.generation.batch_per_device": (config.generation.batch_per_device,),
     "config.generation.shard_size": (config.generation.shard_size,),
+    "config.selection.candidates": (config.selection.candidates,),
     "config.encoder.batch_per_device": (config.encoder.batch_per_device,),
     **_counts_of_training(config.recognition),
     "config.scoring.top_k": (config.scoring.top_k,),

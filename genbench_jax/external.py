@@ -32,7 +32,7 @@ def external_images(run: Run, key: ImageSetKey) -> External:
 def _part(run: Run, key: ImageSetKey, budgets: dict[int, int]) -> External:
   """An image set, of which a mixture of so many shots takes so many images a class."""
   config = dataclasses.replace(run.config, shots=tuple(sorted(set(budgets.values()))))
-  source, at_budgets = SOURCES[key.source], dataclasses.replace(run, config=config)
+  source, at_budgets = SOURCES[key.source], run.with_config(config)
   sizes, real = source.shot_sizes(at_budgets, key), source.real_images(at_budgets, key)
   return External(
     key,

@@ -78,6 +78,14 @@ class Run:
   def embedder(self) -> ImageEmbedder:
     return ImageEmbedder(self.clip, self.local_mesh, self.config.encoder.batch_per_device)
 
+  def with_config(self, config: Config) -> "Run":
+    """The same run under another config with the same models and data; what is loaded is shared."""
+    other = dataclasses.replace(self, config=config)
+    vars(other).update(
+      {name: value for name, value in vars(self).items() if name not in ("config", "workdir")}
+    )
+    return other
+
   @property
   def per_class(self) -> int:
     return max(self.config.shots)

@@ -92,6 +92,7 @@ def _dataset(
   spec = dataset_spec(name)
   keys = [key for key in plan.image_sets(config) if key.dataset == name]
   generated = sum(set_size(key, config) for key in keys if key.source == "generative")
+  generated *= config.selection.made_for_one
   copied = sum(set_size(key, config) for key in keys if key.source != "generative")
   test = _split_size(spec, "test", config)
   drawn = not spec.tfds_name or config.stand_in

@@ -19,7 +19,7 @@ from genbench_jax.errors import ModelError, RunError
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.prompts.strategies import Prompt
 from genbench_jax.run import Run
-from genbench_jax.sources import prompting
+from genbench_jax.sources import prompting, selection
 from genbench_jax.sources.source import ShardRecords
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout, encode_png
 
@@ -29,15 +29,19 @@ class Generative:
 
   def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
     settings = run.config.generation
-    return prompting.made_from(run, key) | {
-      "model": run.diffusion_fingerprint,
-      "templates": dataset_spec(key.dataset).templates,
-      "steps": settings.steps,
-      "guidance_scale": settings.guidance_scale,
-      "scheduler": settings.scheduler,
-      "height": settings.height,
-      "width": settings.width,
-    }
+    return (
+      selection.made_from(run)
+      | prompting.made_from(run, key)
+      | {
+        "model": run.diffusion_fingerprint,
+        "templates": dataset_spec(key.dataset).templates,
+        "steps": settings.steps,
+        "guidance_scale": settings.guidance_scale,
+        "scheduler": settings.scheduler,
+        "height": settings.height,
+        "width": settings.width,
+      }
+    )
 
   def size(self, run: Run, key: ImageSetKey) -> int:
     return run.per_class * dataset_spec(key.dataset).num_classes
@@ -54,6 +58,8 @@ class Generative:
   def records(
     self, run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int]
   ) -> ShardRecords:
+    if run.config.selection.is_on:
+      return selection.chosen_shards(self, run, key, layout, shards)
     prompts = class_prompts(run, key)
     return generate_shards(
       run.sampler, layout, shards, prompts, key.seed, key.dataset, key.strategy
