@@ -5,11 +5,12 @@ processes (started anew, never forked: JAX has threads) while the device compute
 """
 
 import dataclasses
+import gc
 import io
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from absl import flags
@@ -109,8 +110,7 @@ def image_batches(
   order = np.arange(len(images)) if rows is None else np.asarray(rows, np.int64)
   chunk = math.gcd(batch_size, _CHUNK)
   parts = _decoded(_Decoder(images, order, chunk, preprocessing), workers, threads)
-  while gathered := list(itertools.islice(parts, batch_size // chunk)):
-    batch = _padded(gathered, batch_size)
+  while batch := _next_batch(parts, batch_size // chunk, batch_size):
     for index in batch.index[~batch.valid & (batch.index != _PADDING)]:
       say(f"{what}: image {index} can't be read and is left out ({_reason(images, int(index))})")
     yield batch
@@ -164,14 +164,19 @@ def _decoded(decoder: _Decoder, workers: int, threads: int) -> Iterator[dict[str
   starts = range(0, len(decoder.order), decoder.chunk)
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_CHUNKS_AHEAD)
   dataset = grain.MapDataset.source(starts).map(decoder).to_iter_dataset(options)
-  if workers:
-    # Grain reads absl's flags when it starts a worker, and this may be no absl program.
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()
-    dataset = dataset.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_CHUNKS_AHEAD)
-    )
-  return iter(dataset)
+  return _from_processes(dataset, workers) if workers else iter(dataset)
+
+
+def _from_processes(dataset: Any, workers: int) -> Iterator[dict[str, np.ndarray]]:
+  import grain
+
+  # Grain reads absl's flags when it starts a worker, and this may be no absl program.
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
+  options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_CHUNKS_AHEAD)
+  yield from dataset.mp_prefetch(options)
+  # What each worker sent last hangs in a cycle of Grain's frames: at exit its shared memory would be left behind.
+  gc.collect()
 
 
 def opened(image: bytes | Image.Image) -> Image.Image:
@@ -187,6 +192,14 @@ def _reason(images: Images, index: int) -> str:
   except _UNREADABLE as error:
     return str(error)
   return "it can be decoded but not converted"
+
+
+def _next_batch(
+  parts: Iterator[dict[str, np.ndarray]], chunks: int, batch_size: int
+) -> Batch | None:
+  """The next chunks as one batch. Theirs may be shared memory of a worker: nothing here holds on to it."""
+  gathered = list(itertools.islice(parts, chunks))
+  return _padded(gathered, batch_size) if gathered else None
 
 
 def _padded(parts: Sequence[dict[str, np.ndarray]], batch_size: int) -> Batch:

@@ -1,3 +1,4 @@
+import gc
 import io
 import sys
 import time
@@ -203,3 +204,6 @@ def test_worker_processes_give_the_same():
     np.testing.assert_array_equal(here.index, there.index)
     np.testing.assert_array_equal(here.valid, there.valid)
   assert "tensorflow" not in sys.modules
+  # Their shared memory is given back: at exit Python would warn of what is left.
+  kinds = [type(thing).__name__ for thing in gc.get_objects()]
+  assert "SharedMemoryArray" not in kinds
