@@ -42,7 +42,7 @@ from genbench_jax.store import class_values, files
 from genbench_jax.store.embedding_parts import EmbeddingParts
 from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import ImageSet, ImageSetWriter
-from genbench_jax.store.rows import Row, read_rows, write_results
+from genbench_jax.store.rows import Row, read_rows, write_results, write_rows
 
 MeasureCells = Callable[
   [measure.DatasetFeatures, Sequence[measure.External]],
@@ -351,7 +351,7 @@ def _write_measured(
   classes = [class_values.of_row(one.row, one.by_class, names) for one in measured if one.by_class]
   if classes:
     class_values.write(classes_path(run, key, stage), classes)
-  files.write_json_lines(rows_path(run, key, stage), [one.row for one in measured])
+  write_rows(rows_path(run, key, stage), [one.row for one in measured])
 
 
 # ---- report -----------------------------------------------------------------------------------

@@ -46,9 +46,9 @@ def of_row(row: Row, by_class: Mapping[int, float], class_names: Sequence[str]) 
 
 def write(path: Path, values: Sequence[ClassValues]) -> None:
   """Writes the file whole or not at all."""
-  files.write_json_lines(path, values)
+  files.write_json_lines(path, values, sealed=True)
 
 
 def read(path: Path) -> list[ClassValues]:
   """The values in a file, in their order."""
-  return cast(list[ClassValues], files.read_json_lines(path))
+  return cast(list[ClassValues], files.read_json_lines(path, sealed=True))

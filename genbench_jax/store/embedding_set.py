@@ -61,7 +61,7 @@ def save(path: Path, embeddings: EmbeddingSet, made_from: Mapping[str, str]) -> 
 
   arrays = {name: np.ascontiguousarray(getattr(embeddings, name)) for name in _ARRAYS}
   # One entry only: safetensors writes several in no fixed order, and the same features must give the same bytes.
-  about = json.dumps({**made_from, "checksum": _checksum(arrays)}, sort_keys=True)
+  about = json.dumps({**made_from, "checksum": _checksum(arrays, made_from)}, sort_keys=True)
   files.write_bytes(path, to_bytes(arrays, metadata={_ABOUT: about}))
 
 
@@ -76,12 +76,13 @@ def load(path: Path) -> EmbeddingSet:
   try:
     with safe_open(path, framework="numpy") as file:
       arrays = {name: file.get_tensor(name) for name in _ARRAYS}
-      expected = json.loads((file.metadata() or {})[_ABOUT])["checksum"]
-  except (SafetensorError, OSError, KeyError, ValueError) as error:
+      made_from = json.loads((file.metadata() or {})[_ABOUT])
+      expected = made_from.pop("checksum")
+  except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
     raise RunError(
       f"embedding file {path} is damaged ({error}). Delete it, then run again."
     ) from error
-  if expected != _checksum(arrays):
+  if expected != _checksum(arrays, made_from):
     raise RunError(
       f"embedding file {path} is damaged (its checksum differs). Delete it, then run again."
     )
@@ -90,8 +91,8 @@ def load(path: Path) -> EmbeddingSet:
   return EmbeddingSet(**arrays)
 
 
-def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
-  state = hashlib.sha256()
+def _checksum(arrays: Mapping[str, np.ndarray], made_from: Mapping[str, str]) -> str:
+  state = hashlib.sha256(json.dumps(dict(made_from), sort_keys=True).encode())
   for name in _ARRAYS:
     array = arrays[name]
     state.update(f"{name} {array.dtype} {array.shape}".encode())

@@ -15,6 +15,9 @@ import numpy as np
 
 from genbench_jax.errors import RunError
 
+_SEAL = "sha256"
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -23,19 +26,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
   Raises:
     RunError: the disk is full or the folder can't be written to. What stood there stays.
   """
-  path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.name}.part")
   try:
+    path.parent.mkdir(parents=True, exist_ok=True)
     yield temporary
     flush(temporary)
     temporary.replace(path)
     flush(path.parent)
-  except OSError as error:
+  except BaseException as error:
     with contextlib.suppress(OSError):
       temporary.unlink(missing_ok=True)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-      raise RunError(f"can't write {path}: {error.strerror}. Complete files are intact.") from error
+    if reason := _disk_reason(error):
+      raise RunError(f"can't write {path}: {reason}. Complete files are intact.") from error
     raise
+
+
+def _disk_reason(error: BaseException) -> str:
+  """What a disk has against being written to, in the system's words; empty for any other error."""
+  if isinstance(error, OSError):
+    return error.strerror if error.errno in _DISK_ERRORS else ""
+  # ArrayRecord's writer tells in its message alone.
+  reasons = (os.strerror(number) for number in _DISK_ERRORS)
+  told = str(error) if isinstance(error, RuntimeError) else ""
+  return next((reason for reason in reasons if reason in told), "")
 
 
 def flush(path: Path) -> None:
@@ -79,12 +92,31 @@ def read_json(path: Path) -> Any:
     raise RunError(f"{path} is damaged: {error}. Delete it, then run again.") from error
 
 
-def write_json_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
-  write_text(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
+def write_json_lines(path: Path, values: Sequence[Mapping[str, Any]], sealed: bool = False) -> None:
+  """One value a line; sealed, with their checksum in a last line."""
+  text = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+  seal = json.dumps({_SEAL: hashlib.sha256(text.encode()).hexdigest()}) + "\n" if sealed else ""
+  write_text(path, text + seal)
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-  return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def read_json_lines(path: Path, sealed: bool = False) -> list[dict[str, Any]]:
+  """The objects in a file of JSON lines.
+
+  Raises:
+    RunError: it holds something else, or not what was sealed.
+  """
+  try:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    values = [json.loads(line) for line in lines]
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise RunError(f"{path} is damaged: {error}. Delete it, then run again.") from error
+  if not all(isinstance(value, dict) for value in values):
+    raise RunError(f"{path} is damaged: a line holds no JSON object. Delete it, then run again.")
+  if sealed:
+    seal = values.pop().get(_SEAL) if values else None
+    if seal != hashlib.sha256("".join(lines[:-1]).encode()).hexdigest():
+      raise RunError(f"{path} is damaged (its checksum differs). Delete it, then run again.")
+  return values
 
 
 def write_csv(path: Path, values: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -117,7 +117,10 @@ class ImageSetWriter:
 
   def _is_sealed(self, shard: int) -> bool:
     path, seal = self._shard_path(shard), self._seal_path(shard)
-    return path.exists() and seal.exists() and files.read_json(seal)["sha256"] == files.sha256(path)
+    try:
+      return path.exists() and files.read_json(seal)["sha256"] == files.sha256(path)
+    except (FileNotFoundError, RunError, KeyError, TypeError):  # no seal, or not one
+      return False
 
   def _shard_path(self, shard: int) -> Path:
     total = self.layout.num_shards

@@ -49,6 +49,11 @@ def write_results(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
   files.write_json_lines(path, rows)
 
 
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+  """Writes rows with their checksum, whole or not at all."""
+  files.write_json_lines(path, rows, sealed=True)
+
+
 def read_rows(paths: Iterable[Path]) -> list[dict[str, Any]]:
-  """The rows of several files, in their order."""
-  return [row for path in paths for row in files.read_json_lines(path)]
+  """The rows of several files that `write_rows` wrote, in their order."""
+  return [row for path in paths for row in files.read_json_lines(path, sealed=True)]
