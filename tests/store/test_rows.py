@@ -1,6 +1,7 @@
 """Results files."""
 
-from genbench_jax.store.rows import COLUMNS, read_rows, write_results
+from genbench_jax.store.files import read_json_lines
+from genbench_jax.store.rows import COLUMNS, write_results
 
 
 def _row(value):
@@ -9,7 +10,7 @@ def _row(value):
 
 def test_results_are_written_as_json_lines_and_csv(tmp_path):
   write_results(tmp_path, [_row(0.5), _row(0.25)])
-  assert read_rows([tmp_path / "results.jsonl"]) == [_row(0.5), _row(0.25)]
+  assert read_json_lines(tmp_path / "results.jsonl") == [_row(0.5), _row(0.25)]
   lines = (tmp_path / "results.csv").read_text().splitlines()
   assert lines[0] == ",".join(COLUMNS)
   assert len(lines) == 3
