@@ -7,6 +7,12 @@ from genbench_jax.report.tables import Table, Value
 
 KEYS = ("dataset", "source", "strategy", "shots", "seed", "protocol", "encoder")
 DROPPED_WHEN_CONSTANT = ("seed", "protocol", "encoder")
+FACT_LABELS = {
+  "n_external": "images used",
+  "n_real": "real images seen",
+  "n_test": "test images",
+  "missing_classes": "classes without images",
+}
 # In a comparison of two runs each quantity has three columns.
 SIDES = {"_a": "A", "_b": "B", "_less": "B − A"}
 
@@ -33,7 +39,7 @@ def cell_data(table: Table) -> dict[str, Any]:
 def _label_and_kind(table: Table, place: int) -> tuple[str, str]:
   name = table.columns[place]
   if table.columns[place + 1 : place + 2] != (f"{name}_ci_low",):
-    return name.replace("_", " "), "key" if name in KEYS else "fact"
+    return FACT_LABELS.get(name, name.replace("_", " ")), "key" if name in KEYS else "fact"
   quantity, side = _quantity_and_side(name)
   if side == "_less" and quantity.kind == "accuracy":
     return f"{quantity.label} {SIDES[side]}", "difference"
