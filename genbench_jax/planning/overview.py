@@ -1,5 +1,6 @@
 """The plan as text: what a config asks for, what it costs on a machine, what is missing, what is done."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from genbench_jax.planning.costs import (
 from genbench_jax.planning.machines import Machine, machines
 from genbench_jax.planning.models import ModelCost
 from genbench_jax.planning.progress import done
+from genbench_jax.sources.prompting import lint
 
 STAGES = {"images": "make images", "embed": "embed", "recognise": "linear probes"}
 # Checkpoints on disk are float32 or float16: the larger.
 STORED_BYTES = 4
+# Prompts a class that are looked at, and what is told of them: the run looks at all and tells all.
+LINTED, MOST_LINES, LONGEST_LINE = 8, 8, 160
 
 
 def overview(
@@ -35,6 +39,7 @@ def overview(
     _memory(asked, machine, config),
     _datasets(config, asked, machine),
     _checkpoints(asked),
+    _prompts(config, asked),
     _done(config, workdir, asked),
     _grounds(machine),
   )
@@ -155,6 +160,21 @@ def _checkpoint_words(model: ModelCost) -> str:
     return "not on this machine, and not known here: costs unknown until it is downloaded"
   size = _bytes(STORED_BYTES * model.weights)
   return f"not on this machine: the run downloads it, up to {size}"
+
+
+def _prompts(config: Config, asked: Costs) -> Iterator[str]:
+  """What is wrong with the first prompts of each class; what is cut is known with the checkpoint's tokenizer alone."""
+  if asked.diffusion is None:
+    yield "Prompts: none"
+    return
+  known = asked.diffusion.folder is not None
+  few = dataclasses.replace(config, shots=(min(LINTED, max(config.shots)),))
+  found = lint(few) if known else lint(few, lambda text: True)
+  unknown = "" if known else " (what is cut can't be told without the checkpoint)"
+  yield f"Prompts: {len(found) or 'nothing'} to look at{unknown}"
+  yield from (f"  {line[:LONGEST_LINE]}" for line in found[:MOST_LINES])
+  if len(found) > MOST_LINES:
+    yield f"  and {len(found) - MOST_LINES} more, which the run tells"
 
 
 def _done(config: Config, workdir: Path | None, asked: Costs) -> Iterator[str]:

@@ -158,12 +158,15 @@ def sentence_model_fingerprint(run: Run) -> str:
 # ---- lint ---------------------------------------------------------------------------------------
 
 
-def lint(config: Config) -> list[str]:
+def lint(config: Config, fits: Callable[[str], bool] | None = None) -> list[str]:
   """What is wrong with the prompts of a config, a sentence a fault and image set.
 
   Sentences that a model has yet to write are not known, and not judged.
+
+  Args:
+    config: whose generated images' prompts they are.
+    fits: whether the text encoder hears a text to its end; by default the checkpoint's tokenizer is asked.
   """
-  fits = None
   found = []
   for key in plan.image_sets(config):
     written = prompt_strategy(key) == "category_enhancement" and config.prompts.sentence_model
