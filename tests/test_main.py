@@ -147,6 +147,14 @@ def test_eight_devices_give_the_same_rows(undisturbed, on_eight_devices):
       assert right["value"] == pytest.approx(left["value"], rel=1e-3, abs=1e-5)
 
 
+def test_results_open_in_pandas_in_one_line(undisturbed):
+  pandas = pytest.importorskip("pandas")
+  table = pandas.read_csv(undisturbed / "results.csv")
+  rows = _rows(undisturbed)
+  assert len(table) == len(rows)
+  assert table["value"].tolist() == [row["value"] for row in rows]
+
+
 def test_the_plan_knows_what_is_done(undisturbed, tmp_path, capsys):
   for workdir, count in ((undisturbed, 3), (tmp_path, 0)):
     assert main(["main", *SMALL, f"--workdir={workdir}", "--plan", "--machine=h100"]) == 0

@@ -128,16 +128,14 @@ def read_run(workdir: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
   Raises:
     UsageError: there are no results.
+    RunError: they are damaged.
   """
   results = workdir / "results.jsonl"
   if not results.exists():
     raise UsageError(
       f"there is no {results}: give the work folder of a run that has measured something."
     )
-  try:
-    rows = files.read_json_lines(results)
-  except ValueError as error:
-    raise UsageError(f"{results} is damaged ({error}).") from error
+  rows = files.read_json_lines(results)
   path = workdir / "report" / RUN
   if path.exists():
     return rows, files.read_json(path)["run"]

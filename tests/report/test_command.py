@@ -78,7 +78,7 @@ def test_mistakes_are_one_line(tmp_path, capfd):
   assert main([]) == 2
   assert main([str(tmp_path)]) == 2
   (tmp_path / "results.jsonl").write_text("{")
-  assert main([str(tmp_path)]) == 2
+  assert main([str(tmp_path)]) == 1
   said = capfd.readouterr().err.splitlines()
   assert len(said) == 3
   assert "no work folder given" in said[0]
