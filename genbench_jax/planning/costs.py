@@ -66,7 +66,7 @@ class Costs:
 def costs(config: Config) -> Costs:
   """Reads configurations and counts; computes nothing on a device."""
   generation, encoder = config.generation, config.encoder
-  makes = any(key.source not in ("original", "folder") for key in plan.image_sets(config))
+  makes = "generative" in config.sources
   diffusion = diffusion_cost(generation) if makes else None
   embeds = encoder_cost(encoder.checkpoint, encoder.revision, encoder.batch_per_device)
   datasets = tuple(_dataset(config, name, diffusion, embeds) for name in config.datasets)
@@ -103,7 +103,7 @@ def _dataset(
   flops = {
     "images": _times(generated, diffusion.flops if diffusion else 0.0),
     "embed": _times(generated + copied + test, encoder.flops),
-    "recognise": _probe_flops(config, keys, spec.num_classes, encoder.width),
+    "recognise": _probe_flops(config, name, spec.num_classes, encoder.width),
   }
   return DatasetCost(name, spec.num_classes, generated, copied, test, images + embeddings, flops)
 
@@ -112,14 +112,15 @@ def _times(count: int, flops: float | None) -> float | None:
   return 0.0 if not count else None if flops is None else count * flops
 
 
-def _probe_flops(
-  config: Config, keys: Sequence[plan.ImageSetKey], num_classes: int, width: int
-) -> float:
+def _probe_flops(config: Config, dataset: str, num_classes: int, width: int) -> float:
   """Of the strict linear probes: dense products of features and weights, forwards and backwards."""
   if "linear_probe" not in config.recognition.recognizers:
     return 0.0
+  keys = [key for key in plan.measured_sets(config) if key.dataset == dataset]
   sizes = [
-    min(shots * num_classes, set_size(key, config)) for key in keys for shots in config.shots
+    min(cell.shots * num_classes, set_size(key, config))
+    for key in keys
+    for cell in plan.cells_of(key, config)
   ]
   return sum(4.0 * size * min(size, width) * num_classes * PROBE_PASSES for size in sizes)
 

@@ -184,11 +184,16 @@ def _done(config: Config, workdir: Path | None, asked: Costs) -> Iterator[str]:
   if any(m is not None and m.folder is None for m in (asked.diffusion, asked.encoder)):
     yield f"Done so far in {workdir}: can't be told without the checkpoints"
     return
-  found, total = done(config, workdir), len(plan.image_sets(config))
-  yield f"Done so far in {workdir}, of {total} image sets"
-  counts = (found.image_sets, found.embedded, found.scored, found.recognised)
-  names = ("made", "embedded", "scored", "recognised")
-  yield from aligned([(name, str(count)) for name, count in zip(names, counts, strict=True)])
+  found = done(config, workdir)
+  sets, measured = len(plan.image_sets(config)), len(plan.measured_sets(config))
+  yield f"Done so far in {workdir}, by image set"
+  counts = (
+    ("made", found.image_sets, sets),
+    ("embedded", found.embedded, sets),
+    ("scored", found.scored, measured),
+    ("recognised", found.recognised, measured),
+  )
+  yield from aligned([(name, f"{count} of {total}") for name, count, total in counts])
 
 
 def _grounds(machine: Machine) -> Iterator[str]:

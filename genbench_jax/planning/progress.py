@@ -9,7 +9,7 @@ from genbench_jax.config import Config
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-  """How many image sets are made, embedded, scored and recognised."""
+  """How many image sets are made and embedded, and how many of them and of their mixtures scored and recognised."""
 
   image_sets: int = 0
   embedded: int = 0
@@ -31,11 +31,12 @@ def done(config: Config, workdir: Path) -> Done:
   from genbench_jax.store.image_set import ImageSet
 
   run = Run(config, workdir)
+  measured = [key for key in plan.measured_sets(config) if key in begun or key.source == "combined"]
   return Done(
     sum(ImageSet.exists(artefacts.image_folder(run, key)) for key in begun),
     sum(artefacts.image_set_path(run, key).exists() for key in begun),
-    sum(artefacts.rows_path(run, key, "score").exists() for key in begun),
-    sum(artefacts.rows_path(run, key, "recognise").exists() for key in begun),
+    sum(artefacts.rows_path(run, key, "score").exists() for key in measured),
+    sum(artefacts.rows_path(run, key, "recognise").exists() for key in measured),
   )
 
 
