@@ -6,17 +6,15 @@ old ones.
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from genbench_jax import measure, plan
 from genbench_jax.benchmark.registry import dataset_spec
-from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import RunError
+from genbench_jax.features import embedding_path, test_path
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.run import Run
 from genbench_jax.sources.registry import SOURCES
-from genbench_jax.store import embedding_set, files
-from genbench_jax.store.embedding_set import EmbeddingSet
+from genbench_jax.store import files
 from genbench_jax.store.image_set import ImageSet, ImageSetLayout
 
 
@@ -61,36 +59,13 @@ def open_image_set(run: Run, key: ImageSetKey) -> ImageSet:
 
 def image_set_path(run: Run, key: ImageSetKey) -> Path:
   """Where the features of an image set stand."""
-  return _embedding_path(
-    run, key.dataset, key.label, {"images": image_layout(run, key).fingerprint}
-  )
-
-
-def test_path(run: Run, dataset: str) -> Path:
-  """Where the features of a dataset's test images stand."""
-  made_from = {**_spec_json(dataset_spec(dataset)), "stand_in": run.config.stand_in}
-  return _embedding_path(run, dataset, "test", made_from)
+  return embedding_path(run, key.dataset, key.label, {"images": image_layout(run, key).fingerprint})
 
 
 def text_path(run: Run, dataset: str) -> Path:
   """Where the text prototypes of a dataset stand."""
   spec = dataset_spec(dataset)
-  return _embedding_path(run, dataset, "text", {"names": spec.names, "templates": spec.templates})
-
-
-def _embedding_path(run: Run, dataset: str, label: str, made_from: dict[str, Any]) -> Path:
-  resize = dataset_spec(dataset).resize
-  fingerprint = files.digest({**made_from, "clip": run.clip_fingerprint, "resize": resize})
-  return run.workdir / "embeddings" / dataset / f"{label}-{fingerprint}.safetensors"
-
-
-def _spec_json(spec: DatasetSpec) -> dict[str, Any]:
-  return {
-    "name": spec.name,
-    "tfds": spec.tfds_name,
-    "splits": spec.splits,
-    "sizes": spec.split_sizes,
-  }
+  return embedding_path(run, dataset, "text", {"names": spec.names, "templates": spec.templates})
 
 
 def rows_path(run: Run, key: ImageSetKey, stage: str) -> Path:
@@ -119,14 +94,3 @@ def results_folder(run: Run, key: ImageSetKey, recogniser: str, protocol: str, s
   """Where the predictions, tables and model of a recogniser on a cell stand, beside its rows by name."""
   rows = rows_path(run, key, "recognise").stem
   return run.workdir / "recognisers" / key.dataset / rows / f"{recogniser}-{protocol}-{shots}shots"
-
-
-def load_embeddings(path: Path) -> EmbeddingSet:
-  """The features at a path.
-
-  Raises:
-    RunError: there are none, or they are damaged.
-  """
-  if not path.exists():
-    raise RunError(f"there are no features at {path}. Run the stage `embed` first.")
-  return embedding_set.load(path)

@@ -19,12 +19,14 @@ from genbench_jax.recognizers.settings import DEPTHS, POSITIONS, CoopSettings, V
 from genbench_jax.store.rows import QUANTITIES
 
 STAGES = ("images", "embed", "score", "recognise", "report")
-SOURCES = ("generative", "original", "folder", "combined")
+SOURCES = ("generative", "original", "folder", "retrieval", "combined")
 SCHEDULERS = ("pndm", "ddim", "dpmsolver++", "euler")
 TRACKERS = ("tensorboard", "wandb")
 SELECTIONS = ("none", "clip", "random")
 BUDGETS = ("equal", "added")
 PROTOCOLS = ("strict", "reference")
+RETRIEVAL_QUERIES = ("text_to_text", "text_to_image", "image_to_image")
+RETRIEVAL_RANKINGS = ("mean", "max", "rerank")
 RECOGNIZERS = ("linear_probe", "coop", "vpt")
 SCORED = tuple(name for name in QUANTITIES if name not in RECOGNIZERS)
 
@@ -132,6 +134,33 @@ class Mixture:
 
 
 @dataclasses.dataclass(frozen=True)
+class Retrieval:
+  """Images from a pool, for the source `retrieval`; docs/retrieval.md says more.
+
+  Attributes:
+    pool: a folder of embedding shards with metadata, by the encoder of the config.
+    image_root: the folder or folder of tars where the pool's images lie; a pool by `genbench_jax.embed` knows it.
+    queries: one for each class and template, `text_to_text` as the reference or `text_to_image`, or `image_to_image`:
+      `query_shots` of the original images a class.
+    images_per_prompt: how many rows of the pool each query finds.
+    ranking: of a class's images, by `mean` score over the queries that found them, as the reference, by `max`, or `rerank`:
+      by the cosine of the image with the class's text.
+    duplicate_threshold, leak_threshold: cosines from which on an image is one that the class has, or a test image.
+    recall_target: below 1, TPUs search approximately, see `genbench_jax.retrieve`.
+  """
+
+  pool: str = ""
+  image_root: str = ""
+  queries: str = "text_to_text"
+  query_shots: int = 1
+  images_per_prompt: int = 30
+  ranking: str = "mean"
+  duplicate_threshold: float = 0.97
+  leak_threshold: float = 0.95
+  recall_target: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Encoder:
   """The CLIP that embeds images and texts: a folder or hub id; `zoo/clip` is the shipped small model."""
 
@@ -210,6 +239,7 @@ class Config:
   selection: Selection = dataclasses.field(default_factory=Selection)
   folder: Folder = dataclasses.field(default_factory=Folder)
   mixture: Mixture = dataclasses.field(default_factory=Mixture)
+  retrieval: Retrieval = dataclasses.field(default_factory=Retrieval)
   encoder: Encoder = dataclasses.field(default_factory=Encoder)
   scoring: Scoring = dataclasses.field(default_factory=Scoring)
   recognition: Recognition = dataclasses.field(default_factory=Recognition)
@@ -320,6 +350,8 @@ def _check_names(config: Config) -> None:
     ("budget", (config.mixture.budget,), BUDGETS),
     ("strategy", config.generation.strategies, STRATEGIES),
     ("scheduler", (config.generation.scheduler,), SCHEDULERS),
+    ("kind of query", (config.retrieval.queries,), RETRIEVAL_QUERIES),
+    ("ranking", (config.retrieval.ranking,), RETRIEVAL_RANKINGS),
     ("metric", config.scoring.quantities, SCORED),
     ("protocol", config.scoring.protocols + config.recognition.protocols, PROTOCOLS),
     ("protocol", (config.prompts.protocol,), PROTOCOLS),
@@ -343,6 +375,8 @@ def _check_ranges(config: Config) -> None:
     "config.generation.batch_per_device": (config.generation.batch_per_device,),
     "config.generation.shard_size": (config.generation.shard_size,),
     "config.selection.candidates": (config.selection.candidates,),
+    "config.retrieval.query_shots": (config.retrieval.query_shots,),
+    "config.retrieval.images_per_prompt": (config.retrieval.images_per_prompt,),
     "config.encoder.batch_per_device": (config.encoder.batch_per_device,),
     **_counts_of_training(config.recognition),
     "config.scoring.top_k": (config.scoring.top_k,),
@@ -382,6 +416,14 @@ def _check_ranges(config: Config) -> None:
         )
   if "folder" in config.sources and not config.folder.path:
     raise UsageError("the source `folder` asks for config.folder.path: where the images lie.")
+  if "retrieval" in config.sources and not config.retrieval.pool:
+    raise UsageError(
+      "the source `retrieval` asks for config.retrieval.pool. Make one by python -m genbench_jax.embed."
+    )
+  if not 0 < config.retrieval.recall_target <= 1:
+    raise UsageError(
+      f"config.retrieval.recall_target is {config.retrieval.recall_target}, wanted above 0 and at most 1."
+    )
 
 
 def _counts_of_training(recognition: Recognition) -> dict[str, tuple[float, ...]]:

@@ -3,7 +3,8 @@
 import dataclasses
 
 from genbench_jax import plan
-from genbench_jax.artefacts import image_set_path, load_embeddings
+from genbench_jax.artefacts import image_set_path
+from genbench_jax.features import load_embeddings
 from genbench_jax.measure import External, Mixture
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.run import Run

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from genbench_jax.artefacts import image_set_path, load_embeddings, test_path
+from genbench_jax.artefacts import image_set_path
 from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.features import load_embeddings, test_path
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.report.gallery import Nearest
 from genbench_jax.report.thumbnails import thumbnail

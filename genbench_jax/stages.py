@@ -15,21 +15,20 @@ from genbench_jax.artefacts import (
   image_folder,
   image_layout,
   image_set_path,
-  load_embeddings,
   open_image_set,
   rows_path,
-  test_path,
   text_path,
 )
-from genbench_jax.benchmark.input_pipeline import Images, SplitImages
+from genbench_jax.benchmark.input_pipeline import SplitImages
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.clip.features import text_prototypes
 from genbench_jax.config import STAGES, Config
-from genbench_jax.embedding import StoredImages, embed_stored
+from genbench_jax.embedding import StoredImages
 from genbench_jax.errors import ModelError, RunError
 from genbench_jax.external import external_images
 from genbench_jax.failures import Failures
+from genbench_jax.features import embedded, encoder_of, load_embeddings, test_path
 from genbench_jax.ledger import Ledger
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.progress import Progress, say
@@ -38,6 +37,7 @@ from genbench_jax.run import Run
 from genbench_jax.sources.folder import left_out
 from genbench_jax.sources.prompting import tell_lint
 from genbench_jax.sources.registry import SOURCES
+from genbench_jax.sources.retrieval import leak_notes, shortages
 from genbench_jax.store import class_values, files
 from genbench_jax.store.embedding_parts import EmbeddingParts
 from genbench_jax.store.embedding_set import EmbeddingSet
@@ -188,7 +188,7 @@ def _wanted_features(run: Run) -> Iterator[_Features]:
 def _embed_parts(run: Run, features: _Features, turn: int) -> int:
   """Embeds those missing parts that are this process's; `turn` evens out small sets. Returns how many images."""
   unembedded = features.open()
-  parts = EmbeddingParts(features.path, unembedded.size, _made_from(run))
+  parts = EmbeddingParts(features.path, unembedded.size, encoder_of(run))
   own = [part for part in range(len(parts)) if run.hosts.owns(turn + part)]
   missing = [part for part in own if parts.is_missing(part)]
   total = sum(len(parts.ranges[part]) for part in missing)
@@ -206,13 +206,9 @@ def _join_if_whole(run: Run, features: _Features) -> None:
   """Joins features whose last part was another process's."""
   if features.name in run.failures or features.path.exists():
     return
-  parts = EmbeddingParts(features.path, features.open().size, _made_from(run))
+  parts = EmbeddingParts(features.path, features.open().size, encoder_of(run))
   if parts.is_whole():
     parts.join()
-
-
-def _made_from(run: Run) -> dict[str, str]:
-  return {"clip": run.clip_fingerprint}
 
 
 def _open_texts(run: Run, dataset: str) -> _Unembedded:
@@ -233,7 +229,7 @@ def _open_test(run: Run, dataset: str) -> _Unembedded:
 
   def embed_test(rows: range, progress: Progress) -> EmbeddingSet:
     labels = run.labels(dataset, "test")[rows.start : rows.stop]
-    return _embedded(run, f"{dataset} test", dataset, SplitImages(split), labels, rows, progress)
+    return embedded(run, f"{dataset} test", dataset, SplitImages(split), labels, rows, progress)
 
   return _Unembedded(len(split), embed_test)
 
@@ -244,7 +240,7 @@ def _open_images(run: Run, key: ImageSetKey) -> _Unembedded:
   def embed_images(rows: range, progress: Progress) -> EmbeddingSet:
     images.verify(rows)
     labels = _labels_of(images, rows, dataset_spec(key.dataset))
-    return _embedded(run, key.name, key.dataset, StoredImages(images), labels, rows, progress)
+    return embedded(run, key.name, key.dataset, StoredImages(images), labels, rows, progress)
 
   return _Unembedded(len(images), embed_images)
 
@@ -255,21 +251,6 @@ def _labels_of(images: ImageSet, rows: range, spec: DatasetSpec) -> np.ndarray:
   if labels.ndim == 2 or not spec.multi_label:
     return labels
   return np.eye(spec.num_classes, dtype=bool)[labels]
-
-
-def _embedded(
-  run: Run,
-  name: str,
-  dataset: str,
-  images: Images,
-  labels: np.ndarray,
-  rows: range,
-  progress: Progress,
-) -> EmbeddingSet:
-  resize = dataset_spec(dataset).resize
-  features, valid = embed_stored(run.embedder, images, rows, resize, progress, f"embed {name}")
-  stored = labels.astype(np.uint8 if labels.ndim == 2 else np.int32)
-  return EmbeddingSet(features, stored, np.asarray(rows, np.int64), valid)
 
 
 def _refuse_non_finite(embeddings: EmbeddingSet, name: str) -> None:
@@ -389,7 +370,12 @@ def report(run: Run, ledger: Ledger) -> None:
   # Imported here: what the page takes, no other stage does.
   from genbench_jax.reporting import write_report
 
-  about = {**ledger.about(), "warnings": left_out(run), "prompt_lint": tell_lint(run)}
+  about = {
+    **ledger.about(),
+    "warnings": [*left_out(run), *shortages(run)],
+    "prompt_lint": tell_lint(run),
+    "leak_audit": leak_notes(run),
+  }
   write_report(run, rows, about)
   files.write_text(seal, fingerprint)
   say(f"report: {page} ({time.monotonic() - began:.1f} s)")

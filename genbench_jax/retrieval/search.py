@@ -21,8 +21,8 @@ from genbench_jax.metrics.ring import tiles, untiled
 from genbench_jax.parallel.mesh import DATA_AXIS, batch_sharding, pad_rows, padded_size, replicated
 
 # Rows that meet the queries at once. On CPU the products of a tile stay in the cache; accelerators want larger ones.
-CPU_TILE, ACCELERATOR_TILE = 1024, 16_384
-QUERY_TILES = (128, 512, 1024)
+CPU_TILE, ACCELERATOR_TILE = 2048, 16_384
+FEW_QUERIES, QUERY_TILE = 128, 512
 GROUP = 64
 Item = TypeVar("Item")
 
@@ -90,7 +90,10 @@ def best_rows(
 
 
 def _query_tile(queries: int) -> int:
-  return next((size for size in QUERY_TILES if queries <= size), QUERY_TILES[-1])
+  """Queries that meet a tile at once: evenly cut, and the same whatever the pool."""
+  if queries <= FEW_QUERIES:
+    return FEW_QUERIES
+  return padded_size(-(-queries // -(-queries // QUERY_TILE)), 8)
 
 
 def _row_tile() -> int:

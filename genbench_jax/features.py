@@ -1,0 +1,88 @@
+"""Features on disk, and those of a dataset's test images, which are made when something first needs them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genbench_jax.benchmark.input_pipeline import Images, SplitImages
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.benchmark.spec import DatasetSpec
+from genbench_jax.embedding import embed_stored
+from genbench_jax.errors import RunError
+from genbench_jax.progress import Progress
+from genbench_jax.run import Run
+from genbench_jax.store import embedding_set, files
+from genbench_jax.store.embedding_parts import PART_ROWS
+from genbench_jax.store.embedding_set import EmbeddingSet
+
+
+def embedding_path(run: Run, dataset: str, label: str, made_from: dict[str, Any]) -> Path:
+  """Where features of something of a dataset stand: what they were made from names the file."""
+  resize = dataset_spec(dataset).resize
+  fingerprint = files.digest({**made_from, "clip": run.clip_fingerprint, "resize": resize})
+  return run.workdir / "embeddings" / dataset / f"{label}-{fingerprint}.safetensors"
+
+
+def _spec_json(spec: DatasetSpec) -> dict[str, Any]:
+  return {
+    "name": spec.name,
+    "tfds": spec.tfds_name,
+    "splits": spec.splits,
+    "sizes": spec.split_sizes,
+  }
+
+
+def test_path(run: Run, dataset: str) -> Path:
+  """Where the features of a dataset's test images stand."""
+  made_from = {**_spec_json(dataset_spec(dataset)), "stand_in": run.config.stand_in}
+  return embedding_path(run, dataset, "test", made_from)
+
+
+def load_embeddings(path: Path) -> EmbeddingSet:
+  """The features at a path.
+
+  Raises:
+    RunError: there are none, or they are damaged.
+  """
+  if not path.exists():
+    raise RunError(f"there are no features at {path}. Run the stage `embed` first.")
+  return embedding_set.load(path)
+
+
+def test_features(run: Run, dataset: str) -> EmbeddingSet:
+  """The features of a dataset's test images, made by this process if they are not there."""
+  path, split = test_path(run, dataset), run.split(dataset, "test")
+  if path.exists():
+    return embedding_set.load(path)
+  name, parts = f"{dataset} test", []
+  with Progress(f"embed {name}", len(split), "images") as progress:
+    for start in range(0, len(split), PART_ROWS):
+      rows = range(start, min(start + PART_ROWS, len(split)))
+      labels = run.labels(dataset, "test")[rows.start : rows.stop]
+      parts.append(embedded(run, name, dataset, SplitImages(split), labels, rows, progress))
+  found = embedding_set.concatenated(parts)
+  if run.hosts.is_first:
+    embedding_set.save(path, found, encoder_of(run))
+  return found
+
+
+def embedded(
+  run: Run,
+  name: str,
+  dataset: str,
+  images: Images,
+  labels: np.ndarray,
+  rows: range,
+  progress: Progress,
+) -> EmbeddingSet:
+  """The features of the given rows of some images, by the run's encoder."""
+  resize = dataset_spec(dataset).resize
+  features, valid = embed_stored(run.embedder, images, rows, resize, progress, f"embed {name}")
+  stored = labels.astype(np.uint8 if labels.ndim == 2 else np.int32)
+  return EmbeddingSet(features, stored, np.asarray(rows, np.int64), valid)
+
+
+def encoder_of(run: Run) -> dict[str, str]:
+  """What is stored beside features: which encoder made them."""
+  return {"clip": run.clip_fingerprint}

@@ -1,0 +1,42 @@
+"""Which external images are so like a test image that they may be one: the leak audit."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Bool, Float, Int
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics.inputs import feature_rows
+from genbench_jax.metrics.neighbours import nearest
+
+
+class Leaks(NamedTuple):
+  """For each external image the test image of the largest cosine, and whether that reaches the threshold."""
+
+  cosine: Float[np.ndarray, "n"]
+  test_row: Int[np.ndarray, "n"]
+  flagged: Bool[np.ndarray, "n"]
+
+
+def audit(
+  features: Float[Any, "n d"],
+  test_features: Float[Any, "m d"],
+  threshold: float,
+  mesh: Mesh | None = None,
+) -> Leaks:
+  """Compares every external image with every test image.
+
+  Args:
+    features, test_features: image features of one encoder, not normalised.
+    threshold: cosine from which on an image is flagged.
+
+  Raises:
+    UsageError: features of no use, of different widths, or a threshold outside of -1 to 1.
+  """
+  if not -1 <= threshold <= 1:
+    raise UsageError(f"the leak threshold is {threshold}, wanted a cosine: -1 to 1.")
+  test = feature_rows("test_features", test_features)
+  external = feature_rows("features", features, test.shape[1])
+  cosine, row = nearest(external, test, 1, mesh=mesh)
+  return Leaks(cosine[:, 0], row[:, 0], cosine[:, 0] >= threshold)

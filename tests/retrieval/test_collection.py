@@ -1,0 +1,94 @@
+"""Folders and tars as collections: what is read, and what hostile ones can't do."""
+
+import io
+import tarfile
+
+import pytest
+
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.retrieval.collection import caption_of, open_collection, places_by_key
+
+
+def _add(tar, name, content=b"", kind=tarfile.REGTYPE, link=""):
+  info = tarfile.TarInfo(name)
+  info.size, info.type, info.linkname = len(content), kind, link
+  tar.addfile(info, io.BytesIO(content))
+
+
+def test_a_folder_with_captions_beside(tmp_path, png):
+  (tmp_path / "sub").mkdir()
+  for number, name in enumerate(("a.png", "b.jpg", "sub/c.PNG")):
+    (tmp_path / name).write_bytes(png(number))
+  (tmp_path / "a.txt").write_text(" a cat \n")
+  (tmp_path / "b.json").write_text('{"caption": "a dog", "url": "http://x/b.jpg"}')
+  (tmp_path / "notes.md").write_text("not an image")
+  parts = open_collection(tmp_path, per_part=2)
+  assert [part.name for part in parts] == ["a.png and 1 more", "sub/c.PNG and 0 more"]
+  entries = [entry for part in parts for entry in part.listing().entries]
+  assert [(e.name, e.caption, e.url) for e in entries] == [
+    ("a.png", "a cat", ""),
+    ("b.jpg", "a dog", "http://x/b.jpg"),
+    ("sub/c.PNG", "", ""),
+  ]
+  assert entries[2].place.read() == png(2)
+
+
+def test_links_out_of_a_folder_are_left_out(tmp_path, png):
+  (tmp_path / "secret.png").write_bytes(png(0))
+  folder = tmp_path / "images"
+  folder.mkdir()
+  (folder / "a.png").write_bytes(png(1))
+  (folder / "b.png").symlink_to(tmp_path / "secret.png")
+  entries, left_out = open_collection(folder, 10)[0].listing()
+  assert [entry.name for entry in entries] == ["a.png"]
+  assert left_out == 1
+
+
+def test_a_hostile_tar(tmp_path, png):
+  with tarfile.open(tmp_path / "0.tar", "w") as tar:
+    _add(tar, "good.png", png(0))
+    _add(tar, "good.txt", b"a good one")
+    _add(tar, "../out.png", png(1))
+    _add(tar, "/abs.png", png(2))
+    _add(tar, "link.png", kind=tarfile.SYMTYPE, link="/etc/passwd")
+    _add(tar, "hard.png", kind=tarfile.LNKTYPE, link="good.png")
+    _add(tar, "good.png", png(3))
+    _add(tar, "dir.png", kind=tarfile.DIRTYPE)
+    _add(tar, "two.seg.png", png(4))
+    _add(tar, "odd\u202e.jpg", png(5))
+    _add(tar, "odd\u202e.json", b"[not json")
+  entries, left_out = open_collection(tmp_path, 10)[0].listing()
+  assert [(e.name, e.caption) for e in entries] == [
+    ("good.png", "a good one"),
+    ("odd\u202e.jpg", ""),
+  ]
+  assert left_out == 5
+  assert entries[0].place.read() == png(0)
+  assert entries[1].place.read() == png(5)
+  places = places_by_key([tmp_path / "0.tar"])
+  assert places["good"] == places["good.png"] == entries[0].place
+
+
+def test_compressed_and_damaged_tars_end_in_one_line(tmp_path, png):
+  path = tmp_path / "0.tar"
+  with tarfile.open(path, "w:gz") as tar:
+    _add(tar, "a.png", png(0))
+  for content in (path.read_bytes(), b"nothing like a tar" * 100):
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="can't be read as an uncompressed tar") as error:
+      open_collection(tmp_path, 10)[0].listing()
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_to_embed(tmp_path):
+  with pytest.raises(UsageError, match="holds neither"):
+    open_collection(tmp_path, 10)
+  with pytest.raises(UsageError, match="neither a folder nor"):
+    open_collection(tmp_path / "absent", 10)
+
+
+def test_plain_text_comes_before_json():
+  beside = {".txt": b"", ".caption": b"from caption", ".json": b'{"caption": "from json"}'}
+  assert caption_of(beside) == ("from caption", "")
+  assert caption_of({".json": b'{"caption": null, "text": "t", "url": 3}'}) == ("t", "3")
+  assert caption_of({".json": b'"text"', ".txt": b"\xff"}) == ("\ufffd", "")
