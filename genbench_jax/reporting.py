@@ -8,6 +8,7 @@ from genbench_jax import plan
 from genbench_jax.artefacts import classes_path, image_folder
 from genbench_jax.nearest import nearest_test_images
 from genbench_jax.report.class_files import class_scores
+from genbench_jax.report.classes import class_gains
 from genbench_jax.report.from_disk import shown_rows, write_page
 from genbench_jax.run import Run
 from genbench_jax.store import class_values
@@ -27,12 +28,12 @@ def write_report(run: Run, rows: Sequence[Mapping[str, Any]], about: Mapping[str
   """
   keys = [key for key in plan.image_sets(run.config) if ImageSet.exists(image_folder(run, key))]
   folders = [image_folder(run, key) for key in keys]
-  nearest = {}
+  classes = class_scores(_class_values(run))
+  nearest, gains = {}, class_gains(classes)
   for key, folder in zip(keys, folders, strict=True):
-    first = shown_rows(ImageSet(folder), 1, len(keys))[:NEAREST_A_SET]
+    first = shown_rows(ImageSet(folder), 1, len(keys), gains)[:NEAREST_A_SET]
     nearest[folder] = nearest_test_images(run, key, first)
   per_class = run.config.report.gallery_images
-  classes = class_scores(_class_values(run))
   return write_page(run.workdir, rows, about, folders, per_class, classes, nearest)
 
 

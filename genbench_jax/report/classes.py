@@ -68,6 +68,17 @@ def classes_figure(every: Sequence[ClassScores]) -> chart.Figure | None:
   )
 
 
+def class_gains(every: Sequence[ClassScores]) -> dict[str, dict[str, float]]:
+  """dataset -> class name -> its gain, by the first source that isn't the dataset's own images where there is one."""
+  chosen = _headline([one for one in every if one.source != "control"])
+  found: dict[str, dict[str, float]] = {}
+  for one in sorted(chosen, key=lambda one: (one.source == "original", one.series.order)):
+    known = one.scores.keys() & one.zero_shot.keys()
+    gains = {name: one.scores[name] - one.zero_shot[name] for name in one.scores if name in known}
+    found.setdefault(one.dataset, gains)
+  return found
+
+
 def _headline(every: Sequence[ClassScores]) -> list[ClassScores]:
   """One recogniser, and for each dataset and source its headline strategy at its largest budget."""
   if not every:

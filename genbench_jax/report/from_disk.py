@@ -11,13 +11,14 @@ from jaxtyping import Int
 from genbench_jax.errors import UsageError
 from genbench_jax.plan import rows_of_shots
 from genbench_jax.report.class_files import class_scores
-from genbench_jax.report.classes import ClassScores
+from genbench_jax.report.classes import ClassScores, class_gains
 from genbench_jax.report.gallery import Entry, Gallery, Nearest
 from genbench_jax.report.page import write_report
 from genbench_jax.report.thumbnails import thumbnail
 from genbench_jax.store import class_values, files
 from genbench_jax.store.image_set import MANIFEST, ImageSet
 
+ClassGains = Mapping[str, Mapping[str, float]]
 RUN = "run.json"
 # Images of the whole page, more than ever fit into it, and of one set.
 MOST_SHOWN, LEAST_SHOWN = 4000, 24
@@ -45,8 +46,10 @@ def write_page(
   """
   folders = list(image_sets)
   known = nearest or {}
+  gains = class_gains(class_scores)
   galleries = [
-    gallery(ImageSet(path), gallery_images, known.get(path, {}), len(folders)) for path in folders
+    gallery(ImageSet(path), gallery_images, known.get(path, {}), len(folders), gains)
+    for path in folders
   ]
   page = write_report(rows, galleries, about, workdir / "report", class_scores)
   made_from = {
@@ -58,31 +61,39 @@ def write_page(
   return page
 
 
-def shown_rows(images: ImageSet, per_class: int, sets: int) -> list[int]:
+def shown_rows(images: ImageSet, per_class: int, sets: int, gains: ClassGains) -> list[int]:
   """Which images of a set a gallery shows: the first of each class.
 
-  Beside many other sets a page has no room for as many: then of fewer classes, taken evenly, so that image sets of one
-  dataset show the same.
+  Beside many other sets a page has no room for as many: then of fewer classes, those that the images help and hurt most, or
+  evenly where that is not known, so that image sets of one dataset show the same.
 
   Args:
     images: the set.
     per_class: images of a class.
     sets: how many image sets are on the page.
+    gains: dataset -> class name -> what the images add to it.
   """
   labels, most = _first_labels(images), max(LEAST_SHOWN, MOST_SHOWN // sets)
-  classes = len(images.class_names)
-  per_class = max(1, min(per_class, most // classes))
-  kept = {turn * classes // most for turn in range(most)} if classes > most else range(classes)
+  names = images.class_names
+  per_class = max(1, min(per_class, most // len(names)))
+  kept = set(range(len(names)))
+  if len(names) > most:
+    known = gains.get(images.manifest["made_from"]["dataset"], {})
+    evenly = [turn * len(names) // most for turn in range(most)]
+    ranked = sorted(
+      (label for label in kept if names[label] in known), key=lambda i: known[names[i]]
+    )
+    kept = set((ranked[: most // 2] + ranked[-(most // 2) :]) if len(ranked) > most else evenly)
   return [int(row) for row in rows_of_shots(labels, per_class) if labels[row] in kept]
 
 
 def gallery(
-  images: ImageSet, per_class: int, nearest: Mapping[int, Nearest], sets: int = 1
+  images: ImageSet, per_class: int, nearest: Mapping[int, Nearest], sets: int, gains: ClassGains
 ) -> Gallery:
-  """The first images of each class of an image set; see `shown_rows`."""
+  """The images of an image set that `shown_rows` names."""
   key, names, labels = images.manifest["made_from"], images.class_names, _first_labels(images)
   entries = []
-  for row in shown_rows(images, per_class, sets):
+  for row in shown_rows(images, per_class, sets, gains):
     record = images[row]
     entries.append(
       Entry(

@@ -4,7 +4,8 @@ import base64
 import collections
 import dataclasses
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 from genbench_jax.errors import RunError
 from genbench_jax.report.legend import css_of
@@ -70,10 +71,11 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class ClassRow:
-  """One class of a dataset: for each image set of the wall, its pictures of the class."""
+  """One class of a dataset: for each image set of the wall, its pictures of the class; and what the images add to it."""
 
   class_name: str
   pictures: tuple[tuple[Picture, ...], ...]
+  gain: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,18 +129,28 @@ def weight(entry: Entry) -> int:
   return pixels * 4 // 3 + words + MARKUP
 
 
-def walls(galleries: Sequence[Gallery]) -> list[Wall]:
+def walls(
+  galleries: Sequence[Gallery], gains: Mapping[str, Mapping[str, float]] | None = None
+) -> list[Wall]:
   """Galleries by dataset, then class, then image set, all in the order given.
+
+  Args:
+    galleries: examples.
+    gains: dataset -> class name -> what the images add to it; the classes of such a dataset go from the best to the worst.
 
   Raises:
     RunError: an image is neither PNG nor JPEG, or can't be read.
   """
   datasets = dict.fromkeys(gallery.dataset for gallery in galleries)
-  return [_wall(name, [g for g in galleries if g.dataset == name]) for name in datasets]
+  return [
+    _wall(name, [g for g in galleries if g.dataset == name], (gains or {}).get(name, {}))
+    for name in datasets
+  ]
 
 
-def _wall(dataset: str, galleries: Sequence[Gallery]) -> Wall:
-  classes = dict.fromkeys(entry.class_name for gallery in galleries for entry in gallery.entries)
+def _wall(dataset: str, galleries: Sequence[Gallery], gains: Mapping[str, float]) -> Wall:
+  classes = list(dict.fromkeys(e.class_name for gallery in galleries for e in gallery.entries))
+  classes.sort(key=lambda name: -gains.get(name, -math.inf))
   rows = tuple(
     ClassRow(
       name,
@@ -146,6 +158,7 @@ def _wall(dataset: str, galleries: Sequence[Gallery]) -> Wall:
         tuple(_picture(e, dataset) for e in gallery.entries if e.class_name == name)
         for gallery in galleries
       ),
+      gains.get(name),
     )
     for name in classes
   )

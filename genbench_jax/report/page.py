@@ -10,7 +10,7 @@ from genbench_jax.report import gallery, render, tables, words
 from genbench_jax.report.agreement import Agreement, agreements
 from genbench_jax.report.cell_table import cell_data
 from genbench_jax.report.chart import Figure
-from genbench_jax.report.classes import ClassScores, classes_figure
+from genbench_jax.report.classes import ClassScores, class_gains, classes_figure
 from genbench_jax.report.curves import curves_figure
 from genbench_jax.report.gain_figures import gains_figure, strategies_figure
 from genbench_jax.report.gains import headline_budget
@@ -85,16 +85,23 @@ def write_report(
   """
   context, figures, written = _content(rows, cast(RunInfo, dict(run)), class_scores)
   render.write_files(folder, written, figures)
-  return render.write(folder / "index.html", _page(context, galleries))
+  return render.write(folder / "index.html", _page(context, galleries, class_gains(class_scores)))
 
 
-def _page(context: Mapping[str, Any], galleries: Sequence[Gallery]) -> str:
+def _page(
+  context: Mapping[str, Any],
+  galleries: Sequence[Gallery],
+  gains: Mapping[str, Mapping[str, float]],
+) -> str:
   """The page with as many examples as it has room for."""
 
   def rendered(budget: int) -> str:
     shown, left_out = gallery.fit(galleries, budget)
-    walls = gallery.walls(shown)
-    return render.render("page.html.jinja", **context, walls=walls, left_out=left_out)
+    walls = gallery.walls(shown, gains)
+    ordered = any(wall.dataset in gains for wall in walls)
+    return render.render(
+      "page.html.jinja", **context, walls=walls, left_out=left_out, ordered=ordered
+    )
 
   page = rendered(gallery.IMAGE_BUDGET)
   excess = len(page.encode()) - PAGE_BUDGET

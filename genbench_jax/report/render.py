@@ -10,6 +10,7 @@ from typing import Any
 
 from genbench_jax.report import export, palette, tables
 from genbench_jax.report.chart import Figure
+from genbench_jax.report.quantities import points
 
 
 def figure_svg(figure: Figure) -> str:
@@ -72,6 +73,7 @@ def render(template: str, **context: Any) -> str:
   )
   environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
   environment.filters["shown"] = _shown
+  environment.filters["points"] = points
   return environment.get_template(template).render(**context)
 
 

@@ -88,10 +88,15 @@ def test_mistakes_are_one_line(tmp_path, capfd):
 
 def test_a_page_of_many_sets_shows_fewer_of_each(workdir):
   images = ImageSet(workdir / "images" / "digits" / "a")
-  assert shown_rows(images, 6, 1) == [0, 1, 2, 3]
-  assert shown_rows(images, 1, 1) == [0, 1]
+  assert shown_rows(images, 6, 1, {}) == [0, 1, 2, 3]
+  assert shown_rows(images, 1, 1, {}) == [0, 1]
   images.manifest["class_names"] = [str(i) for i in range(1000)]
-  assert shown_rows(images, 6, 10**6) == [0]  # of 1,000 classes 24, evenly: 0, 41, 83, ...
+  assert shown_rows(images, 6, 10**6, {}) == [0]  # of 1,000 classes 24, evenly: 0, 41, 83, ...
+  gains = {str(i): i - 500.0 for i in range(1000)}
+  assert shown_rows(images, 6, 10**6, {"digits": gains}) == [
+    0,
+    1,
+  ]  # the twelve worst and the twelve best
 
 
 def test_thumbnails_are_small_and_small_images_untouched():

@@ -46,3 +46,11 @@ def test_long_negative_prompts_are_cut_and_say_so(galleries):
   shown = walls([Gallery("d", "generative", "", [entry])])[0].rows[0].pictures[0][0].entry
   assert shown.negative_prompt == "x" * 400 + "… (5000 letters in all)"
   assert weight(entry) < len(entry.image) * 4 // 3 + 1000
+
+
+def test_classes_go_from_the_best_to_the_worst(galleries):
+  gains = {"digits": {"disc": 0.1, "circle": -0.2}}
+  digits, hard, *_ = walls(galleries, gains)
+  assert [row.class_name for row in digits.rows[:2]] == ["disc", "circle"]
+  assert [row.gain for row in digits.rows] == [0.1, -0.2, None]
+  assert [row.class_name for row in hard.rows[:2]] == ["circle", "disc"]
