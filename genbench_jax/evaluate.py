@@ -20,7 +20,7 @@ import numpy as np
 
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.user_images import open_user_images
-from genbench_jax.config import STAGES, Config, default_config, make_config
+from genbench_jax.config import STAGES, Config, check_setting, default_config, make_config
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.progress import say
 from genbench_jax.store import files
@@ -73,6 +73,8 @@ def evaluate_folder(
     # As in configs/demo.py: with language the probe shows little of the images of these small worlds.
     config.recognition.language_init = spec.group != "demo"
     config.report.title = f"How good are the images of {found.root.name} as training data?"
+    for path in settings or {}:
+      check_setting(path)
     config.update_from_flattened_dict(dict(settings or {}))
     return _rows_of(make_config(config), place, STAGES if workdir else STAGES[:-1])
 
@@ -141,8 +143,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
   return 0
 
 
+def numbers(text: str) -> list[int]:
+  """Whole numbers by comma."""
+  return [int(number) for number in text.split(",")]
+
+
 def _parser() -> argparse.ArgumentParser:
-  numbers = lambda text: [int(number) for number in text.split(",")]  # noqa: E731
   parser = argparse.ArgumentParser(
     prog="python -m genbench_jax.evaluate",
     description="How good are the images of a folder as training data for a dataset?",

@@ -7,6 +7,7 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["USE_TF"] = "0"
+os.environ["USE_TORCH"] = "0"
 
 import pytest
 

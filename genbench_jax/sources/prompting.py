@@ -23,6 +23,7 @@ from genbench_jax.store import files
 
 # No list of templates is longer: from then on the prompts of a class repeat.
 _DISTINCT_PROMPTS = 100
+_SAID = 10
 
 
 def made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
@@ -196,14 +197,16 @@ def _findings(
 
 
 def tell_lint(run: Run) -> list[str]:
-  """Says what is wrong with the prompts, a line each, and leaves it in the work folder for the report."""
+  """Says what is wrong with the prompts, a line each up to ten, and leaves all in the work folder for the report."""
   path = run.workdir / "prompts" / f"lint-{files.digest(run.config.as_json())}.txt"
   if path.exists():
     return path.read_text(encoding="utf-8").splitlines()
   found = lint(run.config)
-  for line in found:
-    say(f"prompts: {line}")
   files.write_text(path, "".join(f"{line}\n" for line in found))
+  for line in found[:_SAID]:
+    say(f"prompts: {line}")
+  if len(found) > _SAID:
+    say(f"prompts: {len(found) - _SAID} more, see {path}")
   return found
 
 
@@ -225,13 +228,13 @@ def prompt_limit(config: Config) -> Callable[[str], bool]:
 
 
 def within(tokenizer: Any, length: int) -> Callable[[str], bool]:
-  """Whether a text has at most so many tokens, start and end included."""
+  """Whether a text has at most so many tokens, start and end included.
 
-  @functools.lru_cache(maxsize=1 << 16)
-  def fits(text: str) -> bool:
-    # A token is a byte at least: most prompts need no tokenizer.
-    return len(text.encode()) <= length - 2 or (
-      len(tokenizer(text, verbose=False)["input_ids"]) <= length
-    )
+  CLIP's tokens end at white space: the tokens of a text are those of its words, each counted once.
+  """
 
-  return fits
+  @functools.cache
+  def tokens(word: str) -> int:
+    return len(tokenizer.tokenize(word))
+
+  return lambda text: 2 + sum(map(tokens, text.split())) <= length

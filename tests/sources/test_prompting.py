@@ -6,6 +6,7 @@ import json
 import pytest
 
 from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.clip.tokenizer import load_tokenizer
 from genbench_jax.config import Config, Generation, Prompts
 from genbench_jax.errors import UsageError
 from genbench_jax.plan import image_sets
@@ -19,6 +20,7 @@ from genbench_jax.sources.prompting import (
   tell_lint,
   within,
 )
+from genbench_jax.zoo import CHECKPOINTS
 
 NAMES = dataset_spec("digits").names
 
@@ -103,9 +105,23 @@ def test_duplicates_are_found_where_classes_share_a_name():
   assert "'missile (classes 657, 744, one name)'" in found
 
 
-def test_a_short_text_needs_no_tokenizer():
-  fits = within(None, 77)
-  assert fits("a" * 75)
+@pytest.mark.parametrize(
+  "text",
+  [
+    "a photo of a 7.,highly detailed,hires,8k",
+    "((b&w)), weird colors,\tblurry",
+    "x's  don't ? \xe9",
+    "",
+  ],
+)
+def test_the_tokens_of_a_text_are_those_of_its_words(text):
+  tokenizer = load_tokenizer(CHECKPOINTS / "clip")
+  count = len(tokenizer(text)["input_ids"])
+  assert within(tokenizer, count)(text)
+  assert not within(tokenizer, count - 1)(text)
+
+
+def test_the_limit_is_the_models_own():
   limit = prompt_limit(_config())
   assert limit("seven")
   assert not limit("q" * 500)
