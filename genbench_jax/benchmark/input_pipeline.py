@@ -26,8 +26,8 @@ THREADS = 4
 _CHUNK = 16
 # Chunks that wait to be taken, in each process.
 _CHUNKS_AHEAD = 4
-# What PIL raises at damaged or hostile files.
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+# What PIL raises at damaged or hostile files: its decoders have dozens of ways, struct.error and IndexError among them.
+_UNREADABLE = Exception
 _PADDING = -1
 
 

@@ -155,8 +155,19 @@ class ImageSet:
 
   @property
   def labels(self) -> Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]:
-    """The classes of all images, in their order, without reading the shards: indices, or multi-hot."""
-    return np.load(self.folder / LABELS)
+    """The classes of all images, in their order, without reading the shards: indices, or multi-hot.
+
+    Raises:
+      RunError: the file is damaged, or not one of labels: objects are refused, for they may run code.
+    """
+    path = self.folder / LABELS
+    try:
+      labels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+      raise RunError(f"{path} is damaged ({error}). {self._how_to_mend()}") from error
+    if not isinstance(labels, np.ndarray) or len(labels) != len(self):
+      raise RunError(f"{path} is damaged: it holds no {len(self)} labels. {self._how_to_mend()}")
+    return labels
 
   def __len__(self) -> int:
     return self.manifest["num_images"]
@@ -180,12 +191,15 @@ class ImageSet:
       if rows is not None and not (rows.start < (shard + 1) * size and shard * size < rows.stop):
         continue
       if not path.exists():
-        raise RunError(f"shard {path} is missing. Delete {self.folder / MANIFEST}, then run again.")
+        raise RunError(f"shard {path} is missing. {self._how_to_mend()}")
       if files.sha256(path) != seal["sha256"]:
         raise RunError(
           f"shard {path} is damaged (its checksum differs). Delete {self.folder / MANIFEST},"
           " then run again: only this shard is made anew."
         )
+
+  def _how_to_mend(self) -> str:
+    return f"Delete {self.folder / MANIFEST}, then run again."
 
   def _shard_paths(self) -> list[Path]:
     name, total = self.manifest["name"], len(self.manifest["shards"])

@@ -159,6 +159,20 @@ def test_a_damaged_manifest_is_named(tmp_path):
     ImageSet(tmp_path)
 
 
+def test_labels_that_are_cut_short_or_hold_objects_are_refused(tmp_path):
+  writer = ImageSetWriter(tmp_path, LAYOUT)
+  for shard in writer.missing_shards():
+    writer.write_shard(shard, _records(shard))
+  images = writer.close()
+  path = tmp_path / "labels.npy"
+  whole = path.read_bytes()
+  np.save(path, np.array([print], object), allow_pickle=True)
+  for data in (path.read_bytes(), whole[:-1], whole[:40], b"", b"junk"):
+    path.write_bytes(data)
+    with pytest.raises(RunError, match=r"labels.npy is damaged"):
+      _ = images.labels
+
+
 def test_a_damaged_seal_has_its_shard_made_again(tmp_path):
   writer = ImageSetWriter(tmp_path, LAYOUT)
   writer.write_shard(0, _records(0))

@@ -1,0 +1,266 @@
+"""What comes from outside is hostile: whatever it is, it is taken, or refused with a line that says what and where.
+
+FUZZ_CASES says how many cases each test tries; 30 in the suite. A long run of 10,000 and more:
+
+FUZZ_CASES=2000 python -m pytest tests/faults/test_hostile.py
+"""
+
+import io
+import json
+import os
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings, strategies as st
+from PIL import Image
+from safetensors.numpy import save
+
+from genbench_jax.benchmark.archives import members
+from genbench_jax.benchmark.input_pipeline import Preprocessing, _Decoder
+from genbench_jax.benchmark.own import own_spec
+from genbench_jax.checkpoints import read_weights
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.store import embedding_set
+from genbench_jax.store.embedding_set import EmbeddingSet
+from genbench_jax.store.image_set import distinct_names
+from genbench_jax.store.rows import read_rows
+
+fuzzed = settings(
+  max_examples=int(os.environ.get("FUZZ_CASES", "30")),
+  deadline=None,
+  derandomize="FUZZ_CASES" not in os.environ,
+  suppress_health_check=list(HealthCheck),
+)
+
+PREPROCESSING = Preprocessing(16, (0.5,) * 3, (0.5,) * 3)
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "I;16", "F", "YCbCr", "HSV")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA")
+SIZES = ((1, 1), (5, 3), (30_000, 1), (1, 3_000), (64, 64))
+
+
+def _encoded(mode, form, size):
+  buffer = io.BytesIO()
+  try:
+    Image.new(mode, size).save(buffer, format=form)
+  except (OSError, KeyError, ValueError, SystemError):  # the format has no such mode
+    Image.new("RGB", (4, 4)).save(buffer, format="PNG")
+  return buffer.getvalue()
+
+
+@st.composite
+def damaged(draw, whole):
+  """Bytes with some of them changed, cut off or put in."""
+  data = bytearray(draw(whole))
+  for _ in range(draw(st.integers(0, 4))):
+    place = draw(st.integers(0, max(len(data) - 1, 0)))
+    kind = draw(st.sampled_from(("flip", "cut", "insert")))
+    if kind == "flip" and data:
+      data[place] ^= draw(st.integers(1, 255))
+    elif kind == "cut":
+      del data[place:]
+    else:
+      data[place:place] = draw(st.binary(max_size=8))
+  return bytes(data)
+
+
+IMAGES = st.builds(
+  _encoded, st.sampled_from(MODES), st.sampled_from(FORMATS), st.sampled_from(SIZES)
+)
+
+
+@fuzzed
+@given(damaged(IMAGES) | st.binary(max_size=64))
+def test_any_bytes_are_an_image_or_none(data):
+  out = _Decoder([data], np.arange(1), 16, PREPROCESSING)(0)
+  assert out["pixels"].shape == (1, 16, 16, 3)
+  assert np.isfinite(out["pixels"]).all()
+  assert out["valid"][0] or not out["pixels"].any()
+
+
+@pytest.mark.parametrize("side", [20_000, 2**31 - 1])
+def test_a_decompression_bomb_is_none(side):
+  header = bytearray(_encoded("1", "PNG", (8, 8)))
+  header[16:24] = side.to_bytes(4, "big") * 2
+  header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, "big")
+  assert not _Decoder([bytes(header)], np.arange(1), 16, PREPROCESSING)(0)["valid"][0]
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
+PATHS = st.one_of(
+  NAMES,
+  st.sampled_from(("../x.jpg", "/etc/x", "a/../../x", "./a", "a//b", "..", "C:\\x", "a\\..\\b")),
+)
+
+
+@st.composite
+def tars(draw):
+  buffer = io.BytesIO()
+  with tarfile.open(fileobj=buffer, mode=draw(st.sampled_from(("w", "w:gz")))) as archive:
+    for _ in range(draw(st.integers(0, 4))):
+      info = tarfile.TarInfo(draw(PATHS))
+      info.type = draw(
+        st.sampled_from((tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE))
+      )
+      info.linkname = draw(st.sampled_from(("/etc/passwd", "../../x", "a")))
+      data = draw(st.binary(max_size=40)) if info.type == tarfile.REGTYPE else b""
+      info.size = len(data)
+      archive.addfile(info, io.BytesIO(data))
+  return buffer.getvalue()
+
+
+@st.composite
+def zips(draw):
+  buffer = io.BytesIO()
+  names = draw(st.lists(PATHS, max_size=4, unique=True))
+  with zipfile.ZipFile(buffer, "w", draw(st.sampled_from((zipfile.ZIP_STORED, 8)))) as archive:
+    for name in names:
+      archive.writestr(zipfile.ZipInfo(name), draw(st.binary(max_size=40)))
+  return buffer.getvalue()
+
+
+@fuzzed
+@given(tars() | zips() | damaged(tars()) | damaged(zips()))
+def test_an_archive_is_read_in_place_or_refused(data):
+  with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "archive"
+    path.write_bytes(data)
+    try:
+      for name, content in members(path, lambda name: True, max_bytes=20):
+        assert not name.is_absolute() and ".." not in name.parts and len(content) <= 20
+    except RunError as error:
+      assert str(path) in str(error)
+    assert [one.name for one in Path(folder).iterdir()] == ["archive"]
+
+
+VALUES = st.recursive(
+  st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+  lambda inner: (
+    st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+  ),
+  max_leaves=6,
+)
+KEYS = (
+  "folder",
+  "name",
+  "class_names",
+  "templates",
+  "metric",
+  "splits",
+  "resize",
+  "label_key",
+  "x",
+)
+
+
+@fuzzed
+@given(
+  st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4) | VALUES,
+  st.lists(st.text(st.characters(codec="utf-8"), max_size=12), min_size=1, max_size=3),
+)
+def test_a_dataset_file_gives_a_dataset_or_one_line(values, names):
+  with tempfile.TemporaryDirectory() as folder:
+    root = Path(folder)
+    for label in ("a", "b"):
+      (root / "test" / label).mkdir(parents=True)
+      (root / "test" / label / "0.png").write_bytes(b"")
+    if isinstance(values, dict):
+      values.setdefault("folder", ".")
+      values.setdefault("class_names", {"a": list(names), "b": "b"})
+    (root / "own.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    try:
+      spec = own_spec(str(root / "own.yaml"))
+    except UsageError as error:
+      assert "\n" not in str(error)
+      return
+    assert spec.name and set(spec.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789_")
+    assert len(spec.names) == 2
+
+
+@fuzzed
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_a_dataset_file_of_any_bytes_is_refused_in_one_line(data):
+  with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "own.yaml"
+    path.write_bytes(data)
+    with pytest.raises(UsageError) as caught:
+      own_spec(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def _lying_header(header, tail):
+  text = json.dumps(header).encode()
+  return len(text).to_bytes(8, "little") + text + tail
+
+
+HEADERS = st.dictionaries(
+  st.sampled_from(("features", "labels", "ids", "valid", "w", "__metadata__")),
+  st.fixed_dictionaries(
+    {
+      "dtype": st.sampled_from(("F32", "I32", "I64", "U8", "BF16", "X")),
+      "shape": st.lists(st.integers(-1, 2**62), max_size=3),
+      "data_offsets": st.lists(st.integers(0, 2**62), min_size=2, max_size=2),
+    }
+  )
+  | VALUES,
+  max_size=5,
+)
+WEIGHTS = st.just(save({"w": np.arange(6, dtype=np.float32)}))
+TENSORS = st.builds(_lying_header, HEADERS, st.binary(max_size=64)) | damaged(WEIGHTS)
+
+
+@fuzzed
+@given(TENSORS | st.binary(max_size=40))
+def test_safetensors_that_lie_are_refused(data):
+  with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "model.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(RunError, match="is damaged"):
+      embedding_set.load(path)
+    try:
+      weights = read_weights(Path(folder))
+    except RunError as error:
+      assert str(path) in str(error)
+    else:
+      assert all(isinstance(name, str) for name in weights)
+
+
+@fuzzed
+@given(st.data())
+def test_damaged_features_never_come_back_as_other_features(data):
+  ids = np.arange(3)
+  features = np.arange(6, dtype=np.float32).reshape(3, 2)
+  whole = EmbeddingSet(features, ids.astype(np.int32), ids, np.ones(3, np.uint8))
+  with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "x"
+    embedding_set.save(path, whole, {"clip": "c"})
+    path.write_bytes(data.draw(damaged(st.just(path.read_bytes()))))
+    try:
+      found = embedding_set.load(path)
+    except RunError as error:
+      assert str(path) in str(error)
+    else:
+      np.testing.assert_array_equal(found.features, features)
+
+
+@fuzzed
+@given(st.binary(max_size=80) | st.lists(VALUES, max_size=3).map(lambda v: json.dumps(v).encode()))
+def test_rows_of_any_bytes_are_refused(data):
+  with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "rows.jsonl"
+    path.write_bytes(data)
+    with pytest.raises(RunError, match=r"rows.jsonl is damaged"):
+      read_rows([path])
+
+
+@fuzzed
+@given(st.lists(st.text(max_size=6), max_size=6))
+def test_class_names_are_told_apart_whatever_they_are(names):
+  distinct = distinct_names(names)
+  assert len(set(distinct)) == len(names)
+  assert all(told.startswith(name) for told, name in zip(distinct, names, strict=True))
