@@ -13,6 +13,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from genbench_jax.diffusion.inversion_settings import (
+  INITIALISERS,
+  RESIZES,
+  SCHEDULES,
+  Training,
+)
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.prompts.strategies import STRATEGIES
 from genbench_jax.recognizers.settings import DEPTHS, POSITIONS, CoopSettings, VptSettings
@@ -161,6 +167,28 @@ class Retrieval:
 
 
 @dataclasses.dataclass(frozen=True)
+class TextualInversion(Training):
+  """New tokens for the classes of a dataset; the settings of their training are those of `Training`.
+
+  Attributes:
+    references: each makes image sets of every prompt strategy: `""` without new tokens, `original` or
+      `retrieval` with tokens learnt from such images, `folder` with tokens made elsewhere.
+    shots: references a class.
+    scope: a token for each `category`, or one for all classes of a `dataset`.
+    templates: of the prompts in training: the `dataset`'s own, or `simple`, the name alone.
+    folder: of tokens made elsewhere, `CLASS/learned_embeds.safetensors`; `{dataset}` in it stands for the dataset.
+    real_images: how many real images of the dataset these have seen, which the report says.
+  """
+
+  references: tuple[str, ...] = ("",)
+  shots: int = 5
+  scope: str = "category"
+  templates: str = "dataset"
+  folder: str = ""
+  real_images: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Encoder:
   """The CLIP that embeds images and texts: a folder or hub id; `zoo/clip` is the shipped small model."""
 
@@ -240,6 +268,7 @@ class Config:
   folder: Folder = dataclasses.field(default_factory=Folder)
   mixture: Mixture = dataclasses.field(default_factory=Mixture)
   retrieval: Retrieval = dataclasses.field(default_factory=Retrieval)
+  textual_inversion: TextualInversion = dataclasses.field(default_factory=TextualInversion)
   encoder: Encoder = dataclasses.field(default_factory=Encoder)
   scoring: Scoring = dataclasses.field(default_factory=Scoring)
   recognition: Recognition = dataclasses.field(default_factory=Recognition)
@@ -298,6 +327,7 @@ def make_config(config_dict: Mapping[str, Any]) -> Config:
   config = _section(Config, config_dict, "config")
   _check_names(config)
   _check_ranges(config)
+  _check_inversion(config)
   return dataclasses.replace(config, datasets=_own_names(config.datasets))
 
 
@@ -443,3 +473,41 @@ def _counts_of_training(recognition: Recognition) -> dict[str, tuple[float, ...]
       if hasattr(section, field):
         counts[f"config.recognition.{name}.{field}"] = (getattr(section, field),)
   return counts
+
+
+def _check_inversion(config: Config) -> None:
+  settings = config.textual_inversion
+  for kind, given, allowed in (
+    ("references", settings.references, ("", "original", "retrieval", "folder")),
+    ("scope", (settings.scope,), ("category", "dataset")),
+    ("templates", (settings.templates,), ("dataset", "simple")),
+    ("schedule", (settings.schedule,), SCHEDULES),
+    ("initialiser", (settings.initialiser,), INITIALISERS),
+    ("reference_resize", (settings.reference_resize,), RESIZES),
+  ):
+    for name in given:
+      if name not in allowed:
+        raise unknown_name(f"textual_inversion.{kind}", name, [repr(one) for one in allowed])
+  if not settings.references or len(set(settings.references)) != len(settings.references):
+    raise UsageError(
+      f"config.textual_inversion.references is {settings.references}, wanted one or more, each once."
+    )
+  least = {"steps": 1, "batch": 1, "shots": 1, "categories_per_device": 1, "save_every": 1}
+  least |= {"warm_up": 0, "weight_decay": 0, "crops": 0, "reference_resolution": 0}
+  for name, limit in (least | {"clip_weight": 0, "real_images": 0}).items():
+    if getattr(settings, name) < limit:
+      raise UsageError(
+        f"config.textual_inversion.{name} is {getattr(settings, name)}, wanted at least {limit}."
+      )
+  if not settings.learning_rate > 0:
+    raise UsageError(
+      f"config.textual_inversion.learning_rate is {settings.learning_rate}, wanted above 0."
+    )
+  if "retrieval" in settings.references and "retrieval" not in config.sources:
+    raise UsageError(
+      "config.textual_inversion.references asks for 'retrieval': add it to config.sources, so that there are such images."
+    )
+  if "folder" in settings.references and not settings.folder:
+    raise UsageError(
+      "config.textual_inversion.references asks for 'folder': give config.textual_inversion.folder, where they lie."
+    )

@@ -10,10 +10,16 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.config import Config, Mixture
 from genbench_jax.errors import UsageError
 
+# Between a prompt strategy and what its new tokens are learnt from.
+INVERSION = "+inversion_"
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageSetKey:
-  """One image set: its first s images a class are the s-shot set. `strategy` is empty for real images."""
+  """One image set: its first s images a class are the s-shot set.
+
+  `strategy` is empty for real images; one whose classes have learnt tokens ends in `+inversion_REFERENCES`.
+  """
 
   dataset: str
   source: str
@@ -30,6 +36,16 @@ class ImageSetKey:
   def name(self) -> str:
     """The key with its dataset, for people."""
     return f"{self.dataset} {self.label}"
+
+  @property
+  def prompt_strategy(self) -> str:
+    """The strategy without its modifier."""
+    return self.strategy.partition(INVERSION)[0]
+
+  @property
+  def references(self) -> str:
+    """What the new tokens are learnt from: `original`, `retrieval`, `folder`; empty without textual inversion."""
+    return self.strategy.partition(INVERSION)[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +67,7 @@ def image_sets(config: Config) -> list[ImageSetKey]:
     for source in config.sources
     if source != "combined"
     if source != "original" or "train" in dataset_spec(dataset).splits
-    for strategy in (config.generation.strategies if source == "generative" else ("",))
+    for strategy in _strategies(config, dataset, source)
     for seed in config.seeds
   ]
 
@@ -100,6 +116,19 @@ def mixture_budget(shots: int, mixture: Mixture) -> tuple[int, int]:
 def _mixture_shots(config: Config) -> list[int]:
   parts = {shots: mixture_budget(shots, config.mixture) for shots in sorted(config.shots)}
   return [shots for shots, both in parts.items() if min(both) > 0 and max(both) <= max(parts)]
+
+
+def _strategies(config: Config, dataset: str, source: str) -> list[str]:
+  """The prompt strategies, each plain or with new tokens; none of `original` images where there are none."""
+  if source != "generative":
+    return [""]
+  has_originals = "train" in dataset_spec(dataset).splits
+  return [
+    f"{strategy}{INVERSION}{references}" if references else strategy
+    for strategy in config.generation.strategies
+    for references in config.textual_inversion.references
+    if references != "original" or has_originals
+  ]
 
 
 def cells(config: Config) -> list[Cell]:

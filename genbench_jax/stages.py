@@ -34,6 +34,7 @@ from genbench_jax.plan import ImageSetKey
 from genbench_jax.progress import Progress, say
 from genbench_jax.recognition import recognise_cells
 from genbench_jax.run import Run
+from genbench_jax.sources import inversion
 from genbench_jax.sources.folder import left_out
 from genbench_jax.sources.prompting import tell_lint
 from genbench_jax.sources.registry import SOURCES
@@ -100,15 +101,34 @@ def make_images(run: Run) -> int:
   keys = plan.image_sets(run.config)
   if run.hosts.is_first:
     tell_lint(run)
+  # Those last whose tokens are learnt from images that another source makes.
+  first = [key for key in keys if key.references != "retrieval"]
+  return sum(_make_sets(run, some) for some in (first, [k for k in keys if k not in first]) if some)
+
+
+def _make_sets(run: Run, keys: Sequence[ImageSetKey]) -> int:
+  """Makes this process's share of image sets, which don't need each other."""
   made = 0
+  _learn_tokens(run, [key for key in keys if key.references])
   for turn, key in enumerate(keys):
-    with run.failures.caught(key.name):
-      made += _make_shards(run, key, turn)
+    if key.name not in run.failures:
+      with run.failures.caught(key.name):
+        made += _make_shards(run, key, turn)
   run.hosts.wait("the images")
   if run.hosts.is_first:
     for key in keys:
       _close_if_whole(run, key)
   return made
+
+
+def _learn_tokens(run: Run, keys: Sequence[ImageSetKey]) -> None:
+  """Learns this process's share of the new tokens that image sets still to be made ask for."""
+  for key in keys:
+    with run.failures.caught(key.name):
+      if not ImageSet.exists(image_folder(run, key)):
+        inversion.learn_share(run, key)
+  if keys:
+    run.hosts.wait("the new tokens")
 
 
 def _make_shards(run: Run, key: ImageSetKey, turn: int) -> int:

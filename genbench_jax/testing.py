@@ -40,6 +40,13 @@ UNET = {
   "cross_attention_dim": 32,
   "use_linear_projection": True,
 }
+# One level in place of two, where a gradient through it is to be compiled.
+SHALLOW_UNET = UNET | {
+  "down_block_types": ["CrossAttnDownBlock2D"],
+  "up_block_types": ["CrossAttnUpBlock2D"],
+  "block_out_channels": [32],
+  "attention_head_dim": 2,
+}
 VAE = {
   "_class_name": "AutoencoderKL",
   "in_channels": 3,
@@ -199,7 +206,11 @@ def write_tiny_t5(folder: Path, seed: int = 0) -> Path:
 
 
 def write_tiny_stable_diffusion(
-  folder: Path, prediction_type: str = "epsilon", seed: int = 0, **scheduler: Any
+  folder: Path,
+  prediction_type: str = "epsilon",
+  seed: int = 0,
+  unet: Mapping[str, Any] = UNET,
+  **scheduler: Any,
 ) -> Path:
   """A latent diffusion model of 16 x 16 images from 8 x 8 x 8 latents; returns the folder."""
   from genbench_jax.diffusion.model import parameter_shapes
@@ -210,7 +221,7 @@ def write_tiny_stable_diffusion(
     folder / "scheduler" / "scheduler_config.json",
     SCHEDULER | {"prediction_type": prediction_type} | scheduler,
   )
-  _write_json(folder / "unet" / "config.json", UNET)
+  _write_json(folder / "unet" / "config.json", unet)
   _write_json(folder / "vae" / "config.json", VAE)
   _write_json(folder / "text_encoder" / "config.json", text_config())
   shapes = parameter_shapes(folder)

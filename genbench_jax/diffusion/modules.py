@@ -132,9 +132,37 @@ def apply_encoder(
 
 
 def apply_text_encoder(
-  text_encoder: Any, params: Params, tokens: Int32[Array, "b l"]
+  text_encoder: Any,
+  params: Params,
+  tokens: Int32[Array, "b l"],
+  learned: Float[Array, "n d"] | None = None,
 ) -> Float[Array, "b l d"]:
-  """The text tower's last hidden states, after its final norm."""
+  """The text tower's last hidden states, after its final norm.
+
+  Args:
+    learned: embeddings of new tokens, whose ids follow those of the vocabulary.
+  """
   positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-  output = text_encoder.apply({"params": params}, tokens, jnp.ones_like(tokens), positions)
+  with _new_tokens(text_encoder.config.vocab_size, learned):
+    output = text_encoder.apply({"params": params}, tokens, jnp.ones_like(tokens), positions)
   return output.last_hidden_state
+
+
+def _new_tokens(
+  vocabulary: int, learned: Float[Array, "n d"] | None
+) -> AbstractContextManager[Any]:
+  """Context in which ids from `vocabulary` on are embedded by the rows of `learned`.
+
+  The checkpoint's table is neither copied nor changed, so that a gradient reaches the new rows alone.
+  """
+
+  def intercept(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    module = context.module
+    if learned is None or context.method_name != "__call__" or module.name != "token_embedding":
+      return method(*args, **kwargs)
+    (tokens,) = args
+    known = method(jnp.minimum(tokens, vocabulary - 1))
+    new = learned[jnp.clip(tokens - vocabulary, 0, len(learned) - 1)]
+    return jnp.where((tokens >= vocabulary)[..., None], new.astype(known.dtype), known)
+
+  return nn.intercept_methods(intercept)

@@ -1,5 +1,6 @@
 """A diffusion model with its sampling settings: prompts and random keys in, images out, batch by batch."""
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, UInt8, UInt32
 
+from genbench_jax.diffusion.learned_embeddings import LearnedEmbeddings
 from genbench_jax.diffusion.memory import batch_that_fits
 from genbench_jax.diffusion.model import StableDiffusion
 from genbench_jax.diffusion.program import (
@@ -16,7 +18,7 @@ from genbench_jax.diffusion.program import (
   sampling_program,
 )
 from genbench_jax.diffusion.schedulers import sampler_steps
-from genbench_jax.diffusion.text import text_encoder_on
+from genbench_jax.diffusion.text import TextEncoder, text_encoder_on
 from genbench_jax.errors import UsageError
 from genbench_jax.parallel.mesh import batch_sharding, pad_rows, replicated
 
@@ -63,6 +65,16 @@ class Sampler:
     self.batch_size = batch_per_device * mesh.size
     self._encode = text_encoder_on(model, mesh)
     self._draw = drawing_program(mesh, self.latent_shape)
+
+  def with_learned_embeddings(self, learned: LearnedEmbeddings) -> "Sampler":
+    """The same sampler for prompts that may hold new tokens; it shares weights and programs.
+
+    Raises:
+      UsageError: the tokens were learnt for another model.
+    """
+    other = copy.copy(self)
+    other._encode = TextEncoder(self.model, self.mesh, learned=learned)
+    return other
 
   def dispatch(
     self,

@@ -8,10 +8,16 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int32
 
+from genbench_jax.checkpoints import Params
 from genbench_jax.clip.features import fitting_batch
 from genbench_jax.clip.tokenizer import tokenize
+from genbench_jax.diffusion.learned_embeddings import (
+  LearnedEmbeddings,
+  check_fits,
+  tokenize_with,
+)
 from genbench_jax.diffusion.model import StableDiffusion
 from genbench_jax.diffusion.modules import apply_text_encoder
 from genbench_jax.parallel.mesh import batch_sharding, data_mesh, pad_rows, replicated
@@ -25,15 +31,28 @@ class TextEncoder:
     mesh: its devices share every batch.
     batch_per_device: prompts on each device at once, at most.
     keep: prompts whose states are kept; 300 kB each for Stable Diffusion 2 in float32.
+    learned: new tokens that prompts may hold.
+
+  Raises:
+    UsageError: the new tokens were learnt for another model.
   """
 
   def __init__(
-    self, model: StableDiffusion, mesh: Mesh, batch_per_device: int = 16, keep: int = 2048
+    self,
+    model: StableDiffusion,
+    mesh: Mesh,
+    batch_per_device: int = 16,
+    keep: int = 2048,
+    learned: LearnedEmbeddings | None = None,
   ):
-    self.model, self.mesh = model, mesh
+    self.model, self.mesh, self.learned = model, mesh, learned
     self.batch_per_device, self.keep = batch_per_device, keep
+    self._table = None
+    if learned is not None:
+      check_fits(learned, model.tokenizer, model.text_encoder.config.hidden_size)
+      self._table = jax.device_put(learned.table, replicated(mesh))
     self._program = _program(model, mesh)
-    self._params = jax.device_put(model.params["text_encoder"], replicated(mesh))
+    self._params = text_params_on(model, mesh)
     self._states: OrderedDict[str, Float[np.ndarray, "l d"]] = OrderedDict()
 
   def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "n l d"]:
@@ -50,9 +69,21 @@ class TextEncoder:
     size = fitting_batch(len(texts), self.mesh.size, self.batch_per_device)
     for begin in range(0, len(texts), size):
       chunk = texts[begin : begin + size]
-      tokens = pad_rows(tokenize(self.model.tokenizer, chunk, self.model.max_tokens), size)
-      states = self._program(self._params, jax.device_put(tokens, batch_sharding(self.mesh)))
+      tokens = jax.device_put(pad_rows(self._tokens(chunk), size), batch_sharding(self.mesh))
+      states = self._program(self._params, tokens, self._table)
       self._states.update(zip(chunk, np.asarray(states), strict=False))
+
+  def _tokens(self, texts: Sequence[str]) -> Int32[np.ndarray, "n l"]:
+    if self.learned is None:
+      return tokenize(self.model.tokenizer, texts, self.model.max_tokens)
+    ids = self.learned.ids(self.model.text_encoder.config.vocab_size)
+    return tokenize_with(self.model.tokenizer, ids, texts, self.model.max_tokens)
+
+
+@functools.lru_cache(maxsize=2)
+def text_params_on(model: StableDiffusion, mesh: Mesh) -> Params:
+  """The text tower's parameters on a mesh, shared by all that encode."""
+  return jax.device_put(model.params["text_encoder"], replicated(mesh))
 
 
 @functools.lru_cache(maxsize=2)
@@ -63,9 +94,9 @@ def text_encoder_on(model: StableDiffusion, mesh: Mesh) -> TextEncoder:
 
 @functools.lru_cache(maxsize=8)
 def _program(model: StableDiffusion, mesh: Mesh) -> Callable[..., Array]:
-  rows = batch_sharding(mesh)
+  rows, shared = batch_sharding(mesh), replicated(mesh)
   encode: Any = functools.partial(apply_text_encoder, model.text_encoder)
-  return jax.jit(encode, in_shardings=(replicated(mesh), rows), out_shardings=rows)
+  return jax.jit(encode, in_shardings=(shared, rows, shared), out_shardings=rows)
 
 
 def encode_prompts(

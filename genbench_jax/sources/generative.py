@@ -19,7 +19,7 @@ from genbench_jax.errors import ModelError, RunError
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.prompts.strategies import Prompt
 from genbench_jax.run import Run
-from genbench_jax.sources import prompting, selection
+from genbench_jax.sources import inversion, prompting, selection
 from genbench_jax.sources.source import ShardRecords
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout, encode_png
 
@@ -29,8 +29,10 @@ class Generative:
 
   def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
     settings = run.config.generation
+    tokens = inversion.made_from(run, key) if key.references else {}
     return (
-      selection.made_from(run)
+      tokens
+      | selection.made_from(run)
       | prompting.made_from(run, key)
       | {
         "model": run.diffusion_fingerprint,
@@ -53,24 +55,34 @@ class Generative:
     return {shots: shots * dataset_spec(key.dataset).num_classes for shots in run.config.shots}
 
   def real_images(self, run: Run, key: ImageSetKey) -> dict[int, int]:
-    return dict.fromkeys(run.config.shots, 0)
+    seen = inversion.real_images(run, key) if key.references else 0
+    return dict.fromkeys(run.config.shots, seen)
 
   def records(
     self, run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int]
   ) -> ShardRecords:
     if run.config.selection.is_on:
       return selection.chosen_shards(self, run, key, layout, shards)
-    prompts = class_prompts(run, key)
-    return generate_shards(
-      run.sampler, layout, shards, prompts, key.seed, key.dataset, key.strategy
-    )
+    sampler, names = run.sampler, dataset_spec(key.dataset).names
+    if key.references:
+      tokens = inversion.class_tokens(run, key)
+      sampler, names = sampler.with_learned_embeddings(tokens.learned), tokens.names
+    prompts = class_prompts(run, key, names)
+    where = (key.seed, key.dataset, key.prompt_strategy)
+    return generate_shards(sampler, layout, shards, prompts, *where)
 
 
-def class_prompts(run: Run, key: ImageSetKey) -> list[list[Prompt]]:
-  """class -> shot -> prompt."""
+def class_prompts(run: Run, key: ImageSetKey, names: Sequence[str]) -> list[list[Prompt]]:
+  """class -> shot -> prompt.
+
+  Args:
+    names: what each class is called in its own prompts: its name, or new token and name.
+  """
   model, sentences = run.sampler.model, prompting.class_sentences(run, key)
   fits = prompting.within(model.tokenizer, model.max_tokens)
-  return prompting.prompts_of_set(run.config, key, run.per_class, fits, sentences)
+  if key.references:
+    sentences = inversion.renamed(sentences, dataset_spec(key.dataset).names, names)
+  return prompting.prompts_of_set(run.config, key, run.per_class, fits, sentences, names)
 
 
 class ClassShot(NamedTuple):

@@ -1,0 +1,321 @@
+"""Textual inversion as a modifier of a prompt strategy: new tokens for the classes of a dataset.
+
+`defined_template+inversion_original` is `defined_template` with "<new token> class name" in place of the class name,
+its tokens learnt from original images (`original`), from retrieved ones (`retrieval`), or elsewhere (`folder`). The
+random numbers of the images are those of the plain strategy, so that the two are paired.
+"""
+
+import dataclasses
+import functools
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+from PIL import Image
+
+from genbench_jax.benchmark.class_folders import match_folders
+from genbench_jax.benchmark.input_pipeline import opened
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.benchmark.spec import DatasetSpec
+from genbench_jax.config import TextualInversion
+from genbench_jax.diffusion.inversion_settings import Training
+from genbench_jax.diffusion.inversion_trainer import Concept, Trainer
+from genbench_jax.diffusion.learned_embeddings import (
+  FILE_NAME,
+  LearnedEmbeddings,
+  embedding_file,
+  load_embedding,
+)
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.plan import ImageSetKey
+from genbench_jax.progress import Progress, say
+from genbench_jax.run import Run
+from genbench_jax.store import files
+from genbench_jax.store.image_set import ImageSet
+
+
+class ClassTokens(NamedTuple):
+  """The new tokens of a dataset.
+
+  Attributes:
+    learned: the embeddings of all placeholders.
+    names: of each class, with its placeholder where it has one.
+  """
+
+  learned: LearnedEmbeddings
+  names: tuple[str, ...]
+
+
+class _References(NamedTuple):
+  """Images that tokens are learnt from.
+
+  Attributes:
+    images: read one by its row.
+    rows: of each class.
+  """
+
+  images: Any
+  rows: tuple[Int[np.ndarray, "r"], ...]
+
+
+def class_tokens(run: Run, key: ImageSetKey) -> ClassTokens:
+  """The tokens of a key's classes; those that are not learnt yet are learnt now.
+
+  Raises:
+    UsageError: there is nothing to learn them from, or they were learnt for another model.
+    RunError: a file is damaged, or a token came out as NaN.
+  """
+  spec = dataset_spec(key.dataset)
+  if key.references == "folder":
+    paths = _own_paths(run, key.dataset)
+  else:
+    concepts, paths = _concepts(run, key)
+    _learn(run, key, concepts)
+  placeholders = _placeholders(spec, run.config.textual_inversion.scope)
+  vectors = {placeholders[label]: load_embedding(path)[1] for label, path in paths.items()}
+  names = tuple(
+    f"{placeholders[label]} {name}" if label in paths else name
+    for label, name in enumerate(spec.names)
+  )
+  return ClassTokens(LearnedEmbeddings(vectors), names)
+
+
+def made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
+  """Everything that determines the tokens besides the key and the model, as JSON."""
+  settings = run.config.textual_inversion
+  if key.references == "folder":
+    paths = _own_paths(run, key.dataset)
+    return {"inversion": {str(label): files.sha256(path) for label, path in paths.items()}}
+  about: dict[str, Any] = dataclasses.asdict(_training(settings))
+  del about["save_every"]
+  about |= {"shots": settings.shots, "scope": settings.scope, "templates": settings.templates}
+  if settings.clip_weight:
+    about["clip"] = run.clip_fingerprint
+  if key.references == "retrieval":
+    about["retrieved"] = _retrieved_folder(run, key).name
+  return {"inversion": about}
+
+
+def real_images(run: Run, key: ImageSetKey) -> int:
+  """How many real images of the dataset the tokens of a key have been learnt from."""
+  if key.references == "original":
+    references = _original_references(run, key)
+    return len(np.unique(np.concatenate(references.rows)))
+  if key.references == "retrieval":
+    from genbench_jax.sources.registry import SOURCES
+
+    return max(SOURCES["retrieval"].real_images(run, _retrieval_key(key)).values())
+  return run.config.textual_inversion.real_images
+
+
+def renamed(
+  sentences: Sequence[Sequence[str]], old: Sequence[str], new: Sequence[str]
+) -> tuple[tuple[str, ...], ...]:
+  """The sentences of each class with its new name in place of the old one, or behind them where that is not said."""
+  return tuple(
+    tuple(_renamed(text, before, after) for text in of_class)
+    for of_class, before, after in zip(sentences, old, new, strict=False)
+  )
+
+
+def _renamed(text: str, before: str, after: str) -> str:
+  start = text.lower().find(before.lower())
+  if start < 0:
+    return f"{text.rstrip('.')}, {after}"
+  return text[:start] + after + text[start + len(before) :]
+
+
+# ---- tokens made elsewhere ----------------------------------------------------------------------
+
+
+def _own_paths(run: Run, dataset: str) -> dict[int, Path]:
+  """class -> its file below the user's folder: `CLASS/learned_embeds.safetensors` or `CLASS.safetensors`."""
+  settings, spec = run.config.textual_inversion, dataset_spec(dataset)
+  root = Path(settings.folder.replace("{dataset}", dataset)).expanduser()
+  if not root.is_dir():
+    raise UsageError(f"config.textual_inversion.folder: there is no folder {str(root)!r}.")
+  found: dict[str, Path] = {}
+  for path in sorted(root.iterdir()):
+    if path.name.startswith("."):
+      continue
+    if path.is_dir() or path.suffix == ".safetensors":
+      found[path.name.removesuffix(".safetensors")] = path
+  if not found:
+    raise UsageError(f"{str(root)!r} holds no learned embeddings: wanted CLASS/{FILE_NAME}.")
+  label_of = match_folders(list(found), spec).label_of
+  return {label: embedding_file(found[name]) for name, label in label_of.items()}
+
+
+# ---- tokens learnt here -------------------------------------------------------------------------
+
+
+def learn_share(run: Run, key: ImageSetKey) -> None:
+  """Learns those missing tokens of a key that are this process's to learn."""
+  if key.references != "folder":
+    _learn(run, key, _concepts(run, key)[0], run.hosts.owns)
+
+
+def _concepts(run: Run, key: ImageSetKey) -> tuple[list[Concept], dict[int, Path]]:
+  """The tokens of a key, and class -> the file of its token. Classes without references have none."""
+  settings, spec = run.config.textual_inversion, dataset_spec(key.dataset)
+  folder = inversion_folder(run, key)
+  references = _references(run, key)
+  labels = [label for label, rows in enumerate(references.rows) if len(rows)]
+  if not labels:
+    raise RunError(f"{key.dataset}: there are no references to learn tokens from.")
+  if len(labels) < spec.num_classes:
+    say(f"{key.dataset}: {spec.num_classes - len(labels)} classes without references get no token")
+  if settings.scope == "dataset":
+    path = folder / "all" / FILE_NAME
+    return [_shared_concept(spec, references, labels, path)], dict.fromkeys(labels, path)
+  paths = {label: folder / _folder_name(spec, label) / FILE_NAME for label in labels}
+  return [_concept(spec, references, label, paths[label]) for label in labels], paths
+
+
+def inversion_folder(run: Run, key: ImageSetKey) -> Path:
+  """Where the tokens of a key stand: a folder a class, each as diffusers' `load_textual_inversion` takes it."""
+  about = made_from(run, key) | {"model": run.diffusion_fingerprint, "seed": key.seed}
+  about |= {"stand_in": run.config.stand_in, "dataset": key.dataset}
+  name = f"{key.references}-seed{key.seed}-{files.digest(about)}"
+  return run.workdir / "textual_inversion" / key.dataset / name
+
+
+def _learn(
+  run: Run,
+  key: ImageSetKey,
+  concepts: Sequence[Concept],
+  owns: Callable[[int], bool] = lambda group: True,
+) -> None:
+  missing = sum(not concept.path.exists() for concept in concepts)
+  if not missing:
+    return
+  settings, spec, sampler = run.config.textual_inversion, dataset_spec(key.dataset), run.sampler
+  training = _training(settings)
+  trainer = Trainer(
+    sampler.model,
+    sampler.mesh,
+    training,
+    spec.templates if settings.templates == "dataset" else ("{}",),
+    sampler.height,
+    sampler.width,
+    key.seed,
+    run.clip if training.clip_weight else None,
+  )
+  what = f"textual inversion {key.dataset} {key.references}"
+  with Progress(what, missing * training.steps, "token-steps") as progress:
+    for steps in trainer.learn(concepts, inversion_folder(run, key) / ".state", owns):
+      progress.advance(steps)
+
+
+def _training(settings: TextualInversion) -> Training:
+  """The settings of the training alone."""
+  names = [field.name for field in dataclasses.fields(Training)]
+  return Training(**{name: getattr(settings, name) for name in names})
+
+
+def _concept(spec: DatasetSpec, references: _References, label: int, path: Path) -> Concept:
+  rows = references.rows[label]
+  return Concept(
+    _placeholders(spec, "category")[label],
+    (spec.names[label],),
+    (0,) * len(rows),
+    functools.partial(_read, references, rows),
+    path,
+  )
+
+
+def _shared_concept(
+  spec: DatasetSpec, references: _References, labels: Sequence[int], path: Path
+) -> Concept:
+  rows = np.concatenate([references.rows[label] for label in labels])
+  shown = np.repeat(labels, [len(references.rows[label]) for label in labels])
+  return Concept(
+    _placeholders(spec, "dataset")[0],
+    spec.names,
+    tuple(int(label) for label in shown),
+    functools.partial(_read, references, rows),
+    path,
+  )
+
+
+def _read(references: _References, rows: Int[np.ndarray, "r"]) -> list[Image.Image]:
+  return [opened(references.images(int(row))) for row in rows]
+
+
+def _placeholders(spec: DatasetSpec, scope: str) -> list[str]:
+  """`<dataset-class>` of each class, with its index where two classes would share one; or one for all."""
+  dataset = _slug(spec.name) or "dataset"
+  if scope == "dataset":
+    return [f"<{dataset}>"] * spec.num_classes
+  slugs = [_slug(name) for name in spec.names]
+  return [
+    f"<{dataset}-{slug}>" if slug and slugs.count(slug) == 1 else f"<{dataset}-{slug}.{label}>"
+    for label, slug in enumerate(slugs)
+  ]
+
+
+def _folder_name(spec: DatasetSpec, label: int) -> str:
+  return f"{label:04d}-{_slug(spec.names[label])}".rstrip("-")
+
+
+def _slug(name: str) -> str:
+  """Plain letters, digits and hyphens, whatever the name holds: safe in a file's name and in a prompt."""
+  plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+  return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:60].strip("-")
+
+
+# ---- references ---------------------------------------------------------------------------------
+
+
+def _references(run: Run, key: ImageSetKey) -> _References:
+  if key.references == "retrieval":
+    return _retrieved_references(run, key)
+  return _original_references(run, key)
+
+
+@functools.lru_cache(maxsize=64)
+def _original_references(run: Run, key: ImageSetKey) -> _References:
+  """The first training images of each class in a seeded order, those of one label before those of several."""
+  labels, split = run.labels(key.dataset, "train"), run.split(key.dataset, "train")
+  shots, classes = run.config.textual_inversion.shots, dataset_spec(key.dataset).num_classes
+  order = np.random.default_rng(key.seed).permutation(len(labels))
+  if labels.ndim == 2:
+    order = order[np.argsort(labels[order].sum(axis=1) > 1, kind="stable")]
+    member = labels[order].astype(bool)
+  else:
+    member = labels[order][:, None] == np.arange(classes)
+  rows = tuple(order[member[:, label]][:shots] for label in range(classes))
+  return _References(lambda row: split.example(row)["image"], rows)
+
+
+def _retrieved_references(run: Run, key: ImageSetKey) -> _References:
+  """The first images of each class in the retrieved set of the same seed."""
+  folder = _retrieved_folder(run, key)
+  if not ImageSet.exists(folder):
+    raise RunError(
+      f"there are no retrieved images of {key.dataset} to learn from: add 'retrieval' to config.sources."
+    )
+  images = ImageSet(folder)
+  labels = np.array([_label(record.label) for record in images], np.int64)
+  shots, classes = run.config.textual_inversion.shots, dataset_spec(key.dataset).num_classes
+  rows = tuple(np.flatnonzero(labels == label)[:shots] for label in range(classes))
+  return _References(lambda row: images[row].image, rows)
+
+
+def _label(label: int | tuple[int, ...]) -> int:
+  return label if isinstance(label, int) else next(iter(label), -1)
+
+
+def _retrieved_folder(run: Run, key: ImageSetKey) -> Path:
+  # Imported here: where an image set stands depends on its source, and so on this.
+  from genbench_jax.artefacts import image_folder
+
+  return image_folder(run, _retrieval_key(key))
+
+
+def _retrieval_key(key: ImageSetKey) -> ImageSetKey:
+  return ImageSetKey(key.dataset, "retrieval", "", key.seed)
