@@ -1,12 +1,14 @@
 """Prompts straight to images: for use without a config."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8, UInt32
 
+from genbench_jax.diffusion.learned_embeddings import LearnedEmbeddings, load_embedding
 from genbench_jax.diffusion.model import StableDiffusion, load_stable_diffusion
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.errors import UsageError
@@ -31,6 +33,7 @@ def generate(
   width: int | None = None,
   revision: str | None = None,
   batch_per_device: int | None = None,
+  learned_embeddings: Mapping[str, Float[np.ndarray, "d"]] | Sequence[str | Path] | None = None,
 ) -> UInt8[np.ndarray, "b height width 3"]:
   """Images of prompts, by a Stable Diffusion checkpoint, on all devices of this host.
 
@@ -46,6 +49,8 @@ def generate(
     height, width: in pixels, by default those that the model was trained for.
     revision: commit, tag or branch of a hub id.
     batch_per_device: images on each device at once; by default as many as there are, up to 8.
+    learned_embeddings: of new tokens that prompts may hold (textual inversion): placeholder -> embedding [d] or
+      [v, d], or files, or folders with a `learned_embeds.safetensors` each.
 
   Raises:
     UsageError: an argument is out of its range, or there is no such checkpoint.
@@ -63,8 +68,21 @@ def generate(
   rows = batch_per_device or min(8, -(-count // mesh.size)) or 1
   model = _loaded(str(checkpoint), revision)
   sampler = Sampler(model, mesh, rows, steps, guidance_scale, scheduler, height, width)
+  if learned_embeddings is not None:
+    sampler = sampler.with_learned_embeddings(_learned(learned_embeddings))
   keys = keys_of(range(count) if seeds is None else seeds) if latents is None else None
   return sampler(prompts, negatives, keys, latents)
+
+
+def _learned(
+  given: Mapping[str, Float[np.ndarray, "d"]] | Sequence[str | Path] | str | Path,
+) -> LearnedEmbeddings:
+  if isinstance(given, Mapping):
+    return LearnedEmbeddings(
+      {name: np.atleast_2d(np.asarray(v, np.float32)) for name, v in given.items()}
+    )
+  paths = [given] if isinstance(given, str | Path) else given
+  return LearnedEmbeddings(dict(load_embedding(Path(path).expanduser()) for path in paths))
 
 
 def _one_each(negative_prompts: Sequence[str] | str | None, count: int) -> list[str]:

@@ -1,9 +1,12 @@
 """`genbench_jax.generate`: prompts to images without a config."""
 
+import functools
+
 import numpy as np
 import pytest
 
 from genbench_jax.diffusion.generate import generate, keys_of
+from genbench_jax.diffusion.learned_embeddings import save_embedding
 from genbench_jax.errors import UsageError
 
 
@@ -52,3 +55,12 @@ def test_counts_must_agree(tiny_folder):
     generate(["a", "b"], tiny_folder, negative_prompts=["x"])
   with pytest.raises(UsageError, match="latents take the place of seeds"):
     generate(["a"], tiny_folder, seeds=[1], latents=np.zeros((1, 8, 8, 8)))
+
+
+def test_prompts_may_hold_new_tokens(tiny_folder, tmp_path):
+  vector = np.random.default_rng(0).standard_normal(32).astype(np.float32)
+  save_embedding(tmp_path / "cat" / "learned_embeds.safetensors", "<cat>", vector)
+  make = functools.partial(generate, ["a <cat> cat"], tiny_folder, steps=10)
+  plain, learnt = make(), make(learned_embeddings={"<cat>": vector})
+  assert np.abs(plain.astype(int) - learnt).max() > 0
+  np.testing.assert_array_equal(make(learned_embeddings=[tmp_path / "cat"]), learnt)
