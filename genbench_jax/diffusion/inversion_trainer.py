@@ -1,7 +1,7 @@
 """Many new tokens side by side, group by group, each saved as soon as it is learnt.
 
-A group is a fixed run of concepts that one device trains together: what a token becomes depends neither on the
-number of devices nor on what else was left to do.
+A group is a fixed run of concepts that one device trains together: what a token becomes depends neither on what else
+was left to do nor, but for rounding, on the number of devices.
 """
 
 import dataclasses
@@ -136,7 +136,8 @@ class Trainer:
     first, learners = self._saved(filled, folder) or (0, self._start(concepts))
     learners, params = self._put(learners), self._params()
     tokens = sum(len(group.concepts) for group in groups)
-    yield tokens * first
+    if first:
+      yield tokens * first
     while first < self.training.steps:
       last = min(first + STEPS_AT_ONCE, self._next_save(first), self.training.steps)
       learners = self._program(params, learners, references, np.int32(first), np.int32(last))
