@@ -38,11 +38,6 @@ class ImageSetKey:
     return f"{self.dataset} {self.label}"
 
   @property
-  def prompt_strategy(self) -> str:
-    """The strategy without its modifier."""
-    return self.strategy.partition(INVERSION)[0]
-
-  @property
   def references(self) -> str:
     """What the new tokens are learnt from: `original`, `retrieval`, `folder`; empty without textual inversion."""
     return self.strategy.partition(INVERSION)[2]

@@ -68,7 +68,7 @@ class Generative:
       tokens = inversion.class_tokens(run, key)
       sampler, names = sampler.with_learned_embeddings(tokens.learned), tokens.names
     prompts = class_prompts(run, key, names)
-    where = (key.seed, key.dataset, key.prompt_strategy)
+    where = (key.seed, key.dataset, prompting.prompt_strategy(key))
     return generate_shards(sampler, layout, shards, prompts, *where)
 
 

@@ -49,7 +49,7 @@ def test_a_modified_strategy_is_an_image_set_beside_the_plain_one(config):
   plain, modified = plan.image_sets(config)
   assert (plain.strategy, plain.references) == ("defined_template", "")
   assert modified == _key("original")
-  assert (modified.prompt_strategy, modified.references) == ("defined_template", "original")
+  assert modified.references == "original"
 
 
 def test_a_dataset_without_training_images_has_no_original_references(config):
@@ -152,6 +152,12 @@ def test_a_folder_that_is_not_there_is_named(config, tmp_path):
   (tmp_path / "no").mkdir()
   with pytest.raises(UsageError, match="holds no learned embeddings"):
     inversion.class_tokens(run, _key("folder"))
+
+
+def test_sentences_take_the_new_names():
+  given = (("A Cat sits.", "no such animal."), ("a dog",))
+  found = inversion.renamed(given, ("cat", "dog"), ("<c> cat", "dog"))
+  assert found == (("A <c> cat sits.", "no such animal, <c> cat"), ("a dog",))
 
 
 def test_what_names_the_tokens_is_json(config, tmp_path):
