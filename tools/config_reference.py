@@ -32,7 +32,11 @@ def page() -> str:
 def _section(section: type, name: str) -> str:
   """A table of the settings of a section that are not sections themselves."""
   hints = typing.get_type_hints(section)
-  summary, about = _documented(section.__doc__ or "")
+  bases = [_documented(base.__doc__ or "") for base in section.__mro__[-2::-1]]
+  summary, about = (
+    bases[-1][0],
+    {name: words for _, of_base in bases for name, words in of_base.items()},
+  )
   lines = [f"\n## {name or 'The benchmark'}\n\n{summary}\n"]
   lines += ["| setting | type | default | |", "|---|---|---|---|"]
   default = section()

@@ -59,16 +59,7 @@ class Hits:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--work", type=Path, required=True, help="where the tokens are kept")
-  parser.add_argument("--references", type=int, default=5, help="original images")
-  parser.add_argument("--shots", type=int, default=16, help="generated images a class")
-  parser.add_argument("--seeds", type=int, default=4, help="other references and other noise each")
-  parser.add_argument("--steps", type=int, default=TRAINING.steps)
-  parser.add_argument("--batch", type=int, default=TRAINING.batch)
-  parser.add_argument("--learning-rate", type=float, default=TRAINING.learning_rate)
-  parser.add_argument("--reference-resolution", type=int, default=0, help="pixels; 0: as they are")
-  arguments = parser.parse_args()
+  arguments = _parser().parse_args()
   os.environ.setdefault("USE_TF", "0")
   training = dataclasses.replace(
     TRAINING,
@@ -80,6 +71,19 @@ def main() -> None:
   )
   figures = run(arguments.work, training, arguments.references, arguments.shots, arguments.seeds)
   print(json.dumps(figures, indent=2))
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--work", type=Path, required=True, help="where the tokens are kept")
+  parser.add_argument("--references", type=int, default=5, help="original images")
+  parser.add_argument("--shots", type=int, default=16, help="generated images a class")
+  parser.add_argument("--seeds", type=int, default=4, help="other references and other noise each")
+  parser.add_argument("--steps", type=int, default=TRAINING.steps)
+  parser.add_argument("--batch", type=int, default=TRAINING.batch)
+  parser.add_argument("--learning-rate", type=float, default=TRAINING.learning_rate)
+  parser.add_argument("--reference-resolution", type=int, default=0, help="pixels; 0: as they are")
+  return parser
 
 
 def run(work: Path, training: Training, references: int, shots: int, seeds: int) -> dict[str, dict]:
