@@ -157,6 +157,11 @@ def _stages(given: Sequence[str]) -> list[str]:
 def _workdir(given: str | None) -> Path:
   if not given:
     raise UsageError("no work folder given. Say where the results go: --workdir DIR.")
+  if "://" in given:
+    raise UsageError(
+      f"--workdir is {given!r}: buckets are not written to directly. Mount it on every host (gcsfuse, s3fs) and give the"
+      " folder."
+    )
   return Path(given).expanduser()
 
 

@@ -3,12 +3,12 @@
 #
 #   launch/tpu_vm.sh create                      makes the slice
 #   launch/tpu_vm.sh install                     puts this checkout and its locked dependencies on all its hosts
-#   launch/tpu_vm.sh run --config configs/full.py --workdir gs://BUCKET/full
+#   launch/tpu_vm.sh run --config configs/full.py --workdir /shared/full
 #   launch/tpu_vm.sh resume --config ...         after preemption: makes what is gone anew, then runs; the same command
 #                                                goes on from what is in the work folder
 #   launch/tpu_vm.sh delete                      ends what costs money
 #
-# The work folder must be one that all hosts see: a bucket, or a mounted Filestore.
+# The work folder must be one that all hosts see: a mounted Filestore, or a bucket mounted by gcsfuse.
 # Settings by environment, with their defaults:
 set -euo pipefail
 
@@ -43,7 +43,7 @@ install() {
 && ~/.local/bin/uv venv --quiet --python 3.11 .venv \
 && ~/.local/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock \
 && ~/.local/bin/uv pip install --quiet --python .venv/bin/python --no-deps . \
-&& ~/.local/bin/uv pip install --quiet --python .venv/bin/python 'jax[tpu]' gcsfs"
+&& ~/.local/bin/uv pip install --quiet --python .venv/bin/python 'jax[tpu]'"
 }
 
 on_all() {

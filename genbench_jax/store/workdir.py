@@ -62,5 +62,5 @@ def _refuse_different_folders(workdir: Path, hosts: Hosts) -> None:
     if text != seen[0]:
       raise RunError(
         f"process {number} sees another folder at {str(workdir)!r} than process 0:"
-        " --workdir must be on a file system, or in a bucket, that all hosts share."
+        " --workdir must be on a file system that all hosts share."
       )
