@@ -138,6 +138,13 @@ def test_an_archive_is_read_in_place_or_refused(data):
     assert [one.name for one in Path(folder).iterdir()] == ["archive"]
 
 
+def test_a_gzip_of_three_bytes_is_damaged(tmp_path):
+  """Found by fuzzing."""
+  (tmp_path / "x.tar.gz").write_bytes(b"\x1f\x8b\x08")
+  with pytest.raises(RunError, match=r"x.tar.gz is damaged"):
+    list(members(tmp_path / "x.tar.gz", lambda name: True))
+
+
 VALUES = st.recursive(
   st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
   lambda inner: (
