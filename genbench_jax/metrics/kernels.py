@@ -226,7 +226,12 @@ def _over_tiles(
       real = real & (y.number != x.number[:, None])
     return jnp.sum(jnp.where(real, values, 0), axis=1)
 
+  def of_tiles_if_any(x: Rows, y: Rows) -> Float[Array, "t"]:
+    # Padding comes last: a tile that begins with it holds nothing else.
+    some = (x.number[0] >= 0) & (y.number[0] >= 0)
+    return jax.lax.cond(some, of_tiles, lambda x, _: jnp.zeros_like(x.features[:, 0]), x, y)
+
   def of_row_tile(x: Rows) -> Float[Array, "t"]:
-    return jnp.sum(jax.lax.map(lambda y: of_tiles(x, y), y_tiles), axis=0)
+    return jnp.sum(jax.lax.map(lambda y: of_tiles_if_any(x, y), y_tiles), axis=0)
 
   return untiled(jax.lax.map(of_row_tile, row_tiles(x, ROW_TILE)), len(x.number))

@@ -196,7 +196,16 @@ def cross_block(
       in_real, in_generated = memberships(real, generated)
       return in_real.sum(0, dtype=jnp.int32), in_generated.any(1), in_real.any(1)
 
-    added, inside, holds = jax.lax.map(one, visiting)
+    def nothing(generated: Balls) -> tuple[Array, Array, Array]:
+      nowhere = jnp.zeros_like(real.radii, bool)
+      return jnp.zeros_like(generated.radii, jnp.int32), nowhere, nowhere
+
+    def one_if_any(generated: Balls) -> tuple[Array, Array, Array]:
+      # Padding comes last: a tile that begins with it holds nothing else.
+      some = (real.radii[0] >= 0) & (generated.radii[0] >= 0)
+      return jax.lax.cond(some, one, nothing, generated)
+
+    added, inside, holds = jax.lax.map(one_if_any, visiting)
     return count + added, (inside.any(0), holds.any(0))
 
   start = jax.lax.pcast(jnp.zeros(visiting.radii.shape, jnp.int32), DATA_AXIS, to="varying")

@@ -110,12 +110,17 @@ def search_block(
     best, query = tile
 
     def one_base_tile(best: Nearest, base: Rows) -> tuple[Nearest, None]:
+      # Padding comes last: a tile that begins with it holds nothing else.
+      some = (query.number[0] >= 0) & (base.number[0] >= 0)
+      return jax.lax.cond(some, better, lambda best, _: best, best, base), None
+
+    def better(best: Nearest, base: Rows) -> Nearest:
       values = similarities(query.features, base.features, similarity)
       allowed = base.number >= 0
       if skip_self:
         allowed = allowed & (base.number != query.number[:, None])
       values = jnp.where(allowed, values, -jnp.inf)
-      return best.merge(best_in_tile(values, base.number, best.row.shape[1])), None
+      return best.merge(best_in_tile(values, base.number, best.row.shape[1]))
 
     return jax.lax.scan(one_base_tile, best, base_tiles)[0]
 
