@@ -20,6 +20,7 @@ from genbench_jax.errors import RunError, UsageError
 _EPILOG = """\
 NAME is one of the 22 datasets, the name the reference has for it, tfds:NAME for any other TFDS
 dataset, folder:PATH for a tree split/class/image.jpg, or the path of a YAML file describing either.
+The groups (common, fine-grained, rare) are this project's proposal, not the published code's.
 """
 _COLUMNS = (
   "dataset",
