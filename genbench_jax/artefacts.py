@@ -20,7 +20,7 @@ from genbench_jax.store.image_set import ImageSet, ImageSetLayout
 
 def image_folder(run: Run, key: ImageSetKey) -> Path:
   """Where an image set stands: a changed setting makes another folder."""
-  fingerprint = image_layout(run, key).fingerprint
+  fingerprint = kept_layout(run, key).fingerprint
   return run.workdir / "images" / key.dataset / f"{key.label}-{fingerprint}"
 
 
@@ -43,6 +43,21 @@ def image_layout(run: Run, key: ImageSetKey) -> ImageSetLayout:
   )
 
 
+def embedded_as_made(run: Run, key: ImageSetKey) -> bool:
+  """Whether the images of a set are embedded on the devices that make them, and not all of them kept."""
+  return key.source == "generative" and run.config.generation.keep_images != "all"
+
+
+def kept_layout(run: Run, key: ImageSetKey) -> ImageSetLayout:
+  """What of an image set stands on disk: all of it, or the first images of every class."""
+  layout = image_layout(run, key)
+  if not embedded_as_made(run, key):
+    return layout
+  kept = run.config.generation.kept_images(run.per_class)
+  made_from = {**layout.made_from, "kept": kept}
+  return dataclasses.replace(layout, num_images=kept * len(layout.class_names), made_from=made_from)
+
+
 def open_image_set(run: Run, key: ImageSetKey) -> ImageSet:
   """A complete image set.
 
@@ -59,7 +74,10 @@ def open_image_set(run: Run, key: ImageSetKey) -> ImageSet:
 
 def image_set_path(run: Run, key: ImageSetKey) -> Path:
   """Where the features of an image set stand."""
-  return embedding_path(run, key.dataset, key.label, {"images": image_layout(run, key).fingerprint})
+  made_from = {"images": image_layout(run, key).fingerprint}
+  if embedded_as_made(run, key):  # resized on the devices, and not to the last bit as PIL resizes
+    made_from["preprocessing"] = "device"
+  return embedding_path(run, key.dataset, key.label, made_from)
 
 
 def text_path(run: Run, dataset: str) -> Path:

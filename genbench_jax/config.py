@@ -47,7 +47,9 @@ class Generation:
     strategies: prompt strategies, each an image set.
     steps, guidance_scale, scheduler: the sampler.
     height, width: pixels; 0 is the model's own size.
-    batch_per_device: images on a device at once.
+    batch_per_device: images on a device at once; 0 takes as many as fit into its memory.
+    keep_images: `all`; or `none`, or a number a class, such as `4`, as text: then the images are embedded on the
+      devices that make them, and only their features are kept, besides so many images of each class.
     shard_size: images a shard; what is lost at most when a run is stopped.
   """
 
@@ -60,7 +62,13 @@ class Generation:
   height: int = 0
   width: int = 0
   batch_per_device: int = 8
+  keep_images: str = "all"
   shard_size: int = 512
+
+  def kept_images(self, per_class: int) -> int:
+    """How many images of each class are kept, of so many."""
+    kept = {"all": per_class, "none": 0}.get(self.keep_images)
+    return min(per_class, int(self.keep_images)) if kept is None else kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -402,7 +410,6 @@ def _check_ranges(config: Config) -> None:
     "config.shots": config.shots,
     "config.generation.steps": (config.generation.steps,),
     "config.generation.guidance_scale": (config.generation.guidance_scale,),
-    "config.generation.batch_per_device": (config.generation.batch_per_device,),
     "config.generation.shard_size": (config.generation.shard_size,),
     "config.selection.candidates": (config.selection.candidates,),
     "config.retrieval.query_shots": (config.retrieval.query_shots,),
@@ -432,6 +439,7 @@ def _check_ranges(config: Config) -> None:
   for path, numbers in {
     "config.seeds": config.seeds,
     "config.stand_in": (config.stand_in,),
+    "config.generation.batch_per_device": (config.generation.batch_per_device,),
     "config.folder.real_images": (config.folder.real_images,),
   }.items():
     if min(numbers) < 0:
@@ -453,6 +461,19 @@ def _check_ranges(config: Config) -> None:
   if not 0 < config.retrieval.recall_target <= 1:
     raise UsageError(
       f"config.retrieval.recall_target is {config.retrieval.recall_target}, wanted above 0 and at most 1."
+    )
+  _check_keep_images(config)
+
+
+def _check_keep_images(config: Config) -> None:
+  kept = config.generation.keep_images
+  if kept not in ("all", "none") and not (kept.isascii() and kept.isdecimal() and int(kept)):
+    raise UsageError(
+      f"config.generation.keep_images is {kept!r}, wanted 'all', 'none' or a number of images a class."
+    )
+  if kept != "all" and config.selection.is_on:
+    raise UsageError(
+      f"config.selection.method chooses among kept images, and config.generation.keep_images is {kept!r}: set it to 'all'."
     )
 
 

@@ -10,7 +10,9 @@ from genbench_jax.benchmark.input_pipeline import Images, Preprocessing, image_b
 from genbench_jax.clip.features import ImageEmbedder
 from genbench_jax.clip.model import Clip
 from genbench_jax.clip.preprocess import Resize
+from genbench_jax.errors import ModelError
 from genbench_jax.progress import Progress
+from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import ImageSet
 
 
@@ -58,3 +60,17 @@ def embed_stored(
     progress.advance(len(part) - max(0, done - len(rows)))
   read = np.concatenate(valid)[: len(rows)].astype(np.uint8)
   return np.concatenate(features)[: len(rows)], read
+
+
+def refuse_non_finite(embeddings: EmbeddingSet, name: str) -> None:
+  """Stops where an encoder gave anything but numbers.
+
+  Raises:
+    ModelError: it names the first such rows.
+  """
+  bad = np.flatnonzero(~np.isfinite(embeddings.features).all(axis=1))
+  if len(bad):
+    rows = ", ".join(str(row) for row in embeddings.ids[bad[:5]])
+    raise ModelError(
+      f"{name}: the encoder gave NaN or infinity for {len(bad)} of {len(embeddings)} rows ({rows}{'' if len(bad) <= 5 else ', ...'})."
+    )

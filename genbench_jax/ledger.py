@@ -1,5 +1,6 @@
 """What the runs of a config on a work folder have cost, over all restarts."""
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ import jax
 
 from genbench_jax.config import Config
 from genbench_jax.store import files
+from genbench_jax.throughput import Cost
 
 
 class Ledger:
-  """Seconds and images of each stage, and what the page says of the run."""
+  """Seconds and images of each stage, what each generated image set has cost, and what the page says of the run."""
 
   def __init__(self, workdir: Path, config: Config, command: str) -> None:
     self.config = config
@@ -24,6 +26,7 @@ class Ledger:
     }
     if self.path.exists():
       self.entry = files.read_json(self.path)
+    self.entry.setdefault("costs", {})
 
   def add(self, stage: str, done: int, seconds: float) -> None:
     """A stage has done some more: images, or cells."""
@@ -32,6 +35,15 @@ class Ledger:
       totals[stage] = round(totals.get(stage, 0.0) + seconds, 3)
       if stage in ("images", "embed"):
         self.entry["images"][stage] = self.entry["images"].get(stage, 0) + done
+      files.write_json(self.path, self.entry)
+
+  def add_cost(self, image_set: str, cost: Cost) -> None:
+    """Some more images of a set have been generated, at a cost."""
+    if cost.images:
+      fields = {field.name for field in dataclasses.fields(Cost)}
+      before = self.entry["costs"].get(image_set, {})
+      before = Cost(**{name: value for name, value in before.items() if name in fields})
+      self.entry["costs"][image_set] = (before + cost).as_json()
       files.write_json(self.path, self.entry)
 
   def about(self) -> dict[str, Any]:

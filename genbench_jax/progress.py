@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-QUIET_SECONDS = 15.0
+QUIET_SECONDS = 10.0
 # Told of progress now and then: what is counted, how many are done, in which unit, and how many a second.
 WATCHERS: list[Callable[[str, int, str, float], None]] = []
 
@@ -18,10 +18,12 @@ def say(line: str) -> None:
 
 
 class Progress:
-  """Counts `total` things; says what, how far, the rate and the time left."""
+  """Counts `total` things; says what, how far, the rate and the time left, and what `note` has to add."""
 
-  def __init__(self, what: str, total: int, unit: str) -> None:
-    self.what, self.total, self.unit = what, total, unit
+  def __init__(
+    self, what: str, total: int, unit: str, note: Callable[[], object] = lambda: ""
+  ) -> None:
+    self.what, self.total, self.unit, self.note = what, total, unit, note
     self.done = 0
     self._began = self._said = time.monotonic()
 
@@ -43,13 +45,14 @@ class Progress:
     if kind is None and self.done:
       seconds = time.monotonic() - self._began
       rate = self.done / max(seconds, 1e-9)
-      say(f"{self.what}: {self.done} {self.unit} in {seconds:.1f} s ({rate:.1f}/s)")
+      self._say(f"{self.what}: {self.done} {self.unit} in {seconds:.1f} s ({rate:.1f}/s)")
       self._tell(rate)
 
   def advance(self, count: int) -> None:
     """Some more are done."""
     self.done += count
     self._bar.update(count)
+    self._bar.set_postfix_str(str(self.note()), refresh=False)
     now = time.monotonic()
     if now - self._said >= QUIET_SECONDS and self.done < self.total:
       self._said = now
@@ -57,7 +60,16 @@ class Progress:
       left = (self.total - self.done) / rate
       self._tell(rate)
       if self._bar.disable:
-        say(f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {left:.0f} s left")
+        done = f"{self.what}: {self.done}/{self.total} {self.unit}"
+        self._say(f"{done}, {rate:.1f}/s, {left:.0f} s left")
+
+  def reach(self, done: int) -> None:
+    """At least so many are done: for work that may or may not have been counted in smaller steps."""
+    if done > self.done:
+      self.advance(done - self.done)
+
+  def _say(self, line: str) -> None:
+    say(", ".join(filter(None, (line, str(self.note())))))
 
   def _tell(self, rate: float) -> None:
     for watcher in WATCHERS:

@@ -14,12 +14,17 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.stand_in import prepare_stand_in
 from genbench_jax.clip.features import ImageEmbedder
 from genbench_jax.clip.model import Clip, load_clip
+from genbench_jax.clip.preprocess import Resize
 from genbench_jax.config import Config
-from genbench_jax.diffusion.model import load_stable_diffusion
+from genbench_jax.diffusion.cost import flops_of_image
+from genbench_jax.diffusion.model import StableDiffusion, load_stable_diffusion
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.failures import Failures
 from genbench_jax.parallel.hosts import Hosts, this_process
 from genbench_jax.parallel.mesh import data_mesh
+from genbench_jax.parallel.peak import peak_of
+from genbench_jax.plan import ImageSetKey
+from genbench_jax.throughput import Cost, Meter
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,18 +61,61 @@ class Run:
     return checkpoints.fingerprint(checkpoints.locate(encoder.checkpoint, encoder.revision))
 
   @functools.cached_property
+  def diffusion(self) -> StableDiffusion:
+    settings = self.config.generation
+    return load_stable_diffusion(settings.checkpoint, settings.revision or None)
+
+  @functools.cached_property
   def sampler(self) -> Sampler:
+    return self._sampler()
+
+  def embedding_sampler(self, resize: Resize) -> Sampler:
+    """A sampler that embeds what it makes."""
+    if resize not in self._embedding_samplers:
+      self._embedding_samplers[resize] = self._sampler(self.clip, resize)
+    return self._embedding_samplers[resize]
+
+  @functools.cached_property
+  def _embedding_samplers(self) -> dict[Resize, Sampler]:
+    return {}
+
+  def _sampler(self, clip: Clip | None = None, resize: Resize = "crop") -> Sampler:
     settings = self.config.generation
     return Sampler(
-      load_stable_diffusion(settings.checkpoint, settings.revision or None),
+      self.diffusion,
       self.local_mesh,
-      settings.batch_per_device,
+      settings.batch_per_device or None,
       settings.steps,
       settings.guidance_scale,
       settings.scheduler,
       settings.height or None,
       settings.width or None,
+      clip,
+      resize,
     )
+
+  def meter(self, key: ImageSetKey) -> Meter:
+    """Counts what the images of a set cost while this process generates them."""
+    which = key, self.per_class  # candidates of a selection are counted by themselves
+    if which not in self._meters:
+      self._meters[which] = Meter(
+        self.local_mesh.size, self._flops_of_image, lambda: peak_of(self.local_mesh.devices.flat[0])
+      )
+    return self._meters[which]
+
+  def cost(self, key: ImageSetKey) -> Cost:
+    """What the images of a set, and candidates that were not chosen, have cost this process."""
+    costs = [meter.cost() for (measured, _), meter in self._meters.items() if measured == key]
+    return sum((cost for cost in costs if cost.images), Cost())
+
+  @functools.cached_property
+  def _meters(self) -> dict[tuple[ImageSetKey, int], Meter]:
+    return {}
+
+  def _flops_of_image(self) -> float:
+    sampler = next(iter(self._embedding_samplers.values()), None) or self.sampler
+    shape = (sampler.evaluations, sampler.guided, sampler.latent_shape)
+    return flops_of_image(self.diffusion, *shape, sampler.clip)
 
   @functools.cached_property
   def clip(self) -> Clip:

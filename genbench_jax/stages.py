@@ -12,8 +12,7 @@ import numpy as np
 from genbench_jax import measure, plan
 from genbench_jax.artefacts import (
   classes_path,
-  image_folder,
-  image_layout,
+  embedded_as_made,
   image_set_path,
   open_image_set,
   rows_path,
@@ -24,12 +23,13 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.clip.features import text_prototypes
 from genbench_jax.config import STAGES, Config
-from genbench_jax.embedding import StoredImages
+from genbench_jax.embedding import StoredImages, refuse_non_finite
 from genbench_jax.errors import ModelError, RunError
 from genbench_jax.external import external_images
 from genbench_jax.failures import Failures
 from genbench_jax.features import embedded, encoder_of, load_embeddings, test_path
 from genbench_jax.ledger import Ledger
+from genbench_jax.making import close_if_whole, is_made, make_shards
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.progress import Progress, say
 from genbench_jax.recognition import recognise_cells
@@ -37,12 +37,11 @@ from genbench_jax.run import Run
 from genbench_jax.sources import inversion
 from genbench_jax.sources.folder import left_out
 from genbench_jax.sources.prompting import tell_lint
-from genbench_jax.sources.registry import SOURCES
 from genbench_jax.sources.retrieval import leak_notes, shortages
 from genbench_jax.store import class_values, files
 from genbench_jax.store.embedding_parts import EmbeddingParts
 from genbench_jax.store.embedding_set import EmbeddingSet
-from genbench_jax.store.image_set import ImageSet, ImageSetWriter
+from genbench_jax.store.image_set import ImageSet
 from genbench_jax.store.rows import Row, read_rows, write_results, write_rows
 
 MeasureCells = Callable[
@@ -63,7 +62,7 @@ def run_stages(
   """
   run = Run(config, workdir, Failures(keep_going))
   functions: dict[str, Callable[[Run], int]] = {
-    "images": make_images,
+    "images": lambda run: make_images(run, ledger),
     "embed": embed,
     "score": score,
     "recognise": recognise,
@@ -96,28 +95,34 @@ def _together(run: Run, stage: str, done: int) -> int:
 # ---- images -----------------------------------------------------------------------------------
 
 
-def make_images(run: Run) -> int:
+def make_images(run: Run, ledger: Ledger) -> int:
   """Makes this process's missing shards of every image set; returns how many images were made."""
   keys = plan.image_sets(run.config)
   if run.hosts.is_first:
     tell_lint(run)
   # Those last whose tokens are learnt from images that another source makes.
   first = [key for key in keys if key.references != "retrieval"]
-  return sum(_make_sets(run, some) for some in (first, [k for k in keys if k not in first]) if some)
+  return sum(
+    _make_sets(run, ledger, some) for some in (first, [k for k in keys if k not in first]) if some
+  )
 
 
-def _make_sets(run: Run, keys: Sequence[ImageSetKey]) -> int:
+def _make_sets(run: Run, ledger: Ledger, keys: Sequence[ImageSetKey]) -> int:
   """Makes this process's share of image sets, which don't need each other."""
   made = 0
   _learn_tokens(run, [key for key in keys if key.references])
   for turn, key in enumerate(keys):
     if key.name not in run.failures:
       with run.failures.caught(key.name):
-        made += _make_shards(run, key, turn)
+        try:
+          made += make_shards(run, key, turn)
+        finally:
+          if run.hosts.is_first:
+            ledger.add_cost(key.name, run.cost(key))
   run.hosts.wait("the images")
   if run.hosts.is_first:
     for key in keys:
-      _close_if_whole(run, key)
+      close_if_whole(run, key)
   return made
 
 
@@ -125,37 +130,10 @@ def _learn_tokens(run: Run, keys: Sequence[ImageSetKey]) -> None:
   """Learns this process's share of the new tokens that image sets still to be made ask for."""
   for key in keys:
     with run.failures.caught(key.name):
-      if not ImageSet.exists(image_folder(run, key)):
+      if not is_made(run, key):
         inversion.learn_share(run, key)
   if keys:
     run.hosts.wait("the new tokens")
-
-
-def _make_shards(run: Run, key: ImageSetKey, turn: int) -> int:
-  """Makes those missing shards of an image set that are this process's; `turn` evens out small sets."""
-  folder = image_folder(run, key)
-  if ImageSet.exists(folder):
-    return 0
-  layout = image_layout(run, key)
-  writer = ImageSetWriter(folder, layout)
-  own = [shard for shard in range(layout.num_shards) if run.hosts.owns(turn + shard)]
-  missing = writer.missing_shards(own)
-  total = sum(len(layout.shard_range(shard)) for shard in missing)
-  with Progress(f"images {key.name}", total, "images") as progress:
-    for shard, records in SOURCES[key.source].records(run, key, layout, missing):
-      writer.write_shard(shard, records)
-      progress.advance(len(records))
-  if run.hosts.is_first:
-    _close_if_whole(run, key)
-  return total
-
-
-def _close_if_whole(run: Run, key: ImageSetKey) -> None:
-  """Closes an image set whose last shard may be another process's."""
-  folder = image_folder(run, key)
-  writer = ImageSetWriter(folder, image_layout(run, key))
-  if not ImageSet.exists(folder) and writer.is_whole():
-    writer.close()
 
 
 # ---- embed ------------------------------------------------------------------------------------
@@ -215,7 +193,7 @@ def _embed_parts(run: Run, features: _Features, turn: int) -> int:
   with Progress(f"embed {features.name}", total, "images") as progress:
     for part in missing:
       found = unembedded.embed(parts.ranges[part], progress)
-      _refuse_non_finite(found, features.name)
+      refuse_non_finite(found, features.name)
       parts.write(part, found)
   if run.hosts.is_first and parts.is_whole():
     parts.join()
@@ -255,6 +233,10 @@ def _open_test(run: Run, dataset: str) -> _Unembedded:
 
 
 def _open_images(run: Run, key: ImageSetKey) -> _Unembedded:
+  if embedded_as_made(run, key):
+    raise RunError(
+      f"there are no features of {key.name}: they are made with its images. Run the stage `images` first."
+    )
   images = open_image_set(run, key)
 
   def embed_images(rows: range, progress: Progress) -> EmbeddingSet:
@@ -271,15 +253,6 @@ def _labels_of(images: ImageSet, rows: range, spec: DatasetSpec) -> np.ndarray:
   if labels.ndim == 2 or not spec.multi_label:
     return labels
   return np.eye(spec.num_classes, dtype=bool)[labels]
-
-
-def _refuse_non_finite(embeddings: EmbeddingSet, name: str) -> None:
-  bad = np.flatnonzero(~np.isfinite(embeddings.features).all(axis=1))
-  if len(bad):
-    rows = ", ".join(str(row) for row in embeddings.ids[bad[:5]])
-    raise ModelError(
-      f"{name}: the encoder gave NaN or infinity for {len(bad)} of {len(embeddings)} rows ({rows}{'' if len(bad) <= 5 else ', ...'})."
-    )
 
 
 # ---- score and recognise ----------------------------------------------------------------------

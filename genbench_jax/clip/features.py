@@ -33,7 +33,7 @@ class ImageEmbedder:
     self.mesh = _local_mesh() if mesh is None else mesh
     self.batch_size = batch_per_device * self.mesh.size
     self._program = _program(clip, "embed_pixels", self.mesh)
-    self._params = _params_on(clip, self.mesh)
+    self._params = params_on(clip, self.mesh)
 
   def dispatch(self, pixels: Float32[np.ndarray, "n h w 3"]) -> Float[Array, "b d"]:
     """Starts the computation of at most `batch_size` images and returns without waiting.
@@ -75,7 +75,7 @@ class TextEmbedder:
     self.mesh = _local_mesh() if mesh is None else mesh
     self.batch_per_device = batch_per_device
     self._program = _program(clip, "embed_tokens", self.mesh)
-    self._params = _params_on(clip, self.mesh)
+    self._params = params_on(clip, self.mesh)
 
   def __call__(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
     """The features of all texts, not normalised."""
@@ -149,7 +149,8 @@ def _program(clip: Clip, method: str, mesh: Mesh) -> Callable[..., Array]:
 
 
 @functools.lru_cache(maxsize=2)
-def _params_on(clip: Clip, mesh: Mesh) -> dict[str, Array]:
+def params_on(clip: Clip, mesh: Mesh) -> dict[str, Array]:
+  """A CLIP's parameters on every device of a mesh, put there once."""
   return jax.device_put(clip.params, replicated(mesh))
 
 

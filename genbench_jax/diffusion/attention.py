@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 CPU_QUERIES = 256
 # Pallas' TPU kernel works on blocks of 128 rows, and pays from about here on.
 TPU_BLOCK, TPU_MIN_TOKENS = 128, 1024
+# A platform that nothing is chosen for: attention written out.
+PLAIN = "plain"
 
 
 def attention(

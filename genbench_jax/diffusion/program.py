@@ -1,4 +1,4 @@
-"""The one compiled program of sampling: text features and latents in, uint8 images out.
+"""The one compiled program of sampling: text features and latents in, uint8 images out, and their features if wanted.
 
 The batch is split over the mesh inside `shard_map`: every device runs the same program on its own images, so the
 compiler can't put a collective in the loop, and kernels that know nothing of meshes (flash attention) can be used.
@@ -6,15 +6,19 @@ compiler can't put a collective in the loop, and kernels that know nothing of me
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Float32, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Float32, UInt8, UInt32
 
 from genbench_jax.checkpoints import Params
+from genbench_jax.clip.device_preprocess import ResizeWeights, preprocess_on_device, resize_weights
+from genbench_jax.clip.features import params_on as clip_params_on
+from genbench_jax.clip.model import Clip
+from genbench_jax.clip.preprocess import Resize
 from genbench_jax.diffusion import schedulers
 from genbench_jax.diffusion.attention import cudnn_works
 from genbench_jax.diffusion.model import StableDiffusion
@@ -24,6 +28,19 @@ from genbench_jax.parallel.mesh import DATA_AXIS, batch_sharding, replicated
 
 # Pixels that the autoencoder decodes at once on a device: four images of 512 x 512. Its temporaries dwarf the UNet's.
 DECODED_AT_ONCE = 4 * 512 * 512
+
+
+class Made(NamedTuple):
+  """A batch on the devices: images, the clean latents that they are decoded from, and what CLIP sees in them.
+
+  `are_good` is False where the models gave NaN or infinity. `features`, not normalised, are None where the program
+  has no encoder.
+  """
+
+  images: UInt8[Array, "b H W 3"]
+  latents: Float32[Array, "b h w c"]
+  are_good: Bool[Array, "b"]
+  features: Float32[Array, "b d"] | None
 
 
 def draw_latents(
@@ -97,6 +114,21 @@ def to_uint8(images: Float[Array, "b h w 3"]) -> UInt8[Array, "b h w 3"]:
   return jnp.round(255 * unit).astype(jnp.uint8)
 
 
+def are_good(
+  latents: Float32[Array, "b h w c"], images: UInt8[Array, "b H W 3"]
+) -> Bool[Array, "b"]:
+  """Whether the latents are finite and the images not black: an autoencoder that overflows makes NaN, which becomes black."""
+  return jnp.isfinite(latents).all(axis=(1, 2, 3)) & images.any(axis=(1, 2, 3))
+
+
+def embed(
+  clip: Clip, params: Params, weights: ResizeWeights, images: UInt8[Array, "b h w 3"]
+) -> Float32[Array, "b d"]:
+  """CLIP features, not normalised, of images that stay on the device."""
+  pixels = preprocess_on_device(images, weights, clip.image_mean, clip.image_std)
+  return clip.embed_pixels(params, pixels)
+
+
 def lower_program(
   model: StableDiffusion,
   mesh: Mesh,
@@ -104,6 +136,7 @@ def lower_program(
   evaluations: int,
   guided: bool,
   latent_shape: tuple[int, int, int],
+  clip: Clip | None = None,
 ) -> jax.stages.Lowered:
   """The sampler's program, from shapes alone: neither weights nor the mesh's devices need be there.
 
@@ -114,6 +147,7 @@ def lower_program(
     evaluations: of the UNet, rows of the sampler's table.
     guided: whether there is guidance.
     latent_shape: height, width and channels of the latents.
+    clip: embeds the images, if given.
   """
   rows = batch_per_device * mesh.size
   shared, split = replicated(mesh), batch_sharding(mesh)
@@ -129,8 +163,13 @@ def lower_program(
   latents = jax.ShapeDtypeStruct((rows, *latent_shape), np.float32, sharding=split)
   columns: dict[str, Any] = {name: number(evaluations) for name in Steps._fields}
   steps = Steps(**columns | {"recent": number(evaluations, HISTORY)})
-  params = jax.tree.map(like, _sampling_params(model))
-  return sampling_program(model, mesh).lower(params, text, latents, steps, number(), number())
+  params = _sampling_params(model)
+  if clip is not None:
+    height, width = (side * model.downsampling_factor for side in latent_shape[:2])
+    resize = resize_weights(height, width, clip.image_size, "crop")
+    params = params | {"clip": clip.params, "resize": resize}
+  shapes = jax.tree.map(like, params)
+  return sampling_program(model, mesh, clip).lower(shapes, text, latents, steps, number(), number())
 
 
 def _sampling_params(model: StableDiffusion) -> Params:
@@ -141,12 +180,20 @@ def _sampling_params(model: StableDiffusion) -> Params:
 
 @functools.lru_cache(maxsize=2)
 def params_on(model: StableDiffusion, mesh: Mesh) -> Params:
+  """The parameters of sampling, on every device of a mesh."""
   return jax.device_put(_sampling_params(model), replicated(mesh))
 
 
+@functools.lru_cache(maxsize=4)
+def embedding_params_on(clip: Clip, mesh: Mesh, height: int, width: int, resize: Resize) -> Params:
+  """The parameters of embedding images of one size, on every device of a mesh."""
+  weights = resize_weights(height, width, clip.image_size, resize)
+  return {"clip": clip_params_on(clip, mesh), "resize": jax.device_put(weights, replicated(mesh))}
+
+
 @functools.lru_cache(maxsize=8)
-def sampling_program(model: StableDiffusion, mesh: Mesh) -> Any:
-  """Images, and the clean latents that they are decoded from."""
+def sampling_program(model: StableDiffusion, mesh: Mesh, clip: Clip | None = None) -> Any:
+  """The jitted sampler; its result is `Made`."""
   platform = mesh.devices.flat[0].platform
   if platform == "gpu":
     cudnn_works()  # asked out here, where nothing is being traced
@@ -158,10 +205,14 @@ def sampling_program(model: StableDiffusion, mesh: Mesh) -> Any:
     steps: Steps,
     initial_scale: Float[Array, ""],
     guidance_scale: Float[Array, ""],
-  ) -> tuple[UInt8[Array, "b H W 3"], Float32[Array, "b h w c"]]:
+  ) -> Made:
     start = initial_scale * latents
     clean = denoise(model, params["unet"], text, start, steps, guidance_scale, platform)
-    return decode(model, params["vae"], clean, platform), clean
+    images = decode(model, params["vae"], clean, platform)
+    features = None
+    if clip is not None:
+      features = embed(clip, params["clip"], params["resize"], images)
+    return Made(images, clean, are_good(clean, images), features)
 
   everywhere, rows = PartitionSpec(), PartitionSpec(DATA_AXIS)
   specs = (everywhere, rows, rows, everywhere, everywhere, everywhere)

@@ -2,17 +2,22 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float32, UInt8, UInt32
+from jaxtyping import Array, Float, Float32, UInt8, UInt32
 
+from genbench_jax.clip.model import Clip
+from genbench_jax.clip.preprocess import Resize
 from genbench_jax.diffusion.learned_embeddings import LearnedEmbeddings
 from genbench_jax.diffusion.memory import batch_that_fits
 from genbench_jax.diffusion.model import StableDiffusion
 from genbench_jax.diffusion.program import (
+  Made,
   drawing_program,
+  embedding_params_on,
   lower_program,
   params_on,
   sampling_program,
@@ -21,6 +26,13 @@ from genbench_jax.diffusion.schedulers import sampler_steps
 from genbench_jax.diffusion.text import TextEncoder, text_encoder_on
 from genbench_jax.errors import UsageError
 from genbench_jax.parallel.mesh import batch_sharding, pad_rows, replicated
+
+
+class Inputs(NamedTuple):
+  """A batch before sampling, on the devices: hidden states of the texts and unit-normal latents."""
+
+  text: Float[Array, "b g l d"]
+  latents: Float32[Array, "b h w c"]
 
 
 class Sampler:
@@ -34,6 +46,8 @@ class Sampler:
     guidance_scale: of classifier-free guidance; 1 is without, at half the cost.
     scheduler: `pndm`, `ddim`, `dpmsolver++` or `euler`.
     height, width: in pixels, by default those that the model was trained for.
+    clip: embeds the images on the devices, straight after they are decoded, in the same program.
+    resize: how its preprocessing comes to a square.
 
   Raises:
     UsageError: a setting is out of its range.
@@ -49,8 +63,10 @@ class Sampler:
     scheduler: str = "dpmsolver++",
     height: int | None = None,
     width: int | None = None,
+    clip: Clip | None = None,
+    resize: Resize = "crop",
   ):
-    self.model, self.mesh = model, mesh
+    self.model, self.mesh, self.clip = model, mesh, clip
     self.height = model.image_size if height is None else height
     self.width = model.image_size if width is None else width
     self.latent_shape = _latent_shape(model, self.height, self.width)
@@ -59,7 +75,10 @@ class Sampler:
     settings = (table, np.float32(initial_scale), np.float32(guidance_scale))
     self._settings = jax.device_put(settings, replicated(mesh))
     self._params = params_on(model, mesh)
-    self._program = sampling_program(model, mesh)
+    if clip is not None:
+      embedding = embedding_params_on(clip, mesh, self.height, self.width, resize)
+      self._params = self._params | embedding
+    self._program = sampling_program(model, mesh, clip)
     if batch_per_device is None:
       batch_per_device = batch_that_fits(self.lower, mesh)
     self.batch_size = batch_per_device * mesh.size
@@ -76,34 +95,25 @@ class Sampler:
     other._encode = TextEncoder(self.model, self.mesh, learned=learned)
     return other
 
-  def dispatch(
-    self,
-    prompts: Sequence[str],
-    negative_prompts: Sequence[str],
-    keys: UInt32[np.ndarray, "n 2"] | None = None,
-    latents: Float32[np.ndarray, "n h w c"] | None = None,
-  ) -> UInt8[Array, "b h w 3"]:
-    """Starts one batch and returns without waiting for it: `run` without the latents."""
-    return self.run(prompts, negative_prompts, keys, latents)[0]
+  @property
+  def evaluations(self) -> int:
+    """How often the UNet is evaluated for an image."""
+    return len(self._settings[0].timestep)
 
-  def run(
+  def prepare(
     self,
     prompts: Sequence[str],
     negative_prompts: Sequence[str],
     keys: UInt32[np.ndarray, "n 2"] | None = None,
     latents: Float32[np.ndarray, "n h w c"] | None = None,
-  ) -> tuple[UInt8[Array, "b H W 3"], Float32[Array, "b h w c"]]:
-    """Starts one batch and returns without waiting for it.
+  ) -> Inputs:
+    """Encodes texts, draws latents and puts both on the devices.
 
     Args:
       prompts: at most `batch_size`.
       negative_prompts: one for each prompt, `""` for none; unused where the guidance scale is 1.
       keys: threefry key data, one for each image.
       latents: unit-normal latents in place of keys.
-
-    Returns:
-      `batch_size` images and the clean latents that they are decoded from, on the devices; those from `n` on
-      pad. `np.asarray` waits for them.
     """
     count = len(prompts)
     if count > self.batch_size or len(negative_prompts) != count:
@@ -116,7 +126,15 @@ class Sampler:
       start = self._draw(self._put(np.asarray(keys, np.uint32)))
     else:
       start = self._put(self._checked(np.asarray(latents, np.float32)))
-    return self._program(self._params, self._put(text), start, *self._settings)
+    return Inputs(self._put(text), start)
+
+  def launch(self, inputs: Inputs) -> Made:
+    """Starts one batch and returns without waiting for it.
+
+    Returns:
+      `batch_size` images, on the devices; those beyond the prompts pad. `np.asarray` waits for them.
+    """
+    return self._program(self._params, *inputs, *self._settings)
 
   def __call__(
     self,
@@ -125,12 +143,12 @@ class Sampler:
     keys: UInt32[np.ndarray, "n 2"] | None = None,
     latents: Float32[np.ndarray, "n h w c"] | None = None,
   ) -> UInt8[np.ndarray, "n h w 3"]:
-    """The images of all prompts, in batches; see `dispatch`."""
+    """The images of all prompts, in batches; arguments as in `prepare`."""
     waiting = None
     images = [np.zeros((0, self.height, self.width, 3), np.uint8)]
     for rows in _slices(len(prompts), self.batch_size):
       some = [None if array is None else array[rows] for array in (keys, latents)]
-      started = self.dispatch(prompts[rows], negative_prompts[rows], *some)
+      started = self.launch(self.prepare(prompts[rows], negative_prompts[rows], *some)).images
       if waiting is not None:  # fetched only when the next batch is on its way
         images.append(np.asarray(waiting))
       waiting = started
@@ -140,9 +158,8 @@ class Sampler:
 
   def lower(self, batch_per_device: int) -> jax.stages.Lowered:
     """The program for another batch, to be compiled and asked for its memory or FLOPs; see `lower_program`."""
-    evaluations = len(self._settings[0].timestep)
-    shape = (batch_per_device, evaluations, self.guided, self.latent_shape)
-    return lower_program(self.model, self.mesh, *shape)
+    shape = (batch_per_device, self.evaluations, self.guided, self.latent_shape)
+    return lower_program(self.model, self.mesh, *shape, self.clip)
 
   def _put(self, rows: np.ndarray) -> Array:
     return jax.device_put(pad_rows(rows, self.batch_size), batch_sharding(self.mesh))

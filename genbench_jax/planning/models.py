@@ -77,10 +77,10 @@ def diffusion_cost(settings: Generation) -> ModelCost:
   evaluations = settings.steps + (settings.scheduler == "pndm")
   step = work.unet(unet, side, text["max_position_embeddings"])
   decoded, encoded = work.decoder(vae, side), work.text_tower(text)
-  at_once = min(settings.batch_per_device, max(1, DECODED_AT_ONCE // pixels))
+  batch = settings.batch_per_device or 1  # 0 takes what fits: one image must
+  at_once = min(batch, max(1, DECODED_AT_ONCE // pixels))
   temporaries = BYTES * (
-    settings.batch_per_device * rows * UNET_TEMPORARIES * step.largest
-    + at_once * DECODER_TEMPORARIES * decoded.largest
+    batch * rows * UNET_TEMPORARIES * step.largest + at_once * DECODER_TEMPORARIES * decoded.largest
   )
   return ModelCost(
     settings.checkpoint,

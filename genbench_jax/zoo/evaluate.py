@@ -31,7 +31,7 @@ from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.parallel.mesh import data_mesh
 from genbench_jax.prompts.strategies import prompts_of_class
 from genbench_jax.recognizers.linear_probe import linear_probe
-from genbench_jax.sources.generative import class_shot, image_keys
+from genbench_jax.sources.index_space import class_shot, image_keys
 from genbench_jax.zoo.train_clip import shift
 from genbench_jax.zoo.train_vae import to_vae_pixels
 from genbench_jax.zoo.training import fit

@@ -37,7 +37,7 @@ from genbench_jax.parallel.mesh import data_mesh
 from genbench_jax.progress import Progress
 from genbench_jax.prompts.strategies import prompts_of_class
 from genbench_jax.recognizers.linear_probe import linear_probe
-from genbench_jax.sources.generative import class_shot, image_keys
+from genbench_jax.sources.index_space import class_shot, image_keys
 from genbench_jax.store import files
 from genbench_jax.zoo.evaluate import embed, world_images
 

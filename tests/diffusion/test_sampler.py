@@ -28,11 +28,11 @@ def test_latents_and_images_are_pytorchs(tiny, mesh, golden, guidance, negative)
     sampler = Sampler(tiny, mesh, 1, count, guidance, name)
     schedule = NoiseSchedule.from_config(SCHEDULER | {"prediction_type": prediction})
     sampler._settings = (*sampler_steps(schedule, name, count), guidance)
-    images, latents = sampler.run(prompts, negatives, latents=golden["start"])
+    made = sampler.launch(sampler.prepare(prompts, negatives, latents=golden["start"]))
     key = f"{name}/{prediction}/{guidance}/{negative}"
     wanted = golden[f"latents/{key}"]
-    assert np.abs(latents[:2] - wanted).max() < 1e-3 * wanted.std(), key
-    difference = np.abs(np.asarray(images[:2], int) - golden[f"images/{key}"].astype(int))
+    assert np.abs(made.latents[:2] - wanted).max() < 1e-3 * wanted.std(), key
+    difference = np.abs(np.asarray(made.images[:2], int) - golden[f"images/{key}"].astype(int))
     assert difference.max() <= 2, key
 
 
@@ -144,4 +144,4 @@ def test_bad_settings_are_refused(tiny, mesh):
   with pytest.raises(UsageError, match="unknown scheduler"):
     Sampler(tiny, mesh, 1, scheduler="heun")
   with pytest.raises(UsageError, match="batch of 8"):
-    Sampler(tiny, mesh, 1, steps=EVALUATIONS).dispatch(["a"] * 9, [""] * 9, keys_of(range(9)))
+    Sampler(tiny, mesh, 1, steps=EVALUATIONS).prepare(["a"] * 9, [""] * 9, keys_of(range(9)))

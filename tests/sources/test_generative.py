@@ -3,29 +3,40 @@
 import numpy as np
 import pytest
 
+from genbench_jax.diffusion.program import Made, are_good
 from genbench_jax.errors import ModelError
 from genbench_jax.prompts.strategies import Prompt
-from genbench_jax.sources.generative import ClassShot, class_shot, generate_shards, image_keys
+from genbench_jax.sources.batches import ImageOrder, made_shards
+from genbench_jax.sources.generative import generate_shards
+from genbench_jax.sources.index_space import ClassShot, class_shot, image_keys
 from genbench_jax.store.image_set import ImageSetLayout
+from genbench_jax.throughput import Meter
 
 
 class RecordingSampler:
   """Stands in for the diffusion sampler: an image is its key's bytes."""
 
-  def __init__(self, mesh, batch_per_device):
+  def __init__(self, mesh, batch_per_device, embeds=False):
+    self.embeds = embeds
     self.mesh = mesh
     self.batch_size = mesh.size * batch_per_device
     self.batches = []
     self.broken, self.light = (), 1
 
-  def run(self, prompts, negative_prompts, keys):
+  def prepare(self, prompts, negative_prompts, keys):
     self.batches.append(list(prompts))
+    return keys, prompts
+
+  def launch(self, inputs):
+    keys, prompts = inputs
     pixels = np.asarray(keys, np.uint32).view(np.uint8).reshape(-1, 1, 8)
     images = np.zeros((self.batch_size, 1, 8, 3), np.uint8)
     images[: len(pixels)] = pixels[..., None]
+    features = images[:, 0, :, 0].astype(np.float32) if self.embeds else None
+    images *= np.uint8(self.light)
     latents = np.zeros((self.batch_size, 1, 1, 1), np.float32)
     latents[: len(prompts)][[prompt in self.broken for prompt in prompts]] = np.nan
-    return images * np.uint8(self.light), latents
+    return Made(images, latents, are_good(latents, images), features)
 
 
 def _layout(shard_size):
@@ -33,13 +44,14 @@ def _layout(shard_size):
 
 
 PROMPTS = [[Prompt(f"{name} {shot}", "no") for shot in range(4)] for name in "abc"]
+ORDER = ImageOrder(PROMPTS, 7, "x", "s")
 
 
 def _all_records(mesh, batch_per_device, shard_size, shards=None):
   layout = _layout(shard_size)
   sampler = RecordingSampler(mesh, batch_per_device)
   shards = range(layout.num_shards) if shards is None else shards
-  found = dict(generate_shards(sampler, layout, list(shards), PROMPTS, 7, "x", "s"))
+  found = dict(generate_shards(sampler, layout, list(shards), ORDER))
   return found, sampler
 
 
@@ -49,7 +61,7 @@ def test_nan_or_infinity_is_named_and_makes_no_image(one_device_mesh, broken):
   sampler.broken, sampler.light = broken, len(broken)
   number, text = (7, "b 2") if broken else (0, "a 0")
   with pytest.raises(ModelError, match=f"for image {number} .class {number % 3}, prompt '{text}'"):
-    list(generate_shards(sampler, _layout(12), [0], PROMPTS, 7, "x", "s"))
+    list(generate_shards(sampler, _layout(12), [0], ORDER))
 
 
 def test_images_of_all_classes_come_shot_by_shot():
@@ -92,3 +104,16 @@ def test_a_device_sees_the_same_batch_whichever_shards_are_left(one_device_mesh)
   found, rest = _all_records(one_device_mesh, 4, 5, shards=[2])
   assert list(found) == [2]
   assert rest.batches == everything.batches[-1:]
+
+
+@pytest.mark.parametrize("kept", [0, 4, 12])
+def test_features_of_all_images_and_records_of_those_kept(mesh, one_device_mesh, kept):
+  expected, _ = _all_records(one_device_mesh, 1, 12)
+  layout = _layout(5)
+  sampler = RecordingSampler(mesh, 2, embeds=True)
+  made = list(made_shards(sampler, layout, range(3), ORDER, kept, Meter()))
+  assert [record for shard in made for record in shard.records] == expected[0][:kept]
+  features = np.concatenate([shard.features for shard in made])
+  wheres = [class_shot(index, 3) for index in range(12)]
+  keys = image_keys(7, "x", "s", wheres).view(np.uint8).reshape(12, 8)
+  np.testing.assert_array_equal(features, keys)

@@ -1,0 +1,51 @@
+"""What an image costs in arithmetic: XLA's count of the model's operations, whatever way the device computes them."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genbench_jax.clip.model import Clip
+from genbench_jax.diffusion.attention import PLAIN
+from genbench_jax.diffusion.model import StableDiffusion
+from genbench_jax.diffusion.modules import apply_decoder, apply_unet
+
+
+@functools.lru_cache(maxsize=8)
+def flops_of_image(
+  model: StableDiffusion,
+  evaluations: int,
+  guided: bool,
+  latent_shape: tuple[int, int, int],
+  clip: Clip | None = None,
+) -> float:
+  """Floating-point operations of one image: all evaluations of the UNet, the decoder, and CLIP's tower where given.
+
+  Counted by XLA's cost analysis on the uncompiled parts, with attention written out: kernels hide what they do
+  from the count, and the bodies of loops are counted once. The text tower is left out, since texts are encoded once.
+  """
+  latents = jax.ShapeDtypeStruct((1, *latent_shape), model.dtype)
+  rows = jax.ShapeDtypeStruct((1 + guided, *latent_shape), model.dtype)
+  width = model.unet.cross_attention_dim
+  text = jax.ShapeDtypeStruct((1 + guided, model.max_tokens, width), model.dtype)
+
+  def unet(params: Any, latents: jax.Array, text: jax.Array) -> jax.Array:
+    return apply_unet(model.unet, params, latents, jnp.float32(1), text, PLAIN)
+
+  def decoder(params: Any, latents: jax.Array) -> jax.Array:
+    return apply_decoder(model.vae, params, latents, PLAIN)
+
+  total = evaluations * _flops(unet, model.params["unet"], rows, text)
+  total += _flops(decoder, model.params["vae"], latents)
+  if clip is not None:
+    pixels = jax.ShapeDtypeStruct((1, clip.image_size, clip.image_size, 3), np.float32)
+    total += _flops(clip.embed_pixels, clip.params, pixels)
+  return total
+
+
+def _flops(function: Any, params: Any, *arguments: jax.ShapeDtypeStruct) -> float:
+  shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
+  counted: Any = jax.jit(function).lower(shapes, *arguments).cost_analysis()
+  return float(counted["flops"])

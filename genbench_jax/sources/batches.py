@@ -1,0 +1,181 @@
+"""Generated images from the devices to whole shards, without a stall.
+
+The devices always have the next batch waiting; one thread fetches the batches that are done, others encode their images as
+PNG. Whatever runs at once, the shards come out whole and in their order.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from genbench_jax.diffusion.program import Made
+from genbench_jax.diffusion.sampler import Sampler
+from genbench_jax.errors import ModelError, RunError
+from genbench_jax.prompts.strategies import Prompt
+from genbench_jax.sources.index_space import Part, class_shot, image_keys, parts_of
+from genbench_jax.store.image_set import ImageRecord, ImageSetLayout, encode_png
+from genbench_jax.throughput import Meter
+
+# Batches that are computed, fetched or encoded while the next one's inputs are made.
+IN_FLIGHT = 2
+
+
+class ImageOrder(NamedTuple):
+  """What a generated image set is made of: class -> shot -> prompt, and the three parts of its random keys."""
+
+  prompts: Sequence[Sequence[Prompt]]
+  seed: int
+  dataset: str
+  strategy: str
+
+
+class MadeShard(NamedTuple):
+  """A shard: the records of those of its images that are kept, and the features of all where the sampler embeds."""
+
+  shard: int
+  records: list[ImageRecord]
+  features: Float32[np.ndarray, "n d"] | None
+
+
+class _MadePart(NamedTuple):
+  part: Part
+  records: list[Future[ImageRecord]]
+  features: Float32[np.ndarray, "n d"] | None
+
+
+def made_shards(
+  sampler: Sampler,
+  layout: ImageSetLayout,
+  shards: Sequence[int],
+  order: ImageOrder,
+  kept: int,
+  meter: Meter,
+) -> Iterator[MadeShard]:
+  """The given shards, in order.
+
+  Every device's batch holds images of one shard only, always the same ones: an image does not depend on
+  what else was left to make.
+
+  Args:
+    sampler: embeds the images too if it has an encoder.
+    layout: of all images.
+    shards: those to make.
+    order: what is made.
+    kept: images of a smaller index are fetched and encoded, the others stay on the devices.
+    meter: told of every batch.
+  """
+  batches = _Batches(sampler, len(layout.class_names), order, kept, meter)
+  parts = parts_of(layout, shards, batches.rows)
+  meter.count_flops()  # now, while no batch waits for it
+  with (
+    ThreadPoolExecutor(1, "fetch") as fetching,
+    ThreadPoolExecutor(thread_name_prefix="encode") as encoding,
+  ):
+
+    def in_turn() -> Iterator[_MadePart]:
+      under_way: deque[Future[list[_MadePart]]] = deque()
+      for begin in range(0, len(parts), batches.devices):
+        some = parts[begin : begin + batches.devices]
+        under_way.append(fetching.submit(batches.finish, some, batches.start(some), encoding))
+        if len(under_way) > IN_FLIGHT:
+          yield from under_way.popleft().result()
+      while under_way:
+        yield from under_way.popleft().result()
+
+    yield from _whole_shards(in_turn(), layout)
+
+
+class _Batches:
+  """Starts and finishes single batches."""
+
+  def __init__(
+    self, sampler: Sampler, num_classes: int, order: ImageOrder, kept: int, meter: Meter
+  ) -> None:
+    self.sampler, self.order = sampler, order
+    self.num_classes, self.kept, self.meter = num_classes, kept, meter
+    self.devices = sampler.mesh.size
+    self.rows = sampler.batch_size // self.devices
+
+  def start(self, parts: Sequence[Part]) -> Made:
+    """Gives the devices a batch, a part to each, and returns without waiting."""
+    prompts, seed, dataset, strategy = self.order
+    indices = [index for part in parts for index in _filled(part.indices, self.rows)]
+    where = [class_shot(index, self.num_classes) for index in indices]
+    wanted = [prompts[label][shot] for label, shot in where]
+    keys = image_keys(seed, dataset, strategy, where)
+    inputs = self.sampler.prepare([p.text for p in wanted], [p.negative for p in wanted], keys)
+    self.meter.launched()
+    return self.sampler.launch(inputs)
+
+  def finish(
+    self, parts: Sequence[Part], made: Made, encoding: ThreadPoolExecutor
+  ) -> list[_MadePart]:
+    """Waits for a batch, fetches what is wanted of it and has its images encoded."""
+    jax.block_until_ready(made)
+    self.meter.ended(sum(len(part.indices) for part in parts))
+    self._refuse_broken(parts, np.asarray(made.are_good).reshape(self.devices, -1))
+    kept = [range(part.indices[0], min(part.indices[-1] + 1, self.kept)) for part in parts]
+    images = self._by_device(made.images if any(kept) else None)
+    features = self._by_device(made.features)
+    return [
+      _MadePart(
+        part,
+        [
+          encoding.submit(self._record, index, image)
+          for index, image in zip(indices, () if pixels is None else pixels, strict=False)
+        ],
+        None if rows is None else rows[: len(part.indices)],
+      )
+      for part, indices, pixels, rows in zip(parts, kept, images, features, strict=False)
+    ]
+
+  def _refuse_broken(
+    self, parts: Sequence[Part], are_good: Bool[np.ndarray, "devices rows"]
+  ) -> None:
+    for part, good in zip(parts, are_good, strict=False):
+      for index, is_good in zip(part.indices, good, strict=False):
+        if not is_good:
+          label, shot = class_shot(index, self.num_classes)
+          raise ModelError(
+            f"the diffusion model gave NaN or infinity for image {index} (class {label}, prompt"
+            f" {self.order.prompts[label][shot].text!r}). Half precision may overflow: try another dtype or scheduler."
+          )
+
+  def _by_device(self, rows: jax.Array | None) -> Sequence[Any]:
+    """Of each device, the rows on the host [rows, ...]; None where there are none."""
+    if rows is None:
+      return [None] * self.devices
+    return list(np.asarray(rows).reshape(self.devices, self.rows, *rows.shape[1:]))
+
+  def _record(self, index: int, image: UInt8[np.ndarray, "h w 3"]) -> ImageRecord:
+    label, shot = class_shot(index, self.num_classes)
+    prompt = self.order.prompts[label][shot]
+    encoded = encode_png(image)
+    return ImageRecord(encoded, label, index, prompt.text, prompt.negative, self.order.seed)
+
+
+def _filled(indices: range, size: int) -> list[int]:
+  """The indices, the last one repeated up to `size`."""
+  return [*indices, *[indices[-1]] * (size - len(indices))]
+
+
+def _whole_shards(parts: Iterator[_MadePart], layout: ImageSetLayout) -> Iterator[MadeShard]:
+  """Parts joined to shards."""
+  records: list[ImageRecord] = []
+  features: list[Float32[np.ndarray, "n d"]] = []
+  done = 0
+  for made in parts:
+    shard, indices = made.part
+    records += [record.result() for record in made.records]
+    features += [] if made.features is None else [made.features]
+    done += len(indices)
+    if done == len(layout.shard_range(shard)):
+      yield MadeShard(shard, records, np.concatenate(features) if features else None)
+      records, features, done = [], [], 0
+  if done:
+    raise RunError(f"a shard of {layout.name} ended after {done} images")
