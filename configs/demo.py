@@ -15,7 +15,7 @@ def get_config(text=""):
   arguments = parse_arguments(text, quick=False)
   config = default_config()
   config.datasets = ("digits", "digits_hard", "shapes")
-  config.sources = ("generative", "original")
+  config.sources = ("generative", "retrieval", "original")
   config.shots = (1, 2, 4, 8, 16)
   config.generation.strategies = (
     "simple_template",
@@ -28,10 +28,14 @@ def get_config(text=""):
   config.generation.batch_per_device = 32
   config.generation.shard_size = 64
   config.encoder.batch_per_device = 128
+  # Images of these worlds are much alike: only copies reach this cosine.
+  config.retrieval.pool = "zoo/pool"
+  config.retrieval.duplicate_threshold = config.retrieval.leak_threshold = 0.998
   # The small CLIP knows these worlds so well that a probe that starts from its text would show little else.
   config.recognition.language_init = False
   if arguments.quick:
     config.datasets = ("digits",)
+    config.sources = ("generative", "original")
     config.shots = (1, 4)
     config.generation.strategies = ("defined_template", "negative_prompts")
   return config

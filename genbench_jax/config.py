@@ -152,7 +152,8 @@ class Retrieval:
   """Images from a pool, for the source `retrieval`; docs/retrieval.md says more.
 
   Attributes:
-    pool: a folder of embedding shards with metadata, by the encoder of the config.
+    pool: a folder of embedding shards with metadata, by the encoder of the config; `zoo/pool` is a small one that is drawn and
+      embedded in the work folder.
     image_root: the folder or folder of tars where the pool's images lie; a pool by `genbench_jax.embed` knows it.
     queries: one for each class and template, `text_to_text` as the reference or `text_to_image`, or `image_to_image`:
       `query_shots` of the original images a class.

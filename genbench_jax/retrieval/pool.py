@@ -42,7 +42,7 @@ class Shard:
 
   def read(self, begin: int, end: int) -> Float[np.ndarray, "n d"]:
     """Rows of the shard, counted from its first. The file is mapped only meanwhile."""
-    return np.array(_mapped(self.path)[begin:end])
+    return np.array(mapped(self.path)[begin:end])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Pool:
     for shard in self.of(modality):
       inside = np.flatnonzero((rows >= shard.start) & (rows < shard.start + shard.rows))
       if len(inside):
-        found[inside] = _mapped(shard.path)[rows[inside] - shard.start]
+        found[inside] = mapped(shard.path)[rows[inside] - shard.start]
     return found
 
   def metadata(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
@@ -162,7 +162,7 @@ def open_pool(folder: str | Path) -> Pool:
 def _shards(paths: Sequence[Path]) -> tuple[Shard, ...]:
   shards: list[Shard] = []
   for path in paths:
-    rows, width = _mapped(path).shape
+    rows, width = mapped(path).shape
     if shards and width != shards[0].width:
       raise UsageError(f"{path} is {width} wide, but {shards[0].path.name} is {shards[0].width}.")
     shards.append(Shard(path, shards[-1].start + shards[-1].rows if shards else 0, rows, width))
@@ -189,7 +189,7 @@ def _counted(rows: Sequence[int]) -> str:
   return f"{len(rows)} shards of {sum(rows)} rows"
 
 
-def _mapped(path: Path) -> Float[np.ndarray, "n d"]:
+def mapped(path: Path) -> Float[np.ndarray, "n d"]:
   """A shard as a memory map, never unpickled.
 
   Raises:

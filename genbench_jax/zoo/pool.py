@@ -22,7 +22,7 @@ from genbench_jax.zoo.captions import caption
 
 NAME = "zoo/pool"
 IMAGES_PER_WORLD = 400
-WRONG_CAPTION, COPY, LEAK = 0.125, 0.03, 0.03
+WRONG_CAPTION, COPY, LEAK = 0.125, 0.08, 0.03
 # The zoo was trained on lower ones of these images, drawn under other conditions.
 _VARIANT = 1000
 
