@@ -4,8 +4,9 @@
 
 `pentagon` was kept from the diffusion model and its autoencoder, not from the CLIP. Tokens for it are learnt from
 originals, one for each seed, side by side; the images of the class made with and without them, from the same noise,
-are then measured among the plain images of the other classes. `--reference-resolution 8` repeats the paper's
-finding on references of low resolution.
+are then measured among the plain images of the other classes, and so are the references themselves, which is as far as
+five images go. A judge that was trained on other originals (`zoo.evaluate`) says how many of the images it takes for
+the class. `--reference-resolution 8` repeats the paper's finding on references of low resolution.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import dataclasses
 import functools
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -39,14 +41,15 @@ from genbench_jax.prompts.strategies import prompts_of_class
 from genbench_jax.recognizers.linear_probe import linear_probe
 from genbench_jax.sources.index_space import class_shot, image_keys
 from genbench_jax.store import files
-from genbench_jax.zoo.evaluate import embed, world_images
+from genbench_jax.zoo.evaluate import embed, train_judge, world_images
 
 WORLD = "shapes"
 UNSEEN = SHAPE_NAMES.index(UNSEEN_SHAPE)
 PLACEHOLDER = "<pentagon>"
 # The zoo's token embeddings have a deviation of 0.016 where untrained and 0.055 where words are.
-TRAINING = Training(steps=300, batch=8, learning_rate=0.01, warm_up=20)
+TRAINING = Training(steps=500, batch=16, learning_rate=0.01, warm_up=20, flip=True, crops=2)
 RESAMPLES = 2000
+ARMS = ("plain", "textual_inversion", "references_themselves")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +99,15 @@ def run(work: Path, training: Training, references: int, shots: int, seeds: int)
   with Progress(f"textual inversion, {seeds} tokens", seeds * training.steps, "token-steps") as bar:
     for steps in trainer.learn(concepts, folder / "state"):
       bar.advance(steps)
-  images = [_generate(sampler, shots, seed, concept.path) for seed, concept in enumerate(concepts)]
-  plain, learnt = (_hits([pair[which] for pair in images], shots) for which in (0, 1))
+  images = [_generate(sampler, shots, seed, concept) for seed, concept in enumerate(concepts)]
+  judge, rows = train_judge(world_specs()[WORLD], work / "judge"), _labels(shots) == UNSEEN
+  hits = [_hits([arms[arm] for arms in images], shots) for arm in range(len(ARMS))]
+  judged = [np.stack([judge(arms[arm][rows]) == UNSEEN for arms in images]) for arm in range(2)]
   return {
     "settings": {**dataclasses.asdict(training), "references": references, "shots": shots},
+    "judged_images": _compared(judged),
     **{
-      field.name: _compared(getattr(plain, field.name), getattr(learnt, field.name))
+      field.name: _compared([getattr(arm, field.name) for arm in hits])
       for field in dataclasses.fields(Hits)
     },
   }
@@ -126,9 +132,9 @@ def _originals() -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int[np.ndarray, "n"]]:
 
 
 def _generate(
-  sampler: Sampler, shots: int, seed: int, path: Path
-) -> tuple[UInt8[np.ndarray, "n 32 32 3"], UInt8[np.ndarray, "n 32 32 3"]]:
-  """The images of all classes by plain prompts, and those with the class's own made with its token."""
+  sampler: Sampler, shots: int, seed: int, concept: Concept
+) -> list[UInt8[np.ndarray, "n 32 32 3"]]:
+  """The images of all classes by plain prompts; with the class's own by its token; with the references in their place."""
   spec = world_specs()[WORLD]
   where = [class_shot(index, spec.num_classes) for index in range(shots * spec.num_classes)]
   keys = image_keys(seed, WORLD, "defined_template", where)
@@ -142,12 +148,14 @@ def _generate(
     return [prompts[label][shot].text for label, shot in where]
 
   plain = sampler(texts_of(UNSEEN_SHAPE), [""] * len(where), keys)
-  learned = LearnedEmbeddings({PLACEHOLDER: load_embedding(path)[1]})
+  learned = LearnedEmbeddings({PLACEHOLDER: load_embedding(concept.path)[1]})
   rows = np.flatnonzero(_labels(shots) == UNSEEN)
   texts = [texts_of(f"{PLACEHOLDER} {UNSEEN_SHAPE}")[row] for row in rows]
-  learnt = plain.copy()
+  learnt, shown = plain.copy(), plain.copy()
   learnt[rows] = sampler.with_learned_embeddings(learned)(texts, [""] * len(rows), keys[rows])
-  return plain, learnt
+  references = np.stack([np.asarray(image) for image in concept.images()])
+  shown[rows] = references[np.arange(len(rows)) % len(references)]
+  return [plain, learnt, shown]
 
 
 def _labels(shots: int) -> Int[np.ndarray, "n"]:
@@ -172,10 +180,11 @@ def _hits(sets: list[UInt8[np.ndarray, "n 32 32 3"]], shots: int) -> Hits:
   return Hits(*(np.stack(rows) for rows in zip(*found, strict=True)))
 
 
-def _compared(plain: Bool[np.ndarray, "s m"], learnt: Bool[np.ndarray, "s m"]) -> dict[str, object]:
-  """Recall of the class, with 95 % intervals over the test images, paired, and the gain of each seed."""
+def _compared(arms: Sequence[Bool[np.ndarray, "s m"]]) -> dict[str, object]:
+  """The share of hits of each arm and the gain by tokens, with 95 % intervals over the images, paired, and by seed."""
+  plain, learnt = arms[:2]
   draws = np.random.default_rng(0).integers(plain.shape[1], size=(RESAMPLES, plain.shape[1]))
-  means = {"plain": plain.mean(axis=0), "textual_inversion": learnt.mean(axis=0)}
+  means = {name: arm.mean(axis=0) for name, arm in zip(ARMS, arms, strict=False)}
   means["gain"] = means["textual_inversion"] - means["plain"]
   return {name: _interval(rows, draws) for name, rows in means.items()} | {
     "gain_by_seed": [round(float(gain), 3) for gain in (learnt.mean(axis=1) - plain.mean(axis=1))]
