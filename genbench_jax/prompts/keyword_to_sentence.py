@@ -138,9 +138,8 @@ def _flax_model(folder: Path) -> Any:
   from transformers.models.t5 import modeling_flax_t5
 
   # Upstream's calls an argument of `jnp.clip` by a name that JAX has dropped.
-  modeling_flax_t5.FlaxT5Attention._relative_position_bucket = staticmethod(
-    relative_position_bucket
-  )
+  attention: Any = modeling_flax_t5.FlaxT5Attention
+  attention._relative_position_bucket = staticmethod(relative_position_bucket)
   config = checkpoints.read_json(folder / "config.json")
   if config.get("model_type") != "t5":
     raise RunError(f"{folder} holds a model of type {config.get('model_type')!r}, not 't5'.")
@@ -160,7 +159,7 @@ def relative_position_bucket(
   Reference:
     T5, section 2.1 (arXiv 1910.10683).
   """
-  first = 0
+  first = jnp.zeros((), jnp.int32)
   if bidirectional:
     num_buckets //= 2
     first = jnp.where(relative_position > 0, num_buckets, 0)

@@ -125,11 +125,11 @@ def rebuild(workdir: Path) -> Path:
   made_from = files.read_json(path) if path.exists() else {}
   sets = [workdir / name for name in made_from.get("image_sets", _newest_sets(workdir, rows))]
   there = [folder for folder in sets if ImageSet.exists(folder)]
-  keys = {tuple(row.get(key) for key in class_values.KEYS) for row in rows}
+  keys = {class_values.key_of(row) for row in rows}
   values = [
     one for file in sorted(workdir.glob("classes/*/*.jsonl")) for one in class_values.read(file)
   ]
-  measured = [one for one in values if tuple(one[key] for key in class_values.KEYS) in keys]
+  measured = [one for one in values if class_values.key_of(one) in keys]
   per_class = made_from.get("gallery_images", 6)
   return write_page(workdir, rows, about, there, per_class, class_scores(measured))
 

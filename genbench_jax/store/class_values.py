@@ -6,7 +6,7 @@ several classes are numbered, as in image sets.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 from genbench_jax.store import files
 from genbench_jax.store.image_set import distinct_names
@@ -41,7 +41,12 @@ def of_row(row: Row, by_class: Mapping[int, float], class_names: Sequence[str]) 
   """
   names = distinct_names(class_names)
   values = {names[index]: round(value, DIGITS) for index, value in sorted(by_class.items())}
-  return cast(ClassValues, {**{key: row[key] for key in KEYS}, "values": values})
+  return cast(ClassValues, {**dict(zip(KEYS, key_of(row), strict=True)), "values": values})
+
+
+def key_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+  """What a row, or the values of its classes, is of."""
+  return tuple(row.get(key) for key in KEYS)
 
 
 def write(path: Path, values: Sequence[ClassValues]) -> None:

@@ -44,7 +44,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def _disk_reason(error: BaseException) -> str:
   """What a disk has against being written to, in the system's words; empty for any other error."""
   if isinstance(error, OSError):
-    return error.strerror if error.errno in _DISK_ERRORS else ""
+    return (error.strerror or "") if error.errno in _DISK_ERRORS else ""
   # ArrayRecord's writer tells in its message alone.
   reasons = (os.strerror(number) for number in _DISK_ERRORS)
   told = str(error) if isinstance(error, RuntimeError) else ""
