@@ -33,13 +33,13 @@ DECODED_AT_ONCE = 4 * 512 * 512
 class Made(NamedTuple):
   """A batch on the devices: images, the clean latents that they are decoded from, and what CLIP sees in them.
 
-  `are_good` is False where the models gave NaN or infinity. `features`, not normalised, are None where the program
+  `are_finite` is False where the models gave NaN or infinity. `features`, not normalised, are None where the program
   has no encoder.
   """
 
   images: UInt8[Array, "b H W 3"]
   latents: Float32[Array, "b h w c"]
-  are_good: Bool[Array, "b"]
+  are_finite: Bool[Array, "b"]
   features: Float32[Array, "b d"] | None
 
 
@@ -94,17 +94,21 @@ def decode(
   params: Params,
   latents: Float32[Array, "b h w c"],
   platform: str | None = None,
-) -> UInt8[Array, "b H W 3"]:
-  """Images of clean latents at the UNet's scale, in slices where the batch is large."""
+) -> tuple[UInt8[Array, "b H W 3"], Bool[Array, "b"]]:
+  """Images of clean latents at the UNet's scale, in slices where the batch is large, and whether each came out finite."""
 
-  def one(latents: Float32[Array, "h w c"]) -> UInt8[Array, "H W 3"]:
-    return to_uint8(apply_decoder(model.vae, params, latents[None], platform)[0])
+  def some(latents: Float32[Array, "s h w c"]) -> tuple[Array, Array]:
+    images = apply_decoder(model.vae, params, latents, platform)
+    return to_uint8(images), jnp.isfinite(images).all(axis=(1, 2, 3))
+
+  def one(latents: Float32[Array, "h w c"]) -> tuple[Array, ...]:
+    return tuple(rows[0] for rows in some(latents[None]))
 
   scaled = (latents / model.scaling_factor).astype(model.dtype)
   pixels = latents.shape[1] * latents.shape[2] * model.downsampling_factor**2
   at_once = max(1, DECODED_AT_ONCE // pixels)
   if len(latents) <= at_once:
-    return to_uint8(apply_decoder(model.vae, params, scaled, platform))
+    return some(scaled)
   return jax.lax.map(one, scaled, batch_size=at_once)
 
 
@@ -112,13 +116,6 @@ def to_uint8(images: Float[Array, "b h w 3"]) -> UInt8[Array, "b h w 3"]:
   """-1..1 to 0..255, rounded."""
   unit = jnp.clip(images.astype(jnp.float32) / 2 + 0.5, 0, 1)
   return jnp.round(255 * unit).astype(jnp.uint8)
-
-
-def are_good(
-  latents: Float32[Array, "b h w c"], images: UInt8[Array, "b H W 3"]
-) -> Bool[Array, "b"]:
-  """Whether the latents are finite and the images not black: an autoencoder that overflows makes NaN, which becomes black."""
-  return jnp.isfinite(latents).all(axis=(1, 2, 3)) & images.any(axis=(1, 2, 3))
 
 
 def embed(
@@ -208,11 +205,11 @@ def sampling_program(model: StableDiffusion, mesh: Mesh, clip: Clip | None = Non
   ) -> Made:
     start = initial_scale * latents
     clean = denoise(model, params["unet"], text, start, steps, guidance_scale, platform)
-    images = decode(model, params["vae"], clean, platform)
+    images, are_finite = decode(model, params["vae"], clean, platform)
     features = None
     if clip is not None:
       features = embed(clip, params["clip"], params["resize"], images)
-    return Made(images, clean, are_good(clean, images), features)
+    return Made(images, clean, are_finite, features)
 
   everywhere, rows = PartitionSpec(), PartitionSpec(DATA_AXIS)
   specs = (everywhere, rows, rows, everywhere, everywhere, everywhere)

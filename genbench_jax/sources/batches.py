@@ -118,7 +118,7 @@ class _Batches:
     """Waits for a batch, fetches what is wanted of it and has its images encoded."""
     jax.block_until_ready(made)
     self.meter.ended(sum(len(part.indices) for part in parts))
-    self._refuse_broken(parts, np.asarray(made.are_good).reshape(self.devices, -1))
+    self._refuse_broken(parts, np.asarray(made.are_finite).reshape(self.devices, -1))
     kept = [range(part.indices[0], min(part.indices[-1] + 1, self.kept)) for part in parts]
     images = self._by_device(made.images if any(kept) else None)
     features = self._by_device(made.features)
@@ -135,11 +135,11 @@ class _Batches:
     ]
 
   def _refuse_broken(
-    self, parts: Sequence[Part], are_good: Bool[np.ndarray, "devices rows"]
+    self, parts: Sequence[Part], are_finite: Bool[np.ndarray, "devices rows"]
   ) -> None:
-    for part, good in zip(parts, are_good, strict=False):
-      for index, is_good in zip(part.indices, good, strict=False):
-        if not is_good:
+    for part, finite in zip(parts, are_finite, strict=False):
+      for index, is_finite in zip(part.indices, finite, strict=False):
+        if not is_finite:
           label, shot = class_shot(index, self.num_classes)
           raise ModelError(
             f"the diffusion model gave NaN or infinity for image {index} (class {label}, prompt"

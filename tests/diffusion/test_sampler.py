@@ -114,11 +114,14 @@ def test_drawn_latents_are_unit_normal_and_each_its_own():
   assert np.abs(np.corrcoef(latents.reshape(64, -1)) - np.eye(64)).max() < 0.3
 
 
-def test_decoding_in_slices_is_the_same(tiny, monkeypatch):
+def test_decoding_in_slices_is_the_same_and_tells_what_is_not_finite(tiny, monkeypatch):
   latents = np.random.default_rng(0).normal(size=(5, 8, 8, 8)).astype(np.float32)
+  latents[2, 0, 0, 0] = np.nan
 
   def decode():
-    return np.asarray(jax.jit(lambda x: sampling.decode(tiny, tiny.params["vae"], x))(latents))
+    images, are_finite = jax.jit(lambda x: sampling.decode(tiny, tiny.params["vae"], x))(latents)
+    assert np.asarray(are_finite).tolist() == [True, True, False, True, True]
+    return np.asarray(images)[np.asarray(are_finite)]
 
   whole = decode()
   monkeypatch.setattr(sampling, "DECODED_AT_ONCE", 2 * 16 * 16)
