@@ -24,6 +24,7 @@ RUNTIME = [
   "optax>=0.2.6",
   "orbax-checkpoint>=0.12.8,<0.13",
   "pillow>=11.3",
+  "pyarrow>=21",
   "pyyaml>=6.0",
   "safetensors>=0.6",
   "scikit-learn>=1.7",
