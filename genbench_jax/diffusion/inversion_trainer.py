@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Array, Float32, Int32, UInt8
 from PIL import Image
 
 from genbench_jax.clip.features import text_features, unit_norm
@@ -173,7 +174,7 @@ class Trainer:
       initial_row(self.model, concept.class_names, self.training.initialiser)
       for concept in concepts
     ]
-    return _stack([jax.device_get(start(row, self.training)) for row in rows])
+    return _stack([jax.device_get(start(jnp.asarray(row), self.training)) for row in rows])
 
   def _references(self, concepts: Sequence[Concept], most: int) -> References:
     views = np.stack([self._views(concept, most) for concept in concepts])
@@ -185,11 +186,11 @@ class Trainer:
     return References(
       mean=mean,
       deviation=deviation if self.training.sample_latents else None,
-      count=np.array([len(concept.labels) for concept in concepts], np.int32),
-      label=np.stack(labels),
-      tokens=np.stack([self._tokens(concept) for concept in concepts]),
+      num_references=jnp.array([len(concept.labels) for concept in concepts], jnp.int32),
+      label=jnp.stack(labels),
+      tokens=jnp.stack([self._tokens(concept) for concept in concepts]),
       text_features=self._text_features(concepts),
-      key=np.stack([self._key(concept) for concept in concepts]),
+      key=jnp.stack([self._key(concept) for concept in concepts]),
     )
 
   def _views(self, concept: Concept, most: int) -> UInt8[np.ndarray, "r v H W 3"]:
@@ -212,13 +213,13 @@ class Trainer:
     tokens = tokenize_with(self.model.tokenizer, ids, texts, self.model.max_tokens)
     return tokens.reshape(len(concept.class_names), len(self.templates), -1)
 
-  def _text_features(self, concepts: Sequence[Concept]) -> Float32[np.ndarray, "t k d"] | None:
+  def _text_features(self, concepts: Sequence[Concept]) -> Float32[Array, "t k d"] | None:
     """Of the class names alone: the guide doesn't know the new tokens."""
     if self.guide is None:
       return None
     names = [f"a photo of a {name}" for concept in concepts for name in concept.class_names]
     features = unit_norm(text_features(self.guide, names))
-    return features.reshape(len(concepts), -1, features.shape[1])
+    return jnp.asarray(features.reshape(len(concepts), -1, features.shape[1]))
 
   def _key(self, concept: Concept) -> np.ndarray:
     name = zlib.crc32(concept.placeholder.encode())

@@ -30,7 +30,8 @@ def reference_views(
   """
   image = to_rgb(image)
   if training.reference_resolution:
-    image = _to_size(image, *[training.reference_resolution] * 2, training)
+    side = training.reference_resolution
+    image = _to_size(image, side, side, training)
   rng = np.random.default_rng(seed)
   images = [image, *(_random_crop(image, rng) for _ in range(training.crops))]
   views = [np.asarray(_to_size(one, height, width, training), np.uint8) for one in images]

@@ -42,7 +42,7 @@ class References(NamedTuple):
   Attributes:
     mean, deviation: of the latents of each view of each reference, at the UNet's scale; `deviation` is None
       where the mean alone is learnt from.
-    count: how many references are real; those behind pad.
+    num_references: how many references are real; those behind pad.
     label: which of the classes each reference shows.
     tokens: of every prompt of every class.
     text_features: of each class, by the CLIP that guides; None without one.
@@ -51,7 +51,7 @@ class References(NamedTuple):
 
   mean: Float32[Array, "r v h w c"]
   deviation: Float32[Array, "r v h w c"] | None
-  count: Int32[Array, ""]
+  num_references: Int32[Array, ""]
   label: Int32[Array, "r"]
   tokens: Int32[Array, "k p l"]
   text_features: Float32[Array, "k d"] | None
@@ -102,8 +102,8 @@ def draw_batch(
   Times are drawn one from each of `size` strata of the schedule: the same expectation with less variance.
   """
   keys = jax.random.split(key, 6)
-  first = jax.random.randint(keys[0], (), 0, references.count)
-  index = (first + jnp.arange(size)) % references.count
+  first = jax.random.randint(keys[0], (), 0, references.num_references)
+  index = (first + jnp.arange(size)) % references.num_references
   view = jax.random.randint(keys[1], (size,), 0, references.mean.shape[1])
   prompt = jax.random.randint(keys[2], (size,), 0, references.tokens.shape[1])
   strata = (jnp.arange(size) + jax.random.uniform(keys[3], (size,))) * (noise_steps / size)
@@ -262,4 +262,4 @@ def initial_row(
     means.append(np.asarray(table[ids or [tokenizer.eos_token_id]], np.float32).mean(axis=0))
   if not means:
     means = [np.asarray(table[tokenizer.eos_token_id], np.float32)]
-  return np.mean(means, axis=0, keepdims=True, dtype=np.float32)
+  return np.asarray(np.mean(means, axis=0, keepdims=True, dtype=np.float32))

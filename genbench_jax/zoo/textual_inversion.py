@@ -180,7 +180,7 @@ def _hits(sets: list[UInt8[np.ndarray, "n 32 32 3"]], shots: int) -> Hits:
   return Hits(*(np.stack(rows) for rows in zip(*found, strict=True)))
 
 
-def _compared(arms: Sequence[Bool[np.ndarray, "s m"]]) -> dict[str, object]:
+def _compared(arms: Sequence[Bool[np.ndarray, "s m"]]) -> dict[str, list[float]]:
   """The share of hits of each arm and the gain by tokens, with 95 % intervals over the images, paired, and by seed."""
   plain, learnt = arms[:2]
   draws = np.random.default_rng(0).integers(plain.shape[1], size=(RESAMPLES, plain.shape[1]))
