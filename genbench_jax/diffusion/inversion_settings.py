@@ -24,6 +24,8 @@ class Training:
     reference_resolution: shrinks references to this side, then enlarges them again; 0 leaves them as they are.
     flip: whether half of the references are mirrored. Digits and signs turn into other ones.
     crops: random crops of each reference that are learnt from besides the whole.
+    recolor: whether references come in all six orders of their color channels, where color says nothing of the class:
+      tokens learn color before shape.
     sample_latents: whether latents are drawn from the autoencoder's distribution, or are its mean.
     clip_weight: of the CLIP-guided loss beside the diffusion loss; 0 does without.
     categories_per_device: tokens that are trained at once on a device. Others would round otherwise: it counts
@@ -42,6 +44,7 @@ class Training:
   reference_resolution: int = 0
   flip: bool = False
   crops: int = 0
+  recolor: bool = False
   sample_latents: bool = False
   clip_weight: float = 0.0
   categories_per_device: int = 1
@@ -66,6 +69,7 @@ def reference_training(references: str) -> dict[str, object]:
     "reference_resolution": 224,
     "flip": True,
     "crops": 0,
+    "recolor": False,
     "sample_latents": True,
     "clip_weight": 0.0,
   }

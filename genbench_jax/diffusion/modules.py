@@ -162,7 +162,7 @@ def _new_tokens(
       return method(*args, **kwargs)
     (tokens,) = args
     known = method(jnp.minimum(tokens, vocabulary - 1))
-    new = learned[jnp.clip(tokens - vocabulary, 0, len(learned) - 1)]
+    new = jnp.asarray(learned)[jnp.clip(tokens - vocabulary, 0, len(learned) - 1)]
     return jnp.where((tokens >= vocabulary)[..., None], new.astype(known.dtype), known)
 
   return nn.intercept_methods(intercept)

@@ -1,5 +1,6 @@
 """Reference images as the autoencoder takes them, in all the views that a token is learnt from."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,14 +15,14 @@ CROP_SIDES = (0.8, 1.0)
 
 
 def views_per_reference(training: Training) -> int:
-  """How many views each reference has: whole and crops, each mirrored too where wanted."""
-  return (1 + training.crops) * (2 if training.flip else 1)
+  """How many views each reference has: whole and crops, each mirrored and in other colors where wanted."""
+  return (1 + training.crops) * (2 if training.flip else 1) * (6 if training.recolor else 1)
 
 
 def reference_views(
   image: Image.Image, height: int, width: int, training: Training, seed: Sequence[int]
 ) -> UInt8[np.ndarray, "v height width 3"]:
-  """The views of one reference: whole, `training.crops` random crops, and all of them mirrored.
+  """The views of one reference: whole and random crops, all of them mirrored, and all with their channels in any order.
 
   Args:
     image: of any mode and size.
@@ -35,7 +36,10 @@ def reference_views(
   rng = np.random.default_rng(seed)
   images = [image, *(_random_crop(image, rng) for _ in range(training.crops))]
   views = [np.asarray(_to_size(one, height, width, training), np.uint8) for one in images]
-  return np.stack([*views, *(view[:, ::-1] for view in views)] if training.flip else views)
+  if training.flip:
+    views += [view[:, ::-1] for view in views]
+  orders = itertools.permutations(range(3)) if training.recolor else [(0, 1, 2)]
+  return np.concatenate([np.stack(views)[..., order] for order in orders])
 
 
 def _random_crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:

@@ -47,7 +47,7 @@ WORLD = "shapes"
 UNSEEN = SHAPE_NAMES.index(UNSEEN_SHAPE)
 PLACEHOLDER = "<pentagon>"
 # The zoo's token embeddings have a deviation of 0.016 where untrained and 0.055 where words are.
-TRAINING = Training(steps=500, batch=16, learning_rate=0.01, warm_up=20, flip=True, crops=2)
+TRAINING = Training(steps=300, batch=16, learning_rate=0.005, warm_up=20, flip=True, recolor=True)
 RESAMPLES = 2000
 ARMS = ("plain", "textual_inversion", "references_themselves")
 
@@ -69,6 +69,7 @@ def main() -> None:
     steps=arguments.steps,
     batch=arguments.batch,
     learning_rate=arguments.learning_rate,
+    clip_weight=arguments.clip_weight,
     reference_resolution=arguments.reference_resolution,
     categories_per_device=arguments.seeds,
   )
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("--steps", type=int, default=TRAINING.steps)
   parser.add_argument("--batch", type=int, default=TRAINING.batch)
   parser.add_argument("--learning-rate", type=float, default=TRAINING.learning_rate)
+  parser.add_argument("--clip-weight", type=float, default=TRAINING.clip_weight)
   parser.add_argument("--reference-resolution", type=int, default=0, help="pixels; 0: as they are")
   return parser
 
@@ -95,7 +97,9 @@ def run(work: Path, training: Training, references: int, shots: int, seeds: int)
   sampler = Sampler(load_stable_diffusion("zoo/diffusion"), mesh, 32, 8, 5.0)
   folder = work / files.digest([dataclasses.asdict(training), references, seeds])
   concepts = [_concept(folder, seed, references) for seed in range(seeds)]
-  trainer = Trainer(sampler.model, mesh, training, world_specs()[WORLD].templates)
+  guide = load_clip("zoo/clip") if training.clip_weight else None
+  templates = world_specs()[WORLD].templates
+  trainer = Trainer(sampler.model, mesh, training, templates, guide=guide)
   with Progress(f"textual inversion, {seeds} tokens", seeds * training.steps, "token-steps") as bar:
     for steps in trainer.learn(concepts, folder / "state"):
       bar.advance(steps)

@@ -92,12 +92,17 @@ def test_the_loss_is_the_error_in_noise_or_velocity(either):
   batch, row = _batch(either), np.full((1, 32), 0.1, np.float32)
   levels = either.schedule.alphas_cumprod[batch.time].astype(np.float32)[:, None, None, None]
   noisy = np.sqrt(levels) * batch.clean + np.sqrt(1 - levels) * batch.noise
-  text = apply_text_encoder(either.text_encoder, either.params["text_encoder"], batch.tokens, row)
-  output = apply_unet(either.unet, either.params["unet"], jnp.asarray(noisy), batch.time, text)
+
+  @jax.jit
+  def unet_of(params, noisy):
+    text = apply_text_encoder(either.text_encoder, params["text_encoder"], batch.tokens, row)
+    return apply_unet(either.unet, params["unet"], noisy, batch.time, text)
+
+  output = unet_of(either.params, noisy)
   wanted = batch.noise
   if either.schedule.prediction_type == "v_prediction":
     wanted = np.sqrt(levels) * batch.noise - np.sqrt(1 - levels) * batch.clean
-  found = inversion_loss(either, either.params, row, batch)
+  found = jax.jit(lambda params: inversion_loss(either, params, row, batch))(either.params)
   np.testing.assert_allclose(found, np.square(output - wanted).mean(), rtol=1e-5)
 
 
@@ -123,12 +128,12 @@ def test_the_guided_loss_pairs_each_image_with_its_own_text(tiny):
   clean = np.random.default_rng(0).standard_normal((2, 8, 8, 8)).astype(np.float32)
   params = {**tiny.params, "clip": jnp.float32(0.1)}
   text = np.eye(3, dtype=np.float32)[:2]
-  both = clip_loss(tiny, params, clean, text, Guide())
-  each = [clip_loss(tiny, params, clean[i : i + 1], text[i : i + 1], Guide()) for i in range(2)]
-  assert float(both) == pytest.approx(np.mean(each), rel=1e-5)
-  assert 0 < float(both) < 2
-  unscaled = clip_loss(tiny, params, clean, 3 * text, Guide())
-  assert float(unscaled) != pytest.approx(float(both))
+  loss = jax.jit(lambda *arrays: clip_loss(tiny, *arrays, Guide()))
+  twins = [np.stack([clean[i]] * 2) for i in range(2)]
+  each = [float(loss(params, twins[i], np.stack([text[i]] * 2))) for i in range(2)]
+  both = float(loss(params, clean, text))
+  assert both == pytest.approx(np.mean(each), rel=1e-5) and 0 < both < 2
+  assert float(loss(params, clean, text[::-1])) != pytest.approx(both)
 
 
 def test_only_the_new_rows_are_learnt(tiny, alone, shallow_folder):
@@ -215,6 +220,9 @@ def test_views_are_whole_cropped_and_mirrored():
   np.testing.assert_array_equal(views[3:], views[:3, :, ::-1])
   again = reference_views(image, 16, 16, Training(flip=True, crops=2), (0, 1))
   np.testing.assert_array_equal(views, again)
+  colored = reference_views(image, 16, 16, Training(flip=True, recolor=True), (0, 1))
+  assert len(np.unique(colored, axis=0)) == len(colored) == 12
+  np.testing.assert_array_equal(colored[-2], views[0][..., ::-1])
   middle = image.resize((16, 32), Image.Resampling.BICUBIC).crop((0, 8, 16, 24))
   np.testing.assert_array_equal(views[0], np.asarray(middle))
 
@@ -235,8 +243,9 @@ def test_the_rate_rises_then_falls_or_stays(schedule):
   training = Training(steps=100, warm_up=10, learning_rate=0.1, schedule=schedule, weight_decay=0.0)
   optimizer = optimizer_of(training)
   row, state, sizes = jnp.zeros((1, 4)), optimizer.init(jnp.zeros((1, 4))), []
+  update = jax.jit(optimizer.update)
   for _ in range(100):
-    step, state = optimizer.update(jnp.ones((1, 4)), state, row)
+    step, state = update(jnp.ones((1, 4)), state, row)
     sizes.append(float(jnp.abs(step).max()))
   assert sizes[0] == 0 and sizes[10] == pytest.approx(0.1, rel=0.02)
   assert sizes[-1] == pytest.approx(0.1 if schedule == "constant" else 0.0, abs=1e-3)
