@@ -2,9 +2,13 @@
 
 import os
 
-os.environ["XLA_FLAGS"] = (
-  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
+# On a busy machine a device may come to a collective long after the others: that is no reason to give up.
+os.environ["XLA_FLAGS"] = " ".join([
+  os.environ.get("XLA_FLAGS", ""),
+  "--xla_force_host_platform_device_count=8",
+  "--xla_cpu_collective_call_warn_stuck_timeout_seconds=300",
+  "--xla_cpu_collective_call_terminate_timeout_seconds=900",
+])  # fmt: skip
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["USE_TF"] = "0"
 os.environ["USE_TORCH"] = "0"
