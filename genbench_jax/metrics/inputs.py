@@ -119,8 +119,14 @@ def place(
 
 
 def fetch(mesh: Mesh, tree: Tree) -> Tree:
-  """The arrays on the host, whole, also where other hosts hold parts of them."""
-  return jax.tree.map(np.asarray, _gather_program(mesh)(tree))
+  """The arrays on the host, whole, also where other hosts hold parts of them.
+
+  Devices of one process need no collective for that, and do without: on CPU several at once can block all threads that
+  would finish them.
+  """
+  if not replicated(mesh).is_fully_addressable:
+    tree = _gather_program(mesh)(tree)
+  return jax.tree.map(np.asarray, tree)
 
 
 @functools.cache

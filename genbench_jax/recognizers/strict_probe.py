@@ -18,7 +18,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from genbench_jax.parallel.mesh import DATA_AXIS, data_mesh, padded_size, replicated
+from genbench_jax.metrics.inputs import fetch
+from genbench_jax.parallel.mesh import DATA_AXIS, data_mesh, padded_size
 from genbench_jax.recognizers.logistic import (
   Axes,
   active_classes,
@@ -158,9 +159,7 @@ def fit_cells(
       fit, mesh=mesh, in_specs=(split, whole, whole, whole), out_specs=split, check_vma=False
     )
   with jax.default_matmul_precision("highest"):
-    return jax.lax.with_sharding_constraint(
-      fit(cells, prior, penalties, has_text), replicated(mesh)
-    )
+    return fit(cells, prior, penalties, has_text)
 
 
 def _each(function: Callable[..., Any], trees: Any, side_by_side: bool) -> Any:
@@ -310,7 +309,7 @@ def fit_strict(
       num_folds=shape.num_folds,
       multi_label=multi_label,
     )
-    block = jax.tree.map(np.asarray, block)
+    block = fetch(mesh, block)
     for cell, index in enumerate(members):
       fits[index] = jax.tree.map(operator.itemgetter(cell), block)
   return [fit for fit in fits if fit is not None]
