@@ -7,11 +7,12 @@ make the same models without exchanging files. NumPy only at import.
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 TOKENS = 24
 MERGES = ("a n", "i n", "r e", "o f</w>", "p h", "ph o", "pho t", "phot o</w>")
@@ -245,3 +246,17 @@ def _write_weights(path: Path, shapes: Mapping[str, Any], seed: int) -> None:
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def pixel_reader(
+  pixels: Float[np.ndarray, "n h w 3"],
+) -> Callable[[Int[np.ndarray, "m"], int], Iterator[Float[np.ndarray, "b h w 3"]]]:
+  """Reads rows of an array batch by batch, the last one padded, as the input pipeline would."""
+
+  from genbench_jax.parallel.mesh import pad_rows
+
+  def read(rows: Int[np.ndarray, "m"], batch_size: int) -> Iterator[Float[np.ndarray, "b h w 3"]]:
+    for start in range(0, len(rows), batch_size):
+      yield pad_rows(pixels[rows[start : start + batch_size]], batch_size)
+
+  return read

@@ -1,4 +1,8 @@
-"""On a world of the demo, with the shipped CLIP: prompts learnt from 16 originals a class beat zero-shot."""
+"""On a world of the demo, with the shipped CLIP: prompts learnt from 16 originals a class beat zero-shot.
+
+The question is what is wrong with the image. Which shape or digit it shows, this CLIP has learnt from many
+thousand images of the same worlds, and nothing that is learnt from 16 adds more than noise to it.
+"""
 
 import numpy as np
 import pytest
@@ -7,76 +11,74 @@ from PIL import Image
 from genbench_jax.clip.features import image_features, text_prototypes
 from genbench_jax.clip.model import load_clip
 from genbench_jax.clip.preprocess import preprocess
-from genbench_jax.recognizers.prompt_tuning import (
-  CoopSettings,
-  context_text_features,
-  learn_context,
-)
-from genbench_jax.recognizers.visual_prompts import (
-  VptSettings,
-  learn_visual_prompts,
-  prompted_scores,
-)
+from genbench_jax.recognizers.prompt_tuning import context_text_features, learn_context
+from genbench_jax.recognizers.settings import CoopSettings, VptSettings
+from genbench_jax.recognizers.visual_prompts import learn_visual_prompts, prompted_scores
 from genbench_jax.recognizers.zero_shot import zero_shot_scores
+from genbench_jax.testing import pixel_reader
 
-# The world on which zero-shot leaves room: on the others the shipped CLIP knows the classes already.
-WORLD, SHOTS, TEST_IMAGES = "digits_hard", 16, 400
-pytestmark = pytest.mark.skip(reason="the settings are not tuned on the trained zoo yet")
+WORLD, SHOTS, TEST_IMAGES = "shapes", 16, 400
+NAMES = ("noisy", "blurry", "partly hidden", "sharp")
 
 
-def pixels_and_labels(clip, split, rows):
+def flaw(example):
+  """The one flaw of an image, or that it has none; None for several at once."""
+  flaws = [example.noisy, example.blurry, example.hidden]
+  return {0: 3, 1: int(np.argmax(flaws))}.get(sum(flaws))
+
+
+def examples_and_labels(split, count):
   from genbench_jax.benchmark.worlds import world_example
 
-  examples = [world_example(WORLD, split, int(row)) for row in rows]
-  pixels = [
-    preprocess(Image.fromarray(e.image), clip.image_size, clip.image_mean, clip.image_std)
-    for e in examples
-  ]
-  return np.stack(pixels), np.array([example.label for example in examples])
-
-
-def few_shot_rows(num_classes):
-  """The first rows of the training split, until every class has its shots."""
-  from genbench_jax.benchmark.worlds import world_example, world_size
-
-  labels = np.array(
-    [world_example(WORLD, "train", row).label for row in range(world_size(WORLD, "train"))]
-  )
-  return np.concatenate([np.flatnonzero(labels == c)[:SHOTS] for c in range(num_classes)])
+  examples = [world_example(WORLD, split, row) for row in range(count)]
+  labelled = [(example, flaw(example)) for example in examples if flaw(example) is not None]
+  return [example for example, _ in labelled], np.array([label for _, label in labelled])
 
 
 @pytest.fixture(scope="module")
 def world():
-  from genbench_jax.benchmark.worlds import world_specs
+  """CLIP, its text prototypes, and (pixels, labels) of training and test images."""
+  clip = load_clip("zoo/clip")
 
-  clip, spec = load_clip("zoo/clip"), world_specs()[WORLD]
-  train = pixels_and_labels(clip, "train", few_shot_rows(spec.num_classes))
-  test = pixels_and_labels(clip, "test", range(TEST_IMAGES))
-  text = text_prototypes(clip, spec.names, spec.templates)
-  return clip, spec, text, train, test
+  def pixels(examples):
+    how = (clip.image_size, clip.image_mean, clip.image_std)
+    return np.stack([preprocess(Image.fromarray(example.image), *how) for example in examples])
+
+  examples, labels = examples_and_labels("train", 500)
+  chosen = np.concatenate([np.flatnonzero(labels == c)[:SHOTS] for c in range(len(NAMES))])
+  test_examples, test_labels = examples_and_labels("test", TEST_IMAGES)
+  train = pixels([examples[row] for row in chosen]), labels[chosen]
+  text = text_prototypes(clip, NAMES, ["a {} photo of a shape."])
+  return clip, text, train, (pixels(test_examples), test_labels)
+
+
+@pytest.fixture(scope="module")
+def zero_shot(world):
+  clip, text, _, (pixels, labels) = world
+  return accuracy(zero_shot_scores(image_features(clip, pixels), text), labels)
 
 
 def accuracy(scores, labels):
   return float(np.mean(np.argmax(scores, axis=1) == labels))
 
 
-def test_a_learnt_context_beats_zero_shot(world):
-  clip, spec, text, (pixels, labels), (test_pixels, test_labels) = world
-  test_features = image_features(clip, test_pixels)
-  zero_shot = accuracy(zero_shot_scores(test_features, text), test_labels)
-  settings = CoopSettings(template="a photo of the digit", steps=150, learning_rate=0.02, warmup=10)
-  targets = np.eye(spec.num_classes, dtype=np.float32)[labels]
-  context = learn_context(clip, spec.names, image_features(clip, pixels), targets, settings)
-  learnt = context_text_features(clip, spec.names, context)
-  assert accuracy(zero_shot_scores(test_features, learnt), test_labels) > zero_shot
+def one_hot(labels):
+  return np.eye(len(NAMES), dtype=np.float32)[labels]
 
 
-@pytest.mark.parametrize("depth", ["shallow", "deep"])
-def test_learnt_visual_prompts_beat_zero_shot(world, depth):
-  clip, spec, text, (pixels, labels), (test_pixels, test_labels) = world
-  zero_shot = accuracy(zero_shot_scores(image_features(clip, test_pixels), text), test_labels)
-  settings = VptSettings(depth=depth, prompt_length=4, steps=100, warmup=10, learning_rate=0.01)
-  targets = np.eye(spec.num_classes, dtype=np.float32)[labels]
-  prompts = learn_visual_prompts(clip, text, reader(pixels), targets, settings)
-  scores = prompted_scores(clip, text, prompts, reader(test_pixels), TEST_IMAGES)
-  assert accuracy(scores, test_labels) > zero_shot
+def test_a_learnt_context_beats_zero_shot(world, zero_shot):
+  clip, _, (pixels, labels), (test_pixels, test_labels) = world
+  settings = CoopSettings(template="a photo of a shape,", steps=60, learning_rate=0.02, warmup=5)
+  features = image_features(clip, pixels)
+  context = learn_context(clip, NAMES, features, one_hot(labels), settings)
+  text = context_text_features(clip, NAMES, context)
+  learnt = accuracy(zero_shot_scores(image_features(clip, test_pixels), text), test_labels)
+  assert learnt > zero_shot + 0.05
+
+
+def test_learnt_visual_prompts_beat_zero_shot(world, zero_shot):
+  clip, text, (pixels, labels), (test_pixels, test_labels) = world
+  settings = VptSettings(depth="deep", prompt_length=4, steps=40, warmup=4, learning_rate=0.01)
+  prompts = learn_visual_prompts(clip, text, pixel_reader(pixels), one_hot(labels), settings)
+  scores = prompted_scores(clip, text, prompts, pixel_reader(test_pixels), len(test_pixels))
+  assert accuracy(scores, test_labels) > zero_shot + 0.03

@@ -9,7 +9,7 @@ import pytest
 
 from genbench_jax.clip.features import image_features, unit_norm
 from genbench_jax.errors import UsageError
-from genbench_jax.parallel.mesh import data_mesh, pad_rows
+from genbench_jax.parallel.mesh import data_mesh
 from genbench_jax.recognizers import towers
 from genbench_jax.recognizers.visual_prompts import (
   VisualPrompts,
@@ -22,6 +22,7 @@ from genbench_jax.recognizers.visual_prompts import (
   save_visual_prompts,
   vpt_loss,
 )
+from genbench_jax.testing import pixel_reader
 
 SETTINGS = VptSettings(prompt_length=3, steps=10, batch_size=12, learning_rate=0.05, warmup=2)
 
@@ -36,17 +37,6 @@ def data(tiny_clip):
   )
   text = unit_norm(image_features(tiny_clip, pixels[:3])[[1, 2, 0]])
   return pixels.astype(np.float32), np.eye(3, dtype=np.float32)[labels], text
-
-
-def reader(pixels):
-  """Reads rows of an array as the input pipeline would."""
-
-  def read(rows, batch_size):
-    for start in range(0, len(rows), batch_size):
-      batch = pixels[rows[start : start + batch_size]]
-      yield pad_rows(batch, batch_size)
-
-  return read
 
 
 def test_without_prompts_it_is_the_stock_tower(tiny_clip, data):
@@ -74,13 +64,13 @@ def test_gradients_agree_with_finite_differences(tiny_clip, data, depth):
 def test_learning_lowers_the_loss_in_micro_batches_and_over_devices(tiny_clip, data, mesh):
   pixels, targets, text = data
   before = jax.tree.map(np.copy, tiny_clip.params)
-  prompts = learn_visual_prompts(tiny_clip, text, reader(pixels), targets, SETTINGS)
+  prompts = learn_visual_prompts(tiny_clip, text, pixel_reader(pixels), targets, SETTINGS)
   assert prompts.losses[-3:].mean() < 0.8 * prompts.losses[:3].mean()
   jax.tree.map(np.testing.assert_array_equal, before, tiny_clip.params)
   micro = dataclasses.replace(SETTINGS, images_at_once=5, steps=3)
-  accumulated = learn_visual_prompts(tiny_clip, text, reader(pixels), targets, micro)
+  accumulated = learn_visual_prompts(tiny_clip, text, pixel_reader(pixels), targets, micro)
   np.testing.assert_allclose(accumulated.losses[:2], prompts.losses[:2], rtol=1e-4)
-  split = learn_visual_prompts(tiny_clip, text, reader(pixels), targets, micro, mesh)
+  split = learn_visual_prompts(tiny_clip, text, pixel_reader(pixels), targets, micro, mesh)
   np.testing.assert_allclose(split.losses[:2], prompts.losses[:2], rtol=1e-4)
 
 
@@ -90,7 +80,7 @@ def test_prompts_are_kept_as_a_file_and_score_the_same(tiny_clip, data, tmp_path
   save_visual_prompts(tmp_path / "prompts.safetensors", prompts)
   loaded = load_visual_prompts(tmp_path / "prompts.safetensors")
   scores = [
-    prompted_scores(tiny_clip, text, p, reader(pixels), 24, images_at_once=count)
+    prompted_scores(tiny_clip, text, p, pixel_reader(pixels), 24, images_at_once=count)
     for p, count in ((prompts, 24), (loaded, 24), (loaded, 10))
   ]
   np.testing.assert_array_equal(scores[0], scores[1])
@@ -103,4 +93,4 @@ def test_bad_input(tiny_clip, data):
   with pytest.raises(UsageError, match="unknown depth of visual prompts 'middle'"):
     first_prompts(tiny_clip, dataclasses.replace(SETTINGS, depth="middle"))
   with pytest.raises(UsageError, match="do not fit 2 text prototypes"):
-    learn_visual_prompts(tiny_clip, text[:2], reader(pixels), targets, SETTINGS)
+    learn_visual_prompts(tiny_clip, text[:2], pixel_reader(pixels), targets, SETTINGS)
