@@ -12,6 +12,7 @@ from genbench_jax.artefacts import image_folder
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.config import Config, Generation, TextualInversion
 from genbench_jax.errors import UsageError
+from genbench_jax.ledger import Ledger
 from genbench_jax.run import Run
 from genbench_jax.sources import inversion
 from genbench_jax.sources.generative import class_prompts
@@ -59,7 +60,7 @@ def test_a_dataset_without_training_images_has_no_original_references(config):
 
 def test_images_are_made_with_tokens_that_are_kept(config, tmp_path):
   run = Run(config, tmp_path)
-  make_images(run)
+  make_images(run, Ledger(run.workdir, run.config, ""))
   plain, modified = (ImageSet(image_folder(run, key)) for key in plan.image_sets(config))
   assert plain[3].prompt.replace("pentagon", "<shapes-pentagon> pentagon") == modified[3].prompt
   assert plain[3].seed == modified[3].seed and plain[3].image != modified[3].image

@@ -11,6 +11,7 @@ from genbench_jax.artefacts import image_folder
 from genbench_jax.config import Config, Retrieval
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.features import test_features as features_of_test
+from genbench_jax.ledger import Ledger
 from genbench_jax.main import main
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.retrieval.pool import open_pool
@@ -39,7 +40,7 @@ def run_of(tmp_path_factory):
 
 def test_an_image_set_like_any_other(run_of):
   run = run_of()
-  assert make_images(run) == 32
+  assert make_images(run, Ledger(run.workdir, run.config, "")) == 32
   images = ImageSet(image_folder(run, KEY))
   records = list(images)
   assert [record.label for record in records] == list(range(8)) * 4
@@ -50,7 +51,7 @@ def test_an_image_set_like_any_other(run_of):
     "a triangle on a plain background.",
   }
   assert all(record.origin.startswith("images.tar/shapes_") for record in records)
-  assert make_images(run) == 0
+  assert make_images(run, Ledger(run.workdir, run.config, "")) == 0
 
 
 def test_fewer_shots_are_the_beginning_of_more(run_of):
