@@ -83,6 +83,7 @@ def _make_and_keep(run: Run, key: ImageSetKey, own: list[int]) -> int:
   missing = images.missing(own)
   if not missing:
     return 0
+  images.writer.prepare()
   with _progress(run, key, images.layout, missing) as progress, BackgroundWriter() as background:
     done = 0
     for shard, records in SOURCES[key.source].records(run, key, images.layout, missing):
@@ -107,6 +108,7 @@ def _make_and_embed(run: Run, key: ImageSetKey, own: list[int]) -> int:
     if made.shard in unembedded:
       parts.write(made.shard, _embeddings(key, layout, made))
 
+  images.writer.prepare()
   sampler = run.embedding_sampler(dataset_spec(key.dataset).resize)
   sampler, order = sampler_and_order(run, key, sampler)
   kept = images.layout.num_images

@@ -84,6 +84,13 @@ class ImageSetWriter:
     """Whether every shard has been sealed."""
     return all(self._seal_path(shard).exists() for shard in range(self.layout.num_shards))
 
+  def prepare(self) -> None:
+    """Imports what writing takes. To be called before another thread writes.
+
+    While TFDS is imported, Python's own import is replaced by one that gives lazy modules, to all threads.
+    """
+    _ = self._features
+
   def write_shard(self, shard: int, records: Sequence[ImageRecord]) -> None:
     """Writes one shard; its records must be those of the shard's range, in order."""
     from array_record.python import array_record_module

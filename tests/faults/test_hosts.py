@@ -25,9 +25,25 @@ def _start(tiny, workdir, stages, count):
   ]
 
 
+@pytest.fixture
+def start():
+  """`_start`, whose processes end with the test."""
+  started = []
+
+  def start_some(*arguments):
+    some = _start(*arguments)
+    started.extend(some)
+    return some
+
+  yield start_some
+  for process in started:
+    process.kill()
+    process.communicate()
+
+
 @pytest.mark.parametrize(("stages", "count"), [("images", 2), SLOW])
-def test_one_of_two_is_killed_and_any_number_go_on(tiny, tmp_path, stages, count):
-  hosts = _start(tiny, tmp_path / "many", stages, 2)
+def test_one_of_two_is_killed_and_any_number_go_on(tiny, tmp_path, start, stages, count):
+  hosts = start(tiny, tmp_path / "many", stages, 2)
   deadline = time.monotonic() + 300
   while time.monotonic() < deadline and not list(tmp_path.rglob("*.array_record-*")):
     time.sleep(0.05)
@@ -40,7 +56,7 @@ def test_one_of_two_is_killed_and_any_number_go_on(tiny, tmp_path, stages, count
   assert "another process of this run has died" in last or "one has died" in last
   hosts[1].communicate()
 
-  others = _start(tiny, tmp_path / "many", stages, count)
+  others = start(tiny, tmp_path / "many", stages, count)
   outputs = [(host, *host.communicate(timeout=900)) for host in others]
   for host, output, _ in outputs:
     assert host.returncode == 0, output
