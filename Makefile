@@ -33,14 +33,15 @@ docs: install
 
 install: .venv/installed
 
+# The lock is whole, so nothing is resolved: pip takes extras for unpinned as soon as a newer version is out.
 # uv installs in a fraction of pip's time; where it is not at hand, pip does the same.
 .venv/installed: requirements.lock setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	if command -v uv >/dev/null 2>&1; then \
-	  uv pip install -q -p $(BIN)/python --require-hashes -r requirements.lock && \
+	  uv pip install -q -p $(BIN)/python --no-deps --require-hashes -r requirements.lock && \
 	  uv pip install -q -p $(BIN)/python --no-deps --no-build-isolation -e .; \
 	else \
-	  $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock && \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.lock && \
 	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .; \
 	fi
 	touch $@
