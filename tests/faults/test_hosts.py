@@ -38,7 +38,8 @@ def start():
   yield start_some
   for process in started:
     process.kill()
-    process.communicate()
+    process.wait()
+    process.stdout.close()
 
 
 @pytest.mark.parametrize(("stages", "count"), [("images", 2), SLOW])
