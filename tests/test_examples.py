@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from genbench_jax.main import CACHE
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 
@@ -16,6 +18,8 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
   monkeypatch.setenv("XLA_FLAGS", "")
   monkeypatch.setenv("PYTHONPATH", str(ROOT))
   monkeypatch.setenv("MPLBACKEND", "agg")
+  # What the command has compiled before need not be compiled again.
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE.expanduser()))
   notebook = nbformat.read(path, as_version=4)
   assert all(not cell.get("outputs") for cell in notebook.cells)
   resources = {"metadata": {"path": str(tmp_path)}}
