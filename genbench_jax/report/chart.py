@@ -132,14 +132,22 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
   return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def tick_text(value: float) -> str:
+  """A number on an axis, with a minus that is one."""
+  return f"{value:g}".replace("-", "−")
+
+
 def padded(
-  values: Iterable[float], share: float = 0.06, least: float = 0.02
+  values: Iterable[float],
+  share: float = 0.06,
+  least: float = 0.02,
+  within: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[float, float]:
-  """The range of the values with some room at both ends, never of zero width."""
+  """The range of the values with some room at both ends, never of zero width; no room outside of `within`."""
   found = [value for value in values if math.isfinite(value)] or [0.0]
   low, high = min(found), max(found)
   room = max(share * (high - low), (least - (high - low)) / 2, 1e-9)
-  return low - room, high + room
+  return max(low - room, min(low, within[0])), min(high + room, max(high, within[1]))
 
 
 def polyline(xy: Sequence[tuple[float, float]]) -> str:

@@ -138,7 +138,7 @@ def curve_panel(
   drawn = {one: curve for one, curve in curves.items() if curve}
   known = [e for curve in drawn.values() for e in curve.values()] + ([baseline] if baseline else [])
   ends = [end for e in known for end in (e.value, e.low, e.high) if end is not None]
-  y = chart.Scale(*chart.padded(ends, least=0.05), bottom, top)
+  y = chart.Scale(*chart.padded(ends, least=0.05, within=(0, 1)), bottom, top)
   step = (right - left) / max(len(shots), 1)
   shapes = _baseline(baseline, y, right)
   for place, (one, curve) in enumerate(drawn.items()):
@@ -157,7 +157,7 @@ def curve_panel(
     description=_description(title, about, drawn, baseline),
     frame=frame,
     x_ticks=tuple(chart.Tick(left + step * (i + 0.5), shots_label(s)) for i, s in enumerate(shots)),
-    y_ticks=tuple(chart.Tick(y(t), f"{100 * t:g}") for t in chart.ticks(y.low, y.high)),
+    y_ticks=tuple(chart.Tick(y(t), chart.tick_text(100 * t)) for t in chart.ticks(y.low, y.high)),
     x_label="images a class",
     shapes=tuple(shapes),
   )

@@ -39,6 +39,8 @@ class Layout:
 
 AVERAGE_CAPTION = " The top line averages over datasets; n says over how many."
 PITCH = 11.0
+# Width of a letter of a name, rather too wide.
+LETTER = 6.8
 WIDE = Layout(width=800, left=176, numbers=64, name_height=0)
 NARROW = Layout(width=358, left=10, numbers=0, name_height=17)
 
@@ -181,10 +183,16 @@ def _names(line: Line, y: float, height: float, layout: Layout) -> list[chart.Te
   strong = " strong" if line.strong else ""
   if layout.name_height:
     note = [chart.Text(layout.width - 8, y + 15, line.note, "quiet", "end")] if line.note else []
-    return [chart.Text(8, y + 15, line.name, f"name{strong}"), *note]
+    letters = int((layout.width - 24) / LETTER - len(line.note))
+    return [chart.Text(8, y + 15, _cut(line.name, letters), f"name{strong}"), *note]
   middle = y + height / 2 + (4 if not line.note else -2)
   note = [chart.Text(12, middle + 15, line.note, "quiet")] if line.note else []
-  return [chart.Text(12, middle, line.name, f"name{strong}"), *note]
+  name = _cut(line.name, int((layout.left - 16) / LETTER))
+  return [chart.Text(12, middle, name, f"name{strong}"), *note]
+
+
+def _cut(name: str, letters: int) -> str:
+  return name if len(name) <= letters else f"{name[: letters - 1].rstrip()}…"
 
 
 def _numbers(

@@ -7,7 +7,7 @@ from typing import Any, TypedDict, cast
 
 from genbench_jax.errors import UsageError
 from genbench_jax.report import gallery, render, tables, words
-from genbench_jax.report.agreement import Agreement, agreements
+from genbench_jax.report.agreement import FEWEST_CELLS, Agreement, agreements
 from genbench_jax.report.cell_table import cell_data
 from genbench_jax.report.chart import Figure
 from genbench_jax.report.classes import ClassScores, class_gains, classes_figure
@@ -16,7 +16,13 @@ from genbench_jax.report.gain_figures import gains_figure, strategies_figure
 from genbench_jax.report.gains import headline_budget
 from genbench_jax.report.gallery import Gallery
 from genbench_jax.report.quantities import RECOGNIZERS, budget_words, quantity_of
-from genbench_jax.report.results import Results, Row, results_of, unreadable, views
+from genbench_jax.report.results import (
+  Results,
+  Row,
+  results_of,
+  unreadable,
+  views,
+)
 from genbench_jax.report.scatter import metric_figure, ranks_figure
 
 # The votes are in the table; a curve for each would double the page.
@@ -132,6 +138,7 @@ def _content(
     "others": every[1:],
     "figures": figures,
     "agreements": correlations,
+    "fewest_cells": FEWEST_CELLS,
     "cells": cell_data(cells),
     "warnings": _warnings(rows, run, main),
     "quantities": [quantity_of(name) for name in ("zero_shot", *main.quantities)],
@@ -180,7 +187,7 @@ def _figures(
       yield "strategies", strategies
   if drawn := [name for name in measured if name not in VOTES] or measured:
     yield "curves", curves_figure(results, drawn)
-  if found:
+  if any(item.known for item in found):
     yield "metric", metric_figure(found[0])
     yield "ranks", ranks_figure(found)
   if classes := classes_figure(class_scores):

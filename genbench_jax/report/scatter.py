@@ -1,5 +1,6 @@
 """Metrics against trained accuracy: CLER in its own units, every metric by rank."""
 
+import math
 from collections.abc import Sequence
 
 from genbench_jax.report import chart
@@ -75,8 +76,9 @@ def _value_panel(item: Agreement, dataset: str) -> chart.Panel:
     (cell, factor * cell.estimates[item.metric].value, 100 * cell.estimates[item.recognizer].value)
     for cell in item.cells[dataset]
   ]
-  x = chart.Scale(*chart.padded([p[1] for p in points], 0.08, 0.02 * factor), left, right)
-  y = chart.Scale(*chart.padded([p[2] for p in points], 0.08, 2.0), bottom, top)
+  within = (0.0, 100.0) if metric.kind == "accuracy" else (-math.inf, math.inf)
+  x = chart.Scale(*chart.padded([p[1] for p in points], 0.08, 0.02 * factor, within), left, right)
+  y = chart.Scale(*chart.padded([p[2] for p in points], 0.08, 2.0, (0.0, 100.0)), bottom, top)
   shapes = tuple(
     chart.Shape(
       chart.marker(cell.series.strategy, x(across), y(up), 3.1),
@@ -94,8 +96,8 @@ def _value_panel(item: Agreement, dataset: str) -> chart.Panel:
     note=note,
     description=f"{dataset}: {metric.label} across and {recognizer.label} up, {len(points)} cells, {note}.",
     frame=FRAME,
-    x_ticks=tuple(chart.Tick(x(t), f"{t:g}") for t in chart.ticks(x.low, x.high, 4)),
-    y_ticks=tuple(chart.Tick(y(t), f"{t:g}") for t in chart.ticks(y.low, y.high, 4)),
+    x_ticks=tuple(chart.Tick(x(t), chart.tick_text(t)) for t in chart.ticks(x.low, x.high, 4)),
+    y_ticks=tuple(chart.Tick(y(t), chart.tick_text(t)) for t in chart.ticks(y.low, y.high, 4)),
     x_label=f"{metric.label}{', %' if metric.kind == 'accuracy' else ''}",
     y_label=f"{recognizer.label}, %",
     shapes=shapes,
