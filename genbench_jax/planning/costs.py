@@ -27,6 +27,7 @@ class DatasetCost:
 
   Attributes:
     generated, copied: images to make; `copied` real ones is a bound, since small classes have fewer.
+    kept: generated images that stay on disk; where some are chosen, these and what they are chosen from.
     test: images of the test split.
     disk: bytes of images and embeddings.
     flops: stage -> operations, None where the model is not known.
@@ -36,6 +37,7 @@ class DatasetCost:
   num_classes: int
   generated: int
   copied: int
+  kept: int
   test: int
   disk: float
   flops: dict[str, float | None]
@@ -91,21 +93,24 @@ def _dataset(
 ) -> DatasetCost:
   spec = dataset_spec(name)
   keys = [key for key in plan.image_sets(config) if key.dataset == name]
-  generated = sum(set_size(key, config) for key in keys if key.source == "generative")
-  generated *= config.selection.made_for_one
+  measured = sum(set_size(key, config) for key in keys if key.source == "generative")
+  generated = measured * config.selection.made_for_one
+  share = config.generation.kept_images(max(config.shots)) / max(config.shots)
+  kept = round(generated * share) + (measured if config.selection.is_on else 0)
   copied = sum(set_size(key, config) for key in keys if key.source != "generative")
   test = _split_size(spec, "test", config)
   drawn = not spec.tfds_name or config.stand_in
   pixels = diffusion.pixels if diffusion else 0
-  images = generated * PNG_BYTES_PER_PIXEL * pixels
+  images = kept * PNG_BYTES_PER_PIXEL * pixels
   images += copied * (DRAWN_IMAGE_BYTES if drawn else STORED_IMAGE_BYTES)
-  embeddings = (generated + copied + test) * (4 * encoder.width + 13)
+  embeddings = (measured + copied + test) * (4 * encoder.width + 13)
   flops = {
     "images": _times(generated, diffusion.flops if diffusion else 0.0),
     "embed": _times(generated + copied + test, encoder.flops),
     "recognise": _probe_flops(config, name, spec.num_classes, encoder.width),
   }
-  return DatasetCost(name, spec.num_classes, generated, copied, test, images + embeddings, flops)
+  disk = images + embeddings
+  return DatasetCost(name, spec.num_classes, generated, copied, kept, test, disk, flops)
 
 
 def _times(count: int, flops: float | None) -> float | None:

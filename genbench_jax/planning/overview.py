@@ -61,7 +61,7 @@ def _work(config: Config, asked: Costs) -> Iterator[str]:
         "images to embed",
         f"{_count(asked.total(lambda one: one.embedded))}, the test images included",
       ),
-      ("disk", f"about {_bytes(asked.total(lambda one: one.disk))}"),
+      ("disk", _disk(asked)),
     )
   )
 
@@ -80,6 +80,12 @@ def _generated(config: Config, asked: Costs) -> str:
   return (
     f"{_count(count)}{side}, {settings.steps} steps of {settings.scheduler}, {model.checkpoint}"
   )
+
+
+def _disk(asked: Costs) -> str:
+  kept, made = asked.total(lambda one: one.kept), asked.total(lambda one: one.generated)
+  fewer = f", with {_count(kept)} of the generated images kept" if kept < made else ""
+  return f"about {_bytes(asked.total(lambda one: one.disk))}{fewer}"
 
 
 def _price(asked: Costs, machine: Machine, file: str) -> Iterator[str]:

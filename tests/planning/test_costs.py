@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from genbench_jax.config import Config, Generation
+from genbench_jax.config import Config, Generation, Selection
 from genbench_jax.errors import UsageError
 from genbench_jax.main import main
 from genbench_jax.plan import image_sets
 from genbench_jax.planning.costs import EFFICIENCY, chip_hours, costs, set_size
 from genbench_jax.planning.machines import machine, machines
+from genbench_jax.planning.overview import overview
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = Config(datasets=("digits", "shapes"), shots=(1, 4), seeds=(0, 1))
@@ -30,6 +31,25 @@ def test_images_are_counted():
 def test_real_images_are_no_more_than_there_are():
   key = next(key for key in image_sets(SMALL) if key.source == "original")
   assert set_size(key, dataclasses.replace(SMALL, shots=(10**6,))) == 400
+
+
+@pytest.mark.parametrize(("keep_images", "kept"), [("all", 4), ("none", 0), ("1", 1), ("9", 4)])
+def test_disk_holds_the_images_that_are_kept(keep_images, kept):
+  """By hand: digits has 10 classes, 2 seeds; 32 x 32 pixels at 1.7 bytes, 64 features of 4 bytes and 13 more."""
+  config = dataclasses.replace(SMALL, generation=Generation(keep_images=keep_images))
+  digits = costs(config).datasets[0]
+  assert digits.kept == 2 * 10 * kept
+  embeddings = (80 + 80 + 497) * (4 * 64 + 13)
+  assert digits.disk == pytest.approx(digits.kept * 1024 * 1.7 + 80 * 2_000 + embeddings)
+  said = overview(config, None, machine("h100"))
+  assert ("of the generated images kept" in said) == (kept < 4)
+
+
+def test_disk_holds_both_what_is_chosen_and_what_it_is_chosen_from():
+  config = dataclasses.replace(SMALL, selection=Selection("random", candidates=3))
+  digits, plain = costs(config).datasets[0], costs(SMALL).datasets[0]
+  assert (digits.generated, digits.kept) == (3 * 80, 4 * 80)
+  assert digits.disk - plain.disk == pytest.approx(3 * 80 * 1024 * 1.7)
 
 
 def test_guidance_doubles_and_steps_multiply():
