@@ -176,16 +176,20 @@ def _today(name: str) -> str:
 def torch_name(path: Sequence[str]) -> str:
   """The PyTorch name of the Flax leaf at `path`: `down_blocks_0/conv1/kernel` is `down_blocks.0.conv1.weight`."""
   *modules, leaf = path
-  parts = [_torch_module(module) for module in modules]
+  parts = [
+    _torch_module(module, above) for module, above in zip(modules, ("", *modules), strict=False)
+  ]
   return ".".join(
     [*parts, {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(leaf, leaf)]
   )
 
 
-def _torch_module(module: str) -> str:
+def _torch_module(module: str, above: str) -> str:
   if module in ("linear_1", "linear_2"):  # the time embedding's layers are called so in PyTorch too
     return module
-  return VAE_ATTENTION.get(module) or re.sub(r"_(\d+)$", r".\1", module)
+  if above.startswith("attentions_") and module in VAE_ATTENTION:
+    return VAE_ATTENTION[module]
+  return re.sub(r"_(\d+)$", r".\1", module)
 
 
 def _to_torch_layout(leaf: str, tensor: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from jaxtyping import Float32, UInt8
 
 from genbench_jax.benchmark.input_pipeline import Images, Preprocessing, image_batches
 from genbench_jax.clip.features import ImageEmbedder
-from genbench_jax.clip.model import Clip
+from genbench_jax.clip.image_encoder import ImageEncoder
 from genbench_jax.clip.preprocess import Resize
 from genbench_jax.errors import ModelError
 from genbench_jax.progress import Progress
@@ -29,9 +29,10 @@ class StoredImages:
     return self.images[index].image
 
 
-def preprocessing_of(clip: Clip, resize: Resize) -> Preprocessing:
-  """How a CLIP takes the images of a dataset."""
-  return Preprocessing(clip.image_size, clip.image_mean, clip.image_std, resize)
+def preprocessing_of(encoder: ImageEncoder, resize: Resize) -> Preprocessing:
+  """How an encoder takes the images of a dataset."""
+  mean, std = encoder.image_mean, encoder.image_std
+  return Preprocessing(encoder.image_size, mean, std, resize, encoder.shorter)
 
 
 def embed_stored(
@@ -46,7 +47,7 @@ def embed_stored(
 
   An image that can't be decoded is named in the log and has the features of a blank one.
   """
-  preprocessing, valid = preprocessing_of(embedder.clip, resize), []
+  preprocessing, valid = preprocessing_of(embedder.encoder, resize), []
 
   def pixels() -> Iterator[Float32[np.ndarray, "b h w 3"]]:
     for batch in image_batches(images, preprocessing, embedder.batch_size, rows=rows, what=what):

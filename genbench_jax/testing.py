@@ -166,6 +166,36 @@ def write_tiny_clip(folder: Path, seed: int = 0) -> Path:
   return folder
 
 
+# Positions for 7 x 7 patches; images are cut to 4 x 4.
+DINOV2 = {
+  "model_type": "dinov2",
+  "image_size": 28,
+  "patch_size": 4,
+  "hidden_size": 32,
+  "num_hidden_layers": 2,
+  "num_attention_heads": 2,
+  "mlp_ratio": 2,
+  "layerscale_value": 0.5,
+}
+DINOV2_PREPROCESSOR = {
+  "crop_size": {"height": 16, "width": 16},
+  "size": {"shortest_edge": 20},
+  "resample": 3,
+  "image_mean": [0.485, 0.456, 0.406],
+  "image_std": [0.229, 0.224, 0.225],
+}
+
+
+def write_tiny_dinov2(folder: Path, seed: int = 0, **config: Any) -> Path:
+  """A DINOv2 of 16 x 16 images, patch 4, two layers, 32 features; returns the folder."""
+  from genbench_jax.clip.dinov2 import parameter_shapes
+
+  _write_json(folder / "preprocessor_config.json", DINOV2_PREPROCESSOR)
+  _write_json(folder / "config.json", DINOV2 | config)
+  _write_weights(folder / "model.safetensors", parameter_shapes(folder), seed)
+  return folder
+
+
 T5 = {
   "model_type": "t5",
   "vocab_size": 64,

@@ -80,6 +80,14 @@ def test_every_key_of_clip_is_mapped(published, tmp_path, name):
   assert torch_shapes(parameter_shapes(tmp_path)) == expected(published[name]["shapes"])
 
 
+@pytest.mark.parametrize("name", ["dinov2-base", "dinov2-giant"])
+def test_every_key_of_dinov2_is_mapped(published, tmp_path, name):
+  from genbench_jax.clip.dinov2 import parameter_shapes
+
+  write_config(tmp_path / "config.json", published[name]["config"])
+  assert torch_shapes(parameter_shapes(tmp_path)) == expected(published[name]["shapes"])
+
+
 def test_old_files_name_the_autoencoders_attention_otherwise():
   old = "encoder.mid_block.attentions.0."
   assert checkpoints._today(f"{old}proj_attn.bias") == f"{old}to_out.0.bias"

@@ -14,7 +14,14 @@ from pathlib import Path
 
 import diffusers
 import torch
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
+from transformers import (
+  CLIPConfig,
+  CLIPModel,
+  CLIPTextConfig,
+  CLIPTextModel,
+  Dinov2Config,
+  Dinov2Model,
+)
 
 OUT = Path(__file__).parent.parent / "tests" / "data" / "state_dict_keys.json.gz"
 
@@ -126,6 +133,17 @@ CLIPS = {
     768,
   ),
 }
+DINOV2 = {"model_type": "dinov2", "image_size": 518, "patch_size": 14, "mlp_ratio": 4}
+DINOV2S = {
+  "dinov2-base": DINOV2 | {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
+  "dinov2-giant": DINOV2
+  | {
+    "hidden_size": 1536,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 24,
+    "use_swiglu_ffn": True,
+  },
+}
 
 
 def shapes(model: torch.nn.Module) -> dict[str, list[int]]:
@@ -146,6 +164,9 @@ def main() -> None:
         record[f"{name}/{part}"] = {"config": configs[part], "shapes": shapes(model)}
     for name, config in CLIPS.items():
       model = CLIPModel(CLIPConfig.from_dict(config))
+      record[name] = {"config": config, "shapes": shapes(model)}
+    for name, config in DINOV2S.items():
+      model = Dinov2Model(Dinov2Config.from_dict(config))
       record[name] = {"config": config, "shapes": shapes(model)}
   text = json.dumps(record, sort_keys=True).encode()
   OUT.write_bytes(gzip.compress(text, mtime=0))

@@ -62,12 +62,14 @@ class Preprocessing:
     size: side in pixels.
     mean, std: of the three channels, in [0, 1].
     resize: `crop` or `squash`, as in the dataset's spec.
+    shorter: what `crop` scales the shorter side to, in pixels; 0 is `size`.
   """
 
   size: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
   resize: Resize = "crop"
+  shorter: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +140,8 @@ class _Decoder:
     """Writes the pixels of an image, 0 to 255; says whether it could be read."""
     try:
       with opened(self.images[index]) as image:
-        out[:] = to_square(to_rgb(image), self.preprocessing.size, self.preprocessing.resize)
+        how = self.preprocessing
+        out[:] = to_square(to_rgb(image), how.size, how.resize, how.shorter)
     except _UNREADABLE:
       out[:] = 0
       return False

@@ -12,6 +12,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from genbench_jax.clip.features import ImageEmbedder, fitting_batch, text_features
+from genbench_jax.clip.image_encoder import ImageEncoder, load_image_encoder
 from genbench_jax.clip.model import Clip, load_clip
 from genbench_jax.clip.preprocess import Resize, preprocess
 from genbench_jax.errors import UsageError
@@ -20,8 +21,8 @@ AnyImage: TypeAlias = UInt8[np.ndarray, "h w 3"] | Image.Image | str | os.PathLi
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(checkpoint: str, revision: str | None) -> Clip:
-  return load_clip(checkpoint, revision)
+def _loaded(checkpoint: str, revision: str | None) -> ImageEncoder:
+  return load_image_encoder(checkpoint, revision)
 
 
 def open_image(image: AnyImage) -> Image.Image:
@@ -55,36 +56,38 @@ def embed_images(
   revision: str | None = None,
   resize: Resize = "crop",
 ) -> Float32[np.ndarray, "n d"]:
-  """Image features of a CLIP, not normalised.
+  """Image features of a CLIP or a DINOv2, not normalised.
 
   Args:
     images: uint8 arrays of any sizes, or paths, or PIL images.
-    checkpoint: folder or hub id of a CLIP in the Hugging Face layout.
+    checkpoint: folder or hub id of a CLIP or DINOv2 in the Hugging Face layout.
     revision: commit, tag or branch of a hub id.
     resize: `crop` (shorter side, then centre crop) or `squash`.
 
   Raises:
     UsageError: an image can't be read, or there is no such checkpoint.
   """
-  clip = _loaded(str(checkpoint), revision)
+  encoder = _loaded(str(checkpoint), revision)
+  size, shorter = encoder.image_size, encoder.shorter
 
   def pixels(image: AnyImage) -> Float32[np.ndarray, "h w 3"]:
-    return preprocess(open_image(image), clip.image_size, clip.image_mean, clip.image_std, resize)
+    opened = open_image(image)
+    return preprocess(opened, size, encoder.image_mean, encoder.image_std, resize, shorter)
 
-  embedder = _embedder(clip, len(images))
+  embedder = _embedder(encoder, len(images))
 
   def batches() -> Iterator[Float32[np.ndarray, "n h w 3"]]:
     with ThreadPoolExecutor() as pool:
       for start in range(0, len(images), embedder.batch_size):
         yield np.stack(list(pool.map(pixels, images[start : start + embedder.batch_size])))
 
-  none = np.zeros((0, clip.module.config.projection_dim), np.float32)
+  none = np.zeros((0, encoder.width), np.float32)
   return np.concatenate([none, *embedder.stream(batches())])
 
 
-def _embedder(clip: Clip, images: int) -> ImageEmbedder:
-  devices = ImageEmbedder(clip).mesh.size
-  return ImageEmbedder(clip, batch_per_device=fitting_batch(images, devices, 32) // devices)
+def _embedder(encoder: ImageEncoder, images: int) -> ImageEmbedder:
+  devices = ImageEmbedder(encoder).mesh.size
+  return ImageEmbedder(encoder, batch_per_device=fitting_batch(images, devices, 32) // devices)
 
 
 def embed_texts(
@@ -99,5 +102,8 @@ def embed_texts(
 
   Raises:
     UsageError: there is no such checkpoint.
+    RunError: it is no CLIP.
   """
-  return text_features(_loaded(str(checkpoint), revision), texts)
+  encoder = _loaded(str(checkpoint), revision)
+  clip = encoder if isinstance(encoder, Clip) else load_clip(checkpoint, revision)
+  return text_features(clip, texts)

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Shaped
 
+from genbench_jax.clip.image_encoder import ImageEncoder
 from genbench_jax.clip.model import Clip
 from genbench_jax.clip.tokenizer import tokenize
 from genbench_jax.errors import UsageError
@@ -20,27 +21,27 @@ IN_FLIGHT = 2
 
 
 class ImageEmbedder:
-  """A CLIP's image tower on a mesh: parameters replicated once, one program.
+  """An image encoder on a mesh: parameters replicated once, one program.
 
   Args:
-    clip: the model.
+    encoder: a CLIP, or any other model that embeds images.
     mesh: its devices share every batch. By default all devices of this host.
     batch_per_device: images on each device at once.
   """
 
-  def __init__(self, clip: Clip, mesh: Mesh | None = None, batch_per_device: int = 32):
-    self.clip = clip
+  def __init__(self, encoder: ImageEncoder, mesh: Mesh | None = None, batch_per_device: int = 32):
+    self.encoder = encoder
     self.mesh = _local_mesh() if mesh is None else mesh
     self.batch_size = batch_per_device * self.mesh.size
-    self._program = _program(clip, "embed_pixels", self.mesh)
-    self._params = params_on(clip, self.mesh)
+    self._program = _program(encoder, "embed_pixels", self.mesh)
+    self._params = params_on(encoder, self.mesh)
 
   def dispatch(self, pixels: Float32[np.ndarray, "n h w 3"]) -> Float[Array, "b d"]:
     """Starts the computation of at most `batch_size` images and returns without waiting.
 
     The result has `batch_size` rows; those from `n` on pad.
     """
-    side = self.clip.image_size
+    side = self.encoder.image_size
     if pixels.shape[1:] != (side, side, 3) or len(pixels) > self.batch_size:
       raise UsageError(
         f"pixels have shape {pixels.shape}, wanted [n, {side}, {side}, 3], n at most {self.batch_size}."
@@ -58,7 +59,7 @@ class ImageEmbedder:
 
   def __call__(self, pixels: Float32[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n d"]:
     """The features of all images, not normalised."""
-    return _joined(self.stream(_chunks(pixels, self.batch_size)), self.clip)
+    return _joined(self.stream(_chunks(pixels, self.batch_size)), self.encoder.width)
 
 
 class TextEmbedder:
@@ -84,11 +85,11 @@ class TextEmbedder:
       tokenize(self.clip.tokenizer, chunk, self.clip.max_tokens) for chunk in _chunks(texts, size)
     )
     run = functools.partial(_run, self._program, self._params, size=size, mesh=self.mesh)
-    return _joined(_pipelined((run(tokens), len(tokens)) for tokens in chunks), self.clip)
+    return _joined(_pipelined((run(tokens), len(tokens)) for tokens in chunks), self.clip.width)
 
 
 def image_features(
-  clip: Clip,
+  encoder: ImageEncoder,
   pixels: Float32[np.ndarray, "n h w 3"],
   mesh: Mesh | None = None,
   batch_per_device: int = 32,
@@ -96,7 +97,7 @@ def image_features(
   """Features of preprocessed images, not normalised."""
   mesh = _local_mesh() if mesh is None else mesh
   rows = fitting_batch(len(pixels), mesh.size, batch_per_device) // mesh.size
-  return ImageEmbedder(clip, mesh, rows)(np.asarray(pixels, np.float32))
+  return ImageEmbedder(encoder, mesh, rows)(np.asarray(pixels, np.float32))
 
 
 def text_features(
@@ -143,15 +144,17 @@ def fitting_batch(rows: int, devices: int, per_device: int) -> int:
 
 
 @functools.lru_cache(maxsize=16)
-def _program(clip: Clip, method: str, mesh: Mesh) -> Callable[..., Array]:
+def _program(encoder: ImageEncoder, method: str, mesh: Mesh) -> Callable[..., Array]:
   rows = batch_sharding(mesh)
-  return jax.jit(getattr(clip, method), in_shardings=(replicated(mesh), rows), out_shardings=rows)
+  return jax.jit(
+    getattr(encoder, method), in_shardings=(replicated(mesh), rows), out_shardings=rows
+  )
 
 
 @functools.lru_cache(maxsize=2)
-def params_on(clip: Clip, mesh: Mesh) -> dict[str, Array]:
-  """A CLIP's parameters on every device of a mesh, put there once."""
-  return jax.device_put(clip.params, replicated(mesh))
+def params_on(encoder: ImageEncoder, mesh: Mesh) -> dict[str, Array]:
+  """An encoder's parameters on every device of a mesh, put there once."""
+  return jax.device_put(encoder.params, replicated(mesh))
 
 
 def _local_mesh() -> Mesh:
@@ -185,7 +188,7 @@ def _chunks(rows: Any, size: int) -> Iterator[Any]:
 
 
 def _joined(
-  features: Iterable[Float32[np.ndarray, "n d"]], clip: Clip
+  features: Iterable[Float32[np.ndarray, "n d"]], width: int
 ) -> Float32[np.ndarray, "n d"]:
-  none = np.zeros((0, clip.module.config.projection_dim), np.float32)
+  none = np.zeros((0, width), np.float32)
   return np.concatenate([none, *features])

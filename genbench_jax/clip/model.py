@@ -41,6 +41,16 @@ class Clip:
   image_std: tuple[float, ...]
   fingerprint: str
 
+  @property
+  def shorter(self) -> int:
+    """What the shorter side is scaled to before the square is cut from its centre: the square's own."""
+    return self.image_size
+
+  @property
+  def width(self) -> int:
+    """Of its features."""
+    return int(self.module.config.projection_dim)
+
   def embed_pixels(
     self, params: checkpoints.Params, pixels: Float[Array, "b h w 3"]
   ) -> Float[Array, "b d"]:

@@ -29,14 +29,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
   return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def to_square(image: Image.Image, size: int, resize: Resize) -> Image.Image:
-  """A square image: `crop` scales the shorter side and cuts the centre, `squash` scales both sides."""
+def to_square(image: Image.Image, size: int, resize: Resize, shorter: int = 0) -> Image.Image:
+  """A square image: `crop` scales the shorter side, to `shorter` if given, and cuts the centre; `squash` scales both sides."""
   if resize == "squash":
     return image.resize((size, size), Image.Resampling.BICUBIC)
   width, height = image.size
-  short = min(width, height)
+  short, shorter = min(width, height), shorter or size
   # The longer side is rounded down and the margin half to even, as the published preprocessing does.
-  width, height = size * width // short, size * height // short
+  width, height = shorter * width // short, shorter * height // short
   left, top = round((width - size) / 2), round((height - size) / 2)
   scaled = image.resize((width, height), Image.Resampling.BICUBIC)
   return scaled.crop((left, top, left + size, top + size))
@@ -48,6 +48,7 @@ def preprocess(
   mean: Sequence[float],
   std: Sequence[float],
   resize: Resize = "crop",
+  shorter: int = 0,
 ) -> Float32[np.ndarray, "h w 3"]:
   """Pixels as CLIP takes them: RGB, square, in [0, 1], then less `mean` and over `std`.
 
@@ -55,7 +56,8 @@ def preprocess(
     image: any PIL image.
     size: side of the result in pixels.
     mean, std: of the three channels, in [0, 1].
-    resize: `crop` (shorter side to `size`, centre crop) or `squash` (straight to the square).
+    resize: `crop` (shorter side to `shorter`, centre crop) or `squash` (straight to the square).
+    shorter: pixels; 0 is `size`.
   """
-  pixels = np.asarray(to_square(to_rgb(image), size, resize), np.float32) / np.float32(255)
+  pixels = np.asarray(to_square(to_rgb(image), size, resize, shorter), np.float32) / np.float32(255)
   return (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
