@@ -190,13 +190,13 @@ def demo_features() -> Features:
 
 
 def table(found: Mapping[str, Mapping[str, Movement]]) -> str:
-  """One line a metric, one column a shift: the verdict, and the value after the shift."""
+  """One line a metric, one column a shift: the value after it, and the verdict."""
   width = max(len(name) for name in found) + 2
-  lines = [" " * width + f"{'clean':>10}" + "".join(f"{name:>18}" for name in SHIFTS)]
+  lines = [" " * width + f"{'clean':>10}" + "".join(f"{name:>16}  " for name in SHIFTS).rstrip()]
   for metric, by_shift in found.items():
     clean = next(iter(by_shift.values())).before
-    cells = (f"{VERDICTS[move.verdict]:>6} {move.after:>11.4g}" for move in by_shift.values())
-    lines.append(f"{metric:<{width}}{clean:>10.4g}" + "".join(cells))
+    cells = (f"{move.after:>12.4g} {VERDICTS[move.verdict]:<5}" for move in by_shift.values())
+    lines.append((f"{metric:<{width}}{clean:>10.4g}" + "".join(cells)).rstrip())
   lines.append("right: it got worse, as it should; WRONG: it got better; -: it did not notice")
   return "\n".join(lines)
 
