@@ -137,6 +137,11 @@ def tick_text(value: float) -> str:
   return f"{value:g}".replace("-", "−")
 
 
+def cut(text: str, letters: int) -> str:
+  """The text, or as much of its beginning as there is room for."""
+  return text if len(text) <= letters else f"{text[: letters - 1].rstrip()}…"
+
+
 def padded(
   values: Iterable[float],
   share: float = 0.06,

@@ -184,15 +184,11 @@ def _names(line: Line, y: float, height: float, layout: Layout) -> list[chart.Te
   if layout.name_height:
     note = [chart.Text(layout.width - 8, y + 15, line.note, "quiet", "end")] if line.note else []
     letters = int((layout.width - 24) / LETTER - len(line.note))
-    return [chart.Text(8, y + 15, _cut(line.name, letters), f"name{strong}"), *note]
+    return [chart.Text(8, y + 15, chart.cut(line.name, letters), f"name{strong}"), *note]
   middle = y + height / 2 + (4 if not line.note else -2)
   note = [chart.Text(12, middle + 15, line.note, "quiet")] if line.note else []
-  name = _cut(line.name, int((layout.left - 16) / LETTER))
+  name = chart.cut(line.name, int((layout.left - 16) / LETTER))
   return [chart.Text(12, middle, name, f"name{strong}"), *note]
-
-
-def _cut(name: str, letters: int) -> str:
-  return name if len(name) <= letters else f"{name[: letters - 1].rstrip()}…"
 
 
 def _numbers(

@@ -12,6 +12,8 @@ from genbench_jax.report.results import Cell, Series
 WIDTH, HEIGHT = 332.0, 288.0
 FRAME = (46.0, 30.0, 324.0, 246.0)
 SMALL_SIDE = 188.0
+# Letters of a small panel's title: alone, and beside its number of cells.
+WHOLE_LINE, BESIDE_NOTE = 24, 17
 SMALL_FRAME = (4.0, 40.0, 182.0, 168.0)
 
 
@@ -121,8 +123,8 @@ def _rank_panel(item: Agreement) -> chart.Panel:
   return chart.Panel(
     width=SMALL_SIDE,
     height=SMALL_SIDE,
-    title=quantity.label,
-    note=f"n = {item.count}",
+    title=chart.cut(quantity.label, WHOLE_LINE),
+    note=f"n = {item.count}" if len(quantity.label) <= BESIDE_NOTE else "",
     description=(
       f"{quantity.label}: mean {rho_text(item.mean)} over {len(item.known)} datasets, {item.count} cells."
     ),

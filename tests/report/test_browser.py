@@ -236,9 +236,18 @@ def test_full_benchmark_opens_fast(browser, full_page):
     metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
     return next(metric["value"] for metric in metrics if metric["name"] == "ProcessTime")
 
+  browser.get_log("browser")
   browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
   before = cpu_seconds()
   browser.get(full_page.as_uri())
   assert cpu_seconds() - before < 2
   browser.execute_cdp_cmd("Performance.disable", {})
   assert texts(browser, "#count")[0].startswith("50 of ")
+  # And all of its cells are sorted and filtered.
+  sort(browser, "linear probe")
+  shown = [float(text) for text in column(browser, "linear probe")]
+  assert shown == sorted(shown, reverse=True) and len(shown) == 50
+  choose(browser, "dataset", "dataset_07")
+  choose(browser, "source", "retrieval")
+  assert texts(browser, "#count") == ["45 of 45 cells shown, 3960 in all."]
+  assert browser.get_log("browser") == []
