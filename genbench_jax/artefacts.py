@@ -6,13 +6,14 @@ old ones.
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from genbench_jax import measure, plan
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.errors import RunError
 from genbench_jax.features import embedding_path, test_path
 from genbench_jax.plan import ImageSetKey
-from genbench_jax.run import Run
+from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.sources.registry import SOURCES
 from genbench_jax.store import files
 from genbench_jax.store.image_set import ImageSet, ImageSetLayout
@@ -72,12 +73,12 @@ def open_image_set(run: Run, key: ImageSetKey) -> ImageSet:
   return ImageSet(folder)
 
 
-def image_set_path(run: Run, key: ImageSetKey) -> Path:
+def image_set_path(run: Run, key: ImageSetKey, space: FeatureSpace | None = None) -> Path:
   """Where the features of an image set stand."""
   made_from = {"images": image_layout(run, key).fingerprint}
   if embedded_as_made(run, key):  # resized on the devices, and not to the last bit as PIL resizes
     made_from["preprocessing"] = "device"
-  return embedding_path(run, key.dataset, key.label, made_from)
+  return embedding_path(run, key.dataset, key.label, made_from, space)
 
 
 def text_path(run: Run, dataset: str) -> Path:
@@ -88,19 +89,30 @@ def text_path(run: Run, dataset: str) -> Path:
 
 def rows_path(run: Run, key: ImageSetKey, stage: str) -> Path:
   """Where the rows of an image set stand: a changed setting makes another file."""
-  settings = run.config.scoring if stage == "score" else run.config.recognition
-  images = [image_set_path(run, part).name for part in plan.mixtures(run.config).get(key, (key,))]
+  parts = plan.mixtures(run.config).get(key, (key,))
+  images = [image_set_path(run, part).name for part in parts]
   made_from = {
-    "settings": dataclasses.asdict(settings),
+    "settings": _settings(run, stage),
     "shots": sorted(run.config.shots),
     "paths": [*images, test_path(run, key.dataset).name],
     "text": text_path(run, key.dataset).name,
     "version": measure.VERSION,
   }
+  if stage == "score" and (other := run.other_space):
+    features = [image_set_path(run, part, other).name for part in parts]
+    made_from["features"] = [other.name, *features, test_path(run, key.dataset, other).name]
   if key.source == "combined":
     made_from["mixture"] = dataclasses.asdict(run.config.mixture)
   name = f"{key.label}-{stage}-{files.digest(made_from)}.jsonl"
   return run.workdir / "rows" / key.dataset / name
+
+
+def _settings(run: Run, stage: str) -> dict[str, Any]:
+  """What of the config decides the rows, besides the images; other features are named by their files."""
+  if stage == "recognise":
+    return dataclasses.asdict(run.config.recognition)
+  settings = dataclasses.asdict(run.config.scoring)
+  return {name: value for name, value in settings.items() if not name.startswith("feature_")}
 
 
 def classes_path(run: Run, key: ImageSetKey, stage: str) -> Path:

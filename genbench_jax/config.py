@@ -208,9 +208,17 @@ class Encoder:
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-  """Which metrics, under which protocols, with how many neighbours and bootstrap resamples."""
+  """Which metrics, under which protocols, with how many neighbours and bootstrap resamples.
+
+  Attributes:
+    feature_checkpoint: a DINOv2 or another CLIP, folder or hub id: metrics that need no text are measured on its features
+      too; their rows name it as encoder.
+    feature_revision: its hub revision, a commit; empty for local folders.
+  """
 
   quantities: tuple[str, ...] = SCORED
+  feature_checkpoint: str = ""
+  feature_revision: str = ""
   protocols: tuple[str, ...] = ("strict",)
   top_k: int = 10
   resamples: int = 1000
@@ -464,6 +472,10 @@ def _check_ranges(config: Config) -> None:
       f"config.retrieval.recall_target is {config.retrieval.recall_target}, wanted above 0 and at most 1."
     )
   _check_keep_images(config)
+  if config.scoring.feature_checkpoint == config.encoder.checkpoint:
+    raise UsageError(
+      f"config.scoring.feature_checkpoint is {config.encoder.checkpoint!r}, the encoder itself, on which all is measured anyway."
+    )
 
 
 def _check_keep_images(config: Config) -> None:
@@ -471,6 +483,10 @@ def _check_keep_images(config: Config) -> None:
   if kept not in ("all", "none") and not (kept.isascii() and kept.isdecimal() and int(kept)):
     raise UsageError(
       f"config.generation.keep_images is {kept!r}, wanted 'all', 'none' or a number of images a class."
+    )
+  if kept != "all" and config.scoring.feature_checkpoint:
+    raise UsageError(
+      f"config.scoring.feature_checkpoint embeds kept images, and config.generation.keep_images is {kept!r}: set it to 'all'."
     )
   if kept != "all" and config.selection.is_on:
     raise UsageError(

@@ -11,16 +11,18 @@ from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.embedding import embed_stored
 from genbench_jax.errors import RunError
 from genbench_jax.progress import Progress
-from genbench_jax.run import Run
+from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.store import embedding_set, files
 from genbench_jax.store.embedding_parts import PART_ROWS
 from genbench_jax.store.embedding_set import EmbeddingSet
 
 
-def embedding_path(run: Run, dataset: str, label: str, made_from: dict[str, Any]) -> Path:
+def embedding_path(
+  run: Run, dataset: str, label: str, made_from: dict[str, Any], space: FeatureSpace | None = None
+) -> Path:
   """Where features of something of a dataset stand: what they were made from names the file."""
-  resize = dataset_spec(dataset).resize
-  fingerprint = files.digest({**made_from, "clip": run.clip_fingerprint, "resize": resize})
+  encoder, resize = (space or run.space).fingerprint, dataset_spec(dataset).resize
+  fingerprint = files.digest({**made_from, "clip": encoder, "resize": resize})
   return run.workdir / "embeddings" / dataset / f"{label}-{fingerprint}.safetensors"
 
 
@@ -33,10 +35,10 @@ def _spec_json(spec: DatasetSpec) -> dict[str, Any]:
   }
 
 
-def test_path(run: Run, dataset: str) -> Path:
+def test_path(run: Run, dataset: str, space: FeatureSpace | None = None) -> Path:
   """Where the features of a dataset's test images stand."""
   made_from = {**_spec_json(dataset_spec(dataset)), "stand_in": run.config.stand_in}
-  return embedding_path(run, dataset, "test", made_from)
+  return embedding_path(run, dataset, "test", made_from, space)
 
 
 def load_embeddings(path: Path) -> EmbeddingSet:
@@ -75,14 +77,15 @@ def embedded(
   labels: np.ndarray,
   rows: range,
   progress: Progress,
+  space: FeatureSpace | None = None,
 ) -> EmbeddingSet:
-  """The features of the given rows of some images, by the run's encoder."""
-  resize = dataset_spec(dataset).resize
-  features, valid = embed_stored(run.embedder, images, rows, resize, progress, f"embed {name}")
+  """The features of the given rows of some images, by the run's encoder or another."""
+  embedder, resize = (space or run.space).embedder, dataset_spec(dataset).resize
+  features, valid = embed_stored(embedder, images, rows, resize, progress, f"embed {name}")
   stored = labels.astype(np.uint8 if labels.ndim == 2 else np.int32)
   return EmbeddingSet(features, stored, np.asarray(rows, np.int64), valid)
 
 
-def encoder_of(run: Run) -> dict[str, str]:
+def encoder_of(run: Run, space: FeatureSpace | None = None) -> dict[str, str]:
   """What is stored beside features: which encoder made them."""
-  return {"clip": run.clip_fingerprint}
+  return {"clip": (space or run.space).fingerprint}

@@ -59,13 +59,23 @@ class Mixture(External):
 
 @dataclasses.dataclass(frozen=True)
 class DatasetFeatures:
-  """What all cells of a dataset share: text prototypes, test images, and the encoder's own logit scale."""
+  """What all cells of a dataset share: text prototypes, test images, and the encoder's own logit scale.
+
+  Where an encoder knows no text, what needs it is not measured.
+  """
 
   spec: DatasetSpec
   encoder: str
   logit_scale: float
   text: Float[np.ndarray, "k d"]
   test: EmbeddingSet
+  knows_text: bool = True
+
+
+def without_text(data: DatasetFeatures, encoder: str, test: EmbeddingSet) -> DatasetFeatures:
+  """The same dataset in the features of an encoder that knows no text."""
+  none = np.zeros((0, test.features.shape[1]), np.float32)
+  return dataclasses.replace(data, encoder=encoder, text=none, test=test, knows_text=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +91,7 @@ NEIGHBOURS = 5
 # Below this many images a metric is not defined: no covariance, no unbiased estimate, no test half.
 FEWEST_IMAGES = {"fid": 2, "kid": 2, "cmmd": 2, "proxy_a_distance": 4}
 CLER_FAMILY = ("zero_shot", "cler", "cler_gain", "cler_image", "topk_vote", "topk_vote_text")
+WITH_TEXT = (*CLER_FAMILY, "clip_score")
 
 
 def score_cells(
@@ -122,7 +133,8 @@ def _score_cell(
   settings, images = config.scoring, external.of_shots(cell.shots)
   missing = data.spec.num_classes - _classes_present(images.labels)
   about = About(data, cell, protocol, len(images), missing, external.real_images[cell.shots])
-  if wanted := [name for name in settings.quantities if name in CLER_FAMILY]:
+  quantities = [name for name in settings.quantities if data.knows_text or name not in WITH_TEXT]
+  if wanted := [name for name in quantities if name in CLER_FAMILY]:
     began = time.monotonic()
     result = _cler(config, protocol, data, cell, images, mesh)
     seconds = (time.monotonic() - began) / len(wanted)
@@ -146,7 +158,7 @@ def _score_cell(
     {"resamples": settings.resamples, "mesh": mesh},
   )
   began = time.monotonic()
-  for name, value, by_class in _data_metrics(sets, settings.quantities):
+  for name, value, by_class in _data_metrics(sets, quantities):
     yield Measured(make_row(about, name, value, time.monotonic() - began), by_class)
     began = time.monotonic()
 

@@ -33,7 +33,7 @@ from genbench_jax.making import close_if_whole, is_made, make_shards
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.progress import Progress, say
 from genbench_jax.recognition import recognise_cells
-from genbench_jax.run import Run
+from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.sources import inversion
 from genbench_jax.sources.folder import left_out
 from genbench_jax.sources.prompting import tell_lint
@@ -156,11 +156,12 @@ def embed(run: Run) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Features:
-  """One file of features: what they are of, where they stand, and how to read what they are made from."""
+  """One file of features: what they are of and in, where they stand, and how to read what they are made from."""
 
   name: str
   path: Path
   open: Callable[[], "_Unembedded"]
+  space: FeatureSpace
   are_images: bool = True
 
 
@@ -175,22 +176,25 @@ class _Unembedded:
 def _wanted_features(run: Run) -> Iterator[_Features]:
   for dataset in run.config.datasets:
     texts = functools.partial(_open_texts, run, dataset)
-    yield _Features(f"{dataset} text", text_path(run, dataset), texts, are_images=False)
-    test = functools.partial(_open_test, run, dataset)
-    yield _Features(f"{dataset} test", test_path(run, dataset), test)
-  for key in plan.image_sets(run.config):
-    images = functools.partial(_open_images, run, key)
-    yield _Features(key.name, image_set_path(run, key), images)
+    yield _Features(f"{dataset} text", text_path(run, dataset), texts, run.space, are_images=False)
+  for space in filter(None, (run.space, run.other_space)):
+    for dataset in run.config.datasets:
+      test = functools.partial(_open_test, run, dataset, space)
+      yield _Features(f"{dataset} test", test_path(run, dataset, space), test, space)
+    for key in plan.image_sets(run.config):
+      images = functools.partial(_open_images, run, key, space)
+      yield _Features(key.name, image_set_path(run, key, space), images, space)
 
 
 def _embed_parts(run: Run, features: _Features, turn: int) -> int:
   """Embeds those missing parts that are this process's; `turn` evens out small sets. Returns how many images."""
   unembedded = features.open()
-  parts = EmbeddingParts(features.path, unembedded.size, encoder_of(run))
+  parts = EmbeddingParts(features.path, unembedded.size, encoder_of(run, features.space))
   own = [part for part in range(len(parts)) if run.hosts.owns(turn + part)]
   missing = [part for part in own if parts.is_missing(part)]
   total = sum(len(parts.ranges[part]) for part in missing)
-  with Progress(f"embed {features.name}", total, "images") as progress:
+  other = f" in {features.space.name}" if features.space is run.other_space else ""
+  with Progress(f"embed {features.name}{other}", total, "images") as progress:
     for part in missing:
       found = unembedded.embed(parts.ranges[part], progress)
       refuse_non_finite(found, features.name)
@@ -204,7 +208,7 @@ def _join_if_whole(run: Run, features: _Features) -> None:
   """Joins features whose last part was another process's."""
   if features.name in run.failures or features.path.exists():
     return
-  parts = EmbeddingParts(features.path, features.open().size, encoder_of(run))
+  parts = EmbeddingParts(features.path, features.open().size, encoder_of(run, features.space))
   if parts.is_whole():
     parts.join()
 
@@ -222,17 +226,18 @@ def _open_texts(run: Run, dataset: str) -> _Unembedded:
   return _Unembedded(1, embed_texts)
 
 
-def _open_test(run: Run, dataset: str) -> _Unembedded:
+def _open_test(run: Run, dataset: str, space: FeatureSpace) -> _Unembedded:
   split = run.split(dataset, "test")
 
   def embed_test(rows: range, progress: Progress) -> EmbeddingSet:
     labels = run.labels(dataset, "test")[rows.start : rows.stop]
-    return embedded(run, f"{dataset} test", dataset, SplitImages(split), labels, rows, progress)
+    images, name = SplitImages(split), f"{dataset} test"
+    return embedded(run, name, dataset, images, labels, rows, progress, space)
 
   return _Unembedded(len(split), embed_test)
 
 
-def _open_images(run: Run, key: ImageSetKey) -> _Unembedded:
+def _open_images(run: Run, key: ImageSetKey, space: FeatureSpace) -> _Unembedded:
   if embedded_as_made(run, key):
     raise RunError(
       f"there are no features of {key.name}: they are made with its images. Run the stage `images` first."
@@ -242,7 +247,8 @@ def _open_images(run: Run, key: ImageSetKey) -> _Unembedded:
   def embed_images(rows: range, progress: Progress) -> EmbeddingSet:
     images.verify(rows)
     labels = _labels_of(images, rows, dataset_spec(key.dataset))
-    return embedded(run, key.name, key.dataset, StoredImages(images), labels, rows, progress)
+    stored = StoredImages(images)
+    return embedded(run, key.name, key.dataset, stored, labels, rows, progress, space)
 
   return _Unembedded(len(images), embed_images)
 
@@ -260,9 +266,23 @@ def _labels_of(images: ImageSet, rows: range, spec: DatasetSpec) -> np.ndarray:
 
 def score(run: Run) -> int:
   """Measures every cell not yet measured; returns how many cells."""
-  return _measure(
-    run, "score", lambda data, sets: measure.score_cells(run.config, data, sets, run.mesh)
+  return _measure(run, "score", functools.partial(_score_cells, run))
+
+
+def _score_cells(
+  run: Run, data: measure.DatasetFeatures, external: Sequence[measure.External]
+) -> Iterator[tuple[ImageSetKey, list[measure.Measured]]]:
+  """Every metric on the run's features, then those without text on the other ones where there are such."""
+  space, dataset = run.other_space, data.spec.name
+  other = space and measure.without_text(
+    data, space.name, load_embeddings(test_path(run, dataset, space)).readable()
   )
+  for key, measured in measure.score_cells(run.config, data, external, run.mesh):
+    if other:
+      others = [external_images(run, key, space)]
+      for _, more in measure.score_cells(run.config, other, others, run.mesh):
+        measured += more
+    yield key, measured
 
 
 def recognise(run: Run) -> int:

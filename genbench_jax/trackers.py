@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from genbench_jax import progress
 from genbench_jax.config import Config
 from genbench_jax.errors import UsageError
+from genbench_jax.report.results import beside_their_encoder
 from genbench_jax.store import files
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
@@ -82,6 +83,7 @@ class TensorBoard:
     self._progress.flush()
 
   def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    rows = beside_their_encoder(rows)
     for name in dict.fromkeys(series_of(row) for row in rows):
       for old in (self.folder / name).glob("events.out.tfevents.*"):
         old.unlink()

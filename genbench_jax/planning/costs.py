@@ -8,7 +8,7 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.config import Config
 from genbench_jax.planning.machines import Machine
-from genbench_jax.planning.models import ModelCost, diffusion_cost, encoder_cost
+from genbench_jax.planning.models import ModelCost, diffusion_cost, encoder_cost, feature_cost
 
 # Operations a byte moved: the TPU compiler's account of SD 2.1-base with flash attention (docs/performance.md).
 OPERATIONS_PER_BYTE = 270
@@ -54,6 +54,13 @@ class Costs:
   diffusion: ModelCost | None
   encoder: ModelCost
   datasets: tuple[DatasetCost, ...]
+  features: ModelCost | None = None
+
+  @property
+  def models(self) -> dict[str, ModelCost]:
+    """What each model is for -> the model."""
+    every = {"diffusion": self.diffusion, "encoder": self.encoder, "other features": self.features}
+    return {name: model for name, model in every.items() if model is not None}
 
   def total(self, part: Callable[[DatasetCost], float]) -> float:
     return sum(part(one) for one in self.datasets)
@@ -70,9 +77,16 @@ def costs(config: Config) -> Costs:
   generation, encoder = config.generation, config.encoder
   makes = "generative" in config.sources
   diffusion = diffusion_cost(generation) if makes else None
-  embeds = encoder_cost(encoder.checkpoint, encoder.revision, encoder.batch_per_device)
-  datasets = tuple(_dataset(config, name, diffusion, embeds) for name in config.datasets)
-  return Costs(diffusion, embeds, datasets)
+  batch, scoring = encoder.batch_per_device, config.scoring
+  embeds = encoder_cost(encoder.checkpoint, encoder.revision, batch)
+  features = (
+    feature_cost(scoring.feature_checkpoint, scoring.feature_revision, batch)
+    if scoring.feature_checkpoint
+    else None
+  )
+  encoders = (embeds, features) if features else (embeds,)
+  datasets = tuple(_dataset(config, name, diffusion, encoders) for name in config.datasets)
+  return Costs(diffusion, embeds, datasets, features)
 
 
 def set_size(key: plan.ImageSetKey, config: Config) -> int:
@@ -89,7 +103,7 @@ def _split_size(spec: DatasetSpec, split: str, config: Config) -> int:
 
 
 def _dataset(
-  config: Config, name: str, diffusion: ModelCost | None, encoder: ModelCost
+  config: Config, name: str, diffusion: ModelCost | None, encoders: Sequence[ModelCost]
 ) -> DatasetCost:
   spec = dataset_spec(name)
   keys = [key for key in plan.image_sets(config) if key.dataset == name]
@@ -103,11 +117,13 @@ def _dataset(
   pixels = diffusion.pixels if diffusion else 0
   images = kept * PNG_BYTES_PER_PIXEL * pixels
   images += copied * (DRAWN_IMAGE_BYTES if drawn else STORED_IMAGE_BYTES)
-  embeddings = (measured + copied + test) * (4 * encoder.width + 13)
+  embeddings = (measured + copied + test) * sum(4 * encoder.width + 13 for encoder in encoders)
+  embedded, known = generated + copied + test, [encoder.flops for encoder in encoders]
+  flops_of_one = None if None in known else sum(one for one in known if one is not None)
   flops = {
     "images": _times(generated, diffusion.flops if diffusion else 0.0),
-    "embed": _times(generated + copied + test, encoder.flops),
-    "recognise": _probe_flops(config, name, spec.num_classes, encoder.width),
+    "embed": _times(embedded, flops_of_one),
+    "recognise": _probe_flops(config, name, spec.num_classes, encoders[0].width),
   }
   disk = images + embeddings
   return DatasetCost(name, spec.num_classes, generated, copied, kept, test, disk, flops)

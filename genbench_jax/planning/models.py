@@ -33,6 +33,13 @@ VISION_DEFAULTS = {
   "num_hidden_layers": 12,
 }
 
+DINOV2_DEFAULTS = {
+  "patch_size": 14,
+  "hidden_size": 768,
+  "mlp_ratio": 4,
+  "num_hidden_layers": 12,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelCost:
@@ -103,6 +110,24 @@ def encoder_cost(checkpoint: str, revision: str, batch_per_device: int) -> Model
   weights = image.weights + text.weights
   width = config["projection_dim"]
   return ModelCost(checkpoint, folder, image.flops, weights, 0, width, temporaries)
+
+
+def feature_cost(checkpoint: str, revision: str, batch_per_device: int) -> ModelCost:
+  """A CLIP or DINOv2 whose features are measured beside the encoder's; the image tower alone."""
+  folder = local_folder(checkpoint, revision)
+  if folder is None or read_json(folder / "config.json").get("model_type") != "dinov2":
+    return encoder_cost(checkpoint, revision, batch_per_device)
+  from genbench_jax.clip.dinov2 import crop_size
+
+  given = DINOV2_DEFAULTS | read_json(folder / "config.json")
+  width = given["hidden_size"]
+  settings = given | {
+    "image_size": crop_size(folder),
+    "intermediate_size": given["mlp_ratio"] * width,
+  }
+  image = work.image_tower(settings, 0)
+  temporaries = BYTES * batch_per_device * UNET_TEMPORARIES * image.largest
+  return ModelCost(checkpoint, folder, image.flops, image.weights, 0, width, temporaries)
 
 
 def _found(checkpoint: str, revision: str, kind: str) -> tuple[Path | None, Settings | None]:

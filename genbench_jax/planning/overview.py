@@ -111,15 +111,12 @@ def _amounts(flops: float | None, machine: Machine) -> tuple[str, str, str, str]
 def _memory(asked: Costs, machine: Machine, config: Config) -> Iterator[str]:
   yield "Memory a chip, about"
   rows = []
-  for what, model, batch in (
-    ("diffusion", asked.diffusion, config.generation.batch_per_device),
-    ("encoder", asked.encoder, config.encoder.batch_per_device),
-  ):
-    if model is not None:
-      needed = "?" if model.memory is None else _bytes(model.memory)
-      tight = model.memory is not None and model.memory > 0.85 * machine.memory_gb * 1e9
-      remark = "  TOO MUCH: take a smaller batch_per_device" if tight else ""
-      rows.append((what, f"{needed} of {machine.memory_gb:g} GB, {batch} images at once{remark}"))
+  for what, model in asked.models.items():
+    batch = (config.generation if what == "diffusion" else config.encoder).batch_per_device
+    needed = "?" if model.memory is None else _bytes(model.memory)
+    tight = model.memory is not None and model.memory > 0.85 * machine.memory_gb * 1e9
+    remark = "  TOO MUCH: take a smaller batch_per_device" if tight else ""
+    rows.append((what, f"{needed} of {machine.memory_gb:g} GB, {batch} images at once{remark}"))
   yield from aligned(rows)
 
 
@@ -155,8 +152,7 @@ def _readiness_words(state: Readiness) -> str:
 
 def _checkpoints(asked: Costs) -> Iterator[str]:
   yield "Checkpoints"
-  models = [model for model in (asked.diffusion, asked.encoder) if model is not None]
-  yield from aligned([(model.checkpoint, _checkpoint_words(model)) for model in models])
+  yield from aligned([(m.checkpoint, _checkpoint_words(m)) for m in asked.models.values()])
 
 
 def _checkpoint_words(model: ModelCost) -> str:
@@ -187,7 +183,7 @@ def _done(config: Config, workdir: Path | None, asked: Costs) -> Iterator[str]:
   if workdir is None or not workdir.is_dir():
     yield "Done so far: nothing" + ("" if workdir is None else f", there is no {workdir}")
     return
-  if any(m is not None and m.folder is None for m in (asked.diffusion, asked.encoder)):
+  if any(model.folder is None for model in asked.models.values()):
     yield f"Done so far in {workdir}: can't be told without the checkpoints"
     return
   found = done(config, workdir)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from genbench_jax.report.quantities import QUANTITIES, Quantity, quantity_of
+from genbench_jax.report.quantities import Quantity, known_name, quantity_of
 from genbench_jax.report.tables import Table, Value
 
 KEYS = ("dataset", "source", "strategy", "shots", "seed", "protocol", "encoder")
@@ -49,7 +49,7 @@ def _label_and_kind(table: Table, place: int) -> tuple[str, str]:
 def _quantity_and_side(name: str) -> tuple[Quantity, str]:
   for side in SIDES:
     base = name.removesuffix(side)
-    if base in QUANTITIES and base != name:
+    if known_name(base) and base != name:
       return quantity_of(base), side
   return quantity_of(name), ""
 

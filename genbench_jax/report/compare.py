@@ -21,7 +21,16 @@ from genbench_jax.report.forest import (
 from genbench_jax.report.gains import Average, average, budgets, difference
 from genbench_jax.report.legend import css_of
 from genbench_jax.report.quantities import budget_words, points, quantity_of, series_label
-from genbench_jax.report.results import Cell, Estimate, Results, Row, Series, results_of, views
+from genbench_jax.report.results import (
+  Cell,
+  Estimate,
+  Results,
+  Row,
+  Series,
+  beside_their_encoder,
+  results_of,
+  views,
+)
 from genbench_jax.report.tables import Table, Value
 from genbench_jax.report.words import Finding, interval_words
 
@@ -84,6 +93,7 @@ def write_comparison(
 
 def compare(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> Comparison:
   """The runs under a view that both have; where there is none, each under its own first."""
+  rows_a, rows_b = beside_their_encoder(rows_a), beside_their_encoder(rows_b)
   views_a, views_b = views(rows_a), views(rows_b)
   shared = [view for view in views_a if view in views_b]
   sides = [

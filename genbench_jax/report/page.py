@@ -19,6 +19,7 @@ from genbench_jax.report.quantities import RECOGNIZERS, budget_words, quantity_o
 from genbench_jax.report.results import (
   Results,
   Row,
+  beside_their_encoder,
   results_of,
   unreadable,
   views,
@@ -118,6 +119,7 @@ def _content(
   rows: Sequence[Row], run: RunInfo, class_scores: Sequence[ClassScores]
 ) -> tuple[dict[str, Any], list[Figure], list[tables.Table]]:
   """What the template needs besides the examples, the figures and the tables."""
+  rows = beside_their_encoder(rows)
   every = [results for view in views(rows) if (results := results_of(rows, view)).cells]
   if not every:
     raise UsageError(

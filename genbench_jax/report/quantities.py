@@ -82,9 +82,27 @@ QUANTITIES = {
 RECOGNIZERS = ("linear_probe", "coop", "vpt")
 
 
+def in_space(name: str, encoder: str) -> str:
+  """The name of a quantity that was measured on other features than the run's: `fid [facebook/dinov2-base]`."""
+  return f"{name} [{encoder}]"
+
+
+def known_name(name: str) -> str:
+  """The quantity's name without the features that it was measured on; empty for one that the page doesn't know."""
+  base = name.partition(" [")[0]
+  return base if base in QUANTITIES else ""
+
+
 def quantity_of(name: str) -> Quantity:
   """The quantity of that name; one the page doesn't know is shown as a plain number."""
-  return QUANTITIES.get(name) or Quantity(name, name.replace("_", " "), "number", "higher", "")
+  if name in QUANTITIES:
+    return QUANTITIES[name]
+  if base := known_name(name):
+    quantity, encoder = QUANTITIES[base], name.removeprefix(f"{base} [").removesuffix("]")
+    label = f"{quantity.label}, {encoder.rstrip('/').rpartition('/')[2]}"
+    meaning = f"{quantity.meaning} On the features of {encoder}."
+    return dataclasses.replace(quantity, name=name, label=label, meaning=meaning)
+  return Quantity(name, name.replace("_", " "), "number", "higher", "")
 
 
 def source_label(source: str) -> str:
@@ -113,6 +131,11 @@ def shots_label(shots: int) -> str:
 def budget_words(shots: int) -> str:
   """`16 images a class`, or `all images`."""
   return f"{shots} {'image' if shots == 1 else 'images'} a class" if shots > 0 else "all images"
+
+
+def by_quantity(name: str) -> tuple[tuple[int, str], str]:
+  """A sort key: quantities in the page's order, each before itself on other features."""
+  return order_of(known_name(name) or name, tuple(QUANTITIES)), name
 
 
 def order_of(name: str, known: tuple[str, ...]) -> tuple[int, str]:

@@ -11,10 +11,12 @@ from genbench_jax.report.quantities import (
   QUANTITIES,
   SOURCES,
   STRATEGIES,
+  in_space,
   order_of,
 )
 
 Row = Mapping[str, Any]
+ACCURACIES = tuple(name for name, quantity in QUANTITIES.items() if quantity.kind == "accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +122,22 @@ def with_control(results: Results, series: Sequence[Series], quantity: str) -> t
 
 def is_number(value: Any) -> TypeGuard[int | float]:
   return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def beside_their_encoder(rows: Sequence[Row]) -> list[Row]:
+  """Rows on features that recognise nothing (DINOv2's), as further quantities of the cells they are of.
+
+  Their quantity then names the features, and they hold beside every encoder.
+  """
+  recognises = {row.get("encoder") for row in rows if row["quantity"] in ACCURACIES}
+  if not recognises:
+    return list(rows)
+  return [
+    row
+    if not row.get("encoder") or row["encoder"] in recognises
+    else {**row, "quantity": in_space(row["quantity"], row["encoder"]), "encoder": ""}
+    for row in rows
+  ]
 
 
 def views(rows: Sequence[Row]) -> tuple[View, ...]:

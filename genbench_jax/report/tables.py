@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from genbench_jax.report.agreement import Agreement
 from genbench_jax.report.gains import Average, average_gain, budgets, gain, gains
 from genbench_jax.report.quantities import (
-  QUANTITIES,
   budget_words,
-  order_of,
+  by_quantity,
   percent,
   points,
   quantity_of,
@@ -40,7 +39,7 @@ class Table:
 
 def cells_table(every: Sequence[Results]) -> Table:
   """One line a cell, one column a quantity with the ends of its interval behind it."""
-  names = sorted({name for results in every for name in results.quantities}, key=_order)
+  names = sorted({name for results in every for name in results.quantities}, key=by_quantity)
   head = ("dataset", "source", "strategy", "shots", "seed", "protocol", "encoder")
   measured = tuple(c for n in ("zero_shot", *names) for c in (n, f"{n}_ci_low", f"{n}_ci_high"))
   rows = []
@@ -163,10 +162,6 @@ def as_latex(table: Table) -> str:
     rf"\caption{{{_latex(table.caption)}}} \\",
     r"\toprule", head, r"\midrule", r"\endhead", *lines, r"\bottomrule", r"\end{longtable}", "",
   ))  # fmt: skip
-
-
-def _order(name: str) -> tuple[int, str]:
-  return order_of(name, tuple(QUANTITIES))
 
 
 def _ends(estimate: Estimate | None) -> tuple[Value, Value, Value]:

@@ -77,3 +77,11 @@ def test_a_failed_write_leaves_the_old_page(rows, tmp_path, monkeypatch):
     write_report(rows, [], {"title": "second"}, tmp_path)
   assert "<title>first</title>" in page.read_text(encoding="utf-8")
   assert not [p for p in tmp_path.rglob(".*") if p.is_file()]
+
+
+def test_metrics_on_other_features_are_ranked_with_the_rest(rows, run, tmp_path):
+  """The page of the demo's rows with a copy of its FIDs as another encoder's."""
+  more = [row | {"encoder": "a/dinov2"} for row in rows if row["quantity"] == "fid"]
+  page = write_report([*rows, *more], [], run, tmp_path).read_text(encoding="utf-8")
+  assert "FID, dinov2" in page
+  assert "By protocol and encoder" not in page

@@ -10,6 +10,7 @@ from genbench_jax.report.results import (
   Estimate,
   Series,
   View,
+  beside_their_encoder,
   fold_seeds,
   results_of,
   unreadable,
@@ -70,3 +71,14 @@ def test_seeds_are_folded_with_test_and_seed_uncertainty():
   assert folded.high == pytest.approx(0.54 + np.hypot(0.03, spread))
   assert folded.low == pytest.approx(0.54 - np.hypot(0.03, spread))
   assert fold_seeds([Estimate(0.5, 0.4, 0.6), Estimate(0.7)]) == Estimate(0.6)
+
+
+def test_rows_of_an_encoder_without_accuracies_become_quantities_of_the_cell():
+  cell = {"dataset": "digits", "source": "original", "strategy": "", "shots": 1, "seed": 0}
+  clip = {**cell, "protocol": "strict", "encoder": "clip", "quantity": "cler", "value": 0.5}
+  other = {**cell, "protocol": "strict", "encoder": "a/dinov2", "quantity": "fid", "value": 9.0}
+  assert beside_their_encoder([clip, other])[1] == other | {
+    "quantity": "fid [a/dinov2]",
+    "encoder": "",
+  }
+  assert beside_their_encoder([other]) == [other]
