@@ -1,12 +1,6 @@
-"""The documentation says what is so: commands, examples, links, settings.
+"""The documentation says what is so: examples, links, settings. Its commands are run by test_documented_commands.py."""
 
-Commands of the package are held against its real flags and configs; what is cheap is really run. Of others (git, cd, pip ...) it is
-checked that they are of the few that we know. `make demo` and the tests' own targets are run by `.ci/run`.
-"""
-
-import importlib
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,77 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-# The beginnings of commands that aren't ours.
-FOREIGN = (
-  "git clone", "cd genbench_jax", "pip install", "tensorboard --logdir",
-)  # fmt: skip
-# What makes no work: run as it is written.
-CHEAP = ("genbench_jax.benchmark show", "h100x8 --price")
 
 
 def blocks(path, language):
   text = path.read_text(encoding="utf-8")
   return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
-def commands():
-  for path in PAGES:
-    for block in blocks(path, "sh"):
-      for line in block.replace("\\\n", " ").splitlines():
-        for command in line.partition("  #")[0].split(" && "):
-          if command.strip() and not command.startswith("#"):
-            yield pytest.param(command.strip(), id=f"{path.name}: {command.strip()[:70]}")
-
-
-@pytest.mark.parametrize("command", list(commands()))
-def test_command(command, monkeypatch):
-  monkeypatch.chdir(ROOT)
-  if command.startswith(FOREIGN):
-    return
-  words = [word for word in shlex.split(command) if not re.fullmatch(r"[A-Z_]+=.*", word)]
-  if words[0] == "make":
-    assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-  elif launched := next((word for word in words if word.startswith("launch/")), None):
-    check_script(ROOT / launched, words[words.index(launched) + 1 :])
-  elif words[:2] == ["python", "-m"]:
-    check_module(words[2], words[3:])
-  else:
-    raise AssertionError(f"nobody knows {words[0]}")
-  if any(part in command for part in CHEAP):
-    done = subprocess.run(
-      [sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def check_module(module, arguments):
-  if module == "genbench_jax.main":
-    from genbench_jax.config import make_config
-    from genbench_jax.main import _parse, _stages
-
-    values = _parse(["main", *arguments])
-    make_config(values.config)
-    _stages(values.stages)
-  elif module.startswith("genbench_jax"):
-    found = importlib.util.find_spec(module)
-    place = f"{module}.__main__" if found and found.submodule_search_locations else module
-    parser = importlib.import_module(place)._parser()
-    parser.parse_args(arguments)
-  else:
-    assert module in ("pytest", "mkdocs", "pip", "venv")
-
-
-def check_script(path, arguments):
-  """The script is there and knows its first argument and every option; what it passes on, the command knows."""
-  text = path.read_text(encoding="utf-8")
-  begin = next((i for i, word in enumerate(arguments) if word in ("--", "--config")), None)
-  own, passed_on = (arguments, []) if begin is None else (arguments[:begin], arguments[begin:])
-  for word in own:
-    assert (
-      word.partition("=")[0].lstrip("-") in (*re.findall(r"[\w-]+", text), "help") or word.isdigit()
-    )
-  if passed_on:
-    check_module("genbench_jax.main", [word for word in passed_on if word != "--"])
 
 
 def examples():

@@ -1,0 +1,265 @@
+"""Every command of the documentation is run, page by page in the order below, in one folder.
+
+Downloads are replaced by what ships with the package, sizes by small ones, the clouds' own tools by stand-ins that note what they
+are asked. What is not run stands in NOT_RUN with the reason; of those that are ours, the words are held against the real flags.
+The commands of a page build on those before them.
+"""
+
+import importlib
+import importlib.util
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genbench_jax.benchmark.reader import open_split
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.testing import SHALLOW_UNET, write_tiny_dinov2, write_tiny_stable_diffusion
+
+ROOT = Path(__file__).parent.parent
+PAGES = (
+  "docs/commands.md", "README.md", "launch/README.md", "docs/retrieval.md", "docs/textual_inversion.md",
+  "docs/metrics.md", "docs/how_it_works.md", "docs/extending.md", "docs/performance.md", "docs/reliability.md",
+  "docs/decisions.md", "docs/index.md", "docs/api.md", "CONTRIBUTING.md", "genbench_jax/zoo/README.md",
+)  # fmt: skip
+# The beginning of a command, and why it is not run here.
+NOT_RUN = {
+  "git clone": "the network",
+  "cd genbench_jax": "we are there",
+  "pip install": "the network; `make install` is what CI starts with",
+  "make demo": ".ci/run runs it",
+  "make test": ".ci/run runs it: this is in it",
+  "make lint": ".ci/run runs it",
+  "make types": ".ci/run runs it",
+  "make docs": "test_docs.py builds the pages by the same command",
+  "make mock": "ten minutes; the README's run of full.py is run on the same stand-ins",
+  "tensorboard": "a server of others; test_trackers.py reads what it would show",
+  "python -m genbench_jax.benchmark prepare": "the network; benchmark/test_tfds_prepare.py prepares a small one",
+  "python -m genbench_jax.metrics.sanity": "a minute; metrics/test_sanity.py runs it on small features",
+  "python -m genbench_jax.zoo.": "trains models, for an hour or more; zoo/test_training.py takes single steps",
+  "python -m pytest": "the tests themselves",
+  "pytest": "the tests themselves",
+  "python benchmarks/soak.py": "an hour",
+  "python tools/config_reference.py": "writes into docs/; test_docs.py holds the page against it",
+  "pip-audit": "the network",
+  "uv pip compile": "the network",
+}
+# What is written for readers who have downloads or names of their own, and what stands in for it.
+REPLACED = {
+  "openai/clip-vit-base-patch32": "zoo/clip",
+  "facebook/dinov2-base": "tiny_dinov2",
+  "--dataset cifar10": "--dataset digits",
+  'configs/full.py --config.datasets="(\'cifar10\',)" --config.shots="(1, 4, 16, 64)" --workdir': "configs/full.py:mock "
+  "--config.datasets=\"('cifar10',)\" --workdir",
+  "--compare A B": "--compare demo quick",
+  "--compare demo other": "--compare demo quick",
+  "--config ... --workdir ...": "--config configs/demo.py --workdir demo",
+  "--config ...": "--config configs/demo.py",
+  ".sh ...": ".sh --config configs/demo.py --workdir demo",
+}
+# What every run leaves in its work folder.
+FILES = ("results.csv", "results.jsonl", "report/index.html")
+# Of every run, where the command doesn't say otherwise. The diffusion model has random weights and compiles in seconds.
+SMALL = {
+  "datasets": "('digits',)",
+  "shots": "(1,)",
+  "generation.strategies": "('defined_template', 'negative_prompts')",
+  "generation.checkpoint": "tiny_diffusion",
+  "generation.steps": "1",
+  "generation.batch_per_device": "4",
+  "generation.shard_size": "8",
+  "encoder.batch_per_device": "64",
+  "scoring.quantities": "('zero_shot', 'cler', 'clip_score', 'fid')",
+  "scoring.resamples": "10",
+  "textual_inversion.steps": "1",
+  "textual_inversion.shots": "1",
+  "textual_inversion.batch": "1",
+}
+# Says what it was asked, one word a line, on the standard error.
+NOTES = '#!/usr/bin/env bash\nprintf "%s\\n" "$0" "$@" --END-- >&2\n'
+STAND_INS = {
+  "gcloud": NOTES + 'if [[ $4 == describe ]]; then echo READY; fi\n',
+  "srun": NOTES,
+  "python": NOTES,
+  "sbatch": '#!/usr/bin/env bash\nwhile [[ $1 == --* ]]; do shift; done\nexec bash "$@"\n',
+  "kubectl": '#!/usr/bin/env bash\nfor word; do [[ $word != *.yaml ]] || test -s "$word" || exit 1; done\n',
+}  # fmt: skip
+
+
+def commands():
+  """The commands of all pages, each once: lines of shell blocks, and code in the text that has arguments."""
+  found = {}
+  for page in PAGES:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    fenced = r"^```(\w*)\n(.*?)^```"
+    lines = [
+      part.strip()
+      for language, block in re.findall(fenced, text, re.MULTILINE | re.DOTALL)
+      if language == "sh"
+      for line in block.replace("\\\n", " ").splitlines()
+      for part in line.partition("  #")[0].split(" && ")
+    ]
+    prose = re.sub(fenced, "", text, flags=re.MULTILINE | re.DOTALL)
+    start = r"(?:[A-Z_]+=\S+ )*(?:(?:python|make|pytest|sbatch|kubectl|uv|pip-audit|launch/\S+) \S|--plan ).*"
+    lines += [code for code in re.findall(r"`([^`\n]+)`", prose) if re.fullmatch(start, code)]
+    for line in lines:
+      words = " ".join(line.split())
+      is_reference = re.fullmatch(r"python -m [\w.]+", words) and line in prose
+      if words and not words.startswith("#") and not is_reference:
+        found.setdefault(words, page)
+  return [pytest.param(words, id=f"{page}: {words[:70]}") for words, page in found.items()]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+  """A folder as a reader has it: the checkout's configs, images of one's own, and the stand-ins."""
+  folder = tmp_path_factory.mktemp("reader")
+  (folder / "configs").symlink_to(ROOT / "configs")
+  spec, split = dataset_spec("digits"), open_split(dataset_spec("digits"), "train")
+  for index in range(30):
+    example = split.example(index)
+    image = folder / "my_images" / spec.names[example["label"]] / f"{index}.png"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    example["image"].save(image)
+    image.with_suffix(".txt").write_text(f"a photo of the number {spec.names[example['label']]}")
+  write_tiny_stable_diffusion(folder / "tiny_diffusion", unet=SHALLOW_UNET)
+  write_tiny_dinov2(folder / "tiny_dinov2")
+  tools = folder / "tools"
+  tools.mkdir()
+  for name, script in STAND_INS.items():
+    (tools / name).write_text(script)
+    (tools / name).chmod(0o755)
+  stand_in = tools / "genbench_jax"
+  stand_in.mkdir()
+  (stand_in / "__init__.py").touch()
+  (stand_in / "main.py").write_text(
+    "import sys\nprint('python', '-m', 'genbench_jax.main', *sys.argv[1:], '--END--', sep='\\n', file=sys.stderr)\n"
+  )
+  return folder
+
+
+@pytest.fixture(scope="module")
+def ran(place):
+  """A function that runs a module with arguments in one process on one device; its exit status and what it said."""
+  process = subprocess.Popen(
+    [sys.executable, str(Path(__file__).with_name("documented_program.py"))],
+    env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)},
+    cwd=place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+  )  # fmt: skip
+
+  def run(module, arguments):
+    print(json.dumps([module, arguments]), file=process.stdin, flush=True)
+    return json.loads(process.stdout.readline())
+
+  with process:
+    yield run
+    process.kill()
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command(command, place, ran, monkeypatch):
+  monkeypatch.chdir(place)
+  named = re.sub(r"^([A-Z_]+=\S* )+", "", command)
+  reason = next((why for start, why in NOT_RUN.items() if named.startswith(start)), None)
+  given = command if reason else with_stand_ins(command, place)
+  words = [word for word in shlex.split(given) if not re.fullmatch(r"[A-Z_]+=\S*", word)]
+  if words[0] == "make":
+    assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+  elif any(word.startswith("launch/") for word in words):
+    run_launched(given, place)
+  elif words[:2] == ["python", "-m"] and words[2].startswith("genbench_jax"):
+    parse(words[2], words[3:]) if reason else run_module(words[2], words[3:], ran)
+  elif words[:1] == ["python"] and words[1].endswith(".py"):
+    assert reason and (ROOT / words[1]).exists()
+  else:
+    assert reason, f"nobody knows {words[0]}"
+
+
+def test_every_reason_has_its_command():
+  known = [parameter.values[0] for parameter in commands()]
+  for start in NOT_RUN:
+    assert any(start in command for command in known), start
+
+
+def with_stand_ins(command, place):
+  """The command with what ships in place of what would be downloaded, and with the names that there are."""
+  if command.startswith("--plan"):
+    command = f"python -m genbench_jax.main --config configs/full.py {command}"
+  for written, instead in REPLACED.items():
+    command = command.replace(written, instead)
+  for kind, ending in (("images", ""), ("embeddings", ".safetensors")):
+    for written in re.findall(rf"demo/{kind}/digits/[\w-]+{ending}", command):
+      name = Path(written).stem.replace("SET", "generative-defined_template-seed0-0")
+      label = name.rpartition("-")[0]
+      found = min(place.glob(f"demo/{kind}/digits/{label}-*{ending}"))
+      command = command.replace(written, str(found.relative_to(place)))
+  return command
+
+
+def parse(module, arguments):
+  """The words are known to the module, which is not run."""
+  found = importlib.util.find_spec(module)
+  if found.submodule_search_locations:
+    importlib.import_module(f"{module}.__main__")._parser().parse_args(arguments)
+  else:
+    source = Path(found.origin).read_text(encoding="utf-8")
+    assert all(f'"{word}"' in source for word in arguments if word.startswith("--"))
+
+
+def run_module(module, arguments, ran):
+  """The command does what it says, and leaves what it names."""
+  if module == "genbench_jax.main":
+    give_tokens(arguments)
+    settings = {"datasets": SMALL["datasets"]} if "--plan" in arguments else SMALL
+    small = [f"--config.{path}={value}" for path, value in settings.items()]
+    # Settings of the command come last and win.
+    arguments = [*arguments[:2], *small, *arguments[2:]]
+  status, said = ran(module, arguments)
+  # The table of datasets ends with 1 where some are not ready.
+  assert status == (1 if not arguments and module == "genbench_jax.benchmark" else 0), said
+  assert said
+  made = [b for a, b in itertools.pairwise(arguments) if a in ("--out", "--workdir")]
+  made += [f"{work}/{file}" for work in made for file in FILES if module == "genbench_jax.main"]
+  made += arguments[-1:] if "--to" in arguments else []
+  assert all(Path(path).exists() for path in made), said
+
+
+def give_tokens(arguments):
+  """Tokens made elsewhere, by class name: those that the command before has learnt."""
+  if any("my_tokens" in word for word in arguments) and not Path("my_tokens").exists():
+    learnt = sorted(Path("runs/inversion").rglob("learned_embeds.safetensors"))
+    for name, path in zip(dataset_spec("digits").names, learnt, strict=True):
+      (Path("my_tokens") / name).mkdir(parents=True)
+      shutil.copy(path, Path("my_tokens") / name)
+
+
+def run_launched(command, place):
+  """A launch script with stand-ins for what it calls; what reaches `genbench_jax.main` is held against its flags."""
+  from genbench_jax.config import make_config
+  from genbench_jax.main import _parse
+
+  command = re.sub(r"(?<!\S)launch/", f"{ROOT}/launch/", command)
+  command = re.sub(r"^python ", f"{sys.executable} ", command)
+  done = subprocess.run(
+    ["bash", "-c", command],
+    env={"PATH": f"{place / 'tools'}:/usr/bin:/bin", "PYTHONPATH": str(place / "tools"), "PAUSE": "0", "HOME": str(place)},
+    capture_output=True, text=True, timeout=120, check=False,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  said = re.sub(r"^\[\d+\] ", "", done.stderr, flags=re.MULTILINE)
+  calls = [call.splitlines() for call in said.split("--END--\n")]
+  # Over ssh the command is one word.
+  calls += [shlex.split(call[-1].removeprefix("--command=")) for call in calls if call[-1:]]
+  mains = [
+    call[call.index("genbench_jax.main") + 1 :] for call in calls if "genbench_jax.main" in call
+  ]
+  assert mains or "--config" not in command
+  for arguments in mains:
+    make_config(_parse(["main", *arguments]).config)
