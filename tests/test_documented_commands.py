@@ -24,11 +24,10 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.testing import SHALLOW_UNET, write_tiny_dinov2, write_tiny_stable_diffusion
 
 ROOT = Path(__file__).parent.parent
-PAGES = (
-  "docs/commands.md", "README.md", "launch/README.md", "docs/retrieval.md", "docs/textual_inversion.md",
-  "docs/metrics.md", "docs/how_it_works.md", "docs/extending.md", "docs/performance.md", "docs/reliability.md",
-  "docs/decisions.md", "docs/index.md", "docs/api.md", "CONTRIBUTING.md", "genbench_jax/zoo/README.md",
-)  # fmt: skip
+# The first ones make what the others build on.
+FIRST = ("docs/commands.md", "README.md", "launch/README.md")
+OTHERS = (path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/*.md")))
+PAGES = tuple(dict.fromkeys([*FIRST, *OTHERS, "CONTRIBUTING.md", "genbench_jax/zoo/README.md"]))
 # The beginning of a command, and why it is not run here.
 NOT_RUN = {
   "git clone": "the network",
