@@ -12,6 +12,8 @@ from jaxtyping import Array, Bool, Float
 from genbench_jax.metrics.inputs import BLOCK_ROWS, HIGHEST, fetch, place, unit_rows
 from genbench_jax.parallel.mesh import DATA_AXIS, replicated
 
+SMALLEST_BLOCK = 128  # columns: below, a matrix unit isn't filled
+
 
 class Moments(NamedTuple):
   """State: number of rows, their mean, and the sum of outer products of the deviations from it.
@@ -30,7 +32,7 @@ class Moments(NamedTuple):
     count = jnp.sum(weights)
     mean = jnp.matmul(weights, features, precision=HIGHEST) / jnp.maximum(count, 1)
     deviations = jnp.where(mask[:, None], features - mean, 0)
-    return cls(count, mean, jnp.matmul(deviations.T, deviations, precision=HIGHEST))
+    return cls(count, mean, _gram(deviations))
 
   def merge(self, other: "Moments") -> "Moments":
     """Of the rows of both (Chan, Golub & LeVeque 1979, eq. 2.1)."""
@@ -67,6 +69,19 @@ def moments(
     total = part if total is None else total.merge(part)
   assert total is not None
   return total
+
+
+def _gram(rows: Float[Array, "n d"]) -> Float[Array, "d d"]:
+  """rows' rows, of which the blocks below the diagonal are mirrored, not computed."""
+  width = rows.shape[1]
+  size = max(-(-width // 4), SMALLEST_BLOCK)
+  strips = [
+    jnp.matmul(rows[:, start : start + size].T, rows[:, start:], precision=HIGHEST)
+    for start in range(0, width, size)
+  ]
+  padded = [jnp.pad(strip, ((0, 0), (width - strip.shape[1], 0))) for strip in strips]
+  upper = jnp.triu(jnp.concatenate(padded))
+  return upper + jnp.triu(upper, 1).T
 
 
 @functools.cache

@@ -5,48 +5,20 @@ other set travel round the ring of devices. In memory stands one tile of similar
 """
 
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from genbench_jax.metrics.inputs import BLOCK_ROWS, fetch, or_default, unit_rows
-from genbench_jax.metrics.ring import (
-  COLUMN_TILE,
-  ROW_TILE,
-  Rows,
-  placed_rows,
-  products,
-  ring,
-  row_tiles,
-  squared_distances,
-  tiles,
-  untiled,
-)
+from genbench_jax.metrics.ring import Rows, placed_rows, ring
+from genbench_jax.metrics.top_k import Nearest, search_rows
 from genbench_jax.parallel.mesh import DATA_AXIS, batch_sharding
 
 Similarity = Literal["cosine", "euclidean"]
-GROUP = 64
-
-
-class Nearest(NamedTuple):
-  """State: the k best of each query so far, best first: similarity, and row in the other set (-1: none)."""
-
-  similarity: Float[Any, "q k"]
-  row: Int[Any, "q k"]
-
-  def merge(self, other: "Nearest") -> "Nearest":
-    """The k best of both; of equals the lower row, so that the order of arrival does not matter."""
-    k = self.row.shape[1]
-    every = (
-      jnp.concatenate([-self.similarity, -other.similarity], 1),
-      jnp.concatenate([self.row, other.row], 1),
-    )
-    negative, row = jax.lax.sort(every, num_keys=2)
-    return Nearest(-negative[:, :k], jnp.where(jnp.isinf(negative[:, :k]), -1, row[:, :k]))
 
 
 def nearest(
@@ -66,87 +38,62 @@ def nearest(
     skip_self: the sets are the same, and a row is not its own neighbour.
   """
   mesh = or_default(mesh)
-  search = _search_program(mesh, similarity, skip_self)
+  search, values = _search_program(mesh, similarity), _values_program(mesh, similarity)
   found = []
-  for query_start in range(0, len(queries), BLOCK_ROWS):
-    query = placed_rows(queries, query_start, mesh)
-    best = _nothing_yet(mesh, len(query.number), k)
+  for start in range(0, len(queries), BLOCK_ROWS):
+    query = placed_rows(queries, start, mesh)
+    nothing = Nearest.nothing(len(query.number), k + skip_self)
+    best = jax.device_put(nothing, batch_sharding(mesh))
     for base_start in range(0, len(base), BLOCK_ROWS):
       best = search(best, query, placed_rows(base, base_start, mesh))
-    rows = min(BLOCK_ROWS, len(queries) - query_start)
-    found.append([part[:rows] for part in fetch(mesh, best)])
-  similarities, rows_found = zip(*found, strict=True)
-  return np.concatenate(similarities), np.concatenate(rows_found)
-
-
-def _nothing_yet(mesh: Mesh, queries: int, k: int) -> Nearest:
-  similarity = np.full((queries, k), -np.inf, np.float32)
-  row = np.full((queries, k), -1, np.int32)
-  return jax.device_put(Nearest(similarity, row), batch_sharding(mesh))
+    rows = min(BLOCK_ROWS, len(queries) - start)
+    found.append([part[:rows] for part in fetch(mesh, values(best, query))])
+  similarities, numbers = (np.concatenate(parts) for parts in zip(*found, strict=True))
+  return _without_self(similarities, numbers) if skip_self else (similarities, numbers)
 
 
 @functools.cache
-def _search_program(mesh: Mesh, similarity: Similarity, skip_self: bool) -> jax.stages.Wrapped:
+def _search_program(mesh: Mesh, similarity: Similarity) -> jax.stages.Wrapped:
+  """The best by score: the inner product, for distances less half the squared length of the other row."""
+
   def local(best: Nearest, query: Rows, base: Rows) -> Nearest:
     if similarity == "cosine":
       query, base = (rows._replace(features=unit_rows(rows.features)) for rows in (query, base))
 
     def visit(best: Nearest, base: Rows) -> tuple[Nearest, Rows]:
-      return search_block(best, query, base, similarity, skip_self), base
+      penalty = jnp.zeros(len(base.number))
+      if similarity == "euclidean":
+        penalty = jnp.sum(base.features**2, 1) / 2
+      return search_rows(best, query, base, penalty), base
 
     return ring(visit, best, base, mesh.size)[0]
 
+  return _by_rows(mesh, local)
+
+
+@functools.cache
+def _values_program(mesh: Mesh, similarity: Similarity) -> jax.stages.Wrapped:
+  """Similarities from scores, and the numbers of the rows."""
+
+  def local(best: Nearest, query: Rows) -> Nearest:
+    if similarity == "cosine":
+      return best
+    lengths = jnp.sum(query.features**2, 1, keepdims=True)
+    return best._replace(score=jnp.minimum(2 * best.score - lengths, 0))
+
+  return _by_rows(mesh, local)
+
+
+def _by_rows(mesh: Mesh, local: Any) -> jax.stages.Wrapped:
   rows = PartitionSpec(DATA_AXIS)
   return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=rows, out_specs=rows), donate_argnums=0)
 
 
-def search_block(
-  best: Nearest, query: Rows, base: Rows, similarity: Similarity, skip_self: bool
-) -> Nearest:
-  """The best so far, and what is better in this block, tile by tile."""
-  base_tiles = row_tiles(base, COLUMN_TILE)
-
-  def one_query_tile(tile: tuple[Nearest, Rows]) -> Nearest:
-    best, query = tile
-
-    def one_base_tile(best: Nearest, base: Rows) -> tuple[Nearest, None]:
-      # Padding comes last: a tile that begins with it holds nothing else.
-      some = (query.number[0] >= 0) & (base.number[0] >= 0)
-      return jax.lax.cond(some, better, lambda best, _: best, best, base), None
-
-    def better(best: Nearest, base: Rows) -> Nearest:
-      values = similarities(query.features, base.features, similarity)
-      allowed = base.number >= 0
-      if skip_self:
-        allowed = allowed & (base.number != query.number[:, None])
-      values = jnp.where(allowed, values, -jnp.inf)
-      return best.merge(best_in_tile(values, base.number, best.row.shape[1]))
-
-    return jax.lax.scan(one_base_tile, best, base_tiles)[0]
-
-  best_tiles = jax.tree.map(lambda array: tiles(array, ROW_TILE), best)
-  found = jax.lax.map(one_query_tile, (best_tiles, row_tiles(query, ROW_TILE)))
-  return jax.tree.map(lambda array: untiled(array, len(query.number)), found)
-
-
-def similarities(
-  query: Float[Array, "t d"], base: Float[Array, "m d"], similarity: Similarity
-) -> Float[Array, "t m"]:
-  """Inner products, or minus the squared distances."""
-  return products(query, base) if similarity == "cosine" else -squared_distances(query, base)
-
-
-def best_in_tile(values: Float[Array, "t m"], base_row: Int[Array, "m"], k: int) -> Nearest:
-  """The k best of a tile. They lie in the k groups of columns with the highest maxima: one cheap pass over all
-  values, and a search in a few of them. Of equals the earlier column is taken."""
-  queries, columns = values.shape
-  if columns % GROUP or columns <= 2 * k * GROUP:
-    found, at = jax.lax.top_k(values, min(k, columns))
-    return Nearest(found, base_row[at])
-  grouped = values.reshape(queries, columns // GROUP, GROUP)
-  _, groups = jax.lax.top_k(grouped.max(-1), k)
-  groups = jnp.sort(groups, axis=-1)
-  candidates = jnp.take_along_axis(grouped, groups[:, :, None], axis=1).reshape(queries, -1)
-  found, at = jax.lax.top_k(candidates, k)
-  column = jnp.take_along_axis(groups, at // GROUP, axis=1) * GROUP + at % GROUP
-  return Nearest(found, base_row[column])
+def _without_self(
+  similarities: Float[np.ndarray, "q k+1"], numbers: Int[np.ndarray, "q k+1"]
+) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
+  """Less the query's own row; less the last one where enough others are as near as itself."""
+  own = numbers == np.arange(len(numbers))[:, None]
+  own[:, -1] |= ~own.any(1)
+  shape = len(numbers), numbers.shape[1] - 1
+  return similarities[~own].reshape(shape), numbers[~own].reshape(shape)

@@ -31,8 +31,10 @@ def padded_size(size: int, multiple: int) -> int:
 
 
 def pad_rows(array: Shaped[np.ndarray, "n ..."], size: int) -> Shaped[np.ndarray, "m ..."]:
-  """The array with zero rows appended up to `size` rows."""
+  """The array with zero rows appended up to `size` rows; the array itself where none is missing."""
   array = np.asarray(array)
+  if len(array) == size:
+    return array
   return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
 
 

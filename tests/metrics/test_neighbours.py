@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from genbench_jax.metrics.neighbours import best_in_tile, nearest
+from genbench_jax.metrics import top_k
+from genbench_jax.metrics.neighbours import nearest
 from genbench_jax.metrics.ring import tiles, untiled
 
 
@@ -46,14 +47,23 @@ def test_a_row_is_not_its_own_neighbour(one_device_mesh, monkeypatch):
   assert (nearest(rows, rows, **options)[1] == found).all()
 
 
-@pytest.mark.parametrize("columns", [64, 1000, 2048])
-def test_the_best_of_a_tile_are_found_through_their_groups(columns):
-  """2,048 columns are searched by groups of 64; the others straight."""
-  values = np.random.default_rng(0).permuted(np.tile(np.arange(columns), (3, 1)), axis=1)
-  values[0, :5] = columns  # five equal ones
-  found, rows = best_in_tile(jnp.asarray(values, jnp.float32), jnp.arange(columns), 5)
-  assert (np.asarray(rows) == by_hand(values.astype(float), 5)).all()
-  assert (np.asarray(found) == np.take_along_axis(values, np.asarray(rows), 1)).all()
+@pytest.mark.parametrize("values", [2, 2000])
+def test_tiles_in_any_order_leave_the_best_and_of_equals_the_lower_rows(values):
+  """Whole scores, few of them or many, some columns punished, the last ones padding."""
+  random = np.random.default_rng(0)
+  products = random.integers(0, values, (3, 4, 192)).astype(np.float32)
+  penalty = random.integers(0, 2, (3, 192)).astype(np.float32)
+  rows = np.arange(3 * 192).reshape(3, 192)
+  rows[2, 100:], penalty[2, 100:] = -1, np.inf
+  scores = np.concatenate(list(products - penalty[:, None]), axis=1).astype(float)
+  expected = by_hand(scores, 7)
+  for order in ([0, 1, 2], [2, 0, 1]):
+    best = top_k.Nearest.nothing(4, 7)
+    for tile in order:
+      arrays = (jnp.asarray(array[tile]) for array in (products, penalty, rows))
+      best = top_k.with_tile(best, *arrays)
+    assert (np.asarray(best.row) == expected).all()
+    assert (np.asarray(best.score) == np.take_along_axis(scores, expected, 1)).all()
 
 
 def test_tiles_come_apart_and_together():

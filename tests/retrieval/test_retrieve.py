@@ -98,7 +98,7 @@ def test_approximate_search_recalls_what_it_says(tmp_path, one_device_mesh):
 def test_one_program_serves_all_blocks(tmp_path, one_device_mesh):
   pool = _write(tmp_path, np.ones((2500, WIDTH)), (2049,))
   queries = np.ones((3, WIDTH), np.float32)
-  program = search._search_program(one_device_mesh, search.FEW_QUERIES, 1.0)
+  program = search._search_program(one_device_mesh, 1.0)
   program.clear_cache()
   gb.retrieve(queries, pool, K, block_rows=1024, mesh=one_device_mesh)
   assert program._cache_size() == 1
