@@ -10,8 +10,10 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from genbench_jax.metrics.inputs import BLOCK_ROWS, HIGHEST, fetch, place, unit_rows
+from genbench_jax.metrics.ring import tiles
 from genbench_jax.parallel.mesh import DATA_AXIS, replicated
 
+TILE_ROWS = 2048
 SMALLEST_BLOCK = 128  # columns: below, a matrix unit isn't filled
 
 
@@ -26,13 +28,29 @@ class Moments(NamedTuple):
   scatter: Float[Any, "d d"]
 
   @classmethod
-  def from_batch(cls, features: Float[Array, "n d"], mask: Bool[Array, "n"]) -> "Moments":
-    """Of the rows where the mask is True. Give features less a shift near their mean."""
-    weights = mask.astype(features.dtype)
-    count = jnp.sum(weights)
-    mean = jnp.matmul(weights, features, precision=HIGHEST) / jnp.maximum(count, 1)
-    deviations = jnp.where(mask[:, None], features - mean, 0)
-    return cls(count, mean, _gram(deviations))
+  def from_batch(
+    cls,
+    features: Float[Array, "n d"],
+    mask: Bool[Array, "n"],
+    origin: Float[Array, "d"] | float = 0.0,
+  ) -> "Moments":
+    """Of features - origin, where the mask is True; give an origin near the mean.
+
+    In one pass about the mean of the first rows, tile by tile, so that a CPU meets a row again in its cache.
+    """
+    rows, masks = tiles(features, TILE_ROWS), tiles(mask, TILE_ROWS)
+    shift = _mean(rows[0] - origin, masks[0])
+
+    def add(sums: tuple[Array, Array], tile: tuple[Array, Array]) -> tuple[Any, None]:
+      deviations = jnp.where(tile[1][:, None], tile[0] - origin - shift, 0)
+      return (sums[0] + jnp.sum(deviations, 0), sums[1] + _upper_gram(deviations)), None
+
+    nothing = jnp.zeros_like(shift), jnp.zeros_like(shift, shape=(len(shift),) * 2)
+    (total, upper), _ = jax.lax.scan(add, nothing, (rows, masks))
+    count = jnp.sum(mask, dtype=features.dtype)
+    step = total / jnp.maximum(count, 1)
+    scatter = jnp.triu(upper) + jnp.triu(upper, 1).T - step[:, None] * step * count
+    return cls(count, shift + step, scatter)
 
   def merge(self, other: "Moments") -> "Moments":
     """Of the rows of both (Chan, Golub & LeVeque 1979, eq. 2.1)."""
@@ -71,17 +89,23 @@ def moments(
   return total
 
 
-def _gram(rows: Float[Array, "n d"]) -> Float[Array, "d d"]:
-  """rows' rows, of which the blocks below the diagonal are mirrored, not computed."""
+def _mean(rows: Float[Array, "n d"], mask: Bool[Array, "n"]) -> Float[Array, "d"]:
+  """Of the rows where the mask is True; zeros if there is none."""
+  weights = mask.astype(rows.dtype)
+  return jnp.matmul(weights, rows, precision=HIGHEST) / jnp.maximum(jnp.sum(weights), 1)
+
+
+def _upper_gram(rows: Float[Array, "n d"]) -> Float[Array, "d d"]:
+  """rows' rows on and above the diagonal: a little more than half of the products."""
   width = rows.shape[1]
   size = max(-(-width // 4), SMALLEST_BLOCK)
   strips = [
     jnp.matmul(rows[:, start : start + size].T, rows[:, start:], precision=HIGHEST)
     for start in range(0, width, size)
   ]
-  padded = [jnp.pad(strip, ((0, 0), (width - strip.shape[1], 0))) for strip in strips]
-  upper = jnp.triu(jnp.concatenate(padded))
-  return upper + jnp.triu(upper, 1).T
+  return jnp.concatenate(
+    [jnp.pad(strip, ((0, 0), (width - strip.shape[1], 0))) for strip in strips]
+  )
 
 
 @functools.cache
@@ -92,7 +116,7 @@ def _moments_program(mesh: Mesh, normalize: bool) -> jax.stages.Wrapped:
     features: Float[Array, "n d"], mask: Bool[Array, "n"], shift: Float[Array, "d"]
   ) -> Moments:
     features = unit_rows(features) if normalize else features
-    return Moments.from_batch(features - shift, mask).over_devices()
+    return Moments.from_batch(features, mask, shift).over_devices()
 
   def program(
     features: Float[Array, "n d"], mask: Bool[Array, "n"]
