@@ -99,7 +99,7 @@ def search_rows(
       def found(best: Nearest) -> Nearest:
         products = jnp.matmul(query.features, columns, precision=HIGHEST)
         parts = jax.tree.map(lambda array: tiles(array, SEARCH_TILE), (best, products))
-        updated = jax.lax.map(lambda part: update(*part, penalty, rows.number), parts)
+        updated = jax.lax.map(lambda pair: update(pair[0], pair[1], penalty, rows.number), parts)
         return jax.tree.map(lambda array: untiled(array, len(products)), updated)
 
       # Padding comes last: a tile that begins with it holds nothing else.

@@ -46,8 +46,8 @@ def best_rows(
     FloatingPointError: a block holds NaN or infinity; says from which row on.
   """
   padded = padded_size(len(queries), QUERIES)
-  query = Rows(pad_rows(queries, padded), _numbered(0, len(queries), padded))
-  query = jax.device_put(query, replicated(mesh))
+  numbered = pad_rows(queries, padded), _numbered(0, len(queries), padded)
+  query = Rows(*jax.device_put(numbered, replicated(mesh)))
   best = jax.device_put(Nearest.nothing(mesh.size, padded, k), batch_sharding(mesh))
   search, finite, starts = _search_program(mesh, recall_target), [], []
   for start, block in _ahead(_placed(blocks, mesh)):
@@ -67,8 +67,8 @@ def _placed(blocks: Iterable[Float[np.ndarray, "n d"]], mesh: Mesh) -> Iterator[
   for block in blocks:
     padded = padded_size(len(block), multiple)
     features = block if len(block) == padded else pad_rows(block, padded)
-    placed = Rows(features, _numbered(start, len(block), padded))
-    yield start, jax.device_put(placed, batch_sharding(mesh))
+    numbered = features, _numbered(start, len(block), padded)
+    yield start, Rows(*jax.device_put(numbered, batch_sharding(mesh)))
     start += len(block)
 
 
