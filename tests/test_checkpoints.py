@@ -72,7 +72,16 @@ def test_every_key_of_stable_diffusion_is_mapped(published, tmp_path, name):
     assert torch_shapes(tree) == expected(published[f"{name}/{part}"]["shapes"]), part
 
 
-@pytest.mark.parametrize("name", ["clip-vit-base-patch32", "clip-vit-large-patch14"])
+@pytest.mark.parametrize(
+  "name",
+  [
+    "clip-vit-base-patch32",
+    "clip-vit-base-patch16",
+    "clip-vit-large-patch14",
+    "clip-vit-large-patch14-336",
+    "CLIP-ViT-H-14-laion2B-s32B-b79K",
+  ],
+)
 def test_every_key_of_clip_is_mapped(published, tmp_path, name):
   from genbench_jax.clip.model import parameter_shapes
 

@@ -81,8 +81,8 @@ TEXT_2 = TEXT | {
 
 
 def clip(text: dict, vision: dict, projection: int) -> dict:
-  """Configuration of an OpenAI CLIP."""
-  text = TEXT | text | {"num_hidden_layers": 12, "projection_dim": projection}
+  """Configuration of a CLIP; where nothing else is said, of the layers of OpenAI's."""
+  text = TEXT | {"num_hidden_layers": 12, "projection_dim": projection} | text
   vision = {"image_size": 224, "projection_dim": projection} | vision
   return {
     "model_type": "clip",
@@ -109,28 +109,44 @@ PIPELINES = {
     "text_encoder": TEXT_2,
   },
 }
+BASE_TEXT = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
+BASE_VISION = {
+  "hidden_size": 768,
+  "intermediate_size": 3072,
+  "num_attention_heads": 12,
+  "num_hidden_layers": 12,
+}
+LARGE_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+LARGE_VISION = {
+  "hidden_size": 1024,
+  "intermediate_size": 4096,
+  "num_attention_heads": 16,
+  "num_hidden_layers": 24,
+  "patch_size": 14,
+}
 CLIPS = {
-  "clip-vit-base-patch32": clip(
-    {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8},
+  "clip-vit-base-patch32": clip(BASE_TEXT, BASE_VISION | {"patch_size": 32}, 512),
+  "clip-vit-base-patch16": clip(BASE_TEXT, BASE_VISION | {"patch_size": 16}, 512),
+  "clip-vit-large-patch14": clip(LARGE_TEXT, LARGE_VISION, 768),
+  "clip-vit-large-patch14-336": clip(LARGE_TEXT, LARGE_VISION | {"image_size": 336}, 768),
+  # OpenCLIP's, converted: gelu, and another number of text layers.
+  "CLIP-ViT-H-14-laion2B-s32B-b79K": clip(
     {
-      "hidden_size": 768,
-      "intermediate_size": 3072,
-      "num_attention_heads": 12,
-      "num_hidden_layers": 12,
-      "patch_size": 32,
-    },
-    512,
-  ),
-  "clip-vit-large-patch14": clip(
-    {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
-    {
+      "hidden_act": "gelu",
       "hidden_size": 1024,
       "intermediate_size": 4096,
       "num_attention_heads": 16,
       "num_hidden_layers": 24,
+    },
+    {
+      "hidden_act": "gelu",
+      "hidden_size": 1280,
+      "intermediate_size": 5120,
+      "num_attention_heads": 16,
+      "num_hidden_layers": 32,
       "patch_size": 14,
     },
-    768,
+    1024,
   ),
 }
 DINOV2 = {"model_type": "dinov2", "image_size": 518, "patch_size": 14, "mlp_ratio": 4}
