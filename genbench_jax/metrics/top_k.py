@@ -16,10 +16,8 @@ from genbench_jax.metrics.inputs import HIGHEST
 from genbench_jax.metrics.ring import Rows, row_tiles, tiles, untiled
 
 # Queries and rows that meet at once. On CPU their products stay in the cache; accelerators want larger tiles.
-QUERY_TILE = 2048
-CPU_ROW_TILE, ACCELERATOR_ROW_TILE = 1024, 16_384
-# Queries that are looked through together, as long as one of them has something left to take.
-SEARCH_TILE = 256
+QUERY_TILE = 512
+CPU_ROW_TILE, ACCELERATOR_ROW_TILE = 2048, 16_384
 GROUP = 64
 
 
@@ -98,9 +96,7 @@ def search_rows(
 
       def found(best: Nearest) -> Nearest:
         products = jnp.matmul(query.features, columns, precision=HIGHEST)
-        parts = jax.tree.map(lambda array: tiles(array, SEARCH_TILE), (best, products))
-        updated = jax.lax.map(lambda pair: update(pair[0], pair[1], penalty, rows.number), parts)
-        return jax.tree.map(lambda array: untiled(array, len(products)), updated)
+        return update(best, products, penalty, rows.number)
 
       # Padding comes last: a tile that begins with it holds nothing else.
       some = (query.number[0] >= 0) & (rows.number[0] >= 0)
