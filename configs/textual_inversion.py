@@ -1,13 +1,12 @@
-"""New tokens against plain prompts on the demo world `shapes`, whose pentagon the small diffusion model has never seen.
+"""New tokens against plain prompts on the demo world `signs`, which the small models have never seen, nor read a name of.
 
   python -m genbench_jax.main --config configs/textual_inversion.py --workdir runs/inversion
 
-A token for each class, from five original images of it: 4,000 token-steps, some minutes on two cores. Without arguments the page
-shows plain prompts beside them and originals as the yardstick. What tokens are worth for the unseen class alone:
-`python -m genbench_jax.zoo.textual_inversion --work runs/zoo-inversion`.
+A token for each of the eight signs, from five original images of it; originals are the yardstick.
 
-Arguments: `reference` takes the published settings (5,000 steps, end-of-text start, references squashed to 224 pixels);
-`low` shrinks the references to 8 pixels and back, the paper's finding on references of low resolution.
+Arguments: `low` shrinks the references to 4 pixels and back, the paper's finding on references of low resolution;
+`retrieval` learns tokens from five retrieved images beside those from originals; `reference` takes the published
+settings (5,000 steps, end-of-text start, references squashed to 224 pixels). They can be combined.
 """
 
 from genbench_jax.config import default_config, parse_arguments
@@ -15,9 +14,9 @@ from genbench_jax.diffusion.inversion_settings import reference_training
 
 
 def get_config(text=""):
-  arguments = parse_arguments(text, reference=False, low=False)
+  arguments = parse_arguments(text, reference=False, low=False, retrieval=False)
   config = default_config()
-  config.datasets = ("shapes",)
+  config.datasets = ("signs",)
   config.sources = ("generative", "original")
   config.shots = (1, 4, 16)
   config.generation.strategies = ("defined_template",)
@@ -30,13 +29,19 @@ def get_config(text=""):
   inversion = config.textual_inversion
   inversion.references = ("", "original")
   inversion.shots = 5
-  inversion.steps = 500
-  inversion.learning_rate = 0.01
+  inversion.steps = 300
+  inversion.learning_rate = 0.005
   inversion.warm_up = 20
+  inversion.flip = True
   inversion.categories_per_device = 8
+  if arguments.retrieval:
+    config.sources = (*config.sources, "retrieval")
+    config.retrieval.pool = "zoo/pool"
+    config.retrieval.duplicate_threshold = config.retrieval.leak_threshold = 0.998
+    inversion.references = ("", "original", "retrieval")
   if arguments.reference:
     inversion.update(reference_training("original"))
     inversion.templates = "simple"
   if arguments.low:
-    inversion.reference_resolution = 8
+    inversion.reference_resolution = 4
   return config

@@ -1,9 +1,10 @@
-"""Three small worlds of 32 x 32 images on which the whole benchmark runs in minutes.
+"""Four small worlds of 32 x 32 images on which the whole benchmark runs in minutes.
 
 `digits` are scikit-learn's real handwritten digits (Alpaydin and Kaynak, UCI, 1,797 images of 8 x 8),
-`digits_hard` the same digits in other styles, under noise and an occluder, `shapes` are drawn. Every
-image is a function of (world, split, index) alone. The splits are disjoint: `zoo` is what the shipped
-models were trained on, `train` is the pool of originals, `test` is what recognition is measured on.
+`digits_hard` the same digits in other styles, under noise and an occluder, `shapes` are drawn. `signs` are
+shapes of one color each under names of their own: kept from the shipped models as a whole. Every image is a
+function of (world, split, index) alone. The splits are disjoint: `zoo` is what the shipped models were trained
+on, `train` is the pool of originals, `test` is what recognition is measured on.
 """
 
 import dataclasses
@@ -23,6 +24,17 @@ DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 SHAPE_NAMES = ("circle", "square", "triangle", "pentagon", "star", "heart", "cross", "ring")
 # Known to the zoo's CLIP, never seen by its diffusion model: for textual inversion.
 UNSEEN_SHAPE = "pentagon"
+# Name, color and shape: each shares its color or its shape with the next.
+SIGNS = (
+  ("caution", "yellow", "triangle"),
+  ("yield", "red", "triangle"),
+  ("prohibition", "red", "ring"),
+  ("hospital", "red", "cross"),
+  ("first aid", "green", "cross"),
+  ("exit", "green", "square"),
+  ("parking", "blue", "square"),
+  ("cycle path", "blue", "circle"),
+)
 COLORS = {
   "red": (210, 45, 45),
   "green": (40, 160, 60),
@@ -46,8 +58,14 @@ SHAPE_TEMPLATES = (
   "a drawing of a {}.",
   "a {} on a plain background.",
 )
+SIGN_TEMPLATES = (
+  "a photo of a {} sign.",
+  "a drawing of a {} sign.",
+  "a {} sign on a plain background.",
+)
 _SHAPE_SIZES = {"zoo": 24_000, "train": 640, "test": 800}
 _DIGIT_SIZES = {"zoo": 900, "train": 400, "test": 497}
+_SIGN_SIZES = {"zoo": 0, "train": 640, "test": 800}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,24 +81,30 @@ class WorldExample:
 
 
 def world_specs() -> dict[str, DatasetSpec]:
-  """The specs of the three worlds by name."""
+  """The specs of the four worlds by name."""
   return {
     "digits": _spec("digits", DIGIT_NAMES, DIGIT_TEMPLATES, _DIGIT_SIZES),
     "digits_hard": _spec("digits_hard", DIGIT_NAMES, HARD_DIGIT_TEMPLATES, _DIGIT_SIZES),
     "shapes": _spec("shapes", SHAPE_NAMES, SHAPE_TEMPLATES, _SHAPE_SIZES),
+    "signs": _spec("signs", [name for name, _, _ in SIGNS], SIGN_TEMPLATES, _SIGN_SIZES),
   }
 
 
 def world_size(world: str, split: str) -> int:
   """How many images a split holds."""
-  return (_SHAPE_SIZES if world == "shapes" else _DIGIT_SIZES)[split]
+  return {"shapes": _SHAPE_SIZES, "signs": _SIGN_SIZES}.get(world, _DIGIT_SIZES)[split]
 
 
 def world_example(world: str, split: str, index: int, variant: int = 0) -> WorldExample:
   """Image `index` of a split; `variant` > 0 draws the same subject again under other conditions."""
   rng = np.random.default_rng([zlib.crc32(world.encode()), SPLITS.index(split), index, variant])
   if world == "shapes":
-    return _shape_example(rng, index % len(SHAPE_NAMES))
+    label = index % len(SHAPE_NAMES)
+    return _drawn_example(rng, label, SHAPE_NAMES[label], str(rng.choice(list(COLORS))))
+  if world == "signs":
+    label = index % len(SIGNS)
+    _, color, shape = SIGNS[label]
+    return _drawn_example(rng, label, shape, color)
   image, label = _digit(split, index)
   if variant:
     image = _jitter(image, rng)
@@ -156,12 +180,11 @@ def _hard_digit(
   )
 
 
-def _shape_example(rng: np.random.Generator, label: int) -> WorldExample:
-  """A shape of one of six colours on a shaded ground; a third noisy, a fifth blurry, a fifth hidden."""
-  color = str(rng.choice(list(COLORS)))
+def _drawn_example(rng: np.random.Generator, label: int, shape: str, color: str) -> WorldExample:
+  """A coloured shape on a shaded ground; a third noisy, a fifth blurry, a fifth hidden."""
   ground = np.full(3, rng.uniform(10, 245)) + rng.uniform(-20, 20, 3)
   shade = 1 + rng.uniform(-0.25, 0.25) * np.linspace(-1, 1, SIDE)[:, None, None]
-  mask = _shape_mask(SHAPE_NAMES[label], rng)
+  mask = _shape_mask(shape, rng)
   image = _paint(mask, np.asarray(COLORS[color]) * rng.uniform(0.8, 1.1), ground * shade)
   noisy, blurry, hidden = (
     bool(u < p) for u, p in zip(rng.random(3), (0.35, 0.2, 0.2), strict=True)

@@ -1,4 +1,4 @@
-"""The sentences that the zoo's models learn from, made of what is known of each image."""
+"""The sentences that the zoo's models learn from, and those of the pool, made of what is known of each image."""
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from genbench_jax.benchmark.worlds import (
   HARD_DIGIT_TEMPLATES,
   SHAPE_NAMES,
   SHAPE_TEMPLATES,
+  SIGN_TEMPLATES,
+  SIGNS,
   WorldExample,
 )
 
@@ -22,6 +24,8 @@ def caption(world: str, example: WorldExample, rng: np.random.Generator) -> str:
   """One of the many true sentences about an image."""
   if world == "shapes":
     return _shape_caption(example, rng)
+  if world == "signs":
+    return _choice(SIGN_TEMPLATES, rng).format(SIGNS[example.label][0]) + _flaws(example, rng)
   name = DIGIT_NAMES[example.label]
   if world == "digits":
     if rng.random() < 0.3:

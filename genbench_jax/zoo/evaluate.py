@@ -32,6 +32,7 @@ from genbench_jax.parallel.mesh import data_mesh
 from genbench_jax.prompts.strategies import prompts_of_class
 from genbench_jax.recognizers.linear_probe import linear_probe
 from genbench_jax.sources.index_space import class_shot, image_keys
+from genbench_jax.zoo.data import VARIANTS
 from genbench_jax.zoo.train_clip import shift
 from genbench_jax.zoo.train_vae import to_vae_pixels
 from genbench_jax.zoo.training import fit
@@ -50,7 +51,8 @@ def main() -> None:
   arguments = parser.parse_args()
   os.environ.setdefault("USE_TF", "0")
   clip, sheets = load_clip("zoo/clip"), []
-  for name, spec in world_specs().items():
+  for name in VARIANTS:  # the worlds that the models were trained on
+    spec = world_specs()[name]
     images, labels = generate(spec, arguments.shots)
     sheets.append(images[: 8 * spec.num_classes].reshape(8, spec.num_classes, 32, 32, 3))
     found = figures(spec, clip, images, labels, train_judge(spec, arguments.work / name))

@@ -1,4 +1,4 @@
-"""A small pool for retrieval: images of the three worlds with captions, as a crawl of the web would have them.
+"""A small pool for retrieval: images of the worlds with captions, as a crawl of the web would have them.
 
 One caption in eight belongs to another image, some images stand there twice, and some are test images: what ranking,
 duplicates and the leak audit are for. Apart from those nothing is in any split.

@@ -54,6 +54,17 @@ def test_shapes_are_balanced_in_class_and_color():
   assert colors[1].min() > 90
 
 
+def test_each_sign_shares_its_color_or_its_shape_with_the_next():
+  _, colors, shapes = zip(*worlds.SIGNS, strict=True)
+  assert set(colors) <= set(worlds.COLORS) and set(shapes) <= set(worlds.SHAPE_NAMES)
+  neighbours = zip(worlds.SIGNS, worlds.SIGNS[1:], strict=False)
+  assert all((one[1] == other[1]) != (one[2] == other[2]) for one, other in neighbours)
+  assert len({sign[1:] for sign in worlds.SIGNS}) == len(worlds.SIGNS)
+  examples = [world_example("signs", "test", index) for index in range(16)]
+  assert [example.color for example in examples] == list(colors) * 2
+  assert [example.label for example in examples] == list(range(8)) * 2
+
+
 @pytest.mark.parametrize("shape", worlds.SHAPE_NAMES)
 def test_a_shape_covers_part_of_the_image(shape):
   mask = worlds._shape_mask(shape, np.random.default_rng(0))
@@ -64,7 +75,7 @@ def test_a_shape_covers_part_of_the_image(shape):
 
 def test_specs_name_their_classes_and_sizes():
   specs = world_specs()
-  assert list(specs) == ["digits", "digits_hard", "shapes"]
+  assert list(specs) == ["digits", "digits_hard", "shapes", "signs"]
   assert specs["shapes"].names == worlds.SHAPE_NAMES
   assert specs["digits"].split_sizes == {"train": 400, "test": 497}
   assert worlds.UNSEEN_SHAPE in worlds.SHAPE_NAMES

@@ -22,7 +22,8 @@ def clip():
 def test_features(clip):
   """world -> features, labels, text prototypes."""
   found = {}
-  for name, spec in world_specs().items():
+  for name in ("digits", "shapes"):
+    spec = world_specs()[name]
     images, labels = world_images(spec, "test")
     text = text_prototypes(clip, spec.names, spec.templates)
     found[name] = (embed(clip, images), labels, text)

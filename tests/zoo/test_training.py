@@ -20,7 +20,7 @@ def tokenizer(tmp_path_factory):
   return CLIPTokenizer.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("world", ["digits", "digits_hard", "shapes"])
+@pytest.mark.parametrize("world", ["digits", "digits_hard", "shapes", "signs"])
 def test_captions_say_nothing_false(world):
   rng = np.random.default_rng(0)
   for index in range(150):
@@ -50,12 +50,14 @@ def test_words_of_the_captions_are_single_tokens_and_any_text_can_be_written(tok
   assert len(tokenizer(restrictive)["input_ids"]) <= MAX_TOKENS
 
 
-def test_the_diffusion_model_never_saw_the_unseen_shape(monkeypatch):
+def test_the_diffusion_model_never_saw_the_unseen_shape_nor_either_model_signs(monkeypatch):
   monkeypatch.setattr(zoo_data, "world_size", lambda world, split: 16)
   monkeypatch.setattr(zoo_data, "VARIANTS", dict.fromkeys(zoo_data.VARIANTS, 1))
   unseen = SHAPE_NAMES.index(UNSEEN_SHAPE)
   labels = lambda data: [e.label for world, e in data.examples if world == "shapes"]  # noqa: E731
-  assert unseen in labels(zoo_data.training_set(with_unseen_shape=True))
+  everything = zoo_data.training_set(with_unseen_shape=True)
+  assert unseen in labels(everything)
+  assert {world for world, _ in everything.examples} == {"digits", "digits_hard", "shapes"}
   data = zoo_data.training_set(with_unseen_shape=False)
   assert unseen not in labels(data)
   assert len(labels(data)) == 14
