@@ -7,6 +7,8 @@ from genbench_jax.report.tables import Table, Value
 
 KEYS = ("dataset", "source", "strategy", "shots", "seed", "protocol", "encoder")
 DROPPED_WHEN_CONSTANT = ("seed", "protocol", "encoder")
+# What a cell has cost in real images stands with its keys: beside the shots, before any score.
+BESIDE_KEYS = "n_real"
 FACT_LABELS = {
   "n_external": "images used",
   "n_real": "real images seen",
@@ -24,7 +26,7 @@ def cell_data(table: Table) -> dict[str, Any]:
   [value] or [value, low, high] or null.
   """
   columns, places = [], []
-  for place, name in enumerate(table.columns):
+  for place, name in sorted(enumerate(table.columns), key=_beside_keys):
     values = {row[place] for row in table.rows}
     constant = name in DROPPED_WHEN_CONSTANT and len(values) == 1
     if name.endswith(("_ci_low", "_ci_high")) or values == {None} or constant:
@@ -34,6 +36,12 @@ def cell_data(table: Table) -> dict[str, Any]:
     places.append((place, kind))
   rows = [[_cell_value(row, place, kind) for place, kind in places] for row in table.rows]
   return {"columns": columns, "rows": rows}
+
+
+def _beside_keys(column: tuple[int, str]) -> int:
+  """Sorts keys first, then the real images seen, then the rest."""
+  name = column[1]
+  return 0 if name in KEYS else 1 if name == BESIDE_KEYS else 2
 
 
 def _label_and_kind(table: Table, place: int) -> tuple[str, str]:

@@ -5,6 +5,7 @@ import io
 
 import pytest
 
+from genbench_jax.report.cell_table import cell_data
 from genbench_jax.report.quantities import number, percent, points, quantity_of, series_label, shown
 from genbench_jax.report.results import results_of, views
 from genbench_jax.report.tables import (
@@ -37,6 +38,19 @@ def test_gains_table_counts_the_datasets(rows):
   means = [row for row in table.rows if row[3] == "all datasets"]
   assert {row[4] for row in means} == {3}
   assert len(table.rows) == 5 * 5 * 4
+
+
+def test_the_page_says_beside_the_shots_how_many_real_images_were_seen():
+  columns = ("dataset", "shots", "seed", "cler", "cler_ci_low", "cler_ci_high", "n_test", "n_real")
+  data = cell_data(Table("t", "", columns, (("digits", 4, 0, 0.5, 0.4, 0.6, 100, 40),)))
+  assert [column["name"] for column in data["columns"]] == [
+    "dataset",
+    "shots",
+    "n_real",
+    "cler",
+    "n_test",
+  ]
+  assert data["rows"] == [["digits", 4, 40, [0.5, 0.4, 0.6], 100]]
 
 
 def test_hostile_names_stay_text():
