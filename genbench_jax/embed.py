@@ -2,8 +2,9 @@
 
   python -m genbench_jax.embed my_images/ --out pool/ --checkpoint openai/clip-vit-base-patch32
   python -m genbench_jax.embed laion/ --out pool/     # a folder of webdataset tars, read in place
+  python -m genbench_jax.embed ~/tensorflow_datasets/laion400m/embeddings/1.0.0 --out pool/
 
-Captions are taken from beside the images (`a.jpg` and `a.txt`, `a.caption` or `a.json`). The pool has clip-retrieval's layout. Stop
+Of a dataset that TFDS prepared, records with an image are embedded, and records that are features alone copied. Captions are taken from beside the images (`a.jpg` and `a.txt`, `a.caption` or `a.json`). The pool has clip-retrieval's layout. Stop
 it whenever you like: the same command goes on with the shard where it was. Exit status: 0, 1 for a failed run, 2 for a
 mistake in usage.
 """
@@ -37,7 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument("collection", help="folder of images or of tars, or a tar")
+  parser.add_argument(
+    "collection", help="folder of images, of tars, or of a dataset by TFDS; or a tar"
+  )
   parser.add_argument("--out", required=True, help="folder of the pool")
   parser.add_argument("--checkpoint", default="zoo/clip", help="a CLIP: folder or hub id")
   parser.add_argument("--revision", default="", help="commit, tag or branch of a hub id")
@@ -61,7 +64,8 @@ def _run(options: argparse.Namespace) -> None:
 
   out = Path(options.out).expanduser()
   with locked(out):
-    clip = load_clip(options.checkpoint, options.revision or None)
+    features = parts[0].kind == "features"  # by whichever CLIP: ours has nothing to do
+    clip = None if features else load_clip(options.checkpoint, options.revision or None)
     if not build_pool(parts, out, clip, data_mesh(), options.batch_per_device):
       say("embed: nothing to do")
 

@@ -4,10 +4,11 @@ A shard is sealed by a small file when it is whole; a build that was stopped goe
 seal. The manifest is written last.
 """
 
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -19,32 +20,62 @@ from genbench_jax.clip.model import Clip
 from genbench_jax.embedding import embed_stored
 from genbench_jax.errors import UsageError
 from genbench_jax.progress import Progress, say
-from genbench_jax.retrieval.collection import Entry, Part
+from genbench_jax.retrieval.collection import IMAGE_FEATURES, TEXT_FEATURES, Entry, Part
 from genbench_jax.retrieval.pool import MANIFEST
+from genbench_jax.retrieval.records import RecordFile, text_of
 from genbench_jax.store import files
 
+# Records that are parsed at once.
+_RECORDS = 1024
 NAMES = (("img_emb", "npy"), ("text_emb", "npy"), ("metadata", "parquet"))
 
 
+class _Shard(NamedTuple):
+  """What goes into a shard, and what became of its images.
+
+  Attributes:
+    image_features, text_features: not yet of unit norm; zero where there is no caption.
+    lines: of metadata.
+    left_out, unreadable: images that are not in the shard.
+  """
+
+  image_features: Float32[np.ndarray, "n d"]
+  text_features: Float32[np.ndarray, "n d"]
+  lines: list[dict[str, Any]]
+  left_out: int = 0
+  unreadable: int = 0
+
+
 def build_pool(
-  parts: Sequence[Part], out: Path, clip: Clip, mesh: Mesh, batch_per_device: int = 64
+  parts: Sequence[Part], out: Path, clip: Clip | None, mesh: Mesh, batch_per_device: int = 64
 ) -> int:
-  """Embeds the parts that are not yet in the pool and closes it; returns how many images were embedded.
+  """Makes the shards that are not yet in the pool and closes it; returns how many images they are of.
+
+  Args:
+    parts: of the collection.
+    out: the pool's folder.
+    clip: embeds images and captions; None for parts that are features.
+    mesh: its devices.
+    batch_per_device: images at once.
 
   Raises:
     UsageError: the folder holds shards of a larger collection.
-    RunError: a tar can't be read, or the disk is full.
+    RunError: a file can't be read, or the disk is full.
   """
   if (out / _file("img_emb", len(parts), "npy")).exists():
     raise UsageError(f"{out} holds shards of a larger collection. Give another --out.")
-  embedder = ImageEmbedder(clip, mesh, batch_per_device)
+  make: Callable[[Part, str], _Shard] = _copied
+  if clip is not None:
+    embedders = ImageEmbedder(clip, mesh, batch_per_device), TextEmbedder(clip, mesh)
+    make = functools.partial(_embedded, *embedders)
   done = 0
   for number, part in enumerate(parts):
-    made_from = files.digest([part.fingerprint(), clip.fingerprint])
+    made_from = files.digest([part.fingerprint(), clip.fingerprint if clip else ""])
     if _is_sealed(out, number, made_from):
       continue
-    what = f"embed {number + 1}/{len(parts)} {part.name}"
-    done += _embed_part(out, number, part, made_from, embedder, TextEmbedder(clip, mesh), what)
+    shard = make(part, f"{'embed' if clip else 'copy'} {number + 1}/{len(parts)} {part.name}")
+    _write_shard(out, number, made_from, shard)
+    done += len(shard.lines) + shard.unreadable
   _close(out, parts, clip)
   return done
 
@@ -65,36 +96,50 @@ class _Hashed:
     return content
 
 
-def _embed_part(
-  out: Path,
-  number: int,
-  part: Part,
-  made_from: str,
-  embedder: ImageEmbedder,
-  texts: TextEmbedder,
-  what: str,
-) -> int:
-  """Writes a shard and its seal; returns how many images were tried."""
+def _embedded(images: ImageEmbedder, texts: TextEmbedder, part: Part, what: str) -> _Shard:
+  """A shard whose images and captions are embedded."""
   entries, left_out = part.listing()
-  images = _Hashed(entries)
-  seal: dict[str, Any] = {"made_from": made_from, "left_out": left_out, "rows": 0, "captions": 0}
-  valid = np.zeros(0, np.uint8)
+  hashed = _Hashed(entries)
+  features, valid = np.zeros((0, 0), np.float32), np.zeros(0, np.uint8)
   if entries:
     with Progress(what, len(entries), "images") as progress:
-      features, valid = embed_stored(embedder, images, range(len(entries)), "crop", progress, what)
-  if kept := np.flatnonzero(valid).tolist():
-    lines = [_line(part, entries[row], images.sha256[row]) for row in kept]
-    captions = [line["caption"] for line in lines]
-    seal |= {"rows": len(kept), "captions": sum(map(bool, captions))}
-    _save(out / _file("img_emb", number, "npy"), _unit_rows(features[kept]))
-    _save(out / _file("text_emb", number, "npy"), _caption_features(texts, captions))
-    _write_table(out / _file("metadata", number, "parquet"), lines)
+      features, valid = embed_stored(images, hashed, range(len(entries)), "crop", progress, what)
+  kept = np.flatnonzero(valid).tolist()
+  lines = [_line(part, entries[row], hashed.sha256[row]) for row in kept]
+  captions = _caption_features(texts, [line["caption"] for line in lines])
+  return _Shard(features[kept], captions, lines, left_out, len(entries) - len(kept))
+
+
+def _copied(part: Part, what: str) -> _Shard:
+  """A shard of the features that a dataset came with."""
+  file = RecordFile(part.files[0])
+  image_rows: list[np.ndarray] = []
+  text_rows: list[np.ndarray] = []
+  lines = []
+  with Progress(what, len(file), "images") as progress:
+    for start in range(0, len(file), _RECORDS):
+      records = file.read(range(start, min(start + _RECORDS, len(file))))
+      image_rows += [np.asarray(record[IMAGE_FEATURES], np.float16) for record in records]
+      text_rows += [np.asarray(record[TEXT_FEATURES], np.float16) for record in records]
+      lines += [{name: text_of(record, name) for name in ("caption", "url")} for record in records]
+      progress.advance(len(records))
+  image, text = (np.asarray(rows, np.float32) for rows in (image_rows, text_rows))
+  return _Shard(image, text, lines)
+
+
+def _write_shard(out: Path, number: int, made_from: str, shard: _Shard) -> None:
+  """Writes the files of a shard, then its seal. One without rows has a seal alone."""
+  captions = sum(bool(line["caption"]) for line in shard.lines)
+  seal: dict[str, Any] = {"made_from": made_from, "rows": len(shard.lines), "captions": captions}
+  seal |= {"left_out": shard.left_out, "unreadable": shard.unreadable}
+  if shard.lines:
+    _save(out / _file("img_emb", number, "npy"), _unit_rows(shard.image_features))
+    _save(out / _file("text_emb", number, "npy"), _unit_rows(shard.text_features))
+    _write_table(out / _file("metadata", number, "parquet"), shard.lines)
     seal["sha256"] = {
       name: files.sha256(out / _file(name, number, suffix)) for name, suffix in NAMES
     }
-  seal["unreadable"] = len(entries) - len(kept)
   files.write_json(_seal_path(out, number), seal)
-  return len(entries)
 
 
 def _line(part: Part, entry: Entry, sha256: str) -> dict[str, Any]:
@@ -105,7 +150,7 @@ def _line(part: Part, entry: Entry, sha256: str) -> dict[str, Any]:
     "caption": entry.caption,
     "url": entry.url,
     "sha256": sha256,
-    "tar": part.name if part.is_tar else "",
+    "tar": "" if part.kind == "images" else part.name,
     "offset": place.offset,
     "size": place.size,
   }
@@ -114,10 +159,12 @@ def _line(part: Part, entry: Entry, sha256: str) -> dict[str, Any]:
 def _caption_features(
   embedder: TextEmbedder, captions: Sequence[str]
 ) -> Float32[np.ndarray, "n d"]:
-  """Unit-norm features, zero where there is no caption."""
+  """Features, zero where there is no caption."""
+  if not captions:
+    return np.zeros((0, 0), np.float32)
   features = np.array(embedder([caption or " " for caption in captions]))
   features[[not caption for caption in captions]] = 0
-  return _unit_rows(features)
+  return features
 
 
 def _unit_rows(features: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
@@ -151,7 +198,7 @@ def _is_sealed(out: Path, number: int, made_from: str) -> bool:
   )
 
 
-def _close(out: Path, parts: Sequence[Part], clip: Clip) -> None:
+def _close(out: Path, parts: Sequence[Part], clip: Clip | None) -> None:
   """Writes the manifest."""
   seals = [files.read_json(_seal_path(out, number)) for number in range(len(parts))]
   total = {
@@ -159,7 +206,8 @@ def _close(out: Path, parts: Sequence[Part], clip: Clip) -> None:
   }
   if not total["rows"]:
     raise UsageError(f"none of the images of {parts[0].root} can be read: the pool is empty.")
-  manifest = {"collection": str(parts[0].root.resolve()), "clip": clip.fingerprint, **total}
+  encoder = {"clip": clip.fingerprint, "collection": str(parts[0].root.resolve())} if clip else {}
+  manifest = encoder | total
   files.write_json(out / MANIFEST, manifest)
   say(
     f"{out}: {total['rows']} images, {total['captions']} with a caption; {total['unreadable']} could not"

@@ -1,4 +1,4 @@
-"""Images to make a pool from: a folder with captions beside the images, or tars of a webdataset, read in place.
+"""Images to make a pool from: a folder with captions beside them, tars of a webdataset, or what TFDS prepared, read in place.
 
 Nothing is unpacked and no path inside a tar is ever opened, so that a hostile tar can't reach outside itself. Links and names
 that climb out are left out and counted.
@@ -10,20 +10,31 @@ import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from genbench_jax.benchmark.archives import MAX_IMAGE_BYTES
 from genbench_jax.benchmark.reader import IMAGE_SUFFIXES
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.retrieval.records import (
+  INFO,
+  RecordFile,
+  holds_records,
+  image_of,
+  record_files,
+  text_of,
+)
 from genbench_jax.store import files
 
+Kind = Literal["images", "tar", "records", "features"]
+# Of TFDS's laion400m/embeddings.
+IMAGE_FEATURES, TEXT_FEATURES = "image_embedding", "text_embedding"
 CAPTION_SUFFIXES = (".txt", ".caption", ".json")
 _MAX_CAPTION_BYTES = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """Where the bytes of an image are: a whole file, or `size` bytes of a tar from `offset` on."""
+  """Where the bytes of an image are: a whole file, `size` bytes of a tar from `offset` on, or record number `offset`."""
 
   path: Path
   offset: int = 0
@@ -35,9 +46,12 @@ class Place:
     Raises:
       OSError: they can't be read, or are too many.
     """
-    with self.path.open("rb") as file:
-      file.seek(self.offset)
-      content = file.read(MAX_IMAGE_BYTES + 1 if self.size < 0 else self.size)
+    if holds_records(self.path):
+      content = image_of(self.path, self.offset)
+    else:
+      with self.path.open("rb") as file:
+        file.seek(self.offset)
+        content = file.read(MAX_IMAGE_BYTES + 1 if self.size < 0 else self.size)
     if len(content) > MAX_IMAGE_BYTES or (self.size >= 0 and len(content) < self.size):
       raise OSError(f"{self.path} holds an image that is cut short or above the limit")
     return content
@@ -48,7 +62,7 @@ class Entry:
   """An image of a collection.
 
   Attributes:
-    name: its path in the folder or tar.
+    name: its path in the folder or tar, or the number of its record.
     place: where its bytes are.
     caption: what stands beside it; empty where nothing does.
     url: where it came from, if the caption's JSON says so.
@@ -69,22 +83,22 @@ class Listing(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """Some images of a collection that become one shard: a tar, or a stretch of a folder. Listed when it is needed.
+  """Some images of a collection that become one shard: a stretch of a folder, or one file. Listed when it is needed.
 
   Attributes:
     root: the folder of the collection.
-    files: one tar, or images.
-    is_tar: which of the two.
+    files: images, or one file of many images.
+    kind: `images`, a `tar`, `records` with an image each, or records with `features` alone.
   """
 
   root: Path
   files: tuple[Path, ...]
-  is_tar: bool
+  kind: Kind
 
   @property
   def name(self) -> str:
     first = self.files[0].relative_to(self.root).as_posix()
-    return first if self.is_tar else f"{first} and {len(self.files) - 1} more"
+    return f"{first} and {len(self.files) - 1} more" if self.kind == "images" else first
 
   def fingerprint(self) -> str:
     """Identity of the files, from names, sizes and times."""
@@ -95,34 +109,67 @@ class Part:
     """The images.
 
     Raises:
-      RunError: a tar is damaged or compressed.
+      RunError: a tar is damaged or compressed, or a file of records can't be read.
     """
-    return _tar_listing(self.files[0]) if self.is_tar else _folder_listing(self.root, self.files)
+    if self.kind == "images":
+      return _folder_listing(self.root, self.files)
+    return (_tar_listing if self.kind == "tar" else _record_listing)(self.files[0])
 
 
 def open_collection(path: Path, per_part: int) -> list[Part]:
-  """The parts of a folder of images, of a folder of tars, or of a tar, in name order.
+  """The parts of a folder of images, of tars, or of a dataset by TFDS, or of a tar, in name order.
 
   Args:
     path: the folder or tar.
-    per_part: images of a folder that make a part. A tar is one part, however large.
+    per_part: images of a folder that make a part. A tar or a file of records is one part, however large.
 
   Raises:
     UsageError: there are no images.
+    RunError: a file of records can't be read.
   """
   if path.is_file() and path.suffix == ".tar":
-    return [Part(path.parent, (path,), is_tar=True)]
+    return [Part(path.parent, (path,), "tar")]
   if not path.is_dir():
     raise UsageError(f"{str(path)!r} is neither a folder nor a .tar.")
   if tars := sorted(path.glob("*.tar")):
-    return [Part(path, (tar,), is_tar=True) for tar in tars]
+    return [Part(path, (tar,), "tar") for tar in tars]
+  if (path / INFO).exists():
+    return _prepared_parts(path)
   images = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
   if not images:
     raise UsageError(
       f"{path} holds neither .tar files nor images ({', '.join(sorted(IMAGE_SUFFIXES))})."
     )
   starts = range(0, len(images), per_part)
-  return [Part(path, tuple(images[start : start + per_part]), is_tar=False) for start in starts]
+  return [Part(path, tuple(images[start : start + per_part]), "images") for start in starts]
+
+
+def _prepared_parts(folder: Path) -> list[Part]:
+  """The parts of a dataset as TFDS prepared it; the first record says what is in it."""
+  paths = record_files(folder)
+  files_of_some = (file for path in paths if len(file := RecordFile(path)))
+  names = next((file.read([0])[0] for file in files_of_some), {})
+  kind: Kind
+  if {IMAGE_FEATURES, TEXT_FEATURES} <= set(names):
+    kind = "features"
+  elif "image" in names:
+    kind = "records"
+  else:
+    raise UsageError(
+      f"{folder} holds no records with an 'image', nor with '{IMAGE_FEATURES}' and '{TEXT_FEATURES}':"
+      f" wanted a dataset such as TFDS's laion400m as ArrayRecord or TFRecord; found {sorted(names) or 'none'}."
+    )
+  return [Part(folder, (path,), kind) for path in paths]
+
+
+def _record_listing(path: Path) -> Listing:
+  file = RecordFile(path)
+  entries = []
+  for number in range(len(file)):
+    (record,) = file.read([number])
+    place, caption = Place(path, number), text_of(record, "caption")
+    entries.append(Entry(f"{number:08d}", place, caption, text_of(record, "url")))
+  return Listing(entries, 0)
 
 
 def _folder_listing(root: Path, paths: Sequence[Path]) -> Listing:
@@ -207,10 +254,11 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
 
 
 def places_by_key(tars: Sequence[Path]) -> dict[str, Place]:
-  """Where the images of tars are, by key and by member name; of equals the first."""
+  """Where the images of tars are, by key, by member name, and by url; of equals the first."""
   found: dict[str, Place] = {}
   for path in tars:
     for entry in _tar_listing(path).entries:
-      for known in (entry.name, _key_and_suffix(PurePosixPath(entry.name))[0]):
-        found.setdefault(known, entry.place)
+      for known in (entry.name, _key_and_suffix(PurePosixPath(entry.name))[0], entry.url):
+        if known:
+          found.setdefault(known, entry.place)
   return found

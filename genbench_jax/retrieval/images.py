@@ -13,7 +13,7 @@ class ImageFinder:
 
   Args:
     pool: whose rows they are.
-    image_root: the folder or folder of tars that the metadata's paths and keys are looked up in; empty for a pool
+    image_root: the folder or folder of tars that the metadata's paths, keys and urls are looked up in; empty for a pool
       by `genbench_jax.embed`, which knows where its images came from.
   """
 
@@ -31,7 +31,7 @@ class ImageFinder:
       return Place(inside, int(line["offset"]), int(line["size"])) if inside else None
     if path and (inside := self._inside(path)):
       return Place(inside)
-    keys = (path, str(line.get("key") or ""))
+    keys = (path, str(line.get("key") or ""), str(line.get("url") or ""))
     return next((self._in_tars[key] for key in keys if key in self._in_tars), None)
 
   def _inside(self, name: str) -> Path | None:
