@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genbench_jax import plan
 from genbench_jax.artefacts import image_folder
-from genbench_jax.config import Config, Retrieval
+from genbench_jax.benchmark.input_pipeline import opened
+from genbench_jax.benchmark.worlds import SHAPE_NAMES
+from genbench_jax.config import Config, Retrieval, TextualInversion
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.features import test_features as features_of_test
 from genbench_jax.ledger import Ledger
@@ -16,6 +19,7 @@ from genbench_jax.main import main
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.retrieval.pool import open_pool
 from genbench_jax.run import Run
+from genbench_jax.sources import inversion
 from genbench_jax.sources.retrieval import chosen_images, leak_notes, shortages
 from genbench_jax.stages import make_images
 from genbench_jax.store.image_set import ImageSet
@@ -106,6 +110,11 @@ def _share_right(images):
   return np.mean([label == here for (label, _, _), here in zip(images, place, strict=True)])
 
 
+def test_texts_find_images_without_their_captions(run_of):
+  images = chosen_images(run_of((4,), queries="text_to_image"), KEY).images
+  assert len(images) == 32 and _share_right(images) > 0.6
+
+
 def test_originals_as_queries_are_counted(run_of):
   from genbench_jax.sources.registry import SOURCES
 
@@ -115,6 +124,26 @@ def test_originals_as_queries_are_counted(run_of):
   assert {query for _, query, _ in images} == {""}
   assert SOURCES["retrieval"].real_images(run, KEY) == {2: 16}
   assert SOURCES["retrieval"].real_images(run_of((2,)), KEY) == {2: 0}
+
+
+def test_retrieved_images_are_references_of_textual_inversion(run_of):
+  run = run_of()
+  make_images(run, Ledger(run.workdir, run.config, ""))
+  learning = dataclasses.replace(
+    run.config,
+    sources=("generative", "retrieval"),
+    textual_inversion=TextualInversion(references=("", "retrieval"), shots=2),
+  )
+  run, stored = Run(learning, run.workdir), ImageSet(image_folder(run, KEY))
+  plain, modified, retrieved = plan.image_sets(learning)
+  assert (plain.references, modified.references, retrieved) == ("", "retrieval", KEY)
+  concepts, paths = inversion._concepts(run, modified)
+  assert [concept.class_names for concept in concepts] == [(name,) for name in SHAPE_NAMES]
+  assert len(paths) == len(set(paths.values())) == 8
+  for label, concept in enumerate(concepts):
+    wanted = [opened(stored[row].image) for row in (label, 8 + label)]
+    assert [image.tobytes() for image in concept.images()] == [one.tobytes() for one in wanted]
+  assert inversion.real_images(run, modified) == 0
 
 
 def test_a_pool_of_urls_says_what_is_needed(run_of, tmp_path):
