@@ -22,7 +22,7 @@ class Training:
       end-of-text token (`end_of_text`), as in the published code.
     reference_resize: `crop` (shorter side, then centre crop) or `squash` to the model's square.
     reference_resolution: shrinks references to this side, then enlarges them again; 0 leaves them as they are.
-    flip: whether half of the references are mirrored. Digits and signs turn into other ones.
+    flip: whether half of the references are mirrored. Digits and letters turn into other ones.
     crops: random crops of each reference that are learnt from besides the whole.
     recolor: whether references come in all six orders of their color channels, where color says nothing of the class:
       tokens learn color before shape.
