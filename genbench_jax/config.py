@@ -22,7 +22,7 @@ from genbench_jax.diffusion.inversion_settings import (
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.prompts.strategies import STRATEGIES
 from genbench_jax.recognizers.settings import DEPTHS, POSITIONS, CoopSettings, VptSettings
-from genbench_jax.store.rows import QUANTITIES
+from genbench_jax.store.rows import SCORED
 
 STAGES = ("images", "embed", "score", "recognise", "report")
 SOURCES = ("generative", "original", "folder", "retrieval", "combined")
@@ -34,7 +34,6 @@ PROTOCOLS = ("strict", "reference")
 RETRIEVAL_QUERIES = ("text_to_text", "text_to_image", "image_to_image")
 RETRIEVAL_RANKINGS = ("mean", "max", "rerank")
 RECOGNIZERS = ("linear_probe", "coop", "vpt")
-SCORED = tuple(name for name in QUANTITIES if name not in RECOGNIZERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -491,6 +490,12 @@ def _check_keep_images(config: Config) -> None:
   if kept != "all" and config.selection.is_on:
     raise UsageError(
       f"config.selection.method chooses among kept images, and config.generation.keep_images is {kept!r}: set it to 'all'."
+    )
+  most = max(config.shots)
+  trains_on_images = "vpt" in config.recognition.recognizers and "generative" in config.sources
+  if trains_on_images and config.generation.kept_images(most) < most:
+    raise UsageError(
+      f"the recogniser `vpt` trains on images, and config.generation.keep_images is {kept!r}: set it to 'all' or '{most}'."
     )
 
 

@@ -57,6 +57,7 @@ from genbench_jax.store import files
 from genbench_jax.store.embedding_set import EmbeddingSet
 
 SUMMARY = "summary.json"
+LAST_EPOCH = "last_epoch_"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +109,7 @@ def recognise_cells(
         _save(task, found, data, run.config.recognition.save_predictions)
         files.write_json(task.folder / SUMMARY, summaries[task.folder])
     for task in tasks:
-      measured = _measured(task, name, protocol, data, summaries[task.folder])
-      rows[task.external.key].append(measured)
+      rows[task.external.key] += _measured(task, name, protocol, data, summaries[task.folder])
   yield from rows.items()
 
 
@@ -166,7 +166,7 @@ def _published(probe: dict[str, Any], data: DatasetFeatures, seed: int) -> dict[
   """The reference's figure as it was published, of the best epoch on the test images; the last epoch beside it."""
   summary = score_summary(probe["best_epoch_scores"], data.test.labels, data.spec.metric, seed)
   model = {"weights": probe["best_epoch_weights"], "bias": probe["best_epoch_bias"]}
-  last = {f"last_epoch_{key}": probe[key] for key in ("score", "ci_low", "ci_high")}
+  last = {f"{LAST_EPOCH}{key}": probe[key] for key in ("score", "ci_low", "ci_high")}
   return probe | summary | model | last
 
 
@@ -302,11 +302,14 @@ def _plain(value: Any) -> Any:
 
 def _measured(
   task: Task, name: str, protocol: str, data: DatasetFeatures, summary: dict[str, Any]
-) -> Measured:
+) -> Iterator[Measured]:
+  """The row of a recogniser on a cell; of the reference's probe two, see `_published`."""
   about = About(
     data, task.cell, protocol, summary["n_external"], len(summary["missing_classes"]),
     task.external.real_images[task.cell.shots],
   )  # fmt: skip
-  value = Measurement(summary["score"], summary["ci_low"], summary["ci_high"])
   by_class = {int(index): one for index, one in summary["by_class"].items()}
-  return Measured(make_row(about, name, value, summary["seconds"]), by_class)
+  for quantity, prefix, classes in ((name, "", by_class), (f"{name}_last_epoch", LAST_EPOCH, {})):
+    if f"{prefix}score" in summary:
+      value = Measurement(*(summary[f"{prefix}{key}"] for key in ("score", "ci_low", "ci_high")))
+      yield Measured(make_row(about, quantity, value, summary["seconds"]), classes)

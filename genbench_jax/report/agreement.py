@@ -80,7 +80,7 @@ def agreement(results: Results, metric: str, recognizer: str) -> Agreement:
 
 def agreements(results: Results, recognizer: str) -> tuple[Agreement, ...]:
   """Every metric that was measured beside the recogniser, CLER first."""
-  baselines = {*RECOGNIZERS, "zero_shot", "cler_gain"}
+  baselines = {*RECOGNIZERS, "linear_probe_last_epoch", "zero_shot", "cler_gain"}
   metrics = [name for name in results.quantities if name not in baselines]
   found = [
     agreement(results, name, recognizer) for name in sorted(metrics, key=lambda n: n != "cler")

@@ -47,6 +47,11 @@ QUANTITIES = {
   for quantity in (
     _accuracy("zero_shot", "zero-shot", "Each test image goes to the class whose text is nearest."),
     _accuracy("linear_probe", "linear probe", "A linear classifier trained on the image features."),
+    _accuracy(
+      "linear_probe_last_epoch",
+      "linear probe, last epoch",
+      "The reference's probe after its last epoch, which no test image has chosen.",
+    ),
     _accuracy("coop", "CoOp", "Learnt prompt vectors in front of the class name."),
     _accuracy("vpt", "VPT", "Learnt tokens in the image encoder."),
     _accuracy(
