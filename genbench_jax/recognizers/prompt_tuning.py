@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from genbench_jax.errors import UsageError
-from genbench_jax.metrics.inputs import unit_rows
-from genbench_jax.parallel.mesh import data_mesh, replicated
+from genbench_jax.metrics.inputs import fetch, unit_rows
+from genbench_jax.parallel.mesh import DATA_AXIS, data_mesh, replicated
 from genbench_jax.recognizers import towers
 from genbench_jax.recognizers.models import load_model, save_model
 from genbench_jax.recognizers.prompt_layout import Blocks, class_blocks, class_prompts
@@ -54,23 +54,20 @@ def prompt_embeddings(
   return jnp.where(slots[..., None] >= 0, learnt, words)
 
 
-def prompted_text_features(
-  module: Any,
-  params: towers.Params,
-  context: Float[Array, "*k m w"],
-  blocks: Blocks,
-  num_classes: int,
-) -> Float[Array, "k d"]:
-  """Unit-norm text features of all classes under a context."""
+def block_text_features(
+  module: Any, params: towers.Params, context: Float[Array, "*k m w"], blocks: Blocks
+) -> Float[Array, "n c d"]:
+  """Unit-norm text features of the classes of every block under a context."""
 
   @jax.checkpoint
-  def features(block: Blocks) -> Float[Array, "c d"]:
-    own = context[block.classes] if context.ndim == 3 else context
+  def features(block: Blocks, own: Float[Array, "*c m w"]) -> Float[Array, "c d"]:
     embeddings = prompt_embeddings(params, own, block.tokens, block.slots)
     return towers.text_features(module, params, embeddings, block.ends, remat=False)
 
-  found = jax.lax.map(features, blocks)
-  return found.reshape(-1, found.shape[-1])[:num_classes]
+  if context.ndim == 2:
+    return jax.lax.map(lambda block: features(block, context), blocks)
+  # Taken before the loop: the gradient then goes back into the classes, and over the devices, once and not in each block.
+  return jax.lax.map(lambda both: features(*both), (blocks, context[blocks.classes]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +189,8 @@ def coop_loss(
 ) -> Float[Array, ""]:
   """Mean cross-entropy of the scaled cosines; several labels of an image share its weight."""
   num_classes = batch.targets.shape[1]
-  text = prompted_text_features(module, frozen.params, context, frozen.blocks, num_classes)
+  found = block_text_features(module, frozen.params, context, frozen.blocks)
+  text = found.reshape(-1, found.shape[-1])[:num_classes]
   logits = frozen.logit_scale * jnp.matmul(batch.features, text.T, precision="highest")
   return optax.softmax_cross_entropy(logits, batch.targets).mean()
 
@@ -213,13 +211,14 @@ def context_text_features(
   layout = class_prompts(clip, class_names, context.vectors.shape[-2], context.position)
   blocks = class_blocks(layout, CoopSettings.classes_at_once, mesh)
   params, vectors = jax.device_put((clip.params, context.vectors), replicated(mesh))
-  return np.asarray(_text_features(clip, len(class_names), mesh)(params, vectors, blocks))
+  found = fetch(mesh, _text_features(clip, mesh)(params, vectors, blocks))
+  return found.reshape(-1, found.shape[-1])[: len(class_names)]
 
 
-@functools.lru_cache(maxsize=16)
-def _text_features(clip: Any, num_classes: int, mesh: Mesh) -> Callable[..., Float[Array, "k d"]]:
-  program = functools.partial(prompted_text_features, clip.module, num_classes=num_classes)
-  return jax.jit(program, out_shardings=replicated(mesh))
+@functools.lru_cache(maxsize=4)
+def _text_features(clip: Any, mesh: Mesh) -> Callable[..., Float[Array, "n c d"]]:
+  program = functools.partial(block_text_features, clip.module)
+  return jax.jit(program, out_shardings=NamedSharding(mesh, PartitionSpec(None, DATA_AXIS)))
 
 
 def save_context(path: Path, context: Context) -> None:

@@ -1,6 +1,5 @@
 """The reference's search for learning rate and weight decay, and its two figures on test images."""
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,8 +10,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from genbench_jax.benchmark.spec import Metric
+from genbench_jax.metrics.inputs import fetch
 from genbench_jax.metrics.recognition import FROM_PREDICTIONS, recognition_score, score_from_correct
-from genbench_jax.parallel.mesh import DATA_AXIS, data_mesh, pad_rows, padded_size, replicated
+from genbench_jax.parallel.mesh import DATA_AXIS, data_mesh, pad_rows, padded_size
 from genbench_jax.recognizers.reference_probe import (
   BATCH_SIZE,
   FINAL_EPOCHS,
@@ -148,23 +148,13 @@ def search(
     )  # fmt: skip
     scores = [
       [best_epoch(trial[:, : len(targets)], targets, metric) for trial in result[:count]]
-      for result, targets in zip(_on_host(results, mesh), validation, strict=True)
+      for result, targets in zip(fetch(mesh, results), validation, strict=True)
     ]
     return np.reshape(scores, indices.shape)
 
   peaks, scores = search_weight_decays(evaluate, len(cells))
   settings = [best_setting(*pair) for pair in zip(peaks, scores, strict=True)]
   return settings, scores.max(axis=1)
-
-
-def _on_host(results: Array, mesh: Mesh) -> np.ndarray:
-  """An array that is split over the mesh, whole: on several hosts each one needs all of it."""
-  return np.asarray(_gather(mesh)(results))
-
-
-@functools.cache
-def _gather(mesh: Mesh) -> jax.stages.Wrapped:
-  return jax.jit(lambda array: array, out_shardings=replicated(mesh))
 
 
 def best_epoch(

@@ -21,8 +21,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.errors import UsageError, unknown_name
-from genbench_jax.metrics.inputs import unit_rows
-from genbench_jax.parallel.mesh import DATA_AXIS, data_mesh, pad_rows, padded_size, replicated
+from genbench_jax.metrics.inputs import fetch, unit_rows
+from genbench_jax.parallel.mesh import (
+  DATA_AXIS,
+  batch_sharding,
+  data_mesh,
+  pad_rows,
+  padded_size,
+  replicated,
+)
 from genbench_jax.recognizers import towers
 from genbench_jax.recognizers.models import load_model, save_model
 from genbench_jax.recognizers.settings import DEPTHS, VptSettings
@@ -201,9 +208,9 @@ def prompted_scores(
   frozen = frozen_tower(clip, text_features, mesh)
   tokens = jax.device_put(prompts.tokens, replicated(mesh))
   size = padded_size(min(images_at_once * mesh.size, num_images), mesh.size)
-  split = NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+  split = batch_sharding(mesh)
   found = [
-    np.asarray(_prompted_scores(clip, mesh)(frozen, tokens, jax.device_put(pixels, split)))
+    fetch(mesh, _prompted_scores(clip, mesh)(frozen, tokens, jax.device_put(pixels, split)))
     for pixels in read_pixels(np.arange(num_images), size)
   ]
   return np.concatenate(found)[:num_images]
@@ -218,7 +225,7 @@ def _prompted_scores(
     features = towers.image_features(clip.module, frozen.params, pixels, tokens, remat=False)
     return jax.nn.softmax(frozen.logit_scale * features @ frozen.text.T, axis=-1)
 
-  return jax.jit(scores, out_shardings=replicated(mesh))
+  return jax.jit(scores, out_shardings=batch_sharding(mesh))
 
 
 def save_visual_prompts(path: Path, prompts: VisualPrompts) -> None:
