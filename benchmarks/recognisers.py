@@ -7,8 +7,12 @@ Ratios are peer / ours: above 1 ours is faster. Each measurement has its own pro
 don't disturb each other; rounds alternate; ours are counted without compilation, which is reported beside.
 
   strict     the whole regularisation path of a linear probe, 50,000 x 512 features and 100 classes, against
-             scikit-learn's LogisticRegression (lbfgs, warm-started along the same path, its default
-             tolerance). Both objectives are computed in float64 at every penalty: ours must be no worse.
+             scikit-learn's LogisticRegression (lbfgs, float32, warm-started along the same path). Both sides have
+             to come within 1e-3 nats of the least mean objective, computed in float64, at every penalty: to what
+             the probe is held. Ours stops at the tolerance with which the probe walks its own path;
+             scikit-learn at the largest of the tolerances below that gets it there. Its default of 1e-4,
+             a bound on the largest entry of the gradient, doesn't: unit-norm features and 100 classes make all
+             entries about that small, so that it returns some starts as they are.
   reference  the reference's search, 90 trials of 10 epochs for each of three seeds, on 16 shots of 10 classes
              (--search-classes for more), against a PyTorch loop over the same cached features, trials,
              batches and validation images. With many classes arithmetic is what both spend their time on,
@@ -28,6 +32,8 @@ from pathlib import Path
 import numpy as np
 
 PENALTIES = (100.0, 10.0, 1.0, 0.1, 0.01, 0.001)
+ACCURACY = 1e-3
+PEER_TOLERANCES = (1e-4, 1e-5, 5e-6, 2e-6, 1e-6, 5e-7)
 SHOTS, SEEDS = 16, 3
 
 
@@ -40,7 +46,8 @@ def main() -> int:
   with tempfile.TemporaryDirectory() as folder:
     write_data(Path(folder), options)
     for name in options.only.split(","):
-      result[name] = compare(name, Path(folder), options)
+      compared = compare_strict if name == "strict" else compare
+      result[name] = compared(name, Path(folder), options)
       print(json.dumps({name: result[name]}, indent=2))
   if options.json:
     Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
@@ -60,6 +67,7 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--only", default="strict,reference")
   parser.add_argument("--peer-python", default=sys.executable, help="a Python that has torch")
   parser.add_argument("--json", help="file for the result")
+  parser.add_argument("--tolerance", type=float, help=argparse.SUPPRESS)
   parser.add_argument("--measure", help=argparse.SUPPRESS)
   parser.add_argument("--folder", help=argparse.SUPPRESS)
   options = parser.parse_args()
@@ -99,11 +107,31 @@ def compare(name: str, folder: Path, options: argparse.Namespace) -> dict:
   }
 
 
+def compare_strict(name: str, folder: Path, options: argparse.Namespace) -> dict:
+  """As `compare`, once a tolerance is found at which the peer does solve its problems."""
+  best = np.array(in_own_process("strict_optimum", folder, options)["objectives"])
+
+  def worst_gap(found: dict) -> float:
+    return float(np.max(np.array(found["objectives"]) - best))
+
+  tried = {}
+  for options.tolerance in PEER_TOLERANCES:
+    found = in_own_process("strict_peer", folder, options)
+    tried[options.tolerance] = found | {"worst_gap": worst_gap(found)}
+    if worst_gap(found) <= ACCURACY:
+      break
+  result = compare(name, folder, options)
+  gaps = {side: worst_gap(result[f"last_{side}"]) for side in ("ours", "peer")}
+  return result | {"least_objectives": best.tolist(), "worst_gap": gaps, "peer_tolerances": tried}
+
+
 def in_own_process(measurement: str, folder: Path, options: argparse.Namespace) -> dict:
   python = options.peer_python if measurement == "reference_peer" else sys.executable
   command = [python, __file__, "--measure", measurement, "--folder", str(folder)]
   for name in ("rows", "classes", "search_classes", "width"):
     command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+  if measurement == "strict_peer":
+    command += ["--tolerance", str(options.tolerance)]
   output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
   return json.loads(output.splitlines()[-1])
 
@@ -112,18 +140,35 @@ def with_constant(features: np.ndarray) -> np.ndarray:
   return np.append(features, np.ones((len(features), 1), features.dtype), axis=1)
 
 
-def objectives(weights: list[np.ndarray], inputs: np.ndarray, labels: np.ndarray) -> list[float]:
-  """The mean objective at each penalty, in float64."""
-  found = []
-  for penalty, matrix in zip(PENALTIES, weights, strict=True):
-    logits = inputs.astype(np.float64) @ matrix.T.astype(np.float64)
+def quality(weights: list[np.ndarray], inputs: np.ndarray, labels: np.ndarray) -> dict:
+  """The mean objective at each penalty and the largest entry of its gradient, in float64."""
+  inputs, count, rows = inputs.astype(np.float64), len(labels), np.arange(len(labels))
+  found: dict[str, list[float]] = {"objectives": [], "largest_gradients": []}
+  for penalty, matrix in zip(PENALTIES, np.asarray(weights, np.float64), strict=True):
+    logits = inputs @ matrix.T
     logits -= logits.max(axis=1, keepdims=True)
-    loss = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
-    found.append(float(loss.mean() + penalty / 2 * np.sum(matrix**2) / len(labels)))
+    errors = np.exp(logits)
+    totals = errors.sum(axis=1)
+    loss = np.log(totals) - logits[rows, labels]
+    errors /= totals[:, None]
+    errors[rows, labels] -= 1
+    gradient = (errors.T @ inputs + penalty * matrix) / count
+    found["objectives"].append(float(loss.mean() + penalty / 2 * np.sum(matrix**2) / count))
+    found["largest_gradients"].append(float(abs(gradient).max()))
   return found
 
 
 def strict_ours(folder: Path, options: argparse.Namespace) -> dict:
+  from genbench_jax.recognizers.strict_probe import FOLD_TOLERANCE
+
+  return strict_path(folder, options, FOLD_TOLERANCE)
+
+
+def strict_optimum(folder: Path, options: argparse.Namespace) -> dict:
+  return strict_path(folder, options, 3e-5)
+
+
+def strict_path(folder: Path, options: argparse.Namespace, tolerance: float) -> dict:
   import jax
   import jax.numpy as jnp
 
@@ -139,7 +184,7 @@ def strict_ours(folder: Path, options: argparse.Namespace) -> dict:
     ones, offsets = jnp.ones(len(inputs)), jnp.zeros_like(targets)
 
     def next_penalty(start, penalty):
-      solution = solve(axes, offsets, targets, ones, penalty, start)
+      solution = solve(axes, offsets, targets, ones, penalty, start, tolerance=tolerance)
       return solution.departure, solution
 
     start = jnp.zeros((options.classes, axes.rotated.shape[1]))
@@ -157,7 +202,7 @@ def strict_ours(folder: Path, options: argparse.Namespace) -> dict:
     "compilation": compilation,
     "iterations": iterations.tolist(),
     "converged": converged.tolist(),
-    "objectives": objectives(list(np.asarray(weights)), inputs, data["labels"]),
+    **quality(list(np.asarray(weights)), inputs, data["labels"]),
   }
 
 
@@ -166,7 +211,9 @@ def strict_peer(folder: Path, options: argparse.Namespace) -> dict:
 
   data = np.load(folder / "strict.npz")
   inputs, labels = with_constant(data["features"]), data["labels"]
-  model = LogisticRegression(fit_intercept=False, warm_start=True, max_iter=10_000)
+  model = LogisticRegression(
+    fit_intercept=False, warm_start=True, max_iter=10_000, tol=options.tolerance
+  )
   weights, iterations = [], []
   start = time.perf_counter()
   for penalty in PENALTIES:
@@ -174,11 +221,7 @@ def strict_peer(folder: Path, options: argparse.Namespace) -> dict:
     weights.append(model.coef_.copy())
     iterations.append(int(model.n_iter_[0]))
   seconds = time.perf_counter() - start
-  return {
-    "seconds": seconds,
-    "iterations": iterations,
-    "objectives": objectives(weights, inputs, labels),
-  }
+  return {"seconds": seconds, "iterations": iterations, **quality(weights, inputs, labels)}
 
 
 def reference_ours(folder: Path, options: argparse.Namespace) -> dict:
@@ -264,6 +307,7 @@ def reference_peer(folder: Path, options: argparse.Namespace) -> dict:
 
 MEASUREMENTS = {
   "strict_ours": strict_ours,
+  "strict_optimum": strict_optimum,
   "strict_peer": strict_peer,
   "reference_ours": reference_ours,
   "reference_peer": reference_peer,

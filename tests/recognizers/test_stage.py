@@ -155,7 +155,9 @@ def test_models_are_loaded_back_and_predict_the_same(undisturbed, voc):
     np.testing.assert_allclose(scores, load_predictions(folder / "predictions.npz")[0], atol=1e-4)
 
 
-def test_killed_in_each_training_it_ends_with_identical_models(voc, embedded, undisturbed, tmp_path):
+def test_killed_in_each_training_it_ends_with_identical_models(
+  voc, embedded, undisturbed, tmp_path
+):
   workdir = tmp_path / "run"
   shutil.copytree(embedded, workdir)
   for moment in ("linear_probe-*/classes.csv", "coop-*/checkpoints/2", "vpt-*/checkpoints/2"):
