@@ -1,5 +1,6 @@
 """The command, end to end, on the shipped models: restarts, devices, and what users get wrong."""
 
+import csv
 import hashlib
 import json
 import os
@@ -15,6 +16,8 @@ import pytest
 from PIL import Image
 
 from genbench_jax.main import main
+from genbench_jax.metrics.recognition import recognition_score
+from genbench_jax.recognizers.results import load_predictions
 from genbench_jax.store import embedding_set
 from genbench_jax.store.workdir import locked
 
@@ -117,6 +120,26 @@ def test_every_cell_has_every_quantity(undisturbed):
     assert row["n_test"] == 497
     assert row["n_external"] == 10 * row["shots"]
   assert (undisturbed / "results.csv").read_text().count("\n") == len(rows) + 1
+
+
+def test_predictions_and_tables_say_what_the_rows_say(undisturbed):
+  rows = [row for row in _rows(undisturbed) if row["quantity"] == "linear_probe"]
+  values = {(row["source"], row["strategy"], row["shots"]): row["value"] for row in rows}
+  summaries = list((undisturbed / "recognisers").rglob("summary.json"))
+  assert len(summaries) == len(rows) == len(values)
+  for path in summaries:
+    cell = json.loads(path.read_text())
+    value = values[cell["source"], cell["strategy"], cell["shots"]]
+    scores, labels, _ = load_predictions(path.with_name("predictions.npz"))
+    assert recognition_score(scores, labels, cell["metric"]) == value
+    counts = np.loadtxt(
+      path.with_name("confusion.csv"), int, delimiter=",", skiprows=1, usecols=range(1, 11)
+    )
+    assert (counts.sum(), counts.trace() / counts.sum()) == (497, pytest.approx(value))
+    with path.with_name("classes.csv").open() as file:
+      by_class = list(csv.DictReader(file))
+    assert [int(line["images"]) for line in by_class] == counts.sum(axis=1).tolist()
+    assert [int(line["predicted"]) for line in by_class] == counts.sum(axis=0).tolist()
 
 
 def test_image_sets_are_tfds_datasets_with_their_prompts(undisturbed):

@@ -116,3 +116,18 @@ def test_other_words_for_what_is_kept_are_refused(keep):
   config.generation.keep_images = keep
   with pytest.raises(UsageError, match="keep_images"):
     make_config(config)
+
+
+def test_images_that_are_trained_on_have_to_be_kept():
+  from genbench_jax.config import default_config, make_config
+
+  config = default_config()
+  config.recognition.recognizers = ("vpt",)
+  config.shots = (1, 4)
+  for kept, refused in (("none", True), ("2", True), ("4", False), ("all", False)):
+    config.generation.keep_images = kept
+    if refused:
+      with pytest.raises(UsageError, match="`vpt` trains on images.*set it to 'all' or '4'"):
+        make_config(config)
+    else:
+      make_config(config)
