@@ -83,6 +83,12 @@ def _digests(workdir, folder):
   }
 
 
+def _models(workdir):
+  """What the recognisers have learnt."""
+  found = _digests(workdir, "recognisers")
+  return {path: digest for path, digest in found.items() if path.endswith("model.safetensors")}
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
   """A run on one device that nobody disturbed."""
@@ -217,6 +223,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_artefacts(undisturbed, t
   assert finished.returncode == 0, finished.stderr
   for folder in ("images", "embeddings"):
     assert _digests(tmp_path, folder) == _digests(undisturbed, folder)
+  assert _models(tmp_path) == _models(undisturbed)
   assert _rows(tmp_path) == _rows(undisturbed)
 
 

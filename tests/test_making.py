@@ -127,7 +127,7 @@ def test_images_that_are_trained_on_have_to_be_kept():
   for kept, refused in (("none", True), ("2", True), ("4", False), ("all", False)):
     config.generation.keep_images = kept
     if refused:
-      with pytest.raises(UsageError, match="`vpt` trains on images.*set it to 'all' or '4'"):
+      with pytest.raises(UsageError, match=r"`vpt` trains on images.*set it to 'all' or '4'"):
         make_config(config)
     else:
       make_config(config)

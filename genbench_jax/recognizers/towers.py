@@ -42,7 +42,8 @@ def text_features(
   for layer in range(config.num_hidden_layers):
     hidden = _layer(module, config, tower["encoder"], layer, hidden, remat)
   hidden = _layer_norm(config, tower["final_layer_norm"], hidden)
-  pooled = hidden[jnp.arange(len(hidden)), ends]
+  # Not indexed by row numbers: that would send indices and features around the devices that share the texts.
+  pooled = jnp.take_along_axis(hidden, ends[:, None, None], axis=1)[:, 0]
   return _projected(pooled, params["text_projection"])
 
 

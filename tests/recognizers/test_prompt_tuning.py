@@ -10,7 +10,6 @@ import pytest
 from genbench_jax.clip.features import text_features, unit_norm
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.parallel.mesh import data_mesh
-from genbench_jax.recognizers import prompt_tuning
 from genbench_jax.recognizers.prompt_layout import class_blocks, class_prompts, prompt_layout
 from genbench_jax.recognizers.prompt_tuning import (
   Batch,
@@ -93,26 +92,7 @@ def test_learning_lowers_the_loss_and_touches_the_context_only(tiny_clip, images
   np.testing.assert_allclose(split.losses, context.losses, rtol=0.05)
 
 
-def test_an_interrupted_run_ends_with_identical_weights(tiny_clip, images, tmp_path, monkeypatch):
-  settings = dataclasses.replace(SETTINGS, per_class=True)
-  undisturbed = learn_context(tiny_clip, NAMES, *images, settings)
-  whole = prompt_tuning.batch_rows
-
-  def interrupted(number, *arguments):
-    if number == 7:
-      raise KeyboardInterrupt
-    return whole(number, *arguments)
-
-  monkeypatch.setattr(prompt_tuning, "batch_rows", interrupted)
-  with pytest.raises(KeyboardInterrupt):
-    learn_context(tiny_clip, NAMES, *images, settings, directory=tmp_path, save_every=3)
-  monkeypatch.undo()
-  resumed = learn_context(tiny_clip, NAMES, *images, settings, directory=tmp_path, save_every=3)
-  assert len(resumed.losses) == settings.steps - 6
-  np.testing.assert_array_equal(resumed.vectors, undisturbed.vectors)
-
-
-def test_a_context_is_kept_as_a_file(tiny_clip, tmp_path):
+def test_a_context_is_kept_as_a_file(tiny_clip, tmp_path, mesh):
   vectors = first_context(tiny_clip, SETTINGS, len(NAMES))
   context = Context(vectors, "middle", tiny_clip.fingerprint)
   save_context(tmp_path / "context.safetensors", context)
@@ -120,6 +100,11 @@ def test_a_context_is_kept_as_a_file(tiny_clip, tmp_path):
   np.testing.assert_array_equal(
     context_text_features(tiny_clip, NAMES, loaded),
     context_text_features(tiny_clip, NAMES, context),
+  )
+  np.testing.assert_allclose(
+    context_text_features(tiny_clip, NAMES, loaded, mesh),
+    context_text_features(tiny_clip, NAMES, context),
+    atol=1e-5,
   )
   with pytest.raises(UsageError, match="of CLIP other"):
     context_text_features(tiny_clip, NAMES, dataclasses.replace(loaded, fingerprint="other"))

@@ -11,74 +11,92 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
+from genbench_jax.clip.model import load_clip
+from genbench_jax.recognizers.prompt_tuning import CoopSettings, learn_context
 from genbench_jax.recognizers.training import batch_rows, run_steps
+from genbench_jax.recognizers.visual_prompts import VptSettings, learn_visual_prompts
+from genbench_jax.testing import pixel_reader
 
 STEPS, SAVE_EVERY = 30, 4
 SCRIPT = """
-import importlib.util, sys, time
+import importlib.util, sys
 specification = importlib.util.spec_from_file_location("training_test", sys.argv[1])
 module = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(module)
-module.train(sys.argv[2], pause=0.05)
+module.run(*sys.argv[2:])
 """
 
 
-def train(directory=None, pause=0.0):
-  """Adam on a small least-squares problem; a pause at each step leaves time to be killed."""
+def coop(clip, directory=None):
+  """Context vectors of each class, and the losses of the steps that were run."""
   generator = np.random.default_rng(0)
-  inputs = generator.normal(size=(20, 5)).astype(np.float32)
-  outputs = (inputs @ np.arange(5)).astype(np.float32)
-  optimiser = optax.adam(0.1)
+  features = generator.normal(size=(20, 16)).astype(np.float32)
+  targets = np.eye(3, dtype=np.float32)[np.arange(20) % 3]
+  settings = CoopSettings(context_length=2, per_class=True, steps=STEPS, batch_size=8, warmup=2)
+  names = ("cat", "dog", "owl")
+  found = learn_context(clip, names, features, targets, settings, None, directory, SAVE_EVERY)
+  return found.vectors, found.losses
 
-  def step(state, offset, batch):
-    weights, optimiser_state = state
-    loss, gradient = value_and_gradient(weights, offset, *batch)
-    updates, optimiser_state = optimiser.update(gradient, optimiser_state, weights)
-    return (optax.apply_updates(weights, updates), optimiser_state), loss
 
-  def value_and_gradient(weights, offset, inputs, outputs):
-    errors = inputs @ weights + offset - outputs
-    return jnp.mean(errors**2), 2 * inputs.T @ errors / len(inputs)
+def vpt(clip, directory=None):
+  """Visual prompts, and the losses of the steps that were run."""
+  generator = np.random.default_rng(0)
+  text = generator.normal(size=(3, 16)).astype(np.float32)
+  read = pixel_reader(generator.normal(size=(20, 32, 32, 3)).astype(np.float32))
+  targets = np.eye(3, dtype=np.float32)[np.arange(20) % 3]
+  settings = VptSettings(prompt_length=2, steps=STEPS, batch_size=8, images_at_once=4, warmup=2)
+  found = learn_visual_prompts(clip, text, read, targets, settings, None, directory, SAVE_EVERY)
+  return found.tokens, found.losses
 
-  def batches(first):
-    for number in range(first, STEPS):
-      time.sleep(pause)
-      rows = batch_rows(number, 8, 20, seed=0)
-      yield inputs[rows], outputs[rows]
 
-  weights = jnp.zeros(5)
-  state = (weights, optimiser.init(weights))
-  path = Path(directory) if directory else None
-  return run_steps(jax.jit(step), state, jnp.float32(0.5), batches, STEPS, path, SAVE_EVERY)
+LEARN = {"coop": coop, "vpt": vpt}
+
+
+def run(name, clip_folder, directory):
+  """What the process that is killed does."""
+  LEARN[name](load_clip(clip_folder), Path(directory))
 
 
 def checkpoints(directory):
   return sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdigit())
 
 
-def test_killed_and_resumed_it_ends_with_identical_weights(tmp_path):
-  process = subprocess.Popen(
-    [sys.executable, "-c", SCRIPT, __file__, str(tmp_path)], env=os.environ
-  )
-  deadline = time.monotonic() + 300
-  while not (tmp_path / "8").exists():
-    assert process.poll() is None and time.monotonic() < deadline
-    time.sleep(0.02)
-  process.send_signal(signal.SIGKILL)
-  process.wait()
+@pytest.mark.parametrize("name", LEARN)
+def test_killed_and_resumed_it_ends_with_identical_weights(
+  tiny_clip_folder, tiny_clip, tmp_path, name
+):
+  command = [sys.executable, "-c", SCRIPT, __file__, name, str(tiny_clip_folder), str(tmp_path)]
+  with subprocess.Popen(command, env=os.environ) as process:
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "8").exists():
+      assert process.poll() is None and time.monotonic() < deadline
+      time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
   assert max(checkpoints(tmp_path)) < STEPS
-  (resumed, _), losses = train(tmp_path)
-  (undisturbed, _), all_losses = train()
+  resumed, losses = LEARN[name](tiny_clip, tmp_path)
+  undisturbed, all_losses = LEARN[name](tiny_clip)
   np.testing.assert_array_equal(resumed, undisturbed)
-  assert len(losses) < len(all_losses) == STEPS
+  assert 0 < len(losses) < len(all_losses) == STEPS
   np.testing.assert_array_equal(losses, all_losses[-len(losses) :])
   assert checkpoints(tmp_path) == [28, 30]
 
 
 def test_a_finished_run_runs_nothing_again(tmp_path):
-  (weights, _), _ = train(tmp_path)
-  (again, _), losses = train(tmp_path)
+  optimiser = optax.sgd(0.1)
+
+  def step(state, target, batch):
+    weights, optimiser_state = state
+    updates, optimiser_state = optimiser.update(weights - target, optimiser_state)
+    return (optax.apply_updates(weights, updates), optimiser_state), jnp.sum(weights)
+
+  def train():
+    state = (jnp.zeros(5), optimiser.init(jnp.zeros(5)))
+    return run_steps(jax.jit(step), state, jnp.ones(5), lambda first: iter(range(9)), 9, tmp_path)
+
+  (weights, _), _ = train()
+  (again, _), losses = train()
   np.testing.assert_array_equal(weights, again)
   assert len(losses) == 0
 

@@ -74,7 +74,7 @@ def test_learning_lowers_the_loss_in_micro_batches_and_over_devices(tiny_clip, d
   np.testing.assert_allclose(split.losses[:2], prompts.losses[:2], rtol=1e-4)
 
 
-def test_prompts_are_kept_as_a_file_and_score_the_same(tiny_clip, data, tmp_path):
+def test_prompts_are_kept_as_a_file_and_score_the_same(tiny_clip, data, tmp_path, mesh):
   pixels, _, text = data
   prompts = VisualPrompts(first_prompts(tiny_clip, SETTINGS), tiny_clip.fingerprint)
   save_visual_prompts(tmp_path / "prompts.safetensors", prompts)
@@ -85,6 +85,8 @@ def test_prompts_are_kept_as_a_file_and_score_the_same(tiny_clip, data, tmp_path
   ]
   np.testing.assert_array_equal(scores[0], scores[1])
   np.testing.assert_allclose(scores[0], scores[2], atol=1e-5)
+  split = prompted_scores(tiny_clip, text, loaded, pixel_reader(pixels), 24, mesh, images_at_once=2)
+  np.testing.assert_allclose(scores[0], split, atol=1e-5)
   np.testing.assert_allclose(scores[0].sum(axis=1), 1, atol=1e-5)
 
 
