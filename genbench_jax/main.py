@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
   debug = "--debug" in argv
   try:
-    values = _parse(argv)
+    values = parse(argv)
     stages = _stages(values.stages)
     if values.plan:
       return _plan(values)
@@ -106,7 +106,12 @@ def _flags(argv: Sequence[str] = ()) -> flags.FlagValues:
   return values
 
 
-def _parse(argv: Sequence[str]) -> flags.FlagValues:
+def parse(argv: Sequence[str]) -> flags.FlagValues:
+  """The command's flags and its config.
+
+  Raises:
+    UsageError: a flag or setting that there is not, or that can't be read.
+  """
   argv = [_underscored(argument) for argument in argv]
   values = _flags(argv)
   for override in (arg.removeprefix("--config.") for arg in argv if arg.startswith("--config.")):

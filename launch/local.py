@@ -73,7 +73,8 @@ def _environment(number: int, options: argparse.Namespace) -> dict[str, str]:
   else:
     environment.setdefault("JAX_PLATFORMS", "cpu")
   if options.devices:
-    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.devices}"
+    count = f"--xla_force_host_platform_device_count={options.devices}"
+    environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {count}".strip()
   return environment
 
 

@@ -245,7 +245,7 @@ def give_tokens(arguments):
 def run_launched(command, place):
   """A launch script with stand-ins for what it calls; what reaches `genbench_jax.main` is held against its flags."""
   from genbench_jax.config import make_config
-  from genbench_jax.main import _parse
+  from genbench_jax.main import parse as parse_command
 
   command = re.sub(r"(?<!\S)launch/", f"{ROOT}/launch/", command)
   command = re.sub(r"^python ", f"{sys.executable} ", command)
@@ -264,4 +264,4 @@ def run_launched(command, place):
   ]
   assert mains or "--config" not in command
   for arguments in mains:
-    make_config(_parse(["main", *arguments]).config)
+    make_config(parse_command(["main", *arguments]).config)

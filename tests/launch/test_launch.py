@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genbench_jax.main import _parse
+from genbench_jax.main import parse
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
@@ -60,7 +60,7 @@ def stand_ins(tmp_path):
 def values_of(call):
   """The command's own reading of its flags in a recorded call."""
   start = call.index("genbench_jax.main")
-  return _parse(["main", *call[start + 1 :]])
+  return parse(["main", *call[start + 1 :]])
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
@@ -170,6 +170,38 @@ def test_kubernetes_pods_find_each_other():
   assert any(values.workdir.startswith(f"{path}/") for path in mounted)
 
 
+def leaves(value, path=()):
+  """Every leaf of a JSON value with its path, as text."""
+  if isinstance(value, dict | list):
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return {leaf for name, inner in items for leaf in leaves(inner, (*path, name))}
+  return {(path, str(value))}
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
+def test_kubernetes_knows_every_field_of_pods_and_claim(tmp_path):
+  """kubectl reads what it is given into its own types, without a cluster, and drops what they don't have."""
+  jobset = yaml.safe_load((LAUNCH / "kubernetes" / "jobset.yaml").read_text())
+  claim = yaml.safe_load((LAUNCH / "kubernetes" / "pvc.yaml").read_text())
+  (hosts,) = jobset["spec"]["replicatedJobs"]
+  job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, **hosts["template"]}
+  # kubectl has no such command for claims of their own; within a pod their type is the same.
+  inner = {"name": "claim", "ephemeral": {"volumeClaimTemplate": {"spec": claim["spec"]}}}
+  job["spec"]["template"]["spec"]["volumes"].append(inner)
+  job["spec"]["misspelt"] = 1
+  path = tmp_path / "job.json"
+  path.write_text(json.dumps(job))
+  done = subprocess.run(
+    ["kubectl", "set", "env", "--local", f"--filename={path}", "--output=json", "ADDED=1"],
+    env={**os.environ, "KUBECONFIG": os.devnull},
+    capture_output=True,
+    text=True,
+    timeout=60,
+    check=True,
+  )
+  assert leaves(job) - leaves(json.loads(done.stdout)) == {(("spec", "misspelt"), "1")}
+
+
 def test_local_processes_get_their_flags_and_their_numbers(tmp_path):
   package = tmp_path / "genbench_jax"
   package.mkdir()
@@ -181,7 +213,7 @@ def test_local_processes_get_their_flags_and_their_numbers(tmp_path):
   done = subprocess.run(
     [sys.executable, str(LAUNCH / "local.py"), "--processes=3", "--devices=4", "--", *ARGUMENTS],
     cwd=tmp_path,
-    env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    env={**os.environ, "PYTHONPATH": str(tmp_path), "XLA_FLAGS": "--xla_other=1"},
     capture_output=True,
     text=True,
     timeout=60,
@@ -193,7 +225,7 @@ def test_local_processes_get_their_flags_and_their_numbers(tmp_path):
     number, _, rest = line.partition(" ")
     arguments, flags = json.loads(rest)
     seen[number] = values_of(["genbench_jax.main", *arguments])
-    assert flags == "--xla_force_host_platform_device_count=4"
+    assert flags == "--xla_other=1 --xla_force_host_platform_device_count=4"
   assert sorted(seen) == ["[0]", "[1]", "[2]"]
   assert {values.num_processes for values in seen.values()} == {3}
   assert len({values.coordinator for values in seen.values()}) == 1
