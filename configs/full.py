@@ -9,6 +9,9 @@
 Argument: `mock` runs all datasets on drawn stand-ins, in their own features and splits, with the shipped small models,
 one strategy and two images a class. Its numbers mean nothing; it shows that every dataset goes through every
 stage. Under ten minutes on two cores; also `make mock`.
+
+Checkpoints are pinned to commits. `python -m genbench_jax.pins --config configs/full.py` downloads them and prints their checksums,
+`config.generation.sha256` and `config.encoder.sha256`, for a run that is to be published.
 """
 
 from genbench_jax.benchmark.registry import known_datasets
@@ -21,6 +24,7 @@ def get_config(text=""):
   config.datasets = known_datasets()
   config.shots = (1, 2, 4, 8, 16, 64, 128, 256, 500)
   config.generation.checkpoint = "stabilityai/stable-diffusion-2-1-base"
+  config.generation.revision = "5ede9e4bf3e3fd1cb0ef2f7a3fff13ee514fdf06"
   config.generation.strategies = (
     "simple_template",
     "defined_template",
@@ -31,8 +35,10 @@ def get_config(text=""):
   config.generation.steps = 25
   config.generation.shard_size = 2048
   config.encoder.checkpoint = "openai/clip-vit-base-patch32"
+  config.encoder.revision = "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268"
   config.encoder.batch_per_device = 256
   config.selection.checkpoint = "openai/clip-vit-base-patch16"
+  config.selection.revision = "57c216476eefef5ab752ec549e440a49ae4ae5f3"
   if arguments.mock:
     config.stand_in = 2
     config.shots = (2,)

@@ -43,6 +43,7 @@ class Generation:
   Attributes:
     checkpoint: a Stable Diffusion folder or hub id; `zoo/diffusion` is the shipped small model.
     revision: the hub revision, a commit; empty for local folders.
+    sha256: what `python -m genbench_jax.pins` says of the checkpoint; a run with another one is refused.
     strategies: prompt strategies, each an image set.
     steps, guidance_scale, scheduler: the sampler.
     height, width: pixels; 0 is the model's own size.
@@ -54,6 +55,7 @@ class Generation:
 
   checkpoint: str = "zoo/diffusion"
   revision: str = ""
+  sha256: str = ""
   strategies: tuple[str, ...] = ("defined_template",)
   steps: int = 50
   guidance_scale: float = 7.5
@@ -79,6 +81,7 @@ class Prompts:
     sentence_model: a keyword-to-sentence T5, folder or hub id, for Category Enhancement; empty is a small
       grammar of ours.
     sentence_revision: its hub revision, a commit; empty for local folders.
+    sentence_sha256: its checksum, as that of `generation`.
     sentence_file: sentences of one's own, `{"class name": ["sentence", ...]}` in JSON, in place of a model's;
       `{dataset}` in it stands for the dataset.
   """
@@ -86,6 +89,7 @@ class Prompts:
   protocol: str = "strict"
   sentence_model: str = ""
   sentence_revision: str = ""
+  sentence_sha256: str = ""
   sentence_file: str = ""
 
 
@@ -100,12 +104,14 @@ class Selection:
     checkpoint: the CLIP that judges, a folder or hub id: another than the one that measures. The published
       one is `openai/clip-vit-base-patch16`.
     revision: its hub revision, a commit; empty for local folders.
+    sha256: its checksum, as that of `generation`.
   """
 
   method: str = "none"
   candidates: int = 4
   checkpoint: str = "zoo/clip"
   revision: str = ""
+  sha256: str = ""
 
   @property
   def is_on(self) -> bool:
@@ -198,10 +204,18 @@ class TextualInversion(Training):
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-  """The CLIP that embeds images and texts: a folder or hub id; `zoo/clip` is the shipped small model."""
+  """The CLIP that embeds images and texts.
+
+  Attributes:
+    checkpoint: a folder or hub id; `zoo/clip` is the shipped small model.
+    revision: the hub revision, a commit; empty for local folders.
+    sha256: its checksum, as that of `generation`.
+    batch_per_device: images on a device at once.
+  """
 
   checkpoint: str = "zoo/clip"
   revision: str = ""
+  sha256: str = ""
   batch_per_device: int = 64
 
 
@@ -213,11 +227,13 @@ class Scoring:
     feature_checkpoint: a DINOv2 or another CLIP, folder or hub id: metrics that need no text are measured on its features
       too; their rows name it as encoder.
     feature_revision: its hub revision, a commit; empty for local folders.
+    feature_sha256: its checksum, as that of `generation`.
   """
 
   quantities: tuple[str, ...] = SCORED
   feature_checkpoint: str = ""
   feature_revision: str = ""
+  feature_sha256: str = ""
   protocols: tuple[str, ...] = ("strict",)
   top_k: int = 10
   resamples: int = 1000

@@ -9,26 +9,22 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from genbench_jax import checkpoints
 from genbench_jax.benchmark.reader import Split, open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.stand_in import prepare_stand_in
 from genbench_jax.clip.features import ImageEmbedder
 from genbench_jax.clip.image_encoder import ImageEncoder, load_image_encoder
-from genbench_jax.clip.model import DOWNLOADS as CLIP_DOWNLOADS, Clip, load_clip
+from genbench_jax.clip.model import Clip, load_clip
 from genbench_jax.clip.preprocess import Resize
-from genbench_jax.config import Config, Encoder
+from genbench_jax.config import Config
 from genbench_jax.diffusion.cost import flops_of_image
-from genbench_jax.diffusion.model import (
-  DOWNLOADS as STABLE_DIFFUSION_DOWNLOADS,
-  StableDiffusion,
-  load_stable_diffusion,
-)
+from genbench_jax.diffusion.model import StableDiffusion, load_stable_diffusion
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.failures import Failures
 from genbench_jax.parallel.hosts import Hosts, this_process
 from genbench_jax.parallel.mesh import data_mesh
 from genbench_jax.parallel.peak import peak_of
+from genbench_jax.pins import Pin, diffusion_pin, encoder_pin, feature_pin
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.throughput import Cost, Meter
 
@@ -37,25 +33,30 @@ class FeatureSpace:
   """What embeds the images of a run. The model is loaded when it is first needed.
 
   Args:
-    settings: which checkpoint.
+    pin: which checkpoint.
+    batch_per_device: images on a device at once.
     mesh: its devices share every batch.
     load: gives the model.
   """
 
   def __init__(
-    self, settings: Encoder, mesh: Callable[[], Mesh], load: Callable[[], ImageEncoder]
+    self,
+    pin: Pin,
+    batch_per_device: int,
+    mesh: Callable[[], Mesh],
+    load: Callable[[], ImageEncoder],
   ) -> None:
-    self.name, self._settings, self._mesh, self._load = settings.checkpoint, settings, mesh, load
+    self.name, self._pin, self._load = pin.checkpoint, pin, load
+    self._batch_per_device, self._mesh = batch_per_device, mesh
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    return checkpoints.fingerprint(
-      checkpoints.locate(self.name, self._settings.revision or None, CLIP_DOWNLOADS)
-    )
+    return self._pin.fingerprint()
 
   @functools.cached_property
   def embedder(self) -> ImageEmbedder:
-    return ImageEmbedder(self._load(), self._mesh(), self._settings.batch_per_device)
+    _ = self.fingerprint  # refuses another one than is pinned
+    return ImageEmbedder(self._load(), self._mesh(), self._batch_per_device)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,12 +84,7 @@ class Run:
 
   @functools.cached_property
   def diffusion_fingerprint(self) -> str:
-    generation = self.config.generation
-    return checkpoints.fingerprint(
-      checkpoints.locate(
-        generation.checkpoint, generation.revision or None, STABLE_DIFFUSION_DOWNLOADS
-      )
-    )
+    return diffusion_pin(self.config).fingerprint()
 
   @property
   def clip_fingerprint(self) -> str:
@@ -96,6 +92,7 @@ class Run:
 
   @functools.cached_property
   def diffusion(self) -> StableDiffusion:
+    _ = self.diffusion_fingerprint  # refuses another one than is pinned
     settings = self.config.generation
     return load_stable_diffusion(settings.checkpoint, settings.revision or None)
 
@@ -153,24 +150,25 @@ class Run:
 
   @functools.cached_property
   def clip(self) -> Clip:
+    _ = self.clip_fingerprint  # refuses another one than is pinned
     encoder = self.config.encoder
     return load_clip(encoder.checkpoint, encoder.revision or None)
 
   @functools.cached_property
   def space(self) -> FeatureSpace:
     """The features of the run's CLIP, on which everything is measured."""
-    return FeatureSpace(self.config.encoder, lambda: self.local_mesh, lambda: self.clip)
+    batch = self.config.encoder.batch_per_device
+    return FeatureSpace(encoder_pin(self.config), batch, lambda: self.local_mesh, lambda: self.clip)
 
   @functools.cached_property
   def other_space(self) -> FeatureSpace | None:
     """Those of `scoring.feature_checkpoint`, on which metrics without text are measured too; None where it is empty."""
-    scoring = self.config.scoring
-    if not scoring.feature_checkpoint:
+    pin = feature_pin(self.config)
+    if not pin.checkpoint:
       return None
-    name, revision = scoring.feature_checkpoint, scoring.feature_revision
-    settings = Encoder(name, revision, self.config.encoder.batch_per_device)
-    load = functools.partial(load_image_encoder, name, revision or None)
-    return FeatureSpace(settings, lambda: self.local_mesh, load)
+    load = functools.partial(load_image_encoder, pin.checkpoint, pin.revision or None)
+    batch = self.config.encoder.batch_per_device
+    return FeatureSpace(pin, batch, lambda: self.local_mesh, load)
 
   @property
   def embedder(self) -> ImageEmbedder:

@@ -14,6 +14,7 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.clip.tokenizer import load_tokenizer
 from genbench_jax.config import Config
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.pins import sentence_pin
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.progress import Progress, say
 from genbench_jax.prompts.lint import Finding, lint_prompts
@@ -147,13 +148,7 @@ def _are_sentences(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=8)
 def sentence_model_fingerprint(run: Run) -> str:
-  from genbench_jax.prompts.keyword_to_sentence import DOWNLOADS
-
-  settings = run.config.prompts
-  folder = checkpoints.locate(
-    settings.sentence_model, settings.sentence_revision or None, DOWNLOADS
-  )
-  return checkpoints.fingerprint(folder)
+  return sentence_pin(run.config).fingerprint()
 
 
 # ---- lint ---------------------------------------------------------------------------------------

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from genbench_jax import checkpoints
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.clip.features import ImageEmbedder, text_features, unit_norm
-from genbench_jax.clip.model import DOWNLOADS, load_clip
+from genbench_jax.clip.model import load_clip
 from genbench_jax.config import Selection
 from genbench_jax.embedding import embed_stored
 from genbench_jax.errors import RunError
+from genbench_jax.pins import judge_pin
 from genbench_jax.plan import ImageSetKey
 from genbench_jax.progress import Progress
 from genbench_jax.run import Run
@@ -35,7 +35,10 @@ def made_from(run: Run) -> dict[str, Any]:
   if not settings.is_on:
     return {}
   about = {"method": settings.method, "candidates": settings.candidates}
-  return {"selection": about | ({"clip": _judge(settings)} if settings.method == "clip" else {})}
+  return {
+    "selection": about
+    | ({"clip": judge_pin(run.config).fingerprint()} if settings.method == "clip" else {})
+  }
 
 
 def chosen_shards(
@@ -119,7 +122,7 @@ def _scores(run: Run, key: ImageSetKey, images: ImageSet) -> Float[np.ndarray, "
   settings = run.config.selection
   if settings.method == "random":
     return np.random.default_rng([key.seed, len(images)]).random(len(images))
-  digest = files.digest({"images": images.fingerprint, "clip": _judge(settings)})
+  digest = files.digest({"images": images.fingerprint, "clip": judge_pin(run.config).fingerprint()})
   path = run.workdir / "scores" / key.dataset / f"{key.label}-{digest}.json"
   if not path.exists():
     files.write_json(path, _clip_scores(run, key, images).tolist())
@@ -153,9 +156,3 @@ class _Stored:
 
   def __getitem__(self, index: int) -> bytes:
     return self.images[index].image
-
-
-def _judge(settings: Selection) -> str:
-  """The identity of the encoder that judges."""
-  folder = checkpoints.locate(settings.checkpoint, settings.revision or None, DOWNLOADS)
-  return checkpoints.fingerprint(folder)
