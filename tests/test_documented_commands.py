@@ -49,6 +49,7 @@ NOT_RUN = {
   "python benchmarks/soak.py": "an hour",
   "python tools/config_reference.py": "writes into docs/; test_docs.py holds the page against it",
   "pip-audit": "the network",
+  "python -m genbench_jax.pins": "the network; test_pins.py runs it on folders",
   "uv pip compile": "the network",
 }
 # What is written for readers who have downloads or names of their own, and what stands in for it.
