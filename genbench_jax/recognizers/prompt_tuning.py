@@ -211,7 +211,7 @@ def context_text_features(
   layout = class_prompts(clip, class_names, context.vectors.shape[-2], context.position)
   blocks = class_blocks(layout, CoopSettings.classes_at_once, mesh)
   params, vectors = jax.device_put((clip.params, context.vectors), replicated(mesh))
-  found = fetch(mesh, _text_features(clip, mesh)(params, vectors, blocks))
+  found = np.asarray(fetch(mesh, _text_features(clip, mesh)(params, vectors, blocks)))
   return found.reshape(-1, found.shape[-1])[: len(class_names)]
 
 
