@@ -147,4 +147,5 @@ def _preprocessing(folder: Path) -> tuple[int, int, tuple[float, ...], tuple[flo
 
 
 def _side(given: Any, key: str) -> int:
-  return int(given.get(key, given.get("height", 0)) if isinstance(given, dict) else given)
+  side: Any = given.get(key, given.get("height", 0)) if isinstance(given, dict) else given
+  return int(side)

@@ -33,6 +33,8 @@ class ImageEncoder(Protocol):
     self, params: checkpoints.Params, pixels: Float[Array, "b h w 3"]
   ) -> Float[Array, "b d"]: ...
 
+  def __hash__(self) -> int: ...
+
 
 def load_image_encoder(
   checkpoint: str, revision: str | None = None, dtype: Any = None
