@@ -3,36 +3,53 @@
 python tools/kill_trials.py --trials 25 --out kill_trials.json
 
 Models are as small as real ones can be, with random weights. For every trial the stages before the one under trial are copied from
-the undisturbed run; the stage is started, killed at a moment drawn evenly over the time that it took undisturbed, and the same
-command is run again. Images and features must come out byte for byte the same, rows the same but for the seconds that they took.
-Status 1 if one does not.
+the undisturbed run; the stage is started in a process of its own, killed, and run again in another one. Half of the moments are
+drawn evenly over the time that the stage takes; the other half fall within 20 ms after a file drawn from those that the stage
+writes has appeared, since writing takes next to no time here. All that the stage makes must come out byte for byte the same, but for the seconds that
+rows and pages tell. Processes are forks of one that has imported everything, so that a trial takes seconds and no moment falls
+into imports. Trials are written to --out one by one; a stopped tool goes on from there. Status 1 if anything came out different.
 """
 
 import argparse
+import gc
+import importlib
 import json
 import os
 import random
+import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from genbench_jax.config import STAGES
+from genbench_jax.main import main as run_command, start_jax
 from genbench_jax.testing import write_tiny_clip, write_tiny_stable_diffusion
 
 ROOT = Path(__file__).parents[1]
-# What each stage makes, and so what is not copied for its trials.
+# What each stage makes, in folders of the work folder.
 MAKES = {
-  "images": ("images", "embeddings", "rows", "report", "results.jsonl", "results.csv"),
-  "embed": ("embeddings", "rows", "report", "results.jsonl", "results.csv"),
-  "score": ("rows", "report", "results.jsonl", "results.csv"),
-  "recognise": ("rows", "report", "results.jsonl", "results.csv"),
-  "report": ("report", "results.jsonl", "results.csv"),
+  "images": ("images",),
+  "embed": ("embeddings",),
+  "score": ("rows", "classes"),
+  "recognise": ("rows", "classes", "recognisers"),
+  "report": ("report",),
 }
+RESULTS = ("results.jsonl", "results.csv")  # of every stage
+IMPORTED = (
+  "diffusers.models.modeling_flax_utils",
+  "genbench_jax.reporting",
+  "genbench_jax.stages",
+  "genbench_jax.trackers",
+  "tensorflow_datasets",
+  "transformers",
+)
+SECONDS = re.compile(rb'"seconds": [-+.e0-9]+')
+AFTER_FILE_SECONDS = 0.02
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,121 +59,164 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument("--trials", type=int, default=25, help="of each stage")
   parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
-  parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument("--out", default="kill_trials.json")
+  parser.add_argument("--out", type=Path, default=Path("kill_trials.json"))
   options = parser.parse_args(argv)
-  rng = random.Random(options.seed)
+  done = json.loads(options.out.read_text()) if options.out.exists() else {}
   with tempfile.TemporaryDirectory() as temporary:
-    folder = Path(temporary)
-    write_tiny_clip(folder / "clip")
-    write_tiny_stable_diffusion(folder / "diffusion")
-    finished(folder, folder / "undisturbed", STAGES)  # once more than needed: programs are compiled
-    shutil.rmtree(folder / "undisturbed")
-    seconds = {stage: finished(folder, folder / "undisturbed", [stage]) for stage in STAGES}
-    results = {
-      stage: [
-        trial(folder, stage, rng.uniform(0.2, 1) * seconds[stage]) for _ in range(options.trials)
-      ]
-      for stage in options.stages
-    }
-  summary = {
-    stage: {
-      "trials": len(trials),
+    trials = Trials(Path(temporary))
+    for number in range(options.trials):
+      for stage in options.stages:
+        of_stage = done.setdefault(stage, [])
+        if number >= len(of_stage):
+          of_stage.append(trials.trial(stage, number))
+          options.out.write_text(json.dumps(done, indent=1))
+          print(f"{stage} {number}: {of_stage[-1]}", flush=True)
+  print("\n".join(summary(done)))
+  return 1 if any(one["different"] for some in done.values() for one in some) else 0
+
+
+def summary(done: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+  """One line a stage: how many trials, what they hit and how they ended."""
+  for stage, trials in done.items():
+    counts = {
       "killed": sum(one["killed"] for one in trials),
-      "different": [one for one in trials if one["different"]],
+      "with some files written and some not": sum(one["half_done"] for one in trials),
+      "different": sum(bool(one["different"]) for one in trials),
     }
-    for stage, trials in results.items()
+    told = ", ".join(f"{count} {what}" for what, count in counts.items())
+    yield f"{stage}: {len(trials)} trials, {told}"
+
+
+class Trials:
+  """An undisturbed run, and trials of its stages."""
+
+  def __init__(self, folder: Path) -> None:
+    self.folder, self.whole = folder, folder / "undisturbed"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
+    _import_all()
+    self._finish(lambda: _write_models(folder))
+    self.finish(self.whole, STAGES)  # to compile; its second time is the undisturbed run
+    shutil.rmtree(self.whole)
+    self.seconds = {stage: self.finish(self.whole, [stage]) for stage in STAGES}
+    self.files = {stage: made_by(stage, self.whole).keys() for stage in STAGES}
+    print({stage: round(seconds, 1) for stage, seconds in self.seconds.items()}, flush=True)
+
+  def trial(self, stage: str, number: int) -> dict[str, Any]:
+    """Kills the stage at a moment, goes on, and says what is different."""
+    rng = random.Random(f"{stage} {number}")
+    workdir = self.folder / "trial"
+    shutil.copytree(self.whole, workdir)
+    wanted = made_by(stage, self.whole)
+    for name in wanted:
+      (workdir / name).unlink()
+    began = time.monotonic()
+    process = self.start(workdir, [stage])
+    if number % 2:
+      self._wait_for_files(process, workdir, stage, rng.randint(1, len(wanted)))
+      time.sleep(rng.uniform(0, AFTER_FILE_SECONDS))
+    else:
+      time.sleep(rng.uniform(0, self.seconds[stage]))
+    moment = time.monotonic() - began
+    os.kill(process, signal.SIGKILL)
+    killed = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+    left = len(made_by(stage, workdir))
+    self.finish(workdir, [stage])
+    found = made_by(stage, workdir)
+    names = sorted(wanted.keys() | found.keys())
+    different = [name for name in names if wanted.get(name) != found.get(name)]
+    shutil.rmtree(workdir)
+    return {
+      "seconds": round(moment, 3),
+      "killed": killed,
+      "half_done": killed and 0 < left < len(wanted),
+      "different": different,
+    }
+
+  def _wait_for_files(self, process: int, workdir: Path, stage: str, count: int) -> None:
+    """Returns when so many files of a stage are there, or when it has ended."""
+    deadline = time.monotonic() + 10 * self.seconds[stage] + 60
+    while len(names_made_by(stage, workdir)) < count and time.monotonic() < deadline:
+      if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        return
+      time.sleep(0.002)
+
+  def finish(self, workdir: Path, stages: Sequence[str]) -> float:
+    """Runs stages to their end; the seconds that they took."""
+    began = time.monotonic()
+    self._finish(lambda: run_command(["main", *self._arguments(workdir, stages)]))
+    return time.monotonic() - began
+
+  def start(self, workdir: Path, stages: Sequence[str]) -> int:
+    """Starts the command in a fork; its process id."""
+    return self._fork(lambda: run_command(["main", *self._arguments(workdir, stages)]))
+
+  def _finish(self, work: Callable[[], int]) -> None:
+    status = os.waitstatus_to_exitcode(os.waitpid(self._fork(work), 0)[1])
+    if status:
+      said = (self.folder / "said.txt").read_text(encoding="utf-8")
+      raise RuntimeError(f"status {status}:\n{said}")
+
+  def _fork(self, work: Callable[[], int]) -> int:
+    process = os.fork()
+    if process == 0:
+      status = 1
+      try:
+        said = os.open(self.folder / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        status = work()
+      except BaseException:
+        sys.excepthook(*sys.exc_info())
+      finally:
+        os._exit(status)
+    return process
+
+  def _arguments(self, workdir: Path, stages: Sequence[str]) -> list[str]:
+    return [
+      f"--config={ROOT / 'configs' / 'demo.py'}:quick",
+      f"--workdir={workdir}",
+      f"--stages={','.join(stages)}",
+      f"--config.generation.checkpoint={self.folder / 'diffusion'}",
+      f"--config.encoder.checkpoint={self.folder / 'clip'}",
+      "--config.shots=(1, 2)",
+      "--config.generation.strategies=('defined_template',)",
+      "--config.generation.steps=2",
+      "--config.generation.batch_per_device=4",
+      "--config.generation.shard_size=4",
+      "--config.scoring.quantities=('cler', 'fid')",
+      "--config.scoring.resamples=10",
+    ]
+
+
+def _write_models(folder: Path) -> int:
+  write_tiny_clip(folder / "clip")
+  write_tiny_stable_diffusion(folder / "diffusion")
+  return 0
+
+
+def _import_all() -> None:
+  """Imports what a run imports, once for all forks. No arrays: JAX starts threads with its first one."""
+  start_jax()
+  for name in IMPORTED:
+    importlib.import_module(name)
+  gc.freeze()
+
+
+def names_made_by(stage: str, workdir: Path) -> list[Path]:
+  """The files, whole or not, of what a stage makes."""
+  found = [path for name in MAKES[stage] for path in (workdir / name).rglob("*") if path.is_file()]
+  # Scores and recognisers share folders and tell themselves apart by their names.
+  if stage in ("score", "recognise"):
+    found = [path for path in found if f"-{stage}-" in str(path.relative_to(workdir))]
+  return [*found, *(workdir / name for name in RESULTS if (workdir / name).exists())]
+
+
+def made_by(stage: str, workdir: Path) -> dict[str, bytes]:
+  """What a stage has made: the bytes of each file, without the seconds that rows tell."""
+  return {
+    str(path.relative_to(workdir)): SECONDS.sub(b"", path.read_bytes())
+    for path in names_made_by(stage, workdir)
   }
-  Path(options.out).write_text(json.dumps(summary, indent=1))
-  print(json.dumps(summary, indent=1))
-  return 1 if any(one["different"] for one in summary.values()) else 0
-
-
-def trial(folder: Path, stage: str, moment: float) -> dict[str, Any]:
-  """Kills the stage at a moment, goes on, and says what is different."""
-  workdir = folder / "trial"
-  shutil.copytree(
-    folder / "undisturbed", workdir, ignore=lambda at, names: _made_by(stage, folder, at, names)
-  )
-  process = started(folder, workdir, [stage])
-  time.sleep(moment)
-  killed = process.poll() is None
-  process.kill()
-  process.communicate()
-  later = STAGES[STAGES.index(stage) :]
-  finished(folder, workdir, later)
-  different = differences(folder / "undisturbed", workdir)
-  shutil.rmtree(workdir)
-  print(
-    f"{stage}: killed after {moment:.1f} s, {different or 'as undisturbed'}",
-    flush=True,
-  )
-  return {"moment": moment, "killed": killed, "different": different}
-
-
-def _made_by(stage: str, folder: Path, at: str, names: list[str]) -> list[str]:
-  if Path(at) != folder / "undisturbed":
-    rows = Path(at).parent.name == "rows" and stage == "recognise"
-    return [name for name in names if rows and "-recognise-" in name]
-  leave_out = [name for name in MAKES[stage] if not (stage == "recognise" and name == "rows")]
-  return [name for name in names if name in leave_out]
-
-
-def differences(one: Path, other: Path) -> list[str]:
-  """The names of artefacts that are not the same."""
-  left, right = artefacts(one), artefacts(other)
-  return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
-
-
-def artefacts(workdir: Path) -> dict[str, Any]:
-  """The bytes of images and features, and rows without their seconds."""
-  found: dict[str, Any] = {
-    str(path.relative_to(workdir)): path.read_bytes()
-    for name in ("images", "embeddings")
-    for path in (workdir / name).rglob("*")
-    if path.is_file()
-  }
-  rows = [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
-  found["rows"] = [{key: row[key] for key in row if key != "seconds"} for row in rows]
-  found["page"] = (workdir / "report" / "index.html").exists()
-  return found
-
-
-def finished(folder: Path, workdir: Path, stages: Sequence[str]) -> float:
-  """Runs stages to their end; the seconds that they took."""
-  began = time.monotonic()
-  process = started(folder, workdir, stages)
-  said, _ = process.communicate()
-  if process.returncode:
-    raise RuntimeError(f"{stages} ended with status {process.returncode}:\n{said}")
-  return time.monotonic() - began
-
-
-def started(folder: Path, workdir: Path, stages: Sequence[str]) -> "subprocess.Popen[str]":
-  """The command, started."""
-  command = [
-    *(sys.executable, "-m", "genbench_jax.main"),
-    f"--config={ROOT / 'configs' / 'demo.py'}:quick",
-    f"--workdir={workdir}",
-    f"--stages={','.join(stages)}",
-    f"--config.generation.checkpoint={folder / 'diffusion'}",
-    f"--config.encoder.checkpoint={folder / 'clip'}",
-    "--config.shots=(1, 2)",
-    "--config.generation.strategies=('defined_template',)",
-    "--config.generation.steps=2",
-    "--config.generation.batch_per_device=4",
-    "--config.generation.shard_size=4",
-    "--config.scoring.quantities=('cler', 'fid')",
-    "--config.scoring.resamples=10",
-  ]
-  return subprocess.Popen(
-    command,
-    cwd=ROOT,
-    env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-  )
 
 
 if __name__ == "__main__":
