@@ -1,0 +1,74 @@
+"""One cell of two fails: the other goes on where that was asked for, or where the fault is the model's."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from genbench_jax.main import main
+from genbench_jax.testing import write_tiny_stable_diffusion
+
+STAGES = "--stages=images,embed,score"
+TWO_CELLS = ("--config.sources=('original',)", "--config.seeds=(0, 1)")
+
+
+@pytest.fixture
+def half_broken(tiny, tmp_path, capfd):
+  """The arguments of a run of two cells, the images of one of which are damaged."""
+  arguments = tiny.arguments(tmp_path, *TWO_CELLS)
+  assert main(["main", *arguments, "--stages=images"]) == 0
+  shard = next((tmp_path / "images" / "digits").glob("original-seed0-*/*.array_record-00001-*"))
+  data = shard.read_bytes()
+  shard.write_bytes(data[:150] + bytes([data[150] ^ 1]) + data[151:])
+  capfd.readouterr()
+  return ["main", *arguments, STAGES], shard
+
+
+def test_without_keep_going_a_run_stops_at_the_first_failure(half_broken, tmp_path, capfd):
+  arguments, shard = half_broken
+  assert main(arguments) == 1
+  said = capfd.readouterr().err.splitlines()
+  assert said[-1].startswith(f"error: shard {shard} is damaged")
+  assert not any(line.startswith(("failed:", "score:")) for line in said)
+  assert not list((tmp_path / "embeddings").rglob("original-*.safetensors"))
+  assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_with_keep_going_the_rest_is_done_and_the_failed_are_listed(
+  half_broken, tiny, tmp_path, capfd
+):
+  arguments, shard = half_broken
+  assert main([*arguments, "--keep-going"]) == 1
+  said = capfd.readouterr().err.splitlines()
+  failed = f"digits original-seed0: shard {shard} is damaged"
+  assert [line for line in said if line.startswith(f"failed: {failed}")]
+  assert said[-2] == "error: 1 failed, the rest is done:"
+  assert said[-1].startswith(f"  {failed}")
+  assert {row["seed"] for row in tiny.rows(tmp_path)} == {1}
+
+  # As the line says: the same command makes that shard again, and only what failed is left to do.
+  (shard.parent / "manifest.json").unlink()
+  rows = next((tmp_path / "rows" / "digits").glob("*seed1*")).read_bytes()
+  assert main([arguments[0], *arguments[1:], "--keep-going"]) == 0
+  assert {row["seed"] for row in tiny.rows(tmp_path)} == {0, 1}
+  assert next((tmp_path / "rows" / "digits").glob("*seed1*")).read_bytes() == rows
+
+
+@pytest.mark.slow
+def test_a_model_that_gives_nan_fails_its_cell_alone(tiny, tmp_path):
+  folder = write_tiny_stable_diffusion(tmp_path / "diffusion")
+  weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
+  tensors = load_file(weights)
+  tensors["decoder.conv_in.bias"] = np.full_like(tensors["decoder.conv_in.bias"], np.nan)
+  save_file(tensors, weights)
+  status, output = tiny.run(
+    tmp_path / "run",
+    f"--config.generation.checkpoint={folder}",
+    STAGES,
+  )
+  assert status == 1, output
+  said = output.splitlines()
+  assert said[-2] == "error: 1 failed, the rest is done:"
+  assert "digits generative-defined_template-seed0: " in said[-1]
+  assert "prompt '" in said[-1]
+  assert {row["source"] for row in tiny.rows(tmp_path / "run")} >= {"original"}
+  assert "generative" not in {row["source"] for row in tiny.rows(tmp_path / "run")}
