@@ -24,6 +24,8 @@ START_SECONDS = 600
 # How long the processes may drift apart: one may have hours of images to make when another has none. The dead
 # are found by their heartbeat, long before.
 DRIFT_SECONDS = 14 * 24 * 3600
+# How the errors of programs that run on all devices begin when a device of another process is gone.
+LOST = ("Gloo", "NCCL", "UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED", "onnection")
 # Waiting for the others at the very end, when there is nothing left to do.
 STOP_SECONDS = 15
 
@@ -113,10 +115,19 @@ def processes(address: Address, several: bool) -> Iterator[Hosts]:
     several: whether there is anybody to join.
 
   Raises:
-    RunError: the others can't be reached.
+    RunError: the others can't be reached, or one of them is lost while all compute together.
   """
   joined = several and _join(address)
-  yield this_process()
+  try:
+    yield this_process()
+  except jax.errors.JaxRuntimeError as error:
+    first = str(error).strip().splitlines()[0][:200]
+    if not (joined and any(sign in first for sign in LOST)):
+      raise
+    raise RunError(
+      f"another process of this run has died or can't be reached: {first}. What is complete is kept: the same command on"
+      " all hosts goes on from there."
+    ) from error
   if joined:  # not after an error: those who wait for this process shall learn that it is gone
     jax.distributed.shutdown()
 

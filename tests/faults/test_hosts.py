@@ -1,13 +1,21 @@
 """Several real processes on one run: none waits for the dead, any number goes on, and the rows are those of one."""
 
+import os
+import shutil
+import signal
 import socket
 import time
+from pathlib import Path
 
+import jax
 import pytest
 
+from genbench_jax.errors import RunError
 from genbench_jax.main import main
+from genbench_jax.parallel.address import Address
+from genbench_jax.parallel.hosts import processes
 
-# Cheap: no diffusion model has to be compiled. tools/hosts_trials.py does it with one.
+# Cheap: no diffusion model has to be compiled.
 CHEAP = ("--config.sources=('original',)", "--config.scoring.quantities=('cler', 'fid')")
 SLOW = pytest.param("images,embed,score,recognise", 3, marks=pytest.mark.slow)
 COUNTED = ("cler", "linear_probe")
@@ -73,13 +81,96 @@ def test_one_of_two_is_killed_and_any_number_go_on(tiny, tmp_path, start, stages
 
 
 def _assert_same_rows(tiny, tmp_path):
-  many, one = tiny.rows(tmp_path / "many"), tiny.rows(tmp_path / "one")
+  _assert_close(tiny.rows(tmp_path / "many"), tiny.rows(tmp_path / "one"))
+
+
+def _assert_close(many, one):
   assert len(many) == len(one) > 0
   for left, right in zip(many, one, strict=True):
     if left["quantity"] in COUNTED:
       assert left == right
     else:
       assert left["value"] == pytest.approx(right["value"], rel=1e-4)
+
+
+def test_an_error_of_a_lost_process_is_a_line_and_others_are_not(monkeypatch):
+  monkeypatch.setattr("genbench_jax.parallel.hosts._join", lambda address: True)
+  lost = "UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:10961"
+  for message, kind in ((lost, RunError), ("RESOURCE_EXHAUSTED: out", jax.errors.JaxRuntimeError)):
+    with pytest.raises(kind), processes(Address(), several=True):
+      raise jax.errors.JaxRuntimeError(message)
+
+
+def _wait_for(folder, pattern, seconds=600):
+  deadline = time.monotonic() + seconds
+  while not list(folder.rglob(pattern)):
+    assert time.monotonic() < deadline, f"no {pattern} in {folder}"
+    time.sleep(0.05)
+
+
+@pytest.fixture
+def on_hosts(tiny):
+  """Starts `launch/local.py` with four devices a process; what is left of it ends with the test."""
+  started = []
+
+  def start(workdir, processes, stages):
+    started.append(tiny.on_hosts(workdir, processes, f"--stages={stages}", devices=4))
+    return started[-1]
+
+  yield start
+  for launcher in started:
+    launcher.terminate()
+    launcher.wait(timeout=60)
+    launcher.stdout.close()
+
+
+@pytest.mark.slow
+def test_what_two_began_three_go_on_with_and_four_end(tiny, on_four_devices, tmp_path, on_hosts):
+  two = on_hosts(tmp_path, 2, "images")
+  _wait_for(tmp_path, "*.array_record-*")
+  two.terminate()
+  said, _ = two.communicate(timeout=60)
+  assert two.returncode == 143, said
+  assert said.count("stopped by SIGTERM") == 2
+  for count, stages in ((3, "images"), (4, "embed,score,recognise,report")):
+    launcher = on_hosts(tmp_path, count, stages)
+    said, _ = launcher.communicate(timeout=1800)
+    assert launcher.returncode == 0, said
+  for folder in ("images", "embeddings"):
+    assert tiny.bytes(tmp_path, folder) == tiny.bytes(on_four_devices, folder)
+  _assert_close(tiny.rows(tmp_path), tiny.rows(on_four_devices))
+  assert (tmp_path / "report" / "index.html").exists()
+
+
+@pytest.mark.slow
+def test_one_of_four_is_killed_among_collectives_and_the_others_end(
+  tiny, on_four_devices, tmp_path, on_hosts
+):
+  for folder in ("images", "embeddings"):
+    shutil.copytree(on_four_devices / folder, tmp_path / folder)
+  four = on_hosts(tmp_path, 4, "score,recognise")
+  _wait_for(tmp_path, "*-score-*.jsonl")  # recognisers follow, which train on all devices together
+  working = [_child(child) for child in _children(four.pid)]
+  os.kill(working[2], signal.SIGKILL)
+  killed = time.monotonic()
+  said, _ = four.communicate(timeout=120)
+  assert time.monotonic() - killed < 60
+  assert four.returncode == 1, said
+  lines = said.splitlines()
+  for number in (0, 1, 3):
+    last = [line for line in lines if line.startswith(f"[{number}] ")][-1]
+    assert "another process of this run has died" in last or "one has died" in last
+  assert "was ended by SIGKILL" in [line for line in lines if line.startswith("[2] ")][-1]
+
+
+def _children(process):
+  """The processes that a process has started, in their order."""
+  return [int(n) for n in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def _child(process):
+  (child,) = _children(process)
+  return child
 
 
 def test_flags_that_do_not_fit_together_are_a_mistake_in_usage(tiny, tmp_path, capfd):
