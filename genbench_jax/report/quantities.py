@@ -4,6 +4,8 @@ import dataclasses
 import math
 from typing import Literal
 
+from genbench_jax.plan import INVERSION
+
 Kind = Literal["accuracy", "difference", "number"]
 SOURCES = ("generative", "retrieval", "original", "folder", "combined", "control")
 STRATEGIES = (
@@ -120,7 +122,16 @@ def source_label(source: str) -> str:
 
 
 def strategy_label(strategy: str) -> str:
-  return strategy.replace("_", " ")
+  """`defined template`, or `defined template with tokens from original images`."""
+  prompts, references = strategy_parts(strategy)
+  tokens = f" with tokens from {source_label(references)} images" if references else ""
+  return prompts.replace("_", " ") + tokens
+
+
+def strategy_parts(strategy: str) -> tuple[str, str]:
+  """The prompt strategy, and what its new tokens are learnt from: empty without textual inversion."""
+  prompts, _, references = strategy.partition(INVERSION)
+  return prompts, references
 
 
 def series_label(source: str, strategy: str) -> str:

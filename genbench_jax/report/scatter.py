@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from genbench_jax.report import chart
 from genbench_jax.report.agreement import Agreement, agrees
 from genbench_jax.report.legend import css_of, keys_of
-from genbench_jax.report.quantities import budget_words, quantity_of, series_label, shown
+from genbench_jax.report.quantities import (
+  budget_words,
+  quantity_of,
+  series_label,
+  shown,
+  strategy_parts,
+)
 from genbench_jax.report.results import Cell, Series
 
 WIDTH, HEIGHT = 332.0, 288.0
@@ -83,7 +89,7 @@ def _value_panel(item: Agreement, dataset: str) -> chart.Panel:
   y = chart.Scale(*chart.padded([p[2] for p in points], 0.08, 2.0, (0.0, 100.0)), bottom, top)
   shapes = tuple(
     chart.Shape(
-      chart.marker(cell.series.strategy, x(across), y(up), 3.1),
+      chart.marker(strategy_parts(cell.series.strategy)[0], x(across), y(up), 3.1),
       f"series {css_of(cell.series)} dot",
       f"{_cell_words(cell)}: {metric.label} {shown(metric, cell.estimates[item.metric].value)}, "
       f"{recognizer.label} {up:.1f}",

@@ -1,5 +1,6 @@
 """Scales, ticks and the figures built from them."""
 
+import dataclasses
 import re
 from xml.etree import ElementTree
 
@@ -8,8 +9,10 @@ import pytest
 from genbench_jax.report import chart, palette
 from genbench_jax.report.curves import curves_figure
 from genbench_jax.report.gain_figures import gains_figure, strategies_figure
+from genbench_jax.report.legend import css_of, keys_of
+from genbench_jax.report.quantities import series_label
 from genbench_jax.report.render import figure_svg
-from genbench_jax.report.results import results_of, views
+from genbench_jax.report.results import Series, results_of, views
 
 
 @pytest.fixture
@@ -39,6 +42,22 @@ def test_padded_never_has_zero_width():
 def test_markers_of_the_strategies_differ():
   paths = {chart.marker(strategy, 0, 0) for strategy in chart.MARKERS}
   assert len(paths) == len(set(chart.MARKERS.values()))
+
+
+def test_new_tokens_keep_colour_and_marker_and_are_told_apart():
+  plain = Series("generative", "defined_template")
+  learnt = [
+    Series("generative", f"defined_template+inversion_{name}") for name in ("original", "folder")
+  ]
+  assert [css_of(one) for one in learnt] == [
+    f"{css_of(plain)} tokens-{name}" for name in ("original", "folder")
+  ]
+  assert len({key.path for key in keys_of([plain, *learnt], by_strategy=True)}) == 1
+  assert series_label(*dataclasses.astuple(learnt[0])) == (
+    "generated, defined template with tokens from original images"
+  )
+  hostile = Series("generative", "defined_template+inversion_x y")
+  assert css_of(hostile) == css_of(plain)
 
 
 def test_gains_figure_draws_the_numbers(results):
