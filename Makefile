@@ -18,7 +18,7 @@ mock: install
 	@echo "The page: $(MOCKDIR)/report/index.html"
 
 test: install
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 lint: install
 	$(BIN)/ruff check .

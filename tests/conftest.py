@@ -15,6 +15,23 @@ os.environ["USE_TORCH"] = "0"
 
 import pytest
 
+# Files that take minutes, the longest first.
+LONGEST = (
+  "test_main.py",
+  "test_documented_commands.py",
+  "test_stage.py",
+  "test_examples.py",
+  "test_prompt_tuning.py",
+  "test_making.py",
+  "test_checkpoints.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+  """The longest files come first, so that of several processes none works alone at the end."""
+  places = {name: place for place, name in enumerate(LONGEST)}
+  items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+
 
 @pytest.fixture(scope="session")
 def mesh():

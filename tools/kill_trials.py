@@ -11,6 +11,7 @@ into imports. Trials are written to --out one by one; a stopped tool goes on fro
 """
 
 import argparse
+import csv
 import gc
 import importlib
 import json
@@ -48,7 +49,10 @@ IMPORTED = (
   "tensorflow_datasets",
   "transformers",
 )
-SECONDS = re.compile(rb'"seconds": [-+.e0-9]+')
+# Wall-clock times: of a row or of all stages in JSON, and the page's table of stages.
+SECONDS = re.compile(
+  rb'"seconds": (?:[-+.e0-9]+|\{[^}]*\})|aria-label="Time and cost">.*?</div>', re.DOTALL
+)
 AFTER_FILE_SECONDS = 0.02
 
 
@@ -214,9 +218,18 @@ def names_made_by(stage: str, workdir: Path) -> list[Path]:
 def made_by(stage: str, workdir: Path) -> dict[str, bytes]:
   """What a stage has made: the bytes of each file, without the seconds that rows tell."""
   return {
-    str(path.relative_to(workdir)): SECONDS.sub(b"", path.read_bytes())
-    for path in names_made_by(stage, workdir)
+    str(path.relative_to(workdir)): without_seconds(path) for path in names_made_by(stage, workdir)
   }
+
+
+def without_seconds(path: Path) -> bytes:
+  """A file's content without the wall-clock times in it."""
+  content = path.read_bytes()
+  if path.suffix != ".csv":
+    return SECONDS.sub(b"", content)
+  rows = list(csv.reader(content.decode().splitlines()))
+  kept = [place for place, name in enumerate(rows[0]) if name != "seconds"]
+  return json.dumps([[row[place] for place in kept] for row in rows]).encode()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Flax interceptors replace single methods while a module is applied; nothing upst
    cancellation, which costs two digits where the mean is large.
 3. The VAE guesses the layout of latents from their last axis, and fails where side and channels are equal:
    its decoder is called directly, channels last.
-4. Attention is this package's own.
+4. Attention is this package's own, and on CPU so are the convolutions that XLA is slow at.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int32
 
 from genbench_jax.checkpoints import Params
 from genbench_jax.diffusion.attention import attention
+from genbench_jax.diffusion.convolution import suits_winograd, winograd
 
 
 def _geglu(module: Any, hidden: Float[Array, "b l d"]) -> Float[Array, "b l m"]:
@@ -68,9 +69,26 @@ def _vae_attention(
   return module.proj_attn(mixed).reshape(hidden.shape) + hidden
 
 
+def _conv_on_cpu(
+  module: Any, method: Callable[..., Any], hidden: Float[Array, "b h w c"]
+) -> Float[Array, "b h w d"]:
+  kernel = module.variables["params"]["kernel"]
+  same_type = hidden.dtype == kernel.dtype == module.dtype
+  plain = module.strides in (1, (1, 1), None) and module.use_bias and same_type
+  if plain and kernel.shape[:2] == (1, 1):
+    convolved = hidden @ kernel[0, 0]
+  elif plain and module.padding == ((1, 1), (1, 1)) and suits_winograd(hidden, kernel):
+    convolved = winograd(hidden, kernel)
+  else:
+    return method(hidden)
+  return convolved + module.variables["params"]["bias"]
+
+
 def corrections(platform: str | None = None) -> AbstractContextManager[Any]:
   """Context in which upstream's modules compute what PyTorch's do, with attention for a platform."""
   from diffusers.models import attention_flax, vae_flax
+
+  on_cpu = (platform or jax.default_backend()) == "cpu"
 
   def intercept(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
     module = context.module
@@ -84,6 +102,8 @@ def corrections(platform: str | None = None) -> AbstractContextManager[Any]:
       return _vae_attention(module, platform, args[0])
     if isinstance(module, nn.GroupNorm):
       return _group_norm(module, args[0])
+    if isinstance(module, nn.Conv) and on_cpu:
+      return _conv_on_cpu(module, method, args[0])
     return method(*args, **kwargs)
 
   return nn.intercept_methods(intercept)
