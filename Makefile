@@ -38,7 +38,7 @@ install: .venv/installed
 .venv/installed: requirements.lock setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	if command -v uv >/dev/null 2>&1; then \
-	  uv pip install -q -p $(BIN)/python --no-deps --require-hashes -r requirements.lock && \
+	  uv pip install -q -p $(BIN)/python --compile-bytecode --no-deps --require-hashes -r requirements.lock && \
 	  uv pip install -q -p $(BIN)/python --no-deps --no-build-isolation -e .; \
 	else \
 	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.lock && \

@@ -49,9 +49,10 @@ IMPORTED = (
   "tensorflow_datasets",
   "transformers",
 )
-# Wall-clock times: of a row or of all stages in JSON, and the page's table of stages.
+# Wall-clock times, of a row or of all stages in JSON and in the page's table, and the checksum of rows that tell them.
 SECONDS = re.compile(
-  rb'"seconds": (?:[-+.e0-9]+|\{[^}]*\})|aria-label="Time and cost">.*?</div>', re.DOTALL
+  rb'"seconds": (?:[-+.e0-9]+|\{[^}]*\})|aria-label="Time and cost">.*?</div>|^\{"sha256": "\w+"\}$',
+  re.DOTALL | re.MULTILINE,
 )
 AFTER_FILE_SECONDS = 0.02
 
