@@ -103,7 +103,10 @@ def recognise_cells(
     ]
     summaries = _earlier(run, tasks)
     missing = [task for task in tasks if task.folder not in summaries]
-    for task, found in zip(missing, RECOGNISERS[name](run, data, missing, protocol), strict=True):
+    trained = tasks if missing and name in SIDE_BY_SIDE else missing
+    for task, found in zip(trained, RECOGNISERS[name](run, data, trained, protocol), strict=True):
+      if task.folder in summaries:
+        continue
       summaries[task.folder] = _summary(task, found, data)
       if run.hosts.is_first:
         _save(task, found, data, run.config.recognition.save_predictions)
@@ -262,6 +265,8 @@ def _prompt_result(
 
 
 RECOGNISERS: dict[str, Recogniser] = {"linear_probe": linear_probe, "coop": coop, "vpt": vpt}
+# Their cells are trained in one program, and come out the same to the last bit only in the same company.
+SIDE_BY_SIDE = ("linear_probe",)
 
 
 # ---- what is left of a cell -------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """One cell of two fails: the other goes on where that was asked for, or where the fault is the model's."""
 
+import shutil
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -72,3 +74,19 @@ def test_a_model_that_gives_nan_fails_its_cell_alone(tiny, tmp_path):
   assert "prompt '" in said[-1]
   assert {row["source"] for row in tiny.rows(tmp_path / "run")} >= {"original"}
   assert "generative" not in {row["source"] for row in tiny.rows(tmp_path / "run")}
+
+
+def test_a_cell_that_is_trained_again_is_the_same_to_the_last_bit(tiny, tmp_path):
+  """As where a run is killed while it saves what it has trained side by side."""
+  shots = ("--config.sources=('original',)", "--config.shots=(3, 4)")  # after 1 and 2
+  arguments = ["main", *tiny.arguments(tmp_path, *shots)]
+  assert main([*arguments, "--stages=images,embed,recognise"]) == 0
+  before = tiny.bytes(tmp_path, "recognisers")
+  shutil.rmtree(next(tmp_path.glob("recognisers/*/*/linear_probe-strict-3shots")))
+  for rows in tmp_path.glob("rows/*/*-recognise-*"):
+    rows.unlink()
+  assert main([*arguments, "--stages=recognise"]) == 0
+  after = tiny.bytes(tmp_path, "recognisers")
+  assert after.keys() == before.keys()
+  for name, content in after.items():
+    assert content == before[name] or name.endswith("summary.json")
