@@ -5,15 +5,19 @@ import shutil
 import signal
 import socket
 import time
+from io import BytesIO
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from PIL import Image
 
 from genbench_jax.errors import RunError
 from genbench_jax.main import main
 from genbench_jax.parallel.address import Address
 from genbench_jax.parallel.hosts import processes
+from genbench_jax.store.image_set import ImageSet
 
 # Cheap: no diffusion model has to be compiled.
 CHEAP = ("--config.sources=('original',)", "--config.scoring.quantities=('cler', 'fid')")
@@ -89,13 +93,32 @@ def _assert_same_rows(tiny, tmp_path):
   _assert_close(tiny.rows(tmp_path / "many"), tiny.rows(tmp_path / "one"))
 
 
-def _assert_close(many, one):
+def _assert_same_images(many, one):
+  """But for a pixel in a thousand, which may round otherwise on a device that has other neighbours."""
+  folders = [path.relative_to(one) for path in one.glob("images/digits/*")]
+  assert len(folders) == 2
+  for folder in folders:
+    left, right = (
+      np.stack([np.asarray(Image.open(BytesIO(one.image)), int) for one in ImageSet(root / folder)])
+      for root in (many, one)
+    )
+    off = np.abs(left - right)
+    assert off.max() <= 2
+    assert np.mean(off > 0) <= 1e-3
+
+
+def _assert_close(many, one, rel=1e-4):
+  """Counts of decisions are equal; sums over devices round otherwise."""
   assert len(many) == len(one) > 0
+  measured = ("value", "ci_low", "ci_high")
   for left, right in zip(many, one, strict=True):
-    if left["quantity"] in COUNTED:
-      assert left == right
-    else:
-      assert left["value"] == pytest.approx(right["value"], rel=1e-4)
+    assert {k: left[k] for k in left if k not in measured} == {
+      k: right[k] for k in right if k not in measured
+    }
+    tolerance = 0 if left["quantity"] in COUNTED else rel
+    assert left["value"] == pytest.approx(right["value"], rel=tolerance, abs=0)
+    for end in measured[1:]:
+      assert left[end] == pytest.approx(right[end], rel=rel, abs=1e-5)
 
 
 def test_an_error_of_a_lost_process_is_a_line_and_others_are_not(monkeypatch):
@@ -141,9 +164,8 @@ def test_what_two_began_three_go_on_with_and_four_end(tiny, on_four_devices, tmp
     launcher = on_hosts(tmp_path, count, stages)
     said, _ = launcher.communicate(timeout=1800)
     assert launcher.returncode == 0, said
-  for folder in ("images", "embeddings"):
-    assert tiny.bytes(tmp_path, folder) == tiny.bytes(on_four_devices, folder)
-  _assert_close(tiny.rows(tmp_path), tiny.rows(on_four_devices))
+  _assert_same_images(tmp_path, on_four_devices)
+  _assert_close(tiny.rows(tmp_path), tiny.rows(on_four_devices), rel=1e-3)
   assert (tmp_path / "report" / "index.html").exists()
 
 
