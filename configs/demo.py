@@ -2,7 +2,7 @@
 
   python -m genbench_jax.main --config configs/demo.py --workdir demo
 
-About two minutes on two cores. Expect zero-shot accuracies of 0.986 (digits), 0.879 (digits_hard) and 0.888 (shapes), and a probe on
+About three minutes on two cores. Expect zero-shot accuracies of 0.986 (digits), 0.879 (digits_hard) and 0.888 (shapes), and a probe on
 16 generated images a class that is worth one on 8 to 16 real ones.
 
 Argument: `quick` takes one world, two strategies and two numbers of shots, for a look in a minute.
