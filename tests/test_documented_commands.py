@@ -211,6 +211,11 @@ def parse(module, arguments):
   found = importlib.util.find_spec(module)
   if found.submodule_search_locations:
     importlib.import_module(f"{module}.__main__")._parser().parse_args(arguments)
+  elif module == "genbench_jax.pins":  # takes the flags of a run
+    from genbench_jax.config import make_config
+    from genbench_jax.main import parse as parse_command
+
+    make_config(parse_command([module, *arguments]).config)
   else:
     source = Path(found.origin).read_text(encoding="utf-8")
     assert all(f'"{word}"' in source for word in arguments if word.startswith("--"))
