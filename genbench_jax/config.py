@@ -33,6 +33,8 @@ BUDGETS = ("equal", "added")
 PROTOCOLS = ("strict", "reference")
 RETRIEVAL_QUERIES = ("text_to_text", "text_to_image", "image_to_image")
 RETRIEVAL_RANKINGS = ("mean", "max", "rerank")
+# What the new tokens of textual inversion can be learnt from.
+TOKEN_REFERENCES = ("original", "retrieval", "folder")
 RECOGNIZERS = ("linear_probe", "coop", "vpt")
 
 
@@ -537,7 +539,7 @@ def _counts_of_training(recognition: Recognition) -> dict[str, tuple[float, ...]
 def _check_inversion(config: Config) -> None:
   settings = config.textual_inversion
   for kind, given, allowed in (
-    ("references", settings.references, ("", "original", "retrieval", "folder")),
+    ("references", settings.references, ("", *TOKEN_REFERENCES)),
     ("scope", (settings.scope,), ("category", "dataset")),
     ("templates", (settings.templates,), ("dataset", "simple")),
     ("schedule", (settings.schedule,), SCHEDULES),

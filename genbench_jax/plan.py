@@ -40,7 +40,7 @@ class ImageSetKey:
   @property
   def references(self) -> str:
     """What the new tokens are learnt from: `original`, `retrieval`, `folder`; empty without textual inversion."""
-    return self.strategy.partition(INVERSION)[2]
+    return strategy_parts(self.strategy)[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +98,12 @@ def measured_sets(config: Config) -> list[ImageSetKey]:
   """What is measured: the image sets and the mixtures of them, dataset by dataset."""
   keys = [*image_sets(config), *mixtures(config)]
   return sorted(keys, key=lambda key: config.datasets.index(key.dataset))
+
+
+def strategy_parts(strategy: str) -> tuple[str, str]:
+  """The prompt strategy, and what its new tokens are learnt from: empty without textual inversion."""
+  prompts, _, references = strategy.partition(INVERSION)
+  return prompts, references
 
 
 def mixture_budget(shots: int, mixture: Mixture) -> tuple[int, int]:

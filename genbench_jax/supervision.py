@@ -13,6 +13,8 @@ from types import FrameType
 
 from genbench_jax.progress import say
 
+DIED = "another process of this run has died or can't be reached"
+GOES_ON = "What is complete is kept: the same command on all hosts goes on from there."
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -67,11 +69,8 @@ def _end_with_parent(reading: int) -> None:
 
 def _explained(signal_: signal.Signals) -> int:
   why = {
-    signal.SIGABRT: "another process of this run has died or can't be reached",
+    signal.SIGABRT: DIED,
     signal.SIGKILL: "it was killed, perhaps for lack of memory",
   }.get(signal_, "it crashed")
-  say(
-    f"error: this process was ended by {signal_.name}: {why}. What is complete is kept: the same command on all hosts"
-    " goes on from there."
-  )
+  say(f"error: this process was ended by {signal_.name}: {why}. {GOES_ON}")
   return 1

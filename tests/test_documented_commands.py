@@ -212,13 +212,18 @@ def parse(module, arguments):
   if found.submodule_search_locations:
     importlib.import_module(f"{module}.__main__")._parser().parse_args(arguments)
   elif module == "genbench_jax.pins":  # takes the flags of a run
-    from genbench_jax.config import make_config
-    from genbench_jax.main import parse as parse_command
-
-    make_config(parse_command([module, *arguments]).config)
+    parse_run(arguments)
   else:
     source = Path(found.origin).read_text(encoding="utf-8")
     assert all(f'"{word}"' in source for word in arguments if word.startswith("--"))
+
+
+def parse_run(arguments):
+  """The words are flags and settings of a run."""
+  from genbench_jax.config import make_config
+  from genbench_jax.main import parse as parse_command
+
+  make_config(parse_command(["main", *arguments]).config)
 
 
 def run_module(module, arguments, ran):
@@ -250,9 +255,6 @@ def give_tokens(arguments):
 
 def run_launched(command, place):
   """A launch script with stand-ins for what it calls; what reaches `genbench_jax.main` is held against its flags."""
-  from genbench_jax.config import make_config
-  from genbench_jax.main import parse as parse_command
-
   command = re.sub(r"(?<!\S)launch/", f"{ROOT}/launch/", command)
   command = re.sub(r"^python ", f"{sys.executable} ", command)
   done = subprocess.run(
@@ -270,4 +272,4 @@ def run_launched(command, place):
   ]
   assert mains or "--config" not in command
   for arguments in mains:
-    make_config(parse_command(["main", *arguments]).config)
+    parse_run(arguments)

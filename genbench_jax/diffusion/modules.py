@@ -88,7 +88,7 @@ def corrections(platform: str | None = None) -> AbstractContextManager[Any]:
   """Context in which upstream's modules compute what PyTorch's do, with attention for a platform."""
   from diffusers.models import attention_flax, vae_flax
 
-  on_cpu = (platform or jax.default_backend()) == "cpu"
+  platform = platform or jax.default_backend()
 
   def intercept(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
     module = context.module
@@ -102,7 +102,7 @@ def corrections(platform: str | None = None) -> AbstractContextManager[Any]:
       return _vae_attention(module, platform, args[0])
     if isinstance(module, nn.GroupNorm):
       return _group_norm(module, args[0])
-    if isinstance(module, nn.Conv) and on_cpu:
+    if isinstance(module, nn.Conv) and platform == "cpu":
       return _conv_on_cpu(module, method, args[0])
     return method(*args, **kwargs)
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool
 
 from genbench_jax.errors import RunError
 from genbench_jax.parallel.address import Address
+from genbench_jax.supervision import DIED, GOES_ON
 
 # A process that has sent no sign of life for so long is dead, and JAX ends the others.
 HEARTBEAT_SECONDS = 25
@@ -24,7 +25,7 @@ START_SECONDS = 600
 # How long the processes may drift apart: one may have hours of images to make when another has none. The dead
 # are found by their heartbeat, long before.
 DRIFT_SECONDS = 14 * 24 * 3600
-# How the errors of programs that run on all devices begin when a device of another process is gone.
+# One of these stands in the error of a program that runs on all devices when those of another process are gone.
 LOST = ("Gloo", "NCCL", "UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED", "onnection")
 # Waiting for the others at the very end, when there is nothing left to do.
 STOP_SECONDS = 15
@@ -124,10 +125,7 @@ def processes(address: Address, several: bool) -> Iterator[Hosts]:
     first = str(error).strip().splitlines()[0][:200]
     if not (joined and any(sign in first for sign in LOST)):
       raise
-    raise RunError(
-      f"another process of this run has died or can't be reached: {first}. What is complete is kept: the same command on"
-      " all hosts goes on from there."
-    ) from error
+    raise RunError(f"{DIED}: {first}. {GOES_ON}") from error
   if joined:  # not after an error: those who wait for this process shall learn that it is gone
     jax.distributed.shutdown()
 

@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from genbench_jax.plan import strategy_parts
+
 # A marker for each strategy; a source without strategies has the circle.
 MARKERS = {
   "": "circle",
@@ -168,8 +170,8 @@ def rectangle(left: float, top: float, right: float, bottom: float) -> str:
 
 
 def marker(strategy: str, x: float, y: float, radius: float = 3.4) -> str:
-  """The outline of a strategy's marker; all have about the same area."""
-  shape, r = MARKERS.get(strategy, "circle"), radius
+  """The outline of a strategy's marker, with new tokens or without; all have about the same area."""
+  shape, r = MARKERS.get(strategy_parts(strategy)[0], "circle"), radius
   if shape == "circle":
     return f"M{x - r:.1f} {y:.1f}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0Z"
   corners = {

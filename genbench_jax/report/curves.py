@@ -11,7 +11,6 @@ from genbench_jax.report.quantities import (
   quantity_of,
   series_label,
   shots_label,
-  strategy_parts,
 )
 from genbench_jax.report.results import Estimate, Results, Series, with_control
 
@@ -176,13 +175,13 @@ def _baseline(baseline: Estimate | None, y: chart.Scale, right: float) -> list[c
 
 def _series(one: Series, curve: Curve, at: dict[int, float], y: chart.Scale) -> list[chart.Shape]:
   """The line, all its intervals in one path and all its markers in another."""
-  css, (prompts, _) = css_of(one), strategy_parts(one.strategy)
+  css = css_of(one)
   whiskers = "".join(
     f"M{at[s]:.1f} {y(e.low):.1f}V{y(e.high):.1f}"
     for s, e in curve.items()
     if e.low is not None and e.high is not None
   )
-  markers = "".join(chart.marker(prompts, at[s], y(e.value), 2.9) for s, e in curve.items())
+  markers = "".join(chart.marker(one.strategy, at[s], y(e.value), 2.9) for s, e in curve.items())
   line = chart.polyline([(at[s], y(e.value)) for s, e in curve.items()])
   drawn = (("line", line), ("whisker thin", whiskers), ("mark", markers))
   return [chart.Shape(path, f"series {css} {kind}") for kind, path in drawn if path]

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterable
 
+from genbench_jax.config import TOKEN_REFERENCES
+from genbench_jax.plan import strategy_parts
 from genbench_jax.report import chart
 from genbench_jax.report.quantities import (
   SOURCES,
   STRATEGIES,
   series_label,
   source_label,
-  strategy_parts,
 )
 from genbench_jax.report.results import Series
-
-TOKENS = ("original", "retrieval", "folder")
 
 
 def css_of(series: Series) -> str:
@@ -20,7 +19,7 @@ def css_of(series: Series) -> str:
   source = series.source if series.source in SOURCES else "other"
   prompts, references = strategy_parts(series.strategy)
   strategy = f" t-{STRATEGIES.index(prompts)}" if prompts in STRATEGIES else ""
-  tokens = f" tokens-{references}" if references in TOKENS else ""
+  tokens = f" tokens-{references}" if references in TOKEN_REFERENCES else ""
   return f"s-{source}{strategy}{tokens}"
 
 
@@ -32,7 +31,7 @@ def keys_of(series: Iterable[Series], by_strategy: bool) -> tuple[chart.Key, ...
   return tuple(
     chart.Key(
       f"{css_of(one)} mark",
-      chart.marker(strategy_parts(one.strategy)[0] if by_strategy else "", 12, 7, 3.8),
+      chart.marker(one.strategy if by_strategy else "", 12, 7, 3.8),
       series_label(one.source, one.strategy) if by_strategy else source_label(one.source),
     )
     for one in series

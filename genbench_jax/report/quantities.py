@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from genbench_jax.plan import INVERSION
+from genbench_jax.plan import strategy_parts
 
 Kind = Literal["accuracy", "difference", "number"]
 SOURCES = ("generative", "retrieval", "original", "folder", "combined", "control")
@@ -126,12 +126,6 @@ def strategy_label(strategy: str) -> str:
   prompts, references = strategy_parts(strategy)
   tokens = f" with tokens from {source_label(references)} images" if references else ""
   return prompts.replace("_", " ") + tokens
-
-
-def strategy_parts(strategy: str) -> tuple[str, str]:
-  """The prompt strategy, and what its new tokens are learnt from: empty without textual inversion."""
-  prompts, _, references = strategy.partition(INVERSION)
-  return prompts, references
 
 
 def series_label(source: str, strategy: str) -> str:

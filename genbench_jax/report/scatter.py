@@ -11,7 +11,6 @@ from genbench_jax.report.quantities import (
   quantity_of,
   series_label,
   shown,
-  strategy_parts,
 )
 from genbench_jax.report.results import Cell, Series
 
@@ -89,7 +88,7 @@ def _value_panel(item: Agreement, dataset: str) -> chart.Panel:
   y = chart.Scale(*chart.padded([p[2] for p in points], 0.08, 2.0, (0.0, 100.0)), bottom, top)
   shapes = tuple(
     chart.Shape(
-      chart.marker(strategy_parts(cell.series.strategy)[0], x(across), y(up), 3.1),
+      chart.marker(cell.series.strategy, x(across), y(up), 3.1),
       f"series {css_of(cell.series)} dot",
       f"{_cell_words(cell)}: {metric.label} {shown(metric, cell.estimates[item.metric].value)}, "
       f"{recognizer.label} {up:.1f}",

@@ -15,7 +15,7 @@ from genbench_jax.clip.tokenizer import load_tokenizer
 from genbench_jax.config import Config
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.pins import sentence_pin
-from genbench_jax.plan import ImageSetKey
+from genbench_jax.plan import ImageSetKey, strategy_parts
 from genbench_jax.progress import Progress, say
 from genbench_jax.prompts.lint import Finding, lint_prompts
 from genbench_jax.prompts.strategies import Prompt, prompts_of_class
@@ -44,7 +44,7 @@ def made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
 
 def prompt_strategy(key: ImageSetKey) -> str:
   """The prompt strategy of a set, without what modifies it."""
-  return key.strategy.partition("+")[0]
+  return strategy_parts(key.strategy)[0]
 
 
 def prompts_of_set(
