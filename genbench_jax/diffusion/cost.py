@@ -25,6 +25,7 @@ def flops_of_image(
 
   Counted by XLA's cost analysis on the uncompiled parts, with attention written out: kernels hide what they do
   from the count, and the bodies of loops are counted once. The text tower is left out, since texts are encoded once.
+  0 where JAX may not use the host's CPU, which does the counting: GPUs and TPUs analyse compiled programs alone.
   """
   latents = jax.ShapeDtypeStruct((1, *latent_shape), model.dtype)
   rows = jax.ShapeDtypeStruct((1 + guided, *latent_shape), model.dtype)
@@ -47,5 +48,10 @@ def flops_of_image(
 
 def _flops(function: Any, params: Any, *arguments: jax.ShapeDtypeStruct) -> float:
   shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
-  counted: Any = jax.jit(function).lower(shapes, *arguments).cost_analysis()
+  try:
+    host = jax.local_devices(backend="cpu")[0]
+  except RuntimeError:
+    return 0.0
+  with jax.default_device(host):
+    counted: Any = jax.jit(function).lower(shapes, *arguments).cost_analysis()
   return float(counted["flops"])
