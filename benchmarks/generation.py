@@ -8,11 +8,15 @@ as at full size. On a GPU it is the UNet and autoencoder of SD 2.1-base with ran
 scaled-dot-product attention and channels last. Rounds alternate between the two sides, warm, each with new random inputs; medians
 count. Ratios are PyTorch's seconds / ours: above 1 ours is faster.
 
-  step    one guided evaluation of the UNet.
-  images  the whole sampler: DPM-Solver++ steps, guidance, decoding, uint8. Latents and texts are on the device at the start.
+  loop    DPM-Solver++ steps with guidance; also divided by their number.
+  images  the whole sampler: the loop, decoding, uint8. Latents and texts are on the device at the start.
+
+`--sides ours` or `--sides torch` runs one of the two alone, to fill its compilation cache; `--profile` names the kernels of our
+denoising loop that take longest.
 """
 
 import argparse
+import collections
 import gzip
 import json
 import os
@@ -35,8 +39,8 @@ from safetensors.torch import save_file
 from genbench_jax import checkpoints, testing
 from genbench_jax.diffusion.cost import flops_of_image
 from genbench_jax.diffusion.model import FIXED_UNET, FIXED_VAE, StableDiffusion, _module
-from genbench_jax.diffusion.program import denoise, params_on, sampling_program
-from genbench_jax.diffusion.schedulers import NoiseSchedule, Steps, sampler_steps
+from genbench_jax.diffusion.program import COMPILER_OPTIONS, denoise, params_on, sampling_program
+from genbench_jax.diffusion.schedulers import NoiseSchedule, sampler_steps
 from genbench_jax.parallel.mesh import data_mesh
 
 PUBLISHED = Path(__file__).parent.parent / "tests" / "data" / "state_dict_keys.json.gz"
@@ -69,11 +73,19 @@ class Inputs(NamedTuple):
   latents: np.ndarray  # [b, h, w, c]
 
 
+class Timing(NamedTuple):
+  """Medians, and the first call, which compiles."""
+
+  seconds: float
+  cpu_seconds: float
+  first_seconds: float
+
+
 class Side(NamedTuple):
   """One of the two, its functions from prepared inputs to results that have been waited for."""
 
   prepare: Callable[[Inputs], Any]
-  step: Callable[[Any], Any]
+  loop: Callable[[Any], Any]
   images: Callable[[Any], Any]
   fetch: Callable[[Any], np.ndarray]
 
@@ -90,10 +102,6 @@ def main() -> None:
     for name, module in (("unet", peer_unet), ("vae", peer_vae)):
       write_part(Path(folder) / name, module)
     model = flax_model(Path(folder), dtypes[0])
-    peers = [
-      part.to(torch_device, dtypes[1], memory_format=torch.channels_last)
-      for part in (peer_unet, peer_vae)
-    ]
     results: dict[str, Any] = {
       "device": str(jax.devices()[0].device_kind),
       "cores": os.cpu_count(),
@@ -101,10 +109,15 @@ def main() -> None:
       "settings": vars(arguments),
       "peak_tflops": matmul_peak(dtypes[0], arguments.small) / 1e12,
     }
-    sides = {
-      "ours": our_side(model, arguments.steps),
-      "torch": torch_side(*peers, arguments.steps, torch_device, dtypes[1]),
-    }
+    sides = {}
+    if "ours" in arguments.sides:
+      sides["ours"] = our_side(model, arguments.steps)
+    if "torch" in arguments.sides:
+      peers = [
+        part.to(torch_device, dtypes[1], memory_format=torch.channels_last)
+        for part in (peer_unet, peer_vae)
+      ]
+      sides["torch"] = torch_side(*peers, arguments.steps, dtypes[1], arguments.torch_compile)
     for batch in arguments.batches or ((1, 2) if platform == "cpu" else (1, 8, 32)):
       results[f"batch {batch}"] = compared(sides, model, batch, arguments, results["peak_tflops"])
       print(json.dumps({batch: results[f"batch {batch}"]}, indent=2), flush=True)
@@ -119,8 +132,13 @@ def parsed() -> argparse.Namespace:
   parser.add_argument("--batches", type=lambda text: [int(part) for part in text.split(",")])
   parser.add_argument("--steps", type=int, default=10)
   parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument("--sides", type=lambda text: text.split(","), default=["ours", "torch"])
+  parser.add_argument(
+    "--torch-compile", default="max-autotune", help="mode of torch.compile, on a GPU"
+  )
+  parser.add_argument("--profile", action="store_true", help="of our loop: kernels by their time")
   parser.add_argument("--small", action="store_true", help="16 x 16 latents, narrow")
-  parser.add_argument("--step-only", action="store_true", help="without the whole sampler")
+  parser.add_argument("--loop-only", action="store_true", help="without the whole sampler")
   parser.add_argument("--json", help="file for the results")
   return parser.parse_args()
 
@@ -141,14 +159,16 @@ def configurations(platform: str, small: bool) -> tuple[dict[str, Any], dict[str
 
 def torch_modules(unet: dict[str, Any], vae: dict[str, Any]) -> tuple[Any, Any]:
   """PyTorch's modules with fixed random weights that keep activations near one."""
-  modules = (
-    diffusers.UNet2DConditionModel.from_config(unet),
-    diffusers.AutoencoderKL.from_config(vae),
-  )
+  with torch.device("meta"):
+    modules = (
+      diffusers.UNet2DConditionModel.from_config(unet),
+      diffusers.AutoencoderKL.from_config(vae),
+    )
   for module in modules:
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     weights = testing.random_weights(shapes)
-    module.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
+    module.load_state_dict(tensors, assign=True)
     module.eval()
   return modules
 
@@ -199,30 +219,32 @@ def our_side(model: StableDiffusion, steps: int) -> Side:
   params = params_on(model, mesh)
   table, scale = sampler_steps(model.schedule, "dpmsolver++", steps)
   settings = jax.device_put((table, np.float32(scale), np.float32(GUIDANCE)))
-  first = jax.device_put(Steps(*(column[:1] for column in table)))
   program = sampling_program(model, mesh)
 
-  @jax.jit
-  def step(params: Any, text: jax.Array, latents: jax.Array) -> jax.Array:
-    return denoise(model, params, text, latents, first, settings[2], platform)
+  def loop(params: Any, text: jax.Array, latents: jax.Array, *settings: Any) -> jax.Array:
+    table, scale, guidance = settings
+    return denoise(model, params, text, scale * latents, table, guidance, platform)
+
+  loop = jax.jit(loop, compiler_options=COMPILER_OPTIONS.get(platform))
 
   return Side(
     prepare=lambda inputs: (
       jax.device_put(inputs.text.astype(model.dtype)),
       jax.device_put(inputs.latents),
     ),
-    step=lambda inputs: step(params["unet"], *inputs).block_until_ready(),
+    loop=lambda inputs: loop(params["unet"], *inputs, *settings).block_until_ready(),
     images=lambda inputs: program(params, *inputs, *settings).images.block_until_ready(),
     fetch=np.asarray,
   )
 
 
-def torch_side(unet: Any, vae: Any, steps: int, device: str, dtype: Any) -> Side:
+def torch_side(unet: Any, vae: Any, steps: int, dtype: Any, mode: str) -> Side:
   config = testing.SCHEDULER | {"timestep_spacing": "linspace"}
   scheduler = diffusers.DPMSolverMultistepScheduler.from_config(config)
+  device = unet.device.type
   if device == "cuda":
-    unet = torch.compile(unet, mode="max-autotune")
-    vae.decode = torch.compile(vae.decode, mode="max-autotune")
+    unet = torch.compile(unet, mode=mode, dynamic=False)
+    vae.decode = torch.compile(vae.decode, mode=mode, dynamic=False)
 
   def prepare(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     text = torch.from_numpy(inputs.text).to(device, dtype)
@@ -234,15 +256,18 @@ def torch_side(unet: Any, vae: Any, steps: int, device: str, dtype: Any) -> Side
     negative, positive = unet(rows, time, encoder_hidden_states=text).sample.float().chunk(2)
     return negative + GUIDANCE * (positive - negative)
 
-  def step(inputs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    return waited(guided(*inputs, torch.tensor(999, device=device)))
+  def loop(inputs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    return waited(denoised(*inputs))
 
-  def images(inputs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    text, latents = inputs
+  def denoised(text: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
     scheduler.set_timesteps(steps, device=device)
     latents = latents * scheduler.init_noise_sigma
     for time_ in scheduler.timesteps:
       latents = scheduler.step(guided(text, latents, time_), time_, latents).prev_sample
+    return latents
+
+  def images(inputs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    latents = denoised(*inputs)
     decoded = vae.decode((latents / vae.config.scaling_factor).to(dtype)).sample.float()
     return waited(((decoded / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8))
 
@@ -251,7 +276,7 @@ def torch_side(unet: Any, vae: Any, steps: int, device: str, dtype: Any) -> Side
       torch.cuda.synchronize()
     return result
 
-  return Side(prepare, step, images, lambda made: made.permute(0, 2, 3, 1).cpu().numpy())
+  return Side(prepare, loop, images, lambda made: made.permute(0, 2, 3, 1).cpu().numpy())
 
 
 def compared(
@@ -270,28 +295,38 @@ def compared(
     return Inputs(text, draw.standard_normal((batch, *shape), np.float32))
 
   found: dict[str, Any] = {}
-  for what in ("step",) if arguments.step_only else ("step", "images"):
-    wall, cpu = alternately(sides, what, inputs, arguments.rounds)
-    found[what] = {name: {"seconds": wall[name], "cpu_seconds": cpu[name]} for name in sides}
-    found[what]["ratio"] = wall["torch"] / wall["ours"]
-    found[what]["ratio_cpu"] = cpu["torch"] / cpu["ours"]
+  for what in ("loop",) if arguments.loop_only else ("loop", "images"):
+    timings = alternately(sides, what, inputs, arguments.rounds)
+    found[what] = {name: timing._asdict() for name, timing in timings.items()}
+    if len(sides) == 2:
+      ours, peer = timings["ours"], timings["torch"]
+      found[what]["ratio"] = peer.seconds / ours.seconds
+      found[what]["ratio_cpu"] = peer.cpu_seconds / ours.cpu_seconds
   step_flops = flops_of_image(model, 2, True, shape) - flops_of_image(model, 1, True, shape)
-  reached = batch * step_flops / found["step"]["ours"]["seconds"] / 1e12
-  found["step"]["share_of_matmul_peak"] = reached / peak_tflops
+  for name in sides:
+    step_seconds = found["loop"][name]["seconds"] / arguments.steps
+    reached = batch * step_flops / step_seconds / 1e12
+    found["loop"][name] |= {
+      "step_seconds": step_seconds,
+      "share_of_matmul_peak": reached / peak_tflops,
+    }
   if "images" in found:
     for name in sides:
       found["images"][name]["images_per_second"] = batch / found["images"][name]["seconds"]
     same = inputs()
     made = [side.fetch(side.images(side.prepare(same))).astype(int) for side in sides.values()]
-    found["images"]["largest_difference_of_255"] = int(np.abs(made[0] - made[1]).max())
-    found["images"]["mean_difference_of_255"] = float(np.abs(made[0] - made[1]).mean())
+    found["images"]["largest_difference_of_255"] = int(np.abs(made[0] - made[-1]).max())
+    found["images"]["mean_difference_of_255"] = float(np.abs(made[0] - made[-1]).mean())
+  if arguments.profile and "ours" in sides:
+    prepared = sides["ours"].prepare(inputs())
+    found["kernels"] = longest_kernels(lambda: sides["ours"].loop(prepared))
   return found
 
 
 def alternately(
   sides: dict[str, Side], what: str, inputs: Callable[[], Inputs], rounds: int
-) -> tuple[dict[str, float], dict[str, float]]:
-  """Medians of wall and of CPU seconds of each side; the first round warms up."""
+) -> dict[str, Timing]:
+  """Medians of each side; the first round warms up."""
   wall: dict[str, list[float]] = {name: [] for name in sides}
   cpu: dict[str, list[float]] = {name: [] for name in sides}
   for _ in range(rounds + 1):
@@ -301,16 +336,37 @@ def alternately(
       getattr(side, what)(prepared)
       wall[name].append(time.perf_counter() - began)
       cpu[name].append(time.process_time() - began_cpu)
-  medians = [
-    {name: statistics.median(times[1:]) for name, times in taken.items()} for taken in (wall, cpu)
-  ]
-  return medians[0], medians[1]
+  return {
+    name: Timing(
+      seconds=statistics.median(wall[name][1:]),
+      cpu_seconds=statistics.median(cpu[name][1:]),
+      first_seconds=wall[name][0],
+    )
+    for name in sides
+  }
+
+
+def longest_kernels(run: Callable[[], Any], count: int = 40) -> dict[str, float]:
+  """Milliseconds that a GPU spends in its kernels, by name, the longest first."""
+  with tempfile.TemporaryDirectory() as folder:
+    with jax.profiler.trace(folder):
+      run()
+    (trace,) = Path(folder).rglob("*.xplane.pb")
+    profile = jax.profiler.ProfileData.from_file(str(trace))
+    spent: collections.Counter[str] = collections.Counter()
+    for plane in profile.planes:
+      if plane.name.startswith("/device:"):
+        for line in plane.lines:
+          if line.name.startswith("Stream"):
+            for event in line.events:
+              spent[event.name] += event.duration_ns / 1e6
+  return {"all": sum(spent.values()), **dict(spent.most_common(count))}
 
 
 def matmul_peak(dtype: Any, small: bool) -> float:
   """FLOP/s of the best of a few large matrix products: what can be had on this device."""
   side = 1024 if small or jax.default_backend() == "cpu" else 8192
-  matrix = jnp.ones((side, side), dtype)
+  matrix = jax.random.normal(jax.random.key(0), (side, side), dtype)  # zeros would run faster
   multiply = jax.jit(jnp.matmul)
   multiply(matrix, matrix).block_until_ready()
   seconds = []

@@ -29,6 +29,9 @@ from genbench_jax.parallel.mesh import DATA_AXIS, batch_sharding, replicated
 # Pixels that the autoencoder decodes at once on a device: four images of 512 x 512. Its temporaries dwarf the UNet's.
 DECODED_AT_ONCE = 4 * 512 * 512
 
+# XLA merges the products of queries and keys into one, and then copies each out of it for cuDNN's attention.
+COMPILER_OPTIONS = {"gpu": {"xla_gpu_dot_merger_threshold_mb": 0}}
+
 
 class Made(NamedTuple):
   """A batch on the devices: images, the clean latents that they are decoded from, and what CLIP sees in them.
@@ -214,7 +217,8 @@ def sampling_program(model: StableDiffusion, mesh: Mesh, clip: Clip | None = Non
   everywhere, rows = PartitionSpec(), PartitionSpec(DATA_AXIS)
   specs = (everywhere, rows, rows, everywhere, everywhere, everywhere)
   return jax.jit(
-    jax.shard_map(generate, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)
+    jax.shard_map(generate, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False),
+    compiler_options=COMPILER_OPTIONS.get(platform),
   )
 
 
