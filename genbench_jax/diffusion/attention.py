@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from genbench_jax.diffusion import tpu_kernels
+
 logger = logging.getLogger(__name__)
 
 # On CPU, queries that attend at once, where they divide the sequence: their scores stay in the cache. Measured on 2 cores,
 # 64-wide heads: 3 to 4 times faster than einsums over all heads and queries, from 256 tokens to 4,096.
 CPU_QUERIES = (512, 256)
-# Pallas' TPU kernel works on blocks of 128 rows, and pays from about here on.
-TPU_BLOCK, TPU_MIN_TOKENS = 128, 1024
+# JAX's flash attention for TPUs works on blocks of 128 rows, and pays from about here on.
+FLASH_BLOCK, FLASH_MIN_TOKENS = 128, 1024
 # A platform that nothing is chosen for: attention written out.
 PLAIN = "plain"
 
@@ -36,8 +38,10 @@ def attention(
     return by_query_blocks(query, key, value)
   if platform == "gpu" and _suits_cudnn(query) and cudnn_works():
     return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
-  if platform == "tpu" and _suits_pallas(query, key):
-    return _pallas(query, key, value)
+  if platform == "tpu" and tpu_kernels.attention_fits(query, key):
+    return _on_tpu(query, key, value)
+  if platform == "tpu" and _suits_flash(query, key):
+    return _flash(query, key, value)
   return by_einsum(query, key, value)
 
 
@@ -103,13 +107,31 @@ def cudnn_works() -> bool:
   return works
 
 
-def _suits_pallas(query: Float[Array, "b q h d"], key: Float[Array, "b k h d"]) -> bool:
+@jax.custom_vjp
+def _on_tpu(
+  query: Float[Array, "b q h d"], key: Float[Array, "b k h d"], value: Float[Array, "b k h d"]
+) -> Float[Array, "b q h d"]:
+  """Whole keys on the chip; its gradient is that of another implementation."""
+  return tpu_kernels.attention(query, key, value)
+
+
+def _backward_on_tpu(
+  arrays: tuple[Float[Array, "b _ h d"], ...], gradient: Float[Array, "b q h d"]
+) -> tuple[Float[Array, "b _ h d"], ...]:
+  with_gradient = _flash if _suits_flash(*arrays[:2]) else by_einsum
+  return jax.vjp(with_gradient, *arrays)[1](gradient)
+
+
+_on_tpu.defvjp(lambda *arrays: (_on_tpu(*arrays), arrays), _backward_on_tpu)
+
+
+def _suits_flash(query: Float[Array, "b q h d"], key: Float[Array, "b k h d"]) -> bool:
   lengths = (query.shape[1], key.shape[1])
-  long = min(lengths) >= TPU_MIN_TOKENS
-  return long and not any(length % TPU_BLOCK for length in lengths) and query.shape[-1] <= 128
+  long = min(lengths) >= FLASH_MIN_TOKENS
+  return long and not any(length % FLASH_BLOCK for length in lengths) and query.shape[-1] <= 128
 
 
-def _pallas(
+def _flash(
   query: Float[Array, "b q h d"], key: Float[Array, "b k h d"], value: Float[Array, "b k h d"]
 ) -> Float[Array, "b q h d"]:
   from jax.experimental.pallas.ops.tpu.flash_attention import flash_attention

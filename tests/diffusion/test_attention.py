@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu
 
-from genbench_jax.diffusion import attention as module
+from genbench_jax.diffusion import attention as module, tpu_kernels
 from genbench_jax.diffusion.attention import attention
 
 
@@ -42,22 +43,48 @@ def test_gradients_flow_through_blocks():
   np.testing.assert_allclose(blocks, whole, atol=1e-5)
 
 
-def test_pallas_kernel_is_the_formula():
-  from jax.experimental.pallas import tpu
-
+def test_flash_attention_is_the_formula():
   arrays = inputs(256, 256, heads=2, width=64, batch=1)
   with tpu.force_tpu_interpret_mode():
-    mixed = module._pallas(*(jnp.asarray(x) for x in arrays))
+    mixed = module._flash(*(jnp.asarray(x) for x in arrays))
   np.testing.assert_allclose(mixed, formula(*arrays), atol=1e-4)
 
 
-def test_pallas_is_for_long_whole_blocks():
+def test_flash_attention_is_for_long_whole_blocks():
   def suits(queries, keys, width=64):
-    return module._suits_pallas(*inputs(queries, keys, 1, width, 1)[:2])
+    return module._suits_flash(*inputs(queries, keys, 1, width, 1)[:2])
 
   assert suits(1024, 1024) and suits(4096, 4096)
   assert not suits(256, 256) and not suits(4096, 77) and not suits(1100, 1100)
   assert not suits(4096, 4096, 512)
+
+
+# Self-attention in one and in several blocks of queries, cross-attention with the texts' 77 tokens.
+@pytest.mark.parametrize("lengths", [(64, 64), (256, 256), (256, 77)])
+def test_attention_on_a_tpu_is_the_formula_and_has_its_gradient(lengths):
+  drawn = inputs(*lengths, width=40)
+  arrays = [jnp.asarray(x) for x in drawn]
+
+  def total(function):
+    return jax.grad(lambda *xs: jnp.sin(function(*xs)).sum(), argnums=(0, 1, 2))
+
+  with tpu.force_tpu_interpret_mode():
+    mixed = attention(*arrays, platform="tpu")
+    gradients = total(lambda *xs: attention(*xs, platform="tpu"))(*arrays)
+    each = jax.vmap(lambda *xs: attention(*(x[None] for x in xs), platform="tpu")[0])(*arrays)
+  np.testing.assert_allclose(mixed, formula(*drawn), atol=1e-5)
+  np.testing.assert_allclose(each, mixed, atol=1e-6)
+  for found, expected in zip(gradients, total(module.by_einsum)(*arrays), strict=True):
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_what_a_tpu_has_no_room_for_is_attended_otherwise():
+  query, key, value = (
+    jax.ShapeDtypeStruct((1, 65536, 5, 64), jnp.bfloat16) for _ in ("query", "key", "value")
+  )
+  assert not tpu_kernels.attention_fits(query, key)
+  made = jax.make_jaxpr(lambda *xs: attention(*xs, platform="tpu"))(query, key, value)
+  assert "flash_attention" in str(made)
 
 
 def test_without_cudnn_einsums_are_used(caplog):

@@ -1,0 +1,165 @@
+"""Attention and feed-forward layers in Pallas, for TPUs: what they make in between never leaves the chip.
+
+Images are small enough that all keys and values of one fit into a core's own memory (VMEM), and so do the weights of the
+wide layers: each is read once, no running softmax is needed, and heads are taken apart inside, without a copy.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jaxtyping import Array, Float, Float32
+
+# A kernel has 16 MiB of a core's memory, on every TPU so far; what the compiler needs for itself is left out.
+VMEM_BYTES = 14 * 2**20
+# Rows at once, and columns of the feed-forward layer's inner width: as many as leave room for keys or weights.
+QUERIES, ROWS, INNER = 128, 256, 512
+# What a register holds.
+SUBLANES, LANES = 8, 128
+
+
+def attention_fits(query: Float[Array, "b q h d"], key: Float[Array, "b k h d"]) -> bool:
+  """Whether keys and values of one image, and the scores of `QUERIES` queries, fit on the chip."""
+  keys, columns = key.shape[1], query.shape[2] * query.shape[3]
+  rows, size = math.gcd(query.shape[1], QUERIES), query.dtype.itemsize
+  # Queries and outputs have two buffers each; weights stand beside the scores, once in each precision.
+  needed = 2 * keys * columns * size + 4 * rows * columns * size + rows * keys * (4 + 4 + size)
+  return rows % SUBLANES == 0 and needed <= VMEM_BYTES
+
+
+def attention(
+  query: Float[Array, "b q h d"],
+  key: Float[Array, "b k h d"],
+  value: Float[Array, "b k h d"],
+) -> Float[Array, "b q h d"]:
+  """softmax(query key^T / sqrt(d)) value, for each head; softmax in float32. For what `attention_fits`; no gradient."""
+  batch, length, heads, width = query.shape
+  keys, columns = key.shape[1], heads * width
+  rows = math.gcd(length, QUERIES)
+  by_rows = pl.BlockSpec((None, rows, columns), lambda image, block: (image, block, 0))
+  whole = _once((None, keys, columns), lambda image, block: (image, 0, 0))
+  mixed = pl.pallas_call(
+    functools.partial(_attend, heads=heads),
+    grid=(batch, length // rows),
+    in_specs=[by_rows, whole, whole],
+    out_specs=by_rows,
+    out_shape=jax.ShapeDtypeStruct((batch, length, columns), query.dtype),
+    cost_estimate=pl.CostEstimate(
+      flops=4 * batch * length * keys * columns,
+      transcendentals=batch * heads * length * keys,
+      bytes_accessed=2 * (query.size + key.size) * query.dtype.itemsize,
+    ),
+  )(*(x.reshape(batch, -1, columns) for x in (query, key, value)))
+  return mixed.reshape(query.shape)
+
+
+def _attend(query_ref: Any, key_ref: Any, value_ref: Any, out_ref: Any, *, heads: int) -> None:
+  width = query_ref.shape[-1] // heads
+  for head in range(heads):
+    columns = slice(head * width, (head + 1) * width)
+    query, key, value = (ref[:, columns] for ref in (query_ref, key_ref, value_ref))
+    scores = _product(query, key, ((1,), (1,))) * width**-0.5
+    weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+    mixed = _product(weights.astype(value.dtype), value, ((1,), (0,)))
+    out_ref[:, columns] = (mixed / weights.sum(axis=-1, keepdims=True)).astype(out_ref.dtype)
+
+
+def feed_forward_fits(hidden: Float[Array, "b l d"], inner_kernel: Float[Array, "d 2m"]) -> bool:
+  """Whether the weights, and `ROWS` rows on their way through them, fit on the chip."""
+  width, inner = inner_kernel.shape[0], inner_kernel.shape[1] // 2
+  rows, size = math.gcd(math.prod(hidden.shape[:-1]), ROWS), hidden.dtype.itemsize
+  # Rows and outputs have two buffers each; of the inner columns, `INNER` at a time stand there in float32.
+  needed = 3 * width * inner * size + rows * width * (4 * size + 4) + rows * min(INNER, inner) * 16
+  return rows % SUBLANES == 0 and inner % LANES == 0 and needed <= VMEM_BYTES
+
+
+@jax.custom_vjp
+def feed_forward(
+  hidden: Float[Array, "b l d"],
+  inner_kernel: Float[Array, "d 2m"],
+  inner_bias: Float[Array, "2m"],
+  outer_kernel: Float[Array, "m d"],
+  outer_bias: Float[Array, "d"],
+) -> Float[Array, "b l d"]:
+  """(linear * gelu(gate)) outer + bias, with `linear, gate = hidden inner + bias`. For what `feed_forward_fits`."""
+  width, inner = hidden.shape[-1], outer_kernel.shape[0]
+  count = math.prod(hidden.shape[:-1])
+  rows = math.gcd(count, ROWS)
+  by_rows = pl.BlockSpec((rows, width), lambda block: (block, 0))
+  weights = (inner_kernel, inner_bias[None], outer_kernel, outer_bias[None])
+  made = pl.pallas_call(
+    functools.partial(_feed, columns=LANES * math.gcd(inner // LANES, INNER // LANES)),
+    grid=(count // rows,),
+    in_specs=[by_rows, *(_once(array.shape, lambda block: (0, 0)) for array in weights)],
+    out_specs=by_rows,
+    out_shape=jax.ShapeDtypeStruct((count, width), hidden.dtype),
+    cost_estimate=pl.CostEstimate(
+      flops=6 * count * width * inner,
+      transcendentals=count * inner,
+      bytes_accessed=2 * hidden.nbytes + sum(array.nbytes for array in weights),
+    ),
+  )(hidden.reshape(count, width), *weights)
+  return made.reshape(hidden.shape)
+
+
+def _feed_forward_written_out(
+  hidden: Float[Array, "b l d"],
+  inner_kernel: Float[Array, "d 2m"],
+  inner_bias: Float[Array, "2m"],
+  outer_kernel: Float[Array, "m d"],
+  outer_bias: Float[Array, "d"],
+) -> Float[Array, "b l d"]:
+  """What the gradient is taken of."""
+  linear, gate = jnp.split(hidden @ inner_kernel + inner_bias, 2, axis=-1)
+  gated = linear * gelu(gate.astype(jnp.float32)).astype(linear.dtype)
+  return gated @ outer_kernel + outer_bias
+
+
+feed_forward.defvjp(
+  lambda *arrays: (feed_forward(*arrays), arrays),
+  lambda arrays, gradient: jax.vjp(_feed_forward_written_out, *arrays)[1](gradient),
+)
+
+
+def _feed(
+  hidden_ref: Any,
+  inner_ref: Any,
+  inner_bias_ref: Any,
+  outer_ref: Any,
+  outer_bias_ref: Any,
+  out_ref: Any,
+  *,
+  columns: int,
+) -> None:
+  hidden = hidden_ref[...]
+  inner = outer_ref.shape[0]
+  total = jnp.broadcast_to(outer_bias_ref[...].astype(jnp.float32), out_ref.shape)
+  for start in range(0, inner, columns):
+    linear, gate = (
+      _product(hidden, inner_ref[:, at : at + columns], ((1,), (0,)))
+      + inner_bias_ref[:, at : at + columns].astype(jnp.float32)
+      for at in (start, inner + start)
+    )
+    gated = (linear * gelu(gate)).astype(hidden.dtype)
+    total += _product(gated, outer_ref[start : start + columns], ((1,), (0,)))
+  out_ref[...] = total.astype(out_ref.dtype)
+
+
+def gelu(x: Float32[Array, "..."]) -> Float32[Array, "..."]:
+  """Exact, written as PyTorch does; JAX's own takes erfc, which costs more and is no nearer in what is kept."""
+  return x * (1 + jax.lax.erf(x * math.sqrt(0.5))) / 2
+
+
+def _product(left: Array, right: Array, contracted: Any) -> Float[Array, "m n"]:
+  """The matrix product over one axis of each, summed in float32."""
+  return jax.lax.dot_general(
+    left, right, (contracted, ((), ())), preferred_element_type=jnp.float32
+  )
+
+
+def _once(shape: tuple[int | None, ...], index: Any) -> pl.BlockSpec:
+  """A block that stays for many steps of the grid, and so needs no second buffer."""
+  return pl.BlockSpec(shape, index, pipeline_mode=pl.Buffered(1))
