@@ -10,10 +10,10 @@ from genbench_jax.config import Config
 from genbench_jax.planning.machines import Machine
 from genbench_jax.planning.models import ModelCost, diffusion_cost, encoder_cost, feature_cost
 
-# Operations a byte moved: the TPU compiler's account of SD 2.1-base with flash attention (docs/performance.md).
-OPERATIONS_PER_BYTE = 270
-# Share of what arithmetic and memory allow at best that we count on. Not measured on an accelerator yet.
-EFFICIENCY = 0.5
+# Operations a byte moved, for SD 2.1-base: 367 by the TPU compiler's account (docs/performance.md), rather fewer on GPUs.
+OPERATIONS_PER_BYTE = 330
+# Share of what arithmetic and memory allow at best that we count on: what an H100 reached with SD 2.1-base.
+EFFICIENCY = 0.4
 # A generated photograph as PNG; what a training image of a dataset takes as it is stored; a drawn one.
 PNG_BYTES_PER_PIXEL, STORED_IMAGE_BYTES, DRAWN_IMAGE_BYTES = 1.7, 110_000, 2_000
 # Passes over the features that a linear probe takes: 6 penalties, 3 folds and the fit, some 12 L-BFGS iterations each,

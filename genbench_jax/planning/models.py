@@ -12,9 +12,9 @@ from genbench_jax.errors import RunError, UsageError
 from genbench_jax.planning import work
 
 Settings = Mapping[str, Any]
-# Temporaries over the largest activation. The UNet with flash attention took 0.083 GB an image of SD 2.1-base by the
-# TPU compiler's account, twice its largest activation (docs/decisions.md); the decoder's factor is a guess of the same kind.
-UNET_TEMPORARIES, DECODER_TEMPORARIES = 2, 3.5
+# Temporaries over the largest activation. An image of SD 2.1-base took 0.06 GB in the UNet by the TPU compiler's account and
+# 0.095 GB by the GPU's: 1.4 and 2.3 times its largest activation. The decoder's factor is a guess of the same kind.
+UNET_TEMPORARIES, DECODER_TEMPORARIES = 2.3, 3.5
 # Pixels that the autoencoder decodes at once, see `diffusion.program`.
 DECODED_AT_ONCE = 4 * 512 * 512
 BYTES = 2  # bfloat16
