@@ -87,6 +87,18 @@ def test_weights_and_biases_takes_up_its_run(tmp_path, monkeypatch):
   assert calls[-1] == "finished"
 
 
+def test_weights_and_biases_itself_keeps_the_rows_offline(tmp_path, monkeypatch):
+  pytest.importorskip("wandb")
+  monkeypatch.setenv("WANDB_MODE", "offline")
+  monkeypatch.setenv("WANDB_SILENT", "true")
+  with tracking(config_of("wandb"), tmp_path):
+    files.write_json_lines(tmp_path / "results.jsonl", ROWS)
+  (table,) = (tmp_path / "wandb").glob("offline-run-*/files/media/table/rows_*.table.json")
+  rows = files.read_json(table)
+  values = [row[rows["columns"].index("value")] for row in rows["data"]]
+  assert values == [0.5, 0.75, 1.0]
+
+
 def test_a_tracker_that_is_not_installed_is_a_user_error(tmp_path, monkeypatch):
   monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
   with (
