@@ -83,6 +83,8 @@ setup(
     "cuda": ["jax[cuda13]"],
     "tensorboard": ["tensorboardX>=2.6"],
     "wandb": ["wandb>=0.20"],
+    "gcs": ["gcsfs>=2025.9"],
+    "s3": ["s3fs>=2025.9"],
     "docs": DOCS,
     "test": TEST,
     "dev": DEV,

@@ -40,12 +40,13 @@ def main(argv: Sequence[str]) -> int:
     stages = _stages(values.stages)
     if values.plan:
       return _plan(values)
-    workdir = _workdir(values.workdir)
+    given = _workdir(values.workdir)
     config = make_config(values.config)
     with stops_on_sigterm():
       start_jax()
       from genbench_jax.parallel.hosts import processes
       from genbench_jax.stages import run_stages
+      from genbench_jax.store.mirror import work_folder
       from genbench_jax.store.workdir import locked
       from genbench_jax.trackers import tracking
 
@@ -53,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
       command = shlex.join(["python", "-m", "genbench_jax.main", *argv[1:]])
       with (
         processes(_address(values), several) as hosts,
+        work_folder(given, hosts.number) as workdir,
         locked(workdir, hosts),
         tracking(config, workdir) if hosts.is_first else contextlib.nullcontext(),
       ):
@@ -80,7 +82,12 @@ def _flags(argv: Sequence[str] = ()) -> flags.FlagValues:
     flag_values=values,
     sys_argv=list(argv),
   )
-  flags.DEFINE_string("workdir", None, "Folder of all that the run makes.", flag_values=values)
+  flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder of all that the run makes: a path, or gs://BUCKET/FOLDER.",
+    flag_values=values,
+  )
   flags.DEFINE_list("stages", list(STAGES), "Stages to run, by comma.", flag_values=values)
   flags.DEFINE_bool(
     "plan", False, "Say what the run will cost, and do nothing.", flag_values=values
@@ -159,15 +166,10 @@ def _stages(given: Sequence[str]) -> list[str]:
   return list(given)
 
 
-def _workdir(given: str | None) -> Path:
+def _workdir(given: str | None) -> str:
   if not given:
     raise UsageError("no work folder given. Say where the results go: --workdir DIR.")
-  if "://" in given:
-    raise UsageError(
-      f"--workdir is {given!r}: buckets are not written to directly. Mount it on every host (gcsfuse, s3fs) and give the"
-      " folder."
-    )
-  return Path(given).expanduser()
+  return given
 
 
 def _plan(values: flags.FlagValues) -> int:
@@ -175,9 +177,10 @@ def _plan(values: flags.FlagValues) -> int:
   os.environ["JAX_PLATFORMS"] = "cpu"
   from genbench_jax.planning.machines import machine
   from genbench_jax.planning.overview import overview
+  from genbench_jax.store.mirror import local_copy
 
   chosen = machine(values.machine, values.machines, values.price)
-  workdir = Path(values.workdir).expanduser() if values.workdir else None
+  workdir = local_copy(values.workdir) if values.workdir else None
   print(overview(make_config(values.config), workdir, chosen, values.machines), end="")
   return 0
 

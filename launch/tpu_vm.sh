@@ -8,7 +8,7 @@
 #                                                goes on from what is in the work folder
 #   launch/tpu_vm.sh delete                      ends what costs money
 #
-# The work folder must be one that all hosts see: a mounted Filestore, or a bucket mounted by gcsfuse.
+# The work folder must be one that all hosts see: a mounted Filestore, or gs://BUCKET/FOLDER.
 # Settings by environment, with their defaults:
 set -euo pipefail
 
@@ -43,7 +43,7 @@ install() {
 && ~/.local/bin/uv venv --quiet --python 3.11 .venv \
 && ~/.local/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock \
 && ~/.local/bin/uv pip install --quiet --python .venv/bin/python --no-deps . \
-&& ~/.local/bin/uv pip install --quiet --python .venv/bin/python 'jax[tpu]'"
+&& ~/.local/bin/uv pip install --quiet --python .venv/bin/python 'jax[tpu]' gcsfs==2026.2.0"
 }
 
 on_all() {

@@ -266,7 +266,7 @@ def test_two_runs_at_once_are_refused(tmp_path, capfd):
   [
     ([f"--config={DEMO}"], "no work folder given"),
     (["--workdir=x"], "no config given"),
-    ([f"--config={DEMO}", "--workdir=gs://bucket/x"], "Mount it on every host"),
+    ([f"--config={DEMO}", "--workdir=nowhere://bucket/x"], "Protocol not known: nowhere"),
     (["--config=nowhere.py", "--workdir=x"], "nowhere.py"),
     (
       [f"--config={DEMO}:quik", "--workdir=x"],

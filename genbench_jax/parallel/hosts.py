@@ -7,7 +7,7 @@ Scoring and recognition run the same program everywhere, on the mesh of all devi
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -27,6 +27,10 @@ START_SECONDS = 600
 DRIFT_SECONDS = 14 * 24 * 3600
 # One of these stands in the error of a program that runs on all devices when those of another process are gone.
 LOST = ("Gloo", "NCCL", "UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED", "onnection")
+# Called before and after every process has come to the same place: where each has a copy of the work folder, they are
+# brought in line there.
+BEFORE_WAITING: list[Callable[[], None]] = []
+AFTER_WAITING: list[Callable[[], None]] = []
 # Waiting for the others at the very end, when there is nothing left to do.
 STOP_SECONDS = 15
 
@@ -65,8 +69,12 @@ class Hosts:
     if self.count > 1:
       from orbax.checkpoint import multihost
 
+      for prepare in BEFORE_WAITING:
+        prepare()
       with _named(what):
         multihost.get_barrier_sync_fn()(key=what, timeout_ms=DRIFT_SECONDS * 1000)
+      for catch_up in AFTER_WAITING:
+        catch_up()
 
   def agreed(self, flags: Iterable[bool], what: str) -> Bool[np.ndarray, "n"]:
     """The first process's flags, on every process: files may show up at different times on different hosts."""

@@ -84,6 +84,20 @@ def test_one_of_two_is_killed_and_any_number_go_on(tiny, tmp_path, start, stages
     _assert_same_rows(tiny, tmp_path)
 
 
+@pytest.mark.slow
+def test_two_with_a_copy_each_of_a_bucket_make_what_one_makes(tiny, tmp_path, start, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path / "home"))
+  stages = "images,embed,score,recognise"
+  for host in start(tiny, f"file://{tmp_path / 'many'}", stages, 2):
+    said, _ = host.communicate(timeout=900)
+    assert host.returncode == 0, said
+  assert len(list((tmp_path / "home").glob(".cache/genbench_jax/workdirs/*/.url"))) == 2
+  alone = tiny.arguments(tmp_path / "one", *CHEAP, f"--stages={stages}")
+  assert main(["main", *alone]) == 0
+  assert tiny.bytes(tmp_path / "many", "images") == tiny.bytes(tmp_path / "one", "images")
+  _assert_same_rows(tiny, tmp_path)
+
+
 def _last_word(said, prefix=""):
   """Our last line. Threads of JAX may still write theirs after it."""
   return [line for line in said.splitlines() if line.startswith(f"{prefix}error: ")][-1]

@@ -1,0 +1,150 @@
+"""A work folder in an object store: what is there in the end, after a death, and after somebody else's work."""
+
+import fsspec
+import pytest
+
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.parallel import hosts
+from genbench_jax.store import files, mirror
+from genbench_jax.store.mirror import Mirror, local_copy, work_folder
+
+
+@pytest.fixture
+def bucket():
+  """An empty bucket, as a function from names to what they hold."""
+  store = fsspec.filesystem("memory")
+  store.rm("/bucket", recursive=True) if store.exists("/bucket") else None
+  yield store
+  store.rm("/bucket", recursive=True) if store.exists("/bucket") else None
+
+
+URL = "memory://bucket/run"
+
+
+def held(store):
+  return {name.removeprefix("/bucket/run/"): store.cat(name) for name in store.find("/bucket/run")}
+
+
+def test_what_appears_in_one_copy_comes_to_the_next(bucket, tmp_path):
+  first, second = Mirror(URL, tmp_path / "a"), Mirror(URL, tmp_path / "b")
+  first.fetch()
+  files.write_text(tmp_path / "a" / "images" / "x", "one")
+  files.write_text(tmp_path / "a" / "seal", "sealed")
+  (tmp_path / "a" / ".y.part").write_text("half")
+  (tmp_path / "a" / ".lock").write_text("")
+  first.send()
+  assert held(bucket) == {"images/x": b"one", "seal": b"sealed"}
+  second.fetch()
+  assert (tmp_path / "b" / "images" / "x").read_text() == "one"
+
+  files.write_text(tmp_path / "b" / "images" / "x", "two")  # of the same size
+  (tmp_path / "b" / "seal").unlink()
+  second.send()
+  assert held(bucket) == {"images/x": b"two"}
+  first.fetch()
+  assert (tmp_path / "a" / "images" / "x").read_text() == "two"
+  assert not (tmp_path / "a" / "seal").exists()
+
+
+def test_the_oldest_goes_first(bucket, tmp_path, monkeypatch):
+  mirrored, sent = Mirror(URL, tmp_path), []
+  put = mirrored._store.put_file
+  monkeypatch.setattr(
+    mirrored._store, "put_file", lambda local, path: (sent.append(path[-1]), put(local, path))
+  )
+  for name in "badc":
+    files.write_text(tmp_path / name, name)
+  mirrored.send()
+  mirrored.send()
+  assert "".join(sent) == "badc"
+
+
+def test_an_old_copy_sends_what_it_had_not_and_fetches_what_it_lost(bucket, tmp_path):
+  Mirror(URL, tmp_path).fetch()
+  for name in ("kept", "lost"):
+    files.write_text(tmp_path / name, name)
+  Mirror(URL, tmp_path).send()
+  files.write_text(tmp_path / "unsent", "unsent")  # before it died
+  (tmp_path / "lost").unlink()  # while nothing ran
+  Mirror(URL, tmp_path).fetch()
+  names = {"kept", "lost", "unsent"}
+  assert {path.name for path in tmp_path.iterdir()} - {".mirror.json"} == names == set(held(bucket))
+
+
+def test_what_is_the_same_is_not_copied_again(bucket, tmp_path, monkeypatch):
+  files.write_text(tmp_path / "x", "x")
+  Mirror(URL, tmp_path).send()
+  again = Mirror(URL, tmp_path)
+  for name in ("put_file", "get_file"):
+    monkeypatch.setattr(again._store, name, None)
+  again.fetch()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "a//x", "a\\x"])
+def test_names_that_lead_elsewhere_are_refused(bucket, tmp_path, name, monkeypatch):
+  listed = {f"/bucket/run/{name}": {"size": 1}}
+  fetching = Mirror(URL, tmp_path / "copy")
+  monkeypatch.setattr(fetching._store, "find", lambda *_, **__: listed, raising=False)
+  with pytest.raises(RunError, match="a name that is no file's"):
+    fetching.fetch()
+  assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+  monkeypatch.setattr(mirror, "COPIES", tmp_path)
+  return tmp_path
+
+
+def test_it_sends_meanwhile_and_when_it_fails(bucket, copies, monkeypatch):
+  monkeypatch.setattr(mirror, "SECONDS_BETWEEN_SENDING", 0.01)
+  with pytest.raises(RunError, match="first"), work_folder(URL) as folder:
+    assert folder == local_copy(URL)
+    files.write_text(folder / "x", "x")
+    for _ in range(500):
+      if "x" in held(bucket):
+        break
+      mirror.threading.Event().wait(0.01)
+    assert held(bucket)["x"] == b"x"
+    monkeypatch.setattr(mirror, "SECONDS_BETWEEN_SENDING", 1000)
+    files.write_text(folder / "last", "last")
+    raise RunError("first")
+  assert set(held(bucket)) == {".url", "x", "last"}
+  assert hosts.BEFORE_WAITING == hosts.AFTER_WAITING == []
+
+
+def test_each_process_has_its_own_copy(copies):
+  assert local_copy(URL, 1) not in (local_copy(URL, 0), local_copy("memory://bucket/other", 1))
+  assert str(local_copy("~/x")).startswith("/")
+
+
+def test_a_store_that_can_not_be_had_is_a_user_error(bucket, copies, monkeypatch):
+  with pytest.raises(UsageError, match="Protocol not known"), work_folder("nonsense://x"):
+    pass
+  monkeypatch.setattr(
+    "fsspec.core.url_to_fs", lambda *_: (_ for _ in ()).throw(ImportError("gcsfs"))
+  )
+  with pytest.raises(UsageError, match="gcsfs"), work_folder("gs://x/y"):
+    pass
+
+
+def test_a_store_that_refuses_is_named(bucket, copies, monkeypatch):
+  def refuse(*_, **__):
+    raise PermissionError("403: no\naccess")
+
+  monkeypatch.setattr(type(bucket), "find", refuse)
+  with (
+    pytest.raises(UsageError, match=r"can't read from memory://bucket/run: .*403: no access"),
+    work_folder(URL),
+  ):
+    pass
+  monkeypatch.undo()
+  monkeypatch.setattr(mirror, "COPIES", copies)
+  monkeypatch.setattr(type(bucket), "put_file", refuse)
+  with pytest.raises(UsageError, match="can't write to memory"), work_folder(URL):
+    pass
+  monkeypatch.undo()
+  monkeypatch.setattr(mirror, "COPIES", copies)
+  with pytest.raises(RunError, match="can't write to memory"), work_folder(URL) as folder:
+    monkeypatch.setattr(type(bucket), "put_file", refuse)
+    files.write_text(folder / "x", "x")
