@@ -19,7 +19,7 @@ def test_a_small_sampler_compiles_for_tpus_without_collectives(tmp_path):
   arguments = ["--small", "--topologies=v5e:2x2", "--batch=2", "--steps=2", f"--json={out}"]
   done = subprocess.run(
     [sys.executable, str(script), *arguments],
-    env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+    env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "XLA_FLAGS": ""},
     capture_output=True,
     text=True,
     check=False,
