@@ -119,7 +119,7 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
   Raises:
     UsageError: a flag or setting that there is not, or that can't be read.
   """
-  argv = [_underscored(argument) for argument in argv]
+  argv = _last_of_each([_underscored(argument) for argument in argv])
   values = _flags(argv)
   for override in (arg.removeprefix("--config.") for arg in argv if arg.startswith("--config.")):
     check_setting(override.partition("=")[0])
@@ -157,6 +157,16 @@ def _underscored(argument: str) -> str:
     if name[:2] == "--"
     else argument
   )
+
+
+def _last_of_each(argv: Sequence[str]) -> list[str]:
+  """Without the settings that are given again further on: ml_collections would join tuples."""
+  last = {argument.partition("=")[0]: at for at, argument in enumerate(argv)}
+  return [
+    argument
+    for at, argument in enumerate(argv)
+    if not argument.startswith("--config.") or at == last[argument.partition("=")[0]]
+  ]
 
 
 def _stages(given: Sequence[str]) -> list[str]:

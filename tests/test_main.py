@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genbench_jax.main import main
+from genbench_jax.main import main, parse
 from genbench_jax.metrics.recognition import recognition_score
 from genbench_jax.recognizers.results import load_predictions
 from genbench_jax.store import embedding_set
@@ -259,6 +259,12 @@ def test_two_runs_at_once_are_refused(tmp_path, capfd):
   with locked(tmp_path):
     assert main(["main", *SMALL, f"--workdir={tmp_path}"]) == 2
   assert "is in use by another run" in capfd.readouterr().err
+
+
+def test_of_a_setting_given_twice_the_last_counts():
+  twice = ["--config.shots=(1, 2)", "--config.shots=(4,)", "--config.seeds=(0,)"]
+  config = parse(["main", f"--config={DEMO}", *twice]).config
+  assert (config.shots, config.seeds) == ((4,), (0,))
 
 
 @pytest.mark.parametrize(
