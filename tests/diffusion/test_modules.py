@@ -4,15 +4,19 @@ import functools
 
 import jax
 import numpy as np
+import pytest
+from jax.experimental.pallas import tpu
 from scipy.special import erf
 
 from genbench_jax.diffusion import modules
 
 
-def test_unet_is_pytorchs_even_on_faint_latents(tiny, golden):
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_unet_is_pytorchs_even_on_faint_latents(tiny, golden, platform):
   latents, text = golden["unet/latents"], golden["unet/text"]
-  run = jax.jit(lambda params: modules.apply_unet(tiny.unet, params, latents, 321, text))
-  output = run(tiny.params["unet"])
+  run = jax.jit(lambda params: modules.apply_unet(tiny.unet, params, latents, 321, text, platform))
+  with tpu.force_tpu_interpret_mode():
+    output = run(tiny.params["unet"])
   np.testing.assert_allclose(output, golden["unet/output"], atol=3e-5)
 
 
