@@ -263,7 +263,10 @@ def run_launched(command, place):
     capture_output=True, text=True, timeout=120, check=False,
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
-  said = re.sub(r"^\[\d+\] ", "", done.stderr, flags=re.MULTILINE)
+  # Processes that run side by side talk at once: each one's lines by themselves.
+  number = re.compile(r"^\[\d+\] |^")
+  lines = sorted(done.stderr.splitlines(True), key=lambda line: number.match(line).group())
+  said = "".join(number.sub("", line, count=1) for line in lines)
   calls = [call.splitlines() for call in said.split("--END--\n")]
   # Over ssh the command is one word.
   calls += [shlex.split(call[-1].removeprefix("--command=")) for call in calls if call[-1:]]
