@@ -360,6 +360,7 @@ def make_config(config_dict: Mapping[str, Any]) -> Config:
   """
   config = _section(Config, config_dict, "config")
   _check_names(config)
+  _check_places(config)
   _check_ranges(config)
   _check_inversion(config)
   return dataclasses.replace(config, datasets=_own_names(config.datasets))
@@ -429,6 +430,22 @@ def _check_names(config: Config) -> None:
     for name in given:
       if name not in allowed:
         raise unknown_name(kind, name, allowed)
+
+
+def _check_places(config: Config) -> None:
+  """Only the work folder may be in a bucket: what is read lies where every host can open it."""
+  places = {
+    "data_dir": config.data_dir,
+    "folder.path": config.folder.path,
+    "retrieval.pool": config.retrieval.pool,
+    "generation.checkpoint": config.generation.checkpoint,
+    "encoder.checkpoint": config.encoder.checkpoint,
+  }
+  for path, place in places.items():
+    if "://" in place:
+      raise UsageError(
+        f"config.{path} is {place!r}, wanted a folder of this machine: copy or mount it. --workdir may be a URL."
+      )
 
 
 def _check_ranges(config: Config) -> None:

@@ -44,6 +44,7 @@ def test_sections_are_frozen_and_typed():
     ("stand_in", -2, "config.stand_in is -2, wanted none below 0"),
     ("generation.steps", 0, "config.generation.steps is 0, wanted at least 1."),
     ("generation.guidance_scale", 0.5, "config.generation.guidance_scale is 0.5"),
+    ("data_dir", "gs://bucket/tfds", "config.data_dir is 'gs://bucket/tfds', wanted a folder"),
   ],
 )
 def test_bad_values(path, value, message):
