@@ -7,15 +7,12 @@ a copy; before they wait for each other they send, and afterwards they fetch (`p
 """
 
 import contextlib
-import hashlib
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.parallel import hosts
 from genbench_jax.progress import say
 from genbench_jax.store import files
 
@@ -41,7 +38,7 @@ def local_copy(workdir: str, process: int = 0) -> Path:
   """The local folder of what `--workdir` names, for one process of a run."""
   if not is_remote(workdir):
     return Path(workdir).expanduser()
-  return COPIES.expanduser() / f"{hashlib.sha256(workdir.encode()).hexdigest()[:12]}-{process}"
+  return COPIES.expanduser() / f"{files.digest(workdir)}-{process}"
 
 
 @contextlib.contextmanager
@@ -134,6 +131,8 @@ class Mirror:
   @contextlib.contextmanager
   def kept_in_line(self) -> Iterator[None]:
     """Sends every few seconds, and sends and fetches where the processes wait for each other."""
+    from genbench_jax.parallel import hosts  # JAX, which a plan does without
+
     stop = threading.Event()
     sender = threading.Thread(target=self._keep_sending, args=(stop,), name="send", daemon=True)
     hosts.BEFORE_WAITING.append(self.send)
@@ -179,8 +178,7 @@ class Mirror:
       if {"", ".", ".."} & set(name.split("/")) or "\\" in name or "\0" in name:
         raise RunError(f"it holds {name!r}, a name that is no file's in a folder.")
       if _is_sent(name):
-        said = json.dumps(about, sort_keys=True, default=str)
-        found[name] = hashlib.sha256(said.encode()).hexdigest()[:16]
+        found[name] = files.digest({key: str(value) for key, value in about.items()})
     return found
 
   def _remember(self) -> None:

@@ -11,7 +11,7 @@ from genbench_jax.store.mirror import Mirror, local_copy, work_folder
 
 @pytest.fixture
 def bucket():
-  """An empty bucket, as a function from names to what they hold."""
+  """The store in memory, with an empty bucket."""
   store = fsspec.filesystem("memory")
   store.rm("/bucket", recursive=True) if store.exists("/bucket") else None
   yield store
