@@ -120,8 +120,11 @@ class Mirror:
       versions = self._versions()
       for name, version in versions.items():
         if name not in self._same or self._same[name][0] != version:
-          with files.atomic_path(self.local / name) as temporary:
-            self._store.get_file(f"{self._root}/{name}", str(temporary))
+          try:
+            with files.atomic_path(self.local / name) as temporary:
+              self._store.get_file(f"{self._root}/{name}", str(temporary))
+          except FileNotFoundError:
+            continue  # another process has deleted it since it was listed
           self._same[name] = (version, _stamp(self.local / name))
       for name in self._same.keys() - versions.keys():
         (self.local / name).unlink(missing_ok=True)

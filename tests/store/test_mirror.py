@@ -80,6 +80,15 @@ def test_what_is_the_same_is_not_copied_again(bucket, tmp_path, monkeypatch):
   again.fetch()
 
 
+def test_what_goes_while_it_is_fetched_is_left_out(bucket, tmp_path, monkeypatch):
+  bucket.pipe("/bucket/run/x", b"x")
+  listed = bucket.find("/bucket/run", detail=True) | {"/bucket/run/gone": {"size": 1}}
+  fetching = Mirror(URL, tmp_path)
+  monkeypatch.setattr(fetching._store, "find", lambda *_, **__: listed, raising=False)
+  fetching.fetch()
+  assert {path.name for path in tmp_path.iterdir()} == {".mirror.json", "x"}
+
+
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "a//x", "a\\x"])
 def test_names_that_lead_elsewhere_are_refused(bucket, tmp_path, name, monkeypatch):
   listed = {f"/bucket/run/{name}": {"size": 1}}
