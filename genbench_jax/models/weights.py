@@ -1,0 +1,136 @@
+"""The weights of our networks: PyTorch's names, JAX's layouts, both ways.
+
+The path of a parameter, joined by dots, is the name of its PyTorch tensor; nothing is renamed. What remains is the layout, by
+rank: linear weights are [out, in] in PyTorch and [in, out] here, convolution kernels [out, in, h, w] and [h, w, in, out].
+Tables of embeddings, which have two axes as well, are the same in both, and are known by the module's name.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+from jaxtyping import Shaped
+
+from genbench_jax.errors import RunError
+
+Params: TypeAlias = dict[str, Any]
+Tensor: TypeAlias = Shaped[np.ndarray, "..."]
+
+# Modules whose two-axis `weight` is a table: rows are looked up, nothing is multiplied.
+TABLES = re.compile(r"(embeddings?|embed_tokens|shared|relative_attention_bias)$")
+# From PyTorch's axes to JAX's; the inverse is the same for two axes, and (3, 2, 0, 1) for four.
+_TO_JAX = {2: (1, 0), 4: (2, 3, 1, 0)}
+_TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}
+
+
+def is_table(module: str) -> bool:
+  """Whether a module of this name looks rows up, so that its weight keeps PyTorch's layout."""
+  return bool(TABLES.search(module))
+
+
+def _axes(name: str, rank: int, by_rank: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+  """The order in which the axes of a tensor are taken to get to the other framework's layout."""
+  module, _, leaf = name.rpartition(".")
+  same = leaf != "weight" or (rank == 2 and is_table(module))
+  return tuple(range(rank)) if same else by_rank.get(rank, tuple(range(rank)))
+
+
+def leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+  """PyTorch name and leaf of everything in a parameter tree."""
+  for name, value in tree.items():
+    if isinstance(value, Mapping):
+      yield from leaves(value, (*above, name))
+    else:
+      yield ".".join((*above, name)), value
+
+
+def parameter_shapes(init: Callable[..., Any], *args: Any, **kwargs: Any) -> Params:
+  """The parameter tree that `init(key, *args)` of a module would make, as shapes: nothing is computed."""
+  return jax.eval_shape(lambda *given: init(jax.random.key(0), *given, **kwargs), *args)["params"]
+
+
+def torch_shapes(shapes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+  """PyTorch name -> PyTorch shape of every leaf of a tree of arrays or shapes."""
+  return {
+    name: tuple(leaf.shape[axis] for axis in _axes(name, len(leaf.shape), _TO_TORCH))
+    for name, leaf in leaves(shapes)
+  }
+
+
+def to_torch(params: Mapping[str, Any]) -> dict[str, Tensor]:
+  """A parameter tree as PyTorch's state, ready for `safetensors.numpy.save_file`; `load` is the inverse."""
+  found = ((name, np.asarray(leaf)) for name, leaf in leaves(params))
+  return {
+    name: np.array(array.transpose(_axes(name, array.ndim, _TO_TORCH)), order="C")
+    for name, array in found
+  }
+
+
+def load(
+  weights: Mapping[str, Callable[[], Tensor]],
+  shapes: Mapping[str, Any],
+  what: str | Path,
+  dtype: Any = np.float32,
+  ignored: str | re.Pattern[str] | None = None,
+  place: Callable[[Tensor], Any] = lambda array: array,
+) -> Params:
+  """The parameters of a network, one tensor at a time, so that the host never holds two copies of them.
+
+  Args:
+    weights: name -> function that reads the tensor, as `checkpoints.read_weights` gives it.
+    shapes: the tree that is filled, see `parameter_shapes`.
+    what: the checkpoint, for messages.
+    dtype: of all leaves; None keeps the file's.
+    ignored: names of tensors that the file may hold beside the network's own.
+    place: what becomes of each array, such as a transfer to the device.
+
+  Raises:
+    RunError: a tensor is missing, left over, of the wrong shape or not readable; each is named.
+  """
+  names = {name for name, _ in leaves(shapes)}
+  extra = weights.keys() - names
+  if ignored:
+    extra = {name for name in extra if not re.search(ignored, name)}
+  _refuse(what, "lacks", names - weights.keys())
+  _refuse(what, "has tensors that the model has no place for:", extra)
+  flat: dict[str, Any] = {}
+  wrong: list[str] = []
+  for name, leaf in leaves(shapes):
+    array = _read(what, name, weights[name])
+    array = array.transpose(_axes(name, array.ndim, _TO_JAX))
+    if array.shape != leaf.shape:
+      wrong.append(f"{name} (in JAX's layout {array.shape}, wanted {leaf.shape})")
+      continue
+    # A copy in C order: it frees the tensor as it was read, and nothing keeps the file mapped.
+    flat[name] = place(np.array(array, dtype, order="C"))
+  _refuse(what, "has tensors of the wrong shape:", wrong)
+  return _tree(shapes, flat)
+
+
+def _tree(shapes: Mapping[str, Any], flat: Mapping[str, Any], above: str = "") -> Params:
+  """The arrays in the nesting of `shapes`: names may hold dots, so it can't be told from them."""
+  return {
+    name: _tree(value, flat, f"{above}{name}.")
+    if isinstance(value, Mapping)
+    else flat[above + name]
+    for name, value in shapes.items()
+  }
+
+
+def _read(what: str | Path, name: str, read: Callable[[], Tensor]) -> Tensor:
+  try:
+    return read()
+  except Exception as error:  # the readers' own error types are not public
+    raise RunError(
+      f"tensor {name} in {what} can't be read ({error}). Download it again."
+    ) from error
+
+
+def _refuse(what: str | Path, problem: str, names: Iterable[str]) -> None:
+  named = sorted(names)
+  if named:
+    more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+    raise RunError(f"the checkpoint in {what} {problem} {', '.join(named[:5])}{more}.")
