@@ -6,7 +6,7 @@ BIN := .venv/bin
 WORKDIR ?= demo
 MOCKDIR ?= mock
 
-.PHONY: demo mock test lint types docs install clean
+.PHONY: demo mock test lint types docs wheel install clean
 
 demo: install
 	$(BIN)/python -m genbench_jax.main --config configs/demo.py --workdir $(WORKDIR)
@@ -31,6 +31,14 @@ docs: install
 	$(BIN)/python -m mkdocs build --strict --quiet --site-dir site
 	@echo "The pages: site/index.html"
 
+# The tools that build it are in the lock, so that nothing is downloaded.
+wheel: install
+	rm -rf build dist
+	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python setup.py -q sdist
+	rm -rf build
+	@ls dist
+
 install: .venv/installed
 
 # The lock is whole, so nothing is resolved: pip takes extras for unpinned as soon as a newer version is out.
@@ -47,4 +55,4 @@ install: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv demo mock site
+	rm -rf .venv demo mock site build dist

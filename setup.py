@@ -1,8 +1,17 @@
 """Package metadata. Tool settings stand in pyproject.toml, exact versions in requirements.lock."""
 
+import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+HERE = Path(__file__).parent
+# The one place of the version is the package itself.
+VERSION = re.search(
+  r'^__version__ = "(.+)"$', (HERE / "genbench_jax" / "__init__.py").read_text(), re.MULTILINE
+)[1]
 
 # diffusers and transformers are pinned to their last releases that carry the Flax models.
 RUNTIME = [
@@ -60,17 +69,34 @@ DEV = [
   "wheel>=0.45",
 ]
 
+
+class BuildWithConfigs(build_py):
+  """Puts configs/ into the wheel as data, where `genbench run demo` finds them without a checkout."""
+
+  def run(self) -> None:
+    super().run()
+    if self.editable_mode:
+      return
+    target = Path(self.build_lib) / "genbench_jax" / "configs"
+    target.mkdir(parents=True, exist_ok=True)
+    for config in (HERE / "configs").glob("*.py"):
+      shutil.copyfile(config, target / config.name)
+
+
 setup(
   name="genbench_jax",
-  version="0.1.0",
+  version=VERSION,
+  cmdclass={"build_py": BuildWithConfigs},
   description="How good are generated images as training data for recognition? GenBench on TPU and GPU.",
-  long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+  long_description=(HERE / "README.md").read_text(encoding="utf-8"),
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   license_files=["LICENSE"],
   python_requires=">=3.11",
   packages=find_packages(include=["genbench_jax", "genbench_jax.*"]),
+  entry_points={"console_scripts": ["genbench=genbench_jax.__main__:main"]},
   package_data={
+    "genbench_jax": ["py.typed"],
     "genbench_jax.benchmark": ["data/**"],
     "genbench_jax.planning": ["*.yaml"],
     "genbench_jax.report": ["assets/*", "templates/*"],

@@ -1,0 +1,96 @@
+"""What stands around the package: workflows, images, hooks and metadata name what there is."""
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import genbench_jax
+
+ROOT = Path(__file__).parent.parent
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def steps(path):
+  for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
+    yield from job["steps"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_runs_what_there_is(path):
+  makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+  for step in steps(path):
+    assert ("uses" in step) != ("run" in step)
+    assert re.fullmatch(r"[\w.-]+/[\w.-]+@\S+", step.get("uses", "a/b@v1"))
+    for target in re.findall(r"^\s*make ([\w ]+)$", step.get("run", ""), re.MULTILINE):
+      for name in target.split():
+        assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
+
+
+def test_the_tests_run_on_every_python_that_is_promised():
+  workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+  assert workflow["jobs"]["tests"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+  assert set(workflow["jobs"]) == {"lint", "types", "tests", "docs", "wheel"}
+
+
+def test_forms_hooks_and_the_container_can_be_read():
+  for path in [*(ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"), ROOT / ".pre-commit-config.yaml"]:
+    assert yaml.safe_load(path.read_text(encoding="utf-8")), path
+  assert json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())["postCreateCommand"]
+  for file in re.findall(r"^COPY (\S+) \./$", (ROOT / "docker/Dockerfile").read_text(), re.M):
+    assert (ROOT / file).exists(), file
+
+
+def test_the_version_has_one_place():
+  asked = [sys.executable, "setup.py", "--version"]
+  told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+  assert told.split()[-1] == genbench_jax.__version__
+  citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+  assert citation["version"] == genbench_jax.__version__
+
+
+def test_the_package_shows_its_public_names_only():
+  assert set(dir(genbench_jax)) == set(genbench_jax.__all__)
+  assert all(not name.startswith("_") for name in dir(genbench_jax))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+  """The wheel, built from the tracked files alone, as `make wheel` does."""
+  place = tmp_path_factory.mktemp("wheel")
+  command = ["-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", place / "dist"]
+  source = place / "source"
+  source.mkdir()
+  for name in (
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "MANIFEST.in",
+    "configs",
+    "genbench_jax",
+  ):
+    (source / name).symlink_to(ROOT / name)
+  done = subprocess.run(
+    [sys.executable, *map(str, command), str(source)], capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 0, done.stderr
+  [found] = (place / "dist").glob("*.whl")
+  return found
+
+
+def test_the_wheel_has_configs_types_and_checkpoints(wheel):
+  names = zipfile.ZipFile(wheel).namelist()
+  for name in (
+    "py.typed",
+    "configs/demo.py",
+    "configs/full.py",
+    "zoo/checkpoints/clip/model.safetensors",
+  ):
+    assert f"genbench_jax/{name}" in names
+  assert not any("test" in name.split("/")[0] for name in names)

@@ -1,0 +1,367 @@
+"""Measures how many small mistakes in the code the tests catch.
+
+  python tools/mutate.py --seed 7 --count 150 --out mutants.jsonl
+  python tools/mutate.py --seed 7 --count 150 --out mutants.jsonl --most 10   # ten more, then stop
+  python tools/mutate.py --list genbench_jax/metrics/cler.py
+
+A mutant is the package with one operator, comparison, constant or guard changed. It is caught if a test of the
+changed module fails or takes five times as long as without the change. Mutants are drawn by a seed, module by
+module in turn, from the rooms in ROOMS. Mutants that change nothing a test could see are listed with a reason in
+`tools/equivalent_mutants.txt` and don't count. The same command goes on where it was stopped.
+"""
+
+import argparse
+import ast
+import collections
+import compileall
+import dataclasses
+import functools
+import json
+import os
+import py_compile
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "genbench_jax"
+# The numeric and storage core.
+ROOMS = ("metrics", "analysis", "recognizers", "retrieval", "store", "embedding", "diffusion")
+EQUIVALENT = ROOT / "tools" / "equivalent_mutants.txt"
+# Files that take minutes; what they alone catch counts as not caught.
+SLOW_TESTS = ("test_main.py", "test_documented_commands.py", "test_examples.py", "test_making.py")
+COMPARISONS: dict[type[ast.cmpop], str] = {
+  ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
+  ast.In: "not in", ast.NotIn: "in", ast.Is: "is not", ast.IsNot: "is",
+}  # fmt: skip
+ARITHMETIC: dict[type[ast.operator], str] = {
+  ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "*", ast.Mod: "*",
+  ast.Pow: "*", ast.BitAnd: "|", ast.BitOr: "&",
+}  # fmt: skip
+NAMES = {
+  "max": "min", "min": "max", "any": "all", "all": "any", "sum": "mean", "mean": "sum",
+  "maximum": "minimum", "minimum": "maximum", "argmax": "argmin", "argmin": "argmax",
+  "floor": "ceil", "ceil": "floor", "zeros": "ones", "ones": "zeros",
+}  # fmt: skip
+TIMES_AS_LONG, SECONDS_MORE = 5, 30
+# Test files of a module, the nearest ones.
+MOST_TESTS = 6
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Mutant:
+  """One change of one line.
+
+  Attributes:
+    path: of the module, from the root of the repository.
+    line: number of the line, from 1.
+    begin: offset of the changed text in the file.
+    end: where the changed text ends.
+    text: what stands there instead.
+    source: the line as it is, without its indent.
+  """
+
+  path: str
+  line: int
+  begin: int
+  end: int
+  text: str
+  source: str
+
+  def key(self, code: str) -> str:
+    """The name of the mutant in the list of equivalent ones; it holds when lines above it move."""
+    return f"{self.path}: {self.source} :: {code[self.begin : self.end]} -> {self.text}"
+
+
+def mutants_of(path: Path) -> list[Mutant]:
+  """All mutants of a module, in the order of their places."""
+  code = path.read_text(encoding="utf-8")
+  lines = code.splitlines(keepends=True)
+  starts = [0, *_cumulated(len(line) for line in lines)]
+  name = path.relative_to(ROOT).as_posix()
+  found = [
+    Mutant(name, line, begin, end, text, lines[line - 1].strip())
+    for line, begin, end, text in _Changes(code, starts).of(ast.parse(code))
+    if code[begin:end] != text
+  ]
+  return sorted(set(found))
+
+
+def _cumulated(sizes: Iterator[int]) -> Iterator[int]:
+  total = 0
+  for size in sizes:
+    total += size
+    yield total
+
+
+class _Changes:
+  """The changes that a syntax tree allows, as (line, begin, end, new text)."""
+
+  def __init__(self, code: str, starts: Sequence[int]) -> None:
+    self.code, self.starts = code, starts
+
+  def of(self, node: ast.AST) -> Iterator[tuple[int, int, int, str]]:
+    """The changes of a node and of all below it, annotations, decorators and messages left out."""
+    # `zip(..., strict=True)` guards what holds anyway.
+    if isinstance(node, ast.keyword) and node.arg == "strict":
+      return
+    yield from self._here(node)
+    for field, value in ast.iter_fields(node):
+      if field in ("annotation", "returns", "decorator_list", "type_params"):
+        continue
+      for child in value if isinstance(value, list) else [value]:
+        if isinstance(child, ast.AST) and not isinstance(child, (ast.JoinedStr, ast.Raise)):
+          yield from self.of(child)
+
+  def _here(self, node: ast.AST) -> Iterator[tuple[int, int, int, str]]:
+    match node:
+      case ast.Compare():
+        operands = [node.left, *node.comparators]
+        for left, operator, right in zip(operands, node.ops, operands[1:], strict=False):
+          yield self._between(left, right, COMPARISONS[type(operator)])
+      case ast.BinOp() if type(node.op) in ARITHMETIC and not _is_type_union(node):
+        yield self._between(node.left, node.right, ARITHMETIC[type(node.op)])
+      case ast.BoolOp():
+        other = "or" if isinstance(node.op, ast.And) else "and"
+        for left, right in zip(node.values, node.values[1:], strict=False):
+          yield self._between(left, right, other)
+      case ast.UnaryOp(op=ast.Not() | ast.USub()):
+        begin = self._start(node)
+        length = 3 if isinstance(node.op, ast.Not) else 1
+        yield (node.lineno, begin, begin + length, "")
+      case ast.Constant(value=bool() | int() | float()):
+        yield self._whole(node, _other(node.value))
+      case ast.Call(func=ast.Name(id=name)) if name in NAMES:
+        yield self._whole(node.func, NAMES[name])
+      case ast.Call(func=ast.Attribute(attr=name)) if name in NAMES:
+        end = self._end(node.func)
+        yield (node.func.end_lineno or node.lineno, end - len(name), end, NAMES[name])
+      case ast.If(body=[ast.Raise()]):
+        yield self._whole(node.test, "False")
+
+  def _between(self, left: ast.expr, right: ast.expr, text: str) -> tuple[int, int, int, str]:
+    """Replaces the operator between two operands, brackets and spaces around it kept."""
+    begin, end = self._end(left), self._start(right)
+    gap = self.code[begin:end]
+    operator = re.search(r"not\s+in|is\s+not|[a-z]+|[-+*/%<>=!&|@]+", gap)
+    assert operator, gap
+    return (
+      left.end_lineno or left.lineno,
+      begin + operator.start(),
+      begin + operator.end(),
+      text,
+    )
+
+  def _whole(self, node: ast.expr, text: str) -> tuple[int, int, int, str]:
+    return node.lineno, self._start(node), self._end(node), text
+
+  def _start(self, node: ast.expr) -> int:
+    return self._offset(node.lineno, node.col_offset)
+
+  def _end(self, node: ast.expr) -> int:
+    return self._offset(node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
+
+  def _offset(self, line: int, column: int) -> int:
+    # Columns of the syntax tree count bytes, offsets into the text count characters.
+    begin = self.starts[line - 1]
+    encoded = self.code[begin : begin + column].encode()
+    return begin + len(encoded[:column].decode("utf-8", "ignore"))
+
+
+def _is_type_union(node: ast.BinOp) -> bool:
+  sides = (node.left, node.right)
+  return isinstance(node.op, ast.BitOr) and any(
+    isinstance(side, ast.Constant) and side.value is None for side in sides
+  )
+
+
+def _other(value: bool | int | float) -> str:
+  if isinstance(value, bool):
+    return str(not value)
+  return str(value + 1) if isinstance(value, int) else repr(value * 2 if value else 1.0)
+
+
+def drawn(modules: Sequence[Path], seed: int, count: int) -> list[Mutant]:
+  """Draws mutants, one of each module in turn, without those known as equivalent."""
+  known = set(equivalent())
+  randomness = random.Random(seed)
+  piles = []
+  for path in randomness.sample(sorted(modules), len(modules)):
+    code = path.read_text(encoding="utf-8")
+    pile = [mutant for mutant in mutants_of(path) if mutant.key(code) not in known]
+    piles.append(randomness.sample(pile, len(pile)))
+  rounds = max(map(len, piles), default=0)
+  return [pile[turn] for turn in range(rounds) for pile in piles if turn < len(pile)][:count]
+
+
+def equivalent() -> Iterator[str]:
+  """The keys of mutants that change nothing a test could see: lines of the list before `  # reason`."""
+  if EQUIVALENT.exists():
+    for line in EQUIVALENT.read_text(encoding="utf-8").splitlines():
+      if line and not line.startswith("#"):
+        yield line.partition("  # ")[0]
+
+
+def tests_of(path: Path) -> list[str]:
+  """The test files of a module: those named after it, and those that import it, slow ones left out.
+
+  A module that no test imports is tested by way of the modules that import it.
+  """
+  found = _tests_naming(path)
+  if not found:
+    users = [
+      file for file in sorted(path.parent.glob("*.py")) if _imports(path).search(_text(file))
+    ]
+    found = list(dict.fromkeys(test for user in users for test in _tests_naming(user)))
+  return [file.relative_to(ROOT).as_posix() for file in found[:MOST_TESTS]]
+
+
+def _tests_naming(path: Path) -> list[Path]:
+  mirror = ROOT / "tests" / path.relative_to(ROOT / PACKAGE).parent
+  own = mirror / f"test_{path.stem}.py"
+  found = [
+    file
+    for file in sorted((ROOT / "tests").rglob("test_*.py"))
+    if file.name not in SLOW_TESTS and (file == own or _imports(path).search(_text(file)))
+  ]
+  # The file named after the module first, then its room: most mutants end with the first failing test.
+  return sorted(found, key=lambda file: (file != own, file.parent != mirror))
+
+
+def _imports(path: Path) -> re.Pattern[str]:
+  """What a file that imports a module says."""
+  module = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+  room, _, name = module.rpartition(".")
+  name = re.escape(name)
+  return re.compile(rf"{re.escape(module)}\b|from {re.escape(room)} import [^\n]*\b{name}\b")
+
+
+@functools.cache
+def _text(file: Path) -> str:
+  return file.read_text(encoding="utf-8")
+
+
+class Copy:
+  """A copy of the repository in which mutants are tried."""
+
+  def __init__(self, place: Path) -> None:
+    self.place = place
+    ignored = shutil.ignore_patterns("__pycache__")
+    for folder in (PACKAGE, "tests"):
+      shutil.copytree(ROOT / folder, place / folder, ignore=ignored)
+    for entry in ROOT.iterdir():
+      if entry.name not in (PACKAGE, "tests") and not entry.name.startswith("."):
+        (place / entry.name).symlink_to(entry)
+    # Compiled files that are valid for exactly this text: a mutant of the same size and second is not missed.
+    mode = py_compile.PycInvalidationMode.CHECKED_HASH
+    compileall.compile_dir(place / PACKAGE, quiet=2, invalidation_mode=mode)
+
+  def seconds(self, tests: Sequence[str], limit: float) -> float | None:
+    """How long the tests take; None if one of them fails or the time is up."""
+    begin = time.monotonic()
+    command = [
+      sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly",
+      *tests,
+    ]  # fmt: skip
+    try:
+      done = subprocess.run(
+        command, cwd=self.place, env={**os.environ, "PYTHONPATH": str(self.place)},
+        capture_output=True, timeout=limit, check=False,
+      )  # fmt: skip
+    except subprocess.TimeoutExpired:
+      return None
+    return time.monotonic() - begin if done.returncode == 0 else None
+
+  def survives(self, mutant: Mutant, tests: Sequence[str], limit: float) -> bool:
+    """Whether the tests pass with the mutant in place of the module."""
+    file = self.place / mutant.path
+    code = file.read_text(encoding="utf-8")
+    changed = code[: mutant.begin] + mutant.text + code[mutant.end :]
+    try:
+      ast.parse(changed)
+      file.write_text(changed, encoding="utf-8")
+      return self.seconds(tests, limit) is not None
+    finally:
+      file.write_text(code, encoding="utf-8")
+
+
+def run(mutants: Sequence[Mutant], out: Path, most: int) -> None:
+  """Tries the mutants that have no outcome yet, and appends theirs to a file of JSON lines."""
+  known = {(row["path"], row["begin"], row["text"]) for row in outcomes(out)}
+  left = [m for m in mutants if (m.path, m.begin, m.text) not in known][:most]
+  usual: dict[tuple[str, ...], float | None] = {}
+  with tempfile.TemporaryDirectory(prefix="mutants_") as place:
+    copy = Copy(Path(place))
+    for mutant in left:
+      tests = tuple(tests_of(ROOT / mutant.path))
+      if tests not in usual:
+        usual[tests] = copy.seconds(tests, 600) if tests else 0.0
+      outcome = _outcome(copy, mutant, tests, usual[tests])
+      row = {**dataclasses.asdict(mutant), "outcome": outcome, "tests": tests}
+      print(
+        f"{outcome:9} {mutant.path}:{mutant.line}  {mutant.source}  -> {mutant.text}", flush=True
+      )
+      with out.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _outcome(copy: Copy, mutant: Mutant, tests: Sequence[str], usual: float | None) -> str:
+  if not tests:
+    return "untested"
+  if usual is None:
+    return "broken"
+  return (
+    "survived" if copy.survives(mutant, tests, TIMES_AS_LONG * usual + SECONDS_MORE) else "caught"
+  )
+
+
+def outcomes(out: Path) -> list[dict[str, object]]:
+  """The outcomes so far."""
+  if not out.exists():
+    return []
+  return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+
+def main() -> int:
+  """Runs the tool; returns 0, or 1 where fewer than the share asked for are caught."""
+  options = _parser().parse_args()
+  if options.list:
+    for mutant in mutants_of(options.list.resolve()):
+      print(mutant.key(options.list.read_text(encoding="utf-8")))
+    return 0
+  modules = [
+    path
+    for room in options.rooms.split(",")
+    for path in (ROOT / PACKAGE / room).rglob("*.py")
+    if path.name not in ("__init__.py", "__main__.py")
+  ]
+  run(drawn(modules, options.seed, options.count), options.out, options.most)
+  counts = collections.Counter(str(row["outcome"]) for row in outcomes(options.out))
+  counted = counts["caught"] + counts["survived"] + counts["untested"]
+  share = counts["caught"] / max(1, counted)
+  print(f"{counts['caught']} of {counted} caught ({share:.1%}); {dict(counts)}")
+  return 0 if share >= options.at_least else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--seed", type=int, default=0, help="of the draw")
+  parser.add_argument("--count", type=int, default=150, help="mutants to draw")
+  parser.add_argument("--rooms", default=",".join(ROOMS), help="folders of the package, by comma")
+  parser.add_argument("--out", type=Path, default=Path("mutants.jsonl"), help="file of outcomes")
+  parser.add_argument("--most", type=int, default=10**9, help="mutants to try in this call")
+  parser.add_argument("--at-least", type=float, default=0.92, help="share to be caught")
+  parser.add_argument("--list", type=Path, help="print the mutants of one module and stop")
+  return parser
+
+
+if __name__ == "__main__":
+  sys.exit(main())
