@@ -1,0 +1,321 @@
+"""CLIP's two towers: OpenAI's, OpenCLIP's, and the text encoders of Stable Diffusion.
+
+Reference:
+  Radford et al., "Learning transferable visual models from natural language supervision", 2021 (arXiv 2103.00020).
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from genbench_jax.models.configuration import (
+  MOST_PIXELS,
+  MOST_TOKENS,
+  MOST_VOCABULARY,
+  Settings,
+)
+from genbench_jax.models.layers import Dtype, Embed, LayerNorm, Linear, causal_bias
+from genbench_jax.models.transformer import Encoder, PatchEmbedding, encoder_layers
+
+# What a configuration means where it is silent: transformers' own defaults.
+TEXT_DEFAULTS = Encoder(512, 12, 8, 2048, "quick_gelu", 1e-5)
+VISION_DEFAULTS = Encoder(768, 12, 12, 3072, "quick_gelu", 1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSizes:
+  """Sizes of a text tower.
+
+  Attributes:
+    encoder: of its transformer.
+    vocabulary: token ids.
+    positions: longest text, in tokens.
+  """
+
+  encoder: Encoder
+  vocabulary: int
+  positions: int
+
+  @classmethod
+  def read(cls, settings: Settings) -> "TextSizes":
+    """The sizes in the configuration of a text tower.
+
+    Raises:
+      RunError: a setting is out of bounds.
+    """
+    return cls(
+      encoder=Encoder.read(settings, TEXT_DEFAULTS),
+      vocabulary=settings.integer("vocab_size", 49408, high=MOST_VOCABULARY),
+      positions=settings.integer("max_position_embeddings", 77, high=MOST_TOKENS),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionSizes:
+  """Sizes of a vision tower.
+
+  Attributes:
+    encoder: of its transformer.
+    image_size: side of the square images, in pixels.
+    patch_size: side of a patch, in pixels.
+  """
+
+  encoder: Encoder
+  image_size: int
+  patch_size: int
+
+  @classmethod
+  def read(
+    cls, settings: Settings, defaults: Encoder = VISION_DEFAULTS, patch: int = 32
+  ) -> "VisionSizes":
+    """The sizes in the configuration of a vision tower.
+
+    Args:
+      settings: the configuration.
+      defaults: of its encoder, where it is silent.
+      patch: the default side of a patch.
+
+    Raises:
+      RunError: a setting is out of bounds, or the image is smaller than a patch.
+    """
+    settings.refuse_all_but({"num_channels": 3})
+    size = settings.integer("image_size", 224, high=MOST_PIXELS)
+    return cls(
+      encoder=Encoder.read(settings, defaults),
+      image_size=size,
+      patch_size=settings.integer("patch_size", patch, high=size),
+    )
+
+  @property
+  def patches(self) -> int:
+    """How many patches an image has."""
+    return (self.image_size // self.patch_size) ** 2
+
+
+class TextStates(NamedTuple):
+  """What a text tower makes of token embeddings; what is not used, the compiler leaves out.
+
+  Attributes:
+    hidden: after the embeddings and after each layer, without the final norm: `hidden[-2]` is the penultimate layer's.
+    last: after the last layer and the final norm.
+  """
+
+  hidden: tuple[Float[Array, "b l w"], ...]
+  last: Float[Array, "b l w"]
+
+
+class TextTransformer(nn.Module):
+  """CLIP's text tower without projection. Causal: a token sees itself and those before it.
+
+  Attributes:
+    sizes: of the tower.
+    dtype: of the computation.
+    remat: whether each layer's activations are computed again in the backward pass.
+  """
+
+  sizes: TextSizes
+  dtype: Dtype = jnp.float32
+  remat: bool = False
+
+  def setup(self) -> None:
+    sizes, width = self.sizes, self.sizes.encoder.width
+    self.token_embedding = Embed(
+      sizes.vocabulary, width, self.dtype, name="embeddings.token_embedding"
+    )
+    self.position_embedding = Embed(
+      sizes.positions, width, self.dtype, name="embeddings.position_embedding"
+    )
+    self.layers = encoder_layers(sizes.encoder, self.dtype, self.remat)
+    self.norm = LayerNorm(sizes.encoder.eps, name="final_layer_norm")
+
+  def embed(
+    self, tokens: Int[Array, "b l"], learned: Float[Array, "n w"] | None = None
+  ) -> Float[Array, "b l w"]:
+    """Embeddings of token ids, without positions.
+
+    Args:
+      tokens: ids; those from the vocabulary's size on stand for rows of `learned`.
+      learned: embeddings of new tokens. The checkpoint's table is neither copied nor changed, so that a gradient
+        reaches these rows alone.
+    """
+    if learned is None:
+      return self.token_embedding(tokens)
+    vocabulary = self.sizes.vocabulary
+    known = self.token_embedding(jnp.minimum(tokens, vocabulary - 1))
+    new = jnp.asarray(learned)[jnp.clip(tokens - vocabulary, 0, len(learned) - 1)]
+    return jnp.where((tokens >= vocabulary)[..., None], new.astype(known.dtype), known)
+
+  def __call__(self, embeddings: Float[Array, "b l w"]) -> TextStates:
+    """The hidden states of token embeddings, see `embed`."""
+    length = embeddings.shape[1]
+    hidden = [(embeddings + self.position_embedding.table[:length]).astype(self.dtype)]
+    bias = causal_bias(length)
+    for layer in self.layers:
+      hidden.append(layer(hidden[-1], bias))
+    return TextStates(tuple(hidden), self.norm(hidden[-1]))
+
+
+class VisionTransformer(nn.Module):
+  """CLIP's vision tower without projection.
+
+  Attributes:
+    sizes: of the tower.
+    dtype: of the computation.
+    remat: whether each layer's activations are computed again in the backward pass.
+  """
+
+  sizes: VisionSizes
+  dtype: Dtype = jnp.float32
+  remat: bool = False
+
+  def setup(self) -> None:
+    sizes, width = self.sizes, self.sizes.encoder.width
+    self.class_embedding = self.param(
+      "embeddings.class_embedding", nn.initializers.normal(width**-0.5), (width,)
+    )
+    self.patch_embedding = PatchEmbedding(
+      width, sizes.patch_size, use_bias=False, dtype=self.dtype, name="embeddings.patch_embedding"
+    )
+    self.position_embedding = Embed(
+      sizes.patches + 1, width, self.dtype, name="embeddings.position_embedding"
+    )
+    # The misspelling is the published name.
+    self.pre_norm = LayerNorm(sizes.encoder.eps, name="pre_layrnorm")
+    self.layers = encoder_layers(sizes.encoder, self.dtype, self.remat)
+    self.post_norm = LayerNorm(sizes.encoder.eps, name="post_layernorm")
+
+  def __call__(
+    self, pixels: Float[Array, "b h w 3"], prompts: Float[Array, "j m w"] | None = None
+  ) -> Float[Array, "b w"]:
+    """The class token after the last layer and the last norm.
+
+    Args:
+      pixels: preprocessed images.
+      prompts: m tokens for each of the first j layers, between the class token and the patches: j = 1 is the
+        shallow form, where the tokens of the first layer flow on; each further layer gets its own in place of what came
+        out of the one before.
+    """
+    hidden = self.pre_norm(self._embedded(pixels))
+    count = 0 if prompts is None else prompts.shape[1]
+    for index, layer in enumerate(self.layers):
+      if prompts is not None and index < len(prompts):
+        hidden = _with_prompts(hidden, prompts[index], count if index else 0)
+      hidden = layer(hidden)
+    return self.post_norm(hidden[:, 0])
+
+  def _embedded(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b l w"]:
+    """Class token and patches with their positions."""
+    patches = self.patch_embedding(pixels)
+    first = jnp.asarray(self.class_embedding, patches.dtype)
+    first = jnp.broadcast_to(first, (len(patches), 1, patches.shape[-1]))
+    return jnp.concatenate([first, patches], axis=1) + self.position_embedding.table
+
+
+def _with_prompts(
+  hidden: Float[Array, "b l w"], prompts: Float[Array, "m w"], old: int
+) -> Float[Array, "b k w"]:
+  """Prompt tokens after the class token, in place of `old` ones."""
+  tokens = jnp.broadcast_to(prompts, (len(hidden), *prompts.shape)).astype(hidden.dtype)
+  return jnp.concatenate([hidden[:, :1], tokens, hidden[:, 1 + old :]], axis=1)
+
+
+class ClipText(nn.Module):
+  """A text tower, with its projection where there is one: the text encoder of a diffusion model.
+
+  Attributes:
+    sizes: of the tower.
+    projection: width of the projected features; 0 where the checkpoint has none.
+    dtype: of the computation.
+  """
+
+  sizes: TextSizes
+  projection: int = 0
+  dtype: Dtype = jnp.float32
+
+  def setup(self) -> None:
+    self.text_model = TextTransformer(self.sizes, self.dtype)
+    if self.projection:
+      self.text_projection = Linear(self.projection, use_bias=False, dtype=self.dtype)
+
+  def __call__(
+    self, tokens: Int[Array, "b l"], learned: Float[Array, "n w"] | None = None
+  ) -> TextStates:
+    """The hidden states of token ids; see `TextTransformer.embed` for `learned`."""
+    states = self.text_model(self.text_model.embed(tokens, learned))
+    if self.projection and self.is_initializing():
+      self.text_projection(states.last)
+    return states
+
+  def pooled(self, states: TextStates, ends: Int[Array, "b"]) -> Float[Array, "b d"]:
+    """The projected state of the end-of-text tokens, whose positions `ends` gives."""
+    return self.text_projection(at(states.last, ends))
+
+
+class ClipNetwork(nn.Module):
+  """Both towers with their projections.
+
+  Attributes:
+    text: sizes of the text tower.
+    vision: sizes of the vision tower.
+    projection: width of the features.
+    dtype: of the computation.
+    remat: whether each layer's activations are computed again in the backward pass: `network.clone(remat=True)`.
+  """
+
+  text: TextSizes
+  vision: VisionSizes
+  projection: int
+  dtype: Dtype = jnp.float32
+  remat: bool = False
+
+  def setup(self) -> None:
+    self.text_model = TextTransformer(self.text, self.dtype, self.remat)
+    self.vision_model = VisionTransformer(self.vision, self.dtype, self.remat)
+    self.text_projection = Linear(self.projection, use_bias=False, dtype=self.dtype)
+    self.visual_projection = Linear(self.projection, use_bias=False, dtype=self.dtype)
+    # exp(2.6592) = 1 / 0.07, the paper's first temperature.
+    self.logit_scale = self.param("logit_scale", nn.initializers.constant(2.6592), ())
+
+  def __call__(
+    self, pixels: Float[Array, "b h w 3"], tokens: Int[Array, "k l"], ends: Int[Array, "k"]
+  ) -> tuple[Float[Array, "b d"], Float[Array, "k d"], Float[Array, ""]]:
+    """Image features, text features and the logit scale, exp(`logit_scale`)."""
+    images = self.image_features(pixels)
+    texts = self.text_features(self.token_embeddings(tokens), ends)
+    return images, texts, jnp.exp(jnp.asarray(self.logit_scale, jnp.float32))
+
+  def image_features(
+    self, pixels: Float[Array, "b h w 3"], prompts: Float[Array, "j m w"] | None = None
+  ) -> Float[Array, "b d"]:
+    """Image features, not normalized; see `VisionTransformer` for `prompts`."""
+    return self.visual_projection(self.vision_model(pixels, prompts)).astype(jnp.float32)
+
+  def token_embeddings(
+    self, tokens: Int[Array, "k l"], learned: Float[Array, "n w"] | None = None
+  ) -> Float[Array, "k l w"]:
+    """See `TextTransformer.embed`."""
+    return self.text_model.embed(tokens, learned)
+
+  def text_features(
+    self, embeddings: Float[Array, "k l w"], ends: Int[Array, "k"]
+  ) -> Float[Array, "k d"]:
+    """Text features, not normalized, of token embeddings, read at the end-of-text tokens."""
+    return self.text_projection(at(self.text_model(embeddings).last, ends)).astype(jnp.float32)
+
+
+def end_positions(tokens: Int[Array, "b l"], end: int) -> Int[Array, "b"]:
+  """Where each text ends: the first `end` token. Padding may be the same token, and stands behind it.
+
+  The id is the tokenizer's: configurations carry wrong ones (2 for OpenAI's, 49407 by default for any vocabulary), with
+  which every text would be read at its first token.
+  """
+  return jnp.argmax(tokens == end, axis=1)
+
+
+def at(states: Float[Array, "b l w"], places: Int[Array, "b"]) -> Float[Array, "b w"]:
+  """The state at one place of each sequence."""
+  # Not indexed by row numbers: that would send indices and states around the devices that share the texts.
+  return jnp.take_along_axis(states, places[:, None, None], axis=1)[:, 0]

@@ -1,0 +1,39 @@
+"""Golden files and key lists of the networks' tests."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+@pytest.fixture(scope="session")
+def load_golden():
+  """Reads the arrays of a golden file by its name."""
+
+  def load(name):
+    with np.load(DATA / f"{name}.npz") as file:
+      return {key: file[key] for key in file.files}
+
+  return load
+
+
+@pytest.fixture(scope="session")
+def published():
+  """Configuration, and names and shapes of the tensors, of published checkpoints."""
+  lists = [DATA / "state_dict_keys.json.gz", DATA / "encoder_keys.json.gz"]
+  found = {}
+  for path in lists:
+    found |= json.loads(gzip.decompress(path.read_bytes()))
+  return found
+
+
+@pytest.fixture(scope="session")
+def expected_shapes():
+  """Shapes by name without the constants that older files hold."""
+  return lambda shapes: {
+    name: tuple(shape) for name, shape in shapes.items() if "position_ids" not in name
+  }
