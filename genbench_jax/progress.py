@@ -6,14 +6,16 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from genbench_jax.runtime.printable import printable
+
 QUIET_SECONDS = 10.0
 # Told of progress now and then: what is counted, how many are done, in which unit, and how many a second.
 WATCHERS: list[Callable[[str, int, str, float], None]] = []
 
 
 def say(line: str) -> None:
-  """One line to the user."""
-  sys.stderr.write(line + "\n")
+  """Write a line to the user. Nothing in it reaches the terminal as a command; lines within it stay lines."""
+  sys.stderr.write(printable(line, keep="\n") + "\n")
   sys.stderr.flush()
 
 
@@ -23,7 +25,7 @@ class Progress:
   def __init__(
     self, what: str, total: int, unit: str, note: Callable[[], object] = lambda: ""
   ) -> None:
-    self.what, self.total, self.unit, self.note = what, total, unit, note
+    self.what, self.total, self.unit, self.note = printable(what), total, unit, note
     self.done = 0
     self._began = self._said = time.monotonic()
 

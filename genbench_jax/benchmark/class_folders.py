@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import UsageError
+from genbench_jax.runtime.printable import listed
 
 _NUMBERED = re.compile(r"(\d+)[\W_]+(.+)", re.DOTALL)
-_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,9 +129,3 @@ def _nothing_fits(names: Sequence[str], spec: DatasetSpec) -> UsageError:
     f"none of the folders {listed(names)} is a class of '{spec.name}': {listed(spec.names)}. Name them by"
     f" class name or index; `python -m genbench_jax.benchmark show {spec.name}` lists all."
   )
-
-
-def listed(names: Sequence[str]) -> str:
-  """The first few names, quoted so that nothing in them reaches the terminal, and how many more there are."""
-  shown = ", ".join(repr(name) for name in names[:_SHOWN])
-  return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

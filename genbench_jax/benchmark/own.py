@@ -22,6 +22,7 @@ from typing import Any, get_args
 
 from genbench_jax.benchmark.spec import DatasetSpec, Metric
 from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.store.image_files import ImageWalk, is_hidden
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 FOLDER_FILE = "dataset.yaml"
@@ -127,15 +128,17 @@ def _label_feature(builder: Any, settings: Mapping[str, Any]) -> tuple[str, tupl
 
 
 def _folder_spec(root: Path, settings: Mapping[str, Any]) -> DatasetSpec:
-  from genbench_jax.benchmark.reader import image_files
-
   if not root.is_dir():
     raise UsageError(f"there is no folder {root}.")
   splits = _named_splits(settings) or _usual_splits([path.name for path in _folders(root)])
   labels = sorted({path.name for split in splits.values() for path in _folders(root / split)})
   if not labels:
     raise UsageError(f"{root} has no class folders: it must hold test/CLASS/*.jpg.")
-  sizes = {split: len(image_files(root / folder)) for split, folder in splits.items()}
+  # Counted as `reader.FolderSplit` reads: class by class, by the same walk.
+  sizes = {
+    split: sum(1 for label in labels for _ in ImageWalk(root / folder / label).images())
+    for split, folder in splits.items()
+  }
   return _spec(
     default_name=root.resolve().name,
     labels=labels,
@@ -150,7 +153,7 @@ def _folder_spec(root: Path, settings: Mapping[str, Any]) -> DatasetSpec:
 def _folders(root: Path) -> list[Path]:
   if not root.is_dir():
     raise UsageError(f"there is no folder {root}.")
-  return [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+  return [path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name)]
 
 
 def _usual_splits(found: Sequence[str] | Mapping[str, int]) -> dict[str, str]:

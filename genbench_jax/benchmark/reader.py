@@ -18,11 +18,12 @@ from genbench_jax.benchmark import derived
 from genbench_jax.benchmark.prepare import builder_for, is_readable
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import RunError, unknown_name
+from genbench_jax.progress import say
+from genbench_jax.runtime.printable import printable, storable
+from genbench_jax.store.image_files import MOST_BYTES, ImageWalk
+from genbench_jax.store.reading import read_beneath
 
 _BATCH = 256
-IMAGE_SUFFIXES = frozenset(
-  {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
 
 
 class Example(TypedDict):
@@ -190,39 +191,48 @@ def class_of_label(spec: DatasetSpec, names: Sequence[str]) -> Int[np.ndarray, "
 
 
 class FolderSplit(Split):
-  """A split of a user's `split/class/image` tree; ids are paths inside the split."""
+  """A split of a user's `split/class/image` tree; ids are paths inside the split.
+
+  The folders of the split and of its classes may be links, for the user has laid them out; below them
+  no link is followed (`store.image_files`). What is left out is said once a process.
+  """
 
   def __init__(self, spec: DatasetSpec, split: str):
     self.spec, self.split = spec, split
     self.root = Path(spec.folder) / spec.splits[split]
-    self._files = [
-      (file, label)
-      for label, folder in enumerate(spec.label_names)
-      for file in image_files(self.root / folder)
-    ]
+    self._files = []
+    for label, folder in enumerate(spec.label_names):
+      walk = ImageWalk(self.root / folder)
+      self._files += [(folder, path, label) for path in walk.images()]
+      _say_left_out(walk)
 
   def __len__(self) -> int:
     return len(self._files)
 
   def example(self, index: int) -> Example:
-    file, label = self._files[index]
-    return {
-      "image": file.read_bytes(),
-      "label": label,
-      "id": file.relative_to(self.root).as_posix(),
-    }
+    folder, path, label = self._files[index]
+    try:
+      image = read_beneath(self.root / folder, path, MOST_BYTES)
+    except OSError as error:
+      place = printable(str(self.root / folder / path))
+      raise RunError(
+        f"{place} can't be read any more ({error.strerror}). Leave the folder as it is while a run"
+        " reads it, then run again."
+      ) from error
+    return {"image": image, "label": label, "id": storable(f"{folder}/{path}")}
 
   def labels(self) -> Int[np.ndarray, "n"]:
-    return np.array([label for _, label in self._files], np.int64)
+    return np.array([label for *_, label in self._files], np.int64)
 
 
-def image_files(folder: Path) -> list[Path]:
-  """The image files below a folder in the order of their names, hidden ones left out."""
-  return sorted(
-    file
-    for file in folder.rglob("*")
-    if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and not file.name.startswith(".")
-  )
+@functools.cache
+def _said(note: str) -> None:
+  say(note)
+
+
+def _say_left_out(walk: ImageWalk) -> None:
+  for note in walk.notes():
+    _said(f"{walk.root}: {note}")
 
 
 class WorldSplit(Split):

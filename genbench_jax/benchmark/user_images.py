@@ -1,16 +1,18 @@
 """A user's folder of images by class, from any generator: what is in it, and what is left out and why.
 
-Nothing in the folder is trusted. Links aren't followed, only files that decode are taken, and whatever is left out is
-named and counted. A file `labels.csv` (`file,label`) may stand for class folders.
+Nothing in the folder is trusted. Links aren't followed (`store.image_files`), only files that decode are taken, and
+whatever is left out is named and counted. A file `labels.csv` (`file,label`) may stand for class folders.
 """
 
 import csv
 import dataclasses
+import functools
+import io
 import os
-import stat
+import posixpath
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,17 +20,35 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from genbench_jax.benchmark.class_folders import ClassFolders, listed, match_folders
-from genbench_jax.benchmark.reader import IMAGE_SUFFIXES, Example, Split
+from genbench_jax.benchmark.class_folders import ClassFolders, match_folders
+from genbench_jax.benchmark.reader import Example, Split
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.clip.preprocess import to_rgb
-from genbench_jax.errors import UsageError
+from genbench_jax.errors import RunError, UsageError
 from genbench_jax.progress import Progress, say
+from genbench_jax.runtime.printable import listed, printable, storable
 from genbench_jax.store import files
+from genbench_jax.store.image_files import MOST_BYTES, ImageWalk, image_formats
+from genbench_jax.store.reading import read_beneath
 
 LABELS_FILE = "labels.csv"
-# A larger file is no image of a training set.
-_MOST_BYTES = 1 << 28
+_MOST_LIST_BYTES = 1 << 28
+# The first column of a header. A list without one would lose its first image in silence.
+_FILE_COLUMNS = frozenset(
+  {
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "file_path",
+    "path",
+    "image",
+    "image_path",
+    "img",
+    "name",
+    "id",
+  }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +97,14 @@ class UserImages(Split):
 
   def example(self, index: int) -> Example:
     path = self._paths[index]
-    image = (self.root / path).read_bytes()
-    return {"image": image, "label": int(self._labels[index]), "id": printable(path)}
+    try:
+      image = read_beneath(self.root, path, MOST_BYTES)
+    except OSError as error:
+      raise RunError(
+        f"{storable(path)!r} in {self.root} can't be read any more ({error.strerror}). Leave the"
+        " folder as it is while a run reads it, then run again."
+      ) from error
+    return {"image": image, "label": int(self._labels[index]), "id": storable(path)}
 
   def labels(self) -> Int[np.ndarray, "n"]:
     return self._labels
@@ -112,13 +138,13 @@ def list_images(folder: Path, spec: DatasetSpec) -> Listing:
   if not folder.is_dir():
     raise UsageError(f"there is no folder {str(folder)!r}.")
   root = folder.resolve()
-  walk = _Walk(root)
-  read = _by_file if (root / LABELS_FILE).is_file() else _by_folder
+  walk = ImageWalk(root)
+  read = _by_file if os.path.lexists(root / LABELS_FILE) else _by_folder
   labels, notes = read(root, spec, walk)
   found = sorted((label, path) for path, label in labels.items())
   if not found:
     raise UsageError(f"{root} has no image of a class of '{spec.name}'. {' '.join(walk.notes())}")
-  described = [[printable(path), label, *_identity(root / path)] for label, path in found]
+  described = [[storable(path), label, *_identity(root / path)] for label, path in found]
   return Listing(
     root,
     tuple(path for _, path in found),
@@ -129,7 +155,7 @@ def list_images(folder: Path, spec: DatasetSpec) -> Listing:
 
 
 def _by_folder(
-  root: Path, spec: DatasetSpec, walk: "_Walk"
+  root: Path, spec: DatasetSpec, walk: ImageWalk
 ) -> tuple[dict[str, int], Sequence[str]]:
   """Image -> class, by the folder it is in."""
   names = walk.folders()
@@ -142,28 +168,74 @@ def _by_folder(
   return labels, _folder_notes(matched, spec)
 
 
-def _by_file(root: Path, spec: DatasetSpec, walk: "_Walk") -> tuple[dict[str, int], Sequence[str]]:
+def _by_file(
+  root: Path, spec: DatasetSpec, walk: ImageWalk
+) -> tuple[dict[str, int], Sequence[str]]:
   """Image -> class, by `labels.csv`: its first column is the file, its second the class."""
-  try:
-    with (root / LABELS_FILE).open(encoding="utf-8-sig", newline="") as file:
-      rows = [row for row in csv.reader(file) if row]
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise UsageError(f"{root / LABELS_FILE} can't be read as CSV: {error}.") from error
-  if len(rows) < 2 or any(len(row) < 2 for row in rows):
-    raise UsageError(f"{root / LABELS_FILE} must have the columns file,label and a line an image.")
-  names = {row[0]: row[1].strip() for row in rows[1:]}
-  if outside := [path for path in names if Path(path).is_absolute() or ".." in Path(path).parts]:
-    raise UsageError(f"{root / LABELS_FILE} names files outside of its folder: {listed(outside)}.")
-  matched = match_folders(sorted(set(names.values())), spec)
-  known = {path: matched.label_of[name] for path, name in names.items() if name in matched.label_of}
+  names = _listed_classes(root / LABELS_FILE)
+  matched = match_folders(
+    sorted({name for names_of_one in names.values() for name in names_of_one}), spec
+  )
+  _refuse_two_classes(root / LABELS_FILE, names, matched)
+  known = {
+    path: matched.label_of[classes[0]]
+    for path, classes in names.items()
+    if classes[0] in matched.label_of
+  }
   labels = {path: label for path, label in known.items() if walk.is_image(path)}
   return labels, _folder_notes(matched, spec)
+
+
+def _listed_classes(file: Path) -> dict[str, list[str]]:
+  """File -> the names of its classes, of which there should be one, as `labels.csv` says.
+
+  Paths are normalized, so that `./a.png` and `a.png` are one file.
+  """
+  rows = _csv_rows(file)
+  if len(rows) < 2 or any(len(row) < 2 for row in rows):
+    raise UsageError(f"{file} must have the columns file,label and a line an image.")
+  if rows[0][0].strip().casefold() not in _FILE_COLUMNS:
+    raise UsageError(
+      f"{file} has no header: its first line is {','.join(rows[0][:2])!r}, wanted 'file,label'. Put"
+      " that line before the others."
+    )
+  if outside := [row[0] for row in rows[1:] if _is_outside(row[0])]:
+    raise UsageError(f"{file} names files outside of its folder: {listed(outside)}.")
+  names: dict[str, list[str]] = defaultdict(list)
+  for path, name, *_ in rows[1:]:
+    if name.strip() not in names[posixpath.normpath(path)]:
+      names[posixpath.normpath(path)].append(name.strip())
+  return dict(names)
+
+
+def _csv_rows(file: Path) -> list[list[str]]:
+  try:
+    text = read_beneath(file.parent, file.name, _MOST_LIST_BYTES).decode("utf-8-sig")
+    return [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise UsageError(f"{file} can't be read as CSV: {error}.") from error
+
+
+def _is_outside(path: str) -> bool:
+  return Path(path).is_absolute() or ".." in Path(path).parts
+
+
+def _refuse_two_classes(
+  file: Path, names: Mapping[str, Sequence[str]], matched: ClassFolders
+) -> None:
+  """Names that stand for one class are one class; those of no class are told apart by themselves."""
+  for path, classes in names.items():
+    if len({matched.label_of.get(name, name) for name in classes}) > 1:
+      raise UsageError(
+        f"{file} gives {path!r} several classes: {listed(classes)}. An image has one class: keep"
+        " one line of it."
+      )
 
 
 def _folder_notes(matched: ClassFolders, spec: DatasetSpec) -> list[str]:
   notes = []
   if matched.unmatched:
-    names = listed([printable(name) for name in matched.unmatched])
+    names = listed([storable(name) for name in matched.unmatched])
     notes.append(f"{len(matched.unmatched)} left out, no class of '{spec.name}': {names}.")
   twice = defaultdict(list)
   for name, label in matched.label_of.items():
@@ -174,63 +246,6 @@ def _folder_notes(matched: ClassFolders, spec: DatasetSpec) -> list[str]:
   return notes
 
 
-class _Walk:
-  """A walk through a folder that follows no link and remembers what it passed by."""
-
-  def __init__(self, root: Path) -> None:
-    self.root = root
-    self.passed: dict[str, list[str]] = defaultdict(list)
-
-  def folders(self) -> list[str]:
-    """The names of the folders in the root."""
-    return [path for path, entry in self._entries("") if entry.is_dir(follow_symlinks=False)]
-
-  def images(self, folder: str) -> Iterator[str]:
-    """The paths of all images below a folder."""
-    for path, entry in self._entries(folder):
-      if entry.is_dir(follow_symlinks=False):
-        yield from self.images(path)
-      elif self.is_image(path):
-        yield path
-
-  def is_image(self, path: str) -> bool:
-    """Whether a file is of a kind and size to be an image; notes it if not."""
-    try:
-      about = (self.root / path).lstat()
-    except OSError as error:
-      return self._pass(f"can't be found ({error.strerror})", path)
-    # The root has no link in it: any that is met on the way to the file shows as another path.
-    if (self.root / path).resolve() != self.root / path:
-      return self._pass("symbolic links", path)
-    if not stat.S_ISREG(about.st_mode) or Path(path).suffix.lower() not in IMAGE_SUFFIXES:
-      return self._pass("no images", path)
-    if not 0 < about.st_size <= _MOST_BYTES:
-      return self._pass(f"empty or above {_MOST_BYTES >> 20} MB", path)
-    return True
-
-  def notes(self) -> list[str]:
-    return [f"{len(paths)} left out, {why}: {listed(paths)}." for why, paths in self.passed.items()]
-
-  def _entries(self, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """What is in a folder, in order, links to folders and hidden entries left out."""
-    try:
-      with os.scandir(self.root / folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-      self._pass(f"can't be listed ({error.strerror})", folder)
-      return
-    for entry in found:
-      path = os.path.join(folder, entry.name)  # noqa: PTH118  names of any bytes, no normalising
-      if entry.is_symlink() and entry.is_dir():
-        self._pass("symbolic links", path)
-      elif not entry.name.startswith("."):
-        yield path, entry
-
-  def _pass(self, why: str, path: str) -> bool:
-    self.passed[why].append(printable(path))
-    return False
-
-
 def _identity(path: Path) -> tuple[int, int]:
   about = path.lstat()
   return about.st_size, about.st_mtime_ns
@@ -238,36 +253,37 @@ def _identity(path: Path) -> tuple[int, int]:
 
 def _unreadable(listing: Listing) -> list[tuple[int, str]]:
   """Which of the images can't be decoded, and why; all processors share the work."""
-  paths = [listing.root / path for path in listing.paths]
   found = []
   with (
-    Progress(f"check {listing.root}", len(paths), "images") as progress,
+    Progress(f"check {listing.root}", len(listing.paths), "images") as progress,
     ThreadPoolExecutor(os.cpu_count()) as pool,
     warnings.catch_warnings(),
   ):
     # An image of so many pixels that PIL warns of it is none to train on.
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-    for index, fault in enumerate(pool.map(_fault, paths)):
+    fault_of = functools.partial(_fault, listing.root)
+    for index, fault in enumerate(pool.map(fault_of, listing.paths)):
       if fault:
         found.append((index, fault))
       progress.advance(1)
   return found
 
 
-def _fault(path: Path) -> str:
+def _fault(root: Path, path: str) -> str:
   """Why an image can't be decoded; empty if it can."""
   try:
-    with Image.open(path) as image:
+    content = io.BytesIO(read_beneath(root, path, MOST_BYTES))
+    with Image.open(content, formats=image_formats()) as image:
       to_rgb(image)
   except Exception as error:  # PIL's decoders raise whatever they like at damaged and hostile files
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason'}"
+    return f"{type(error).__name__}: {printable(' '.join(str(error).split()))[:200] or 'no reason'}"
   return ""
 
 
 def _unreadable_notes(unreadable: Sequence[tuple[str, str]]) -> list[str]:
   if not unreadable:
     return []
-  names = listed([printable(path) for path, _ in unreadable])
+  names = listed([storable(path) for path, _ in unreadable])
   return [f"{len(unreadable)} left out, can't be decoded: {names} ({unreadable[0][1]})."]
 
 
@@ -275,8 +291,3 @@ def _empty_notes(labels: Int[np.ndarray, "n"], spec: DatasetSpec) -> list[str]:
   counts = np.bincount(labels, minlength=spec.num_classes)
   names = [name for name, count in zip(spec.names, counts, strict=True) if not count]
   return [f"{len(names)} classes have no image: {listed(names)}."] if names else []
-
-
-def printable(path: str) -> str:
-  """A file's name as text that can be stored: bytes that are no UTF-8 are written as escapes."""
-  return os.fsencode(path).decode("utf-8", "backslashreplace")

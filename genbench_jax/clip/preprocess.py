@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Shaped, UInt8
 from PIL import ExifTags, Image, ImageOps
 
 Resize = Literal["crop", "squash"]
@@ -16,17 +16,48 @@ Resize = Literal["crop", "squash"]
 def to_rgb(image: Image.Image) -> Image.Image:
   """Any PIL image as 8-bit RGB, upright: EXIF orientation applied, first frame, transparency dropped.
 
-  Images of 16 bits a channel are scaled to 8, not clipped. One that is upright RGB already is returned as it is:
-  the two copies that PIL would make cost a tenth of the whole preprocessing.
+  Images of 16 bits a channel are scaled to 8, not clipped; grey of 32 bits and floats go by `_grey_of_many_bits`. One
+  that is upright RGB already is returned as it is: the two copies that PIL would make cost a tenth of the whole
+  preprocessing.
+
+  Raises:
+    ValueError: the range of a grey image of 32 bits can't be told.
   """
   image.load()
+  is_tiff = image.format == "TIFF"  # a transposed image has no format any more
   if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
     image = ImageOps.exif_transpose(image)
-  if image.mode in ("I", "I;16", "I;16B", "I;16L"):
+  if image.mode == "F" or (image.mode == "I" and is_tiff):
+    return Image.fromarray(_grey_of_many_bits(np.asarray(image))).convert("RGB")
+  if image.mode in (
+    "I",
+    "I;16",
+    "I;16B",
+    "I;16L",
+  ):  # Pillow scales what else it opens as I to 16 bits
     return Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
   if image.mode == "P" and "transparency" in image.info:
     image = image.convert("RGBA")
   return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _grey_of_many_bits(pixels: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+  """Grey of 32 bits, integer or float, as 8 bits. Such files don't say what white is; their values have to.
+
+  Floats from 0 to 1 are shares of white. Other values from 0 to 255 are 8 bits, integers up to 65,535 are 16 bits.
+  Everything else, such as elevations or negative values, has no white: clipping it would make it black or white.
+  """
+  low, high = float(pixels.min()), float(pixels.max())
+  is_float = pixels.dtype.kind == "f"
+  if not low >= 0:  # NaN compares false
+    raise ValueError(f"grey of 32 bits from {low:g} to {high:g}: no image with a known white")
+  if is_float and high <= 1:
+    return np.rint(pixels * 255).astype(np.uint8)
+  if high <= 255:
+    return np.rint(pixels).astype(np.uint8)
+  if not is_float and high <= 65_535:
+    return (pixels // 257).astype(np.uint8)
+  raise ValueError(f"grey of 32 bits from {low:g} to {high:g}: no image with a known white")
 
 
 def to_square(image: Image.Image, size: int, resize: Resize, shorter: int = 0) -> Image.Image:

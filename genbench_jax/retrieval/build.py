@@ -206,13 +206,19 @@ def _close(out: Path, parts: Sequence[Part], clip: Clip | None) -> None:
   }
   if not total["rows"]:
     raise UsageError(f"none of the images of {parts[0].root} can be read: the pool is empty.")
-  encoder = {"clip": clip.fingerprint, "collection": str(parts[0].root.resolve())} if clip else {}
+  encoder = {"clip": clip.fingerprint, "collection": _place_of(parts[0].root, out)} if clip else {}
   manifest = encoder | total
   files.write_json(out / MANIFEST, manifest)
   say(
     f"{out}: {total['rows']} images, {total['captions']} with a caption; {total['unreadable']} could not"
     f" be read, {total['left_out']} were left out (links, names that climb out, doubles, too large)"
   )
+
+
+def _place_of(collection: Path, out: Path) -> str:
+  """Where the images are, for people and for `images.ImageFinder`: inside the pool by a relative path."""
+  root, pool = collection.resolve(), out.resolve()
+  return root.relative_to(pool).as_posix() if root.is_relative_to(pool) else str(root)
 
 
 def _file(name: str, number: int, suffix: str) -> str:

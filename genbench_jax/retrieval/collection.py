@@ -7,14 +7,16 @@ that climb out are left out and counted.
 import contextlib
 import dataclasses
 import json
+import os
+import posixpath
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from genbench_jax.benchmark.archives import MAX_IMAGE_BYTES
-from genbench_jax.benchmark.reader import IMAGE_SUFFIXES
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.progress import say
 from genbench_jax.retrieval.records import (
   INFO,
   RecordFile,
@@ -23,7 +25,16 @@ from genbench_jax.retrieval.records import (
   record_files,
   text_of,
 )
+from genbench_jax.runtime.printable import listed, printable
 from genbench_jax.store import files
+from genbench_jax.store.image_files import (
+  SIGNATURE_BYTES,
+  ImageWalk,
+  begins_like_image,
+  image_suffixes,
+  is_hidden,
+)
+from genbench_jax.store.reading import opened_beneath, read_beneath
 
 Kind = Literal["images", "tar", "records", "features"]
 # Of TFDS's laion400m/embeddings.
@@ -34,11 +45,16 @@ _MAX_CAPTION_BYTES = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """Where the bytes of an image are: a whole file, `size` bytes of a tar from `offset` on, or record number `offset`."""
+  """Where the bytes of an image are: a whole file, `size` bytes of a tar from `offset` on, or record number `offset`.
+
+  Attributes:
+    root: a folder above `path`, below which no link is followed; by default the folder that it is in.
+  """
 
   path: Path
   offset: int = 0
   size: int = -1
+  root: Path | None = None
 
   def read(self) -> bytes:
     """The bytes, at most `MAX_IMAGE_BYTES`.
@@ -49,12 +65,24 @@ class Place:
     if holds_records(self.path):
       content = image_of(self.path, self.offset)
     else:
-      with self.path.open("rb") as file:
-        file.seek(self.offset)
-        content = file.read(MAX_IMAGE_BYTES + 1 if self.size < 0 else self.size)
+      root = self.root or self.path.parent
+      content = _slice(root, str(self.path.relative_to(root)), self.offset, self.size)
     if len(content) > MAX_IMAGE_BYTES or (self.size >= 0 and len(content) < self.size):
       raise OSError(f"{self.path} holds an image that is cut short or above the limit")
     return content
+
+
+def _slice(root: Path, name: str, offset: int, size: int) -> bytes:
+  """Bytes of a file below a folder, at most one more than an image may have; all of them where `size` is negative."""
+  wanted = MAX_IMAGE_BYTES + 1 if size < 0 else min(size, MAX_IMAGE_BYTES + 1)
+  if offset < 0:
+    raise OSError(f"{printable(name)} has no byte {offset}")
+  with opened_beneath(root, name) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
+    try:
+      file.seek(offset)
+    except OverflowError as error:
+      raise OSError(f"{printable(name)} has no byte {offset}") from error
+    return file.read(wanted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,15 +117,17 @@ class Part:
     root: the folder of the collection.
     files: images, or one file of many images.
     kind: `images`, a `tar`, `records` with an image each, or records with `features` alone.
+    left_out: files of the folder that are not in any part, counted once, by the first part.
   """
 
   root: Path
   files: tuple[Path, ...]
   kind: Kind
+  left_out: int = 0
 
   @property
   def name(self) -> str:
-    first = self.files[0].relative_to(self.root).as_posix()
+    first = printable(self.files[0].relative_to(self.root).as_posix())
     return f"{first} and {len(self.files) - 1} more" if self.kind == "images" else first
 
   def fingerprint(self) -> str:
@@ -112,7 +142,7 @@ class Part:
       RunError: a tar is damaged or compressed, or a file of records can't be read.
     """
     if self.kind == "images":
-      return _folder_listing(self.root, self.files)
+      return _folder_listing(self.root, self.files)._replace(left_out=self.left_out)
     return (_tar_listing if self.kind == "tar" else _record_listing)(self.files[0])
 
 
@@ -135,13 +165,25 @@ def open_collection(path: Path, per_part: int) -> list[Part]:
     return [Part(path, (tar,), "tar") for tar in tars]
   if (path / INFO).exists():
     return _prepared_parts(path)
-  images = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
+  return _folder_parts(path, per_part)
+
+
+def _folder_parts(path: Path, per_part: int) -> list[Part]:
+  """The parts of a folder of images; what is no image is named."""
+  walk = ImageWalk(path, beside=CAPTION_SUFFIXES)
+  images = [path / name for name in walk.images()]
+  for note in walk.notes():
+    say(f"{path}: {note}")
   if not images:
     raise UsageError(
-      f"{path} holds neither .tar files nor images ({', '.join(sorted(IMAGE_SUFFIXES))})."
+      f"{path} holds neither .tar files nor images ({', '.join(sorted(image_suffixes()))})."
     )
   starts = range(0, len(images), per_part)
-  return [Part(path, tuple(images[start : start + per_part]), "images") for start in starts]
+  left_out = sum(map(len, walk.passed.values()))
+  return [
+    Part(path, tuple(images[start : start + per_part]), "images", 0 if start else left_out)
+    for start in starts
+  ]
 
 
 def _prepared_parts(folder: Path) -> list[Part]:
@@ -173,25 +215,39 @@ def _record_listing(path: Path) -> Listing:
 
 
 def _folder_listing(root: Path, paths: Sequence[Path]) -> Listing:
-  inside = [p for p in paths if p.is_file() and p.resolve().is_relative_to(root.resolve())]
-  entries = [Entry(p.relative_to(root).as_posix(), Place(p), *_caption_beside(p)) for p in inside]
-  return Listing(entries, len(paths) - len(inside))
+  entries, passed = [], []
+  for path in paths:
+    name = path.relative_to(root).as_posix()
+    beside, odd = _captions_beside(root, name)
+    passed += odd
+    entries.append(Entry(name, Place(path, root=root), *caption_of(beside)))
+  if passed:
+    say(
+      f"{root}: {len(passed)} caption files left out, links, pipes or too large: {listed(passed)}."
+    )
+  return Listing(entries, 0)
 
 
-def _caption_beside(image: Path) -> tuple[str, str]:
-  found = {
-    suffix: path.read_bytes()[:_MAX_CAPTION_BYTES]
-    for suffix in CAPTION_SUFFIXES
-    if (path := image.with_suffix(suffix)).is_file()
-  }
-  return caption_of(found)
+def _captions_beside(root: Path, image: str) -> tuple[dict[str, bytes], list[str]]:
+  """Suffix -> content of the caption files of an image, and those that may not be read."""
+  stem, suffix = posixpath.splitext(image)
+  stem = stem if suffix.lower() in image_suffixes() else image
+  found, passed = {}, []
+  for ending in CAPTION_SUFFIXES:
+    try:
+      found[ending] = read_beneath(root, stem + ending, _MAX_CAPTION_BYTES)
+    except FileNotFoundError:
+      continue
+    except OSError:
+      passed.append(stem + ending)
+  return found, passed
 
 
 def caption_of(beside: dict[str, bytes]) -> tuple[str, str]:
   """Caption and url from the files beside an image, by suffix; plain text before JSON."""
   texts = [_decoded(beside[suffix]).strip() for suffix in CAPTION_SUFFIXES[:2] if suffix in beside]
   about: object = {}
-  with contextlib.suppress(ValueError):
+  with contextlib.suppress(ValueError, RecursionError):
     about = json.loads(_decoded(beside.get(".json", b"{}")))
   if not isinstance(about, dict):
     about = {}
@@ -203,38 +259,85 @@ def _decoded(content: bytes) -> str:
   return content.decode("utf-8", errors="replace")
 
 
+@dataclasses.dataclass
+class _TarContents:
+  """What a tar holds, by key: the images, what stands beside them, and the names of what is left out."""
+
+  path: Path
+  images: dict[str, Entry] = dataclasses.field(default_factory=dict)
+  beside: dict[str, dict[str, bytes]] = dataclasses.field(default_factory=dict)
+  components: list[tuple[str, tarfile.TarInfo]] = dataclasses.field(default_factory=list)
+  passed: list[str] = dataclasses.field(default_factory=list)
+
+  def add_image(self, key: str, info: tarfile.TarInfo) -> None:
+    if key in self.images or info.size > MAX_IMAGE_BYTES:
+      self.passed.append(info.name)
+      return
+    name = PurePosixPath(info.name).as_posix()
+    self.images[key] = Entry(name, Place(self.path, info.offset_data, info.size))
+
+
 def _tar_listing(path: Path) -> Listing:
-  """The images of a tar with what stands beside them under the same key, as webdataset has it."""
-  images: dict[str, Entry] = {}
-  beside: dict[str, dict[str, bytes]] = {}
-  left_out = 0
+  """The images of a tar with what stands beside them under the same key, as webdataset has it.
+
+  A key ends at the first dot of a file's name. Where what follows is more than a suffix (`photo.v2.png`), the name is
+  an image of its own, unless the key has one: then it is something about that one, such as a mask, and left out.
+  """
+  found = _TarContents(path)
   for info, tar in _members(path):
-    if info.isdir():
-      continue
-    name = PurePosixPath(info.name)
-    key, suffix = _key_and_suffix(name)
-    if not info.isreg() or info.issparse() or name.is_absolute() or ".." in name.parts:
-      left_out += 1
-    elif suffix in IMAGE_SUFFIXES:
-      if key in images or info.size > MAX_IMAGE_BYTES:
-        left_out += 1
-      else:
-        images[key] = Entry(name.as_posix(), Place(path, info.offset_data, info.size))
-    elif suffix in CAPTION_SUFFIXES and info.size <= _MAX_CAPTION_BYTES:
-      handle = tar.extractfile(info)
-      assert handle is not None
-      beside.setdefault(key, {}).setdefault(suffix, handle.read())
+    if not info.isdir() and not is_hidden(info.name):
+      _take_member(found, info, tar)
+  for key, info in found.components:
+    if _first_key(info.name) in found.images:
+      found.passed.append(info.name)
+    else:
+      found.add_image(key, info)
+  if found.passed:
+    say(f"{path}: {len(found.passed)} left out: {listed(found.passed)}.")
   entries = []
-  for key, entry in images.items():
-    caption, url = caption_of(beside.get(key, {}))
+  for key, entry in found.images.items():
+    caption, url = caption_of(found.beside.get(key, {}))
     entries.append(dataclasses.replace(entry, caption=caption, url=url))
-  return Listing(entries, left_out)
+  return Listing(entries, len(found.passed))
+
+
+def _take_member(found: _TarContents, info: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
+  name = PurePosixPath(info.name)
+  key, suffix = _key_and_suffix(name)
+  if not info.isreg() or info.issparse() or name.is_absolute() or ".." in name.parts:
+    found.passed.append(info.name)
+  elif suffix in image_suffixes():
+    if key == _first_key(info.name):
+      found.add_image(key, info)
+    else:
+      found.components.append((key, info))
+  elif suffix in CAPTION_SUFFIXES and info.size <= _MAX_CAPTION_BYTES:
+    handle = tar.extractfile(info)
+    assert handle is not None
+    found.beside.setdefault(key, {}).setdefault(suffix, handle.read())
+  elif not suffix and info.size and begins_like_image(_start(info, tar)):
+    found.add_image(key, info)
+
+
+def _start(info: tarfile.TarInfo, tar: tarfile.TarFile) -> bytes:
+  handle = tar.extractfile(info)
+  assert handle is not None
+  return handle.read(SIGNATURE_BYTES)
+
+
+def _first_key(name: str) -> str:
+  """A member's path up to the first dot of the file name, webdataset's key."""
+  path = PurePosixPath(name)
+  return (path.parent / path.name.partition(".")[0]).as_posix()
 
 
 def _key_and_suffix(name: PurePosixPath) -> tuple[str, str]:
-  """A member's key, its path up to the first dot of the file name, and what follows."""
-  stem, _, extension = name.name.partition(".")
-  return (name.parent / stem).as_posix(), f".{extension.lower()}"
+  """A member's key and suffix: webdataset's, or those at the last dot where only there a known suffix begins."""
+  stem, dot, extension = name.name.partition(".")
+  suffix = f"{dot}{extension.lower()}"
+  if suffix not in image_suffixes() and suffix not in CAPTION_SUFFIXES and name.suffix:
+    stem, suffix = name.name[: -len(name.suffix)], name.suffix.lower()
+  return (name.parent / stem).as_posix(), suffix
 
 
 def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
@@ -243,6 +346,8 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
   Raises:
     RunError: the tar is damaged or compressed.
   """
+  if not path.is_file():  # opening a pipe would wait for ever
+    raise RunError(f"{path} is not a regular file.")
   try:
     with tarfile.open(path, "r:") as tar:
       for info in tar:
@@ -253,12 +358,40 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
     ) from error
 
 
-def places_by_key(tars: Sequence[Path]) -> dict[str, Place]:
-  """Where the images of tars are, by key, by member name, and by url; of equals the first."""
-  found: dict[str, Place] = {}
+@dataclasses.dataclass
+class TarIndex:
+  """Where the images of several tars are: by url, and by name or key where that is one image's alone.
+
+  Tars of different downloads number their images alike: such a name says nothing, and is not used.
+  """
+
+  by_url: dict[str, Place] = dataclasses.field(default_factory=dict)
+  by_name: dict[str, Entry | None] = dataclasses.field(default_factory=dict)
+
+  def add(self, entry: Entry) -> None:
+    """Take in an image."""
+    if entry.url:
+      self.by_url.setdefault(entry.url, entry.place)
+    key, _ = _key_and_suffix(PurePosixPath(entry.name))
+    for name in dict.fromkeys((entry.name, key)):
+      self.by_name[name] = None if name in self.by_name else entry
+
+  def find(self, url: str, names: Sequence[str]) -> Place | None:
+    """Return the place of an image by its url, else by one of its names; None where there is no such image.
+
+    An image that is known to be from another url is not taken.
+    """
+    if url in self.by_url:
+      return self.by_url[url]
+    entries = (self.by_name.get(name) for name in names)
+    fitting = (entry for entry in entries if entry and (not url or entry.url in ("", url)))
+    return next((entry.place for entry in fitting), None)
+
+
+def tar_index(tars: Sequence[Path]) -> TarIndex:
+  """Return where the images of tars are."""
+  index = TarIndex()
   for path in tars:
     for entry in _tar_listing(path).entries:
-      for known in (entry.name, _key_and_suffix(PurePosixPath(entry.name))[0], entry.url):
-        if known:
-          found.setdefault(known, entry.place)
-  return found
+      index.add(entry)
+  return index

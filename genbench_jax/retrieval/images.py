@@ -4,8 +4,10 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.retrieval.collection import Place, places_by_key
+from genbench_jax.errors import UsageError
+from genbench_jax.retrieval.collection import Place, TarIndex, tar_index
 from genbench_jax.retrieval.pool import Pool
+from genbench_jax.store.reading import opened_beneath
 
 
 class ImageFinder:
@@ -13,13 +15,16 @@ class ImageFinder:
 
   Args:
     pool: whose rows they are.
-    image_root: the folder or folder of tars that the metadata's paths, keys and urls are looked up in; empty for a pool
-      by `genbench_jax.embed`, which knows where its images came from.
+    image_root: the folder or folder of tars that the metadata's paths, keys and urls are looked up in. A pool may
+      name one itself, but only inside its own folder: a pool from elsewhere must not choose what is read.
+
+  Raises:
+    UsageError: no folder is given, and the pool names one outside of itself.
   """
 
   def __init__(self, pool: Pool, image_root: str) -> None:
-    given = image_root or pool.manifest.get("collection", "")
-    self.root = Path(given).expanduser().resolve() if given else None
+    root = Path(image_root).expanduser() if image_root else _own_images(pool)
+    self.root = root.resolve() if root else None
 
   def place(self, line: dict[str, Any]) -> Place | None:
     """Where the image is; None where it isn't on this machine or the metadata point outside of the folder."""
@@ -28,25 +33,43 @@ class ImageFinder:
     path, tar = str(line.get("image_path") or ""), str(line.get("tar") or "")
     if tar:
       inside = self._inside(tar)
-      return Place(inside, int(line["offset"]), int(line["size"])) if inside else None
+      span = line.get("offset"), line.get("size")
+      is_span = all(isinstance(number, int) and number >= 0 for number in span)
+      return Place(inside, *span, root=self.root) if inside and is_span else None  # type: ignore[arg-type]
     if path and (inside := self._inside(path)):
-      return Place(inside)
-    keys = (path, str(line.get("key") or ""), str(line.get("url") or ""))
-    return next((self._in_tars[key] for key in keys if key in self._in_tars), None)
+      return Place(inside, root=self.root)
+    names = (path, str(line.get("key") or ""))
+    return self._in_tars.find(str(line.get("url") or ""), [name for name in names if name])
 
   def _inside(self, name: str) -> Path | None:
-    """The file of that name in the folder, if it is there and really inside."""
+    """The file of that name in the folder, if it is there, a regular file, and no link leads to it."""
     assert self.root is not None
     try:
-      path = (self.root / name).resolve()
-      return path if path.is_relative_to(self.root) and path.is_file() else None
-    except (OSError, ValueError):  # a name too long, or with a zero byte
+      path = Path(name)
+      relative = path.relative_to(self.root) if path.is_absolute() else path
+      with opened_beneath(self.root, relative.as_posix()):
+        return self.root / relative
+    except (OSError, ValueError):  # another folder, a name too long, or with a zero byte
       return None
 
   @functools.cached_property
-  def _in_tars(self) -> dict[str, Place]:
+  def _in_tars(self) -> TarIndex:
     assert self.root is not None
-    return places_by_key(sorted(self.root.glob("*.tar")))
+    return tar_index(sorted(self.root.glob("*.tar")))
+
+
+def _own_images(pool: Pool) -> Path | None:
+  """The folder of images that a pool names, which must be inside the pool; None where it names none."""
+  given = pool.manifest.get("collection")
+  if not isinstance(given, str) or not given:
+    return None
+  folder = (pool.folder / given).resolve()
+  if folder.is_relative_to(pool.folder.resolve()):
+    return folder
+  raise UsageError(
+    f"the pool {pool.folder} says that its images lie in {given!r}, outside of the pool. If that is right, say so"
+    f" yourself: --config.retrieval.image_root={given}"
+  )
 
 
 def origin(line: dict[str, Any]) -> str:

@@ -5,12 +5,14 @@
   pool/metadata/metadata_0.parquet
 
 LAION-400M's names, `images/` and `texts/`, are known too; a folder of `.npy` files alone is a pool without metadata.
-Rows are numbered over the shards in name order. Nothing is read but what is asked for.
+Rows are numbered over the shards in name order. Features and metadata are paired by the number in the names of their
+files. Nothing is read but what is asked for.
 """
 
 import dataclasses
 import functools
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.runtime.printable import listed
 from genbench_jax.store import files
 
 Modality = Literal["image", "text"]
@@ -71,7 +74,10 @@ class Pool:
   def manifest(self) -> dict[str, Any]:
     """What `genbench_jax.embed` wrote about the pool; empty for pools from elsewhere."""
     path = self.folder / MANIFEST
-    return files.read_json(path) if path.exists() else {}
+    found = files.read_json(path) if path.exists() else {}
+    if not isinstance(found, dict):
+      raise RunError(f"{path} is damaged: it holds no JSON object.")
+    return found
 
   @functools.cached_property
   def fingerprint(self) -> str:
@@ -154,9 +160,37 @@ def open_pool(folder: str | Path) -> Pool:
     raise UsageError(
       f"{root} holds no .npy shards, nor do {root / 'img_emb'} or {root / 'text_emb'}."
     )
-  tables = tuple(sorted((root / METADATA).glob("*.parquet")))
-  _check_alike(root, shards, tables)
-  return Pool(root, shards, tables)
+  tables = sorted((root / METADATA).glob("*.parquet"))
+  paths = [shard.path for shard in next(iter(shards.values()))]
+  for modality in list(shards)[1:]:
+    shards[modality] = _shards(_paired(root, paths, [shard.path for shard in shards[modality]]))
+  _check_alike(root, shards)
+  return Pool(root, shards, tuple(_paired(root, paths, tables)) if tables else ())
+
+
+def _paired(root: Path, shards: Sequence[Path], others: Sequence[Path]) -> list[Path]:
+  """The other files in the order of the shards that they belong to, by the number in their names.
+
+  Raises:
+    UsageError: the numbers differ, or several files have none.
+  """
+  if len(shards) == len(others) == 1:
+    return list(others)
+  ours, theirs = ({_number(path): path for path in paths} for paths in (shards, others))
+  odd = sorted(set(ours) ^ set(theirs), key=str)
+  if odd or len(ours) < len(shards) or len(theirs) < len(others):
+    names = listed([str((ours.get(n) or theirs[n]).relative_to(root)) for n in odd]) or "several"
+    raise UsageError(
+      f"{root} has {len(shards)} files in {shards[0].parent.name} and {len(others)} in {others[0].parent.name}, which"
+      f" can't be paired by the numbers in their names: {names} stand alone or share a number."
+    )
+  return [theirs[number] for number in ours]
+
+
+def _number(path: Path) -> int | None:
+  """The last number in a file's name; None where there is none."""
+  numbers = re.findall(r"[0-9]+", path.stem)
+  return int(numbers[-1]) if numbers else None
 
 
 def _shards(paths: Sequence[Path]) -> tuple[Shard, ...]:
@@ -169,19 +203,12 @@ def _shards(paths: Sequence[Path]) -> tuple[Shard, ...]:
   return tuple(shards)
 
 
-def _check_alike(
-  root: Path, shards: dict[Modality, tuple[Shard, ...]], tables: Sequence[Path]
-) -> None:
+def _check_alike(root: Path, shards: dict[Modality, tuple[Shard, ...]]) -> None:
   rows = {modality: [shard.rows for shard in found] for modality, found in shards.items()}
   widths = {found[0].width for found in shards.values()}
   if len(rows) == 2 and (rows["image"] != rows["text"] or len(widths) > 1):
     raise UsageError(
       f"the image and text shards of {root} don't match: {_counted(rows['image'])} and {_counted(rows['text'])}."
-    )
-  count = len(next(iter(shards.values())))
-  if tables and len(tables) != count:
-    raise UsageError(
-      f"{root} has {count} shards of features, but {len(tables)} metadata files: wanted one a shard."
     )
 
 
@@ -196,6 +223,8 @@ def mapped(path: Path) -> Float[np.ndarray, "n d"]:
     UsageError: it is no matrix of float16 or float32 rows, or shorter than it says.
   """
   try:
+    if not path.is_file():  # opening a pipe would wait for ever
+      raise OSError("not a regular file")
     array = np.load(path, mmap_mode="r", allow_pickle=False)
   except (OSError, ValueError, EOFError, SyntaxError) as error:
     reason = " ".join(str(error).split())
@@ -214,6 +243,8 @@ def _table_lines(path: Path, lines: Sequence[int], total: int) -> list[dict[str,
 
   found: list[dict[str, Any]] = []
   try:
+    if not path.is_file():
+      raise OSError("not a regular file")
     with parquet.ParquetFile(path) as table:
       if table.metadata.num_rows != total:
         raise RunError(f"{path} has {table.metadata.num_rows} lines for a shard of {total} rows.")
@@ -223,7 +254,7 @@ def _table_lines(path: Path, lines: Sequence[int], total: int) -> list[dict[str,
         if inside := [line - start for line in lines if 0 <= line - start < size]:
           found += table.read_row_group(group).take(inside).to_pylist()
         start += size
-  except (pa.ArrowException, OSError) as error:
+  except (pa.ArrowException, OSError, ValueError) as error:
     raise RunError(f"{path} can't be read as Parquet: {' '.join(str(error).split())}.") from error
   return found
 

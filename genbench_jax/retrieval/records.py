@@ -23,7 +23,7 @@ def record_files(folder: Path) -> list[Path]:
   """The files of records of a dataset that TFDS has prepared in this folder, in name order; else none."""
   if not (folder / INFO).is_file():
     return []
-  return [path for path in sorted(folder.iterdir()) if holds_records(path)]
+  return [path for path in sorted(folder.iterdir()) if holds_records(path) and path.is_file()]
 
 
 def holds_records(path: Path) -> bool:

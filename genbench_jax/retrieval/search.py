@@ -21,7 +21,13 @@ from genbench_jax.metrics.top_k import Nearest, row_tile, search_rows, with_tile
 from genbench_jax.parallel.mesh import DATA_AXIS, batch_sharding, pad_rows, padded_size, replicated
 
 QUERIES = 128  # multiple to pad to: few programs, and products that don't depend on how many ask
+# Squared lengths of unit-norm rows in half precision are off by 1e-3 at most; zero rows stand for "no caption".
+UNIT_NORM_SLACK = 0.02
 Item = TypeVar("Item")
+
+
+class NotUnitNormError(ValueError):
+  """A block holds rows that are not of unit norm."""
 
 
 def best_rows(
@@ -30,6 +36,7 @@ def best_rows(
   k: int,
   mesh: Mesh,
   recall_target: float = 1.0,
+  check_unit_norm: bool = False,
 ) -> Nearest:
   """The k rows of the largest inner products with each query, over all blocks; of equals the lower row.
 
@@ -41,22 +48,26 @@ def best_rows(
     blocks: float16 or float32 rows, in order.
     k: rows a query; where there are fewer in all, minus infinity and row -1 stand for the rest.
     recall_target: below 1, TPUs search each tile with `approx_max_k` at this expected recall; CPU and GPU stay exact.
+    check_unit_norm: whether rows that are neither of unit norm nor zero are refused.
 
   Raises:
     FloatingPointError: a block holds NaN or infinity; says from which row on.
+    NotUnitNormError: a block holds rows of another length, where that is checked.
   """
   padded = padded_size(len(queries), QUERIES)
   numbered = pad_rows(queries, padded), _numbered(0, len(queries), padded)
   query = Rows(*jax.device_put(numbered, replicated(mesh)))
   best = jax.device_put(Nearest.nothing(mesh.size, padded, k), batch_sharding(mesh))
-  search, finite, starts = _search_program(mesh, recall_target), [], []
+  search, checks = _search_program(mesh, recall_target), []
   for start, block in _ahead(_placed(blocks, mesh)):
-    best, is_finite = search(best, query, block)
-    finite.append(is_finite)
-    starts.append(start)
-  for start, is_finite in zip(starts, finite, strict=True):
+    best, is_finite, is_unit = search(best, query, block)
+    checks.append((start, is_finite, is_unit))
+  for start, is_finite, _ in checks:  # looked at in the end: a look waits for the device
     if not bool(is_finite):
       raise FloatingPointError(f"rows from {start} on hold NaN or infinity")
+  for start, _, is_unit in checks:
+    if check_unit_norm and not bool(is_unit):
+      raise NotUnitNormError(f"rows from {start} on are not of unit norm")
   merged = _merge_program(mesh)(best)
   return Nearest(*(part[: len(queries)] for part in fetch(mesh, merged)))
 
@@ -93,15 +104,22 @@ def _ahead(items: Iterable[Item]) -> Iterator[Item]:
 def _search_program(mesh: Mesh, recall_target: float) -> jax.stages.Wrapped:
   update = with_tile if recall_target == 1 else functools.partial(_approximately, recall_target)
 
-  def local(best: Nearest, query: Rows, rows: Rows) -> tuple[Nearest, Bool[Array, ""]]:
+  def local(
+    best: Nearest, query: Rows, rows: Rows
+  ) -> tuple[Nearest, Bool[Array, ""], Bool[Array, ""]]:
     own = jax.tree.map(lambda part: part[0], best)
     found = search_rows(own, query, rows, jnp.zeros(len(rows.number)), update)
-    finite = jax.lax.pmin(jnp.isfinite(rows.features).all().astype(jnp.int32), DATA_AXIS)
-    return jax.tree.map(lambda part: part[None], found), finite
+    squared = jnp.square(rows.features.astype(jnp.float32)).sum(axis=1)
+    unit = (jnp.abs(squared - 1) <= UNIT_NORM_SLACK) | (squared == 0)
+    finite, unit = (
+      jax.lax.pmin(found.all().astype(jnp.int32), DATA_AXIS)
+      for found in (jnp.isfinite(rows.features), unit)
+    )
+    return jax.tree.map(lambda part: part[None], found), finite, unit
 
   rows, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
   program = jax.shard_map(
-    local, mesh=mesh, in_specs=(rows, whole, rows), out_specs=(rows, whole), check_vma=False
+    local, mesh=mesh, in_specs=(rows, whole, rows), out_specs=(rows, whole, whole), check_vma=False
   )
   return jax.jit(program, donate_argnums=0)
 

@@ -21,6 +21,7 @@ from genbench_jax.store.image_set import encode_png
 from genbench_jax.zoo.captions import caption
 
 NAME = "zoo/pool"
+COLLECTION = "collection"
 IMAGES_PER_WORLD = 400
 WRONG_CAPTION, COPY, LEAK = 0.125, 0.08, 0.03
 # The zoo was trained on lower ones of these images, drawn under other conditions.
@@ -29,12 +30,18 @@ _VARIANT = 1000
 
 def demo_pool(folder: Path, clip: Clip, mesh: Mesh) -> Path:
   """The folder of the pool, drawn and embedded there unless it has been."""
-  pool, tar = folder / "pool", folder / "images" / "images.tar"
-  if not (pool / MANIFEST).exists():
+  pool = folder / "pool"
+  tar = pool / COLLECTION / "images.tar"  # inside the pool, which may name no other place
+  if not _names_own_collection(pool / MANIFEST):
     if not tar.exists():
       draw(tar)
     build_pool(open_collection(tar.parent, per_part=1), pool, clip, mesh)
   return pool
+
+
+def _names_own_collection(manifest: Path) -> bool:
+  """Whether the pool is there; those of versions before 0.2 had their images elsewhere."""
+  return manifest.exists() and files.read_json(manifest).get("collection") == COLLECTION
 
 
 def draw(path: Path, images_per_world: int = IMAGES_PER_WORLD) -> None:

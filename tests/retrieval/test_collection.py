@@ -1,12 +1,13 @@
 """Folders and tars as collections: what is read, and what hostile ones can't do."""
 
 import io
+import os
 import tarfile
 
 import pytest
 
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.retrieval.collection import caption_of, open_collection, places_by_key
+from genbench_jax.retrieval.collection import caption_of, open_collection, tar_index
 
 
 def _add(tar, name, content=b"", kind=tarfile.REGTYPE, link=""):
@@ -61,12 +62,13 @@ def test_a_hostile_tar(tmp_path, png):
   assert [(e.name, e.caption) for e in entries] == [
     ("good.png", "a good one"),
     ("odd\u202e.jpg", ""),
+    ("two.seg.png", ""),
   ]
   assert left_out == 5
   assert entries[0].place.read() == png(0)
   assert entries[1].place.read() == png(5)
-  places = places_by_key([tmp_path / "0.tar"])
-  assert places["good"] == places["good.png"] == entries[0].place
+  index = tar_index([tmp_path / "0.tar"])
+  assert index.find("", ["good"]) == index.find("", ["good.png"]) == entries[0].place
 
 
 def test_compressed_and_damaged_tars_end_in_one_line(tmp_path, png):
@@ -92,3 +94,49 @@ def test_plain_text_comes_before_json():
   assert caption_of(beside) == ("from caption", "")
   assert caption_of({".json": b'{"caption": null, "text": "t", "url": 3}'}) == ("t", "3")
   assert caption_of({".json": b'"text"', ".txt": b"\xff"}) == ("\ufffd", "")
+
+
+def test_dots_in_the_names_of_a_tar(tmp_path, png):
+  with tarfile.open(tmp_path / "0.tar", "w") as tar:
+    for number, name in enumerate(("a.png", "a.seg.png", "photo.v2.png", "22.05.png", "22.06.png")):
+      _add(tar, name, png(number))
+    _add(tar, "photo.v2.txt", b"second version")
+    _add(tar, "no suffix", png(9))
+    _add(tar, "._a.png", b"left by a Mac")
+    _add(tar, "__MACOSX/a.png", b"left by a Mac")
+  entries, left_out = open_collection(tmp_path, 10)[0].listing()
+  assert {e.name: e.caption for e in entries} == {
+    "a.png": "", "photo.v2.png": "second version", "22.05.png": "", "22.06.png": "", "no suffix": "",
+  }  # fmt: skip
+  assert left_out == 1  # of the sample `a` something else than its image
+
+
+def test_equal_keys_of_two_tars_are_not_mixed_up(tmp_path, png):
+  for number in range(2):
+    with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+      _add(tar, "00001.png", png(number))
+      _add(tar, "00001.json", b'{"url": "http://x/%d.png"}' % number)
+      _add(tar, f"alone{number}.png", png(2 + number))
+  index = tar_index(sorted(tmp_path.glob("*.tar")))
+  assert index.find("http://x/1.png", ["00001"]).read() == png(1)
+  assert index.find("", ["00001"]) is None
+  assert index.find("http://elsewhere", ["00001"]) is None
+  assert index.find("http://elsewhere", ["alone1"]).read() == png(3)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_captions_that_are_no_files_are_not_read(tmp_path, png, kind, capsys):
+  secret = tmp_path / "secret"
+  secret.write_text("a secret")
+  folder = tmp_path / "images"
+  folder.mkdir()
+  (folder / "a\x1b.png").write_bytes(png(0))
+  for suffix in (".txt", ".caption", ".json"):
+    path = folder / f"a\x1b{suffix}"
+    path.symlink_to(secret) if kind == "link" else os.mkfifo(path)
+  (part,) = open_collection(folder, 10)
+  assert "\x1b" not in part.name
+  assert [entry.caption for entry in part.listing().entries] == [""]
+  said = capsys.readouterr().err
+  assert "3 caption files left out" in said
+  assert "\x1b" not in said

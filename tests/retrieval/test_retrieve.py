@@ -15,6 +15,11 @@ def _write(folder, features, cuts=(), dtype=np.float16, name="img_emb"):
   return folder
 
 
+def _retrieve(*arguments, **options):
+  """Inner products with rows as they come: most tests have integers, whose products are exact."""
+  return gb.retrieve(*arguments, **options, normalize=False)
+
+
 def _reference(queries, features, k):
   """Scores and rows of the k largest inner products; of equals the lower row."""
   scores = queries.astype(np.float64) @ features.astype(np.float64).T
@@ -36,7 +41,7 @@ def grid():
 def test_is_exact_with_ties_on_odd_sizes(tmp_path, grid, dtype):
   features, queries = grid
   pool = _write(tmp_path, features, (17, 1900, 1901), dtype)
-  scores, rows = gb.retrieve(queries, pool, K)
+  scores, rows = _retrieve(queries, pool, K)
   wanted_scores, wanted_rows = _reference(queries, features, K)
   np.testing.assert_array_equal(rows, wanted_rows)
   np.testing.assert_array_equal(scores, wanted_scores)
@@ -46,7 +51,7 @@ def test_is_exact_on_real_numbers_and_more_queries_than_a_tile(tmp_path):
   rng = np.random.default_rng(1)
   features = rng.standard_normal((3001, WIDTH)).astype(np.float32)
   queries = rng.standard_normal((1100, WIDTH)).astype(np.float32)
-  scores, rows = gb.retrieve(queries, _write(tmp_path, features, (1000,), np.float32), 1)
+  scores, rows = _retrieve(queries, _write(tmp_path, features, (1000,), np.float32), 1)
   wanted_scores, wanted_rows = _reference(queries, features, 1)
   np.testing.assert_array_equal(rows, wanted_rows)
   np.testing.assert_allclose(scores, wanted_scores, rtol=1e-5, atol=1e-5)
@@ -56,11 +61,11 @@ def test_block_size_and_devices_change_no_bit(tmp_path, one_device_mesh):
   rng = np.random.default_rng(2)
   pool = _write(tmp_path, rng.standard_normal((2500, WIDTH)), (800, 801))
   queries = rng.standard_normal((5, WIDTH)).astype(np.float32)
-  wanted = gb.retrieve(queries, pool, K, block_rows=1024, mesh=one_device_mesh)
+  wanted = _retrieve(queries, pool, K, block_rows=1024, mesh=one_device_mesh)
   others = [
-    gb.retrieve(queries, pool, K, block_rows=64, mesh=one_device_mesh),
-    gb.retrieve(queries, pool, K, block_rows=999),
-    gb.retrieve(queries, pool, K),
+    _retrieve(queries, pool, K, block_rows=64, mesh=one_device_mesh),
+    _retrieve(queries, pool, K, block_rows=999),
+    _retrieve(queries, pool, K),
   ]
   for found in others:
     for one, other in zip(found, wanted, strict=True):
@@ -69,7 +74,7 @@ def test_block_size_and_devices_change_no_bit(tmp_path, one_device_mesh):
 
 def test_identical_rows_come_in_their_order(tmp_path):
   pool = _write(tmp_path, np.ones((2100, WIDTH)), (5,))
-  scores, rows = gb.retrieve(np.ones((2, WIDTH), np.float32), pool, K)
+  scores, rows = _retrieve(np.ones((2, WIDTH), np.float32), pool, K)
   np.testing.assert_array_equal(rows, np.tile(np.arange(K), (2, 1)))
   assert (scores == WIDTH).all()
 
@@ -78,7 +83,7 @@ def test_fewer_rows_than_k_leave_nothing_at_the_end(tmp_path):
   rng = np.random.default_rng(3)
   features = rng.standard_normal((5, WIDTH)).astype(np.float16)
   queries = np.ones((1, WIDTH), np.float32)
-  scores, rows = gb.retrieve(queries, _write(tmp_path, features), K)
+  scores, rows = _retrieve(queries, _write(tmp_path, features), K)
   np.testing.assert_array_equal(rows[:, :5], _reference(queries, features, 5)[1])
   assert (rows[:, 5:] == -1).all()
   assert np.isneginf(scores[:, 5:]).all()
@@ -89,8 +94,8 @@ def test_approximate_search_recalls_what_it_says(tmp_path, one_device_mesh):
   rng = np.random.default_rng(4)
   pool = _write(tmp_path, rng.standard_normal((3000, WIDTH)))
   queries = rng.standard_normal((20, WIDTH)).astype(np.float32)
-  exact = gb.retrieve(queries, pool, K)[1]
-  found = gb.retrieve(queries, pool, K, recall_target=0.9, mesh=one_device_mesh)[1]
+  exact = _retrieve(queries, pool, K)[1]
+  found = _retrieve(queries, pool, K, recall_target=0.9, mesh=one_device_mesh)[1]
   recall = np.mean([len(set(a) & set(b)) / K for a, b in zip(exact, found, strict=True)])
   assert recall >= 0.9
 
@@ -100,7 +105,7 @@ def test_one_program_serves_all_blocks(tmp_path, one_device_mesh):
   queries = np.ones((3, WIDTH), np.float32)
   program = search._search_program(one_device_mesh, 1.0)
   program.clear_cache()
-  gb.retrieve(queries, pool, K, block_rows=1024, mesh=one_device_mesh)
+  _retrieve(queries, pool, K, block_rows=1024, mesh=one_device_mesh)
   assert program._cache_size() == 1
 
 
@@ -111,7 +116,7 @@ def test_image_features_are_searched_unless_text_is_asked_for(tmp_path):
   _write(tmp_path, texts, name="text_emb")
   query = rng.standard_normal((1, WIDTH)).astype(np.float32)
   for modality, features in ((None, images), ("image", images), ("text", texts)):
-    rows = gb.retrieve(query, tmp_path, K, modality=modality)[1]
+    rows = _retrieve(query, tmp_path, K, modality=modality)[1]
     np.testing.assert_array_equal(rows, _reference(query, features.astype(np.float16), K)[1])
 
 
@@ -119,7 +124,7 @@ def test_a_folder_of_shards_alone_is_a_pool(tmp_path):
   features = np.eye(WIDTH, dtype=np.float16)
   np.save(tmp_path / "b.npy", features[2:])
   np.save(tmp_path / "a.npy", features[:2])
-  rows = gb.retrieve(features.astype(np.float32), tmp_path, K)[1]
+  rows = _retrieve(features.astype(np.float32), tmp_path, K)[1]
   assert rows[:, 0].tolist() == list(range(WIDTH))
 
 
@@ -176,3 +181,47 @@ def test_queries_must_be_finite(tmp_path):
   _write(tmp_path, np.ones((5, WIDTH)))
   with pytest.raises(UsageError, match="query_features"):
     gb.retrieve(np.full((1, WIDTH), np.inf), tmp_path)
+
+
+def test_rows_of_any_length_are_taken_by_their_direction(tmp_path, capsys):
+  rng = np.random.default_rng(7)
+  directions = rng.standard_normal((600, WIDTH)).astype(np.float32)
+  directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+  lengths = np.ones((600, 1), np.float32)
+  lengths[400] = 40  # one long row behind those that are looked at first
+  queries = directions[:20]
+  found = gb.retrieve(queries, _write(tmp_path / "one", directions * lengths, (), np.float32), K)
+  assert found[1][:, 0].tolist() == list(range(20))
+  assert "not of unit norm" in capsys.readouterr().err
+  raw = rng.uniform(5, 15, (600, 1)).astype(np.float32)
+  again = gb.retrieve(queries, _write(tmp_path / "all", directions * raw, (), np.float32), K)
+  np.testing.assert_array_equal(again[1], found[1])
+  np.testing.assert_allclose(again[0], found[0], atol=1e-6)
+  gb.retrieve(queries, _write(tmp_path / "unit", directions), K)
+  assert capsys.readouterr().err.count("not of unit norm") == 1  # of `all` alone
+
+
+def test_shards_are_paired_by_their_numbers(tmp_path):
+  import pyarrow as pa
+  from pyarrow import parquet
+
+  from genbench_jax.retrieval.pool import open_pool
+
+  def pool(name, features, tables):
+    (tmp_path / name / "metadata").mkdir(parents=True)
+    (tmp_path / name / "img_emb").mkdir()
+    for number in features:
+      np.save(
+        tmp_path / name / "img_emb" / f"img_emb_{number}.npy", np.eye(3, WIDTH, dtype=np.float16)
+      )
+    for number, file in tables:
+      about = pa.table({"caption": [f"{number} {row}" for row in range(3)]})
+      parquet.write_table(about, tmp_path / name / "metadata" / file)
+    return open_pool(tmp_path / name)
+
+  padded = pool("padded", range(11), [(n, f"metadata_{n:04d}.parquet") for n in range(11)])
+  for shard in padded.shards["image"]:
+    number = shard.path.stem.rpartition("_")[2]
+    assert padded.metadata([shard.start])[shard.start]["caption"] == f"{number} 0"
+  with pytest.raises(UsageError, match=r"can't be paired.*img_emb_0.npy.*metadata_3.parquet"):
+    pool("partial", (0, 1, 2), [(n, f"metadata_{n}.parquet") for n in (1, 2, 3)])

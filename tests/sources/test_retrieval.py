@@ -154,7 +154,7 @@ def test_a_pool_of_urls_says_what_is_needed(run_of, tmp_path):
   lost = dataclasses.replace(run.config.retrieval, pool=str(tmp_path), images_per_prompt=28)
   with pytest.raises(RunError, match=r"config\.retrieval\.image_root"):
     chosen_images(_with(run, lost), KEY)
-  found = dataclasses.replace(lost, image_root=str(run.workdir / "pool" / "images"))
+  found = dataclasses.replace(lost, image_root=str(run.workdir / "pool" / "pool" / "collection"))
   assert len(chosen_images(_with(run, found), KEY).images) == 32
 
 

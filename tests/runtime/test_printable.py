@@ -1,0 +1,38 @@
+"""Names from outside in a line for people: one line, no escape sequence, and still to be recognized."""
+
+import pytest
+
+from genbench_jax.progress import Progress, say
+from genbench_jax.runtime.printable import listed, printable, storable
+
+
+@pytest.mark.parametrize(
+  ("text", "shown"),
+  [
+    ("crème brûlée 日本", "crème brûlée 日本"),
+    ("\x1b[2Jx\x07", "\\x1b[2Jx\\x07"),
+    ("a\nerror: faked", "a\\nerror: faked"),
+    ("a\u2028b\x85c\u202ed", "a\\u2028b\\x85c\\u202ed"),
+    ("caf\udce9", "caf\\xe9"),
+    ("\ud800", "\\ud800"),
+  ],
+)
+def test_letters_that_terminals_act_on_are_escaped(text, shown):
+  assert printable(text) == shown
+  assert printable(text).encode()
+
+
+def test_what_is_said_reaches_no_terminal_as_a_command(capsys):
+  say("a \x1b[31mred\n  line")
+  with Progress("embed \x1b]0;x\x07", 1, "images") as progress:
+    progress.advance(1)
+  said = capsys.readouterr().err
+  assert said.startswith("a \\x1b[31mred\n  line\nembed \\x1b]0;x\\x07: 1 images")
+  assert "\x1b" not in said
+
+
+def test_names_in_a_list_are_quoted_and_cut():
+  assert listed(["a", "b\x1b"]) == "'a', 'b\\x1b'"
+  assert listed([str(n) for n in range(7)]).endswith("'4' and 2 more")
+  assert len(listed(["x" * 5000])) < 300
+  assert storable("caf\udce9") == "caf\\xe9"
