@@ -374,6 +374,8 @@ def test_every_kind_of_dataset_goes_through_every_stage(mocked, dataset):
     }
     for quantity in COUNTED:
       assert -1 <= found[quantity]["value"] <= 1, quantity
+    gain = found["cler"]["value"] - found["zero_shot"]["value"]
+    assert found["cler_gain"]["value"] == pytest.approx(gain, abs=1e-9)
     assert found["clip_score"]["value"] > 0
     if dataset == "leaves":
       assert (found["cler"]["n_external"], found["cler"]["n_test"]) == (4, 6)

@@ -1,6 +1,7 @@
 import gc
 import io
 import sys
+import threading
 import time
 
 import numpy as np
@@ -173,9 +174,15 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch):
 
 
 def test_what_is_left_half_way_ends():
+  before = threading.active_count()
   batches = image_batches(Photographs([(9, 8)] * 100), PREPROCESSING, 4)
   next(batches)
+  assert threading.active_count() > before
   batches.close()
+  limit = time.monotonic() + 10
+  while threading.active_count() > before and time.monotonic() < limit:
+    time.sleep(0.01)
+  assert threading.active_count() <= before
 
 
 def test_images_are_decoded_ahead_of_their_use():

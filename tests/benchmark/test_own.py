@@ -45,6 +45,7 @@ def test_a_folder_alone_is_enough(root):
 def test_its_images_are_read_with_their_labels(root):
   split = open_split(dataset_spec(f"folder:{root}"), "validation")
   np.testing.assert_array_equal(split.labels(), [0, 1, 1])
+  assert len(split) == 3
   assert [example["id"] for example in split] == [
     "bean_rust/1.jpg",
     "healthy/2.png",

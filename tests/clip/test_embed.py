@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genbench_jax.clip.embed import embed_images, embed_texts
+from genbench_jax.clip.embed import embed_images, embed_texts, open_image
 from genbench_jax.clip.features import image_features, text_features
 from genbench_jax.clip.preprocess import preprocess
 from genbench_jax.errors import UsageError
@@ -60,3 +60,8 @@ def test_broken_files_are_named(tiny_folder, tmp_path):
     embed_images([path], tiny_folder)
   with pytest.raises(UsageError, match=r"missing\.png"):
     embed_images([tmp_path / "missing.png"], tiny_folder)
+
+
+def test_a_gray_array_is_an_image():
+  image = open_image(np.arange(20, dtype=np.uint8).reshape(5, 4))
+  assert (image.size, image.mode) == ((4, 5), "L")

@@ -97,3 +97,9 @@ def test_a_resample_without_a_positive_has_no_area(mesh):
   found = resampled_scores(scores, labels, "roc_auc", 64, 0, mesh)[:, 0]
   one_class = [len(set(labels[images])) == 1 for images in drawn(weights_of(3, 256, 64, mesh), 3)]
   assert (np.isnan(found) == one_class).all() and any(one_class)
+
+
+def test_the_mean_of_float32_values_is_taken_in_float64():
+  """In float32 the sum of a large value and many small ones loses the small ones."""
+  values = np.concatenate([[2.0**25], np.ones(4000)]).astype(np.float32)
+  assert mean_interval(values, resamples=10).value == values.astype(np.float64).mean()

@@ -223,3 +223,21 @@ def test_what_does_not_fit_is_said(world, change, said):
   given |= {name: value for name, value in change.items() if name not in options}
   with pytest.raises(UsageError, match=said):
     cler(*given.values(), **options)
+
+
+def test_the_intervals_are_those_of_a_binomial_and_of_paired_differences(world):
+  """Known without resampling: each test image is a hit or not, and hits of two scores are paired."""
+  scores, _ = by_hand(world.images, hot(world.labels, 7), world.text, world.tests)
+  hits = {
+    name: (scores[name].argmax(1) == world.test_labels).astype(float)
+    for name in ("zero_shot", "cler", "cler_image")
+  }
+  found = measure_cler(*world.all, metric="accuracy", resamples=2000).scores
+  expected = {**hits, "cler_gain": hits["cler"] - hits["zero_shot"]}
+  for name, values in expected.items():
+    width = 2 * 1.96 * values.std() / np.sqrt(len(values))
+    measured = found[name]
+    assert measured.value == pytest.approx(values.mean())
+    # Ends are quantiles of a discrete distribution of about a hundred hits.
+    assert measured.ci_high - measured.ci_low == pytest.approx(width, rel=0.15)
+    assert measured.ci_low < measured.value < measured.ci_high

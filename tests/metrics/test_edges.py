@@ -73,7 +73,9 @@ def test_every_number_is_finite_and_lies_in_its_interval(cell):
   for one in _measurements(*cell):
     assert math.isfinite(one.value)
     assert math.isfinite(one.ci_low) and math.isfinite(one.ci_high)
-    assert one.ci_low <= one.ci_high
+    # Few resamples of few images: the value may lie a little outside, not an interval's width away.
+    slack = 1e-6 + one.ci_high - one.ci_low
+    assert one.ci_low - slack <= one.value <= one.ci_high + slack
 
 
 def test_an_image_of_no_class_is_worth_nothing_and_breaks_nothing():

@@ -113,3 +113,11 @@ def test_the_state_of_no_rows_changes_nothing():
   some, none = (Moments.from_batch(rows, np.full(60, real)) for real in (True, False))
   for merged in (some.merge(none), none.merge(some)):
     np.testing.assert_allclose(merged.scatter, some.scatter, rtol=1e-6)
+
+
+def test_two_images_a_set_are_enough():
+  """Covariances of rank one, along a and b: the trace of the root is the length of their product."""
+  x = np.array([[0, 0, 0], [2, 0, 0]], np.float32)
+  y = np.array([[0, 0, 1], [0, 4, 1]], np.float32)
+  # Variances 2 and 8 along axes at a right angle; means (1, 0, 0) and (0, 2, 1).
+  assert frechet_distance(x, y) == pytest.approx(1 + 4 + 1 + 2 + 8, rel=1e-5)

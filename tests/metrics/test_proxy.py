@@ -89,3 +89,16 @@ def test_what_is_not_defined_is_said():
     proxy_a_distance(normal(30) * np.nan, normal(30))
   with pytest.raises(UsageError, match="protocol"):
     proxy_a_distance(normal(30), normal(30), protocol="x")
+
+
+def test_a_feature_that_never_varies_changes_nothing():
+  """Its deviation is zero: it is divided by one instead."""
+  x, y = normal(300), normal(300, 0.5, seed=1)
+  constant = np.full((300, 1), 7, np.float32)
+  found = proxy_a_distance(np.hstack([x, constant]), np.hstack([y, constant]))
+  assert found == pytest.approx(proxy_a_distance(x, y), abs=0.1)
+
+
+def test_sets_of_different_width_are_refused():
+  with pytest.raises(UsageError, match="8"):
+    proxy_a_distance(normal(20), normal(20, width=5))

@@ -72,6 +72,24 @@ def test_metrics_move_the_right_way(tmp_path, arrays, capsys):
   ]  # fmt: skip
 
 
+def test_every_metric_moves_as_it_should_at_the_shift_that_it_is_about(given):
+  """Spoiled features against clean ones, the direction known beforehand for each."""
+  test = Features(given.features[::2], given.labels[::2], given.text)
+  rest = Features(given.features[1::2], given.labels[1::2], given.text)
+  clean = sanity.measure_all(rest, test)
+  noisy = sanity.measure_all(shifted("noise", rest), test)
+  fewer_modes = sanity.measure_all(shifted("dropped_modes", rest), test)
+  copies = sanity.measure_all(shifted("duplicates", rest), test)
+  for name in ("fid", "kid", "cmmd", "proxy_a_distance"):
+    assert noisy[name] > clean[name], name
+    assert fewer_modes[name] > clean[name], name
+  for name in ("precision", "density", "clip_score"):
+    assert noisy[name] < clean[name], name
+  for name in ("recall", "coverage", "vendi", "cler_image"):
+    assert fewer_modes[name] < clean[name], name
+    assert copies[name] < clean[name] or name == "cler_image", name
+
+
 def test_verdicts():
   clean = [{"fid": 1.0, "vendi": 5.0, "recall": 0.5}, {"fid": 1.1, "vendi": 5.1, "recall": 0.6}]
   after = [{"fid": 2.0, "vendi": 6.0, "recall": 0.7}, {"fid": 2.11, "vendi": 6.11, "recall": 0.5}]

@@ -197,3 +197,22 @@ def test_bad_input_is_one_line(world, test_set, change, message):
   with pytest.raises(UsageError, match=message) as error:
     linear_probe(**(arguments | change))
   assert "\n" not in str(error.value)
+
+
+def test_the_scales_of_the_prior_halve_every_second_step():
+  scales = np.array(strict_probe.PRIOR_SCALES)
+  np.testing.assert_allclose(scales, 2.0 ** -np.arange(0, 6.5, 0.5))
+
+
+def test_the_chosen_penalty_is_one_of_those_asked_for(world):
+  """In float32: rounded to half precision, a penalty of 0.001 is off by 0.04 %."""
+  features, labels = world.images(60)
+  targets = np.eye(CLASSES, dtype=np.float32)[labels]
+  [fit] = strict_probe.fit_strict(
+    [strict_probe.TrainingSet(np.asarray(unit_rows(features)), targets, seed=0)],
+    np.zeros((CLASSES, WIDTH), np.float32),
+    multi_label=False,
+    has_text=False,
+    penalties=(1e-3,),
+  )
+  assert float(fit.penalty) == pytest.approx(1e-3, rel=1e-6)

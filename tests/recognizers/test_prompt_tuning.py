@@ -111,3 +111,13 @@ def test_a_context_is_kept_as_a_file(tiny_clip, tmp_path, mesh):
   (tmp_path / "broken").write_bytes(b"no safetensors")
   with pytest.raises(RunError, match="can't be read"):
     load_context(tmp_path / "broken")
+
+
+def test_the_first_context_is_noise_of_a_fiftieth(tiny_clip):
+  context = first_context(tiny_clip, CoopSettings(context_length=200), 3)
+  assert context.std() == pytest.approx(0.02, rel=0.05)
+  assert abs(context.mean()) < 0.002
+
+
+def test_the_defaults_are_those_of_the_protocol():
+  assert CoopSettings() == CoopSettings(16, False, "end", "", 1000, 32, 0.002, 50, 5e-4, 32)

@@ -114,8 +114,8 @@ def folders_of(workdir, recogniser=""):
 def test_every_source_has_a_row_of_every_recogniser(undisturbed):
   rows = {(r["source"], r["protocol"], r["quantity"]): r["value"] for r in rows_of(undisturbed)}
   for source in ("original", "folder", "combined"):
-    for recogniser in RECOGNIZERS:
-      assert 0 <= rows[source, "strict", recogniser] <= 1
+    strict = [rows[source, "strict", recogniser] for recogniser in RECOGNIZERS]
+    assert all(0 < value < 1 for value in strict) and len(set(strict)) == len(RECOGNIZERS)
     last = rows[source, "reference", "linear_probe_last_epoch"]
     assert rows[source, "reference", "linear_probe"] >= last >= 0
   assert len(rows) == 3 * 5

@@ -18,6 +18,7 @@ from genbench_jax.recognizers.visual_prompts import (
   frozen_tower,
   learn_visual_prompts,
   load_visual_prompts,
+  micro_batches,
   prompted_scores,
   save_visual_prompts,
   vpt_loss,
@@ -96,3 +97,39 @@ def test_bad_input(tiny_clip, data):
     first_prompts(tiny_clip, dataclasses.replace(SETTINGS, depth="middle"))
   with pytest.raises(UsageError, match="do not fit 2 text prototypes"):
     learn_visual_prompts(tiny_clip, text[:2], pixel_reader(pixels), targets, SETTINGS)
+
+
+def test_shallow_tokens_flow_on_and_deep_ones_are_replaced(tiny_clip, data):
+  """In the shallow form what comes out of the first layer goes into the second."""
+  tokens = np.random.default_rng(0).normal(size=(1, 3, 32)).astype(np.float32)
+  features = [
+    towers.image_features(tiny_clip.module, tiny_clip.params, data[0], jnp.asarray(each))
+    for each in (tokens, np.concatenate([tokens, tokens]), np.concatenate([tokens, -tokens]))
+  ]
+  shallow, same, other = map(np.asarray, features)
+  assert np.abs(shallow - same).max() > 1e-3
+  assert np.abs(same - other).max() > 1e-3
+
+
+def test_the_loss_is_the_cross_entropy_summed_over_the_real_images(tiny_clip, data):
+  pixels, targets, text = data
+  tokens = jnp.asarray(first_prompts(tiny_clip, SETTINGS))
+  frozen = frozen_tower(tiny_clip, text, data_mesh(jax.devices()[:1]))
+  mask = np.arange(24) < 20
+  features = towers.image_features(tiny_clip.module, tiny_clip.params, pixels, tokens)
+  logits = float(frozen.logit_scale) * np.asarray(features, np.float64) @ text.T
+  losses = np.log(np.exp(logits).sum(1)) - (logits * targets).sum(1)
+  found = vpt_loss(tiny_clip.module, tokens, frozen, pixels, targets, mask)
+  assert float(found) == pytest.approx(losses[:20].sum(), rel=1e-3)
+
+
+def test_micro_batches_are_as_large_as_asked_for(data, mesh):
+  """Two images on each of eight devices: 24 images are two micro-batches of 16, the last one padded."""
+  batches = micro_batches(data[0], data[1], 2, mesh)
+  assert batches[0].shape == (2, 16, 32, 32, 3)
+  assert np.asarray(batches[2]).sum() == 24
+  assert micro_batches(data[0], data[1], 100, mesh)[0].shape[:2] == (1, 24)
+
+
+def test_the_defaults_are_those_of_the_protocol():
+  assert VptSettings() == VptSettings("deep", 8, 1000, 32, 32, 0.002, 50, 1e-4)

@@ -82,6 +82,8 @@ def test_random_keeps_a_seeded_choice(tmp_path):
   assert len({record.origin for record in records}) == 20
   rows = [int(record.origin.split()[1].rstrip(",")) for record in records]
   assert min(rows) < 20 <= max(rows)
+  assert rows != sorted(rows)
+  assert records == _chosen(_run(tmp_path / "again", "random"), Digits())
 
 
 @pytest.mark.parametrize("change", [{"method": "random"}, {"candidates": 3}, {"method": "none"}])

@@ -1,6 +1,7 @@
 """Writing in the background: in order, bounded, and errors surface."""
 
 import threading
+import time
 
 import pytest
 
@@ -26,8 +27,11 @@ def test_no_more_than_a_few_pieces_wait():
 
   thread = threading.Thread(target=submit_many)
   thread.start()
-  thread.join(0.2)
-  assert len(submitted) <= AHEAD + 1
+  limit = time.monotonic() + 10
+  while len(submitted) < AHEAD + 1 and time.monotonic() < limit:
+    time.sleep(0.01)
+  thread.join(0.2)  # it has gone as far as it may, and no further
+  assert len(submitted) == AHEAD + 1
   may_go_on.set()
   thread.join()
   assert len(submitted) == 10
@@ -49,10 +53,31 @@ def test_an_error_surfaces_and_nothing_is_written_after_it():
 def test_after_an_error_in_the_block_what_waits_is_dropped():
   started = threading.Event()
 
+  may_go_on, written = threading.Event(), []
+
   def slow():
     started.set()
+    may_go_on.wait()
 
   with pytest.raises(KeyError), BackgroundWriter() as background:
     background.submit(slow)
+    background.submit(written.append, 1)
     started.wait()
+    # By then the block has ended and what waits has been dropped.
+    threading.Timer(0.2, may_go_on.set).start()
     raise KeyError
+  assert not written
+
+
+def test_what_was_submitted_before_the_error_happened_is_not_written_either():
+  may_fail, written = threading.Event(), []
+
+  def fail():
+    may_fail.wait()
+    raise OSError("disk full")
+
+  with pytest.raises(OSError, match="disk full"), BackgroundWriter() as background:
+    background.submit(fail)
+    background.submit(written.append, 1)
+    may_fail.set()
+  assert not written

@@ -44,3 +44,18 @@ def test_damage_is_found(embeddings, tmp_path, damage):
   path.write_bytes(bytes(data[:-20] if damage == "cut" else data))
   with pytest.raises(RunError, match=r"damaged.*Delete it, then run again"):
     embedding_set.load(path)
+
+
+def test_a_kill_between_the_joined_file_and_the_deleted_parts_leaves_the_file(embeddings, tmp_path):
+  from genbench_jax.store.embedding_parts import EmbeddingParts
+
+  parts = EmbeddingParts(tmp_path / "e.safetensors", 10, {"clip": "x"}, rows=5)
+  for part in range(2):
+    parts.write(part, embeddings)
+  parts.join()
+  joined = parts.path.read_bytes()
+  assert not parts.folder.exists()
+  parts.write(0, embeddings)  # one of the parts, as if its folder had only begun to go
+  parts.join()
+  assert parts.path.read_bytes() == joined
+  assert not parts.folder.exists()

@@ -46,3 +46,9 @@ def test_damaged_json_is_named(tmp_path):
 def test_a_digest_depends_on_the_value_and_not_on_the_order_of_keys():
   assert files.digest({"a": 1, "b": [2]}) == files.digest({"b": [2], "a": 1})
   assert files.digest({"a": 1}) != files.digest({"a": 2})
+
+
+def test_a_digest_is_twelve_digits_of_the_sorted_json():
+  """Names on disk hold it: it must never change."""
+  assert files.digest({"b": [1, "ä"], "a": None}) == "5d4c789751ac"
+  assert files.digest({"a": None, "b": [1, "ä"]}) == files.digest({"b": [1, "ä"], "a": None})
