@@ -36,16 +36,18 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from genbench_jax import checkpoints, testing
 from genbench_jax.diffusion.cost import flops_of_image
-from genbench_jax.diffusion.model import FIXED_UNET, FIXED_VAE, StableDiffusion, _module
 from genbench_jax.diffusion.program import COMPILER_OPTIONS, denoise, params_on, sampling_program
-from genbench_jax.diffusion.schedulers import NoiseSchedule, sampler_steps
-from genbench_jax.parallel.mesh import data_mesh
+from genbench_jax.diffusion.schedulers import sampler_steps
+from genbench_jax.models import checkpoints
+from genbench_jax.models.noise_schedule import NoiseSchedule
+from genbench_jax.models.stable_diffusion import FIXED_UNET, FIXED_VAE, StableDiffusion, _module
+from genbench_jax.runtime.mesh import data_mesh
+from genbench_jax.zoo import tiny
 
 PUBLISHED = Path(__file__).parent.parent / "tests" / "data" / "state_dict_keys.json.gz"
 TOKENS, GUIDANCE = 77, 7.5
-REDUCED_UNET = testing.UNET | {
+REDUCED_UNET = tiny.UNET | {
   "sample_size": 64,
   "in_channels": 4,
   "out_channels": 4,
@@ -55,7 +57,7 @@ REDUCED_UNET = testing.UNET | {
   "attention_head_dim": [2, 4, 8, 8],
   "cross_attention_dim": 512,
 }
-REDUCED_VAE = testing.VAE | {
+REDUCED_VAE = tiny.VAE | {
   "down_block_types": ["DownEncoderBlock2D"] * 4,
   "up_block_types": ["UpDecoderBlock2D"] * 4,
   "block_out_channels": [32, 64, 64, 64],
@@ -166,7 +168,7 @@ def torch_modules(unet: dict[str, Any], vae: dict[str, Any]) -> tuple[Any, Any]:
     )
   for module in modules:
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    weights = testing.random_weights(shapes)
+    weights = tiny.random_weights(shapes)
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
     module.load_state_dict(tensors, assign=True)
     module.eval()
@@ -204,7 +206,7 @@ def flax_model(folder: Path, dtype: Any) -> StableDiffusion:
     },
     tokenizer=None,
     max_tokens=TOKENS,
-    schedule=NoiseSchedule.from_config(testing.SCHEDULER),
+    schedule=NoiseSchedule.from_config(tiny.SCHEDULER),
     latent_channels=channels,
     downsampling_factor=2 ** (len(vae.block_out_channels) - 1),
     scaling_factor=vae.scaling_factor,
@@ -239,7 +241,7 @@ def our_side(model: StableDiffusion, steps: int) -> Side:
 
 
 def torch_side(unet: Any, vae: Any, steps: int, dtype: Any, mode: str) -> Side:
-  config = testing.SCHEDULER | {"timestep_spacing": "linspace"}
+  config = tiny.SCHEDULER | {"timestep_spacing": "linspace"}
   scheduler = diffusers.DPMSolverMultistepScheduler.from_config(config)
   device = unet.device.type
   if device == "cuda":

@@ -61,7 +61,7 @@ def parse() -> argparse.Namespace:
 
 
 def write_images(folder: Path) -> None:
-  """Smooth colour fields with a little grain: about as many bytes as photographs of this size."""
+  """Smooth color fields with a little grain: about as many bytes as photographs of this size."""
   generator = np.random.default_rng(0)
   for number in range(DISTINCT):
     coarse = Image.fromarray(generator.integers(0, 256, (24, 32, 3), np.uint8))
@@ -111,7 +111,7 @@ class Files:
 def our_batches(folder: Path, count: int, batch: int, workers: int, threads: int):
   import grain  # noqa: F401  Imports are start-up, for the peer as well.
 
-  from genbench_jax.benchmark.input_pipeline import Preprocessing, image_batches
+  from genbench_jax.embedding.input_pipeline import Preprocessing, image_batches
 
   preprocessing = Preprocessing(SIZE, MEAN, STD)
   return image_batches(Files(folder, count), preprocessing, batch, workers=workers, threads=threads)
@@ -159,7 +159,7 @@ def peer_rate(folder: str, options: argparse.Namespace) -> tuple[float, float]:
 
 
 class PeerDataset:
-  """CLIP's published preprocessing: PIL's resize and crop, then a normalised float tensor."""
+  """CLIP's published preprocessing: PIL's resize and crop, then a normalized float tensor."""
 
   def __init__(self, folder: str, count: int):
     self.files = Files(folder, count)

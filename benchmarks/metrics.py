@@ -12,7 +12,7 @@ its own. Ratios are peer / ours: above 1 ours is faster.
              PyTorch: a loop over the classes, and the full similarity matrix in chunks. It is timed on a share of the
              test images (--share) and scaled up; the same without the similarity matrix stands beside it.
   bootstrap  1,000 resamples of CLER's six numbers on 50,000 test images and 1,000 classes.
-  vote       exact top-10 neighbours against faiss-cpu's flat index, both from memory.
+  vote       exact top-10 neighbors against faiss-cpu's flat index, both from memory.
   frechet    against NumPy's covariance and eigh.
   manifold   precision, recall, density and coverage, 10,000 x 10,000, against the prdc package.
   curve      CLER and the Fréchet distance for n = 1e4 ... 1e6 external images: the exponent of the cost.
@@ -175,7 +175,7 @@ def cler_ours(folder: Path, classes: int, repeats: int) -> dict[str, Any]:
 
 
 def cler_torch(folder: Path, classes: int, share: float, repeats: int) -> dict[str, Any]:
-  """The published formula: features normalised, a loop over the classes, all similarities, top 10.
+  """The published formula: features normalized, a loop over the classes, all similarities, top 10.
 
   The similarities are computed for a share of the test images, and their time scaled up.
   """
@@ -237,7 +237,7 @@ def bootstrap_ours(
 
 
 def vote_ours(folder: Path, external: int, tests: int, repeats: int) -> dict[str, Any]:
-  from genbench_jax.metrics.neighbours import nearest
+  from genbench_jax.metrics.neighbors import nearest
 
   base, queries = cloud(external, 0), cloud(tests, 1)
   return timed(lambda: nearest(queries, base, 10), repeats)
@@ -413,7 +413,7 @@ def plot_curve(curve: dict[str, Any], path: Path) -> None:
   for name in ("cler", "frechet"):
     axes.loglog(curve["n"], curve[name], "o-", label=f"{name}: n^{curve['exponents'][name]:.2f}")
   straight = np.array(curve["n"]) * curve["cler"][-1] / curve["n"][-1]
-  axes.loglog(curve["n"], straight, ":", color="grey", label="linear")
+  axes.loglog(curve["n"], straight, ":", color="gray", label="linear")
   axes.set(xlabel="external images", ylabel="seconds")
   axes.legend()
   figure.savefig(path, dpi=150)

@@ -77,13 +77,13 @@ def compared(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_pool(folder: Path, arguments: argparse.Namespace) -> None:
-  """Unit-norm features around a thousand centres, as those of real images are, in shards; and queries near them."""
+  """Unit-norm features around a thousand centers, as those of real images are, in shards; and queries near them."""
   rng = np.random.default_rng(0)
-  centres = rng.standard_normal((1000, arguments.width), dtype=np.float32)
+  centers = rng.standard_normal((1000, arguments.width), dtype=np.float32)
 
   def features(count: int) -> np.ndarray:
     noise = rng.standard_normal((count, arguments.width), dtype=np.float32)
-    near = centres[rng.integers(len(centres), size=count)] + noise
+    near = centers[rng.integers(len(centers), size=count)] + noise
     return near / np.linalg.norm(near, axis=1, keepdims=True)
 
   (folder / "img_emb").mkdir()

@@ -29,12 +29,12 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from genbench_jax import testing, upstream
-from genbench_jax.diffusion import model as models
-from genbench_jax.diffusion.modules import apply_unet
 from genbench_jax.diffusion.program import lower_program
-from genbench_jax.diffusion.schedulers import NoiseSchedule
-from genbench_jax.parallel.mesh import DATA_AXIS, data_mesh
+from genbench_jax.models import stable_diffusion as models, upstream
+from genbench_jax.models.corrections import apply_unet
+from genbench_jax.models.noise_schedule import NoiseSchedule
+from genbench_jax.runtime.mesh import DATA_AXIS, data_mesh
+from genbench_jax.zoo import tiny
 
 PUBLISHED = Path(__file__).parent.parent / "tests" / "data" / "state_dict_keys.json.gz"
 COLLECTIVES = r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
@@ -89,7 +89,7 @@ def described_model(name: str) -> models.StableDiffusion:
     params=brief,
     tokenizer=None,
     max_tokens=text_encoder.config.max_position_embeddings,
-    schedule=NoiseSchedule.from_config(testing.SCHEDULER),
+    schedule=NoiseSchedule.from_config(tiny.SCHEDULER),
     latent_channels=vae.latent_channels,
     downsampling_factor=factor,
     scaling_factor=vae.scaling_factor,
@@ -101,7 +101,7 @@ def described_model(name: str) -> models.StableDiffusion:
 def configurations(name: str) -> dict[str, Any]:
   """Configuration of each part."""
   if name == "tiny":
-    return {"unet": testing.UNET, "vae": testing.VAE, "text_encoder": testing.text_config()}
+    return {"unet": tiny.UNET, "vae": tiny.VAE, "text_encoder": tiny.text_config()}
   published = json.loads(gzip.decompress(PUBLISHED.read_bytes()))
   return {part: published[f"{name}/{part}"]["config"] for part in ("unet", "vae", "text_encoder")}
 

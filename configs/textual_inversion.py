@@ -11,7 +11,7 @@ settings (5,000 steps, end-of-text start, references squashed to 224 pixels). Th
 """
 
 from genbench_jax.config import default_config, parse_arguments
-from genbench_jax.diffusion.inversion_settings import reference_training
+from genbench_jax.diffusion.inversion.settings import reference_training
 
 
 def get_config(text=""):

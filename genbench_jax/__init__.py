@@ -8,17 +8,21 @@ first used.
 """
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
+
+# So that `python -m genbench_jax.evaluate` finds cli/evaluate.py: commands have a room, and keep their short names.
+__path__.append(str(Path(__file__).parent / "cli"))
 
 _WHERE = {
   "cler": "genbench_jax.metrics.cler",
   "clip_score": "genbench_jax.metrics.clip_score",
   "cmmd": "genbench_jax.metrics.kernels",
-  "embed_images": "genbench_jax.clip.embed",
-  "embed_texts": "genbench_jax.clip.embed",
-  "evaluate_folder": "genbench_jax.evaluate",
+  "embed_images": "genbench_jax.embedding.library",
+  "embed_texts": "genbench_jax.embedding.library",
+  "evaluate_folder": "genbench_jax.pipeline.evaluate",
   "frechet_distance": "genbench_jax.metrics.frechet",
   "generate": "genbench_jax.diffusion.generate",
   "kernel_distance": "genbench_jax.metrics.kernels",

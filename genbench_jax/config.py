@@ -13,18 +13,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from genbench_jax.diffusion.inversion_settings import (
-  INITIALISERS,
-  RESIZES,
-  SCHEDULES,
-  Training,
-)
+from genbench_jax.diffusion.inversion.settings import INITIALIZERS, RESIZES, SCHEDULES, Training
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.prompts.strategies import STRATEGIES
 from genbench_jax.recognizers.settings import DEPTHS, POSITIONS, CoopSettings, VptSettings
 from genbench_jax.store.rows import SCORED
 
-STAGES = ("images", "embed", "score", "recognise", "report")
+STAGES = ("images", "embed", "score", "recognize", "report")
 SOURCES = ("generative", "original", "folder", "retrieval", "combined")
 SCHEDULERS = ("pndm", "ddim", "dpmsolver++", "euler")
 TRACKERS = ("tensorboard", "wandb")
@@ -33,7 +28,7 @@ BUDGETS = ("equal", "added")
 PROTOCOLS = ("strict", "reference")
 RETRIEVAL_QUERIES = ("text_to_text", "text_to_image", "image_to_image")
 RETRIEVAL_RANKINGS = ("mean", "max", "rerank")
-# What the new tokens of textual inversion can be learnt from.
+# What the new tokens of textual inversion can be learned from.
 TOKEN_REFERENCES = ("original", "retrieval", "folder")
 RECOGNIZERS = ("linear_probe", "coop", "vpt")
 
@@ -188,7 +183,7 @@ class TextualInversion(Training):
 
   Attributes:
     references: each makes image sets of every prompt strategy: `""` without new tokens, `original` or
-      `retrieval` with tokens learnt from such images, `folder` with tokens made elsewhere.
+      `retrieval` with tokens learned from such images, `folder` with tokens made elsewhere.
     shots: references a class.
     scope: a token for each `category`, or one for all classes of a `dataset`.
     templates: of the prompts in training: the `dataset`'s own, or `simple`, the name alone.
@@ -223,7 +218,7 @@ class Encoder:
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-  """Which metrics, under which protocols, with how many neighbours and bootstrap resamples.
+  """Which metrics, under which protocols, with how many neighbors and bootstrap resamples.
 
   Attributes:
     feature_checkpoint: a DINOv2 or another CLIP, folder or hub id: metrics that need no text are measured on its features
@@ -243,10 +238,10 @@ class Scoring:
 
 @dataclasses.dataclass(frozen=True)
 class Recognition:
-  """Which recognisers, under which protocols.
+  """Which recognizers, under which protocols.
 
   Attributes:
-    recognizers: `linear_probe`, `coop` (learnt context in the text tower), `vpt` (learnt tokens in the
+    recognizers: `linear_probe`, `coop` (learned context in the text tower), `vpt` (learned tokens in the
       vision tower). The latter two train for each cell, and have one protocol: strict.
     protocols: of the linear probe.
     language_init: whether the linear probe starts from, and is drawn to, the zero-shot classifier.
@@ -421,7 +416,7 @@ def _check_names(config: Config) -> None:
     ("protocol", config.scoring.protocols + config.recognition.protocols, PROTOCOLS),
     ("protocol", (config.prompts.protocol,), PROTOCOLS),
     ("selection", (config.selection.method,), SELECTIONS),
-    ("recogniser", config.recognition.recognizers, RECOGNIZERS),
+    ("recognizer", config.recognition.recognizers, RECOGNIZERS),
     ("position of the context", (config.recognition.coop.position,), POSITIONS),
     ("depth of visual prompts", (config.recognition.vpt.depth,), DEPTHS),
     ("tracker", config.report.trackers, TRACKERS),
@@ -530,7 +525,7 @@ def _check_keep_images(config: Config) -> None:
   trains_on_images = "vpt" in config.recognition.recognizers and "generative" in config.sources
   if trains_on_images and config.generation.kept_images(most) < most:
     raise UsageError(
-      f"the recogniser `vpt` trains on images, and config.generation.keep_images is {kept!r}: set it to 'all' or '{most}'."
+      f"the recognizer `vpt` trains on images, and config.generation.keep_images is {kept!r}: set it to 'all' or '{most}'."
     )
 
 
@@ -560,7 +555,7 @@ def _check_inversion(config: Config) -> None:
     ("scope", (settings.scope,), ("category", "dataset")),
     ("templates", (settings.templates,), ("dataset", "simple")),
     ("schedule", (settings.schedule,), SCHEDULES),
-    ("initialiser", (settings.initialiser,), INITIALISERS),
+    ("initializer", (settings.initializer,), INITIALIZERS),
     ("reference_resize", (settings.reference_resize,), RESIZES),
   ):
     for name in given:

@@ -14,19 +14,17 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
-from genbench_jax.config import STAGES, check_setting, make_config
+from genbench_jax.cli.flags import _flags, parse
+from genbench_jax.config import STAGES, make_config
 from genbench_jax.errors import RunError, UsageError, unknown_name
-from genbench_jax.parallel.address import Address, one_of_several
-from genbench_jax.progress import say
-from genbench_jax.stopping import STATUS, WORDS, Stopped, stops_on_sigterm
-from genbench_jax.supervision import supervised
-
-CACHE = Path("~/.cache/genbench_jax/compiled")
+from genbench_jax.runtime.address import Address, one_of_several
+from genbench_jax.runtime.jax_start import start_jax
+from genbench_jax.runtime.progress import say
+from genbench_jax.runtime.stopping import STATUS, WORDS, Stopped, stops_on_sigterm
+from genbench_jax.runtime.supervision import supervised
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,11 +42,11 @@ def main(argv: Sequence[str]) -> int:
     config = make_config(values.config)
     with stops_on_sigterm():
       start_jax()
-      from genbench_jax.parallel.hosts import processes
-      from genbench_jax.stages import run_stages
+      from genbench_jax.pipeline.stages import run_stages
+      from genbench_jax.report.trackers import tracking
+      from genbench_jax.runtime.hosts import processes
       from genbench_jax.store.mirror import work_folder
       from genbench_jax.store.workdir import locked
-      from genbench_jax.trackers import tracking
 
       several = one_of_several(argv, os.environ)
       command = shlex.join(["python", "-m", "genbench_jax.main", *argv[1:]])
@@ -71,102 +69,6 @@ def main(argv: Sequence[str]) -> int:
     say("interrupted. What is complete is kept: the same command goes on from there.")
     return 130
   return 0
-
-
-def _flags(argv: Sequence[str] = ()) -> flags.FlagValues:
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "Config file, `path.py` or `path.py:arguments`.",
-    flag_values=values,
-    sys_argv=list(argv),
-  )
-  flags.DEFINE_string(
-    "workdir",
-    None,
-    "Folder of all that the run makes: a path, or gs://BUCKET/FOLDER.",
-    flag_values=values,
-  )
-  flags.DEFINE_list("stages", list(STAGES), "Stages to run, by comma.", flag_values=values)
-  flags.DEFINE_bool(
-    "plan", False, "Say what the run will cost, and do nothing.", flag_values=values
-  )
-  flags.DEFINE_string("machine", "v5e-8", "For --plan: v5e-8, h100, a100x4 ...", flag_values=values)
-  flags.DEFINE_float("price", None, "For --plan: USD a chip and hour.", flag_values=values)
-  flags.DEFINE_string("machines", "", "For --plan: your own machines.yaml.", flag_values=values)
-  flags.DEFINE_bool("debug", False, "Show the traceback of an error.", flag_values=values)
-  flags.DEFINE_bool(
-    "keep_going",
-    False,
-    "Go on after a failed cell; list those that failed at the end.",
-    flag_values=values,
-  )
-  flags.DEFINE_string(
-    "coordinator",
-    "",
-    "HOST:PORT of process 0, where the environment doesn't say.",
-    flag_values=values,
-  )
-  flags.DEFINE_integer("num_processes", -1, "Processes of the run.", flag_values=values)
-  flags.DEFINE_integer("process_id", -1, "Which of them this is, from 0.", flag_values=values)
-  return values
-
-
-def parse(argv: Sequence[str]) -> flags.FlagValues:
-  """The command's flags and its config.
-
-  Raises:
-    UsageError: a flag or setting that there is not, or that can't be read.
-  """
-  argv = _last_of_each([_underscored(argument) for argument in argv])
-  values = _flags(argv)
-  for override in (arg.removeprefix("--config.") for arg in argv if arg.startswith("--config.")):
-    check_setting(override.partition("=")[0])
-  try:
-    rest = values(list(argv))[1:]
-  except UsageError:
-    raise
-  except FileNotFoundError as error:
-    raise UsageError(f"there is no config file {error.filename!r}.") from error
-  except (
-    flags.Error,
-    AttributeError,
-    KeyError,
-    TypeError,
-    ValueError,
-    SyntaxError,
-    ImportError,
-  ) as error:
-    raise UsageError(" ".join(str(error).split())) from error
-  if rest:
-    raise UsageError(f"unexpected argument {rest[0]!r}. Settings are given as --config.a.b=value.")
-  if values.config is None:
-    raise UsageError("no config given. Try --config configs/demo.py.")
-  if not isinstance(values.config, ConfigDict):
-    missing = config_flags.get_config_filename(values["config"])
-    raise UsageError(f"there is no config file {missing!r}. Try --config configs/demo.py.")
-  return values
-
-
-def _underscored(argument: str) -> str:
-  """Both ways of writing a flag: `--keep-going` is `--keep_going`."""
-  name, equals, value = argument.partition("=")
-  return (
-    f"{name.replace('-', '_').replace('__', '--', 1)}{equals}{value}"
-    if name[:2] == "--"
-    else argument
-  )
-
-
-def _last_of_each(argv: Sequence[str]) -> list[str]:
-  """Without the settings that are given again further on: ml_collections would join tuples."""
-  last = {argument.partition("=")[0]: at for at, argument in enumerate(argv)}
-  return [
-    argument
-    for at, argument in enumerate(argv)
-    if not argument.startswith("--config.") or at == last[argument.partition("=")[0]]
-  ]
 
 
 def _stages(given: Sequence[str]) -> list[str]:
@@ -197,18 +99,6 @@ def _plan(values: flags.FlagValues) -> int:
 
 def _address(values: flags.FlagValues) -> Address:
   return Address(values.coordinator, values.num_processes, values.process_id).check()
-
-
-def start_jax() -> None:
-  """Starts JAX with a compilation cache on disk, unless the environment names another one."""
-  # Where they are installed, transformers would spend half a minute on importing them.
-  os.environ.setdefault("USE_TF", "0")
-  os.environ.setdefault("USE_TORCH", "0")
-  import jax
-
-  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    jax.config.update("jax_compilation_cache_dir", str(CACHE.expanduser()))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _help() -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -12,21 +12,21 @@ from jax.sharding import Mesh
 from genbench_jax.benchmark.reader import Split, open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.stand_in import prepare_stand_in
-from genbench_jax.clip.features import ImageEmbedder
-from genbench_jax.clip.image_encoder import ImageEncoder, load_image_encoder
-from genbench_jax.clip.model import Clip, load_clip
-from genbench_jax.clip.preprocess import Resize
+from genbench_jax.cells import ImageSetKey
 from genbench_jax.config import Config
 from genbench_jax.diffusion.cost import flops_of_image
-from genbench_jax.diffusion.model import StableDiffusion, load_stable_diffusion
 from genbench_jax.diffusion.sampler import Sampler
-from genbench_jax.failures import Failures
-from genbench_jax.parallel.hosts import Hosts, this_process
-from genbench_jax.parallel.mesh import data_mesh
-from genbench_jax.parallel.peak import peak_of
-from genbench_jax.pins import Pin, diffusion_pin, encoder_pin, feature_pin
-from genbench_jax.plan import ImageSetKey
-from genbench_jax.throughput import Cost, Meter
+from genbench_jax.embedding.embedder import ImageEmbedder
+from genbench_jax.embedding.preprocess import Resize
+from genbench_jax.models.clip import Clip, load_clip
+from genbench_jax.models.image_encoder import ImageEncoder, load_image_encoder
+from genbench_jax.models.pin import Pin
+from genbench_jax.models.stable_diffusion import StableDiffusion, load_stable_diffusion
+from genbench_jax.runtime.failures import Failures
+from genbench_jax.runtime.hosts import Hosts, this_process
+from genbench_jax.runtime.mesh import data_mesh
+from genbench_jax.runtime.peak import peak_of
+from genbench_jax.runtime.throughput import Cost, Meter
 
 
 class FeatureSpace:
@@ -74,7 +74,7 @@ class Run:
 
   @functools.cached_property
   def mesh(self) -> Mesh:
-    """All devices of all processes, which score and recognise together."""
+    """All devices of all processes, which score and recognize together."""
     return data_mesh()
 
   @functools.cached_property
@@ -203,3 +203,72 @@ class Run:
   @functools.cached_property
   def _labels(self) -> dict[tuple[str, str], np.ndarray]:
     return {}
+
+
+def diffusion_pin(config: Config) -> Pin:
+  """The model that makes images."""
+  from genbench_jax.models.stable_diffusion import DOWNLOADS
+
+  asked = config.generation
+  return Pin(asked.checkpoint, asked.revision, asked.sha256, DOWNLOADS, _settings("generation"))
+
+
+def encoder_pin(config: Config) -> Pin:
+  """The CLIP that measures."""
+  from genbench_jax.models.clip import DOWNLOADS
+
+  asked = config.encoder
+  return Pin(asked.checkpoint, asked.revision, asked.sha256, DOWNLOADS, _settings("encoder"))
+
+
+def feature_pin(config: Config) -> Pin:
+  """The second encoder, on whose features is measured what needs no text; its name is empty where there is none."""
+  from genbench_jax.models.clip import DOWNLOADS
+
+  asked = config.scoring
+  return Pin(
+    asked.feature_checkpoint,
+    asked.feature_revision,
+    asked.feature_sha256,
+    DOWNLOADS,
+    _settings("scoring.feature", "_"),
+  )
+
+
+def judge_pin(config: Config) -> Pin:
+  """The CLIP that chooses among candidates."""
+  from genbench_jax.models.clip import DOWNLOADS
+
+  asked = config.selection
+  return Pin(asked.checkpoint, asked.revision, asked.sha256, DOWNLOADS, _settings("selection"))
+
+
+def sentence_pin(config: Config) -> Pin:
+  """The T5 that writes sentences."""
+  from genbench_jax.models.t5 import DOWNLOADS
+
+  asked = config.prompts
+  return Pin(
+    asked.sentence_model,
+    asked.sentence_revision,
+    asked.sentence_sha256,
+    DOWNLOADS,
+    _settings("prompts.sentence", "_"),
+  )
+
+
+def _settings(section: str, joint: str = ".") -> tuple[str, str]:
+  return f"config.{section}{joint}revision", f"config.{section}{joint}sha256"
+
+
+def pins(config: Config) -> Iterator[Pin]:
+  """All checkpoints that a run of the config reads."""
+  if "generative" in config.sources:
+    yield diffusion_pin(config)
+  yield encoder_pin(config)
+  if config.scoring.feature_checkpoint:
+    yield feature_pin(config)
+  if config.selection.method == "clip":
+    yield judge_pin(config)
+  if config.prompts.sentence_model:
+    yield sentence_pin(config)

@@ -1,6 +1,7 @@
 """Every test runs on eight fake CPU devices, so that sharding is always exercised."""
 
 import os
+from pathlib import Path
 
 # On a busy machine a device may come to a collective long after the others: that is no reason to give up.
 os.environ["XLA_FLAGS"] = " ".join([
@@ -13,7 +14,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["USE_TF"] = "0"
 os.environ["USE_TORCH"] = "0"
 
+import numpy as np
 import pytest
+
+DATA = Path(__file__).parent / "data"
 
 # Files that take minutes, the longest first.
 LONGEST = (
@@ -22,7 +26,7 @@ LONGEST = (
   "test_stage.py",
   "test_examples.py",
   "test_prompt_tuning.py",
-  "test_making.py",
+  "test_images.py",
   "test_checkpoints.py",
 )
 
@@ -35,7 +39,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def mesh():
-  from genbench_jax.parallel.mesh import data_mesh
+  from genbench_jax.runtime.mesh import data_mesh
 
   return data_mesh()
 
@@ -44,6 +48,51 @@ def mesh():
 def one_device_mesh():
   import jax
 
-  from genbench_jax.parallel.mesh import data_mesh
+  from genbench_jax.runtime.mesh import data_mesh
 
   return data_mesh(jax.devices()[:1])
+
+
+def _golden(name):
+  with np.load(DATA / f"golden_{name}.npz") as file:
+    return {key: file[key] for key in file.files}
+
+
+@pytest.fixture(scope="session")
+def golden_clip():
+  """What PyTorch made of the tiny CLIP's weights."""
+  return _golden("clip")
+
+
+@pytest.fixture(scope="session")
+def golden_diffusion():
+  """What PyTorch made of the tiny diffusion model's weights."""
+  return _golden("diffusion")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip_folder(tmp_path_factory):
+  from genbench_jax.zoo.tiny import write_tiny_clip
+
+  return write_tiny_clip(tmp_path_factory.mktemp("tiny") / "clip")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tiny_clip_folder):
+  from genbench_jax.models.clip import load_clip
+
+  return load_clip(tiny_clip_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_diffusion_folder(tmp_path_factory):
+  from genbench_jax.zoo.tiny import write_tiny_stable_diffusion
+
+  return write_tiny_stable_diffusion(tmp_path_factory.mktemp("tiny") / "epsilon")
+
+
+@pytest.fixture(scope="session")
+def tiny_diffusion(tiny_diffusion_folder):
+  from genbench_jax.models.stable_diffusion import load_stable_diffusion
+
+  return load_stable_diffusion(tiny_diffusion_folder)

@@ -2,13 +2,7 @@
 
 import pytest
 
-from genbench_jax.config import (
-  Config,
-  check_setting,
-  default_config,
-  make_config,
-  parse_arguments,
-)
+from genbench_jax.config import Config, check_setting, default_config, make_config, parse_arguments
 from genbench_jax.errors import UsageError
 
 
@@ -36,7 +30,7 @@ def test_sections_are_frozen_and_typed():
     ("generation.scheduler", "dpm", "unknown scheduler 'dpm'."),
     ("scoring.quantities", ("fidd",), "unknown metric 'fidd'. Did you mean 'fid'?"),
     ("scoring.protocols", ("stict",), "unknown protocol 'stict'. Did you mean 'strict'?"),
-    ("recognition.recognizers", ("probe",), "unknown recogniser 'probe'."),
+    ("recognition.recognizers", ("probe",), "unknown recognizer 'probe'."),
     ("shots", (0, 1), "config.shots is 0, wanted at least 1."),
     ("shots", (), "config.shots is empty"),
     ("shots", (1, 1), "config.shots names something twice"),

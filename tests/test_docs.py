@@ -40,9 +40,9 @@ def test_example_of_extending_it_runs(example):
 
 def made_by_a_stage(source, name):
   """The example's source makes an image set as the stage would."""
-  from genbench_jax.artefacts import image_layout
+  from genbench_jax.cells import ImageSetKey
   from genbench_jax.config import Config
-  from genbench_jax.plan import ImageSetKey
+  from genbench_jax.pipeline.artifacts import image_layout
   from genbench_jax.run import Run
 
   run, key = Run(Config(shots=(1, 2)), Path("unused")), ImageSetKey("digits", name, "", 0)

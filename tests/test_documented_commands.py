@@ -21,7 +21,7 @@ import pytest
 
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
-from genbench_jax.testing import SHALLOW_UNET, write_tiny_dinov2, write_tiny_stable_diffusion
+from genbench_jax.zoo.tiny import SHALLOW_UNET, write_tiny_dinov2, write_tiny_stable_diffusion
 
 ROOT = Path(__file__).parent.parent
 # The first ones make what the others build on.
@@ -220,8 +220,8 @@ def parse(module, arguments):
 
 def parse_run(arguments):
   """The words are flags and settings of a run."""
+  from genbench_jax.cli.flags import parse as parse_command
   from genbench_jax.config import make_config
-  from genbench_jax.main import parse as parse_command
 
   make_config(parse_command(["main", *arguments]).config)
 
@@ -245,10 +245,10 @@ def run_module(module, arguments, ran):
 
 
 def give_tokens(arguments):
-  """Tokens made elsewhere, by class name: those that the command before has learnt."""
+  """Tokens made elsewhere, by class name: those that the command before has learned."""
   if any("my_tokens" in word for word in arguments) and not Path("my_tokens").exists():
-    learnt = sorted(Path("runs/inversion").rglob("learned_embeds.safetensors"))
-    for name, path in zip(dataset_spec("digits").names, learnt, strict=True):
+    learned = sorted(Path("runs/inversion").rglob("learned_embeds.safetensors"))
+    for name, path in zip(dataset_spec("digits").names, learned, strict=True):
       (Path("my_tokens") / name).mkdir(parents=True)
       shutil.copy(path, Path("my_tokens") / name)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from genbench_jax.main import CACHE
+from genbench_jax.runtime.jax_start import CACHE
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"

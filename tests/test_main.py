@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genbench_jax.main import main, parse
-from genbench_jax.metrics.recognition import recognition_score
+from genbench_jax.cli.flags import parse
+from genbench_jax.main import main
+from genbench_jax.metrics.accuracy import recognition_score
 from genbench_jax.recognizers.results import load_predictions
 from genbench_jax.store import embedding_set
 from genbench_jax.store.workdir import locked
@@ -84,8 +85,8 @@ def _digests(workdir, folder):
 
 
 def _models(workdir):
-  """What the recognisers have learnt."""
-  found = _digests(workdir, "recognisers")
+  """What the recognizers have learned."""
+  found = _digests(workdir, "recognizers")
   return {path: digest for path, digest in found.items() if path.endswith("model.safetensors")}
 
 
@@ -131,7 +132,7 @@ def test_every_cell_has_every_quantity(undisturbed):
 def test_predictions_and_tables_say_what_the_rows_say(undisturbed):
   rows = [row for row in _rows(undisturbed) if row["quantity"] == "linear_probe"]
   values = {(row["source"], row["strategy"], row["shots"]): row["value"] for row in rows}
-  summaries = list((undisturbed / "recognisers").rglob("summary.json"))
+  summaries = list((undisturbed / "recognizers").rglob("summary.json"))
   assert len(summaries) == len(rows) == len(values)
   for path in summaries:
     cell = json.loads(path.read_text())
@@ -187,7 +188,7 @@ def test_the_plan_knows_what_is_done(undisturbed, tmp_path, capsys):
   for workdir, count in ((undisturbed, 3), (tmp_path, 0)):
     assert main(["main", *SMALL, f"--workdir={workdir}", "--plan", "--machine=h100"]) == 0
     words = capsys.readouterr().out.split()
-    for stage in ("made", "embedded", "scored", "recognised"):
+    for stage in ("made", "embedded", "scored", "recognized"):
       assert words[words.index(stage) + 1] == str(count)
 
 
@@ -195,12 +196,12 @@ def test_a_second_run_has_nothing_to_do_and_says_so(on_eight_devices, capfd):
   before = _digests(on_eight_devices, ".")
   assert main(["main", *SMALL, f"--workdir={on_eight_devices}"]) == 0
   said = capfd.readouterr().err
-  for stage in ("images", "embed", "score", "recognise", "report"):
+  for stage in ("images", "embed", "score", "recognize", "report"):
     assert f"{stage}: nothing to do" in said
   assert _digests(on_eight_devices, ".") == before
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_artefacts(undisturbed, tmp_path):
+def test_killed_at_random_moments_it_ends_with_the_same_artifacts(undisturbed, tmp_path):
   rng = random.Random(0)
   killed = 0
   for _ in range(4):
@@ -227,7 +228,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_artefacts(undisturbed, t
   assert _rows(tmp_path) == _rows(undisturbed)
 
 
-def test_a_changed_setting_makes_new_artefacts_and_touches_no_old_ones(on_eight_devices):
+def test_a_changed_setting_makes_new_artifacts_and_touches_no_old_ones(on_eight_devices):
   before = {}
   for folder in ("images", "embeddings", "rows"):
     before |= _digests(on_eight_devices, folder)

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from genbench_jax import testing
+from genbench_jax.zoo import tiny
 
 INPUTS = Path(__file__).parent.parent / "tests" / "data" / "golden_clip.npz"
 
 
 def tiny_model() -> CLIPModel:
   """The tiny CLIP with the weights that `write_tiny_clip` draws."""
-  model = CLIPModel(CLIPConfig(**testing.clip_config())).eval()
+  model = CLIPModel(CLIPConfig(**tiny.clip_config())).eval()
   state = model.state_dict()
-  drawn = testing.random_weights({name: tuple(t.shape) for name, t in state.items()})
+  drawn = tiny.random_weights({name: tuple(t.shape) for name, t in state.items()})
   drawn = {name: torch.tensor(drawn[name]) for name in state if "position_ids" not in name}
   model.load_state_dict(drawn, strict=False)
   return model

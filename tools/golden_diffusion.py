@@ -1,4 +1,4 @@
-"""Makes tests/data/golden_diffusion.npz: what PyTorch's diffusers computes with the tiny models of genbench_jax.testing.
+"""Makes tests/data/golden_diffusion.npz: what PyTorch's diffusers computes with the tiny models of genbench_jax.zoo.tiny.
 
   python3 -m venv torchenv
   torchenv/bin/pip install torch==2.13.0 diffusers==0.39.0 transformers==4.57.6 safetensors
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from genbench_jax import testing
+from genbench_jax.zoo import tiny
 
 OUT = Path(__file__).parent.parent / "tests" / "data" / "golden_diffusion.npz"
 SCHEDULERS = {
@@ -34,7 +34,7 @@ EVALUATIONS = 10  # of the UNet: PNDM makes one more than it has steps
 def with_weights(model: torch.nn.Module) -> torch.nn.Module:
   """The model with the fixed random weights."""
   shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-  weights = testing.random_weights({k: v for k, v in shapes.items() if "position_ids" not in k})
+  weights = tiny.random_weights({k: v for k, v in shapes.items() if "position_ids" not in k})
   model.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()}, strict=True)
   return model.eval()
 
@@ -42,14 +42,14 @@ def with_weights(model: torch.nn.Module) -> torch.nn.Module:
 def pipeline() -> diffusers.StableDiffusionPipeline:
   """The tiny Stable Diffusion in PyTorch."""
   with tempfile.TemporaryDirectory() as folder:
-    testing.write_tokenizer(Path(folder))
+    tiny.write_tokenizer(Path(folder))
     tokenizer = CLIPTokenizer.from_pretrained(folder)
   return diffusers.StableDiffusionPipeline(
-    unet=with_weights(diffusers.UNet2DConditionModel.from_config(testing.UNET)),
-    vae=with_weights(diffusers.AutoencoderKL.from_config(testing.VAE)),
-    text_encoder=with_weights(CLIPTextModel(CLIPTextConfig.from_dict(testing.text_config()))),
+    unet=with_weights(diffusers.UNet2DConditionModel.from_config(tiny.UNET)),
+    vae=with_weights(diffusers.AutoencoderKL.from_config(tiny.VAE)),
+    text_encoder=with_weights(CLIPTextModel(CLIPTextConfig.from_dict(tiny.text_config()))),
     tokenizer=tokenizer,
-    scheduler=diffusers.PNDMScheduler.from_config(testing.SCHEDULER),
+    scheduler=diffusers.PNDMScheduler.from_config(tiny.SCHEDULER),
     safety_checker=None,
     feature_extractor=None,
     requires_safety_checker=False,
@@ -75,7 +75,7 @@ def trajectories() -> dict[str, np.ndarray]:
   for name, prediction, spacing, count, offset in settings:
     if offset == 0 and spacing != "leading":
       continue
-    config = testing.SCHEDULER | {"prediction_type": prediction, "timestep_spacing": spacing}
+    config = tiny.SCHEDULER | {"prediction_type": prediction, "timestep_spacing": spacing}
     scheduler = SCHEDULERS[name].from_config(config | {"steps_offset": offset})
     scheduler.set_timesteps(count)
     x = torch.linspace(-2, 2, 8)[:, None] * scheduler.init_noise_sigma
@@ -94,7 +94,7 @@ def pictures(
   for name, prediction, (guidance, negative) in itertools.product(
     SCHEDULERS, PREDICTIONS, ((1.0, False), (7.5, False), (7.5, True))
   ):
-    config = testing.SCHEDULER | {"prediction_type": prediction}
+    config = tiny.SCHEDULER | {"prediction_type": prediction}
     pipe.scheduler = SCHEDULERS[name].from_config(config)
     result = pipe(
       PROMPTS,

@@ -44,7 +44,7 @@ def train(name, rows, learning_rate, weight_decay):
   with torch.no_grad():
     head.weight.copy_(torch.tensor(text))
     head.bias.zero_()
-  optimiser = torch.optim.SGD(
+  optimizer = torch.optim.SGD(
     head.parameters(), lr=learning_rate, momentum=0.9, weight_decay=weight_decay
   )
   loss = torch.nn.BCEWithLogitsLoss() if name == "multi" else torch.nn.CrossEntropyLoss()
@@ -54,10 +54,10 @@ def train(name, rows, learning_rate, weight_decay):
       members = epoch[start : start + BATCH]
       if len(members) == 1:
         continue
-      optimiser.zero_grad()
+      optimizer.zero_grad()
       output = head(norm(torch.tensor(features[members])))
       loss(output, torch.tensor(targets[members])).backward()
-      optimiser.step()
+      optimizer.step()
     state = (head.weight, head.bias, norm.running_mean, norm.running_var)
     states.append([tensor.detach().numpy().copy() for tensor in state])
   weights, bias, mean, variance = (np.stack(parts) for parts in zip(*states, strict=True))

@@ -1,4 +1,4 @@
-"""Writes tests/prompts/t5.npz: the logits of PyTorch's T5 for the tiny checkpoint of `genbench_jax.testing`.
+"""Writes tests/prompts/t5.npz: the logits of PyTorch's T5 for the tiny checkpoint of `genbench_jax.zoo.tiny`.
 
   python tools/golden_t5.py
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import T5ForConditionalGeneration
 
-from genbench_jax.testing import write_tiny_t5
+from genbench_jax.zoo.tiny import write_tiny_t5
 
 TARGET = Path(__file__).parent.parent / "tests" / "prompts" / "t5.npz"
 

@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax.config import STAGES
-from genbench_jax.main import main as run_command, start_jax
-from genbench_jax.testing import write_tiny_clip, write_tiny_stable_diffusion
+from genbench_jax.main import main as run_command
+from genbench_jax.runtime.jax_start import start_jax
+from genbench_jax.zoo.tiny import write_tiny_clip, write_tiny_stable_diffusion
 
 ROOT = Path(__file__).parents[1]
 # What each stage makes, in folders of the work folder.
@@ -37,15 +38,15 @@ MAKES = {
   "images": ("images",),
   "embed": ("embeddings",),
   "score": ("rows", "classes"),
-  "recognise": ("rows", "classes", "recognisers"),
+  "recognize": ("rows", "classes", "recognizers"),
   "report": ("report",),
 }
 RESULTS = ("results.jsonl", "results.csv")  # of every stage
 IMPORTED = (
   "diffusers.models.modeling_flax_utils",
-  "genbench_jax.reporting",
-  "genbench_jax.stages",
-  "genbench_jax.trackers",
+  "genbench_jax.pipeline.report",
+  "genbench_jax.pipeline.stages",
+  "genbench_jax.report.trackers",
   "tensorflow_datasets",
   "transformers",
 )
@@ -210,8 +211,8 @@ def _import_all() -> None:
 def names_made_by(stage: str, workdir: Path) -> list[Path]:
   """The files, whole or not, of what a stage makes."""
   found = [path for name in MAKES[stage] for path in (workdir / name).rglob("*") if path.is_file()]
-  # Scores and recognisers share folders and tell themselves apart by their names.
-  if stage in ("score", "recognise"):
+  # Scores and recognizers share folders and tell themselves apart by their names.
+  if stage in ("score", "recognize"):
     found = [path for path in found if f"-{stage}-" in str(path.relative_to(workdir))]
   return [*found, *(workdir / name for name in RESULTS if (workdir / name).exists())]
 

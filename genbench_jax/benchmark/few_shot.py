@@ -1,7 +1,7 @@
 """Few-shot subsets of a training split.
 
 `few_shot` is strict's: seeded and nested. `reference_few_shot` is the reference's to the letter, where
-each number of shots is walked anew. Validation data are split off afterwards, by the recognisers.
+each number of shots is walked anew. Validation data are split off afterwards, by the recognizers.
 """
 
 import random
@@ -96,7 +96,7 @@ class _Walk:
   def __init__(self, labels: Bool[np.ndarray, "n k"]):
     self.classes = [np.flatnonzero(row) for row in labels]
     self.counts = np.zeros(labels.shape[1], np.int64)
-    self.unlabelled = 0
+    self.unlabeled = 0
     self.taken: list[int] = []
 
   def take(self, indices: Iterable[int], shots: int) -> list[int]:
@@ -105,13 +105,23 @@ class _Walk:
     for index in indices:
       if self._is_wanted(index, shots):
         self.counts[self.classes[index]] += 1
-        self.unlabelled += not len(self.classes[index])
+        self.unlabeled += not len(self.classes[index])
         self.taken.append(index)
     return self.taken[before:]
 
   def _is_wanted(self, index: int, shots: int) -> bool:
     counts = self.counts[self.classes[index]]
     if not len(counts):
-      return self.unlabelled < shots
+      return self.unlabeled < shots
     rarest, most_frequent = counts.min(), counts.max()
     return bool(rarest < shots and (rarest <= shots / 2 or most_frequent <= 1.5 * shots))
+
+
+def rows_of_shots(labels: Int[np.ndarray, "n"], shots: int) -> Int[np.ndarray, "m"]:
+  """The rows of the first `shots` images of each class, in order; a class that has fewer keeps them all."""
+  order = np.argsort(labels, kind="stable")
+  counts = np.bincount(labels)
+  starts = np.repeat(np.cumsum(counts) - counts, counts)
+  rank = np.empty(len(labels), np.int64)
+  rank[order] = np.arange(len(labels)) - starts
+  return np.flatnonzero(rank < shots)

@@ -5,6 +5,7 @@ processes; each opens the files anew.
 """
 
 import abc
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +19,8 @@ from genbench_jax.benchmark import derived
 from genbench_jax.benchmark.prepare import builder_for, is_readable
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import RunError, unknown_name
-from genbench_jax.progress import say
 from genbench_jax.runtime.printable import printable, storable
+from genbench_jax.runtime.progress import say
 from genbench_jax.store.image_files import MOST_BYTES, ImageWalk
 from genbench_jax.store.reading import read_beneath
 
@@ -253,3 +254,16 @@ class WorldSplit(Split):
 
   def labels(self) -> Int[np.ndarray, "n"]:
     return np.array([self.example(index)["label"] for index in range(len(self))])
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitImages:
+  """The images of a split of a dataset."""
+
+  split: Split
+
+  def __len__(self) -> int:
+    return len(self.split)
+
+  def __getitem__(self, index: int) -> bytes | Image.Image:
+    return self.split.example(index)["image"]

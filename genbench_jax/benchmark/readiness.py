@@ -7,12 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax.benchmark.builders import BUILDERS
-from genbench_jax.benchmark.prepare import (
-  builder_for,
-  is_readable,
-  is_stand_in,
-  missing_packages,
-)
+from genbench_jax.benchmark.prepare import builder_for, is_readable, is_stand_in, missing_packages
 from genbench_jax.benchmark.spec import DatasetSpec
 
 # What can't be downloaded by a program: any one of these sets of files has to lie in the manual folder.
@@ -27,7 +22,7 @@ _BY_HAND: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }  # fmt: skip
 _WHERE = {
   "fer2013": "Kaggle, challenges-in-representation-learning-facial-expression-recognition-challenge",
-  "hateful_memes": "https://ai.meta.com/tools/hatefulmemes/ (accept the licence)",
+  "hateful_memes": "https://ai.meta.com/tools/hatefulmemes/ (accept the license)",
   "resisc45": "https://1drv.ms/u/s!AmgKYzARBl5ca3HNaHIlzp_IXjs; unpack the rar",
   "cars196": (
     "its server is gone; copies of ai.stanford.edu/~jkrause/car196/ are in web.archive.org,"

@@ -1,7 +1,7 @@
 """The table of the 22 datasets of GenBench, 2548 classes in all.
 
 The words (class names, templates, the builders' label names) are data files beside this, each naming
-its source and licence. Groups are this project's proposal: the paper's are not in its code.
+its source and license. Groups are this project's proposal: the paper's are not in its code.
 """
 
 import dataclasses
@@ -10,8 +10,9 @@ import json
 from importlib import resources
 from typing import Any
 
-from genbench_jax.benchmark.spec import DatasetSpec, Group, Metric
+from genbench_jax.benchmark.spec import DatasetSpec, Group
 from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.metrics.accuracy import Metric
 
 DISAMBIGUATED = "_disambiguated"
 

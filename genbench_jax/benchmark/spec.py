@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Literal
 
-Metric = Literal["accuracy", "mean_per_class", "map_11_point", "roc_auc"]
+from genbench_jax.metrics.accuracy import Metric
+
 Group = Literal["common", "fine_grained", "rare", "demo", "own"]
 
 
@@ -21,7 +22,7 @@ class DatasetSpec:
     split_sizes: our split -> number of images.
     tfds_name: `name[/config]` of the TFDS builder.
     multi_label: whether an image has several classes; labels are then multi-hot.
-    resize: `crop` (shorter side, then centre crop) or `squash` (straight to the square).
+    resize: `crop` (shorter side, then center crop) or `squash` (straight to the square).
     aliases: other names it is known by, the reference's among them.
     label_names: for each class, what the TFDS builder calls it: labels are mapped by these names,
       never by position. Empty where the builder's order is ours by construction (the worlds).

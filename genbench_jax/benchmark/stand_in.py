@@ -1,7 +1,7 @@
 """Drawn images in a dataset's own features and splits, for runs without the data.
 
 They go through the dataset's real TFDS builder: its features, its writer, its label names. Only the
-images are drawn: each class has its own shape and colours, so that there is something to recognise.
+images are drawn: each class has its own shape and colors, so that there is something to recognize.
 """
 
 import colorsys
@@ -116,7 +116,7 @@ class _Drawer:
     return {key: names for key in ("labels", "labels_no_difficult") if key in features}
 
   def image(self, feature: Any) -> io.BytesIO:
-    """A shape of the class's colours on the class's ground, with noise, encoded as the feature asks."""
+    """A shape of the class's colors on the class's ground, with noise, encoded as the feature asks."""
     height, width, channels = feature.shape
     usual_height, usual_width = _SIZES.get(self.spec.name, _USUAL_SIZE)
     size = (width or usual_width, height or usual_height)
@@ -134,17 +134,17 @@ class _Drawer:
 
 def _drawn(label: int, size: tuple[int, int], generator: np.random.Generator) -> Image.Image:
   """A polygon of 3 to 10 corners, by the class, at a random place."""
-  image = Image.new("RGB", size, _colour(label, 0.35))
+  image = Image.new("RGB", size, _color(label, 0.35))
   radius = min(size) * generator.uniform(0.25, 0.4)
   x, y = (generator.uniform(radius, side - radius) for side in size)
   ImageDraw.Draw(image).regular_polygon(
-    (x, y, radius), 3 + label % 8, generator.uniform(0, 360), fill=_colour(label + 0.5, 0.95)
+    (x, y, radius), 3 + label % 8, generator.uniform(0, 360), fill=_color(label + 0.5, 0.95)
   )
   return image
 
 
-def _colour(label: float, brightness: float) -> tuple[int, ...]:
-  """A hue far from those of the neighbouring classes."""
+def _color(label: float, brightness: float) -> tuple[int, ...]:
+  """A hue far from those of the neighboring classes."""
   return tuple(
     round(255 * part) for part in colorsys.hsv_to_rgb(label * _GOLDEN_RATIO % 1, 0.8, brightness)
   )

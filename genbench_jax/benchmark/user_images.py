@@ -23,10 +23,10 @@ from PIL import Image
 from genbench_jax.benchmark.class_folders import ClassFolders, match_folders
 from genbench_jax.benchmark.reader import Example, Split
 from genbench_jax.benchmark.spec import DatasetSpec
-from genbench_jax.clip.preprocess import to_rgb
+from genbench_jax.embedding.preprocess import to_rgb
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.progress import Progress, say
 from genbench_jax.runtime.printable import listed, printable, storable
+from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import files
 from genbench_jax.store.image_files import MOST_BYTES, ImageWalk, image_formats
 from genbench_jax.store.reading import read_beneath

@@ -151,9 +151,9 @@ def _jitter(
   """The digit turned, scaled and shifted a little, as another hand would have written it."""
   angle, scale = np.deg2rad(rng.uniform(-12, 12)), rng.uniform(0.9, 1.12)
   shift = rng.uniform(-1.5, 1.5, 2)
-  cos, sin, centre = np.cos(angle) / scale, np.sin(angle) / scale, (SIDE - 1) / 2
-  x0, y0 = centre + shift
-  matrix = (cos, sin, centre - cos * x0 - sin * y0, -sin, cos, centre + sin * x0 - cos * y0)
+  cos, sin, center = np.cos(angle) / scale, np.sin(angle) / scale, (SIDE - 1) / 2
+  x0, y0 = center + shift
+  matrix = (cos, sin, center - cos * x0 - sin * y0, -sin, cos, center + sin * x0 - cos * y0)
   image = Image.fromarray((ink * 255).astype(np.uint8))
   turned = image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
   return np.asarray(turned, np.float32) / 255
@@ -167,7 +167,7 @@ def _plain_digit(ink: Float[np.ndarray, "32 32"], label: int) -> WorldExample:
 def _hard_digit(
   ink: Float[np.ndarray, "32 32"], label: int, rng: np.random.Generator
 ) -> WorldExample:
-  """A coloured digit on a coloured ground, often noisy, often partly hidden by a bar."""
+  """A colored digit on a colored ground, often noisy, often partly hidden by a bar."""
   color = str(rng.choice(list(COLORS)))
   ground = rng.uniform(0, 255, 3) * rng.choice([0.25, 1.0])
   image = _paint(ink, np.asarray(COLORS[color]), ground)
@@ -181,7 +181,7 @@ def _hard_digit(
 
 
 def _drawn_example(rng: np.random.Generator, label: int, shape: str, color: str) -> WorldExample:
-  """A coloured shape on a shaded ground; a third noisy, a fifth blurry, a fifth hidden."""
+  """A colored shape on a shaded ground; a third noisy, a fifth blurry, a fifth hidden."""
   ground = np.full(3, rng.uniform(10, 245)) + rng.uniform(-20, 20, 3)
   shade = 1 + rng.uniform(-0.25, 0.25) * np.linspace(-1, 1, SIDE)[:, None, None]
   mask = _shape_mask(shape, rng)
@@ -202,7 +202,7 @@ def _paint(
 
 
 def _hide(image: Float[np.ndarray, "32 32 3"], rng: np.random.Generator) -> np.ndarray:
-  """The image with a grey bar across it."""
+  """The image with a gray bar across it."""
   start, width = int(rng.integers(4, SIDE - 9)), int(rng.integers(3, 7))
   rows = slice(start, start + width)
   hidden = image.copy()
@@ -223,13 +223,13 @@ def _finish(
 def _shape_mask(shape: str, rng: np.random.Generator) -> Float[np.ndarray, "32 32"]:
   """Coverage, 0 to 1, of a shape of random place, size and turn, drawn four times as large."""
   radius = rng.uniform(9.0, 13.0)
-  centre = SIDE / 2 + rng.uniform(-4.0, 4.0, 2)
+  center = SIDE / 2 + rng.uniform(-4.0, 4.0, 2)
   angle = np.deg2rad(rng.uniform(-20, 20))
   canvas = Image.new("L", (4 * SIDE, 4 * SIDE))
   draw = ImageDraw.Draw(canvas)
   for outline, ink in _outlines(shape):
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    points = 4 * (centre + radius * outline @ turn.T)
+    points = 4 * (center + radius * outline @ turn.T)
     draw.polygon([tuple(point) for point in points.tolist()], fill=ink)
   return np.asarray(canvas.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32) / 255
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genbench_jax.clip.model import Clip
-from genbench_jax.diffusion.attention import PLAIN
-from genbench_jax.diffusion.model import StableDiffusion
-from genbench_jax.diffusion.modules import apply_decoder, apply_unet
+from genbench_jax.models.attention import PLAIN
+from genbench_jax.models.clip import Clip
+from genbench_jax.models.corrections import apply_decoder, apply_unet
+from genbench_jax.models.stable_diffusion import StableDiffusion
 
 
 @functools.lru_cache(maxsize=8)
@@ -25,7 +25,7 @@ def flops_of_image(
 
   Counted by XLA's cost analysis on the uncompiled parts, with attention written out: kernels hide what they do
   from the count, and the bodies of loops are counted once. The text tower is left out, since texts are encoded once.
-  0 where JAX may not use the host's CPU, which does the counting: GPUs and TPUs analyse compiled programs alone.
+  0 where JAX may not use the host's CPU, which does the counting: GPUs and TPUs analyze compiled programs alone.
   """
   latents = jax.ShapeDtypeStruct((1, *latent_shape), model.dtype)
   rows = jax.ShapeDtypeStruct((1 + guided, *latent_shape), model.dtype)

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8, UInt32
 
-from genbench_jax.diffusion.learned_embeddings import LearnedEmbeddings, load_embedding
-from genbench_jax.diffusion.model import StableDiffusion, load_stable_diffusion
+from genbench_jax.diffusion.inversion.embeddings import LearnedEmbeddings, load_embedding
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.errors import UsageError
-from genbench_jax.parallel.mesh import data_mesh
+from genbench_jax.models.stable_diffusion import StableDiffusion, load_stable_diffusion
+from genbench_jax.runtime.mesh import data_mesh
 
 
 @functools.lru_cache(maxsize=1)

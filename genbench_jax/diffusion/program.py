@@ -14,17 +14,21 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, UInt8, UInt32
 
-from genbench_jax.checkpoints import Params
-from genbench_jax.clip.device_preprocess import ResizeWeights, preprocess_on_device, resize_weights
-from genbench_jax.clip.features import params_on as clip_params_on
-from genbench_jax.clip.model import Clip
-from genbench_jax.clip.preprocess import Resize
 from genbench_jax.diffusion import schedulers
-from genbench_jax.diffusion.attention import cudnn_works
-from genbench_jax.diffusion.model import StableDiffusion
-from genbench_jax.diffusion.modules import apply_decoder, apply_unet
 from genbench_jax.diffusion.schedulers import HISTORY, Steps
-from genbench_jax.parallel.mesh import DATA_AXIS, batch_sharding, replicated
+from genbench_jax.embedding.device_preprocess import (
+  ResizeWeights,
+  preprocess_on_device,
+  resize_weights,
+)
+from genbench_jax.embedding.embedder import params_on as clip_params_on
+from genbench_jax.embedding.preprocess import Resize
+from genbench_jax.models.attention import cudnn_works
+from genbench_jax.models.checkpoints import Params
+from genbench_jax.models.clip import Clip
+from genbench_jax.models.corrections import apply_decoder, apply_unet
+from genbench_jax.models.stable_diffusion import StableDiffusion
+from genbench_jax.runtime.mesh import DATA_AXIS, batch_sharding, replicated
 
 # Pixels that the autoencoder decodes at once on a device: four images of 512 x 512. Its temporaries dwarf the UNet's.
 DECODED_AT_ONCE = 4 * 512 * 512
@@ -36,7 +40,7 @@ COMPILER_OPTIONS = {"gpu": {"xla_gpu_dot_merger_threshold_mb": 0}}
 class Made(NamedTuple):
   """A batch on the devices: images, the clean latents that they are decoded from, and what CLIP sees in them.
 
-  `are_finite` is False where the models gave NaN or infinity. `features`, not normalised, are None where the program
+  `are_finite` is False where the models gave NaN or infinity. `features`, not normalized, are None where the program
   has no encoder.
   """
 
@@ -124,7 +128,7 @@ def to_uint8(images: Float[Array, "b h w 3"]) -> UInt8[Array, "b h w 3"]:
 def embed(
   clip: Clip, params: Params, weights: ResizeWeights, images: UInt8[Array, "b h w 3"]
 ) -> Float32[Array, "b d"]:
-  """CLIP features, not normalised, of images that stay on the device."""
+  """CLIP features, not normalized, of images that stay on the device."""
   pixels = preprocess_on_device(images, weights, clip.image_mean, clip.image_std)
   return clip.embed_pixels(params, pixels)
 

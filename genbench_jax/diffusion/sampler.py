@@ -9,11 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, UInt8, UInt32
 
-from genbench_jax.clip.model import Clip
-from genbench_jax.clip.preprocess import Resize
-from genbench_jax.diffusion.learned_embeddings import LearnedEmbeddings
+from genbench_jax.diffusion.inversion.embeddings import LearnedEmbeddings
 from genbench_jax.diffusion.memory import batch_that_fits
-from genbench_jax.diffusion.model import StableDiffusion
 from genbench_jax.diffusion.program import (
   Made,
   drawing_program,
@@ -24,8 +21,11 @@ from genbench_jax.diffusion.program import (
 )
 from genbench_jax.diffusion.schedulers import sampler_steps
 from genbench_jax.diffusion.text import TextEncoder, text_encoder_on
+from genbench_jax.embedding.preprocess import Resize
 from genbench_jax.errors import UsageError
-from genbench_jax.parallel.mesh import batch_sharding, pad_rows, replicated
+from genbench_jax.models.clip import Clip
+from genbench_jax.models.stable_diffusion import StableDiffusion
+from genbench_jax.runtime.mesh import batch_sharding, pad_rows, replicated
 
 
 class Inputs(NamedTuple):
@@ -89,7 +89,7 @@ class Sampler:
     """The same sampler for prompts that may hold new tokens; it shares weights and programs.
 
     Raises:
-      UsageError: the tokens were learnt for another model.
+      UsageError: the tokens were learned for another model.
     """
     other = copy.copy(self)
     other._encode = TextEncoder(self.model, self.mesh, learned=learned)

@@ -10,17 +10,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32
 
-from genbench_jax.checkpoints import Params
-from genbench_jax.clip.features import fitting_batch
-from genbench_jax.clip.tokenizer import tokenize
-from genbench_jax.diffusion.learned_embeddings import (
-  LearnedEmbeddings,
-  check_fits,
-  tokenize_with,
-)
-from genbench_jax.diffusion.model import StableDiffusion
-from genbench_jax.diffusion.modules import apply_text_encoder
-from genbench_jax.parallel.mesh import batch_sharding, data_mesh, pad_rows, replicated
+from genbench_jax.diffusion.inversion.embeddings import LearnedEmbeddings, check_fits, tokenize_with
+from genbench_jax.embedding.embedder import fitting_batch
+from genbench_jax.models.checkpoints import Params
+from genbench_jax.models.corrections import apply_text_encoder
+from genbench_jax.models.stable_diffusion import StableDiffusion
+from genbench_jax.models.tokenizer import tokenize
+from genbench_jax.runtime.mesh import batch_sharding, data_mesh, pad_rows, replicated
 
 
 class TextEncoder:
@@ -34,7 +30,7 @@ class TextEncoder:
     learned: new tokens that prompts may hold.
 
   Raises:
-    UsageError: the new tokens were learnt for another model.
+    UsageError: the new tokens were learned for another model.
   """
 
   def __init__(

@@ -13,7 +13,7 @@ from genbench_jax.export.features import features
 from genbench_jax.export.image_folder import hugging_face, image_folder
 from genbench_jax.export.records import open_image_set
 from genbench_jax.export.webdataset import webdataset
-from genbench_jax.progress import Progress, say
+from genbench_jax.runtime.progress import Progress, say
 
 FORMS = {"imagefolder": image_folder, "webdataset": webdataset, "hf": hugging_face}
 

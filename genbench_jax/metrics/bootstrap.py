@@ -16,7 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
 from genbench_jax.metrics.inputs import HIGHEST, bucket_rows, or_default
-from genbench_jax.parallel.mesh import DATA_AXIS, batch_sharding, pad_rows, padded_size, replicated
+from genbench_jax.runtime.mesh import DATA_AXIS, batch_sharding, pad_rows, padded_size, replicated
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -112,13 +112,13 @@ def resampled_means(
   """The mean of each column in each resample of the rows."""
   mesh = or_default(mesh)
   count, size = len(values), bucket_rows(len(values), mesh.size)
-  centre = values.mean(0)  # float32 sums of deviations keep the digits that matter
+  center = values.mean(0)  # float32 sums of deviations keep the digits that matter
   deviations = jax.device_put(
-    pad_rows((values - centre).astype(np.float32), size), replicated(mesh)
+    pad_rows((values - center).astype(np.float32), size), replicated(mesh)
   )
   slabs = weight_slabs(count, size, resamples, seed, mesh)
   sums = [np.asarray(_sums_program(mesh)(weights, deviations)) for weights in slabs]
-  return centre + np.concatenate(sums)[:resamples].astype(np.float64) / count
+  return center + np.concatenate(sums)[:resamples].astype(np.float64) / count
 
 
 def mean_interval(

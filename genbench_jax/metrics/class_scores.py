@@ -1,4 +1,4 @@
-"""Class centres, and the scores of test images by the five ways to use external images (protocol, section 5).
+"""Class centers, and the scores of test images by the five ways to use external images (protocol, section 5).
 
 f(x) is the unit-norm feature of x, t_c the text prototype of class c, v_c the unit-norm mean of the unit-norm features of
 the external images of c. But for `softmax_scores` this is device code over the rows one device holds, without collectives.
@@ -17,12 +17,12 @@ PROTOTYPE_SCORES = ("zero_shot", "cler", "cler_image")
 VOTE_SCORES = ("topk_vote", "topk_vote_text")
 # CLIP's own inverse temperature, used where text prototypes alone are the classifier.
 ZERO_SHOT_SCALE = 100.0
-# Stands for the similarity of a neighbour that there is not; below every cosine.
-NO_NEIGHBOUR = -2.0
+# Stands for the similarity of a neighbor that there is not; below every cosine.
+NO_NEIGHBOR = -2.0
 
 
 class ClassSums(NamedTuple):
-  """State of the class centres: per device and class, the sum of unit-norm features and, last, how many.
+  """State of the class centers: per device and class, the sum of unit-norm features and, last, how many.
 
   A device adds what it holds (`from_batch`); states of equal shape add (`merge`); one all-reduce of k x (d + 1)
   over the devices, in `cler_program.reduce_program`, ends it.
@@ -48,13 +48,13 @@ class ClassSums(NamedTuple):
     return ClassSums(self.sums + other.sums)
 
   def compute(self) -> tuple[Float[Array, "k d"], Int[Array, "k"]]:
-    """`class_centers` and how many images each class has; a class without images has a zero centre."""
+    """`class_centers` and how many images each class has; a class without images has a zero center."""
     total = self.sums.sum(0)
     return unit_rows(total[:, :-1]), total[:, -1].astype(jnp.int32)
 
 
-class Neighbours(NamedTuple):
-  """The nearest external images of each test image, for the votes; NO_NEIGHBOUR where there are fewer."""
+class Neighbors(NamedTuple):
+  """The nearest external images of each test image, for the votes; NO_NEIGHBOR where there are fewer."""
 
   similarity: Float[Array, "m j"]
   labels: Int[Array, "m j"] | Bool[Array, "m j k"]
@@ -91,7 +91,7 @@ def class_cosines(
 
 
 def predicted_classes(
-  cosines: Float[Array, "3 k"], neighbours: Neighbours | None, reference: bool
+  cosines: Float[Array, "3 k"], neighbors: Neighbors | None, reference: bool
 ) -> Int[Array, "v"]:
   """The class that each way predicts for one test image; of equal scores the first.
 
@@ -99,23 +99,23 @@ def predicted_classes(
   protocol.
   """
   predicted = jnp.argmax(cosines, axis=1)
-  if neighbours is None:
+  if neighbors is None:
     return predicted
-  shares, similarity = votes(neighbours, cosines.shape[1])
+  shares, similarity = votes(neighbors, cosines.shape[1])
   most = shares == shares.max()
   by_vote = jnp.argmax(most if reference else jnp.where(most, similarity, -jnp.inf))
   by_both = jnp.argmax(shares + jax.nn.softmax(ZERO_SHOT_SCALE * cosines[0]))
   return jnp.concatenate([predicted, jnp.stack([by_vote, by_both])])
 
 
-def votes(neighbours: Neighbours, num_classes: int) -> tuple[Float[Array, "k"], Float[Array, "k"]]:
-  """Share of each class among the neighbours of one image, and the summed similarity of its voters."""
-  hot = neighbours.labels
+def votes(neighbors: Neighbors, num_classes: int) -> tuple[Float[Array, "k"], Float[Array, "k"]]:
+  """Share of each class among the neighbors of one image, and the summed similarity of its voters."""
+  hot = neighbors.labels
   if hot.ndim == 1:
     hot = hot[:, None] == jnp.arange(num_classes)
-  real = neighbours.similarity > NO_NEIGHBOUR
+  real = neighbors.similarity > NO_NEIGHBOR
   hot = hot & real[:, None]
-  similarity = jnp.sum(jnp.where(hot, neighbours.similarity[:, None], 0.0), axis=0)
+  similarity = jnp.sum(jnp.where(hot, neighbors.similarity[:, None], 0.0), axis=0)
   return jnp.sum(hot, axis=0) / jnp.maximum(jnp.sum(real), 1), similarity
 
 

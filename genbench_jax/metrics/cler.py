@@ -1,4 +1,4 @@
-"""CLER and its siblings: recognition of test images by class centres of external images and text prototypes."""
+"""CLER and its siblings: recognition of test images by class centers of external images and text prototypes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,13 +10,21 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.metrics.accuracy import (
+  FROM_PREDICTIONS,
+  check_metric,
+  check_test_labels,
+  eleven_point_precision,
+  recognition_score,
+  score_from_hits,
+)
 from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, interval
 from genbench_jax.metrics.class_scores import (
-  NO_NEIGHBOUR,
+  NO_NEIGHBOR,
   PROTOTYPE_SCORES,
   VOTE_SCORES,
   ClassSums,
-  Neighbours,
+  Neighbors,
   softmax_scores,
 )
 from genbench_jax.metrics.cler_program import fold_program, reduce_program
@@ -29,17 +37,9 @@ from genbench_jax.metrics.inputs import (
   or_default,
   place,
 )
-from genbench_jax.metrics.neighbours import nearest
-from genbench_jax.metrics.recognition import (
-  FROM_PREDICTIONS,
-  check_metric,
-  check_test_labels,
-  eleven_point_precision,
-  recognition_score,
-  score_from_hits,
-)
+from genbench_jax.metrics.neighbors import nearest
 from genbench_jax.metrics.recognition_bootstrap import resampled_correct, resampled_scores
-from genbench_jax.parallel.mesh import batch_sharding, replicated
+from genbench_jax.runtime.mesh import batch_sharding, replicated
 
 Protocol = Literal["strict", "reference"]
 PROTOCOLS = ("strict", "reference")
@@ -76,7 +76,7 @@ class _Inputs:
 
 @dataclasses.dataclass(frozen=True)
 class _Outcome:
-  """One way of labelling the external images, scored: value and per-class values by score, in order.
+  """One way of labeling the external images, scored: value and per-class values by score, in order.
 
   `judged` is what the bootstrap needs: right or wrong [m, v], or scores [m, v, k].
   """
@@ -112,10 +112,10 @@ def cler(
   Args:
     image_features, labels: the external images; class indices, or multi-hot [n, k].
     text_features: one prototype a class, in label order.
-    test_features, test_labels: the images to recognise; multi-hot labels for `map_11_point`.
+    test_features, test_labels: the images to recognize; multi-hot labels for `map_11_point`.
     metric: see `recognition_score`. Those that need scores take softmax scores, at temperature 1 except for
       zero_shot's 100, as published.
-    top_k: neighbours that vote (fewer, if there are fewer images); None leaves the votes out, which are all of the
+    top_k: neighbors that vote (fewer, if there are fewer images); None leaves the votes out, which are all of the
       cost at scale.
     protocol: `strict`, or `reference` for the published treatment of empty classes and equal votes
       (`class_scores`).
@@ -124,7 +124,7 @@ def cler(
     The scores by name, fractions from 0 to 1.
 
   Raises:
-    UsageError: shapes, labels or values that do not fit, or no labelled external image at all.
+    UsageError: shapes, labels or values that do not fit, or no labeled external image at all.
   """
   mesh = or_default(mesh)
   inputs = _checked(
@@ -237,7 +237,7 @@ def _score(
   protocol: str,
   mesh: Mesh,
 ) -> list[_Outcome]:
-  """The scores for each way of labelling the external images, whose sums and neighbours cost one
+  """The scores for each way of labeling the external images, whose sums and neighbors cost one
   pass each."""
   classes, width = inputs.text_features.shape
   folded = [_no_sums(mesh, classes, width) for _ in label_sets]
@@ -254,8 +254,8 @@ def _score(
   program = reduce_program(mesh, metric in FROM_PREDICTIONS, protocol == "reference")
   voters = _voters(inputs, label_sets, top_k, mesh)
   outputs = [
-    program(sums, (features, labels, mask), text, tests, neighbours)
-    for sums, labels, neighbours in zip(folded, block_labels, voters, strict=True)
+    program(sums, (features, labels, mask), text, tests, neighbors)
+    for sums, labels, neighbors in zip(folded, block_labels, voters, strict=True)
   ]
   return [_outcome(output, inputs, metric, mesh) for output in outputs]
 
@@ -275,16 +275,16 @@ def _no_sums(mesh: Mesh, classes: int, width: int) -> ClassSums:
 
 def _voters(
   inputs: _Inputs, label_sets: Sequence[np.ndarray], top_k: int | None, mesh: Mesh
-) -> list[Neighbours | None]:
+) -> list[Neighbors | None]:
   """For each label set, similarity and labels of the nearest external images of each test image."""
   if top_k is None:
     return [None for _ in label_sets]
   if top_k < 1:
     raise UsageError(f"top_k must be at least 1, or None for no votes; got {top_k}")
   similarity, rows = nearest(inputs.test_features, inputs.image_features, top_k, mesh=mesh)
-  similarity = np.where(rows < 0, NO_NEIGHBOUR, similarity)
+  similarity = np.where(rows < 0, NO_NEIGHBOR, similarity)
   placed = (place("similarities", mesh, similarity, labels[rows])[:2] for labels in label_sets)
-  return [Neighbours(*pair) for pair in placed]
+  return [Neighbors(*pair) for pair in placed]
 
 
 def _outcome(output: Any, inputs: _Inputs, metric: str, mesh: Mesh) -> _Outcome:

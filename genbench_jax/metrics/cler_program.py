@@ -9,13 +9,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.metrics.class_scores import (
   ClassSums,
-  Neighbours,
+  Neighbors,
   class_cosines,
   class_prototypes,
   predicted_classes,
   votes,
 )
-from genbench_jax.parallel.mesh import DATA_AXIS
+from genbench_jax.runtime.mesh import DATA_AXIS
 
 TEST_ROWS_AT_ONCE = 256
 
@@ -35,7 +35,7 @@ def fold_program(mesh: Mesh) -> jax.stages.Wrapped:
 
 @functools.cache
 def reduce_program(mesh: Mesh, from_predictions: bool, reference: bool) -> jax.stages.Wrapped:
-  """The last block of external images, the class centres, and the test side, as one reduction.
+  """The last block of external images, the class centers, and the test side, as one reduction.
 
   Gives for each test image right or wrong by each way, or what `softmax_scores` takes; the counts of right predictions by
   way and class and, last, of test images; and how many external images each class has. Two all-reduces: k x (d + 1) class sums, and k x (v + 1) counts of the test side.
@@ -46,7 +46,7 @@ def reduce_program(mesh: Mesh, from_predictions: bool, reference: bool) -> jax.s
     external: tuple[Array, ...],
     text: Float[Array, "k d"],
     tests: tuple[Array, ...],
-    neighbours: Neighbours | None,
+    neighbors: Neighbors | None,
   ) -> tuple[Array, Int[Array, "k v+1"], Int[Array, "k"]]:
     image_features, image_labels, image_mask = external
     batch = ClassSums.from_batch(image_features, image_labels, image_mask, len(text))
@@ -55,7 +55,7 @@ def reduce_program(mesh: Mesh, from_predictions: bool, reference: bool) -> jax.s
     prototypes = class_prototypes(centers, counts, text)
     features, labels, mask = tests
 
-    def one(row: tuple[Float[Array, "d"], Neighbours | None]) -> Array:
+    def one(row: tuple[Float[Array, "d"], Neighbors | None]) -> Array:
       feature, voters = row
       cosines = class_cosines(feature, prototypes, counts, reference)
       if from_predictions:
@@ -63,7 +63,7 @@ def reduce_program(mesh: Mesh, from_predictions: bool, reference: bool) -> jax.s
       shares = [] if voters is None else [votes(voters, len(text))[0]]
       return jnp.stack([*cosines, *shares])
 
-    judged = jax.lax.map(one, (features, neighbours), batch_size=TEST_ROWS_AT_ONCE)
+    judged = jax.lax.map(one, (features, neighbors), batch_size=TEST_ROWS_AT_ONCE)
     if not from_predictions:
       return judged, jnp.zeros((len(text), 1), jnp.int32), counts
     correct = judged == labels[:, None]

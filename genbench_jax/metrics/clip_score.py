@@ -20,7 +20,7 @@ from genbench_jax.metrics.inputs import (
   or_default,
   unit_rows,
 )
-from genbench_jax.parallel.mesh import DATA_AXIS, replicated
+from genbench_jax.runtime.mesh import DATA_AXIS, replicated
 
 
 @dataclasses.dataclass(frozen=True)

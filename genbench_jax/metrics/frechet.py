@@ -11,15 +11,9 @@ from jaxtyping import Array, Float
 
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, shifted_interval
-from genbench_jax.metrics.inputs import (
-  HIGHEST,
-  by_block,
-  feature_rows,
-  or_default,
-  unit_rows,
-)
+from genbench_jax.metrics.inputs import HIGHEST, by_block, feature_rows, or_default, unit_rows
 from genbench_jax.metrics.moments import moments
-from genbench_jax.parallel.mesh import DATA_AXIS
+from genbench_jax.runtime.mesh import DATA_AXIS
 
 Protocol = Literal["strict", "reference"]
 PROTOCOLS = ("strict", "reference")
@@ -63,7 +57,7 @@ def measure_frechet_distance(
 ) -> Measurement:
   """`frechet_distance` with its bootstrap interval over the images of x.
 
-  The bootstrap is of first order: the distance is linearised in the weights of the images, at the cost of one more pass
+  The bootstrap is of first order: the distance is linearized in the weights of the images, at the cost of one more pass
   over x. It says how the distance varies with the images drawn, and leaves its bias at small n where it is.
   """
   mesh = or_default(mesh)

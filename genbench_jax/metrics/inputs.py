@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from genbench_jax.errors import UsageError
-from genbench_jax.parallel.mesh import data_mesh, padded_size, replicated, shard_rows
+from genbench_jax.runtime.mesh import data_mesh, padded_size, replicated, shard_rows
 
 # Rows go to the device in blocks of a few sizes, so that few programs are compiled and memory is
 # bounded by the block and not by the data.

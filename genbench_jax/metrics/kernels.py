@@ -35,7 +35,7 @@ from genbench_jax.metrics.ring import (
   row_tiles,
   untiled,
 )
-from genbench_jax.parallel.mesh import DATA_AXIS
+from genbench_jax.runtime.mesh import DATA_AXIS
 
 Kernel = Literal["polynomial", "gaussian"]
 KERNELS = ("polynomial", "gaussian")

@@ -1,7 +1,7 @@
 """Precision, recall, density and coverage: do the generated images lie among the real ones, and reach all of them?
 
 The manifold of a set is the union of balls, one around each image, that reach to its k-th nearest other image of the set.
-An image lies in a ball if its distance from the centre is smaller than the radius, beyond the rounding of float32.
+An image lies in a ball if its distance from the center is smaller than the radius, beyond the rounding of float32.
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ from genbench_jax.metrics.inputs import (
   place,
   rows_of_classes,
 )
-from genbench_jax.metrics.neighbours import nearest
+from genbench_jax.metrics.neighbors import nearest
 from genbench_jax.metrics.ring import COLUMN_TILE, ROW_TILE, products, ring, tiles, untiled
-from genbench_jax.parallel.mesh import DATA_AXIS
+from genbench_jax.runtime.mesh import DATA_AXIS
 
 NAMES = ("precision", "recall", "density", "coverage")
 # A squared distance comes from squared lengths, each with a rounding error of a few units in the last place.
@@ -52,7 +52,7 @@ class ManifoldResult:
 
 
 class Balls(NamedTuple):
-  """Centres, squared radii less their rounding (negative for padding)."""
+  """Centers, squared radii less their rounding (negative for padding)."""
 
   centers: Float[Any, "n d"]
   radii: Float[Any, "n"]
@@ -73,7 +73,7 @@ def precision_recall_density_coverage(
 
   Args:
     real, generated: features as they are; distances are Euclidean.
-    k: neighbours that make a radius.
+    k: neighbors that make a radius.
 
   Raises:
     UsageError: shapes or values that do not fit, or not more than k images in a set.
@@ -107,7 +107,7 @@ def _checked(real: Any, generated: Any, k: int) -> tuple[np.ndarray, np.ndarray]
   fewest = min(len(real), len(generated))
   if not 1 <= k < fewest:
     raise UsageError(
-      f"k={k} neighbours need k + 1 images or more in each set, got {len(real)} and {len(generated)}"
+      f"k={k} neighbors need k + 1 images or more in each set, got {len(real)} and {len(generated)}"
     )
   return real, generated
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from genbench_jax.metrics.inputs import BLOCK_ROWS, HIGHEST, fetch, place, unit_rows
 from genbench_jax.metrics.ring import tiles
-from genbench_jax.parallel.mesh import DATA_AXIS, replicated
+from genbench_jax.runtime.mesh import DATA_AXIS, replicated
 
 TILE_ROWS = 2048
 SMALLEST_BLOCK = 128  # columns: below, a matrix unit isn't filled

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.bootstrap import Measurement
 from genbench_jax.metrics.inputs import HIGHEST, bucket_rows, check_finite, feature_rows
-from genbench_jax.parallel.mesh import pad_rows
+from genbench_jax.runtime.mesh import pad_rows
 
 Protocol = Literal["strict", "reference"]
 PROTOCOLS = ("strict", "reference")
@@ -48,7 +48,7 @@ def proxy_a_distance(
   (Ben-David et al. 2007).
 
   Args:
-    x, y: features as they are; standardised inside by what is trained on.
+    x, y: features as they are; standardized inside by what is trained on.
     seed: draws and divides the images.
     protocol: `strict`: equally many images of each set, at most 1,000, half of them to train on, one fifth of these to
       choose the ridge penalty, the other half to test; mean of 10 repeats. `reference`, as published: all images in the

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from genbench_jax.metrics.bootstrap import resampled_means, weight_slabs
 from genbench_jax.metrics.inputs import bucket_rows
-from genbench_jax.parallel.mesh import DATA_AXIS, pad_rows, replicated
+from genbench_jax.runtime.mesh import DATA_AXIS, pad_rows, replicated
 
 
 class Ranking(NamedTuple):

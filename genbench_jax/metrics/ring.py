@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Shaped
 
 from genbench_jax.metrics.inputs import BLOCK_ROWS, HIGHEST, place
-from genbench_jax.parallel.mesh import DATA_AXIS
+from genbench_jax.runtime.mesh import DATA_AXIS
 
 State = TypeVar("State")
 Block = TypeVar("Block")

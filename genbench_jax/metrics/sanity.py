@@ -178,9 +178,9 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 def demo_features() -> Features:
   """The pool of original shapes of the demo, embedded by the CLIP that ships with the package."""
   from genbench_jax.benchmark.worlds import world_example, world_size, world_specs
-  from genbench_jax.clip.embed import embed_images
-  from genbench_jax.clip.features import text_prototypes
-  from genbench_jax.clip.model import load_clip
+  from genbench_jax.embedding.embedder import text_prototypes
+  from genbench_jax.embedding.library import embed_images
+  from genbench_jax.models.clip import load_clip
 
   spec = world_specs()[DEMO_WORLD]
   examples = [world_example(DEMO_WORLD, "train", i) for i in range(world_size(DEMO_WORLD, "train"))]
@@ -202,7 +202,7 @@ def table(found: Mapping[str, Mapping[str, Movement]]) -> str:
 
 
 def picture(found: Mapping[str, Mapping[str, Movement]], path: Path) -> None:
-  """The same as a coloured grid: blue worse, as it should; red better; white no change."""
+  """The same as a colored grid: blue worse, as it should; red better; white no change."""
   from matplotlib import pyplot
 
   grid = np.array([[np.clip(m.worsening, -10, 10) for m in row.values()] for row in found.values()])

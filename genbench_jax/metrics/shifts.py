@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-  """Unit-norm features of labelled images, and the class prototypes of the texts, if any."""
+  """Unit-norm features of labeled images, and the class prototypes of the texts, if any."""
 
   features: Float[np.ndarray, "n d"]
   labels: Int[np.ndarray, "n"]

@@ -50,7 +50,7 @@ Update = Callable[
 
 
 class _Left(NamedTuple):
-  """What of a tile is still to be looked at, in groups of neighbouring columns.
+  """What of a tile is still to be looked at, in groups of neighboring columns.
 
   Attributes:
     maximum: the best of each group that has not been taken.

@@ -22,7 +22,7 @@ from genbench_jax.metrics.inputs import (
   unit_rows,
 )
 from genbench_jax.metrics.moments import moments
-from genbench_jax.parallel.mesh import DATA_AXIS
+from genbench_jax.runtime.mesh import DATA_AXIS
 
 # Eigenvalues below this share of the largest are rounding of float32 features.
 NOTHING = 1e-7

@@ -11,12 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from genbench_jax.models.configuration import (
-  MOST_PIXELS,
-  MOST_TOKENS,
-  MOST_VOCABULARY,
-  Settings,
-)
+from genbench_jax.models.configuration import MOST_PIXELS, MOST_TOKENS, MOST_VOCABULARY, Settings
 from genbench_jax.models.layers import Dtype, Embed, LayerNorm, Linear, causal_bias
 from genbench_jax.models.transformer import Encoder, PatchEmbedding, encoder_layers
 

@@ -7,14 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genbench_jax.models.configuration import MOST_LAYERS, Settings
-from genbench_jax.models.layers import (
-  ACTIVATIONS,
-  Dtype,
-  LayerNorm,
-  Linear,
-  activation,
-  attend,
-)
+from genbench_jax.models.layers import ACTIVATIONS, Dtype, LayerNorm, Linear, activation, attend
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from genbench_jax import plan
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
+from genbench_jax.cells import ImageSetKey, cells_of, image_sets, measured_sets
 from genbench_jax.config import Config
 from genbench_jax.planning.machines import Machine
 from genbench_jax.planning.models import ModelCost, diffusion_cost, encoder_cost, feature_cost
@@ -65,7 +65,7 @@ class Costs:
   def total(self, part: Callable[[DatasetCost], float]) -> float:
     return sum(part(one) for one in self.datasets)
 
-  def flops(self, stages: Sequence[str] = ("images", "embed", "recognise")) -> float | None:
+  def flops(self, stages: Sequence[str] = ("images", "embed", "recognize")) -> float | None:
     """Operations of the stages; None where a model's are not known."""
     found = [one.flops[stage] for one in self.datasets for stage in stages]
     known = [flops for flops in found if flops is not None]
@@ -89,7 +89,7 @@ def costs(config: Config) -> Costs:
   return Costs(diffusion, embeds, datasets, features)
 
 
-def set_size(key: plan.ImageSetKey, config: Config) -> int:
+def set_size(key: ImageSetKey, config: Config) -> int:
   """How many images an image set has, at most: a class of real images may have fewer."""
   spec = dataset_spec(key.dataset)
   wanted = spec.num_classes * max(config.shots)
@@ -106,7 +106,7 @@ def _dataset(
   config: Config, name: str, diffusion: ModelCost | None, encoders: Sequence[ModelCost]
 ) -> DatasetCost:
   spec = dataset_spec(name)
-  keys = [key for key in plan.image_sets(config) if key.dataset == name]
+  keys = [key for key in image_sets(config) if key.dataset == name]
   measured = sum(set_size(key, config) for key in keys if key.source == "generative")
   generated = measured * config.selection.made_for_one
   share = config.generation.kept_images(max(config.shots)) / max(config.shots)
@@ -123,7 +123,7 @@ def _dataset(
   flops = {
     "images": _times(generated, diffusion.flops if diffusion else 0.0),
     "embed": _times(embedded, flops_of_one),
-    "recognise": _probe_flops(config, name, spec.num_classes, encoders[0].width),
+    "recognize": _probe_flops(config, name, spec.num_classes, encoders[0].width),
   }
   disk = images + embeddings
   return DatasetCost(name, spec.num_classes, generated, copied, kept, test, disk, flops)
@@ -137,11 +137,11 @@ def _probe_flops(config: Config, dataset: str, num_classes: int, width: int) -> 
   """Of the strict linear probes: dense products of features and weights, forwards and backwards."""
   if "linear_probe" not in config.recognition.recognizers:
     return 0.0
-  keys = [key for key in plan.measured_sets(config) if key.dataset == dataset]
+  keys = [key for key in measured_sets(config) if key.dataset == dataset]
   sizes = [
     min(cell.shots * num_classes, set_size(key, config))
     for key in keys
-    for cell in plan.cells_of(key, config)
+    for cell in cells_of(key, config)
   ]
   return sum(4.0 * size * min(size, width) * num_classes * PROBE_PASSES for size in sizes)
 

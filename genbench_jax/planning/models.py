@@ -6,9 +6,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.checkpoints import read_json, weight_files
 from genbench_jax.config import Generation
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.models.checkpoints import read_json, weight_files
 from genbench_jax.planning import work
 
 Settings = Mapping[str, Any]
@@ -117,7 +117,7 @@ def feature_cost(checkpoint: str, revision: str, batch_per_device: int) -> Model
   folder = local_folder(checkpoint, revision)
   if folder is None or read_json(folder / "config.json").get("model_type") != "dinov2":
     return encoder_cost(checkpoint, revision, batch_per_device)
-  from genbench_jax.clip.dinov2 import crop_size
+  from genbench_jax.models.dinov2 import crop_size
 
   given = DINOV2_DEFAULTS | read_json(folder / "config.json")
   width = given["hidden_size"]
@@ -164,7 +164,8 @@ def local_folder(checkpoint: str, revision: str = "") -> Path | None:
   from huggingface_hub import snapshot_download
   from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-  from genbench_jax import checkpoints, zoo
+  from genbench_jax import zoo
+  from genbench_jax.models import checkpoints
 
   if checkpoint in zoo.NAMES or Path(checkpoint).expanduser().is_dir():
     return checkpoints.locate(checkpoint)

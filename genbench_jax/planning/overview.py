@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from genbench_jax import plan
 from genbench_jax.benchmark.readiness import Readiness, readiness
 from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.cells import all_cells, image_sets, measured_sets
 from genbench_jax.config import Config
 from genbench_jax.planning.costs import (
   EFFICIENCY,
@@ -16,12 +16,12 @@ from genbench_jax.planning.costs import (
   chip_hours,
   costs,
 )
+from genbench_jax.planning.done import done
 from genbench_jax.planning.machines import Machine, machines
 from genbench_jax.planning.models import ModelCost
-from genbench_jax.planning.progress import done
 from genbench_jax.sources.prompting import lint
 
-STAGES = {"images": "make images", "embed": "embed", "recognise": "linear probes"}
+STAGES = {"images": "make images", "embed": "embed", "recognize": "linear probes"}
 # Checkpoints on disk are float32 or float16: the larger.
 STORED_BYTES = 4
 # Prompts a class that are looked at, and what is told of them: the run looks at all and tells all.
@@ -47,7 +47,7 @@ def overview(
 
 
 def _work(config: Config, asked: Costs) -> Iterator[str]:
-  sets, cells = plan.image_sets(config), plan.cells(config)
+  sets, cells = image_sets(config), all_cells(config)
   classes = sum(one.num_classes for one in asked.datasets)
   yield "What is asked for"
   yield from aligned(
@@ -187,13 +187,13 @@ def _done(config: Config, workdir: Path | None, asked: Costs) -> Iterator[str]:
     yield f"Done so far in {workdir}: can't be told without the checkpoints"
     return
   found = done(config, workdir)
-  sets, measured = len(plan.image_sets(config)), len(plan.measured_sets(config))
+  sets, measured = len(image_sets(config)), len(measured_sets(config))
   yield f"Done so far in {workdir}, by image set"
   counts = (
     ("made", found.image_sets, sets),
     ("embedded", found.embedded, sets),
     ("scored", found.scored, measured),
-    ("recognised", found.recognised, measured),
+    ("recognized", found.recognized, measured),
   )
   yield from aligned([(name, f"{count} of {total}") for name, count, total in counts])
 

@@ -1,7 +1,7 @@
 """Arithmetic of the models, from their configurations alone: no weights, no tracing, no device.
 
 Counted as XLA counts: matrix products and convolutions, two operations a multiply-add, taps that fall on padding left
-out. Normalisation, activations and softmax are not counted.
+out. Normalization, activations and softmax are not counted.
 """
 
 import dataclasses

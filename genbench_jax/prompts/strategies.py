@@ -22,7 +22,7 @@ SHARP_FOCUS = ",highly detailed,hires,8k,sharp focus"
 REFERENCE_QUALITY_WORDS = (
   "((disfigured))", "((bad art))", "((deformed))", "((poorly drawn))", "((extra limbs))", "((close up))",
   "((b&w))", "weird colors", "blurry", "lowres", "bad anatomy", "bad hands", "text", "error", "missing fingers",
-  "extra digit", "fewer digits", "cropped", "worst quality", "low quality", "normal quality", "jpeg artefacts",
+  "extra digit", "fewer digits", "cropped", "worst quality", "low quality", "normal quality", "jpeg artifacts",
   "signature", "watermark", "username", "blurry", "out of focus", "censorship",
 )  # fmt: skip
 QUALITY_WORDS = tuple(dict.fromkeys(word.strip("()") for word in REFERENCE_QUALITY_WORDS))

@@ -3,8 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from genbench_jax.benchmark.spec import Metric
-from genbench_jax.metrics.recognition import recognition_score
+from genbench_jax.metrics.accuracy import Metric, recognition_score
 
 CONFIDENCE = 0.95
 

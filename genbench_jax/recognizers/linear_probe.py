@@ -1,7 +1,7 @@
 """The linear probe: what images are worth as training data for a linear classifier.
 
 Two protocols. `strict` (the default) solves the convex problem to convergence and chooses its
-regularisation on held-out external images; test images are used once. `reference` does what the
+regularization on held-out external images; test images are used once. `reference` does what the
 published evaluation does, its slips included, so that numbers compare.
 """
 
@@ -15,10 +15,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from genbench_jax.benchmark.spec import Metric
 from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.metrics.accuracy import Metric, check_metric, check_test_labels, recognition_score
 from genbench_jax.metrics.inputs import check_finite, feature_rows, label_rows, unit_rows
-from genbench_jax.metrics.recognition import check_metric, check_test_labels, recognition_score
 from genbench_jax.recognizers.intervals import bootstrap_interval
 from genbench_jax.recognizers.reference_probe import Head
 from genbench_jax.recognizers.reference_search import reference_fits
@@ -243,7 +242,7 @@ def _reference_probes(data: CheckedData, metric: Metric, mesh: Mesh | None) -> l
 
 
 def _first_head(data: CheckedData, seed: int) -> Head:
-  """The unit-norm text prototypes with zero bias; without text PyTorch's uniform initialisation."""
+  """The unit-norm text prototypes with zero bias; without text PyTorch's uniform initialization."""
   if data.text_features is not None:
     return Head(unit_rows(jnp.asarray(data.text_features)), jnp.zeros(data.num_classes))
   bound = data.test_features.shape[1] ** -0.5

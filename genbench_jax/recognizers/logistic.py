@@ -1,9 +1,9 @@
-"""L2-regularised logistic regression, solved to convergence.
+"""L2-regularized logistic regression, solved to convergence.
 
-The problem, for inputs x_i with a constant 1 appended (so that the bias is penalised like any other
+The problem, for inputs x_i with a constant 1 appended (so that the bias is penalized like any other
 weight and the optimum is unique, separable data included), one row W_c a class, a prior W0:
 
-  minimise over W:  sum_i w_i loss(W x_i, y_i) + penalty / 2 * |W - W0|^2
+  minimize over W:  sum_i w_i loss(W x_i, y_i) + penalty / 2 * |W - W0|^2
 
 `loss` is the cross-entropy, or for multi-label targets the sum of the binary cross-entropies. The
 inverse of `penalty` is scikit-learn's C. W0 is zero, or the zero-shot classifier: external data
@@ -128,18 +128,18 @@ def solve(
     loss = weights @ row_losses(logits, targets, active, multi_label) / num_rows
     return loss + 0.5 * decay * jnp.sum(change**2)
 
-  found, *rest = _minimise(objective, start / scale, tolerance, max_iterations)
+  found, *rest = _minimize(objective, start / scale, tolerance, max_iterations)
   return Solution(found * scale, *rest)
 
 
-def _minimise(objective, start, tolerance, max_iterations):  # type: ignore[no-untyped-def]
-  """L-BFGS until the gradient is small for the value. (minimiser, iterations, converged)."""
+def _minimize(objective, start, tolerance, max_iterations):  # type: ignore[no-untyped-def]
+  """L-BFGS until the gradient is small for the value. (minimizer, iterations, converged)."""
   # Armijo's rule suffices: the objective is strictly convex, so every pair has positive curvature.
   # rtol lets steps through whose decrease is below the resolution of float32.
   line_search = optax.scale_by_backtracking_linesearch(
     MAX_BACKTRACKING_STEPS, decrease_factor=0.5, increase_factor=jnp.inf, rtol=1e-6, store_grad=True
   )
-  optimiser = optax.lbfgs(memory_size=LBFGS_MEMORY, linesearch=line_search)
+  optimizer = optax.lbfgs(memory_size=LBFGS_MEMORY, linesearch=line_search)
 
   def solved(value: Float[Array, ""], gradient: Float[Array, "k r"]) -> Bool[Array, ""]:
     return jnp.sum(gradient**2) <= tolerance**2 * value
@@ -150,13 +150,13 @@ def _minimise(objective, start, tolerance, max_iterations):  # type: ignore[no-u
 
   def step(carry):  # type: ignore[no-untyped-def]
     variables, state, value, gradient, iteration = carry
-    updates, state = optimiser.update(
+    updates, state = optimizer.update(
       gradient, state, variables, value=value, grad=gradient, value_fn=objective
     )
     value, gradient = optax.tree.get(state, "value"), optax.tree.get(state, "grad")
     return optax.apply_updates(variables, updates), state, value, gradient, iteration + 1
 
   value, gradient = jax.value_and_grad(objective)(start)
-  carry = (start, optimiser.init(start), value, gradient, jnp.zeros((), jnp.int32))
+  carry = (start, optimizer.init(start), value, gradient, jnp.zeros((), jnp.int32))
   variables, _, value, gradient, iterations = jax.lax.while_loop(unfinished, step, carry)
   return variables, iterations, solved(value, gradient)

@@ -1,4 +1,4 @@
-"""Trained recognisers as files that others can load: safetensors, with what is needed to use them."""
+"""Trained recognizers as files that others can load: safetensors, with what is needed to use them."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Prompts with places for learnt context: which token stands where, and classes in blocks."""
+"""Prompts with places for learned context: which token stands where, and classes in blocks."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from genbench_jax.errors import UsageError
-from genbench_jax.parallel.mesh import DATA_AXIS, padded_size
+from genbench_jax.runtime.mesh import DATA_AXIS, padded_size
 
 NOT_CONTEXT = -1
 

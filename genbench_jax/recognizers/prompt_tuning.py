@@ -23,8 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.inputs import fetch, unit_rows
-from genbench_jax.parallel.mesh import DATA_AXIS, data_mesh, replicated
-from genbench_jax.recognizers import towers
+from genbench_jax.models import clip_towers
 from genbench_jax.recognizers.models import load_model, save_model
 from genbench_jax.recognizers.prompt_layout import Blocks, class_blocks, class_prompts
 from genbench_jax.recognizers.settings import CoopSettings
@@ -36,33 +35,34 @@ from genbench_jax.recognizers.training import (
   make_program,
   warmup_cosine,
 )
+from genbench_jax.runtime.mesh import DATA_AXIS, data_mesh, replicated
 
 
 def prompt_embeddings(
-  params: towers.Params,
+  params: clip_towers.Params,
   context: Float[Array, "*k m w"],
   tokens: Int[Array, "k l"],
   slots: Int[Array, "k l"],
 ) -> Float[Array, "k l w"]:
   """Token embeddings with the context in its places."""
-  words = towers.token_embeddings(params, tokens)
+  words = clip_towers.token_embeddings(params, tokens)
   places = jnp.maximum(slots, 0)
   if context.ndim == 3:
-    learnt = jnp.take_along_axis(context, places[..., None], axis=1)
+    learned = jnp.take_along_axis(context, places[..., None], axis=1)
   else:
-    learnt = context[places]
-  return jnp.where(slots[..., None] >= 0, learnt, words)
+    learned = context[places]
+  return jnp.where(slots[..., None] >= 0, learned, words)
 
 
 def block_text_features(
-  module: Any, params: towers.Params, context: Float[Array, "*k m w"], blocks: Blocks
+  module: Any, params: clip_towers.Params, context: Float[Array, "*k m w"], blocks: Blocks
 ) -> Float[Array, "n c d"]:
   """Unit-norm text features of the classes of every block under a context."""
 
   @jax.checkpoint
   def features(block: Blocks, own: Float[Array, "*c m w"]) -> Float[Array, "c d"]:
     embeddings = prompt_embeddings(params, own, block.tokens, block.slots)
-    return towers.text_features(module, params, embeddings, block.ends, remat=False)
+    return clip_towers.text_features(module, params, embeddings, block.ends, remat=False)
 
   if context.ndim == 2:
     return jax.lax.map(lambda block: features(block, context), blocks)
@@ -72,12 +72,12 @@ def block_text_features(
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-  """A learnt context and what is needed to use it.
+  """A learned context and what is needed to use it.
 
   Attributes:
     vectors: [m, w], or [k, m, w] with one for each class.
     position: `end` or `middle`.
-    fingerprint: of the CLIP it was learnt for.
+    fingerprint: of the CLIP it was learned for.
     losses: training loss of each step of the last run.
   """
 
@@ -93,7 +93,9 @@ def first_context(
   """The context to begin with: the template's embeddings, or noise."""
   if settings.template:
     ids = clip.tokenizer(settings.template, add_special_tokens=False)["input_ids"]
-    vectors = np.asarray(towers.token_embeddings(clip.params, jnp.asarray([ids]))[0], np.float32)
+    vectors = np.asarray(
+      clip_towers.token_embeddings(clip.params, jnp.asarray([ids]))[0], np.float32
+    )
   else:
     width = clip.module.config.text_config.hidden_size
     generator = np.random.default_rng(seed)
@@ -130,7 +132,7 @@ def learn_context(
   """Learns the context on cached image features.
 
   Args:
-    clip: a `genbench_jax.clip.model.Clip`: module, params, tokenizer.
+    clip: a `genbench_jax.models.clip.Clip`: module, params, tokenizer.
     class_names: one name a class.
     features: image features of the training images, of any length.
     targets: one-hot or multi-hot.
@@ -201,7 +203,7 @@ def context_text_features(
   """Unit-norm text prototypes of any class names under a context: scored like zero-shot's.
 
   Raises:
-    UsageError: the context was learnt for another CLIP, or for each of another number of classes.
+    UsageError: the context was learned for another CLIP, or for each of another number of classes.
   """
   if context.fingerprint != clip.fingerprint:
     raise UsageError(f"the context is of CLIP {context.fingerprint}, not {clip.fingerprint}.")

@@ -11,7 +11,7 @@ Source: the evaluation that GenBench uses, Li et al., "ELEVATER", 2022. What can
 order of the batches (the reference's comes from PyTorch's generator), here a seeded permutation per
 epoch. A trial with a non-finite logit is worth 0, as a failing trial is there.
 
-The frozen features make the normalised batches the same in every trial: all trials of a search step
+The frozen features make the normalized batches the same in every trial: all trials of a search step
 are one matrix product wide (`vmap`), for all cells of equal shape.
 """
 
@@ -34,14 +34,14 @@ trace_counts = {"trials": 0, "final": 0}
 
 
 class Norm(NamedTuple):
-  """Running statistics of the batch normalisation; the variance is the unbiased one."""
+  """Running statistics of the batch normalization; the variance is the unbiased one."""
 
   mean: Float[Array, "d"]
   variance: Float[Array, "d"]
 
 
 class Head(NamedTuple):
-  """The linear head, on normalised features."""
+  """The linear head, on normalized features."""
 
   weights: Float[Array, "k d"]
   bias: Float[Array, "k"]
@@ -64,9 +64,9 @@ def batch_order(num_rows: int, epochs: int, steps: int, seed: int) -> Int[np.nda
 
 
 def head_logits(head: Head, norm: Norm, features: Float[Array, "n d"]) -> Float[Array, "n k"]:
-  """Logits in evaluation mode: normalised by the running statistics."""
-  normalised = (features - norm.mean) * jax.lax.rsqrt(norm.variance + NORM_EPSILON)
-  return normalised @ head.weights.T + head.bias
+  """Logits in evaluation mode: normalized by the running statistics."""
+  normalized = (features - norm.mean) * jax.lax.rsqrt(norm.variance + NORM_EPSILON)
+  return normalized @ head.weights.T + head.bias
 
 
 def train(
@@ -89,7 +89,7 @@ def train(
     members = order[number]
     mask = members >= 0
     trains = mask.sum() > 1
-    batch, new_norm = _normalise(rows.features[members], mask, norm)
+    batch, new_norm = _normalize(rows.features[members], mask, norm)
     logits = batch @ head.weights.T + head.bias
     errors = _loss_gradients(logits, rows.targets[members], multi_label)
     errors = jnp.where((mask & trains)[:, None], errors / mask.sum(), 0)
@@ -126,10 +126,10 @@ def _loss_gradients(
   return jax.nn.softmax(logits, axis=-1) * targets.sum(axis=-1, keepdims=True) - targets
 
 
-def _normalise(
+def _normalize(
   batch: Float[Array, "b d"], mask: Bool[Array, "b"], norm: Norm
 ) -> tuple[Float[Array, "b d"], Norm]:
-  """The batch normalised by its own biased variance; running statistics with the unbiased one."""
+  """The batch normalized by its own biased variance; running statistics with the unbiased one."""
   count = jnp.maximum(mask.sum(), 1)
   mean = jnp.where(mask[:, None], batch, 0).sum(axis=0) / count
   squares = jnp.where(mask[:, None], (batch - mean) ** 2, 0).sum(axis=0)

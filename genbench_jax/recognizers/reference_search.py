@@ -9,10 +9,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from genbench_jax.benchmark.spec import Metric
+from genbench_jax.metrics.accuracy import (
+  FROM_PREDICTIONS,
+  Metric,
+  recognition_score,
+  score_from_correct,
+)
 from genbench_jax.metrics.inputs import fetch
-from genbench_jax.metrics.recognition import FROM_PREDICTIONS, recognition_score, score_from_correct
-from genbench_jax.parallel.mesh import DATA_AXIS, data_mesh, pad_rows, padded_size
 from genbench_jax.recognizers.reference_probe import (
   BATCH_SIZE,
   FINAL_EPOCHS,
@@ -29,6 +32,7 @@ from genbench_jax.recognizers.reference_probe import (
 )
 from genbench_jax.recognizers.splits import first_fifth
 from genbench_jax.recognizers.strict_probe import TrainingSet, bucket_rows
+from genbench_jax.runtime.mesh import DATA_AXIS, data_mesh, pad_rows, padded_size
 
 LEARNING_RATES = tuple(10.0**power for power in range(-6, 0))
 WEIGHT_DECAYS = tuple(float(decay) for decay in np.logspace(-6, 6, 97))
@@ -219,7 +223,7 @@ def epoch_probabilities(
 
 
 def folded_head(head: Head, norm: Norm) -> tuple[Float[Array, "k d"], Float[Array, "k"]]:
-  """Weights and bias that act on the features as they are: the normalisation folded in."""
+  """Weights and bias that act on the features as they are: the normalization folded in."""
   weights = head.weights * jax.lax.rsqrt(norm.variance + NORM_EPSILON)
   return weights, head.bias - weights @ norm.mean
 

@@ -1,4 +1,4 @@
-"""What a recogniser's predictions say in detail, and the files in which they are kept."""
+"""What a recognizer's predictions say in detail, and the files in which they are kept."""
 
 import zipfile
 from pathlib import Path
@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from genbench_jax.benchmark.spec import Metric
 from genbench_jax.errors import RunError
-from genbench_jax.metrics.recognition import eleven_point_precision
+from genbench_jax.metrics.accuracy import Metric, eleven_point_precision
 from genbench_jax.store.files import atomic_path, write_csv
 
 Labels = Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]

@@ -1,4 +1,4 @@
-"""Settings of the recognisers that learn prompts: sections of the config, so nothing heavy is imported."""
+"""Settings of the recognizers that learn prompts: sections of the config, so nothing heavy is imported."""
 
 import dataclasses
 
@@ -8,14 +8,14 @@ DEPTHS = ("shallow", "deep")
 
 @dataclasses.dataclass(frozen=True)
 class CoopSettings:
-  """How a context is learnt; the defaults are the paper's, steps aside.
+  """How a context is learned; the defaults are the paper's, steps aside.
 
   Attributes:
     context_length: number of context vectors, where no `template` sets it.
     per_class: a context for each class instead of one for all.
     position: context before the class name (`end`), or half of it before and half behind (`middle`).
     template: words to begin with, such as "a photo of a"; empty is normal noise of 0.02.
-    steps: optimisation steps.
+    steps: optimization steps.
     batch_size: images a step.
     learning_rate: peak rate of SGD with momentum 0.9; linear warm-up, then a cosine to zero.
     warmup: steps of warm-up.
@@ -37,12 +37,12 @@ class CoopSettings:
 
 @dataclasses.dataclass(frozen=True)
 class VptSettings:
-  """How visual prompts are learnt.
+  """How visual prompts are learned.
 
   Attributes:
     depth: `shallow` or `deep`.
     prompt_length: tokens in each layer that has them.
-    steps: optimisation steps.
+    steps: optimization steps.
     batch_size: images a step.
     images_at_once: images of a micro-batch on each device; gradients of micro-batches are summed.
     learning_rate: peak rate of AdamW; linear warm-up, then a cosine to zero.

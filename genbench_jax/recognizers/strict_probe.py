@@ -1,4 +1,4 @@
-"""The strict linear probe: convex, regularisation chosen on held-out external images, one refit.
+"""The strict linear probe: convex, regularization chosen on held-out external images, one refit.
 
 Many cells (shots, seeds, sources) that share their classes are one program. It walks along the penalties
 from strong to weak, each fold from its solution of the penalty before, and stops where the held-out loss
@@ -19,7 +19,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.metrics.inputs import fetch
-from genbench_jax.parallel.mesh import DATA_AXIS, data_mesh, padded_size
 from genbench_jax.recognizers.logistic import (
   Axes,
   active_classes,
@@ -28,8 +27,9 @@ from genbench_jax.recognizers.logistic import (
   solve,
 )
 from genbench_jax.recognizers.splits import NEVER_HELD_OUT, can_hold_out, stratified_folds
+from genbench_jax.runtime.mesh import DATA_AXIS, data_mesh, padded_size
 
-# From almost the prior to almost no regularisation; the inverse is scikit-learn's C.
+# From almost the prior to almost no regularization; the inverse is scikit-learn's C.
 PENALTIES = tuple(10.0**power for power in (2, 1, 0, -1, -2, -3))
 # Of penalties whose held-out losses differ by less than this many nats the strongest is chosen; where
 # the loss rises by more, no weaker penalty is tried.
@@ -136,7 +136,7 @@ def fit_cells(
 
   Args:
     cells: padded training data.
-    prior: weights that regularisation pulls to: logit scale x text prototypes, or zeros.
+    prior: weights that regularization pulls to: logit scale x text prototypes, or zeros.
     penalties: from the strongest to the weakest.
     has_text: whether the prior knows classes that have no image.
     mesh: several cells run on its devices side by side, each at its own pace: nothing is exchanged.

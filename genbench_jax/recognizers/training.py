@@ -14,41 +14,41 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from genbench_jax.parallel.mesh import replicated
+from genbench_jax.runtime.mesh import replicated
 
 State = Any
 Step = Callable[[State, Any, Any], tuple[State, Float[Array, ""]]]
 
-# How often each recogniser's step was traced: one compile per shape is asserted by tests.
+# How often each recognizer's step was traced: one compile per shape is asserted by tests.
 trace_counts = {"coop": 0, "vpt": 0}
 
 
 class Program(NamedTuple):
-  """An optimiser and its step, compiled once for each shape: kept for all cells of a run."""
+  """An optimizer and its step, compiled once for each shape: kept for all cells of a run."""
 
-  optimiser: optax.GradientTransformation
+  optimizer: optax.GradientTransformation
   step: Step
 
 
 def make_program(
   name: str,
   loss_and_gradient: Callable[[Array, Any, Any], tuple[Array, Array]],
-  optimiser: optax.GradientTransformation,
+  optimizer: optax.GradientTransformation,
   mesh: Mesh,
 ) -> Program:
-  """The step on a state (variables, optimiser state), which every device has whole.
+  """The step on a state (variables, optimizer state), which every device has whole.
 
   `loss_and_gradient` takes (variables, frozen, batch).
   """
 
   def step(state: State, frozen: Any, batch: Any) -> tuple[State, Float[Array, ""]]:
     trace_counts[name] += 1
-    variables, optimiser_state = state
+    variables, optimizer_state = state
     loss, gradient = loss_and_gradient(variables, frozen, batch)
-    updates, optimiser_state = optimiser.update(gradient, optimiser_state, variables)
-    return (optax.apply_updates(variables, updates), optimiser_state), loss
+    updates, optimizer_state = optimizer.update(gradient, optimizer_state, variables)
+    return (optax.apply_updates(variables, updates), optimizer_state), loss
 
-  return Program(optimiser, jax.jit(step, out_shardings=replicated(mesh)))
+  return Program(optimizer, jax.jit(step, out_shardings=replicated(mesh)))
 
 
 def learn(
@@ -62,7 +62,7 @@ def learn(
   save_every: int,
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "s"]]:
   """The variables after all steps, and the losses of those that this call has run; see `run_steps`."""
-  state = jax.device_put((start, program.optimiser.init(start)), replicated(mesh))
+  state = jax.device_put((start, program.optimizer.init(start)), replicated(mesh))
   (variables, _), losses = run_steps(
     program.step, state, frozen, batches, steps, directory, save_every
   )

@@ -2,7 +2,7 @@
 
 Shallow: m tokens go into the first layer and flow on. Deep: every layer gets m tokens of its own. The
 classifier is the frozen text prototypes, so that only the prompts learn. Each step's images are split
-over the mesh; gradients of micro-batches are summed, and layers are rematerialised.
+over the mesh; gradients of micro-batches are summed, and layers are rematerialized.
 
 Reference: Jia et al., "Visual prompt tuning", ECCV 2022.
 """
@@ -22,15 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.inputs import fetch, unit_rows
-from genbench_jax.parallel.mesh import (
-  DATA_AXIS,
-  batch_sharding,
-  data_mesh,
-  pad_rows,
-  padded_size,
-  replicated,
-)
-from genbench_jax.recognizers import towers
+from genbench_jax.models import clip_towers
 from genbench_jax.recognizers.models import load_model, save_model
 from genbench_jax.recognizers.settings import DEPTHS, VptSettings
 from genbench_jax.recognizers.training import (
@@ -40,6 +32,14 @@ from genbench_jax.recognizers.training import (
   learn,
   make_program,
   warmup_cosine,
+)
+from genbench_jax.runtime.mesh import (
+  DATA_AXIS,
+  batch_sharding,
+  data_mesh,
+  pad_rows,
+  padded_size,
+  replicated,
 )
 
 Pixels = Float[np.ndarray, "b h w 3"]
@@ -65,11 +65,11 @@ class Frozen(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class VisualPrompts:
-  """Learnt prompts and what is needed to use them.
+  """Learned prompts and what is needed to use them.
 
   Attributes:
     tokens: [j, m, w]: m tokens for each of the first j layers; j = 1 is shallow.
-    fingerprint: of the CLIP they were learnt for.
+    fingerprint: of the CLIP they were learned for.
     losses: training loss of each step of the last run.
   """
 
@@ -98,7 +98,7 @@ def vpt_loss(
   mask: Bool[Array, "b"],
 ) -> Float[Array, ""]:
   """Sum over the real images of the cross-entropy of the scaled cosines."""
-  features = towers.image_features(module, frozen.params, pixels, tokens)
+  features = clip_towers.image_features(module, frozen.params, pixels, tokens)
   logits = frozen.logit_scale * jnp.matmul(features, frozen.text.T, precision="highest")
   return jnp.sum(jnp.where(mask, optax.softmax_cross_entropy(logits, targets), 0))
 
@@ -120,8 +120,8 @@ def _loss_and_gradient(
 def _program(clip: Any, settings: VptSettings, mesh: Mesh) -> Program:
   """AdamW with linear warm-up and a cosine to zero."""
   schedule = warmup_cosine(settings.learning_rate, settings.steps, settings.warmup)
-  optimiser = optax.adamw(schedule, weight_decay=settings.weight_decay)
-  return make_program("vpt", functools.partial(_loss_and_gradient, clip.module), optimiser, mesh)
+  optimizer = optax.adamw(schedule, weight_decay=settings.weight_decay)
+  return make_program("vpt", functools.partial(_loss_and_gradient, clip.module), optimizer, mesh)
 
 
 def learn_visual_prompts(
@@ -138,7 +138,7 @@ def learn_visual_prompts(
   """Learns visual prompts on images.
 
   Args:
-    clip: a `genbench_jax.clip.model.Clip`: module, params, fingerprint.
+    clip: a `genbench_jax.models.clip.Clip`: module, params, fingerprint.
     text_features: one text prototype a class.
     read_pixels: reads the training images, see `ReadPixels`.
     targets: one-hot or multi-hot, one row a training image.
@@ -200,7 +200,7 @@ def prompted_scores(
   """Class probabilities of images under visual prompts.
 
   Raises:
-    UsageError: the prompts were learnt for another CLIP.
+    UsageError: the prompts were learned for another CLIP.
   """
   if prompts.fingerprint != clip.fingerprint:
     raise UsageError(f"the prompts are of CLIP {prompts.fingerprint}, not {clip.fingerprint}.")
@@ -222,7 +222,7 @@ def _prompted_scores(
 ) -> Callable[[Frozen, Array, Array], Float[Array, "b k"]]:
 
   def scores(frozen: Frozen, tokens: Array, pixels: Array) -> Float[Array, "b k"]:
-    features = towers.image_features(clip.module, frozen.params, pixels, tokens, remat=False)
+    features = clip_towers.image_features(clip.module, frozen.params, pixels, tokens, remat=False)
     return jax.nn.softmax(frozen.logit_scale * features @ frozen.text.T, axis=-1)
 
   return jax.jit(scores, out_shardings=batch_sharding(mesh))

@@ -18,7 +18,7 @@ def zero_shot_scores(
 
   Args:
     test_features: image features, of any length.
-    text_features: one text prototype a class, the normalised mean over the templates.
+    text_features: one text prototype a class, the normalized mean over the templates.
     logit_scale: CLIP's temperature. It changes no ranking within an image; between images it does,
       so average precision and ROC areas depend on it a little.
 

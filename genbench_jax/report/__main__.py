@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.progress import say
 from genbench_jax.report.compare import write_comparison
 from genbench_jax.report.from_disk import read_run, rebuild
+from genbench_jax.runtime.progress import say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ RESAMPLES = 500
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-  """One metric against one recogniser, over the cells that have both.
+  """One metric against one recognizer, over the cells that have both.
 
   Attributes:
     metric: the quantity on the x axis.
@@ -79,7 +79,7 @@ def agreement(results: Results, metric: str, recognizer: str) -> Agreement:
 
 
 def agreements(results: Results, recognizer: str) -> tuple[Agreement, ...]:
-  """Every metric that was measured beside the recogniser, CLER first."""
+  """Every metric that was measured beside the recognizer, CLER first."""
   baselines = {*RECOGNIZERS, "linear_probe_last_epoch", "zero_shot", "cler_gain"}
   metrics = [name for name in results.quantities if name not in baselines]
   found = [

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from genbench_jax.plan import strategy_parts
+from genbench_jax.cells import strategy_parts
 
 # A marker for each strategy; a source without strategies has the circle.
 MARKERS = {

@@ -3,28 +3,32 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from genbench_jax.report import chart
 from genbench_jax.report.forest import NARROW, Line, by_first, forest, reach_of
 from genbench_jax.report.legend import keys_of
 from genbench_jax.report.quantities import (
   HEADLINE_STRATEGIES,
   QUANTITIES,
+  RECOGNIZERS,
   budget_words,
   order_of,
   percent,
   quantity_of,
 )
 from genbench_jax.report.results import Estimate, Series
+from genbench_jax.store.class_values import ClassValues
 
 MOST = 6
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassScores:
-  """How well each class is recognised in one cell.
+  """How well each class is recognized in one cell.
 
   Attributes:
-    quantity: the recogniser, by its name in the rows.
+    quantity: the recognizer, by its name in the rows.
     scores: class name -> the class's own accuracy (recall), a fraction.
     zero_shot: class name -> the same of zero-shot.
   """
@@ -80,7 +84,7 @@ def class_gains(every: Sequence[ClassScores]) -> dict[str, dict[str, float]]:
 
 
 def _headline(every: Sequence[ClassScores]) -> list[ClassScores]:
-  """One recogniser, and for each dataset and source its headline strategy at its largest budget."""
+  """One recognizer, and for each dataset and source its headline strategy at its largest budget."""
   if not every:
     return []
   first = min((one.quantity for one in every), key=lambda name: order_of(name, tuple(QUANTITIES)))
@@ -123,3 +127,27 @@ def _panel(
   )
   note = f"{len(shown)} of {len(lines)} classes" if len(shown) < len(lines) else ""
   return dataclasses.replace(panel, title=dataset, note=note)
+
+
+SHOWN = (*RECOGNIZERS, "cler")
+PROTOCOLS = ("strict", "reference")
+
+
+def class_scores(every: Sequence[ClassValues]) -> list[ClassScores]:
+  """How well each recognizer knows the single classes, beside zero-shot: means over the seeds.
+
+  Of one protocol, `strict` where it was run: `reference` says what the published code would, not what is so.
+  """
+  protocols = {one["protocol"] for one in every}
+  of_one = [one for one in every if one["protocol"] == min(protocols, key=PROTOCOLS.index)]
+  zero_shot = {one["dataset"]: one["values"] for one in of_one if one["quantity"] == "zero_shot"}
+  seeds: dict[tuple[str, str, str, int, str], list[Mapping[str, float]]] = {}
+  for one in of_one:
+    if one["quantity"] in SHOWN and one["dataset"] in zero_shot:
+      key = (one["dataset"], one["source"], one["strategy"], one["shots"], one["quantity"])
+      seeds.setdefault(key, []).append(one["values"])
+  return [ClassScores(*key, _means(values), zero_shot[key[0]]) for key, values in seeds.items()]
+
+
+def _means(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  return {name: float(np.mean([one[name] for one in values])) for name in values[0]}

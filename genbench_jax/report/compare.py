@@ -47,7 +47,7 @@ class Comparison:
 
   @property
   def quantities(self) -> tuple[str, ...]:
-    """The recognisers that both runs measured."""
+    """The recognizers that both runs measured."""
     return tuple(name for name in self.a.recognizers() if name in self.b.quantities)
 
 

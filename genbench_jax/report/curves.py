@@ -22,7 +22,7 @@ Curve = dict[int, Estimate]
 
 
 def curves_figure(results: Results, quantities: Sequence[str]) -> chart.Figure:
-  """For every recogniser and CLER: the mean over datasets first, then every dataset."""
+  """For every recognizer and CLER: the mean over datasets first, then every dataset."""
   crowded = len(_trained(results)) * len(results.shots) > CROWDED
   prompts = (ONE, ALL) if crowded else (ALL,)
   return chart.Figure(
@@ -37,7 +37,7 @@ def curves_figure(results: Results, quantities: Sequence[str]) -> chart.Figure:
       _variant(results, name, which) for name in reversed(quantities) for which in reversed(prompts)
     ),
     choices=(
-      ("Recogniser", tuple(quantity_of(name).label for name in quantities)),
+      ("Recognizer", tuple(quantity_of(name).label for name in quantities)),
       ("Prompt strategies", prompts),
     ),
   )
@@ -48,7 +48,7 @@ def _trained(results: Results) -> list[Series]:
 
 
 def _variant(results: Results, quantity: str, which: str) -> chart.Variant:
-  """The panels of one recogniser, of all series or of one strategy a source."""
+  """The panels of one recognizer, of all series or of one strategy a source."""
   candidates = results.headline_series() if which == ONE else _trained(results)
   series = with_control(
     results, [one for one in candidates if results.has(one, quantity)], quantity

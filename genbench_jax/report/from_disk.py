@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from genbench_jax.benchmark.few_shot import rows_of_shots
 from genbench_jax.errors import UsageError
-from genbench_jax.plan import rows_of_shots
-from genbench_jax.report.class_files import class_scores
-from genbench_jax.report.classes import ClassScores, class_gains
+from genbench_jax.report.classes import ClassScores, class_gains, class_scores
 from genbench_jax.report.gallery import Entry, Gallery, Nearest
 from genbench_jax.report.page import write_report
 from genbench_jax.report.thumbnails import thumbnail

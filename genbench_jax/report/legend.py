@@ -1,16 +1,11 @@
-"""Colours and markers: the same source has the same colour in every figure, with new tokens hollow and dashed."""
+"""Colors and markers: the same source has the same color in every figure, with new tokens hollow and dashed."""
 
 from collections.abc import Iterable
 
+from genbench_jax.cells import strategy_parts
 from genbench_jax.config import TOKEN_REFERENCES
-from genbench_jax.plan import strategy_parts
 from genbench_jax.report import chart
-from genbench_jax.report.quantities import (
-  SOURCES,
-  STRATEGIES,
-  series_label,
-  source_label,
-)
+from genbench_jax.report.quantities import SOURCES, STRATEGIES, series_label, source_label
 from genbench_jax.report.results import Series
 
 

@@ -84,7 +84,7 @@ def write_report(
     galleries: example images; what goes beyond `gallery.IMAGE_BUDGET` is left out evenly.
     run: what was run, see RunInfo.
     folder: made where it is missing.
-    class_scores: how well single classes are recognised, for the figure of the best and worst.
+    class_scores: how well single classes are recognized, for the figure of the best and worst.
 
   Raises:
     UsageError: there is no row with a finite value.
@@ -173,7 +173,7 @@ def _answer(
 
 
 def _compared(results: Results) -> list[str]:
-  """What is set against zero-shot in the headline figure: trained recognisers and CLER."""
+  """What is set against zero-shot in the headline figure: trained recognizers and CLER."""
   measured = results.recognizers()
   return [name for name in measured if name in (*RECOGNIZERS, "cler")] or measured
 

@@ -1,4 +1,4 @@
-"""The colours of the page. Sources take theirs from Okabe and Ito's colour-blind-safe set.
+"""The colors of the page. Sources take theirs from Okabe and Ito's color-blind-safe set.
 
 Text and lines have a contrast of at least 4.5 with their ground, marks of at least 3, in both themes.
 """
@@ -17,11 +17,11 @@ DARK = {
 }  # fmt: skip
 
 
-def variables(colours: dict[str, str]) -> str:
-  """The colours as CSS custom properties."""
-  return " ".join(f"--{name}: {value};" for name, value in colours.items())
+def variables(colors: dict[str, str]) -> str:
+  """The colors as CSS custom properties."""
+  return " ".join(f"--{name}: {value};" for name, value in colors.items())
 
 
 def resolved(css: str) -> str:
-  """`css` with every colour written out: many SVG programs know no custom properties."""
+  """`css` with every color written out: many SVG programs know no custom properties."""
   return re.sub(r"var\(--([a-z]+)\)", lambda match: LIGHT[match.group(1)], css)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from genbench_jax.plan import strategy_parts
+from genbench_jax.cells import strategy_parts
 
 Kind = Literal["accuracy", "difference", "number"]
 SOURCES = ("generative", "retrieval", "original", "folder", "combined", "control")
@@ -54,12 +54,12 @@ QUANTITIES = {
       "linear probe, last epoch",
       "The reference's probe after its last epoch, which no test image has chosen.",
     ),
-    _accuracy("coop", "CoOp", "Learnt prompt vectors in front of the class name."),
-    _accuracy("vpt", "VPT", "Learnt tokens in the image encoder."),
+    _accuracy("coop", "CoOp", "Learned prompt vectors in front of the class name."),
+    _accuracy("vpt", "VPT", "Learned tokens in the image encoder."),
     _accuracy(
       "cler",
       "CLER",
-      "Class-centred recognition without training: each test image goes to the class whose text "
+      "Class-centered recognition without training: each test image goes to the class whose text "
       "and mean training image, added up, are nearest.",
     ),
     Quantity("cler_gain", "CLER gain", "difference", "higher", "CLER less zero-shot."),
@@ -74,8 +74,8 @@ QUANTITIES = {
     Quantity("cmmd", "CMMD", "number", "lower", "Kernel (MMD²) distance, Gaussian kernel."),
     Quantity("precision", "precision", "number", "higher", "Share of images on the real manifold."),
     Quantity("recall", "recall", "number", "higher", "Share of real images on their manifold."),
-    Quantity("density", "density", "number", "higher", "How many real neighbourhoods hold each."),
-    Quantity("coverage", "coverage", "number", "higher", "Share of real neighbourhoods reached."),
+    Quantity("density", "density", "number", "higher", "How many real neighborhoods hold each."),
+    Quantity("coverage", "coverage", "number", "higher", "Share of real neighborhoods reached."),
     Quantity("vendi", "Vendi", "number", "higher", "Effective number of different images."),
     Quantity(
       "proxy_a_distance",

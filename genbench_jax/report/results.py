@@ -125,16 +125,16 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def beside_their_encoder(rows: Sequence[Row]) -> list[Row]:
-  """Rows on features that recognise nothing (DINOv2's), as further quantities of the cells they are of.
+  """Rows on features that recognize nothing (DINOv2's), as further quantities of the cells they are of.
 
   Their quantity then names the features, and they hold beside every encoder.
   """
-  recognises = {row.get("encoder") for row in rows if row["quantity"] in ACCURACIES}
-  if not recognises:
+  recognizes = {row.get("encoder") for row in rows if row["quantity"] in ACCURACIES}
+  if not recognizes:
     return list(rows)
   return [
     row
-    if not row.get("encoder") or row["encoder"] in recognises
+    if not row.get("encoder") or row["encoder"] in recognizes
     else {**row, "quantity": in_space(row["quantity"], row["encoder"]), "encoder": ""}
     for row in rows
   ]

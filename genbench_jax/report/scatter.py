@@ -6,12 +6,7 @@ from collections.abc import Sequence
 from genbench_jax.report import chart
 from genbench_jax.report.agreement import Agreement, agrees
 from genbench_jax.report.legend import css_of, keys_of
-from genbench_jax.report.quantities import (
-  budget_words,
-  quantity_of,
-  series_label,
-  shown,
-)
+from genbench_jax.report.quantities import budget_words, quantity_of, series_label, shown
 from genbench_jax.report.results import Cell, Series
 
 WIDTH, HEIGHT = 332.0, 288.0
@@ -23,7 +18,7 @@ SMALL_FRAME = (4.0, 40.0, 182.0, 168.0)
 
 
 def metric_figure(item: Agreement) -> chart.Figure:
-  """One metric against the recogniser, a panel for each dataset, with its rank correlation."""
+  """One metric against the recognizer, a panel for each dataset, with its rank correlation."""
   metric, recognizer = quantity_of(item.metric), quantity_of(item.recognizer)
   panels = tuple(_value_panel(item, name) for name, cells in item.cells.items() if cells)
   return chart.Figure(

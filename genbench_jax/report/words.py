@@ -21,7 +21,7 @@ class Finding:
   """What one source does to recognition, as the head of the page sets it out.
 
   Attributes:
-    css: the classes of its colour.
+    css: the classes of its color.
     label: the source and its strategy.
     figure: the mean gain in points.
     interval: its 95 % interval, or "".

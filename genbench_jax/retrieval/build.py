@@ -15,14 +15,14 @@ from jax.sharding import Mesh
 from jaxtyping import Float32
 from PIL import Image
 
-from genbench_jax.clip.features import ImageEmbedder, TextEmbedder
-from genbench_jax.clip.model import Clip
-from genbench_jax.embedding import embed_stored
+from genbench_jax.embedding.embedder import ImageEmbedder, TextEmbedder
+from genbench_jax.embedding.stored import embed_stored
 from genbench_jax.errors import UsageError
-from genbench_jax.progress import Progress, say
+from genbench_jax.models.clip import Clip
 from genbench_jax.retrieval.collection import IMAGE_FEATURES, TEXT_FEATURES, Entry, Part
 from genbench_jax.retrieval.pool import MANIFEST
 from genbench_jax.retrieval.records import RecordFile, text_of
+from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import files
 
 # Records that are parsed at once.

@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple
 
 from genbench_jax.benchmark.archives import MAX_IMAGE_BYTES
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.progress import say
 from genbench_jax.retrieval.records import (
   INFO,
   RecordFile,
@@ -26,6 +25,7 @@ from genbench_jax.retrieval.records import (
   text_of,
 )
 from genbench_jax.runtime.printable import listed, printable
+from genbench_jax.runtime.progress import say
 from genbench_jax.store import files
 from genbench_jax.store.image_files import (
   SIGNATURE_BYTES,

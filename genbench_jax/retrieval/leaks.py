@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.inputs import feature_rows
-from genbench_jax.metrics.neighbours import nearest
+from genbench_jax.metrics.neighbors import nearest
 
 
 class Leaks(NamedTuple):
@@ -28,7 +28,7 @@ def audit(
   """Compares every external image with every test image.
 
   Args:
-    features, test_features: image features of one encoder, not normalised.
+    features, test_features: image features of one encoder, not normalized.
     threshold: cosine from which on an image is flagged.
 
   Raises:

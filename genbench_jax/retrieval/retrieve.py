@@ -11,9 +11,9 @@ from jaxtyping import Float, Float32, Int
 
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.inputs import check_finite, feature_rows, or_default
-from genbench_jax.progress import say
 from genbench_jax.retrieval.pool import Modality, Pool, open_pool
 from genbench_jax.retrieval.search import UNIT_NORM_SLACK, NotUnitNormError, best_rows
+from genbench_jax.runtime.progress import say
 
 BLOCK_ROWS = 65_536
 _SAMPLE_ROWS = 256

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from genbench_jax.metrics.inputs import fetch
 from genbench_jax.metrics.ring import Rows
 from genbench_jax.metrics.top_k import Nearest, row_tile, search_rows, with_tile
-from genbench_jax.parallel.mesh import DATA_AXIS, batch_sharding, pad_rows, padded_size, replicated
+from genbench_jax.runtime.mesh import DATA_AXIS, batch_sharding, pad_rows, padded_size, replicated
 
 QUERIES = 128  # multiple to pad to: few programs, and products that don't depend on how many ask
 # Squared lengths of unit-norm rows in half precision are off by 1e-3 at most; zero rows stand for "no caption".

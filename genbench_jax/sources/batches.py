@@ -17,9 +17,9 @@ from genbench_jax.diffusion.program import Made
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.errors import ModelError, RunError
 from genbench_jax.prompts.strategies import Prompt
+from genbench_jax.runtime.throughput import Meter
 from genbench_jax.sources.index_space import Part, class_shot, image_keys, parts_of
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout, encode_png
-from genbench_jax.throughput import Meter
 
 # Batches that are computed, fetched or encoded while the next one's inputs are made.
 IN_FLIGHT = 2

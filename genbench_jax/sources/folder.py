@@ -8,7 +8,7 @@ from typing import Any
 from genbench_jax.benchmark.few_shot import few_shot
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.user_images import UserImages, open_user_images
-from genbench_jax.plan import ImageSetKey
+from genbench_jax.cells import ImageSetKey
 from genbench_jax.run import Run
 from genbench_jax.sources.original import copy_shards
 from genbench_jax.sources.source import ShardRecords

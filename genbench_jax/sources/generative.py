@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.cells import ImageSetKey
 from genbench_jax.diffusion.sampler import Sampler
-from genbench_jax.plan import ImageSetKey
 from genbench_jax.prompts.strategies import Prompt
 from genbench_jax.run import Run
+from genbench_jax.runtime.throughput import Meter
 from genbench_jax.sources import inversion, prompting, selection
 from genbench_jax.sources.batches import ImageOrder, made_shards
 from genbench_jax.sources.source import ShardRecords
 from genbench_jax.store.image_set import ImageSetLayout
-from genbench_jax.throughput import Meter
 
 
 class Generative:

@@ -1,7 +1,7 @@
 """Textual inversion as a modifier of a prompt strategy: new tokens for the classes of a dataset.
 
 `defined_template+inversion_original` is `defined_template` with "<new token> class name" in place of the class name,
-its tokens learnt from original images (`original`), from retrieved ones (`retrieval`), or elsewhere (`folder`). The
+its tokens learned from original images (`original`), from retrieved ones (`retrieval`), or elsewhere (`folder`). The
 random numbers of the images are those of the plain strategy, so that the two are paired.
 """
 
@@ -18,22 +18,22 @@ from jaxtyping import Int
 from PIL import Image
 
 from genbench_jax.benchmark.class_folders import match_folders
-from genbench_jax.benchmark.input_pipeline import opened
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
+from genbench_jax.cells import ImageSetKey
 from genbench_jax.config import TextualInversion
-from genbench_jax.diffusion.inversion_settings import Training
-from genbench_jax.diffusion.inversion_trainer import Concept, Trainer
-from genbench_jax.diffusion.learned_embeddings import (
+from genbench_jax.diffusion.inversion.embeddings import (
   FILE_NAME,
   LearnedEmbeddings,
   embedding_file,
   load_embedding,
 )
+from genbench_jax.diffusion.inversion.settings import Training
+from genbench_jax.diffusion.inversion.trainer import Concept, Trainer
+from genbench_jax.embedding.input_pipeline import opened
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.plan import ImageSetKey
-from genbench_jax.progress import Progress, say
 from genbench_jax.run import Run
+from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import files
 from genbench_jax.store.image_set import ImageSet
 
@@ -51,7 +51,7 @@ class ClassTokens(NamedTuple):
 
 
 class _References(NamedTuple):
-  """Images that tokens are learnt from.
+  """Images that tokens are learned from.
 
   Attributes:
     images: read one by its row.
@@ -63,10 +63,10 @@ class _References(NamedTuple):
 
 
 def class_tokens(run: Run, key: ImageSetKey) -> ClassTokens:
-  """The tokens of a key's classes; those that are not learnt yet are learnt now.
+  """The tokens of a key's classes; those that are not learned yet are learned now.
 
   Raises:
-    UsageError: there is nothing to learn them from, or they were learnt for another model.
+    UsageError: there is nothing to learn them from, or they were learned for another model.
     RunError: a file is damaged, or a token came out as NaN.
   """
   spec = dataset_spec(key.dataset)
@@ -101,7 +101,7 @@ def made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
 
 
 def real_images(run: Run, key: ImageSetKey) -> int:
-  """How many real images of the dataset the tokens of a key have been learnt from."""
+  """How many real images of the dataset the tokens of a key have been learned from."""
   if key.references == "original":
     references = _original_references(run, key)
     return len(np.unique(np.concatenate(references.rows)))
@@ -150,7 +150,7 @@ def _own_paths(run: Run, dataset: str) -> dict[int, Path]:
   return {label: embedding_file(found[name]) for name, label in label_of.items()}
 
 
-# ---- tokens learnt here -------------------------------------------------------------------------
+# ---- tokens learned here -------------------------------------------------------------------------
 
 
 def learn_share(run: Run, key: ImageSetKey) -> None:
@@ -312,7 +312,7 @@ def _label(label: int | tuple[int, ...]) -> int:
 
 def _retrieved_folder(run: Run, key: ImageSetKey) -> Path:
   # Imported here: where an image set stands depends on its source, and so on this.
-  from genbench_jax.artefacts import image_folder
+  from genbench_jax.pipeline.artifacts import image_folder
 
   return image_folder(run, _retrieval_key(key))
 

@@ -12,7 +12,7 @@ from PIL import Image
 from genbench_jax.benchmark.few_shot import few_shot
 from genbench_jax.benchmark.reader import Split
 from genbench_jax.benchmark.registry import dataset_spec
-from genbench_jax.plan import ImageSetKey
+from genbench_jax.cells import ImageSetKey
 from genbench_jax.run import Run
 from genbench_jax.sources.source import ShardRecords
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout

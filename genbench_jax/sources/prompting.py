@@ -9,17 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench_jax import checkpoints, plan
 from genbench_jax.benchmark.registry import dataset_spec
-from genbench_jax.clip.tokenizer import load_tokenizer
+from genbench_jax.cells import ImageSetKey, image_sets, strategy_parts
 from genbench_jax.config import Config
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.pins import sentence_pin
-from genbench_jax.plan import ImageSetKey, strategy_parts
-from genbench_jax.progress import Progress, say
+from genbench_jax.models import checkpoints
+from genbench_jax.models.tokenizer import load_tokenizer
 from genbench_jax.prompts.lint import Finding, lint_prompts
 from genbench_jax.prompts.strategies import Prompt, prompts_of_class
-from genbench_jax.run import Run
+from genbench_jax.run import Run, sentence_pin
+from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import files
 
 # No list of templates is longer: from then on the prompts of a class repeat.
@@ -104,7 +103,8 @@ def class_sentences(run: Run, key: ImageSetKey) -> tuple[tuple[str, ...], ...]:
 
 
 def _write_sentences(run: Run, key: ImageSetKey) -> dict[str, list[str]]:
-  from genbench_jax.prompts.keyword_to_sentence import load_sentence_model, write_sentences
+  from genbench_jax.models.t5 import load_sentence_model
+  from genbench_jax.prompts.keyword_to_sentence import write_sentences
 
   settings, names = run.config.prompts, tuple(dict.fromkeys(dataset_spec(key.dataset).names))
   model = load_sentence_model(settings.sentence_model, settings.sentence_revision or None)
@@ -164,7 +164,7 @@ def lint(config: Config, fits: Callable[[str], bool] | None = None) -> list[str]
     fits: whether the text encoder hears a text to its end; by default the checkpoint's tokenizer is asked.
   """
   found = []
-  for key in plan.image_sets(config):
+  for key in image_sets(config):
     written = prompt_strategy(key) == "category_enhancement" and config.prompts.sentence_model
     if key.source != "generative" or (written and not config.prompts.sentence_file):
       continue

@@ -14,28 +14,27 @@ import numpy as np
 from jaxtyping import Float32, Int
 from PIL import Image
 
-from genbench_jax import plan
-from genbench_jax.benchmark.few_shot import few_shot
+from genbench_jax.benchmark.few_shot import few_shot, rows_of_shots
 from genbench_jax.benchmark.reader import Split
 from genbench_jax.benchmark.registry import dataset_spec
-from genbench_jax.clip.features import text_features, text_prototypes, unit_norm
-from genbench_jax.embedding import embed_stored
+from genbench_jax.cells import ImageSetKey
+from genbench_jax.embedding.embedder import text_features, text_prototypes, unit_norm
+from genbench_jax.embedding.stored import embed_stored
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.features import test_features, test_path
-from genbench_jax.plan import ImageSetKey
-from genbench_jax.progress import Progress, say
+from genbench_jax.pipeline.features import test_features, test_path
+from genbench_jax.retrieval.choose import Chooser, Chosen, Counts
 from genbench_jax.retrieval.collection import Place
+from genbench_jax.retrieval.demo_pool import NAME, demo_pool
 from genbench_jax.retrieval.images import ImageFinder
 from genbench_jax.retrieval.leaks import audit
 from genbench_jax.retrieval.pool import Pool, open_pool
 from genbench_jax.retrieval.ranking import Ranked, ranked, reordered, without_shared
 from genbench_jax.retrieval.retrieve import retrieve
-from genbench_jax.retrieval.selection import Chooser, Chosen, Counts
 from genbench_jax.run import Run
+from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.sources.source import ShardRecords
 from genbench_jax.store import files
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout
-from genbench_jax.zoo.pool import NAME, demo_pool
 
 # Classes that a sentence names.
 _SHOWN = 10
@@ -158,7 +157,7 @@ def chosen_images(run: Run, key: ImageSetKey) -> Selection:
 
 def _first(selection: Selection, per_class: int) -> Selection:
   """What would have been chosen for so many images a class."""
-  rows = plan.rows_of_shots(np.array([label for label, _, _ in selection.images]), per_class)
+  rows = rows_of_shots(np.array([label for label, _, _ in selection.images]), per_class)
   return selection._replace(images=[selection.images[row] for row in rows])
 
 

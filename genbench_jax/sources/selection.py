@@ -13,15 +13,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from genbench_jax.benchmark.registry import dataset_spec
-from genbench_jax.clip.features import ImageEmbedder, text_features, unit_norm
-from genbench_jax.clip.model import load_clip
+from genbench_jax.cells import ImageSetKey
 from genbench_jax.config import Selection
-from genbench_jax.embedding import embed_stored
+from genbench_jax.embedding.embedder import ImageEmbedder, text_features, unit_norm
+from genbench_jax.embedding.stored import embed_stored
 from genbench_jax.errors import RunError
-from genbench_jax.pins import judge_pin
-from genbench_jax.plan import ImageSetKey
-from genbench_jax.progress import Progress
-from genbench_jax.run import Run
+from genbench_jax.models.clip import load_clip
+from genbench_jax.run import Run, judge_pin
+from genbench_jax.runtime.progress import Progress
 from genbench_jax.sources.source import ImageSource, ShardRecords
 from genbench_jax.store import files
 from genbench_jax.store.image_set import ImageRecord, ImageSet, ImageSetLayout, ImageSetWriter
@@ -93,7 +92,7 @@ def _candidates(
 ) -> tuple[ImageSet, Float[np.ndarray, "n"]]:
   """The image set that is chosen from, made where it is missing, and the score of each image."""
   # Imported here: where an image set stands depends on its source, and so on this.
-  from genbench_jax.artefacts import image_folder, image_layout
+  from genbench_jax.pipeline.artifacts import image_folder, image_layout
 
   wider = _wider(run)
   folder, layout = image_folder(wider, key), image_layout(wider, key)

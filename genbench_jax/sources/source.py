@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from genbench_jax.plan import ImageSetKey
+from genbench_jax.cells import ImageSetKey
 from genbench_jax.run import Run
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from genbench_jax.errors import RunError
-from genbench_jax.store import files
+from genbench_jax.store import embedding_set, files
 
 _ABOUT = "genbench_jax"
 _ARRAYS = ("features", "labels", "ids", "valid")
@@ -23,7 +23,7 @@ _ARRAYS = ("features", "labels", "ids", "valid")
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingSet:
-  """Features in the order of the images they are of; not normalised."""
+  """Features in the order of the images they are of; not normalized."""
 
   features: Float[np.ndarray, "n d"]
   labels: Int[np.ndarray, "n"] | Shaped[np.ndarray, "n k"]
@@ -98,3 +98,14 @@ def _checksum(arrays: Mapping[str, np.ndarray], made_from: Mapping[str, str]) ->
     state.update(f"{name} {array.dtype} {array.shape}".encode())
     state.update(array.tobytes())
   return state.hexdigest()
+
+
+def load_embeddings(path: Path) -> EmbeddingSet:
+  """The features at a path.
+
+  Raises:
+    RunError: there are none, or they are damaged.
+  """
+  if not path.exists():
+    raise RunError(f"there are no features at {path}. Run the stage `embed` first.")
+  return embedding_set.load(path)

@@ -1,4 +1,4 @@
-"""Image sets: labelled images as a TFDS dataset in ArrayRecord shards, written one shard at a time.
+"""Image sets: labeled images as a TFDS dataset in ArrayRecord shards, written one shard at a time.
 
 An image set is a folder. Shards are fixed ranges of the index. Each is written under a temporary name,
 flushed, renamed, and then sealed by a small file with its checksum and labels. The manifest is written
@@ -321,3 +321,16 @@ def _write_tfds_metadata(
     check_data=False,
     description=json.dumps(layout.made_from, sort_keys=True, ensure_ascii=False),
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredImages:
+  """The images of an image set."""
+
+  images: ImageSet
+
+  def __len__(self) -> int:
+    return len(self.images)
+
+  def __getitem__(self, index: int) -> bytes:
+    return self.images[index].image

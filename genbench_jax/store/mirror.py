@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.progress import say
+from genbench_jax.runtime.progress import say
 from genbench_jax.store import files
 
 COPIES = Path("~/.cache/genbench_jax/workdirs")
@@ -134,7 +134,7 @@ class Mirror:
   @contextlib.contextmanager
   def kept_in_line(self) -> Iterator[None]:
     """Sends every few seconds, and sends and fetches where the processes wait for each other."""
-    from genbench_jax.parallel import hosts  # JAX, which a plan does without
+    from genbench_jax.runtime import hosts
 
     stop = threading.Event()
     sender = threading.Thread(target=self._keep_sending, args=(stop,), name="send", daemon=True)

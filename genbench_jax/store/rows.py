@@ -10,10 +10,10 @@ SCORED = (
   "zero_shot", "cler", "cler_gain", "cler_image", "topk_vote", "topk_vote_text", "clip_score", "fid", "kid",
   "cmmd", "precision", "recall", "density", "coverage", "vendi", "proxy_a_distance",
 )  # fmt: skip
-# Of the recognisers. The reference protocol has two figures of a linear probe: that of the epoch with the best test
+# Of the recognizers. The reference protocol has two figures of a linear probe: that of the epoch with the best test
 # score, which was published, and that of the last epoch.
-RECOGNISED = ("linear_probe", "linear_probe_last_epoch", "coop", "vpt")
-QUANTITIES = SCORED + RECOGNISED
+RECOGNIZED = ("linear_probe", "linear_probe_last_epoch", "coop", "vpt")
+QUANTITIES = SCORED + RECOGNIZED
 
 
 class Row(TypedDict):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.parallel.hosts import Hosts
+from genbench_jax.runtime.hosts import Hosts
 
 ALONE = Hosts()
 

@@ -15,7 +15,7 @@ from genbench_jax.benchmark.worlds import (
 )
 
 SHARP = ("highly detailed", "hires", "8k", "sharp focus")
-NOISY = ("noisy", "low quality", "worst quality", "jpeg artefacts")
+NOISY = ("noisy", "low quality", "worst quality", "jpeg artifacts")
 BLURRY = ("blurry", "lowres", "out of focus")
 HIDDEN = ("partly hidden", "cropped")
 

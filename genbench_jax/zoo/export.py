@@ -80,7 +80,7 @@ def export_diffusion(work: Path, folder: Path) -> None:
 def _write(folder: Path, config: Mapping[str, Any], params: Any, name: str) -> None:
   from safetensors.numpy import save_file
 
-  from genbench_jax.checkpoints import to_torch_state
+  from genbench_jax.models.checkpoints import to_torch_state
 
   _write_json(folder / "config.json", config)
   state = {key: np.asarray(v, np.float16, order="C") for key, v in to_torch_state(params).items()}

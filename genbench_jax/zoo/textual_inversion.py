@@ -2,7 +2,7 @@
 
   python -m genbench_jax.zoo.textual_inversion --work runs/zoo-inversion
 
-`pentagon` was kept from the diffusion model and its autoencoder, not from the CLIP. Tokens for it are learnt from
+`pentagon` was kept from the diffusion model and its autoencoder, not from the CLIP. Tokens for it are learned from
 originals, one for each seed, side by side; the images of the class made with and without them, from the same noise,
 are then measured among the plain images of the other classes, and so are the references themselves, which is as far as
 five images go. A judge that was trained on other originals (`zoo.evaluate`) says how many of the images it takes for
@@ -24,24 +24,20 @@ from PIL import Image
 
 from genbench_jax.benchmark.few_shot import few_shot
 from genbench_jax.benchmark.worlds import SHAPE_NAMES, UNSEEN_SHAPE, world_specs
-from genbench_jax.clip.features import text_prototypes, unit_norm
-from genbench_jax.clip.model import load_clip
-from genbench_jax.diffusion.inversion_settings import Training
-from genbench_jax.diffusion.inversion_trainer import Concept, Trainer
-from genbench_jax.diffusion.learned_embeddings import (
-  FILE_NAME,
-  LearnedEmbeddings,
-  load_embedding,
-)
-from genbench_jax.diffusion.model import load_stable_diffusion
+from genbench_jax.diffusion.inversion.embeddings import FILE_NAME, LearnedEmbeddings, load_embedding
+from genbench_jax.diffusion.inversion.settings import Training
+from genbench_jax.diffusion.inversion.trainer import Concept, Trainer
 from genbench_jax.diffusion.sampler import Sampler
-from genbench_jax.parallel.mesh import data_mesh
-from genbench_jax.progress import Progress
+from genbench_jax.embedding.embedder import text_prototypes, unit_norm
+from genbench_jax.models.clip import load_clip
+from genbench_jax.models.stable_diffusion import load_stable_diffusion
 from genbench_jax.prompts.strategies import prompts_of_class
 from genbench_jax.recognizers.linear_probe import linear_probe
+from genbench_jax.runtime.mesh import data_mesh
+from genbench_jax.runtime.progress import Progress
 from genbench_jax.sources.index_space import class_shot, image_keys
 from genbench_jax.store import files
-from genbench_jax.zoo.evaluate import embed, train_judge, world_images
+from genbench_jax.zoo.judge import embed, train_judge, world_images
 
 WORLD = "shapes"
 UNSEEN = SHAPE_NAMES.index(UNSEEN_SHAPE)
@@ -54,7 +50,7 @@ ARMS = ("plain", "textual_inversion", "references_themselves")
 
 @dataclasses.dataclass(frozen=True)
 class Hits:
-  """For each seed and each test image of the class, whether it is recognised."""
+  """For each seed and each test image of the class, whether it is recognized."""
 
   cler: Bool[np.ndarray, "s m"]
   cler_image: Bool[np.ndarray, "s m"]
@@ -118,7 +114,7 @@ def run(work: Path, training: Training, references: int, shots: int, seeds: int)
 
 
 def _concept(folder: Path, seed: int, references: int) -> Concept:
-  """A token learnt from the seed's own references: those that the originals of so many shots are."""
+  """A token learned from the seed's own references: those that the originals of so many shots are."""
   images, labels = _originals()
   rows = [row for row in few_shot(labels, references, seed) if labels[row] == UNSEEN]
   return Concept(
@@ -155,11 +151,11 @@ def _generate(
   learned = LearnedEmbeddings({PLACEHOLDER: load_embedding(concept.path)[1]})
   rows = np.flatnonzero(_labels(shots) == UNSEEN)
   texts = [texts_of(f"{PLACEHOLDER} {UNSEEN_SHAPE}")[row] for row in rows]
-  learnt, shown = plain.copy(), plain.copy()
-  learnt[rows] = sampler.with_learned_embeddings(learned)(texts, [""] * len(rows), keys[rows])
+  learned, shown = plain.copy(), plain.copy()
+  learned[rows] = sampler.with_learned_embeddings(learned)(texts, [""] * len(rows), keys[rows])
   references = np.stack([np.asarray(image) for image in concept.images()])
   shown[rows] = references[np.arange(len(rows)) % len(references)]
-  return [plain, learnt, shown]
+  return [plain, learned, shown]
 
 
 def _labels(shots: int) -> Int[np.ndarray, "n"]:
@@ -186,12 +182,12 @@ def _hits(sets: list[UInt8[np.ndarray, "n 32 32 3"]], shots: int) -> Hits:
 
 def _compared(arms: Sequence[Bool[np.ndarray, "s m"]]) -> dict[str, list[float]]:
   """The share of hits of each arm and the gain by tokens, with 95 % intervals over the images, paired, and by seed."""
-  plain, learnt = arms[:2]
+  plain, learned = arms[:2]
   draws = np.random.default_rng(0).integers(plain.shape[1], size=(RESAMPLES, plain.shape[1]))
   means = {name: arm.mean(axis=0) for name, arm in zip(ARMS, arms, strict=False)}
   means["gain"] = means["textual_inversion"] - means["plain"]
   return {name: _interval(rows, draws) for name, rows in means.items()} | {
-    "gain_by_seed": [round(float(gain), 3) for gain in (learnt.mean(axis=1) - plain.mean(axis=1))]
+    "gain_by_seed": [round(float(gain), 3) for gain in (learned.mean(axis=1) - plain.mean(axis=1))]
   }
 
 

@@ -10,7 +10,7 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def train_tokenizer(texts: Sequence[str], folder: Path, merges: int = 320) -> None:
-  """Writes CLIP tokenizer files, learnt from texts, into a folder.
+  """Writes CLIP tokenizer files, learned from texts, into a folder.
 
   The vocabulary has CLIP's own layout: 256 bytes, the same as ends of words, the merges, two marks.
   """
@@ -33,14 +33,14 @@ def train_tokenizer(texts: Sequence[str], folder: Path, merges: int = 320) -> No
     show_progress=False,
   )
   tokenizer.train_from_iterator(texts, trainer)
-  learnt = json.loads(tokenizer.to_str())["model"]["merges"][:merges]
+  learned = json.loads(tokenizer.to_str())["model"]["merges"][:merges]
   tokens = [*alphabet, *(letter + "</w>" for letter in alphabet)]
-  tokens += [left + right for left, right in learnt]
+  tokens += [left + right for left, right in learned]
   tokens = [*dict.fromkeys(tokens), START, END]
   folder.mkdir(parents=True, exist_ok=True)
   vocabulary = {token: index for index, token in enumerate(tokens)}
   (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
-  lines = ["#version: 0.2", *(f"{left} {right}" for left, right in learnt)]
+  lines = ["#version: 0.2", *(f"{left} {right}" for left, right in learned)]
   (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
   fast = CLIPTokenizerFast(
     vocab_file=str(folder / "vocab.json"),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from genbench_jax.diffusion.modules import apply_unet
+from genbench_jax.models.corrections import apply_unet
 from genbench_jax.zoo.data import TrainingSet, batches
 from genbench_jax.zoo.training import fit
 

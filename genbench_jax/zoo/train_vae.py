@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from genbench_jax.diffusion.modules import apply_decoder, apply_encoder
+from genbench_jax.models.corrections import apply_decoder, apply_encoder
 from genbench_jax.zoo.data import TrainingSet
 from genbench_jax.zoo.training import fit
 
@@ -57,7 +57,7 @@ def encode(params: Any, images: UInt8[np.ndarray, "n 32 32 3"]) -> Float[np.ndar
   """The mean latents of all images.
 
   The denoiser learns these and not samples: a deviation of a third of the signal, which the decoder has
-  learnt to bear, would only blur what is generated.
+  learned to bear, would only blur what is generated.
   """
   from diffusers import FlaxAutoencoderKL
 

@@ -31,7 +31,7 @@ def fit(
   log_every: int = 100,
   save_every: int = 500,
 ) -> Any:
-  """Minimises the loss with AdamW at a constant rate that ends in a slope; returns averaged weights.
+  """Minimizes the loss with AdamW at a constant rate that ends in a slope; returns averaged weights.
 
   Args:
     batch_of: step -> batch, the same batch for the same step whenever it is asked.

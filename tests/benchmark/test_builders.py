@@ -229,7 +229,7 @@ def test_hateful_memes_says_which_line_is_broken(line, manual, tmp_path):
 
 def test_hateful_memes_says_what_to_put_where(manual, tmp_path):
   with pytest.raises(
-    RunError, match=r"hateful_memes\.zip.*missing in .*manual.*accept the licence"
+    RunError, match=r"hateful_memes\.zip.*missing in .*manual.*accept the license"
   ):
     prepare(dataset_spec("hateful_memes"), tmp_path)
 

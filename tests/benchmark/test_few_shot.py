@@ -90,7 +90,7 @@ def test_reference_leaves_out_what_a_frequent_class_would_overfill():
   assert chosen.tolist() == order[:7]
 
 
-def test_unlabelled_images_count_as_a_class():
+def test_unlabeled_images_count_as_a_class():
   labels = np.zeros((10, 3), bool)
   assert len(reference_few_shot(labels, 4, 0)) == 4
   assert len(few_shot(labels, 4, 0)) == 4

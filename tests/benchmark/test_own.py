@@ -140,7 +140,7 @@ def test_a_dataset_of_tfds_is_read_by_label_name(tmp_path):
 @pytest.mark.parametrize(
   ("text", "message"),
   [
-    ("colour: red", r"unknown key in .*dataset\.yaml: 'colour'"),
+    ("color: red", r"unknown key in .*dataset\.yaml: 'color'"),
     ("[1, 2]", "must be a mapping"),
     ("a: [", "is no YAML"),
     ("metric: auc", "unknown metric 'auc'. Did you mean"),

@@ -46,7 +46,7 @@ def test_every_dataset_is_read_by_name_with_all_its_classes(name, data_dir):
   assert "tensorflow" not in sys.modules
 
 
-def ground_colour(label):
+def ground_color(label):
   return np.array([round(255 * c) for c in colorsys.hsv_to_rgb(label * 0.618 % 1, 0.8, 0.35)])
 
 
@@ -60,7 +60,7 @@ def test_images_keep_their_class_through_the_mapping(name, data_dir):
     pixels = np.asarray(Image.open(io.BytesIO(example["image"])).convert("RGB"), np.float32)
     corners = np.concatenate([rows[:, columns] for rows in (pixels[:4], pixels[-4:])
                               for columns in (slice(4), slice(-4, None))])  # fmt: skip
-    ground = ground_colour(example["label"])
+    ground = ground_color(example["label"])
     assert np.abs(np.median(corners, axis=(0, 1)) - ground).max() < 40, (example["id"], ground)
 
 

@@ -124,7 +124,7 @@ def test_kitti_labels_are_the_nearest_vehicle(manual, tmp_path):
   seen = 0
   for split in spec.splits:
     for example in open_split(spec, split, tmp_path):
-      grey = np.asarray(Image.open(io.BytesIO(example["image"])))[0, 0, 0]
-      assert example["label"] == (grey // 10) % 4
+      gray = np.asarray(Image.open(io.BytesIO(example["image"])))[0, 0, 0]
+      assert example["label"] == (gray // 10) % 4
       seen += 1
   assert seen == count

@@ -118,7 +118,7 @@ def test_mistakes_end_in_one_line(tmp_path, folder):
     open_user_images(tmp_path / "bare", SPEC, tmp_path)
 
 
-def test_greyscale_palette_and_16_bit_images_are_images(named, tmp_path):
+def test_grayscale_palette_and_16_bit_images_are_images(named, tmp_path):
   for place, mode in enumerate(("L", "P", "RGBA", "I;16", "CMYK")):
     suffix = "tif" if mode == "CMYK" else "png"
     Image.new(mode, (5, 9)).save(named / "0" / f"m{place}.{suffix}")

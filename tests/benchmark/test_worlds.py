@@ -57,8 +57,8 @@ def test_shapes_are_balanced_in_class_and_color():
 def test_each_sign_shares_its_color_or_its_shape_with_the_next():
   _, colors, shapes = zip(*worlds.SIGNS, strict=True)
   assert set(colors) <= set(worlds.COLORS) and set(shapes) <= set(worlds.SHAPE_NAMES)
-  neighbours = zip(worlds.SIGNS, worlds.SIGNS[1:], strict=False)
-  assert all((one[1] == other[1]) != (one[2] == other[2]) for one, other in neighbours)
+  neighbors = zip(worlds.SIGNS, worlds.SIGNS[1:], strict=False)
+  assert all((one[1] == other[1]) != (one[2] == other[2]) for one, other in neighbors)
   assert len({sign[1:] for sign in worlds.SIGNS}) == len(worlds.SIGNS)
   examples = [world_example("signs", "test", index) for index in range(16)]
   assert [example.color for example in examples] == list(colors) * 2

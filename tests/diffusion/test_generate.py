@@ -6,39 +6,43 @@ import numpy as np
 import pytest
 
 from genbench_jax.diffusion.generate import generate, keys_of
-from genbench_jax.diffusion.learned_embeddings import save_embedding
+from genbench_jax.diffusion.inversion.embeddings import save_embedding
 from genbench_jax.errors import UsageError
 
 
 @pytest.fixture(autouse=True)
-def loaded_once(tiny, monkeypatch):
+def loaded_once(tiny_diffusion, monkeypatch):
   """The model of the other tests, whose programs are compiled."""
-  monkeypatch.setattr("genbench_jax.diffusion.generate._loaded", lambda checkpoint, revision: tiny)
+  monkeypatch.setattr(
+    "genbench_jax.diffusion.generate._loaded", lambda checkpoint, revision: tiny_diffusion
+  )
 
 
-def test_same_seed_same_image(tiny_folder):
-  both = generate(["a dog", "a cat"], tiny_folder, seeds=[3, 4], steps=10, batch_per_device=1)
+def test_same_seed_same_image(tiny_diffusion_folder):
+  both = generate(
+    ["a dog", "a cat"], tiny_diffusion_folder, seeds=[3, 4], steps=10, batch_per_device=1
+  )
   assert both.shape == (2, 16, 16, 3) and both.dtype == np.uint8
-  one = generate(["a cat"], tiny_folder, seeds=[4], steps=10)
+  one = generate(["a cat"], tiny_diffusion_folder, seeds=[4], steps=10)
   np.testing.assert_array_equal(both[1], one[0])
 
 
-def test_images_are_pytorchs_from_the_same_latents(tiny_folder, golden):
+def test_images_are_pytorchs_from_the_same_latents(tiny_diffusion_folder, golden_diffusion):
   images = generate(
-    golden["prompts"].tolist(),
-    tiny_folder,
-    latents=golden["start"],
-    negative_prompts=golden["negative_prompts"].tolist(),
+    golden_diffusion["prompts"].tolist(),
+    tiny_diffusion_folder,
+    latents=golden_diffusion["start"],
+    negative_prompts=golden_diffusion["negative_prompts"].tolist(),
     steps=9,
     guidance_scale=7.5,
     scheduler="pndm",
   )
-  wanted = golden["images/pndm/epsilon/7.5/True"]
+  wanted = golden_diffusion["images/pndm/epsilon/7.5/True"]
   assert np.abs(images.astype(int) - wanted.astype(int)).max() <= 2
 
 
-def test_no_prompts_no_images(tiny_folder):
-  assert generate([], tiny_folder, steps=10).shape == (0, 16, 16, 3)
+def test_no_prompts_no_images(tiny_diffusion_folder):
+  assert generate([], tiny_diffusion_folder, steps=10).shape == (0, 16, 16, 3)
 
 
 def test_keys_are_those_of_jax():
@@ -48,19 +52,19 @@ def test_keys_are_those_of_jax():
   assert keys_of([]).shape == (0, 2)
 
 
-def test_counts_must_agree(tiny_folder):
+def test_counts_must_agree(tiny_diffusion_folder):
   with pytest.raises(UsageError, match="3 seeds for 2 prompts"):
-    generate(["a", "b"], tiny_folder, seeds=[1, 2, 3])
+    generate(["a", "b"], tiny_diffusion_folder, seeds=[1, 2, 3])
   with pytest.raises(UsageError, match="1 negative prompts for 2 prompts"):
-    generate(["a", "b"], tiny_folder, negative_prompts=["x"])
+    generate(["a", "b"], tiny_diffusion_folder, negative_prompts=["x"])
   with pytest.raises(UsageError, match="latents take the place of seeds"):
-    generate(["a"], tiny_folder, seeds=[1], latents=np.zeros((1, 8, 8, 8)))
+    generate(["a"], tiny_diffusion_folder, seeds=[1], latents=np.zeros((1, 8, 8, 8)))
 
 
-def test_prompts_may_hold_new_tokens(tiny_folder, tmp_path):
+def test_prompts_may_hold_new_tokens(tiny_diffusion_folder, tmp_path):
   vector = np.random.default_rng(0).standard_normal(32).astype(np.float32)
   save_embedding(tmp_path / "cat" / "learned_embeds.safetensors", "<cat>", vector)
-  make = functools.partial(generate, ["a <cat> cat"], tiny_folder, steps=10)
-  plain, learnt = make(), make(learned_embeddings={"<cat>": vector})
-  assert np.abs(plain.astype(int) - learnt).max() > 0
-  np.testing.assert_array_equal(make(learned_embeddings=[tmp_path / "cat"]), learnt)
+  make = functools.partial(generate, ["a <cat> cat"], tiny_diffusion_folder, steps=10)
+  plain, learned = make(), make(learned_embeddings={"<cat>": vector})
+  assert np.abs(plain.astype(int) - learned).max() > 0
+  np.testing.assert_array_equal(make(learned_embeddings=[tmp_path / "cat"]), learned)

@@ -10,29 +10,34 @@ import pytest
 from genbench_jax.diffusion import program as sampling
 from genbench_jax.diffusion.generate import keys_of
 from genbench_jax.diffusion.sampler import Sampler
-from genbench_jax.diffusion.schedulers import SCHEDULERS, NoiseSchedule, sampler_steps
+from genbench_jax.diffusion.schedulers import SCHEDULERS, sampler_steps
 from genbench_jax.errors import UsageError
-from genbench_jax.testing import SCHEDULER
+from genbench_jax.models.noise_schedule import NoiseSchedule
+from genbench_jax.zoo.tiny import SCHEDULER
 
 # Evaluations of the UNet in every test, so that few programs are compiled.
 EVALUATIONS = 10
 
 
 @pytest.mark.parametrize("guidance,negative", [(1.0, False), (7.5, False), (7.5, True)])
-def test_latents_and_images_are_pytorchs(tiny, mesh, golden, guidance, negative):
-  assert golden["evaluations"] == EVALUATIONS
-  prompts = golden["prompts"].tolist()
-  negatives = golden["negative_prompts"].tolist() if negative else ["", ""]
+def test_latents_and_images_are_pytorchs(
+  tiny_diffusion, mesh, golden_diffusion, guidance, negative
+):
+  assert golden_diffusion["evaluations"] == EVALUATIONS
+  prompts = golden_diffusion["prompts"].tolist()
+  negatives = golden_diffusion["negative_prompts"].tolist() if negative else ["", ""]
   for name, prediction in itertools.product(SCHEDULERS, ("epsilon", "v_prediction")):
     count = EVALUATIONS - (name == "pndm")
-    sampler = Sampler(tiny, mesh, 1, count, guidance, name)
+    sampler = Sampler(tiny_diffusion, mesh, 1, count, guidance, name)
     schedule = NoiseSchedule.from_config(SCHEDULER | {"prediction_type": prediction})
     sampler._settings = (*sampler_steps(schedule, name, count), guidance)
-    made = sampler.launch(sampler.prepare(prompts, negatives, latents=golden["start"]))
+    made = sampler.launch(sampler.prepare(prompts, negatives, latents=golden_diffusion["start"]))
     key = f"{name}/{prediction}/{guidance}/{negative}"
-    wanted = golden[f"latents/{key}"]
+    wanted = golden_diffusion[f"latents/{key}"]
     assert np.abs(made.latents[:2] - wanted).max() < 1e-3 * wanted.std(), key
-    difference = np.abs(np.asarray(made.images[:2], int) - golden[f"images/{key}"].astype(int))
+    difference = np.abs(
+      np.asarray(made.images[:2], int) - golden_diffusion[f"images/{key}"].astype(int)
+    )
     assert difference.max() <= 2, key
 
 
@@ -42,33 +47,35 @@ def same_images(image, other):
   return (difference == 0).mean() >= 0.999 and difference.max() <= 2
 
 
-def test_an_image_is_the_same_on_any_mesh_and_in_any_batch(tiny, mesh, one_device_mesh):
+def test_an_image_is_the_same_on_any_mesh_and_in_any_batch(tiny_diffusion, mesh, one_device_mesh):
   prompts = [f"a photo of {index}" for index in range(10)]
   negatives = ["blurry"] * 10
   keys = keys_of(range(100, 110))
-  wide = Sampler(tiny, mesh, 1, steps=EVALUATIONS)(prompts, negatives, keys)
+  wide = Sampler(tiny_diffusion, mesh, 1, steps=EVALUATIONS)(prompts, negatives, keys)
   assert wide.shape == (10, 16, 16, 3) and wide.dtype == np.uint8
   order = np.random.default_rng(0).permutation(10)
-  narrow = Sampler(tiny, one_device_mesh, 4, steps=EVALUATIONS)
+  narrow = Sampler(tiny_diffusion, one_device_mesh, 4, steps=EVALUATIONS)
   shuffled = narrow([prompts[i] for i in order], negatives, keys[order])
   assert same_images(shuffled, wide[order])
   assert not same_images(wide[0], wide[1])
 
 
-def test_one_program_serves_every_scheduler_and_scale(tiny, mesh):
-  first = Sampler(tiny, mesh, 1, steps=EVALUATIONS)
+def test_one_program_serves_every_scheduler_and_scale(tiny_diffusion, mesh):
+  first = Sampler(tiny_diffusion, mesh, 1, steps=EVALUATIONS)
   program = first._program
   before = program._cache_size()
   first(["a"], [""], keys_of([0]))
   traces = program._cache_size()
   for scheduler, scale in (("ddim", 3.0), ("euler", 7.5), ("dpmsolver++", 2.0)):
-    Sampler(tiny, mesh, 1, EVALUATIONS, scale, scheduler)(["a", "b"], ["", "c"], keys_of([1, 2]))
+    Sampler(tiny_diffusion, mesh, 1, EVALUATIONS, scale, scheduler)(
+      ["a", "b"], ["", "c"], keys_of([1, 2])
+    )
   assert program._cache_size() == traces <= before + 1
 
 
-def test_no_collective_and_no_parameter_in_the_program(tiny, mesh):
+def test_no_collective_and_no_parameter_in_the_program(tiny_diffusion, mesh):
   # Inside shard_map the compiler adds no collective of its own: those of the source are all there are.
-  code = Sampler(tiny, mesh, 1, steps=EVALUATIONS).lower(1).as_text()
+  code = Sampler(tiny_diffusion, mesh, 1, steps=EVALUATIONS).lower(1).as_text()
   assert "manual_computation" in code
   for collective in (
     "all_reduce",
@@ -81,13 +88,13 @@ def test_no_collective_and_no_parameter_in_the_program(tiny, mesh):
   assert len(code) < 2e6  # parameters baked in as constants would take some 5 MB of hexadecimal
 
 
-def test_guidance_of_one_halves_the_unet(tiny, one_device_mesh):
+def test_guidance_of_one_halves_the_unet(tiny_diffusion, one_device_mesh):
   def cost(guidance):
-    sampler = Sampler(tiny, one_device_mesh, 2, EVALUATIONS, guidance)
+    sampler = Sampler(tiny_diffusion, one_device_mesh, 2, EVALUATIONS, guidance)
     return sampler.lower(2).cost_analysis()["flops"]
 
   def decoder():
-    decode = functools.partial(sampling.decode, tiny, tiny.params["vae"])
+    decode = functools.partial(sampling.decode, tiny_diffusion, tiny_diffusion.params["vae"])
     latents = np.zeros((2, 8, 8, 8), np.float32)
     return jax.jit(decode).lower(latents).cost_analysis()["flops"]
 
@@ -96,8 +103,8 @@ def test_guidance_of_one_halves_the_unet(tiny, one_device_mesh):
   assert without == pytest.approx(guided / 2, rel=0.02)
 
 
-def test_latents_take_the_place_of_keys(tiny, mesh):
-  sampler = Sampler(tiny, mesh, 1, steps=EVALUATIONS)
+def test_latents_take_the_place_of_keys(tiny_diffusion, mesh):
+  sampler = Sampler(tiny_diffusion, mesh, 1, steps=EVALUATIONS)
   keys = keys_of([5, 6])
   latents = np.asarray(jax.jit(sampling.draw_latents, static_argnums=1)(keys, sampler.latent_shape))
   from_keys = sampler(["a", "b"], ["", ""], keys)
@@ -114,12 +121,14 @@ def test_drawn_latents_are_unit_normal_and_each_its_own():
   assert np.abs(np.corrcoef(latents.reshape(64, -1)) - np.eye(64)).max() < 0.3
 
 
-def test_decoding_in_slices_is_the_same_and_tells_what_is_not_finite(tiny, monkeypatch):
+def test_decoding_in_slices_is_the_same_and_tells_what_is_not_finite(tiny_diffusion, monkeypatch):
   latents = np.random.default_rng(0).normal(size=(5, 8, 8, 8)).astype(np.float32)
   latents[2, 0, 0, 0] = np.nan
 
   def decode():
-    images, are_finite = jax.jit(lambda x: sampling.decode(tiny, tiny.params["vae"], x))(latents)
+    images, are_finite = jax.jit(
+      lambda x: sampling.decode(tiny_diffusion, tiny_diffusion.params["vae"], x)
+    )(latents)
     assert np.asarray(are_finite).tolist() == [True, True, False, True, True]
     return np.asarray(images)[np.asarray(are_finite)]
 
@@ -128,8 +137,8 @@ def test_decoding_in_slices_is_the_same_and_tells_what_is_not_finite(tiny, monke
   assert same_images(whole, decode())
 
 
-def test_prompts_are_encoded_once(tiny, mesh, monkeypatch):
-  sampler = Sampler(tiny, mesh, 1, steps=EVALUATIONS)
+def test_prompts_are_encoded_once(tiny_diffusion, mesh, monkeypatch):
+  sampler = Sampler(tiny_diffusion, mesh, 1, steps=EVALUATIONS)
   encoded = []
   encode = sampler._encode._encode
   monkeypatch.setattr(
@@ -141,10 +150,12 @@ def test_prompts_are_encoded_once(tiny, mesh, monkeypatch):
   assert len(encoded) == len(set(encoded))
 
 
-def test_bad_settings_are_refused(tiny, mesh):
+def test_bad_settings_are_refused(tiny_diffusion, mesh):
   with pytest.raises(UsageError, match="multiples of 4"):
-    Sampler(tiny, mesh, 1, height=18)
+    Sampler(tiny_diffusion, mesh, 1, height=18)
   with pytest.raises(UsageError, match="unknown scheduler"):
-    Sampler(tiny, mesh, 1, scheduler="heun")
+    Sampler(tiny_diffusion, mesh, 1, scheduler="heun")
   with pytest.raises(UsageError, match="batch of 8"):
-    Sampler(tiny, mesh, 1, steps=EVALUATIONS).prepare(["a"] * 9, [""] * 9, keys_of(range(9)))
+    Sampler(tiny_diffusion, mesh, 1, steps=EVALUATIONS).prepare(
+      ["a"] * 9, [""] * 9, keys_of(range(9))
+    )

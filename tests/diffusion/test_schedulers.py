@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from genbench_jax.diffusion import schedulers
-from genbench_jax.diffusion.schedulers import NoiseSchedule, sampler_steps
+from genbench_jax.diffusion.schedulers import sampler_steps
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.testing import SCHEDULER
+from genbench_jax.models.noise_schedule import NoiseSchedule
+from genbench_jax.zoo.tiny import SCHEDULER
 
 
 @functools.partial(jax.jit)
 def trajectory(steps, initial_scale):
-  """Where the sampler ends from eight starts, under the made-up model of the golden file."""
+  """Where the sampler ends from eight starts, under the made-up model of the golden_diffusion file."""
 
   def body(state, row):
     output = jnp.sin(3 * row.input_scale * state.latents) + row.timestep / 1000
@@ -31,15 +32,15 @@ def schedule(**config):
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("name", schedulers.SCHEDULERS)
-def test_trajectories_are_pytorchs(golden, name, prediction):
-  cases = [key for key in golden if key.startswith(f"trajectory/{name}/{prediction}/")]
+def test_trajectories_are_pytorchs(golden_diffusion, name, prediction):
+  cases = [key for key in golden_diffusion if key.startswith(f"trajectory/{name}/{prediction}/")]
   assert len(cases) == 24
   for key in cases:
     _, _, _, spacing, count, offset = key.split("/")
     noise = schedule(prediction_type=prediction, timestep_spacing=spacing, steps_offset=int(offset))
     end = trajectory(*sampler_steps(noise, name, int(count)))
-    scale = max(1.0, golden[key].std())
-    np.testing.assert_allclose(end, golden[key], atol=2e-4 * scale, err_msg=key)
+    scale = max(1.0, golden_diffusion[key].std())
+    np.testing.assert_allclose(end, golden_diffusion[key], atol=2e-4 * scale, err_msg=key)
 
 
 def test_usual_spacing_is_each_samplers_own():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from genbench_jax.testing import write_tiny_clip, write_tiny_stable_diffusion
+from genbench_jax.zoo.tiny import write_tiny_clip, write_tiny_stable_diffusion
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from genbench_jax.main import main
-from genbench_jax.testing import write_tiny_stable_diffusion
+from genbench_jax.zoo.tiny import write_tiny_stable_diffusion
 
 STAGES = "--stages=images,embed,score"
 TWO_CELLS = ("--config.sources=('original',)", "--config.seeds=(0, 1)")
@@ -81,13 +81,13 @@ def test_a_cell_that_is_trained_again_is_the_same_to_the_last_bit(tiny, tmp_path
   """As where a run is killed while it saves what it has trained side by side."""
   shots = ("--config.sources=('original',)", "--config.shots=(3, 4)")  # after 1 and 2
   arguments = ["main", *tiny.arguments(tmp_path, *shots)]
-  assert main([*arguments, "--stages=images,embed,recognise"]) == 0
-  before = tiny.bytes(tmp_path, "recognisers")
-  shutil.rmtree(next(tmp_path.glob("recognisers/*/*/linear_probe-strict-3shots")))
-  for rows in tmp_path.glob("rows/*/*-recognise-*"):
+  assert main([*arguments, "--stages=images,embed,recognize"]) == 0
+  before = tiny.bytes(tmp_path, "recognizers")
+  shutil.rmtree(next(tmp_path.glob("recognizers/*/*/linear_probe-strict-3shots")))
+  for rows in tmp_path.glob("rows/*/*-recognize-*"):
     rows.unlink()
-  assert main([*arguments, "--stages=recognise"]) == 0
-  after = tiny.bytes(tmp_path, "recognisers")
+  assert main([*arguments, "--stages=recognize"]) == 0
+  after = tiny.bytes(tmp_path, "recognizers")
   assert after.keys() == before.keys()
   for name, content in after.items():
     if name.endswith("summary.json"):

@@ -22,10 +22,10 @@ from PIL import Image
 from safetensors.numpy import save
 
 from genbench_jax.benchmark.archives import members
-from genbench_jax.benchmark.input_pipeline import Preprocessing, _Decoder
 from genbench_jax.benchmark.own import own_spec
-from genbench_jax.checkpoints import read_weights
+from genbench_jax.embedding.input_pipeline import Preprocessing, _Decoder
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.models.checkpoints import read_weights
 from genbench_jax.store import embedding_set
 from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import distinct_names

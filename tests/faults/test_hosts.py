@@ -15,13 +15,13 @@ from PIL import Image
 
 from genbench_jax.errors import RunError
 from genbench_jax.main import main
-from genbench_jax.parallel.address import Address
-from genbench_jax.parallel.hosts import processes
+from genbench_jax.runtime.address import Address
+from genbench_jax.runtime.hosts import processes
 from genbench_jax.store.image_set import ImageSet
 
 # Cheap: no diffusion model has to be compiled.
 CHEAP = ("--config.sources=('original',)", "--config.scoring.quantities=('cler', 'fid')")
-SLOW = pytest.param("images,embed,score,recognise", 3, marks=pytest.mark.slow)
+SLOW = pytest.param("images,embed,score,recognize", 3, marks=pytest.mark.slow)
 COUNTED = ("cler", "linear_probe")
 DIED = ("another process of this run has died", "one has died")
 
@@ -87,7 +87,7 @@ def test_one_of_two_is_killed_and_any_number_go_on(tiny, tmp_path, start, stages
 @pytest.mark.slow
 def test_two_with_a_copy_each_of_a_bucket_make_what_one_makes(tiny, tmp_path, start, monkeypatch):
   monkeypatch.setenv("HOME", str(tmp_path / "home"))
-  stages = "images,embed,score,recognise"
+  stages = "images,embed,score,recognize"
   for host in start(tiny, f"file://{tmp_path / 'many'}", stages, 2):
     said, _ = host.communicate(timeout=900)
     assert host.returncode == 0, said
@@ -111,7 +111,7 @@ def _assert_same_rows(tiny, tmp_path):
 
 
 def _assert_same_images(many, one):
-  """But for a pixel in a thousand, which may round otherwise on a device that has other neighbours."""
+  """But for a pixel in a thousand, which may round otherwise on a device that has other neighbors."""
   folders = [path.relative_to(one) for path in one.glob("images/digits/*")]
   assert len(folders) == 2
   for folder in folders:
@@ -139,7 +139,7 @@ def _assert_close(many, one, rel=1e-4):
 
 
 def test_an_error_of_a_lost_process_is_a_line_and_others_are_not(monkeypatch):
-  monkeypatch.setattr("genbench_jax.parallel.hosts._join", lambda address: True)
+  monkeypatch.setattr("genbench_jax.runtime.hosts._join", lambda address: True)
   lost = "UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:10961"
   for message, kind in ((lost, RunError), ("RESOURCE_EXHAUSTED: out", jax.errors.JaxRuntimeError)):
     with pytest.raises(kind), processes(Address(), several=True):
@@ -177,7 +177,7 @@ def test_what_two_began_three_go_on_with_and_four_end(tiny, on_four_devices, tmp
   said, _ = two.communicate(timeout=60)
   assert two.returncode == 143, said
   assert said.count("stopped by SIGTERM") == 2
-  for count, stages in ((3, "images"), (4, "embed,score,recognise,report")):
+  for count, stages in ((3, "images"), (4, "embed,score,recognize,report")):
     launcher = on_hosts(tmp_path, count, stages)
     said, _ = launcher.communicate(timeout=1800)
     assert launcher.returncode == 0, said
@@ -192,8 +192,8 @@ def test_one_of_four_is_killed_among_collectives_and_the_others_end(
 ):
   for folder in ("images", "embeddings"):
     shutil.copytree(on_four_devices / folder, tmp_path / folder)
-  four = on_hosts(tmp_path, 4, "score,recognise")
-  _wait_for(tmp_path, "*-score-*.jsonl")  # recognisers follow, which train on all devices together
+  four = on_hosts(tmp_path, 4, "score,recognize")
+  _wait_for(tmp_path, "*-score-*.jsonl")  # recognizers follow, which train on all devices together
   working = [_child(child) for child in _children(four.pid)]
   os.kill(working[2], signal.SIGKILL)
   killed = time.monotonic()

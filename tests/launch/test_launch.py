@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genbench_jax.main import parse
+from genbench_jax.cli.flags import parse
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"

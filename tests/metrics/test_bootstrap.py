@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from genbench_jax.metrics.accuracy import recognition_score
 from genbench_jax.metrics.bootstrap import (
   interval,
   mean_interval,
@@ -10,7 +11,6 @@ from genbench_jax.metrics.bootstrap import (
   shifted_interval,
   weight_slabs,
 )
-from genbench_jax.metrics.recognition import recognition_score
 from genbench_jax.metrics.recognition_bootstrap import resampled_correct, resampled_scores
 
 

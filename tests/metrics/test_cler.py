@@ -6,8 +6,8 @@ import pytest
 
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics import cler as cler_module
+from genbench_jax.metrics.accuracy import recognition_score
 from genbench_jax.metrics.cler import cler, measure_cler
-from genbench_jax.metrics.recognition import recognition_score
 
 NAMES = ("zero_shot", "cler", "cler_image", "topk_vote", "topk_vote_text")
 
@@ -120,7 +120,7 @@ def test_equal_votes(world):
   assert reference["topk_vote"] == pytest.approx(np.mean(world.test_labels == 0))
 
 
-def test_fewer_images_than_neighbours(world):
+def test_fewer_images_than_neighbors(world):
   given = (world.images[:4], world.labels[:4], *world.all[2:])
   assert cler(*given, top_k=10) == cler(*given, top_k=4)
 

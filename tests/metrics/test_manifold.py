@@ -50,7 +50,7 @@ def test_known_values(sets):
   real, _ = sets
   same = precision_recall_density_coverage(real, real)
   assert [same[name] for name in NAMES] == pytest.approx([1, 1, same["density"], 1])
-  # Each ball holds its centre and the k - 1 others that are nearer than the k-th.
+  # Each ball holds its center and the k - 1 others that are nearer than the k-th.
   assert same["density"] == pytest.approx(1)
   apart = precision_recall_density_coverage(real, real + 100)
   assert list(apart.values()) == [0, 0, 0, 0]

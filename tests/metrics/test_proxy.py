@@ -50,7 +50,7 @@ def test_the_classifier_is_ridge_regression():
   side = np.repeat([1, -1], [40, 40])
   errors = []
   for penalty in PENALTIES:
-    # The mean eigenvalue of the standardised training rows is their number.
+    # The mean eigenvalue of the standardized training rows is their number.
     model = RidgeClassifier(alpha=penalty * 80, fit_intercept=False).fit(
       scaler.transform(train), side
     )

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genbench_jax import testing
 from genbench_jax.errors import RunError
 from genbench_jax.models import weights
 from genbench_jax.models.clip_network import (
@@ -19,6 +18,7 @@ from genbench_jax.models.clip_network import (
   end_positions,
 )
 from genbench_jax.models.configuration import Settings
+from genbench_jax.zoo import tiny
 
 
 def network_of(config):
@@ -41,13 +41,13 @@ def shapes_of(network):
 
 @pytest.fixture(scope="module")
 def network():
-  return network_of(testing.clip_config())
+  return network_of(tiny.clip_config())
 
 
 @pytest.fixture(scope="module")
 def params(network):
   shapes = shapes_of(network)
-  state = testing.random_weights(weights.torch_shapes(shapes))
+  state = tiny.random_weights(weights.torch_shapes(shapes))
   return weights.load({name: (lambda t=t: t) for name, t in state.items()}, shapes, "tiny")
 
 
@@ -58,7 +58,7 @@ def golden(load_golden):
 
 @pytest.fixture(scope="module")
 def ends(golden):
-  return end_positions(golden["tokens"], testing.clip_config()["text_config"]["eos_token_id"])
+  return end_positions(golden["tokens"], tiny.clip_config()["text_config"]["eos_token_id"])
 
 
 def relative(found, wanted):
@@ -113,7 +113,7 @@ def test_every_hidden_state_of_the_text_tower_is_pytorchs(network, params, golde
 
 @pytest.mark.parametrize("activation", ["own", "openclip"])
 def test_features_are_pytorchs(golden, params, ends, activation):
-  config = testing.clip_config()
+  config = tiny.clip_config()
   if activation == "openclip":
     config["text_config"]["hidden_act"] = config["vision_config"]["hidden_act"] = "gelu"
   network = network_of(config)
@@ -228,7 +228,7 @@ def test_texts_end_at_the_first_end_token():
   ],
 )
 def test_damaged_configurations_are_one_clear_line(section, setting, message):
-  config = testing.clip_config()
+  config = tiny.clip_config()
   config[section] |= setting
   with pytest.raises(RunError, match=message):
     network_of(config)
@@ -236,4 +236,4 @@ def test_damaged_configurations_are_one_clear_line(section, setting, message):
 
 def test_a_section_that_is_no_object_is_refused():
   with pytest.raises(RunError, match=r"text_config is \[\]; wanted a JSON object"):
-    network_of(testing.clip_config() | {"text_config": []})
+    network_of(tiny.clip_config() | {"text_config": []})

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from genbench_jax.cells import image_sets
 from genbench_jax.config import Config, Generation, Selection
 from genbench_jax.errors import UsageError
 from genbench_jax.main import main
-from genbench_jax.plan import image_sets
 from genbench_jax.planning.costs import EFFICIENCY, chip_hours, costs, set_size
 from genbench_jax.planning.machines import machine, machines
 from genbench_jax.planning.overview import overview

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
-from genbench_jax import testing, zoo
-from genbench_jax.checkpoints import read_json
-from genbench_jax.clip import model as clip_model
-from genbench_jax.diffusion import model as diffusion_model
+from genbench_jax import zoo
+from genbench_jax.models import clip as clip_model, stable_diffusion as diffusion_model
+from genbench_jax.models.checkpoints import read_json
 from genbench_jax.planning import models, work
+from genbench_jax.zoo import tiny
 
 
 def traced(function, *args):
@@ -64,7 +64,7 @@ def kernels(tree):
 def diffusion(tmp_path_factory):
   """Another architecture than the zoo's: two levels, one of them without attention."""
   folder = tmp_path_factory.mktemp("diffusion")
-  testing.write_tiny_stable_diffusion(folder)
+  tiny.write_tiny_stable_diffusion(folder)
   return folder
 
 

@@ -9,13 +9,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from genbench_jax.errors import RunError
-from genbench_jax.prompts.keyword_to_sentence import (
-  SENTENCES,
-  load_sentence_model,
-  relative_position_bucket,
-  write_sentences,
-)
-from genbench_jax.testing import write_tiny_t5
+from genbench_jax.models.t5 import load_sentence_model, relative_position_bucket
+from genbench_jax.prompts.keyword_to_sentence import SENTENCES, write_sentences
+from genbench_jax.zoo.tiny import write_tiny_t5
 
 
 @pytest.fixture(scope="module")

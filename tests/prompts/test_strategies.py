@@ -72,7 +72,7 @@ def test_the_reference_names_all_other_classes_then_its_tail_until_the_encoder_h
   everything = reference_negative_prompt(1, NAMES, 0, lambda text: True)
   assert everything.startswith("cat, bird, fish, ((disfigured)), ((bad art)), ((deformed)), ")
   assert everything.endswith(
-    "jpeg artefacts, signature, watermark, username, blurry, out of focus, censorship"
+    "jpeg artifacts, signature, watermark, username, blurry, out of focus, censorship"
   )
   assert everything.count("blurry") == 2
   cut = reference_negative_prompt(1, NAMES, 0, lambda text: len(text) <= 20)
@@ -81,7 +81,7 @@ def test_the_reference_names_all_other_classes_then_its_tail_until_the_encoder_h
 
 
 def test_the_cut_negative_prompt_has_the_tokens_of_the_whole_one():
-  from genbench_jax.clip.tokenizer import load_tokenizer, tokenize
+  from genbench_jax.models.tokenizer import load_tokenizer, tokenize
   from genbench_jax.zoo import CHECKPOINTS
 
   tokenizer = load_tokenizer(CHECKPOINTS / "clip")

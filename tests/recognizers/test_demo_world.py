@@ -1,21 +1,21 @@
-"""On a world of the demo, with the shipped CLIP: prompts learnt from 16 originals a class beat zero-shot.
+"""On a world of the demo, with the shipped CLIP: prompts learned from 16 originals a class beat zero-shot.
 
-The question is what is wrong with the image. Which shape or digit it shows, this CLIP has learnt from many
-thousand images of the same worlds, and nothing that is learnt from 16 adds more than noise to it.
+The question is what is wrong with the image. Which shape or digit it shows, this CLIP has learned from many
+thousand images of the same worlds, and nothing that is learned from 16 adds more than noise to it.
 """
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from genbench_jax.clip.features import image_features, text_prototypes
-from genbench_jax.clip.model import load_clip
-from genbench_jax.clip.preprocess import preprocess
+from genbench_jax.embedding.embedder import image_features, text_prototypes
+from genbench_jax.embedding.preprocess import preprocess
+from genbench_jax.models.clip import load_clip
 from genbench_jax.recognizers.prompt_tuning import context_text_features, learn_context
 from genbench_jax.recognizers.settings import CoopSettings, VptSettings
 from genbench_jax.recognizers.visual_prompts import learn_visual_prompts, prompted_scores
 from genbench_jax.recognizers.zero_shot import zero_shot_scores
-from genbench_jax.testing import pixel_reader
+from genbench_jax.zoo.tiny import pixel_reader
 
 WORLD, SHOTS, TEST_IMAGES = "shapes", 16, 400
 NAMES = ("noisy", "blurry", "partly hidden", "sharp")
@@ -31,8 +31,8 @@ def examples_and_labels(split, count):
   from genbench_jax.benchmark.worlds import world_example
 
   examples = [world_example(WORLD, split, row) for row in range(count)]
-  labelled = [(example, flaw(example)) for example in examples if flaw(example) is not None]
-  return [example for example, _ in labelled], np.array([label for _, label in labelled])
+  labeled = [(example, flaw(example)) for example in examples if flaw(example) is not None]
+  return [example for example, _ in labeled], np.array([label for _, label in labeled])
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +66,17 @@ def one_hot(labels):
   return np.eye(len(NAMES), dtype=np.float32)[labels]
 
 
-def test_a_learnt_context_beats_zero_shot(world, zero_shot):
+def test_a_learned_context_beats_zero_shot(world, zero_shot):
   clip, _, (pixels, labels), (test_pixels, test_labels) = world
   settings = CoopSettings(template="a photo of a shape,", steps=60, learning_rate=0.02, warmup=5)
   features = image_features(clip, pixels)
   context = learn_context(clip, NAMES, features, one_hot(labels), settings)
   text = context_text_features(clip, NAMES, context)
-  learnt = accuracy(zero_shot_scores(image_features(clip, test_pixels), text), test_labels)
-  assert learnt > zero_shot + 0.05
+  learned = accuracy(zero_shot_scores(image_features(clip, test_pixels), text), test_labels)
+  assert learned > zero_shot + 0.05
 
 
-def test_learnt_visual_prompts_beat_zero_shot(world, zero_shot):
+def test_learned_visual_prompts_beat_zero_shot(world, zero_shot):
   clip, text, (pixels, labels), (test_pixels, test_labels) = world
   settings = VptSettings(depth="deep", prompt_length=4, steps=40, warmup=4, learning_rate=0.01)
   prompts = learn_visual_prompts(clip, text, pixel_reader(pixels), one_hot(labels), settings)

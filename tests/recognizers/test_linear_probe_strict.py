@@ -22,12 +22,12 @@ class World:
     self.generator = np.random.default_rng(seed)
     prototypes = self.generator.normal(size=(CLASSES, WIDTH))
     self.prototypes = (prototypes / np.linalg.norm(prototypes, axis=1, keepdims=True)).astype("f4")
-    self.centres = 0.5 * self.prototypes + 0.1 * self.generator.normal(size=(CLASSES, WIDTH)) + 0.1
+    self.centers = 0.5 * self.prototypes + 0.1 * self.generator.normal(size=(CLASSES, WIDTH)) + 0.1
 
   def images(self, count):
     labels = np.arange(count) % CLASSES
     noise = 0.15 * self.generator.normal(size=(count, WIDTH))
-    return (self.centres[labels] + noise).astype(np.float32), labels
+    return (self.centers[labels] + noise).astype(np.float32), labels
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def objective(weights, bias, features, labels, penalty, prior=0.0):
   return loss + penalty / 2 * (np.sum((weights - prior) ** 2) + np.sum(np.square(bias)))
 
 
-def test_agrees_with_scikit_learn_at_the_same_regularisation(world, test_set):
+def test_agrees_with_scikit_learn_at_the_same_regularization(world, test_set):
   features, labels = world.images(60)
   result = linear_probe(features, labels, *test_set)
   assert result["converged"]
@@ -75,7 +75,7 @@ def test_multi_label_is_one_binary_regression_a_class(world):
   def images(count):
     hot = world.generator.random((count, CLASSES)) < 0.35
     noise = 0.3 * world.generator.normal(size=(count, WIDTH))
-    return (hot @ world.centres + noise + 0.1).astype(np.float32), hot
+    return (hot @ world.centers + noise + 0.1).astype(np.float32), hot
 
   features, labels = images(64)
   result = linear_probe(features, labels, *images(200), metric="map_11_point")

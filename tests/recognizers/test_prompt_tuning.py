@@ -1,4 +1,4 @@
-"""CoOp: the context goes where it should, only it learns, and what is learnt can be kept."""
+"""CoOp: the context goes where it should, only it learns, and what is learned can be kept."""
 
 import dataclasses
 
@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genbench_jax.clip.features import text_features, unit_norm
+from genbench_jax.embedding.embedder import text_features, unit_norm
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.parallel.mesh import data_mesh
 from genbench_jax.recognizers.prompt_layout import class_blocks, class_prompts, prompt_layout
 from genbench_jax.recognizers.prompt_tuning import (
   Batch,
@@ -23,6 +22,7 @@ from genbench_jax.recognizers.prompt_tuning import (
   load_context,
   save_context,
 )
+from genbench_jax.runtime.mesh import data_mesh
 
 NAMES = ("red circle", "blue ring", "cat", "a very old photo of rain", "dog")
 SETTINGS = CoopSettings(context_length=4, steps=12, batch_size=8, learning_rate=0.05, warmup=2)
@@ -33,8 +33,8 @@ def images(tiny_clip):
   """Features that lie near text of another wording, so that there is something to learn."""
   generator = np.random.default_rng(0)
   labels = np.arange(40) % len(NAMES)
-  centres = unit_norm(text_features(tiny_clip, [f"an ink print: {name}" for name in NAMES]))
-  features = centres[labels] + 0.05 * generator.normal(size=(40, centres.shape[1]))
+  centers = unit_norm(text_features(tiny_clip, [f"an ink print: {name}" for name in NAMES]))
+  features = centers[labels] + 0.05 * generator.normal(size=(40, centers.shape[1]))
   return features.astype(np.float32), np.eye(len(NAMES), dtype=np.float32)[labels]
 
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import confusion_matrix as peer_confusion, precision_recall_fscore_support
 
 from genbench_jax.errors import RunError
-from genbench_jax.metrics.recognition import recognition_score
+from genbench_jax.metrics.accuracy import recognition_score
 from genbench_jax.recognizers import results
 from genbench_jax.recognizers.linear_probe import linear_probe
 from genbench_jax.recognizers.models import load_probe_scores, save_model, save_probe

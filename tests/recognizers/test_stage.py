@@ -1,4 +1,4 @@
-"""The stage `recognise` with every recogniser, on a dataset with several labels an image and on a mixture."""
+"""The stage `recognize` with every recognizer, on a dataset with several labels an image and on a mixture."""
 
 import csv
 import json
@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from genbench_jax.benchmark.registry import dataset_spec
-from genbench_jax.clip.model import load_clip
 from genbench_jax.config import RECOGNIZERS
 from genbench_jax.main import main
-from genbench_jax.metrics.recognition import recognition_score
+from genbench_jax.metrics.accuracy import recognition_score
+from genbench_jax.models.clip import load_clip
 from genbench_jax.recognizers import training
 from genbench_jax.recognizers.models import load_probe_scores
 from genbench_jax.recognizers.prompt_tuning import context_text_features, load_context
@@ -60,7 +60,7 @@ class Voc:
 
   def start(self, workdir):
     """The stage in a process of its own, on as many devices as here."""
-    command = [sys.executable, "-m", "genbench_jax.main", *self.arguments(workdir, "recognise")[1:]]
+    command = [sys.executable, "-m", "genbench_jax.main", *self.arguments(workdir, "recognize")[1:]]
     return subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.DEVNULL)
 
 
@@ -92,7 +92,7 @@ def undisturbed(voc, embedded, tmp_path_factory, traces):
   workdir = tmp_path_factory.mktemp("undisturbed") / "run"
   shutil.copytree(embedded, workdir)
   before = dict(training.trace_counts)
-  assert main(voc.arguments(workdir, "recognise")) == 0
+  assert main(voc.arguments(workdir, "recognize")) == 0
   traces.update({name: count - before[name] for name, count in training.trace_counts.items()})
   return workdir
 
@@ -103,18 +103,18 @@ def rows_of(workdir):
   return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
-def folders_of(workdir, recogniser=""):
+def folders_of(workdir, recognizer=""):
   """The folder of each cell and training, and what its summary says."""
   return [
     (path.parent, json.loads(path.read_text()))
-    for path in sorted((workdir / "recognisers").rglob(f"{recogniser}*/summary.json"))
+    for path in sorted((workdir / "recognizers").rglob(f"{recognizer}*/summary.json"))
   ]
 
 
-def test_every_source_has_a_row_of_every_recogniser(undisturbed):
+def test_every_source_has_a_row_of_every_recognizer(undisturbed):
   rows = {(r["source"], r["protocol"], r["quantity"]): r["value"] for r in rows_of(undisturbed)}
   for source in ("original", "folder", "combined"):
-    strict = [rows[source, "strict", recogniser] for recogniser in RECOGNIZERS]
+    strict = [rows[source, "strict", recognizer] for recognizer in RECOGNIZERS]
     assert all(0 < value < 1 for value in strict) and len(set(strict)) == len(RECOGNIZERS)
     last = rows[source, "reference", "linear_probe_last_epoch"]
     assert rows[source, "reference", "linear_probe"] >= last >= 0
@@ -130,9 +130,9 @@ def test_rows_can_be_recomputed_from_the_files_of_predictions(undisturbed):
   found = folders_of(undisturbed)
   assert len(found) == 3 * 4
   for folder, summary in found:
-    recogniser, protocol, _ = folder.name.split("-")
+    recognizer, protocol, _ = folder.name.split("-")
     scores, labels, ids = load_predictions(folder / "predictions.npz")
-    value = values[summary["source"], protocol, recogniser]
+    value = values[summary["source"], protocol, recognizer]
     assert recognition_score(scores, labels, SPEC.metric) == value == summary["score"]
     assert len(set(ids)) == len(scores) == len(labels)
     with (folder / "classes.csv").open() as file:
@@ -161,22 +161,22 @@ def test_killed_in_each_training_it_ends_with_identical_models(
 ):
   workdir = tmp_path / "run"
   shutil.copytree(embedded, workdir)
-  for recogniser, moment in (
+  for recognizer, moment in (
     ("linear_probe", "classes.csv"),
     ("coop", "checkpoints/2"),
     ("vpt", "checkpoints/2"),
   ):
-    first = workdir / folders_of(undisturbed, recogniser)[0][0].relative_to(undisturbed)
+    first = workdir / folders_of(undisturbed, recognizer)[0][0].relative_to(undisturbed)
     with voc.start(workdir) as process:
       deadline = time.monotonic() + 300
       while not (first / moment).exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
       process.send_signal(signal.SIGKILL)
-    if recogniser != "linear_probe":
+    if recognizer != "linear_probe":
       assert not (first / "summary.json").exists()
       assert steps_saved(first)[-1] < STEPS
-  assert main(voc.arguments(workdir, "recognise")) == 0
+  assert main(voc.arguments(workdir, "recognize")) == 0
   models = sorted(path.relative_to(undisturbed) for path in undisturbed.rglob("model.safetensors"))
   assert len(models) == 3 * 4
   for path in models:

@@ -13,11 +13,11 @@ import numpy as np
 import optax
 import pytest
 
-from genbench_jax.clip.model import load_clip
+from genbench_jax.models.clip import load_clip
 from genbench_jax.recognizers.prompt_tuning import CoopSettings, learn_context
 from genbench_jax.recognizers.training import batch_rows, run_steps
 from genbench_jax.recognizers.visual_prompts import VptSettings, learn_visual_prompts
-from genbench_jax.testing import pixel_reader
+from genbench_jax.zoo.tiny import pixel_reader
 
 STEPS, SAVE_EVERY = 30, 4
 SCRIPT = """
@@ -84,15 +84,15 @@ def test_killed_and_resumed_it_ends_with_identical_weights(
 
 
 def test_a_finished_run_runs_nothing_again(tmp_path):
-  optimiser = optax.sgd(0.1)
+  optimizer = optax.sgd(0.1)
 
   def step(state, target, batch):
-    weights, optimiser_state = state
-    updates, optimiser_state = optimiser.update(weights - target, optimiser_state)
-    return (optax.apply_updates(weights, updates), optimiser_state), jnp.sum(weights)
+    weights, optimizer_state = state
+    updates, optimizer_state = optimizer.update(weights - target, optimizer_state)
+    return (optax.apply_updates(weights, updates), optimizer_state), jnp.sum(weights)
 
   def train():
-    state = (jnp.zeros(5), optimiser.init(jnp.zeros(5)))
+    state = (jnp.zeros(5), optimizer.init(jnp.zeros(5)))
     return run_steps(jax.jit(step), state, jnp.ones(5), lambda first: iter(range(9)), 9, tmp_path)
 
   (weights, _), _ = train()

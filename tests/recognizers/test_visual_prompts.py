@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genbench_jax.clip.features import image_features, unit_norm
+from genbench_jax.embedding.embedder import image_features, unit_norm
 from genbench_jax.errors import UsageError
-from genbench_jax.parallel.mesh import data_mesh
-from genbench_jax.recognizers import towers
+from genbench_jax.models import clip_towers
 from genbench_jax.recognizers.visual_prompts import (
   VisualPrompts,
   VptSettings,
@@ -23,14 +22,15 @@ from genbench_jax.recognizers.visual_prompts import (
   save_visual_prompts,
   vpt_loss,
 )
-from genbench_jax.testing import pixel_reader
+from genbench_jax.runtime.mesh import data_mesh
+from genbench_jax.zoo.tiny import pixel_reader
 
 SETTINGS = VptSettings(prompt_length=3, steps=10, batch_size=12, learning_rate=0.05, warmup=2)
 
 
 @pytest.fixture(scope="module")
 def data(tiny_clip):
-  """Images of three colours, and the text prototypes that they shall come to match."""
+  """Images of three colors, and the text prototypes that they shall come to match."""
   generator = np.random.default_rng(0)
   labels = np.arange(24) % 3
   pixels = (
@@ -42,7 +42,7 @@ def data(tiny_clip):
 
 def test_without_prompts_it_is_the_stock_tower(tiny_clip, data):
   none = jnp.zeros((1, 0, 32))
-  ours = towers.image_features(tiny_clip.module, tiny_clip.params, data[0], none)
+  ours = clip_towers.image_features(tiny_clip.module, tiny_clip.params, data[0], none)
   np.testing.assert_allclose(ours, unit_norm(image_features(tiny_clip, data[0])), atol=1e-5)
 
 

@@ -176,7 +176,7 @@ def run():
     "device": "8 × cpu",
     "devices": 8,
     "started": "2026-01-31 12:00 UTC",
-    "seconds": {"images": 120.0, "embed": 20.0, "score": 3.2, "recognise": 40.0},
+    "seconds": {"images": 120.0, "embed": 20.0, "score": 3.2, "recognize": 40.0},
     "images": {"images": 4800, "embed": 6000},
     "datasets": [*WORLDS, "cifar10"],
     "warnings": ["<b>bold</b> is not markup here."],

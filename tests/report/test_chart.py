@@ -44,16 +44,16 @@ def test_markers_of_the_strategies_differ():
   assert len(paths) == len(set(chart.MARKERS.values()))
 
 
-def test_new_tokens_keep_colour_and_marker_and_are_told_apart():
+def test_new_tokens_keep_color_and_marker_and_are_told_apart():
   plain = Series("generative", "defined_template")
-  learnt = [
+  learned = [
     Series("generative", f"defined_template+inversion_{name}") for name in ("original", "folder")
   ]
-  assert [css_of(one) for one in learnt] == [
+  assert [css_of(one) for one in learned] == [
     f"{css_of(plain)} tokens-{name}" for name in ("original", "folder")
   ]
-  assert len({key.path for key in keys_of([plain, *learnt], by_strategy=True)}) == 1
-  assert series_label(*dataclasses.astuple(learnt[0])) == (
+  assert len({key.path for key in keys_of([plain, *learned], by_strategy=True)}) == 1
+  assert series_label(*dataclasses.astuple(learned[0])) == (
     "generated, defined template with tokens from original images"
   )
   hostile = Series("generative", "defined_template+inversion_x y")
@@ -96,18 +96,18 @@ def test_svg_file_is_well_formed_and_stands_alone(results):
   assert not re.search(r"(?:href|src|url)\s*[=(]", svg)
 
 
-@pytest.mark.parametrize("colours", [palette.LIGHT, palette.DARK])
-def test_colours_have_enough_contrast(colours):
-  for name in set(colours) - {"paper", "raised", "hair"}:
-    assert _contrast(colours[name], colours["paper"]) >= 4.5, name
-    assert _contrast(colours[name], colours["raised"]) >= 4.5, name
+@pytest.mark.parametrize("colors", [palette.LIGHT, palette.DARK])
+def test_colors_have_enough_contrast(colors):
+  for name in set(colors) - {"paper", "raised", "hair"}:
+    assert _contrast(colors[name], colors["paper"]) >= 4.5, name
+    assert _contrast(colors[name], colors["raised"]) >= 4.5, name
 
 
 def _contrast(one: str, other: str) -> float:
   """WCAG 2 contrast ratio."""
 
-  def luminance(colour: str) -> float:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+  def luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     r, g, b = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
 

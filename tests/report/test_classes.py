@@ -32,7 +32,7 @@ def test_all_of_few_classes_are_shown():
   assert panel.note == ""
 
 
-def test_headline_strategy_largest_budget_and_trained_recogniser_are_chosen():
+def test_headline_strategy_largest_budget_and_trained_recognizer_are_chosen():
   figure = classes_figure([
     _scores("generative", "simple_template"),
     _scores("generative", "defined_template", shots=4),

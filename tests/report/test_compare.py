@@ -5,12 +5,7 @@ import json
 import pytest
 
 from genbench_jax.errors import UsageError
-from genbench_jax.report.compare import (
-  compare,
-  differences_table,
-  settings_table,
-  write_comparison,
-)
+from genbench_jax.report.compare import compare, differences_table, settings_table, write_comparison
 from genbench_jax.report.results import Series
 
 GENERATED = Series("generative", "defined_template")

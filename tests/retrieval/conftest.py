@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genbench_jax.testing import write_tiny_clip
+from genbench_jax.zoo.tiny import write_tiny_clip
 
 LAION_ROWS = 7
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import genbench_jax as gb
-from genbench_jax.embed import main
+from genbench_jax.cli.embed import main
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.retrieval.pool import open_pool
 from genbench_jax.store import files

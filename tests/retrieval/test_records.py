@@ -8,7 +8,7 @@ import pytest
 from tensorboardX.record_writer import RecordWriter
 
 import genbench_jax as gb
-from genbench_jax.embed import main
+from genbench_jax.cli.embed import main
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.retrieval.collection import Place, open_collection
 from genbench_jax.retrieval.images import ImageFinder

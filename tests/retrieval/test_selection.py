@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from genbench_jax.retrieval.choose import _CHUNK, Chooser
 from genbench_jax.retrieval.leaks import Leaks
 from genbench_jax.retrieval.ranking import Ranked
-from genbench_jax.retrieval.selection import _CHUNK, Chooser
 from genbench_jax.store.image_set import encode_png
 
 WIDTH = 128

@@ -2,8 +2,8 @@
 
 import pytest
 
-from genbench_jax.progress import Progress, say
 from genbench_jax.runtime.printable import listed, printable, storable
+from genbench_jax.runtime.progress import Progress, say
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genbench_jax.cells import image_sets
 from genbench_jax.config import Config, Folder, default_config, make_config
 from genbench_jax.errors import UsageError
-from genbench_jax.plan import image_sets
 from genbench_jax.run import Run
 from genbench_jax.sources.folder import left_out
 from genbench_jax.sources.registry import SOURCES

@@ -6,11 +6,11 @@ import pytest
 from genbench_jax.diffusion.program import Made
 from genbench_jax.errors import ModelError
 from genbench_jax.prompts.strategies import Prompt
+from genbench_jax.runtime.throughput import Meter
 from genbench_jax.sources.batches import ImageOrder, made_shards
 from genbench_jax.sources.generative import generate_shards
 from genbench_jax.sources.index_space import ClassShot, class_shot, image_keys
 from genbench_jax.store.image_set import ImageSetLayout
-from genbench_jax.throughput import Meter
 
 
 class RecordingSampler:

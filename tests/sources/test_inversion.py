@@ -1,4 +1,4 @@
-"""Textual inversion as a modifier of a strategy: through the images stage, with tokens learnt here or elsewhere."""
+"""Textual inversion as a modifier of a strategy: through the images stage, with tokens learned here or elsewhere."""
 
 import dataclasses
 import json
@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from genbench_jax import plan
-from genbench_jax.artefacts import image_folder
 from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.cells import ImageSetKey, image_sets
 from genbench_jax.config import Config, Generation, TextualInversion
 from genbench_jax.errors import UsageError
-from genbench_jax.ledger import Ledger
+from genbench_jax.pipeline.artifacts import image_folder
+from genbench_jax.pipeline.images import make_images
+from genbench_jax.pipeline.ledger import Ledger
 from genbench_jax.run import Run
 from genbench_jax.sources import inversion
 from genbench_jax.sources.generative import class_prompts
 from genbench_jax.sources.registry import SOURCES
-from genbench_jax.stages import make_images
 from genbench_jax.store.image_set import ImageSet
-from genbench_jax.testing import SHALLOW_UNET, write_tiny_stable_diffusion
+from genbench_jax.zoo.tiny import SHALLOW_UNET, write_tiny_stable_diffusion
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +43,25 @@ def _with(config, **settings):
 
 
 def _key(references, strategy="defined_template"):
-  return plan.ImageSetKey("shapes", "generative", f"{strategy}+inversion_{references}", 0)
+  return ImageSetKey("shapes", "generative", f"{strategy}+inversion_{references}", 0)
 
 
 def test_a_modified_strategy_is_an_image_set_beside_the_plain_one(config):
-  plain, modified = plan.image_sets(config)
+  plain, modified = image_sets(config)
   assert (plain.strategy, plain.references) == ("defined_template", "")
   assert modified == _key("original")
   assert modified.references == "original"
 
 
 def test_a_dataset_without_training_images_has_no_original_references(config):
-  keys = plan.image_sets(dataclasses.replace(config, datasets=("imagenet2012",)))
+  keys = image_sets(dataclasses.replace(config, datasets=("imagenet2012",)))
   assert [key.references for key in keys] == [""]
 
 
 def test_images_are_made_with_tokens_that_are_kept(config, tmp_path):
   run = Run(config, tmp_path)
   make_images(run, Ledger(run.workdir, run.config, ""))
-  plain, modified = (ImageSet(image_folder(run, key)) for key in plan.image_sets(config))
+  plain, modified = (ImageSet(image_folder(run, key)) for key in image_sets(config))
   assert plain[3].prompt.replace("pentagon", "<shapes-pentagon> pentagon") == modified[3].prompt
   assert plain[3].seed == modified[3].seed and plain[3].image != modified[3].image
   files = sorted(tmp_path.rglob("learned_embeds.safetensors"))
@@ -116,12 +116,12 @@ def test_settings_name_the_tokens_and_the_images(config, tmp_path):
 
 def test_the_budget_counts_the_references(config, tmp_path):
   source = SOURCES["generative"]
-  plain, modified = plan.image_sets(config)
+  plain, modified = image_sets(config)
   assert source.real_images(Run(config, tmp_path), plain) == {1: 0}
   assert source.real_images(Run(config, tmp_path), modified) == {1: 16}
 
 
-def test_one_token_for_a_dataset_is_learnt_from_all_its_classes(config, tmp_path):
+def test_one_token_for_a_dataset_is_learned_from_all_its_classes(config, tmp_path):
   run = Run(_with(config, scope="dataset"), tmp_path)
   (concept,), paths = inversion._concepts(run, _key("original"))
   assert concept.placeholder == "<shapes>" and set(paths) == set(range(8))

@@ -6,10 +6,10 @@ import json
 import pytest
 
 from genbench_jax.benchmark.registry import dataset_spec
-from genbench_jax.clip.tokenizer import load_tokenizer
+from genbench_jax.cells import image_sets
 from genbench_jax.config import Config, Generation, Prompts
 from genbench_jax.errors import UsageError
-from genbench_jax.plan import image_sets
+from genbench_jax.models.tokenizer import load_tokenizer
 from genbench_jax.run import Run
 from genbench_jax.sources.prompting import (
   class_sentences,
@@ -71,15 +71,15 @@ def test_a_file_that_lacks_a_class_is_refused_by_name(tmp_path):
 
 
 def test_sentences_of_a_model_are_written_once_in_the_form_of_a_users_file(tmp_path, monkeypatch):
-  from genbench_jax.prompts import keyword_to_sentence
-  from genbench_jax.testing import write_tiny_t5
+  from genbench_jax.models import t5
+  from genbench_jax.zoo.tiny import write_tiny_t5
 
   model = str(write_tiny_t5(tmp_path / "t5"))
   run, key = _run(tmp_path / "out", sentence_model=model)
   sentences = class_sentences(run, key)
   assert len(sentences) == 10
   assert all(name in text for name, some in zip(NAMES, sentences, strict=True) for text in some)
-  monkeypatch.setattr(keyword_to_sentence, "load_sentence_model", None)
+  monkeypatch.setattr(t5, "load_sentence_model", None)
   assert class_sentences(Run(run.config, run.workdir), key) == sentences
   (file,) = (tmp_path / "out" / "sentences").iterdir()
   run, key = _run(tmp_path / "out", sentence_file=str(file))

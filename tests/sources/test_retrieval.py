@@ -7,23 +7,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genbench_jax import plan
-from genbench_jax.artefacts import image_folder
-from genbench_jax.benchmark.input_pipeline import opened
 from genbench_jax.benchmark.worlds import SHAPE_NAMES
+from genbench_jax.cells import ImageSetKey, image_sets
 from genbench_jax.config import Config, Retrieval, TextualInversion
+from genbench_jax.embedding.input_pipeline import opened
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.features import test_features as features_of_test
-from genbench_jax.ledger import Ledger
 from genbench_jax.main import main
-from genbench_jax.plan import ImageSetKey
+from genbench_jax.pipeline.artifacts import image_folder
+from genbench_jax.pipeline.features import test_features as features_of_test
+from genbench_jax.pipeline.images import make_images
+from genbench_jax.pipeline.ledger import Ledger
+from genbench_jax.retrieval.demo_pool import demo_pool
 from genbench_jax.retrieval.pool import open_pool
 from genbench_jax.run import Run
 from genbench_jax.sources import inversion
 from genbench_jax.sources.retrieval import chosen_images, leak_notes, shortages
-from genbench_jax.stages import make_images
 from genbench_jax.store.image_set import ImageSet
-from genbench_jax.zoo.pool import demo_pool
 
 KEY = ImageSetKey("shapes", "retrieval", "", 0)
 SETTINGS = {"duplicate_threshold": 0.998, "leak_threshold": 0.998}
@@ -135,7 +134,7 @@ def test_retrieved_images_are_references_of_textual_inversion(run_of):
     textual_inversion=TextualInversion(references=("", "retrieval"), shots=2),
   )
   run, stored = Run(learning, run.workdir), ImageSet(image_folder(run, KEY))
-  plain, modified, retrieved = plan.image_sets(learning)
+  plain, modified, retrieved = image_sets(learning)
   assert (plain.references, modified.references, retrieved) == ("", "retrieval", KEY)
   concepts, paths = inversion._concepts(run, modified)
   assert [concept.class_names for concept in concepts] == [(name,) for name in SHAPE_NAMES]
@@ -184,7 +183,7 @@ def test_a_mistake_in_the_settings_ends_in_one_line(tmp_path, capfd):
 
 def test_the_audit_of_a_folder_of_images(tmp_path, capfd):
   from genbench_jax.benchmark.worlds import world_example
-  from genbench_jax.leaks import main as audit
+  from genbench_jax.cli.leaks import main as audit
 
   for name, split in (("leak", "test"), ("other", "zoo")):
     Image.fromarray(world_example("shapes", split, 5).image).save(tmp_path / f"{name}.png")

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from genbench_jax.artefacts import image_layout
+from genbench_jax.cells import image_sets
 from genbench_jax.config import Config, Generation, Selection
-from genbench_jax.plan import image_sets
+from genbench_jax.pipeline.artifacts import image_layout
 from genbench_jax.run import Run
 from genbench_jax.sources.selection import best_of, chosen_shards
 from genbench_jax.store.image_set import ImageRecord, encode_png

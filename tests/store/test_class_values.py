@@ -2,7 +2,7 @@
 
 import pytest
 
-from genbench_jax.report.class_files import class_scores
+from genbench_jax.report.classes import class_scores
 from genbench_jax.store import class_values
 
 ROW = {
@@ -25,7 +25,7 @@ def test_they_come_back_by_name(tmp_path):
   assert "value" not in written[0]
 
 
-def test_the_page_gets_recognisers_beside_zero_shot_over_the_seeds():
+def test_the_page_gets_recognizers_beside_zero_shot_over_the_seeds():
   found = class_scores([
     _values({0: 0.5, 1: 0.25}, quantity="zero_shot"),
     _values({0: 1.0, 1: 0.5}),

@@ -10,7 +10,7 @@ from PIL import Image, features
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.user_images import list_images, open_user_images
-from genbench_jax.clip.preprocess import to_rgb
+from genbench_jax.embedding.preprocess import to_rgb
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.retrieval.collection import open_collection
 from genbench_jax.store.image_files import ImageWalk, image_formats, is_hidden
@@ -191,8 +191,8 @@ GREY = np.tile((np.arange(64) * 4).astype(np.uint8), (64, 1))
   ],
 )
 def test_grey_of_32_bits_by_its_range(tmp_path, pixels):
-  Image.fromarray(pixels).save(tmp_path / "grey.tif")
-  with Image.open(tmp_path / "grey.tif") as image:
+  Image.fromarray(pixels).save(tmp_path / "gray.tif")
+  with Image.open(tmp_path / "gray.tif") as image:
     shown = np.asarray(to_rgb(image))[..., 0].astype(int)
   assert np.abs(shown - GREY).max() <= 1
 
@@ -203,10 +203,10 @@ def test_grey_of_32_bits_by_its_range(tmp_path, pixels):
 )
 def test_grey_without_a_known_white_is_unreadable(tmp_path, pixels):
   Image.fromarray(pixels.astype(pixels.dtype if pixels.dtype == np.int32 else np.float32)).save(
-    tmp_path / "grey.tif"
+    tmp_path / "gray.tif"
   )
   with (
-    Image.open(tmp_path / "grey.tif") as image,
+    Image.open(tmp_path / "gray.tif") as image,
     pytest.raises(ValueError, match="no image with a known white"),
   ):
     to_rgb(image)

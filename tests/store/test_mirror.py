@@ -4,7 +4,7 @@ import fsspec
 import pytest
 
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.parallel import hosts
+from genbench_jax.runtime import hosts
 from genbench_jax.store import files, mirror
 from genbench_jax.store.mirror import Mirror, local_copy, work_folder
 

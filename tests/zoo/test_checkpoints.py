@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from genbench_jax.benchmark.worlds import world_specs
-from genbench_jax.clip.features import text_prototypes
-from genbench_jax.clip.model import load_clip
+from genbench_jax.embedding.embedder import text_prototypes
+from genbench_jax.models.clip import load_clip
 from genbench_jax.recognizers.linear_probe import linear_probe
 from genbench_jax.zoo import CHECKPOINTS
-from genbench_jax.zoo.evaluate import embed, generate, world_images
+from genbench_jax.zoo.judge import embed, generate, world_images
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_zero_shot_is_good_and_leaves_room(test_features, world, low, high):
 
 
 @pytest.mark.parametrize(("world", "least"), [("digits", 0.93), ("shapes", 0.70)])
-def test_a_probe_on_a_few_generated_images_recognises_real_ones(clip, test_features, world, least):
+def test_a_probe_on_a_few_generated_images_recognizes_real_ones(clip, test_features, world, least):
   """The card's figures are with 64 images a class; here are 16."""
   features, labels, text = test_features[world]
   images, given = generate(world_specs()[world], 16)

@@ -7,8 +7,8 @@ from genbench_jax.zoo import textual_inversion as demo
 
 def test_gains_are_paired_over_images_and_told_by_seed():
   plain = np.array([[True, False, False, False], [True, False, False, False]])
-  learnt = np.array([[True, True, False, False], [True, True, True, False]])
-  found = demo._compared([plain, learnt, learnt])
+  learned = np.array([[True, True, False, False], [True, True, True, False]])
+  found = demo._compared([plain, learned, learned])
   assert found["plain"][0] == 0.25 and found["textual_inversion"][0] == 0.625
   assert found["gain"][0] == 0.375 and found["gain_by_seed"] == [0.25, 0.5]
   assert found["gain"][1] <= 0.375 <= found["gain"][2]

@@ -52,8 +52,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
     )
 
   def _generate_examples(self, path: Path, label_of: LabelOf) -> Examples:
-    """Examples of an archive whose file names tell the label, see `labelled_images`."""
-    return labelled_images(path, label_of, frozenset(self.info.features["label"].names))
+    """Examples of an archive whose file names tell the label, see `labeled_images`."""
+    return labeled_images(path, label_of, frozenset(self.info.features["label"].names))
 
 
 class FolderBuilder(ArchiveBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -104,7 +104,7 @@ def _download(dl_manager: tfds.download.DownloadManager, archive: Archive) -> Pa
     ) from error
 
 
-def labelled_images(path: Path, label_of: LabelOf, known: frozenset[str]) -> Examples:
+def labeled_images(path: Path, label_of: LabelOf, known: frozenset[str]) -> Examples:
   """Examples of an archive whose file names tell the label; files whose label is None are left out.
 
   Raises:

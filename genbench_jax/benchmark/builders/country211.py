@@ -8,7 +8,7 @@ class Country211(FolderBuilder):
   """`country211/{train,valid,test}/<ISO 3166 code>/*.jpg`: 150, 50 and 100 images a country."""
 
   HOMEPAGE = "https://github.com/openai/CLIP/blob/main/data/country211.md"
-  DESCRIPTION = "Photographs from YFCC100M labelled with the country where they were taken."
+  DESCRIPTION = "Photographs from YFCC100M labeled with the country where they were taken."
   CITATION = (
     "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021"
   )

@@ -1,4 +1,4 @@
-"""FER-2013: seven facial expressions, 48 x 48 pixels, grey."""
+"""FER-2013: seven facial expressions, 48 x 48 pixels, gray."""
 
 import csv
 import io
@@ -86,7 +86,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
   text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
   rows = csv.DictReader(text, skipinitialspace=True)
   if missing := {"emotion", "pixels", "Usage"} - set(rows.fieldnames or ()):
-    raise RunError(f"{path} has no column {min(missing)!r}: it is not the labelled csv.")
+    raise RunError(f"{path} has no column {min(missing)!r}: it is not the labeled csv.")
   yield from rows
 
 

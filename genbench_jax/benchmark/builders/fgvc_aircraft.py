@@ -1,4 +1,4 @@
-"""FGVC-Aircraft 2013b, labelled with one of 100 variants."""
+"""FGVC-Aircraft 2013b, labeled with one of 100 variants."""
 
 from pathlib import Path, PurePosixPath
 

@@ -33,7 +33,7 @@ class HatefulMemes(ArchiveBuilder):
     if path is None:
       raise RunError(
         f"'hateful_memes.zip' (or the folder 'hateful_memes') is missing in {manual_folder(dl_manager)}:"
-        f" accept the licence at {self.HOMEPAGE} and put it there."
+        f" accept the license at {self.HOMEPAGE} and put it there."
       )
     wanted = set(_LISTS.values())
     found = members(path, lambda name: name.name in wanted)

@@ -1,0 +1,143 @@
+"""What a config amounts to: the image sets to make and the cells to measure."""
+
+import dataclasses
+import math
+
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.config import Config, Mixture
+from genbench_jax.errors import UsageError
+
+# Between a prompt strategy and what its new tokens are learned from.
+INVERSION = "+inversion_"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSetKey:
+  """One image set: its first s images a class are the s-shot set.
+
+  `strategy` is empty for real images; one whose classes have learned tokens ends in `+inversion_REFERENCES`.
+  """
+
+  dataset: str
+  source: str
+  strategy: str
+  seed: int
+
+  @property
+  def label(self) -> str:
+    """The key in words, for logs and file names."""
+    parts = (self.source, self.strategy, f"seed{self.seed}")
+    return "-".join(part for part in parts if part)
+
+  @property
+  def name(self) -> str:
+    """The key with its dataset, for people."""
+    return f"{self.dataset} {self.label}"
+
+  @property
+  def references(self) -> str:
+    """What the new tokens are learned from: `original`, `retrieval`, `folder`; empty without textual inversion."""
+    return strategy_parts(self.strategy)[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """One setting that is measured."""
+
+  dataset: str
+  source: str
+  strategy: str
+  shots: int
+  seed: int
+
+
+def image_sets(config: Config) -> list[ImageSetKey]:
+  """The image sets of a config, dataset by dataset. Where a dataset has no training split, it has no originals."""
+  return [
+    ImageSetKey(dataset, source, strategy, seed)
+    for dataset in config.datasets
+    for source in config.sources
+    if source != "combined"
+    if source != "original" or "train" in dataset_spec(dataset).splits
+    for strategy in _strategies(config, dataset, source)
+    for seed in config.seeds
+  ]
+
+
+def mixtures(config: Config) -> dict[ImageSetKey, tuple[ImageSetKey, ImageSetKey]]:
+  """The mixtures of a config, each with the originals and the external images that it is of.
+
+  Its strategy says which external images they are: theirs, or their source where that has none.
+
+  Raises:
+    UsageError: no number of shots makes a mixture.
+  """
+  if "combined" not in config.sources:
+    return {}
+  if not _mixture_shots(config):
+    raise UsageError(
+      f"config.mixture.ratio {config.mixture.ratio} with budget {config.mixture.budget!r} leaves no number of"
+      f" shots among {config.shots} with images of both kinds, of each at most {max(config.shots)}."
+    )
+  sets = image_sets(config)
+  originals = {(key.dataset, key.seed): key for key in sets if key.source == "original"}
+  return {
+    ImageSetKey(key.dataset, "combined", key.strategy or key.source, key.seed): (
+      originals[key.dataset, key.seed],
+      key,
+    )
+    for key in sets
+    if key.source in config.mixture.with_sources and (key.dataset, key.seed) in originals
+  }
+
+
+def measured_sets(config: Config) -> list[ImageSetKey]:
+  """What is measured: the image sets and the mixtures of them, dataset by dataset."""
+  keys = [*image_sets(config), *mixtures(config)]
+  return sorted(keys, key=lambda key: config.datasets.index(key.dataset))
+
+
+def strategy_parts(strategy: str) -> tuple[str, str]:
+  """The prompt strategy, and what its new tokens are learned from: empty without textual inversion."""
+  prompts, _, references = strategy.partition(INVERSION)
+  return prompts, references
+
+
+def mixture_budget(shots: int, mixture: Mixture) -> tuple[int, int]:
+  """Original and external images a class in a mixture of so many shots."""
+  if mixture.budget == "added":
+    return shots, math.floor(shots * mixture.ratio + 0.5)
+  external = math.floor(shots * mixture.ratio / (1 + mixture.ratio) + 0.5)
+  return shots - external, external
+
+
+def _mixture_shots(config: Config) -> list[int]:
+  parts = {shots: mixture_budget(shots, config.mixture) for shots in sorted(config.shots)}
+  return [shots for shots, both in parts.items() if min(both) > 0 and max(both) <= max(parts)]
+
+
+def _strategies(config: Config, dataset: str, source: str) -> list[str]:
+  """The prompt strategies, each plain or with new tokens; none of `original` images where there are none."""
+  if source != "generative":
+    return [""]
+  has_originals = "train" in dataset_spec(dataset).splits
+  return [
+    f"{strategy}{INVERSION}{references}" if references else strategy
+    for strategy in config.generation.strategies
+    for references in config.textual_inversion.references
+    if references != "original" or has_originals
+  ]
+
+
+def all_cells(config: Config) -> list[Cell]:
+  """The cells of a config, in the order of their image sets."""
+  return [cell for key in measured_sets(config) for cell in cells_of(key, config)]
+
+
+def cells_of(key: ImageSetKey, config: Config) -> list[Cell]:
+  """The cells of an image set: one for each number of shots.
+
+  A mixture has those that hold images of both kinds, of each at most as many as are made.
+  """
+  budgets = _mixture_shots(config) if key.source == "combined" else sorted(config.shots)
+  return [Cell(key.dataset, key.source, key.strategy, shots, key.seed) for shots in budgets]

@@ -1,0 +1,69 @@
+"""`genbench evaluate`: how good are the images of a folder as training data for a dataset?"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.pipeline.evaluate import evaluate_folder, numbers
+from genbench_jax.report.text_table import table
+from genbench_jax.runtime.progress import say
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status: 0, 1 for a failed run, 2 for a mistake in usage."""
+  options = _parser().parse_args(arguments)
+  from genbench_jax.runtime.jax_start import start_jax
+
+  start_jax()
+  try:
+    rows = evaluate_folder(
+      options.folder,
+      options.dataset,
+      options.workdir,
+      shots=options.shots,
+      seeds=options.seeds,
+      encoder=options.encoder,
+      with_originals=options.with_originals,
+      settings={"data_dir": options.data_dir},
+    )
+  except (UsageError, RunError) as error:
+    say(f"error: {error}")
+    return 2 if isinstance(error, UsageError) else 1
+  print(json.dumps(rows, indent=2) if options.json else table(rows))
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m genbench_jax.evaluate",
+    description="How good are the images of a folder as training data for a dataset?",
+  )
+  parser.add_argument("folder", help="CLASS/*.png, classes by name, label or index")
+  parser.add_argument(
+    "--dataset",
+    required=True,
+    help="whose classes they are, see `python -m genbench_jax.benchmark`",
+  )
+  parser.add_argument("--workdir", help="where features, rows and the page stay")
+  parser.add_argument(
+    "--shots",
+    type=numbers,
+    default=(),
+    help="images a class, by comma; by default 1,4,16,... and all",
+  )
+  parser.add_argument(
+    "--seeds", type=numbers, default=(0,), help="of the choice of images, by comma"
+  )
+  parser.add_argument("--encoder", default="", help="CLIP checkpoint: folder or hub id")
+  parser.add_argument(
+    "--with-originals", action="store_true", help="measure the dataset's own training images too"
+  )
+  parser.add_argument("--data-dir", default="", help="TFDS's data folder")
+  parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+  return parser
+
+
+if __name__ == "__main__":
+  sys.exit(main())

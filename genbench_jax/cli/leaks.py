@@ -1,0 +1,160 @@
+"""The leak audit of any image set: which of its images are so like a test image that they may be one.
+
+  python -m genbench_jax.leaks my_images/ --dataset cifar10 --checkpoint openai/clip-vit-base-patch32
+  python -m genbench_jax.leaks demo/images/shapes/generative-defined_template-seed0-0123456789ab --dataset shapes
+  python -m genbench_jax.leaks features.npy --test test_features.npy --threshold 0.97
+
+Images are a folder of images or an image set of a run; features of images are an `.npy` matrix or an embedding set of a run
+(`.safetensors`). Prints what is flagged, the nearest first. Exit status: 0, 1 for a failed run, 2 for a mistake in usage.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from genbench_jax.benchmark.reader import SplitImages
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.config import Encoder, Retrieval
+from genbench_jax.embedding.input_pipeline import Images
+from genbench_jax.embedding.preprocess import Resize
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.runtime.progress import say
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs the command and returns its exit status."""
+  options = _parser().parse_args(arguments)
+  try:
+    _run(options)
+  except (UsageError, RunError) as error:
+    say(f"error: {error}")
+    return 2 if isinstance(error, UsageError) else 1
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m genbench_jax.leaks",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument("images", help="images or their features")
+  test = parser.add_mutually_exclusive_group(required=True)
+  test.add_argument("--dataset", help="whose test images they are compared with")
+  test.add_argument("--test", help="features of the test images")
+  parser.add_argument("--checkpoint", default=Encoder().checkpoint, help="a CLIP for images")
+  parser.add_argument("--data-dir", default=None, help="TFDS's data folder")
+  parser.add_argument("--threshold", type=float, default=Retrieval().leak_threshold)
+  parser.add_argument("--show", type=int, default=20, help="flagged images that are named")
+  parser.add_argument("--json", action="store_true", help="print JSON, not text")
+  return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+  from genbench_jax.runtime.jax_start import start_jax
+
+  start_jax()
+  from genbench_jax.retrieval.leaks import audit
+
+  external, names = _external(options)
+  found = audit(external, _test(options), options.threshold)
+  flagged = np.flatnonzero(found.flagged)
+  nearest = flagged[np.argsort(-found.cosine[flagged], kind="stable")]
+  pairs = [
+    {"image": names[row], "test_row": int(found.test_row[row]), "cosine": float(found.cosine[row])}
+    for row in nearest
+  ]
+  if options.json:
+    about = {"images": len(names), "threshold": options.threshold, "flagged": pairs}
+    print(json.dumps(about, indent=2, ensure_ascii=False))
+    return
+  print(
+    f"{len(pairs)} of {len(names)} images lie at a cosine of {options.threshold:g} or more to a test image;"
+    f" the nearest at {found.cosine.max():.4f}."
+  )
+  for pair in pairs[: options.show]:
+    print(f"  {pair['cosine']:.4f}  {pair['image']!r} ~ test image {pair['test_row']}")
+
+
+def _external(options: argparse.Namespace) -> tuple[Float[np.ndarray, "n d"], list[str]]:
+  """Features of what is audited, and a name for each row."""
+  from genbench_jax.retrieval.collection import open_collection
+  from genbench_jax.store.image_set import ImageSet, StoredImages
+
+  path = Path(options.images).expanduser()
+  if path.is_file():
+    features = _read_features(path)
+    return features, [f"row {row}" for row in range(len(features))]
+  resize: Resize = dataset_spec(options.dataset).resize if options.dataset else "crop"
+  if ImageSet.exists(path):
+    images = ImageSet(path)
+    features, valid = _embedded(options, StoredImages(images), resize)
+    names = [f"image {row}" for row in range(len(images))]
+  else:
+    [part] = open_collection(path, per_part=sys.maxsize)[:1]
+    entries = part.listing().entries
+    features, valid = _embedded(options, _Files([entry.place.path for entry in entries]), resize)
+    names = [entry.name for entry in entries]
+  kept = np.flatnonzero(valid)
+  if not len(kept):
+    raise UsageError(f"none of the images in {path} can be read.")
+  return features[kept], [names[row] for row in kept]
+
+
+def _test(options: argparse.Namespace) -> Float[np.ndarray, "m d"]:
+  """Features of the test images."""
+  if options.test:
+    return _read_features(Path(options.test).expanduser())
+  from genbench_jax.benchmark.reader import open_split
+
+  spec = dataset_spec(options.dataset)
+  features, valid = _embedded(
+    options, SplitImages(open_split(spec, "test", options.data_dir)), spec.resize
+  )
+  return features[valid.astype(bool)]
+
+
+class _Files:
+  """Image files."""
+
+  def __init__(self, paths: Sequence[Path]) -> None:
+    self.paths = paths
+
+  def __len__(self) -> int:
+    return len(self.paths)
+
+  def __getitem__(self, index: int) -> bytes:
+    return self.paths[index].read_bytes()
+
+
+def _read_features(path: Path) -> Float[np.ndarray, "n d"]:
+  from genbench_jax.retrieval.pool import mapped
+  from genbench_jax.store import embedding_set
+
+  if path.suffix == ".npy":
+    return np.asarray(mapped(path), np.float32)
+  if path.suffix == ".safetensors" and path.is_file():
+    return embedding_set.load(path).readable().features
+  raise UsageError(f"{path} is no file of features: wanted .npy or .safetensors.")
+
+
+def _embedded(
+  options: argparse.Namespace, images: Images, resize: Resize
+) -> tuple[Float[np.ndarray, "n d"], np.ndarray]:
+  from genbench_jax.embedding.embedder import ImageEmbedder
+  from genbench_jax.embedding.stored import embed_stored
+  from genbench_jax.models.clip import load_clip
+  from genbench_jax.runtime.progress import Progress
+
+  embedder = ImageEmbedder(load_clip(options.checkpoint))
+  with Progress("embed", len(images), "images") as progress:
+    return embed_stored(embedder, images, range(len(images)), resize, progress, "embed")
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,265 @@
+"""Textual inversion: the embedding of a new token, learned from a few images; all else stays as it is.
+
+  v* = argmin_v  E_{x, t, noise, y} || target(x, noise, t) - UNet(alpha_t x + sigma_t noise, t, text(y; v)) ||^2
+
+x are the latents of the references, y prompts that hold the new token. The target is the noise, or the velocity
+alpha_t noise - sigma_t x, as the model was trained for. The new rows are a parameter of their own, so that no
+other gradient exists; tokens train side by side, as one vmapped program on every device.
+
+Reference:
+  An Image is Worth One Word (arXiv 2208.01618).
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float32, Int32, UInt8, UInt32
+
+from genbench_jax.diffusion.inversion.settings import Training
+from genbench_jax.models.checkpoints import Params
+from genbench_jax.models.clip import Clip
+from genbench_jax.models.corrections import (
+  apply_decoder,
+  apply_encoder,
+  apply_text_encoder,
+  apply_unet,
+)
+from genbench_jax.models.stable_diffusion import StableDiffusion
+from genbench_jax.runtime.mesh import DATA_AXIS
+
+# Views that the autoencoder encodes at once on a device.
+ENCODED_AT_ONCE = 8
+
+
+class References(NamedTuple):
+  """What one token is learned from. Stacked along a new first axis for tokens that train together.
+
+  Attributes:
+    mean, deviation: of the latents of each view of each reference, at the UNet's scale; `deviation` is None
+      where the mean alone is learned from.
+    num_references: how many references are real; those behind pad.
+    label: which of the classes each reference shows.
+    tokens: of every prompt of every class.
+    text_features: of each class, by the CLIP that guides; None without one.
+    key: threefry key data.
+  """
+
+  mean: Float32[Array, "r v h w c"]
+  deviation: Float32[Array, "r v h w c"] | None
+  num_references: Int32[Array, ""]
+  label: Int32[Array, "r"]
+  tokens: Int32[Array, "k p l"]
+  text_features: Float32[Array, "k d"] | None
+  key: UInt32[Array, "2"]
+
+
+class Learner(NamedTuple):
+  """A token's embedding as it is learned, the optimizer's moments, and the loss of the last step."""
+
+  row: Float32[Array, "1 d"]
+  moments: Any
+  loss: Float32[Array, ""]
+
+
+class Batch(NamedTuple):
+  """Noisy references with prompts."""
+
+  clean: Float32[Array, "b h w c"]
+  noise: Float32[Array, "b h w c"]
+  time: Int32[Array, "b"]
+  tokens: Int32[Array, "b l"]
+  label: Int32[Array, "b"]
+
+
+def optimizer_of(training: Training) -> optax.GradientTransformation:
+  """AdamW with a warm-up, then a cosine to zero or a constant rate; the gradient's norm is cut at 1."""
+  rate, warm_up = training.learning_rate, min(training.warm_up, training.steps - 1)
+  if training.schedule == "cosine":
+    after = optax.cosine_decay_schedule(rate, max(1, training.steps - warm_up))
+  else:
+    after = optax.constant_schedule(rate)
+  schedule = optax.join_schedules([optax.linear_schedule(0.0, rate, warm_up), after], [warm_up])
+  adamw = optax.adamw(schedule, b1=0.9, b2=0.999, eps=1e-8, weight_decay=training.weight_decay)
+  return optax.chain(optax.clip_by_global_norm(1.0), adamw)
+
+
+def start(row: Float32[Array, "1 d"], training: Training) -> Learner:
+  """The state before the first step."""
+  row = jnp.asarray(row, jnp.float32)
+  return Learner(row, optimizer_of(training).init(row), jnp.zeros((), jnp.float32))
+
+
+def draw_batch(
+  references: References, key: Array, size: int, noise_steps: int, sample_latents: bool
+) -> Batch:
+  """References in turn from a random one on, each with a random view, prompt, noise and time.
+
+  Times are drawn one from each of `size` strata of the schedule: the same expectation with less variance.
+  """
+  keys = jax.random.split(key, 6)
+  first = jax.random.randint(keys[0], (), 0, references.num_references)
+  index = (first + jnp.arange(size)) % references.num_references
+  view = jax.random.randint(keys[1], (size,), 0, references.mean.shape[1])
+  prompt = jax.random.randint(keys[2], (size,), 0, references.tokens.shape[1])
+  strata = (jnp.arange(size) + jax.random.uniform(keys[3], (size,))) * (noise_steps / size)
+  clean = references.mean[index, view]
+  if sample_latents and references.deviation is not None:
+    clean += references.deviation[index, view] * jax.random.normal(keys[4], clean.shape)
+  label = references.label[index]
+  return Batch(
+    clean=clean,
+    noise=jax.random.normal(keys[5], clean.shape),
+    time=jnp.minimum(strata.astype(jnp.int32), noise_steps - 1),
+    tokens=references.tokens[label, prompt],
+    label=label,
+  )
+
+
+def inversion_loss(
+  model: StableDiffusion,
+  params: Params,
+  row: Float32[Array, "1 d"],
+  batch: Batch,
+  text_features: Float32[Array, "k d"] | None = None,
+  guide: Clip | None = None,
+  clip_weight: float = 0.0,
+  platform: str | None = None,
+) -> Float32[Array, ""]:
+  """Mean square of the UNet's error, and the CLIP-guided loss where there is a guide.
+
+  Args:
+    params: of the UNet, the text tower, the autoencoder's decoder and the guide (`clip`).
+    row: the new token's embedding.
+    text_features: unit-norm, of the batch's classes, by the guide.
+  """
+  levels = jnp.asarray(model.schedule.alphas_cumprod, jnp.float32)[batch.time]
+  signal, sigma = (jnp.sqrt(x)[:, None, None, None] for x in (levels, 1 - levels))
+  noisy = signal * batch.clean + sigma * batch.noise
+  text = apply_text_encoder(model.text_encoder, params["text_encoder"], batch.tokens, row)
+  sample = noisy.astype(model.dtype)
+  output = apply_unet(model.unet, params["unet"], sample, batch.time, text, platform)
+  output = output.astype(jnp.float32)
+  velocity = model.schedule.prediction_type == "v_prediction"
+  target = signal * batch.noise - sigma * batch.clean if velocity else batch.noise
+  loss = jnp.square(output - target).mean()
+  if guide is None or text_features is None or not clip_weight:
+    return loss
+  clean = signal * noisy - sigma * output if velocity else (noisy - sigma * output) / signal
+  wanted = text_features[batch.label]
+  return loss + clip_weight * clip_loss(model, params, clean, wanted, guide, platform)
+
+
+def clip_loss(
+  model: StableDiffusion,
+  params: Params,
+  clean: Float32[Array, "b h w c"],
+  text_features: Float32[Array, "b d"],
+  guide: Clip,
+  platform: str | None = None,
+) -> Float32[Array, ""]:
+  """Mean of 1 - cos(image, text) over matching pairs; the images are decoded from predicted clean latents."""
+  latents = (clean / model.scaling_factor).astype(model.dtype)
+  images = apply_decoder(model.vae, params["vae"], latents, platform).astype(jnp.float32)
+  unit = jnp.clip(images / 2 + 0.5, 0, 1)
+  side = guide.image_size
+  unit = jax.image.resize(unit, (len(unit), side, side, 3), "bicubic")
+  pixels = (unit - jnp.asarray(guide.image_mean)) / jnp.asarray(guide.image_std)
+  features = guide.embed_pixels(params["clip"], pixels.astype(guide.module.dtype))
+  cosine = (features * text_features).sum(-1) / jnp.linalg.norm(features, axis=-1)
+  return (1 - cosine).mean()
+
+
+def update(
+  model: StableDiffusion,
+  params: Params,
+  training: Training,
+  guide: Clip | None,
+  platform: str | None,
+  learner: Learner,
+  references: References,
+  step: Int32[Array, ""],
+) -> Learner:
+  """One step of one token; its random numbers depend on the token's key and the step alone."""
+  key = jax.random.fold_in(jax.random.wrap_key_data(references.key), step)
+  noise_steps = len(model.schedule.alphas_cumprod)
+  batch = draw_batch(references, key, training.batch, noise_steps, training.sample_latents)
+
+  def loss_of(row: Float32[Array, "1 d"]) -> Float32[Array, ""]:
+    guided = (references.text_features, guide, training.clip_weight, platform)
+    return inversion_loss(model, params, row, batch, *guided)
+
+  loss, gradient = jax.value_and_grad(loss_of)(learner.row)
+  updates, moments = optimizer_of(training).update(gradient, learner.moments, learner.row)
+  return Learner(optax.apply_updates(learner.row, updates), moments, loss)
+
+
+@functools.lru_cache(maxsize=4)
+def training_program(
+  model: StableDiffusion, mesh: Mesh, training: Training, guide: Clip | None = None
+) -> Any:
+  """Steps `first` to `last` of tokens that are split over the mesh: learners in, learners out.
+
+  Every device trains its own tokens in one vmapped program, without a word to the others.
+  """
+  platform = mesh.devices.flat[0].platform
+
+  def run(
+    params: Params,
+    learners: Learner,
+    references: References,
+    first: Int32[Array, ""],
+    last: Int32[Array, ""],
+  ) -> Learner:
+    step_of = functools.partial(update, model, params, training, guide, platform)
+    together = jax.vmap(step_of, in_axes=(0, 0, None))
+    return jax.lax.fori_loop(first, last, lambda i, old: together(old, references, i), learners)
+
+  everywhere, tokens = PartitionSpec(), PartitionSpec(DATA_AXIS)
+  specs = (everywhere, tokens, tokens, everywhere, everywhere)
+  return jax.jit(jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=tokens, check_vma=False))
+
+
+@functools.lru_cache(maxsize=4)
+def encoding_program(model: StableDiffusion, mesh: Mesh) -> Any:
+  """Mean and deviation of the latents, at the UNet's scale, of views [t, r, v, height, width, 3]."""
+
+  def one(
+    params: Params, view: UInt8[Array, "H W 3"]
+  ) -> tuple[Float32[Array, "h w c"], Float32[Array, "h w c"]]:
+    pixels = view.astype(jnp.float32) / 127.5 - 1
+    mean, log_variance = apply_encoder(model.vae, params, pixels[None].astype(model.dtype))
+    scale = jnp.float32(model.scaling_factor)
+    deviation = jnp.exp(0.5 * log_variance.astype(jnp.float32))
+    return scale * mean[0].astype(jnp.float32), scale * deviation[0]
+
+  def encode(params: Params, views: UInt8[Array, "t r v H W 3"]) -> Any:
+    rows = views.reshape(-1, *views.shape[3:])
+    found = jax.lax.map(functools.partial(one, params), rows, batch_size=ENCODED_AT_ONCE)
+    return jax.tree.map(lambda x: x.reshape(*views.shape[:3], *x.shape[1:]), found)
+
+  everywhere, tokens = PartitionSpec(), PartitionSpec(DATA_AXIS)
+  return jax.jit(
+    jax.shard_map(
+      encode, mesh=mesh, in_specs=(everywhere, tokens), out_specs=tokens, check_vma=False
+    )
+  )
+
+
+def initial_row(
+  model: StableDiffusion, class_names: tuple[str, ...], initializer: str
+) -> Float32[np.ndarray, "1 d"]:
+  """Where a token starts: the mean of the tokens of its class names, or the end-of-text token."""
+  table = model.params["text_encoder"]["text_model"]["embeddings"]["token_embedding"]["embedding"]
+  tokenizer = model.tokenizer
+  means = []
+  for name in class_names if initializer == "class_name" else ():
+    ids = tokenizer(name, add_special_tokens=False, verbose=False)["input_ids"]
+    means.append(np.asarray(table[ids or [tokenizer.eos_token_id]], np.float32).mean(axis=0))
+  if not means:
+    means = [np.asarray(table[tokenizer.eos_token_id], np.float32)]
+  return np.asarray(np.mean(means, axis=0, keepdims=True, dtype=np.float32))

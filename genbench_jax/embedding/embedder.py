@@ -1,0 +1,194 @@
+"""Features of images and texts: fixed batches, sharded over the mesh, one compiled program per shape."""
+
+import functools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Float32, Shaped
+
+from genbench_jax.errors import UsageError
+from genbench_jax.models.clip import Clip
+from genbench_jax.models.image_encoder import ImageEncoder
+from genbench_jax.models.tokenizer import tokenize
+from genbench_jax.runtime.mesh import batch_sharding, data_mesh, pad_rows, replicated
+
+# Batches on their way at once: one computes while the next is decoded and sent.
+IN_FLIGHT = 2
+
+
+class ImageEmbedder:
+  """An image encoder on a mesh: parameters replicated once, one program.
+
+  Args:
+    encoder: a CLIP, or any other model that embeds images.
+    mesh: its devices share every batch. By default all devices of this host.
+    batch_per_device: images on each device at once.
+  """
+
+  def __init__(self, encoder: ImageEncoder, mesh: Mesh | None = None, batch_per_device: int = 32):
+    self.encoder = encoder
+    self.mesh = _local_mesh() if mesh is None else mesh
+    self.batch_size = batch_per_device * self.mesh.size
+    self._program = _program(encoder, "embed_pixels", self.mesh)
+    self._params = params_on(encoder, self.mesh)
+
+  def dispatch(self, pixels: Float32[np.ndarray, "n h w 3"]) -> Float[Array, "b d"]:
+    """Starts the computation of at most `batch_size` images and returns without waiting.
+
+    The result has `batch_size` rows; those from `n` on pad.
+    """
+    side = self.encoder.image_size
+    if pixels.shape[1:] != (side, side, 3) or len(pixels) > self.batch_size:
+      raise UsageError(
+        f"pixels have shape {pixels.shape}, wanted [n, {side}, {side}, 3], n at most {self.batch_size}."
+      )
+    return _run(self._program, self._params, pixels, self.batch_size, self.mesh)
+
+  def stream(
+    self, batches: Iterable[Float32[np.ndarray, "n h w 3"]]
+  ) -> Iterator[Float32[np.ndarray, "n d"]]:
+    """The features of each batch, in order, not normalized.
+
+    The next batch is taken from `batches` while earlier ones are computed: decode in the iterator.
+    """
+    return _pipelined((self.dispatch(pixels), len(pixels)) for pixels in batches)
+
+  def __call__(self, pixels: Float32[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n d"]:
+    """The features of all images, not normalized."""
+    return _joined(self.stream(_chunks(pixels, self.batch_size)), self.encoder.width)
+
+
+class TextEmbedder:
+  """A CLIP's text tower on a mesh: parameters replicated once, one program for each power of two of rows.
+
+  Args:
+    clip: the model.
+    mesh: its devices share every batch. By default all devices of this host.
+    batch_per_device: texts on each device at once, at most; fewer where there are fewer texts.
+  """
+
+  def __init__(self, clip: Clip, mesh: Mesh | None = None, batch_per_device: int = 64):
+    self.clip = clip
+    self.mesh = _local_mesh() if mesh is None else mesh
+    self.batch_per_device = batch_per_device
+    self._program = _program(clip, "embed_tokens", self.mesh)
+    self._params = params_on(clip, self.mesh)
+
+  def __call__(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
+    """The features of all texts, not normalized."""
+    size = fitting_batch(len(texts), self.mesh.size, self.batch_per_device)
+    chunks = (
+      tokenize(self.clip.tokenizer, chunk, self.clip.max_tokens) for chunk in _chunks(texts, size)
+    )
+    run = functools.partial(_run, self._program, self._params, size=size, mesh=self.mesh)
+    return _joined(_pipelined((run(tokens), len(tokens)) for tokens in chunks), self.clip.width)
+
+
+def image_features(
+  encoder: ImageEncoder,
+  pixels: Float32[np.ndarray, "n h w 3"],
+  mesh: Mesh | None = None,
+  batch_per_device: int = 32,
+) -> Float32[np.ndarray, "n d"]:
+  """Features of preprocessed images, not normalized."""
+  mesh = _local_mesh() if mesh is None else mesh
+  rows = fitting_batch(len(pixels), mesh.size, batch_per_device) // mesh.size
+  return ImageEmbedder(encoder, mesh, rows)(np.asarray(pixels, np.float32))
+
+
+def text_features(
+  clip: Clip, texts: Sequence[str], mesh: Mesh | None = None
+) -> Float32[np.ndarray, "n d"]:
+  """Features of texts, not normalized. Texts longer than the model's positions are cut."""
+  return TextEmbedder(clip, mesh)(texts)
+
+
+def text_prototypes(
+  clip: Clip, class_names: Sequence[str], templates: Sequence[str], mesh: Mesh | None = None
+) -> Float32[np.ndarray, "k d"]:
+  """One unit-norm text prototype a class: the mean over templates of unit-norm features, normalized again.
+
+  Args:
+    clip: the model.
+    class_names: one name for each class.
+    templates: texts with one `{}` for the class name.
+    mesh: its devices share every batch.
+
+  Reference:
+    CLIP, section 3.1.4 (arXiv 2103.00020).
+  """
+  texts = [template.replace("{}", name) for name in class_names for template in templates]
+  distinct = list(dict.fromkeys(texts))
+  row = {text: index for index, text in enumerate(distinct)}
+  features = unit_norm(text_features(clip, distinct, mesh))
+  by_class = features[[row[text] for text in texts]].reshape(len(class_names), len(templates), -1)
+  return unit_norm(by_class.mean(axis=1))
+
+
+def unit_norm(features: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
+  """Rows over their Euclidean norm."""
+  return features / np.linalg.norm(features, axis=-1, keepdims=True)
+
+
+def fitting_batch(rows: int, devices: int, per_device: int) -> int:
+  """A batch for `rows` rows: at most `per_device` a device, and else the least power of two that holds them.
+
+  Powers of two, so that any number of rows needs few compiled programs.
+  """
+  wanted = max(1, -(-rows // devices))
+  return devices * min(per_device, 1 << (wanted - 1).bit_length())
+
+
+@functools.lru_cache(maxsize=16)
+def _program(encoder: ImageEncoder, method: str, mesh: Mesh) -> Callable[..., Array]:
+  rows = batch_sharding(mesh)
+  return jax.jit(
+    getattr(encoder, method), in_shardings=(replicated(mesh), rows), out_shardings=rows
+  )
+
+
+@functools.lru_cache(maxsize=2)
+def params_on(encoder: ImageEncoder, mesh: Mesh) -> dict[str, Array]:
+  """An encoder's parameters on every device of a mesh, put there once."""
+  return jax.device_put(encoder.params, replicated(mesh))
+
+
+def _local_mesh() -> Mesh:
+  return data_mesh(jax.local_devices())
+
+
+def _run(
+  program: Callable[..., Array],
+  params: dict[str, Array],
+  rows: Shaped[np.ndarray, "n ..."],
+  size: int,
+  mesh: Mesh,
+) -> Float[Array, "b d"]:
+  return program(params, jax.device_put(pad_rows(rows, size), batch_sharding(mesh)))
+
+
+def _pipelined(started: Iterable[tuple[Array, int]]) -> Iterator[Float32[np.ndarray, "n d"]]:
+  """Fetches results in order, each only when `IN_FLIGHT` later ones have been started."""
+  waiting: deque[tuple[Array, int]] = deque()
+  for item in started:
+    waiting.append(item)
+    if len(waiting) > IN_FLIGHT:
+      features, count = waiting.popleft()
+      yield np.asarray(features)[:count]
+  for features, count in waiting:
+    yield np.asarray(features)[:count]
+
+
+def _chunks(rows: Any, size: int) -> Iterator[Any]:
+  return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _joined(
+  features: Iterable[Float32[np.ndarray, "n d"]], width: int
+) -> Float32[np.ndarray, "n d"]:
+  none = np.zeros((0, width), np.float32)
+  return np.concatenate([none, *features])

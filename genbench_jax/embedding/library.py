@@ -1,0 +1,109 @@
+"""Images and texts straight to features: for use without a config."""
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image, UnidentifiedImageError
+
+from genbench_jax.embedding.embedder import ImageEmbedder, fitting_batch, text_features
+from genbench_jax.embedding.preprocess import Resize, preprocess
+from genbench_jax.errors import UsageError
+from genbench_jax.models.clip import Clip, load_clip
+from genbench_jax.models.image_encoder import ImageEncoder, load_image_encoder
+
+AnyImage: TypeAlias = UInt8[np.ndarray, "h w 3"] | Image.Image | str | os.PathLike[str]
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(checkpoint: str, revision: str | None) -> ImageEncoder:
+  return load_image_encoder(checkpoint, revision)
+
+
+def open_image(image: AnyImage) -> Image.Image:
+  """A PIL image from an array of uint8 [h, w, 3] or [h, w], a path, or a PIL image.
+
+  Raises:
+    UsageError: the array is of another type or shape, or the file can't be read as an image.
+  """
+  if isinstance(image, Image.Image):
+    return image
+  if isinstance(image, str | os.PathLike):
+    return _open_file(Path(image))
+  array = np.asarray(image)
+  if array.dtype != np.uint8 or array.shape[2:] not in ((), (3,)) or array.ndim < 2:
+    raise UsageError(f"an image is uint8 [h, w, 3], but this is {array.dtype} {list(array.shape)}.")
+  return Image.fromarray(array)
+
+
+def _open_file(path: Path) -> Image.Image:
+  try:
+    with Image.open(path) as image:
+      image.load()
+      return image
+  except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    raise UsageError(f"{path} can't be read as an image: {error}.") from error
+
+
+def embed_images(
+  images: Sequence[AnyImage] | UInt8[np.ndarray, "n h w 3"],
+  checkpoint: str,
+  revision: str | None = None,
+  resize: Resize = "crop",
+) -> Float32[np.ndarray, "n d"]:
+  """Image features of a CLIP or a DINOv2, not normalized.
+
+  Args:
+    images: uint8 arrays of any sizes, or paths, or PIL images.
+    checkpoint: folder or hub id of a CLIP or DINOv2 in the Hugging Face layout.
+    revision: commit, tag or branch of a hub id.
+    resize: `crop` (shorter side, then center crop) or `squash`.
+
+  Raises:
+    UsageError: an image can't be read, or there is no such checkpoint.
+  """
+  encoder = _loaded(str(checkpoint), revision)
+  size, shorter = encoder.image_size, encoder.shorter
+
+  def pixels(image: AnyImage) -> Float32[np.ndarray, "h w 3"]:
+    opened = open_image(image)
+    return preprocess(opened, size, encoder.image_mean, encoder.image_std, resize, shorter)
+
+  embedder = _embedder(encoder, len(images))
+
+  def batches() -> Iterator[Float32[np.ndarray, "n h w 3"]]:
+    with ThreadPoolExecutor() as pool:
+      for start in range(0, len(images), embedder.batch_size):
+        yield np.stack(list(pool.map(pixels, images[start : start + embedder.batch_size])))
+
+  none = np.zeros((0, encoder.width), np.float32)
+  return np.concatenate([none, *embedder.stream(batches())])
+
+
+def _embedder(encoder: ImageEncoder, images: int) -> ImageEmbedder:
+  devices = ImageEmbedder(encoder).mesh.size
+  return ImageEmbedder(encoder, batch_per_device=fitting_batch(images, devices, 32) // devices)
+
+
+def embed_texts(
+  texts: Sequence[str], checkpoint: str, revision: str | None = None
+) -> Float32[np.ndarray, "n d"]:
+  """Text features of a CLIP, not normalized.
+
+  Args:
+    texts: any texts; those longer than the model's positions are cut.
+    checkpoint: folder or hub id of a CLIP in the Hugging Face layout.
+    revision: commit, tag or branch of a hub id.
+
+  Raises:
+    UsageError: there is no such checkpoint.
+    RunError: it is no CLIP.
+  """
+  encoder = _loaded(str(checkpoint), revision)
+  clip = encoder if isinstance(encoder, Clip) else load_clip(checkpoint, revision)
+  return text_features(clip, texts)

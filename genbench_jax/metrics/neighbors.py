@@ -1,0 +1,99 @@
+"""The nearest rows of one set to each row of another, exact, without the matrix between them.
+
+Both sets are split over the devices. Each device keeps its queries and the best it has seen; the blocks of the
+other set travel round the ring of devices. In memory stands one tile of similarities a device.
+"""
+
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Float, Int
+
+from genbench_jax.metrics.inputs import BLOCK_ROWS, fetch, or_default, unit_rows
+from genbench_jax.metrics.ring import Rows, placed_rows, ring
+from genbench_jax.metrics.top_k import Nearest, search_rows
+from genbench_jax.runtime.mesh import DATA_AXIS, batch_sharding
+
+Similarity = Literal["cosine", "euclidean"]
+
+
+def nearest(
+  queries: Float[Any, "q d"],
+  base: Float[Any, "n d"],
+  k: int,
+  similarity: Similarity = "cosine",
+  skip_self: bool = False,
+  mesh: Mesh | None = None,
+) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
+  """The k rows of `base` nearest to each query: similarities and row numbers, best first.
+
+  Args:
+    queries, base: checked features, not normalized.
+    k: neighbors; where there are fewer, minus infinity and row -1 stand for the rest.
+    similarity: `cosine`, or `euclidean`: minus the squared distance.
+    skip_self: the sets are the same, and a row is not its own neighbor.
+  """
+  mesh = or_default(mesh)
+  search, values = _search_program(mesh, similarity), _values_program(mesh, similarity)
+  found = []
+  for start in range(0, len(queries), BLOCK_ROWS):
+    query = placed_rows(queries, start, mesh)
+    nothing = Nearest.nothing(len(query.number), k + skip_self)
+    best = jax.device_put(nothing, batch_sharding(mesh))
+    for base_start in range(0, len(base), BLOCK_ROWS):
+      best = search(best, query, placed_rows(base, base_start, mesh))
+    rows = min(BLOCK_ROWS, len(queries) - start)
+    found.append([part[:rows] for part in fetch(mesh, values(best, query))])
+  similarities, numbers = (np.concatenate(parts) for parts in zip(*found, strict=True))
+  return _without_self(similarities, numbers) if skip_self else (similarities, numbers)
+
+
+@functools.cache
+def _search_program(mesh: Mesh, similarity: Similarity) -> jax.stages.Wrapped:
+  """The best by score: the inner product, for distances less half the squared length of the other row."""
+
+  def local(best: Nearest, query: Rows, base: Rows) -> Nearest:
+    if similarity == "cosine":
+      query, base = (rows._replace(features=unit_rows(rows.features)) for rows in (query, base))
+
+    def visit(best: Nearest, base: Rows) -> tuple[Nearest, Rows]:
+      penalty = jnp.zeros(len(base.number))
+      if similarity == "euclidean":
+        penalty = jnp.sum(base.features**2, 1) / 2
+      return search_rows(best, query, base, penalty), base
+
+    return ring(visit, best, base, mesh.size)[0]
+
+  return _by_rows(mesh, local)
+
+
+@functools.cache
+def _values_program(mesh: Mesh, similarity: Similarity) -> jax.stages.Wrapped:
+  """Similarities from scores, and the numbers of the rows."""
+
+  def local(best: Nearest, query: Rows) -> Nearest:
+    if similarity == "cosine":
+      return best
+    lengths = jnp.sum(query.features**2, 1, keepdims=True)
+    return best._replace(score=jnp.minimum(2 * best.score - lengths, 0))
+
+  return _by_rows(mesh, local)
+
+
+def _by_rows(mesh: Mesh, local: Any) -> jax.stages.Wrapped:
+  rows = PartitionSpec(DATA_AXIS)
+  return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=rows, out_specs=rows), donate_argnums=0)
+
+
+def _without_self(
+  similarities: Float[np.ndarray, "q k+1"], numbers: Int[np.ndarray, "q k+1"]
+) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
+  """Less the query's own row; less the last one where enough others are as near as itself."""
+  own = numbers == np.arange(len(numbers))[:, None]
+  own[:, -1] |= ~own.any(1)
+  shape = len(numbers), numbers.shape[1] - 1
+  return similarities[~own].reshape(shape), numbers[~own].reshape(shape)

@@ -1,0 +1,150 @@
+"""Features on disk, and those of a dataset's test images, which are made when something first needs them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from genbench_jax.benchmark.reader import SplitImages
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.benchmark.spec import DatasetSpec
+from genbench_jax.cells import ImageSetKey, image_sets
+from genbench_jax.embedding.embedder import text_prototypes
+from genbench_jax.embedding.stored import refuse_non_finite
+from genbench_jax.errors import RunError
+from genbench_jax.pipeline.artifacts import (
+  embedded_as_made,
+  image_set_path,
+  open_image_set,
+  text_path,
+)
+from genbench_jax.pipeline.features import embedded, encoder_of, test_path
+from genbench_jax.run import FeatureSpace, Run
+from genbench_jax.runtime.progress import Progress
+from genbench_jax.store.embedding_parts import EmbeddingParts
+from genbench_jax.store.embedding_set import EmbeddingSet
+from genbench_jax.store.image_set import ImageSet, StoredImages
+
+
+def embed(run: Run) -> int:
+  """Embeds this process's share of all images and class names not yet embedded; returns how many images."""
+  wanted = list(_wanted_features(run))
+  count = 0
+  for turn, features in enumerate(wanted):
+    if features.name not in run.failures and not features.path.exists():
+      with run.failures.caught(features.name):
+        count += _embed_parts(run, features, turn)
+  run.hosts.wait("the features")
+  if run.hosts.is_first:
+    for features in wanted:
+      _join_if_whole(run, features)
+  return count
+
+
+@dataclasses.dataclass(frozen=True)
+class _Features:
+  """One file of features: what they are of and in, where they stand, and how to read what they are made from."""
+
+  name: str
+  path: Path
+  open: Callable[[], "_Unembedded"]
+  space: FeatureSpace
+  are_images: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unembedded:
+  """What features are made from: how much there is, and how a range of it is embedded."""
+
+  size: int
+  embed: Callable[[range, Progress], EmbeddingSet]
+
+
+def _wanted_features(run: Run) -> Iterator[_Features]:
+  for dataset in run.config.datasets:
+    texts = functools.partial(_open_texts, run, dataset)
+    yield _Features(f"{dataset} text", text_path(run, dataset), texts, run.space, are_images=False)
+  for space in filter(None, (run.space, run.other_space)):
+    for dataset in run.config.datasets:
+      test = functools.partial(_open_test, run, dataset, space)
+      yield _Features(f"{dataset} test", test_path(run, dataset, space), test, space)
+    for key in image_sets(run.config):
+      images = functools.partial(_open_images, run, key, space)
+      yield _Features(key.name, image_set_path(run, key, space), images, space)
+
+
+def _embed_parts(run: Run, features: _Features, turn: int) -> int:
+  """Embeds those missing parts that are this process's; `turn` evens out small sets. Returns how many images."""
+  unembedded = features.open()
+  parts = EmbeddingParts(features.path, unembedded.size, encoder_of(run, features.space))
+  own = [part for part in range(len(parts)) if run.hosts.owns(turn + part)]
+  missing = [part for part in own if parts.is_missing(part)]
+  total = sum(len(parts.ranges[part]) for part in missing)
+  other = f" in {features.space.name}" if features.space is run.other_space else ""
+  with Progress(f"embed {features.name}{other}", total, "images") as progress:
+    for part in missing:
+      found = unembedded.embed(parts.ranges[part], progress)
+      refuse_non_finite(found, features.name)
+      parts.write(part, found)
+  if run.hosts.is_first and parts.is_whole():
+    parts.join()
+  return total if features.are_images else 0
+
+
+def _join_if_whole(run: Run, features: _Features) -> None:
+  """Joins features whose last part was another process's."""
+  if features.name in run.failures or features.path.exists():
+    return
+  parts = EmbeddingParts(features.path, features.open().size, encoder_of(run, features.space))
+  if parts.is_whole():
+    parts.join()
+
+
+def _open_texts(run: Run, dataset: str) -> _Unembedded:
+  spec = dataset_spec(dataset)
+
+  def embed_texts(rows: range, progress: Progress) -> EmbeddingSet:
+    features = text_prototypes(run.clip, spec.names, spec.templates, run.local_mesh)
+    classes = np.arange(spec.num_classes, dtype=np.int64)
+    return EmbeddingSet(
+      features, classes.astype(np.int32), classes, np.ones(len(classes), np.uint8)
+    )
+
+  return _Unembedded(1, embed_texts)
+
+
+def _open_test(run: Run, dataset: str, space: FeatureSpace) -> _Unembedded:
+  split = run.split(dataset, "test")
+
+  def embed_test(rows: range, progress: Progress) -> EmbeddingSet:
+    labels = run.labels(dataset, "test")[rows.start : rows.stop]
+    images, name = SplitImages(split), f"{dataset} test"
+    return embedded(run, name, dataset, images, labels, rows, progress, space)
+
+  return _Unembedded(len(split), embed_test)
+
+
+def _open_images(run: Run, key: ImageSetKey, space: FeatureSpace) -> _Unembedded:
+  if embedded_as_made(run, key):
+    raise RunError(
+      f"there are no features of {key.name}: they are made with its images. Run the stage `images` first."
+    )
+  images = open_image_set(run, key)
+
+  def embed_images(rows: range, progress: Progress) -> EmbeddingSet:
+    images.verify(rows)
+    labels = _labels_of(images, rows, dataset_spec(key.dataset))
+    stored = StoredImages(images)
+    return embedded(run, key.name, key.dataset, stored, labels, rows, progress, space)
+
+  return _Unembedded(len(images), embed_images)
+
+
+def _labels_of(images: ImageSet, rows: range, spec: DatasetSpec) -> np.ndarray:
+  """Class indices [n]; multi-hot [n, k] for a multi-label dataset, generated images too."""
+  labels = images.labels[rows.start : rows.stop]
+  if labels.ndim == 2 or not spec.multi_label:
+    return labels
+  return np.eye(spec.num_classes, dtype=bool)[labels]

@@ -1,0 +1,77 @@
+"""The images of a cell, as features: those of an image set, or originals and external ones together."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from genbench_jax.cells import ImageSetKey, cells_of, mixture_budget, mixtures
+from genbench_jax.pipeline.artifacts import (
+  image_set_path,
+)
+from genbench_jax.run import FeatureSpace, Run
+from genbench_jax.sources.registry import SOURCES
+from genbench_jax.store.embedding_set import EmbeddingSet, load_embeddings
+
+
+@dataclasses.dataclass(frozen=True)
+class External:
+  """An image set's readable images.
+
+  Attributes:
+    shot_sizes: shots -> how many of the first images.
+    real_images: shots -> how many real images these have seen, see `ImageSource`.
+  """
+
+  key: ImageSetKey
+  images: EmbeddingSet
+  shot_sizes: Mapping[int, int]
+  real_images: Mapping[int, int]
+
+  def of_shots(self, shots: int) -> EmbeddingSet:
+    """The images of the first `shots` a class."""
+    return self.images.take(np.flatnonzero(self.images.ids < self.shot_sizes[shots]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture(External):
+  """Original images together with external ones, `others`; shots are the mixture's in both."""
+
+  others: External
+
+  def of_shots(self, shots: int) -> EmbeddingSet:
+    return super().of_shots(shots).joined(self.others.of_shots(shots))
+
+
+def external_images(run: Run, key: ImageSetKey, space: FeatureSpace | None = None) -> External:
+  """The readable images of an image set or a mixture, in the run's features or in others."""
+  if key.source != "combined":
+    source = SOURCES[key.source]
+    images = load_embeddings(image_set_path(run, key, space)).readable()
+    return External(key, images, source.shot_sizes(run, key), source.real_images(run, key))
+  budgets = {
+    cell.shots: mixture_budget(cell.shots, run.config.mixture) for cell in cells_of(key, run.config)
+  }
+  original, others = (
+    _part(run, part, {shots: budget[place] for shots, budget in budgets.items()}, space)
+    for place, part in enumerate(mixtures(run.config)[key])
+  )
+  real_images = {
+    shots: original.real_images[shots] + others.real_images[shots] for shots in budgets
+  }
+  return Mixture(key, original.images, original.shot_sizes, real_images, others)
+
+
+def _part(
+  run: Run, key: ImageSetKey, budgets: dict[int, int], space: FeatureSpace | None
+) -> External:
+  """An image set, of which a mixture of so many shots takes so many images a class."""
+  config = dataclasses.replace(run.config, shots=tuple(sorted(set(budgets.values()))))
+  source, at_budgets = SOURCES[key.source], run.with_config(config)
+  sizes, real = source.shot_sizes(at_budgets, key), source.real_images(at_budgets, key)
+  return External(
+    key,
+    load_embeddings(image_set_path(run, key, space)).readable(),
+    {shots: sizes[budget] for shots, budget in budgets.items()},
+    {shots: real[budget] for shots, budget in budgets.items()},
+  )

@@ -1,0 +1,71 @@
+"""What the runs of a config on a work folder have cost, over all restarts."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from genbench_jax.config import Config
+from genbench_jax.runtime.throughput import Cost
+from genbench_jax.store import files
+
+
+class Ledger:
+  """Seconds and images of each stage, what each generated image set has cost, and what the page says of the run."""
+
+  def __init__(self, workdir: Path, config: Config, command: str) -> None:
+    self.config = config
+    self.path = workdir / "runs" / f"{files.digest(config.as_json())}.json"
+    self.entry: dict[str, Any] = {
+      "command": command,
+      "started": _now(),
+      "seconds": {},
+      "images": {},
+    }
+    if self.path.exists():
+      self.entry = files.read_json(self.path)
+    self.entry.setdefault("costs", {})
+
+  def add(self, stage: str, done: int, seconds: float) -> None:
+    """A stage has done some more: images, or cells."""
+    if done:
+      totals = self.entry["seconds"]
+      totals[stage] = round(totals.get(stage, 0.0) + seconds, 3)
+      if stage in ("images", "embed"):
+        self.entry["images"][stage] = self.entry["images"].get(stage, 0) + done
+      files.write_json(self.path, self.entry)
+
+  def add_cost(self, image_set: str, cost: Cost) -> None:
+    """Some more images of a set have been generated, at a cost."""
+    if cost.images:
+      fields = {field.name for field in dataclasses.fields(Cost)}
+      before = self.entry["costs"].get(image_set, {})
+      before = Cost(**{name: value for name, value in before.items() if name in fields})
+      self.entry["costs"][image_set] = (before + cost).as_json()
+      files.write_json(self.path, self.entry)
+
+  def about(self) -> dict[str, Any]:
+    """The report's `RunInfo`."""
+    devices = jax.devices()
+    return {
+      **self.entry,
+      "title": self.config.report.title,
+      "config": self.config.as_json(),
+      "datasets": self.config.datasets,
+      "versions": _versions(),
+      "device": f"{len(devices)} x {devices[0].device_kind}",
+      "devices": len(devices),
+    }
+
+
+def _now() -> str:
+  return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+
+
+def _versions() -> dict[str, str]:
+  from importlib.metadata import version
+
+  packages = ("genbench_jax", "jax", "flax", "optax", "diffusers", "transformers", "numpy")
+  return {package: version(package) for package in packages}

@@ -1,0 +1,330 @@
+"""The recognizers on the cells of a dataset, and the files that each leaves: what the stage `recognize` does.
+
+A recognizer is a function from the cells of a dataset to what it found for each; `RECOGNIZERS` names them. What
+it leaves of a cell stands in a folder of its own: `predictions.npz` (scores, labels and ids of the test
+images), `classes.csv`, `confusion.csv` where an image has one label, `model.safetensors`, and, written
+last, `summary.json`: a cell that has one is not trained again.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from genbench_jax.benchmark.reader import SplitImages
+from genbench_jax.cells import Cell, ImageSetKey, cells_of, mixtures
+from genbench_jax.config import Config
+from genbench_jax.embedding.input_pipeline import Images, image_batches
+from genbench_jax.embedding.stored import preprocessing_of
+from genbench_jax.metrics.bootstrap import Measurement
+from genbench_jax.pipeline.artifacts import (
+  open_image_set,
+  results_folder,
+)
+from genbench_jax.pipeline.external import External, Mixture
+from genbench_jax.pipeline.rows import About, DatasetFeatures, Measured, _measure, make_row
+from genbench_jax.recognizers.linear_probe import (
+  ProbeData,
+  external_summary,
+  linear_probes,
+  score_summary,
+)
+from genbench_jax.recognizers.models import save_probe
+from genbench_jax.recognizers.prompt_tuning import (
+  context_text_features,
+  learn_context,
+  save_context,
+)
+from genbench_jax.recognizers.results import (
+  class_scores,
+  confusion_matrix,
+  per_class_results,
+  save_confusion,
+  save_per_class,
+  save_predictions,
+)
+from genbench_jax.recognizers.splits import class_targets
+from genbench_jax.recognizers.visual_prompts import (
+  ReadPixels,
+  learn_visual_prompts,
+  prompted_scores,
+  save_visual_prompts,
+)
+from genbench_jax.recognizers.zero_shot import zero_shot_scores
+from genbench_jax.run import Run
+from genbench_jax.store import files
+from genbench_jax.store.embedding_set import EmbeddingSet
+from genbench_jax.store.image_set import StoredImages
+
+SUMMARY = "summary.json"
+LAST_EPOCH = "last_epoch_"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """A cell to recognize: its image set, its own images, and the folder of its results."""
+
+  cell: Cell
+  external: External
+  images: EmbeddingSet
+  folder: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognized:
+  """What a recognizer found for a cell.
+
+  Attributes:
+    result: `scores` of the test images, `score`, `ci_low`, `ci_high`, `n_external`, `missing_classes`, and
+      whatever else there is to say of the training: what is a number or a list goes into the summary.
+    save_model: writes what was learned to a file that others can load.
+    seconds: what it took.
+  """
+
+  result: dict[str, Any]
+  save_model: Callable[[Path], None]
+  seconds: float
+
+
+Recognizer = Callable[[Run, DatasetFeatures, Sequence[Task], str], Iterator[Recognized]]
+
+
+def recognize_cells(
+  run: Run, data: DatasetFeatures, external: Sequence[External]
+) -> Iterator[tuple[ImageSetKey, list[Measured]]]:
+  """The rows of every cell of each image set, from each recognizer under each of its protocols."""
+  rows: dict[ImageSetKey, list[Measured]] = {one.key: [] for one in external}
+  for name, protocol in _trainings(run.config):
+    tasks = [
+      Task(cell, one, one.of_shots(cell.shots), folder)
+      for one in external
+      for cell in cells_of(one.key, run.config)
+      for folder in [results_folder(run, one.key, name, protocol, cell.shots)]
+    ]
+    summaries = _earlier(run, tasks)
+    missing = [task for task in tasks if task.folder not in summaries]
+    trained = tasks if missing and name in SIDE_BY_SIDE else missing
+    for task, found in zip(trained, RECOGNIZERS[name](run, data, trained, protocol), strict=True):
+      if task.folder in summaries:
+        continue
+      summaries[task.folder] = _summary(task, found, data)
+      if run.hosts.is_first:
+        _save(task, found, data, run.config.recognition.save_predictions)
+        files.write_json(task.folder / SUMMARY, summaries[task.folder])
+    for task in tasks:
+      rows[task.external.key] += _measured(task, name, protocol, data, summaries[task.folder])
+  yield from rows.items()
+
+
+def _earlier(run: Run, tasks: Sequence[Task]) -> dict[Path, dict[str, Any]]:
+  """The summaries of the cells that were recognized before, as the first process finds them."""
+  own = [
+    files.read_json(task.folder / SUMMARY)
+    if run.hosts.is_first and (task.folder / SUMMARY).exists()
+    else None
+    for task in tasks
+  ]
+  told = run.hosts.gathered([own], "the recognized cells")[0]
+  return {task.folder: one for task, one in zip(tasks, told, strict=True) if one is not None}
+
+
+def _trainings(config: Config) -> Iterator[tuple[str, str]]:
+  """Recognizers and protocols. Nothing was published of prompts, so that there is nothing to reproduce."""
+  for name in config.recognition.recognizers:
+    for protocol in config.recognition.protocols if name == "linear_probe" else ("strict",):
+      yield name, protocol
+
+
+# ---- the recognizers --------------------------------------------------------------------------
+
+
+def linear_probe(
+  run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
+) -> Iterator[Recognized]:
+  """Probes on the features; those of equal shape are trained at once."""
+  began = time.monotonic()
+  probes = linear_probes(
+    [ProbeData(task.images.features, task.images.labels, task.cell.seed) for task in tasks],
+    data.test.features,
+    data.test.labels,
+    data.text if run.config.recognition.language_init else None,
+    protocol,
+    data.spec.metric,
+    num_classes=data.spec.num_classes,
+    logit_scale=data.logit_scale,
+    mesh=run.mesh,
+  )
+  seconds = (time.monotonic() - began) / max(1, len(tasks))
+  for task, probe in zip(tasks, probes, strict=True):
+    strict = protocol == "strict"
+    result = probe if strict else _published(probe, data, task.cell.seed)
+
+    def save_model(path: Path, result: dict[str, Any] = result, strict: bool = strict) -> None:
+      save_probe(path, result, normalize=strict, multi_label=strict and data.spec.multi_label)
+
+    yield Recognized(result, save_model, seconds)
+
+
+def _published(probe: dict[str, Any], data: DatasetFeatures, seed: int) -> dict[str, Any]:
+  """The reference's figure as it was published, of the best epoch on the test images; the last epoch beside it."""
+  summary = score_summary(probe["best_epoch_scores"], data.test.labels, data.spec.metric, seed)
+  model = {"weights": probe["best_epoch_weights"], "bias": probe["best_epoch_bias"]}
+  last = {f"{LAST_EPOCH}{key}": probe[key] for key in ("score", "ci_low", "ci_high")}
+  return probe | summary | model | last
+
+
+def coop(
+  run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
+) -> Iterator[Recognized]:
+  """A context for the class names, learned on the features."""
+  settings = run.config.recognition
+  for task in tasks:
+    began = time.monotonic()
+    targets = class_targets(task.images.labels, data.spec.num_classes)
+    context = learn_context(
+      run.clip, data.spec.names, task.images.features, targets, settings.coop, run.mesh,
+      task.folder / "checkpoints", settings.save_every, task.cell.seed,
+    )  # fmt: skip
+    text = context_text_features(run.clip, data.spec.names, context, run.mesh)
+    scores = np.asarray(zero_shot_scores(data.test.features, text, data.logit_scale))
+    result = _prompt_result(scores, targets, data, task)
+    save_model = lambda path, context=context: save_context(path, context)  # noqa: E731
+    yield Recognized(result, save_model, time.monotonic() - began)
+
+
+def vpt(
+  run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
+) -> Iterator[Recognized]:
+  """Tokens in the vision tower, learned on the images themselves."""
+  settings = run.config.recognition
+  for task in tasks:
+    began = time.monotonic()
+    targets = class_targets(task.images.labels, data.spec.num_classes)
+    prompts = learn_visual_prompts(
+      run.clip, data.text, _reader(run, data, _training_images(run, task)), targets, settings.vpt,
+      run.mesh, task.folder / "checkpoints", settings.save_every, task.cell.seed,
+    )  # fmt: skip
+    test = SplitImages(run.split(data.spec.name, "test"))
+    read_test = _reader(run, data, ChosenImages([(test, data.test.ids)]))
+    scores = prompted_scores(
+      run.clip, data.text, prompts, read_test, len(data.test), run.mesh,
+      run.config.encoder.batch_per_device,
+    )  # fmt: skip
+    result = _prompt_result(scores, targets, data, task)
+    save_model = lambda path, prompts=prompts: save_visual_prompts(path, prompts)  # noqa: E731
+    yield Recognized(result, save_model, time.monotonic() - began)
+
+
+@dataclasses.dataclass(frozen=True)
+class ChosenImages:
+  """Chosen images of one place or several, one after another."""
+
+  places: Sequence[tuple[Images, Int[np.ndarray, "n"]]]
+
+  def __len__(self) -> int:
+    return sum(len(ids) for _, ids in self.places)
+
+  def __getitem__(self, index: int) -> Any:
+    for images, ids in self.places:
+      if index < len(ids):
+        return images[int(ids[index])]
+      index -= len(ids)
+    raise IndexError(index)
+
+
+def _training_images(run: Run, task: Task) -> ChosenImages:
+  """The images of a cell in the order of its features: of a mixture, originals first."""
+  external, shots = task.external, task.cell.shots
+  keys = mixtures(run.config).get(external.key, (external.key,))
+  ids = [External.of_shots(external, shots).ids]
+  if isinstance(external, Mixture):
+    ids.append(external.others.of_shots(shots).ids)
+  sets = [StoredImages(open_image_set(run, key)) for key in keys]
+  return ChosenImages(list(zip(sets, ids, strict=True)))
+
+
+def _reader(run: Run, data: DatasetFeatures, images: Images) -> ReadPixels:
+  """Reads images by row through the one input pipeline."""
+  preprocessing = preprocessing_of(run.clip, data.spec.resize)
+
+  def read(rows: Int[np.ndarray, "m"], batch_size: int) -> Iterator[Float[np.ndarray, "b h w 3"]]:
+    for batch in image_batches(images, preprocessing, batch_size, rows=rows.tolist()):
+      yield batch.pixels
+
+  return read
+
+
+def _prompt_result(
+  scores: Float[np.ndarray, "m k"],
+  targets: Float[np.ndarray, "n k"],
+  data: DatasetFeatures,
+  task: Task,
+) -> dict[str, Any]:
+  summary = score_summary(scores, data.test.labels, data.spec.metric, task.cell.seed)
+  return summary | external_summary(targets)
+
+
+RECOGNIZERS: dict[str, Recognizer] = {"linear_probe": linear_probe, "coop": coop, "vpt": vpt}
+# Their cells are trained in one program, and come out the same to the last bit only in the same company.
+SIDE_BY_SIDE = ("linear_probe",)
+
+
+# ---- what is left of a cell -------------------------------------------------------------------
+
+
+def _summary(task: Task, found: Recognized, data: DatasetFeatures) -> dict[str, Any]:
+  """What is known of a cell in plain numbers."""
+  about = dataclasses.asdict(task.cell) | {"metric": data.spec.metric, "seconds": found.seconds}
+  plain = {key: _plain(value) for key, value in found.result.items() if not _is_array(value)}
+  by_class = class_scores(found.result["scores"], data.test.labels, data.spec.metric)
+  return about | plain | {"by_class": _plain(by_class)}
+
+
+def _save(task: Task, found: Recognized, data: DatasetFeatures, with_predictions: bool) -> None:
+  scores, labels, names = found.result["scores"], data.test.labels, data.spec.names
+  if with_predictions:
+    ids = [str(image) for image in data.test.ids]
+    save_predictions(task.folder / "predictions.npz", scores, labels, ids)
+  save_per_class(task.folder / "classes.csv", per_class_results(scores, labels, names))
+  if labels.ndim == 1:
+    counts = confusion_matrix(scores.argmax(axis=1), labels, len(names))
+    save_confusion(task.folder / "confusion.csv", counts, names)
+  found.save_model(task.folder / "model.safetensors")
+
+
+def _is_array(value: Any) -> bool:
+  return isinstance(value, np.ndarray)
+
+
+def _plain(value: Any) -> Any:
+  """The value as JSON has it, which knows no NaN."""
+  if isinstance(value, dict):
+    return {str(key): _plain(one) for key, one in value.items()}
+  if isinstance(value, float):
+    return float(value) if math.isfinite(value) else None
+  return value
+
+
+def _measured(
+  task: Task, name: str, protocol: str, data: DatasetFeatures, summary: dict[str, Any]
+) -> Iterator[Measured]:
+  """The row of a recognizer on a cell; of the reference's probe two, see `_published`."""
+  about = About(
+    data, task.cell, protocol, summary["n_external"], len(summary["missing_classes"]),
+    task.external.real_images[task.cell.shots],
+  )  # fmt: skip
+  by_class = {int(index): one for index, one in summary["by_class"].items()}
+  for quantity, prefix, classes in ((name, "", by_class), (f"{name}_last_epoch", LAST_EPOCH, {})):
+    if f"{prefix}score" in summary:
+      value = Measurement(*(summary[f"{prefix}{key}"] for key in ("score", "ci_low", "ci_high")))
+      yield Measured(make_row(about, quantity, value, summary["seconds"]), classes)
+
+
+def recognize(run: Run) -> int:
+  """Trains the recognizers of every cell not yet recognized; returns how many cells."""
+  return _measure(run, "recognize", lambda data, sets: recognize_cells(run, data, sets))

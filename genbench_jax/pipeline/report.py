@@ -1,0 +1,116 @@
+"""What the page of a run shows besides its rows: gathered here, drawn in `report/`."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.cells import ImageSetKey, image_sets, measured_sets
+from genbench_jax.errors import RunError
+from genbench_jax.pipeline.artifacts import classes_path, image_folder, image_set_path
+from genbench_jax.pipeline.features import test_path
+from genbench_jax.pipeline.ledger import Ledger
+from genbench_jax.pipeline.rows import _all_rows_paths, measured_rows
+from genbench_jax.report.classes import class_gains, class_scores
+from genbench_jax.report.from_disk import shown_rows, write_page
+from genbench_jax.report.gallery import Nearest
+from genbench_jax.report.thumbnails import thumbnail
+from genbench_jax.run import Run
+from genbench_jax.runtime.progress import say
+from genbench_jax.sources.folder import left_out
+from genbench_jax.sources.prompting import tell_lint
+from genbench_jax.sources.retrieval import leak_notes, shortages
+from genbench_jax.store import class_values, files
+from genbench_jax.store.embedding_set import load_embeddings
+from genbench_jax.store.image_set import ImageSet
+
+# Images with their nearest test image, of a set: each is read from the dataset and takes room on the page.
+NEAREST_A_SET = 24
+
+
+def write_report(run: Run, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> Path:
+  """Writes the page of a run and all that stands beside it; returns its path.
+
+  Args:
+    run: the config on its work folder.
+    rows: all that was measured.
+    about: what was run, see `report.page.RunInfo`.
+  """
+  keys = [key for key in image_sets(run.config) if ImageSet.exists(image_folder(run, key))]
+  folders = [image_folder(run, key) for key in keys]
+  classes = class_scores(_class_values(run))
+  nearest, gains = {}, class_gains(classes)
+  for key, folder in zip(keys, folders, strict=True):
+    first = shown_rows(ImageSet(folder), 1, len(keys), gains)[:NEAREST_A_SET]
+    nearest[folder] = nearest_test_images(run, key, first)
+  per_class = run.config.report.gallery_images
+  return write_page(run.workdir, rows, about, folders, per_class, classes, nearest)
+
+
+def _class_values(run: Run) -> list[class_values.ClassValues]:
+  paths = (
+    classes_path(run, key, stage)
+    for key in measured_sets(run.config)
+    for stage in ("score", "recognize")
+  )
+  return [one for path in paths if path.exists() for one in class_values.read(path)]
+
+
+def nearest_test_images(run: Run, key: ImageSetKey, rows: Sequence[int]) -> dict[int, Nearest]:
+  """Image index -> the test image of the largest cosine; empty where the set or the test split is not embedded.
+
+  Args:
+    run: the config on its work folder.
+    key: the image set.
+    rows: which of its images, by index.
+  """
+  paths = image_set_path(run, key), test_path(run, key.dataset)
+  if not rows or not all(path.exists() for path in paths):
+    return {}
+  images, test = load_embeddings(paths[0]), load_embeddings(paths[1]).readable()
+  cosines = _unit(images.features[np.array(rows)]) @ _unit(test.features).T
+  split, names = run.split(key.dataset, "test"), dataset_spec(key.dataset).names
+  found = {}
+  for row, cosine in zip(rows, cosines, strict=True):
+    best = int(cosine.argmax())
+    labels = np.flatnonzero(test.labels[best]) if test.labels.ndim == 2 else [test.labels[best]]
+    picture = thumbnail(split.example(int(test.ids[best]))["image"])
+    name = ", ".join(names[int(label)] for label in labels)
+    found[row] = Nearest(picture, name, float(cosine[best]))
+  return found
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+  return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def report(run: Run, ledger: Ledger) -> None:
+  """Writes the page, if anything in it has changed."""
+  rows = measured_rows(run)
+  if not rows:
+    raise RunError("there are no rows to report. Run the stages `score` and `recognize` first.")
+  paths = _all_rows_paths(run)
+  made_from = {
+    "rows": [path.name for path in paths if path.exists()],
+    "config": run.config.as_json(),
+  }
+  seal, fingerprint = run.workdir / "report" / ".made_from", files.digest(made_from)
+  page = run.workdir / "report" / "index.html"
+  if page.exists() and seal.exists() and seal.read_text(encoding="utf-8") == fingerprint:
+    say(f"report: nothing to do, see {page}")
+    return
+  began = time.monotonic()
+  # Imported here: what the page takes, no other stage does.
+
+  about = {
+    **ledger.about(),
+    "warnings": [*left_out(run), *shortages(run)],
+    "prompt_lint": tell_lint(run),
+    "leak_audit": leak_notes(run),
+  }
+  write_report(run, rows, about)
+  files.write_text(seal, fingerprint)
+  say(f"report: {page} ({time.monotonic() - began:.1f} s)")

@@ -1,0 +1,160 @@
+"""From features to rows: what the stages `score` and `recognize` share."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.benchmark.spec import DatasetSpec
+from genbench_jax.cells import Cell, ImageSetKey, cells_of, measured_sets
+from genbench_jax.errors import ModelError
+from genbench_jax.metrics.bootstrap import Measurement
+from genbench_jax.pipeline.artifacts import classes_path, rows_path, text_path
+from genbench_jax.pipeline.external import External, external_images
+from genbench_jax.pipeline.features import test_path
+from genbench_jax.run import Run
+from genbench_jax.runtime.progress import Progress
+from genbench_jax.store import class_values
+from genbench_jax.store.embedding_set import EmbeddingSet, load_embeddings
+from genbench_jax.store.rows import Row, read_rows, write_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetFeatures:
+  """What all cells of a dataset share: text prototypes, test images, and the encoder's own logit scale.
+
+  Where an encoder knows no text, what needs it is not measured.
+  """
+
+  spec: DatasetSpec
+  encoder: str
+  logit_scale: float
+  text: Float[np.ndarray, "k d"]
+  test: EmbeddingSet
+  knows_text: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """A row, and the value of each class behind it (class index -> value) where the quantity has them."""
+
+  row: Row
+  by_class: Mapping[int, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+  """What the rows of a cell have in common."""
+
+  data: DatasetFeatures
+  cell: Cell
+  protocol: str
+  n_external: int
+  missing_classes: int
+  n_real: int
+
+
+MeasureCells = Callable[
+  [DatasetFeatures, Sequence[External]],
+  Iterator[tuple[ImageSetKey, list[Measured]]],
+]
+
+
+def _measure(run: Run, stage: str, function: MeasureCells) -> int:
+  """Rows of each dataset's missing image sets, the image sets of a dataset together."""
+  keys = [key for key in measured_sets(run.config) if key.name not in run.failures]
+  gone = run.hosts.agreed((not rows_path(run, key, stage).exists() for key in keys), stage)
+  missing = [key for key, is_gone in zip(keys, gone, strict=True) if is_gone]
+  cells = {key: len(cells_of(key, run.config)) for key in missing}
+  count = sum(cells.values())
+  with Progress(stage, count, "cells") as progress:
+    for dataset in dict.fromkeys(key.dataset for key in missing):
+      group = [key for key in missing if key.dataset == dataset]
+      with run.failures.caught([key.name for key in group]):
+        for key, measured in _measured(run, function, group):
+          with run.failures.caught(key.name):
+            _refuse_non_finite_rows([one.row for one in measured], key)
+            if run.hosts.is_first:
+              _write_measured(run, key, stage, measured)
+          progress.advance(cells[key])
+  return count if run.hosts.is_first else 0
+
+
+def _measured(
+  run: Run, function: MeasureCells, keys: Sequence[ImageSetKey]
+) -> Iterator[tuple[ImageSetKey, list[Measured]]]:
+  """What is measured of image sets of one dataset."""
+  dataset = keys[0].dataset
+  data = DatasetFeatures(
+    spec=dataset_spec(dataset),
+    encoder=run.config.encoder.checkpoint,
+    logit_scale=float(np.exp(run.clip.params["logit_scale"])),
+    text=load_embeddings(text_path(run, dataset)).features,
+    test=load_embeddings(test_path(run, dataset)).readable(),
+  )
+  external = []
+  for key in keys:
+    with run.failures.caught(key.name):
+      external.append(external_images(run, key))
+  if external:
+    yield from function(data, external)
+
+
+def _refuse_non_finite_rows(rows: Sequence[Row], key: ImageSetKey) -> None:
+  for row in rows:
+    if not np.isfinite(row["value"]):
+      cell = f"{key.name}, {row['shots']} shots"
+      raise ModelError(f"{cell}: {row['quantity']} ({row['protocol']}) is {row['value']}.")
+
+
+def _write_measured(run: Run, key: ImageSetKey, stage: str, measured: Sequence[Measured]) -> None:
+  """Writes the rows last: what has rows is complete."""
+  names = dataset_spec(key.dataset).names
+  classes = [class_values.of_row(one.row, one.by_class, names) for one in measured if one.by_class]
+  if classes:
+    class_values.write(classes_path(run, key, stage), classes)
+  write_rows(rows_path(run, key, stage), [one.row for one in measured])
+
+
+def measured_rows(run: Run) -> list[dict[str, Any]]:
+  """All rows of the config so far, in the order of its cells."""
+  return read_rows(path for path in _all_rows_paths(run) if path.exists())
+
+
+def _all_rows_paths(run: Run) -> list[Path]:
+  return [
+    rows_path(run, key, stage)
+    for key in measured_sets(run.config)
+    for stage in ("score", "recognize")
+  ]
+
+
+def without_text(data: DatasetFeatures, encoder: str, test: EmbeddingSet) -> DatasetFeatures:
+  """The same dataset in the features of an encoder that knows no text."""
+  none = np.zeros((0, test.features.shape[1]), np.float32)
+  return dataclasses.replace(data, encoder=encoder, text=none, test=test, knows_text=False)
+
+
+def make_row(about: About, quantity: str, measured: Measurement, seconds: float) -> Row:
+  return {
+    "dataset": about.cell.dataset,
+    "source": about.cell.source,
+    "strategy": about.cell.strategy,
+    "shots": about.cell.shots,
+    "seed": about.cell.seed,
+    "protocol": about.protocol,
+    "encoder": about.data.encoder,
+    "quantity": quantity,
+    "value": float(measured.value),
+    "ci_low": float(measured.ci_low),
+    "ci_high": float(measured.ci_high),
+    "n_external": about.n_external,
+    "n_test": len(about.data.test),
+    "missing_classes": about.missing_classes,
+    "seconds": round(seconds, 4),
+    "n_real": about.n_real,
+  }

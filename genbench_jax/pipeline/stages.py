@@ -1,0 +1,73 @@
+"""The five stages in their order. Each reads what earlier ones left on disk and makes what is missing."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from genbench_jax.config import STAGES, Config
+from genbench_jax.errors import RunError
+from genbench_jax.pipeline.embed import embed
+from genbench_jax.pipeline.images import make_images
+from genbench_jax.pipeline.ledger import Ledger
+from genbench_jax.pipeline.recognize import recognize
+from genbench_jax.pipeline.report import report
+from genbench_jax.pipeline.rows import measured_rows
+from genbench_jax.pipeline.score import score
+from genbench_jax.run import Run
+from genbench_jax.runtime.failures import Failures
+from genbench_jax.runtime.progress import say
+from genbench_jax.store.rows import write_results
+
+
+def run_stages(
+  config: Config, workdir: Path, stages: Sequence[str], command: str, keep_going: bool = False
+) -> None:
+  """Runs the given stages in their order and says what each did.
+
+  Every process of the run calls it. The first one alone writes rows and report.
+
+  Raises:
+    RunError: at the end, if parts of the run failed; it lists them.
+  """
+  run = Run(config, workdir, Failures(keep_going))
+  functions: dict[str, Callable[[Run], int]] = {
+    "images": lambda run: make_images(run, ledger),
+    "embed": embed,
+    "score": score,
+    "recognize": recognize,
+  }
+  ledger = Ledger(workdir, config, command)
+  for stage in STAGES:
+    if stage in stages and stage in functions:
+      began = time.monotonic()
+      done = _together(run, stage, functions[stage](run))
+      if run.hosts.is_first:
+        ledger.add(stage, done, time.monotonic() - began)
+        if not done and not run.failures.reasons:
+          say(f"{stage}: nothing to do")
+  if run.hosts.is_first:
+    write_results(workdir, measured_rows(run))
+    if "report" in stages:
+      report(run, ledger)
+  if run.failures.reasons:
+    raise RunError(run.failures.summary())
+
+
+def _together(run: Run, stage: str, done: int) -> int:
+  """Waits for the other processes at the end of a stage; how much was done and what failed by all of them."""
+  told = run.hosts.gathered([[done, run.failures.reasons]], f"the end of stage {stage}")
+  for _, reasons in told:
+    run.failures.reasons.update(reasons)
+  return sum(count for count, _ in told)
+
+
+# ---- images -----------------------------------------------------------------------------------
+
+
+# ---- embed ------------------------------------------------------------------------------------
+
+
+# ---- score and recognize ----------------------------------------------------------------------
+
+
+# ---- report -----------------------------------------------------------------------------------

@@ -1,0 +1,64 @@
+"""The arithmetic that a device can do at best, which utilization is measured against."""
+
+import functools
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# Dense bfloat16 FLOP/s of what JAX calls a device, as its maker states them. The longest beginning that fits counts.
+PUBLISHED = {
+  "TPU v3": 61.5e12,
+  "TPU v4": 275e12,
+  "TPU v5 lite": 197e12,
+  "TPU v5": 459e12,
+  "TPU v6 lite": 918e12,
+  "NVIDIA A100": 312e12,
+  "NVIDIA H100": 989e12,
+  "NVIDIA H100 PCIe": 756e12,
+  "NVIDIA H200": 989e12,
+  "NVIDIA GH200": 989e12,
+  "NVIDIA B200": 2250e12,
+  "NVIDIA L4": 121e12,
+  "NVIDIA L40S": 362e12,
+}
+SIDE, REPEATS = 1024, 5
+
+
+class Peak(NamedTuple):
+  """FLOP/s of one device, and where the figure comes from: `published` or `measured`."""
+
+  flops: float
+  origin: str
+
+
+def peak_of(device: jax.Device) -> Peak:
+  """The peak of a device: published where it is known, else the best of a few matrix products.
+
+  A CPU device is measured in float32; devices that share one CPU have their share of it.
+  """
+  known = [kind for kind in PUBLISHED if _begins(device.device_kind, kind)]
+  if known:
+    return Peak(PUBLISHED[max(known, key=len)], "published")
+  sharers = len(jax.local_devices()) if device.platform == "cpu" else 1
+  return Peak(_measured(device) / sharers, "measured")
+
+
+def _begins(name: str, kind: str) -> bool:
+  """Whether the words of `kind` are the first words of `name`; `A100-SXM4-40GB` is an `A100`."""
+  return f"{name.replace('-', ' ')} ".startswith(f"{kind} ")
+
+
+@functools.cache
+def _measured(device: jax.Device) -> float:
+  dtype = jnp.float32 if device.platform == "cpu" else jnp.bfloat16
+  matrix = jax.device_put(jnp.ones((SIDE, SIDE), dtype), device)
+  multiply = jax.jit(jnp.matmul)
+  multiply(matrix, matrix).block_until_ready()
+  seconds = []
+  for _ in range(REPEATS):
+    began = time.perf_counter()
+    multiply(matrix, matrix).block_until_ready()
+    seconds.append(time.perf_counter() - began)
+  return 2 * SIDE**3 / min(seconds)

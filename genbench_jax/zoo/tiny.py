@@ -1,0 +1,292 @@
+"""Tiny checkpoints with random but fixed weights, in the ordinary Hugging Face layout, for tests and goldens.
+
+The weights of a tensor depend on its PyTorch name, its shape and the seed alone, so that PyTorch and this package
+make the same models without exchanging files. NumPy only at import.
+"""
+
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+TOKENS = 24
+MERGES = ("a n", "i n", "r e", "o f</w>", "p h", "ph o", "pho t", "phot o</w>")
+
+SCHEDULER = {
+  "_class_name": "PNDMScheduler",
+  "num_train_timesteps": 1000,
+  "beta_start": 0.00085,
+  "beta_end": 0.012,
+  "beta_schedule": "scaled_linear",
+  "set_alpha_to_one": False,
+  "skip_prk_steps": True,
+  "steps_offset": 1,
+  "clip_sample": False,
+}
+UNET = {
+  "_class_name": "UNet2DConditionModel",
+  "sample_size": 8,
+  "in_channels": 8,
+  "out_channels": 8,
+  "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+  "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+  "block_out_channels": [32, 64],
+  "layers_per_block": 1,
+  "attention_head_dim": [2, 4],
+  "cross_attention_dim": 32,
+  "use_linear_projection": True,
+}
+# One level in place of two, where a gradient through it is to be compiled.
+SHALLOW_UNET = UNET | {
+  "down_block_types": ["CrossAttnDownBlock2D"],
+  "up_block_types": ["CrossAttnUpBlock2D"],
+  "block_out_channels": [32],
+  "attention_head_dim": 2,
+}
+VAE = {
+  "_class_name": "AutoencoderKL",
+  "in_channels": 3,
+  "out_channels": 3,
+  "down_block_types": ["DownEncoderBlock2D"] * 2,
+  "up_block_types": ["UpDecoderBlock2D"] * 2,
+  "block_out_channels": [8, 16],
+  "layers_per_block": 1,
+  "latent_channels": 8,
+  "norm_num_groups": 8,
+  "sample_size": 16,
+  "scaling_factor": 0.5,
+}
+PREPROCESSOR = {
+  "crop_size": 32,
+  "size": 32,
+  "resample": 3,
+  "image_mean": [0.48145466, 0.4578275, 0.40821073],
+  "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+
+
+def bytes_as_letters() -> list[str]:
+  """One printable letter for each byte, in CLIP's order: the printable ones first, as themselves."""
+  printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+  rest = 256 - len(printable)
+  return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(rest)]
+
+
+def vocabulary() -> dict[str, int]:
+  """A byte-level CLIP vocabulary: bytes, bytes that end a word, merges, start and end of text."""
+  letters = bytes_as_letters()
+  words = [*letters, *(letter + "</w>" for letter in letters)]
+  words += ["".join(merge.split()) for merge in MERGES]
+  return {word: index for index, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+
+
+def text_config() -> dict[str, Any]:
+  """Configuration of the tiny text tower."""
+  vocab = vocabulary()
+  return {
+    "model_type": "clip_text_model",
+    "vocab_size": len(vocab),
+    "max_position_embeddings": TOKENS,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "projection_dim": 16,
+    "hidden_act": "quick_gelu",
+    "bos_token_id": vocab["<|startoftext|>"],
+    "eos_token_id": vocab["<|endoftext|>"],
+    "pad_token_id": vocab["<|endoftext|>"],
+  }
+
+
+def clip_config() -> dict[str, Any]:
+  """Configuration of the tiny CLIP."""
+  vision = {"model_type": "clip_vision_model", "image_size": 32, "patch_size": 8, "hidden_size": 32}
+  vision |= {"intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+  vision |= {"projection_dim": 16, "hidden_act": "quick_gelu"}
+  return {
+    "model_type": "clip",
+    "architectures": ["CLIPModel"],
+    "projection_dim": 16,
+    "text_config": text_config(),
+    "vision_config": vision,
+  }
+
+
+def random_weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
+  """Float32 weights for PyTorch names and shapes; of a magnitude that keeps activations near one."""
+  return {name: _random_tensor(name, tuple(shape), seed) for name, shape in shapes.items()}
+
+
+def _random_tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+  noise = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(shape)
+  if name == "logit_scale":
+    return np.array(math.log(100), np.float32)
+  if len(shape) >= 2:
+    scale = (
+      0.5 if "embedding" in name and "patch" not in name else 1.5 / math.sqrt(math.prod(shape[1:]))
+    )
+    return (scale * noise).astype(np.float32)
+  is_norm = "norm" in name and name.endswith("weight")
+  return ((1 if is_norm else 0) + 0.2 * noise).astype(np.float32)
+
+
+def write_tokenizer(folder: Path) -> None:
+  """CLIP tokenizer files with 24 positions."""
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / "vocab.json").write_text(json.dumps(vocabulary()))
+  (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES]) + "\n")
+  end = "<|endoftext|>"
+  _write_json(
+    folder / "tokenizer_config.json",
+    {
+      "tokenizer_class": "CLIPTokenizer",
+      "model_max_length": TOKENS,
+      "bos_token": "<|startoftext|>",
+      "eos_token": end,
+      "unk_token": end,
+      "pad_token": end,
+    },
+  )
+
+
+def write_tiny_clip(folder: Path, seed: int = 0) -> Path:
+  """A CLIP of 32 x 32 images, patch 8, two layers, 16 features; returns the folder."""
+  from genbench_jax.models.clip import parameter_shapes
+
+  write_tokenizer(folder)
+  _write_json(folder / "preprocessor_config.json", PREPROCESSOR)
+  _write_json(folder / "config.json", clip_config())
+  _write_weights(folder / "model.safetensors", parameter_shapes(folder), seed)
+  return folder
+
+
+# Positions for 7 x 7 patches; images are cut to 4 x 4.
+DINOV2 = {
+  "model_type": "dinov2",
+  "image_size": 28,
+  "patch_size": 4,
+  "hidden_size": 32,
+  "num_hidden_layers": 2,
+  "num_attention_heads": 2,
+  "mlp_ratio": 2,
+  "layerscale_value": 0.5,
+}
+DINOV2_PREPROCESSOR = {
+  "crop_size": {"height": 16, "width": 16},
+  "size": {"shortest_edge": 20},
+  "resample": 3,
+  "image_mean": [0.485, 0.456, 0.406],
+  "image_std": [0.229, 0.224, 0.225],
+}
+
+
+def write_tiny_dinov2(folder: Path, seed: int = 0, **config: Any) -> Path:
+  """A DINOv2 of 16 x 16 images, patch 4, two layers, 32 features; returns the folder."""
+  from genbench_jax.models.dinov2 import parameter_shapes
+
+  _write_json(folder / "preprocessor_config.json", DINOV2_PREPROCESSOR)
+  _write_json(folder / "config.json", DINOV2 | config)
+  _write_weights(folder / "model.safetensors", parameter_shapes(folder), seed)
+  return folder
+
+
+T5 = {
+  "model_type": "t5",
+  "vocab_size": 64,
+  "d_model": 16,
+  "d_kv": 8,
+  "d_ff": 32,
+  "num_layers": 2,
+  "num_heads": 2,
+  "feed_forward_proj": "relu",
+  "tie_word_embeddings": True,
+  "decoder_start_token_id": 0,
+  "pad_token_id": 0,
+  "eos_token_id": 1,
+}
+
+
+def write_tiny_t5(folder: Path, seed: int = 0) -> Path:
+  """A T5 of two layers over letters and a few words; returns the folder."""
+  from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+  from genbench_jax.models.t5 import parameter_shapes
+
+  words = ["▁", "▁a", "▁dog", "▁cat", "▁runs", "▁in", "▁the", "▁street", "▁on", "▁is"]
+  letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+  pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+  pieces += [(piece, -2.0 - len(pieces)) for piece in (*words, *letters)]
+  tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
+  tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+  tokenizer.decoder = decoders.Metaspace()
+  tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+  _write_json(folder / "config.json", T5)
+  tokenizer.save(str(folder / "tokenizer.json"))
+  _write_json(
+    folder / "tokenizer_config.json",
+    {"tokenizer_class": "T5TokenizerFast", "extra_ids": 0, "additional_special_tokens": []},
+  )
+  _write_weights(folder / "model.safetensors", parameter_shapes(folder), seed)
+  return folder
+
+
+def write_tiny_stable_diffusion(
+  folder: Path,
+  prediction_type: str = "epsilon",
+  seed: int = 0,
+  unet: Mapping[str, Any] = UNET,
+  **scheduler: Any,
+) -> Path:
+  """A latent diffusion model of 16 x 16 images from 8 x 8 x 8 latents; returns the folder."""
+  from genbench_jax.models.stable_diffusion import parameter_shapes
+
+  _write_json(folder / "model_index.json", {"_class_name": "StableDiffusionPipeline"})
+  write_tokenizer(folder / "tokenizer")
+  _write_json(
+    folder / "scheduler" / "scheduler_config.json",
+    SCHEDULER | {"prediction_type": prediction_type} | scheduler,
+  )
+  _write_json(folder / "unet" / "config.json", unet)
+  _write_json(folder / "vae" / "config.json", VAE)
+  _write_json(folder / "text_encoder" / "config.json", text_config())
+  shapes = parameter_shapes(folder)
+  for name, stem in (
+    ("unet", "diffusion_pytorch_model"),
+    ("vae", "diffusion_pytorch_model"),
+    ("text_encoder", "model"),
+  ):
+    _write_weights(folder / name / f"{stem}.safetensors", shapes[name], seed)
+  return folder
+
+
+def _write_weights(path: Path, shapes: Mapping[str, Any], seed: int) -> None:
+  from safetensors.numpy import save_file
+
+  from genbench_jax.models.checkpoints import torch_shapes
+
+  save_file(random_weights(torch_shapes(shapes), seed), path)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def pixel_reader(
+  pixels: Float[np.ndarray, "n h w 3"],
+) -> Callable[[Int[np.ndarray, "m"], int], Iterator[Float[np.ndarray, "b h w 3"]]]:
+  """Reads rows of an array batch by batch, the last one padded, as the input pipeline would."""
+
+  from genbench_jax.runtime.mesh import pad_rows
+
+  def read(rows: Int[np.ndarray, "m"], batch_size: int) -> Iterator[Float[np.ndarray, "b h w 3"]]:
+    for start in range(0, len(rows), batch_size):
+      yield pad_rows(pixels[rows[start : start + batch_size]], batch_size)
+
+  return read

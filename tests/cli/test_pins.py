@@ -1,0 +1,103 @@
+"""Checkpoints that a config pins: refused where they are others, and told so that they can be pinned."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from genbench_jax.cli import pins
+from genbench_jax.config import Config, Encoder, Generation, Prompts, Scoring, Selection
+from genbench_jax.errors import RunError
+from genbench_jax.main import main
+from genbench_jax.models import checkpoints
+from genbench_jax.models.pin import COMMIT as COMMIT_FORM
+from genbench_jax.run import Run
+from genbench_jax.zoo.tiny import write_tiny_clip
+
+ROOT = Path(__file__).parents[2]
+COMMIT = "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+  return write_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+def _run(clip, sha256):
+  encoder = Encoder(checkpoint=str(clip), sha256=sha256)
+  return Run(Config(sources=("original",), encoder=encoder), Path("nowhere"))
+
+
+def test_the_pinned_checkpoint_is_taken_and_another_one_refused(clip):
+  pinned = checkpoints.fingerprint(clip)
+  assert _run(clip, pinned.upper()).clip_fingerprint == pinned
+  message = rf"has SHA-256 {pinned}, and config.encoder.sha256 wants {'0' * 64}: it is damaged, or"
+  for what in ("clip", "clip_fingerprint"):
+    with pytest.raises(RunError, match=message):
+      getattr(_run(clip, "0" * 64), what)
+
+
+def test_a_checkpoint_damaged_after_it_was_pinned_stops_the_command_in_one_line(
+  clip, tmp_path, capfd
+):
+  folder = tmp_path / "clip"
+  folder.mkdir()
+  for path in clip.iterdir():
+    (folder / path.name).write_bytes(path.read_bytes())
+  flags = [f"--config={ROOT / 'configs' / 'demo.py'}", f"--config.encoder.checkpoint={folder}"]
+  assert pins.main(["pins", *flags, "--config.sources=original"]) == 0
+  line = capfd.readouterr().out.splitlines()[-1]
+  name, _, value = line.partition(" = ")
+  assert name == "config.encoder.sha256"
+  weights = folder / "model.safetensors"
+  data = bytearray(weights.read_bytes())
+  data[-1] ^= 1
+  weights.write_bytes(bytes(data))
+  flags += [f"--{name}={value.strip(chr(34))}", f"--workdir={tmp_path / 'run'}"]
+  assert main(["main", *flags, "--config.sources=original"]) == 1
+  said = capfd.readouterr().err.splitlines()
+  assert said[-1].startswith(f"error: the checkpoint '{folder}' has SHA-256 ")
+  assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_a_hub_id_is_told_with_its_commit(clip, tmp_path, monkeypatch):
+  """What is downloaded to learn the checksum is what a run downloads, at the revision that is pinned."""
+  snapshot, asked = tmp_path / COMMIT, []
+  snapshot.symlink_to(clip)
+
+  def download(name, **options):
+    asked.append((name, options["revision"], bool(options["allow_patterns"])))
+    return str(snapshot)
+
+  monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+  config = Config(sources=("original",), encoder=Encoder(checkpoint="owner/clip"))
+  (pin,) = pins.pins(config)
+  assert list(pin.lines()) == [
+    f'config.encoder.revision = "{COMMIT}"',
+    f'config.encoder.sha256 = "{checkpoints.fingerprint(clip)}"',
+  ]
+  assert Run(config, tmp_path).clip_fingerprint == checkpoints.fingerprint(clip)
+  assert set(asked) == {("owner/clip", None, True)}
+
+
+def test_every_checkpoint_of_a_run_can_be_pinned():
+  config = Config(
+    generation=Generation(checkpoint="a/diffusion"),
+    encoder=Encoder(checkpoint="a/clip"),
+    selection=Selection(method="clip", checkpoint="a/judge"),
+    scoring=Scoring(feature_checkpoint="a/dinov2"),
+    prompts=Prompts(sentence_model="a/t5"),
+  )
+  assert [(pin.checkpoint, *pin.settings) for pin in pins.pins(config)] == [
+    ("a/diffusion", "config.generation.revision", "config.generation.sha256"),
+    ("a/clip", "config.encoder.revision", "config.encoder.sha256"),
+    ("a/dinov2", "config.scoring.feature_revision", "config.scoring.feature_sha256"),
+    ("a/judge", "config.selection.revision", "config.selection.sha256"),
+    ("a/t5", "config.prompts.sentence_revision", "config.prompts.sentence_sha256"),
+  ]
+
+
+def test_the_full_benchmark_names_commits():
+  config = runpy.run_path(str(ROOT / "configs" / "full.py"))["get_config"]()
+  for section in (config.generation, config.encoder, config.selection):
+    assert COMMIT_FORM.fullmatch(section.revision)

@@ -1,0 +1,136 @@
+"""New tokens: texts that hold them, files that diffusers reads, and the text tower."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from genbench_jax.diffusion.inversion.embeddings import (
+  FILE_NAME,
+  LearnedEmbeddings,
+  load_embedding,
+  save_embedding,
+  tokenize_with,
+)
+from genbench_jax.diffusion.text import TextEncoder
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.models.corrections import apply_text_encoder
+from genbench_jax.models.tokenizer import tokenize
+
+TEXTS = (
+  "a photo of a <cat> cat.",
+  "<cat>",
+  "",
+  "no new token",
+  "<cat><dog-2> <cat>, a <DOG-2> photo",
+  "a <cat" + " very long text" * 20,
+)
+
+
+@pytest.fixture(scope="module")
+def learned():
+  rows = np.random.default_rng(0).standard_normal((3, 32)).astype(np.float32)
+  return LearnedEmbeddings({"<cat>": rows[:1], "<dog-2>": rows[1:2]})
+
+
+def test_placeholders_are_one_id_and_all_else_is_as_transformers_has_it(tiny_diffusion):
+  extended = copy.deepcopy(tiny_diffusion.tokenizer)
+  extended.add_tokens(["<cat>", "<dog-2>"])
+  names = {name: [extended.convert_tokens_to_ids(name)] for name in ("<cat>", "<dog-2>")}
+  found = tokenize_with(tiny_diffusion.tokenizer, names, TEXTS, tiny_diffusion.max_tokens)
+  np.testing.assert_array_equal(found, tokenize(extended, TEXTS, tiny_diffusion.max_tokens))
+  assert "<cat>" not in tiny_diffusion.tokenizer.get_vocab()
+
+
+def test_hostile_placeholders_are_taken_by_the_letter(tiny_diffusion):
+  ids = {"a.*": [900], "a.*b": [901, 902], "(": [903], "\\": [904]}
+  found = tokenize_with(tiny_diffusion.tokenizer, ids, ["a.*b a.* axx ( \\"], 24)[0].tolist()
+  new = [token for token in found if token >= 900]
+  assert new == [901, 902, 900, 903, 904]
+
+
+def test_texts_are_cut_to_the_models_length(tiny_diffusion):
+  found = tokenize_with(tiny_diffusion.tokenizer, {"<cat>": [900]}, ["<cat> " * 100], 24)[0]
+  end = tiny_diffusion.tokenizer.eos_token_id
+  assert found.tolist() == [tiny_diffusion.tokenizer.bos_token_id, *[900] * 22, end]
+
+
+def test_the_tower_sees_the_new_rows_as_if_they_stood_in_its_table(tiny_diffusion, learned):
+  vocabulary = tiny_diffusion.text_encoder.config.vocab_size
+  tokens = tokenize_with(
+    tiny_diffusion.tokenizer, learned.ids(vocabulary), TEXTS, tiny_diffusion.max_tokens
+  )
+  params = tiny_diffusion.params["text_encoder"]
+  found = apply_text_encoder(tiny_diffusion.text_encoder, params, tokens, learned.table)
+  config = copy.deepcopy(tiny_diffusion.text_encoder.config)
+  config.vocab_size += 2
+  larger = tiny_diffusion.text_encoder.clone(config=config)
+  embeddings = params["text_model"]["embeddings"]
+  table = np.concatenate([embeddings["token_embedding"]["embedding"], learned.table])
+  grown = {**embeddings, "token_embedding": {"embedding": table}}
+  wanted = apply_text_encoder(
+    larger, {"text_model": {**params["text_model"], "embeddings": grown}}, tokens
+  )
+  np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_encoder_knows_placeholders_and_leaves_other_prompts_alone(
+  tiny_diffusion, learned, one_device_mesh
+):
+  texts = ["a photo of a <cat> cat", "a photo"]
+  plain = TextEncoder(tiny_diffusion, one_device_mesh)(texts)
+  found = TextEncoder(tiny_diffusion, one_device_mesh, learned=learned)(texts)
+  np.testing.assert_allclose(found[1], plain[1], atol=1e-6)
+  assert np.abs(found[0] - plain[0]).max() > 0.1
+
+
+def test_a_file_is_what_diffusers_reads(tmp_path):
+  vector = np.arange(4, dtype=np.float32)
+  save_embedding(tmp_path / "a" / FILE_NAME, "<a>", vector)
+  tensors = load_file(tmp_path / "a" / FILE_NAME)
+  assert list(tensors) == ["<a>"]
+  np.testing.assert_array_equal(tensors["<a>"], vector)
+  for path in (tmp_path / "a", tmp_path / "a" / FILE_NAME):
+    name, vectors = load_embedding(path)
+    assert name == "<a>" and vectors.shape == (1, 4)
+
+
+def test_what_is_no_embedding_is_refused(tmp_path):
+  with pytest.raises(UsageError, match="0 safetensors files"):
+    load_embedding(tmp_path)
+  (tmp_path / "learned_embeds.bin").write_bytes(b"pickle")
+  with pytest.raises(UsageError, match="pickles are never opened"):
+    load_embedding(tmp_path)
+  path = tmp_path / FILE_NAME
+  path.write_bytes(b"nonsense")
+  with pytest.raises(RunError, match="can't be read as safetensors"):
+    load_embedding(path)
+  save_file({"a": np.zeros(3, np.float32), "b": np.zeros(3, np.float32)}, path)
+  with pytest.raises(RunError, match="holds 2 tensors"):
+    load_embedding(path)
+  save_file({"a": np.zeros((2, 3, 4), np.float32)}, path)
+  with pytest.raises(RunError, match="shape"):
+    load_embedding(path)
+
+
+@pytest.mark.parametrize("name", ["", " x", "x "])
+def test_placeholders_without_a_name_are_refused(name):
+  with pytest.raises(UsageError, match="empty or has blanks"):
+    LearnedEmbeddings({name: np.zeros((1, 4), np.float32)})
+
+
+def test_embeddings_of_another_model_and_known_tokens_are_refused(tiny_diffusion, one_device_mesh):
+  wide = LearnedEmbeddings({"<a>": np.zeros((1, 33), np.float32)})
+  with pytest.raises(UsageError, match="33 wide, and the model's tokens 32"):
+    TextEncoder(tiny_diffusion, one_device_mesh, learned=wide)
+  known = LearnedEmbeddings({"photo</w>": np.zeros((1, 32), np.float32)})
+  with pytest.raises(UsageError, match="is a token of the model already"):
+    TextEncoder(tiny_diffusion, one_device_mesh, learned=known)
+
+
+def test_fingerprints_tell_embeddings_apart(learned):
+  other = dataclasses.replace(learned, vectors={k: v + 1 for k, v in learned.vectors.items()})
+  assert learned.fingerprint != other.fingerprint
+  assert learned.fingerprint == dataclasses.replace(learned).fingerprint

@@ -1,0 +1,93 @@
+"""Features do not depend on batch, padding or devices; prototypes are the mean over templates."""
+
+import numpy as np
+import pytest
+
+from genbench_jax.embedding import embedder as feature_module
+from genbench_jax.embedding.embedder import (
+  ImageEmbedder,
+  fitting_batch,
+  image_features,
+  text_features,
+  text_prototypes,
+)
+from genbench_jax.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def pixels():
+  return np.random.default_rng(0).normal(size=(37, 32, 32, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny_clip, mesh):
+  return ImageEmbedder(tiny_clip, mesh, batch_per_device=2)
+
+
+def test_batches_devices_and_padding_change_nothing(tiny_clip, embedder, one_device_mesh, pixels):
+  features = embedder(pixels)
+  assert features.shape == (37, 16) and features.dtype == np.float32
+  one = ImageEmbedder(tiny_clip, one_device_mesh, batch_per_device=5)
+  np.testing.assert_allclose(features, one(pixels), atol=2e-5)
+  np.testing.assert_allclose(features[:3], embedder(pixels[:3]), atol=2e-5)
+
+
+def test_stream_takes_the_next_batch_before_it_gives_the_last(embedder, pixels):
+  taken = []
+
+  def batches():
+    for start in range(0, 37, 8):
+      taken.append(start)
+      yield pixels[start : start + 8]
+
+  stream = embedder.stream(batches())
+  first = next(stream)
+  assert len(taken) == 1 + feature_module.IN_FLIGHT
+  np.testing.assert_allclose(np.concatenate([first, *stream]), embedder(pixels), atol=2e-5)
+
+
+def test_features_are_not_normalized(tiny_clip, mesh, pixels):
+  norms = np.linalg.norm(image_features(tiny_clip, pixels[:8], mesh, batch_per_device=2), axis=-1)
+  assert np.abs(norms - 1).min() > 0.1
+
+
+def test_one_program_and_one_copy_of_the_parameters(tiny_clip, mesh, pixels):
+  first, second = (ImageEmbedder(tiny_clip, mesh, 2) for _ in range(2))
+  first(pixels)
+  traced = first._program._cache_size()
+  second(pixels[:9])
+  assert second._program._cache_size() == traced
+  assert first._params is second._params
+
+
+def test_nothing_gives_nothing(tiny_clip, embedder, mesh, pixels):
+  assert embedder(pixels[:0]).shape == (0, 16)
+  assert text_features(tiny_clip, [], mesh).shape == (0, 16)
+
+
+def test_wrong_shapes_are_named(embedder, pixels):
+  with pytest.raises(UsageError, match=r"\(37, 32, 32, 3\), wanted \[n, 32, 32, 3\], n at most 16"):
+    embedder.dispatch(pixels)
+
+
+def test_text_features_do_not_depend_on_the_batch(tiny_clip, mesh, one_device_mesh):
+  texts = [f"a photo of {index}" for index in range(9)]
+  together = text_features(tiny_clip, texts, mesh)
+  alone = np.concatenate([text_features(tiny_clip, [text], one_device_mesh) for text in texts])
+  np.testing.assert_allclose(together, alone, atol=2e-5)
+
+
+def test_prototypes_are_unit_norm_means_of_unit_norm_features(tiny_clip, mesh):
+  names, templates = ["cat", "{dog}"], ["a photo of a {}", "{}", "a bad {}"]
+  prototypes = text_prototypes(tiny_clip, names, templates, mesh)
+  texts = ["a photo of a cat", "cat", "a bad cat", "a photo of a {dog}", "{dog}", "a bad {dog}"]
+  features = text_features(tiny_clip, texts, mesh).astype(np.float64)
+  features /= np.linalg.norm(features, axis=1, keepdims=True)
+  means = features.reshape(2, 3, 16).mean(1)
+  wanted = means / np.linalg.norm(means, axis=1, keepdims=True)
+  np.testing.assert_allclose(prototypes, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows,batch", [(0, 8), (1, 8), (8, 8), (9, 16), (17, 32), (1000, 128)])
+def test_batches_are_powers_of_two_up_to_the_limit(rows, batch):
+  assert fitting_batch(rows, devices=8, per_device=16) == batch

@@ -1,0 +1,89 @@
+"""Preprocessing against transformers' own image processor, and every kind of image that people have."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genbench_jax.embedding.preprocess import preprocess, to_rgb
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def photo(height, width, seed=0):
+  """A smooth color image with some noise."""
+  draw = np.random.default_rng(seed)
+  y, x = np.mgrid[:height, :width]
+  waves = np.stack([np.sin(y / 3), np.cos(x / 5), np.sin((x + y) / 7)], -1) * 90 + 128
+  return Image.fromarray((waves + draw.normal(0, 12, waves.shape)).clip(0, 255).astype(np.uint8))
+
+
+# Margins of the crop are even: the processor rounds odd ones down, OpenAI's preprocessing to even.
+@pytest.mark.parametrize("size", [(32, 32), (40, 65), (65, 40), (200, 123), (20, 45), (33, 33)])
+def test_crop_is_the_processors(size):
+  from transformers import CLIPImageProcessor
+
+  processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
+  image = photo(*size)
+  wanted = processor(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+  pixels = preprocess(image, 32, MEAN, STD)
+  assert pixels.dtype == np.float32 and pixels.shape == (32, 32, 3)
+  np.testing.assert_allclose(pixels, wanted, atol=1e-6)
+
+
+def test_squash_keeps_everything():
+  image = photo(40, 64)
+  wanted = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC)) / 255
+  np.testing.assert_allclose(
+    preprocess(image, 32, MEAN, STD, "squash"), (wanted - MEAN) / STD, atol=1e-6
+  )
+
+
+def test_odd_margins_are_rounded_to_even():
+  # 32 x 35: the margin is 1.5, rounded to 2 as OpenAI's CenterCrop does.
+  image = photo(32, 35)
+  cut = np.asarray(image)[:, 2:34] / 255
+  np.testing.assert_allclose(preprocess(image, 32, MEAN, STD), (cut - MEAN) / STD, atol=1e-6)
+
+
+def stored(image, kind, **options):
+  """The image as it comes back from a file."""
+  buffer = io.BytesIO()
+  image.save(buffer, kind, **options)
+  return Image.open(io.BytesIO(buffer.getvalue()))
+
+
+def test_exif_orientation_is_applied():
+  image = photo(24, 40)
+  exif = Image.Exif()
+  exif[0x0112] = 6  # rotated by a quarter
+  turned = to_rgb(stored(image, "PNG", exif=exif))
+  np.testing.assert_array_equal(turned, np.asarray(image).transpose(1, 0, 2)[:, ::-1])
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "YCbCr", "HSV"])
+def test_every_mode_becomes_rgb(mode):
+  image = photo(32, 32).convert(mode)
+  rgb = to_rgb(image)
+  assert rgb.mode == "RGB" and rgb.size == (32, 32)
+  np.testing.assert_array_equal(rgb, image.convert("RGB"))
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+  ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
+  image = to_rgb(stored(Image.fromarray(ramp), "PNG"))
+  np.testing.assert_array_equal(np.asarray(image)[..., 0], ramp // 257)
+
+
+def test_transparent_palette_gives_no_warning():
+  image = photo(32, 32).quantize(16)
+  opened = stored(image, "PNG", transparency=bytes([0] * 16))
+  assert "transparency" in opened.info
+  np.testing.assert_array_equal(to_rgb(opened), image.convert("RGB"))
+
+
+def test_first_frame_of_an_animation():
+  frames = [photo(32, 32, seed).quantize(64) for seed in range(3)]
+  opened = stored(frames[0], "GIF", save_all=True, append_images=frames[1:])
+  np.testing.assert_array_equal(to_rgb(opened), frames[0].convert("RGB"))

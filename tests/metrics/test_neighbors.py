@@ -1,0 +1,73 @@
+"""The nearest rows against all similarities written out."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from genbench_jax.metrics import top_k
+from genbench_jax.metrics.neighbors import nearest
+from genbench_jax.metrics.ring import tiles, untiled
+
+
+def by_hand(values, k):
+  """Row numbers of the k highest, of equals the lower row; -1 where nothing is left."""
+  order = np.argsort(-values, axis=1, kind="stable")[:, :k]
+  found = np.take_along_axis(values, order, 1)
+  return np.where(np.isinf(found), -1, order)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 60), st.integers(1, 60))
+def test_agrees_with_all_similarities(seed, queries, rows):
+  """Whole numbers, so that nothing is rounded and equal distances are common."""
+  random = np.random.default_rng(seed)
+  query, base = (random.integers(-2, 3, (n, 4)).astype(np.float32) for n in (queries, rows))
+  distances = ((query[:, None] - base) ** 2).sum(-1)
+  similarity, found = nearest(query, base, 3, "euclidean")
+  expected = by_hand(-distances, 3)
+  assert (found[:, : expected.shape[1]] == expected).all() and (found[:, rows:] == -1).all()
+  real = found >= 0
+  assert (-similarity[real] == np.take_along_axis(distances, found, 1)[real]).all()
+  assert np.isneginf(similarity[~real]).all()
+
+
+def test_a_row_is_not_its_own_neighbor(one_device_mesh, monkeypatch):
+  random = np.random.default_rng(0)
+  rows = random.normal(size=(50, 4)).astype(np.float32)
+  unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+  values = unit @ unit.T
+  np.fill_diagonal(values, -np.inf)
+  options = {"k": 4, "skip_self": True}
+  _, found = nearest(rows, rows, **options)
+  assert (found == by_hand(values, 4)).all()
+  assert (nearest(rows, rows, mesh=one_device_mesh, **options)[1] == found).all()
+  for module in ("neighbors", "ring"):
+    monkeypatch.setattr(f"genbench_jax.metrics.{module}.BLOCK_ROWS", 16)
+  assert (nearest(rows, rows, **options)[1] == found).all()
+
+
+@pytest.mark.parametrize("values", [2, 2000])
+def test_tiles_in_any_order_leave_the_best_and_of_equals_the_lower_rows(values):
+  """Whole scores, few of them or many, some columns punished, the last ones padding."""
+  random = np.random.default_rng(0)
+  products = random.integers(0, values, (3, 4, 192)).astype(np.float32)
+  penalty = random.integers(0, 2, (3, 192)).astype(np.float32)
+  rows = np.arange(3 * 192).reshape(3, 192)
+  rows[2, 100:], penalty[2, 100:] = -1, np.inf
+  scores = np.concatenate(list(products - penalty[:, None]), axis=1).astype(float)
+  expected = by_hand(scores, 7)
+  for order in ([0, 1, 2], [2, 0, 1]):
+    best = top_k.Nearest.nothing(4, 7)
+    for tile in order:
+      arrays = (jnp.asarray(array[tile]) for array in (products, penalty, rows))
+      best = top_k.with_tile(best, *arrays)
+    assert (np.asarray(best.row) == expected).all()
+    assert (np.asarray(best.score) == np.take_along_axis(scores, expected, 1)).all()
+
+
+def test_tiles_come_apart_and_together():
+  rows = jnp.arange(10.0).reshape(10, 1)
+  split = tiles(rows, 4, fill=-1)
+  assert split.shape == (3, 4, 1) and (split[2, 2:] == -1).all()
+  assert (untiled(split, 10) == rows).all()

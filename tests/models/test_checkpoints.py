@@ -1,0 +1,329 @@
+"""Published checkpoints map whole; broken ones are named; nothing is ever unpickled."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from flax.serialization import msgpack_serialize
+from safetensors.numpy import load_file, save_file
+
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.models import checkpoints
+from genbench_jax.models.checkpoints import fingerprint, load_params, to_torch_state, torch_shapes
+from genbench_jax.zoo.tiny import write_tiny_clip, write_tiny_stable_diffusion
+
+KEYS = Path(__file__).parents[1] / "data" / "state_dict_keys.json.gz"
+
+
+@pytest.fixture(scope="module")
+def published():
+  return json.loads(gzip.decompress(KEYS.read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory):
+  return write_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def diffusion_folder(tmp_path_factory):
+  return write_tiny_stable_diffusion(tmp_path_factory.mktemp("diffusion"))
+
+
+@pytest.fixture(scope="module")
+def clip_shapes(clip_folder):
+  from genbench_jax.models.clip import parameter_shapes
+
+  return parameter_shapes(clip_folder)
+
+
+@pytest.fixture
+def folder(clip_folder, tmp_path):
+  """A copy of the tiny CLIP, to be broken."""
+  return Path(shutil.copytree(clip_folder, tmp_path / "copy"))
+
+
+def write_config(path, config):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(config))
+
+
+def expected(shapes):
+  return {name: tuple(shape) for name, shape in shapes.items() if "position_ids" not in name}
+
+
+# ---- published checkpoints ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  "name", ["stable-diffusion-1.5", "stable-diffusion-2.1-base", "stable-diffusion-2.1"]
+)
+def test_every_key_of_stable_diffusion_is_mapped(published, tmp_path, name):
+  from genbench_jax.models.stable_diffusion import parameter_shapes
+
+  for part in ("unet", "vae", "text_encoder"):
+    write_config(tmp_path / part / "config.json", published[f"{name}/{part}"]["config"])
+  shapes = parameter_shapes(tmp_path)
+  for part, tree in shapes.items():
+    assert torch_shapes(tree) == expected(published[f"{name}/{part}"]["shapes"]), part
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "clip-vit-base-patch32",
+    "clip-vit-base-patch16",
+    "clip-vit-large-patch14",
+    "clip-vit-large-patch14-336",
+    "CLIP-ViT-H-14-laion2B-s32B-b79K",
+  ],
+)
+def test_every_key_of_clip_is_mapped(published, tmp_path, name):
+  from genbench_jax.models.clip import parameter_shapes
+
+  write_config(tmp_path / "config.json", published[name]["config"])
+  assert torch_shapes(parameter_shapes(tmp_path)) == expected(published[name]["shapes"])
+
+
+@pytest.mark.parametrize("name", ["dinov2-base", "dinov2-giant"])
+def test_every_key_of_dinov2_is_mapped(published, tmp_path, name):
+  from genbench_jax.models.dinov2 import parameter_shapes
+
+  write_config(tmp_path / "config.json", published[name]["config"])
+  assert torch_shapes(parameter_shapes(tmp_path)) == expected(published[name]["shapes"])
+
+
+def test_old_files_name_the_autoencoders_attention_otherwise():
+  old = "encoder.mid_block.attentions.0."
+  assert checkpoints._today(f"{old}proj_attn.bias") == f"{old}to_out.0.bias"
+  assert checkpoints._today(f"{old}query.weight") == f"{old}to_q.weight"
+  assert checkpoints._today(f"{old}group_norm.weight") == f"{old}group_norm.weight"
+
+
+# ---- round trips --------------------------------------------------------------------------------
+
+
+def leaves(tree):
+  return dict(checkpoints._leaves(tree))
+
+
+def assert_equal_trees(tree, other):
+  assert leaves(tree).keys() == leaves(other).keys()
+  for path, leaf in leaves(tree).items():
+    np.testing.assert_array_equal(leaf, leaves(other)[path], err_msg="/".join(path))
+
+
+def test_round_trip_of_every_model_bit_for_bit(
+  clip_folder, clip_shapes, diffusion_folder, tmp_path
+):
+  from genbench_jax.models.stable_diffusion import parameter_shapes
+
+  shapes = parameter_shapes(diffusion_folder)
+  models = {clip_folder: clip_shapes} | {diffusion_folder / name: shapes[name] for name in shapes}
+  for index, (source, tree) in enumerate(models.items()):
+    params = load_params(source, tree)
+    saved = tmp_path / str(index)
+    saved.mkdir()
+    save_file(to_torch_state(params), saved / "model.safetensors")
+    assert_equal_trees(load_params(saved, tree), params)
+    original = load_file(next(source.glob("*.safetensors")))
+    again = load_file(saved / "model.safetensors")
+    assert original.keys() == again.keys()
+    assert all(np.array_equal(original[name], again[name]) for name in original)
+
+
+def test_layouts_are_pytorchs():
+  kernel = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+  tree = {"conv_1": {"kernel": kernel, "bias": np.ones(5)}, "fc": {"kernel": kernel[0, 0]}}
+  state = to_torch_state(tree)
+  assert state["conv.1.weight"].shape == (5, 4, 2, 3)
+  assert state["conv.1.weight"][4, 1, 0, 2] == kernel[0, 2, 1, 4]
+  np.testing.assert_array_equal(state["fc.weight"], kernel[0, 0].T)
+  assert all(tensor.flags.c_contiguous for tensor in state.values())
+
+
+# ---- file formats -------------------------------------------------------------------------------
+
+
+def test_sharded_half_precision_and_msgpack_files_load(folder, clip_shapes):
+  params = load_params(folder, clip_shapes)
+  state = load_file(folder / "model.safetensors")
+  (folder / "model.safetensors").unlink()
+
+  names = sorted(state)
+  shards = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+  for shard, part in shards.items():
+    save_file({name: state[name] for name in part}, folder / shard)
+  index = {name: shard for shard, part in shards.items() for name in part}
+  index_file = folder / "model.safetensors.index.json"
+  index_file.write_text(json.dumps({"weight_map": index}))
+  assert_equal_trees(load_params(folder, clip_shapes), params)
+  index_file.unlink()
+
+  halves = {name: tensor.astype(np.float16) for name, tensor in state.items()}
+  save_file(halves, folder / "model.fp16.safetensors")
+  loaded = load_params(folder, clip_shapes)
+  assert all(leaf.dtype == np.float32 for leaf in leaves(loaded).values())
+  np.testing.assert_array_equal(
+    loaded["visual_projection"]["kernel"],
+    params["visual_projection"]["kernel"].astype(np.float16).astype(np.float32),
+  )
+  (folder / "model.fp16.safetensors").unlink()
+
+  (folder / "flax_model.msgpack").write_bytes(msgpack_serialize(params))
+  assert_equal_trees(load_params(folder, clip_shapes), params)
+
+
+def test_bfloat16_files_load(folder, clip_shapes):
+  state = load_file(folder / "model.safetensors")
+  brief = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in state.items()}
+  save_file(brief, folder / "model.safetensors")
+  kernel = load_params(folder, clip_shapes)["text_projection"]["kernel"]
+  np.testing.assert_array_equal(kernel, brief["text_projection.weight"].astype(np.float32).T)
+
+
+def test_stored_position_ids_are_ignored(folder, clip_shapes):
+  state = load_file(folder / "model.safetensors")
+  state["text_model.embeddings.position_ids"] = np.arange(24)[None]
+  save_file(state, folder / "model.safetensors")
+  load_params(folder, clip_shapes)
+
+
+# ---- broken checkpoints -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  "change,message",
+  [
+    (lambda state: state.pop("logit_scale"), r"lacks logit_scale"),
+    (lambda state: state.update(extra=np.zeros(2)), r"no place for: extra"),
+    (
+      lambda state: state.update({"visual_projection.weight": np.zeros((16, 31), np.float32)}),
+      r"wrong shape: visual_projection\.weight \(as Flax has it: \(31, 16\), wanted \(32, 16\)\)",
+    ),
+  ],
+)
+def test_missing_extra_and_misshapen_tensors_are_named(folder, clip_shapes, change, message):
+  state = load_file(folder / "model.safetensors")
+  change(state)
+  save_file(state, folder / "model.safetensors")
+  with pytest.raises(RunError, match=message):
+    load_params(folder, clip_shapes)
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", None])
+def test_corrupt_files_are_named(folder, clip_shapes, content):
+  path = folder / "model.safetensors"
+  path.write_bytes(path.read_bytes()[:-1000] if content is None else content)
+  with pytest.raises(RunError, match=r"model\.safetensors is corrupt or cut short"):
+    load_params(folder, clip_shapes)
+
+
+def test_corrupt_msgpack_is_named(folder, clip_shapes):
+  (folder / "model.safetensors").unlink()
+  (folder / "flax_model.msgpack").write_bytes(b"\xc1 nonsense")
+  with pytest.raises(RunError, match=r"flax_model\.msgpack is corrupt"):
+    load_params(folder, clip_shapes)
+
+
+def test_missing_shards_are_named_and_indices_stay_in_their_folder(folder, clip_shapes):
+  (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
+  index = folder / "model.safetensors.index.json"
+  index.write_text(json.dumps({"weight_map": {"logit_scale": "../outside.safetensors"}}))
+  with pytest.raises(RunError, match=r"missing: outside\.safetensors"):
+    load_params(folder, clip_shapes)
+
+
+def test_pickles_are_never_opened(folder, clip_shapes):
+  (folder / "model.safetensors").unlink()
+  (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch /tmp/no'\ntR.")
+  with pytest.raises(
+    RunError, match=r"only as pickles \(pytorch_model\.bin\), which are never opened"
+  ):
+    load_params(folder, clip_shapes)
+  (folder / "pytorch_model.bin").unlink()
+  with pytest.raises(RunError, match="has no weights"):
+    load_params(folder, clip_shapes)
+
+
+@pytest.mark.parametrize("text,message", [("{", "not readable as JSON"), ("[]", "no JSON object")])
+def test_broken_configurations_are_named(folder, text, message):
+  (folder / "config.json").write_text(text)
+  with pytest.raises(RunError, match=message):
+    checkpoints.read_json(folder / "config.json")
+
+
+def test_unsupported_architectures_are_refused(diffusion_folder, tmp_path):
+  from genbench_jax.models.stable_diffusion import load_stable_diffusion
+
+  copy = Path(shutil.copytree(diffusion_folder, tmp_path / "copy"))
+  original = json.loads((copy / "unet" / "config.json").read_text())
+  write_config(copy / "unet" / "config.json", original | {"class_embed_type": "timestep"})
+  with pytest.raises(RunError, match="class_embed_type is 'timestep'; only None is supported"):
+    load_stable_diffusion(copy)
+  write_config(copy / "unet" / "config.json", original | {"in_channels": 9})
+  with pytest.raises(RunError, match="inpainting and depth models are not supported"):
+    load_stable_diffusion(copy)
+
+
+# ---- where checkpoints stand --------------------------------------------------------------------
+
+
+def test_only_safe_files_are_downloaded_at_the_pinned_revision(monkeypatch, tmp_path):
+  from genbench_jax.models.clip import DOWNLOADS
+
+  asked = {}
+
+  def download(name, **options):
+    asked.update(options, name=name)
+    return str(tmp_path)
+
+  monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+  assert checkpoints.locate("owner/model", "abc123", DOWNLOADS) == tmp_path
+  assert asked["name"] == "owner/model" and asked["revision"] == "abc123"
+  assert not any(".bin" in pattern or pattern.endswith("*") for pattern in asked["allow_patterns"])
+
+
+def test_offline_is_one_clear_line(monkeypatch):
+  from huggingface_hub.errors import LocalEntryNotFoundError
+
+  def download(*_, **__):
+    raise LocalEntryNotFoundError("no network, and a long story")
+
+  monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+  with pytest.raises(UsageError) as error:
+    checkpoints.locate("owner/model", "abc123")
+  assert "'owner/model' at revision 'abc123'" in str(error.value)
+  assert "path of a downloaded folder" in str(error.value)
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["nothing", "/no/such/folder", "a/b/c", "../../etc/passwd x"])
+def test_names_that_can_be_no_checkpoint_are_refused(name):
+  with pytest.raises(UsageError, match="no checkpoint at"):
+    checkpoints.locate(name)
+
+
+# ---- identity -----------------------------------------------------------------------------------
+
+
+def test_fingerprint_follows_the_content_and_not_the_place(clip_folder, folder):
+  assert fingerprint(folder) == fingerprint(clip_folder)
+  state = load_file(folder / "model.safetensors")
+  state["logit_scale"] = np.array(5, np.float32)
+  save_file(state, folder / "model.safetensors")
+  assert fingerprint(folder) != fingerprint(clip_folder)
+
+
+def test_fingerprint_of_a_pipeline_sees_every_part(diffusion_folder, tmp_path):
+  copy = Path(shutil.copytree(diffusion_folder, tmp_path / "copy"))
+  seen = {fingerprint(copy)}
+  for part in ("scheduler/scheduler_config.json", "tokenizer/vocab.json", "unet/config.json"):
+    path = copy / part
+    path.write_text(path.read_text() + "\n")
+    seen.add(fingerprint(copy))
+  assert len(seen) == 4

@@ -1,0 +1,59 @@
+"""Convolutions by fewer products, against the definition."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from genbench_jax.models import corrections
+from genbench_jax.models.convolution import MIN_CHANNELS, suits_winograd, winograd
+
+
+def by_definition(hidden, kernel):
+  """In float64: each tap shifts the image and mixes its channels."""
+  height, width = hidden.shape[1:3]
+  padded = np.pad(hidden.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+  taps = [(row, column) for row in range(3) for column in range(3)]
+  return sum(
+    padded[:, row : row + height, column : column + width] @ kernel[row, column]
+    for row, column in taps
+  )
+
+
+@given(
+  st.integers(1, 2), st.integers(1, 5), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9)
+)
+@settings(max_examples=20, deadline=None)
+def test_it_is_the_convolution(batch, half_height, half_width, channels, features):
+  random = np.random.default_rng(0)
+  hidden = random.normal(size=(batch, 2 * half_height, 2 * half_width, channels)).astype(np.float32)
+  kernel = random.normal(size=(3, 3, channels, features)).astype(np.float32)
+  np.testing.assert_allclose(
+    jax.jit(winograd)(hidden, kernel), by_definition(hidden, kernel), atol=3e-5
+  )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3)])
+@pytest.mark.parametrize("side", [7, 8])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+def test_the_modules_convolutions_stay_what_they_are(size, side, strides):
+  padding = "VALID" if size == (1, 1) else ((1, 1), (1, 1))
+  module = nn.Conv(MIN_CHANNELS, size, strides, padding)
+  hidden = np.random.default_rng(0).normal(size=(1, side, side, MIN_CHANNELS)).astype(np.float32)
+  variables = jax.jit(module.init)(jax.random.key(0), hidden)
+  variables["params"]["bias"] += np.arange(MIN_CHANNELS, dtype=np.float32)
+  stock = module.apply(variables, hidden)
+  with corrections.corrections("cpu"):
+    ours = module.apply(variables, hidden)
+  np.testing.assert_allclose(ours, stock, atol=2e-5)
+
+
+def test_other_convolutions_are_left_to_the_compiler():
+  kernel = np.zeros((3, 3, MIN_CHANNELS, MIN_CHANNELS), np.float32)
+  even = np.zeros((1, 4, 6, MIN_CHANNELS), np.float32)
+  assert suits_winograd(even, kernel)
+  assert not suits_winograd(even[:, :3], kernel)
+  assert not suits_winograd(even[..., 1:], kernel[:, :, 1:])
+  assert not suits_winograd(even.astype(np.float16), kernel.astype(np.float16))
+  assert not suits_winograd(even, kernel[:1])

@@ -1,0 +1,83 @@
+"""DINOv2 against PyTorch's, from safetensors, and as features of sets of images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import genbench_jax as gb
+from genbench_jax.embedding.embedder import image_features
+from genbench_jax.embedding.preprocess import preprocess
+from genbench_jax.errors import RunError
+from genbench_jax.models.clip import Clip
+from genbench_jax.models.dinov2 import load_dinov2, resampled
+from genbench_jax.models.image_encoder import load_image_encoder
+from genbench_jax.zoo.tiny import write_tiny_dinov2
+
+DATA = Path(__file__).parent.parent / "data" / "golden_dinov2.npz"
+
+
+@pytest.fixture(scope="module")
+def golden():
+  with np.load(DATA) as file:
+    return {name: file[name] for name in file.files}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  return write_tiny_dinov2(tmp_path_factory.mktemp("dinov2"))
+
+
+@pytest.mark.parametrize("name,config", [("mlp", {}), ("swiglu", {"use_swiglu_ffn": True})])
+def test_features_are_pytorchs(golden, one_device_mesh, tmp_path, name, config):
+  """Positions resampled from 7 x 7 to 4 x 4, and a layer scale that counts once."""
+  encoder = load_dinov2(write_tiny_dinov2(tmp_path, **config))
+  found = image_features(encoder, golden["pixels"], one_device_mesh)
+  np.testing.assert_allclose(found, golden[name], atol=1e-5)
+
+
+def test_preprocessing_is_the_published_one(golden, folder):
+  encoder = load_dinov2(folder)
+  image = Image.fromarray(golden["image"])
+  settings = (encoder.image_size, encoder.image_mean, encoder.image_std)
+  found = preprocess(image, *settings, shorter=encoder.shorter)
+  np.testing.assert_allclose(found, golden["processed"], atol=1e-6)
+
+
+def test_positions_of_the_right_number_stay():
+  positions = np.arange(2 * 5, dtype=np.float32).reshape(1, 5, 2)
+  assert resampled(positions, 2) is positions
+  flat = np.ones((1, 10, 2), np.float32)
+  np.testing.assert_allclose(resampled(flat, 5), np.ones((1, 26, 2)), rtol=1e-6)
+
+
+def test_a_folder_of_images_to_a_distance(folder):
+  """What the library offers for distances in this space: embed both sets, then measure."""
+  draw = np.random.default_rng(0)
+  images = draw.integers(0, 256, (24, 20, 20, 3), np.uint8)
+  darker = (images * 0.5).astype(np.uint8)
+  features, others = (gb.embed_images(some, str(folder)) for some in (images, darker))
+  assert features.shape == (24, 32)
+  assert gb.kernel_distance(features, others) > gb.kernel_distance(features[::2], features[1::2])
+  assert gb.frechet_distance(features, features) == pytest.approx(0, abs=1e-4)
+
+
+def test_the_kind_is_told_by_the_configuration(folder, tiny_clip_folder, tmp_path):
+  assert load_image_encoder(folder).width == 32
+  clip = load_image_encoder(tiny_clip_folder)
+  assert isinstance(clip, Clip)
+  assert (clip.width, clip.shorter) == (16, 32)
+  write_tiny_dinov2(tmp_path)
+  (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+  with pytest.raises(RunError, match="type 'vit'; known are clip, dinov2"):
+    load_image_encoder(str(tmp_path))
+  with pytest.raises(RunError, match="not 'clip'"):
+    gb.embed_texts(["a dog"], str(folder))
+
+
+def test_a_cut_that_patches_do_not_fill_is_refused(tmp_path):
+  write_tiny_dinov2(tmp_path)
+  (tmp_path / "preprocessor_config.json").write_text('{"crop_size": 18, "size": 20}')
+  with pytest.raises(RunError, match="cuts 18 pixels: wanted a multiple of the patch, 4"):
+    load_dinov2(tmp_path)

@@ -1,0 +1,86 @@
+"""The TPU kernels in Pallas' interpreter, and what they are for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.pallas import tpu
+from scipy.special import erf
+
+from genbench_jax.models import tpu_kernels
+from genbench_jax.models.corrections import apply_unet
+
+
+def layer(rows=(2, 24), width=32, inner=256):
+  """Hidden states and the weights of a feed-forward layer."""
+  draw = np.random.default_rng(0)
+  shapes = [(*rows, width), (width, 2 * inner), (2 * inner,), (inner, width), (width,)]
+  return [
+    jnp.asarray(draw.standard_normal(shape, np.float32) / shape[0] ** 0.5) for shape in shapes
+  ]
+
+
+def formula(hidden, inner_kernel, inner_bias, outer_kernel, outer_bias):
+  both = hidden @ inner_kernel + inner_bias
+  linear, gate = np.split(both, 2, axis=-1)
+  return (linear * gate * (1 + erf(gate / np.sqrt(2))) / 2) @ outer_kernel + outer_bias
+
+
+# All columns at once, and four lots of them.
+@pytest.mark.parametrize("inner", [256, 640])
+def test_feed_forward_is_the_formula_and_has_its_gradient(inner):
+  arrays = layer(inner=inner)
+  wide = [np.asarray(x, np.float64) for x in arrays]
+  with tpu.force_tpu_interpret_mode():
+    made = tpu_kernels.feed_forward(*arrays)
+    found = jax.grad(lambda *xs: tpu_kernels.feed_forward(*xs).sum(), argnums=range(5))(*arrays)
+    each = jax.vmap(tpu_kernels.feed_forward, (0, *4 * (None,)))(*arrays)
+  np.testing.assert_allclose(made, formula(*wide), atol=1e-5)
+  np.testing.assert_allclose(each, made, atol=1e-6)
+  step = 1e-6 * np.random.default_rng(1).standard_normal(wide[0].shape)
+  rise = formula(wide[0] + step, *wide[1:]).sum() - formula(wide[0] - step, *wide[1:]).sum()
+  np.testing.assert_allclose((found[0] * step).sum() * 2, rise, rtol=1e-3)
+
+
+def test_gelu_is_exact():
+  x = np.linspace(-6, 6, 1001, dtype=np.float32)
+  np.testing.assert_allclose(tpu_kernels.gelu(x), x * (1 + erf(x / np.sqrt(2))) / 2, atol=1e-6)
+
+
+def shapes(length, width, heads, keys=None):
+  query = jax.ShapeDtypeStruct((16, length, heads, width // heads), jnp.bfloat16)
+  return query, jax.ShapeDtypeStruct((16, keys or length, *query.shape[2:]), jnp.bfloat16)
+
+
+def test_what_stable_diffusion_asks_for_fits():
+  layers = [(4096, 320), (1024, 640), (256, 1280), (64, 1280)]
+  for heads_of in (lambda width: width // 64, lambda _: 8):  # 2.x and 1.x
+    for length, width in layers:
+      assert tpu_kernels.attention_fits(*shapes(length, width, heads_of(width)))
+      assert tpu_kernels.attention_fits(*shapes(length, width, heads_of(width), keys=77))
+  assert not tpu_kernels.attention_fits(*shapes(16384, 320, 5))
+  assert not tpu_kernels.attention_fits(*shapes(100, 64, 1))
+
+  def fits(length, width):
+    hidden = jax.ShapeDtypeStruct((16, length, width), jnp.bfloat16)
+    return tpu_kernels.feed_forward_fits(
+      hidden, jax.ShapeDtypeStruct((width, 8 * width), jnp.bfloat16)
+    )
+
+  assert [fits(*sizes) for sizes in layers] == [True, True, False, False]
+
+
+def test_the_unet_is_the_same_with_the_kernels(tiny_diffusion, monkeypatch):
+  used = []
+  for name in ("attention", "feed_forward"):
+    kernel = getattr(tpu_kernels, name)
+    monkeypatch.setattr(tpu_kernels, name, lambda *xs, k=kernel, n=name: used.append(n) or k(*xs))
+  side, channels = tiny_diffusion.unet.sample_size, tiny_diffusion.latent_channels
+  draw = np.random.default_rng(0)
+  latents = draw.standard_normal((2, side, side, channels), np.float32)
+  text = draw.standard_normal((2, 16, tiny_diffusion.unet.cross_attention_dim), np.float32)
+  arguments = (tiny_diffusion.unet, tiny_diffusion.params["unet"], latents, jnp.float32(500), text)
+  with tpu.force_tpu_interpret_mode():
+    made = apply_unet(*arguments, "tpu")
+  assert set(used) == {"attention", "feed_forward"}
+  np.testing.assert_allclose(made, apply_unet(*arguments, "plain"), atol=1e-4)
