@@ -19,55 +19,47 @@ from absl import flags
 
 from genbench_jax.cli.flags import _flags, parse
 from genbench_jax.config import STAGES, make_config
-from genbench_jax.errors import RunError, UsageError, unknown_name
+from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.runtime.address import Address, one_of_several
+from genbench_jax.runtime.command import run_command
 from genbench_jax.runtime.jax_start import start_jax
-from genbench_jax.runtime.progress import say
-from genbench_jax.runtime.stopping import STATUS, WORDS, Stopped, stops_on_sigterm
+from genbench_jax.runtime.stopping import leave, look
 from genbench_jax.runtime.supervision import supervised
 
 
 def main(argv: Sequence[str]) -> int:
-  """Runs the command; returns its exit status: 0, 1 for a failed run, 2 for a mistake in usage."""
+  """Run the command; returns its exit status, see `runtime.command.run_command`."""
   if {"--help", "-h", "--helpfull"} & set(argv[1:]):
     print(_help())
     return 0
-  debug = "--debug" in argv
-  try:
-    values = parse(argv)
-    stages = _stages(values.stages)
-    if values.plan:
-      return _plan(values)
-    given = _workdir(values.workdir)
-    config = make_config(values.config)
-    with stops_on_sigterm():
-      start_jax()
-      from genbench_jax.pipeline.stages import run_stages
-      from genbench_jax.report.trackers import tracking
-      from genbench_jax.runtime.hosts import processes
-      from genbench_jax.store.mirror import work_folder
-      from genbench_jax.store.workdir import locked
+  return run_command(lambda: _run(argv), debug="--debug" in argv)
 
-      several = one_of_several(argv, os.environ)
-      command = shlex.join(["python", "-m", "genbench_jax.main", *argv[1:]])
-      with (
-        processes(_address(values), several) as hosts,
-        work_folder(given, hosts.number) as workdir,
-        locked(workdir, hosts),
-        tracking(config, workdir) if hosts.is_first else contextlib.nullcontext(),
-      ):
-        run_stages(config, workdir, stages, command, values.keep_going)
-  except Stopped:
-    say(WORDS)
-    return STATUS
-  except (UsageError, RunError) as error:
-    if debug:
-      raise
-    say(f"error: {error}")
-    return 2 if isinstance(error, UsageError) else 1
-  except KeyboardInterrupt:
-    say("interrupted. What is complete is kept: the same command goes on from there.")
-    return 130
+
+def _run(argv: Sequence[str]) -> int:
+  values = parse(argv)
+  stages = _stages(values.stages)
+  if values.plan:
+    return _plan(values)
+  given = _workdir(values.workdir)
+  config = make_config(values.config)
+  start_jax()
+  look()  # importing takes seconds, in which nothing looks
+  from genbench_jax.pipeline.stages import run_stages
+  from genbench_jax.report.trackers import tracking
+  from genbench_jax.runtime.hosts import processes
+  from genbench_jax.store.mirror import work_folder
+  from genbench_jax.store.workdir import locked
+
+  look()
+  several = one_of_several(argv, os.environ)
+  command = shlex.join(["python", "-m", "genbench_jax.main", *argv[1:]])
+  with (
+    processes(_address(values), several) as hosts,
+    work_folder(given, hosts.number) as workdir,
+    locked(workdir, hosts),
+    tracking(config, workdir) if hosts.is_first else contextlib.nullcontext(),
+  ):
+    run_stages(config, workdir, stages, command, values.keep_going)
   return 0
 
 
@@ -113,4 +105,4 @@ def _command() -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(_command())
+  leave(_command())

@@ -34,7 +34,7 @@ class ImageFinder:
     if tar:
       inside = self._inside(tar)
       span = line.get("offset"), line.get("size")
-      is_span = all(isinstance(number, int) and number >= 0 for number in span)
+      is_span = all(isinstance(number, int) for number in span) and span[0] >= 0 and span[1] >= -1
       return Place(inside, *span, root=self.root) if inside and is_span else None  # type: ignore[arg-type]
     if path and (inside := self._inside(path)):
       return Place(inside, root=self.root)

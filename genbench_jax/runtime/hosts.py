@@ -16,6 +16,7 @@ from jaxtyping import Bool
 
 from genbench_jax.errors import RunError
 from genbench_jax.runtime.address import Address
+from genbench_jax.runtime.stopping import look
 from genbench_jax.runtime.supervision import DIED, GOES_ON
 
 # A process that has sent no sign of life for so long is dead, and JAX ends the others.
@@ -66,6 +67,7 @@ class Hosts:
     Raises:
       RunError: one of them has died or has ended.
     """
+    look()
     if self.count > 1:
       from orbax.checkpoint import multihost
 

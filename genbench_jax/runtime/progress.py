@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from genbench_jax.runtime.printable import printable
+from genbench_jax.runtime.stopping import look
 
 QUIET_SECONDS = 10.0
 # Told of progress now and then: what is counted, how many are done, in which unit, and how many a second.
@@ -15,6 +16,7 @@ WATCHERS: list[Callable[[str, int, str, float], None]] = []
 
 def say(line: str) -> None:
   """Write a line to the user. Nothing in it reaches the terminal as a command; lines within it stay lines."""
+  look()
   sys.stderr.write(printable(line, keep="\n") + "\n")
   sys.stderr.flush()
 
@@ -30,6 +32,7 @@ class Progress:
     self._began = self._said = time.monotonic()
 
   def __enter__(self) -> Self:
+    look()
     from tqdm import tqdm
 
     self._bar = tqdm(
@@ -51,7 +54,8 @@ class Progress:
       self._tell(rate)
 
   def advance(self, count: int) -> None:
-    """Some more are done."""
+    """Count some more that are done. The work ends here if a signal has asked for it."""
+    look()
     self.done += count
     self._bar.update(count)
     self._bar.set_postfix_str(str(self.note()), refresh=False)

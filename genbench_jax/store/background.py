@@ -6,6 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
+from genbench_jax.runtime.stopping import look
+
 # Pieces that wait for the disk, at most, besides the one that is being written.
 AHEAD = 1
 
@@ -26,7 +28,8 @@ class BackgroundWriter:
     return self
 
   def submit(self, write: Callable[..., Any], *arguments: Any) -> None:
-    """Has `write(*arguments)` called in its turn; waits while too many are waiting."""
+    """Have `write(*arguments)` called in its turn; waits while too many are waiting."""
+    look()
     self._waiting.append(self._thread.submit(self._unless_failed, write, *arguments))
     while len(self._waiting) > AHEAD + 1:
       self._waiting.popleft().result()

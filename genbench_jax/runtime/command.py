@@ -1,0 +1,76 @@
+"""What all commands have in common: how they start, which status they end with, and in which words."""
+
+import codecs
+import sys
+from collections.abc import Callable
+
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.runtime.progress import say
+from genbench_jax.runtime.stopping import Stopped, stops_on_signals
+
+# Letters of our own output, for terminals that can't show them.
+_PLAIN = str.maketrans({
+  "\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": "x", "\u2026": "...", "\u2192": "->",
+  "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " ", "\u202f": " ", "\u00b1": "+-",
+})  # fmt: skip
+
+
+def run_command(work: Callable[[], int], debug: bool = False) -> int:
+  """Run a command and return its exit status; nothing but a fault of ours ends in a traceback.
+
+  Args:
+    work: the command; returns its status.
+    debug: whether errors of usage and runs are raised, for their traceback.
+
+  Returns:
+    The command's own status, 1 for a failed run, 2 for a mistake in usage, 130 after Ctrl-C, 143 after SIGTERM.
+  """
+  speak_plainly()
+  try:
+    with stops_on_signals():
+      return work()
+  except Stopped as stopped:
+    say(str(stopped))
+    return stopped.status
+  except KeyboardInterrupt:  # before the handler stood, or where another one was set
+    say(str(Stopped(2)))
+    return 130
+  except BrokenPipeError:  # `| head`: whoever read the output has gone
+    _close_output()
+    return 1
+  except (UsageError, RunError) as error:
+    if debug:
+      raise
+    say_error(error)
+    return 2 if isinstance(error, UsageError) else 1
+
+
+def say_error(error: Exception) -> None:
+  """Say an error in one line, or in several where it lists things, which are indented.
+
+  A name from outside may hold a line feed: it must not look like a line of ours.
+  """
+  say("error: " + str(error).replace("\n  ", "\0").replace("\n", "\\n").replace("\0", "\n  "))
+
+
+def speak_plainly() -> None:
+  """Have output that a terminal can't show written as the nearest plain letters, or as escapes, never end in an error."""
+  codecs.register_error("genbench_plain", _plain)
+  for stream in (sys.stdout, sys.stderr):
+    if reconfigure := getattr(stream, "reconfigure", None):
+      reconfigure(errors="genbench_plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+  if not isinstance(error, UnicodeEncodeError):
+    raise error
+  letters = error.object[error.start : error.end].translate(_PLAIN)
+  return letters.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+def _close_output() -> None:
+  """Close standard output without the complaint that Python makes of a broken pipe at exit."""
+  import os
+
+  descriptor = os.open(os.devnull, os.O_WRONLY)
+  os.dup2(descriptor, sys.stdout.fileno())
