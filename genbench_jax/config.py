@@ -7,16 +7,25 @@ Every mistake ends here, by name.
 import dataclasses
 import json
 import types
-import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
-from genbench_jax.diffusion.inversion.settings import INITIALIZERS, RESIZES, SCHEDULES, Training
+from genbench_jax.diffusion.inversion.settings import Training
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.prompts.strategies import STRATEGIES
-from genbench_jax.recognizers.settings import DEPTHS, POSITIONS, CoopSettings, VptSettings
+from genbench_jax.recognizers.settings import CoopSettings, VptSettings
+from genbench_jax.runtime.protocol import PROTOCOLS
+from genbench_jax.runtime.settings import (
+  Above,
+  AtLeast,
+  AtMost,
+  Distinct,
+  LocalPath,
+  OneOf,
+  read_section,
+)
 from genbench_jax.store.rows import SCORED
 
 STAGES = ("images", "embed", "score", "recognize", "report")
@@ -25,12 +34,21 @@ SCHEDULERS = ("pndm", "ddim", "dpmsolver++", "euler")
 TRACKERS = ("tensorboard", "wandb")
 SELECTIONS = ("none", "clip", "random")
 BUDGETS = ("equal", "added")
-PROTOCOLS = ("strict", "reference")
 RETRIEVAL_QUERIES = ("text_to_text", "text_to_image", "image_to_image")
 RETRIEVAL_RANKINGS = ("mean", "max", "rerank")
 # What the new tokens of textual inversion can be learned from.
 TOKEN_REFERENCES = ("original", "retrieval", "folder")
 RECOGNIZERS = ("linear_probe", "coop", "vpt")
+
+
+class KeptImages:
+  """`all`, `none`, or how many images of each class are kept, as text."""
+
+  def check(self, value: str, path: str) -> None:
+    if value not in ("all", "none") and not (
+      value.isascii() and value.isdecimal() and int(value) > 0
+    ):
+      raise UsageError(f"{path} is {value!r}, wanted 'all', 'none' or a number of images a class.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,18 +68,18 @@ class Generation:
     shard_size: images a shard; what is lost at most when a run is stopped.
   """
 
-  checkpoint: str = "zoo/diffusion"
+  checkpoint: Annotated[str, LocalPath()] = "zoo/diffusion"
   revision: str = ""
   sha256: str = ""
-  strategies: tuple[str, ...] = ("defined_template",)
-  steps: int = 50
-  guidance_scale: float = 7.5
-  scheduler: str = "dpmsolver++"
-  height: int = 0
-  width: int = 0
-  batch_per_device: int = 8
-  keep_images: str = "all"
-  shard_size: int = 512
+  strategies: Annotated[tuple[str, ...], OneOf("strategy", STRATEGIES)] = ("defined_template",)
+  steps: Annotated[int, AtLeast(1)] = 50
+  guidance_scale: Annotated[float, AtLeast(0)] = 7.5
+  scheduler: Annotated[str, OneOf("scheduler", SCHEDULERS)] = "dpmsolver++"
+  height: Annotated[int, AtLeast(0)] = 0
+  width: Annotated[int, AtLeast(0)] = 0
+  batch_per_device: Annotated[int, AtLeast(0)] = 8
+  keep_images: Annotated[str, KeptImages()] = "all"
+  shard_size: Annotated[int, AtLeast(1)] = 512
 
   def kept_images(self, per_class: int) -> int:
     """How many images of each class are kept, of so many."""
@@ -83,7 +101,7 @@ class Prompts:
       `{dataset}` in it stands for the dataset.
   """
 
-  protocol: str = "strict"
+  protocol: Annotated[str, OneOf("protocol", PROTOCOLS)] = "strict"
   sentence_model: str = ""
   sentence_revision: str = ""
   sentence_sha256: str = ""
@@ -104,8 +122,8 @@ class Selection:
     sha256: its checksum, as that of `generation`.
   """
 
-  method: str = "none"
-  candidates: int = 4
+  method: Annotated[str, OneOf("selection", SELECTIONS)] = "none"
+  candidates: Annotated[int, AtLeast(1)] = 4
   checkpoint: str = "zoo/clip"
   revision: str = ""
   sha256: str = ""
@@ -129,8 +147,8 @@ class Folder:
     real_images: how many real images their maker has seen of the dataset's, which the report says.
   """
 
-  path: str = ""
-  real_images: int = 0
+  path: Annotated[str, LocalPath()] = ""
+  real_images: Annotated[int, AtLeast(0)] = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,8 +163,8 @@ class Mixture:
   """
 
   with_sources: tuple[str, ...] = ("generative",)
-  ratio: float = 1.0
-  budget: str = "added"
+  ratio: Annotated[float, Above(0)] = 1.0
+  budget: Annotated[str, OneOf("budget", BUDGETS)] = "added"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,15 +184,15 @@ class Retrieval:
     recall_target: below 1, TPUs search approximately, see `genbench_jax.retrieve`.
   """
 
-  pool: str = ""
+  pool: Annotated[str, LocalPath()] = ""
   image_root: str = ""
-  queries: str = "text_to_text"
-  query_shots: int = 1
-  images_per_prompt: int = 30
-  ranking: str = "mean"
+  queries: Annotated[str, OneOf("kind of query", RETRIEVAL_QUERIES)] = "text_to_text"
+  query_shots: Annotated[int, AtLeast(1)] = 1
+  images_per_prompt: Annotated[int, AtLeast(1)] = 30
+  ranking: Annotated[str, OneOf("ranking", RETRIEVAL_RANKINGS)] = "mean"
   duplicate_threshold: float = 0.97
   leak_threshold: float = 0.95
-  recall_target: float = 1.0
+  recall_target: Annotated[float, Above(0), AtMost(1)] = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,12 +209,14 @@ class TextualInversion(Training):
     real_images: how many real images of the dataset these have seen, which the report says.
   """
 
-  references: tuple[str, ...] = ("",)
-  shots: int = 5
-  scope: str = "category"
-  templates: str = "dataset"
+  references: Annotated[
+    tuple[str, ...], Distinct(), OneOf("textual_inversion.references", ("", *TOKEN_REFERENCES))
+  ] = ("",)
+  shots: Annotated[int, AtLeast(1)] = 5
+  scope: Annotated[str, OneOf("textual_inversion.scope", ("category", "dataset"))] = "category"
+  templates: Annotated[str, OneOf("textual_inversion.templates", ("dataset", "simple"))] = "dataset"
   folder: str = ""
-  real_images: int = 0
+  real_images: Annotated[int, AtLeast(0)] = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,10 +230,10 @@ class Encoder:
     batch_per_device: images on a device at once.
   """
 
-  checkpoint: str = "zoo/clip"
+  checkpoint: Annotated[str, LocalPath()] = "zoo/clip"
   revision: str = ""
   sha256: str = ""
-  batch_per_device: int = 64
+  batch_per_device: Annotated[int, AtLeast(1)] = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,13 +247,13 @@ class Scoring:
     feature_sha256: its checksum, as that of `generation`.
   """
 
-  quantities: tuple[str, ...] = SCORED
+  quantities: Annotated[tuple[str, ...], OneOf("metric", SCORED)] = SCORED
   feature_checkpoint: str = ""
   feature_revision: str = ""
   feature_sha256: str = ""
-  protocols: tuple[str, ...] = ("strict",)
-  top_k: int = 10
-  resamples: int = 1000
+  protocols: Annotated[tuple[str, ...], OneOf("protocol", PROTOCOLS)] = ("strict",)
+  top_k: Annotated[int, AtLeast(1)] = 10
+  resamples: Annotated[int, AtLeast(1)] = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,11 +270,13 @@ class Recognition:
     save_every: steps of prompt training between two checkpoints.
   """
 
-  recognizers: tuple[str, ...] = ("linear_probe",)
-  protocols: tuple[str, ...] = ("strict",)
+  recognizers: Annotated[tuple[str, ...], Distinct(), OneOf("recognizer", RECOGNIZERS)] = (
+    "linear_probe",
+  )
+  protocols: Annotated[tuple[str, ...], Distinct(), OneOf("protocol", PROTOCOLS)] = ("strict",)
   language_init: bool = True
   save_predictions: bool = True
-  save_every: int = 100
+  save_every: Annotated[int, AtLeast(1)] = 100
   coop: CoopSettings = dataclasses.field(default_factory=CoopSettings)
   vpt: VptSettings = dataclasses.field(default_factory=VptSettings)
 
@@ -271,7 +293,7 @@ class Report:
 
   title: str = "How good are these images as training data?"
   gallery_images: int = 6
-  trackers: tuple[str, ...] = ()
+  trackers: Annotated[tuple[str, ...], OneOf("tracker", TRACKERS)] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,12 +307,15 @@ class Config:
     shots: images a class, each a cell; the largest decides how many images are made.
   """
 
-  datasets: tuple[str, ...] = ("digits",)
-  sources: tuple[str, ...] = ("generative", "original")
-  shots: tuple[int, ...] = (1, 2, 4, 8, 16)
-  seeds: tuple[int, ...] = (0,)
-  data_dir: str = ""
-  stand_in: int = 0
+  datasets: Annotated[tuple[str, ...], Distinct()] = ("digits",)
+  sources: Annotated[tuple[str, ...], Distinct(), OneOf("source", SOURCES)] = (
+    "generative",
+    "original",
+  )
+  shots: Annotated[tuple[int, ...], Distinct(), AtLeast(1)] = (1, 2, 4, 8, 16)
+  seeds: Annotated[tuple[int, ...], Distinct(), AtLeast(0), AtMost(2**32 - 1)] = (0,)
+  data_dir: Annotated[str, LocalPath()] = ""
+  stand_in: Annotated[int, AtLeast(0)] = 0
   generation: Generation = dataclasses.field(default_factory=Generation)
   prompts: Prompts = dataclasses.field(default_factory=Prompts)
   selection: Selection = dataclasses.field(default_factory=Selection)
@@ -353,39 +378,10 @@ def make_config(config_dict: Mapping[str, Any]) -> Config:
   Raises:
     UsageError: an unknown key, a wrong type, an unknown name or a value out of range.
   """
-  config = _section(Config, config_dict, "config")
-  _check_names(config)
-  _check_places(config)
-  _check_ranges(config)
-  _check_inversion(config)
+  config = read_section(Config, config_dict, "config")
+  for check in _CHECKS:
+    check(config)
   return dataclasses.replace(config, datasets=_own_names(config.datasets))
-
-
-def _section(section: type, values: Any, path: str) -> Any:
-  if not isinstance(values, Mapping | ConfigDict):
-    raise UsageError(f"{path} is {values!r}, wanted a section of settings.")
-  fields = {field.name: field for field in dataclasses.fields(section)}
-  hints = typing.get_type_hints(section)
-  for key in values:
-    if key not in fields:
-      raise unknown_name("setting", f"{path}.{key}", [f"{path}.{name}" for name in fields])
-  return section(**{key: _typed(values[key], hints[key], f"{path}.{key}") for key in values})
-
-
-def _typed(value: Any, wanted: Any, path: str) -> Any:
-  """The value as the type it should have; an integer passes for a float, a single value for a tuple."""
-  if dataclasses.is_dataclass(wanted):
-    return _section(typing.cast(type, wanted), value, path)
-  if typing.get_origin(wanted) is tuple:
-    item = typing.get_args(wanted)[0]
-    values = value if isinstance(value, list | tuple) else (value,)
-    return tuple(_typed(one, item, path) for one in values)
-  if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-    return float(value)
-  if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-    kind = type(value).__name__
-    raise UsageError(f"{path} is {value!r} ({kind}), wanted {wanted.__name__}.")
-  return value
 
 
 def _read(text: str, kind: type, path: str) -> Any:
@@ -404,183 +400,67 @@ def _own_names(datasets: tuple[str, ...]) -> tuple[str, ...]:
   return tuple(dataset_spec(name).name for name in datasets)
 
 
-def _check_names(config: Config) -> None:
-  known: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("source", config.sources, SOURCES),
-    ("budget", (config.mixture.budget,), BUDGETS),
-    ("strategy", config.generation.strategies, STRATEGIES),
-    ("scheduler", (config.generation.scheduler,), SCHEDULERS),
-    ("kind of query", (config.retrieval.queries,), RETRIEVAL_QUERIES),
-    ("ranking", (config.retrieval.ranking,), RETRIEVAL_RANKINGS),
-    ("metric", config.scoring.quantities, SCORED),
-    ("protocol", config.scoring.protocols + config.recognition.protocols, PROTOCOLS),
-    ("protocol", (config.prompts.protocol,), PROTOCOLS),
-    ("selection", (config.selection.method,), SELECTIONS),
-    ("recognizer", config.recognition.recognizers, RECOGNIZERS),
-    ("position of the context", (config.recognition.coop.position,), POSITIONS),
-    ("depth of visual prompts", (config.recognition.vpt.depth,), DEPTHS),
-    ("tracker", config.report.trackers, TRACKERS),
-  )
-  for kind, given, allowed in known:
-    for name in given:
-      if name not in allowed:
-        raise unknown_name(kind, name, allowed)
+# ---- what no single setting can say -------------------------------------------------------------
 
 
-def _check_places(config: Config) -> None:
-  """Only the work folder may be in a bucket: what is read lies where every host can open it."""
-  places = {
-    "data_dir": config.data_dir,
-    "folder.path": config.folder.path,
-    "retrieval.pool": config.retrieval.pool,
-    "generation.checkpoint": config.generation.checkpoint,
-    "encoder.checkpoint": config.encoder.checkpoint,
-  }
-  for path, place in places.items():
-    if "://" in place:
-      raise UsageError(
-        f"config.{path} is {place!r}, wanted a folder of this machine: copy or mount it. --workdir may be a URL."
-      )
-
-
-def _check_ranges(config: Config) -> None:
-  at_least_one: dict[str, tuple[float, ...]] = {
-    "config.shots": config.shots,
-    "config.generation.steps": (config.generation.steps,),
-    "config.generation.guidance_scale": (config.generation.guidance_scale,),
-    "config.generation.shard_size": (config.generation.shard_size,),
-    "config.selection.candidates": (config.selection.candidates,),
-    "config.retrieval.query_shots": (config.retrieval.query_shots,),
-    "config.retrieval.images_per_prompt": (config.retrieval.images_per_prompt,),
-    "config.encoder.batch_per_device": (config.encoder.batch_per_device,),
-    **_counts_of_training(config.recognition),
-    "config.scoring.top_k": (config.scoring.top_k,),
-    "config.scoring.resamples": (config.scoring.resamples,),
-  }
-  for path, values in at_least_one.items():
-    for value in values:
-      if value < 1:
-        raise UsageError(f"{path} is {value}, wanted at least 1.")
-  not_empty: dict[str, tuple[Any, ...]] = {
-    "config.recognition.recognizers": config.recognition.recognizers,
-    "config.recognition.protocols": config.recognition.protocols,
-    "config.datasets": config.datasets,
-    "config.sources": config.sources,
-    "config.shots": config.shots,
-    "config.seeds": config.seeds,
-  }
-  for path, given in not_empty.items():
-    if not given:
-      raise UsageError(f"{path} is empty, wanted at least one.")
-    if len(set(given)) != len(given):
-      raise UsageError(f"{path} names something twice: {given}.")
-  for path, numbers in {
-    "config.seeds": config.seeds,
-    "config.stand_in": (config.stand_in,),
-    "config.generation.batch_per_device": (config.generation.batch_per_device,),
-    "config.folder.real_images": (config.folder.real_images,),
-  }.items():
-    if min(numbers) < 0:
-      raise UsageError(f"{path} is {min(numbers)}, wanted none below 0.")
-  if config.mixture.ratio <= 0:
-    raise UsageError(f"config.mixture.ratio is {config.mixture.ratio}, wanted above 0.")
-  if "combined" in config.sources:
-    for source in ("original", *config.mixture.with_sources):
-      if source not in config.sources or source == "combined":
-        raise UsageError(
-          f"the source `combined` mixes `original` with config.mixture.with_sources: put {source!r} in config.sources."
-        )
+def _check_sources(config: Config) -> None:
+  """Every source has what it asks for."""
   if "folder" in config.sources and not config.folder.path:
     raise UsageError("the source `folder` asks for config.folder.path: where the images lie.")
   if "retrieval" in config.sources and not config.retrieval.pool:
     raise UsageError(
-      "the source `retrieval` asks for config.retrieval.pool. Make one by python -m genbench_jax.embed."
+      "the source `retrieval` asks for config.retrieval.pool. Make one by genbench embed."
     )
-  if not 0 < config.retrieval.recall_target <= 1:
-    raise UsageError(
-      f"config.retrieval.recall_target is {config.retrieval.recall_target}, wanted above 0 and at most 1."
-    )
-  _check_keep_images(config)
+  if "combined" in config.sources:
+    for source in ("original", *config.mixture.with_sources):
+      if source not in config.sources or source == "combined":
+        raise UsageError(
+          "the source `combined` mixes `original` with config.mixture.with_sources: put"
+          f" {source!r} in config.sources."
+        )
+
+
+def _check_kept_images(config: Config) -> None:
+  """Nothing reads images that are not kept."""
+  kept, most = config.generation.keep_images, max(config.shots)
+  if kept == "all":
+    return
+  reader = ""
+  if config.scoring.feature_checkpoint:
+    reader = "config.scoring.feature_checkpoint embeds kept images"
+  elif config.selection.is_on:
+    reader = "config.selection.method chooses among kept images"
+  elif (
+    "vpt" in config.recognition.recognizers
+    and "generative" in config.sources
+    and config.generation.kept_images(most) < most
+  ):
+    reader = "the recognizer `vpt` trains on images"
+  if reader:
+    raise UsageError(f"{reader}, and config.generation.keep_images is {kept!r}: set it to 'all'.")
+
+
+def _check_encoders(config: Config) -> None:
   if config.scoring.feature_checkpoint == config.encoder.checkpoint:
     raise UsageError(
-      f"config.scoring.feature_checkpoint is {config.encoder.checkpoint!r}, the encoder itself, on which all is measured anyway."
+      f"config.scoring.feature_checkpoint is {config.encoder.checkpoint!r}, the encoder itself, on"
+      " which all is measured anyway."
     )
-
-
-def _check_keep_images(config: Config) -> None:
-  kept = config.generation.keep_images
-  if kept not in ("all", "none") and not (kept.isascii() and kept.isdecimal() and int(kept)):
-    raise UsageError(
-      f"config.generation.keep_images is {kept!r}, wanted 'all', 'none' or a number of images a class."
-    )
-  if kept != "all" and config.scoring.feature_checkpoint:
-    raise UsageError(
-      f"config.scoring.feature_checkpoint embeds kept images, and config.generation.keep_images is {kept!r}: set it to 'all'."
-    )
-  if kept != "all" and config.selection.is_on:
-    raise UsageError(
-      f"config.selection.method chooses among kept images, and config.generation.keep_images is {kept!r}: set it to 'all'."
-    )
-  most = max(config.shots)
-  trains_on_images = "vpt" in config.recognition.recognizers and "generative" in config.sources
-  if trains_on_images and config.generation.kept_images(most) < most:
-    raise UsageError(
-      f"the recognizer `vpt` trains on images, and config.generation.keep_images is {kept!r}: set it to 'all' or '{most}'."
-    )
-
-
-def _counts_of_training(recognition: Recognition) -> dict[str, tuple[float, ...]]:
-  """What is counted in the training of prompts, by path."""
-  counts: dict[str, tuple[float, ...]] = {
-    "config.recognition.save_every": (recognition.save_every,)
-  }
-  for name, section in (("coop", recognition.coop), ("vpt", recognition.vpt)):
-    for field in (
-      "context_length",
-      "prompt_length",
-      "steps",
-      "batch_size",
-      "classes_at_once",
-      "images_at_once",
-    ):
-      if hasattr(section, field):
-        counts[f"config.recognition.{name}.{field}"] = (getattr(section, field),)
-  return counts
 
 
 def _check_inversion(config: Config) -> None:
+  """New tokens have images to learn from."""
   settings = config.textual_inversion
-  for kind, given, allowed in (
-    ("references", settings.references, ("", *TOKEN_REFERENCES)),
-    ("scope", (settings.scope,), ("category", "dataset")),
-    ("templates", (settings.templates,), ("dataset", "simple")),
-    ("schedule", (settings.schedule,), SCHEDULES),
-    ("initializer", (settings.initializer,), INITIALIZERS),
-    ("reference_resize", (settings.reference_resize,), RESIZES),
-  ):
-    for name in given:
-      if name not in allowed:
-        raise unknown_name(f"textual_inversion.{kind}", name, [repr(one) for one in allowed])
-  if not settings.references or len(set(settings.references)) != len(settings.references):
-    raise UsageError(
-      f"config.textual_inversion.references is {settings.references}, wanted one or more, each once."
-    )
-  least = {"steps": 1, "batch": 1, "shots": 1, "categories_per_device": 1, "save_every": 1}
-  least |= {"warm_up": 0, "weight_decay": 0, "crops": 0, "reference_resolution": 0}
-  for name, limit in (least | {"clip_weight": 0, "real_images": 0}).items():
-    if getattr(settings, name) < limit:
-      raise UsageError(
-        f"config.textual_inversion.{name} is {getattr(settings, name)}, wanted at least {limit}."
-      )
-  if not settings.learning_rate > 0:
-    raise UsageError(
-      f"config.textual_inversion.learning_rate is {settings.learning_rate}, wanted above 0."
-    )
   if "retrieval" in settings.references and "retrieval" not in config.sources:
     raise UsageError(
-      "config.textual_inversion.references asks for 'retrieval': add it to config.sources, so that there are such images."
+      "config.textual_inversion.references asks for 'retrieval': add it to config.sources, so that"
+      " there are such images."
     )
   if "folder" in settings.references and not settings.folder:
     raise UsageError(
-      "config.textual_inversion.references asks for 'folder': give config.textual_inversion.folder, where they lie."
+      "config.textual_inversion.references asks for 'folder': give config.textual_inversion.folder,"
+      " where they lie."
     )
+
+
+_CHECKS = (_check_sources, _check_kept_images, _check_encoders, _check_inversion)

@@ -6,6 +6,7 @@ import typing
 from pathlib import Path
 
 from genbench_jax.config import Config
+from genbench_jax.runtime.settings import plain_type
 
 OUT = Path(__file__).parent.parent / "docs" / "configuration.md"
 HEAD = """# Configuration
@@ -61,6 +62,7 @@ def _documented(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _kind(hint: typing.Any) -> str:
+  hint = plain_type(hint)
   if typing.get_origin(hint) is tuple:
     return f"{typing.get_args(hint)[0].__name__}, any number"
   return hint.__name__

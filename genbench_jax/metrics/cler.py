@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,9 +40,7 @@ from genbench_jax.metrics.inputs import (
 from genbench_jax.metrics.neighbors import nearest
 from genbench_jax.metrics.recognition_bootstrap import resampled_correct, resampled_scores
 from genbench_jax.runtime.mesh import batch_sharding, replicated
-
-Protocol = Literal["strict", "reference"]
-PROTOCOLS = ("strict", "reference")
+from genbench_jax.runtime.protocol import PROTOCOLS, Protocol
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Fréchet distance between Gaussians fitted to two sets of features: FID on any features."""
 
 import functools
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,8 @@ from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, shifted_inter
 from genbench_jax.metrics.inputs import HIGHEST, by_block, feature_rows, or_default, unit_rows
 from genbench_jax.metrics.moments import moments
 from genbench_jax.runtime.mesh import DATA_AXIS
+from genbench_jax.runtime.protocol import PROTOCOLS, Protocol
 
-Protocol = Literal["strict", "reference"]
-PROTOCOLS = ("strict", "reference")
 Gaussian = tuple[Float[np.ndarray, "d"], Float[np.ndarray, "d d"]]
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,8 @@ from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.bootstrap import Measurement
 from genbench_jax.metrics.inputs import HIGHEST, bucket_rows, check_finite, feature_rows
 from genbench_jax.runtime.mesh import pad_rows
+from genbench_jax.runtime.protocol import PROTOCOLS, Protocol
 
-Protocol = Literal["strict", "reference"]
-PROTOCOLS = ("strict", "reference")
 REPEATS = 10
 MOST_IMAGES = 1000
 # Ridge penalties relative to the mean eigenvalue, from almost none to almost only the means.

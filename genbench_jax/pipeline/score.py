@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -31,6 +31,7 @@ from genbench_jax.pipeline.rows import (
   without_text,
 )
 from genbench_jax.run import Run
+from genbench_jax.runtime.protocol import Protocol
 from genbench_jax.store.embedding_set import EmbeddingSet, load_embeddings
 
 MANIFOLD = ("precision", "recall", "density", "coverage")
@@ -130,7 +131,7 @@ class _Sets:
   labels: np.ndarray
   test_labels: np.ndarray
   text: Float[np.ndarray, "k d"]
-  protocol: Literal["strict", "reference"]
+  protocol: Protocol
   seed: int
   options: dict[str, Any]
 
@@ -173,7 +174,7 @@ def _unit_norm(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
   return features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
 
 
-def _protocol(name: str) -> Literal["strict", "reference"]:
+def _protocol(name: str) -> Protocol:
   return "reference" if name == "reference" else "strict"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from genbench_jax.errors import unknown_name
+from genbench_jax.runtime.protocol import PROTOCOLS
 
 STRATEGIES = (
   "simple_template",
@@ -15,7 +16,6 @@ STRATEGIES = (
   "restrictive_description",
   "negative_prompts",
 )
-PROTOCOLS = ("strict", "reference")
 # Appended as it is by reference; by strict with a space after each comma, in place of the full stop.
 SHARP_FOCUS = ",highly detailed,hires,8k,sharp focus"
 # The published tail of quality words. Its double brackets mean nothing to a diffusion model.

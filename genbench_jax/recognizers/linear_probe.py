@@ -24,8 +24,7 @@ from genbench_jax.recognizers.reference_search import reference_fits
 from genbench_jax.recognizers.splits import class_targets
 from genbench_jax.recognizers.strict_probe import PENALTIES, StrictFit, TrainingSet, fit_strict
 from genbench_jax.recognizers.zero_shot import CLIP_LOGIT_SCALE
-
-PROTOCOLS = ("strict", "reference")
+from genbench_jax.runtime.protocol import PROTOCOLS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,9 @@
 """Settings of the recognizers that learn prompts: sections of the config, so nothing heavy is imported."""
 
 import dataclasses
+from typing import Annotated
+
+from genbench_jax.runtime.settings import Above, AtLeast, OneOf
 
 POSITIONS = ("end", "middle")
 DEPTHS = ("shallow", "deep")
@@ -23,16 +26,16 @@ class CoopSettings:
     classes_at_once: classes that go through the text tower at once, on each device.
   """
 
-  context_length: int = 16
+  context_length: Annotated[int, AtLeast(1)] = 16
   per_class: bool = False
-  position: str = "end"
+  position: Annotated[str, OneOf("position of the context", POSITIONS)] = "end"
   template: str = ""
-  steps: int = 1000
-  batch_size: int = 32
-  learning_rate: float = 0.002
-  warmup: int = 50
-  weight_decay: float = 5e-4
-  classes_at_once: int = 32
+  steps: Annotated[int, AtLeast(1)] = 1000
+  batch_size: Annotated[int, AtLeast(1)] = 32
+  learning_rate: Annotated[float, Above(0)] = 0.002
+  warmup: Annotated[int, AtLeast(0)] = 50
+  weight_decay: Annotated[float, AtLeast(0)] = 5e-4
+  classes_at_once: Annotated[int, AtLeast(1)] = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +53,11 @@ class VptSettings:
     weight_decay: of AdamW.
   """
 
-  depth: str = "deep"
-  prompt_length: int = 8
-  steps: int = 1000
-  batch_size: int = 32
-  images_at_once: int = 32
-  learning_rate: float = 0.002
-  warmup: int = 50
-  weight_decay: float = 1e-4
+  depth: Annotated[str, OneOf("depth of visual prompts", DEPTHS)] = "deep"
+  prompt_length: Annotated[int, AtLeast(1)] = 8
+  steps: Annotated[int, AtLeast(1)] = 1000
+  batch_size: Annotated[int, AtLeast(1)] = 32
+  images_at_once: Annotated[int, AtLeast(1)] = 32
+  learning_rate: Annotated[float, Above(0)] = 0.002
+  warmup: Annotated[int, AtLeast(0)] = 50
+  weight_decay: Annotated[float, AtLeast(0)] = 1e-4

@@ -18,6 +18,7 @@ from genbench_jax.report.quantities import (
   quantity_of,
 )
 from genbench_jax.report.results import Estimate, Series
+from genbench_jax.runtime.protocol import PROTOCOLS
 from genbench_jax.store.class_values import ClassValues
 
 MOST = 6
@@ -130,7 +131,6 @@ def _panel(
 
 
 SHOWN = (*RECOGNIZERS, "cler")
-PROTOCOLS = ("strict", "reference")
 
 
 def class_scores(every: Sequence[ClassValues]) -> list[ClassScores]:

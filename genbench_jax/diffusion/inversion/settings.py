@@ -1,6 +1,9 @@
 """How new tokens are learned: the settings of textual inversion, and the published ones. No JAX at import."""
 
 import dataclasses
+from typing import Annotated
+
+from genbench_jax.runtime.settings import Above, AtLeast, OneOf
 
 SCHEDULES = ("cosine", "constant")
 INITIALIZERS = ("class_name", "end_of_text")
@@ -33,22 +36,22 @@ class Training:
     save_every: steps after which the state is saved, so that a stopped run can go on.
   """
 
-  steps: int = 2000
-  batch: int = 8
-  learning_rate: float = 4e-3
-  schedule: str = "cosine"
-  warm_up: int = 100
-  weight_decay: float = 0.01
-  initializer: str = "class_name"
-  reference_resize: str = "crop"
-  reference_resolution: int = 0
+  steps: Annotated[int, AtLeast(1)] = 2000
+  batch: Annotated[int, AtLeast(1)] = 8
+  learning_rate: Annotated[float, Above(0)] = 4e-3
+  schedule: Annotated[str, OneOf("textual_inversion.schedule", SCHEDULES)] = "cosine"
+  warm_up: Annotated[int, AtLeast(0)] = 100
+  weight_decay: Annotated[float, AtLeast(0)] = 0.01
+  initializer: Annotated[str, OneOf("textual_inversion.initializer", INITIALIZERS)] = "class_name"
+  reference_resize: Annotated[str, OneOf("textual_inversion.reference_resize", RESIZES)] = "crop"
+  reference_resolution: Annotated[int, AtLeast(0)] = 0
   flip: bool = False
-  crops: int = 0
+  crops: Annotated[int, AtLeast(0)] = 0
   recolor: bool = False
   sample_latents: bool = False
-  clip_weight: float = 0.0
-  categories_per_device: int = 1
-  save_every: int = 500
+  clip_weight: Annotated[float, AtLeast(0)] = 0.0
+  categories_per_device: Annotated[int, AtLeast(1)] = 1
+  save_every: Annotated[int, AtLeast(1)] = 500
 
 
 def reference_training(references: str) -> dict[str, object]:
