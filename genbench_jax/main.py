@@ -23,6 +23,7 @@ from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.runtime.address import Address, one_of_several
 from genbench_jax.runtime.command import run_command
 from genbench_jax.runtime.jax_start import start_jax
+from genbench_jax.runtime.progress import show
 from genbench_jax.runtime.stopping import leave, look
 from genbench_jax.runtime.supervision import supervised
 
@@ -30,7 +31,7 @@ from genbench_jax.runtime.supervision import supervised
 def main(argv: Sequence[str]) -> int:
   """Run the command; returns its exit status, see `runtime.command.run_command`."""
   if {"--help", "-h", "--helpfull"} & set(argv[1:]):
-    print(_help())
+    show(_help())
     return 0
   return run_command(lambda: _run(argv), debug="--debug" in argv)
 
@@ -85,7 +86,7 @@ def _plan(values: flags.FlagValues) -> int:
 
   chosen = machine(values.machine, values.machines, values.price)
   workdir = local_copy(values.workdir) if values.workdir else None
-  print(overview(make_config(values.config), workdir, chosen, values.machines), end="")
+  show(overview(make_config(values.config), workdir, chosen, values.machines), end="")
   return 0
 
 

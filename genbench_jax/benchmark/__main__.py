@@ -6,8 +6,6 @@ Exit status: 0 if all that was asked about is ready, 1 if something is not, 2 fo
 import argparse
 import dataclasses
 import json
-import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +14,9 @@ from genbench_jax.benchmark.readiness import PREPARE, Readiness, builder_label, 
 from genbench_jax.benchmark.registry import dataset_spec, known_datasets
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.runtime.command import command
+from genbench_jax.runtime.progress import say, show
+from genbench_jax.runtime.stopping import leave
 
 _EPILOG = """\
 NAME is one of the 22 datasets, the name the reference has for it, tfds:NAME for any other TFDS
@@ -35,18 +36,11 @@ _COLUMNS = (
 )
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
   options = _parser().parse_args(arguments)
-  try:
-    return options.run(options)
-  except (UsageError, RunError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2 if isinstance(error, UsageError) else 1
-  except BrokenPipeError:
-    # The reader of our output, `head` say, has left.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+  return options.run(options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,13 +103,13 @@ def _print_table(specs: Sequence[DatasetSpec], states: Sequence[Readiness]) -> N
       else cell.ljust(width)
       for name, cell, width in zip(_COLUMNS, row, widths, strict=True)
     )  # fmt: skip
-    print("  ".join(cells).rstrip())
+    show("  ".join(cells).rstrip())
   ready = sum(state.ready for state in states)
-  print(f"\n{ready} of {len(states)} ready, {sum(spec.num_classes for spec in specs)} classes.")
+  show(f"\n{ready} of {len(states)} ready, {sum(spec.num_classes for spec in specs)} classes.")
   if any(state.steps for state in states):
-    print("\nTo do, in this order:")
+    show("\nTo do, in this order:")
   for step, names in _steps(states).items():
-    print(f"  {step}" + (f"\n    for {', '.join(names)}" if len(names) > 1 else ""))
+    show(f"  {step}" + (f"\n    for {', '.join(names)}" if len(names) > 1 else ""))
 
 
 def _steps(states: Sequence[Readiness]) -> dict[str, list[str]]:
@@ -156,11 +150,11 @@ def _prepared(spec: DatasetSpec, options: argparse.Namespace) -> dict[str, Any]:
     prepare(spec, options.data_dir, options.manual_dir)
   except (RunError, UsageError) as failure:
     error = str(failure)
-    print(f"error: {error}", file=sys.stderr)
+    say(f"error: {error}")
   state = readiness(spec, options.data_dir, options.manual_dir)
   if not options.json and state.ready:
     sizes = ", ".join(f"{split} {size}" for split, size in state.sizes.items())
-    print(f"{spec.name} is ready: {sizes}. {state.missing}".rstrip())
+    show(f"{spec.name} is ready: {sizes}. {state.missing}".rstrip())
   return {**dataclasses.asdict(state), "error": error}
 
 
@@ -176,20 +170,20 @@ def _show(options: argparse.Namespace) -> int:
 
 def _print_spec(spec: DatasetSpec) -> None:
   known_as = f" (also {', '.join(spec.aliases)})" if spec.aliases else ""
-  print(f"{spec.name}{known_as}: {spec.num_classes} classes, {spec.metric}, {builder_label(spec)}")
-  print(f"\n{len(spec.templates)} templates:")
+  show(f"{spec.name}{known_as}: {spec.num_classes} classes, {spec.metric}, {builder_label(spec)}")
+  show(f"\n{len(spec.templates)} templates:")
   for template in spec.templates:
-    print(f"  {template}")
-  print("\nclasses, in label order, with the builder's label where it is another:")
+    show(f"  {template}")
+  show("\nclasses, in label order, with the builder's label where it is another:")
   labels = spec.label_names or spec.names
   for index, (names, label) in enumerate(zip(spec.class_names, labels, strict=True)):
-    print(f"  {index:4d}  {', '.join(names)}{f'  [{label}]' if label != names[0] else ''}")
-  print()
+    show(f"  {index:4d}  {', '.join(names)}{f'  [{label}]' if label != names[0] else ''}")
+  show()
 
 
 def _print_json(value: Any) -> None:
-  print(json.dumps(value, indent=2, ensure_ascii=False))
+  show(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  leave(main())

@@ -10,25 +10,20 @@ mistake in usage.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from genbench_jax.errors import RunError, UsageError
+from genbench_jax.errors import UsageError
+from genbench_jax.runtime.command import command
 from genbench_jax.runtime.progress import say
+from genbench_jax.runtime.stopping import leave
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
   options = _parser().parse_args(arguments)
-  try:
-    _run(options)
-  except (UsageError, RunError) as error:
-    say(f"error: {error}")
-    return 2 if isinstance(error, UsageError) else 1
-  except KeyboardInterrupt:
-    say("interrupted. Whole shards are kept: the same command goes on from there.")
-    return 130
+  _run(options)
   return 0
 
 
@@ -71,4 +66,4 @@ def _run(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  leave(main())

@@ -2,36 +2,33 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 
-from genbench_jax.errors import RunError, UsageError
 from genbench_jax.pipeline.evaluate import evaluate_folder, numbers
 from genbench_jax.report.text_table import table
-from genbench_jax.runtime.progress import say
+from genbench_jax.runtime.command import command
+from genbench_jax.runtime.progress import show
+from genbench_jax.runtime.stopping import leave
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status: 0, 1 for a failed run, 2 for a mistake in usage."""
   options = _parser().parse_args(arguments)
   from genbench_jax.runtime.jax_start import start_jax
 
   start_jax()
-  try:
-    rows = evaluate_folder(
-      options.folder,
-      options.dataset,
-      options.workdir,
-      shots=options.shots,
-      seeds=options.seeds,
-      encoder=options.encoder,
-      with_originals=options.with_originals,
-      settings={"data_dir": options.data_dir},
-    )
-  except (UsageError, RunError) as error:
-    say(f"error: {error}")
-    return 2 if isinstance(error, UsageError) else 1
-  print(json.dumps(rows, indent=2) if options.json else table(rows))
+  rows = evaluate_folder(
+    options.folder,
+    options.dataset,
+    options.workdir,
+    shots=options.shots,
+    seeds=options.seeds,
+    encoder=options.encoder,
+    with_originals=options.with_originals,
+    settings={"data_dir": options.data_dir},
+  )
+  show(json.dumps(rows, indent=2) if options.json else table(rows))
   return 0
 
 
@@ -66,4 +63,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  leave(main())

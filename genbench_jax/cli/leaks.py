@@ -22,18 +22,17 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.config import Encoder, Retrieval
 from genbench_jax.embedding.input_pipeline import Images
 from genbench_jax.embedding.preprocess import Resize
-from genbench_jax.errors import RunError, UsageError
-from genbench_jax.runtime.progress import say
+from genbench_jax.errors import UsageError
+from genbench_jax.runtime.command import command
+from genbench_jax.runtime.progress import show
+from genbench_jax.runtime.stopping import leave
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
   options = _parser().parse_args(arguments)
-  try:
-    _run(options)
-  except (UsageError, RunError) as error:
-    say(f"error: {error}")
-    return 2 if isinstance(error, UsageError) else 1
+  _run(options)
   return 0
 
 
@@ -71,14 +70,14 @@ def _run(options: argparse.Namespace) -> None:
   ]
   if options.json:
     about = {"images": len(names), "threshold": options.threshold, "flagged": pairs}
-    print(json.dumps(about, indent=2, ensure_ascii=False))
+    show(json.dumps(about, indent=2, ensure_ascii=False))
     return
-  print(
+  show(
     f"{len(pairs)} of {len(names)} images lie at a cosine of {options.threshold:g} or more to a test image;"
     f" the nearest at {found.cosine.max():.4f}."
   )
   for pair in pairs[: options.show]:
-    print(f"  {pair['cosine']:.4f}  {pair['image']!r} ~ test image {pair['test_row']}")
+    show(f"  {pair['cosine']:.4f}  {pair['image']!r} ~ test image {pair['test_row']}")
 
 
 def _external(options: argparse.Namespace) -> tuple[Float[np.ndarray, "n d"], list[str]]:
@@ -157,4 +156,4 @@ def _embedded(
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  leave(main())

@@ -10,26 +10,24 @@ import sys
 from collections.abc import Sequence
 
 from genbench_jax.config import make_config
-from genbench_jax.errors import RunError, UsageError
 from genbench_jax.run import pins
-from genbench_jax.runtime.progress import say
+from genbench_jax.runtime.command import command
+from genbench_jax.runtime.progress import show
+from genbench_jax.runtime.stopping import leave
 
 
+@command
 def main(argv: Sequence[str]) -> int:
   """Prints the settings that pin the checkpoints of a config; returns the exit status."""
   from genbench_jax.cli.flags import parse
 
   if {"--help", "-h"} & set(argv[1:]):
-    print(__doc__)
+    show(__doc__)
     return 0
-  try:
-    for pin in pins(make_config(parse(argv).config)):
-      print("\n".join([f"# {pin.checkpoint}", *pin.lines()]))
-  except (UsageError, RunError) as error:
-    say(f"error: {error}")
-    return 2 if isinstance(error, UsageError) else 1
+  for pin in pins(make_config(parse(argv).config)):
+    show("\n".join([f"# {pin.checkpoint}", *pin.lines()]))
   return 0
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv))
+  leave(main(sys.argv))

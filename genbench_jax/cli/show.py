@@ -6,30 +6,28 @@ python -m genbench_jax.show DIR --out sheet.png --per-class 8 --classes 20
 
 import argparse
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from genbench_jax.errors import RunError, UsageError
+from genbench_jax.errors import UsageError
 from genbench_jax.export.contact_sheet import contact_sheet
 from genbench_jax.export.records import open_image_set
+from genbench_jax.runtime.command import command
 from genbench_jax.runtime.progress import say
+from genbench_jax.runtime.stopping import leave
 from genbench_jax.store import files
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
   options = _parser().parse_args(arguments)
-  try:
-    if options.per_class < 1 or options.classes < 1:
-      raise UsageError("--per-class and --classes must be at least 1.")
-    sheet = contact_sheet(open_image_set(options.folder), options.per_class, options.classes)
-    buffer = io.BytesIO()
-    sheet.save(buffer, format="PNG", optimize=True)
-    files.write_bytes(options.out, buffer.getvalue())
-  except (UsageError, RunError) as error:
-    say(f"error: {error}")
-    return 2 if isinstance(error, UsageError) else 1
+  if options.per_class < 1 or options.classes < 1:
+    raise UsageError("--per-class and --classes must be at least 1.")
+  sheet = contact_sheet(open_image_set(options.folder), options.per_class, options.classes)
+  buffer = io.BytesIO()
+  sheet.save(buffer, format="PNG", optimize=True)
+  files.write_bytes(options.out, buffer.getvalue())
   say(f"{options.out}: {sheet.width} x {sheet.height} pixels")
   return 0
 
@@ -46,4 +44,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  leave(main())

@@ -4,36 +4,33 @@ Image sets lie in WORKDIR/images/DATASET, features in WORKDIR/embeddings/DATASET
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from genbench_jax.errors import RunError, UsageError
 from genbench_jax.export.features import features
 from genbench_jax.export.image_folder import hugging_face, image_folder
 from genbench_jax.export.records import open_image_set
 from genbench_jax.export.webdataset import webdataset
+from genbench_jax.runtime.command import command
 from genbench_jax.runtime.progress import Progress, say
+from genbench_jax.runtime.stopping import leave
 
 FORMS = {"imagefolder": image_folder, "webdataset": webdataset, "hf": hugging_face}
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
   options = _parser().parse_args(arguments)
-  try:
-    if options.to == "npz":
-      count = features(options.source, options.out, options.unit_norm)
-      say(f"{count} features in {options.out}")
-      return 0
-    images = open_image_set(options.source)
-    images.verify()
-    with Progress(f"export {options.to}", len(images), "images") as progress:
-      FORMS[options.to](images, options.out, progress.advance)
-    say(f"{len(images)} images in {options.out}")
-  except (UsageError, RunError) as error:
-    say(f"error: {error}")
-    return 2 if isinstance(error, UsageError) else 1
+  if options.to == "npz":
+    count = features(options.source, options.out, options.unit_norm)
+    say(f"{count} features in {options.out}")
+    return 0
+  images = open_image_set(options.source)
+  images.verify()
+  with Progress(f"export {options.to}", len(images), "images") as progress:
+    FORMS[options.to](images, options.out, progress.advance)
+  say(f"{len(images)} images in {options.out}")
   return 0
 
 
@@ -52,4 +49,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  leave(main())

@@ -5,25 +5,23 @@ python -m genbench_jax.report --compare RUN_A RUN_B --out comparison
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.errors import RunError, UsageError
+from genbench_jax.errors import UsageError
 from genbench_jax.report.compare import write_comparison
 from genbench_jax.report.from_disk import read_run, rebuild
+from genbench_jax.runtime.command import command
 from genbench_jax.runtime.progress import say
+from genbench_jax.runtime.stopping import leave
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
   options = _parser().parse_args(arguments)
-  try:
-    page = _page(options)
-  except (UsageError, RunError) as error:
-    say(f"error: {error}")
-    return 2 if isinstance(error, UsageError) else 1
+  page = _page(options)
   say(f"report: {page}")
   return 0
 
@@ -66,4 +64,4 @@ def _named(run: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  leave(main())

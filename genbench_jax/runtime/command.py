@@ -1,8 +1,11 @@
 """What all commands have in common: how they start, which status they end with, and in which words."""
 
 import codecs
+import functools
+import os
 import sys
 from collections.abc import Callable
+from typing import ParamSpec
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.progress import say
@@ -13,6 +16,19 @@ _PLAIN = str.maketrans({
   "\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": "x", "\u2026": "...", "\u2192": "->",
   "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " ", "\u202f": " ", "\u00b1": "+-",
 })  # fmt: skip
+
+
+Arguments = ParamSpec("Arguments")
+
+
+def command(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
+  """Make a function that returns an exit status a command: see `run_command`."""
+
+  @functools.wraps(main)
+  def run(*arguments: Arguments.args, **options: Arguments.kwargs) -> int:
+    return run_command(lambda: main(*arguments, **options))
+
+  return run
 
 
 def run_command(work: Callable[[], int], debug: bool = False) -> int:
@@ -37,7 +53,7 @@ def run_command(work: Callable[[], int], debug: bool = False) -> int:
     return 130
   except BrokenPipeError:  # `| head`: whoever read the output has gone
     _close_output()
-    return 1
+    return 0
   except (UsageError, RunError) as error:
     if debug:
       raise
@@ -70,7 +86,5 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 def _close_output() -> None:
   """Close standard output without the complaint that Python makes of a broken pipe at exit."""
-  import os
-
   descriptor = os.open(os.devnull, os.O_WRONLY)
   os.dup2(descriptor, sys.stdout.fileno())

@@ -23,6 +23,8 @@ def _escaped(letter: str) -> str:
   code = ord(letter)
   if _FIRST_BYTE <= code <= _LAST_BYTE:
     return f"\\x{code - 0xDC00:02x}"
+  if 0x7F < code <= 0xFFFF:
+    return f"\\u{code:04x}"  # as JSON has it
   return letter.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 

@@ -21,6 +21,11 @@ def say(line: str) -> None:
   sys.stderr.flush()
 
 
+def show(text: str = "", end: str = "\n") -> None:
+  """Write a result to standard output; as `say`, nothing in it reaches a terminal as a command."""
+  sys.stdout.write(printable(text, keep="\n\t") + end)
+
+
 class Progress:
   """Counts `total` things; says what, how far, the rate and the time left, and what `note` has to add."""
 

@@ -12,7 +12,7 @@ from genbench_jax.runtime.progress import Progress, say
     ("crème brûlée 日本", "crème brûlée 日本"),
     ("\x1b[2Jx\x07", "\\x1b[2Jx\\x07"),
     ("a\nerror: faked", "a\\nerror: faked"),
-    ("a\u2028b\x85c\u202ed", "a\\u2028b\\x85c\\u202ed"),
+    ("a\u2028b\x85c\u202ed", "a\\u2028b\\u0085c\\u202ed"),
     ("caf\udce9", "caf\\xe9"),
     ("\ud800", "\\ud800"),
   ],
