@@ -138,6 +138,9 @@ def main(path: str) -> None:
     shapes = published_shapes(model)
     if name.startswith("clip_text/"):  # published with the prefix that today's class has dropped
       shapes = {f"text_model.{key}": shape for key, shape in shapes.items()}
+    if config.get("tie_word_embeddings") is False:
+      # Published T5 1.1 files hold a table of their own for the logits; transformers 5 ties it while it builds.
+      shapes["lm_head.weight"] = shapes["shared.weight"]
     found[name] = {"config": {"model_type": config_class.model_type, **config}, "shapes": shapes}
     print(name, len(shapes))
   text = json.dumps(found, sort_keys=True).encode()

@@ -126,7 +126,7 @@ def random_weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict
 def _random_tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
   noise = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(shape)
   if name == "logit_scale":
-    return np.array(math.log(100), np.float32)
+    return np.full(shape, math.log(100), np.float32)
   if len(shape) >= 2:
     scale = (
       0.5 if "embedding" in name and "patch" not in name else 1.5 / math.sqrt(math.prod(shape[1:]))

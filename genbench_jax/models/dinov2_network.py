@@ -1,0 +1,181 @@
+"""DINOv2, with and without register tokens: a vision transformer whose branches are scaled channel by channel.
+
+Reference:
+  Oquab et al., "DINOv2: Learning robust visual features without supervision", 2023 (arXiv 2304.07193).
+  Darcet et al., "Vision transformers need registers", 2023 (arXiv 2309.16588).
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from genbench_jax.models.configuration import MOST_LAYERS, MOST_PIXELS, Settings
+from genbench_jax.models.layers import (
+  ACTIVATIONS,
+  Dtype,
+  LayerNorm,
+  Linear,
+  activation,
+  attend,
+)
+from genbench_jax.models.transformer import PatchEmbedding
+
+
+@dataclasses.dataclass(frozen=True)
+class Dinov2Sizes:
+  """Sizes of a DINOv2.
+
+  Attributes:
+    width: of the hidden states and the features.
+    layers: how many.
+    heads: of attention, in each layer.
+    mlp_width: of the inner layer of each multilayer perceptron; of each of its two halves where it is gated.
+    gated: whether the perceptron is silu(a) b (SwiGLU) in place of gelu(a).
+    activation: name of the plain perceptron's.
+    eps: of the layer norms.
+    qkv_bias: whether queries, keys and values have biases.
+    image_size: side of the images that the stored positions are for, in pixels.
+    patch_size: side of a patch, in pixels.
+    registers: tokens that stand between the class token and the patches.
+  """
+
+  width: int
+  layers: int
+  heads: int
+  mlp_width: int
+  gated: bool
+  activation: str
+  eps: float
+  qkv_bias: bool
+  image_size: int
+  patch_size: int
+  registers: int
+
+  @classmethod
+  def read(cls, settings: Settings) -> "Dinov2Sizes":
+    """The sizes in a configuration.
+
+    Raises:
+      RunError: a setting is out of bounds.
+    """
+    settings.refuse_all_but({"num_channels": 3, "apply_layernorm": True})
+    width = settings.integer("hidden_size", 768)
+    gated = settings.flag("use_swiglu_ffn", False)
+    inner = int(width * settings.number("mlp_ratio", 4, high=64))
+    size = settings.integer("image_size", 224, high=MOST_PIXELS)
+    with_registers = settings.values.get("model_type") == "dinov2_with_registers"
+    return cls(
+      width=width,
+      layers=settings.integer("num_hidden_layers", 12, high=MOST_LAYERS),
+      heads=settings.heads(width, default=12),
+      # The gated form has a third matrix: two thirds of the width, rounded up to eights, cost as much.
+      mlp_width=(inner * 2 // 3 + 7) // 8 * 8 if gated else inner,
+      gated=gated,
+      activation=settings.choice("hidden_act", "gelu", tuple(ACTIVATIONS)),
+      eps=settings.number("layer_norm_eps", 1e-6, high=1.0),
+      qkv_bias=settings.flag("qkv_bias", True),
+      image_size=size,
+      patch_size=settings.integer("patch_size", 16 if with_registers else 14, high=size),
+      registers=settings.integer("num_register_tokens", 4, low=0) if with_registers else 0,
+    )
+
+  @property
+  def patches(self) -> int:
+    """Patches whose positions are stored."""
+    return (self.image_size // self.patch_size) ** 2
+
+
+class Dinov2Network(nn.Module):
+  """Class token after the last norm.
+
+  Attributes:
+    sizes: of the network.
+    dtype: of the computation.
+  """
+
+  sizes: Dinov2Sizes
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
+    """Image features, not normalized, of preprocessed images.
+
+    The stored positions must be those of the images' patches: `dinov2.resampled` makes them so, once, when the
+    checkpoint is loaded.
+    """
+    hidden = self._embedded(pixels)
+    for index in range(self.sizes.layers):
+      hidden = _Layer(self.sizes, self.dtype, name=f"encoder.layer.{index}")(hidden)
+    normed = LayerNorm(self.sizes.eps, name="layernorm")(hidden[:, 0])
+    return normed.astype(jnp.float32)
+
+  def _embedded(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b l d"]:
+    sizes, noise = self.sizes, nn.initializers.normal(0.02)
+    patches = PatchEmbedding(
+      sizes.width,
+      sizes.patch_size,
+      dtype=self.dtype,
+      name="embeddings.patch_embeddings.projection",
+    )(pixels)
+    first = self.param("embeddings.cls_token", noise, (1, 1, sizes.width))
+    # Stands in for masked patches in training; a part of the checkpoint that embedding never reads.
+    self.param("embeddings.mask_token", nn.initializers.zeros, (1, sizes.width))
+    # When the positions were resampled, there are as many as the images have patches.
+    count = sizes.patches if self.is_initializing() else patches.shape[1]
+    positions = self.param("embeddings.position_embeddings", noise, (1, count + 1, sizes.width))
+    positions = jnp.asarray(positions, self.dtype)
+    tokens = [_repeated(first, patches) + positions[:, :1]]
+    if sizes.registers:
+      shape = (1, sizes.registers, sizes.width)
+      tokens.append(_repeated(self.param("embeddings.register_tokens", noise, shape), patches))
+    return jnp.concatenate([*tokens, patches + positions[:, 1:]], axis=1)
+
+
+def _repeated(
+  token: Float[Array, "1 m d"], patches: Float[Array, "b n d"]
+) -> Float[Array, "b m d"]:
+  token = jnp.asarray(token, patches.dtype)
+  return jnp.broadcast_to(token, (len(patches), *token.shape[1:]))
+
+
+class _Layer(nn.Module):
+  """x + scale attention(norm(x)), then x + scale mlp(norm(x))."""
+
+  sizes: Dinov2Sizes
+  dtype: Dtype
+
+  @nn.compact
+  def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+    attended = self._attention(LayerNorm(self.sizes.eps, name="norm1")(hidden))
+    hidden = hidden + self._scaled("layer_scale1", attended)
+    mixed = self._mlp(LayerNorm(self.sizes.eps, name="norm2")(hidden))
+    return hidden + self._scaled("layer_scale2", mixed)
+
+  def _scaled(self, name: str, branch: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+    scale = self.param(f"{name}.lambda1", nn.initializers.ones, branch.shape[-1:])
+    return branch * jnp.asarray(scale, branch.dtype)
+
+  def _attention(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+    sizes = self.sizes
+
+    def project(name: str) -> Float[Array, "b l h e"]:
+      linear = Linear(sizes.width, sizes.qkv_bias, self.dtype, name=f"attention.attention.{name}")
+      return linear(hidden).reshape(*hidden.shape[:2], sizes.heads, -1)
+
+    mixed = attend(project("query"), project("key"), project("value"))
+    out = Linear(sizes.width, dtype=self.dtype, name="attention.output.dense")
+    return out(mixed.reshape(hidden.shape))
+
+  def _mlp(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+    sizes = self.sizes
+    if not sizes.gated:
+      inner = Linear(sizes.mlp_width, dtype=self.dtype, name="mlp.fc1")(hidden)
+      return Linear(sizes.width, dtype=self.dtype, name="mlp.fc2")(
+        activation(sizes.activation)(inner)
+      )
+    both = Linear(2 * sizes.mlp_width, dtype=self.dtype, name="mlp.weights_in")(hidden)
+    gate, value = jnp.split(both, 2, axis=-1)
+    return Linear(sizes.width, dtype=self.dtype, name="mlp.weights_out")(jax.nn.silu(gate) * value)
