@@ -18,7 +18,7 @@ import transformers
 from safetensors.numpy import save_file
 from transformers.core_model_loading import revert_weight_conversion
 
-from genbench_jax import testing
+from genbench_jax.zoo import tiny
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 SIGLIP_TOWER = {**SMALL, "intermediate_size": 48}
@@ -76,7 +76,7 @@ def random_model(class_name: str, config: dict[str, Any]) -> Any:
     shapes["lm_head.weight"] = shapes["shared.weight"]
   with tempfile.TemporaryDirectory() as folder:
     Path(folder, "config.json").write_text(json.dumps(config))
-    save_file(testing.random_weights(shapes), f"{folder}/model.safetensors", {"format": "pt"})
+    save_file(tiny.random_weights(shapes), f"{folder}/model.safetensors", {"format": "pt"})
     return model_class.from_pretrained(folder).eval()
 
 

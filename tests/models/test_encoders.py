@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genbench_jax import testing
 from genbench_jax.errors import RunError
 from genbench_jax.models import weights
 from genbench_jax.models.configuration import Settings
@@ -17,6 +16,7 @@ from genbench_jax.models.dinov3_network import Dinov3Network, Dinov3Sizes
 from genbench_jax.models.positions import resampled
 from genbench_jax.models.siglip_network import SiglipNetwork, SiglipTextSizes, read_vision
 from genbench_jax.models.t5_network import T5Network, T5Sizes, Writing, sample
+from genbench_jax.zoo import tiny
 
 
 def siglip_of(config):
@@ -52,7 +52,7 @@ def shapes_of(network):
 
 def random_params(network):
   shapes = shapes_of(network)
-  state = testing.random_weights(weights.torch_shapes(shapes))
+  state = tiny.random_weights(weights.torch_shapes(shapes))
   return weights.load({name: (lambda t=t: t) for name, t in state.items()}, shapes, "tiny")
 
 
