@@ -34,7 +34,7 @@ def builder_for(spec: DatasetSpec, data_dir: str | Path | None = None) -> Any:
   try:
     return tfds.builder(spec.tfds_name, data_dir=data_dir, try_gcs=False)
   except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
-    message = str(error).strip().splitlines()[0]
+    message = str(error).strip().split("\n")[0]
     raise UsageError(f"TFDS has no dataset {spec.tfds_name!r}: {message}") from error
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax.export.records import about, class_folder, encoded, labels_of, whole_folder
+from genbench_jax.store.files import csv_cell
 from genbench_jax.store.image_set import ImageSet
 
 Advance = Callable[[int], None]
@@ -24,7 +25,7 @@ def image_folder(images: ImageSet, out: Path, advance: Advance) -> None:
     with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
       writer = csv.DictWriter(file, columns, lineterminator="\n")
       writer.writeheader()
-      writer.writerows(rows)
+      writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in rows)
 
 
 def hugging_face(images: ImageSet, out: Path, advance: Advance) -> None:

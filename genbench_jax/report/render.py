@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from genbench_jax.report import export, palette, tables
 from genbench_jax.report.chart import Figure
 from genbench_jax.report.quantities import points
+from genbench_jax.store import files
 
 
 def figure_svg(figure: Figure) -> str:
@@ -85,12 +85,6 @@ def _shown(value: tables.Value) -> str:
 
 
 def write(path: Path, text: str) -> Path:
-  """Writes the file whole or not at all."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{path.name}.{os.getpid()}")
-  try:
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  """Write the file whole or not at all; see `store.files.atomic_path`."""
+  files.write_text(path, text)
   return path

@@ -17,6 +17,7 @@ from genbench_jax.report.quantities import (
   series_label,
 )
 from genbench_jax.report.results import Estimate, Results
+from genbench_jax.store.files import csv_cell
 
 Value = str | int | float | None
 FACTS = ("n_external", "n_real", "n_test", "missing_classes", "seconds")
@@ -139,8 +140,10 @@ def agreement_table(items: Sequence[Agreement]) -> Table:
 def as_csv(table: Table) -> str:
   stream = io.StringIO()
   writer = csv.writer(stream, lineterminator="\n")
-  writer.writerow(table.columns)
-  writer.writerows(["" if value is None else value for value in row] for row in table.rows)
+  writer.writerow(map(csv_cell, table.columns))
+  writer.writerows(
+    ["" if value is None else csv_cell(value) for value in row] for row in table.rows
+  )
   return stream.getvalue()
 
 

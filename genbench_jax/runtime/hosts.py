@@ -111,7 +111,7 @@ def _named(what: str) -> Iterator[None]:
   try:
     yield
   except (RuntimeError, ValueError) as error:
-    first = str(error).strip().splitlines()[0][:200]
+    first = str(error).strip().split("\n")[0][:200]
     raise RunError(
       f"waiting for the other processes ({what}) failed: one has died or can't be reached. {first}"
     ) from error
@@ -132,7 +132,7 @@ def processes(address: Address, several: bool) -> Iterator[Hosts]:
   try:
     yield this_process()
   except jax.errors.JaxRuntimeError as error:
-    first = str(error).strip().splitlines()[0][:200]
+    first = str(error).strip().split("\n")[0][:200]
     if not (joined and any(sign in first for sign in LOST)):
       raise
     raise RunError(f"{DIED}: {first}. {GOES_ON}") from error
@@ -167,6 +167,6 @@ def _join(address: Address) -> bool:
   except (RuntimeError, ValueError, OSError) as error:
     if not address.is_given and "coordinator_address should be defined" in str(error):
       return False  # a device that only looks like a slice's
-    first = str(error).strip().splitlines()[0][:200]
+    first = str(error).strip().split("\n")[0][:200]
     raise RunError(f"the processes of this run can't find each other: {first}") from error
   return True

@@ -195,7 +195,7 @@ def tell_lint(run: Run) -> list[str]:
   """Says what is wrong with the prompts, a line each up to ten, and leaves all in the work folder for the report."""
   path = run.workdir / "prompts" / f"lint-{files.digest(run.config.as_json())}.txt"
   if path.exists():
-    return path.read_text(encoding="utf-8").splitlines()
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
   found = lint(run.config)
   files.write_text(path, "".join(f"{line}\n" for line in found))
   for line in found[:_SAID]:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,36 @@ from typing import Any
 import numpy as np
 
 from genbench_jax.errors import RunError
+from genbench_jax.store.reading import read_file
 
 _SEAL = "sha256"
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+# EFBIG is a quota of the shell's (`ulimit -f`), ENAMETOOLONG a work folder too deep, EIO a disk that dies.
+_DISK_ERRORS = (
+  errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG, errno.EIO,
+  errno.ENOTDIR, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ESTALE,
+)  # fmt: skip
+_PART = ".part"
+_LONGEST_STEM = 100
+# Larger files of JSON are none of ours.
+_MOST_BYTES = 1 << 31
+# Spreadsheets take a cell that begins so for a formula.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
   """A temporary path to write to; on success it is flushed to disk and takes the real name.
 
+  The file is made anew under a name that nobody can foresee: a link that was planted is not followed, and where one
+  stands under the real name, the link itself is replaced.
+
   Raises:
     RunError: the disk is full or the folder can't be written to. What stood there stays.
   """
-  temporary = path.with_name(f".{path.name}.part")
+  temporary = path.with_name(f".{_short(path.name)}.{secrets.token_hex(6)}{_PART}")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o666))
     yield temporary
     flush(temporary)
     temporary.replace(path)
@@ -39,6 +55,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
     if reason := _disk_reason(error):
       raise RunError(f"can't write {path}: {reason}. Complete files are intact.") from error
     raise
+
+
+def _short(name: str) -> str:
+  """The beginning of a name, so that what is put around it fits into a file name of 255 bytes."""
+  return name.encode("utf-8", "surrogateescape")[:_LONGEST_STEM].decode("utf-8", "ignore")
+
+
+def is_part(name: str) -> bool:
+  """Whether a file's name is that of a file in the making, or of what a killed process has left of one."""
+  return name.startswith(".") and name.endswith(_PART)
+
+
+def remove_parts(folder: Path) -> None:
+  """Remove what killed processes have left half written. Only for whoever has the folder to himself."""
+  for place, _, names in os.walk(folder):
+    for name in filter(is_part, names):
+      with contextlib.suppress(OSError):
+        Path(place, name).unlink()
 
 
 def _disk_reason(error: BaseException) -> str:
@@ -87,9 +121,27 @@ def read_json(path: Path) -> Any:
     RunError: it is not JSON.
   """
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    return json.loads(_text(path))
+  except (
+    ValueError,
+    RecursionError,
+  ) as error:  # no JSON, no UTF-8, a number of 5,000 digits, too deep
     raise RunError(f"{path} is damaged: {error}. Delete it, then run again.") from error
+
+
+def _text(path: Path) -> str:
+  """The text of a file; a pipe or a device is none.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    RunError: it can't be read.
+  """
+  try:
+    return read_file(path, _MOST_BYTES, follow=True).decode("utf-8")
+  except FileNotFoundError:
+    raise
+  except OSError as error:
+    raise RunError(f"{path} can't be read: {error.strerror or error}.") from error
 
 
 def write_json_lines(path: Path, values: Sequence[Mapping[str, Any]], sealed: bool = False) -> None:
@@ -106,9 +158,11 @@ def read_json_lines(path: Path, sealed: bool = False) -> list[dict[str, Any]]:
     RunError: it holds something else, or not what was sealed.
   """
   try:
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    # By line feeds alone: `splitlines` also cuts at letters that a name may hold, such as U+2028.
+    lines = [line + "\n" for line in _text(path).split("\n")]
+    lines = lines[:-1] if lines[-1] == "\n" else [*lines[:-1], lines[-1][:-1]]
     values = [json.loads(line) for line in lines]
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+  except (ValueError, RecursionError) as error:
     raise RunError(f"{path} is damaged: {error}. Delete it, then run again.") from error
   if not all(isinstance(value, dict) for value in values):
     raise RunError(f"{path} is damaged: a line holds no JSON object. Delete it, then run again.")
@@ -123,8 +177,15 @@ def write_csv(path: Path, values: Sequence[Mapping[str, Any]], columns: Sequence
   buffer = io.StringIO(newline="")
   writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="ignore")
   writer.writeheader()
-  writer.writerows(values)
+  writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in values)
   write_text(path, buffer.getvalue())
+
+
+def csv_cell(value: Any) -> Any:
+  """Return a value as a cell of CSV: a text that a spreadsheet would take for a formula gets an apostrophe before it."""
+  if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+    return f"'{value}"
+  return value
 
 
 def sha256(path: Path) -> str:

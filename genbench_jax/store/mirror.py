@@ -192,8 +192,7 @@ class Mirror:
 def _is_sent(name: str) -> bool:
   """Not the copy's own business, nor what is being written."""
   *_, last = name.split("/")
-  hidden_part = last.startswith(".") and last.endswith(".part")
-  return last not in (_STATE, _LOCK) and not hidden_part and _UNFINISHED not in name
+  return last not in (_STATE, _LOCK) and not files.is_part(last) and _UNFINISHED not in name
 
 
 def _stamp(path: Path) -> Stamp:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.hosts import Hosts
+from genbench_jax.runtime.printable import printable
+from genbench_jax.store import files
 
 ALONE = Hosts()
 
@@ -37,14 +39,23 @@ def _held(workdir: Path) -> Iterator[None]:
   holder = workdir / ".holder"
   try:
     workdir.mkdir(parents=True, exist_ok=True)
+    if (workdir / ".lock").is_symlink():
+      raise UsageError(f"{workdir / '.lock'} is a link: it is not followed. Delete it.")
     lock = FileLock(workdir / ".lock", timeout=0)
     lock.acquire()
-    holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    files.write_text(holder, f"process {os.getpid()} on {socket.gethostname()}")
+    files.remove_parts(workdir)
   except Timeout as error:
-    who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+    who = (
+      printable(holder.read_text(encoding="utf-8", errors="replace")[:100])
+      if holder.is_file()
+      else "another process"
+    )
     raise UsageError(
       f"workdir {str(workdir)!r} is in use by another run ({who}). Wait for it, or give another --workdir."
     ) from error
+  except RunError as error:  # of the holder's file
+    raise UsageError(f"workdir {str(workdir)!r} can't be written to: {error}") from error
   except OSError as error:
     raise UsageError(f"workdir {str(workdir)!r} can't be written to: {error.strerror}.") from error
   try:

@@ -1,6 +1,7 @@
 """Files are whole or absent."""
 
 import errno
+import os
 
 import pytest
 
@@ -17,7 +18,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
   assert path.read_text() == "old"
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EFBIG, errno.EDQUOT])
 def test_a_full_or_read_only_disk_is_one_clear_line(tmp_path, code):
   path = tmp_path / "a.txt"
   files.write_text(path, "old")
@@ -52,3 +53,54 @@ def test_a_digest_is_twelve_digits_of_the_sorted_json():
   """Names on disk hold it: it must never change."""
   assert files.digest({"b": [1, "ä"], "a": None}) == "5d4c789751ac"
   assert files.digest({"a": None, "b": [1, "ä"]}) == files.digest({"b": [1, "ä"], "a": None})
+
+
+@pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r"])
+@pytest.mark.parametrize("sealed", [True, False])
+def test_letters_that_some_take_for_line_ends_are_kept(tmp_path, letter, sealed):
+  rows = [{"name": f"x{letter}y"}, {"name": letter}]
+  files.write_json_lines(tmp_path / "r.jsonl", rows, sealed)
+  assert files.read_json_lines(tmp_path / "r.jsonl", sealed) == rows
+
+
+def test_planted_links_are_replaced_and_never_written_through(tmp_path, monkeypatch):
+  victim = tmp_path / "victim"
+  victim.write_text("precious")
+  (tmp_path / "a.txt").symlink_to(victim)
+  files.write_text(tmp_path / "a.txt", "new")
+  assert (victim.read_text(), (tmp_path / "a.txt").read_text()) == ("precious", "new")
+  assert not (tmp_path / "a.txt").is_symlink()
+  monkeypatch.setattr(files.secrets, "token_hex", lambda count: "guessed")
+  (tmp_path / ".b.txt.guessed.part").symlink_to(victim)
+  with pytest.raises(FileExistsError):
+    files.write_text(tmp_path / "b.txt", "new")
+  assert victim.read_text() == "precious"
+
+
+def test_names_of_any_length_can_be_written_and_leftovers_removed(tmp_path):
+  name = "日" * 80 + ".json"
+  files.write_json(tmp_path / name, {})
+  assert files.read_json(tmp_path / name) == {}
+  (tmp_path / "deep").mkdir()
+  for left in (tmp_path / ".x.json.0123.part", tmp_path / "deep" / ".y.part"):
+    left.touch()
+  files.remove_parts(tmp_path)
+  assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [name]
+
+
+def test_a_pipe_or_a_nest_of_brackets_is_no_json(tmp_path):
+  os.mkfifo(tmp_path / "pipe.json")
+  (tmp_path / "deep.json").write_text("[" * 200_000)
+  (tmp_path / "digits.json").write_text("9" * 6000)
+  for name in ("pipe", "deep", "digits"):
+    with pytest.raises(RunError, match=rf"{name}\.json"):
+      files.read_json(tmp_path / f"{name}.json")
+  with pytest.raises(FileNotFoundError):
+    files.read_json(tmp_path / "none.json")
+
+
+def test_cells_of_csv_are_no_formulas(tmp_path):
+  names = ["=cmd|' /C calc'!A0", "@SUM(1)", "+1", "-2", "\tx", "plain", -2.5]
+  files.write_csv(tmp_path / "r.csv", [{"name": name} for name in names], ["name"])
+  cells = [line.strip('"') for line in (tmp_path / "r.csv").read_text().split("\n")[1:-1]]
+  assert [cell[0] for cell in cells] == ["'", "'", "'", "'", "'", "p", "-"]

@@ -48,7 +48,7 @@ class HatefulMemes(ArchiveBuilder):
 def _labels(text: str, path: Path) -> dict[str, str]:
   """File name -> label, from one JSON object a line with `img` and `label`."""
   labels = {}
-  for number, line in enumerate(text.splitlines(), start=1):
+  for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
     try:
       record = json.loads(line)
       labels[record["img"].removeprefix("img/")] = _LABELS[record["label"]]
