@@ -53,7 +53,8 @@ def _run(argv: Sequence[str]) -> int:
 
   look()
   several = one_of_several(argv, os.environ)
-  command = shlex.join(["python", "-m", "genbench_jax.main", *argv[1:]])
+  name = "genbench run" if argv[0].startswith("genbench") else "python -m genbench_jax.main"
+  command = f"{name} {shlex.join(argv[1:])}"
   with (
     processes(_address(values), several) as hosts,
     work_folder(given, hosts.number) as workdir,
@@ -98,12 +99,15 @@ def _help() -> str:
   return f"{__doc__}\nFlags:\n{_flags().get_help()}"
 
 
-def _command() -> int:
-  """The command as a process: one of several is supervised, since the death of another one ends it from inside."""
-  if one_of_several(sys.argv, os.environ):
-    return supervised(lambda: main(sys.argv))
-  return main(sys.argv)
+def as_process(argv: Sequence[str]) -> int:
+  """Run the command as the process that it is.
+
+  One process of several is supervised by a parent, since the death of another one ends it from inside.
+  """
+  if one_of_several(argv, os.environ):
+    return supervised(lambda: main(argv))
+  return main(argv)
 
 
 if __name__ == "__main__":
-  leave(_command())
+  leave(as_process(sys.argv))

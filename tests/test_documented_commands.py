@@ -21,6 +21,8 @@ import pytest
 
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.cli.genbench import COMMANDS
+from genbench_jax.cli.run import with_config
 from genbench_jax.zoo.tiny import SHALLOW_UNET, write_tiny_dinov2, write_tiny_stable_diffusion
 
 ROOT = Path(__file__).parent.parent
@@ -110,7 +112,7 @@ def commands():
       for part in line.partition("  #")[0].split(" && ")
     ]
     prose = re.sub(fenced, "", text, flags=re.MULTILINE | re.DOTALL)
-    start = r"(?:[A-Z_]+=\S+ )*(?:(?:python|make|pytest|sbatch|kubectl|uv|pip-audit|launch/\S+) \S|--plan ).*"
+    start = r"(?:[A-Z_]+=\S+ )*(?:(?:genbench|python|make|pytest|sbatch|kubectl|uv|pip-audit|launch/\S+) \S|--plan ).*"
     lines += [code for code in re.findall(r"`([^`\n]+)`", prose) if re.fullmatch(start, code)]
     for line in lines:
       words = " ".join(line.split())
@@ -173,6 +175,7 @@ def test_command(command, place, ran, monkeypatch):
   reason = next((why for start, why in NOT_RUN.items() if named.startswith(start)), None)
   given = command if reason else with_stand_ins(command, place)
   words = [word for word in shlex.split(given) if not re.fullmatch(r"[A-Z_]+=\S*", word)]
+  words = as_module(words)
   if words[0] == "make":
     assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
   elif any(word.startswith("launch/") for word in words):
@@ -183,6 +186,18 @@ def test_command(command, place, ran, monkeypatch):
     assert reason and (ROOT / words[1]).exists()
   else:
     assert reason, f"nobody knows {words[0]}"
+
+
+def as_module(words):
+  """`genbench NAME ...` as the module that it runs, with its arguments."""
+  if words[0] != "genbench" or words[1].startswith("-"):
+    return words
+  name, rest = words[1], words[2:]
+  if name in ("run", "plan"):
+    rest = [*with_config(rest), *(["--plan"] if name == "plan" else [])]
+    return ["python", "-m", "genbench_jax.main", *rest]
+  module = "import_images" if name == "import" else name
+  return ["python", "-m", f"genbench_jax.cli.{module}", *rest]
 
 
 def test_every_reason_has_its_command():
@@ -209,10 +224,11 @@ def with_stand_ins(command, place):
 def parse(module, arguments):
   """The words are known to the module, which is not run."""
   found = importlib.util.find_spec(module)
-  if found.submodule_search_locations:
-    importlib.import_module(f"{module}.__main__")._parser().parse_args(arguments)
-  elif module == "genbench_jax.pins":  # takes the flags of a run
-    parse_run(arguments)
+  name = module.rpartition(".")[2]
+  if name in ("pins", "main"):  # take the flags of a run
+    parse_run(with_config(arguments))
+  elif name in COMMANDS:
+    importlib.import_module(f"genbench_jax.cli.{name}").main.parser().parse_args(arguments)
   else:
     source = Path(found.origin).read_text(encoding="utf-8")
     assert all(f'"{word}"' in source for word in arguments if word.startswith("--"))
@@ -236,7 +252,7 @@ def run_module(module, arguments, ran):
     arguments = [*arguments[:2], *small, *arguments[2:]]
   status, said = ran(module, arguments)
   # The table of datasets ends with 1 where some are not ready.
-  assert status == (1 if not arguments and module == "genbench_jax.benchmark" else 0), said
+  assert status == (1 if not arguments and module.endswith(".benchmark") else 0), said
   assert said
   made = [b for a, b in itertools.pairwise(arguments) if a in ("--out", "--workdir")]
   made += [f"{work}/{file}" for work in made for file in FILES if module == "genbench_jax.main"]

@@ -22,7 +22,7 @@ from typing import Any, get_args
 
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import UsageError, unknown_name
-from genbench_jax.metrics.accuracy import Metric
+from genbench_jax.metrics.kinds import Metric
 from genbench_jax.store.image_files import ImageWalk, is_hidden
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)

@@ -12,7 +12,7 @@ from typing import Any
 
 from genbench_jax.benchmark.spec import DatasetSpec, Group
 from genbench_jax.errors import UsageError, unknown_name
-from genbench_jax.metrics.accuracy import Metric
+from genbench_jax.metrics.kinds import Metric
 
 DISAMBIGUATED = "_disambiguated"
 

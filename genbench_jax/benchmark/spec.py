@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from genbench_jax.metrics.accuracy import Metric
+from genbench_jax.metrics.kinds import Metric
 
 Group = Literal["common", "fine_grained", "rare", "demo", "own"]
 

@@ -1,8 +1,8 @@
-"""The command that makes a pool for retrieval from your own images.
+"""Make a pool for retrieval from your own images.
 
-  python -m genbench_jax.embed my_images/ --out pool/ --checkpoint openai/clip-vit-base-patch32
-  python -m genbench_jax.embed laion/ --out pool/     # a folder of webdataset tars, read in place
-  python -m genbench_jax.embed ~/tensorflow_datasets/laion400m/embeddings/1.0.0 --out pool/
+  genbench embed my_images/ --out pool/ --checkpoint openai/clip-vit-base-patch32
+  genbench embed laion/ --out pool/     # a folder of webdataset tars, read in place
+  genbench embed ~/tensorflow_datasets/laion400m/embeddings/1.0.0 --out pool/
 
 Of a dataset that TFDS prepared, records with an image are embedded, and records that are features alone copied. Captions are taken from beside the images (`a.jpg` and `a.txt`, `a.caption` or `a.json`). The pool has clip-retrieval's layout. Stop
 it whenever you like: the same command goes on with the shard where it was. Exit status: 0, 1 for a failed run, 2 for a
@@ -10,43 +10,29 @@ mistake in usage.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from genbench_jax.errors import UsageError
-from genbench_jax.runtime.command import command
+from genbench_jax.cli.subcommand import positive, subcommand
 from genbench_jax.runtime.progress import say
 from genbench_jax.runtime.stopping import leave
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-  """Runs the command and returns its exit status."""
-  options = _parser().parse_args(arguments)
-  _run(options)
-  return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m genbench_jax.embed",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+def _arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "collection", help="folder of images, of tars, or of a dataset by TFDS; or a tar"
   )
   parser.add_argument("--out", required=True, help="folder of the pool")
   parser.add_argument("--checkpoint", default="zoo/clip", help="a CLIP: folder or hub id")
   parser.add_argument("--revision", default="", help="commit, tag or branch of a hub id")
-  parser.add_argument("--shard-size", type=int, default=10_000, help="images of a folder a shard")
-  parser.add_argument("--batch-per-device", type=int, default=64)
-  return parser
+  parser.add_argument(
+    "--shard-size", type=positive, default=10_000, help="images of a folder a shard"
+  )
+  parser.add_argument("--batch-per-device", type=positive, default=64)
 
 
-def _run(options: argparse.Namespace) -> None:
-  if options.shard_size < 1 or options.batch_per_device < 1:
-    raise UsageError("--shard-size and --batch-per-device must be at least 1.")
+@subcommand("embed", _arguments, __doc__)
+def main(options: argparse.Namespace) -> None:
+  """Make the pool, or go on with it."""
   from genbench_jax.models.clip import load_clip
   from genbench_jax.retrieval.collection import open_collection
   from genbench_jax.runtime.jax_start import start_jax

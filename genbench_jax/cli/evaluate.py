@@ -2,46 +2,20 @@
 
 import argparse
 import json
-from collections.abc import Sequence
 
-from genbench_jax.pipeline.evaluate import evaluate_folder, numbers
+from genbench_jax.cli.subcommand import numbers, subcommand
+from genbench_jax.pipeline.evaluate import evaluate_folder
 from genbench_jax.report.text_table import table
-from genbench_jax.runtime.command import command
 from genbench_jax.runtime.progress import show
 from genbench_jax.runtime.stopping import leave
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-  """Runs the command; returns its exit status: 0, 1 for a failed run, 2 for a mistake in usage."""
-  options = _parser().parse_args(arguments)
-  from genbench_jax.runtime.jax_start import start_jax
-
-  start_jax()
-  rows = evaluate_folder(
-    options.folder,
-    options.dataset,
-    options.workdir,
-    shots=options.shots,
-    seeds=options.seeds,
-    encoder=options.encoder,
-    with_originals=options.with_originals,
-    settings={"data_dir": options.data_dir},
-  )
-  show(json.dumps(rows, indent=2) if options.json else table(rows))
-  return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m genbench_jax.evaluate",
-    description="How good are the images of a folder as training data for a dataset?",
-  )
+def _arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("folder", help="CLASS/*.png, classes by name, label or index")
   parser.add_argument(
     "--dataset",
     required=True,
-    help="whose classes they are, see `python -m genbench_jax.benchmark`",
+    help="whose classes they are, see `genbench benchmark`",
   )
   parser.add_argument("--workdir", help="where features, rows and the page stay")
   parser.add_argument(
@@ -59,7 +33,25 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument("--data-dir", default="", help="TFDS's data folder")
   parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-  return parser
+
+
+@subcommand("evaluate", _arguments, __doc__)
+def main(options: argparse.Namespace) -> None:
+  """Print the table, or the rows as JSON."""
+  from genbench_jax.runtime.jax_start import start_jax
+
+  start_jax()
+  rows = evaluate_folder(
+    options.folder,
+    options.dataset,
+    options.workdir,
+    shots=options.shots,
+    seeds=options.seeds,
+    encoder=options.encoder,
+    with_originals=options.with_originals,
+    settings={"data_dir": options.data_dir},
+  )
+  show(json.dumps(rows, indent=2) if options.json else table(rows))
 
 
 if __name__ == "__main__":

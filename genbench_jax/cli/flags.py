@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from genbench_jax.cli.built_in import config_file, configs
 from genbench_jax.config import STAGES, check_setting
 from genbench_jax.errors import UsageError
 
@@ -55,7 +56,7 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
   Raises:
     UsageError: a flag or setting that there is not, or that can't be read.
   """
-  argv = _last_of_each([_underscored(argument) for argument in argv])
+  argv = _with_built_in(_last_of_each([_underscored(argument) for argument in argv]))
   values = _flags(argv)
   for override in (arg.removeprefix("--config.") for arg in argv if arg.startswith("--config.")):
     check_setting(override.partition("=")[0])
@@ -64,7 +65,7 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
   except UsageError:
     raise
   except FileNotFoundError as error:
-    raise UsageError(f"there is no config file {error.filename!r}.") from error
+    raise UsageError(f"there is no config file {error.filename!r}. {_known_configs()}") from error
   except (
     flags.Error,
     AttributeError,
@@ -78,11 +79,28 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
   if rest:
     raise UsageError(f"unexpected argument {rest[0]!r}. Settings are given as --config.a.b=value.")
   if values.config is None:
-    raise UsageError("no config given. Try --config configs/demo.py.")
+    raise UsageError(f"no config given. Try --config demo. {_known_configs()}")
   if not isinstance(values.config, ConfigDict):
     missing = config_flags.get_config_filename(values["config"])
-    raise UsageError(f"there is no config file {missing!r}. Try --config configs/demo.py.")
+    raise UsageError(f"there is no config file {missing!r}. {_known_configs()}")
   return values
+
+
+def _known_configs() -> str:
+  return f"Built in: {', '.join(configs())}."
+
+
+def _with_built_in(argv: Sequence[str]) -> list[str]:
+  """Replaces the name of a built-in config by its file."""
+  words, is_config = [], False
+  for word in argv:
+    if is_config:
+      word = config_file(word)
+    elif word.startswith("--config="):
+      word = f"--config={config_file(word.removeprefix('--config='))}"
+    is_config = word == "--config"
+    words.append(word)
+  return words
 
 
 def _underscored(argument: str) -> str:

@@ -1,8 +1,8 @@
 """The leak audit of any image set: which of its images are so like a test image that they may be one.
 
-  python -m genbench_jax.leaks my_images/ --dataset cifar10 --checkpoint openai/clip-vit-base-patch32
-  python -m genbench_jax.leaks demo/images/shapes/generative-defined_template-seed0-0123456789ab --dataset shapes
-  python -m genbench_jax.leaks features.npy --test test_features.npy --threshold 0.97
+  genbench leaks my_images/ --dataset cifar10 --checkpoint openai/clip-vit-base-patch32
+  genbench leaks demo/images/shapes/generative-defined_template-seed0-0123456789ab --dataset shapes
+  genbench leaks features.npy --test test_features.npy --threshold 0.97
 
 Images are a folder of images or an image set of a run; features of images are an `.npy` matrix or an embedding set of a run
 (`.safetensors`). Prints what is flagged, the nearest first. Exit status: 0, 1 for a failed run, 2 for a mistake in usage.
@@ -19,29 +19,16 @@ from jaxtyping import Float
 
 from genbench_jax.benchmark.reader import SplitImages
 from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.cli.subcommand import subcommand
 from genbench_jax.config import Encoder, Retrieval
 from genbench_jax.embedding.input_pipeline import Images
 from genbench_jax.embedding.preprocess import Resize
 from genbench_jax.errors import UsageError
-from genbench_jax.runtime.command import command
 from genbench_jax.runtime.progress import show
 from genbench_jax.runtime.stopping import leave
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-  """Runs the command and returns its exit status."""
-  options = _parser().parse_args(arguments)
-  _run(options)
-  return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m genbench_jax.leaks",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+def _arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("images", help="images or their features")
   test = parser.add_mutually_exclusive_group(required=True)
   test.add_argument("--dataset", help="whose test images they are compared with")
@@ -51,10 +38,11 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("--threshold", type=float, default=Retrieval().leak_threshold)
   parser.add_argument("--show", type=int, default=20, help="flagged images that are named")
   parser.add_argument("--json", action="store_true", help="print JSON, not text")
-  return parser
 
 
-def _run(options: argparse.Namespace) -> None:
+@subcommand("leaks", _arguments, __doc__)
+def main(options: argparse.Namespace) -> None:
+  """Print what is flagged."""
   from genbench_jax.runtime.jax_start import start_jax
 
   start_jax()

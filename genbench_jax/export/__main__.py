@@ -1,52 +1,7 @@
-"""The command `python -m genbench_jax.export`.
+"""`python -m genbench_jax.export`, the same as `genbench export`."""
 
-Image sets lie in WORKDIR/images/DATASET, features in WORKDIR/embeddings/DATASET.
-"""
-
-import argparse
-from collections.abc import Sequence
-from pathlib import Path
-
-from genbench_jax.export.features import features
-from genbench_jax.export.image_folder import hugging_face, image_folder
-from genbench_jax.export.records import open_image_set
-from genbench_jax.export.webdataset import webdataset
-from genbench_jax.runtime.command import command
-from genbench_jax.runtime.progress import Progress, say
+from genbench_jax.cli.export import main
 from genbench_jax.runtime.stopping import leave
-
-FORMS = {"imagefolder": image_folder, "webdataset": webdataset, "hf": hugging_face}
-
-
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-  """Runs the command and returns its exit status."""
-  options = _parser().parse_args(arguments)
-  if options.to == "npz":
-    count = features(options.source, options.out, options.unit_norm)
-    say(f"{count} features in {options.out}")
-    return 0
-  images = open_image_set(options.source)
-  images.verify()
-  with Progress(f"export {options.to}", len(images), "images") as progress:
-    FORMS[options.to](images, options.out, progress.advance)
-  say(f"{len(images)} images in {options.out}")
-  return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m genbench_jax.export",
-    description="Image sets and features in the forms that other tools read.",
-    epilog="imagefolder: a folder a class and metadata.csv. hf: the same for Hugging Face's datasets. webdataset: tar"
-    " shards. npz: mu, sigma, features and labels of a file of features.",
-  )
-  parser.add_argument("source", type=Path, help="an image set; for npz a file of features")
-  parser.add_argument("--to", choices=(*FORMS, "npz"), required=True, help="the form")
-  parser.add_argument("out", type=Path, help="a new folder; for npz a new file")
-  parser.add_argument("--unit-norm", action="store_true", help="npz: scale features to length one")
-  return parser
-
 
 if __name__ == "__main__":
   leave(main())

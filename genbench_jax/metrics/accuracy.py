@@ -3,15 +3,15 @@
 NumPy on the host, in float64; scikit-learn's functions of the same meaning give the same numbers.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.inputs import feature_rows, label_rows
+from genbench_jax.metrics.kinds import Metric
 
-Metric = Literal["accuracy", "mean_per_class", "map_11_point", "roc_auc"]
 METRICS: tuple[str, ...] = get_args(Metric)
 # These need no more than the predicted class; the others need the scores.
 FROM_PREDICTIONS = ("accuracy", "mean_per_class")

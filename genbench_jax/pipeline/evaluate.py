@@ -88,8 +88,3 @@ def _rows_of(config: Config, workdir: Path, stages: Sequence[str]) -> list[dict[
   with locked(workdir):
     run_stages(config, workdir, stages, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
   return files.read_json_lines(workdir / "results.jsonl")
-
-
-def numbers(text: str) -> list[int]:
-  """Whole numbers by comma."""
-  return [int(number) for number in text.split(",")]

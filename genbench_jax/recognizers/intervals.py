@@ -3,7 +3,8 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from genbench_jax.metrics.accuracy import Metric, recognition_score
+from genbench_jax.metrics.accuracy import recognition_score
+from genbench_jax.metrics.kinds import Metric
 
 CONFIDENCE = 0.95
 

@@ -16,8 +16,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.errors import UsageError, unknown_name
-from genbench_jax.metrics.accuracy import Metric, check_metric, check_test_labels, recognition_score
+from genbench_jax.metrics.accuracy import check_metric, check_test_labels, recognition_score
 from genbench_jax.metrics.inputs import check_finite, feature_rows, label_rows, unit_rows
+from genbench_jax.metrics.kinds import Metric
 from genbench_jax.recognizers.intervals import bootstrap_interval
 from genbench_jax.recognizers.reference_probe import Head
 from genbench_jax.recognizers.reference_search import reference_fits

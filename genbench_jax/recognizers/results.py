@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from genbench_jax.errors import RunError
-from genbench_jax.metrics.accuracy import Metric, eleven_point_precision
+from genbench_jax.metrics.accuracy import eleven_point_precision
+from genbench_jax.metrics.kinds import Metric
 from genbench_jax.store.files import atomic_path, write_csv
 
 Labels = Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]

@@ -45,7 +45,7 @@ def test_a_checkpoint_damaged_after_it_was_pinned_stops_the_command_in_one_line(
   for path in clip.iterdir():
     (folder / path.name).write_bytes(path.read_bytes())
   flags = [f"--config={ROOT / 'configs' / 'demo.py'}", f"--config.encoder.checkpoint={folder}"]
-  assert pins.main(["pins", *flags, "--config.sources=original"]) == 0
+  assert pins.main([*flags, "--config.sources=original"]) == 0
   line = capfd.readouterr().out.splitlines()[-1]
   name, _, value = line.partition(" = ")
   assert name == "config.encoder.sha256"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genbench_jax.cli.export import main
 from genbench_jax.cli.show import main as show
-from genbench_jax.export.__main__ import main
 from genbench_jax.export.records import class_folder, safe
 from genbench_jax.store import embedding_set
 from genbench_jax.store.embedding_set import EmbeddingSet

@@ -1,0 +1,27 @@
+"""Set runs side by side on one page.
+
+genbench compare RUN_A RUN_B --out comparison
+"""
+
+import argparse
+from pathlib import Path
+
+from genbench_jax.cli.subcommand import subcommand
+from genbench_jax.runtime.stopping import leave
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more work folders")
+  parser.add_argument("--out", type=Path, default=Path("comparison"), help="folder of the page")
+
+
+@subcommand("compare", _arguments, __doc__)
+def main(options: argparse.Namespace) -> int:
+  """Make the page and say where it is."""
+  from genbench_jax.report.__main__ import main as report
+
+  return report(["--compare", *options.runs, "--out", str(options.out)])
+
+
+if __name__ == "__main__":
+  leave(main())

@@ -1,0 +1,91 @@
+"""What the subcommands share: one parser, one way to end, and how a command is called in its help."""
+
+import argparse
+import difflib
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from genbench_jax.errors import UsageError
+from genbench_jax.runtime.command import run_command
+
+Run = Callable[[argparse.Namespace], int | None]
+Main = Callable[[Sequence[str] | None], int]
+
+
+class Parser(argparse.ArgumentParser):
+  """A parser whose mistakes are `UsageError`s: one line, status 2, and the nearest option that there is."""
+
+  def __init__(self, **settings: object) -> None:
+    settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+    super().__init__(allow_abbrev=False, **settings)  # type: ignore[arg-type]
+
+  def error(self, message: str) -> NoReturn:
+    """Raise what argparse would print."""
+    raise UsageError(f"{message}. See `{self.prog} --help`.")
+
+  def parse_args(
+    self, args: Sequence[str] | None = None, namespace: object = None
+  ) -> argparse.Namespace:  # type: ignore[override]
+    """Parse the words; an unknown option comes with the nearest known one."""
+    options, unknown = self.parse_known_args(args, None)
+    for word in unknown:
+      near = difflib.get_close_matches(word.partition("=")[0], self._option_string_actions, n=1)
+      self.error(f"unexpected argument {word!r}" + (f". Did you mean {near[0]}?" if near else ""))
+    return options
+
+
+def subcommand(
+  name: str, arguments: Callable[[argparse.ArgumentParser], None], description: str | None
+) -> Callable[[Run], Main]:
+  """Make a subcommand of a function that takes the parsed options.
+
+  However the function ends, the command ends with one line and a status: `UsageError` 2, `RunError` 1, Ctrl-C 130,
+  SIGTERM 143, a closed pipe 1.
+
+  Args:
+    name: of the subcommand, such as `show`.
+    arguments: adds the options to a parser.
+    description: what `--help` says first.
+  """
+
+  def decorate(run: Run) -> Main:
+    def parser() -> Parser:
+      made = Parser(prog=f"genbench {name}", description=description)
+      made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+      arguments(made)
+      return made
+
+    @functools.wraps(run)
+    def main(words: Sequence[str] | None = None) -> int:
+      given = list(sys.argv[1:] if words is None else words)
+
+      def work() -> int:
+        status = run(parser().parse_args(given)) or 0
+        sys.stdout.flush()  # a closed pipe shows here, not at exit
+        return status
+
+      return run_command(work, debug="--debug" in given)
+
+    main.parser = parser  # type: ignore[attr-defined]
+    return main
+
+  return decorate
+
+
+def numbers(text: str) -> list[int]:
+  """Return whole numbers given by comma, for options."""
+  try:
+    return [int(number) for number in text.split(",")]
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(
+      f"{text!r} are not whole numbers by comma, such as 1,4,16"
+    ) from error
+
+
+def positive(text: str) -> int:
+  """Return a whole number of at least 1, for options."""
+  if not text.isdigit() or int(text) < 1:
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+  return int(text)

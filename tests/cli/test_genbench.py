@@ -1,0 +1,167 @@
+"""One command: subcommands by name, one way to end, configs by name."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import genbench_jax
+from genbench_jax.cli import built_in
+from genbench_jax.cli.flags import parse
+from genbench_jax.cli.genbench import COMMANDS, main
+from genbench_jax.cli.subcommand import numbers, subcommand
+from genbench_jax.errors import RunError, UsageError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_subcommand_says_what_it_does(name, capsys):
+  if name in ("run", "plan", "pins"):
+    assert main([name, "--help"]) == 0
+  else:
+    with pytest.raises(SystemExit) as ended:
+      main([name, "--help"])
+    assert ended.value.code == 0
+  told = capsys.readouterr().out
+  assert (len(told.splitlines()) > 4 and "config" in told) or "--" in told
+
+
+@pytest.mark.parametrize("name", ["evaluate", "report", "show", "export", "embed", "leaks"])
+def test_a_mistake_in_usage_is_one_line_and_status_2(name, capsys):
+  assert main([name]) == 2
+  error = capsys.readouterr().err
+  assert error.startswith("error: ") and error.count("\n") == 1
+  assert f"genbench {name} --help" in error
+
+
+def test_the_help_of_all_names_all(capsys):
+  assert main(["--help"]) == 0
+  told = capsys.readouterr().out
+  assert all(f"  {name} " in told for name in COMMANDS)
+  assert main([]) == 2
+  assert main(["--version"]) == 0
+  assert genbench_jax.__version__ in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_names_that_are_nearly_right_are_told(capsys):
+  assert main(["evalute"]) == 2
+  assert "Did you mean 'evaluate'?" in capsys.readouterr().err
+  assert main(["evaluate", "x", "--dataset", "digits", "--shot", "1"]) == 2
+  assert "Did you mean --shots?" in capsys.readouterr().err
+  assert main(["evaluate", "x", "--dataset", "digits", "--shots", "1,many"]) == 2
+  assert "'1,many' are not whole numbers by comma" in capsys.readouterr().err
+
+
+def _ending(error):
+  @subcommand("try", lambda parser: None, "Try.")
+  def run(options: argparse.Namespace) -> int:
+    if error:
+      raise error
+    return 0
+
+  return run([])
+
+
+@pytest.mark.parametrize(
+  ("error", "status"),
+  [
+    (None, 0),
+    (RunError("the disk is full."), 1),
+    (UsageError("no such thing."), 2),
+    (KeyboardInterrupt(), 130),
+  ],
+)
+def test_however_it_ends_it_is_one_line_and_a_status(error, status, capsys):
+  assert _ending(error) == status
+  assert capsys.readouterr().err.count("\n") == (error is not None)
+
+
+def test_debug_shows_the_traceback():
+  @subcommand("try", lambda parser: None, "Try.")
+  def run(options: argparse.Namespace) -> int:
+    raise UsageError("no such thing.")
+
+  with pytest.raises(UsageError):
+    run(["--debug"])
+
+
+def test_numbers_by_comma():
+  assert numbers("1,4,16") == [1, 4, 16]
+
+
+@pytest.mark.parametrize("given", ["demo", "demo.py", "configs/demo.py", "demo:quick"])
+def test_a_built_in_config_is_found_from_anywhere(given, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  file, _, arguments = built_in.config_file(given).partition(":")
+  assert Path(file).samefile(ROOT / "configs" / "demo.py")
+  assert arguments == given.partition(":")[2]
+  assert parse(["run", "--config", given]).config.datasets
+
+
+def test_a_file_that_is_there_is_taken_before_a_built_in_one(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "configs").mkdir()
+  own = tmp_path / "configs" / "demo.py"
+  own.write_text("from genbench_jax.config import default_config as get_config\n")
+  assert built_in.config_file("configs/demo.py") == "configs/demo.py"
+  assert built_in.config_file("other/demo.py") == "other/demo.py"
+
+
+def test_a_config_that_is_nowhere_is_refused_with_those_that_there_are(capsys):
+  assert main(["run", "dem", "--workdir", "x"]) == 2
+  error = capsys.readouterr().err
+  assert "there is no config file 'dem'" in error and "demo, full" in error
+
+
+def test_help_and_import_take_less_than_a_second():
+  """In CPU seconds: the machine that tests may be busy."""
+  code = (
+    "import resource, sys; from genbench_jax.cli.genbench import main; import genbench_jax;"
+    "main(['--help']); used = resource.getrusage(resource.RUSAGE_SELF);"
+    "sys.exit(used.ru_utime + used.ru_stime > 1)"
+  )
+  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+  subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+
+
+def test_a_closed_pipe_and_ctrl_c_end_without_a_traceback(tmp_path):
+  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+  command = f"{sys.executable} -m genbench_jax benchmark show imagenet2012 | head -1"
+  done = subprocess.run(
+    ["bash", "-c", command], env=environment, capture_output=True, text=True, check=False
+  )
+  assert done.stdout and not done.stderr
+  pipe = tmp_path / "pipe"
+  os.mkfifo(pipe)
+  child = subprocess.Popen(
+    [sys.executable, "-c", _WAITING, str(pipe)], env=environment, stderr=subprocess.PIPE, text=True
+  )
+  pipe.read_text()  # until it works
+  time.sleep(0.1)
+  child.send_signal(signal.SIGINT)
+  _, error = child.communicate(timeout=60)
+  assert child.returncode == 130
+  assert "Traceback" not in error and error.count("\n") == 1
+
+
+_WAITING = """
+import sys, time
+from pathlib import Path
+from genbench_jax.cli.subcommand import subcommand
+from genbench_jax.runtime.stopping import look
+
+@subcommand("wait", lambda parser: None, "Wait.")
+def main(options):
+  Path(sys.argv[1]).write_text("ready")
+  while True:
+    time.sleep(0.01)
+    look()
+
+sys.exit(main([]))
+"""
