@@ -45,6 +45,7 @@ RUNTIME = [
 # Only TensorFlow Datasets' own builders need these, and only while they prepare.
 PREPARE = ["tensorflow-cpu>=2.20", "opencv-python-headless>=4.11", "h5py>=3.12"]
 TEST = [
+  "beartype>=0.22",
   "chex>=0.1.90",
   "datasets>=4.0,<5",
   "hypothesis>=6.140",
@@ -62,6 +63,7 @@ DOCS = ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0"]
 DEV = [
   *TEST,
   *DOCS,
+  "import-linter>=2.5",
   "mypy>=1.18",
   "ruff>=0.14",
   "setuptools>=77",

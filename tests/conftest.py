@@ -1,6 +1,7 @@
 """Every test runs on eight fake CPU devices, so that sharding is always exercised."""
 
 import os
+import sys
 from pathlib import Path
 
 # On a busy machine a device may come to a collective long after the others: that is no reason to give up.
@@ -16,6 +17,12 @@ os.environ["USE_TORCH"] = "0"
 
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes and types are checked at every call of the package's functions.
+sys.path.insert(0, str(Path(__file__).parent))
+if os.environ.get("CHECK_TYPES"):
+  install_import_hook("genbench_jax", "typechecker.checked")
 
 DATA = Path(__file__).parent / "data"
 

@@ -44,7 +44,7 @@ NOT_RUN = {
   "tensorboard": "a server of others; test_trackers.py reads what it would show",
   "python -m genbench_jax.benchmark prepare": "the network; benchmark/test_tfds_prepare.py prepares a small one",
   "python -m genbench_jax.embed ~/tensorflow_datasets": "400 million rows; retrieval/test_records.py makes such pools",
-  "python -m genbench_jax.metrics.sanity": "a minute; metrics/test_sanity.py runs it on small features",
+  "python -m genbench_jax.sanity": "a minute; metrics/test_sanity.py runs it on small features",
   "python -m genbench_jax.zoo.": "trains models, for an hour or more; zoo/test_training.py takes single steps",
   "python -m pytest": "the tests themselves",
   "pytest": "the tests themselves",

@@ -10,7 +10,7 @@ import io
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from absl import flags
@@ -30,6 +30,7 @@ _UNREADABLE = Exception
 _PADDING = -1
 
 
+@runtime_checkable
 class Images(Protocol):
   """Stored images by index; can be pickled if worker processes are to read them."""
 

@@ -17,7 +17,6 @@ import ml_dtypes  # noqa: F401  teaches NumPy, and so safetensors, the bfloat16 
 import numpy as np
 from jaxtyping import Shaped
 
-from genbench_jax import zoo
 from genbench_jax.errors import RunError, UsageError
 
 Params: TypeAlias = dict[str, Any]
@@ -38,6 +37,8 @@ WEIGHT_FILES = (
   "flax_model.msgpack",
 )
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# The small trained checkpoints that ship with the package, named `zoo/clip` and so on.
+ZOO = Path(__file__).parents[1] / "zoo" / "checkpoints"
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 # Buffers that older PyTorch versions stored: constants, not weights.
@@ -51,6 +52,12 @@ OLD_VAE_ATTENTION = re.compile(r"(attentions\.\d+)\.(query|key|value|proj_attn)\
 # ---- where a checkpoint stands ------------------------------------------------------------------
 
 
+def is_shipped(checkpoint: str) -> bool:
+  """Whether this is one of the checkpoints that ship with the package."""
+  name = checkpoint.removeprefix("zoo/")
+  return checkpoint != name and name in (folder.name for folder in ZOO.iterdir())
+
+
 def locate(checkpoint: str, revision: str | None = None, patterns: Sequence[str] = ()) -> Path:
   """The local folder of a checkpoint: the given folder, or the download of a hub id.
 
@@ -62,8 +69,8 @@ def locate(checkpoint: str, revision: str | None = None, patterns: Sequence[str]
   Raises:
     UsageError: there is no such folder and no such repository can be had.
   """
-  if checkpoint in zoo.NAMES:
-    return zoo.CHECKPOINTS / checkpoint.removeprefix("zoo/")
+  if is_shipped(checkpoint):
+    return ZOO / checkpoint.removeprefix("zoo/")
   folder = Path(checkpoint).expanduser()
   if folder.is_dir():
     return folder

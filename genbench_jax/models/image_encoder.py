@@ -1,6 +1,6 @@
 """Any model that embeds images: a CLIP, or a DINOv2."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
@@ -11,6 +11,7 @@ from genbench_jax.models.clip import DOWNLOADS, load_clip
 KINDS = ("clip", "dinov2")
 
 
+@runtime_checkable
 class ImageEncoder(Protocol):
   """What `ImageEmbedder` asks of a model; see `clip.model.Clip` for what each is."""
 

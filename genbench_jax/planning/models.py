@@ -164,10 +164,9 @@ def local_folder(checkpoint: str, revision: str = "") -> Path | None:
   from huggingface_hub import snapshot_download
   from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-  from genbench_jax import zoo
   from genbench_jax.models import checkpoints
 
-  if checkpoint in zoo.NAMES or Path(checkpoint).expanduser().is_dir():
+  if checkpoints.is_shipped(checkpoint) or Path(checkpoint).expanduser().is_dir():
     return checkpoints.locate(checkpoint)
   try:
     return Path(snapshot_download(checkpoint, revision=revision or None, local_files_only=True))

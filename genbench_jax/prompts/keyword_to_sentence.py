@@ -6,10 +6,17 @@ plain: temperature 1, the 50 likeliest tokens, at most 20 of them, as the publis
 
 import re
 import zlib
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from genbench_jax.models.t5 import SentenceModel
+
+@runtime_checkable
+class SentenceWriter(Protocol):
+  """A model that writes sentences about given words, see `models.t5.SentenceModel`."""
+
+  def sample(self, words: str, count: int, seed: int) -> list[str]: ...
+
 
 # Distinct sentences a class: strict's own choice, and the reference's `total_num_temps`.
 SENTENCES = {"strict": 64, "reference": 16}
@@ -17,7 +24,7 @@ SENTENCES = {"strict": 64, "reference": 16}
 _SPARE = 50
 
 
-def write_sentences(model: SentenceModel, name: str, seed: int, protocol: str) -> list[str]:
+def write_sentences(model: SentenceWriter, name: str, seed: int, protocol: str) -> list[str]:
   """Distinct sentences about a class, in a seeded order.
 
   Strict makes sure that each names the class: one that doesn't has the name in front. Reference takes

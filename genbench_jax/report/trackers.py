@@ -8,7 +8,7 @@ import contextlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from genbench_jax.config import Config
 from genbench_jax.errors import UsageError
@@ -19,6 +19,7 @@ from genbench_jax.store import files
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 
 
+@runtime_checkable
 class Tracker(Protocol):
   """Takes what a run has to tell."""
 

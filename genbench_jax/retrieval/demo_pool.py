@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jax.sharding import Mesh
 
+from genbench_jax.benchmark.captions import caption
 from genbench_jax.benchmark.worlds import WorldExample, world_example, world_size, world_specs
 from genbench_jax.models.clip import Clip
 from genbench_jax.retrieval.build import build_pool
@@ -18,7 +19,6 @@ from genbench_jax.retrieval.collection import open_collection
 from genbench_jax.retrieval.pool import MANIFEST
 from genbench_jax.store import files
 from genbench_jax.store.image_set import encode_png
-from genbench_jax.zoo.captions import caption
 
 NAME = "zoo/pool"
 COLLECTION = "collection"

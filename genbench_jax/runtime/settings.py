@@ -11,13 +11,14 @@ import dataclasses
 import math
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from genbench_jax.errors import UsageError, unknown_name
 
 Section = TypeVar("Section")
 
 
+@runtime_checkable
 class Constraint(Protocol):
   """What values of a setting must satisfy; of a tuple, each of its items."""
 

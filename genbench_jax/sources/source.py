@@ -1,7 +1,7 @@
 """What a source of images is to the stages: each makes the image sets of its keys, shard by shard."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from genbench_jax.cells import ImageSetKey
 from genbench_jax.run import Run
@@ -10,6 +10,7 @@ from genbench_jax.store.image_set import ImageRecord, ImageSetLayout
 ShardRecords = Iterator[tuple[int, list[ImageRecord]]]
 
 
+@runtime_checkable
 class ImageSource(Protocol):
   """A source of images. Add one by a class in a file of its own and a line in `sources.registry`."""
 

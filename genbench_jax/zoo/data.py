@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from genbench_jax.benchmark.captions import caption
 from genbench_jax.benchmark.worlds import (
   SHAPE_NAMES,
   SIDE,
@@ -14,7 +15,6 @@ from genbench_jax.benchmark.worlds import (
   world_example,
   world_size,
 )
-from genbench_jax.zoo.captions import caption
 from genbench_jax.zoo.tokenizer import MAX_TOKENS
 
 # Variants of each of the few real digits: the same hand, turned and shifted, under other conditions.

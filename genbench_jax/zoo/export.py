@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from genbench_jax.zoo import CHECKPOINTS
+from genbench_jax.models.checkpoints import ZOO
 
 SCHEDULER = {
   "_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
@@ -35,7 +35,7 @@ MODEL_INDEX = {
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--work", type=Path, required=True, help="the work folder of the training")
-  parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="where the checkpoints go")
+  parser.add_argument("--out", type=Path, default=ZOO, help="where the checkpoints go")
   arguments = parser.parse_args()
   os.environ.setdefault("USE_TF", "0")
   export_clip(arguments.work, arguments.out / "clip")

@@ -29,7 +29,7 @@ def train(work: Path) -> None:
   """Trains what is not yet trained, one model after another."""
   from transformers import CLIPTokenizerFast, FlaxCLIPTextModel
 
-  from genbench_jax.zoo.captions import all_phrases
+  from genbench_jax.benchmark.captions import all_phrases
   from genbench_jax.zoo.data import training_set
   from genbench_jax.zoo.tokenizer import train_tokenizer
   from genbench_jax.zoo.train_clip import clip_config, train_clip

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from genbench_jax.cli import sanity as sanity_command
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics import sanity, shifts
 from genbench_jax.metrics.shifts import Features
@@ -61,7 +62,7 @@ def test_metrics_move_the_right_way(tmp_path, arrays, capsys):
   np.savez(path, **arrays)
   picture = tmp_path / "sanity.png"
   command = [f"--features={path}", f"--picture={picture}", "--divisions=2"]
-  assert sanity.main(command) == 0
+  assert sanity_command.main(command) == 0
   assert picture.stat().st_size > 10_000
   printed = capsys.readouterr().out.splitlines()
   assert printed[0].split() == ["clean", *shifts.SHIFTS]
@@ -113,7 +114,7 @@ def test_embedding_sets_are_read(tmp_path, arrays):
   valid = np.ones(160, np.uint8)
   valid[:3] = 0
   save_file({"features": arrays["features"], "labels": arrays["labels"], "valid": valid}, path)
-  found = sanity.read_features(path)
+  found = sanity_command.read_features(path)
   assert len(found.labels) == 157 and found.text is None
 
 
@@ -134,8 +135,8 @@ def test_files_that_cannot_be_used_end_in_one_line(tmp_path, content, said, caps
     path.write_bytes(content)
   else:
     np.savez(path, **content, allow_pickle=True)
-  assert sanity.main([f"--features={path}"]) == 2
+  assert sanity_command.main([f"--features={path}"]) == 2
   error = capsys.readouterr().err
   assert said in error and error.startswith("error: ") and error.count("\n") == 1
   with pytest.raises(UsageError):
-    sanity.read_features(tmp_path / "missing.npz")
+    sanity_command.read_features(tmp_path / "missing.npz")

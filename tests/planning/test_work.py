@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import yaml
 
-from genbench_jax import zoo
 from genbench_jax.models import clip as clip_model, stable_diffusion as diffusion_model
 from genbench_jax.models.checkpoints import read_json
 from genbench_jax.planning import models, work
@@ -88,7 +87,7 @@ def test_unet_and_decoder_are_counted_to_the_operation(diffusion):
 
 
 def test_clip_is_counted_to_the_operation():
-  folder = zoo.CHECKPOINTS / "clip"
+  folder = checkpoints.ZOO / "clip"
   module = clip_model._module(folder, jnp.float32)
   shapes = clip_model.parameter_shapes(folder)
   config = models._clip_settings(read_json(folder / "config.json"))

@@ -81,10 +81,10 @@ def test_the_reference_names_all_other_classes_then_its_tail_until_the_encoder_h
 
 
 def test_the_cut_negative_prompt_has_the_tokens_of_the_whole_one():
+  from genbench_jax.models.checkpoints import ZOO
   from genbench_jax.models.tokenizer import load_tokenizer, tokenize
-  from genbench_jax.zoo import CHECKPOINTS
 
-  tokenizer = load_tokenizer(CHECKPOINTS / "clip")
+  tokenizer = load_tokenizer(ZOO / "clip")
   length = tokenizer.model_max_length
   fits = lambda text: len(tokenizer(text, verbose=False)["input_ids"]) <= length  # noqa: E731
   cut, everything = (

@@ -9,6 +9,7 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import image_sets
 from genbench_jax.config import Config, Generation, Prompts
 from genbench_jax.errors import UsageError
+from genbench_jax.models.checkpoints import ZOO
 from genbench_jax.models.tokenizer import load_tokenizer
 from genbench_jax.run import Run
 from genbench_jax.sources.prompting import (
@@ -20,7 +21,6 @@ from genbench_jax.sources.prompting import (
   tell_lint,
   within,
 )
-from genbench_jax.zoo import CHECKPOINTS
 
 NAMES = dataset_spec("digits").names
 
@@ -115,7 +115,7 @@ def test_duplicates_are_found_where_classes_share_a_name():
   ],
 )
 def test_the_tokens_of_a_text_are_those_of_its_words(text):
-  tokenizer = load_tokenizer(CHECKPOINTS / "clip")
+  tokenizer = load_tokenizer(ZOO / "clip")
   count = len(tokenizer(text)["input_ids"])
   assert within(tokenizer, count)(text)
   assert not within(tokenizer, count - 1)(text)

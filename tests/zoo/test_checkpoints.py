@@ -7,9 +7,9 @@ import pytest
 
 from genbench_jax.benchmark.worlds import world_specs
 from genbench_jax.embedding.embedder import text_prototypes
+from genbench_jax.models.checkpoints import ZOO
 from genbench_jax.models.clip import load_clip
 from genbench_jax.recognizers.linear_probe import linear_probe
-from genbench_jax.zoo import CHECKPOINTS
 from genbench_jax.zoo.judge import embed, generate, world_images
 
 
@@ -31,15 +31,15 @@ def test_features(clip):
 
 
 def test_the_zoo_is_small_and_holds_no_pickle():
-  files = [path for path in CHECKPOINTS.rglob("*") if path.is_file()]
+  files = [path for path in ZOO.rglob("*") if path.is_file()]
   assert sum(path.stat().st_size for path in files) <= 12_000_000
   assert {path.suffix for path in files} == {".json", ".txt", ".safetensors"}
 
 
 def test_it_is_an_ordinary_pipeline_folder():
-  index = json.loads((CHECKPOINTS / "diffusion" / "model_index.json").read_text())
+  index = json.loads((ZOO / "diffusion" / "model_index.json").read_text())
   for part, (library, _) in ((k, v) for k, v in index.items() if not k.startswith("_")):
-    assert library is None or (CHECKPOINTS / "diffusion" / part).is_dir()
+    assert library is None or (ZOO / "diffusion" / part).is_dir()
 
 
 @pytest.mark.parametrize(("world", "low", "high"), [("digits", 0.95, 1.0), ("shapes", 0.75, 0.92)])

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genbench_jax.benchmark.captions import BLURRY, HIDDEN, NOISY, all_phrases, caption
 from genbench_jax.benchmark.worlds import COLORS, SHAPE_NAMES, UNSEEN_SHAPE, world_example
 from genbench_jax.zoo import data as zoo_data
-from genbench_jax.zoo.captions import BLURRY, HIDDEN, NOISY, all_phrases, caption
 from genbench_jax.zoo.tokenizer import MAX_TOKENS, train_tokenizer
 from genbench_jax.zoo.training import fit
 

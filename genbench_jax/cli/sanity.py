@@ -1,0 +1,129 @@
+"""`genbench sanity`: which metric moves the right way when images become worse training data in a known way?
+
+  genbench sanity                          # on the shapes of the demo
+  genbench sanity --features FILE          # on your own features
+
+FILE is .npz or .safetensors with `features` [n, d] and `labels` [n], and, for the metrics that need texts, `text_features`
+[k, d]; an embedding set of a work folder will do. `metrics.sanity` says how images are spoiled and what counts as a move.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.metrics.sanity import DIVISIONS, VERDICTS, Movement, checked, movements
+from genbench_jax.metrics.shifts import SHIFTS, Features
+
+DEMO_WORLD, DEMO_CHECKPOINT = "shapes", "zoo/clip"
+
+
+def read_features(path: Path) -> Features:
+  """Features from .npz or .safetensors. Nothing in the file is executed.
+
+  Raises:
+    UsageError: not such a file, or without the arrays.
+  """
+  arrays = _read_arrays(path)
+  if missing := [name for name in ("features", "labels") if name not in arrays]:
+    raise UsageError(f"{path} has no array {' or '.join(missing)}; it has {', '.join(arrays)}")
+  if "valid" in arrays and len(arrays["valid"]) == len(arrays["labels"]):
+    kept = np.asarray(arrays["valid"], bool)
+    arrays = {**arrays, "features": arrays["features"][kept], "labels": arrays["labels"][kept]}
+  return checked(arrays["features"], arrays["labels"], arrays.get("text_features"))
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+  from safetensors import SafetensorError
+  from safetensors.numpy import load_file
+
+  try:
+    if path.suffix == ".safetensors":
+      return load_file(path)
+    with np.load(path, allow_pickle=False) as file:
+      return {name: file[name] for name in file.files}
+  except (OSError, ValueError, AttributeError, SafetensorError) as error:
+    raise UsageError(f"{path} can't be read as .npz or .safetensors: {error}") from error
+
+
+def demo_features() -> Features:
+  """The pool of original shapes of the demo, embedded by the CLIP that ships with the package."""
+  from genbench_jax.benchmark.worlds import world_example, world_size, world_specs
+  from genbench_jax.embedding.embedder import text_prototypes
+  from genbench_jax.embedding.library import embed_images
+  from genbench_jax.models.clip import load_clip
+
+  spec = world_specs()[DEMO_WORLD]
+  examples = [world_example(DEMO_WORLD, "train", i) for i in range(world_size(DEMO_WORLD, "train"))]
+  features = embed_images([example.image for example in examples], DEMO_CHECKPOINT)
+  text = text_prototypes(load_clip(DEMO_CHECKPOINT), spec.names, spec.templates)
+  return checked(features, [example.label for example in examples], text)
+
+
+def table(found: Mapping[str, Mapping[str, Movement]]) -> str:
+  """One line a metric, one column a shift: the value after it, and the verdict."""
+  width = max(len(name) for name in found) + 2
+  lines = [" " * width + f"{'clean':>10}" + "".join(f"{name:>16}  " for name in SHIFTS).rstrip()]
+  for metric, by_shift in found.items():
+    clean = next(iter(by_shift.values())).before
+    cells = (f"{move.after:>12.4g} {VERDICTS[move.verdict]:<5}" for move in by_shift.values())
+    lines.append((f"{metric:<{width}}{clean:>10.4g}" + "".join(cells)).rstrip())
+  lines.append("right: it got worse, as it should; WRONG: it got better; -: it did not notice")
+  return "\n".join(lines)
+
+
+def picture(found: Mapping[str, Mapping[str, Movement]], path: Path) -> None:
+  """The same as a colored grid: blue worse, as it should; red better; white no change."""
+  from matplotlib import pyplot
+
+  grid = np.array([[np.clip(m.worsening, -10, 10) for m in row.values()] for row in found.values()])
+  figure, axes = pyplot.subplots(figsize=(8, 0.4 * len(found) + 2), layout="constrained")
+  image = axes.imshow(grid, cmap="RdBu", vmin=-10, vmax=10, aspect="auto")
+  for y, row in enumerate(found.values()):
+    for x, move in enumerate(row.values()):
+      color = "white" if abs(grid[y, x]) > 6 else "black"
+      axes.text(x, y, f"{move.after:.3g}", ha="center", va="center", color=color, fontsize=8)
+  labels = [f"{metric}  ({next(iter(row.values())).before:.3g})" for metric, row in found.items()]
+  axes.set_yticks(range(len(found)), labels)
+  axes.set_xticks(
+    range(len(SHIFTS)), [name.replace("_", " ") for name in SHIFTS], rotation=30, ha="right"
+  )
+  axes.set_title("Value after each shift (clean value beside the name)")
+  figure.colorbar(image, label="worsening over its standard error")
+  figure.savefig(path, dpi=150)
+  pyplot.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """The command; exit status 2 where what was given can't be used, 1 where the run failed."""
+  parser = argparse.ArgumentParser(
+    prog="genbench sanity",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument("--features", type=Path, help=".npz or .safetensors; default: the demo's")
+  parser.add_argument("--picture", type=Path, default=Path("sanity.png"), help="file to write")
+  parser.add_argument(
+    "--divisions", type=int, default=DIVISIONS, help="ways to divide the images, 2 or more"
+  )
+  parser.add_argument("--seed", type=int, default=0)
+  options = parser.parse_args(arguments)
+  if options.divisions < 2:
+    parser.error("--divisions must be at least 2")
+  try:
+    given = read_features(options.features) if options.features else demo_features()
+    found = movements(given, options.divisions, options.seed)
+    picture(found, options.picture)
+  except (UsageError, RunError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2 if isinstance(error, UsageError) else 1
+  print(table(found))
+  print(f"picture: {options.picture}")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())
