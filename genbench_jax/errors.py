@@ -16,9 +16,13 @@ class ModelError(RunError):
   """A model gave NaN or infinity: the cell fails, the others go on."""
 
 
+# Names that are told back to the user: a longer one is no slip of the pen.
+_LONGEST_NAME = 80
+
+
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> UsageError:
   """An error that says what was given, the nearest known name, and what is allowed."""
-  known = list(known)
+  known, given = list(known), given[:_LONGEST_NAME]
   nearest = difflib.get_close_matches(
     given.lower(), [name.lower() for name in known], n=1, cutoff=0.5
   )

@@ -15,6 +15,7 @@ which there is one (in `dataset.yaml` inside a folder, neither):
     label_key: label             # TFDS only, as image_key
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.kinds import Metric
 from genbench_jax.store.image_files import ImageWalk, is_hidden
+from genbench_jax.store.yaml_files import YamlError, read_yaml
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 FOLDER_FILE = "dataset.yaml"
@@ -37,6 +39,8 @@ _KEYS = (
   "tfds", "folder", "name", "class_names", "templates", "metric", "splits", "resize",
   "image_key", "label_key",
 )  # fmt: skip
+# It becomes part of the names of files.
+_LONGEST_NAME = 100
 _RESIZES = ("crop", "squash")
 
 
@@ -59,12 +63,12 @@ def own_spec(name: str) -> DatasetSpec:
   if name.startswith("folder:"):
     root = Path(name.removeprefix("folder:")).expanduser()
     file = root / FOLDER_FILE
-    return _folder_spec(root, _read_yaml(file) if file.exists() else {})
+    return _folder_spec(root, _read_yaml(file) if os.path.lexists(file) else {})
   return _yaml_spec(Path(name).expanduser())
 
 
 def _yaml_spec(file: Path) -> DatasetSpec:
-  settings = _read_yaml(file)
+  settings = _read_yaml(file, follow=True)
   if ("tfds" in settings) == ("folder" in settings):
     raise UsageError(f"{file} must have one of the keys 'tfds' and 'folder'.")
   if "tfds" in settings:
@@ -72,15 +76,13 @@ def _yaml_spec(file: Path) -> DatasetSpec:
   return _folder_spec(file.parent / str(settings["folder"]), settings)
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
-  import yaml
-
+def _read_yaml(file: Path, follow: bool = False) -> dict[str, Any]:
   try:
-    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    settings = read_yaml(file, follow)
   except OSError as error:
-    raise UsageError(f"can't read the dataset file {file}: {error.strerror}.") from error
-  except (yaml.YAMLError, UnicodeDecodeError) as error:
-    raise UsageError(f"{file} is no YAML: {' '.join(str(error).split())}.") from error
+    raise UsageError(f"can't read the dataset file {file}: {error.strerror or error}.") from error
+  except YamlError as error:
+    raise UsageError(f"{file} is no YAML for a dataset: {error}.") from error
   if not isinstance(settings, dict):
     raise UsageError(f"{file} must be a mapping of {', '.join(_KEYS)}.")
   for key in settings:
@@ -141,7 +143,7 @@ def _folder_spec(root: Path, settings: Mapping[str, Any]) -> DatasetSpec:
     for split, folder in splits.items()
   }
   return _spec(
-    default_name=root.resolve().name,
+    default_name=root.resolve().name[:_LONGEST_NAME],
     labels=labels,
     settings=settings,
     splits=splits,
@@ -181,6 +183,9 @@ def _named_splits(settings: Mapping[str, Any]) -> dict[str, str]:
       raise unknown_name("split", str(split), _SPLIT_NAMES)
   if splits and "test" not in splits:
     raise UsageError("'splits' must name a test split.")
+  for name in splits.values() if "tfds" not in settings else ():
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+      raise UsageError(f"'splits' must name folders inside the dataset, not {name[:80]!r}.")
   return dict(splits)
 
 
@@ -189,7 +194,7 @@ def _spec(
 ) -> DatasetSpec:
   class_names = _class_names(labels, settings.get("class_names"))
   spec = DatasetSpec(
-    name=_safe_name(str(settings.get("name", default_name))),
+    name=_safe_name(_name(settings, default_name)),
     group="own",
     class_names=tuple(class_names.values()),
     templates=_templates(settings.get("templates", DEFAULT_TEMPLATES)),
@@ -205,6 +210,15 @@ def _spec(
       f"'{spec.name}': the metric roc_auc is for two classes, not {spec.num_classes}."
     )
   return spec
+
+
+def _name(settings: Mapping[str, Any], default: str) -> str:
+  name = settings.get("name", default)
+  if not isinstance(name, (str, int)) or len(str(name)) > _LONGEST_NAME:
+    raise UsageError(
+      f"'name' must be a text of at most {_LONGEST_NAME} letters, not {str(name)[:80]!r}."
+    )
+  return str(name)
 
 
 def _default_metric(facts: Mapping[str, Any]) -> str:
@@ -247,7 +261,7 @@ def _templates(given: Any) -> tuple[str, ...]:
   templates = [given] if isinstance(given, str) else given
   is_list = isinstance(templates, (list, tuple)) and len(templates) > 0
   if not is_list or not all(isinstance(t, str) and t.count("{}") == 1 for t in templates):
-    raise UsageError(f"'templates' must be texts with one {{}} each, not {given!r}.")
+    raise UsageError(f"'templates' must be texts with one {{}} each, not {str(given)[:80]!r}.")
   return tuple(templates)
 
 

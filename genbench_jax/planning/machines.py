@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.store.yaml_files import YamlError, parse_yaml, read_yaml
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,15 +63,16 @@ def machine(given: str, file: str = "", price: float | None = None) -> Machine:
 
 def machines(file: str = "") -> dict[str, Machine]:
   """All machines of a data file, the shipped one by default, one chip each."""
-  import yaml
-
   shipped = resources.files("genbench_jax.planning").joinpath("machines.yaml")
   try:
-    text = (Path(file).expanduser() if file else shipped).read_text(encoding="utf-8")
-    table = yaml.safe_load(text)
+    table = (
+      read_yaml(Path(file).expanduser(), follow=True)
+      if file
+      else parse_yaml(shipped.read_text(encoding="utf-8"))
+    )
     as_of = str(table["as_of"])
     return {name: Machine(name, as_of=as_of, **one) for name, one in table["machines"].items()}
-  except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+  except (OSError, YamlError, KeyError, TypeError, AttributeError) as error:
     raise UsageError(
       f"{file or shipped} is no table of machines ({error}). See genbench_jax/planning/machines.yaml."
     ) from error

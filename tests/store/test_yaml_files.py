@@ -1,0 +1,75 @@
+"""Dataset files that are bombs, nests, pipes or links end in one short line, at once."""
+
+import os
+import time
+
+import pytest
+
+from genbench_jax.benchmark.own import own_spec
+from genbench_jax.errors import UsageError
+from genbench_jax.planning.machines import machines
+
+NINE = "[" + ",".join(["x"] * 9) + "]"
+LEVELS = [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+BOMBS = {
+  "unknown key": "\n".join(["folder: .", f"a0: &a0 {NINE}", *LEVELS]),
+  "name": f"folder: .\nname: [&b0 {NINE}, " + ", ".join(f"&b{n} [{','.join([f'*b{n - 1}'] * 9)}]" for n in range(1, 9)) + "]",
+  "holds itself": "&x [*x]",
+  "deep": "folder: " + "[" * 5000 + "]" * 5000,
+  "deep blocks": "\n".join(" " * n + "- " for n in range(2000)),
+  "digits": "folder: .\nclass_names: {a: " + "9" * 5000 + ", b: x}",
+  "merge": "<<: [1,2]\nfolder: .",
+  "no date": "folder: 2020-13-45",
+  "large": "folder: .\nname: " + "x" * (1 << 21),
+  "long key": "folder: .\n" + "k" * 100_000 + ": 1",
+  "long name": "folder: .\nname: " + "x" * 5000,
+  "long metric": "folder: .\nmetric: " + "x" * 5000,
+  "zero byte": 'folder: "a\\0b"',
+  "climbs out": "folder: .\nsplits: {test: ../../etc}",
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+  for label in ("a", "b"):
+    (tmp_path / "test" / label).mkdir(parents=True)
+  return tmp_path
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_bomb_is_one_short_line_at_once(folder, kind):
+  (folder / "own.yaml").write_text(BOMBS[kind])
+  began = time.process_time()
+  with pytest.raises(UsageError) as caught:
+    own_spec(str(folder / "own.yaml"))
+  assert time.process_time() - began < 2
+  assert len(str(caught.value)) < 500 + len(str(folder))
+  assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "link to a device"])
+def test_a_dataset_file_in_a_folder_is_a_file(folder, kind):
+  path = folder / "dataset.yaml"
+  if kind == "pipe":
+    os.mkfifo(path)
+  else:
+    path.symlink_to("/dev/zero" if "device" in kind else folder / "elsewhere.yaml")
+    (folder / "elsewhere.yaml").write_text("name: x")
+  with pytest.raises(UsageError, match="can't read the dataset file"):
+    own_spec(f"folder:{folder}")
+
+
+def test_a_file_that_the_user_names_may_be_a_link_but_no_device(folder):
+  (folder / "real.yaml").write_text("folder: .\nname: by link")
+  (folder / "link.yaml").symlink_to("real.yaml")
+  assert own_spec(str(folder / "link.yaml")).name == "by_link"
+  (folder / "zero.yaml").symlink_to("/dev/zero")
+  with pytest.raises(UsageError, match="not a regular file"):
+    own_spec(str(folder / "zero.yaml"))
+
+
+def test_a_table_of_machines_is_read_alike(tmp_path):
+  (tmp_path / "m.yaml").write_text("machines: &x {a: *x}")
+  with pytest.raises(UsageError, match="no table of machines"):
+    machines(str(tmp_path / "m.yaml"))
+  assert "h100" in machines()
