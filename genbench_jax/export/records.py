@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.store.image_bytes import without_metadata
 from genbench_jax.store.image_set import ImageRecord, ImageSet
 
-# Files that begin so are passed on as they are; others are written as PNG.
+# Files that begin so keep their pixels as they are; others are written as PNG.
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
 MARKER = ".genbench_export"
 LONGEST_NAME = 60
@@ -49,15 +50,16 @@ def safe(name: str) -> str:
 
 def encoded(record: ImageRecord) -> tuple[bytes, str]:
   """The image's bytes as PNG or JPEG, and the ending of a file of them."""
-  for signature, ending in SIGNATURES.items():
-    if record.image.startswith(signature):
-      return record.image, ending
-  from PIL import Image
+  if (plain := without_metadata(record.image)) is not None:
+    return plain, next(end for start, end in SIGNATURES.items() if plain.startswith(start))
+  from PIL import Image, ImageOps
 
   buffer = io.BytesIO()
   try:
     with Image.open(io.BytesIO(record.image)) as image:
-      image.convert("RGB").save(buffer, format="PNG")
+      picture = ImageOps.exif_transpose(image).convert("RGB")
+      picture.info = {}
+      picture.save(buffer, format="PNG")
   except (OSError, ValueError, Image.DecompressionBombError) as error:
     raise RunError(f"image {record.index} can't be read ({error}).") from error
   return buffer.getvalue(), "png"

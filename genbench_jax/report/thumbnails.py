@@ -2,9 +2,11 @@
 
 import io
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from genbench_jax.errors import RunError
+from genbench_jax.store.image_bytes import without_metadata
+from genbench_jax.store.image_files import image_formats
 
 # Twice the side at which the page shows an image: sharp on a fine screen.
 SIDE = 128
@@ -12,20 +14,26 @@ QUALITY = 85
 
 
 def thumbnail(image: bytes | Image.Image) -> bytes:
-  """A PNG or JPEG of at most 128 pixels a side; a small PNG or JPEG stays as it is.
+  """Return a PNG or JPEG of at most 128 pixels a side, without metadata; a small PNG or JPEG keeps its pixels as they are.
 
   Raises:
     RunError: the bytes are no image.
   """
   try:
-    with Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image as opened:
+    with (
+      Image.open(io.BytesIO(image), formats=image_formats())
+      if isinstance(image, bytes)
+      else image as opened
+    ):
       small = max(opened.size) <= SIDE
-      if small and isinstance(image, bytes) and opened.format in ("PNG", "JPEG"):
-        return image
-      picture = opened.convert("RGB")
-  except (OSError, ValueError, Image.DecompressionBombError) as error:
+      if small and isinstance(image, bytes) and (stripped := without_metadata(image)) is not None:
+        return stripped
+      picture = ImageOps.exif_transpose(opened).convert("RGB")
+  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
     raise RunError(f"an image for the page can't be read ({error}).") from error
   picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+  picture.info = {}
+  picture.getexif().clear()
   buffer = io.BytesIO()
   if small:
     picture.save(buffer, format="PNG")

@@ -1,18 +1,17 @@
 """Images of the dataset's own training split: the yardstick for all other sources."""
 
 import functools
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
-from PIL import Image
 
 from genbench_jax.benchmark.few_shot import few_shot
 from genbench_jax.benchmark.reader import Split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import ImageSetKey
+from genbench_jax.embedding.plain_image import plain_image
 from genbench_jax.run import Run
 from genbench_jax.sources.source import ShardRecords
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout
@@ -61,17 +60,9 @@ def copy_shards(
 def _record(split: Split, position: int, index: int) -> ImageRecord:
   example = split.example(position)
   return ImageRecord(
-    _encoded(example["image"]), _label(example["label"]), index, origin=example["id"]
+    plain_image(example["image"]), _label(example["label"]), index, origin=example["id"]
   )
 
 
 def _label(label: int | Bool[np.ndarray, "k"]) -> int | tuple[int, ...]:
   return int(label) if np.ndim(label) == 0 else tuple(np.flatnonzero(label).tolist())
-
-
-def _encoded(image: bytes | Image.Image) -> bytes:
-  if isinstance(image, bytes):
-    return image
-  buffer = io.BytesIO()
-  image.save(buffer, format="PNG")
-  return buffer.getvalue()

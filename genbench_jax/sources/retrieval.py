@@ -19,6 +19,7 @@ from genbench_jax.benchmark.reader import Split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import ImageSetKey
 from genbench_jax.embedding.embedder import text_features, text_prototypes, unit_norm
+from genbench_jax.embedding.plain_image import plain_image
 from genbench_jax.embedding.stored import embed_stored
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.pipeline.features import test_features, test_path
@@ -271,7 +272,7 @@ def _record(label: int, query: str, image: Chosen, index: int) -> ImageRecord:
     raise RunError(
       f"{image.place.path} has changed since its images were chosen. Make the pool anew."
     )
-  return ImageRecord(content, label, index, query, origin=image.origin)
+  return ImageRecord(plain_image(content), label, index, query, origin=image.origin)
 
 
 def _as_json(selection: Selection) -> dict[str, Any]:
