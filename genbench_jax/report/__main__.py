@@ -1,17 +1,17 @@
 """The command `python -m genbench_jax.report`: pages from what runs have left, without models or datasets.
 
 python -m genbench_jax.report WORKDIR
-python -m genbench_jax.report --compare RUN_A RUN_B --out comparison
+python -m genbench_jax.report --compare RUN_A RUN_B ... --out comparison
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from genbench_jax.errors import UsageError
-from genbench_jax.report.compare import write_comparison
-from genbench_jax.report.from_disk import read_run, rebuild
+from genbench_jax.report.compare import RunToCompare, write_comparison
+from genbench_jax.report.from_disk import read_run, rebuild, recognitions_of
+from genbench_jax.report.recognitions import by_cell
 from genbench_jax.runtime.command import command
 from genbench_jax.runtime.progress import say
 from genbench_jax.runtime.stopping import leave
@@ -27,20 +27,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _page(options: argparse.Namespace) -> Path:
-  if options.compare:
-    run_a, run_b = options.compare
-    return _compare(run_a, run_b, options.out)
-  return _rebuild(options.workdir)
+  return (
+    compare_folders(options.compare, options.out) if options.compare else _rebuild(options.workdir)
+  )
 
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog="python -m genbench_jax.report",
-    description="Makes the page of a run again from its work folder, or sets two runs side by side.",
+    description="Makes the page of a run again from its work folder, or sets runs side by side.",
   )
   parser.add_argument("workdir", nargs="?", type=Path, help="the work folder of a run")
   parser.add_argument(
-    "--compare", nargs=2, type=Path, metavar=("RUN_A", "RUN_B"), help="two work folders"
+    "--compare", nargs="+", type=Path, metavar="RUN", help="two or more work folders"
   )
   parser.add_argument(
     "--out", type=Path, default=Path("comparison"), help="--compare: the folder of the page"
@@ -54,13 +53,27 @@ def _rebuild(workdir: Path | None) -> Path:
   return rebuild(workdir)
 
 
-def _compare(a: Path, b: Path, out: Path) -> Path:
-  (rows_a, run_a), (rows_b, run_b) = read_run(a), read_run(b)
-  return write_comparison(rows_a, rows_b, _named(run_a, a), _named(run_b, b), out)
+def compare_folders(workdirs: Sequence[Path], out: Path) -> Path:
+  """Write the page that compares work folders with the first of them; return its path.
+
+  Raises:
+    UsageError: one has no results, or nothing in common with the first.
+  """
+  runs = []
+  for workdir, name in zip(workdirs, short_names(workdirs), strict=True):
+    rows, about = read_run(workdir)
+    runs.append(RunToCompare(name, rows, about, dict(by_cell(recognitions_of(workdir, rows)))))
+  return write_comparison(runs, out)
 
 
-def _named(run: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
-  return {**run, "title": f"{run.get('title') or 'Run'}, {workdir.name}"}
+def short_names(workdirs: Sequence[Path]) -> list[str]:
+  """Return the last part of each path, with as many parts before it as tell all of them apart."""
+  parts = [path.resolve().parts for path in workdirs]
+  for count in range(1, max(map(len, parts), default=1) + 1):
+    names = ["/".join(one[-count:]) for one in parts]
+    if len(set(names)) == len(names):
+      return names
+  return [f"{names[i]} ({i + 1})" for i in range(len(names))]
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """The table of all cells in the form that the page's script reads."""
 
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from genbench_jax.report.quantities import Quantity, known_name, quantity_of
-from genbench_jax.report.tables import Table, Value
+from genbench_jax.report.quantities import quantity_of
+from genbench_jax.report.results import Results, fold_seeds
+from genbench_jax.report.tables import Table, Value, cells_table
 
-KEYS = ("dataset", "source", "strategy", "shots", "seed", "protocol", "encoder")
-DROPPED_WHEN_CONSTANT = ("seed", "protocol", "encoder")
+KEYS = ("dataset", "source", "generator", "strategy", "shots", "seed", "protocol", "encoder")
+DROPPED_WHEN_CONSTANT = ("generator", "seed", "protocol", "encoder")
 # What a cell has cost in real images stands with its keys: beside the shots, before any score.
 BESIDE_KEYS = "n_real"
 FACT_LABELS = {
@@ -15,8 +19,95 @@ FACT_LABELS = {
   "n_test": "test images",
   "missing_classes": "classes without images",
 }
-# In a comparison of two runs each quantity has three columns.
-SIDES = {"_a": "A", "_b": "B", "_less": "B − A"}
+# In a comparison each quantity has a column for every run, and one for every difference.
+OF_RUN, LESS = " @ ", " − "
+
+
+# Bytes of the table on the page. All cells lie in a file beside it, whatever their number.
+TABLE_BUDGET = 2_500_000
+Thinner = Callable[[Sequence[Results]], list[Results]]
+
+
+def thinned_cells(every: Sequence[Results]) -> tuple[dict[str, Any], str]:
+  """Return the table of all cells as the page's script reads it, and in words what was left out of it.
+
+  A table that is too large is thinned step by step until it fits: first other protocols and encoders go, then
+  single seeds, then other prompt strategies than the headline's, then numbers of images between the smallest
+  and the largest, at last datasets from the end.
+  """
+  data, said = cell_data(cells_table(every)), []
+  total = len(data["rows"])
+  some = list(every)
+  for thin, words in THINNERS:
+    if _size(data) <= TABLE_BUDGET:
+      break
+    some = thin(some)
+    data, said = cell_data(cells_table(some)), [*said, words]
+  share = TABLE_BUDGET / max(_size(data), 1)
+  if share < 1:
+    data["rows"] = data["rows"][: int(share * len(data["rows"]))]
+    said.append("the first datasets")
+  if not said:
+    return data, ""
+  return (
+    data,
+    f"{len(data['rows']):,} of {total:,} cells: {', '.join(said)}. The file tables/cells.csv has all.",
+  )
+
+
+def _size(data: dict[str, Any]) -> int:
+  """About the bytes of the table in the page, by those of its first rows."""
+  rows = data["rows"]
+  sample = rows[:: max(1, len(rows) // 200)] or [[]]
+  return len(json.dumps(sample, separators=(",", ":"))) * len(rows) // len(sample)
+
+
+def _kept(every: Sequence[Results], keep: Callable[[Results, Any], bool]) -> list[Results]:
+  return [
+    dataclasses.replace(one, cells=tuple(cell for cell in one.cells if keep(one, cell)))
+    for one in every
+  ]
+
+
+def _mean_of_seeds(every: Sequence[Results]) -> list[Results]:
+  """One cell in place of those that differ in their seed alone."""
+  found = []
+  for results in every:
+    groups: dict[Any, list[Any]] = {}
+    for cell in results.cells:
+      groups.setdefault((cell.dataset, cell.series, cell.shots), []).append(cell)
+    cells = tuple(
+      dataclasses.replace(
+        cells[0],
+        estimates={
+          name: fold_seeds([c.estimates[name] for c in cells if name in c.estimates])
+          for name in cells[0].estimates
+        },
+      )
+      for cells in groups.values()
+    )
+    found.append(dataclasses.replace(results, cells=cells))
+  return found
+
+
+def _headline_strategies(every: Sequence[Results]) -> list[Results]:
+  chosen = [set(one.headline_series()) for one in every]
+  return [
+    _kept([one], lambda _, cell, series=series: cell.series in series)[0]  # type: ignore[misc]
+    for one, series in zip(every, chosen, strict=True)
+  ]
+
+
+def _ends_of_budgets(every: Sequence[Results]) -> list[Results]:
+  return _kept(every, lambda results, cell: cell.shots in (results.shots[0], results.shots[-1]))
+
+
+THINNERS: tuple[tuple[Thinner, str], ...] = (
+  (lambda every: list(every[:1]), "the page’s protocol and encoder"),
+  (_mean_of_seeds, "means over seeds"),
+  (_headline_strategies, "the headline’s prompt strategies"),
+  (_ends_of_budgets, "the smallest and largest number of images"),
+)
 
 
 def cell_data(table: Table) -> dict[str, Any]:
@@ -35,7 +126,7 @@ def cell_data(table: Table) -> dict[str, Any]:
     columns.append({"name": name, "label": label, "kind": kind})
     places.append((place, kind))
   rows = [[_cell_value(row, place, kind) for place, kind in places] for row in table.rows]
-  return {"columns": columns, "rows": rows}
+  return {"columns": columns, "rows": rows, "noun": "cells"}
 
 
 def _beside_keys(column: tuple[int, str]) -> int:
@@ -48,24 +139,17 @@ def _label_and_kind(table: Table, place: int) -> tuple[str, str]:
   name = table.columns[place]
   if table.columns[place + 1 : place + 2] != (f"{name}_ci_low",):
     return FACT_LABELS.get(name, name.replace("_", " ")), "key" if name in KEYS else "fact"
-  quantity, side = _quantity_and_side(name)
-  if side == "_less" and quantity.kind == "accuracy":
-    return f"{quantity.label} {SIDES[side]}", "difference"
-  return f"{quantity.label} {SIDES.get(side, '')}".strip(), quantity.kind
-
-
-def _quantity_and_side(name: str) -> tuple[Quantity, str]:
-  for side in SIDES:
-    base = name.removesuffix(side)
-    if known_name(base) and base != name:
-      return quantity_of(base), side
-  return quantity_of(name), ""
+  base, _, side = name.partition(OF_RUN)
+  quantity = quantity_of(base)
+  if LESS in side and quantity.kind == "accuracy":
+    return f"{quantity.label} {side}", "difference"
+  return f"{quantity.label} {side}".strip(), quantity.kind
 
 
 def _cell_value(row: tuple[Value, ...], place: int, kind: str) -> Any:
   if kind in ("key", "fact"):
     return row[place]
-  value, low, high = (_short(row[place + step], digits) for step, digits in enumerate((7, 5, 5)))
+  value, low, high = (_short(row[place + step], digits) for step, digits in enumerate((9, 6, 6)))
   return None if value is None else [value] if low is None else [value, low, high]
 
 

@@ -54,6 +54,7 @@ class Text:
   text: str
   css: str = ""
   anchor: str = "start"
+  turn: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Panel:
     note: what stands beside the title, more quietly.
     description: the plot in words, for those who do not see it.
     frame: left, top, right, bottom of the plotting area.
+    own_grid: whether the shapes hold the lines of the grid.
   """
 
   width: float
@@ -79,6 +81,7 @@ class Panel:
   y_label: str = ""
   shapes: tuple[Shape, ...] = ()
   texts: tuple[Text, ...] = ()
+  own_grid: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,22 @@
 """Strengths and weaknesses: the classes that the images help most, and least."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from genbench_jax.report import chart
-from genbench_jax.report.forest import NARROW, Line, by_first, forest, reach_of
+from genbench_jax.report.forest import (
+  NARROW,
+  Layout,
+  Line,
+  by_first,
+  forest,
+  reach_of,
+  wide_layout,
+)
+from genbench_jax.report.gains import difference
 from genbench_jax.report.legend import keys_of
 from genbench_jax.report.quantities import (
   HEADLINE_STRATEGIES,
@@ -41,25 +51,43 @@ class ClassScores:
   quantity: str
   scores: Mapping[str, float]
   zero_shot: Mapping[str, float]
+  generator: str = ""
 
   @property
   def series(self) -> Series:
-    return Series(self.source, self.strategy)
+    return Series(self.source, self.strategy, self.generator)
 
 
-def classes_figure(every: Sequence[ClassScores]) -> chart.Figure | None:
-  """For each dataset the classes with the highest and the lowest gain; None without scores."""
-  chosen = _headline([one for one in every if one.source != "control"])
+# dataset -> class name -> its number of test images
+Counts = Mapping[str, Mapping[str, int]]
+
+
+def classes_figure(
+  every: Sequence[ClassScores], counts: Counts | None = None
+) -> chart.Figure | None:
+  """For each dataset the classes with the highest and the lowest gain; None without scores.
+
+  Args:
+    every: the classes' accuracies, of any recognizer and budget.
+    counts: of the classes' test images, for the intervals; without them there are none.
+  """
+  chosen = headline_scores(every)
   if not chosen:
     return None
   series = tuple(sorted({one.series for one in chosen}, key=lambda s: s.order))
   by_dataset = {
-    name: _lines([one for one in chosen if one.dataset == name], series)
+    name: _lines(
+      [one for one in chosen if one.dataset == name], series, (counts or {}).get(name, {})
+    )
     for name in dict.fromkeys(one.dataset for one in chosen)
   }
-  reach = reach_of([line for lines in by_dataset.values() for line in lines])
   quantity = quantity_of(chosen[0].quantity).label
-  panels = tuple(_panel(name, lines, series, reach, quantity) for name, lines in by_dataset.items())
+  alone = len(by_dataset) == 1
+  panels = tuple(
+    _panel(name, lines, series, quantity, layout)
+    for name, lines in by_dataset.items()
+    for layout in ((wide_layout(lines, series), NARROW) if alone else (NARROW,))
+  )
   shots = sorted({one.shots for one in chosen})
   return chart.Figure(
     name="classes",
@@ -68,14 +96,20 @@ def classes_figure(every: Sequence[ClassScores]) -> chart.Figure | None:
       f"Gain over zero-shot of each class’s own accuracy, {quantity}, "
       f"{' or '.join(map(budget_words, shots))}. Of a dataset with many classes the {MOST} with "
       f"the highest and the {MOST} with the lowest gain are shown: extremes of many are partly luck."
+      + " Lines are 95 % intervals (Wilson’s, combined by Newcombe’s method): a class has few test images."
+      * bool(counts)
     ),
-    variants=(chart.Variant((), panels, keys_of(series, by_strategy=False)),),
+    variants=(
+      chart.Variant(
+        (), panels, keys_of(series, by_strategy=False), "forest" if alone else "medium"
+      ),
+    ),
   )
 
 
 def class_gains(every: Sequence[ClassScores]) -> dict[str, dict[str, float]]:
   """dataset -> class name -> its gain, by the first source that isn't the dataset's own images where there is one."""
-  chosen = _headline([one for one in every if one.source != "control"])
+  chosen = headline_scores(every)
   found: dict[str, dict[str, float]] = {}
   for one in sorted(chosen, key=lambda one: (one.source == "original", one.series.order)):
     known = one.scores.keys() & one.zero_shot.keys()
@@ -84,47 +118,61 @@ def class_gains(every: Sequence[ClassScores]) -> dict[str, dict[str, float]]:
   return found
 
 
-def _headline(every: Sequence[ClassScores]) -> list[ClassScores]:
+def headline_scores(every: Sequence[ClassScores]) -> list[ClassScores]:
   """One recognizer, and for each dataset and source its headline strategy at its largest budget."""
+  every = [one for one in every if one.source != "control"]
   if not every:
     return []
   first = min((one.quantity for one in every), key=lambda name: order_of(name, tuple(QUANTITIES)))
-  chosen: dict[tuple[str, str], ClassScores] = {}
+  chosen: dict[tuple[str, str, str], ClassScores] = {}
   for one in sorted(every, key=lambda o: (order_of(o.strategy, HEADLINE_STRATEGIES), -o.shots)):
     if one.quantity == first:
-      chosen.setdefault((one.dataset, one.source), one)
+      chosen.setdefault((one.dataset, one.source, one.generator), one)
   return list(chosen.values())
 
 
-def _lines(scores: Sequence[ClassScores], series: Sequence[Series]) -> list[Line]:
+def _lines(
+  scores: Sequence[ClassScores], series: Sequence[Series], counts: Mapping[str, int]
+) -> list[Line]:
   by_series = {one.series: one for one in scores}
   zero_shot = {name: value for one in scores for name, value in one.zero_shot.items()}
   return by_first([
     Line(
       name,
-      tuple(_gain(by_series.get(one), name) for one in series),
+      tuple(class_gain(by_series.get(one), name, counts.get(name)) for one in series),
       f"zero-shot {percent(value)}",
     )
     for name, value in zero_shot.items()
   ])  # fmt: skip
 
 
-def _gain(scores: ClassScores | None, name: str) -> Estimate | None:
+def class_gain(scores: ClassScores | None, name: str, count: int | None) -> Estimate | None:
+  """What the images add to one class; with an interval where its number of test images is known."""
   if scores is None or name not in scores.scores or name not in scores.zero_shot:
     return None
-  return Estimate(scores.scores[name] - scores.zero_shot[name])
+  return difference(wilson(scores.scores[name], count), wilson(scores.zero_shot[name], count))
+
+
+def wilson(share: float, count: int | None) -> Estimate:
+  """A share of `count` test images with Wilson's 95 % interval: never of zero width, never outside 0 to 1."""
+  if not count:
+    return Estimate(share)
+  z = 1.959964
+  middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+  half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2))
+  return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
 
 
 def _panel(
   dataset: str,
   lines: Sequence[Line],
   series: tuple[Series, ...],
-  reach: tuple[float, float],
   quantity: str,
+  layout: Layout,
 ) -> chart.Panel:
   shown = lines if len(lines) <= 2 * MOST else [*lines[:MOST], *lines[-MOST:]]
   panel = forest(
-    shown, series, reach, f"{dataset}, {quantity}", NARROW, "points above zero-shot", 22
+    shown, series, reach_of(shown), f"{dataset}, {quantity}", layout, "points above zero-shot", 22
   )
   note = f"{len(shown)} of {len(lines)} classes" if len(shown) < len(lines) else ""
   return dataclasses.replace(panel, title=dataset, note=note)
@@ -141,12 +189,23 @@ def class_scores(every: Sequence[ClassValues]) -> list[ClassScores]:
   protocols = {one["protocol"] for one in every}
   of_one = [one for one in every if one["protocol"] == min(protocols, key=PROTOCOLS.index)]
   zero_shot = {one["dataset"]: one["values"] for one in of_one if one["quantity"] == "zero_shot"}
-  seeds: dict[tuple[str, str, str, int, str], list[Mapping[str, float]]] = {}
+  seeds: dict[tuple[str, str, str, int, str, str], list[Mapping[str, float]]] = {}
   for one in of_one:
     if one["quantity"] in SHOWN and one["dataset"] in zero_shot:
-      key = (one["dataset"], one["source"], one["strategy"], one["shots"], one["quantity"])
+      generator = str(one.get("generator") or "")
+      key = (
+        one["dataset"],
+        one["source"],
+        one["strategy"],
+        one["shots"],
+        one["quantity"],
+        generator,
+      )
       seeds.setdefault(key, []).append(one["values"])
-  return [ClassScores(*key, _means(values), zero_shot[key[0]]) for key, values in seeds.items()]
+  return [
+    ClassScores(*key[:5], _means(values), zero_shot[key[0]], key[5])
+    for key, values in seeds.items()
+  ]
 
 
 def _means(values: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Two runs side by side: what they differ in, and by how much."""
+"""Any number of runs side by side: by how much each differs from the first, and whether that can be told from none."""
 
 import dataclasses
 import json
@@ -10,6 +10,7 @@ from genbench_jax.errors import UsageError
 from genbench_jax.report import render
 from genbench_jax.report.cell_table import cell_data
 from genbench_jax.report.chart import Figure
+from genbench_jax.report.duels import Hits, holm_corrected, p_of, paired_estimate
 from genbench_jax.report.forest import (
   AVERAGE_CAPTION,
   Block,
@@ -19,8 +20,16 @@ from genbench_jax.report.forest import (
   forest_figure,
 )
 from genbench_jax.report.gains import Average, average, budgets, difference
+from genbench_jax.report.headline import Finding, interval_words
 from genbench_jax.report.legend import css_of
-from genbench_jax.report.quantities import budget_words, points, quantity_of, series_label
+from genbench_jax.report.quantities import (
+  budget_words,
+  by_quantity,
+  p_value,
+  points,
+  quantity_of,
+  series_label,
+)
 from genbench_jax.report.results import (
   Cell,
   Estimate,
@@ -31,58 +40,76 @@ from genbench_jax.report.results import (
   results_of,
   views,
 )
-from genbench_jax.report.tables import Table, Value
-from genbench_jax.report.words import Finding, interval_words
+from genbench_jax.report.tables import Table, Value, words_of
 
 ENDS = ("", "_ci_low", "_ci_high")
+LEVEL = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class RunToCompare:
+  """One of the runs.
+
+  Attributes:
+    name: short and different from the others': that of the work folder.
+    rows: with the keys of the results file.
+    about: what was run, see `page.RunInfo`.
+    hits: which test images were recognized, see `duels.Hits`; empty where that was not kept.
+  """
+
+  name: str
+  rows: Sequence[Row]
+  about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  hits: Hits = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Two runs on the cells that both have. `less` holds B - A as estimates of the same names."""
+  """Runs on the cells that each shares with the first.
 
-  a: Results
-  b: Results
-  less: Results
+  Attributes:
+    less: for each run but the first, run less first, as estimates of the same names.
+  """
+
+  names: tuple[str, ...]
+  runs: tuple[Results, ...]
+  less: tuple[Results, ...]
 
   @property
   def quantities(self) -> tuple[str, ...]:
-    """The recognizers that both runs measured."""
-    return tuple(name for name in self.a.recognizers() if name in self.b.quantities)
+    """The recognizers that the first run and another measured, in the order of the page."""
+    measured = {name for less in self.less for *_, name in less.folded}
+    return tuple(name for name in self.runs[0].recognizers() if name in measured)
 
 
-def write_comparison(
-  rows_a: Sequence[Row],
-  rows_b: Sequence[Row],
-  run_a: Mapping[str, Any],
-  run_b: Mapping[str, Any],
-  folder: Path,
-) -> Path:
-  """Writes `folder/index.html`, which sets run B against run A, its tables and figures.
+def write_comparison(runs: Sequence[RunToCompare], folder: Path) -> Path:
+  """Write `folder/index.html`, which sets every run against the first, its tables and figures.
 
   Args:
-    rows_a: the rows of run A, with the keys of the results file; `rows_b` likewise.
-    run_a: what was run, see `page.RunInfo`; `run_b` likewise.
+    runs: two or more.
     folder: made where it is missing.
 
   Raises:
-    UsageError: the runs have no cell in common.
+    UsageError: there are fewer than two runs, or one has no cell in common with the first.
   """
-  comparison = compare(rows_a, rows_b)
-  settings = settings_table(run_a, run_b)
-  cells = differences_table(comparison)
+  comparison = compare(runs)
+  settings = settings_table(runs)
+  cells, verdicts = differences_table(comparison), verdicts_table(comparison)
   figures = list(_figures(comparison))
-  render.write_files(folder, [table for table in (settings, cells) if table.rows], figures)
-  headline = comparison.quantities[0] if comparison.quantities else None
+  written = [table for table in (verdicts, settings, cells) if table.rows]
+  render.write_files(folder, written, figures)
+  headline = next(iter(comparison.quantities), None)
   shots = _largest(comparison, headline) if headline else None
   context = {
-    "title": f"{run_a.get('title') or 'Run A'} (A) and {run_b.get('title') or 'run B'} (B)",
-    "shared": len(_cells(comparison.less)),
-    "only_a": len(_cells(comparison.a).keys() - _cells(comparison.b).keys()),
-    "only_b": len(_cells(comparison.b).keys() - _cells(comparison.a).keys()),
+    "title": " against ".join(comparison.names) if len(runs) == 2 else f"{len(runs)} runs compared",
+    "names": comparison.names,
+    "titles": [(run.name, run.about.get("title") or "") for run in runs],
+    "shared": len({key for less in comparison.less for key in _cells(less)}),
+    "alone": _alone(comparison),
     "headline": quantity_of(headline) if headline else None,
     "budget": None if shots is None else budget_words(shots),
-    "findings": _findings(comparison, headline, shots) if headline and shots is not None else [],
+    "groups": list(_groups(comparison, headline, shots)) if headline and shots is not None else [],
+    "verdicts": verdicts,
     "figures": figures,
     "settings": settings,
     "cells": cell_data(cells),
@@ -91,99 +118,187 @@ def write_comparison(
   return render.write(folder / "index.html", page)
 
 
-def compare(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> Comparison:
-  """The runs under a view that both have; where there is none, each under its own first."""
-  rows_a, rows_b = beside_their_encoder(rows_a), beside_their_encoder(rows_b)
-  views_a, views_b = views(rows_a), views(rows_b)
-  shared = [view for view in views_a if view in views_b]
+def compare(runs: Sequence[RunToCompare]) -> Comparison:
+  """Return the runs under a view that all have; where there is none, each under its own first.
+
+  Raises:
+    UsageError: there are fewer than two runs, or one has no cell in common with the first.
+  """
+  if len(runs) < 2:
+    raise UsageError(f"{len(runs)} run to compare: give two or more work folders.")
+  every = [beside_their_encoder(run.rows) for run in runs]
+  known = [views(rows) for rows in every]
+  shared = [view for view in known[0] if all(view in other for other in known)] if known else []
   sides = [
     results_of(rows, (shared or own)[0]) if own else None
-    for rows, own in ((rows_a, views_a), (rows_b, views_b))
+    for rows, own in zip(every, known, strict=True)
   ]
-  a, b = sides
-  if a is None or b is None or not (keys := [key for key in a.folded if key in b.folded]):
-    raise UsageError(
-      "the two runs have no cell in common: same dataset, source, strategy and shots. "
-      "Compare runs of the same benchmark."
-    )
-  folded = {key: difference(b.folded[key], a.folded[key]) for key in keys}
-  cells = tuple(
-    cell for cell in a.cells if any((*_key(cell), name) in folded for name in cell.estimates)
+  less = []
+  for run, side in zip(runs[1:], sides[1:], strict=True):
+    found = _less(sides[0], side, runs[0].hits, run.hits) if sides[0] and side else None
+    if found is None:
+      raise UsageError(
+        f"{run.name} and {runs[0].name} have no cell in common: same dataset, source, generator, strategy and shots. "
+        "Compare runs of the same benchmark."
+      )
+    less.append(found)
+  names = tuple(run.name for run in runs)
+  return Comparison(names, tuple(side for side in sides if side), tuple(less))
+
+
+def settings_table(runs: Sequence[RunToCompare]) -> Table:
+  """Every setting, version, device and time that is not the same in all runs."""
+  known = [dict(_settings(run.about)) for run in runs]
+  names = dict.fromkeys(name for one in known for name in one)
+  rows = tuple(
+    (name, *(one.get(name) for one in known))
+    for name in names
+    if len({one.get(name) for one in known}) > 1
   )
-  return Comparison(a, b, Results(a.view, cells, {}, folded))
-
-
-def settings_table(run_a: Mapping[str, Any], run_b: Mapping[str, Any]) -> Table:
-  """Every setting, version, device and time that is not the same in both runs."""
-  a, b = dict(_settings(run_a)), dict(_settings(run_b))
-  names = dict.fromkeys((*a, *b))
-  rows = tuple((name, a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name))
-  return Table("settings", "Settings that differ.", ("setting", "A", "B"), rows)
+  return Table("settings", "Settings that differ.", ("setting", *(run.name for run in runs)), rows)
 
 
 def differences_table(comparison: Comparison) -> Table:
-  """A line a cell (its seeds averaged): A, B and B - A of every quantity."""
-  names = list(dict.fromkeys(name for *_, name in comparison.less.folded))
-  columns = ["dataset", "source", "strategy", "shots"]
+  """A line a cell (its seeds averaged): every run's value and its difference to the first, headline first."""
+  order = {name: place for place, name in enumerate(comparison.quantities)}
+  measured = dict.fromkeys(name for less in comparison.less for *_, name in less.folded)
+  names = sorted(measured, key=lambda name: (order.get(name, len(order)), by_quantity(name)))
+  first, *others = comparison.names
+  columns = ["dataset", "source", "generator", "strategy", "shots"]
   for name in names:
-    columns += [f"{name}_{side}{end}" for side in ("a", "b", "less") for end in ENDS]
+    for side in (*comparison.names, *(f"{other} − {first}" for other in others)):
+      columns += [f"{name} @ {side}{end}" for end in ENDS]
   rows = []
-  for dataset, series, shots in _cells(comparison.less):
-    row: list[Value] = [dataset, series.source, series.strategy, shots]
+  for dataset, series, shots in dict.fromkeys(c for less in comparison.less for c in _cells(less)):
+    row: list[Value] = [dataset, series.source, series.generator, series.strategy, shots]
     for name in names:
-      for side in (comparison.a, comparison.b, comparison.less):
+      for side in (*comparison.runs, *comparison.less):
         found = side.estimate(dataset, series, shots, name)
-        shared = (dataset, series, shots, name) in comparison.less.folded
-        row += [found.value, found.low, found.high] if found and shared else [None] * 3
+        row += [found.value, found.low, found.high] if found else [None] * 3
     rows.append(tuple(row))
-  return Table("differences", "Run B against run A.", tuple(columns), tuple(rows))
+  return Table("differences", f"Runs against {first}.", tuple(columns), tuple(rows))
+
+
+def verdicts_table(comparison: Comparison) -> Table:
+  """Which run is better, for each source, over all datasets and on each: difference, interval, p and a plain verdict."""
+  headline = next(iter(comparison.quantities), None)
+  shots = _largest(comparison, headline) if headline else None
+  found = (
+    list(_verdict_lines(comparison, headline, shots)) if headline and shots is not None else []
+  )
+  corrected = holm_corrected([p_of(estimate) for *_, estimate in found])
+  first = comparison.names[0]
+  rows = tuple(
+    (
+      label, where, f"{other} − {first}", words_of(estimate), p_value(p),
+      _verdict(estimate, p, first, other),
+    )
+    for (label, where, other, estimate), p in zip(found, corrected, strict=True)
+  )  # fmt: skip
+  caption = "Points, 95 % intervals; p-values are corrected for all lines shown (Holm)."
+  return Table("verdicts", caption, ("images", "on", "difference", "points", "p", "verdict"), rows)
+
+
+def _verdict_lines(
+  comparison: Comparison, quantity: str, shots: int
+) -> Iterator[tuple[str, str, str, Estimate]]:
+  """(images, datasets, run, difference) of all headline series."""
+  for other, less in zip(comparison.names[1:], comparison.less, strict=True):
+    for one in less.headline_series():
+      label = series_label(one.source, one.strategy, one.generator)
+      each = _each(less, one, shots, quantity)
+      mean = average(each, less.datasets)
+      if mean and len(each) > 1:
+        yield label, f"all {len(each)} datasets", other, mean.estimate
+      yield from ((label, dataset, other, estimate) for dataset, estimate in each.items())
+
+
+def _verdict(estimate: Estimate, p: float, first: str, other: str) -> str:
+  if p >= LEVEL:
+    return "can’t be told apart"
+  return f"{other if estimate.value > 0 else first} is better"
+
+
+def _less(a: Results, b: Results, hits_a: Hits, hits_b: Hits) -> Results | None:
+  """b less a on the cells that both have, test image by test image where both kept their hits."""
+  keys = [key for key in a.folded if key in b.folded]
+  if not keys:
+    return None
+  seeds = {cell.seed for cell in (*a.cells, *b.cells)}
+  folded = {}
+  for key in keys:
+    dataset, series, shots, quantity = key
+    pairs = [
+      (
+        hits_b.get((dataset, series, shots, seed, quantity)),
+        hits_a.get((dataset, series, shots, seed, quantity)),
+      )
+      for seed in sorted(seeds)
+    ]
+    one, other = b.folded[key], a.folded[key]
+    folded[key] = paired_estimate(pairs, (one, other)) or difference(one, other)
+  cells = tuple(
+    cell for cell in a.cells if any((*_key(cell), name) in folded for name in cell.estimates)
+  )
+  return Results(a.view, cells, {}, folded)
 
 
 def _figures(comparison: Comparison) -> Iterator[Figure]:
-  """B - A, source by source: the average first, then every dataset."""
-  less = comparison.less
-  blocks = []
-  for quantity in comparison.quantities:
-    series = tuple(one for one in less.headline_series() if less.has(one, quantity))
-    for shots in budgets(less, quantity):
-      each = [
-        Line(name, tuple(less.estimate(name, one, shots, quantity) for one in series))
-        for name in less.datasets
-      ]
-      mean = average_line([_mean(less, one, shots, quantity) for one in series])
-      lines = tuple([mean, *by_first(each)] if len(each) > 1 else each)
-      blocks.append(Block(quantity, shots, series, lines))
+  """Run less first, source by source: the average first, then every dataset."""
+  first, blocks = comparison.names[0], []
+  for other, less in zip(comparison.names[1:], comparison.less, strict=True):
+    where = f"{other} less {first}"
+    for quantity in comparison.quantities:
+      series = tuple(one for one in less.headline_series() if less.has(one, quantity))
+      for shots in budgets(less, quantity):
+        each = [
+          Line(name, tuple(less.estimate(name, one, shots, quantity) for one in series))
+          for name in less.datasets
+        ]
+        mean = average_line([_mean(less, one, shots, quantity) for one in series])
+        lines = tuple([mean, *by_first(each)] if len(each) > 1 else each)
+        blocks.append(Block(quantity, shots, series, lines, where))
   if blocks:
-    first = comparison.quantities[0]
     yield forest_figure(
       name="differences",
-      title="B less A, source by source",
+      title=f"Difference to {first}, source by source",
       caption=(
-        "Points of accuracy by which B is above (right) or below (left) A, with 95 % intervals."
-        + AVERAGE_CAPTION * (len(less.datasets) > 1)
+        f"Points of accuracy by which a run is above (right) or below (left) {first}, with 95 % intervals."
+        + AVERAGE_CAPTION * any(len(less.datasets) > 1 for less in comparison.less)
       ),
       blocks=blocks,
-      headline=(first, _largest(comparison, first)),
-      x_label="points, B less A",
+      headline=(blocks[0].quantity, _largest(comparison, blocks[0].quantity)),
+      x_label=f"points above {first}",
+      where_label="Difference",
     )
 
 
-def _findings(comparison: Comparison, quantity: str, shots: int) -> list[Finding]:
-  less = comparison.less
-  found = []
-  for one in less.headline_series():
-    if mean := _mean(less, one, shots, quantity):
-      above = sum(e.value > 0 for e in _each(less, one, shots, quantity).values())
-      finding = Finding(
-        css=css_of(one),
-        label=series_label(one.source, one.strategy),
-        figure=points(mean.estimate.value),
-        interval=interval_words(mean.estimate),
-        count=f"B above A on {above} of {len(mean.included)} datasets",
-        missing=mean.missing,
-      )
-      found.append(finding)
-  return found
+def _groups(
+  comparison: Comparison, quantity: str, shots: int
+) -> Iterator[tuple[str, list[Finding]]]:
+  """For each run but the first: what it is compared with, and a finding a source."""
+  first = comparison.names[0]
+  for other, less in zip(comparison.names[1:], comparison.less, strict=True):
+    found = []
+    for one in less.headline_series():
+      if mean := _mean(less, one, shots, quantity):
+        above = sum(e.value > 0 for e in _each(less, one, shots, quantity).values())
+        count = f"{other} above {first} on {above} of {len(mean.included)} datasets"
+        label = series_label(one.source, one.strategy, one.generator)
+        figure, interval = points(mean.estimate.value), interval_words(mean.estimate)
+        found.append(Finding(css_of(one), label, figure, "points", interval, count, mean.missing))
+    yield f"{other} less {first}", found
+
+
+def _alone(comparison: Comparison) -> list[str]:
+  """How many cells of each run the others lack, in words."""
+  sets = [set(_cells(results)) for results in comparison.runs]
+  texts = []
+  for index, (name, mine) in enumerate(zip(comparison.names, sets, strict=True)):
+    others = set().union(*(cells for place, cells in enumerate(sets) if place != index))
+    if count := len(mine - others):
+      texts.append(f"{count} in {name} alone")
+  return texts
 
 
 def _each(less: Results, one: Series, shots: int, quantity: str) -> dict[str, Estimate]:
@@ -196,7 +311,9 @@ def _mean(less: Results, one: Series, shots: int, quantity: str) -> Average | No
 
 
 def _largest(comparison: Comparison, quantity: str) -> int | None:
-  return next(iter(reversed(budgets(comparison.less, quantity))), None)
+  """The largest number of images at which any run can be compared with the first."""
+  measured = [shots for less in comparison.less for shots in budgets(less, quantity)]
+  return max(measured, key=lambda shots: (shots <= 0, shots), default=None)
 
 
 def _key(cell: Cell) -> tuple[str, Series, int]:

@@ -17,21 +17,26 @@ from genbench_jax.report.results import Estimate, Results, Series, with_control
 # Many series at many budgets need room to stand side by side.
 MEDIUM, LARGE, CROWDED = 332.0, 504.0, 45
 ONE, ALL = "one a source", "all"
-HEIGHT, LEFT, TOP, BOTTOM, MARGIN = 262.0, 34.0, 30.0, 220.0, 8.0
+# A single dataset has the page's width to itself.
+SINGLE = 800.0
+LEFT, TOP, MARGIN = 34.0, 30.0, 8.0
 Curve = dict[int, Estimate]
+# Points of all panels together: of more, the strategies go first, then recognizers from the end.
+MOST_POINTS = 6000
 
 
 def curves_figure(results: Results, quantities: Sequence[str]) -> chart.Figure:
   """For every recognizer and CLER: the mean over datasets first, then every dataset."""
   crowded = len(_trained(results)) * len(results.shots) > CROWDED
   prompts = (ONE, ALL) if crowded else (ALL,)
+  prompts, quantities, left_out = _fitting(results, prompts, quantities)
   return chart.Figure(
     name="accuracy-against-shots",
     title="Accuracy against the number of training images a class",
     caption=(
       "Accuracy in per cent, with 95 % intervals; the dashed line is zero-shot with its interval. "
       "Points of one budget stand side by side so that intervals can be told apart. Each panel has its "
-      "own vertical scale."
+      "own vertical scale." + left_out
     ),
     variants=tuple(
       _variant(results, name, which) for name in reversed(quantities) for which in reversed(prompts)
@@ -41,6 +46,22 @@ def curves_figure(results: Results, quantities: Sequence[str]) -> chart.Figure:
       ("Prompt strategies", prompts),
     ),
   )
+
+
+def _fitting(
+  results: Results, prompts: tuple[str, ...], quantities: Sequence[str]
+) -> tuple[tuple[str, ...], list[str], str]:
+  """The strategies and recognizers that the figure has room for, and a sentence on what it leaves out."""
+  points = len(results.shots) * (len(results.datasets) + 1)
+  every, one_each = len(_trained(results)), len(results.headline_series())
+  said = ""
+  if prompts != (ONE,) and points * every * len(quantities) > MOST_POINTS:
+    prompts = (ONE,)
+    said = " Of each source one prompt strategy is drawn; the others are in the table of all cells."
+  most = max(1, MOST_POINTS // max(points * one_each, 1)) if prompts == (ONE,) else len(quantities)
+  if len(quantities) > most:
+    said += " Some recognizers are left out to keep the page small."
+  return prompts, list(quantities)[:most], said
 
 
 def _trained(results: Results) -> list[Series]:
@@ -53,10 +74,13 @@ def _variant(results: Results, quantity: str, which: str) -> chart.Variant:
   series = with_control(
     results, [one for one in candidates if results.has(one, quantity)], quantity
   )
-  large = len(series) * len(results.shots) > CROWDED
-  panels = _panels(results, quantity, series, LARGE if large else MEDIUM)
   keys = (*keys_of(series, by_strategy=True), ZERO_SHOT)
   choice = (quantity_of(quantity).label, which)
+  if len(results.datasets) == 1:
+    both = [_panels(results, quantity, series, width)[0] for width in (SINGLE, MEDIUM)]
+    return chart.Variant(choice, tuple(both), keys, "forest")
+  large = len(series) * len(results.shots) > CROWDED
+  panels = _panels(results, quantity, series, LARGE if large else MEDIUM)
   return chart.Variant(choice, tuple(panels), keys, "large" if large else "medium")
 
 
@@ -134,7 +158,8 @@ def curve_panel(
   width: float,
 ) -> chart.Panel:
   """One dataset. Budgets are equally spaced; the series of a budget stand side by side."""
-  left, top, right, bottom = frame = (LEFT, TOP, width - MARGIN, BOTTOM)
+  height = 262.0 if width < SINGLE else 340.0
+  left, top, right, bottom = frame = (LEFT, TOP, width - MARGIN, height - 42)
   drawn = {one: curve for one, curve in curves.items() if curve}
   known = [e for curve in drawn.values() for e in curve.values()] + ([baseline] if baseline else [])
   ends = [end for e in known for end in (e.value, e.low, e.high) if end is not None]
@@ -147,11 +172,11 @@ def curve_panel(
     shapes += _series(one, curve, at, y)
   for index, budget in enumerate(shots):
     zone = chart.rectangle(left + step * index, top, left + step * (index + 1), bottom)
-    if width < LARGE:
+    if width != LARGE:
       shapes.append(chart.Shape(zone, "zone", _tip(title, budget, drawn, baseline)))
   return chart.Panel(
     width=width,
-    height=HEIGHT,
+    height=height,
     title=title,
     note=note,
     description=_description(title, about, drawn, baseline),
@@ -199,7 +224,9 @@ def _tip(title: str, budget: int, curves: dict[Series, Curve], baseline: Estimat
     key=lambda item: -item[1].value,
   )
   lines = [f"{title}, {budget_words(budget)}"]
-  lines += [f"{_interval(e)}  {series_label(one.source, one.strategy)}" for one, e in ranked]
+  lines += [
+    f"{_interval(e)}  {series_label(one.source, one.strategy, one.generator)}" for one, e in ranked
+  ]
   return "\n".join(lines + ([f"{_interval(baseline)}  zero-shot"] if baseline else []))
 
 
@@ -207,7 +234,7 @@ def _description(
   title: str, about: str, curves: dict[Series, Curve], baseline: Estimate | None
 ) -> str:
   parts = [
-    f"{series_label(one.source, one.strategy)} from {percent(next(iter(curve.values())).value)} "
+    f"{series_label(one.source, one.strategy, one.generator)} from {percent(next(iter(curve.values())).value)} "
     f"to {percent(list(curve.values())[-1].value)}"
     for one, curve in curves.items()
   ]

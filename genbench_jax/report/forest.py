@@ -1,58 +1,84 @@
 """The forest plot: a dot and its interval for every gain, a line a dataset."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from genbench_jax.report import chart
 from genbench_jax.report.gains import Average
 from genbench_jax.report.legend import css_of, keys_of
 from genbench_jax.report.quantities import (
   budget_words,
+  images_label,
   points,
   quantity_of,
   series_label,
   shots_label,
-  source_label,
 )
 from genbench_jax.report.results import Estimate, Series
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """A line of the forest: its name and one estimate a series."""
+  """A line of the forest: its name and one estimate a series.
+
+  Attributes:
+    series: what the estimates are of, where that is not the same on every line.
+  """
 
   name: str
   estimates: tuple[Estimate | None, ...]
   note: str = ""
   strong: bool = False
+  series: tuple[Series, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Where things stand, in pixels; `numbers` is the width of the column of each series."""
+  """Where things stand, in pixels.
+
+  Attributes:
+    numbers: width of a column of numbers.
+    stacked: whether the numbers of a line stand below one another in one column, each beside its mark;
+      else every series has a column.
+    name_height: of the row with the name above the marks; 0 where the name stands beside them.
+    pitch: from one mark of a line to the next.
+  """
 
   width: float
   left: float
   numbers: float
+  stacked: bool
   name_height: float
+  pitch: float
 
 
 AVERAGE_CAPTION = " The top line averages over datasets; n says over how many."
-PITCH = 11.0
 # Width of a letter of a name, rather too wide.
 LETTER = 6.8
-WIDE = Layout(width=800, left=176, numbers=64, name_height=0)
-NARROW = Layout(width=358, left=10, numbers=0, name_height=17)
+WIDE = Layout(width=800, left=176, numbers=64, stacked=False, name_height=0, pitch=11.0)
+NARROW = Layout(width=358, left=10, numbers=46, stacked=True, name_height=17, pitch=13.0)
+# A figure of more marks than this is a megabyte: views that are seen rarely are left out.
+MOST_MARKS = 1500
+LEFT_OUT = (
+  " Some views are left out to keep the page small; the file tables/gains.csv has their numbers."
+)
+# So many series have a column each; more than that stand below one another.
+MOST_COLUMNS = 5
+INTERVALS = (
+  " Thick lines are 95 % intervals for these images; thin ones, where they reach further, for this generator: "
+  "other images and seeds of it."
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-  """The lines of one quantity at one budget."""
+  """The lines of one quantity at one budget; `where` tells blocks apart that differ in their datasets."""
 
   quantity: str
   shots: int
   series: tuple[Series, ...]
   lines: tuple[Line, ...]
+  where: str = ""
 
 
 def forest_figure(
@@ -62,27 +88,54 @@ def forest_figure(
   blocks: Sequence[Block],
   headline: tuple[str, int | None],
   x_label: str = "points above zero-shot",
+  where_label: str = "On",
 ) -> chart.Figure:
   """A figure that shows one block at a time, the headline's quantity and budget first.
 
-  The blocks of a quantity share their axis, so that a change of the budget shows as movement.
+  Every block has an axis that fits its own data: one that had to hold all budgets would press the marks of
+  most into a corner.
   """
-  reaches = {
-    quantity: reach_of([line for b in blocks if b.quantity == quantity for line in b.lines])
-    for quantity in dict.fromkeys(block.quantity for block in blocks)
-  }
-  ordered = sorted(blocks, key=lambda block: (block.quantity, block.shots) == headline)
+  first = blocks[0].where if blocks else ""
+  kept = fitting(blocks, (*headline, first))
+  caption += LEFT_OUT * (len(kept) < len(blocks))
+  blocks = kept
+  ordered = sorted(
+    blocks, key=lambda block: (block.quantity, block.shots, block.where) == (*headline, first)
+  )
+  places = tuple(dict.fromkeys(block.where for block in blocks))
   every = sorted({block.shots for block in blocks}, key=lambda shots: (shots <= 0, shots))
   return chart.Figure(
     name=name,
     title=title,
-    caption=caption,
-    variants=tuple(_variant(block, reaches, x_label) for block in ordered),
+    caption=caption + INTERVALS * any(_is_wide(line) for block in blocks for line in block.lines),
+    variants=tuple(_variant(block, x_label) for block in ordered),
     choices=(
-      ("Measured by", tuple(quantity_of(quantity).label for quantity in reaches)),
+      ("Measured by", tuple(dict.fromkeys(quantity_of(block.quantity).label for block in blocks))),
       ("Images a class", tuple(shots_label(shots) for shots in every)),
+      *([(where_label, places)] if any(places) else []),
     ),
   )
+
+
+def fitting(blocks: Sequence[Block], headline: tuple[str, int | None, str]) -> list[Block]:
+  """The blocks that a figure has room for, in their order: those nearest to the headline's come first.
+
+  The headline itself is always kept; then its quantity at other budgets, then other quantities at its budget,
+  then the rest.
+  """
+
+  def distance(block: Block) -> int:
+    mine = (block.where, block.quantity, block.shots)
+    wanted = (headline[2], headline[0], headline[1])
+    return sum(weight * (a != b) for weight, a, b in zip((4, 2, 1), mine, wanted, strict=True))
+
+  left, kept = MOST_MARKS, set()
+  for block in sorted(blocks, key=distance):
+    left -= sum(len(line.series or block.series) for line in block.lines)
+    if left < 0 and kept:
+      break
+    kept.add((block.quantity, block.shots, block.where))
+  return [block for block in blocks if (block.quantity, block.shots, block.where) in kept]
 
 
 def average_line(means: Sequence[Average | None], strong: bool = True) -> Line:
@@ -99,26 +152,47 @@ def by_first(lines: Sequence[Line]) -> list[Line]:
   )
 
 
-def _variant(
-  block: Block, reaches: Mapping[str, tuple[float, float]], x_label: str
-) -> chart.Variant:
+def _is_wide(line: Line) -> bool:
+  return any(estimate is not None and estimate.wide_interval for estimate in line.estimates)
+
+
+def _variant(block: Block, x_label: str) -> chart.Variant:
   about = f"{quantity_of(block.quantity).label}, {budget_words(block.shots)}"
-  reach = reaches[block.quantity]
+  reach = reach_of(block.lines)
   panels = tuple(
-    forest(block.lines, block.series, reach, about, layout, x_label) for layout in (WIDE, NARROW)
+    forest(block.lines, block.series, reach, about, layout, x_label)
+    for layout in (wide_layout(block.lines, block.series), NARROW)
   )
-  choice = (quantity_of(block.quantity).label, shots_label(block.shots))
+  choice = (
+    quantity_of(block.quantity).label,
+    shots_label(block.shots),
+    *([block.where] if block.where else []),
+  )
   return chart.Variant(choice, panels, keys_of(block.series, by_strategy=False), "forest")
 
 
+def wide_layout(lines: Sequence[Line], series: Sequence[Series]) -> Layout:
+  """The layout for wide screens: a column for each of a few series, one stacked column for many."""
+  names = max((len(line.name) for line in lines), default=0)
+  left = min(max(WIDE.left, 22 + LETTER * names), 300.0)
+  alone = all(line.series for line in lines)
+  stacked = alone or len(series) > MOST_COLUMNS
+  return dataclasses.replace(WIDE, left=left, stacked=stacked)
+
+
 def reach_of(lines: Sequence[Line]) -> tuple[float, float]:
-  """The range of the axis: every value, and the interval ends that are not out of all proportion.
+  """The range of the axis: zero, every value, and the interval ends that are not out of all proportion.
 
   One dataset with a handful of test images would otherwise press all others together.
   """
   known = [e for line in lines for e in line.estimates if e]
-  furthest = max(4 * max((abs(e.value) for e in known), default=0.0), 0.15)
-  ends = [end for e in known for end in (e.low, e.high) if end is not None and abs(end) <= furthest]
+  furthest = max(3 * max((abs(e.value) for e in known), default=0.0), 0.04)
+  ends = [
+    end
+    for e in known
+    for end in (e.low, e.high, e.wide_low, e.wide_high)
+    if end is not None and abs(end) <= furthest
+  ]
   return chart.padded([0.0, *(e.value for e in known), *ends], least=0.04)
 
 
@@ -134,32 +208,39 @@ def forest(
   """One forest plot, `head` pixels left free for a title. Lines run down the page, the series of a
   line below one another.
   """
-  right = layout.width - layout.numbers * len(series) - 10
+  columns = 1 if layout.stacked else len(series)
+  right = layout.width - layout.numbers * columns - 10
   scale = chart.Scale(*reach, layout.left, right)
-  top = head + (26.0 if layout.numbers else 8.0)
-  height = max(layout.name_height + PITCH * len(series) + 12, 38 if layout.numbers else 0)
+  top = head + (8.0 if layout.stacked else 26.0)
+  marks = max((len(line.series or series) for line in lines), default=1)
+  height = max(layout.name_height + layout.pitch * marks + 12, 0 if layout.name_height else 38)
+  tick_values = chart.ticks(*reach, 6 if not layout.name_height else 4)
   stripes: list[chart.Shape] = []
   shapes: list[chart.Shape] = []
-  texts = _column_heads(series, right, layout) if layout.numbers else []
+  texts = [] if layout.stacked else _column_heads(series, right, layout)
   for index, line in enumerate(lines):
-    y = top + index * height
+    y, own = top + index * height, line.series or series
     whole = chart.rectangle(0, y, layout.width, y + height)
     stripes += [chart.Shape(whole, "stripe")] if index % 2 == 0 else []
-    shapes += _marks(line, series, scale, y, height, layout)
+    # Lines of the grid end below the names, so that no number stands on one.
+    shapes.append(
+      chart.Shape(_grid(tick_values, scale, y + layout.name_height, y + height), "grid")
+    )
+    shapes += _marks(line, own, scale, y, height, layout)
     texts += _names(line, y, height, layout)
-    if layout.numbers:
-      texts += _numbers(line, series, right, y + height / 2 + 4, layout)
-      shapes.append(chart.Shape(whole, "zone", _tip(line, series)))
+    texts += _numbers(line, own, right, y, height, layout)
+    shapes.append(chart.Shape(whole, "zone", _tip(line, own)))
   bottom = top + len(lines) * height
   return chart.Panel(
     width=layout.width,
     height=bottom + 40,
     title="",
-    description=f"{about}: " + "; ".join(_sentence(line, series) for line in lines) + ".",
+    description=f"{about}: "
+    + "; ".join(_sentence(line, line.series or series) for line in lines)
+    + ".",
     frame=(layout.left, top, right, bottom),
-    x_ticks=tuple(
-      chart.Tick(scale(t), points(t).removesuffix(".0")) for t in chart.ticks(*reach, 6)
-    ),
+    x_ticks=tuple(chart.Tick(scale(t), points(t).removesuffix(".0")) for t in tick_values),
+    own_grid=True,
     x_label=x_label,
     shapes=(*stripes, *shapes),
     texts=tuple(texts),
@@ -171,7 +252,7 @@ def _column_heads(series: Sequence[Series], right: float, layout: Layout) -> lis
     chart.Text(
       right + layout.numbers * (i + 1),
       14,
-      source_label(one.source).removeprefix("label-"),
+      chart.cut(images_label(one.source, one.generator).removeprefix("label-"), 10),
       f"head {css_of(one)}",
       "end",
     )
@@ -192,18 +273,30 @@ def _names(line: Line, y: float, height: float, layout: Layout) -> list[chart.Te
 
 
 def _numbers(
-  line: Line, series: Sequence[Series], right: float, y: float, layout: Layout
+  line: Line, series: Sequence[Series], right: float, y: float, height: float, layout: Layout
 ) -> list[chart.Text]:
-  return [
-    chart.Text(
-      right + layout.numbers * (place + 1),
-      y,
-      points(estimate.value) if estimate else "–",
-      f"series {css_of(one)} number{' strong' * line.strong}",
-      "end",
+  """The values of a line: in a column each, or each beside its mark."""
+  middle = y + (layout.name_height + height) / 2
+  texts = []
+  for place, (one, estimate) in enumerate(zip(series, line.estimates, strict=True)):
+    at = _mark_y(middle, place, len(series), layout)
+    x, base = (
+      (right + layout.numbers, at + 3.6)
+      if layout.stacked
+      else (right + layout.numbers * (place + 1), middle + 4)
     )
-    for place, (one, estimate) in enumerate(zip(series, line.estimates, strict=True))
-  ]
+    css = f"series {css_of(one)} number{' strong' * line.strong}{' small' * layout.stacked}"
+    if estimate or not layout.stacked:
+      texts.append(chart.Text(x, base, points(estimate.value) if estimate else "–", css, "end"))
+  return texts
+
+
+def _mark_y(middle: float, place: int, count: int, layout: Layout) -> float:
+  return middle + layout.pitch * (place + 0.5 - count / 2)
+
+
+def _grid(values: Sequence[float], scale: chart.Scale, top: float, bottom: float) -> str:
+  return "".join(chart.segment(scale(v), top, scale(v), bottom) for v in values if v != 0)
 
 
 def _marks(
@@ -214,7 +307,7 @@ def _marks(
   shapes = [chart.Shape(zero, "baseline")]
   middle = y + (layout.name_height + height) / 2
   for place, (one, estimate) in enumerate(zip(series, line.estimates, strict=True)):
-    at = middle + PITCH * (place + 0.5 - len(series) / 2)
+    at = _mark_y(middle, place, len(series), layout)
     shapes += _mark(estimate, scale, at, f"series {css_of(one)}", line.strong) if estimate else []
   return shapes
 
@@ -223,12 +316,15 @@ def _mark(
   estimate: Estimate, scale: chart.Scale, y: float, css: str, strong: bool
 ) -> list[chart.Shape]:
   dot = chart.marker("", scale(estimate.value), y, 4.6 if strong else 3.6)
-  if estimate.low is None or estimate.high is None:
-    return [chart.Shape(dot, f"{css} mark")]
-  interval = chart.segment(scale(estimate.low), y, scale(estimate.high), y)
-  interval += _arrows(estimate.low < scale.low, estimate.high > scale.high, scale, y)
-  whisker = chart.Shape(interval, f"{css} whisker{' strong' * strong}")
-  return [whisker, chart.Shape(dot, f"{css} mark")]
+  drawn = []
+  kinds = ((estimate.wide_interval, "thin wide"), (estimate.interval, "strong" * strong))
+  for interval, kind in kinds:
+    if interval:
+      low, high = interval
+      path = chart.segment(scale(low), y, scale(high), y)
+      path += _arrows(low < scale.low, high > scale.high, scale, y)
+      drawn.append(chart.Shape(path, f"{css} whisker {kind}".rstrip()))
+  return [*drawn, chart.Shape(dot, f"{css} mark")]
 
 
 def _arrows(left: bool, right: bool, scale: chart.Scale, y: float) -> str:
@@ -242,7 +338,10 @@ def _arrows(left: bool, right: bool, scale: chart.Scale, y: float) -> str:
 def _tip(line: Line, series: Sequence[Series]) -> str:
   """A line's name, and a line of text for each series."""
   named = zip(series, line.estimates, strict=True)
-  words = (f"{_words(estimate)}  {series_label(s.source, s.strategy)}" for s, estimate in named)
+  words = (
+    f"{_words(estimate)}  {series_label(s.source, s.strategy, s.generator)}"
+    for s, estimate in named
+  )
   return "\n".join((line.name, *words))
 
 
@@ -251,12 +350,17 @@ def _words(estimate: Estimate | None) -> str:
     return "not measured"
   if estimate.low is None or estimate.high is None:
     return f"{points(estimate.value)} points"
-  return f"{points(estimate.value)} points ({points(estimate.low)} to {points(estimate.high)})"
+  text = f"{points(estimate.value)} points ({points(estimate.low)} to {points(estimate.high)})"
+  if estimate.wide_low is None or estimate.wide_high is None:
+    return text
+  return (
+    f"{text[:-1]}; for this generator {points(estimate.wide_low)} to {points(estimate.wide_high)})"
+  )
 
 
 def _sentence(line: Line, series: Sequence[Series]) -> str:
   parts = (
-    f"{source_label(one.source)} {points(estimate.value)}"
+    f"{images_label(one.source, one.generator)} {points(estimate.value)}"
     for one, estimate in zip(series, line.estimates, strict=True)
     if estimate
   )

@@ -1,5 +1,6 @@
 """The page of a work folder, from what lies in it: rows, image sets, values of classes. No model, no dataset."""
 
+import collections
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from genbench_jax.benchmark.few_shot import rows_of_shots
 from genbench_jax.errors import UsageError
 from genbench_jax.report.classes import ClassScores, class_gains, class_scores
-from genbench_jax.report.gallery import Entry, Gallery, Nearest
-from genbench_jax.report.page import write_report
+from genbench_jax.report.gallery import Entry, Gallery, Judged, Nearest
+from genbench_jax.report.page import every_view, headline_of, write_report
+from genbench_jax.report.recognitions import Recognition, recognitions
+from genbench_jax.report.results import is_number
 from genbench_jax.report.thumbnails import thumbnail
 from genbench_jax.store import class_values, files
 from genbench_jax.store.image_set import MANIFEST, ImageSet
@@ -31,6 +33,7 @@ def write_page(
   gallery_images: int,
   class_scores: Sequence[ClassScores] = (),
   nearest: Mapping[Path, Mapping[int, Nearest]] | None = None,
+  judged: Mapping[Path, Mapping[int, Judged]] | None = None,
 ) -> Path:
   """Writes `report/` and, beside the page, what it was made from, so that it can be made again.
 
@@ -42,22 +45,48 @@ def write_page(
     gallery_images: how many images of a class.
     class_scores: for the figure of the best and worst classes.
     nearest: image set -> image index -> the test image that is most like it.
+    judged: image set -> image index -> what zero-shot takes the image for.
   """
   folders = list(image_sets)
-  known = nearest or {}
+  known, verdicts = nearest or {}, judged or {}
   gains = class_gains(class_scores)
   galleries = [
-    gallery(ImageSet(path), gallery_images, known.get(path, {}), len(folders), gains)
+    gallery(
+      ImageSet(path),
+      gallery_images,
+      known.get(path, {}),
+      len(folders),
+      gains,
+      verdicts.get(path, {}),
+    )
     for path in folders
   ]
-  page = write_report(rows, galleries, about, workdir / "report", class_scores)
+  found = recognitions_of(workdir, rows)
+  page = write_report(rows, galleries, about, workdir / "report", class_scores, found)
   made_from = {
     "run": dict(about),
     "image_sets": [path.relative_to(workdir).as_posix() for path in folders],
     "gallery_images": gallery_images,
+    "judged": {
+      path.relative_to(workdir).as_posix(): [
+        [row, one.class_name, one.right, one.margin] for row, one in some.items()
+      ]
+      for path, some in verdicts.items()
+    },
   }
   files.write_text(workdir / "report" / RUN, json.dumps(made_from, indent=2, default=list) + "\n")
   return page
+
+
+def recognitions_of(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> list[Recognition]:
+  """What the recognizer of the page's head left beside its rows; nothing where no row has a value."""
+  if not any(is_number(row.get("value")) for row in rows):
+    return []
+  main = every_view(rows)[0]
+  quantity, shots = headline_of(main)
+  if quantity is None or shots is None:
+    return []
+  return recognitions(workdir, rows, quantity, shots, main.view.protocol)
 
 
 def shown_rows(images: ImageSet, per_class: int, sets: int, gains: ClassGains) -> list[int]:
@@ -83,13 +112,39 @@ def shown_rows(images: ImageSet, per_class: int, sets: int, gains: ClassGains) -
       (label for label in kept if names[label] in known), key=lambda i: known[names[i]]
     )
     kept = set((ranked[: most // 2] + ranked[-(most // 2) :]) if len(ranked) > most else evenly)
-  return [int(row) for row in rows_of_shots(labels, per_class) if labels[row] in kept]
+  return [row for row in first_of_each(labels, per_class) if labels[row] in kept]
+
+
+def first_of_each(labels: Int[np.ndarray, "n"], count: int) -> list[int]:
+  """The rows of the first `count` images of each class, in order."""
+  seen: collections.Counter[int] = collections.Counter()
+  rows = []
+  for row, label in enumerate(labels.tolist()):
+    seen[label] += 1
+    if seen[label] <= count:
+      rows.append(row)
+  return rows
 
 
 def gallery(
-  images: ImageSet, per_class: int, nearest: Mapping[int, Nearest], sets: int, gains: ClassGains
+  images: ImageSet,
+  per_class: int,
+  nearest: Mapping[int, Nearest],
+  sets: int,
+  gains: ClassGains,
+  judged: Mapping[int, Judged] | None = None,
 ) -> Gallery:
-  """The images of an image set that `shown_rows` names."""
+  """The images of an image set that `shown_rows` names.
+
+  Args:
+    images: the set.
+    per_class: images of a class.
+    nearest: image index -> the test image that is most like it.
+    sets: how many image sets are on the page.
+    gains: dataset -> class name -> what the images add to it.
+    judged: image index -> what zero-shot takes the image for.
+  """
+  judged = judged or {}
   key, names, labels = images.manifest["made_from"], images.class_names, _first_labels(images)
   entries = []
   for row in shown_rows(images, per_class, sets, gains):
@@ -102,9 +157,12 @@ def gallery(
         record.negative_prompt or None,
         record.seed if record.prompt else None,
         nearest.get(row),
+        judged.get(row),
+        row,
       )
     )
-  return Gallery(key["dataset"], key["source"], key["strategy"], entries)
+  generator = key.get("generator") or ""
+  return Gallery(key["dataset"], key["source"], key["strategy"], entries, generator)
 
 
 def _first_labels(images: ImageSet) -> Int[np.ndarray, "n"]:
@@ -130,7 +188,11 @@ def rebuild(workdir: Path) -> Path:
   ]
   measured = [one for one in values if class_values.key_of(one) in keys]
   per_class = made_from.get("gallery_images", 6)
-  return write_page(workdir, rows, about, there, per_class, class_scores(measured))
+  judged = {
+    workdir / name: {int(row): Judged(*verdict) for row, *verdict in some}
+    for name, some in made_from.get("judged", {}).items()
+  }
+  return write_page(workdir, rows, about, there, per_class, class_scores(measured), None, judged)
 
 
 def read_run(workdir: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

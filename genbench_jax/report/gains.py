@@ -23,15 +23,29 @@ def difference(one: Estimate, other: Estimate) -> Estimate:
   Both come from the same test images and so rise and fall together: the interval is rather too
   wide than too narrow. Without an interval for `one` there is none for the difference.
   """
+  ends = _difference_ends(one, other, one.interval, other.interval)
+  wide = ()
+  if one.wide_interval or other.wide_interval:
+    wide = _difference_ends(
+      one, other, one.wide_interval or one.interval, other.wide_interval or other.interval
+    )
+  return Estimate(one.value - other.value, *(ends or (None, None)), *(wide or ()))
+
+
+def _difference_ends(
+  one: Estimate,
+  other: Estimate,
+  interval: tuple[float, float] | None,
+  baseline: tuple[float, float] | None,
+) -> tuple[float, float] | None:
+  """MOVER for a difference; a baseline without an interval counts as known."""
+  if interval is None:
+    return None
+  low, high = baseline or (other.value, other.value)
   value = one.value - other.value
-  if one.low is None or one.high is None:
-    return Estimate(value)
-  other_low = other.value if other.low is None else other.low
-  other_high = other.value if other.high is None else other.high
-  return Estimate(
-    value,
-    value - math.hypot(one.value - one.low, other_high - other.value),
-    value + math.hypot(one.high - one.value, other.value - other_low),
+  return (
+    value - math.hypot(one.value - interval[0], high - other.value),
+    value + math.hypot(interval[1] - one.value, other.value - low),
   )
 
 
@@ -68,13 +82,24 @@ def average(estimates: Mapping[str, Estimate], datasets: Sequence[str]) -> Avera
     return None
   chosen = [estimates[name] for name in included]
   value = math.fsum(e.value for e in chosen) / len(chosen)
-  below = [e.value - e.low for e in chosen if e.low is not None]
-  above = [e.high - e.value for e in chosen if e.high is not None]
   missing = tuple(name for name in datasets if name not in estimates)
-  if len(below) < len(chosen) or len(above) < len(chosen):
-    return Average(Estimate(value), included, missing)
-  low, high = value - math.hypot(*below) / len(chosen), value + math.hypot(*above) / len(chosen)
-  return Average(Estimate(value, low, high), included, missing)
+  near = _mean_ends(value, [(e.value, e.interval) for e in chosen])
+  # A dataset that knows nothing of other images of the generator counts with the interval it has.
+  wide = (None, None)
+  if any(e.wide_interval for e in chosen):
+    wide = _mean_ends(value, [(e.value, e.wide_interval or e.interval) for e in chosen])
+  return Average(Estimate(value, *near, *wide), included, missing)
+
+
+def _mean_ends(
+  value: float, known: Sequence[tuple[float, tuple[float, float] | None]]
+) -> tuple[float | None, float | None]:
+  """MOVER for a mean of independent estimates; no ends where one of them has none."""
+  intervals = [(middle - ends[0], ends[1] - middle) for middle, ends in known if ends]
+  if len(intervals) < len(known):
+    return None, None
+  below, above = zip(*intervals, strict=True)
+  return value - math.hypot(*below) / len(known), value + math.hypot(*above) / len(known)
 
 
 def average_gain(results: Results, series: Series, shots: int, quantity: str) -> Average | None:

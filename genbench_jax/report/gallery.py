@@ -29,8 +29,27 @@ class Nearest:
 
 
 @dataclasses.dataclass(frozen=True)
+class Judged:
+  """What zero-shot takes an image for.
+
+  Attributes:
+    class_name: the class with the nearest text.
+    right: whether that is one of the image's own classes.
+    margin: cosine with its own class's text less the largest with another's: below 0 where it is wrong.
+  """
+
+  class_name: str
+  right: bool
+  margin: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Entry:
-  """One image. `image` is a PNG or JPEG file's bytes; prompts are None where there is none."""
+  """One image. `image` is a PNG or JPEG file's bytes; prompts are None where there is none.
+
+  `index` is its place in the image set: the same index of two sets has the same class and, where a
+  generator's noise allows it, the same seed.
+  """
 
   class_name: str
   image: bytes
@@ -38,6 +57,8 @@ class Entry:
   negative_prompt: str | None = None
   seed: int | None = None
   nearest: Nearest | None = None
+  judged: Judged | None = None
+  index: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +69,20 @@ class Gallery:
   source: str
   strategy: str
   entries: Sequence[Entry]
+  generator: str = ""
+  hue: int = 0
 
   @property
   def css(self) -> str:
-    return css_of(Series(self.source, ""))
+    return css_of(Series(self.source, "", self.generator, self.hue))
 
   @property
   def label(self) -> str:
-    return series_label(self.source, self.strategy)
+    return series_label(self.source, self.strategy, self.generator)
+
+  @property
+  def is_real(self) -> bool:
+    return self.source in ("original", "retrieval")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,17 +157,24 @@ def weight(entry: Entry) -> int:
 
 
 def walls(
-  galleries: Sequence[Gallery], gains: Mapping[str, Mapping[str, float]] | None = None
+  galleries: Sequence[Gallery],
+  gains: Mapping[str, Mapping[str, float]] | None = None,
+  hues: Mapping[str, int] | None = None,
 ) -> list[Wall]:
   """Galleries by dataset, then class, then image set, all in the order given.
 
   Args:
     galleries: examples.
     gains: dataset -> class name -> what the images add to it; the classes of such a dataset go from the best to the worst.
+    hues: generator -> its place among all, for its color.
 
   Raises:
     RunError: an image is neither PNG nor JPEG, or can't be read.
   """
+  galleries = [
+    dataclasses.replace(gallery, hue=(hues or {}).get(gallery.generator, 0))
+    for gallery in galleries
+  ]
   datasets = dict.fromkeys(gallery.dataset for gallery in galleries)
   return [
     _wall(name, [g for g in galleries if g.dataset == name], (gains or {}).get(name, {}))

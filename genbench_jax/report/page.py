@@ -1,21 +1,25 @@
 """The report: one self-contained page, and beside it its tables and figures as files."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from genbench_jax.errors import UsageError
 from genbench_jax.report import gallery, render, tables, words
-from genbench_jax.report.agreement import FEWEST_CELLS, Agreement, agreements
-from genbench_jax.report.cell_table import cell_data
-from genbench_jax.report.chart import Figure
-from genbench_jax.report.classes import ClassScores, class_gains, classes_figure
-from genbench_jax.report.curves import curves_figure
-from genbench_jax.report.gain_figures import gains_figure, strategies_figure
-from genbench_jax.report.gains import headline_budget
+from genbench_jax.report.agreement import FEWEST_CELLS, agreements
+from genbench_jax.report.cell_table import thinned_cells
+from genbench_jax.report.class_table import class_data
+from genbench_jax.report.classes import ClassScores, class_gains
+from genbench_jax.report.confusion import taken_for, test_counts
+from genbench_jax.report.duels import duels
+from genbench_jax.report.figures import page_figures
 from genbench_jax.report.gallery import Gallery
-from genbench_jax.report.quantities import RECOGNIZERS, budget_words, quantity_of
+from genbench_jax.report.generators import costs_of, settings_of
+from genbench_jax.report.headline import HeadLine, head_lines, shared_budget, text_start
+from genbench_jax.report.quantities import RECOGNIZERS, budget_words, number, quantity_of
+from genbench_jax.report.ranking import Rank, duels_table, ranking_table, ranks
+from genbench_jax.report.recognitions import Recognition, by_cell
 from genbench_jax.report.results import (
   Results,
   Row,
@@ -24,12 +28,12 @@ from genbench_jax.report.results import (
   unreadable,
   views,
 )
-from genbench_jax.report.scatter import metric_figure, ranks_figure
+from genbench_jax.report.settings_words import settings_words
 
-# The votes are in the table; a curve for each would double the page.
-VOTES = ("topk_vote", "topk_vote_text")
 # The whole page, bytes; examples are left out until it fits.
 PAGE_BUDGET = 9_500_000
+# More sources than this make a table of who beats whom that nobody reads.
+MOST_DUELISTS = 12
 
 
 class RunInfo(TypedDict, total=False):
@@ -49,6 +53,8 @@ class RunInfo(TypedDict, total=False):
     warnings: what the reader must know, a sentence each.
     prompt_lint: what was found about the prompts (cut, colliding ...), a sentence each.
     leak_audit: what was found about external images that resemble test images, a sentence each.
+    costs: image set -> what it has cost, see `generators.costs_of`.
+    price: USD of a device and hour; with it the ranking gives money.
   """
 
   title: str
@@ -64,6 +70,8 @@ class RunInfo(TypedDict, total=False):
   warnings: Sequence[str]
   prompt_lint: Sequence[str]
   leak_audit: Sequence[str]
+  costs: Mapping[str, Mapping[str, Any]]
+  price: float
 
 
 def write_report(
@@ -72,8 +80,9 @@ def write_report(
   run: Mapping[str, Any],
   folder: Path,
   class_scores: Sequence[ClassScores] = (),
+  found: Sequence[Recognition] = (),
 ) -> Path:
-  """Writes `folder/index.html`, `folder/tables/` and `folder/figures/`; returns the page's path.
+  """Write `folder/index.html`, `folder/tables/` and `folder/figures/`; return the page's path.
 
   Every file is written under a temporary name and renamed. The page needs no network and no
   other file. It compares within one protocol and encoder, `strict` first; the table of all cells
@@ -85,29 +94,65 @@ def write_report(
     run: what was run, see RunInfo.
     folder: made where it is missing.
     class_scores: how well single classes are recognized, for the figure of the best and worst.
+    found: what the recognizer of the head left beside its rows, see `recognitions`.
 
   Raises:
     UsageError: there is no row with a finite value.
     RunError: a gallery's image can't be read.
   """
-  context, figures, written = _content(rows, cast(RunInfo, dict(run)), class_scores)
-  render.write_files(folder, written, figures)
-  return render.write(folder / "index.html", _page(context, galleries, class_gains(class_scores)))
+  every = every_view(rows)
+  info = cast(RunInfo, dict(run))
+  parts = _Parts(every, info, class_scores, found)
+  context = {
+    **render.assets(),
+    **parts.context(),
+    "warnings": _warnings(beside_their_encoder(rows), info, every[0]),
+  }
+  written = [table for table in parts.written() if table.rows]
+  render.write_files(folder, written, list(parts.figures.values()))
+  hues = {one.generator: one.hue for one in every[0].series}
+  return render.write(
+    folder / "index.html", _page(context, galleries, class_gains(class_scores), hues)
+  )
+
+
+def every_view(rows: Sequence[Row]) -> list[Results]:
+  """Return the results of every protocol and encoder, the page's main one first.
+
+  Raises:
+    UsageError: there is no row with a finite value.
+  """
+  rows = beside_their_encoder(rows)
+  every = [results for view in views(rows) if (results := results_of(rows, view)).cells]
+  if not every:
+    raise UsageError(
+      "no results to report: no row has a finite value. Run the earlier stages first."
+    )
+  return every
+
+
+def headline_of(results: Results) -> tuple[str | None, int | None]:
+  """Return the recognizer that ranks, and the number of images at which it does."""
+  quantity = next((name for name in results.recognizers() if name in RECOGNIZERS), None)
+  quantity = quantity or next(iter(results.recognizers()), None)
+  return quantity, shared_budget(results, quantity) if quantity else None
 
 
 def _page(
   context: Mapping[str, Any],
   galleries: Sequence[Gallery],
   gains: Mapping[str, Mapping[str, float]],
+  hues: Mapping[str, int],
 ) -> str:
   """The page with as many examples as it has room for."""
 
   def rendered(budget: int) -> str:
     shown, left_out = gallery.fit(galleries, budget)
-    walls = gallery.walls(shown, gains)
+    walls = gallery.walls(shown, gains, hues)
     ordered = any(wall.dataset in gains for wall in walls)
+    judged = any(entry.judged for one in shown for entry in one.entries)
     return render.render(
-      "page.html.jinja", **context, walls=walls, left_out=left_out, ordered=ordered
+      "page.html.jinja", **context, walls=walls, left_out=left_out, ordered=ordered, judged=judged
     )
 
   page = rendered(gallery.IMAGE_BUDGET)
@@ -115,85 +160,115 @@ def _page(
   return page if excess <= 0 else rendered(max(0, gallery.IMAGE_BUDGET - excess))
 
 
-def _content(
-  rows: Sequence[Row], run: RunInfo, class_scores: Sequence[ClassScores]
-) -> tuple[dict[str, Any], list[Figure], list[tables.Table]]:
-  """What the template needs besides the examples, the figures and the tables."""
-  rows = beside_their_encoder(rows)
-  every = [results for view in views(rows) if (results := results_of(rows, view)).cells]
-  if not every:
-    raise UsageError(
-      "no results to report: no row has a finite value. Run the earlier stages first."
+class _Parts:
+  """What the page is made of, each part from the rows once."""
+
+  def __init__(
+    self,
+    every: Sequence[Results],
+    run: RunInfo,
+    class_scores: Sequence[ClassScores],
+    found: Sequence[Recognition],
+  ) -> None:
+    self.every, self.run, self.class_scores, self.found = every, run, class_scores, found
+    self.main = every[0]
+    self.headline, self.shots = headline_of(self.main)
+    self.lines: list[HeadLine] = head_lines(self.main, text_start(run))
+    trained = self.headline in RECOGNIZERS
+    self.agreements = agreements(self.main, str(self.headline)) if trained else ()
+    self.costs, self.settings = costs_of(run, self.main), settings_of(run)
+    self.duels, self.ranked = self._duels_and_ranks()
+    self.counts = test_counts(found)
+    self.figures = page_figures(
+      self.main, run, self.agreements, class_scores, found, self.ranked, self.costs, self.settings
     )
-  main = every[0]
-  headline = next(iter(main.recognizers()), None)
-  found = agreements(main, headline) if headline in RECOGNIZERS else ()
-  figures = dict(_figures(main, found, class_scores))
-  cells = tables.cells_table(every)
-  correlations = tables.agreement_table(found)
-  context = {
-    **render.assets(),
-    **_answer(every, headline, found),
-    "run": run,
-    "title": run.get("title") or "How good are these images as training data?",
-    "main": main,
-    "others": every[1:],
-    "figures": figures,
-    "agreements": correlations,
-    "fewest_cells": FEWEST_CELLS,
-    "cells": cell_data(cells),
-    "warnings": _warnings(rows, run, main),
-    "quantities": [quantity_of(name) for name in ("zero_shot", *main.quantities)],
-    "config": _pretty(run.get("config", "")),
-    "stages": _stages(run),
-  }
-  written = [tables.gains_table(main, _compared(main)), correlations, cells]
-  return context, list(figures.values()), [table for table in written if table.rows]
 
+  def _duels_and_ranks(self) -> tuple[list, list[Rank]]:
+    """The comparison of the headline series, where there are two or more."""
+    if self.headline is None or self.shots is None:
+      return [], []
+    quantity = self.headline
+    series = [
+      one
+      for one in self.main.headline_series()
+      if any(self.main.estimate(d, one, self.shots, quantity) for d in self.main.datasets)
+    ]
+    if len(series) < 2:
+      return [], []
+    compared = duels(self.main, series, self.shots, quantity, dict(by_cell(self.found)))
+    return compared, ranks(self.main, series, self.shots, quantity, compared)
 
-def _answer(
-  every: Sequence[Results], headline: str | None, found: Sequence[Agreement]
-) -> dict[str, Any]:
-  """The head of the page: the answer in words and the numbers behind it."""
-  main = every[0]
-  shots = headline_budget(main, headline) if headline else None
-  known = headline is not None and shots is not None
-  return {
-    "headline": quantity_of(headline) if headline else None,
-    "budget": budget_words(shots) if shots is not None else "",
-    "findings": words.findings(main, headline) if headline else [],
-    "answer": words.answer(main, headline) if headline else [],
-    "control_words": words.control_words(main),
-    "agreement_words": words.agreement_words(found),
-    "gains": tables.headline_table(main, str(headline), shots or 0) if known else None,
-    "others_table": (
-      tables.views_table(every, str(headline), shots or 0) if known and len(every) > 1 else None
-    ),
-  }
+  def ranking(self) -> tables.Table | None:
+    if len(self.ranked) < 2:
+      return None
+    return ranking_table(
+      self.main,
+      self.ranked,
+      self.shots or 0,
+      str(self.headline),
+      costs=self.costs,
+      settings=self.settings,
+      price=self.run.get("price"),
+    )
 
+  def who_beats_whom(self) -> tables.Table | None:
+    return duels_table(self.duels, self.ranked[:MOST_DUELISTS]) if len(self.ranked) > 1 else None
 
-def _compared(results: Results) -> list[str]:
-  """What is set against zero-shot in the headline figure: trained recognizers and CLER."""
-  measured = results.recognizers()
-  return [name for name in measured if name in (*RECOGNIZERS, "cler")] or measured
+  def written(self) -> list[tables.Table]:
+    """The tables that are written beside the page."""
+    own = [
+      tables.gains_table(self.main, self.main.recognizers()),
+      tables.agreement_table(self.agreements),
+      tables.cells_table(self.every),
+      self.ranking(),
+      self.who_beats_whom(),
+    ]
+    return [table for table in own if table]
 
+  def context(self) -> dict[str, Any]:
+    """What the template needs besides the examples."""
+    main, run = self.main, self.run
+    cells, cells_rule = thinned_cells(self.every)
+    taken = {(one.dataset, one.series): taken_for(one) for one in self.found}
+    classes = class_data(self.class_scores, self.counts, taken)
+    return {
+      "run": run,
+      "title": run.get("title") or "How good are these images as training data?",
+      "main": main,
+      "others": self.every[1:],
+      "lines": self.lines,
+      "settings": settings_words(self.every, run, self.found),
+      "answer": words.answer(main, self.lines),
+      "control_words": words.control_words(main),
+      "agreement_words": words.agreement_words(self.agreements),
+      "headline": quantity_of(self.headline) if self.headline else None,
+      "budget": budget_words(self.shots) if self.shots is not None else "",
+      "paired": bool(self.duels) and all(duel.paired for duel in self.duels),
+      "ranking": self.ranking(),
+      "duels": self.who_beats_whom(),
+      "gains": self._gains_table(),
+      "others_table": self._views_table(),
+      "figures": self.figures,
+      "agreements": tables.agreement_table(self.agreements),
+      "fewest_cells": FEWEST_CELLS,
+      "cells": cells,
+      "cells_rule": cells_rule,
+      "class_table": classes[0] if classes else None,
+      "classes_left_out": classes[1] if classes else 0,
+      "quantities": [quantity_of(name) for name in ("zero_shot", *main.quantities)],
+      "config": _pretty(run.get("config", "")),
+      "stages": _stages(run),
+    }
 
-def _figures(
-  results: Results, found: Sequence[Agreement], class_scores: Sequence[ClassScores]
-) -> Iterator[tuple[str, Figure]]:
-  """The figures that the rows have the numbers for."""
-  compared, measured = _compared(results), results.recognizers()
-  if compared and results.zero_shot:
-    yield "gains", gains_figure(results, compared)
-    if strategies := strategies_figure(results, compared):
-      yield "strategies", strategies
-  if drawn := [name for name in measured if name not in VOTES] or measured:
-    yield "curves", curves_figure(results, drawn)
-  if any(item.known for item in found):
-    yield "metric", metric_figure(found[0])
-    yield "ranks", ranks_figure(found)
-  if classes := classes_figure(class_scores):
-    yield "classes", classes
+  def _gains_table(self) -> tables.Table | None:
+    line = next((line for line in self.lines if line.baseline == "zero-shot"), None)
+    few = len(self.main.headline_series()) <= 6
+    return tables.headline_table(self.main, line.quantity, line.shots) if line and few else None
+
+  def _views_table(self) -> tables.Table | None:
+    if len(self.every) < 2 or self.headline is None or self.shots is None:
+      return None
+    return tables.views_table(self.every, self.headline, self.shots)
 
 
 def _warnings(rows: Sequence[Row], run: RunInfo, main: Results) -> list[str]:
@@ -226,8 +301,8 @@ def _stages(run: RunInfo) -> tables.Table | None:
     count = images.get(stage)
     row += [count] * bool(images)
     if images and devices:
-      row.append(f"{count / spent / devices:.3g}" if count and spent > 0 else None)
-    row += [f"{spent * devices / 3600:.3g}"] if devices else []
+      row.append(number(count / spent / devices) if count and spent > 0 else None)
+    row += [number(spent * devices / 3600)] if devices else []
     rows.append(tuple(row))
   return tables.Table("stages", "Time and cost of each stage.", tuple(columns), tuple(rows))
 

@@ -44,49 +44,98 @@ def _accuracy(name: str, label: str, meaning: str) -> Quantity:
   return Quantity(name, label, "accuracy", "higher", meaning)
 
 
-QUANTITIES = {
-  quantity.name: quantity
-  for quantity in (
-    _accuracy("zero_shot", "zero-shot", "Each test image goes to the class whose text is nearest."),
-    _accuracy("linear_probe", "linear probe", "A linear classifier trained on the image features."),
-    _accuracy(
-      "linear_probe_last_epoch",
-      "linear probe, last epoch",
-      "The reference's probe after its last epoch, which no test image has chosen.",
-    ),
-    _accuracy("coop", "CoOp", "Learned prompt vectors in front of the class name."),
-    _accuracy("vpt", "VPT", "Learned tokens in the image encoder."),
-    _accuracy(
-      "cler",
-      "CLER",
-      "Class-centered recognition without training: each test image goes to the class whose text "
-      "and mean training image, added up, are nearest.",
-    ),
-    Quantity("cler_gain", "CLER gain", "difference", "higher", "CLER less zero-shot."),
-    _accuracy("cler_image", "CLER, images only", "As CLER, with the mean training images alone."),
-    _accuracy("topk_vote", "top-k vote", "The nearest training images vote."),
-    _accuracy("topk_vote_text", "top-k vote + text", "The vote and zero-shot, averaged."),
-    Quantity(
-      "clip_score", "CLIP score", "number", "higher", "100 × cosine between image and its text."
-    ),
-    Quantity("fid", "FID", "number", "lower", "Fréchet distance to the test features."),
-    Quantity("kid", "KID", "number", "lower", "Kernel (MMD²) distance, cubic polynomial kernel."),
-    Quantity("cmmd", "CMMD", "number", "lower", "Kernel (MMD²) distance, Gaussian kernel."),
-    Quantity("precision", "precision", "number", "higher", "Share of images on the real manifold."),
-    Quantity("recall", "recall", "number", "higher", "Share of real images on their manifold."),
-    Quantity("density", "density", "number", "higher", "How many real neighborhoods hold each."),
-    Quantity("coverage", "coverage", "number", "higher", "Share of real neighborhoods reached."),
-    Quantity("vendi", "Vendi", "number", "higher", "Effective number of different images."),
-    Quantity(
-      "proxy_a_distance",
-      "proxy-A",
-      "number",
-      "lower",
-      "How well a classifier tells them from real.",
-    ),
-  )
-}
-RECOGNIZERS = ("linear_probe", "coop", "vpt")
+def _number(name: str, label: str, better: Literal["higher", "lower"], meaning: str) -> Quantity:
+  return Quantity(name, label, "number", better, meaning)
+
+
+# In the page's order: what is trained on the images, then what is not, then distances and diversity.
+_ALL = (
+  _accuracy("zero_shot", "zero-shot", "Each test image goes to the class whose text is nearest."),
+  _accuracy("linear_probe", "linear probe", "A linear classifier trained on the image features."),
+  _accuracy(
+    "linear_probe_last_epoch",
+    "linear probe, last epoch",
+    "The reference's probe after its last epoch, which no test image has chosen.",
+  ),
+  _accuracy(
+    "from_scratch", "from scratch", "A network trained from random weights on these images alone."
+  ),
+  _accuracy("fine_tune", "fine-tuned", "The vision tower trained on from a head of class texts."),
+  _accuracy("lora", "LoRA", "Both CLIP towers trained by low-rank updates."),
+  _accuracy("tip_adapter", "Tip-Adapter", "A cache of the training features beside zero-shot."),
+  _accuracy("coop", "CoOp", "Learned prompt vectors in front of the class name."),
+  _accuracy("vpt", "VPT", "Learned tokens in the image encoder."),
+  _accuracy(
+    "cler",
+    "CLER",
+    "Class-centered recognition without training: each test image goes to the class whose text "
+    "and mean training image, added up, are nearest.",
+  ),
+  Quantity("cler_gain", "CLER gain", "difference", "higher", "CLER less zero-shot."),
+  _accuracy("cler_image", "CLER, images only", "As CLER, with the mean training images alone."),
+  _accuracy("topk_vote", "top-k vote", "The nearest training images vote."),
+  _accuracy("topk_vote_text", "top-k vote + text", "The vote and zero-shot, averaged."),
+  _accuracy(
+    "guide_ridge",
+    "guide ridge",
+    "A ridge classifier trained on the images and tested on a few real training images.",
+  ),
+  _number(
+    "class_chamfer",
+    "class Chamfer",
+    "lower",
+    "Mean distance of a few real training images to the nearest image of their class.",
+  ),
+  _number("clip_score", "CLIP score", "higher", "100 × cosine between image and its text."),
+  _number("fid", "FID (CLIP)", "lower", "Fréchet distance to the test images, on CLIP features."),
+  _number(
+    "fd_infinity",
+    "FD∞ (CLIP)",
+    "lower",
+    "The same Fréchet distance, extrapolated to infinitely many images.",
+  ),
+  _number(
+    "fid_inception",
+    "FID (Inception)",
+    "lower",
+    "Fréchet distance on Inception-v3 features: the FID that papers quote.",
+  ),
+  _number("kid", "KID (CLIP)", "lower", "Kernel (MMD²) distance, cubic polynomial kernel."),
+  _number(
+    "kid_inception",
+    "KID (Inception)",
+    "lower",
+    "The same kernel distance on Inception-v3 features.",
+  ),
+  _number(
+    "inception_score", "Inception score", "higher", "How surely and how variously classes are seen."
+  ),
+  _number("cmmd", "CMMD", "lower", "Kernel (MMD²) distance, Gaussian kernel."),
+  _number("precision", "precision", "higher", "Share of images on the real manifold."),
+  _number("recall", "recall", "higher", "Share of real images on their manifold."),
+  _number("density", "density", "higher", "How many real neighborhoods hold each."),
+  _number("coverage", "coverage", "higher", "Share of real neighborhoods reached."),
+  _number("vendi", "Vendi", "higher", "Effective number of different images."),
+  _number("proxy_a_distance", "proxy-A", "lower", "How well a classifier tells them from real."),
+)
+QUANTITIES = {quantity.name: quantity for quantity in _ALL}
+# What is trained on the images and tested on test images; the first that was measured is the headline.
+RECOGNIZERS = ("linear_probe", "from_scratch", "fine_tune", "lora", "tip_adapter", "coop", "vpt")
+# Those of them that see the class names besides the images: a gain over zero-shot compares like with like.
+WITH_TEXT = ("fine_tune", "lora", "tip_adapter", "coop", "vpt", "cler", "topk_vote_text")
+EXCESS = "_excess"
+
+
+def excess_name(name: str) -> str:
+  """The name of what a distance has above its floor: `fid_excess`, `fid_excess [facebook/dinov2-base]`."""
+  base, bracket, space = name.partition(" [")
+  return f"{base}{EXCESS}{bracket}{space}"
+
+
+def raw_name(name: str) -> str:
+  """The name of the quantity that an excess is of; any other name as it is."""
+  base, bracket, space = name.partition(" [")
+  return f"{base.removesuffix(EXCESS)}{bracket}{space}"
 
 
 def in_space(name: str, encoder: str) -> str:
@@ -96,7 +145,7 @@ def in_space(name: str, encoder: str) -> str:
 
 def known_name(name: str) -> str:
   """The quantity's name without the features that it was measured on; empty for one that the page doesn't know."""
-  base = name.partition(" [")[0]
+  base = raw_name(name).partition(" [")[0]
   return base if base in QUANTITIES else ""
 
 
@@ -104,12 +153,23 @@ def quantity_of(name: str) -> Quantity:
   """The quantity of that name; one the page doesn't know is shown as a plain number."""
   if name in QUANTITIES:
     return QUANTITIES[name]
+  if raw_name(name) != name:
+    raw = quantity_of(raw_name(name))
+    meaning = f"{raw.meaning} Less what real training images have at equal number."
+    return dataclasses.replace(raw, name=name, label=f"{raw.label} above floor", meaning=meaning)
   if base := known_name(name):
     quantity, encoder = QUANTITIES[base], name.removeprefix(f"{base} [").removesuffix("]")
-    label = f"{quantity.label}, {encoder.rstrip('/').rpartition('/')[2]}"
-    meaning = f"{quantity.meaning} On the features of {encoder}."
+    label = f"{quantity.label.removesuffix(' (CLIP)')} ({short_name(encoder)})"
+    meaning = (
+      f"{quantity.meaning.removesuffix(', on CLIP features.')} On the features of {encoder}."
+    )
     return dataclasses.replace(quantity, name=name, label=label, meaning=meaning)
   return Quantity(name, name.replace("_", " "), "number", "higher", "")
+
+
+def short_name(encoder: str) -> str:
+  """`facebook/dinov2-base` is `dinov2-base`."""
+  return encoder.rstrip("/").rpartition("/")[2]
 
 
 def source_label(source: str) -> str:
@@ -128,9 +188,18 @@ def strategy_label(strategy: str) -> str:
   return prompts.replace("_", " ") + tokens
 
 
-def series_label(source: str, strategy: str) -> str:
-  """`generated, simple template`; the source alone where there is no strategy."""
-  return ", ".join(part for part in (source_label(source), strategy_label(strategy)) if part)
+def series_label(source: str, strategy: str, generator: str = "") -> str:
+  """`generated, simple template`, `sd21, simple template`; what images are called everywhere on the page."""
+  return ", ".join(
+    part for part in (images_label(source, generator), strategy_label(strategy)) if part
+  )
+
+
+def images_label(source: str, generator: str = "") -> str:
+  """The generator's or the folder's own name where there is one; with its source where that is another."""
+  if not generator or source == "original":
+    return source_label(source)
+  return generator if source in ("generative", "folder") else f"{source_label(source)} {generator}"
 
 
 def shots_label(shots: int) -> str:
@@ -155,21 +224,50 @@ def order_of(name: str, known: tuple[str, ...]) -> tuple[int, str]:
 
 def percent(value: float) -> str:
   """A fraction in per cent with one decimal, without its sign: 0.931 is 93.1."""
-  return f"{100 * value:.1f}"
+  return f"{tenths(100 * value):.1f}".replace("-", "−")
 
 
 def points(value: float) -> str:
   """A difference of fractions in points, always with its sign: -0.012 is −1.2."""
-  text = f"{100 * value:+.1f}"
+  text = f"{tenths(100 * value):+.1f}"
   return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
+def tenths(value: float) -> float:
+  """Rounded to one decimal, half away from zero.
+
+  Counts of 400 or 800 test images make halves (4.75) often, which binary fractions and their differences miss
+  by 1e-15 either way: without the 1e-6 the same gain would be 4.7 in a figure and 4.8 in a sentence. The
+  page's script rounds by the same rule.
+  """
+  return math.copysign(math.floor(abs(value) * 10 + 0.5 + 1e-6) / 10, value)
+
+
 def number(value: float) -> str:
-  """Three significant digits, written out where that is short."""
-  if value != 0 and not 1e-3 <= abs(value) < 1e5:
-    return f"{value:.2e}".replace("-", "−")
-  digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
-  return f"{value:.{digits}f}".replace("-", "−")
+  """Three significant digits or more, written out: 0.0000123 and 123,456, not 1.23e-5."""
+  if value == 0:
+    return "0.00"
+  digits = 2 - math.floor(math.log10(abs(value)))
+  if digits > 12:
+    return "0.00"
+  return f"{value:,.{max(0, digits)}f}".replace("-", "−")
+
+
+def rate(value: float, unit: str) -> str:
+  """`0.25 images a second` as a person says it: `4.0 seconds an image` below one a second.
+
+  Args:
+    value: a second.
+    unit: what there is so many of, in the singular.
+  """
+  if value >= 1 or value <= 0:
+    return f"{number(value)} {unit}s a second"
+  return f"{number(1 / value)} seconds a{'n' * (unit[0] in 'aeiou')} {unit}"
+
+
+def p_value(p: float) -> str:
+  """`p = 0.03`, `p < 0.001`: never 0, never with an exponent."""
+  return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def shown(quantity: Quantity, value: float) -> str:

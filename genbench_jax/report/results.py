@@ -11,6 +11,7 @@ from genbench_jax.report.quantities import (
   QUANTITIES,
   SOURCES,
   STRATEGIES,
+  excess_name,
   in_space,
   order_of,
 )
@@ -21,28 +22,62 @@ ACCURACIES = tuple(name for name, quantity in QUANTITIES.items() if quantity.kin
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """A value with its 95 % interval; the ends are None where none was measured."""
+  """A value with its 95 % intervals; the ends are None where none was measured.
+
+  Attributes:
+    low, high: the interval for *these images*: other test images, the same training images.
+    wide_low, wide_high: the interval for *this generator*: other training images and seeds, too.
+  """
 
   value: float
   low: float | None = None
   high: float | None = None
+  wide_low: float | None = None
+  wide_high: float | None = None
+
+  @property
+  def interval(self) -> tuple[float, float] | None:
+    """The interval for these images."""
+    return None if self.low is None or self.high is None else (self.low, self.high)
+
+  @property
+  def wide_interval(self) -> tuple[float, float] | None:
+    """The interval for this generator."""
+    return (
+      None if self.wide_low is None or self.wide_high is None else (self.wide_low, self.wide_high)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-  """What is followed over shots: a source under one prompt strategy ("" where it has none)."""
+  """What is followed over shots: a source, its generator and prompt strategy ("" where it has none).
+
+  `hue` is the place of the generator among all, from 1; 0 where there is but one.
+  """
 
   source: str
   strategy: str
+  generator: str = ""
+  hue: int = dataclasses.field(default=0, compare=False)
 
   @property
-  def order(self) -> tuple[tuple[int, str], tuple[int, str]]:
-    return order_of(self.source, SOURCES), order_of(self.strategy, STRATEGIES)
+  def plain(self) -> "Series":
+    """The source and generator, whatever the strategy."""
+    return dataclasses.replace(self, strategy="")
+
+  @property
+  def order(self) -> tuple[tuple[int, str], int, str, tuple[int, str]]:
+    return (
+      order_of(self.source, SOURCES),
+      self.hue,
+      self.generator,
+      order_of(self.strategy, STRATEGIES),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """One (dataset, source, strategy, shots, seed) and all that was measured in it."""
+  """One (dataset, source, generator, strategy, shots, seed) and all that was measured in it."""
 
   dataset: str
   series: Series
@@ -103,13 +138,19 @@ class Results:
   def has(self, series: Series, quantity: str) -> bool:
     return (series, quantity) in self._measured
 
+  @functools.cached_property
+  def generators(self) -> tuple[Series, ...]:
+    """The headline series of every generator; empty where images come from no or one generator."""
+    found = [one for one in self.headline_series() if one.generator and one.source != "combined"]
+    return tuple(found) if len(found) > 1 else ()
+
   def headline_series(self) -> tuple[Series, ...]:
-    """One series a source, controls left out: the strategy that stands first by convention."""
-    chosen: dict[str, Series] = {}
+    """One series a source and generator, controls left out: the strategy that stands first by convention."""
+    chosen: dict[tuple[str, str], Series] = {}
     by_convention = sorted(self.series, key=lambda s: order_of(s.strategy, HEADLINE_STRATEGIES))
     for series in by_convention:
       if series.source != "control":
-        chosen.setdefault(series.source, series)
+        chosen.setdefault((series.source, series.generator), series)
     return tuple(sorted(chosen.values(), key=lambda series: series.order))
 
 
@@ -152,9 +193,31 @@ def views(rows: Sequence[Row]) -> tuple[View, ...]:
 
 def results_of(rows: Sequence[Row], view: View) -> Results:
   """The rows of a view as cells; rows without a finite value are left out."""
-  mine = [row for row in rows if is_number(row.get("value")) and _belongs(row, view)]
+  mine = [
+    excess
+    for row in rows
+    if is_number(row.get("value")) and _belongs(row, view)
+    for excess in with_excess(row)
+  ]
   cells = tuple(sorted(_cells(mine, view), key=_cell_order(mine)))
   return Results(view, cells, _zero_shot(mine), _folded(cells))
+
+
+def with_excess(row: Row) -> list[Row]:
+  """The row, and where it has a floor what lies above it, as a further quantity.
+
+  A distance at n images is mostly bias where n is small: real training images have it, too. What they
+  have at equal n is the floor, and only what lies above it tells of the images.
+  """
+  floor = row.get("floor")
+  if not is_number(floor):
+    return [row]
+  shifted = {
+    key: row[key] - floor
+    for key in ("value", "ci_low", "ci_high", "generator_low", "generator_high")
+    if is_number(row.get(key))
+  }
+  return [row, {**row, **shifted, "quantity": excess_name(row["quantity"])}]
 
 
 def unreadable(rows: Sequence[Row]) -> int:
@@ -163,29 +226,44 @@ def unreadable(rows: Sequence[Row]) -> int:
 
 
 def fold_seeds(estimates: Sequence[Estimate]) -> Estimate:
-  """The mean over seeds, its interval from the test images and from the spread of the seeds.
+  """The mean over seeds with both of its intervals.
 
-  The seeds share the test images, so the mean half-width of their intervals stays; Student's t
-  interval of the mean over seeds is added to it in quadrature.
+  The seeds share the test images, so for *these images* the mean half-width of their intervals stays. For
+  *this generator* what other images and seeds would change is added in quadrature: Student's t interval of
+  the mean over seeds, or where that is narrower (two seeds can agree by luck) what the rows themselves know
+  of other images, which falls with the root of the number of seeds.
   """
+  count = len(estimates)
+  value = math.fsum(e.value for e in estimates) / count
+  known = [(e.value, *e.interval) for e in estimates if e.interval]
+  if len(known) < count:
+    return Estimate(value)
+  below = math.fsum(middle - low for middle, low, _ in known) / count
+  above = math.fsum(high - middle for middle, _, high in known) / count
+  if count == 1:
+    return Estimate(value, value - below, value + above, *(estimates[0].wide_interval or ()))
+  spread = max(_seed_spread(estimates, value), _image_spread(estimates) / math.sqrt(count))
+  wide = value - math.hypot(below, spread), value + math.hypot(above, spread)
+  return Estimate(value, value - below, value + above, *wide)
+
+
+def _seed_spread(estimates: Sequence[Estimate], mean: float) -> float:
+  """Half the width of Student's t interval (95 %) of the mean of two or more seeds."""
   from scipy.special import stdtrit
 
   count = len(estimates)
-  value = math.fsum(e.value for e in estimates) / count
-  intervals = [
-    (e.value - e.low, e.high - e.value)
+  variance = math.fsum((e.value - mean) ** 2 for e in estimates) / (count - 1)
+  return float(stdtrit(count - 1, 0.975)) * math.sqrt(variance / count)
+
+
+def _image_spread(estimates: Sequence[Estimate]) -> float:
+  """What the training images add to the half-width of one seed's interval; 0 where no row knows."""
+  parts = [
+    (e.wide_interval[1] - e.wide_interval[0]) ** 2 - (e.interval[1] - e.interval[0]) ** 2
     for e in estimates
-    if e.low is not None and e.high is not None
+    if e.wide_interval and e.interval
   ]
-  if len(intervals) < count:
-    return Estimate(value)
-  spread = 0.0
-  if count > 1:
-    deviation = math.sqrt(math.fsum((e.value - value) ** 2 for e in estimates) / (count - 1))
-    spread = float(stdtrit(count - 1, 0.975)) * deviation / math.sqrt(count)
-  below = math.fsum(low for low, _ in intervals) / count
-  above = math.fsum(high for _, high in intervals) / count
-  return Estimate(value, value - math.hypot(below, spread), value + math.hypot(above, spread))
+  return math.sqrt(max(math.fsum(parts) / len(parts), 0.0)) / 2 if parts else 0.0
 
 
 def _belongs(row: Row, view: View) -> bool:
@@ -196,20 +274,23 @@ def _belongs(row: Row, view: View) -> bool:
 
 
 def _estimate(row: Row) -> Estimate:
-  low, high = row.get("ci_low"), row.get("ci_high")
-  if not (is_number(low) and is_number(high)):
-    return Estimate(float(row["value"]))
-  return Estimate(float(row["value"]), float(low), float(high))
+  ends = []
+  for low, high in (("ci_low", "ci_high"), ("generator_low", "generator_high")):
+    found = row.get(low), row.get(high)
+    known = is_number(found[0]) and is_number(found[1])
+    ends += [float(found[0]), float(found[1])] if known else [None, None]
+  return Estimate(float(row["value"]), *ends)
 
 
 def _cells(rows: Iterable[Row], view: View) -> list[Cell]:
   grouped: dict[tuple, list[Row]] = {}
+  hues = _hues(rows)
   for row in rows:
     if row["quantity"] != "zero_shot":
+      generator = row.get("generator") or ""
       key = (
         row["dataset"],
-        row["source"],
-        row.get("strategy") or "",
+        Series(row["source"], row.get("strategy") or "", generator, hues.get(generator, 0)),
         row.get("shots") or 0,
         row.get("seed") or 0,
       )
@@ -217,7 +298,7 @@ def _cells(rows: Iterable[Row], view: View) -> list[Cell]:
   return [
     Cell(
       dataset,
-      Series(source, strategy),
+      series,
       int(shots),
       int(seed),
       view.protocol,
@@ -225,8 +306,14 @@ def _cells(rows: Iterable[Row], view: View) -> list[Cell]:
       {row["quantity"]: _estimate(row) for row in group},
       _facts(group),
     )
-    for (dataset, source, strategy, shots, seed), group in grouped.items()
+    for (dataset, series, shots, seed), group in grouped.items()
   ]
+
+
+def _hues(rows: Sequence[Row]) -> dict[str, int]:
+  """The place of every generator among all, from 1; nothing where there is but one."""
+  names = dict.fromkeys(row["generator"] for row in rows if row.get("generator"))
+  return {name: place for place, name in enumerate(names, 1)} if len(names) > 1 else {}
 
 
 def _facts(rows: Sequence[Row]) -> dict[str, float]:

@@ -4,13 +4,14 @@ import math
 from collections.abc import Sequence
 
 from genbench_jax.report import chart
-from genbench_jax.report.agreement import Agreement, agrees
+from genbench_jax.report.agreement import Agreement, agrees, grouped
 from genbench_jax.report.legend import css_of, keys_of
 from genbench_jax.report.quantities import budget_words, quantity_of, series_label, shown
 from genbench_jax.report.results import Cell, Series
 
-WIDTH, HEIGHT = 332.0, 288.0
-FRAME = (46.0, 30.0, 324.0, 246.0)
+SIZE = (332.0, 288.0)
+# A single dataset has the page's width to itself.
+WIDE_SIZE = (800.0, 380.0)
 SMALL_SIDE = 188.0
 # Letters of a small panel's title: alone, and beside its number of cells.
 WHOLE_LINE, BESIDE_NOTE = 24, 17
@@ -20,16 +21,19 @@ SMALL_FRAME = (4.0, 40.0, 182.0, 168.0)
 def metric_figure(item: Agreement) -> chart.Figure:
   """One metric against the recognizer, a panel for each dataset, with its rank correlation."""
   metric, recognizer = quantity_of(item.metric), quantity_of(item.recognizer)
-  panels = tuple(_value_panel(item, name) for name, cells in item.cells.items() if cells)
+  names = [name for name, cells in item.cells.items() if cells]
+  sizes = (WIDE_SIZE, SIZE) if len(names) == 1 else (SIZE,)
+  panels = tuple(_value_panel(item, name, size) for name in names for size in sizes)
+  layout = "forest" if len(names) == 1 else "medium"
   return chart.Figure(
     name=f"{item.metric.replace('_', '-')}-against-{item.recognizer.replace('_', '-')}",
     title=f"{metric.label} against the {recognizer.label}",
     caption=(
-      f"Each point is a cell: a source, a strategy, a number of images. ρ is Spearman’s rank correlation "
-      f"within the dataset. {metric.label} needs no training; where ρ is near 1 it orders the "
+      f"Each point is a cell: a source, a strategy, a number of images. ρ is the mean of Spearman’s rank "
+      f"correlations among cells of equal number of images. {metric.label} needs no training; where ρ is near 1 it orders the "
       "cells as training would."
     ),
-    variants=(chart.Variant((), panels, keys_of(_series_of([item]), by_strategy=True)),),
+    variants=(chart.Variant((), panels, keys_of(_series_of([item]), by_strategy=True), layout),),
   )
 
 
@@ -39,16 +43,16 @@ def ranks_figure(items: Sequence[Agreement]) -> chart.Figure:
     items, key=lambda item: -agrees(item, item.mean if item.mean is not None else -2)
   )
   recognizer = quantity_of(items[0].recognizer).label
-  sources = dict.fromkeys(Series(one.source, "") for one in _series_of(items))
+  sources = dict.fromkeys(one.plain for one in _series_of(items))
   keys = keys_of(sources, by_strategy=False)
   return chart.Figure(
     name="all-metrics",
     title=f"Every metric against the {recognizer}, by rank",
     caption=(
-      "Within each dataset the cells are ranked from the lowest to the highest, by the metric (across) and by "
-      f"the {recognizer} (up); all datasets lie over one another. ρ is the mean of the datasets’ own "
-      "rank correlations, with its 95 % bootstrap interval; n counts cells. Where lower is better, ρ near −1 is agreement; the panels run from "
-      "most to least agreement."
+      "Cells of equal dataset and number of images are ranked from the lowest to the highest, by the metric "
+      f"(across) and by the {recognizer} (up); all such groups lie over one another. ρ is the mean of the groups’ "
+      "own rank correlations, with its 95 % interval (whole series resampled); n counts cells. Where lower is "
+      "better, ρ near −1 is agreement; the panels run from most to least agreement."
     ),
     variants=(chart.Variant((), tuple(_rank_panel(item) for item in ordered), keys, "small"),),
   )
@@ -70,8 +74,9 @@ def _series_of(items: Sequence[Agreement]) -> list[Series]:
   return sorted(found, key=lambda series: series.order)
 
 
-def _value_panel(item: Agreement, dataset: str) -> chart.Panel:
-  left, top, right, bottom = FRAME
+def _value_panel(item: Agreement, dataset: str, size: tuple[float, float]) -> chart.Panel:
+  width, height = size
+  left, top, right, bottom = frame = (46.0, 30.0, width - 8, height - 42)
   metric, recognizer = quantity_of(item.metric), quantity_of(item.recognizer)
   factor = 100.0 if metric.kind == "accuracy" else 1.0
   points = [
@@ -90,14 +95,14 @@ def _value_panel(item: Agreement, dataset: str) -> chart.Panel:
     )
     for cell, across, up in points
   )
-  note = f"{rho_text(item.within[dataset])}, n = {len(points)}"
+  note = f"{rho_text(item.of_dataset(dataset))}, n = {len(points)}"
   return chart.Panel(
-    width=WIDTH,
-    height=HEIGHT,
+    width=width,
+    height=height,
     title=dataset,
     note=note,
     description=f"{dataset}: {metric.label} across and {recognizer.label} up, {len(points)} cells, {note}.",
-    frame=FRAME,
+    frame=frame,
     x_ticks=tuple(chart.Tick(x(t), chart.tick_text(t)) for t in chart.ticks(x.low, x.high, 4)),
     y_ticks=tuple(chart.Tick(y(t), chart.tick_text(t)) for t in chart.ticks(y.low, y.high, 4)),
     x_label=f"{metric.label}{', %' if metric.kind == 'accuracy' else ''}",
@@ -111,13 +116,11 @@ def _rank_panel(item: Agreement) -> chart.Panel:
   left, top, right, bottom = SMALL_FRAME
   x, y = chart.Scale(0, 1, left + 6, right - 6), chart.Scale(0, 1, bottom - 6, top + 6)
   paths: dict[str, list[str]] = {}
-  for cells in item.cells.values():
+  for cells in grouped([cell for some in item.cells.values() for cell in some]).values():
     across = ranks([cell.estimates[item.metric].value for cell in cells])
     up = ranks([cell.estimates[item.recognizer].value for cell in cells])
     for cell, a, u in zip(cells, across, up, strict=True):
-      paths.setdefault(css_of(Series(cell.series.source, "")), []).append(
-        f"M{x(a):.1f} {y(u):.1f}h0"
-      )
+      paths.setdefault(css_of(cell.series.plain), []).append(f"M{x(a):.1f} {y(u):.1f}h0")
   quantity = quantity_of(item.metric)
   better = "" if quantity.better == "higher" else "lower is better"
   return chart.Panel(
@@ -126,7 +129,7 @@ def _rank_panel(item: Agreement) -> chart.Panel:
     title=chart.cut(quantity.label, WHOLE_LINE),
     note=f"n = {item.count}" if len(quantity.label) <= BESIDE_NOTE else "",
     description=(
-      f"{quantity.label}: mean {rho_text(item.mean)} over {len(item.known)} datasets, {item.count} cells."
+      f"{quantity.label}: mean {rho_text(item.mean)} over {len(item.known)} groups, {item.count} cells."
     ),
     frame=SMALL_FRAME,
     x_label=better,
@@ -145,5 +148,5 @@ def ranks(values: Sequence[float]) -> list[float]:
 
 
 def _cell_words(cell: Cell) -> str:
-  where = series_label(cell.series.source, cell.series.strategy)
+  where = series_label(cell.series.source, cell.series.strategy, cell.series.generator)
   return f"{where}, {budget_words(cell.shots)}"

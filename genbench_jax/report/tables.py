@@ -21,6 +21,7 @@ from genbench_jax.store.files import csv_cell
 
 Value = str | int | float | None
 FACTS = ("n_external", "n_real", "n_test", "missing_classes", "seconds")
+KEYS = ("dataset", "source", "generator", "strategy", "shots", "seed", "protocol", "encoder")
 LATEX = {
   "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
   "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -41,17 +42,17 @@ class Table:
 def cells_table(every: Sequence[Results]) -> Table:
   """One line a cell, one column a quantity with the ends of its interval behind it."""
   names = sorted({name for results in every for name in results.quantities}, key=by_quantity)
-  head = ("dataset", "source", "strategy", "shots", "seed", "protocol", "encoder")
   measured = tuple(c for n in ("zero_shot", *names) for c in (n, f"{n}_ci_low", f"{n}_ci_high"))
   rows = []
   for results in every:
     for cell in results.cells:
       known = {"zero_shot": results.zero_shot.get(cell.dataset), **cell.estimates}
-      key = (cell.dataset, cell.series.source, cell.series.strategy, cell.shots, cell.seed)
+      one = cell.series
+      key = (cell.dataset, one.source, one.generator, one.strategy, cell.shots, cell.seed)
       ends = tuple(end for name in ("zero_shot", *names) for end in _ends(known.get(name)))
       facts = tuple(cell.facts.get(fact) for fact in FACTS)
       rows.append((*key, cell.protocol, cell.encoder, *ends, *facts))
-  return Table("cells", "All cells.", (*head, *measured, *FACTS), tuple(rows))
+  return Table("cells", "All cells.", (*KEYS, *measured, *FACTS), tuple(rows))
 
 
 def gains_table(results: Results, quantities: Sequence[str]) -> Table:
@@ -60,7 +61,11 @@ def gains_table(results: Results, quantities: Sequence[str]) -> Table:
   for quantity in quantities:
     for shots in budgets(results, quantity):
       for one in results.series:
-        label = (quantity_of(quantity).label, series_label(one.source, one.strategy), shots)
+        label = (
+          quantity_of(quantity).label,
+          series_label(one.source, one.strategy, one.generator),
+          shots,
+        )
         if mean := average_gain(results, one, shots, quantity):
           rows.append((*label, "all datasets", len(mean.included), *_points(mean)))
         each = gains(results, one, shots, quantity)
@@ -83,7 +88,7 @@ def headline_table(results: Results, quantity: str, shots: int) -> Table:
     if name in results.zero_shot
   ]
   mean = ("all datasets", "", *(words_of(m.estimate if m else None) for m in means))
-  labels = [series_label(one.source, one.strategy) for one in series]
+  labels = [series_label(one.source, one.strategy, one.generator) for one in series]
   caption = f"{quantity_of(quantity).label} at {budget_words(shots)}: points above zero-shot, 95 % intervals."
   return Table("headline", caption, ("dataset", "zero-shot, %", *labels), (*rows, mean))
 
@@ -98,7 +103,7 @@ def views_table(every: Sequence[Results], quantity: str, shots: int) -> Table:
     name = ", ".join(filter(None, (results.view.protocol, results.view.encoder)))
     gained = (words_of(mean.estimate if mean else None) for mean in means)
     rows.append((name, "–".join(str(count) for count in counts), *gained))
-  labels = [series_label(one.source, one.strategy) for one in series]
+  labels = [series_label(one.source, one.strategy, one.generator) for one in series]
   caption = (
     f"{quantity_of(quantity).label}, {budget_words(shots)}: points above zero-shot, averaged."
   )
@@ -106,33 +111,36 @@ def views_table(every: Sequence[Results], quantity: str, shots: int) -> Table:
 
 
 def words_of(estimate: Estimate | None) -> str:
-  """`+1.2 (0.3 to 2.1)`, in points."""
+  """`+1.2 (0.3 to 2.1)`, in points; the interval for the generator where it is known."""
   if estimate is None:
     return "–"
-  if estimate.low is None or estimate.high is None:
-    return points(estimate.value)
-  return f"{points(estimate.value)} ({points(estimate.low)} to {points(estimate.high)})"
+  ends = estimate.wide_interval or estimate.interval
+  return (
+    f"{points(estimate.value)} ({points(ends[0])} to {points(ends[1])})"
+    if ends
+    else points(estimate.value)
+  )
 
 
 def agreement_table(items: Sequence[Agreement]) -> Table:
-  """The rank correlation of every metric: on each dataset, their mean, and pooled."""
+  """The rank correlation of every metric: within dataset and shots, on each dataset, and pooled beside."""
   datasets = list(dict.fromkeys(name for item in items for name in item.cells))
   rows = tuple(
     (
-      quantity_of(item.metric).label, _rounded(item.mean), *(_rounded(end) for end in item.interval or (None, None)), len(item.known), _rounded(item.pooled),
-      item.count, *(_rounded(item.within.get(name)) for name in datasets),
+      quantity_of(item.metric).label, _rounded(item.mean), *(_rounded(end) for end in item.interval or (None, None)), len(item.known), item.count,
+      *(_rounded(item.of_dataset(name)) for name in datasets), _rounded(item.pooled),
     )
     for item in items
   )  # fmt: skip
   columns = (
     "metric",
-    "mean within datasets",
+    "within dataset and shots",
     "low",
     "high",
-    "datasets",
-    "pooled",
+    "groups",
     "cells",
     *datasets,
+    "pooled over all",
   )
   return Table("rank-correlations", "Spearman’s rank correlation with accuracy.", columns, rows)
 

@@ -1,63 +1,35 @@
 """The answer in plain words."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from genbench_jax.report.agreement import Agreement, agrees
-from genbench_jax.report.gains import average_gain, gains, headline_budget, worth
-from genbench_jax.report.legend import css_of
+from genbench_jax.report.gains import average, average_gain, gains, headline_budget
+from genbench_jax.report.headline import HeadLine, against_originals
 from genbench_jax.report.quantities import (
   budget_words,
+  images_label,
   points,
   quantity_of,
-  series_label,
-  source_label,
 )
 from genbench_jax.report.results import Estimate, Results, Series, with_control
 
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-  """What one source does to recognition, as the head of the page sets it out.
-
-  Attributes:
-    css: the classes of its color.
-    label: the source and its strategy.
-    figure: the mean gain in points.
-    interval: its 95 % interval, or "".
-    count: how many datasets are behind it, and on how many of them it beats zero-shot.
-    missing: the datasets that are not in the average.
-  """
-
-  css: str
-  label: str
-  figure: str
-  interval: str
-  count: str
-  missing: tuple[str, ...]
+# A sentence a source; with more sources than this the ranking says it better.
+MOST_SENTENCES = 4
 
 
-def findings(results: Results, quantity: str) -> list[Finding]:
-  """One finding a source at the headline budget."""
-  shots = headline_budget(results, quantity)
-  if shots is None:
-    return []
-  found = [_finding(results, one, shots, quantity) for one in results.headline_series()]
-  return [finding for finding in found if finding]
-
-
-def answer(results: Results, quantity: str) -> list[str]:
-  """A sentence or two a source: what it adds at the headline budget, where, and what it is worth."""
-  shots = headline_budget(results, quantity)
-  if shots is None:
-    return []
+def answer(results: Results, lines: Sequence[HeadLine]) -> list[str]:
+  """A sentence a source and comparison: what it adds, where least and most."""
   series = results.headline_series()
-  original = next((one for one in series if one.source == "original"), None)
+  if len(series) > MOST_SENTENCES:
+    return []
   paragraphs = []
   for one in series:
-    sentences = [_sentence(results, one, shots, quantity)]
-    if original and one != original:
-      sentences.append(_worth(results, one, original, shots, quantity))
+    sentences = [
+      _gain_sentence(results, one, line)
+      if line.baseline == "zero-shot"
+      else _alone_sentence(results, one, line)
+      for line in lines
+    ]
     paragraphs.append(" ".join(filter(None, sentences)))
   return [text for text in paragraphs if text]
 
@@ -72,7 +44,7 @@ def control_words(results: Results) -> str:
   if not all(means):
     return ""
   real, shuffled = (points(mean.estimate.value) for mean in means if mean)
-  what = f"{source_label(series[0].source)} images"
+  what = f"{images_label(series[0].source, series[0].generator)} images"
   return (
     f"With {budget_words(shots)}, CLER on {what} stands {real} points from zero-shot; with their "
     f"labels shuffled, {shuffled}. "
@@ -89,102 +61,87 @@ def agreement_words(items: Sequence[Agreement]) -> str:
   rho, item = cler
   trained = quantity_of(item.recognizer).label
   text = (
-    f"CLER, which trains nothing, {_order(item, rho, trained)}: "
-    f"mean rank correlation {_signed(rho)}{_rho_interval(item)} over {_count(len(item.known), 'dataset')}."
+    f"CLER, which trains nothing, {_order(item, rho, trained)}: mean rank correlation "
+    f"{signed(rho)}{_rho_interval(item)} within {_count(len(item.known), 'group')} of equal dataset and "
+    "number of images."
   )
   best, best_item = max(known, key=lambda pair: pair[0])
   if best_item is item or best <= rho:
     return text
   quantity = quantity_of(best_item.metric)
   turned = "" if quantity.better == "higher" else ", its sign turned"
-  return f"{text} The closest of all metrics is {quantity.label} ({_signed(best)}{turned})."
+  return f"{text} The closest of all metrics is {quantity.label} ({signed(best)}{turned})."
 
 
-def _finding(results: Results, one: Series, shots: int, quantity: str) -> Finding | None:
-  mean = average_gain(results, one, shots, quantity)
-  if mean is None:
-    return None
-  above = sum(e.value > 0 for e in gains(results, one, shots, quantity).values())
-  return Finding(
-    css=css_of(one),
-    label=series_label(one.source, one.strategy),
-    figure=points(mean.estimate.value),
-    interval=interval_words(mean.estimate),
-    count=_above(above, mean.included),
-    missing=mean.missing,
-  )
-
-
-def _above(count: int, datasets: Sequence[str]) -> str:
-  if len(datasets) == 1:
-    return f"on {datasets[0]}"
-  return f"above zero-shot on {count} of {len(datasets)} datasets"
-
-
-def _sentence(results: Results, one: Series, shots: int, quantity: str) -> str:
+def _gain_sentence(results: Results, one: Series, line: HeadLine) -> str:
   """The mean gain, and the datasets where it is least and most."""
-  mean = average_gain(results, one, shots, quantity)
+  mean = average_gain(results, one, line.shots, line.quantity)
   if mean is None:
     return ""
-  what = f"{source_label(one.source)} images".capitalize()
-  verdict = _verdict(mean.estimate, quantity_of(quantity).label)
-  each = gains(results, one, shots, quantity)
+  verdict = _verdict(mean.estimate, quantity_of(line.quantity).label, "zero-shot")
+  each = gains(results, one, line.shots, line.quantity)
+  return f"{_images_of(one)} {verdict} with {budget_words(line.shots)}{_spread(each)}."
+
+
+def _alone_sentence(results: Results, one: Series, line: HeadLine) -> str:
+  """The mean difference to as many original images."""
+  each = against_originals(results, one, line.shots, line.quantity)
+  mean = average(each, results.datasets)
+  if mean is None or one.source == "original":
+    return ""
+  label = quantity_of(line.quantity).label
+  verdict = _verdict(mean.estimate, label, "where as many original images do")
+  return f"By themselves, without text, they {verdict}{_spread(each)}."
+
+
+def _spread(each: dict[str, Estimate]) -> str:
+  """On how many datasets, and where least and most."""
   if len(each) == 1:
-    return f"{what} {verdict} with {budget_words(shots)}, on {mean.included[0]}."
+    return f", on {next(iter(each))}"
   least = min(each, key=lambda name: each[name].value)
   most = max(each, key=lambda name: each[name].value)
   return (
-    f"{what} {verdict} with {budget_words(shots)}, on average over {len(each)} datasets: "
-    f"from {points(each[least].value)} on {least} to {points(each[most].value)} on {most}."
+    f", on average over {len(each)} datasets: from {points(each[least].value)} on {least} to "
+    f"{points(each[most].value)} on {most}"
   )
 
 
-def _verdict(estimate: Estimate, label: str) -> str:
+def _images_of(one: Series) -> str:
+  """`Generated images`; the name of a generator or folder keeps its own letters."""
+  label = images_label(one.source, one.generator)
+  return f"{label if one.generator else label.capitalize()} images"
+
+
+def _verdict(estimate: Estimate, label: str, baseline: str) -> str:
+  """What a difference says, by the wider of its intervals."""
   size = points(abs(estimate.value)).lstrip("+")
-  if estimate.low is not None and estimate.high is not None and estimate.low <= 0 <= estimate.high:
-    return f"make no difference to the {label} that this test could tell from none ({points(estimate.value)} points)"
+  interval = estimate.wide_interval or estimate.interval
+  if interval and interval[0] <= 0 <= interval[1]:
+    return (
+      f"put the {label} about {baseline} (can’t be told apart: {points(estimate.value)} points)"
+    )
   way = "above" if estimate.value >= 0 else "below"
-  return f"put the {label} {size} points {way} zero-shot"
-
-
-def _worth(results: Results, one: Series, original: Series, shots: int, quantity: str) -> str:
-  bracket = worth(results, one, original, shots, quantity)
-  if bracket is None:
-    return ""
-  worse, no_worse = bracket
-  amount = {
-    (False, True): f"no more than {no_worse}",
-    (True, False): f"more than {worse}",
-    (True, True): f"between {worse} and {no_worse}",
-  }[worse is not None, no_worse is not None]
-  noun = "image" if amount == "no more than 1" else "images"
-  return f"They are worth {amount} original {noun} a class."
-
-
-def interval_words(estimate: Estimate) -> str:
-  if estimate.low is None or estimate.high is None:
-    return ""
-  return f"95 % interval {points(estimate.low)} to {points(estimate.high)}"
+  return f"put the {label} {size} points {way} {baseline}"
 
 
 def _order(item: Agreement, rho: float, trained: str) -> str:
   if item.interval and item.interval[0] <= 0 <= item.interval[1]:
-    return (
-      f"orders the cells of a dataset in no way that could be told from chance by the {trained}"
-    )
+    return f"orders cells in no way that could be told from chance by the {trained}"
   strength = "largely" if rho >= 0.8 else "roughly" if rho >= 0.5 else "hardly"
-  return f"orders the cells of a dataset {strength} as the {trained} does"
+  return f"orders cells {strength} as the {trained} does"
 
 
 def _rho_interval(item: Agreement) -> str:
   if item.interval is None:
     return ""
   low, high = item.interval
-  return f" (95 % interval {_signed(low)} to {_signed(high)})"
+  return f" (95 % interval {signed(low)} to {signed(high)})"
 
 
-def _signed(rho: float) -> str:
-  return f"{rho:.2f}".replace("-", "−")
+def signed(value: float) -> str:
+  """A correlation: two decimals and a minus that is one."""
+  text = f"{value:.2f}"
+  return "0.00" if text == "-0.00" else text.replace("-", "−")
 
 
 def _count(count: int, noun: str) -> str:

@@ -1,6 +1,5 @@
 """Scales, ticks and the figures built from them."""
 
-import dataclasses
 import re
 from xml.etree import ElementTree
 
@@ -53,7 +52,7 @@ def test_new_tokens_keep_color_and_marker_and_are_told_apart():
     f"{css_of(plain)} tokens-{name}" for name in ("original", "folder")
   ]
   assert len({key.path for key in keys_of([plain, *learned], by_strategy=True)}) == 1
-  assert series_label(*dataclasses.astuple(learned[0])) == (
+  assert series_label(learned[0].source, learned[0].strategy) == (
     "generated, defined template with tokens from original images"
   )
   hostile = Series("generative", "defined_template+inversion_x y")

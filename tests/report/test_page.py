@@ -16,11 +16,11 @@ def page(rows, galleries, run, tmp_path_factory):
 
 def test_files_beside_the_page(page):
   files = {str(p.relative_to(page.parent)) for p in page.parent.rglob("*") if p.is_file()}
-  tables = {
-    f"tables/{t}.{e}" for t in ("cells", "gains", "rank-correlations") for e in ("csv", "md", "tex")
-  }
+  names = ("cells", "gains", "rank-correlations", "ranking", "who-beats-whom")
+  tables = {f"tables/{t}.{e}" for t in names for e in ("csv", "md", "tex")}
   names = (
     "gains",
+    "against-originals",
     "strategies",
     "accuracy-against-shots",
     "cler-against-linear-probe",
@@ -83,5 +83,5 @@ def test_metrics_on_other_features_are_ranked_with_the_rest(rows, run, tmp_path)
   """The page of the demo's rows with a copy of its FIDs as another encoder's."""
   more = [row | {"encoder": "a/dinov2"} for row in rows if row["quantity"] == "fid"]
   page = write_report([*rows, *more], [], run, tmp_path).read_text(encoding="utf-8")
-  assert "FID, dinov2" in page
+  assert "FID (dinov2)" in page
   assert "By protocol and encoder" not in page

@@ -63,14 +63,44 @@ def test_rows_without_a_finite_value_are_counted_and_left_out(rows):
   assert results_of(broken, views(rows)[0]).cells == ()
 
 
-def test_seeds_are_folded_with_test_and_seed_uncertainty():
+def test_seeds_are_folded_into_two_intervals():
+  """For these images the test images' half-width stays; for the generator the spread of the seeds is added."""
   values = [0.50, 0.54, 0.58]
   folded = fold_seeds([Estimate(v, v - 0.03, v + 0.03) for v in values])
   spread = stats.t.interval(0.95, 2, loc=0.54, scale=stats.sem(values))[1] - 0.54
   assert folded.value == pytest.approx(0.54)
-  assert folded.high == pytest.approx(0.54 + np.hypot(0.03, spread))
-  assert folded.low == pytest.approx(0.54 - np.hypot(0.03, spread))
+  assert folded.interval == pytest.approx((0.51, 0.57))
+  assert folded.wide_interval == pytest.approx(
+    (0.54 - np.hypot(0.03, spread), 0.54 + np.hypot(0.03, spread))
+  )
   assert fold_seeds([Estimate(0.5, 0.4, 0.6), Estimate(0.7)]) == Estimate(0.6)
+
+
+def test_seeds_that_agree_by_luck_keep_what_the_rows_know_of_other_images():
+  rows = [Estimate(0.5, 0.47, 0.53, 0.45, 0.55)] * 2
+  folded = fold_seeds(rows)
+  images = np.sqrt(0.05**2 - 0.03**2) / np.sqrt(2)
+  assert folded.wide_high == pytest.approx(0.5 + np.hypot(0.03, images))
+  assert fold_seeds(rows[:1]).wide_low == 0.45
+
+
+def test_generators_are_told_apart_and_colored(rows):
+  other = [r | {"generator": "turbo"} for r in rows if r["source"] == "generative"]
+  named = [r | {"generator": "sd"} if r["source"] == "generative" else r for r in rows]
+  results = results_of([*named, *other], views(rows)[0])
+  assert [one.generator for one in results.generators] == ["sd", "turbo"]
+  assert [one.hue for one in results.generators] == [1, 2]
+  assert results_of(named, views(named)[0]).generators == ()
+
+
+def test_a_floor_becomes_an_excess(rows):
+  floored = [
+    r | {"floor": 0.1, "ci_low": 0.2, "ci_high": 0.3} if r["quantity"] == "fid" else r for r in rows
+  ]
+  results = results_of(floored, views(floored)[0])
+  fid, excess = (results.estimate("shapes", GENERATED, 8, name) for name in ("fid", "fid_excess"))
+  assert excess.value == pytest.approx(fid.value - 0.1)
+  assert excess.interval == pytest.approx((0.1, 0.2))
 
 
 def test_rows_of_an_encoder_without_accuracies_become_quantities_of_the_cell():

@@ -1,12 +1,15 @@
 """The answer in words says what the numbers say."""
 
+import json
+
 import pytest
 
 from genbench_jax.report.agreement import Agreement, agreements
 from genbench_jax.report.gains import average_gain
+from genbench_jax.report.headline import head_lines, text_start
 from genbench_jax.report.quantities import points
 from genbench_jax.report.results import results_of, views, with_control
-from genbench_jax.report.words import agreement_words, answer, control_words, findings
+from genbench_jax.report.words import agreement_words, answer, control_words
 
 
 @pytest.fixture
@@ -14,14 +17,38 @@ def results(rows):
   return results_of(rows, views(rows)[0])
 
 
-def test_answer_names_gain_range_and_worth(results):
-  generated, original = answer(results, "linear_probe")
+def test_a_probe_with_text_is_compared_with_zero_shot(results):
+  line, alone = head_lines(results, probe_knows_text=True)
+  assert (line.quantity, line.baseline, line.shots) == ("linear_probe", "zero-shot", 16)
+  assert [finding.figure for finding in line.findings] == ["+5.0", "+13.6"]
+  assert (alone.quantity, alone.baseline) == ("cler_image", "as many original images")
+
+
+def test_a_probe_without_text_is_compared_with_original_images(results):
+  """Zero-shot knows the class names: a probe that doesn't is set against the same probe on real images."""
+  line, alone = head_lines(results, probe_knows_text=False)
+  assert (line.quantity, line.baseline) == ("cler", "zero-shot")
+  assert (alone.quantity, alone.baseline) == ("linear_probe", "as many original images")
+  generated, original = alone.findings
+  assert (generated.unit, original.interval) == ("%", "the baseline: real training images")
+  assert generated.interval == "−8.6 points against as many original images"
+
+
+def test_the_config_says_whether_the_probe_knows_text():
+  without = {"config": json.dumps({"recognition": {"language_init": False}})}
+  assert not text_start(without)
+  assert text_start({}) and text_start({"config": "no JSON"}) and text_start({"config": "[]"})
+
+
+def test_answer_names_gain_and_range(results):
+  generated, original = answer(results, head_lines(results, probe_knows_text=True))
   assert generated.startswith(
     "Generated images put the linear probe 5.0 points above zero-shot with 16 images a class, "
   )
   assert "on average over 3 datasets: from +0.9 on digits to +10.5 on digits_hard" in generated
-  assert generated.endswith("They are worth between 1 and 2 original images a class.")
   assert "13.6 points above zero-shot" in original
+  assert "By themselves, without text" in generated
+  assert "By themselves" not in original
 
 
 def test_a_gain_within_its_interval_is_not_sold_as_one(rows):
@@ -31,13 +58,30 @@ def test_a_gain_within_its_interval_is_not_sold_as_one(rows):
   level = [
     r | {k: zero[r["dataset"]][k] for k in keys} if r["quantity"] == "linear_probe" else r for r in rows
   ]  # fmt: skip
-  words = answer(results_of(level, views(level)[0]), "linear_probe")
-  assert all("make no difference to the linear probe" in text for text in words)
+  results = results_of(level, views(level)[0])
+  words = answer(results, head_lines(results, probe_knows_text=True)[:1])
+  assert all("can’t be told apart" in text for text in words)
+
+
+def test_the_wider_interval_decides(rows):
+  """A gain that other images of the generator could turn is not called one, whatever the test images say."""
+  wide = [
+    r | {"generator_low": r["value"] - 0.3, "generator_high": r["value"] + 0.3}
+    if r["quantity"] == "linear_probe" and r["source"] == "generative"
+    else r
+    for r in rows
+  ]
+  results = results_of(wide, views(wide)[0])
+  lines = head_lines(results, probe_knows_text=True)
+  assert "for this generator" in lines[0].findings[0].interval
+  assert "for these images" in lines[0].findings[1].interval
+  assert "can’t be told apart" in answer(results, lines)[0]
 
 
 def test_findings_name_the_datasets_left_out(rows):
   cut = [r for r in rows if not (r["dataset"] == "digits" and r["source"] == "original")]
-  generated, original = findings(results_of(cut, views(cut)[0]), "linear_probe")
+  results = results_of(cut, views(cut)[0])
+  generated, original = head_lines(results, probe_knows_text=True)[0].findings
   assert generated.missing == ()
   assert original.missing == ("digits",)
   assert original.count == "above zero-shot on 2 of 2 datasets"
@@ -56,7 +100,8 @@ def test_control_stands_beside_cler(results):
 
 def test_agreement_is_named_by_its_size(results):
   words = agreement_words(agreements(results, "linear_probe"))
-  assert "largely as the linear probe does: mean rank correlation 0.89 (95 % interval" in words
+  assert "as the linear probe does: mean rank correlation" in words
+  assert "within 15 groups of equal dataset and number of images" in words
 
 
 @pytest.mark.parametrize(
@@ -64,5 +109,5 @@ def test_agreement_is_named_by_its_size(results):
   [(0.3, (-0.2, 0.6), "told from chance"), (0.6, (0.4, 0.8), "roughly as"), (0.2, (0.1, 0.3), "hardly as")],
 )  # fmt: skip
 def test_weak_agreement_is_called_that(rho, interval, words):
-  item = Agreement("cler", "linear_probe", {"d": ()}, {"d": rho}, rho, interval)
+  item = Agreement("cler", "linear_probe", {"d": ()}, {("d", 1): rho}, rho, interval)
   assert words in agreement_words([item])

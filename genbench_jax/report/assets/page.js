@@ -44,6 +44,16 @@ const followLegend = (figure) => {
   }
 };
 
+// Files to keep, made here and now.
+const download = (blob, name) => {
+  const url = URL.createObjectURL(blob);
+  make("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+};
+const csvOf = (lines) =>
+  lines.map((line) => line.map((text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)).join(",")).join("\n") + "\n";
+const saveTable = (lines, name) => download(new Blob(["\ufeff", csvOf(lines)], { type: "text/csv" }), `${name}.csv`);
+
 // Figures: what is seen, as one SVG file: panels three abreast below title and legend.
 const svgOf = (figure) => {
   const name = "http://www.w3.org/2000/svg";
@@ -85,118 +95,265 @@ const svgOf = (figure) => {
   sheet.setAttribute("viewBox", `0 0 ${width} ${height}`);
   return new XMLSerializer().serializeToString(sheet);
 };
-const save = (figure) => {
-  const url = URL.createObjectURL(new Blob([svgOf(figure)], { type: "image/svg+xml" }));
-  make("a", { href: url, download: `${figure.dataset.name}.svg` }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 1000);
+const save = (figure) => download(new Blob([svgOf(figure)], { type: "image/svg+xml" }), `${figure.dataset.name}.svg`);
+const savePng = (figure) => {
+  const picture = new Image();
+  picture.addEventListener("load", () => {
+    const canvas = make("canvas", { width: 2 * picture.naturalWidth, height: 2 * picture.naturalHeight });
+    canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+    canvas.toBlob((blob) => download(blob, `${figure.dataset.name}.png`));
+  });
+  picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svgOf(figure))}`;
 };
+
+// One dialog shows what was clicked, as large as the window: an image with its words, or a panel.
+const dialog = one("#large");
+let steps = null;
+const enlarge = (content, step) => {
+  one(".content", dialog).replaceChildren(...content);
+  for (const button of all(".step", dialog)) button.hidden = !step;
+  steps = step;
+  if (!dialog.open) dialog.showModal();
+};
+const enlargePanel = (panel) => {
+  const copy = panel.cloneNode(true);
+  const title = one("title", copy);
+  copy.setAttribute("aria-label", title ? title.textContent : "");
+  copy.removeAttribute("aria-labelledby");
+  for (const element of [copy, ...all("[id]", copy)]) element.removeAttribute("id");
+  enlarge([copy], null);
+};
+const enlargePicture = (figure) => {
+  const wall = figure.closest(".wall");
+  const picture = one("img", figure);
+  const large = make("img", { src: picture.src, alt: picture.alt, className: picture.naturalWidth <= 64 ? "tiny" : "" });
+  const others = all("figure", wall).filter(seen);
+  const go = (by) => {
+    const next = others[others.indexOf(figure) + by];
+    if (!next) return;
+    next.focus();
+    enlargePicture(next);
+  };
+  enlarge([large, make("div", { className: "words" }, ...one("figcaption", figure).cloneNode(true).childNodes)], go);
+};
+dialog.addEventListener("click", ({ target }) => {
+  if (target === dialog || target.closest(".close")) dialog.close();
+  else if (target.closest(".step")) steps(Number(target.closest(".step").value));
+});
+dialog.addEventListener("keydown", ({ key }) => {
+  const by = { ArrowRight: 1, ArrowLeft: -1 }[key];
+  if (by && steps) steps(by);
+});
 
 for (const figure of all("figure.figure")) {
   for (const input of all("input", figure)) input.addEventListener("change", () => choose(figure));
   followLegend(figure);
   one(".save", figure).addEventListener("click", () => save(figure));
+  one(".save-png", figure).addEventListener("click", () => savePng(figure));
+  for (const panel of all(".medium-panels .panel, .small-panels .panel", figure)) {
+    panel.addEventListener("click", () => enlargePanel(panel));
+  }
 }
 
-// Galleries: one stop for the tab key each; the arrow keys go from image to image.
+// Galleries: one stop for the tab key each; the arrow keys go from image to image, a click or Enter enlarges.
 for (const wall of all(".wall")) {
   const figures = all("figure", wall);
   const stop = (figure) => figures.forEach((other) => (other.tabIndex = other === figure ? 0 : -1));
   stop(figures[0]);
   wall.addEventListener("focusin", ({ target }) => figures.includes(target) && stop(target));
+  wall.addEventListener("click", ({ target }) => {
+    const figure = target.closest(".pictures figure");
+    if (figure) enlargePicture(figure);
+  });
   wall.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    const next = step && figures[figures.indexOf(event.target) + step];
-    if (!next || event.target.tagName !== "FIGURE") return;
+    const figure = event.target;
+    if (figure.tagName !== "FIGURE") return;
+    if (event.key === "Enter") enlargePicture(figure);
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const shown = all("figure", wall).filter(seen);
+    const next = by && shown[shown.indexOf(figure) + by];
+    if (!next) return;
     event.preventDefault();
     next.focus();
   });
 }
 
-// Paper shows what is folded away on the screen.
-addEventListener("beforeprint", () => all("details").forEach((details) => (details.open = true)));
-
-// The table of all cells: sorted, filtered and shown a page at a time. Text only, never markup.
-const { columns, rows } = JSON.parse(one("#cells-data").textContent);
-const PAGE = 50;
-const state = { column: -1, descending: false, shown: PAGE, filters: new Map() };
-
-const numberText = (value) => {
-  const size = Math.abs(value);
-  return (size === 0 || (size >= 1e-3 && size < 1e5) ? String(Number(value.toPrecision(3))) : value.toExponential(2)).replace("-", "−");
+// Galleries: those taken for their class, those taken for another, all; in their order or the worst first.
+const judged = one("#judged");
+const judge = () => {
+  const wanted = one("input[name=judged]:checked", judged).value;
+  const worst = one("input[name=order]:checked", judged).value === "worst";
+  for (const pictures of all(".pictures")) {
+    const figures = all("figure", pictures);
+    for (const figure of figures) figure.hidden = wanted !== "all" && figure.dataset.right !== wanted;
+    const key = (figure) => Number(worst ? figure.dataset.margin ?? 9 : figure.dataset.place);
+    figures.sort((a, b) => key(a) - key(b));
+    pictures.append(...figures);
+  }
+  for (const row of all(".wall tbody tr")) row.hidden = !all("figure", row).some((figure) => !figure.hidden);
 };
-const pointText = (value) => (100 * value).toFixed(1).replace(/^-(0\.0)$/, "$1").replace("-", "−");
-const valueText = (value, kind) => (kind === "number" ? numberText(value) : pointText(value));
+if (judged) for (const input of all("input", judged)) input.addEventListener("change", judge);
+
+// Small tables: a heading sorts, a button keeps.
+const plainText = (cell) => cell.textContent.trim();
+const sizeOf = (text) => {
+  const found = text.replaceAll("−", "-").replaceAll(",", "").match(/^[+-]?\d+(\.\d+)?/);
+  return found ? Number(found[0]) : null;
+};
+for (const table of all("table.sortable")) {
+  all("thead th", table).forEach((head, place) => {
+    const button = make("button", { type: "button" }, ...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const down = head.ariaSort !== "descending";
+      for (const other of all("thead th", table)) other.ariaSort = null;
+      head.ariaSort = down ? "descending" : "ascending";
+      const lines = all("tbody tr", table).map((line) => [line, plainText(line.children[place])]);
+      const known = lines.filter(([, text]) => text && text !== "–");
+      const numbers = known.every(([, text]) => sizeOf(text) !== null);
+      known.sort(([, a], [, b]) => (down ? -1 : 1) * (numbers ? sizeOf(a) - sizeOf(b) : a.localeCompare(b, undefined, { numeric: true })));
+      const absent = lines.filter(([, text]) => !text || text === "–");
+      one("tbody", table).append(...[...known, ...absent].map(([line]) => line));
+    });
+  });
+}
+for (const table of all("table.plain[data-name]")) {
+  const button = make("button", { type: "button", className: "save" }, "Save as CSV");
+  button.addEventListener("click", () => saveTable(all("tr", table).map((line) => [...line.children].map(plainText)), table.dataset.name));
+  table.parentElement.after(make("p", { className: "keep" }, button));
+}
+
+// Large tables: sorted, filtered and shown a page at a time. Text only, never markup.
+const PAGE = 50;
+const PRINTED = 5000;
+const tenths = (value) => (Math.sign(value) * Math.floor(Math.abs(value) * 10 + 0.5 + 1e-6)) / 10;
+const numberText = (value) => {
+  if (value === 0) return "0.00";
+  const digits = 2 - Math.floor(Math.log10(Math.abs(value)));
+  if (digits > 12) return "0.00";
+  const shown = Math.max(0, digits);
+  return value.toLocaleString("en", { minimumFractionDigits: shown, maximumFractionDigits: shown }).replace("-", "−");
+};
+const percentText = (value) => tenths(100 * value).toFixed(1).replace(/^-(0\.0)$/, "$1").replace("-", "−");
+const pointText = (value) => {
+  const text = percentText(value);
+  return text === "0.0" || text.startsWith("−") ? text : `+${text}`;
+};
+const valueText = (value, kind) => ({ number: numberText, difference: pointText }[kind] ?? percentText)(value);
+const NAMES = { generative: "generated", retrieval: "retrieved", control: "label-shuffled" };
 const factText = (value, name) => {
   if (value === null) return "–";
   if (name === "shots") return value > 0 ? String(value) : "all";
-  return typeof value === "number" ? String(Number(value.toFixed(1))) : name === "strategy" ? value.replaceAll("_", " ") : value;
+  if (typeof value === "number") return String(Number(value.toFixed(1))).replace("-", "−");
+  return name === "source" ? NAMES[value] ?? value : name === "strategy" ? value.replaceAll("_", " ") : value;
 };
-const cellOf = (value, column) => {
-  if (column.kind === "key" || column.kind === "fact") {
-    return make("td", { className: typeof value === "string" ? "key" : "" }, factText(value, column.name));
-  }
-  if (value === null) return make("td", {}, "–");
-  const [middle, low, high] = value.map((end) => valueText(end, column.kind));
-  return low === undefined ? make("td", {}, middle) : make("td", {}, middle, make("small", {}, `${low}${column.kind === "difference" ? " to " : "–"}${high}`));
-};
-const keyOf = (row, place) => (Array.isArray(row[place]) ? row[place][0] : row[place]);
-const before = (a, b) => (typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b);
+const dataTable = (root) => {
+  const { columns, rows, recipes, noun } = JSON.parse(one("script[type='application/json']", root).textContent);
+  const state = { column: -1, descending: false, shown: PAGE, filters: new Map() };
+  const find = one("input[type=search]", root);
+  const table = one("table", root);
+  const more = one(".more", root);
 
-const chosen = () => {
-  const words = one("#find").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const keys = columns.flatMap((column, place) => (column.kind === "key" ? [place] : []));
-  const kept = rows.filter((row) => {
-    for (const [place, wanted] of state.filters) if (row[place] !== wanted) return false;
-    const text = keys.map((place) => factText(row[place], columns[place].name)).join(" ").toLowerCase();
-    return words.every((word) => text.includes(word));
-  });
-  if (state.column < 0) return kept;
-  const place = state.column;
-  const known = kept.filter((row) => keyOf(row, place) !== null);
-  known.sort((a, b) => (state.descending ? -1 : 1) * before(keyOf(a, place), keyOf(b, place)));
-  return known.concat(kept.filter((row) => keyOf(row, place) === null));
-};
-const show = () => {
-  const kept = chosen();
-  const page = kept.slice(0, state.shown);
-  const lines = page.map((row) => make("tr", {}, ...row.map((value, place) => cellOf(value, columns[place]))));
-  one("#cells-table tbody").replaceChildren(...lines);
-  one("#count").textContent = `${page.length} of ${kept.length} cells shown` + (kept.length < rows.length ? `, ${rows.length} in all.` : ".");
-  one("#more").hidden = page.length === kept.length;
-};
-const refilter = () => {
-  state.shown = PAGE;
-  show();
-};
-const sortBy = (place) => {
-  state.descending = state.column === place ? !state.descending : columns[place].kind !== "key";
-  state.column = place;
-  all("#cells-table thead th").forEach((head, index) => {
-    head.ariaSort = index === place ? (state.descending ? "descending" : "ascending") : null;
-  });
-  show();
-};
+  const recipeOf = (place) => {
+    const list = recipes[place].flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]);
+    return make("td", { className: "key" }, make("details", {}, make("summary", {}, "recipe"), make("dl", { className: "facts" }, ...list)));
+  };
+  const cellOf = (value, column) => {
+    if (column.kind === "recipe") return recipeOf(value);
+    if (column.kind === "key" || column.kind === "fact") {
+      return make("td", { className: typeof value === "string" ? "key" : "" }, factText(value, column.name));
+    }
+    if (value === null) return make("td", {}, "–");
+    const [middle, low, high] = value.map((end) => valueText(end, column.kind));
+    return low === undefined ? make("td", {}, middle) : make("td", {}, middle, make("small", {}, `${low} to ${high}`));
+  };
+  const keyOf = (row, place) => (Array.isArray(row[place]) ? row[place][0] : row[place]);
+  const before = (a, b) => (typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b);
 
-columns.forEach((column, place) => {
-  const button = make("button", { type: "button", onclick: () => sortBy(place) }, column.label);
-  const words = rows.some((row) => typeof row[place] === "string");
-  one("#cells-table thead tr").append(make("th", { scope: "col", className: words ? "key" : "" }, button));
-  const values = [...new Set(rows.map((row) => row[place]))];
-  if (column.kind !== "key" || values.length < 2) return;
-  values.sort(before);
-  const options = values.map((value) => new Option(factText(value, column.name) || "none"));
-  const select = make("select", { name: column.name }, new Option("all"), ...options);
-  select.addEventListener("change", () => {
-    if (select.selectedIndex === 0) state.filters.delete(place);
-    else state.filters.set(place, values[select.selectedIndex - 1]);
-    refilter();
+  const chosen = () => {
+    const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const keys = columns.flatMap((column, place) => (column.kind === "key" ? [place] : []));
+    const kept = rows.filter((row) => {
+      for (const [place, wanted] of state.filters) if (row[place] !== wanted) return false;
+      if (!words.length) return true;
+      const text = keys.map((place) => factText(row[place], columns[place].name)).join(" ").toLowerCase();
+      return words.every((word) => text.includes(word));
+    });
+    if (state.column < 0) return kept;
+    const place = state.column;
+    const known = kept.filter((row) => keyOf(row, place) !== null);
+    known.sort((a, b) => (state.descending ? -1 : 1) * before(keyOf(a, place), keyOf(b, place)));
+    return known.concat(kept.filter((row) => keyOf(row, place) === null));
+  };
+  const show = () => {
+    const kept = chosen();
+    const page = kept.slice(0, state.shown);
+    const lines = page.map((row) => make("tr", {}, ...row.map((value, place) => cellOf(value, columns[place]))));
+    one("tbody", table).replaceChildren(...lines);
+    one(".count", root).textContent = `${page.length} of ${kept.length} ${noun} shown` + (kept.length < rows.length ? `, ${rows.length} in all.` : ".");
+    more.hidden = page.length === kept.length;
+  };
+  const refilter = () => {
+    state.shown = PAGE;
+    show();
+  };
+  const sortBy = (place) => {
+    state.descending = state.column === place ? !state.descending : columns[place].kind !== "key";
+    state.column = place;
+    all("thead th", table).forEach((head, index) => {
+      head.ariaSort = index === place ? (state.descending ? "descending" : "ascending") : null;
+    });
+    show();
+  };
+  const lines = () => {
+    const head = columns.flatMap((column) => (["key", "fact", "recipe"].includes(column.kind) ? [column.label] : [column.label, `${column.label} low`, `${column.label} high`]));
+    const body = chosen().map((row) =>
+      row.flatMap((value, place) => {
+        if (columns[place].kind === "recipe") return [recipes[value].map(([name, text]) => `${name}: ${text}`).join("; ")];
+        if (["key", "fact"].includes(columns[place].kind)) return [value === null ? "" : String(value)];
+        return [0, 1, 2].map((end) => (value?.[end] === undefined ? "" : String(value[end])));
+      }),
+    );
+    return [head, ...body];
+  };
+
+  columns.forEach((column, place) => {
+    const button = make("button", { type: "button", onclick: () => sortBy(place) }, column.label);
+    const words = rows.some((row) => typeof row[place] === "string");
+    one("thead tr", table).append(make("th", { scope: "col", className: words ? "key" : "" }, button));
+    const values = [...new Set(rows.map((row) => row[place]))];
+    if (column.kind !== "key" || values.length < 2 || values.length > 200) return;
+    values.sort(before);
+    const options = values.map((value) => new Option(factText(value, column.name) || "none"));
+    const select = make("select", { name: column.name }, new Option("all"), ...options);
+    select.addEventListener("change", () => {
+      if (select.selectedIndex === 0) state.filters.delete(place);
+      else state.filters.set(place, values[select.selectedIndex - 1]);
+      refilter();
+    });
+    one(".filters", root).append(make("label", {}, column.label, select));
   });
-  one(".filters").append(make("label", {}, column.label, select));
-});
-one("#find").addEventListener("input", refilter);
-one(".filters").addEventListener("submit", (event) => event.preventDefault());
-one("#more").addEventListener("click", () => {
-  state.shown += 4 * PAGE;
+  find.addEventListener("input", refilter);
+  one(".filters", root).addEventListener("submit", (event) => event.preventDefault());
+  more.addEventListener("click", () => {
+    state.shown += 4 * PAGE;
+    show();
+  });
+  one(".save", root).addEventListener("click", () => saveTable(lines(), root.dataset.name));
+  // Paper shows all cells that are on the page, and afterwards the screen what it showed before.
+  let shown = PAGE;
+  addEventListener("beforeprint", () => {
+    shown = state.shown;
+    state.shown = PRINTED;
+    show();
+  });
+  addEventListener("afterprint", () => {
+    state.shown = shown;
+    show();
+  });
   show();
-});
-show();
+};
+for (const root of all(".data-table")) dataTable(root);
+
+// Paper shows what is folded away on the screen, but no settings in JSON.
+addEventListener("beforeprint", () => all("details:not(.unprinted)").forEach((details) => (details.open = true)));

@@ -1,0 +1,215 @@
+"""The board: the submissions of many people as one static page, a line a measured setting."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genbench_jax.errors import UsageError
+from genbench_jax.report import render
+from genbench_jax.report.gains import gain
+from genbench_jax.report.quantities import (
+  QUANTITIES,
+  RECOGNIZERS,
+  quantity_of,
+  source_label,
+  strategy_label,
+)
+from genbench_jax.report.results import Estimate, Results, Series, results_of, views
+from genbench_jax.report.submission import unpacked
+from genbench_jax.report.submission_check import problems
+from genbench_jax.report.verification import Measurement, tolerance_words, verdict
+
+KEYS = ("dataset", "source", "generator", "strategy", "shots", "protocol", "encoder")
+# What a line shows; the rest of its numbers is in the entry's file.
+SHOWN = (*RECOGNIZERS, "cler", "fid", "fid_inception", "vendi")
+
+
+def read_entries(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+  """Return name and document of every sound submission in a folder.
+
+  Raises:
+    UsageError: there is none, or one is not sound; the error lists what is wrong.
+  """
+  paths = sorted(folder.glob("*.json"))
+  if not paths:
+    raise UsageError(f"there is no submission (*.json) in {folder}.")
+  return [(path.name, read_entry(path)) for path in paths]
+
+
+def read_entry(path: Path) -> dict[str, Any]:
+  """Return a submission.
+
+  Raises:
+    UsageError: it can't be read, or is not sound.
+  """
+  try:
+    document = json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise UsageError(f"{path} is no submission: {error}. `genbench submit` makes one.") from error
+  if found := problems(document):
+    raise UsageError(f"{path} is no sound submission: {' '.join(found)}")
+  return document
+
+
+def write_board(entries: Sequence[tuple[str, Mapping[str, Any]]], out: Path) -> Path:
+  """Write the page of the board to `out/index.html` and return its path.
+
+  Args:
+    entries: file name and document of each submission, as `read_entries` reads them.
+    out: folder, made where it is missing.
+  """
+  documents = [document for _, document in entries]
+  context = {
+    "title": "How good are generated images as training data?",
+    "entries": [_entry(name, document) for name, document in entries],
+    "cells": board_data(documents),
+    "rule": tolerance_words(),
+  }
+  page = render.render("board.html.jinja", **render.assets(), **context)
+  return render.write(out / "index.html", page)
+
+
+def board_data(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """Return the table of the page as its script reads it: columns, rows and recipes."""
+  measured = [
+    one for index, document in enumerate(documents) for one in measurements(index, document)
+  ]
+  runs = [run_of(document) for document in documents]
+  names = [name for name in SHOWN if any(name in one.estimates for one in measured)]
+  columns = [{"name": key, "label": key, "kind": "key"} for key in KEYS]
+  for name in names:
+    columns.append({"name": name, "label": quantity_of(name).label, "kind": quantity_of(name).kind})
+    if quantity_of(name).kind == "accuracy":
+      columns.append({"name": f"{name}_gain", "label": "gain", "kind": "difference"})
+  columns += [
+    {"name": "by", "label": "by", "kind": "key"},
+    {"name": "device", "label": "device", "kind": "key"},
+    {"name": "checked", "label": "checked", "kind": "key"},
+    {"name": "recipe", "label": "recipe", "kind": "recipe"},
+  ]
+  recipes = [recipe_of(documents[one.entry], one.key) for one in measured]
+  distinct = list(dict.fromkeys(recipes))
+  rows = []
+  for one, recipe in zip(measured, recipes, strict=True):
+    document = documents[one.entry]
+    values: list[Any] = [
+      source_label(one.key[1]) if key == "source" else value
+      for key, value in zip(KEYS, one.key, strict=True)
+    ]
+    values[3] = strategy_label(one.key[3]) if one.key[3] else ""
+    for name in names:
+      values.append(_triple(one.estimates.get(name)))
+      if quantity_of(name).kind == "accuracy":
+        values.append(_triple(one.estimates.get(f"{name} gain")))
+    status = verdict(one, measured, runs).text
+    rows.append(
+      [
+        *values,
+        document["by"] or "–",
+        document["machine"]["device"],
+        status,
+        distinct.index(recipe),
+      ]
+    )
+  return {
+    "columns": columns,
+    "rows": rows,
+    "recipes": [list(recipe) for recipe in distinct],
+    "noun": "lines",
+  }
+
+
+def run_of(document: Mapping[str, Any]) -> tuple[str, ...]:
+  """Return what tells one run from another: whose it is, when it began and where it ran."""
+  machine = document["machine"]
+  return document["by"], machine["started"], machine["device"], document["software"]["jax"]
+
+
+def measurements(entry: int, document: Mapping[str, Any]) -> list[Measurement]:
+  """Return the measured settings of a submission, seeds averaged."""
+  rows = unpacked(document["rows"])
+  found = []
+  for view in views(rows):
+    results = results_of(rows, view)
+    settings = dict.fromkeys((cell.dataset, cell.series, cell.shots) for cell in results.cells)
+    for dataset, series, shots in settings:
+      if series.source != "control":
+        key = (
+          dataset,
+          series.source,
+          series.generator,
+          series.strategy,
+          shots,
+          view.protocol,
+          view.encoder,
+        )
+        inputs = inputs_of(document, dataset, series)
+        found.append(Measurement(entry, key, inputs, _estimates(results, dataset, series, shots)))
+  return found
+
+
+def inputs_of(document: Mapping[str, Any], dataset: str, series: Series) -> frozenset[str]:
+  """Return the fingerprints of a line's images and of its dataset's features."""
+  images = {one["fingerprint"] for one in _sets_of(document, dataset, series)}
+  return frozenset({*images, *document["features"].get(dataset, ())}) if images else frozenset()
+
+
+def recipe_of(document: Mapping[str, Any], key: tuple[Any, ...]) -> tuple[tuple[str, str], ...]:
+  """Return how a line was made, as (setting, value) in words."""
+  dataset, source, generator, strategy = key[:4]
+  sets = _sets_of(document, dataset, Series(source, strategy, generator))
+  recipe = sets[0]["recipe"] if sets else {}
+  told = {
+    "images": ", ".join(
+      f"{one['images']} (set {one['fingerprint']}, content {one['content']})" for one in sets
+    ),
+    **{name: _told(value) for name, value in recipe.items()},
+    "features": ", ".join(document["features"].get(dataset, ())),
+    "config": document["plan"]["config_fingerprint"],
+    "command": document["plan"]["command"],
+    "versions": ", ".join(f"{name} {version}" for name, version in document["software"].items()),
+  }
+  return tuple((name, text) for name, text in told.items() if text)
+
+
+def _sets_of(document: Mapping[str, Any], dataset: str, series: Series) -> list[Mapping[str, Any]]:
+  """The image sets of a line. A mixture's strategy names the images that are mixed with originals."""
+  wanted = (dataset, series.source, series.generator, series.strategy)
+  keys = ("dataset", "source", "generator", "strategy")
+  return [one for one in document["image_sets"] if tuple(one[key] for key in keys) == wanted]
+
+
+def _estimates(results: Results, dataset: str, series: Series, shots: int) -> dict[str, Estimate]:
+  found = {}
+  for name in QUANTITIES:
+    if estimate := results.estimate(dataset, series, shots, name):
+      found[name] = estimate
+    added = gain(results, dataset, series, shots, name)
+    if quantity_of(name).kind == "accuracy" and added:
+      found[f"{name} gain"] = added
+  return found
+
+
+def _entry(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
+  return {
+    "file": name,
+    "title": document["title"],
+    "by": document["by"],
+    "note": document["note"],
+    "made": document["made"],
+    "device": document["machine"]["device"],
+    "datasets": ", ".join(document["plan"]["datasets"]),
+    "cells": document["plan"]["cells_measured"],
+  }
+
+
+def _triple(estimate: Estimate | None) -> list[float] | None:
+  if estimate is None:
+    return None
+  ends = (estimate.value, estimate.low, estimate.high)
+  return [float(f"{end:.9g}") for end in ends if end is not None]
+
+
+def _told(value: Any) -> str:
+  return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

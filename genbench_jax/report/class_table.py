@@ -1,0 +1,106 @@
+"""Every class in one sortable table: how well it is recognized, what the images add, what it is taken for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genbench_jax.report.classes import ClassScores, Counts, class_gain, headline_scores, wilson
+from genbench_jax.report.quantities import series_label
+from genbench_jax.report.results import Estimate, Series
+
+# Of more classes than this the page shows those that the images help and hurt most; the file has all.
+MOST_LINES = 3000
+
+Taken = Mapping[tuple[str, Series], Mapping[str, str]]
+
+
+def class_data(
+  every: Sequence[ClassScores], counts: Counts, taken: Taken
+) -> tuple[dict[str, Any], int] | None:
+  """Return the table as the page's script reads it, and how many lines were left out; None without scores.
+
+  Args:
+    every: the classes' accuracies.
+    counts: dataset -> class -> test images.
+    taken: dataset and series -> class -> what it was most often taken for.
+  """
+  chosen = headline_scores(every)
+  if not chosen:
+    return None
+  series = sorted({one.series for one in chosen}, key=lambda one: one.order)
+  scores = {(one.dataset, one.series): one for one in chosen}
+  lines = [
+    (dataset, name)
+    for dataset in dict.fromkeys(one.dataset for one in chosen)
+    for name in dict.fromkeys(
+      name for one in chosen if one.dataset == dataset for name in one.zero_shot
+    )
+  ]
+  kept = _thinned(lines, scores, series)
+  columns = [
+    {"name": "dataset", "label": "dataset", "kind": "key"},
+    {"name": "class", "label": "class", "kind": "key"},
+    {"name": "tests", "label": "test images", "kind": "fact"},
+    {"name": "zero_shot", "label": "zero-shot", "kind": "accuracy"},
+  ]
+  for one in series:
+    label = series_label(one.source, one.strategy, one.generator)
+    columns += [
+      {"name": "score", "label": label, "kind": "accuracy"},
+      {"name": "gain", "label": "gain", "kind": "difference"},
+    ]
+    if any(key[1] == one for key in taken):
+      columns.append({"name": "taken", "label": "most often taken for", "kind": "fact"})
+  rows = [_line(dataset, name, series, scores, counts, taken) for dataset, name in kept]
+  return {"columns": columns, "rows": rows, "noun": "classes"}, len(lines) - len(kept)
+
+
+def _line(
+  dataset: str,
+  name: str,
+  series: Sequence[Series],
+  scores: Mapping[tuple[str, Series], ClassScores],
+  counts: Counts,
+  taken: Taken,
+) -> list[Any]:
+  count = counts.get(dataset, {}).get(name)
+  known = [one for (where, _), one in scores.items() if where == dataset and name in one.zero_shot]
+  values: list[Any] = [dataset, name, count, _numbers(wilson(known[0].zero_shot[name], count))]
+  for one in series:
+    mine = scores.get((dataset, one))
+    score = wilson(mine.scores[name], count) if mine and name in mine.scores else None
+    values += [_numbers(score), _numbers(class_gain(mine, name, count))]
+    if any(key[1] == one for key in taken):
+      values.append(taken.get((dataset, one), {}).get(name))
+  return values
+
+
+def _thinned(
+  lines: Sequence[tuple[str, str]],
+  scores: Mapping[tuple[str, Series], ClassScores],
+  series: Sequence[Series],
+) -> list[tuple[str, str]]:
+  """The lines that fit: of each dataset its share of classes with the highest and lowest gain of its first series."""
+  if len(lines) <= MOST_LINES:
+    return list(lines)
+  datasets = list(dict.fromkeys(dataset for dataset, _ in lines))
+  share = max(2, MOST_LINES // len(datasets))
+  kept = []
+  for dataset in datasets:
+    names = [name for where, name in lines if where == dataset]
+    first = next((scores[dataset, one] for one in series if (dataset, one) in scores), None)
+    ranked = sorted(names, key=lambda name: _gain(first, name))
+    some = {*ranked[: share // 2], *ranked[-(share // 2) :]} if len(names) > share else {*names}
+    kept += [(dataset, name) for name in names if name in some]
+  return kept
+
+
+def _gain(scores: ClassScores | None, name: str) -> float:
+  estimate = class_gain(scores, name, None)
+  return estimate.value if estimate else 0.0
+
+
+def _numbers(estimate: Estimate | None) -> list[float] | None:
+  if estimate is None:
+    return None
+  ends = (estimate.value, estimate.low, estimate.high)
+  return [float(f"{end:.6g}") for end in ends if end is not None]

@@ -1,0 +1,165 @@
+"""Who beats whom: every two sources on the same test images, with a plain verdict."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from genbench_jax.analysis.statistics import holm
+from genbench_jax.report.gains import average, difference
+from genbench_jax.report.quantities import images_label, p_value, points
+from genbench_jax.report.results import Estimate, Results, Series
+
+LEVEL = 0.05
+# The normal quantile that turns half of a 95 % interval into a standard error.
+NORMAL = 1.959964
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageHits:
+  """1 where a test image was recognized, 0 where it was not; `test` tells one set of test images from another."""
+
+  values: Float[np.ndarray, "n"]
+  test: str = ""
+
+
+# By (dataset, series, shots, seed, quantity).
+Hits = Mapping[tuple[str, Series, int, int, str], ImageHits]
+
+
+@dataclasses.dataclass(frozen=True)
+class Duel:
+  """Two sources compared.
+
+  Attributes:
+    difference: mean over datasets of `first` less `second`, with its interval.
+    p: of no difference, corrected for the number of comparisons shown (Holm).
+    datasets: how many both have.
+    paired: whether the test images were compared one by one; else the intervals were combined as if
+      they were independent, which is too wide.
+  """
+
+  first: Series
+  second: Series
+  difference: Estimate
+  p: float
+  datasets: int
+  paired: bool
+
+  @property
+  def winner(self) -> Series | None:
+    """The better one; None where they can't be told apart."""
+    if self.p >= LEVEL:
+      return None
+    return self.first if self.difference.value > 0 else self.second
+
+  @property
+  def verdict(self) -> str:
+    if self.winner is None:
+      return "can’t be told apart"
+    return f"{images_label(self.winner.source, self.winner.generator)} is better"
+
+  @property
+  def words(self) -> str:
+    """The difference with its interval and p-value."""
+    ends = self.difference.wide_interval or self.difference.interval
+    interval = f" ({points(ends[0])} to {points(ends[1])})" if ends else ""
+    return f"{points(self.difference.value)}{interval}, {p_value(self.p)}"
+
+
+def duels(
+  results: Results, series: Sequence[Series], shots: int, quantity: str, hits: Hits | None = None
+) -> list[Duel]:
+  """Return every two of the series compared on the datasets that both have.
+
+  The interval is that for the generator where rows know it: the test images are paired, and what other
+  training images would change is added for either side.
+
+  Args:
+    results: the rows.
+    series: what is compared.
+    shots: images a class.
+    quantity: the recognizer.
+    hits: which test images were recognized, where that was kept.
+  """
+  found = []
+  for first, second in itertools.combinations(series, 2):
+    each = {}
+    paired = True
+    for dataset in results.datasets:
+      one, other = (results.estimate(dataset, s, shots, quantity) for s in (first, second))
+      if one and other:
+        exact = paired_difference(results, dataset, (first, second), shots, quantity, hits or {})
+        paired = paired and exact is not None
+        each[dataset] = exact or difference(one, other)
+    if mean := average(each, results.datasets):
+      found.append(Duel(first, second, mean.estimate, p_of(mean.estimate), len(each), paired))
+  corrected = holm_corrected([duel.p for duel in found])
+  return [dataclasses.replace(duel, p=p) for duel, p in zip(found, corrected, strict=True)]
+
+
+def holm_corrected(p_values: Sequence[float]) -> list[float]:
+  """Return the p-values corrected for their number (Holm 1979)."""
+  return [float(p) for p in holm(np.array(p_values))] if p_values else []
+
+
+def paired_difference(
+  results: Results,
+  dataset: str,
+  pair: tuple[Series, Series],
+  shots: int,
+  quantity: str,
+  hits: Hits,
+) -> Estimate | None:
+  """Return the mean over seeds of first less second, test image by test image; None without both's hits."""
+  seeds = sorted({cell.seed for cell in results.cells if cell.dataset == dataset})
+  both = [tuple(hits.get((dataset, one, shots, seed, quantity)) for one in pair) for seed in seeds]
+  estimates = tuple(results.estimate(dataset, one, shots, quantity) for one in pair)
+  return paired_estimate(both, estimates)
+
+
+def paired_estimate(
+  both: Sequence[Sequence[ImageHits | None]], estimates: Sequence[Estimate | None]
+) -> Estimate | None:
+  """Return first less second, test image by test image; None unless both kept their hits on the same test images.
+
+  Args:
+    both: the hits of first and second, seed by seed.
+    estimates: of first and second: what they know of other training images is added to the interval.
+  """
+  differences = [
+    one.values - other.values
+    for one, other in both
+    if one and other and one.test == other.test and len(one.values) == len(other.values) > 1
+  ]
+  if not differences or len({len(each) for each in differences}) > 1:
+    return None
+  each = np.mean(differences, axis=0)
+  value, error = float(each.mean()), float(each.std(ddof=1)) / math.sqrt(len(each))
+  images = math.fsum(_image_variance(estimate) for estimate in estimates)
+  near = NORMAL * error
+  wide = NORMAL * math.sqrt(error**2 + images)
+  ends = (value - wide, value + wide) if images else ()
+  return Estimate(value, value - near, value + near, *ends)
+
+
+def _image_variance(estimate: Estimate | None) -> float:
+  """What other training images add to the variance of one side; 0 where the rows don't know."""
+  if estimate is None or estimate.interval is None or estimate.wide_interval is None:
+    return 0.0
+  near, wide = (high - low for low, high in (estimate.interval, estimate.wide_interval))
+  return max(wide**2 - near**2, 0.0) / (2 * NORMAL) ** 2
+
+
+def p_of(estimate: Estimate) -> float:
+  """Return the two-sided normal p-value that belongs to the interval; 1 where there is none."""
+  ends = estimate.wide_interval or estimate.interval
+  if ends is None:
+    return 1.0
+  error = (ends[1] - ends[0]) / (2 * NORMAL)
+  if error <= 0:
+    return 1.0 if estimate.value == 0 else 0.0
+  return math.erfc(abs(estimate.value) / error / math.sqrt(2))

@@ -1,0 +1,80 @@
+"""The figures that the rows have the numbers for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genbench_jax.report.agreement import Agreement
+from genbench_jax.report.chart import Figure
+from genbench_jax.report.classes import ClassScores, classes_figure
+from genbench_jax.report.confusion import confusion_figure, test_counts
+from genbench_jax.report.curves import curves_figure
+from genbench_jax.report.gain_figures import gains_figure, originals_figure, strategies_figure
+from genbench_jax.report.generators import Cost
+from genbench_jax.report.headline import compared, text_start, without_text
+from genbench_jax.report.quantities import RECOGNIZERS
+from genbench_jax.report.ranking import Rank
+from genbench_jax.report.recognitions import Recognition
+from genbench_jax.report.results import Results
+from genbench_jax.report.scatter import metric_figure, ranks_figure
+from genbench_jax.report.sweeps import front_figure, sweeps_figure
+
+# The votes are in the table; a curve for each would double the page.
+VOTES = ("topk_vote", "topk_vote_text")
+UNLIKE = " Zero-shot knows the class names, this recognizer does not: the two are not alike."
+
+
+def page_figures(
+  results: Results,
+  run: Mapping[str, Any],
+  found: Sequence[Agreement],
+  class_scores: Sequence[ClassScores],
+  recognized: Sequence[Recognition],
+  ranked: Sequence[Rank],
+  costs: Mapping[str, Cost],
+  settings: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Figure]:
+  """Return the figures by the names that the template knows; those without numbers are left out.
+
+  Args:
+    results: of the page's main protocol and encoder.
+    run: what was run.
+    found: how metrics agree with the recognizer that ranks.
+    class_scores: of single classes.
+    recognized: what the recognizer left beside its rows.
+    ranked: the headline series from best to worst.
+    costs: generator -> what its images have cost.
+    settings: generator -> its settings.
+  """
+  quantity = found[0].recognizer if found else next(iter(results.recognizers()), "")
+  drawn = {
+    **_gain_figures(results, text_start(run)),
+    "sweeps": sweeps_figure(ranked, settings, quantity) if ranked else None,
+    "front": front_figure(ranked, costs, quantity) if ranked else None,
+    "curves": _curves(results),
+    "metric": metric_figure(found[0]) if any(item.known for item in found) else None,
+    "ranks": ranks_figure(found) if any(item.known for item in found) else None,
+    "classes": classes_figure(class_scores, test_counts(recognized)),
+    "confusion": confusion_figure(recognized),
+  }
+  return {name: figure for name, figure in drawn.items() if figure}
+
+
+def _gain_figures(results: Results, probe_knows_text: bool) -> dict[str, Figure | None]:
+  """Like with like: what knows text against zero-shot, what doesn't against original images."""
+  with_text = compared(results, probe_knows_text) if results.zero_shot else []
+  alone = [name for name in without_text(results, probe_knows_text) if name not in VOTES]
+  against = originals_figure(results, alone) if alone else None
+  unlike = [name for name in alone if name in RECOGNIZERS] if results.zero_shot else []
+  gains = None
+  if with_text:
+    gains = gains_figure(results, with_text)
+  elif unlike and not against:
+    gains = gains_figure(results, unlike, UNLIKE)
+  strategies = strategies_figure(results, with_text or unlike) if with_text or unlike else None
+  return {"gains": gains, "originals": against, "strategies": strategies}
+
+
+def _curves(results: Results) -> Figure | None:
+  measured = results.recognizers()
+  drawn = [name for name in measured if name not in VOTES] or measured
+  return curves_figure(results, drawn) if drawn else None

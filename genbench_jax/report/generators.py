@@ -1,0 +1,93 @@
+"""What the run says of its generators: their settings and what their images have cost."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genbench_jax.report.results import Results, Series
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """What the images of a generator have cost. Speed is that of warm devices, compilation left out.
+
+  Attributes:
+    images: how many were made.
+    chip_seconds: time of all devices together, compilation included.
+    rate: images a second and device; 0 where it is not known.
+  """
+
+  images: int
+  chip_seconds: float
+  rate: float
+
+  @property
+  def chip_hours(self) -> float:
+    return self.chip_seconds / 3600
+
+  @property
+  def chip_seconds_per_image(self) -> float:
+    """Seconds of one device for an image: warm where that was measured."""
+    if self.rate > 0:
+      return 1 / self.rate
+    return self.chip_seconds / self.images if self.images else 0.0
+
+
+def settings_of(run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  """Return generator -> its settings; the one generator of a plain config has the name ""."""
+  try:
+    config = json.loads(run.get("config") or "{}")
+  except (TypeError, ValueError):
+    return {}
+  if not isinstance(config, Mapping):
+    return {}
+  table, found = config.get("generators"), {}
+  if isinstance(table, Mapping):
+    found = {str(name): dict(value) for name, value in table.items() if isinstance(value, Mapping)}
+  elif isinstance(table, Sequence) and not isinstance(table, str):
+    entries = [entry for entry in table if isinstance(entry, Mapping) and entry.get("name")]
+    found = {
+      str(entry["name"]): {k: v for k, v in entry.items() if k != "name"} for entry in entries
+    }
+  plain = config.get("generation")
+  base = dict(plain) if isinstance(plain, Mapping) else {}
+  return {name: {**base, **own} for name, own in found.items()} or ({"": base} if base else {})
+
+
+def costs_of(run: Mapping[str, Any], results: Results) -> dict[str, Cost]:
+  """Return generator -> what its images have cost over all datasets and strategies."""
+  names = {one.generator for one in results.series if one.source == "generative"}
+  sums: dict[str, list[Mapping[str, Any]]] = {}
+  for label, cost in dict(run.get("costs") or {}).items():
+    name = _generator_of(label, names)
+    if name is not None and isinstance(cost, Mapping):
+      sums.setdefault(name, []).append(cost)
+  return {name: _cost(costs) for name, costs in sums.items()}
+
+
+def cost_of(costs: Mapping[str, Cost], series: Series) -> Cost | None:
+  """Return the cost of a series' images; real and retrieved ones have none."""
+  return costs.get(series.generator) if series.source == "generative" else None
+
+
+def _generator_of(label: str, names: set[str]) -> str | None:
+  """Whose images a ledger entry is of: `digits generative-NAME-defined_template-seed0`, the longest name wins."""
+  _, _, image_set = label.partition(" ")
+  if not image_set.startswith("generative-"):
+    return None
+  rest = image_set.removeprefix("generative-")
+  fitting = [name for name in names if name and rest.startswith(f"{name}-")]
+  if fitting:
+    return max(fitting, key=len)
+  return next(iter(names)) if len(names) == 1 else None
+
+
+def _cost(costs: Sequence[Mapping[str, Any]]) -> Cost:
+  def total(name: str) -> float:
+    return sum(float(cost.get(name) or 0) for cost in costs)
+
+  chip_seconds = sum(float(c.get("seconds") or 0) * int(c.get("chips") or 1) for c in costs)
+  warm = sum(float(c.get("warm_seconds") or 0) * int(c.get("chips") or 1) for c in costs)
+  rate = total("warm_images") / warm if warm > 0 else 0.0
+  return Cost(int(total("images")), chip_seconds, rate)

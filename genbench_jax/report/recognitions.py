@@ -1,0 +1,169 @@
+"""What the recognizers left in the work folder beside their rows: confusions, hits and the chosen penalty."""
+
+import csv
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from genbench_jax.report.duels import ImageHits
+from genbench_jax.report.quantities import RECOGNIZERS
+from genbench_jax.report.results import Row, Series
+from genbench_jax.store import files
+from genbench_jax.store.image_set import distinct_names
+
+FOLDER = re.compile(r"^(?P<quantity>[a-z_]+)-(?P<protocol>[a-z]+)-(?P<shots>\d+)shots$")
+# A file of predictions that is larger than this is not read for the page.
+LARGEST = 400_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognition:
+  """One recognizer on one cell.
+
+  Attributes:
+    class_names: in label order.
+    confusion: rows are the true classes, columns what they were taken for; None for multi-label sets.
+    hits: 1 where a test image was recognized, in the order of the test set; None where that was not kept.
+    penalty, grid: of the linear probe: the one chosen, and those that were tried.
+  """
+
+  dataset: str
+  series: Series
+  shots: int
+  seed: int
+  quantity: str
+  class_names: tuple[str, ...] = ()
+  confusion: Int[np.ndarray, "k k"] | None = None
+  hits: ImageHits | None = None
+  penalty: float | None = None
+  grid: tuple[float, ...] = ()
+
+  @property
+  def at_edge(self) -> bool:
+    """Whether the penalty is the smallest or largest that was tried."""
+    return (
+      self.penalty is not None
+      and len(self.grid) > 1
+      and self.penalty in (min(self.grid), max(self.grid))
+    )
+
+
+def recognitions(
+  workdir: Path, rows: Sequence[Row], quantity: str, shots: int, protocol: str
+) -> list[Recognition]:
+  """Return what stands behind the rows of one recognizer at one number of images.
+
+  A folder counts only if its score is that of a row: those of other settings may lie beside it.
+
+  Args:
+    workdir: of the run.
+    rows: as in `results.jsonl`.
+    quantity: the recognizer.
+    shots: images a class.
+    protocol: `strict` or `reference`.
+  """
+  if quantity not in RECOGNIZERS:
+    return []
+  values = {
+    _key(row): row["value"] for row in rows if (row["quantity"], row["shots"]) == (quantity, shots)
+  }
+  found: dict[tuple[Any, ...], Recognition] = {}
+  for path in sorted(
+    workdir.glob(f"recogni[sz]ers/*/*/{quantity}-{protocol}-{shots}shots/summary.json")
+  ):
+    summary = files.read_json(path)
+    key = _key(summary)
+    if values.get(key) == summary.get("score") and key not in found:
+      found[key] = _recognition(path.parent, summary, quantity, shots)
+  return list(found.values())
+
+
+def _key(of: Mapping[str, Any]) -> tuple[Any, ...]:
+  return (
+    of.get("dataset"),
+    of.get("source"),
+    of.get("generator") or "",
+    of.get("strategy") or "",
+    of.get("seed") or 0,
+  )
+
+
+def _recognition(
+  folder: Path, summary: Mapping[str, Any], quantity: str, shots: int
+) -> Recognition:
+  names, confusion = _confusion(folder / "confusion.csv")
+  losses = summary.get("validation_losses")
+  grid = tuple(float(name) for name in losses) if isinstance(losses, Mapping) else ()
+  penalty = summary.get("penalty")
+  return Recognition(
+    summary["dataset"],
+    Series(summary["source"], summary.get("strategy") or "", summary.get("generator") or ""),
+    shots,
+    summary.get("seed") or 0,
+    quantity,
+    names,
+    confusion,
+    _hits(folder / "predictions.npz"),
+    _nearest(penalty, grid),
+    grid,
+  )
+
+
+def _nearest(penalty: float | None, grid: Sequence[float]) -> float | None:
+  """The grid's own value: the summary has it as a 32-bit float."""
+  if penalty is None or not grid:
+    return penalty
+  return min(grid, key=lambda value: abs(value - penalty))
+
+
+def _confusion(path: Path) -> tuple[tuple[str, ...], Int[np.ndarray, "k k"] | None]:
+  if not path.exists():
+    return (), None
+  with path.open(encoding="utf-8", newline="") as file:
+    lines = list(csv.reader(file))
+  # A label in front of every name keeps names that stand for several classes apart.
+  names = distinct_names([name.partition(" ")[2] for name in lines[0][1:]])
+  counts = np.array([[int(value) for value in line[1:]] for line in lines[1:]])
+  return tuple(names), counts if counts.shape == (len(names), len(names)) else None
+
+
+def _hits(path: Path) -> ImageHits | None:
+  if not path.exists() or path.stat().st_size > LARGEST:
+    return None
+  with np.load(path, allow_pickle=False) as stored:
+    if not {"scores", "labels"} <= set(stored.files) or stored["labels"].ndim != 1:
+      return None
+    right = stored["scores"].argmax(axis=1) == stored["labels"]
+    ids = stored["ids"].tolist() if "ids" in stored.files else []
+    return ImageHits(right.astype(np.float64), files.digest(ids))
+
+
+def penalty_words(found: Sequence[Recognition]) -> str:
+  """Return which penalties were chosen, and how often at the edge of the grid; empty where none was."""
+  known = [one for one in found if one.penalty is not None and one.grid]
+  if not known:
+    return ""
+  chosen = sorted({one.penalty for one in known if one.penalty is not None})
+  grid = sorted({value for one in known for value in one.grid})
+  span = f"{chosen[0]:g}" if len(chosen) == 1 else f"{chosen[0]:g} to {chosen[-1]:g}"
+  text = f"Its penalty was chosen on held-out training images among {grid[0]:g} to {grid[-1]:g}: {span} in the cells of the head"
+  edge = sum(one.at_edge for one in known)
+  return (
+    f"{text}; {edge} of {len(known)} lie at the edge of the grid."
+    if edge
+    else f"{text}, none at the edge of the grid."
+  )
+
+
+def by_cell(
+  found: Sequence[Recognition],
+) -> Iterator[tuple[tuple[str, Series, int, int, str], Any]]:
+  """Yield the hits by the key that `duels` looks them up with."""
+  for one in found:
+    if one.hits is not None:
+      yield (one.dataset, one.series, one.shots, one.seed, one.quantity), one.hits

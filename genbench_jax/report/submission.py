@@ -1,0 +1,156 @@
+"""A submission: what a run has measured, and on what, in one small JSON file that others can check.
+
+Everything is read from the work folder; no model and no dataset is loaded. Folders of this machine are
+left out: of a path only its last part stays.
+"""
+
+import json
+import platform
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genbench_jax.report.from_disk import read_run
+from genbench_jax.store import files
+from genbench_jax.store.image_set import MANIFEST
+
+FORMAT, VERSION = "genbench-submission", 1
+# Seven digits say more than any interval, and a third of the bytes of a double's.
+DIGITS = 7
+# Columns that say nothing of the result.
+LEFT_OUT = ("seconds",)
+PATH_START = re.compile(r"^(/|~|\\\\|[A-Za-z]:[\\/]|file:)")
+FINGERPRINT = re.compile(r"-([0-9a-f]{12})(?:\.[a-z]+)?$")
+
+
+def submission(workdir: Path, by: str = "", note: str = "") -> dict[str, Any]:
+  """Return the submission of a work folder, as JSON values.
+
+  Args:
+    workdir: of a run that has measured something.
+    by: who submits it.
+    note: a sentence for the reader.
+
+  Raises:
+    UsageError: there are no results.
+    RunError: they are damaged.
+  """
+  rows, run = read_run(workdir)
+  body = {
+    "format": FORMAT,
+    "version": VERSION,
+    "title": run.get("title") or workdir.name,
+    "by": by,
+    "note": note,
+    "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    "software": dict(run.get("versions") or {}),
+    "machine": _machine(run),
+    "plan": _plan(rows, run),
+    "image_sets": list(image_sets(workdir, rows)),
+    "features": features(workdir, rows),
+    "rows": packed(rows),
+  }
+  return {**body, "checksum": checksum(body)}
+
+
+def checksum(document: Mapping[str, Any]) -> str:
+  """Return the digest of everything in a submission but the digest itself."""
+  return files.digest({name: value for name, value in document.items() if name != "checksum"})
+
+
+def packed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """Return rows as column names and lists of values: a third of the size of objects."""
+  columns = list(dict.fromkeys(key for row in rows for key in row))
+  columns = [name for name in columns if name not in LEFT_OUT]
+  data = [[_short(row.get(name)) for name in columns] for row in rows]
+  return {"columns": columns, "data": data}
+
+
+def unpacked(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """Return the rows that `packed` packed, as objects."""
+  return [dict(zip(rows["columns"], values, strict=True)) for values in rows["data"]]
+
+
+def image_sets(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+  """Yield every complete image set that has rows: its fingerprint, its content and what made it.
+
+  `fingerprint` is a digest of everything that decides the images; `content` is one of the images as
+  written. Two machines that agree on the first should agree on the rows; they agree on the second only
+  if the images are equal byte for byte.
+  """
+  wanted = {row["dataset"] for row in rows}
+  for path in sorted(workdir.glob(f"images/*/*/{MANIFEST}")):
+    manifest, found = files.read_json(path), FINGERPRINT.search(path.parent.name)
+    made_from = manifest.get("made_from", {})
+    if found and made_from.get("dataset") in wanted:
+      yield {
+        **{key: made_from.get(key, "") for key in ("dataset", "source", "generator", "strategy")},
+        "seed": made_from.get("seed", 0),
+        "images": manifest["num_images"],
+        "fingerprint": found.group(1),
+        "content": files.digest([shard["sha256"] for shard in manifest["shards"]]),
+        "recipe": public(_recipe(made_from)),
+      }
+
+
+def features(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+  """Return dataset -> the fingerprints of its test images and texts as the encoders saw them."""
+  found: dict[str, list[str]] = {}
+  for dataset in dict.fromkeys(row["dataset"] for row in rows):
+    names = sorted(path.stem for path in (workdir / "embeddings" / dataset).glob("te[sx]t*-*"))
+    found[dataset] = [name for name in names if FINGERPRINT.search(name)]
+  return found
+
+
+def public(value: Any) -> Any:
+  """Return the value with every path of this machine cut to its last part."""
+  if isinstance(value, Mapping):
+    return {str(name): public(item) for name, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [public(item) for item in value]
+  if isinstance(value, str) and PATH_START.match(value):
+    return "…/" + re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+  return value
+
+
+def _recipe(made_from: Mapping[str, Any]) -> dict[str, Any]:
+  """What made the images, without what the entry says already."""
+  said = ("dataset", "source", "generator", "strategy", "seed")
+  return {name: value for name, value in made_from.items() if name not in said}
+
+
+def _machine(run: Mapping[str, Any]) -> dict[str, Any]:
+  return {
+    "device": run.get("device") or "",
+    "devices": run.get("devices") or 0,
+    "python": platform.python_version(),
+    "system": f"{platform.system()} {platform.machine()}",
+    "started": run.get("started") or "",
+    "seconds": dict(run.get("seconds") or {}),
+    "costs": dict(run.get("costs") or {}),
+  }
+
+
+def _plan(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> dict[str, Any]:
+  """What was asked for, and how much of it was measured."""
+  try:
+    config = json.loads(run.get("config") or "{}")
+  except ValueError:
+    config = {}
+  keys = ("dataset", "source", "generator", "strategy", "shots", "seed")
+  cells = {tuple(row.get(key) for key in keys) for row in rows if row.get("source")}
+  command = " ".join(public(word) for word in str(run.get("command") or "").split())
+  return {
+    "command": command,
+    "datasets": list(run.get("datasets") or dict.fromkeys(row["dataset"] for row in rows)),
+    "cells_measured": len(cells),
+    "config": public(config),
+    "config_fingerprint": files.digest(public(config)),
+  }
+
+
+def _short(value: Any) -> Any:
+  """A number with as many digits as anyone reads; anything else as it is."""
+  return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -1,0 +1,113 @@
+"""Is a submission what it should be? Its form by the JSON schema, its content by sums and ranges."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from genbench_jax.report.quantities import quantity_of
+from genbench_jax.report.submission import checksum, unpacked
+
+NEEDED = ("dataset", "source", "strategy", "shots", "seed", "quantity", "value", "n_test")
+# Of a document that is wrong all over, the first problems say enough.
+MOST_PROBLEMS = 20
+TYPES = {"object": dict, "array": list, "string": str, "integer": int}
+
+
+def schema() -> dict[str, Any]:
+  """Return the JSON schema of a submission (draft 2020-12)."""
+  path = resources.files("genbench_jax.report").joinpath("assets", "submission.schema.json")
+  return json.loads(path.read_text(encoding="utf-8"))
+
+
+def problems(document: Any) -> list[str]:
+  """Return what is wrong with a submission, a sentence each; nothing where it is sound."""
+  found = list(violations(document, schema(), "submission"))
+  if not found:
+    found = [*_of_checksum(document), *_of_columns(document["rows"])]
+  if not found:
+    found = list(_of_rows(unpacked(document["rows"])))
+  return found[:MOST_PROBLEMS]
+
+
+def violations(value: Any, rule: Mapping[str, Any], path: str) -> Iterator[str]:
+  """Yield where a value breaks a JSON schema.
+
+  Only the keywords that our schema uses are known; a test holds the result to the package jsonschema.
+
+  Args:
+    value: JSON.
+    rule: a schema.
+    path: where the value stands, for the message.
+  """
+  kind = rule.get("type")
+  if kind and (not isinstance(value, TYPES[kind]) or isinstance(value, bool)):
+    yield f"{path} is {_told(value)}, wanted type {kind}."
+    return
+  if "enum" in rule and value not in rule["enum"]:
+    yield f"{path} is {_told(value)}, allowed: {', '.join(map(repr, rule['enum']))}."
+  yield from _bounds(value, rule, path)
+  if isinstance(value, Mapping):
+    yield from (
+      f"{path}.{name} is missing." for name in rule.get("required", ()) if name not in value
+    )
+    for name, inner in rule.get("properties", {}).items():
+      if name in value:
+        yield from violations(value[name], inner, f"{path}.{name}")
+  if isinstance(value, list) and "items" in rule:
+    for index, item in enumerate(value):
+      yield from violations(item, rule["items"], f"{path}[{index}]")
+
+
+def _bounds(value: Any, rule: Mapping[str, Any], path: str) -> Iterator[str]:
+  if isinstance(value, str) and not re.search(rule.get("pattern", ""), value):
+    yield f"{path} is {_told(value)}, wanted the form {rule['pattern']}."
+  if isinstance(value, str) and len(value) > rule.get("maxLength", math.inf):
+    yield f"{path} has {len(value)} letters, at most {rule['maxLength']} are allowed."
+  if isinstance(value, list) and len(value) < rule.get("minItems", 0):
+    yield f"{path} has {len(value)} items, wanted at least {rule['minItems']}."
+  if isinstance(value, int) and value < rule.get("minimum", -math.inf):
+    yield f"{path} is {value}, wanted at least {rule['minimum']}."
+
+
+def _of_checksum(document: Mapping[str, Any]) -> Iterator[str]:
+  if document["checksum"] != (true := checksum(document)):
+    yield f"the checksum is {document['checksum']}, that of the content {true}: it was changed by hand."
+
+
+def _of_columns(rows: Mapping[str, Any]) -> Iterator[str]:
+  yield from (f"rows.columns lacks {name!r}." for name in NEEDED if name not in rows["columns"])
+  width = len(rows["columns"])
+  for index, values in enumerate(rows["data"]):
+    if len(values) != width:
+      yield f"rows.data[{index}] has {len(values)} values, wanted {width}."
+
+
+def _of_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+  """Values that can't be: accuracies outside 0 to 1, intervals the wrong way round, a row given twice."""
+  seen = set()
+  for index, row in enumerate(rows):
+    where = f"row {index} ({row['quantity']} of {row['dataset']})"
+    value, low, high = row["value"], row.get("ci_low"), row.get("ci_high")
+    if not _is_number(value):
+      yield f"{where}: the value is {_told(value)}, wanted a finite number."
+      continue
+    if quantity_of(str(row["quantity"])).kind == "accuracy" and not 0 <= value <= 1:
+      yield f"{where}: {value} is no accuracy, wanted a fraction from 0 to 1."
+    if _is_number(low) and _is_number(high) and low > high:
+      yield f"{where}: the interval runs from {low} to {high}."
+    key = tuple(str(row.get(name)) for name in (*NEEDED[:6], "generator", "protocol", "encoder"))
+    if key in seen:
+      yield f"{where} is given twice."
+    seen.add(key)
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _told(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,90 @@
+"""Do two submissions that measured the same thing agree? Same inputs by fingerprint, same values by tolerance."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genbench_jax.report.quantities import percent, quantity_of, shown
+from genbench_jax.report.results import Estimate
+
+# Devices round differently: an image or two of a test set may change sides, no more.
+ACCURACY_TOLERANCE = 0.005
+# Of distances and counts, a share of the value.
+RELATIVE_TOLERANCE = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+  """One line of the board before it is compared with others.
+
+  Attributes:
+    entry: which submission it is from.
+    key: what was measured: dataset, source, generator, strategy, shots, protocol, encoder.
+    inputs: the fingerprints of its image sets and of the dataset's features; empty where one is unknown.
+    estimates: quantity -> its value.
+  """
+
+  entry: int
+  key: tuple[Any, ...]
+  inputs: frozenset[str]
+  estimates: Mapping[str, Estimate]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+  """Whether others found the same: how many runs agree, and what the first that doesn't says."""
+
+  agreeing: int = 0
+  objection: str = ""
+
+  @property
+  def text(self) -> str:
+    if self.objection:
+      return f"disputed: {self.objection}"
+    return f"verified, {self.agreeing + 1} runs" if self.agreeing else "one run"
+
+
+def verdict(mine: Measurement, every: Sequence[Measurement], runs: Sequence[Any]) -> Verdict:
+  """Return what other runs with the same inputs say of a measurement.
+
+  Args:
+    mine: the measurement.
+    every: all measurements, of all submissions.
+    runs: what identifies the run of each submission; a run that is submitted twice verifies nothing.
+  """
+  others = {
+    runs[other.entry]: other
+    for other in every
+    if other.key == mine.key
+    and runs[other.entry] != runs[mine.entry]
+    and mine.inputs
+    and other.inputs == mine.inputs
+  }
+  found = [disagreement(mine, other) for other in others.values()]
+  objections = [text for text in found if text]
+  return Verdict(len(found) - len(objections), objections[0] if objections else "")
+
+
+def disagreement(mine: Measurement, other: Measurement) -> str:
+  """Return the first quantity on which two measurements differ by more than rounding; empty where none does."""
+  for name, estimate in mine.estimates.items():
+    if name in other.estimates and not agree(name, estimate.value, other.estimates[name].value):
+      quantity = quantity_of(name)
+      here, there = shown(quantity, estimate.value), shown(quantity, other.estimates[name].value)
+      return f"{quantity.label} {here} here, {there} elsewhere"
+  return ""
+
+
+def agree(name: str, one: float, other: float) -> bool:
+  """Whether two values of a quantity are equal up to what devices and versions round differently."""
+  if quantity_of(name).kind in ("accuracy", "difference"):
+    return abs(one - other) <= ACCURACY_TOLERANCE + 1e-12
+  return abs(one - other) <= RELATIVE_TOLERANCE * max(abs(one), abs(other), 0.05)
+
+
+def tolerance_words() -> str:
+  """Return the rule in words, for the page."""
+  return (
+    f"accuracies within {percent(ACCURACY_TOLERANCE)} points of each other, other quantities within "
+    f"{percent(RELATIVE_TOLERANCE)} %"
+  )
