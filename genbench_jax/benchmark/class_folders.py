@@ -1,11 +1,14 @@
 """Whichever names the class folders of a user's images have: which class is each?
 
 The forms, the first that fits: the dataset's label or a name of the class, as written; the same but for case,
-spaces and punctuation; the folder names of the reference; a number and then the name (`657_missile`); and where no
-folder is called by a name, the class index alone.
+spaces and punctuation; the folder names of the reference; a number and then the name (`657_missile`), also as an export
+writes it; a WordNet id (`n01440764`, `n01440764-tench`); singular for plural; and where no folder is called by a name,
+the class index alone. A class map, given by the user, comes before all.
 """
 
 import dataclasses
+import difflib
+import functools
 import re
 import unicodedata
 from collections import defaultdict
@@ -13,8 +16,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import UsageError
-from genbench_jax.runtime.printable import listed
+from genbench_jax.runtime.printable import listed, storable
 
+_WORDNET = re.compile(r"(n\d{8})(?:[\W_]+(.+))?", re.DOTALL)
+_INDEX = re.compile(r"[0-9]{1,9}")
+# Of a name that is no class a similar one is told, if it is at least so similar.
+_SIMILAR = 0.6
+_HINTS = 5
 _NUMBERED = re.compile(r"(\d+)[\W_]+(.+)", re.DOTALL)
 
 
@@ -26,34 +34,174 @@ class ClassFolders:
     label_of: folder -> class index.
     unmatched: folders that are no class of the dataset.
     missing: class indices without a folder.
+    similar: of unmatched folders the class name that is most like theirs, where one is like it.
   """
 
   label_of: Mapping[str, int]
   unmatched: tuple[str, ...]
   missing: tuple[int, ...]
+  similar: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  def unmatched_note(self, spec: DatasetSpec) -> str:
+    """Return a sentence on the folders that are no class; empty where there are none."""
+    if not self.unmatched:
+      return ""
+    hints = [
+      f"{storable(name)!r}: did you mean {self.similar[name]!r}?"
+      for name in self.unmatched[:_HINTS]
+      if name in self.similar
+    ]
+    names = listed([storable(name) for name in self.unmatched])
+    told = f"{len(self.unmatched)} left out, no class of '{spec.name}': {names}."
+    return " ".join([told, *hints])
 
 
-def match_folders(names: Sequence[str], spec: DatasetSpec) -> ClassFolders:
-  """Matches the names of class folders with the classes of a dataset.
+def match_folders(
+  names: Sequence[str], spec: DatasetSpec, class_map: Mapping[str, str] | None = None
+) -> ClassFolders:
+  """Match the names of class folders with the classes of a dataset.
+
+  Args:
+    names: of the folders, or whatever names the classes of images.
+    spec: whose classes they are.
+    class_map: name -> the name or index of its class, for names that can't be told otherwise.
 
   Raises:
     UsageError: a name fits several classes, the indices count from 1, or no name fits any class.
   """
-  written, folded = _written_names(spec), _folded_names(spec)
-  found = {name: _classes_called(name, written, folded) for name in names}
+  matcher = ClassMatcher(spec)
+  mapped = _mapped(class_map or {}, names, matcher)
+  found = mapped | {name: matcher.classes(name) for name in names if name not in mapped}
   if not any(found.values()):
     found = _by_index(names, spec)
   for name, classes in found.items():
     if len(classes) > 1:
       raise _ambiguous(name, classes, spec)
-  label_of = {name: classes[0] for name, classes in found.items() if classes}
+  label_of = {name: found[name][0] for name in names if found[name]}
   if not label_of:
     raise _nothing_fits(names, spec)
-  unmatched = tuple(name for name in names if name not in label_of)
+  unmatched = tuple(n for n in names if n not in label_of and n not in mapped)
   present = set(label_of.values())
-  return ClassFolders(
-    label_of, unmatched, tuple(label for label in range(spec.num_classes) if label not in present)
-  )
+  missing = tuple(label for label in range(spec.num_classes) if label not in present)
+  return ClassFolders(label_of, unmatched, missing, matcher.similar(unmatched))
+
+
+def _mapped(
+  class_map: Mapping[str, str], names: Sequence[str], matcher: "ClassMatcher"
+) -> dict[str, list[int]]:
+  """The classes of the names that the class map has. A name that is mapped to nothing is left out without a word."""
+  found = {}
+  for name in names:
+    if name in class_map:
+      target = class_map[name].strip()
+      classes = matcher.classes(target)
+      if not classes and _INDEX.fullmatch(target) and int(target) < matcher.spec.num_classes:
+        classes = [int(target)]
+      if target and not classes:
+        raise UsageError(
+          f"the class map gives {name!r} the class {target!r}, which '{matcher.spec.name}' has not:"
+          f" {listed(matcher.spec.names)}."
+        )
+      found[name] = classes
+  return found
+
+
+class ClassMatcher:
+  """The names of a dataset's classes, in all the forms that they are looked up in."""
+
+  def __init__(self, spec: DatasetSpec) -> None:
+    self.spec = spec
+    self._written, self._folded = _written_names(spec), _folded_names(spec)
+    self._singular = _classes_of(
+      (_singular(name), index) for name, classes in self._folded.items() for index in classes
+    )
+
+  def classes(self, name: str) -> list[int]:
+    """The classes that a name may mean, by the first form that fits."""
+    for names in self._written:
+      if classes := names.get(name):
+        return classes
+    folded = _fold(name)
+    return (
+      self._folded.get(folded)
+      or self._numbered(name)
+      or self._by_wordnet(name)
+      or self._singular.get(_singular(folded), [])
+    )
+
+  def may_be_class(self, name: str) -> bool:
+    """Whether a folder of that name may hold the images of a class, by its name or its index."""
+    is_index = bool(_INDEX.fullmatch(name)) and int(name) <= self.spec.num_classes
+    return is_index or bool(self.classes(name))
+
+  def similar(self, names: Sequence[str]) -> dict[str, str]:
+    """For each name the class that is most like it, where one is."""
+    found = {}
+    for name in names[:_HINTS]:
+      numbered = _NUMBERED.fullmatch(name)
+      near = difflib.get_close_matches(
+        _fold(numbered[2] if numbered else name), self._folded, n=1, cutoff=_SIMILAR
+      )
+      if near:
+        found[name] = self.spec.names[self._folded[near[0]][0]]
+    return found
+
+  def _numbered(self, name: str) -> list[int]:
+    numbered = _NUMBERED.fullmatch(name)
+    if not numbered:
+      return []
+    rest, index = _fold(numbered[2]), int(numbered[1])
+    classes = self._folded.get(rest, [])
+    if index in classes:
+      return [index]
+    # An export writes names in ASCII: what is left of an accent or of another script must be what is left of ours.
+    if not classes and index < self.spec.num_classes and rest in _exported(self.spec, index):
+      return [index]
+    return classes or self._singular.get(_singular(rest), [])
+
+  def _by_wordnet(self, name: str) -> list[int]:
+    """By the name behind a WordNet id, or by the names that ImageNet has for it."""
+    found = _WORDNET.fullmatch(name)
+    if not found:
+      return []
+    for names in self._written:
+      if classes := names.get(found[1]):
+        return classes
+    synonyms = [found[2] or "", *_imagenet_names().get(found[1], ())]
+    return next(filter(None, (self._folded.get(_fold(each), []) for each in synonyms)), [])
+
+
+@functools.cache
+def _imagenet_names() -> dict[str, tuple[str, ...]]:
+  """WordNet id -> the names that ImageNet's class has."""
+  from genbench_jax.benchmark.registry import dataset_spec
+
+  spec = dataset_spec("imagenet2012")
+  return dict(zip(spec.label_names, spec.class_names, strict=True))
+
+
+def _exported(spec: DatasetSpec, index: int) -> set[str]:
+  """What `export` may make of a class's name: letters outside of ASCII without accents, or dropped."""
+  forms = set()
+  for name in (*spec.class_names[index], *spec.label_names[index : index + 1]):
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    forms.add(_fold(plain) or "class")
+  return forms
+
+
+def _singular(folded: str) -> str:
+  """A folded name without the ending of a plural: `cherries`, `boxes`, `cats`."""
+  for ending, instead in (
+    ("ies", "y"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("xes", "x"),
+    ("sses", "ss"),
+  ):
+    if folded.endswith(ending) and len(folded) > len(ending) + 1:
+      return folded.removesuffix(ending) + instead
+  is_plural = folded.endswith("s") and not folded.endswith("ss") and len(folded) > 3
+  return folded[:-1] if is_plural else folded
 
 
 def _written_names(spec: DatasetSpec) -> list[dict[str, list[int]]]:
@@ -88,23 +236,8 @@ def _fold(name: str) -> str:
   return "".join(c for c in unicodedata.normalize("NFKC", name).casefold() if c.isalnum())
 
 
-def _classes_called(
-  name: str, written: Sequence[Mapping[str, list[int]]], folded: Mapping[str, list[int]]
-) -> list[int]:
-  for names in written:
-    if classes := names.get(name):
-      return classes
-  if classes := folded.get(_fold(name)):
-    return classes
-  numbered = _NUMBERED.fullmatch(name)
-  if not numbered:
-    return []
-  classes, index = folded.get(_fold(numbered[2]), []), int(numbered[1])
-  return [index] if index in classes else classes
-
-
 def _by_index(names: Sequence[str], spec: DatasetSpec) -> dict[str, list[int]]:
-  indices = {name: int(name) for name in names if re.fullmatch(r"[0-9]{1,9}", name)}
+  indices = {name: int(name) for name in names if _INDEX.fullmatch(name)}
   if spec.num_classes in indices.values() and 0 not in indices.values():
     raise UsageError(
       f"the folders seem to be numbered from 1 to {spec.num_classes}: class indices of"
@@ -127,5 +260,5 @@ def _ambiguous(name: str, classes: Sequence[int], spec: DatasetSpec) -> UsageErr
 def _nothing_fits(names: Sequence[str], spec: DatasetSpec) -> UsageError:
   return UsageError(
     f"none of the folders {listed(names)} is a class of '{spec.name}': {listed(spec.names)}. Name them by"
-    f" class name or index; `python -m genbench_jax.benchmark show {spec.name}` lists all."
+    f" class name or index; `genbench benchmark show {spec.name}` lists all."
   )

@@ -86,10 +86,10 @@ class ImageWalk:
     self.root, self._beside = root, beside
     self.passed: dict[str, list[str]] = defaultdict(list)
 
-  def folders(self) -> list[str]:
-    """Return the names of the folders in the root; images beside them are noted as outside of one."""
+  def folders(self, folder: str = "") -> list[str]:
+    """Return the paths of the folders in a folder; images beside them are noted as outside of one."""
     names = []
-    for path, entry in self._entries(""):
+    for path, entry in self._entries(folder):
       if entry.is_dir(follow_symlinks=False):
         names.append(path)
       elif PurePath(path).suffix.lower() in image_suffixes():

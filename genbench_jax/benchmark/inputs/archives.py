@@ -1,0 +1,279 @@
+"""Archives: zip and tar of class folders, and webdataset shards, read in place; a compressed tar is copied out once.
+
+Nothing is extracted by name: members are read by their place, so a name such as `../../x` leads nowhere. Links, devices,
+hidden members and those above a size are passed by.
+"""
+
+import bz2
+import functools
+import gzip
+import json
+import lzma
+import posixpath
+import re
+import shutil
+import tarfile
+import threading
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple
+
+from genbench_jax.benchmark.inputs.image_list import ImageList, identity_of
+from genbench_jax.benchmark.inputs.tree import class_place
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.runtime.printable import listed
+from genbench_jax.store import files
+from genbench_jax.store.image_files import MOST_BYTES, image_suffixes, is_hidden
+
+TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
+_MOST_TEXT = 1 << 20
+_COMPRESSIONS: dict[bytes, Callable[[Path], IO[bytes]]] = {
+  b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]
+  b"BZh": bz2.open,  # type: ignore[dict-item]
+  b"\xfd7zXZ\0": lzma.open,  # type: ignore[dict-item]
+}
+
+
+class Member(NamedTuple):
+  """A file in an archive.
+
+  Attributes:
+    name: its path inside of the archive.
+    size: in bytes.
+    read: returns the content.
+  """
+
+  name: str
+  size: int
+  read: Callable[[], bytes]
+
+
+def is_tar(path: Path) -> bool:
+  """Whether a file is a tar by its name, compressed or not."""
+  return path.name.lower().endswith(TAR_SUFFIXES)
+
+
+def zip_images(path: Path, is_class: Callable[[str], bool]) -> ImageList:
+  """Return the images of a zip of class folders.
+
+  Raises:
+    UsageError: it is no zip, or has no class folders.
+  """
+  try:
+    archive = zipfile.ZipFile(path)
+  except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    raise UsageError(f"{path} can't be read as zip: {error}.") from error
+  lock = threading.Lock()  # the archive has one place in its file
+
+  def content(info: zipfile.ZipInfo) -> bytes:
+    with lock, archive.open(info) as file:
+      return file.read(MOST_BYTES + 1)
+
+  members = [
+    Member(info.filename.replace("\\", "/"), info.file_size, functools.partial(content, info))
+    for info in archive.infolist()
+    if not info.is_dir()
+  ]
+  return _tree(path, members, is_class, identity_of(path))
+
+
+def tar_images(paths: Sequence[Path], is_class: Callable[[str], bool], cache: Path) -> ImageList:
+  """Return the images of tars: webdataset shards, or one tar of class folders.
+
+  Args:
+    paths: the shards, in order.
+    is_class: whether a folder's name may be that of a class.
+    cache: where images of a compressed tar are copied to.
+
+  Raises:
+    UsageError: one is no tar, or there are no class folders.
+  """
+  members = [member for path in paths for member in _tar_members(path, _uncompressed(path, cache))]
+  root = paths[0] if len(paths) == 1 else paths[0].parent
+  stamp = [each for path in paths for each in identity_of(path)]
+  if _is_webdataset(members):
+    return _webdataset(root, members, stamp)
+  return _tree(root, members, is_class, stamp)
+
+
+def _uncompressed(path: Path, cache: Path) -> Path:
+  """The tar itself where it is not compressed, else a copy that is not: members are read by their place."""
+  try:
+    with path.open("rb") as file:
+      start = file.read(8)
+    opened = next(
+      (open_ for magic, open_ in _COMPRESSIONS.items() if start.startswith(magic)), None
+    )
+    if opened is None:
+      return path
+    copy = cache / f"tar-{files.digest([str(path), *identity_of(path)])}.tar"
+    if not copy.exists():
+      with (
+        opened(path) as compressed,
+        files.atomic_path(copy) as temporary,
+        temporary.open("wb") as out,
+      ):
+        shutil.copyfileobj(compressed, out, 1 << 20)
+    return copy
+  except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+    raise UsageError(f"{path} can't be read as tar: {error}.") from error
+
+
+def _tar_members(named: Path, path: Path) -> Iterator[Member]:
+  """The files of a tar that is not compressed; `named` is what errors call it."""
+
+  def content(begin: int, size: int) -> bytes:
+    try:
+      with path.open("rb") as file:
+        file.seek(begin)
+        return file.read(size)
+    except OSError as error:
+      raise RunError(f"{named} can't be read any more ({error.strerror}).") from error
+
+  try:
+    with tarfile.open(path, "r:") as tar:
+      for info in tar:
+        if info.isfile() and not info.issparse():
+          read = functools.partial(content, info.offset_data, info.size)
+          yield Member(info.name, info.size, read)
+  except (OSError, tarfile.TarError, EOFError, ValueError) as error:
+    raise UsageError(f"{named} can't be read as tar: {error}.") from error
+
+
+def is_image_name(name: str) -> bool:
+  """Whether a member is an image by its suffix."""
+  return PurePosixPath(name).suffix.lower() in image_suffixes()
+
+
+def _tree(
+  root: Path, members: Sequence[Member], is_class: Callable[[str], bool], stamp: Sequence[int]
+) -> ImageList:
+  """The images of a tree of class folders inside of an archive."""
+  passed: dict[str, list[str]] = defaultdict(list)
+  images = [member for member in members if _is_taken(member, passed)]
+  below: dict[str, dict[str, None]] = defaultdict(dict)
+  for member in images:
+    parts = member.name.strip("/").split("/")
+    for depth in range(len(parts) - 1):
+      below["/".join(parts[:depth])][parts[depth]] = None
+  place = class_place(lambda folder: list(below[folder]), is_class)
+  start = f"{place.folder}/" if place.folder else ""
+  found, loose = [], []
+  for member in images:
+    rest = member.name.strip("/").removeprefix(start)
+    if member.name.strip("/").startswith(start) and "/" in rest:
+      found.append((member, rest.partition("/")[0]))
+    elif member.name.strip("/").startswith(start):
+      loose.append(member.name)
+  if loose:
+    passed["not in a class folder"] = loose
+  if not found:
+    raise UsageError(
+      f"{root} has no class folders: it must hold CLASS/*.png, classes by name or index."
+    )
+  found.sort(key=lambda pair: pair[0].name)
+  return ImageList(
+    root,
+    [member.name for member, _ in found],
+    [(name,) for _, name in found],
+    [[*stamp, place] for place in range(len(found))],
+    lambda index: found[index][0].read(),
+    (*place.notes, *_notes(passed)),
+    tuple(dict.fromkeys(name for _, name in found)),
+  )
+
+
+def _is_taken(member: Member, passed: dict[str, list[str]]) -> bool:
+  if is_hidden(member.name):
+    return False
+  if not is_image_name(member.name):
+    passed["no images"].append(member.name)
+    return False
+  if not 0 < member.size <= MOST_BYTES:
+    passed[f"empty or above {MOST_BYTES >> 20} MB"].append(member.name)
+    return False
+  return True
+
+
+def _notes(passed: dict[str, list[str]]) -> Iterator[str]:
+  for why, names in passed.items():
+    yield f"{len(names)} left out, {why}: {listed(names)}."
+
+
+def _is_webdataset(members: Sequence[Member]) -> bool:
+  """Whether files that say the class lie beside images of the same key."""
+  keys: dict[str, set[str]] = defaultdict(set)
+  for member in members[:4096]:
+    key, ending = _key(member.name)
+    keys[key].add(ending)
+  return any(endings & {"cls", "json"} and len(endings) > 1 for endings in keys.values())
+
+
+def _key(name: str) -> tuple[str, str]:
+  """Key and ending, parted at the first dot of the last part of the name, as webdataset does."""
+  folder, base = posixpath.split(name)
+  stem, _, ending = base.partition(".")
+  return posixpath.join(folder, stem), ending.lower()
+
+
+def _webdataset(root: Path, members: Sequence[Member], stamp: Sequence[int]) -> ImageList:
+  """The examples of webdataset shards: an image, and its class in `.cls` or `.json`."""
+  examples: dict[str, dict[str, Member]] = defaultdict(dict)
+  current: dict[str, str] = {}
+  for place, member in enumerate(members):
+    key, ending = _key(member.name)
+    if is_hidden(member.name):
+      continue
+    key = current.get(key, key)
+    if ending in examples[key]:  # the same key again, as in another shard
+      key = current[_key(member.name)[0]] = f"{key}#{place}"
+    examples[key][ending] = member
+  found: list[tuple[str, str, Member]] = []
+  without: list[str] = []
+  for key, parts in examples.items():
+    image = next((m for ending, m in parts.items() if is_image_name(f"x.{ending}")), None)
+    name = _class_name(parts)
+    if image is not None and name is not None:
+      found.append((key, name, image))
+    elif image is not None:
+      without.append(key)
+  if not found:
+    raise UsageError(f"{root} has no image with a class: wanted KEY.jpg with KEY.cls or KEY.json.")
+  notes = [f"{len(without)} left out, without a class: {listed(without)}."] if without else []
+  return ImageList(
+    root,
+    [image.name for _, _, image in found],
+    [(name,) for _, name, _ in found],
+    [[*stamp, place, image.size] for place, (_, _, image) in enumerate(found)],
+    lambda index: found[index][2].read(),
+    tuple(notes),
+    tuple(dict.fromkeys(name for _, name, _ in found)),
+  )
+
+
+def _class_name(parts: dict[str, Member]) -> str | None:
+  """The class of an example: by name from its JSON, else what `.cls` says, which may be an index or a name."""
+  about = _json(parts.get("json"))
+  for column in ("class_name", "label_name", "class", "category", "label"):
+    value = about.get(column)
+    value = value[0] if isinstance(value, list) and value else value
+    if isinstance(value, (str, int)) and str(value).strip():
+      return str(value).strip()
+  if "cls" in parts and parts["cls"].size <= _MOST_TEXT:
+    text = parts["cls"].read().decode("utf-8", "replace").strip()
+    # Several classes stand one beside the other: the first one counts.
+    return text.split()[0] if re.fullmatch(r"[\d\s]+", text) else text or None
+  return None
+
+
+def _json(member: Member | None) -> dict[str, Any]:
+  if member is None or member.size > _MOST_TEXT:
+    return {}
+  try:
+    value = json.loads(member.read())
+  except (ValueError, RecursionError):
+    return {}
+  return value if isinstance(value, dict) else {}

@@ -1,0 +1,100 @@
+"""NumPy archives: images `[n, h, w, 3]` and their labels, as samplers write them."""
+
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+
+from genbench_jax.benchmark.inputs.image_list import ImageList, identity_of, spool_for
+from genbench_jax.errors import UsageError
+from genbench_jax.runtime.printable import listed
+
+_IMAGE_KEYS = ("images", "image", "samples", "x", "data", "arr_0")
+_LABEL_KEYS = ("labels", "label", "classes", "y", "arr_1")
+_NAME_KEYS = ("class_names", "names")
+
+
+def array_images(path: Path, cache: Path) -> ImageList:
+  """Return the images of an .npz, written as PNG once; they go through memory one at a time.
+
+  Args:
+    path: of the archive, with uint8 images `[n, h, w, 3]` or `[n, h, w]` and n labels, indices or names.
+    cache: where the copy lies.
+
+  Raises:
+    UsageError: it can't be read, or has no such arrays.
+  """
+  spool = spool_for(cache, "npz", [path]).fill(lambda: _images(path))
+  return spool.image_list(path, identity_of(path), [])
+
+
+def _images(path: Path) -> Iterator[tuple[str, tuple[str, ...], bytes]]:
+  try:
+    with np.load(path, allow_pickle=False) as arrays:
+      keys = list(arrays)
+      image_key, label_key = (
+        _key(path, keys, _IMAGE_KEYS, "images"),
+        _key(path, keys, _LABEL_KEYS, "labels"),
+      )
+      labels = arrays[label_key]
+      name_key = next((key for key in _NAME_KEYS if key in keys), None)
+      names = [str(name) for name in arrays[name_key]] if name_key else []
+    with zipfile.ZipFile(path) as archive, archive.open(f"{image_key}.npy") as file:
+      for row, image in enumerate(_rows(path, file, len(labels))):
+        yield str(row), (_named(labels[row], names),), _png(image)
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    if isinstance(error, UsageError):
+      raise
+    raise UsageError(f"{path} can't be read as .npz: {error}.") from error
+
+
+def _key(path: Path, keys: list[str], wanted: tuple[str, ...], what: str) -> str:
+  for key in wanted:
+    if key in keys:
+      return key
+  if "features" in keys:
+    raise UsageError(
+      f"{path} holds features, no images. Give the images that they are of, or the export of an image set."
+    )
+  raise UsageError(f"{path} has no array of {what} among {listed(keys)}: call it {wanted[0]!r}.")
+
+
+def _rows(path: Path, file: IO[bytes], count: int) -> Iterator[Any]:
+  """The images of an array in a file, one at a time."""
+  version = np.lib.format.read_magic(file)
+  read = (
+    np.lib.format.read_array_header_1_0
+    if version == (1, 0)
+    else np.lib.format.read_array_header_2_0
+  )
+  shape, is_fortran, dtype = read(file)
+  is_image = dtype == np.uint8 and (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4)))
+  if not is_image or is_fortran or shape[0] != count:
+    raise UsageError(
+      f"{path}: images must be uint8 [{count}, h, w, 3], one a label, not {dtype} {list(shape)}."
+    )
+  size = int(np.prod(shape[1:]))
+  for _ in range(count):
+    content = file.read(size)
+    if len(content) < size:
+      raise ValueError("it ends within an image")
+    yield np.frombuffer(content, np.uint8).reshape(shape[1:])
+
+
+def _named(label: Any, names: list[str]) -> str:
+  if isinstance(label, np.ndarray) and label.ndim:  # one-hot
+    label = int(label.argmax())
+  if isinstance(label, (np.integer, int)):
+    return names[int(label)] if 0 <= int(label) < len(names) else str(int(label))
+  return label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)
+
+
+def _png(image: np.ndarray) -> bytes:
+  buffer = io.BytesIO()
+  flat = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+  Image.fromarray(flat).save(buffer, format="PNG", compress_level=1)
+  return buffer.getvalue()

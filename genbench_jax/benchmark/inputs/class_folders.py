@@ -1,0 +1,74 @@
+"""A folder for each class, at the top, in a wrapper folder or in `train/`; or images beside a list of their labels."""
+
+import os
+import posixpath
+from collections.abc import Callable
+from pathlib import Path
+
+from genbench_jax.benchmark.inputs import label_list
+from genbench_jax.benchmark.inputs.image_list import ImageList
+from genbench_jax.benchmark.inputs.tree import class_place
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.runtime.printable import storable
+from genbench_jax.store.image_files import MOST_BYTES, ImageWalk
+from genbench_jax.store.reading import read_beneath
+
+
+def class_folders(root: Path, is_class: Callable[[str], bool]) -> ImageList:
+  """List the images of a folder.
+
+  Args:
+    root: of the class folders, or of what they lie in.
+    is_class: whether a folder's name may be that of a class.
+
+  Raises:
+    UsageError: there are neither class folders nor a list of labels.
+  """
+  walk = ImageWalk(root)
+  place = class_place(
+    lambda folder: [posixpath.basename(path) for path in _folders(root, folder)],
+    is_class,
+    lambda folder: label_list.list_in(root / folder) is not None,
+  )
+  if file := label_list.list_in(root / place.folder):
+    return label_list.listed_images(file, walk, place)
+  names = walk.folders(place.folder)
+  if not names:
+    lists = " or ".join(label_list.NAMES)
+    raise UsageError(
+      f"{root} has no class folders and no {lists}: it must hold CLASS/*.png, classes by name or index."
+    )
+  found = [(path, posixpath.basename(name)) for name in names for path in walk.images(name)]
+  return ImageList(
+    root,
+    [path for path, _ in found],
+    [(name,) for _, name in found],
+    [_identity(root / path) for path, _ in found],
+    reader_of(root, [path for path, _ in found]),
+    (*place.notes, *walk.notes()),
+    tuple(posixpath.basename(name) for name in names),
+  )
+
+
+def reader_of(root: Path, paths: list[str]) -> Callable[[int], bytes]:
+  """Return a function that reads the files below a folder by their index."""
+
+  def read(index: int) -> bytes:
+    try:
+      return read_beneath(root, paths[index], MOST_BYTES)
+    except OSError as error:
+      raise RunError(
+        f"{storable(paths[index])!r} in {root} can't be read any more ({error.strerror}). Leave the"
+        " folder as it is while a run reads it, then run again."
+      ) from error
+
+  return read
+
+
+def _folders(root: Path, folder: str) -> list[str]:
+  return ImageWalk(root).folders(folder)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+  about = os.lstat(path)
+  return about.st_size, about.st_mtime_ns

@@ -1,0 +1,56 @@
+"""A file that says which class each of one's own names means: CSV, JSON or YAML."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from genbench_jax.errors import UsageError
+from genbench_jax.store.reading import read_file
+
+_MOST_BYTES = 1 << 26
+
+
+def read_class_map(file: Path) -> dict[str, str]:
+  """Return name -> class. An empty class leaves the images of that name out.
+
+  Args:
+    file: two columns of CSV, with or without the header `name,class`, or a mapping in JSON or YAML.
+
+  Raises:
+    UsageError: it can't be read, or holds something else.
+  """
+  try:
+    text = read_file(file.expanduser(), _MOST_BYTES, follow=True).decode("utf-8-sig")
+  except (OSError, UnicodeDecodeError) as error:
+    raise UsageError(f"the class map {str(file)!r} can't be read: {error}.") from error
+  value = _csv(text) if file.suffix in (".csv", ".tsv", ".txt") else _mapping(file, text)
+  if not isinstance(value, dict) or not value:
+    raise UsageError(f"the class map {file} must map each name to a class, as CSV, JSON or YAML.")
+  return {str(name): "" if label is None else str(label) for name, label in value.items()}
+
+
+def _csv(text: str) -> dict[str, str] | None:
+  delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
+  rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+  if rows and [cell.strip().casefold() for cell in rows[0][:2]] in _HEADERS:
+    rows = rows[1:]
+  return {row[0]: row[1].strip() for row in rows} if all(len(row) > 1 for row in rows) else None
+
+
+_HEADERS = [
+  [first, second]
+  for first in ("name", "folder", "from", "label")
+  for second in ("class", "class_name", "to")
+]
+
+
+def _mapping(file: Path, text: str) -> object:
+  import yaml
+
+  try:
+    return json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+  except (ValueError, RecursionError, yaml.YAMLError) as error:
+    raise UsageError(
+      f"the class map {file} can't be read: {' '.join(str(error).split())}."
+    ) from error

@@ -1,0 +1,104 @@
+"""Which form an input has, by what lies at its path."""
+
+import glob
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from genbench_jax.benchmark.inputs import label_list
+from genbench_jax.benchmark.inputs.archives import is_tar, tar_images, zip_images
+from genbench_jax.benchmark.inputs.arrays import array_images
+from genbench_jax.benchmark.inputs.class_folders import class_folders
+from genbench_jax.benchmark.inputs.image_list import ImageList
+from genbench_jax.benchmark.inputs.parquet import parquet_images
+from genbench_jax.errors import UsageError
+from genbench_jax.runtime.printable import printable
+
+FORMS = (
+  "a folder of class folders (also inside one folder, or in train/), a zip or tar of them, a folder with labels.csv or"
+  " metadata.csv or .jsonl, webdataset shards, Parquet with image bytes, a CSV or JSON list of paths and labels, an .npz"
+)
+_MOST_SHARDS = 100_000
+
+
+def find_images(given: str | Path, is_class: Callable[[str], bool], cache: Path) -> ImageList:
+  """Return the images at a path, whatever form they have.
+
+  Args:
+    given: a folder or file; shards may be given as `name-{000..031}.tar` or with `*`.
+    is_class: whether a name may be that of a class.
+    cache: where what can't be read in place is copied to.
+
+  Raises:
+    UsageError: there is nothing, or nothing of a known form.
+  """
+  paths = _expanded(str(given))
+  if len(paths) > 1:
+    return _shards(paths, is_class, cache)
+  path = paths[0]
+  if path.is_dir():
+    return _in_folder(path.resolve(), is_class, cache)
+  if path.is_file():
+    return _in_file(path.resolve(), is_class, cache)
+  raise UsageError(f"there is no folder or file {printable(str(path))!r}.")
+
+
+def _in_folder(folder: Path, is_class: Callable[[str], bool], cache: Path) -> ImageList:
+  for place in (folder, folder / "data"):  # Hugging Face keeps Parquet in data/
+    shards = sorted(path for path in place.glob("*") if not path.name.startswith("."))
+    if tars := [path for path in shards if path.is_file() and is_tar(path)]:
+      return tar_images(tars, is_class, cache)
+    if parquets := [path for path in shards if path.is_file() and path.suffix == ".parquet"]:
+      train = [path for path in parquets if path.name.startswith("train")]
+      return parquet_images(train or parquets, cache)
+  return class_folders(folder, is_class)
+
+
+def _in_file(path: Path, is_class: Callable[[str], bool], cache: Path) -> ImageList:
+  if path.suffix.lower() == ".zip":
+    return zip_images(path, is_class)
+  if is_tar(path) or path.suffix == ".parquet":
+    return _shards([path], is_class, cache)
+  if path.suffix == ".npz":
+    return array_images(path, cache)
+  if path.suffix.lower() in label_list.SUFFIXES:
+    return label_list.open_list(path)
+  raise UsageError(f"{path} is of no form that is read: {FORMS}.")
+
+
+def _shards(paths: list[Path], is_class: Callable[[str], bool], cache: Path) -> ImageList:
+  if all(is_tar(path) for path in paths):
+    return tar_images(paths, is_class, cache)
+  if all(path.suffix == ".parquet" for path in paths):
+    return parquet_images(paths, cache)
+  raise UsageError(
+    f"{paths[0]} and {len(paths) - 1} more are not shards of one form: tar or Parquet."
+  )
+
+
+def _expanded(given: str) -> list[Path]:
+  """The files of a pattern such as `a-{000..003}.tar` or `a-*.tar`; a path that is there is meant as it is."""
+  if Path(given).expanduser().exists():
+    return [Path(given).expanduser()]
+  texts = _ranges(str(Path(given).expanduser()))
+  paths = [Path(p) for text in texts for p in (sorted(glob.glob(text)) if "*" in text else [text])]  # noqa: PTH207
+  if len(paths) > 1 and (gone := [path for path in paths if not path.is_file()]):
+    raise UsageError(f"there is no file {str(gone[0])!r}.")
+  return paths or [Path(given)]
+
+
+def _ranges(text: str) -> list[str]:
+  """The texts of all ranges `{000..031}`, in order."""
+  parts = re.split(r"\{(\d+)\.\.(\d+)\}", text)
+  ranges = [
+    [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+    for first, last in zip(parts[1::3], parts[2::3], strict=True)
+    if int(last) - int(first) < _MOST_SHARDS
+  ]
+  if len(ranges) != len(parts[1::3]):
+    raise UsageError(f"{text!r} names more than {_MOST_SHARDS} shards.")
+  return [
+    "".join(itertools.chain.from_iterable(itertools.zip_longest(parts[0::3], chosen, fillvalue="")))
+    for chosen in itertools.product(*ranges)
+  ]

@@ -1,0 +1,179 @@
+"""A list of images and their labels: CSV, TSV, JSON lines or JSON, as `labels.csv` or Hugging Face's `metadata.csv`.
+
+The column of the file is called `file_name`, `path` or the like, that of the class `class_name`, `label` or the like.
+In `labels.csv` the second column is the class, whatever it is called.
+"""
+
+import csv
+import io
+import json
+import os
+import posixpath
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from genbench_jax.benchmark.inputs.image_list import ImageList
+from genbench_jax.benchmark.inputs.tree import Place
+from genbench_jax.errors import UsageError
+from genbench_jax.runtime.printable import listed
+from genbench_jax.store.image_files import ImageWalk
+from genbench_jax.store.reading import read_beneath
+
+NAMES = ("labels.csv", "metadata.csv", "metadata.jsonl")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+_MOST_BYTES = 1 << 28
+_FILE_COLUMNS = (
+  "file_name", "file", "filename", "filepath", "file_path", "path", "image", "image_path", "img",
+  "name", "id",
+)  # fmt: skip
+_CLASS_COLUMNS = (
+  "class_name", "label_name", "class", "category", "class_label", "label", "labels", "target", "y",
+)  # fmt: skip
+_LABEL_COLUMNS = frozenset({"label", "labels", "target", "y"})
+
+Rows = list[dict[str, Any]]
+
+
+def list_in(folder: Path) -> Path | None:
+  """Return the list of labels that lies in a folder; None where there is none, or one that names no classes."""
+  for name in NAMES:
+    file = folder / name
+    if os.path.lexists(file) and (name == NAMES[0] or _class_column(_rows(file)) is not None):
+      return file
+  return None
+
+
+def open_list(file: Path) -> ImageList:
+  """Return the images that a list names, which lie beside it or below."""
+  return listed_images(file, ImageWalk(file.parent.resolve()), Place("", ()))
+
+
+def listed_images(file: Path, walk: ImageWalk, place: Place) -> ImageList:
+  """Return the images that a list names.
+
+  Args:
+    file: the list.
+    walk: through the folder whose images are wanted.
+    place: of the list inside of that folder; the files it names lie beside it or below.
+
+  Raises:
+    UsageError: the list can't be read, has no such columns, or names files outside of its folder.
+  """
+  from genbench_jax.benchmark.inputs.class_folders import _identity, reader_of
+
+  classes, notes = _classes(file, _rows(file))
+  paths = {posixpath.join(place.folder, path): names for path, names in classes.items()}
+  found = [path for path in paths if walk.is_image(path)]
+  return ImageList(
+    walk.root,
+    found,
+    [tuple(paths[path]) for path in found],
+    [_identity(walk.root / path) for path in found],
+    reader_of(walk.root, found),
+    (*place.notes, *notes, *walk.notes()),
+    tuple(dict.fromkeys(name for names in paths.values() for name in names)),
+  )
+
+
+def _classes(file: Path, rows: Rows) -> tuple[dict[str, list[str]], list[str]]:
+  """File -> the names of its class, and what is to be said. Paths are normalized: `./a.png` and `a.png` are one."""
+  path_column, class_column = _columns(file, rows)
+  found: dict[str, list[str]] = defaultdict(list)
+  outside, several = [], 0
+  for row in rows:
+    path, names = _inside(file, str(row[path_column])), _names(row.get(class_column))
+    several += len(names) > 1
+    if path is None:
+      outside.append(str(row[path_column]))
+    elif names and names[0] not in found[path]:
+      found[path].append(names[0])
+  if outside:
+    raise UsageError(
+      f"{file} names files outside of its folder: {listed(outside)}. Put the list beside the images"
+      " or into a folder above them."
+    )
+  notes = [f"{several} images have several classes: the first one counts."] if several else []
+  return {path: names for path, names in found.items() if names}, notes
+
+
+def _inside(file: Path, path: str) -> str | None:
+  """The path inside of the list's folder; None where it is outside."""
+  if PurePath(path).is_absolute():
+    try:
+      path = str(PurePath(path).relative_to(file.parent.absolute()))
+    except ValueError:
+      return None
+  return None if ".." in PurePath(path).parts else posixpath.normpath(path)
+
+
+def _names(value: Any) -> list[str]:
+  """The class or classes of one image as text; an empty list where none is given."""
+  if isinstance(value, str) and value[:2] in ("['", '["') and value[-1] == "]":
+    value = [part.strip(" '\"") for part in value[1:-1].split(",")]  # as csv writes a list
+  values = value if isinstance(value, list) else [value]
+  return [str(each).strip() for each in values if each is not None and str(each).strip()]
+
+
+def _columns(file: Path, rows: Rows) -> tuple[str, str]:
+  if not rows:
+    raise UsageError(f"{file} must have the columns file,label and a line an image.")
+  columns = [column for column in rows[0] if column is not None]
+  path_column = next((c for name in _FILE_COLUMNS for c in columns if _plain(c) == name), None)
+  if path_column is None:
+    raise UsageError(
+      f"{file} has no header: its first line is {','.join(columns[:2])!r}, wanted 'file,label'. Put"
+      " that line before the others."
+    )
+  class_column = _class_column(rows, path_column)
+  if class_column is None and file.name == NAMES[0]:
+    class_column = next((c for c in columns if c != path_column), None)
+  if class_column is None:
+    raise UsageError(
+      f"{file} has no column of classes among {listed(columns)}: call it one of"
+      f" {', '.join(_CLASS_COLUMNS)}."
+    )
+  return path_column, class_column
+
+
+def _class_column(rows: Rows, path_column: str | None = None) -> str | None:
+  columns = [c for c in (rows[0] if rows else ()) if c is not None and c != path_column]
+  return next((c for name in _CLASS_COLUMNS for c in columns if _plain(c) == name), None)
+
+
+def _plain(column: str) -> str:
+  return column.strip().casefold().replace(" ", "_")
+
+
+def _rows(file: Path) -> Rows:
+  """The rows of a list, as dictionaries.
+
+  Raises:
+    UsageError: it can't be read.
+  """
+  form = "JSON" if "json" in file.suffix else "CSV"
+  try:
+    text = read_beneath(file.parent, file.name, _MOST_BYTES).decode("utf-8-sig")
+    if file.suffix == ".json":
+      return _json_rows(json.loads(text))
+    if form == "JSON":
+      return _json_rows([json.loads(line) for line in text.split("\n") if line.strip()])
+    rows = csv.DictReader(
+      io.StringIO(text, newline=""), dialect="excel-tab" if file.suffix == ".tsv" else "excel"
+    )
+    found = [row for row in rows if any(row.values())]
+  except (OSError, UnicodeDecodeError, csv.Error, ValueError, RecursionError) as error:
+    raise UsageError(f"{file} can't be read as {form}: {error}.") from error
+  if any(None in row or None in row.values() for row in found):
+    raise UsageError(f"{file} must have the columns file,label and a line an image.")
+  return found
+
+
+def _json_rows(value: Any) -> Rows:
+  """Objects in a list; a mapping from file to class is one, too."""
+  if isinstance(value, Mapping):
+    value = [{"file": path, "label": name} for path, name in value.items()]
+  if not isinstance(value, Sequence) or not all(isinstance(row, dict) for row in value):
+    raise ValueError("wanted an object an image, or a mapping from file to class")
+  return list(value)

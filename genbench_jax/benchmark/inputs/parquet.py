@@ -1,0 +1,98 @@
+"""Parquet files with the images inside, as Hugging Face writes them: columns `image` and `label`."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from genbench_jax.benchmark.inputs.image_list import ImageList, identity_of, spool_for
+from genbench_jax.errors import UsageError
+from genbench_jax.runtime.printable import listed
+
+_IMAGE_COLUMNS = ("image", "img", "images", "jpg", "png", "webp", "bytes", "image_bytes", "picture")
+_CLASS_COLUMNS = (
+  "class_name",
+  "label_name",
+  "class",
+  "category",
+  "label",
+  "labels",
+  "fine_label",
+  "cls",
+  "y",
+)
+_ROWS = 64
+
+
+def parquet_images(paths: Sequence[Path], cache: Path) -> ImageList:
+  """Return the images of Parquet files.
+
+  The images are copied out once, some rows at a time: a row group may be larger than the memory.
+
+  Args:
+    paths: the files, in order.
+    cache: where the copy lies.
+
+  Raises:
+    UsageError: one can't be read, or has no column of images or of classes.
+  """
+
+  def images() -> Iterator[tuple[str, tuple[str, ...], bytes]]:
+    for path in paths:
+      yield from _images(path)
+
+  identity = [each for path in paths for each in identity_of(path)]
+  root = paths[0] if len(paths) == 1 else paths[0].parent
+  return spool_for(cache, "parquet", paths).fill(images).image_list(root, identity, [])
+
+
+def _images(path: Path) -> Iterator[tuple[str, tuple[str, ...], bytes]]:
+  import pyarrow as pa
+  import pyarrow.parquet as pq
+
+  try:
+    with pq.ParquetFile(path) as file:
+      image_column, class_column = _columns(path, file.schema_arrow.names)
+      names = class_labels(file.schema_arrow.metadata or {}, class_column)
+      row = 0
+      for batch in file.iter_batches(_ROWS, columns=[image_column, class_column]):
+        for image, label in zip(*(batch.column(i).to_pylist() for i in range(2)), strict=True):
+          content = image.get("bytes") if isinstance(image, dict) else image
+          if isinstance(content, bytes) and label is not None:
+            yield f"{path.name}/{row}", (_named(label, names),), content
+          row += 1
+  except (OSError, pa.ArrowException, ValueError) as error:
+    if isinstance(error, UsageError):
+      raise
+    raise UsageError(f"{path} can't be read as Parquet: {error}.") from error
+
+
+def _named(label: Any, names: Sequence[str]) -> str:
+  label = label[0] if isinstance(label, list) and label else label
+  is_index = isinstance(label, int) and 0 <= label < len(names)
+  return names[label] if is_index else str(label)
+
+
+def _columns(path: Path, columns: Sequence[str]) -> tuple[str, str]:
+  found = [
+    next((c for name in wanted for c in columns if c.casefold() == name), None)
+    for wanted in (_IMAGE_COLUMNS, _CLASS_COLUMNS)
+  ]
+  for column, what, wanted in zip(
+    found, ("images", "classes"), (_IMAGE_COLUMNS, _CLASS_COLUMNS), strict=True
+  ):
+    if column is None:
+      raise UsageError(
+        f"{path} has no column of {what} among {listed(columns)}: call it one of {', '.join(wanted)}."
+      )
+  return str(found[0]), str(found[1])
+
+
+def class_labels(metadata: dict[bytes, bytes], column: str) -> list[str]:
+  """Return the names of a column's classes from what Hugging Face's datasets keeps in a schema; none where it has none."""
+  try:
+    features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+    names = features[column].get("names") or features[column].get("feature", {}).get("names")
+  except (ValueError, KeyError, TypeError, AttributeError):
+    return []
+  return [str(name) for name in names] if isinstance(names, list) else []

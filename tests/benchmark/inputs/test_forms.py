@@ -1,0 +1,326 @@
+"""The same images in every form that people have them in: the same classes, the same pixels."""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import os
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genbench_jax.benchmark.inputs.class_map import read_class_map
+from genbench_jax.benchmark.inputs.find import _ranges
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.benchmark.user_images import ClassMatching, list_images, open_user_images
+from genbench_jax.errors import UsageError
+from genbench_jax.export.image_folder import hugging_face, image_folder
+from genbench_jax.export.webdataset import webdataset
+from genbench_jax.store.image_set import ImageRecord, ImageSet, ImageSetLayout, ImageSetWriter
+
+NAMES = ("crème brûlée", "日本", "heart", "naïve")
+PER_CLASS = 2
+
+
+def png(label, shot):
+  buffer = io.BytesIO()
+  Image.new("RGB", (6, 5), (40 * label, 90 * shot, 7)).save(buffer, format="PNG")
+  return buffer.getvalue()
+
+
+IMAGES = [(label, shot, png(label, shot)) for label in range(4) for shot in range(PER_CLASS)]
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+  root = tmp_path_factory.mktemp("own") / "ds"
+  for name in NAMES:
+    (root / "test" / name).mkdir(parents=True)
+    (root / "test" / name / "0.png").write_bytes(png(0, 0))
+  (root / "dataset.yaml").write_text(
+    json.dumps({"class_names": {name: name for name in NAMES}}), encoding="utf-8"
+  )
+  return dataset_spec(f"folder:{root}")
+
+
+def write_tree(root, prefix=""):
+  for label, shot, content in IMAGES:
+    path = root / prefix / NAMES[label] / f"{shot}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+  return root
+
+
+def plain_folder(place):
+  return write_tree(place / "given")
+
+
+def wrapped_folder(place):
+  return write_tree(place / "given", "generated images")
+
+
+def split_folders(place):
+  (place / "given" / "test" / NAMES[0]).mkdir(parents=True)
+  (place / "given" / "test" / NAMES[0] / "9.png").write_bytes(png(3, 1))
+  return write_tree(place / "given", "train")
+
+
+def zipped(place):
+  with zipfile.ZipFile(place / "given.zip", "w") as archive:
+    archive.writestr("../outside.txt", "no")
+    for label, shot, content in IMAGES:
+      archive.writestr(f"set/{NAMES[label]}/{shot}.png", content)
+      archive.writestr(f"__MACOSX/set/{NAMES[label]}/._{shot}.png", b"x")
+  return place / "given.zip"
+
+
+def _tar(path, members, mode="w"):
+  with tarfile.open(path, mode) as tar:
+    for name, content in members:
+      info = tarfile.TarInfo(name)
+      info.size = len(content)
+      tar.addfile(info, io.BytesIO(content))
+    link = tarfile.TarInfo(f"{NAMES[0]}/link.png")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    tar.addfile(link)
+  return path
+
+
+TREE = [(f"{NAMES[label]}/{shot}.png", content) for label, shot, content in IMAGES]
+
+
+def tarred(place):
+  return _tar(place / "given.tar", TREE)
+
+
+def compressed_tar(place):
+  return _tar(place / "given.tar.gz", TREE, "w:gz")
+
+
+def shards(place):
+  (place / "shards").mkdir()
+  for shard in range(2):
+    members = []
+    for number, (label, _, content) in enumerate(IMAGES[shard::2]):
+      stem = f"{number:04d}"  # the same keys in both shards
+      members += [(f"{stem}.png", content), (f"{stem}.cls", str(label).encode())]
+    _tar(place / "shards" / f"a-{shard:03d}.tar", members)
+  return place / "shards"
+
+
+def brace_pattern(place):
+  return f"{shards(place)}/a-{{000..001}}.tar"
+
+
+def labels_csv(place):
+  root = write_tree(place / "given")
+  with (place / "given" / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+    writer = csv.writer(file)
+    writer.writerow(["file", "label"])
+    writer.writerows([f"./{NAMES[label]}/{shot}.png", NAMES[label]] for label, shot, _ in IMAGES)
+  return root
+
+
+def _flat(place):
+  (place / "given").mkdir()
+  rows = []
+  for number, (label, _, content) in enumerate(IMAGES):
+    (place / "given" / f"{number}.png").write_bytes(content)
+    rows.append({"file_name": f"{number}.png", "text": "a photo", "label": NAMES[label]})
+  return place / "given", rows
+
+
+def metadata_csv(place):
+  root, rows = _flat(place)
+  with (root / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+    writer = csv.DictWriter(file, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+  return root
+
+
+def metadata_jsonl(place):
+  root, rows = _flat(place)
+  (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+  return root
+
+
+def json_lines(place):
+  root, rows = _flat(place)
+  lines = [
+    {"path": str(root / row["file_name"]), "class": row["label"]} for row in rows
+  ]  # absolute, as many write them
+  (root / "mine.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+  return root / "mine.jsonl"
+
+
+def json_mapping(place):
+  root, rows = _flat(place)
+  (root / "mine.json").write_text(json.dumps({r["file_name"]: r["label"] for r in rows}))
+  return root / "mine.json"
+
+
+def parquet(place):
+  pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+  (place / "hub" / "data").mkdir(parents=True)
+  names = json.dumps({"info": {"features": {"label": {"names": NAMES, "_type": "ClassLabel"}}}})
+  table = pa.table(
+    {
+      "image": [{"bytes": content, "path": None} for *_, content in IMAGES],
+      "label": [label for label, *_ in IMAGES],
+    }
+  ).replace_schema_metadata({"huggingface": names})
+  pq.write_table(table, place / "hub" / "data" / "train-00000-of-00001.parquet")
+  pq.write_table(table.slice(0, 1), place / "hub" / "data" / "test-00000-of-00001.parquet")
+  return place / "hub"
+
+
+def arrays(place):
+  pixels = np.stack([np.asarray(Image.open(io.BytesIO(content))) for *_, content in IMAGES])
+  labels = np.array([label for label, *_ in IMAGES])
+  np.savez_compressed(place / "given.npz", arr_0=pixels, arr_1=labels)
+  return place / "given.npz"
+
+
+def _image_set(place):
+  records = [
+    ImageRecord(content, label, number, "a prompt", "", 0)
+    for number, (label, _, content) in enumerate(IMAGES)
+  ]
+  layout = ImageSetLayout("given", NAMES, len(records), 8, {"by": "test"})
+  writer = ImageSetWriter(place / "images", layout)
+  writer.write_shard(0, records)
+  writer.close()
+  return ImageSet(place / "images")
+
+
+FORMS = (
+  plain_folder, wrapped_folder, split_folders, zipped, tarred, compressed_tar, shards, brace_pattern,
+  labels_csv, metadata_csv, metadata_jsonl, json_lines, json_mapping, parquet, arrays,
+)  # fmt: skip
+
+
+def pixels_of(images):
+  return [
+    (example["label"], np.asarray(Image.open(io.BytesIO(example["image"]))).tobytes())
+    for example in images
+  ]
+
+
+EXPECTED = sorted(
+  (label, np.asarray(Image.open(io.BytesIO(content))).tobytes()) for label, _, content in IMAGES
+)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_every_form_gives_the_same_images_and_classes(form, tmp_path, spec):
+  given = form(tmp_path)
+  images = open_user_images(given, spec, tmp_path / "cache")
+  assert sorted(pixels_of(images)) == EXPECTED
+  again = open_user_images(given, spec, tmp_path / "cache")
+  assert again.digest == images.digest and sorted(pixels_of(again)) == EXPECTED
+
+
+def test_what_is_left_out_of_splits_is_said(tmp_path, spec):
+  images = open_user_images(split_folders(tmp_path), spec, tmp_path / "cache")
+  assert "the images of 'train' are taken; 'test' are left out." in images.notes
+
+
+@pytest.mark.parametrize("write", [image_folder, hugging_face, webdataset])
+def test_what_is_exported_is_read_back_with_all_classes(write, tmp_path, spec):
+  images = _image_set(tmp_path)
+  write(images, tmp_path / "out", lambda count: None)
+  back = open_user_images(tmp_path / "out", spec, tmp_path / "cache")
+  assert sorted(pixels_of(back)) == EXPECTED
+
+
+def test_class_folders_of_an_export_are_known_without_its_list(tmp_path, spec):
+  image_folder(_image_set(tmp_path), tmp_path / "out", lambda count: None)
+  (tmp_path / "out" / "metadata.csv").unlink()
+  assert set(list_images(tmp_path / "out", spec).labels) == set(range(4))
+
+
+def test_changed_images_have_another_digest(tmp_path, spec):
+  path = zipped(tmp_path)
+  before = list_images(path, spec).digest
+  os.utime(path, ns=(1, 1))
+  assert list_images(path, spec).digest != before
+
+
+@pytest.mark.parametrize(
+  ("name", "content", "said"),
+  [
+    ("a.zip", b"no zip", "can't be read as zip"),
+    ("a.tar", b"no tar", "can't be read as tar"),
+    ("a.tar.gz", gzip.compress(b"x")[:9], "can't be read as tar"),
+    ("a.tar.bz2", bz2.compress(b"x"), "can't be read as tar"),
+    ("a.parquet", b"PAR1", "can't be read as Parquet"),
+    ("a.npz", b"PK\x05\x06" + bytes(18), "has no array of images"),
+    ("a.npz", b"no", "can't be read as .npz"),
+    ("a.csv", b"x,y\n1,2\n", "has no header"),
+    ("a.csv", b"path\nx.png\n", "no column of classes"),
+    ("a.csv", b"path,label\n/etc/passwd,heart\n", "outside of its folder"),
+    ("a.jsonl", b"{\n", "can't be read as JSON"),
+    ("a.exe", b"MZ", "is of no form that is read"),
+  ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(name, content, said, tmp_path, spec):
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(UsageError, match=said) as raised:
+    list_images(tmp_path / name, spec, tmp_path / "cache")
+  assert "\n" not in str(raised.value)
+
+
+def test_features_are_no_images(tmp_path, spec):
+  np.savez(tmp_path / "f.npz", features=np.ones((3, 2)), labels=np.zeros(3, int))
+  with pytest.raises(UsageError, match="holds features, no images"):
+    list_images(tmp_path / "f.npz", spec, tmp_path / "cache")
+
+
+def test_a_class_that_matches_nothing_gets_a_hint_a_map_or_an_error(tmp_path, spec):
+  root = write_tree(tmp_path / "given")
+  (root / "heart").rename(root / "haert")
+  (root / "日本").rename(root / "japan")
+  found = list_images(root, spec)
+  assert set(found.labels) == {0, 3}
+  assert any("'haert': did you mean 'heart'?" in note for note in found.notes)
+  with pytest.raises(UsageError, match=r"2 left out, no class of 'ds'.*--class-map"):
+    list_images(root, spec, matching=ClassMatching(strict=True))
+  (tmp_path / "map.csv").write_text("name,class\nhaert,heart\njapan,日本\n", encoding="utf-8")
+  matching = ClassMatching(read_class_map(tmp_path / "map.csv"), strict=True)
+  assert set(list_images(root, spec, matching=matching).labels) == {0, 1, 2, 3}
+  wrong = ClassMatching({"haert": "hart"})
+  with pytest.raises(UsageError, match="gives 'haert' the class 'hart'"):
+    list_images(root, spec, matching=wrong)
+  left_out = ClassMatching({"haert": "", "japan": ""}, strict=True)
+  assert set(list_images(root, spec, matching=left_out).labels) == {0, 3}
+
+
+@pytest.mark.parametrize(
+  ("name", "text"),
+  [
+    ("m.json", '{"a": "heart", "b": 2}'),
+    ("m.yaml", "a: heart\nb: 2\n"),
+    ("m.tsv", "a\theart\nb\t2\n"),
+  ],
+)
+def test_a_class_map_has_several_forms(name, text, tmp_path):
+  (tmp_path / name).write_text(text)
+  assert read_class_map(tmp_path / name) == {"a": "heart", "b": "2"}
+
+
+def test_a_class_map_that_is_none_is_refused(tmp_path):
+  (tmp_path / "m.yaml").write_text("- a\n")
+  with pytest.raises(UsageError, match="must map each name"):
+    read_class_map(tmp_path / "m.yaml")
+  with pytest.raises(UsageError, match="can't be read"):
+    read_class_map(tmp_path / "none.csv")
+
+
+def test_ranges_of_shards():
+  assert _ranges("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
+  assert _ranges("plain.tar") == ["plain.tar"]
