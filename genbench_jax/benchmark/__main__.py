@@ -1,7 +1,6 @@
 """`python -m genbench_jax.benchmark`, the same as `genbench benchmark`."""
 
-from genbench_jax.cli.benchmark import main
-from genbench_jax.runtime.stopping import leave
+import runpy
 
-if __name__ == "__main__":
-  leave(main())
+# By name: rooms know nothing of the commands above them.
+runpy.run_module("genbench_jax.cli.benchmark", run_name="__main__")

@@ -1,11 +1,11 @@
 """Datasets of one's own: any TFDS name, or a folder `split/class/image`.
 
-A YAML file beside them says what can't be read off the data. All keys are optional but the first two, of
-which there is one (in `dataset.yaml` inside a folder, neither):
+A YAML file beside them says what can't be read off the data. All keys are optional but the first three, of
+which there is one (in `dataset.yaml` inside a folder, none):
 
-    tfds: beans                  # or  folder: path/to/root
+    tfds: beans                  # or  folder: path/to/root  or  dataset: cifar10, to change names and templates
     name: beans
-    class_names:                 # by the builder's label or the folder's name
+    class_names:                 # by the builder's label or the folder's name; those left out keep theirs
       healthy: [healthy leaf, green leaf]
       bean_rust: leaf with rust
     templates: ["a photo of a {}."]
@@ -15,6 +15,7 @@ which there is one (in `dataset.yaml` inside a folder, neither):
     label_key: label             # TFDS only, as image_key
 """
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ _SPLIT_NAMES = {
   "test": ("test", "testing"),
 }
 _KEYS = (
-  "tfds", "folder", "name", "class_names", "templates", "metric", "splits", "resize",
+  "tfds", "folder", "dataset", "name", "class_names", "templates", "metric", "splits", "resize",
   "image_key", "label_key",
 )  # fmt: skip
 # It becomes part of the names of files.
@@ -46,21 +47,22 @@ _RESIZES = ("crop", "squash")
 
 def is_own(name: str) -> bool:
   """Whether a dataset's name asks for one of the user's own."""
-  return name.startswith(("tfds:", "folder:")) or name.endswith((".yaml", ".yml"))
+  is_path = any(part in name for part in ("/", os.sep)) and Path(name).expanduser().is_dir()
+  return name.startswith(("tfds:", "folder:")) or name.endswith((".yaml", ".yml")) or is_path
 
 
 def own_spec(name: str) -> DatasetSpec:
   """The spec of a dataset of one's own.
 
   Args:
-    name: `tfds:NAME[/CONFIG]`, `folder:PATH`, or the path of a YAML file as above.
+    name: `tfds:NAME[/CONFIG]`, the path of a folder, with `folder:` before it or not, or of a YAML file as above.
 
   Raises:
     UsageError: if it can't be found, or the YAML is wrong.
   """
   if name.startswith("tfds:"):
     return _tfds_spec(name.removeprefix("tfds:"), {})
-  if name.startswith("folder:"):
+  if name.startswith("folder:") or not name.endswith((".yaml", ".yml")):
     root = Path(name.removeprefix("folder:")).expanduser()
     file = root / FOLDER_FILE
     return _folder_spec(root, _read_yaml(file) if os.path.lexists(file) else {})
@@ -69,11 +71,35 @@ def own_spec(name: str) -> DatasetSpec:
 
 def _yaml_spec(file: Path) -> DatasetSpec:
   settings = _read_yaml(file, follow=True)
-  if ("tfds" in settings) == ("folder" in settings):
-    raise UsageError(f"{file} must have one of the keys 'tfds' and 'folder'.")
+  if sum(key in settings for key in ("tfds", "folder", "dataset")) != 1:
+    raise UsageError(f"{file} must have one of the keys 'tfds', 'folder' and 'dataset'.")
+  if "dataset" in settings:
+    return _changed_spec(file, settings)
   if "tfds" in settings:
     return _tfds_spec(str(settings["tfds"]), settings)
   return _folder_spec(file.parent / str(settings["folder"]), settings)
+
+
+def _changed_spec(file: Path, settings: Mapping[str, Any]) -> DatasetSpec:
+  """A known dataset with other class names or templates, under a name of its own."""
+  from genbench_jax.benchmark.registry import dataset_spec
+
+  base = dataset_spec(str(settings["dataset"]))
+  if odd := sorted(set(settings) - {"dataset", "name", "class_names", "templates"}):
+    raise UsageError(
+      f"{file}: {odd[0]!r} can't be changed of the known dataset '{base.name}': only name,"
+      " class_names and templates."
+    )
+  labels = base.label_names or base.names
+  names = _class_names(labels, settings.get("class_names"), base.class_names)
+  return dataclasses.replace(
+    base,
+    name=_safe_name(str(settings.get("name", f"own_{base.name}"))),
+    class_names=tuple(names[label] for label in labels),
+    templates=_templates(settings.get("templates", base.templates)),
+    data_of=base.data_name,
+    aliases=(),
+  )
 
 
 def _read_yaml(file: Path, follow: bool = False) -> dict[str, Any]:
@@ -232,18 +258,21 @@ def _one_of(key: str, settings: Mapping[str, Any], default: str, known: Sequence
   return value
 
 
-def _class_names(labels: Sequence[str], given: Any) -> dict[str, tuple[str, ...]]:
-  """Label -> synonyms, in the order given, else in the data's own; never by position."""
+def _class_names(
+  labels: Sequence[str], given: Any, usual: Sequence[tuple[str, ...]] = ()
+) -> dict[str, tuple[str, ...]]:
+  """Label -> synonyms: those given first and in their order, then the others with their usual names; never by position."""
+  names = dict(zip(labels, usual, strict=True)) if usual else {}
+  names = names or {label: (label.replace("_", " ").strip() or label,) for label in labels}
   if given is None:
-    return {label: (label.replace("_", " ").strip() or label,) for label in labels}
+    return names
   if not isinstance(given, dict):
     raise UsageError("'class_names' must map each label (or class folder) to its name or names.")
-  names = {str(label): _synonyms(label, value) for label, value in given.items()}
-  if odd := sorted(set(names) ^ set(labels)):
-    raise UsageError(
-      f"'class_names' and the labels of the data differ in {', '.join(map(repr, odd[:5]))}."
-    )
-  return names
+  found = {str(label): _synonyms(label, value) for label, value in given.items()}
+  for label in found:
+    if label not in names:
+      raise unknown_name("label in 'class_names':", label, labels)
+  return found | {label: synonyms for label, synonyms in names.items() if label not in found}
 
 
 def _synonyms(label: Any, value: Any) -> tuple[str, ...]:

@@ -97,7 +97,9 @@ def _random_access_formats() -> set[Any]:
 def missing_packages(spec: DatasetSpec) -> tuple[str, ...]:
   """The packages that preparing takes and that are not installed."""
   return tuple(
-    package for package in needed_packages(spec.name) if importlib.util.find_spec(package) is None
+    package
+    for package in needed_packages(spec.data_name)
+    if importlib.util.find_spec(package) is None
   )
 
 

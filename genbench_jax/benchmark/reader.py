@@ -110,7 +110,7 @@ class TfdsSplit(Split):
     if not builder.is_prepared():
       raise RunError(
         f"'{self.spec.name}' is not prepared in {builder.data_path}: run"
-        f" `python -m genbench_jax.benchmark prepare {self.spec.name}`."
+        f" `genbench benchmark prepare {self.spec.data_name}`."
       )
     return builder
 
@@ -127,7 +127,7 @@ class TfdsSplit(Split):
     if not is_readable(self._opened):
       raise RunError(
         f"'{self.spec.name}' was prepared as TFRecord in {self._opened.data_path}: move it away and"
-        f" prepare it with `python -m genbench_jax.benchmark prepare {self.spec.name}`."
+        f" prepare it with `genbench benchmark prepare {self.spec.data_name}`."
       )
     # No image is decoded here, segmentation masks neither.
     features = self._opened.info.features.items()
@@ -146,7 +146,7 @@ class TfdsSplit(Split):
 
   def _select(self) -> Int[np.ndarray, "n"] | None:
     """The records of a derived split; None where the split is one of TFDS's."""
-    sizes = derived.DEALS.get(self.spec.name)
+    sizes = derived.DEALS.get(self.spec.data_name)
     if sizes is None:
       return None
     records = list(self._records(np.arange(len(self._source))))
@@ -166,7 +166,7 @@ class TfdsSplit(Split):
 
   def _label(self, record: Mapping[str, Any]) -> Any:
     value = record[self.spec.label_key]
-    if self.spec.name == "kitti_distance":
+    if self.spec.data_name == "kitti_distance":
       return derived.kitti_label(value, self._feature.feature["type"].names)
     if not self.spec.multi_label:
       return int(self._class_of[value])
@@ -248,7 +248,7 @@ class WorldSplit(Split):
   def example(self, index: int) -> Example:
     from genbench_jax.benchmark.worlds import world_example
 
-    drawn = world_example(self.spec.name, self.split, index)
+    drawn = world_example(self.spec.data_name, self.split, index)
     image = Image.fromarray(np.asarray(drawn.image))
     return {"image": image, "label": int(drawn.label), "id": f"{self.split}/{index:07d}"}
 

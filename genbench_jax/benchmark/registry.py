@@ -148,13 +148,17 @@ def known_datasets() -> tuple[str, ...]:
   return tuple(_ENTRIES)
 
 
+# What else a dataset may be given as.
+OTHERS = "Or one of your own: a folder with test/CLASS/*.jpg, a YAML file that describes one, or tfds:NAME."
+
+
 def dataset_spec(name: str) -> DatasetSpec:
   """The spec of a dataset.
 
   Args:
     name: one of `known_datasets()`, the reference's name for it (`cifar-10`), a demo world (`digits`),
-      `imagenet2012_disambiguated`, `tfds:NAME` for any other TFDS dataset, `folder:PATH` for a
-      `split/class/image` tree of one's own, or the path of a YAML file that describes either (`own.py`).
+      `imagenet2012_disambiguated`, `tfds:NAME` for any other TFDS dataset, the path of a folder for a
+      `split/class/image` tree of one's own (`folder:PATH` where it has no slash), or the path of a YAML file that describes either (`own.py`).
 
   Raises:
     UsageError: if there is no such dataset.
@@ -190,7 +194,7 @@ def _world_spec(name: str) -> DatasetSpec:
 
   worlds = world_specs()
   if name not in worlds:
-    raise unknown_name("dataset", name, (*known_datasets(), *worlds))
+    raise UsageError(f"{unknown_name('dataset', name, (*known_datasets(), *worlds))} {OTHERS}")
   return worlds[name]
 
 

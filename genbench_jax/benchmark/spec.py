@@ -28,6 +28,7 @@ class DatasetSpec:
       never by position. Empty where the builder's order is ours by construction (the worlds).
     image_key, label_key: the TFDS features that hold the image and the label or labels.
     folder: the root of a user's own `split/class/image` tree; `tfds_name` is then empty.
+    data_of: the known dataset whose data these are, where names or templates have been changed.
   """
 
   name: str
@@ -45,11 +46,17 @@ class DatasetSpec:
   image_key: str = "image"
   label_key: str = "label"
   folder: str = ""
+  data_of: str = ""
 
   @property
   def names(self) -> tuple[str, ...]:
     """The first name of each class."""
     return tuple(synonyms[0] for synonyms in self.class_names)
+
+  @property
+  def data_name(self) -> str:
+    """The known dataset that the data are of; its own name where it is one."""
+    return self.data_of or self.name
 
   @property
   def num_classes(self) -> int:

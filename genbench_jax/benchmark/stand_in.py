@@ -45,7 +45,7 @@ def prepare_stand_in(
   if builder.is_prepared():
     return
   # CIFAR's names come with its data: the real builder sets them in the same way.
-  if spec.name.startswith("cifar"):
+  if spec.data_name.startswith("cifar"):
     builder.info.features[spec.label_key].names = list(spec.label_names)
   counts = _counts(spec, images_per_class)
 
@@ -67,7 +67,7 @@ def _claim(data_dir: Path) -> None:
 
 def _counts(spec: DatasetSpec, images_per_class: Mapping[str, int]) -> dict[str, int]:
   """How many images of each class each TFDS split needs."""
-  if spec.name in derived.DEALS:
+  if spec.data_name in derived.DEALS:
     return {"train": 3 * max(images_per_class[split] for split in spec.splits)}
   return {spec.splits[split]: images_per_class[split] for split in spec.splits}
 
@@ -105,7 +105,7 @@ class _Drawer:
 
   def labels(self, features: Any) -> dict[str, Any]:
     """The features that tell the class."""
-    if self.spec.name == "kitti_distance":
+    if self.spec.data_name == "kitti_distance":
       return {"objects": [_kitti_object(self.label)]}
     name = self.spec.label_names[self.label]
     if not self.spec.multi_label:
@@ -118,7 +118,7 @@ class _Drawer:
   def image(self, feature: Any) -> io.BytesIO:
     """A shape of the class's colors on the class's ground, with noise, encoded as the feature asks."""
     height, width, channels = feature.shape
-    usual_height, usual_width = _SIZES.get(self.spec.name, _USUAL_SIZE)
+    usual_height, usual_width = _SIZES.get(self.spec.data_name, _USUAL_SIZE)
     size = (width or usual_width, height or usual_height)
     image = Image.fromarray(self._noisy(_drawn(self.label, size, self.generator)))
     image = image.convert("L") if channels == 1 else image

@@ -148,7 +148,10 @@ def test_a_dataset_of_tfds_is_read_by_label_name(tmp_path):
     ("templates: [a photo]", "one {} each"),
     ("templates: []", "one {} each"),
     ("class_names: [healthy, rust]", "must map each label"),
-    ("class_names: {healthy: leaf}", "differ in 'bean_rust'"),
+    (
+      "class_names: {healty: leaf}",
+      "unknown label in 'class_names': 'healty'. Did you mean 'healthy'",
+    ),
     ("class_names: {healthy: leaf, bean_rust: []}", "a name or a list"),
     ("splits: {train: train}", "must name a test split"),
     ("splits: {test: tset}", "there is no folder .*tset"),
@@ -185,3 +188,30 @@ def test_an_empty_folder_has_no_test_split(tmp_path):
   (tmp_path / "test").mkdir()
   with pytest.raises(UsageError, match="no class folders"):
     dataset_spec(f"folder:{tmp_path}")
+
+
+def test_class_names_may_be_given_for_some(root):
+  (root / "dataset.yaml").write_text("class_names: {healthy: [green leaf, healthy leaf]}")
+  spec = dataset_spec(f"folder:{root}")
+  assert spec.class_names == (("green leaf", "healthy leaf"), ("bean rust",))
+  assert spec.label_names == ("healthy", "bean_rust")
+  np.testing.assert_array_equal(open_split(spec, "test").labels(), [0, 0, 1])
+
+
+def test_a_folder_needs_no_word_before_it(root):
+  assert dataset_spec(str(root)) == dataset_spec(f"folder:{root}")
+  with pytest.raises(UsageError, match="Or one of your own: a folder with test/CLASS"):
+    dataset_spec("cifar_10x")
+
+
+def test_a_known_dataset_takes_other_names_and_templates(tmp_path):
+  file = tmp_path / "mine.yaml"
+  file.write_text("dataset: digits\nclass_names: {three: [a three, drei]}\ntemplates: 'digit {}'\n")
+  spec, digits = dataset_spec(str(file)), dataset_spec("digits")
+  assert (spec.name, spec.data_name, spec.templates) == ("own_digits", "digits", ("digit {}",))
+  assert spec.class_names[3] == ("a three", "drei") and spec.class_names[4] == digits.class_names[4]
+  mine, theirs = open_split(spec, "test"), open_split(digits, "test")
+  np.testing.assert_array_equal(mine.labels(), theirs.labels())
+  file.write_text("dataset: digits\nsplits: {test: train}\n")
+  with pytest.raises(UsageError, match="'splits' can't be changed"):
+    dataset_spec(str(file))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from genbench_jax.errors import UsageError
 from genbench_jax.store.reading import read_file
+from genbench_jax.store.yaml_files import YamlError, read_yaml
 
 _MOST_BYTES = 1 << 26
 
@@ -46,11 +47,9 @@ _HEADERS = [
 
 
 def _mapping(file: Path, text: str) -> object:
-  import yaml
-
   try:
-    return json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-  except (ValueError, RecursionError, yaml.YAMLError) as error:
+    return json.loads(text) if file.suffix == ".json" else read_yaml(file, follow=True)
+  except (ValueError, RecursionError, OSError, YamlError) as error:
     raise UsageError(
       f"the class map {file} can't be read: {' '.join(str(error).split())}."
     ) from error
