@@ -21,6 +21,8 @@ COMMANDS = {
   "embed": "make a pool for retrieval from images of your own",
   "leaks": "find images that may be test images",
   "pins": "print the settings that pin the checkpoints of a config",
+  "sanity": "see which metric notices which fault of the images",
+  "submit": "write the results of a work folder as one file for others",
 }
 # Where the name is a word of Python.
 _MODULES = {"import": "import_images"}
