@@ -23,15 +23,26 @@ LEVEL = 0.95
 # Weights are made in slabs of at most this many bytes.
 SLAB_BYTES = 2**24
 RESAMPLES_AT_ONCE = 16
+ONE_A_CLASS = "one image a class does not tell how images of a class vary"
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-  """A number and its 95 % bootstrap interval, in the unit of the quantity."""
+  """A number and its two 95 % intervals, in the unit of the quantity.
+
+  Attributes:
+    ci_low, ci_high: for *these images*: how the value varies with the test images.
+    generator_low, generator_high: for *this generator* at this budget: external images drawn anew, too. None where it
+      can't be told, and then `note` says why.
+    note: why an interval is missing or should not be taken at its word.
+  """
 
   value: float
   ci_low: float
   ci_high: float
+  generator_low: float | None = None
+  generator_high: float | None = None
+  note: str = ""
 
 
 def interval(value: float, samples: Float[np.ndarray, "r"]) -> Measurement:
@@ -148,3 +159,30 @@ def shifted_interval(
   """
   samples = resampled_means(influences[:, None], resamples, seed, mesh)[:, 0] - influences.mean()
   return interval(value, np.maximum(value + samples, lowest))
+
+
+def two_sided_interval(
+  value: float,
+  external: Float[np.ndarray, "n"] | None,
+  test: Float[np.ndarray, "m"],
+  resamples: int = RESAMPLES,
+  seed: int = 0,
+  mesh: Mesh | None = None,
+  lowest: float = -np.inf,
+  shrink: tuple[float, float] = (1.0, 1.0),
+) -> Measurement:
+  """Both intervals of a statistic of two sets that is linear, to first order, in the weights of their images.
+
+  Args:
+    external, test: what each image adds to the statistic to first order, centered within what was drawn
+      (`strata.centered_within`). No `external` where nothing is known about how it varies.
+    lowest: the least value the statistic can take.
+    shrink: factors on the deviations of the first and the second interval, where influences overstate them.
+  """
+  moved = resampled_means(test[:, None], resamples, seed, mesh)[:, 0] - test.mean()
+  both = interval(value, np.maximum(value + shrink[0] * moved, lowest))
+  if external is None:
+    return dataclasses.replace(both, note=ONE_A_CLASS)
+  drawn = resampled_means(external[:, None], resamples, seed + 1, mesh)[:, 0] - external.mean()
+  wide = interval(value, np.maximum(value + shrink[1] * (moved + drawn), lowest))
+  return dataclasses.replace(both, generator_low=wide.ci_low, generator_high=wide.ci_high)

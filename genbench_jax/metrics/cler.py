@@ -1,7 +1,7 @@
 """CLER and its siblings: recognition of test images by class centers of external images and text prototypes."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from genbench_jax.metrics.accuracy import (
   recognition_score,
   score_from_hits,
 )
-from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, interval
+from genbench_jax.metrics.bootstrap import ONE_A_CLASS, RESAMPLES, Measurement
 from genbench_jax.metrics.class_scores import (
   NO_NEIGHBOR,
   PROTOTYPE_SCORES,
@@ -28,6 +28,7 @@ from genbench_jax.metrics.class_scores import (
   softmax_scores,
 )
 from genbench_jax.metrics.cler_program import fold_program, reduce_program
+from genbench_jax.metrics.cler_spread import SPARE, chosen_tests, external_variances
 from genbench_jax.metrics.inputs import (
   BLOCK_ROWS,
   check_finite,
@@ -37,18 +38,30 @@ from genbench_jax.metrics.inputs import (
   or_default,
   place,
 )
+from genbench_jax.metrics.intervals import (
+  HALF_SAMPLES,
+  area_gain_measurement,
+  area_measurement,
+  correct_measurement,
+  difference_measurement,
+  halved_measurement,
+  halved_precision,
+  image_weights,
+)
 from genbench_jax.metrics.neighbors import nearest
-from genbench_jax.metrics.recognition_bootstrap import resampled_correct, resampled_scores
 from genbench_jax.runtime.mesh import batch_sharding, replicated
 from genbench_jax.runtime.protocol import PROTOCOLS, Protocol
+
+# Shuffles of the control's labels.
+PERMUTATIONS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class ClerResult:
-  """What external images are worth by CLER, each number with its 95 % bootstrap interval over the test images.
+  """What external images are worth by CLER, each number with its 95 % intervals.
 
   Attributes:
-    scores: the five scores and `cler_gain` = cler - zero_shot, its interval over paired resamples.
+    scores: the five scores and `cler_gain` = cler - zero_shot, its interval that of paired differences.
     control: the same with the labels of the external images shuffled, less zero_shot, which they don't touch.
     per_class: score -> class -> recall (average precision for `map_11_point`) of the classes that occur among
       the test images; empty for `roc_auc`.
@@ -144,27 +157,57 @@ def measure_cler(
   seed: int = 0,
   resamples: int = RESAMPLES,
   mesh: Mesh | None = None,
+  permutations: int = PERMUTATIONS,
 ) -> ClerResult:
   """`cler` with all that belongs beside it: intervals, gain, control, per class, missing classes.
 
-  `seed` draws the resamples of the test images and shuffles the control's labels. See `cler` for the rest.
+  Args:
+    seed: shuffles the control's labels and draws halves of the external images, whose spread the second interval
+      needs, and, for `map_11_point`, of the test images.
+    resamples: at most so many halves are drawn; 60 of the external and 100 of the test images are enough.
+    permutations: shuffles of the labels; the control's value is their mean, and its second interval says where one
+      more would lie.
+  See `cler` for the rest.
   """
   mesh = or_default(mesh)
   inputs = _checked(
     image_features, labels, text_features, test_features, test_labels, metric, protocol
   )
-  shuffled = np.random.default_rng(seed).permutation(inputs.labels)
-  outcomes = _score(inputs, [inputs.labels, shuffled], metric, top_k, protocol, mesh)
-  samples = _resampled(outcomes, inputs, metric, resamples, seed, mesh)
+  random = np.random.default_rng(seed)
+  shuffled = [random.permutation(inputs.labels) for _ in range(permutations)]
+  outcomes = _score(inputs, [inputs.labels, *shuffled], metric, top_k, protocol, mesh)
   names = score_names(top_k)
-  scores, control = (
-    _measurements(names, outcome.values, columns)
-    for outcome, columns in zip(outcomes, np.split(samples, 2, axis=1), strict=True)
-  )
-  del control["zero_shot"]
+  variances = _external_variances(inputs, metric, top_k, seed, resamples, mesh)
+  scores = _measurements(names, outcomes[0], inputs, metric, variances, seed, resamples)
+  controls = [
+    _measurements(names, outcome, inputs, metric, None, seed, resamples) for outcome in outcomes[1:]
+  ]
+  control = {
+    name: over_permutations([each[name] for each in controls])
+    for name in scores
+    if name != "zero_shot"
+  }
   per_class = dict(zip(names, outcomes[0].per_class, strict=True)) if metric != "roc_auc" else {}
   missing = tuple(int(index) for index in np.flatnonzero(outcomes[0].counts == 0))
   return ClerResult(scores, control, per_class, missing)
+
+
+def over_permutations(found: Sequence[Measurement]) -> Measurement:
+  """The mean of a control over its shuffles, the mean interval over the test images, and where one more would lie.
+
+  The last is the prediction interval m +- t s sqrt(1 + 1 / r) of r shuffles.
+  """
+  from scipy import stats
+
+  values = np.array([one.value for one in found])
+  value, count = float(values.mean()), len(found)
+  low, high = (
+    float(np.mean([getattr(one, key) for one in found])) for key in ("ci_low", "ci_high")
+  )
+  if count < 2:
+    return Measurement(value, low, high, note="one shuffle has no spread")
+  half = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) * np.sqrt(1 + 1 / count))
+  return Measurement(value, low, high, value - half, value + half)
 
 
 def score_names(top_k: int | None) -> tuple[str, ...]:
@@ -203,28 +246,95 @@ def _checked(
 
 
 def _measurements(
-  names: Sequence[str], values: Sequence[float], samples: Float[np.ndarray, "r v"]
+  names: Sequence[str],
+  outcome: _Outcome,
+  inputs: _Inputs,
+  metric: str,
+  variances: Mapping[str, float] | None,
+  seed: int,
+  resamples: int,
 ) -> dict[str, Measurement]:
-  """Interval by name, and that of the gain over zero-shot, whose resamples are the same."""
-  found = {
-    name: interval(value, samples[:, v])
-    for v, (name, value) in enumerate(zip(names, values, strict=True))
-  }
-  zero_shot, cler = names.index("zero_shot"), names.index("cler")
-  found["cler_gain"] = interval(
-    values[cler] - values[zero_shot], samples[:, cler] - samples[:, zero_shot]
-  )
+  """Both intervals by name, and those of the gain over zero-shot. Zero-shot has nothing to do with external images."""
+  known = {"zero_shot": 0.0, **(variances or {})}
+  if metric == "map_11_point":
+    found = _ranked_measurements(names, outcome, inputs, known, seed, resamples)
+  else:
+    found = {
+      name: _measurement(outcome.judged[:, v], inputs, metric, known.get(name))
+      for v, name in enumerate(names)
+    }
+    found["cler_gain"] = _gain(names, outcome, inputs, metric, known.get("cler"))
+  if variances is None:
+    found = {name: _unknown(one) if name != "zero_shot" else one for name, one in found.items()}
   return found
 
 
-def _resampled(
-  outcomes: Sequence[_Outcome], inputs: _Inputs, metric: str, resamples: int, seed: int, mesh: Mesh
-) -> Float[np.ndarray, "r v"]:
-  judged = np.concatenate([outcome.judged for outcome in outcomes], axis=1)
-  if metric in FROM_PREDICTIONS:
-    classes = len(inputs.text_features)
-    return resampled_correct(judged, inputs.test_labels, classes, metric, resamples, seed, mesh)
-  return resampled_scores(judged, inputs.test_labels, metric, resamples, seed, mesh)
+def _unknown(found: Measurement) -> Measurement:
+  return dataclasses.replace(found, note=ONE_A_CLASS)
+
+
+def _measurement(
+  judged: np.ndarray, inputs: _Inputs, metric: str, external: float | None
+) -> Measurement:
+  if metric == "roc_auc":
+    return area_measurement(judged[:, 1], inputs.test_labels == 1, external)
+  return correct_measurement(judged, inputs.test_labels, metric, external)
+
+
+def _gain(
+  names: Sequence[str], outcome: _Outcome, inputs: _Inputs, metric: str, external: float | None
+) -> Measurement:
+  """CLER less zero-shot; the external images vary it as they vary CLER."""
+  first, second = (outcome.judged[:, names.index(name)] for name in ("cler", "zero_shot"))
+  if metric == "roc_auc":
+    return area_gain_measurement(first[:, 1], second[:, 1], inputs.test_labels == 1, external)
+  weights = image_weights(inputs.test_labels, metric)
+  return difference_measurement(first.astype(float) - second, weights, external)
+
+
+def _ranked_measurements(
+  names: Sequence[str],
+  outcome: _Outcome,
+  inputs: _Inputs,
+  known: Mapping[str, float],
+  seed: int,
+  resamples: int,
+) -> dict[str, Measurement]:
+  halves = halved_precision(outcome.judged, inputs.test_labels, seed, min(resamples, HALF_SAMPLES))
+  found = {
+    name: halved_measurement(value, halves[:, v], known.get(name))
+    for v, (name, value) in enumerate(zip(names, outcome.values, strict=True))
+  }
+  zero_shot, cler = names.index("zero_shot"), names.index("cler")
+  gain = outcome.values[cler] - outcome.values[zero_shot]
+  moved = halves[:, cler] - halves[:, zero_shot]
+  found["cler_gain"] = halved_measurement(gain, moved, known.get("cler"), lowest=-1.0)
+  return found
+
+
+def _external_variances(
+  inputs: _Inputs, metric: str, top_k: int | None, seed: int, resamples: int, mesh: Mesh
+) -> dict[str, float] | None:
+  """Of each score over fresh draws of the external images; see `cler_spread`."""
+  chosen = chosen_tests(len(inputs.test_features), seed)
+  if metric != "accuracy":  # each class counts: all test images, so that none is lost
+    chosen = np.arange(len(inputs.test_features))
+  tests, voters = inputs.test_features[chosen], None
+  if top_k is not None:
+    wanted = min(SPARE * top_k, len(inputs.image_features))
+    voters = nearest(tests, inputs.image_features, wanted, mesh=mesh)
+  return external_variances(
+    inputs.image_features,
+    inputs.labels,
+    inputs.text_features,
+    tests,
+    inputs.test_labels[chosen],
+    metric,
+    voters,
+    top_k,
+    seed,
+    resamples,
+  )
 
 
 def _score(

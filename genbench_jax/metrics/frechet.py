@@ -10,9 +10,17 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from genbench_jax.errors import UsageError, unknown_name
-from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, shifted_interval
-from genbench_jax.metrics.inputs import HIGHEST, by_block, feature_rows, or_default, unit_rows
+from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, two_sided_interval
+from genbench_jax.metrics.inputs import (
+  HIGHEST,
+  by_block,
+  common_scale,
+  feature_rows,
+  or_default,
+  unit_rows,
+)
 from genbench_jax.metrics.moments import moments
+from genbench_jax.metrics.strata import are_paired, centered_within, sampled_strata, strata_of
 from genbench_jax.runtime.mesh import DATA_AXIS
 from genbench_jax.runtime.protocol import PROTOCOLS, Protocol
 
@@ -40,9 +48,9 @@ def frechet_distance(
   Raises:
     UsageError: shapes or values that do not fit, or a set with a single image, which has no covariance.
   """
-  mesh = or_default(mesh)
-  first, second = _gaussians(x, y, protocol, normalize, mesh)
-  return distance_of_gaussians(first, second)
+  scaled, scale = _scaled(x, y)
+  first, second = _gaussians(*scaled, protocol, normalize, or_default(mesh))
+  return distance_of_gaussians(first, second) * (1.0 if normalize else scale**2)
 
 
 def measure_frechet_distance(
@@ -53,17 +61,35 @@ def measure_frechet_distance(
   seed: int = 0,
   resamples: int = RESAMPLES,
   mesh: Mesh | None = None,
+  labels: tuple[Any, Any] | None = None,
 ) -> Measurement:
-  """`frechet_distance` with its bootstrap interval over the images of x.
+  """`frechet_distance` with its intervals.
 
-  The bootstrap is of first order: the distance is linearized in the weights of the images, at the cost of one more pass
-  over x. It says how the distance varies with the images drawn, and leaves its bias at small n where it is.
+  The bootstrap is of first order: the distance is linearized in the weights of the images of both sets, at the cost of one
+  more pass over each. It says how the distance varies with the images drawn, and leaves its bias at small n where it is.
+
+  Args:
+    labels: classes of x and of y: images are drawn anew within what was drawn class by class (`strata`). See
+      `frechet_distance` for the rest.
   """
   mesh = or_default(mesh)
-  first, second = _gaussians(x, y, protocol, normalize, mesh)
+  scaled, scale = _scaled(x, y)
+  first, second = _gaussians(*scaled, protocol, normalize, mesh)
   value = distance_of_gaussians(first, second)
-  influence = _influences(np.asarray(x), first, second, normalize, mesh)
-  return shifted_interval(value, influence, resamples, seed, mesh, lowest=0.0)
+  of_x = _influences(scaled[0], first, second, normalize, mesh)
+  of_y = _influences(scaled[1], second, first, normalize, mesh)
+  labels_x, labels_y = labels or (None, None)
+  strata_x, strata_y = strata_of(labels_x, len(of_x)), sampled_strata(labels_y, len(of_y))
+  square = 1.0 if normalize else scale**2
+  return two_sided_interval(
+    square * value,
+    square * centered_within(of_x, strata_x) if are_paired(strata_x) else None,
+    square * centered_within(of_y, strata_y),
+    resamples,
+    seed,
+    mesh,
+    lowest=0.0,
+  )
 
 
 def distance_of_gaussians(first: Gaussian, second: Gaussian) -> float:
@@ -84,15 +110,27 @@ def _square_root(covariance: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d
   return (vectors * np.sqrt(np.maximum(eigenvalues, 0))) @ vectors.T
 
 
-def _gaussians(
-  x: Any, y: Any, protocol: str, normalize: bool, mesh: Mesh
-) -> tuple[Gaussian, Gaussian]:
-  if protocol not in PROTOCOLS:
-    raise unknown_name("protocol", protocol, PROTOCOLS)
+def _scaled(
+  x: Any, y: Any
+) -> tuple[tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]], float]:
+  """Checked features divided by a power of two where their squares would leave float32, and that number."""
   x = feature_rows("x", x)
   y = feature_rows("y", y, x.shape[1])
   if min(len(x), len(y)) < 2:
     raise UsageError(f"a covariance needs at least 2 images, got {len(x)} and {len(y)}")
+  scale = common_scale(x, y)
+  return ((x, y) if scale == 1 else (x / scale, y / scale)), scale
+
+
+def _gaussians(
+  x: Float[np.ndarray, "n d"],
+  y: Float[np.ndarray, "m d"],
+  protocol: str,
+  normalize: bool,
+  mesh: Mesh,
+) -> tuple[Gaussian, Gaussian]:
+  if protocol not in PROTOCOLS:
+    raise unknown_name("protocol", protocol, PROTOCOLS)
   mean_x, cov_x = moments("x", x, mesh, normalize).compute()
   mean_y, cov_y = moments("y", y, mesh, normalize).compute()
   if protocol == "reference":

@@ -17,6 +17,8 @@ from genbench_jax.runtime.mesh import data_mesh, padded_size, replicated, shard_
 # bounded by the block and not by the data.
 BUCKETS = (256, 1024, 4096)
 BLOCK_ROWS = 65_536
+# Features of this size have squares, and sums of a million of them, within float32.
+SAFE_SIZES = (1e-9, 1e13)
 HIGHEST = jax.lax.Precision.HIGHEST
 Tree = TypeVar("Tree")
 
@@ -52,6 +54,26 @@ def check_finite(name: str, array: np.ndarray) -> None:
   """Raises UsageError where a value is NaN or infinite: no metric is defined there."""
   if not np.isfinite(array).all():
     raise UsageError(f"{name} hold NaN or infinite values")
+
+
+def common_scale(*sets: Float[np.ndarray, "n d"]) -> float:
+  """A power of two to divide features by, so that squares of their differences stay in float32; 1 where they do.
+
+  Of distances the division takes nothing: it is exact, and is undone by a multiplication.
+
+  Raises:
+    UsageError: NaN or infinite values.
+  """
+  largest = max(
+    float(np.abs(rows[start : start + BLOCK_ROWS]).max())
+    for rows in sets
+    for start in range(0, len(rows), BLOCK_ROWS)
+  )
+  if not np.isfinite(largest):
+    raise UsageError("features hold NaN or infinite values")
+  if largest == 0 or SAFE_SIZES[0] < largest < SAFE_SIZES[1]:
+    return 1.0
+  return float(2.0 ** np.floor(np.log2(largest)))
 
 
 def label_rows(name: str, labels: Any, rows: int, num_classes: int) -> Int[np.ndarray, "n *k"]:

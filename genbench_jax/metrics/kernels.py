@@ -1,79 +1,42 @@
 """Kernel distances (maximum mean discrepancy) between two sets of features: KID and CMMD.
 
-No kernel matrix is held: each image has the sum of its kernel values with the images of a set seen so far, tile by tile.
-From every kernel value the constant k(0) and then a typical value are taken away, which cancels in the distance: what is
-summed in float32 is as small as the differences that matter.
+No kernel matrix is held: each image has the sum of its kernel values with the images of a set seen so far, tile by tile
+(`kernel_sums`). The distances are of sets that were drawn class by class, as external images are: pairs of one class count
+as often as they would among independent images.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+import dataclasses
+from typing import Any, get_args
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float
+from jax.sharding import Mesh
+from jaxtyping import Float, Int
 
 from genbench_jax.errors import UsageError, unknown_name
-from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, shifted_interval
-from genbench_jax.metrics.inputs import (
-  BLOCK_ROWS,
-  check_finite,
-  feature_rows,
-  fetch,
-  or_default,
-  unit_rows,
-)
-from genbench_jax.metrics.ring import (
-  COLUMN_TILE,
-  ROW_TILE,
-  Rows,
-  placed_rows,
-  products,
-  ring,
-  row_tiles,
-  untiled,
-)
-from genbench_jax.runtime.mesh import DATA_AXIS
+from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, two_sided_interval
+from genbench_jax.metrics.inputs import feature_rows, or_default
+from genbench_jax.metrics.kernel_sums import Frame, Kernel, frame_of, kernel_sums
+from genbench_jax.metrics.strata import are_paired, centered_within, sampled_strata, strata_of
 
-Kernel = Literal["polynomial", "gaussian"]
-KERNELS = ("polynomial", "gaussian")
-# CMMD's bandwidth, for unit-norm features, and the factor that makes its values readable.
-BANDWIDTH = 10.0
+KERNELS = get_args(Kernel)
 CMMD_SCALE = 1000.0
-TYPICAL_ROWS = 256
+# Up to this many images of a class its pairs are summed on the host: classes are many and small.
+HOST_ROWS = 512
+# Images of each set that the spread of kernel values is estimated from.
+SPREAD_ROWS = 512
+Labels = tuple[Any, Any]
 
 
-class KernelSums(NamedTuple):
-  """State: for each row of one set, the sum of its kernel values with the rows of another set seen so far.
+@dataclasses.dataclass(frozen=True)
+class _Sides:
+  """One distance between two checked sets, and how each was drawn."""
 
-  All pairs count, so that the rows themselves must be there: the state grows by blocks of the other set, not of its own.
-  """
-
-  sums: Float[Any, "n"]
-
-  @classmethod
-  def from_batch(
-    cls, x: Rows, y: Rows, typical: Float[Array, ""], kernel: Kernel, skip_self: bool, devices: int
-  ) -> "KernelSums":
-    """Inside shard_map: of all rows of y, which travel round the ring, with the rows of x this device holds."""
-    if kernel == "gaussian":
-      x, y = (rows._replace(features=unit_rows(rows.features)) for rows in (x, y))
-
-    def visit(state: "KernelSums", y: Rows) -> tuple["KernelSums", Rows]:
-      return state.merge(cls(_over_tiles(x, y, typical, kernel, skip_self))), y
-
-    nothing = cls(jax.lax.pcast(jnp.zeros(len(x.number)), DATA_AXIS, to="varying"))
-    return ring(visit, nothing, y, devices)[0]
-
-  def merge(self, other: "KernelSums") -> "KernelSums":
-    """Of the same rows with the rows of both others."""
-    return KernelSums(self.sums + other.sums)
-
-  def compute(self, pairs: int) -> Float[Any, "n"]:
-    """Mean kernel value of each row with `pairs` others."""
-    return self.sums / pairs
+  x: Float[np.ndarray, "n d"]
+  y: Float[np.ndarray, "m d"]
+  strata_x: Int[np.ndarray, "n"]
+  strata_y: Int[np.ndarray, "m"]
+  frame: Frame
+  mesh: Mesh
 
 
 def kernel_distance(
@@ -81,27 +44,41 @@ def kernel_distance(
   y: Float[Any, "m d"],
   kernel: Kernel = "polynomial",
   mesh: Mesh | None = None,
+  labels: Labels | None = None,
+  standardize: bool = False,
 ) -> float:
   """The squared maximum mean discrepancy, without bias: about 0, of either sign, for equal distributions.
+
+  With labels the estimator is stratified: with w_c the share of class c among n images, the mean of k within a set is
+  sum_c w_c^2 mean_{i != j in c} k + sum_{c != c'} w_c w_c' mean k. The plain mean over i != j has too few pairs of one
+  class, and is biased downward by the spread between classes over n.
 
   Args:
     x: features of the external images; y: of the images to compare with; at least two each.
     kernel: `polynomial`, (a . b / d + 1)^3 on the features as they are: KID, over all pairs instead of random
       subsets (Binkowski et al. 2018, eq. 4). `gaussian`, exp(-|a - b|^2 / 200) on unit-norm features.
+    labels: classes of x and of y, indices or multi-hot. x counts as drawn class by class, y if its classes are more
+      even than chance; images with several labels as independent.
+    standardize: for `polynomial`: take y's mean from the features and divide by the root mean square of y's
+      deviations, one number, so that |z|^2 / d is about 1. At this scale the square and the cube matter; of unit-norm
+      features (|a|^2 / d = 1 / d) the kernel sees nothing but the means.
 
   Raises:
-    UsageError: an unknown kernel, shapes or values that do not fit, or fewer than two images in a set.
+    UsageError: an unknown kernel, shapes or values that do not fit, fewer than two images in a set, or too few
+      classes with two images.
   """
-  return _distance(*_checked(x, y, kernel), kernel, False, or_default(mesh))[0]
+  sides = _sides(x, y, kernel, labels, standardize, mesh)
+  return sides.frame.factor * _unbiased(sides)[0]
 
 
 def cmmd(x: Float[Any, "n d"], y: Float[Any, "m d"], mesh: Mesh | None = None) -> float:
   """1,000 times the squared discrepancy of unit-norm CLIP features under the Gaussian kernel of bandwidth 10.
 
   As published (Jayasumana et al. 2024, section 4) the mean runs over all pairs, an image with itself included: never
-  negative, 0 for equal sets, and biased upward for few images. Arguments and errors as `kernel_distance`.
+  negative, 0 for equal sets, and biased upward for few images. The bandwidth is so wide that this is, to 1 %, 10 times
+  the squared distance of the means. Arguments and errors as `kernel_distance`.
   """
-  return CMMD_SCALE * _distance(*_checked(x, y, "gaussian"), "gaussian", True, or_default(mesh))[0]
+  return CMMD_SCALE * _biased(_sides(x, y, "gaussian", None, False, mesh))[0]
 
 
 def measure_kernel_distance(
@@ -111,11 +88,21 @@ def measure_kernel_distance(
   seed: int = 0,
   resamples: int = RESAMPLES,
   mesh: Mesh | None = None,
+  labels: Labels | None = None,
+  standardize: bool = False,
 ) -> Measurement:
-  """`kernel_distance` with its bootstrap interval, of first order, over the images of x."""
-  mesh = or_default(mesh)
-  value, influences = _distance(*_checked(x, y, kernel), kernel, False, mesh)
-  return shifted_interval(value, influences, resamples, seed, mesh)
+  """`kernel_distance` with its intervals, a bootstrap of first order within what was drawn.
+
+  For equal distributions the first order vanishes and the second is left, of which the first order's estimate shows twice
+  as much as there is: it is taken away once. See `kernel_distance` for arguments and errors.
+  """
+  sides = _sides(x, y, kernel, labels, standardize, mesh)
+  value, of_x, of_y = _unbiased(sides)
+  shrink = _shrink(sides, of_x, of_y)
+  factor = sides.frame.factor
+  return two_sided_interval(
+    factor * value, factor * of_x, factor * of_y, resamples, seed, sides.mesh, shrink=shrink
+  )
 
 
 def measure_cmmd(
@@ -124,114 +111,183 @@ def measure_cmmd(
   seed: int = 0,
   resamples: int = RESAMPLES,
   mesh: Mesh | None = None,
+  labels: Labels | None = None,
 ) -> Measurement:
-  """`cmmd` with its bootstrap interval, of first order, over the images of x."""
-  mesh = or_default(mesh)
-  value, influences = _distance(*_checked(x, y, "gaussian"), "gaussian", True, mesh)
-  scaled = CMMD_SCALE * influences
-  return shifted_interval(CMMD_SCALE * value, scaled, resamples, seed, mesh, lowest=0.0)
+  """`cmmd` with its intervals, a bootstrap of first order within what was drawn."""
+  sides = _sides(x, y, "gaussian", None, False, mesh)
+  value, of_x, of_y = _biased(sides)
+  strata_x, strata_y = _strata(sides.x, sides.y, labels)
+  return two_sided_interval(
+    CMMD_SCALE * value,
+    CMMD_SCALE * centered_within(of_x, strata_x) if are_paired(strata_x) else None,
+    CMMD_SCALE * centered_within(of_y, strata_y),
+    resamples,
+    seed,
+    sides.mesh,
+    lowest=0.0,
+  )
 
 
-def _checked(x: Any, y: Any, kernel: str) -> tuple[np.ndarray, np.ndarray]:
+def _sides(
+  x: Any, y: Any, kernel: str, labels: Labels | None, standardize: bool, mesh: Mesh | None
+) -> _Sides:
   if kernel not in KERNELS:
     raise unknown_name("kernel", kernel, KERNELS)
   x = feature_rows("x", x)
   y = feature_rows("y", y, x.shape[1])
   if min(len(x), len(y)) < 2:
     raise UsageError(f"a kernel distance needs at least 2 images, got {len(x)} and {len(y)}")
-  return x, y
+  strata = _strata(x, y, labels)
+  if not all(are_paired(side) for side in strata):
+    raise UsageError(
+      "a kernel distance of sets drawn class by class needs 2 images of most classes: with one a class nothing is "
+      "known about pairs of one class"
+    )
+  frame = frame_of(x, y, kernel, standardize)  # type: ignore[arg-type]
+  return _Sides(x, y, *strata, frame, or_default(mesh))
 
 
-def _distance(
-  x: Float[np.ndarray, "n d"],
-  y: Float[np.ndarray, "m d"],
-  kernel: Kernel,
-  with_self: bool,
-  mesh: Mesh,
-) -> tuple[float, Float[np.ndarray, "n"]]:
-  """The squared discrepancy, and what each image of x adds to it to first order in its weight:
-  2 (mean of k with the images of x - mean of k with the images of y)."""
-  typical, less = _typical_value(x, y, kernel), 0 if with_self else 1
+def _strata(
+  x: np.ndarray, y: np.ndarray, labels: Labels | None
+) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "m"]]:
+  of_x, of_y = labels or (None, None)
+  for name, given, rows in (("x", of_x, x), ("y", of_y, y)):
+    if given is not None and len(given) != len(rows):
+      raise UsageError(f"every image needs its label: got {len(given)} for {len(rows)} of {name}")
+  return strata_of(of_x, len(x)), sampled_strata(of_y, len(y))
+
+
+def _biased(sides: _Sides) -> tuple[float, Float[np.ndarray, "n"], Float[np.ndarray, "m"]]:
+  """The discrepancy with all pairs, never negative, and what each image adds to first order in its weight."""
+  x, y = sides.x, sides.y
   within_x, within_y = (
-    _kernel_sums(rows, rows, typical, kernel, not with_self, mesh).compute(len(rows) - less)
-    for rows in (x, y)
+    kernel_sums(rows, rows, sides.frame, False, sides.mesh).compute(len(rows)) for rows in (x, y)
   )
-  across = _kernel_sums(x, y, typical, kernel, False, mesh).compute(len(y))
-  value = within_x.mean() + within_y.mean() - 2 * across.mean()
-  return float(max(value, 0.0) if with_self else value), 2 * (within_x - across)
+  to_y, to_x = _across(sides)
+  value = within_x.mean() + within_y.mean() - 2 * to_y.mean()
+  return max(float(value), 0.0), 2 * (within_x - to_y), 2 * (within_y - to_x)
 
 
-def _typical_value(
-  x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], kernel: Kernel
-) -> float:
-  """The mean kernel value, less k(0), of the first images of both sets."""
-  first_x, first_y = (np.asarray(rows[:TYPICAL_ROWS], np.float32) for rows in (x, y))
-  check_finite("features", first_x)
-  check_finite("features", first_y)
-  if kernel == "gaussian":
-    first_x, first_y = (np.asarray(unit_rows(jnp.asarray(rows))) for rows in (first_x, first_y))
-  inner = first_x.astype(np.float64) @ first_y.astype(np.float64).T
-  return float(np.mean(_less_constant(inner, x.shape[1], kernel, np.expm1)))
+def _unbiased(sides: _Sides) -> tuple[float, Float[np.ndarray, "n"], Float[np.ndarray, "m"]]:
+  """The discrepancy without bias, in the frame's unit, and what each image adds, centered within its stratum:
+  2 (mean of k with the images of its own set - mean of k with those of the other)."""
+  within_x = _within(sides.x, sides.strata_x, sides.frame, sides.mesh)
+  within_y = _within(sides.y, sides.strata_y, sides.frame, sides.mesh)
+  to_y, to_x = _across(sides)
+  value = float(within_x.mean() + within_y.mean() - 2 * to_y.mean())
+  of_x = centered_within(2 * (within_x - to_y), sides.strata_x)
+  of_y = centered_within(2 * (within_y - to_x), sides.strata_y)
+  return value, of_x, of_y
 
 
-def _less_constant(inner: Any, width: int, kernel: Kernel, expm1: Callable[[Any], Any]) -> Any:
-  """k(a, b) - 1 from the inner product: (s + 1)^3 - 1, or exp(-|a - b|^2 / 2 sigma^2) - 1 of unit rows."""
-  if kernel == "polynomial":
-    s = inner / width
-    return s * (3 + s * (3 + s))
-  return expm1((inner - 1) / BANDWIDTH**2)
+def _across(sides: _Sides) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "m"]]:
+  """Mean of k of each image of one set with those of the other."""
+  to_y = kernel_sums(sides.x, sides.y, sides.frame, False, sides.mesh).compute(len(sides.y))
+  to_x = kernel_sums(sides.y, sides.x, sides.frame, False, sides.mesh).compute(len(sides.x))
+  return to_y, to_x
 
 
-def _kernel_sums(
-  x: Float[np.ndarray, "n d"],
-  y: Float[np.ndarray, "m d"],
-  typical: float,
-  kernel: Kernel,
-  skip_self: bool,
-  mesh: Mesh,
-) -> KernelSums:
-  """For each row of x the sum over y of k - 1 - typical, merged over the blocks in float64."""
-  program = _sums_program(mesh, kernel, skip_self)
+def _within(
+  rows: Float[np.ndarray, "n d"], strata: Int[np.ndarray, "n"], frame: Frame, mesh: Mesh
+) -> Float[np.ndarray, "n"]:
+  """Of each image the mean of k with the others, those of its class counted n_c / (n_c - 1) times.
+
+  An image alone in its class has no such pair: the mean over the other classes stands for it.
+  """
+  sums = kernel_sums(rows, rows, frame, True, mesh).sums
+  counts = np.bincount(strata)
+  own = counts[strata]
+  if len(counts) == 1:
+    return sums / (len(rows) - 1)
+  same = _sums_by_class(rows, strata, frame, mesh)
+  pair_means = same / np.maximum(own - 1, 1)  # mean of k with the others of the class
+  missing = own == 1
+  if missing.any():
+    by_class = np.bincount(strata, pair_means) / np.maximum(counts, 1)
+    pair_means[missing] = by_class[counts > 1].mean()
+  return (sums + pair_means) / len(rows)
+
+
+def _sums_by_class(
+  rows: Float[np.ndarray, "n d"], strata: Int[np.ndarray, "n"], frame: Frame, mesh: Mesh
+) -> Float[np.ndarray, "n"]:
+  """For each row the sum over the others of its stratum."""
+  sums = np.zeros(len(rows))
+  order = np.argsort(strata, kind="stable")
+  for members in np.split(order, np.cumsum(np.bincount(strata))[:-1]):
+    own = rows[members]
+    if len(members) <= HOST_ROWS:
+      values = frame.host_values(own, own)
+      sums[members] = values.sum(axis=1) - np.diag(values)
+    else:
+      sums[members] = kernel_sums(own, own, frame, True, mesh).sums
+  return sums
+
+
+def _shrink(
+  sides: _Sides, of_x: Float[np.ndarray, "n"], of_y: Float[np.ndarray, "m"]
+) -> tuple[float, float]:
+  """By how much to shrink deviations of first order, for the test images and for both.
+
+  With s_xx, s_yy, s_xy the mean squares of k less what each image has of its own, the second order has the variance
+  2 s_xx / n^2 + 2 s_yy / m^2 + 4 s_xy / (n m), and the first order's estimate holds twice that, in the noise of its
+  means over finitely many images. With the images of x as they are, only what has to do with y counts.
+  """
+  n, m = len(sides.x), len(sides.y)
+  xx, yy, xy = _spreads(sides)
+  test, external = np.sum(of_y**2) / m**2, np.sum(of_x**2) / n**2
+  of_y_alone = 2 * yy * _excess(sides.strata_y) / m**2 + 2 * xy / (n * m)
+  of_both = of_y_alone + 2 * xx * _excess(sides.strata_x) / n**2 + 2 * xy / (n * m)
+  return _root_share(test, of_y_alone), _root_share(test + external, of_both)
+
+
+def _excess(strata: Int[np.ndarray, "n"]) -> float:
+  """How much too much of the second order the first order shows, as a share of all pairs.
+
+  Once too much for pairs of different classes. Two images of a class share the one value between them, and their
+  difference shows nothing of it: once too little.
+  """
+  counts = np.bincount(strata).astype(float)
+  counts = counts[counts > 1]
+  apart = len(strata) ** 2 - np.sum(counts**2)
+  together = counts**3 / (counts - 1) * (2 * (counts - 2) / (counts - 1) - 1)
+  return float((apart + together.sum()) / len(strata) ** 2)
+
+
+def _root_share(whole: float, excess: float) -> float:
+  """Never less than the half that is left if all of it is second order."""
+  return float(np.sqrt(max(whole - excess, whole / 2) / whole)) if whole > 0 else 1.0
+
+
+def _spreads(sides: _Sides) -> tuple[float, float, float]:
+  """Mean squares of k between images of x, of y, and of both, less row and column means within the strata."""
+  x, strata_x = _some(sides.x, sides.strata_x)
+  y, strata_y = _some(sides.y, sides.strata_y)
+  pairs = ((x, strata_x, x, strata_x), (y, strata_y, y, strata_y), (x, strata_x, y, strata_y))
   found = []
-  for x_start in range(0, len(x), BLOCK_ROWS):
-    rows = placed_rows(x, x_start, mesh)
-    state = KernelSums(np.zeros(min(BLOCK_ROWS, len(x) - x_start)))
-    for y_start in range(0, len(y), BLOCK_ROWS):
-      part = fetch(mesh, program(rows, placed_rows(y, y_start, mesh), np.float32(typical)))
-      state = state.merge(KernelSums(part.sums[: len(state.sums)].astype(np.float64)))
-    found.append(state.sums)
-  return KernelSums(np.concatenate(found))
+  for rows, own, columns, others in pairs:
+    values = sides.frame.host_values(rows, columns)
+    residual = _less_means(_less_means(values, own).T, others).T
+    if rows is columns:
+      np.fill_diagonal(residual, 0)
+    found.append(float(np.mean(residual**2)))
+  return found[0], found[1], found[2]
 
 
-@functools.cache
-def _sums_program(mesh: Mesh, kernel: Kernel, skip_self: bool) -> jax.stages.Wrapped:
-  def local(x: Rows, y: Rows, typical: Float[Array, ""]) -> KernelSums:
-    return KernelSums.from_batch(x, y, typical, kernel, skip_self, mesh.size)
+def _some(
+  rows: Float[np.ndarray, "n d"], strata: Int[np.ndarray, "n"]
+) -> tuple[Float[np.ndarray, "r d"], Int[np.ndarray, "r"]]:
+  """Whole classes of at most `SPREAD_ROWS` images in all, or the first so many of one stratum."""
+  order = np.argsort(strata, kind="stable")[:SPREAD_ROWS]
+  return rows[order], np.unique(strata[order], return_inverse=True)[1]
 
-  rows, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
-  return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(rows, rows, whole), out_specs=rows))
 
-
-def _over_tiles(
-  x: Rows, y: Rows, typical: Float[Array, ""], kernel: Kernel, skip_self: bool
-) -> Float[Array, "n"]:
-  """For each row of x the sum over y: one tile of kernel values at a time."""
-  width, y_tiles = x.features.shape[1], row_tiles(y, COLUMN_TILE)
-
-  def of_tiles(x: Rows, y: Rows) -> Float[Array, "t"]:
-    inner = products(x.features, y.features)
-    values = _less_constant(inner, width, kernel, jnp.expm1) - typical
-    real = y.number >= 0
-    if skip_self:
-      real = real & (y.number != x.number[:, None])
-    return jnp.sum(jnp.where(real, values, 0), axis=1)
-
-  def of_tiles_if_any(x: Rows, y: Rows) -> Float[Array, "t"]:
-    # Padding comes last: a tile that begins with it holds nothing else.
-    some = (x.number[0] >= 0) & (y.number[0] >= 0)
-    return jax.lax.cond(some, of_tiles, lambda x, _: jnp.zeros_like(x.features[:, 0]), x, y)
-
-  def of_row_tile(x: Rows) -> Float[Array, "t"]:
-    return jnp.sum(jax.lax.map(lambda y: of_tiles_if_any(x, y), y_tiles), axis=0)
-
-  return untiled(jax.lax.map(of_row_tile, row_tiles(x, ROW_TILE)), len(x.number))
+def _less_means(
+  values: Float[np.ndarray, "n m"], strata: Int[np.ndarray, "n"]
+) -> Float[np.ndarray, "n m"]:
+  """Less the mean over the rows of each stratum, so scaled that squares are unbiased."""
+  counts = np.bincount(strata)
+  sums = np.zeros((len(counts), values.shape[1]))
+  np.add.at(sums, strata, values)
+  own = counts[strata][:, None]
+  return (values - sums[strata] / own) * np.sqrt(own / np.maximum(own - 1, 1))

@@ -1,0 +1,266 @@
+"""Sums of kernel values over pairs of images, tile by tile, without losing digits far from the origin.
+
+The cubic kernel k(a, b) = (a . b / d + 1)^3 of features of size 1,000 is 1e18, and a distance between two sets is what is
+left of such numbers. With a = c + u, b = c + v, A = c . c / d + 1, p = c . u / d, q = c . v / d and r = u . v / d it is
+(A + p + q + r)^3, and what depends on a alone or on b alone cancels in every distance. What stays,
+
+  3 p q (A + B) + r (3 B^2 + r (3 B + r)),   B = A + p + q,
+
+has no large terms that cancel, and is what is summed here. All of it is divided by a scale T^3, so that float32 neither
+overflows nor underflows. The Gaussian kernel is taken of unit-norm features, and k - 1 summed.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics.inputs import BLOCK_ROWS, check_finite, fetch, place
+from genbench_jax.metrics.ring import COLUMN_TILE, ROW_TILE, products, ring, tiles, untiled
+from genbench_jax.runtime.mesh import DATA_AXIS
+
+Kernel = Literal["polynomial", "gaussian"]
+# CMMD's bandwidth, for unit-norm features.
+BANDWIDTH = 10.0
+TYPICAL_ROWS = 256
+
+
+class KernelRows(NamedTuple):
+  """Rows of one set in the frame of a kernel.
+
+  Attributes:
+    features: u / sqrt(d T), or unit-norm rows.
+    offset: p / T; 0 for the Gaussian kernel.
+    number: of the row in its set; -1 is padding.
+  """
+
+  features: Float[Any, "n d"]
+  offset: Float[Any, "n"]
+  number: Int[Any, "n"]
+
+
+class KernelSums(NamedTuple):
+  """State: for each row of one set, the sum of its kernel values with the rows of another set seen so far.
+
+  All pairs count, so that the rows themselves must be there: the state grows by blocks of the other set, not of its own.
+  """
+
+  sums: Float[Any, "n"]
+
+  @classmethod
+  def from_batch(
+    cls,
+    x: KernelRows,
+    y: KernelRows,
+    level: Float[Array, "2"],
+    kernel: Kernel,
+    skip_self: bool,
+    devices: int,
+  ) -> "KernelSums":
+    """Inside shard_map: of all rows of y, which travel round the ring, with the rows of x this device holds."""
+
+    def visit(state: "KernelSums", y: KernelRows) -> tuple["KernelSums", KernelRows]:
+      return state.merge(cls(_over_tiles(x, y, level, kernel, skip_self))), y
+
+    nothing = cls(jax.lax.pcast(jnp.zeros(len(x.number)), DATA_AXIS, to="varying"))
+    return ring(visit, nothing, y, devices)[0]
+
+  def merge(self, other: "KernelSums") -> "KernelSums":
+    """Of the same rows with the rows of both others."""
+    return KernelSums(self.sums + other.sums)
+
+  def compute(self, pairs: int) -> Float[Any, "n"]:
+    """Mean kernel value of each row with `pairs` others."""
+    return self.sums / pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+  """Where a kernel looks at features from, and how it evaluates pairs.
+
+  Attributes:
+    kernel: `polynomial` or `gaussian`.
+    center: c, or the mean that standardized features are taken from.
+    scale: the square root of d T, by which u is divided.
+    constant: A / T.
+    has_offset: whether p and q are there; not for standardized features, whose origin is the center.
+    factor: T^3, by which what is summed is multiplied in the end.
+    typical: a typical summand, taken away from each: it cancels, and what is summed in float32 gets small.
+  """
+
+  kernel: Kernel
+  center: Float[np.ndarray, "d"]
+  scale: float
+  constant: float
+  has_offset: bool
+  factor: float
+  typical: float = 0.0
+
+  def host_rows(
+    self, features: Float[np.ndarray, "n d"]
+  ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n"]]:
+    """Features and offsets of `KernelRows` in float64."""
+    rows = np.asarray(features, np.float64)
+    check_finite("features", rows)
+    if self.kernel == "gaussian":
+      return _unit(rows), np.zeros(len(rows))
+    moved = (rows - self.center) / self.scale
+    if not self.has_offset:
+      return moved, np.zeros(len(rows))
+    return moved, moved @ (self.center / self.scale)
+
+  def host_values(
+    self, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]
+  ) -> Float[np.ndarray, "n m"]:
+    """All summands of few rows, in float64."""
+    (first, p), (second, q) = self.host_rows(x), self.host_rows(y)
+    inner = first @ second.T
+    if self.kernel == "gaussian":
+      return np.expm1((inner - 1) / BANDWIDTH**2) - self.typical
+    return _cubic(inner, p[:, None], q, self.constant) - self.typical
+
+
+def frame_of(
+  x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], kernel: Kernel, standardize: bool
+) -> Frame:
+  """The frame for two sets: about the mean of both, or, to standardize, about y's, scaled by its spread.
+
+  Raises:
+    UsageError: values that are not finite, or test features that are all the same where they should be standardized.
+  """
+  width = x.shape[1]
+  if kernel == "gaussian":
+    frame = Frame(kernel, np.zeros(width), 1.0, 1.0, False, 1.0)
+    return _with_typical(frame, x, y)
+  if standardize:
+    center = _mean(y)
+    spread = _root_mean_square(y, center)
+    if spread == 0:
+      raise UsageError("the images to compare with are all the same: features have no scale")
+    # Mean |z|^2 / d is 1 for the test images; T keeps that of far away ones in range.
+    size = (_root_mean_square(x, center) / spread) ** 2 + 1
+    scale = spread * np.sqrt(width * size)
+    frame = Frame(kernel, center, float(scale), 1 / size, False, size**3)
+    return _with_typical(frame, x, y)
+  center = (_mean(x) + _mean(y)) / 2
+  square = np.sum(center**2) / width
+  spread = (_root_mean_square(x, center) ** 2 + _root_mean_square(y, center) ** 2) / 2
+  size = float(1 + square + spread)
+  scale = np.sqrt(width * size)
+  frame = Frame(kernel, center, float(scale), float((1 + square) / size), True, size**3)
+  return _with_typical(frame, x, y)
+
+
+def kernel_sums(
+  x: Float[np.ndarray, "n d"],
+  y: Float[np.ndarray, "m d"],
+  frame: Frame,
+  skip_self: bool,
+  mesh: Mesh,
+) -> KernelSums:
+  """For each row of x the sum over y, merged over the blocks in float64; times `frame.factor` it is in the kernel's unit."""
+  program = _sums_program(mesh, frame.kernel, skip_self)
+  level = np.array([frame.constant, frame.typical], np.float32)
+  found = []
+  for x_start in range(0, len(x), BLOCK_ROWS):
+    rows = _placed(x, x_start, frame, mesh)
+    state = KernelSums(np.zeros(min(BLOCK_ROWS, len(x) - x_start)))
+    for y_start in range(0, len(y), BLOCK_ROWS):
+      part = fetch(mesh, program(rows, _placed(y, y_start, frame, mesh), level))
+      state = state.merge(KernelSums(part.sums[: len(state.sums)].astype(np.float64)))
+    found.append(state.sums)
+  return KernelSums(np.concatenate(found))
+
+
+def _placed(x: Float[np.ndarray, "n d"], start: int, frame: Frame, mesh: Mesh) -> KernelRows:
+  features, offset = frame.host_rows(x[start : start + BLOCK_ROWS])
+  # One is added so that the padding, zero, becomes -1.
+  number = np.arange(start + 1, start + 1 + len(features), dtype=np.int32)
+  rows, offset, number, _ = place("features", mesh, features, offset.astype(np.float32), number)
+  return KernelRows(rows, offset, number - 1)
+
+
+def _with_typical(frame: Frame, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> Frame:
+  """With the mean summand of the first images of both sets."""
+  values = frame.host_values(x[:TYPICAL_ROWS], y[:TYPICAL_ROWS])
+  return dataclasses.replace(frame, typical=float(values.mean()))
+
+
+def _unit(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+  largest = np.abs(rows).max(axis=1, keepdims=True)
+  scaled = rows / np.where(largest > 0, largest, 1)  # no overflow in the squares
+  length = np.linalg.norm(scaled, axis=1, keepdims=True)
+  return scaled / np.where(length > 0, length, 1)
+
+
+def _mean(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d"]:
+  starts = range(0, len(rows), BLOCK_ROWS)
+  total = sum(np.asarray(rows[s : s + BLOCK_ROWS], np.float64).sum(axis=0) for s in starts)
+  mean = np.asarray(total) / len(rows)
+  check_finite("features", mean)
+  return mean
+
+
+def _root_mean_square(rows: Float[np.ndarray, "n d"], center: Float[np.ndarray, "d"]) -> float:
+  """Over all numbers of the deviations from a center."""
+  starts = range(0, len(rows), BLOCK_ROWS)
+  blocks = (np.asarray(rows[s : s + BLOCK_ROWS], np.float64) - center for s in starts)
+  return float(np.sqrt(sum(float(np.sum(block**2)) for block in blocks) / rows.size))
+
+
+def _cubic(inner: Any, p: Any, q: Any, constant: Any) -> Any:
+  """What the cubic kernel is without what depends on one image alone; see the module."""
+  together = constant + p + q
+  return 3 * p * q * (constant + together) + inner * (
+    3 * together**2 + inner * (3 * together + inner)
+  )
+
+
+@functools.cache
+def _sums_program(mesh: Mesh, kernel: Kernel, skip_self: bool) -> jax.stages.Wrapped:
+  def local(x: KernelRows, y: KernelRows, level: Float[Array, "2"]) -> KernelSums:
+    return KernelSums.from_batch(x, y, level, kernel, skip_self, mesh.size)
+
+  rows, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
+  return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(rows, rows, whole), out_specs=rows))
+
+
+def _over_tiles(
+  x: KernelRows, y: KernelRows, level: Float[Array, "2"], kernel: Kernel, skip_self: bool
+) -> Float[Array, "n"]:
+  """For each row of x the sum over y: one tile of kernel values at a time."""
+  y_tiles = _row_tiles(y, COLUMN_TILE)
+
+  def of_tiles(x: KernelRows, y: KernelRows) -> Float[Array, "t"]:
+    inner = products(x.features, y.features)
+    if kernel == "gaussian":
+      values = jnp.expm1((inner - 1) / BANDWIDTH**2)
+    else:
+      values = _cubic(inner, x.offset[:, None], y.offset, level[0])
+    real = y.number >= 0
+    if skip_self:
+      real = real & (y.number != x.number[:, None])
+    return jnp.sum(jnp.where(real, values - level[1], 0), axis=1)
+
+  def of_tiles_if_any(x: KernelRows, y: KernelRows) -> Float[Array, "t"]:
+    # Padding comes last: a tile that begins with it holds nothing else.
+    some = (x.number[0] >= 0) & (y.number[0] >= 0)
+    return jax.lax.cond(some, of_tiles, lambda x, _: jnp.zeros_like(x.offset), x, y)
+
+  def of_row_tile(x: KernelRows) -> Float[Array, "t"]:
+    return jnp.sum(jax.lax.map(lambda y: of_tiles_if_any(x, y), y_tiles), axis=0)
+
+  return untiled(jax.lax.map(of_row_tile, _row_tiles(x, ROW_TILE)), len(x.number))
+
+
+def _row_tiles(rows: KernelRows, size: int) -> KernelRows:
+  """The rows in tiles, padding marked as such."""
+  return KernelRows(
+    tiles(rows.features, size), tiles(rows.offset, size), tiles(rows.number, size, fill=-1)
+  )
