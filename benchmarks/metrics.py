@@ -11,7 +11,6 @@ its own. Ratios are peer / ours: above 1 ours is faster.
   cler       external 1,274,000 x 512 and test 50,000 x 512 on disk, 1,000 classes. The peer is the published formula in
              PyTorch: a loop over the classes, and the full similarity matrix in chunks. It is timed on a share of the
              test images (--share) and scaled up; the same without the similarity matrix stands beside it.
-  bootstrap  1,000 resamples of CLER's six numbers on 50,000 test images and 1,000 classes.
   vote       exact top-10 neighbors against faiss-cpu's flat index, both from memory.
   frechet    against NumPy's covariance and eigh.
   manifold   precision, recall, density and coverage, 10,000 x 10,000, against the prdc package.
@@ -36,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-NAMES = ("cler", "bootstrap", "vote", "frechet", "manifold", "curve")
+NAMES = ("cler", "vote", "frechet", "manifold", "curve")
 WIDTH = 512
 ROWS_AT_ONCE = 65_536
 
@@ -217,25 +216,6 @@ def cler_torch(folder: Path, classes: int, share: float, repeats: int) -> dict[s
   }
 
 
-def bootstrap_ours(
-  folder: Path, tests: int, classes: int, metric: str, repeats: int
-) -> dict[str, Any]:
-  """The resampling alone, drawn anew each time."""
-  from genbench_jax.metrics import bootstrap, inputs, recognition_bootstrap
-
-  random = np.random.default_rng(0)
-  labels = random.integers(0, classes, tests).astype(np.int32)
-  correct = random.random((tests, 5)) < 0.6
-  seeds = iter(range(100))
-
-  def run() -> None:
-    recognition_bootstrap.resampled_correct(
-      correct, labels, classes, metric, bootstrap.RESAMPLES, next(seeds), inputs.or_default(None)
-    )
-
-  return timed(run, repeats)
-
-
 def vote_ours(folder: Path, external: int, tests: int, repeats: int) -> dict[str, Any]:
   from genbench_jax.metrics.neighbors import nearest
 
@@ -317,7 +297,7 @@ def curve_ours(folder: Path, rows: int, classes: int, repeats: int) -> dict[str,
 CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
   function.__name__: function
   for function in (
-    cler_ours, cler_torch, bootstrap_ours, vote_ours, vote_faiss, frechet_ours, frechet_numpy, manifold_ours,
+    cler_ours, cler_torch, vote_ours, vote_faiss, frechet_ours, frechet_numpy, manifold_ours,
     manifold_prdc, curve_ours, write_ours,
   )
 }  # fmt: skip
@@ -343,14 +323,6 @@ def compare_cler(run: Callable[..., Any], arguments: argparse.Namespace, folder:
     found["ratio_without_similarities"] = ratio(alone, found["ours"], what)
   (folder / "external.npy").unlink()
   return found
-
-
-def compare_bootstrap(run: Callable[..., Any], arguments: argparse.Namespace, folder: Path) -> Any:
-  sizes = {"tests": scaled(arguments, 50_000), "classes": scaled(arguments, 1000)}
-  return {
-    metric: run("bootstrap_ours", metric=metric, **sizes)
-    for metric in ("accuracy", "mean_per_class")
-  }
 
 
 def compare_vote(run: Callable[..., Any], arguments: argparse.Namespace, folder: Path) -> Any:
@@ -395,7 +367,6 @@ def compare_curve(run: Callable[..., Any], arguments: argparse.Namespace, folder
 
 COMPARISONS = {
   "cler": compare_cler,
-  "bootstrap": compare_bootstrap,
   "vote": compare_vote,
   "frechet": compare_frechet,
   "manifold": compare_manifold,

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
 from genbench_jax.metrics.inputs import HIGHEST, bucket_rows, or_default
+from genbench_jax.metrics.strata import are_paired, centered_within
 from genbench_jax.runtime.mesh import DATA_AXIS, batch_sharding, pad_rows, padded_size, replicated
 
 RESAMPLES = 1000
@@ -132,33 +133,32 @@ def resampled_means(
   return center + np.concatenate(sums)[:resamples].astype(np.float64) / count
 
 
-def mean_interval(
-  values: Float[np.ndarray, "n"],
-  resamples: int = RESAMPLES,
-  seed: int = 0,
-  mesh: Mesh | None = None,
-) -> Measurement:
-  """The mean of the values and its interval; one value gives an interval of no width."""
-  values = np.asarray(values, np.float64)
-  samples = resampled_means(values[:, None], resamples, seed, mesh)[:, 0]
-  return interval(float(values.mean()), samples)
-
-
-def shifted_interval(
+def own_interval(
   value: float,
   influences: Float[np.ndarray, "n"],
+  strata: Int[np.ndarray, "n"],
   resamples: int = RESAMPLES,
   seed: int = 0,
   mesh: Mesh | None = None,
   lowest: float = -np.inf,
 ) -> Measurement:
-  """The interval of a statistic that is linear, to first order, in the weights of the images.
+  """The interval of a statistic of the external images alone, linear to first order in their weights.
 
-  In a resample it moves by the mean influence of the images drawn less that of all images (Efron & Tibshirani,
-  chapter 21). `lowest` is the least value the statistic can take.
+  In a resample it moves by the mean influence of the images drawn less that of all images (Efron & Tibshirani, chapter
+  21). No test image is in it, so that there is one interval only, that for this generator.
+
+  Args:
+    influences: what each image adds; for a mean, the values themselves.
+    strata: images are drawn anew within these; with one image in most of them, among all, and the note says so.
+    lowest: the least value the statistic can take.
   """
-  samples = resampled_means(influences[:, None], resamples, seed, mesh)[:, 0] - influences.mean()
-  return interval(value, np.maximum(value + samples, lowest))
+  paired = are_paired(strata)
+  moved = centered_within(influences, strata if paired else np.zeros_like(strata))
+  samples = resampled_means(moved[:, None], resamples, seed, mesh)[:, 0] - moved.mean()
+  found = interval(value, np.maximum(value + samples, lowest))
+  if not paired:
+    return dataclasses.replace(found, note=ONE_A_CLASS)
+  return dataclasses.replace(found, generator_low=found.ci_low, generator_high=found.ci_high)
 
 
 def two_sided_interval(

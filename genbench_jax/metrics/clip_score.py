@@ -11,7 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from genbench_jax.errors import UsageError
-from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, mean_interval
+from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, own_interval
 from genbench_jax.metrics.inputs import (
   by_block,
   check_finite,
@@ -20,6 +20,7 @@ from genbench_jax.metrics.inputs import (
   or_default,
   unit_rows,
 )
+from genbench_jax.metrics.strata import strata_of
 from genbench_jax.runtime.mesh import DATA_AXIS, replicated
 
 
@@ -60,9 +61,11 @@ def measure_clip_score(
   resamples: int = RESAMPLES,
   mesh: Mesh | None = None,
 ) -> ClipScoreResult:
-  """`clip_score` with its bootstrap interval over the images, and by class where labels are given."""
+  """`clip_score` with its bootstrap interval over the images, drawn anew within their classes, and by class where labels are
+  given. No test image is in it: both intervals are this one."""
   scores, counted = image_scores(image_features, text_features, labels, mesh)
-  score = mean_interval(scores, resamples, seed, mesh)
+  strata = strata_of(counted, len(scores))
+  score = own_interval(float(scores.mean()), scores, strata, resamples, seed, or_default(mesh))
   return ClipScoreResult(score, {} if counted is None else _means_by_class(scores, counted))
 
 

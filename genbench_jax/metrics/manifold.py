@@ -15,18 +15,23 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.errors import UsageError
-from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, mean_interval
+from genbench_jax.metrics.bootstrap import ONE_A_CLASS, RESAMPLES, Measurement
+from genbench_jax.metrics.half_samples import REPEATS
 from genbench_jax.metrics.inputs import (
   BLOCK_ROWS,
   check_finite,
+  common_scale,
   feature_rows,
   fetch,
   or_default,
   place,
   rows_of_classes,
 )
+from genbench_jax.metrics.intervals import NORMAL, wilson
+from genbench_jax.metrics.manifold_spread import Spread, spread_of, squared_distances
 from genbench_jax.metrics.neighbors import nearest
 from genbench_jax.metrics.ring import COLUMN_TILE, ROW_TILE, products, ring, tiles, untiled
+from genbench_jax.metrics.strata import are_paired, sampled_strata, strata_of
 from genbench_jax.runtime.mesh import DATA_AXIS
 
 NAMES = ("precision", "recall", "density", "coverage")
@@ -41,8 +46,8 @@ class ManifoldResult:
   """The four numbers with their intervals, and the coverage of each class.
 
   Attributes:
-    scores: `precision` and `density` are means over the generated images, `recall` and `coverage` over the real ones, and
-      the bootstrap draws what the mean runs over.
+    scores: `precision` and `density` are means over the generated images, `recall` and `coverage` over the real ones.
+      The first interval has the real images drawn anew, the second both sets.
     per_class: class -> coverage of its real images by generated images of the class, radii within the class; 0 where
       nothing was generated; classes with a single real image have no radius and are left out.
   """
@@ -91,14 +96,46 @@ def measure_manifold(
   resamples: int = RESAMPLES,
   mesh: Mesh | None = None,
 ) -> ManifoldResult:
-  """The same with intervals and, given the labels of the real and the generated images
-  (class indices or multi-hot), coverage by class."""
+  """The same with intervals and, given labels, coverage by class.
+
+  Args:
+    real, generated, k: see `precision_recall_density_coverage`.
+    labels: of the real and of the generated images, class indices or multi-hot.
+    seed: draws halves of both sets, whose spread the intervals need; resamples: at most so many, 60 are enough.
+  """
   mesh = or_default(mesh)
   real, generated = _checked(real, generated, k)
   inside = _inside(real, generated, k, mesh)
-  scores = {name: mean_interval(values, resamples, seed, mesh) for name, values in inside.items()}
+  real_labels, generated_labels = labels or (None, None)
+  strata = sampled_strata(real_labels, len(real)), strata_of(generated_labels, len(generated))
+  found = spread_of(real, generated, *strata, k, seed, min(resamples, REPEATS))
+  known = are_paired(strata[1])
+  scores = {name: _measurement(name, each, found, known) for name, each in inside.items()}
   per_class = {} if labels is None else _coverage_by_class(real, generated, *labels, k, mesh)
   return ManifoldResult(scores, per_class)
+
+
+def _measurement(
+  name: str, values: Float[np.ndarray, "images"], spread: Spread | None, known: bool
+) -> Measurement:
+  """Wilson's interval for fractions, the normal one for density; see `manifold_spread` for the variances."""
+  value, alone = float(values.mean()), float(values.var()) / len(values)
+  both = alone * spread.both[name] if spread else alone
+  test = both * spread.test[name] if spread else alone
+
+  def around(variance: float) -> tuple[float, float]:
+    if name != "density":
+      return wilson(value, variance, len(values))
+    half = NORMAL * float(np.sqrt(variance))
+    return max(value - half, 0.0), value + half
+
+  found = Measurement(value, *around(test))
+  if spread is None:
+    return dataclasses.replace(found, note="too few images to tell how the balls vary")
+  if not known:
+    return dataclasses.replace(found, note=ONE_A_CLASS)
+  low, high = around(both)
+  return dataclasses.replace(found, generator_low=low, generator_high=high)
 
 
 def _checked(real: Any, generated: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +146,8 @@ def _checked(real: Any, generated: Any, k: int) -> tuple[np.ndarray, np.ndarray]
     raise UsageError(
       f"k={k} neighbors need k + 1 images or more in each set, got {len(real)} and {len(generated)}"
     )
-  return real, generated
+  scale = common_scale(real, generated)
+  return (real, generated) if scale == 1 else (real / scale, generated / scale)
 
 
 def _inside(
@@ -265,17 +303,7 @@ def _coverage_of_few(
 ) -> float:
   check_finite("features", real)
   check_finite("features", generated)
-  within = _squared_distances(real, real)
+  within = squared_distances(real, real)
   np.fill_diagonal(within, np.inf)
   radii = np.partition(within, k - 1, axis=1)[:, k - 1]
-  return float(np.mean(_squared_distances(real, generated).min(1) < radii))
-
-
-def _squared_distances(
-  rows: Float[np.ndarray, "n d"], columns: Float[np.ndarray, "m d"]
-) -> Float[np.ndarray, "n m"]:
-  """In float64; what float32 features can't tell from zero is zero."""
-  rows, columns = rows.astype(np.float64), columns.astype(np.float64)
-  lengths = np.sum(rows**2, 1)[:, None] + np.sum(columns**2, 1)
-  distances = lengths - 2 * rows @ columns.T
-  return np.where(distances > np.finfo(np.float32).eps * lengths, distances, 0)
+  return float(np.mean(squared_distances(real, generated).min(1) < radii))

@@ -12,7 +12,13 @@ from jaxtyping import Array, Float, Int
 
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.bootstrap import Measurement
-from genbench_jax.metrics.inputs import HIGHEST, bucket_rows, check_finite, feature_rows
+from genbench_jax.metrics.inputs import (
+  HIGHEST,
+  bucket_rows,
+  check_finite,
+  common_scale,
+  feature_rows,
+)
 from genbench_jax.runtime.mesh import pad_rows
 from genbench_jax.runtime.protocol import PROTOCOLS, Protocol
 
@@ -29,8 +35,10 @@ class ProxyResult:
   """The mean over the repeats, and their spread.
 
   Attributes:
-    distance: mean over the repeats, and 1.96 standard deviations of a repeat to either side: how much the distance
-      depends on the images that were drawn and on how they were divided. Cut at -2 and 2.
+    distance: mean over the repeats, and how much it depends on the images that were drawn: t s sqrt(1 / r + test /
+      train), the corrected interval for r random divisions, which share images (Nadeau & Bengio 2003). Of the one division
+      of the reference protocol the binomial one. Cut at -2 and 2. Both intervals are this one: test images and external
+      ones are divided together, and are not told apart.
     deviation: the standard deviation of a repeat; 0 in the reference protocol, which has one.
     repeats: distance of each repeat.
   """
@@ -73,9 +81,19 @@ def measure_proxy_a_distance(
   else:
     distances = _by_ridge(x, y, seed)
   value, deviation = float(distances.mean()), float(distances.std(ddof=len(distances) > 1))
-  low, high = np.clip([value - 1.96 * deviation, value + 1.96 * deviation], -2, 2)
-  interval = Measurement(value, float(low), float(high))
-  return ProxyResult(interval, deviation, tuple(distances.tolist()))
+  half = _half_width(value, deviation, len(distances), min(len(x), len(y)))
+  low, high = (float(np.clip(end, -2, 2)) for end in (value - half, value + half))
+  return ProxyResult(Measurement(value, low, high, low, high), deviation, tuple(distances.tolist()))
+
+
+def _half_width(value: float, deviation: float, repeats: int, images: int) -> float:
+  from scipy import stats
+
+  if repeats > 1:  # halves: as many images to test as to train
+    return float(stats.t.ppf(0.975, repeats - 1) * deviation * np.sqrt(1 / repeats + 1))
+  error = (1 - value / 2) / 2
+  tested = max(images // 2, 1) * 2
+  return float(1.96 * 4 * np.sqrt(max(error * (1 - error), 0.0) / tested))
 
 
 def _checked(x: Any, y: Any, protocol: str) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +103,8 @@ def _checked(x: Any, y: Any, protocol: str) -> tuple[np.ndarray, np.ndarray]:
   y = feature_rows("y", y, x.shape[1])
   if min(len(x), len(y)) < 4:
     raise UsageError(f"proxy_a_distance needs at least 4 images a set, got {len(x)} and {len(y)}")
-  return x, y
+  scale = common_scale(x, y)
+  return (x, y) if scale == 1 else (x / scale, y / scale)
 
 
 def _by_ridge(
@@ -158,7 +177,8 @@ def _by_svm(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
 
   check_finite("x", x)
   check_finite("y", y)
-  scaler = StandardScaler().fit(np.concatenate([x, y]))
+  # As published the scaler is part of the classifier's pipeline: it sees the training halves alone.
+  scaler = StandardScaler().fit(np.concatenate([x[: len(x) // 2], y[: len(y) // 2]]))
   halves = [np.array_split(scaler.transform(rows), [len(rows) // 2]) for rows in (x, y)]
   train, test = (np.concatenate([rows[part] for rows in halves]) for part in (0, 1))
   train_side, test_side = (

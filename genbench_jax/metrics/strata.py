@@ -60,6 +60,11 @@ def are_paired(strata: Int[np.ndarray, "n"]) -> bool:
   return bool(np.mean(counts > 1) >= FEWEST_PAIRED)
 
 
+def has_pairs(labels: Any) -> bool:
+  """`are_paired` of the classes of labeled images."""
+  return are_paired(strata_of(labels, len(labels)))
+
+
 def centered_within(
   values: Float[np.ndarray, "n"], strata: Int[np.ndarray, "n"]
 ) -> Float[np.ndarray, "n"]:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from genbench_jax.errors import UsageError
-from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, shifted_interval
+from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, own_interval
 from genbench_jax.metrics.inputs import (
   HIGHEST,
   by_block,
@@ -22,6 +22,7 @@ from genbench_jax.metrics.inputs import (
   unit_rows,
 )
 from genbench_jax.metrics.moments import moments
+from genbench_jax.metrics.strata import strata_of
 from genbench_jax.runtime.mesh import DATA_AXIS
 
 # Eigenvalues below this share of the largest are rounding of float32 features.
@@ -64,10 +65,13 @@ def measure_vendi(
   """
   mesh = or_default(mesh)
   x = feature_rows("x", x)
+  if labels is not None and len(labels) != len(x):
+    raise UsageError(f"every image needs its label: got {len(labels)} for {len(x)}")
   eigenvalues, vectors = np.linalg.eigh(_second_moment(x, mesh))
   value = _of_eigenvalues(eigenvalues)
   influences = value * _surprises(x, eigenvalues, vectors, mesh)
-  score = shifted_interval(value, influences, resamples, seed, mesh, lowest=1.0)
+  strata = strata_of(labels, len(x))
+  score = own_interval(value, influences, strata, resamples, seed, mesh, lowest=1.0)
   return VendiResult(score, {} if labels is None else _by_class(x, labels))
 
 
@@ -114,8 +118,6 @@ def _form_program(mesh: Mesh) -> jax.stages.Wrapped:
 
 def _by_class(x: Float[np.ndarray, "n d"], labels: Any) -> dict[int, float]:
   """On the host: a class has few images, and the smaller of its two matrices is enough."""
-  if len(labels) != len(x):
-    raise UsageError(f"every image needs its label: got {len(labels)} for {len(x)}")
   classes = rows_of_classes(labels).items()
   return {c: _of_few(np.asarray(x[rows], np.float64)) for c, rows in classes}
 

@@ -140,6 +140,7 @@ def without_text(data: DatasetFeatures, encoder: str, test: EmbeddingSet) -> Dat
 
 
 def make_row(about: About, quantity: str, measured: Measurement, seconds: float) -> Row:
+  """One row of a cell; the keys of `store.rows.Row`."""
   return {
     "dataset": about.cell.dataset,
     "source": about.cell.source,
@@ -152,9 +153,16 @@ def make_row(about: About, quantity: str, measured: Measurement, seconds: float)
     "value": float(measured.value),
     "ci_low": float(measured.ci_low),
     "ci_high": float(measured.ci_high),
+    "generator_low": _number(measured.generator_low),
+    "generator_high": _number(measured.generator_high),
+    "note": measured.note,
     "n_external": about.n_external,
     "n_test": len(about.data.test),
     "missing_classes": about.missing_classes,
     "seconds": round(seconds, 4),
     "n_real": about.n_real,
   }
+
+
+def _number(value: float | None) -> float | None:
+  return None if value is None else float(value)

@@ -19,6 +19,7 @@ from genbench_jax.metrics.frechet import measure_frechet_distance
 from genbench_jax.metrics.kernels import measure_cmmd, measure_kernel_distance
 from genbench_jax.metrics.manifold import measure_manifold
 from genbench_jax.metrics.proxy import measure_proxy_a_distance
+from genbench_jax.metrics.strata import has_pairs
 from genbench_jax.metrics.vendi import VendiResult, measure_vendi
 from genbench_jax.pipeline.external import External, external_images
 from genbench_jax.pipeline.features import test_path
@@ -142,11 +143,15 @@ def _data_metrics(
   """The wanted metrics that are defined for these sets, each with what it is for single classes; those that need more
   images are left out."""
   x, y, seed, options = sets.external, sets.test, sets.seed, sets.options
-  fewest = min(len(x), len(y))
+  fewest, labels = min(len(x), len(y)), (sets.labels, sets.test_labels)
   functions: dict[str, Callable[[], Measurement]] = {
-    "fid": lambda: measure_frechet_distance(x, y, sets.protocol, seed=seed, **options),
-    "kid": lambda: measure_kernel_distance(x, y, seed=seed, **options),
-    "cmmd": lambda: measure_cmmd(x, y, seed, **options),
+    "fid": lambda: measure_frechet_distance(
+      x, y, sets.protocol, seed=seed, labels=labels, **options
+    ),
+    "kid": lambda: measure_kernel_distance(
+      x, y, seed=seed, labels=labels, standardize=True, **options
+    ),
+    "cmmd": lambda: measure_cmmd(x, y, seed, labels=labels, **options),
     "proxy_a_distance": lambda: measure_proxy_a_distance(x, y, seed, sets.protocol).distance,
   }
   by_class: dict[str, Callable[[], ClipScoreResult | VendiResult]] = {
@@ -154,14 +159,15 @@ def _data_metrics(
     "vendi": lambda: measure_vendi(x, sets.labels, seed, **options),
   }
   for name in (name for name in wanted if fewest >= FEWEST_IMAGES.get(name, 1)):
+    if name == "kid" and not all(has_pairs(each) for each in labels):
+      continue  # nothing is known about pairs of one class
     if name in functions:
       yield name, functions[name](), {}
     elif name in by_class:
       result = by_class[name]()
       yield name, result.score, result.per_class
   if set(MANIFOLD) & set(wanted) and fewest > NEIGHBORS:
-    labels = (sets.test_labels, sets.labels)
-    found = measure_manifold(y, x, NEIGHBORS, labels, seed, **options)
+    found = measure_manifold(y, x, NEIGHBORS, labels[::-1], seed, **options)
     for name in (name for name in MANIFOLD if name in wanted):
       yield name, found.scores[name], found.per_class if name == "coverage" else {}
 

@@ -19,6 +19,8 @@ QUANTITIES = SCORED + RECOGNIZED
 class Row(TypedDict):
   """`value` is in the quantity's own unit, accuracies as fractions; None where there is no interval.
 
+  `ci_low` to `ci_high` is for these images: how the value varies with the test images. `generator_low` to `generator_high`
+  is for this generator at this budget: external images drawn anew, too. `note` says why one is missing.
   `n_real` is how many real images the cell has seen: for training, as references, queries or validation data.
   """
 
@@ -33,6 +35,9 @@ class Row(TypedDict):
   value: float
   ci_low: float | None
   ci_high: float | None
+  generator_low: float | None
+  generator_high: float | None
+  note: str
   n_external: int
   n_test: int
   missing_classes: int

@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 
-from genbench_jax.metrics.accuracy import recognition_score
 from genbench_jax.metrics.bootstrap import (
   interval,
-  mean_interval,
+  own_interval,
   resampled_means,
-  shifted_interval,
+  two_sided_interval,
   weight_slabs,
 )
-from genbench_jax.metrics.recognition_bootstrap import resampled_correct, resampled_scores
 
 
 def weights_of(count, size, resamples, mesh, seed=0):
@@ -37,18 +35,36 @@ def test_resamples_do_not_depend_on_devices_padding_or_slabs(mesh, one_device_me
 
 def test_the_interval_of_a_mean_has_the_textbook_width():
   values = np.random.default_rng(0).normal(3, 2, 200)
-  found = mean_interval(values)
+  found = own_interval(float(values.mean()), values, np.zeros(200, int))
   error = values.std() / np.sqrt(200)
-  assert found.value == pytest.approx(values.mean())
   assert (found.ci_high - found.ci_low) / 2 == pytest.approx(1.96 * error, rel=0.1)
   assert found.ci_low < found.value < found.ci_high
-  shifted = shifted_interval(10, values)
-  assert shifted.ci_low - 10 == pytest.approx(found.ci_low - found.value)
+  assert (found.generator_low, found.generator_high) == (found.ci_low, found.ci_high)
 
 
-def test_a_single_image_has_an_interval_without_width():
-  found = mean_interval(np.array([4.0]))
-  assert (found.value, found.ci_low, found.ci_high) == (4, 4, 4)
+def test_what_differs_between_classes_alone_does_not_widen_an_interval():
+  classes = np.repeat(np.arange(20), 10)
+  within = np.random.default_rng(0).normal(size=200)
+  found = own_interval(0.0, within + 10 * classes, classes)
+  error = np.mean([within[classes == c].var(ddof=1) for c in range(20)]) ** 0.5 / np.sqrt(200)
+  assert (found.ci_high - found.ci_low) / 2 == pytest.approx(1.96 * error, rel=0.1)
+
+
+def test_the_second_interval_adds_the_external_images():
+  random = np.random.default_rng(0)
+  external, test = random.normal(size=300), 2 * random.normal(size=400)
+  found = two_sided_interval(0.0, external, test)
+  assert found.ci_high - found.ci_low == pytest.approx(3.92 * 2 / 20, rel=0.1)
+  both = np.hypot(2 / 20, 1 / np.sqrt(300))
+  assert found.generator_high - found.generator_low == pytest.approx(3.92 * both, rel=0.1)
+  alone = two_sided_interval(0.0, None, test)
+  assert alone.generator_low is None and "one image a class" in alone.note
+
+
+def test_one_image_a_class_is_said():
+  found = own_interval(1.0, np.arange(5.0), np.arange(5))
+  assert found.generator_low is None and found.ci_low < 1 < found.ci_high
+  assert "one image a class" in found.note
 
 
 def test_resamples_without_a_value_are_left_out():
@@ -59,47 +75,3 @@ def test_means_keep_small_differences_of_large_numbers():
   values = 1e6 + np.random.default_rng(0).normal(size=(50, 1))
   samples = resampled_means(values, 100)
   assert samples.std() == pytest.approx(1 / np.sqrt(50), rel=0.3)
-
-
-def drawn(weights, count):
-  return [np.repeat(np.arange(count), row[:count]) for row in weights]
-
-
-@pytest.mark.parametrize("metric", ["accuracy", "mean_per_class"])
-def test_resampled_predictions_are_scored_as_any_others(mesh, metric):
-  rng = np.random.default_rng(0)
-  labels = rng.integers(0, 5, 60).astype(np.int32)
-  predicted = np.where(rng.random((60, 2)) < 0.5, labels[:, None], 0)
-  found = resampled_correct(predicted == labels[:, None], labels, 5, metric, 16, 0, mesh)
-  for value, images in zip(found, drawn(weights_of(60, 256, 16, mesh)[:16], 60), strict=True):
-    for column in range(2):
-      scores = np.eye(5)[predicted[images, column]]
-      expected = recognition_score(scores, labels[images], metric)
-      assert value[column] == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("metric", ["roc_auc", "map_11_point"])
-@pytest.mark.parametrize("levels", [3, 1000])
-def test_resampled_scores_are_scored_as_any_others(mesh, metric, levels):
-  rng = np.random.default_rng(0)
-  labels = rng.integers(0, 2, 60).astype(np.int32)
-  scores = (rng.integers(0, levels, (60, 3, 2)) / levels).astype(np.float32)
-  found = resampled_scores(scores, labels, metric, 16, 0, mesh)
-  for value, images in zip(found, drawn(weights_of(60, 256, 16, mesh)[:16], 60), strict=True):
-    for column in range(3):
-      expected = recognition_score(scores[images, column], labels[images], metric)
-      assert value[column] == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_resample_without_a_positive_has_no_area(mesh):
-  scores = np.random.default_rng(0).random((3, 1, 2)).astype(np.float32)
-  labels = np.array([0, 1, 0], np.int32)
-  found = resampled_scores(scores, labels, "roc_auc", 64, 0, mesh)[:, 0]
-  one_class = [len(set(labels[images])) == 1 for images in drawn(weights_of(3, 256, 64, mesh), 3)]
-  assert (np.isnan(found) == one_class).all() and any(one_class)
-
-
-def test_the_mean_of_float32_values_is_taken_in_float64():
-  """In float32 the sum of a large value and many small ones loses the small ones."""
-  values = np.concatenate([[2.0**25], np.ones(4000)]).astype(np.float32)
-  assert mean_interval(values, resamples=10).value == values.astype(np.float64).mean()

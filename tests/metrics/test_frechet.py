@@ -66,7 +66,7 @@ def test_fewer_images_than_dimensions(sets):
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_the_interval_is_that_of_a_full_bootstrap(sets, normalize):
+def test_the_intervals_are_those_of_a_full_bootstrap(sets, normalize):
   """First order against drawing images again and again: the same spread, where n is well above d."""
   x, y = sets[0][:, :4], sets[1][:, :4]
   found = measure_frechet_distance(x, y, normalize=normalize)
@@ -74,10 +74,24 @@ def test_the_interval_is_that_of_a_full_bootstrap(sets, normalize):
     rows / np.linalg.norm(rows, axis=1, keepdims=True) if normalize else rows for rows in (x, y)
   ]
   rng = np.random.default_rng(0)
-  samples = [by_hand(unit[0][rng.integers(0, len(x), len(x))], unit[1]) for _ in range(400)]
-  low, high = np.quantile(samples, [0.025, 0.975])
-  assert found.ci_high - found.ci_low == pytest.approx(high - low, rel=0.15)
+
+  def width(*sides):
+    samples = [
+      by_hand(*(rows[rng.integers(0, len(rows), len(rows))] if side in sides else rows
+                for side, rows in zip("xy", unit, strict=True)))
+      for _ in range(400)
+    ]  # fmt: skip
+    return np.ptp(np.quantile(samples, [0.025, 0.975]))
+
+  assert found.ci_high - found.ci_low == pytest.approx(width("y"), rel=0.15)
+  assert found.generator_high - found.generator_low == pytest.approx(width("x", "y"), rel=0.15)
   assert found.ci_low < found.value < found.ci_high
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e20])
+def test_features_of_any_scale_give_the_same_distance(sets, scale):
+  x, y = (rows * np.float32(scale) for rows in sets)
+  assert frechet_distance(x, y) / scale**2 == pytest.approx(frechet_distance(*sets), rel=1e-4)
 
 
 def test_what_is_not_defined_is_said(sets):

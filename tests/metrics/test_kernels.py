@@ -62,8 +62,7 @@ def test_devices_blocks_and_order_do_not_matter(sets, one_device_mesh, monkeypat
     assert distance(y, x) == pytest.approx(whole, rel=1e-5)
     assert distance(x[::-1], y, mesh=one_device_mesh) == pytest.approx(whole, rel=1e-5)
   whole = kernel_distance(x, y)
-  for module in ("kernels", "ring"):
-    monkeypatch.setattr(f"genbench_jax.metrics.{module}.BLOCK_ROWS", 100)
+  monkeypatch.setattr("genbench_jax.metrics.kernel_sums.BLOCK_ROWS", 100)
   assert kernel_distance(x, y) == pytest.approx(whole, rel=1e-5)
 
 
@@ -76,22 +75,37 @@ def test_known_values(sets):
   assert abs(halves) < abs(kernel_distance(*sets, kernel="gaussian")) / 10
 
 
-@pytest.mark.parametrize("kernel", [polynomial, gaussian])
-def test_the_interval_is_that_of_a_full_bootstrap(sets, kernel):
-  """Against images drawn again and again, pairs of an image with itself left out."""
-  x, y = (rows[:, :4].astype(float) for rows in sets)
-  found = measure_kernel_distance(x, y, kernel=kernel.__name__)
-  matrix, across = kernel(x, x), kernel(x, y).mean(1)
-  np.fill_diagonal(matrix, 0)
+def drawn_again(matrices, unbiased, sides, repeats=500):
+  """The distance of images drawn again and again, pairs of an image with itself left out if `unbiased`."""
+  xx, yy, xy = (matrix.copy() for matrix in matrices)
   rng = np.random.default_rng(0)
   samples = []
-  for _ in range(500):
-    weights = np.bincount(rng.integers(0, len(x), len(x)), minlength=len(x))
-    pairs = weights.sum() ** 2 - (weights**2).sum()
-    samples.append(weights @ matrix @ weights / pairs - 2 * weights @ across / len(x))
-  low, high = np.quantile(samples, [0.025, 0.975])
-  assert found.ci_high - found.ci_low == pytest.approx(high - low, rel=0.15)
-  assert found.ci_low < found.value < found.ci_high
+  for _ in range(repeats):
+    weights = [
+      np.bincount(rng.integers(0, n, n), minlength=n) if side in sides else np.ones(n)
+      for side, n in zip("xy", xy.shape, strict=True)
+    ]
+    value = -2 * weights[0] @ xy @ weights[1] / xy.size
+    for own, matrix in zip(weights, (xx, yy), strict=True):
+      pairs = len(own) ** 2 - (own**2).sum() if unbiased else len(own) ** 2
+      value += (own @ matrix @ own - unbiased * own**2 @ np.diag(matrix)) / pairs
+    samples.append(value)
+  return np.ptp(np.quantile(samples, [0.025, 0.975]))
+
+
+def matrices_of(kernel, x, y):
+  return kernel(x, x), kernel(y, y), kernel(x, y)
+
+
+@pytest.mark.parametrize("kernel", [polynomial, gaussian])
+def test_the_intervals_are_those_of_a_full_bootstrap(sets, kernel):
+  x, y = (rows[:, :4].astype(float) for rows in sets)
+  found = measure_kernel_distance(x, y, kernel=kernel.__name__)
+  matrices = matrices_of(kernel, x, y)
+  of_test, of_both = drawn_again(matrices, True, "y"), drawn_again(matrices, True, "xy")
+  assert found.ci_high - found.ci_low == pytest.approx(of_test, rel=0.15)
+  assert found.generator_high - found.generator_low == pytest.approx(of_both, rel=0.15)
+  assert found.generator_low < found.ci_low < found.value < found.ci_high < found.generator_high
 
 
 def test_what_is_not_defined_is_said(sets):
@@ -104,19 +118,110 @@ def test_what_is_not_defined_is_said(sets):
     cmmd(x * np.nan, y)
 
 
-def test_the_interval_of_cmmd_is_that_of_a_full_bootstrap(sets):
-  """To first order: the other set stays as it is, an image's pair with itself counts."""
+def test_the_intervals_of_cmmd_are_those_of_a_full_bootstrap(sets):
+  """To first order, an image's pair with itself counts."""
   x, y = (rows[:, :4].astype(float) for rows in sets)
   found = measure_cmmd(x, y)
-  matrix, across = gaussian(x, x), gaussian(x, y).mean(1)
-  rng = np.random.default_rng(0)
-  samples = []
-  for _ in range(500):
-    weights = np.bincount(rng.integers(0, len(x), len(x)), minlength=len(x)) / len(x)
-    samples.append(1000 * (weights @ matrix @ weights - 2 * weights @ across))
-  low, high = np.quantile(samples, [0.025, 0.975])
-  assert found.ci_high - found.ci_low == pytest.approx(high - low, rel=0.2)
+  matrices = matrices_of(gaussian, x, y)
+  of_test, of_both = drawn_again(matrices, False, "y"), drawn_again(matrices, False, "xy")
+  assert found.ci_high - found.ci_low == pytest.approx(1000 * of_test, rel=0.2)
+  assert found.generator_high - found.generator_low == pytest.approx(1000 * of_both, rel=0.2)
   assert 0 <= found.ci_low < found.value < found.ci_high
+
+
+def stratified_by_hand(x, y, labels, kernel):
+  """sum_c w_c^2 mean_{i != j in c} + sum_{c != c'} w_c w_c' mean, set by set, written out."""
+  total = -2 * kernel(x, y).mean()
+  for rows, own in zip((x, y), labels, strict=True):
+    matrix, classes = kernel(rows, rows), np.unique(own)
+    for a in classes:
+      for b in classes:
+        block = matrix[np.ix_(own == a, own == b)]
+        if a == b:
+          block = block[~np.eye(len(block), dtype=bool)]
+        total += block.mean() * np.mean(own == a) * np.mean(own == b)
+  return total
+
+
+@pytest.mark.parametrize("kernel", [polynomial, gaussian])
+def test_sets_drawn_class_by_class_count_pairs_of_one_class_as_often_as_they_should(
+  sets, kernel, monkeypatch
+):
+  x, y = (rows.astype(float) for rows in sets)
+  labels = np.arange(300) % 10, np.arange(230) % 10
+  expected = stratified_by_hand(x, y, labels, kernel)
+  found = kernel_distance(x, y, kernel=kernel.__name__, labels=labels)
+  assert found == pytest.approx(expected, rel=1e-5)
+  monkeypatch.setattr("genbench_jax.metrics.kernels.HOST_ROWS", 5)
+  on_device = kernel_distance(x, y, kernel=kernel.__name__, labels=labels)
+  assert on_device == pytest.approx(expected, rel=1e-5)
+
+
+def test_images_of_the_test_distribution_have_no_distance_at_any_budget():
+  """The plain estimator is -3.9e-3 at one image a class here; one image a class is refused."""
+  random = np.random.default_rng(0)
+  centers = random.normal(size=(10, 32))
+
+  def draw(labels):
+    rows = centers[labels] + 0.5 * random.normal(size=(len(labels), 32))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+  tests = np.repeat(np.arange(10), 20)
+  for shots in (2, 8):
+    labels = np.tile(np.arange(10), shots)
+    values = [
+      kernel_distance(draw(labels), draw(tests), labels=(labels, tests), standardize=True)
+      for _ in range(30)
+    ]
+    assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(len(values))
+  with pytest.raises(UsageError, match="2 images of most classes"):
+    kernel_distance(draw(np.arange(10)), draw(tests), labels=(np.arange(10), tests))
+
+
+def test_the_standardized_distance_notices_collapse_blur_and_copies():
+  """The means are about equal in all of these: what is seen is seen by the square and the cube."""
+  random = np.random.default_rng(0)
+  center = 2 * random.normal(size=64)
+
+  def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+  def real(n):
+    return center + random.normal(size=(n, 64))
+
+  modes = random.normal(size=(5, 64))
+  collapsed = modes[np.arange(400) % 5] + 0.3 * random.normal(size=(400, 64))
+  copies = real(50)[np.arange(400) % 50]
+  spoiled = {
+    "collapsed": collapsed - collapsed.mean(0) + center,
+    "blurred": 1.118 * center + 0.56 * random.normal(size=(400, 64)),
+    "copies": copies - copies.mean(0) + center,
+  }
+  tests = unit(real(500))
+  null = [kernel_distance(unit(real(400)), tests, standardize=True) for _ in range(8)]
+  for name, rows in spoiled.items():
+    distance = kernel_distance(unit(rows), tests, standardize=True)
+    assert (distance - np.mean(null)) / np.std(null) > 8, name
+
+
+@pytest.mark.parametrize("offset", [0, 10, 1000])
+def test_features_far_from_zero_keep_their_digits(offset):
+  rng = np.random.default_rng(0)
+  x = (offset + rng.normal(size=(200, 32))).astype(np.float32)
+  y = (offset + 0.1 + 1.1 * rng.normal(size=(150, 32))).astype(np.float32)
+  expected = by_hand(x, y, polynomial, unbiased=True)
+  assert kernel_distance(x, y) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e13, 1e25])
+def test_features_of_any_scale_give_numbers(sets, scale):
+  x, y = (rows * np.float32(scale) for rows in sets)
+  raw = kernel_distance(x, y)
+  assert np.isfinite(raw)
+  if scale > 1:
+    assert raw == pytest.approx(by_hand(x, y, polynomial, True), rel=1e-4)
+  standard = kernel_distance(*sets, standardize=True)
+  assert kernel_distance(x, y, standardize=True) == pytest.approx(standard, rel=1e-4)
 
 
 def test_two_images_a_set_are_enough(sets):
