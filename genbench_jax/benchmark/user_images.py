@@ -28,6 +28,7 @@ from genbench_jax.errors import UsageError
 from genbench_jax.runtime.printable import listed, printable, storable
 from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import files
+from genbench_jax.store.digests import FileDigests
 from genbench_jax.store.image_files import MOST_BYTES, image_formats
 
 
@@ -54,7 +55,7 @@ class Listing:
     labels: the class of each.
     read: index -> the encoded image.
     notes: what is left out, a sentence each.
-    digest: of the names, classes, sizes and times of modification.
+    digest: of the names, classes and contents.
   """
 
   root: Path
@@ -105,28 +106,30 @@ class UserImages(Split):
 
 
 def open_user_images(
-  given: str | Path, spec: DatasetSpec, cache: Path, matching: ClassMatching | None = None
+  given: str | Path, spec: DatasetSpec, cache: Path | None, matching: ClassMatching | None = None
 ) -> UserImages:
   """The images of an input, each of them decoded once to see that it can be.
 
   Args:
     given: a folder, archive, list or shards; see `inputs.find.FORMS`.
     spec: whose classes they are.
-    cache: where the outcome is kept, so that unchanged images aren't decoded again, and what can't be read in place.
+    cache: where digests and the outcome are kept, so that unchanged images aren't read and decoded again, and what
+      can't be read in place; None keeps nothing.
     matching: how the names of classes are taken.
 
   Raises:
     UsageError: there is nothing, its classes can't be told, or it has no image.
   """
   listing = list_images(given, spec, cache, matching)
-  known = cache / f"{listing.digest}.json"
-  if known.exists():
+  known = cache and cache / f"{listing.digest}.json"
+  if known and known.exists():
     return UserImages(listing, [(index, why) for index, why in files.read_json(known)], spec)
   unreadable = _unreadable(listing)
   images = UserImages(listing, unreadable, spec)
   for note in images.notes:
     say(f"{listing.root}: {note}")
-  files.write_json(known, unreadable)
+  if known:
+    files.write_json(known, unreadable)
   return images
 
 
@@ -143,7 +146,7 @@ def list_images(
   def is_class(name: str) -> bool:
     return name in class_map or matcher.may_be_class(name)
 
-  found = find_images(given, is_class, cache or Path("folders"))
+  found = find_images(given, is_class, cache)
   names = dict.fromkeys([*found.named, *(name for each in found.classes for name in each)])
   matched = match_folders(list(names), spec, class_map)
   if matching.strict and matched.unmatched:
@@ -158,7 +161,12 @@ def list_images(
     raise UsageError(
       f"{found.root} has no image of a class of '{spec.name}'. {' '.join(found.notes)}"
     )
-  described = [[storable(name), label, *found.identities[i]] for label, name, i in order]
+  memory = cache and cache / f"digests-{files.digest(storable(str(found.root)))}.json"
+  places = list(dict.fromkeys(found.places[i] for *_, i in order))  # an archive holds many images
+  content_of = dict(zip(places, FileDigests(memory).of(places), strict=True))
+  described = [
+    [storable(name), label, found.marks[i], content_of[found.places[i]]] for label, name, i in order
+  ]
   return Listing(
     found.root,
     tuple(name for _, name, _ in order),

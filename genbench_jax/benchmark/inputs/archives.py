@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
-from genbench_jax.benchmark.inputs.image_list import ImageList, identity_of
+from genbench_jax.benchmark.inputs.image_list import ImageList, copy_name
 from genbench_jax.benchmark.inputs.tree import class_place
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.printable import listed
@@ -42,11 +42,13 @@ class Member(NamedTuple):
 
   Attributes:
     name: its path inside of the archive.
+    archive: the file of the archive.
     size: in bytes.
     read: returns the content.
   """
 
   name: str
+  archive: Path
   size: int
   read: Callable[[], bytes]
 
@@ -73,11 +75,11 @@ def zip_images(path: Path, is_class: Callable[[str], bool]) -> ImageList:
       return file.read(MOST_BYTES + 1)
 
   members = [
-    Member(info.filename.replace("\\", "/"), info.file_size, functools.partial(content, info))
+    Member(info.filename.replace("\\", "/"), path, info.file_size, functools.partial(content, info))
     for info in archive.infolist()
     if not info.is_dir()
   ]
-  return _tree(path, members, is_class, identity_of(path))
+  return _tree(path, members, is_class)
 
 
 def tar_images(paths: Sequence[Path], is_class: Callable[[str], bool], cache: Path) -> ImageList:
@@ -93,10 +95,7 @@ def tar_images(paths: Sequence[Path], is_class: Callable[[str], bool], cache: Pa
   """
   members = [member for path in paths for member in _tar_members(path, _uncompressed(path, cache))]
   root = paths[0] if len(paths) == 1 else paths[0].parent
-  stamp = [each for path in paths for each in identity_of(path)]
-  if _is_webdataset(members):
-    return _webdataset(root, members, stamp)
-  return _tree(root, members, is_class, stamp)
+  return _webdataset(root, members) if _is_webdataset(members) else _tree(root, members, is_class)
 
 
 def _uncompressed(path: Path, cache: Path) -> Path:
@@ -109,7 +108,7 @@ def _uncompressed(path: Path, cache: Path) -> Path:
     )
     if opened is None:
       return path
-    copy = cache / f"tar-{files.digest([str(path), *identity_of(path)])}.tar"
+    copy = cache / f"tar-{copy_name(path)}.tar"
     if not copy.exists():
       with (
         opened(path) as compressed,
@@ -138,7 +137,7 @@ def _tar_members(named: Path, path: Path) -> Iterator[Member]:
       for info in tar:
         if info.isfile() and not info.issparse():
           read = functools.partial(content, info.offset_data, info.size)
-          yield Member(info.name, info.size, read)
+          yield Member(info.name, named, info.size, read)
   except (OSError, tarfile.TarError, EOFError, ValueError) as error:
     raise UsageError(f"{named} can't be read as tar: {error}.") from error
 
@@ -148,9 +147,7 @@ def is_image_name(name: str) -> bool:
   return PurePosixPath(name).suffix.lower() in image_suffixes()
 
 
-def _tree(
-  root: Path, members: Sequence[Member], is_class: Callable[[str], bool], stamp: Sequence[int]
-) -> ImageList:
+def _tree(root: Path, members: Sequence[Member], is_class: Callable[[str], bool]) -> ImageList:
   """The images of a tree of class folders inside of an archive."""
   passed: dict[str, list[str]] = defaultdict(list)
   images = [member for member in members if _is_taken(member, passed)]
@@ -179,7 +176,8 @@ def _tree(
     root,
     [member.name for member, _ in found],
     [(name,) for _, name in found],
-    [[*stamp, place] for place in range(len(found))],
+    [(member.archive.parent, member.archive.name) for member, _ in found],
+    list(range(len(found))),
     lambda index: found[index][0].read(),
     (*place.notes, *_notes(passed)),
     tuple(dict.fromkeys(name for _, name in found)),
@@ -219,7 +217,7 @@ def _key(name: str) -> tuple[str, str]:
   return posixpath.join(folder, stem), ending.lower()
 
 
-def _webdataset(root: Path, members: Sequence[Member], stamp: Sequence[int]) -> ImageList:
+def _webdataset(root: Path, members: Sequence[Member]) -> ImageList:
   """The examples of webdataset shards: an image, and its class in `.cls` or `.json`."""
   examples: dict[str, dict[str, Member]] = defaultdict(dict)
   current: dict[str, str] = {}
@@ -247,7 +245,8 @@ def _webdataset(root: Path, members: Sequence[Member], stamp: Sequence[int]) -> 
     root,
     [image.name for _, _, image in found],
     [(name,) for _, name, _ in found],
-    [[*stamp, place, image.size] for place, (_, _, image) in enumerate(found)],
+    [(image.archive.parent, image.archive.name) for *_, image in found],
+    list(range(len(found))),
     lambda index: found[index][2].read(),
     tuple(notes),
     tuple(dict.fromkeys(name for _, name, _ in found)),

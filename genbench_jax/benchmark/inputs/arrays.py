@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from genbench_jax.benchmark.inputs.image_list import ImageList, identity_of, spool_for
+from genbench_jax.benchmark.inputs.image_list import ImageList, spool_for
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.printable import listed
 
@@ -28,8 +28,7 @@ def array_images(path: Path, cache: Path) -> ImageList:
   Raises:
     UsageError: it can't be read, or has no such arrays.
   """
-  spool = spool_for(cache, "npz", [path]).fill(lambda: _images(path))
-  return spool.image_list(path, identity_of(path), [])
+  return spool_for(cache, "npz", [path]).fill(lambda: _images(path)).image_list(path, [path])
 
 
 def _images(path: Path) -> Iterator[tuple[str, tuple[str, ...], bytes]]:

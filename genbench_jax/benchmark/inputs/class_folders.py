@@ -1,6 +1,5 @@
 """A folder for each class, at the top, in a wrapper folder or in `train/`; or images beside a list of their labels."""
 
-import os
 import posixpath
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +42,8 @@ def class_folders(root: Path, is_class: Callable[[str], bool]) -> ImageList:
     root,
     [path for path, _ in found],
     [(name,) for _, name in found],
-    [_identity(root / path) for path, _ in found],
+    [(root, path) for path, _ in found],
+    [None] * len(found),
     reader_of(root, [path for path, _ in found]),
     (*place.notes, *walk.notes()),
     tuple(posixpath.basename(name) for name in names),
@@ -67,8 +67,3 @@ def reader_of(root: Path, paths: list[str]) -> Callable[[int], bytes]:
 
 def _folders(root: Path, folder: str) -> list[str]:
   return ImageWalk(root).folders(folder)
-
-
-def _identity(path: Path) -> tuple[int, int]:
-  about = os.lstat(path)
-  return about.st_size, about.st_mtime_ns

@@ -1,8 +1,13 @@
 """Which form an input has, by what lies at its path."""
 
+import dataclasses
 import glob
 import itertools
 import re
+import shutil
+import tempfile
+import uuid
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,17 +27,32 @@ FORMS = (
 _MOST_SHARDS = 100_000
 
 
-def find_images(given: str | Path, is_class: Callable[[str], bool], cache: Path) -> ImageList:
+def find_images(
+  given: str | Path, is_class: Callable[[str], bool], cache: Path | None
+) -> ImageList:
   """Return the images at a path, whatever form they have.
 
   Args:
     given: a folder or file; shards may be given as `name-{000..031}.tar` or with `*`.
     is_class: whether a name may be that of a class.
-    cache: where what can't be read in place is copied to.
+    cache: where what can't be read in place is copied to; None is a folder that goes with the list.
 
   Raises:
     UsageError: there is nothing, or nothing of a known form.
   """
+  if cache is not None:
+    return _found(given, is_class, cache)
+  passing = Path(tempfile.gettempdir()) / f"genbench_jax_{uuid.uuid4().hex}"
+  found = _found(given, is_class, passing)
+
+  def read(index: int) -> bytes:
+    return found.read(index)
+
+  weakref.finalize(read, shutil.rmtree, passing, ignore_errors=True)
+  return dataclasses.replace(found, read=read)
+
+
+def _found(given: str | Path, is_class: Callable[[str], bool], cache: Path) -> ImageList:
   paths = _expanded(str(given))
   if len(paths) > 1:
     return _shards(paths, is_class, cache)

@@ -19,7 +19,8 @@ class ImageList:
     root: what was opened.
     ids: a name for each image: its path inside of the root, or its place.
     classes: the names that each image's class is given. Names of several classes are a contradiction.
-    identities: for each image what changes when the image does.
+    places: for each image the file that it is in, a folder and a path below it.
+    marks: for each image what tells it from the others in that file.
     read: index -> the encoded image.
     notes: what was left out, or where the images were found, a sentence each.
     named: classes that are there by name without an image, such as empty folders.
@@ -28,7 +29,8 @@ class ImageList:
   root: Path
   ids: Sequence[str]
   classes: Sequence[tuple[str, ...]]
-  identities: Sequence[Sequence[Any]]
+  places: Sequence[tuple[Path, str]]
+  marks: Sequence[Any]
   read: Callable[[int], bytes]
   notes: tuple[str, ...] = ()
   named: tuple[str, ...] = ()
@@ -82,25 +84,36 @@ class Spool:
     if self._descriptor is not None:
       os.close(self._descriptor)
 
-  def image_list(self, root: Path, identity: Sequence[Any], notes: Sequence[str]) -> ImageList:
-    """Return the images as a list; each is known by the identity of the file and its place in it."""
+  def image_list(self, root: Path, paths: Sequence[Path]) -> ImageList:
+    """Return the images as a list.
+
+    Args:
+      root: what the images are said to be from.
+      paths: the files that they were copied from; an image is named `FILE/ROW` if there are several.
+    """
+    place_of = {path.name: (path.parent, path.name) for path in paths}
+    first = (paths[0].parent, paths[0].name)
     return ImageList(
       root,
       [row[0] for row in self.rows],
       [tuple(row[1]) for row in self.rows],
-      [[*identity, row[2], row[3]] for row in self.rows],
+      [place_of.get(row[0].partition("/")[0], first) for row in self.rows],
+      [row[2:] for row in self.rows],
       self.read,
-      tuple(notes),
     )
-
-
-def identity_of(path: Path) -> list[int]:
-  """Return size and time of modification of a file."""
-  about = path.stat()
-  return [about.st_size, about.st_mtime_ns]
 
 
 def spool_for(cache: Path, kind: str, paths: Sequence[Path]) -> Spool:
   """Return the spool of some files; changed files have another."""
-  name = files.digest([kind, *([str(path.resolve()), *identity_of(path)] for path in paths)])
+  name = files.digest([kind, *([str(path.resolve()), *_identity(path)] for path in paths)])
   return Spool(cache / f"{kind}-{name}.images")
+
+
+def _identity(path: Path) -> list[int]:
+  about = path.stat()
+  return [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
+
+
+def copy_name(path: Path) -> str:
+  """Return a name for what is copied from a file; a changed file has another."""
+  return files.digest([str(path.resolve()), *_identity(path)])

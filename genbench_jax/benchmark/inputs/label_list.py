@@ -61,7 +61,7 @@ def listed_images(file: Path, walk: ImageWalk, place: Place) -> ImageList:
   Raises:
     UsageError: the list can't be read, has no such columns, or names files outside of its folder.
   """
-  from genbench_jax.benchmark.inputs.class_folders import _identity, reader_of
+  from genbench_jax.benchmark.inputs.class_folders import reader_of
 
   classes, notes = _classes(file, _rows(file))
   paths = {posixpath.join(place.folder, path): names for path, names in classes.items()}
@@ -70,7 +70,8 @@ def listed_images(file: Path, walk: ImageWalk, place: Place) -> ImageList:
     walk.root,
     found,
     [tuple(paths[path]) for path in found],
-    [_identity(walk.root / path) for path in found],
+    [(walk.root, path) for path in found],
+    [None] * len(found),
     reader_of(walk.root, found),
     (*place.notes, *notes, *walk.notes()),
     tuple(dict.fromkeys(name for names in paths.values() for name in names)),

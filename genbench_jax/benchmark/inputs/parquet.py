@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.benchmark.inputs.image_list import ImageList, identity_of, spool_for
+from genbench_jax.benchmark.inputs.image_list import ImageList, spool_for
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.printable import listed
 
@@ -41,9 +41,8 @@ def parquet_images(paths: Sequence[Path], cache: Path) -> ImageList:
     for path in paths:
       yield from _images(path)
 
-  identity = [each for path in paths for each in identity_of(path)]
   root = paths[0] if len(paths) == 1 else paths[0].parent
-  return spool_for(cache, "parquet", paths).fill(images).image_list(root, identity, [])
+  return spool_for(cache, "parquet", paths).fill(images).image_list(root, paths)
 
 
 def _images(path: Path) -> Iterator[tuple[str, tuple[str, ...], bytes]]:
