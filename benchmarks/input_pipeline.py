@@ -112,8 +112,9 @@ def our_batches(folder: Path, count: int, batch: int, workers: int, threads: int
   import grain  # noqa: F401  Imports are start-up, for the peer as well.
 
   from genbench_jax.embedding.input_pipeline import Preprocessing, image_batches
+  from genbench_jax.models.image_input import ImageInput
 
-  preprocessing = Preprocessing(SIZE, MEAN, STD)
+  preprocessing = Preprocessing(ImageInput(SIZE, mean=MEAN, std=STD))
   return image_batches(Files(folder, count), preprocessing, batch, workers=workers, threads=threads)
 
 

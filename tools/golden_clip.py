@@ -1,54 +1,64 @@
-"""What PyTorch's CLIP makes of the tiny checkpoint: hidden states, pooled features and gradients.
+"""Makes tests/data/golden_clip.npz: what PyTorch's CLIP computes with the tiny weights of genbench_jax.tiny.
 
-  python tools/golden_clip.py tests/data/golden_clip_towers.npz
+  python3 -m venv torchenv
+  torchenv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors
+  PYTHONPATH=. torchenv/bin/python tools/golden_clip.py
 
-Needs torch and transformers >= 5, in an environment of its own. The inputs are those of tests/data/golden_clip.npz.
+Takes seconds. The suite reads the file and needs no torch.
 """
 
-import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from genbench_jax.zoo import tiny
 
-INPUTS = Path(__file__).parent.parent / "tests" / "data" / "golden_clip.npz"
+OUT = Path(__file__).parent.parent / "tests" / "data" / "golden_clip.npz"
+TEXTS = [
+  "a photo of a dog",
+  "7",
+  "",
+  "a sentence that is far longer than twenty-four tokens of bytes",
+]
 
 
-def tiny_model() -> CLIPModel:
-  """The tiny CLIP with the weights that `write_tiny_clip` draws."""
-  model = CLIPModel(CLIPConfig(**tiny.clip_config())).eval()
-  state = model.state_dict()
-  drawn = tiny.random_weights({name: tuple(t.shape) for name, t in state.items()})
-  drawn = {name: torch.tensor(drawn[name]) for name in state if "position_ids" not in name}
-  model.load_state_dict(drawn, strict=False)
-  return model
+def clip(config: dict) -> CLIPModel:
+  """The tiny CLIP in PyTorch."""
+  model = CLIPModel(CLIPConfig.from_dict(config))
+  shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+  weights = tiny.random_weights({k: v for k, v in shapes.items() if "position_ids" not in k})
+  model.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()}, strict=True)
+  return model.eval()
 
 
-def main(path: str) -> None:
-  model = tiny_model()
-  with np.load(INPUTS) as file:
-    pixels = torch.tensor(file["pixels"].transpose(0, 3, 1, 2))
-    tokens = torch.tensor(file["tokens"])
-    wanted = file["own/image"]
-  text = model.text_model(tokens, output_hidden_states=True)
-  golden = {f"hidden/{index}": state for index, state in enumerate(text.hidden_states)}
-  golden["last"] = text.last_hidden_state
-  images = model.visual_projection(model.vision_model(pixels).pooler_output)
-  np.testing.assert_allclose(images.detach().numpy(), wanted, atol=1e-5)
-  texts = model.text_projection(text.pooler_output)
-  # A loss with no symmetry: cosines of all pairs, each with its own weight.
-  cosines = torch.nn.functional.normalize(images) @ torch.nn.functional.normalize(texts).T
-  weights = torch.linspace(-1, 2, cosines.numel()).reshape(cosines.shape)
-  (cosines * weights).sum().backward()
-  for name, parameter in model.named_parameters():
-    if parameter.grad is not None:
-      golden[f"gradient/{name}"] = parameter.grad
-  arrays = {name: tensor.detach().numpy() for name, tensor in golden.items()}
-  np.savez_compressed(path, **arrays)
+@torch.no_grad()
+def main() -> None:
+  with tempfile.TemporaryDirectory() as folder:
+    tiny.write_tokenizer(Path(folder))
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+  pixels = np.random.default_rng(3).standard_normal((4, 32, 32, 3), np.float32)
+  tokens = tokenizer(TEXTS, padding="max_length", truncation=True, return_tensors="pt")
+  golden = {"pixels": pixels, "texts": np.array(TEXTS), "tokens": tokens.input_ids.numpy()}
+  # OpenAI's checkpoints activate by quick_gelu and find the end of text by argmax; OpenCLIP's by gelu and by its id.
+  for name, changes in {
+    "own": {},
+    "openai": {"eos_token_id": 2},
+    "openclip": {"hidden_act": "gelu"},
+  }.items():
+    config = tiny.clip_config()
+    config["text_config"] |= changes
+    config["vision_config"] |= {k: v for k, v in changes.items() if k == "hidden_act"}
+    model = clip(config)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    golden[f"{name}/image"] = model.get_image_features(images).numpy()
+    golden[f"{name}/text"] = model.get_text_features(**tokens).numpy()
+  OUT.parent.mkdir(exist_ok=True)
+  np.savez_compressed(OUT, **golden)
+  print(f"{OUT}: {len(golden)} arrays, {OUT.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":
-  main(sys.argv[1])
+  main()

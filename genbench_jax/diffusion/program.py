@@ -170,7 +170,7 @@ def lower_program(
   params = _sampling_params(model)
   if clip is not None:
     height, width = (side * model.downsampling_factor for side in latent_shape[:2])
-    resize = resize_weights(height, width, clip.image_size, "crop")
+    resize = resize_weights(height, width, clip.input, "crop")
     params = params | {"clip": clip.params, "resize": resize}
   shapes = jax.tree.map(like, params)
   return sampling_program(model, mesh, clip).lower(shapes, text, latents, steps, number(), number())
@@ -191,7 +191,7 @@ def params_on(model: StableDiffusion, mesh: Mesh) -> Params:
 @functools.lru_cache(maxsize=4)
 def embedding_params_on(clip: Clip, mesh: Mesh, height: int, width: int, resize: Resize) -> Params:
   """The parameters of embedding images of one size, on every device of a mesh."""
-  weights = resize_weights(height, width, clip.image_size, resize)
+  weights = resize_weights(height, width, clip.input, resize)
   return {"clip": clip_params_on(clip, mesh), "resize": jax.device_put(weights, replicated(mesh))}
 
 

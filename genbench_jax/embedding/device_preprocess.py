@@ -1,13 +1,13 @@
 """CLIP's image preprocessing on the device, for images that never leave it.
 
 PIL resizes along one axis, rounds to 8 bits, then along the other, and rounds again. Each pass is a product with a fixed
-matrix of antialiased bicubic weights, so that the device can do the same. Against PIL (tests/clip/test_device_preprocess.py):
+matrix of antialiased weights, so that the device can do the same. Against PIL (tests/clip/test_device_preprocess.py):
 square images, even of noise, are off by 1/255 at fewer than one value in ten thousand, where a tie is rounded otherwise.
 Oblong ones may be off by up to 8/255 on noise and by 1/255 on smooth images: PIL chooses by their shape which axis comes
 first, and the device always begins with the columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,9 +16,10 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, UInt8
 
 from genbench_jax.embedding.preprocess import Resize
+from genbench_jax.models.image_input import ImageInput
 
-# PIL's filter reaches two pixels, of the coarser grid, to each side; its weights are whole numbers over 2^22.
-REACH, PRECISION = 2.0, 1 << 22
+# PIL's weights are whole numbers over 2^22.
+PRECISION = 1 << 22
 
 
 class ResizeWeights(NamedTuple):
@@ -28,29 +29,40 @@ class ResizeWeights(NamedTuple):
   columns: Float32[np.ndarray, "s w"] | Float32[Array, "s w"]
 
 
-def resize_weights(height: int, width: int, size: int, resize: Resize) -> ResizeWeights:
-  """The matrices that do what `clip.preprocess.to_square` does to an image of height x width."""
+def resize_weights(height: int, width: int, how: ImageInput, resize: Resize) -> ResizeWeights:
+  """The matrices that do what `preprocess.to_square` does to an image.
+
+  Args:
+    height, width: of the image.
+    how: what the encoder asks for.
+    resize: `crop`, the encoder's own way, or `squash`.
+  """
   if resize == "squash":
-    return ResizeWeights(_weights(height, size), _weights(width, size))
-  short = min(height, width)
-  tall, wide = size * height // short, size * width // short
-  top, left = round((tall - size) / 2), round((wide - size) / 2)
-  rows, columns = _weights(height, tall), _weights(width, wide)
-  return ResizeWeights(rows[top : top + size], columns[left : left + size])
+    return ResizeWeights(*(_weights(length, how.size, how.filter) for length in (height, width)))
+  side, short = how.before_crop, min(height, width)
+  wanted = [side * length // short if how.keep_aspect else side for length in (height, width)]
+  matrices = []
+  for length, scaled in zip((height, width), wanted, strict=True):
+    first = round((scaled - how.size) / 2)
+    matrices.append(_weights(length, scaled, how.filter)[first : first + how.size])
+  return ResizeWeights(*matrices)
 
 
-def _weights(length: int, size: int) -> Float32[np.ndarray, "size length"]:
-  """Weights of `length` pixels in each of `size`: antialiased bicubic, normalized, rounded as PIL rounds them."""
+def _weights(length: int, size: int, name: str) -> Float32[np.ndarray, "size length"]:
+  """Weights of `length` pixels in each of `size`: antialiased, normalized, rounded as PIL rounds them."""
   if length == size:  # PIL leaves such an axis alone
     return np.eye(size, dtype=np.float32)
   scale = length / size
-  stretch = max(scale, 1.0)
   centers = (np.arange(size)[:, None] + 0.5) * scale
-  first = np.floor(np.maximum(centers - REACH * stretch + 0.5, 0))
-  last = np.floor(np.minimum(centers + REACH * stretch + 0.5, length))
   pixels = np.arange(length)[None]
+  if name == "nearest":
+    return (np.floor(centers) == pixels).astype(np.float32)
+  reach, kernel = _KERNELS[name]
+  stretch = max(scale, 1.0)
+  first = np.floor(np.maximum(centers - reach * stretch + 0.5, 0))
+  last = np.floor(np.minimum(centers + reach * stretch + 0.5, length))
   weights = np.where(
-    (first <= pixels) & (pixels < last), _bicubic((pixels - centers + 0.5) / stretch), 0.0
+    (first <= pixels) & (pixels < last), kernel((pixels - centers + 0.5) / stretch), 0.0
   )
   weights /= weights.sum(axis=1, keepdims=True)
   return (np.round(weights * PRECISION) / PRECISION).astype(np.float32)
@@ -64,13 +76,41 @@ def _bicubic(x: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
   return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
+def _box(x: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+  return ((x > -0.5) & (x <= 0.5)).astype(np.float64)
+
+
+def _bilinear(x: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+  return np.maximum(1 - np.abs(x), 0)
+
+
+def _hamming(x: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+  """A sinc under Hamming's window."""
+  return np.where(np.abs(x) < 1, np.sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)), 0.0)
+
+
+def _lanczos(x: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+  """A sinc under the middle of a sinc three times as wide."""
+  return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
+
+
+# Pixels, of the coarser grid, that each filter reaches to each side, and its kernel.
+_KERNELS: dict[str, tuple[float, Callable[..., Float64[np.ndarray, "..."]]]] = {
+  "box": (0.5, _box),
+  "bilinear": (1.0, _bilinear),
+  "hamming": (1.0, _hamming),
+  "bicubic": (2.0, _bicubic),
+  "lanczos": (3.0, _lanczos),
+}
+
+
 def preprocess_on_device(
   images: UInt8[Array, "b h w 3"],
   weights: ResizeWeights,
   mean: Sequence[float],
   std: Sequence[float],
 ) -> Float[Array, "b s s 3"]:
-  """Pixels as CLIP takes them, as `clip.preprocess.preprocess` makes them of single images. Pure: made for `jax.jit`."""
+  """Pixels as CLIP takes them, as `preprocess.preprocess` makes them of single images. Pure: made for `jax.jit`."""
   exactly = jax.lax.Precision.HIGHEST
   pixels = images.astype(jnp.float32)
   pixels = _to_8_bits(jnp.einsum("vw,bhwc->bhvc", weights.columns, pixels, precision=exactly))

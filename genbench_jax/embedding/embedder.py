@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, Float32, Shaped
 from genbench_jax.errors import UsageError
 from genbench_jax.models.clip import Clip
 from genbench_jax.models.image_encoder import ImageEncoder
-from genbench_jax.models.tokenizer import tokenize
 from genbench_jax.runtime.mesh import batch_sharding, data_mesh, pad_rows, replicated
 
 # Batches on their way at once: one computes while the next is decoded and sent.
@@ -41,7 +40,7 @@ class ImageEmbedder:
 
     The result has `batch_size` rows; those from `n` on pad.
     """
-    side = self.encoder.image_size
+    side = self.encoder.input.size
     if pixels.shape[1:] != (side, side, 3) or len(pixels) > self.batch_size:
       raise UsageError(
         f"pixels have shape {pixels.shape}, wanted [n, {side}, {side}, 3], n at most {self.batch_size}."
@@ -81,9 +80,7 @@ class TextEmbedder:
   def __call__(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
     """The features of all texts, not normalized."""
     size = fitting_batch(len(texts), self.mesh.size, self.batch_per_device)
-    chunks = (
-      tokenize(self.clip.tokenizer, chunk, self.clip.max_tokens) for chunk in _chunks(texts, size)
-    )
+    chunks = (self.clip.tokenize(chunk) for chunk in _chunks(texts, size))
     run = functools.partial(_run, self._program, self._params, size=size, mesh=self.mesh)
     return _joined(_pipelined((run(tokens), len(tokens)) for tokens in chunks), self.clip.width)
 

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float32, Int
 from PIL import Image
 
 from genbench_jax.embedding.preprocess import Resize, to_rgb, to_square
+from genbench_jax.models.image_input import ImageInput
 from genbench_jax.runtime.progress import say
 
 THREADS = 4
@@ -56,20 +57,20 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-  """How a CLIP takes images.
+  """How an encoder takes the images of a dataset.
 
   Attributes:
-    size: side in pixels.
-    mean, std: of the three channels, in [0, 1].
+    how: what the encoder asks for.
     resize: `crop` or `squash`, as in the dataset's spec.
-    shorter: what `crop` scales the shorter side to, in pixels; 0 is `size`.
   """
 
-  size: int
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
+  how: ImageInput
   resize: Resize = "crop"
-  shorter: int = 0
+
+  @property
+  def size(self) -> int:
+    """Side in pixels."""
+    return self.how.size
 
 
 def image_batches(
@@ -127,8 +128,7 @@ class _Decoder:
     """Writes the pixels of an image, 0 to 255; says whether it could be read."""
     try:
       with opened(self.images[index]) as image:
-        how = self.preprocessing
-        out[:] = to_square(to_rgb(image), how.size, how.resize, how.shorter)
+        out[:] = to_square(to_rgb(image), self.preprocessing.how, self.preprocessing.resize)
     except _UNREADABLE:
       out[:] = 0
       return False
@@ -143,8 +143,8 @@ def normalize(pixels: Float32[np.ndarray, "b h w 3"], preprocessing: Preprocessi
   width = pixels.shape[2]
   rows = pixels.reshape(*pixels.shape[:2], 3 * width)
   rows /= np.float32(255)
-  rows -= np.tile(np.asarray(preprocessing.mean, np.float32), width)
-  rows /= np.tile(np.asarray(preprocessing.std, np.float32), width)
+  rows -= np.tile(np.asarray(preprocessing.how.mean, np.float32), width)
+  rows /= np.tile(np.asarray(preprocessing.how.std, np.float32), width)
 
 
 def _decoded(decoder: _Decoder, workers: int, threads: int) -> Iterator[dict[str, np.ndarray]]:

@@ -5,17 +5,16 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from genbench_jax.embedding.embedder import ImageEmbedder, fitting_batch, text_features
-from genbench_jax.embedding.preprocess import Resize, preprocess
-from genbench_jax.errors import UsageError
-from genbench_jax.models.clip import Clip, load_clip
-from genbench_jax.models.image_encoder import ImageEncoder, load_image_encoder
+from genbench_jax.embedding.preprocess import Resize, pixels_of
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.models.image_encoder import ImageEncoder, TextEncoder, load_image_encoder
 
 AnyImage: TypeAlias = UInt8[np.ndarray, "h w 3"] | Image.Image | str | os.PathLike[str]
 
@@ -56,23 +55,24 @@ def embed_images(
   revision: str | None = None,
   resize: Resize = "crop",
 ) -> Float32[np.ndarray, "n d"]:
-  """Image features of a CLIP or a DINOv2, not normalized.
+  """Image features of any encoder, not normalized.
 
   Args:
-    images: uint8 arrays of any sizes, or paths, or PIL images.
-    checkpoint: folder or hub id of a CLIP or DINOv2 in the Hugging Face layout.
+    images: uint8 arrays of any sizes, or paths, or PIL images; one of these alone counts as one image.
+    checkpoint: folder or hub id of a CLIP, SigLIP, DINOv2 or DINOv3 in the Hugging Face layout, or the name of a
+      registered encoder.
     revision: commit, tag or branch of a hub id.
-    resize: `crop` (shorter side, then center crop) or `squash`.
+    resize: `crop`, the encoder's own way, or `squash`, both sides to its square.
 
   Raises:
     UsageError: an image can't be read, or there is no such checkpoint.
+    RunError: the checkpoint is incomplete, corrupt or of another architecture.
   """
+  images = _as_sequence(images)
   encoder = _loaded(str(checkpoint), revision)
-  size, shorter = encoder.image_size, encoder.shorter
 
   def pixels(image: AnyImage) -> Float32[np.ndarray, "h w 3"]:
-    opened = open_image(image)
-    return preprocess(opened, size, encoder.image_mean, encoder.image_std, resize, shorter)
+    return pixels_of(open_image(image), encoder.input, resize)
 
   embedder = _embedder(encoder, len(images))
 
@@ -85,25 +85,38 @@ def embed_images(
   return np.concatenate([none, *embedder.stream(batches())])
 
 
+def _as_sequence(images: Any) -> Sequence[AnyImage]:
+  """The images as a sequence: a path has characters and an array has rows, which are no images."""
+  is_one = isinstance(images, str | os.PathLike | Image.Image)
+  if isinstance(images, np.ndarray):
+    is_one = images.ndim == 2 or (images.ndim == 3 and images.shape[-1] == 3)
+  return [images] if is_one else images
+
+
 def _embedder(encoder: ImageEncoder, images: int) -> ImageEmbedder:
   devices = ImageEmbedder(encoder).mesh.size
   return ImageEmbedder(encoder, batch_per_device=fitting_batch(images, devices, 32) // devices)
 
 
 def embed_texts(
-  texts: Sequence[str], checkpoint: str, revision: str | None = None
+  texts: str | Sequence[str], checkpoint: str, revision: str | None = None
 ) -> Float32[np.ndarray, "n d"]:
-  """Text features of a CLIP, not normalized.
+  """Text features of a CLIP or SigLIP, not normalized.
 
   Args:
-    texts: any texts; those longer than the model's positions are cut.
-    checkpoint: folder or hub id of a CLIP in the Hugging Face layout.
+    texts: any texts, or one; those longer than the model's positions are cut.
+    checkpoint: folder or hub id of a CLIP or SigLIP in the Hugging Face layout.
     revision: commit, tag or branch of a hub id.
 
   Raises:
-    UsageError: there is no such checkpoint.
-    RunError: it is no CLIP.
+    UsageError: there is no such checkpoint, or something is no text.
+    RunError: it embeds no texts.
   """
+  texts = [texts] if isinstance(texts, str) else list(texts)
+  for text in texts:
+    if not isinstance(text, str):
+      raise UsageError(f"a text is a string, but this is {type(text).__name__}: {text!r:.60}.")
   encoder = _loaded(str(checkpoint), revision)
-  clip = encoder if isinstance(encoder, Clip) else load_clip(checkpoint, revision)
-  return text_features(clip, texts)
+  if not isinstance(encoder, TextEncoder):
+    raise RunError(f"{checkpoint} embeds images only: texts need a CLIP or a SigLIP.")
+  return text_features(encoder, texts)

@@ -10,7 +10,14 @@ import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 from PIL import ExifTags, Image, ImageOps
 
+from genbench_jax.models.image_input import FILTERS, ImageInput
+
 Resize = Literal["crop", "squash"]
+PIL_FILTERS = {name: Image.Resampling[name.upper()] for name in FILTERS}
+# Pixels of a scaled image over those of the square that is cut from it, from which on only what is needed is scaled.
+MOST_SCALED = 16
+# Source pixels that the widest filter, Lanczos, reaches to each side at full size.
+FILTER_REACH = 3
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -60,17 +67,60 @@ def _grey_of_many_bits(pixels: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "
   raise ValueError(f"gray of 32 bits from {low:g} to {high:g}: no image with a known white")
 
 
-def to_square(image: Image.Image, size: int, resize: Resize, shorter: int = 0) -> Image.Image:
-  """A square image: `crop` scales the shorter side, to `shorter` if given, and cuts the center; `squash` scales both sides."""
+def to_square(image: Image.Image, how: ImageInput, resize: Resize = "crop") -> Image.Image:
+  """An image as the square that an encoder takes.
+
+  Args:
+    image: RGB.
+    how: what the encoder asks for.
+    resize: `crop` is the encoder's own way; `squash` scales both sides to the square, whatever the aspect.
+  """
+  chosen = PIL_FILTERS[how.filter]
   if resize == "squash":
-    return image.resize((size, size), Image.Resampling.BICUBIC)
+    return _resized(image, (how.size, how.size), chosen)
+  side, size = how.before_crop, how.size
   width, height = image.size
-  short, shorter = min(width, height), shorter or size
-  # The longer side is rounded down and the margin half to even, as the published preprocessing does.
-  width, height = shorter * width // short, shorter * height // short
-  left, top = round((width - size) / 2), round((height - size) / 2)
-  scaled = image.resize((width, height), Image.Resampling.BICUBIC)
-  return scaled.crop((left, top, left + size, top + size))
+  if how.keep_aspect:
+    short = min(width, height)
+    # The longer side is rounded down and the margin half to even, as the published preprocessing does.
+    wanted = (side * width // short, side * height // short)
+  else:
+    wanted = (side, side)
+  left, top = round((wanted[0] - size) / 2), round((wanted[1] - size) / 2)
+  box = (left, top, left + size, top + size)
+  if wanted[0] * wanted[1] > MOST_SCALED * size * size:
+    return _cut_first(image, wanted, box, chosen)
+  return _resized(image, wanted, chosen).crop(box)
+
+
+def _resized(image: Image.Image, size: tuple[int, int], chosen: Image.Resampling) -> Image.Image:
+  """The image at another size. PIL begins with the width, and keeps the result at the full height.
+
+  Where that would be far larger than the result, the height comes first: an image of 2 x 60,000 pixels
+  costs what its square costs. The order changes few pixels, by one step.
+  """
+  if size[0] * image.height > MOST_SCALED * size[0] * size[1] and image.height > size[1]:
+    image = image.resize((image.width, size[1]), chosen)
+  return image.resize(size, chosen)
+
+
+def _cut_first(
+  image: Image.Image,
+  wanted: tuple[int, int],
+  box: tuple[int, int, int, int],
+  chosen: Image.Resampling,
+) -> Image.Image:
+  """`image.resize(wanted).crop(box)` without the pixels outside of the box, which a very oblong image has millions of."""
+  across, down = image.width / wanted[0], image.height / wanted[1]
+  source = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+  # What the box leaves of the longer side, and a margin for the filter: PIL takes boxes in single precision.
+  margin = FILTER_REACH * (1 + max(across, down))
+  left, top = max(0, int(source[0] - margin)), max(0, int(source[1] - margin))
+  right = min(image.width, int(source[2] + margin) + 1)
+  bottom = min(image.height, int(source[3] + margin) + 1)
+  part = image.crop((left, top, right, bottom))
+  inside = (source[0] - left, source[1] - top, source[2] - left, source[3] - top)
+  return part.resize((box[2] - box[0], box[3] - box[1]), chosen, box=inside)
 
 
 def preprocess(
@@ -90,5 +140,13 @@ def preprocess(
     resize: `crop` (shorter side to `shorter`, center crop) or `squash` (straight to the square).
     shorter: pixels; 0 is `size`.
   """
-  pixels = np.asarray(to_square(to_rgb(image), size, resize, shorter), np.float32) / np.float32(255)
-  return (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+  channels = [(float(v[0]), float(v[1]), float(v[2])) for v in (mean, std)]
+  return pixels_of(image, ImageInput(size, shorter, mean=channels[0], std=channels[1]), resize)
+
+
+def pixels_of(
+  image: Image.Image, how: ImageInput, resize: Resize = "crop"
+) -> Float32[np.ndarray, "h w 3"]:
+  """Pixels of any PIL image as an encoder takes them; see `to_square` for the arguments."""
+  pixels = np.asarray(to_square(to_rgb(image), how, resize), np.float32) / np.float32(255)
+  return (pixels - np.asarray(how.mean, np.float32)) / np.asarray(how.std, np.float32)

@@ -16,8 +16,7 @@ from genbench_jax.store.embedding_set import EmbeddingSet
 
 def preprocessing_of(encoder: ImageEncoder, resize: Resize) -> Preprocessing:
   """How an encoder takes the images of a dataset."""
-  mean, std = encoder.image_mean, encoder.image_std
-  return Preprocessing(encoder.image_size, mean, std, resize, encoder.shorter)
+  return Preprocessing(encoder.input, resize)
 
 
 def embed_stored(

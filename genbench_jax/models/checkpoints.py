@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -36,10 +37,13 @@ WEIGHT_FILES = (
   "diffusion_flax_model.msgpack",
   "flax_model.msgpack",
 )
+# The largest vocabularies, in `tokenizer.json`, have about 40 MB.
+LARGEST_TEXT = 1 << 28
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # The small trained checkpoints that ship with the package, named `zoo/clip` and so on.
 ZOO = Path(__file__).parents[1] / "zoo" / "checkpoints"
-COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+# Files beside the weights that decide what a checkpoint computes: configurations and tokenizers.
+IDENTITY = ("*.json", "merges.txt", "vocab.txt", "*.model")
 
 # Buffers that older PyTorch versions stored: constants, not weights.
 BUFFERS = re.compile(r"(^|\.)position_ids$")
@@ -90,17 +94,34 @@ def locate(checkpoint: str, revision: str | None = None, patterns: Sequence[str]
     ) from error
 
 
+def read_text(path: Path) -> str:
+  """The text of a file of a checkpoint.
+
+  Raises:
+    RunError: it is missing, no regular file (a pipe would be waited for), too large, or no UTF-8.
+  """
+  try:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+      raise RunError(f"{path} is no regular file.")
+    if status.st_size > LARGEST_TEXT:
+      raise RunError(f"{path} has {status.st_size} bytes; at most {LARGEST_TEXT} are read.")
+    return path.read_text(encoding="utf-8")
+  except FileNotFoundError as error:
+    raise RunError(f"{path} is missing from the checkpoint.") from error
+  except (OSError, ValueError) as error:
+    raise RunError(f"{path} is not readable: {error}.") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
   """A JSON object from a file.
 
   Raises:
-    RunError: the file is missing or no JSON object.
+    RunError: the file is missing, or holds no JSON object.
   """
   try:
-    value = json.loads(path.read_text(encoding="utf-8"))
-  except FileNotFoundError as error:
-    raise RunError(f"{path} is missing from the checkpoint.") from error
-  except (OSError, ValueError) as error:
+    value = json.loads(read_text(path))
+  except (ValueError, RecursionError) as error:
     raise RunError(f"{path} is not readable as JSON: {error}.") from error
   if not isinstance(value, dict):
     raise RunError(f"{path} holds no JSON object.")
@@ -126,8 +147,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-  names = read_json(index).get("weight_map", {}).values()
-  shards = sorted({index.parent / Path(str(name)).name for name in names})
+  names = read_json(index).get("weight_map")
+  if not isinstance(names, dict):
+    raise RunError(f"{index} has no `weight_map` from tensors to files.")
+  shards = sorted({index.parent / Path(str(name)).name for name in names.values()})
   missing = [shard.name for shard in shards if not shard.is_file()]
   if missing or not shards:
     raise RunError(f"{index} names shards that are missing: {', '.join(missing) or 'none named'}.")
@@ -317,23 +340,31 @@ def shapes_of(init: Callable[..., Any], *args: Any) -> Params:
 
 
 def fingerprint(folder: Path) -> str:
-  """SHA-256 over the configuration, tokenizer and weight files of a model or pipeline folder.
+  """SHA-256 over the configuration, tokenizer and weight files of a model or pipeline folder, and of its parts.
 
   The same weights in another file format count as another checkpoint; names of folders don't count.
   """
   digest = hashlib.sha256()
-  for part in [folder, *(folder / name for name in COMPONENTS)]:
+  for part in [folder, *(path for path in sorted(folder.iterdir()) if _is_part(path))]:
     for path in _identity_files(part):
-      stat = path.stat()
+      status = path.stat()
       name = path.relative_to(folder).as_posix()
-      digest.update(f"{name}\0{_sha256(path, stat.st_size, stat.st_mtime_ns)}\n".encode())
+      digest.update(f"{name}\0{_sha256(path, status.st_size, status.st_mtime_ns)}\n".encode())
   return digest.hexdigest()
 
 
+def _is_part(path: Path) -> bool:
+  """Whether a folder inside a checkpoint belongs to it; hidden ones are caches."""
+  return path.is_dir() and not path.name.startswith(".")
+
+
 def _identity_files(folder: Path) -> list[Path]:
-  if not folder.is_dir():
-    return []
-  texts = [path for pattern in ("*.json", "merges.txt") for path in folder.glob(pattern)]
+  texts = [
+    path
+    for pattern in IDENTITY
+    for path in folder.glob(pattern)
+    if path.is_file() and not path.name.startswith(".")
+  ]
   has_weights = any((folder / name).is_file() for name in WEIGHT_FILES)
   return sorted([*texts, *(weight_files(folder) if has_weights else [])])
 

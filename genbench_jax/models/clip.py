@@ -1,6 +1,7 @@
-"""CLIP checkpoints: the Flax module, its parameters and what goes with them."""
+"""CLIP checkpoints: the network, its parameters and what goes with them."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from genbench_jax.errors import RunError
-from genbench_jax.models import checkpoints, upstream
-from genbench_jax.models.tokenizer import load_tokenizer
+from genbench_jax.models import checkpoints, weights
+from genbench_jax.models.clip_network import ClipNetwork, TextSizes, VisionSizes, end_positions
+from genbench_jax.models.configuration import Settings, refuse_other_models
+from genbench_jax.models.image_input import ImageInput, read_image_input
+from genbench_jax.models.layers import compute_dtype
+from genbench_jax.models.tokenizer import load_tokenizer, refuse_ids_beyond, tokenize
 
 DOWNLOADS = ("*.json", "merges.txt", "model*.safetensors", "flax_model.msgpack")
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,66 +26,70 @@ class Clip:
   """A CLIP ready to embed.
 
   Attributes:
-    module: the Flax module.
+    module: the network.
     params: its parameters, on the host, in the dtype of the computation.
     tokenizer: a `CLIPTokenizer`.
     max_tokens: length of a tokenized text.
-    image_size: side of the square images, in pixels.
-    image_mean, image_std: of the red, green and blue channel, in [0, 1].
+    input: how it takes images.
     fingerprint: identity of the checkpoint.
   """
 
-  module: Any
-  params: checkpoints.Params
+  module: ClipNetwork
+  params: weights.Params
   tokenizer: Any
   max_tokens: int
-  image_size: int
-  image_mean: tuple[float, ...]
-  image_std: tuple[float, ...]
+  input: ImageInput
   fingerprint: str
 
   @property
-  def shorter(self) -> int:
-    """What the shorter side is scaled to before the square is cut from its center: the square's own."""
-    return self.image_size
+  def image_size(self) -> int:
+    """Side of the square images, in pixels."""
+    return self.input.size
+
+  @property
+  def image_mean(self) -> tuple[float, float, float]:
+    """Mean of the channels that pixels in 0..1 are brought to zero by."""
+    return self.input.mean
+
+  @property
+  def image_std(self) -> tuple[float, float, float]:
+    """What pixels in 0..1, less their mean, are divided by."""
+    return self.input.std
 
   @property
   def width(self) -> int:
-    """Of its features."""
-    return int(self.module.config.projection_dim)
+    """Width of the features."""
+    return self.module.projection
+
+  @property
+  def logit_scale(self) -> float:
+    """What cosines are multiplied by before a softmax."""
+    return float(np.exp(np.asarray(self.params["logit_scale"], np.float32)))
 
   def embed_pixels(
-    self, params: checkpoints.Params, pixels: Float[Array, "b h w 3"]
+    self, params: weights.Params, pixels: Float[Array, "b h w 3"]
   ) -> Float[Array, "b d"]:
     """Image features, not normalized, of preprocessed pixels. Pure: made for `jax.jit`."""
-    return self.module.apply({"params": params}, pixels, method=_image_features)
+    return jnp.asarray(self.module.apply({"params": params}, pixels, method="image_features"))
 
   def embed_tokens(
-    self, params: checkpoints.Params, tokens: Int32[Array, "b l"]
+    self, params: weights.Params, tokens: Int32[Array, "b l"]
   ) -> Float[Array, "b d"]:
     """Text features, not normalized, of token ids. Pure: made for `jax.jit`."""
-    return self.module.apply({"params": params}, tokens, method=_text_features)
+    ends = end_positions(tokens, self.tokenizer.eos_token_id)
+
+    def embed(network: ClipNetwork) -> Float[Array, "b d"]:
+      return network.text_features(network.token_embeddings(tokens), ends)
+
+    return jnp.asarray(self.module.apply({"params": params}, method=embed))
+
+  def tokenize(self, texts: Sequence[str]) -> Int32[np.ndarray, "n l"]:
+    """Token ids of texts; longer ones are cut."""
+    return tokenize(self.tokenizer, texts, self.max_tokens)
 
 
-def _image_features(module: Any, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
-  pooled = module.vision_model(pixel_values=pixels).pooler_output
-  return module.visual_projection(pooled).astype(jnp.float32)
-
-
-def _text_features(module: Any, tokens: Int32[Array, "b l"]) -> Float[Array, "b d"]:
-  # No attention mask: the tower is causal, so the end-of-text token never sees the padding behind it.
-  positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-  pooled = module.text_model(tokens, jnp.ones_like(tokens), positions).pooler_output
-  return module.text_projection(pooled).astype(jnp.float32)
-
-
-def compute_dtype() -> Any:
-  """bfloat16 on accelerators, float32 on CPU, where bfloat16 is emulated."""
-  return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-
-
-def load_clip(checkpoint: str, revision: str | None = None, dtype: Any = None) -> Clip:
-  """Loads a CLIP from a folder or hub id: OpenAI's, or an OpenCLIP conversion, in the Hugging Face layout.
+def load_clip(checkpoint: str | Path, revision: str | None = None, dtype: Any = None) -> Clip:
+  """Load a CLIP from a folder or hub id: OpenAI's, or an OpenCLIP or MetaCLIP conversion, in the Hugging Face layout.
 
   Args:
     checkpoint: local folder, or hub id such as `openai/clip-vit-base-patch32`.
@@ -95,50 +102,56 @@ def load_clip(checkpoint: str, revision: str | None = None, dtype: Any = None) -
   """
   folder = checkpoints.locate(str(checkpoint), revision, DOWNLOADS)
   dtype = compute_dtype() if dtype is None else dtype
-  module = _module(folder, dtype)
-  size, mean, std = _preprocessing(folder, module.config.vision_config.image_size)
+  network = read_network(folder, dtype)
   tokenizer = load_tokenizer(folder)
+  refuse_ids_beyond(tokenizer, network.text.vocabulary, folder)
   return Clip(
-    module=module,
-    params=checkpoints.load_params(folder, parameter_shapes(folder), dtype),
+    module=network,
+    input=_image_input(folder, network.vision.image_size),
+    params=weights.load(checkpoints.read_weights(folder), parameter_shapes(folder), folder, dtype),
     tokenizer=tokenizer,
-    max_tokens=min(tokenizer.model_max_length, module.config.text_config.max_position_embeddings),
-    image_size=size,
-    image_mean=mean,
-    image_std=std,
+    max_tokens=min(tokenizer.model_max_length, network.text.positions),
     fingerprint=checkpoints.fingerprint(folder),
   )
 
 
-def _module(folder: Path, dtype: Any) -> Any:
-  upstream.silence()
-  from transformers import CLIPConfig, FlaxCLIPModel
+def read_network(folder: Path, dtype: Any = jnp.float32) -> ClipNetwork:
+  """The network that `config.json` in a checkpoint's folder describes.
 
-  config = checkpoints.read_json(folder / "config.json")
-  if config.get("model_type") != "clip":
-    raise RunError(f"{folder} holds a model of type {config.get('model_type')!r}, not 'clip'.")
-  return FlaxCLIPModel.module_class(CLIPConfig.from_dict(config), dtype=dtype)
+  Raises:
+    RunError: the configuration is missing, damaged or of another model.
+  """
+  path = folder / "config.json"
+  settings = Settings(checkpoints.read_json(path), path)
+  refuse_other_models(settings, ("clip",))
+  return ClipNetwork(
+    text=TextSizes.read(settings.section("text_config")),
+    vision=VisionSizes.read(settings.section("vision_config")),
+    projection=settings.integer("projection_dim", 512),
+    dtype=dtype,
+  )
 
 
-def parameter_shapes(folder: Path) -> checkpoints.Params:
+def parameter_shapes(folder: Path) -> weights.Params:
   """The parameter tree of the CLIP whose `config.json` stands in `folder`, as shapes."""
-  module = _module(folder, jnp.float32)
-  size = module.config.vision_config.image_size
-  length = module.config.text_config.max_position_embeddings
-  pixels = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+  network = read_network(folder)
+  side, length = network.vision.image_size, network.text.positions
+  pixels = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
   tokens = jax.ShapeDtypeStruct((1, length), np.int32)
-  return checkpoints.shapes_of(module.init, tokens, pixels, tokens, tokens)
+  return weights.parameter_shapes(
+    network.init, pixels, tokens, jax.ShapeDtypeStruct((1,), np.int32)
+  )
 
 
-def _preprocessing(
-  folder: Path, image_size: int
-) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
-  """Side, mean and std, from `preprocessor_config.json` where there is one, else OpenAI's."""
-  path = folder / "preprocessor_config.json"
-  config = checkpoints.read_json(path) if path.is_file() else {}
-  crop = config.get("crop_size", image_size)
-  side = crop.get("height") if isinstance(crop, dict) else crop
-  if side != image_size:
-    raise RunError(f"{path} crops to {side} pixels, but the model takes {image_size}.")
-  mean, std = config.get("image_mean", OPENAI_MEAN), config.get("image_std", OPENAI_STD)
-  return image_size, tuple(map(float, mean)), tuple(map(float, std))
+def _image_input(folder: Path, image_size: int) -> ImageInput:
+  found = read_image_input(folder, ImageInput(image_size))
+  if found.size != image_size:
+    raise RunError(
+      f"{folder / 'preprocessor_config.json'} crops to {found.size} pixels, but the model takes {image_size}."
+    )
+  return found
+
+
+def load_clip_folder(folder: Path, dtype: Any = None) -> Clip:
+  """See `load_clip`; for the registry of encoders."""
+  return load_clip(folder, None, dtype)

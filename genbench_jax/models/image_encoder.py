@@ -1,57 +1,140 @@
-"""Any model that embeds images: a CLIP, or a DINOv2."""
+"""Any model that embeds images, and the one registry of them.
 
-from typing import Any, Protocol, runtime_checkable
+An encoder is one file and one registration: a function that loads it, under the `model_type` of its configuration, or under a
+name that users write before a colon (`inception:FILE.safetensors`).
+"""
 
-from jaxtyping import Array, Float
+import dataclasses
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from genbench_jax.errors import RunError
+import numpy as np
+from jaxtyping import Array, Float, Int32
+
+from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models import checkpoints
-from genbench_jax.models.clip import DOWNLOADS, load_clip
-
-KINDS = ("clip", "dinov2")
+from genbench_jax.models.clip import DOWNLOADS
+from genbench_jax.models.image_input import ImageInput
+from genbench_jax.models.weights import Params
 
 
 @runtime_checkable
 class ImageEncoder(Protocol):
-  """What `ImageEmbedder` asks of a model; see `clip.model.Clip` for what each is."""
+  """What `ImageEmbedder` asks of a model.
+
+  Attributes:
+    params: its parameters, on the host, in the dtype of the computation.
+    input: how it takes images.
+    fingerprint: identity of the checkpoint; features are kept under it.
+    width: of the features.
+  """
 
   @property
-  def params(self) -> checkpoints.Params: ...
+  def params(self) -> Params: ...
   @property
-  def image_size(self) -> int: ...
-  @property
-  def shorter(self) -> int: ...
-  @property
-  def image_mean(self) -> tuple[float, ...]: ...
-  @property
-  def image_std(self) -> tuple[float, ...]: ...
+  def input(self) -> ImageInput: ...
   @property
   def fingerprint(self) -> str: ...
   @property
   def width(self) -> int: ...
 
-  def embed_pixels(
-    self, params: checkpoints.Params, pixels: Float[Array, "b h w 3"]
-  ) -> Float[Array, "b d"]: ...
+  def embed_pixels(self, params: Params, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
+    """Image features, not normalized, of preprocessed pixels. Pure: made for `jax.jit`."""
+    ...
 
   def __hash__(self) -> int: ...
 
 
+@runtime_checkable
+class TextEncoder(Protocol):
+  """What a model has that embeds texts into the space of its images."""
+
+  def embed_tokens(self, params: Params, tokens: Int32[Array, "b l"]) -> Float[Array, "b d"]:
+    """Text features, not normalized, of token ids. Pure: made for `jax.jit`."""
+    ...
+
+  def tokenize(self, texts: Sequence[str]) -> Int32[np.ndarray, "n l"]:
+    """Token ids of texts, all of one length."""
+    ...
+
+
+# (folder or file of the checkpoint, dtype or None) -> the encoder.
+Loader: TypeAlias = Callable[[Path, Any], ImageEncoder]
+
+
+@dataclasses.dataclass(frozen=True)
+class Registration:
+  """How a kind of encoder is had.
+
+  Attributes:
+    load: the function, or where it stands, as `module:function`, so that only what is used is imported.
+    hub: folder or hub id that the bare name stands for; empty where a checkpoint must be named.
+  """
+
+  load: Loader | str
+  hub: str = ""
+
+  def loader(self) -> Loader:
+    """The function that loads the encoder."""
+    if not isinstance(self.load, str):
+      return self.load
+    module, _, name = self.load.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+ENCODERS: dict[str, Registration] = {
+  "clip": Registration("genbench_jax.models.clip:load_clip_folder"),
+  "dinov2": Registration("genbench_jax.models.dinov2:load_dinov2"),
+  "dinov2_with_registers": Registration("genbench_jax.models.dinov2:load_dinov2"),
+}
+
+
+def register_encoder(kind: str, load: Loader, hub: str = "") -> None:
+  """Add a kind of encoder.
+
+  Args:
+    kind: the `model_type` in its checkpoints' `config.json`, or the name that users write: `kind`, `kind:FOLDER`.
+    load: called with the folder or file of the checkpoint and a dtype, or None for the default.
+    hub: folder or hub id that the bare name stands for.
+
+  Raises:
+    UsageError: the kind is taken.
+  """
+  if kind in ENCODERS:
+    raise UsageError(f"the encoder {kind!r} is registered already.")
+  ENCODERS[kind] = Registration(load, hub)
+
+
 def load_image_encoder(
-  checkpoint: str, revision: str | None = None, dtype: Any = None
+  checkpoint: str | Path, revision: str | None = None, dtype: Any = None
 ) -> ImageEncoder:
-  """Loads a CLIP or a DINOv2 from a folder or hub id, by the type that its configuration names.
+  """Load an encoder from a folder or hub id, by the type that its configuration names, or by a name before a colon.
+
+  Args:
+    checkpoint: folder, hub id, `kind`, or `kind:FOLDER`, `kind:FILE` or `kind:owner/name`.
+    revision: commit, tag or branch of a hub id.
+    dtype: of parameters and computation; by default bfloat16 on accelerators and float32 on CPU.
 
   Raises:
     UsageError: there is no such checkpoint.
     RunError: the checkpoint is incomplete, corrupt or of another architecture.
   """
+  kind, _, place = str(checkpoint).partition(":")
+  if kind in ENCODERS and not Path(str(checkpoint)).exists():
+    return ENCODERS[kind].loader()(_place(kind, place, revision), dtype)
   folder = checkpoints.locate(str(checkpoint), revision, DOWNLOADS)
-  kind = checkpoints.read_json(folder / "config.json").get("model_type")
-  if kind == "dinov2":
-    from genbench_jax.models.dinov2 import load_dinov2
+  found = checkpoints.read_json(folder / "config.json").get("model_type")
+  if not isinstance(found, str) or found not in ENCODERS:
+    raise RunError(f"{folder} holds a model of type {found!r}; known are {', '.join(ENCODERS)}.")
+  return ENCODERS[found].loader()(folder, dtype)
 
-    return load_dinov2(folder, dtype)
-  if kind == "clip":
-    return load_clip(checkpoint, revision, dtype)
-  raise RunError(f"{folder} holds a model of type {kind!r}; known are {', '.join(KINDS)}.")
+
+def _place(kind: str, place: str, revision: str | None) -> Path:
+  """The folder or file that a name before a colon goes with."""
+  wanted = place or ENCODERS[kind].hub
+  if not wanted:
+    raise UsageError(f"the encoder {kind!r} needs a checkpoint: write {kind}:FOLDER.")
+  path = Path(wanted).expanduser()
+  return path if path.is_file() else checkpoints.locate(wanted, revision, DOWNLOADS)

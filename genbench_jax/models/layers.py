@@ -25,6 +25,11 @@ Dtype: TypeAlias = Any
 Padding: TypeAlias = int | Sequence[int] | Sequence[tuple[int, int]]
 
 
+def compute_dtype() -> Dtype:
+  """bfloat16 on accelerators, float32 on CPU, where bfloat16 is emulated."""
+  return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+
+
 class Linear(nn.Module):
   """x W + b over the last axis.
 

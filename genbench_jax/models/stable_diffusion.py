@@ -11,7 +11,7 @@ import numpy as np
 
 from genbench_jax.errors import RunError
 from genbench_jax.models import checkpoints, upstream
-from genbench_jax.models.clip import compute_dtype
+from genbench_jax.models.layers import compute_dtype
 from genbench_jax.models.noise_schedule import NoiseSchedule
 from genbench_jax.models.tokenizer import load_tokenizer
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import re
 import zlib
 from collections.abc import Callable
@@ -14,27 +15,22 @@ import numpy as np
 from jaxtyping import Array, Int, Int32
 
 from genbench_jax.errors import RunError
-from genbench_jax.models import checkpoints, upstream
-from genbench_jax.models.clip import compute_dtype
+from genbench_jax.models import checkpoints, weights
+from genbench_jax.models.configuration import Settings, refuse_other_models
+from genbench_jax.models.layers import compute_dtype
+from genbench_jax.models.t5_network import T5Network, T5Sizes, Writing, sample
 
 DOWNLOADS = ("*.json", "model*.safetensors", "flax_model.msgpack", "spiece.model")
 
-
 _INPUT_TOKENS = 64
-
-
 _OUTPUT_TOKENS = 20
-
-
 _LIKELIEST = 50
-
 
 # Copies of the shared embedding, and a tensor of the first T5s that their own code never read.
 _COPIES = re.compile(
   r"^(encoder|decoder)\.embed_tokens\.weight$|EncDecAttention\.relative_attention_bias\.weight$"
 )
-
-
+_LOGITS = "lm_head.weight"
 _TIED = re.compile(_COPIES.pattern + r"|^lm_head\.weight$")
 
 
@@ -43,20 +39,22 @@ class SentenceModel:
   """A T5 ready to write.
 
   Attributes:
-    model: the Flax model, without parameters of its own.
+    network: the network.
     params: its parameters.
-    tokenizer: a `T5TokenizerFast`.
+    tokenizer: of `tokenizer.json`, or of `spiece.model`.
+    writing: how tokens are sampled.
   """
 
-  model: Any
-  params: checkpoints.Params
+  network: T5Network
+  params: weights.Params
   tokenizer: Any
+  writing: Writing
 
   def sample(self, text: str, count: int, seed: int) -> list[str]:
-    """So many sampled continuations of a text, equal ones among them; the same for the same seed and text."""
+    """Return so many sampled continuations of a text, equal ones among them; the same for the same seed and text."""
     tokens, mask = self._tokenized(text, count)
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(text.encode()))
-    sequences = np.asarray(self._program(self.params, tokens, mask, jax.random.key_data(key)))
+    sequences = np.asarray(self._program(self.params, tokens, mask, key))
     written = self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
     return [" ".join(sentence.split()) for sentence in written]
 
@@ -71,94 +69,86 @@ class SentenceModel:
 
   @functools.cached_property
   def _program(self) -> Callable[..., Int[Array, "n l"]]:
-    def write(params: Any, tokens: Array, mask: Array, key: Array) -> Int[Array, "n l"]:
-      return self.model.generate(
-        tokens,
-        attention_mask=mask,
-        params=params,
-        prng_key=key,
-        do_sample=True,
-        top_k=_LIKELIEST,
-        max_length=_OUTPUT_TOKENS,
-      ).sequences
+    def write(params: weights.Params, tokens: Array, mask: Array, key: Array) -> Int[Array, "n l"]:
+      return sample(self.network, params, tokens, mask > 0, key, self.writing)
 
     return jax.jit(write)
 
 
 def load_sentence_model(checkpoint: str, revision: str | None = None) -> SentenceModel:
-  """Loads a T5 from a folder or hub id.
+  """Load a T5 from a folder or hub id.
 
   Raises:
     UsageError: there is no such checkpoint.
     RunError: the checkpoint is incomplete, corrupt or of another architecture.
   """
   folder = checkpoints.locate(checkpoint, revision, DOWNLOADS)
-  model = _flax_model(folder)
-  params = checkpoints.load_params(
-    folder,
-    parameter_shapes(folder),
-    compute_dtype(),
-    _TIED if model.config.tie_word_embeddings else _COPIES,
-  )
-  return SentenceModel(model, params, _tokenizer(folder))
+  settings, tensors = _settings(folder), checkpoints.read_weights(folder)
+  sizes = T5Sizes.read(settings)
+  if (
+    _LOGITS not in tensors
+  ):  # untied by its configuration, and saved by a library that ties all the same
+    sizes = dataclasses.replace(sizes, own_logits=False)
+  network = T5Network(sizes, compute_dtype())
+  ignored = _COPIES if sizes.own_logits else _TIED
+  params = weights.load(tensors, _shapes(network), folder, compute_dtype(), ignored)
+  return SentenceModel(network, params, _tokenizer(folder), _writing(settings, sizes))
 
 
-def parameter_shapes(folder: Path) -> checkpoints.Params:
+def parameter_shapes(folder: Path) -> weights.Params:
   """The parameter tree of the T5 whose `config.json` stands in `folder`, as shapes."""
-  tokens = jax.ShapeDtypeStruct((1, 2), np.int32)
-  return checkpoints.shapes_of(_flax_model(folder).module.init, tokens, tokens, tokens, tokens)
+  return _shapes(T5Network(T5Sizes.read(_settings(folder))))
 
 
-def _flax_model(folder: Path) -> Any:
-  upstream.silence()
-  from transformers import FlaxT5ForConditionalGeneration, T5Config
-  from transformers.models.t5 import modeling_flax_t5
+def _settings(folder: Path) -> Settings:
+  path = folder / "config.json"
+  settings = Settings(checkpoints.read_json(path), path)
+  refuse_other_models(settings, ("t5",))
+  return settings
 
-  # Upstream's calls an argument of `jnp.clip` by a name that JAX has dropped.
-  attention: Any = modeling_flax_t5.FlaxT5Attention
-  attention._relative_position_bucket = staticmethod(relative_position_bucket)
-  config = checkpoints.read_json(folder / "config.json")
-  if config.get("model_type") != "t5":
-    raise RunError(f"{folder} holds a model of type {config.get('model_type')!r}, not 't5'.")
-  return FlaxT5ForConditionalGeneration(
-    T5Config.from_dict(config), dtype=compute_dtype(), _do_init=False
+
+def _shapes(network: T5Network) -> weights.Params:
+  tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+  return weights.parameter_shapes(
+    network.init, tokens, jax.ShapeDtypeStruct((1, 2), jnp.bool_), tokens
   )
 
 
-def relative_position_bucket(
-  relative_position: Int[Array, "q k"],
-  bidirectional: bool = True,
-  num_buckets: int = 32,
-  max_distance: int = 128,
-) -> Int32[Array, "q k"]:
-  """Which learned bias a distance between two tokens has: near ones each their own, far ones by logarithm.
+def _writing(settings: Settings, sizes: T5Sizes) -> Writing:
+  def token(name: str, default: int) -> int:
+    return settings.integer(name, default, 0, sizes.vocabulary - 1)
 
-  Reference:
-    T5, section 2.1 (arXiv 1910.10683).
-  """
-  first = jnp.zeros((), jnp.int32)
-  if bidirectional:
-    num_buckets //= 2
-    first = jnp.where(relative_position > 0, num_buckets, 0)
-    distance = jnp.abs(relative_position)
-  else:
-    distance = -jnp.minimum(relative_position, 0)
-  exact = num_buckets // 2
-  log_share = jnp.log(jnp.maximum(distance, 1) / exact) / np.log(max_distance / exact)
-  far = jnp.minimum(exact + (log_share * (num_buckets - exact)).astype(jnp.int32), num_buckets - 1)
-  return (first + jnp.where(distance < exact, distance, far)).astype(jnp.int32)
+  pad = token("pad_token_id", 0)
+  start, end = token("decoder_start_token_id", pad), token("eos_token_id", 1)
+  return Writing(start, end, pad, _OUTPUT_TOKENS, _LIKELIEST)
 
 
 def _tokenizer(folder: Path) -> Any:
-  from transformers import T5TokenizerFast
+  """The tokenizer in the folder; `tokenizer_config.json` may name files elsewhere, which are not followed."""
+  # transformers says at import that there is no PyTorch, which nothing here needs.
+  os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+  from transformers import PreTrainedTokenizerFast
 
-  if not any((folder / name).is_file() for name in ("tokenizer.json", "spiece.model")):
-    raise RunError(f"{folder / 'tokenizer.json'} is missing from the checkpoint.")
+  special = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+  whole, pieces = folder / "tokenizer.json", folder / "spiece.model"
   try:
-    return T5TokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    if whole.is_file():
+      return PreTrainedTokenizerFast(tokenizer_file=str(whole), **special)
+    if not pieces.is_file():
+      raise RunError(f"{whole} is missing from the checkpoint.")
+    return _from_pieces(pieces)
   except ImportError as error:
     raise RunError(
       f"{folder} has no tokenizer.json, and reading its spiece.model takes the package sentencepiece: install it."
     ) from error
-  except (OSError, ValueError, KeyError) as error:
+  except RunError:
+    raise
+  except Exception as error:  # the Rust library raises plain exceptions
     raise RunError(f"the tokenizer in {folder} can't be read: {error}.") from error
+
+
+def _from_pieces(path: Path) -> Any:
+  """A tokenizer from SentencePiece's model."""
+  from transformers import T5Tokenizer
+
+  return T5Tokenizer(vocab_file=str(path), extra_ids=0)

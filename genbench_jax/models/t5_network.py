@@ -49,7 +49,8 @@ class T5Sizes:
     max_distance: from which on all distances share a bucket.
     activation: its name.
     gated: whether the perceptron is act(a) b in place of act(a).
-    tied: whether the table of embeddings gives the logits, too.
+    own_logits: whether the logits have a table of their own; else they take that of the embeddings.
+    scaled: whether the states are scaled before the logits, as the first T5s do, which share the table.
     eps: of the norms.
   """
 
@@ -64,7 +65,8 @@ class T5Sizes:
   max_distance: int
   activation: str
   gated: bool
-  tied: bool
+  own_logits: bool
+  scaled: bool
   eps: float
 
   @classmethod
@@ -95,7 +97,8 @@ class T5Sizes:
       max_distance=settings.integer("relative_attention_max_distance", 128, high=1 << 20),
       activation=name,
       gated=form.startswith("gated-"),
-      tied=settings.flag("tie_word_embeddings", True),
+      own_logits=not settings.flag("tie_word_embeddings", True),
+      scaled=settings.flag("tie_word_embeddings", True),
       eps=settings.number("layer_norm_epsilon", 1e-6, high=1.0),
     )
 
@@ -123,7 +126,7 @@ class T5Network(nn.Module):
     self.shared = Embed(sizes.vocabulary, sizes.width, self.dtype)
     self.encoder = _Stack(sizes, sizes.layers, False, self.dtype)
     self.decoder = _Stack(sizes, sizes.decoder_layers, True, self.dtype)
-    if not sizes.tied:
+    if sizes.own_logits:
       self.lm_head = Linear(sizes.vocabulary, use_bias=False, dtype=self.dtype)
 
   def __call__(
@@ -202,10 +205,9 @@ class T5Network(nn.Module):
 
   def _logits(self, hidden: Float[Array, "b m d"]) -> Float[Array, "b m v"]:
     hidden = self.decoder.final_layer_norm(hidden)
-    if not self.sizes.tied:
-      return self.lm_head(hidden).astype(jnp.float32)
-    # The table was trained as embeddings; the factor brings its products to the scale of logits.
-    logits = (hidden * self.sizes.width**-0.5) @ self.shared.table.T
+    if self.sizes.scaled:  # the table was trained as embeddings: this brings its products to logits
+      hidden = hidden * self.sizes.width**-0.5
+    logits = self.lm_head(hidden) if self.sizes.own_logits else hidden @ self.shared.table.T
     return logits.astype(jnp.float32)
 
 

@@ -97,7 +97,7 @@ def first_context(
       clip_towers.token_embeddings(clip.params, jnp.asarray([ids]))[0], np.float32
     )
   else:
-    width = clip.module.config.text_config.hidden_size
+    width = clip.module.text.encoder.width
     generator = np.random.default_rng(seed)
     vectors = 0.02 * generator.normal(size=(settings.context_length, width)).astype(np.float32)
   return np.tile(vectors, (num_classes, 1, 1)) if settings.per_class else vectors

@@ -80,12 +80,12 @@ class VisualPrompts:
 
 def first_prompts(clip: Any, settings: VptSettings, seed: int = 0) -> Float[np.ndarray, "j m w"]:
   """Uniform in +-sqrt(6 / (3 p^2 + w)), p the side of a patch and w the width, as in the paper."""
-  config = clip.module.config.vision_config
+  vision = clip.module.vision
   if settings.depth not in DEPTHS:
     raise unknown_name("depth of visual prompts", settings.depth, DEPTHS)
-  bound = np.sqrt(6 / (3 * config.patch_size**2 + config.hidden_size))
-  layers = config.num_hidden_layers if settings.depth == "deep" else 1
-  shape = (layers, settings.prompt_length, config.hidden_size)
+  bound = np.sqrt(6 / (3 * vision.patch_size**2 + vision.encoder.width))
+  layers = vision.encoder.layers if settings.depth == "deep" else 1
+  shape = (layers, settings.prompt_length, vision.encoder.width)
   return np.random.default_rng(seed).uniform(-bound, bound, shape).astype(np.float32)
 
 

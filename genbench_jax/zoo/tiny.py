@@ -268,9 +268,11 @@ def write_tiny_stable_diffusion(
 def _write_weights(path: Path, shapes: Mapping[str, Any], seed: int) -> None:
   from safetensors.numpy import save_file
 
-  from genbench_jax.models.checkpoints import torch_shapes
+  from genbench_jax.models import checkpoints, weights
 
-  save_file(random_weights(torch_shapes(shapes), seed), path)
+  upstream = any(leaf == "kernel" for (*_, leaf), _ in checkpoints._leaves(shapes))
+  named = checkpoints.torch_shapes(shapes) if upstream else weights.torch_shapes(shapes)
+  save_file(random_weights(named, seed), path)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

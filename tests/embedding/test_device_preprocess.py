@@ -7,6 +7,7 @@ from PIL import Image
 
 from genbench_jax.embedding.device_preprocess import preprocess_on_device, resize_weights
 from genbench_jax.embedding.preprocess import to_square
+from genbench_jax.models.image_input import FILTERS, ImageInput
 
 ZERO, ONE = (0.0,) * 3, (1.0,) * 3
 
@@ -19,12 +20,13 @@ def smooth_and_rough(height, width):
   return np.stack([noise, np.asarray(Image.fromarray(coarse).resize((width, height)))])
 
 
-def difference_from_pil(height, width, size, resize):
+def difference_from_pil(height, width, size, resize, **input_settings):
   """Of each of the two images, in steps of 1/255."""
   images = smooth_and_rough(height, width)
-  weights = resize_weights(height, width, size, resize)
+  how = ImageInput(size, **input_settings)
+  weights = resize_weights(height, width, how, resize)
   made = jax.jit(preprocess_on_device, static_argnums=(2, 3))(images, weights, ZERO, ONE)
-  wanted = [np.asarray(to_square(Image.fromarray(image), size, resize)) for image in images]
+  wanted = [np.asarray(to_square(Image.fromarray(image), how, resize)) for image in images]
   return np.abs(np.rint(255 * np.asarray(made)) - np.asarray(wanted, int))
 
 
@@ -46,8 +48,18 @@ def test_oblong_images_are_nearly_pils(height, width, resize):
   assert smooth.max() <= 1
 
 
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("settings", [{}, {"resized": 48}, {"resized": 40, "keep_aspect": False}])
+def test_every_filter_and_crop_is_pils(name, settings):
+  for side in (20, 100):  # up and down
+    noise, smooth = difference_from_pil(side, side, 32, "crop", filter=name, **settings)
+    assert noise.max() <= 1
+    assert smooth.max() <= 1
+    assert (noise > 0).mean() < 3e-2  # bilinear weights are short fractions, and ties are common
+
+
 def test_mean_and_std_are_applied():
   images = np.full((1, 8, 8, 3), 255, np.uint8)
-  weights = resize_weights(8, 8, 4, "crop")
+  weights = resize_weights(8, 8, ImageInput(4), "crop")
   made = preprocess_on_device(images, weights, (0.5, 0.25, 0.0), (0.5, 0.25, 2.0))
   np.testing.assert_allclose(made, np.broadcast_to([1.0, 3.0, 0.5], (1, 4, 4, 3)), rtol=1e-6)

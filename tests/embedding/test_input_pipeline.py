@@ -12,10 +12,12 @@ from genbench_jax.benchmark.reader import SplitImages, open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.embedding.input_pipeline import Preprocessing, image_batches
 from genbench_jax.embedding.preprocess import preprocess
+from genbench_jax.models.image_input import ImageInput
 
 SIZE = 32
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-PREPROCESSING = Preprocessing(SIZE, MEAN, STD)
+HOW = ImageInput(SIZE, mean=MEAN, std=STD)
+PREPROCESSING = Preprocessing(HOW)
 
 
 class Photographs:
@@ -66,7 +68,7 @@ SIZES = [(50, 37), (37, 50), (32, 32), (33, 90), (7, 5), (640, 48), (100, 99)]
 @pytest.mark.parametrize("resize", ["crop", "squash"])
 def test_pixels_are_those_of_clips_own_preprocessing(resize):
   images = Photographs(SIZES)
-  wanted = Preprocessing(SIZE, MEAN, STD, resize)
+  wanted = Preprocessing(HOW, resize)
   (batch,) = image_batches(images, wanted, 8)
   for index, pixels in enumerate(batch.pixels[: len(SIZES)]):
     decoded = Image.open(io.BytesIO(images[index])).convert("RGB")

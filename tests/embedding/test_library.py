@@ -16,50 +16,52 @@ def images():
   return [draw.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((32, 32), (50, 40), (33, 90))]
 
 
-def test_arrays_paths_and_pil_images_are_one(tiny, tiny_folder, images, tmp_path):
+def test_arrays_paths_and_pil_images_are_one(tiny_clip, tiny_clip_folder, images, tmp_path):
   paths = [tmp_path / f"{index}.png" for index in range(3)]
   for path, image in zip(paths, images, strict=True):
     Image.fromarray(image).save(path)
   kinds = [images, paths, [str(path) for path in paths], [Image.fromarray(i) for i in images]]
-  features = [embed_images(kind, tiny_folder) for kind in kinds]
+  features = [embed_images(kind, tiny_clip_folder) for kind in kinds]
   for other in features[1:]:
     np.testing.assert_array_equal(features[0], other)
-  settings = (tiny.image_size, tiny.image_mean, tiny.image_std)
+  settings = (tiny_clip.image_size, tiny_clip.image_mean, tiny_clip.image_std)
   pixels = np.stack([preprocess(Image.fromarray(image), *settings) for image in images])
-  np.testing.assert_allclose(features[0], image_features(tiny, pixels), atol=1e-5)
+  np.testing.assert_allclose(features[0], image_features(tiny_clip, pixels), atol=1e-5)
 
 
-def test_one_array_of_images(tiny_folder, images):
+def test_one_array_of_images(tiny_clip_folder, images):
   both = np.stack([images[0], images[0][::-1]])
-  features = embed_images(both, tiny_folder)
+  features = embed_images(both, tiny_clip_folder)
   assert features.shape == (2, 16)
-  np.testing.assert_allclose(features[:1], embed_images(images[:1], tiny_folder), atol=1e-5)
+  np.testing.assert_allclose(features[:1], embed_images(images[:1], tiny_clip_folder), atol=1e-5)
 
 
-def test_texts(tiny, tiny_folder):
+def test_texts(tiny_clip, tiny_clip_folder):
   texts = ["a dog", "a cat"]
-  np.testing.assert_array_equal(embed_texts(texts, tiny_folder), text_features(tiny, texts))
+  np.testing.assert_array_equal(
+    embed_texts(texts, tiny_clip_folder), text_features(tiny_clip, texts)
+  )
 
 
-def test_none_gives_none(tiny_folder):
-  assert embed_images([], tiny_folder).shape == (0, 16)
+def test_none_gives_none(tiny_clip_folder):
+  assert embed_images([], tiny_clip_folder).shape == (0, 16)
 
 
 @pytest.mark.parametrize(
   "array", [np.zeros((4, 4, 3)), np.zeros(4, np.uint8), np.zeros((4, 4, 2), np.uint8)]
 )
-def test_arrays_that_are_no_images_are_refused(tiny_folder, array):
+def test_arrays_that_are_no_images_are_refused(tiny_clip_folder, array):
   with pytest.raises(UsageError, match="an image is uint8"):
-    embed_images([array], tiny_folder)
+    embed_images([array], tiny_clip_folder)
 
 
-def test_broken_files_are_named(tiny_folder, tmp_path):
+def test_broken_files_are_named(tiny_clip_folder, tmp_path):
   path = tmp_path / "broken.png"
   path.write_bytes(b"\x89PNG not really")
   with pytest.raises(UsageError, match=r"broken\.png can't be read as an image"):
-    embed_images([path], tiny_folder)
+    embed_images([path], tiny_clip_folder)
   with pytest.raises(UsageError, match=r"missing\.png"):
-    embed_images([tmp_path / "missing.png"], tiny_folder)
+    embed_images([tmp_path / "missing.png"], tiny_clip_folder)
 
 
 def test_a_gray_array_is_an_image():

@@ -26,6 +26,7 @@ from genbench_jax.benchmark.own import own_spec
 from genbench_jax.embedding.input_pipeline import Preprocessing, _Decoder
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models.checkpoints import read_weights
+from genbench_jax.models.image_input import HALF, ImageInput
 from genbench_jax.store import embedding_set
 from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import distinct_names
@@ -38,7 +39,7 @@ fuzzed = settings(
   suppress_health_check=list(HealthCheck),
 )
 
-PREPROCESSING = Preprocessing(16, (0.5,) * 3, (0.5,) * 3)
+PREPROCESSING = Preprocessing(ImageInput(16, mean=HALF, std=HALF))
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "I;16", "F", "YCbCr", "HSV")
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA")
 SIZES = ((1, 1), (5, 3), (30_000, 1), (1, 3_000), (64, 64))

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from flax.serialization import msgpack_serialize
 from safetensors.numpy import load_file, save_file
 
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.models import checkpoints
-from genbench_jax.models.checkpoints import fingerprint, load_params, to_torch_state, torch_shapes
+from genbench_jax.models import checkpoints, weights
+from genbench_jax.models.checkpoints import fingerprint
 from genbench_jax.zoo.tiny import write_tiny_clip, write_tiny_stable_diffusion
 
 KEYS = Path(__file__).parents[1] / "data" / "state_dict_keys.json.gz"
@@ -47,6 +48,10 @@ def folder(clip_folder, tmp_path):
   return Path(shutil.copytree(clip_folder, tmp_path / "copy"))
 
 
+def load_params(folder, shapes):
+  return weights.load(checkpoints.read_weights(folder), shapes, folder)
+
+
 def write_config(path, config):
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text(json.dumps(config))
@@ -69,7 +74,7 @@ def test_every_key_of_stable_diffusion_is_mapped(published, tmp_path, name):
     write_config(tmp_path / part / "config.json", published[f"{name}/{part}"]["config"])
   shapes = parameter_shapes(tmp_path)
   for part, tree in shapes.items():
-    assert torch_shapes(tree) == expected(published[f"{name}/{part}"]["shapes"]), part
+    assert checkpoints.torch_shapes(tree) == expected(published[f"{name}/{part}"]["shapes"]), part
 
 
 @pytest.mark.parametrize(
@@ -86,7 +91,7 @@ def test_every_key_of_clip_is_mapped(published, tmp_path, name):
   from genbench_jax.models.clip import parameter_shapes
 
   write_config(tmp_path / "config.json", published[name]["config"])
-  assert torch_shapes(parameter_shapes(tmp_path)) == expected(published[name]["shapes"])
+  assert weights.torch_shapes(parameter_shapes(tmp_path)) == expected(published[name]["shapes"])
 
 
 @pytest.mark.parametrize("name", ["dinov2-base", "dinov2-giant"])
@@ -94,7 +99,7 @@ def test_every_key_of_dinov2_is_mapped(published, tmp_path, name):
   from genbench_jax.models.dinov2 import parameter_shapes
 
   write_config(tmp_path / "config.json", published[name]["config"])
-  assert torch_shapes(parameter_shapes(tmp_path)) == expected(published[name]["shapes"])
+  assert weights.torch_shapes(parameter_shapes(tmp_path)) == expected(published[name]["shapes"])
 
 
 def test_old_files_name_the_autoencoders_attention_otherwise():
@@ -108,42 +113,50 @@ def test_old_files_name_the_autoencoders_attention_otherwise():
 
 
 def leaves(tree):
-  return dict(checkpoints._leaves(tree))
+  return dict(weights.leaves(tree))
 
 
 def assert_equal_trees(tree, other):
   assert leaves(tree).keys() == leaves(other).keys()
   for path, leaf in leaves(tree).items():
-    np.testing.assert_array_equal(leaf, leaves(other)[path], err_msg="/".join(path))
+    np.testing.assert_array_equal(leaf, leaves(other)[path], err_msg=path)
 
 
-def test_round_trip_of_every_model_bit_for_bit(
-  clip_folder, clip_shapes, diffusion_folder, tmp_path
-):
-  from genbench_jax.models.stable_diffusion import parameter_shapes
-
-  shapes = parameter_shapes(diffusion_folder)
-  models = {clip_folder: clip_shapes} | {diffusion_folder / name: shapes[name] for name in shapes}
-  for index, (source, tree) in enumerate(models.items()):
-    params = load_params(source, tree)
-    saved = tmp_path / str(index)
-    saved.mkdir()
-    save_file(to_torch_state(params), saved / "model.safetensors")
-    assert_equal_trees(load_params(saved, tree), params)
-    original = load_file(next(source.glob("*.safetensors")))
-    again = load_file(saved / "model.safetensors")
-    assert original.keys() == again.keys()
-    assert all(np.array_equal(original[name], again[name]) for name in original)
+def test_round_trip_bit_for_bit(clip_folder, clip_shapes, tmp_path):
+  params = load_params(clip_folder, clip_shapes)
+  save_file(weights.to_torch(params), tmp_path / "model.safetensors")
+  assert_equal_trees(load_params(tmp_path, clip_shapes), params)
+  original = load_file(clip_folder / "model.safetensors")
+  again = load_file(tmp_path / "model.safetensors")
+  assert original.keys() == again.keys()
+  assert all(np.array_equal(original[name], again[name]) for name in original)
 
 
 def test_layouts_are_pytorchs():
   kernel = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
   tree = {"conv_1": {"kernel": kernel, "bias": np.ones(5)}, "fc": {"kernel": kernel[0, 0]}}
-  state = to_torch_state(tree)
+  state = checkpoints.to_torch_state(tree)
   assert state["conv.1.weight"].shape == (5, 4, 2, 3)
   assert state["conv.1.weight"][4, 1, 0, 2] == kernel[0, 2, 1, 4]
   np.testing.assert_array_equal(state["fc.weight"], kernel[0, 0].T)
   assert all(tensor.flags.c_contiguous for tensor in state.values())
+
+
+def as_stock_flax(state):
+  """The tree of transformers' former Flax classes, which hub folders still hold as msgpack."""
+  tree = {}
+  for name, tensor in state.items():
+    *modules, leaf = name.split(".")
+    if leaf == "weight":
+      table = weights.is_table(".".join(modules)) and tensor.ndim == 2
+      leaf = "embedding" if table else "scale" if tensor.ndim == 1 else "kernel"
+      if leaf == "kernel":
+        tensor = tensor.transpose({2: (1, 0), 4: (2, 3, 1, 0)}[tensor.ndim])
+    node = tree
+    for module in modules:
+      node = node.setdefault(module, {})
+    node[leaf] = tensor
+  return tree
 
 
 # ---- file formats -------------------------------------------------------------------------------
@@ -169,12 +182,12 @@ def test_sharded_half_precision_and_msgpack_files_load(folder, clip_shapes):
   loaded = load_params(folder, clip_shapes)
   assert all(leaf.dtype == np.float32 for leaf in leaves(loaded).values())
   np.testing.assert_array_equal(
-    loaded["visual_projection"]["kernel"],
-    params["visual_projection"]["kernel"].astype(np.float16).astype(np.float32),
+    loaded["visual_projection"]["weight"],
+    params["visual_projection"]["weight"].astype(np.float16).astype(np.float32),
   )
   (folder / "model.fp16.safetensors").unlink()
 
-  (folder / "flax_model.msgpack").write_bytes(msgpack_serialize(params))
+  (folder / "flax_model.msgpack").write_bytes(msgpack_serialize(as_stock_flax(state)))
   assert_equal_trees(load_params(folder, clip_shapes), params)
 
 
@@ -182,7 +195,7 @@ def test_bfloat16_files_load(folder, clip_shapes):
   state = load_file(folder / "model.safetensors")
   brief = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in state.items()}
   save_file(brief, folder / "model.safetensors")
-  kernel = load_params(folder, clip_shapes)["text_projection"]["kernel"]
+  kernel = load_params(folder, clip_shapes)["text_projection"]["weight"]
   np.testing.assert_array_equal(kernel, brief["text_projection.weight"].astype(np.float32).T)
 
 
@@ -203,7 +216,7 @@ def test_stored_position_ids_are_ignored(folder, clip_shapes):
     (lambda state: state.update(extra=np.zeros(2)), r"no place for: extra"),
     (
       lambda state: state.update({"visual_projection.weight": np.zeros((16, 31), np.float32)}),
-      r"wrong shape: visual_projection\.weight \(as Flax has it: \(31, 16\), wanted \(32, 16\)\)",
+      r"wrong shape: visual_projection\.weight \(in JAX's layout \(31, 16\), wanted \(32, 16\)\)",
     ),
   ],
 )
@@ -250,11 +263,35 @@ def test_pickles_are_never_opened(folder, clip_shapes):
     load_params(folder, clip_shapes)
 
 
-@pytest.mark.parametrize("text,message", [("{", "not readable as JSON"), ("[]", "no JSON object")])
+@pytest.mark.parametrize(
+  "text,message",
+  [
+    ("{", "not readable as JSON"),
+    ("[]", "no JSON object"),
+    ('{"a":' + "9" * 5000 + "}", "not readable as JSON"),
+    ('{"a":' + "[" * 200000, "not readable as JSON"),
+  ],
+  ids=["cut", "list", "digits", "nest"],
+)
 def test_broken_configurations_are_named(folder, text, message):
   (folder / "config.json").write_text(text)
   with pytest.raises(RunError, match=message):
     checkpoints.read_json(folder / "config.json")
+
+
+def test_what_is_no_regular_file_is_not_waited_for(folder):
+  (folder / "config.json").unlink()
+  os.mkfifo(folder / "config.json")
+  with pytest.raises(RunError, match=r"config\.json is no regular file"):
+    checkpoints.read_json(folder / "config.json")
+
+
+@pytest.mark.parametrize("index", ['{"weight_map": [1]}', "{}"])
+def test_an_index_without_a_map_is_named(folder, clip_shapes, index):
+  (folder / "model.safetensors").unlink()
+  (folder / "model.safetensors.index.json").write_text(index)
+  with pytest.raises(RunError, match="no `weight_map`"):
+    load_params(folder, clip_shapes)
 
 
 def test_unsupported_architectures_are_refused(diffusion_folder, tmp_path):
@@ -326,4 +363,11 @@ def test_fingerprint_of_a_pipeline_sees_every_part(diffusion_folder, tmp_path):
     path = copy / part
     path.write_text(path.read_text() + "\n")
     seen.add(fingerprint(copy))
-  assert len(seen) == 4
+  (copy / "tokenizer_2").mkdir()
+  for part in ("tokenizer_2/vocab.json", "tokenizer_2/spiece.model"):
+    (copy / part).write_text("{}")
+    seen.add(fingerprint(copy))
+  assert len(seen) == 6
+  (copy / ".cache").mkdir()
+  (copy / ".cache" / "download.json").write_text("{}")
+  assert fingerprint(copy) in seen

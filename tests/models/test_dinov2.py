@@ -8,11 +8,12 @@ from PIL import Image
 
 import genbench_jax as gb
 from genbench_jax.embedding.embedder import image_features
-from genbench_jax.embedding.preprocess import preprocess
+from genbench_jax.embedding.preprocess import pixels_of
 from genbench_jax.errors import RunError
 from genbench_jax.models.clip import Clip
-from genbench_jax.models.dinov2 import load_dinov2, resampled
+from genbench_jax.models.dinov2 import load_dinov2
 from genbench_jax.models.image_encoder import load_image_encoder
+from genbench_jax.models.positions import resampled
 from genbench_jax.zoo.tiny import write_tiny_dinov2
 
 DATA = Path(__file__).parent.parent / "data" / "golden_dinov2.npz"
@@ -40,8 +41,7 @@ def test_features_are_pytorchs(golden, one_device_mesh, tmp_path, name, config):
 def test_preprocessing_is_the_published_one(golden, folder):
   encoder = load_dinov2(folder)
   image = Image.fromarray(golden["image"])
-  settings = (encoder.image_size, encoder.image_mean, encoder.image_std)
-  found = preprocess(image, *settings, shorter=encoder.shorter)
+  found = pixels_of(image, encoder.input)
   np.testing.assert_allclose(found, golden["processed"], atol=1e-6)
 
 
@@ -67,12 +67,12 @@ def test_the_kind_is_told_by_the_configuration(folder, tiny_clip_folder, tmp_pat
   assert load_image_encoder(folder).width == 32
   clip = load_image_encoder(tiny_clip_folder)
   assert isinstance(clip, Clip)
-  assert (clip.width, clip.shorter) == (16, 32)
+  assert (clip.width, clip.input.before_crop) == (16, 32)
   write_tiny_dinov2(tmp_path)
   (tmp_path / "config.json").write_text('{"model_type": "vit"}')
   with pytest.raises(RunError, match="type 'vit'; known are clip, dinov2"):
     load_image_encoder(str(tmp_path))
-  with pytest.raises(RunError, match="not 'clip'"):
+  with pytest.raises(RunError, match="embeds images only"):
     gb.embed_texts(["a dog"], str(folder))
 
 

@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from genbench_jax.errors import RunError
-from genbench_jax.models.t5 import load_sentence_model, relative_position_bucket
+from genbench_jax.models.t5 import load_sentence_model
+from genbench_jax.models.t5_network import relative_position_bucket
 from genbench_jax.prompts.keyword_to_sentence import SENTENCES, write_sentences
 from genbench_jax.zoo.tiny import write_tiny_t5
 
@@ -27,9 +28,7 @@ def model(folder):
 def test_logits_are_those_of_pytorch(model):
   golden = np.load(Path(__file__).parent / "t5.npz")
   tokens, mask, written = (jnp.asarray(golden[name]) for name in ("tokens", "mask", "written"))
-  found = model.model.module.apply(
-    {"params": model.params}, tokens, mask, written, jnp.ones_like(written)
-  ).logits
+  found = model.network.apply({"params": model.params}, tokens, mask > 0, written)
   scale = golden["logits"].std()
   np.testing.assert_allclose(found, golden["logits"], atol=1e-4 * scale)
 

@@ -103,7 +103,7 @@ def test_shallow_tokens_flow_on_and_deep_ones_are_replaced(tiny_clip, data):
   """In the shallow form what comes out of the first layer goes into the second."""
   tokens = np.random.default_rng(0).normal(size=(1, 3, 32)).astype(np.float32)
   features = [
-    towers.image_features(tiny_clip.module, tiny_clip.params, data[0], jnp.asarray(each))
+    clip_towers.image_features(tiny_clip.module, tiny_clip.params, data[0], jnp.asarray(each))
     for each in (tokens, np.concatenate([tokens, tokens]), np.concatenate([tokens, -tokens]))
   ]
   shallow, same, other = map(np.asarray, features)
@@ -116,7 +116,7 @@ def test_the_loss_is_the_cross_entropy_summed_over_the_real_images(tiny_clip, da
   tokens = jnp.asarray(first_prompts(tiny_clip, SETTINGS))
   frozen = frozen_tower(tiny_clip, text, data_mesh(jax.devices()[:1]))
   mask = np.arange(24) < 20
-  features = towers.image_features(tiny_clip.module, tiny_clip.params, pixels, tokens)
+  features = clip_towers.image_features(tiny_clip.module, tiny_clip.params, pixels, tokens)
   logits = float(frozen.logit_scale) * np.asarray(features, np.float64) @ text.T
   losses = np.log(np.exp(logits).sum(1)) - (logits * targets).sum(1)
   found = vpt_loss(tiny_clip.module, tokens, frozen, pixels, targets, mask)

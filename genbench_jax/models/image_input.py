@@ -1,0 +1,163 @@
+"""How an encoder takes images: read from `preprocessor_config.json`, honored to the letter or refused.
+
+A checkpoint whose images are resized by another filter, cut elsewhere or scaled otherwise gives other features without a word,
+so a setting that is not understood is an error.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from genbench_jax.models import checkpoints
+from genbench_jax.models.configuration import MOST_PIXELS, Settings
+
+Triple: TypeAlias = tuple[float, float, float]
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+
+# PIL's numbers of its filters, by which configurations name them.
+FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+UNDERSTOOD = frozenset({
+  "crop_size", "data_format", "default_to_square", "device", "disable_grouping", "do_center_crop", "do_convert_rgb",
+  "do_normalize", "do_rescale", "do_resize", "feature_extractor_type", "image_mean", "image_processor_type",
+  "image_std", "input_data_format", "processor_class", "resample", "rescale_factor", "return_tensors", "size",
+  "auto_map", "_valid_processor_keys", "image_seq_length",
+})  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageInput:
+  """How an encoder takes images: resized by PIL, cut to a square, brought to 0..1, less `mean` and over `std`.
+
+  A configuration that scales to another range than 0..1 is the same with `mean` and `std` over that range.
+
+  Attributes:
+    size: side of the square, in pixels.
+    resized: what the image is resized to before the square is cut from its center; 0 is `size`.
+    keep_aspect: whether `resized` is the shorter side and the aspect is kept; else both sides are scaled to it.
+    filter: PIL's, one of `FILTERS`; all but `nearest` are antialiased.
+    mean, std: of the red, green and blue channel, white being 1.
+  """
+
+  size: int
+  resized: int = 0
+  keep_aspect: bool = True
+  filter: str = "bicubic"
+  mean: Triple = OPENAI_MEAN
+  std: Triple = OPENAI_STD
+
+  @property
+  def before_crop(self) -> int:
+    """Side, the shorter one or both, that the image is resized to, in pixels."""
+    return self.resized or self.size
+
+
+def read_image_input(folder: Path, defaults: ImageInput) -> ImageInput:
+  """What `preprocessor_config.json` in a checkpoint's folder says.
+
+  Args:
+    folder: of the checkpoint.
+    defaults: what counts where the file is missing or silent.
+
+  Raises:
+    RunError: a setting is damaged, or asks for what is not implemented.
+  """
+  path = folder / "preprocessor_config.json"
+  if not path.is_file():
+    return defaults
+  settings = Settings(checkpoints.read_json(path), path)
+  unknown = sorted(set(settings.values) - UNDERSTOOD)
+  for name in unknown:
+    if settings.values[name] not in (None, False):
+      raise settings.error(name, "images are resized, cut, scaled and normalized, and nothing else")
+  settings.refuse_all_but({"do_resize": True})
+  crops = settings.flag("do_center_crop", defaults.keep_aspect)
+  resized, keep_aspect = _resized(settings, defaults)
+  size = _side(settings, "crop_size", defaults.size) if crops else resized
+  if not crops and keep_aspect:
+    raise settings.error("do_center_crop", "without it, images of all shapes come out oblong")
+  if settings.values.get("size") is None:
+    resized = max(resized, size)
+  if size > resized:
+    raise settings.error("size", f"wanted at least the crop, {size}: images are not padded")
+  mean, std = _normalization(settings, defaults)
+  return ImageInput(
+    size=size,
+    resized=0 if resized == size else resized,
+    keep_aspect=keep_aspect,
+    filter=FILTERS[
+      settings.integer("resample", FILTERS.index(defaults.filter), 0, len(FILTERS) - 1)
+    ],
+    mean=mean,
+    std=std,
+  )
+
+
+def _resized(settings: Settings, defaults: ImageInput) -> tuple[int, bool]:
+  """What images are resized to before the crop, and whether that keeps their aspect."""
+  size = settings.values.get("size")
+  if size is None:
+    return defaults.before_crop, defaults.keep_aspect
+  if not isinstance(size, dict):
+    return _bounded(settings, "size", size), defaults.keep_aspect
+  if set(size) == {"shortest_edge"}:
+    return _bounded(settings, "size", size["shortest_edge"]), True
+  if set(size) == {"height", "width"} and size["height"] == size["width"]:
+    return _bounded(settings, "size", size["height"]), False
+  raise settings.error("size", "wanted shortest_edge, or height and width alike")
+
+
+def _side(settings: Settings, name: str, default: int) -> int:
+  """The side of a square, given as a number or as height and width."""
+  value: Any = settings.values.get(name)
+  if value is None:
+    return default
+  if isinstance(value, dict):
+    if set(value) != {"height", "width"} or value["height"] != value["width"]:
+      raise settings.error(name, "wanted height and width alike")
+    value = value["height"]
+  return _bounded(settings, name, value)
+
+
+def _bounded(settings: Settings, name: str, value: Any) -> int:
+  if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_PIXELS:
+    raise settings.error(name, f"wanted pixels, from 1 to {MOST_PIXELS}")
+  return value
+
+
+def _normalization(settings: Settings, defaults: ImageInput) -> tuple[Triple, Triple]:
+  """Mean and std for pixels in 0..1."""
+  mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+  if settings.flag("do_normalize", True):
+    mean = _triple(settings, "image_mean", defaults.mean, -1e3)
+    std = _triple(settings, "image_std", defaults.std, 1e-6)
+  factor = 1.0
+  if settings.flag("do_rescale", True):
+    factor = settings.number("rescale_factor", 1 / 255, low=1e-6, high=1.0)
+  white = 255 * factor
+  if abs(white - 1) < 1e-6:
+    return mean, std
+  return (mean[0] / white, mean[1] / white, mean[2] / white), (
+    std[0] / white,
+    std[1] / white,
+    std[2] / white,
+  )
+
+
+def _triple(settings: Settings, name: str, default: Triple, low: float) -> Triple:
+  """One number for each channel, or one for all."""
+  value: Any = settings.values.get(name)
+  values = default if value is None else value
+  values = [values] * 3 if isinstance(values, int | float) else values
+  wanted = f"wanted three numbers from {low:g} to 1000"
+  if not isinstance(values, list | tuple) or len(values) != 3:
+    raise settings.error(name, wanted)
+  red, green, blue = values
+  for number in (red, green, blue):
+    if isinstance(number, bool) or not isinstance(number, int | float) or not low <= number <= 1e3:
+      raise settings.error(name, wanted)
+  return float(red), float(green), float(blue)
