@@ -10,15 +10,18 @@ On several hosts the same command runs on each, on a work folder that all of the
 """
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
+from genbench_jax import __version__
 from genbench_jax.cli.flags import _flags, parse
-from genbench_jax.config import STAGES, make_config
+from genbench_jax.config import STAGES, Config, make_config
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.runtime.address import Address, one_of_several
 from genbench_jax.runtime.command import run_command
@@ -47,7 +50,7 @@ def _run(argv: Sequence[str]) -> int:
   look()  # importing takes seconds, in which nothing looks
   from genbench_jax.pipeline.stages import run_stages
   from genbench_jax.report.trackers import tracking
-  from genbench_jax.runtime.hosts import processes
+  from genbench_jax.runtime.hosts import processes, refuse_different
   from genbench_jax.store.mirror import work_folder
   from genbench_jax.store.workdir import locked
 
@@ -55,14 +58,27 @@ def _run(argv: Sequence[str]) -> int:
   several = one_of_several(argv, os.environ)
   name = "genbench run" if argv[0].startswith("genbench") else "python -m genbench_jax.main"
   command = f"{name} {shlex.join(argv[1:])}"
-  with (
-    processes(_address(values), several) as hosts,
-    work_folder(given, hosts.number) as workdir,
-    locked(workdir, hosts),
-    tracking(config, workdir) if hosts.is_first else contextlib.nullcontext(),
-  ):
-    run_stages(config, workdir, stages, command, values.keep_going)
+  with processes(_address(values), several) as hosts:
+    refuse_different(hosts, _settings(config, stages))
+    with (
+      work_folder(given, hosts.number) as workdir,
+      locked(workdir, hosts),
+      tracking(config, workdir) if hosts.is_first else contextlib.nullcontext(),
+    ):
+      run_stages(config, workdir, stages, command, values.keep_going)
   return 0
+
+
+def _settings(config: Config, stages: Sequence[str]) -> dict[str, object]:
+  """All that the processes of a run must have in common, by the names that the user gives it."""
+  common: dict[str, object] = {"version": __version__, "--stages": ",".join(stages)}
+  waiting: list[tuple[str, Any]] = [("--config", dataclasses.asdict(config))]
+  for name, value in waiting:
+    if isinstance(value, dict):
+      waiting += [(f"{name}.{key}", inner) for key, inner in value.items()]
+    elif name != "--config.data_dir":  # where the same data lie may differ
+      common[name] = value
+  return common
 
 
 def _stages(given: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.runtime.disk import disk_reason
 from genbench_jax.runtime.progress import say
 from genbench_jax.runtime.stopping import Stopped, stops_on_signals
 
@@ -59,6 +60,13 @@ def run_command(work: Callable[[], int], debug: bool = False) -> int:
       raise
     say_error(error)
     return 2 if isinstance(error, UsageError) else 1
+  except (OSError, RuntimeError, ValueError) as error:
+    reason = disk_reason(error)
+    if debug or not reason:
+      raise
+    where = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
+    say_error(RunError(f"can't use{where}: {reason}. Complete files are intact."))
+    return 1
 
 
 def say_error(error: Exception) -> None:

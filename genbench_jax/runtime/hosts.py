@@ -7,22 +7,25 @@ Scoring and recognition run the same program everywhere, on the mesh of all devi
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Bool
 
-from genbench_jax.errors import RunError
+from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.address import Address
+from genbench_jax.runtime.rendezvous import START_SECONDS, meet
 from genbench_jax.runtime.stopping import look
 from genbench_jax.runtime.supervision import DIED, GOES_ON
 
 # A process that has sent no sign of life for so long is dead, and JAX ends the others.
 HEARTBEAT_SECONDS = 25
-# Processes of a job start at different times: images are pulled, machines boot.
-START_SECONDS = 600
+# All have met by then.
+JOIN_SECONDS = 60
 # How long the processes may drift apart: one may have hours of images to make when another has none. The dead
 # are found by their heartbeat, long before.
 DRIFT_SECONDS = 14 * 24 * 3600
@@ -126,10 +129,13 @@ def processes(address: Address, several: bool) -> Iterator[Hosts]:
     several: whether there is anybody to join.
 
   Raises:
+    UsageError: the processes don't fit together.
     RunError: the others can't be reached, or one of them is lost while all compute together.
   """
   joined = several and _join(address)
   try:
+    if joined:
+      _refuse_unequal_devices()
     yield this_process()
   except jax.errors.JaxRuntimeError as error:
     first = str(error).strip().split("\n")[0][:200]
@@ -140,17 +146,57 @@ def processes(address: Address, several: bool) -> Iterator[Hosts]:
     jax.distributed.shutdown()
 
 
+def _refuse_unequal_devices() -> None:
+  """Programs on the mesh of all devices split their rows evenly: all processes have the same number of devices."""
+  counts = Counter(device.process_index for device in jax.devices())
+  if len(set(counts.values())) > 1:
+    told = ", ".join(f"process {number} has {count}" for number, count in sorted(counts.items()))
+    raise UsageError(
+      f"the processes have different numbers of devices: {told} (this is process {jax.process_index()} on"
+      f" {socket.gethostname()}). Give each the same number."
+    )
+
+
+def refuse_different(hosts: Hosts, settings: Mapping[str, Any]) -> None:
+  """Refuse processes that were started with different settings; every one of them ends with the same line.
+
+  Args:
+    hosts: the processes.
+    settings: name -> value, as text or JSON, of this process.
+
+  Raises:
+    UsageError: a setting differs; it is named with both values and machines.
+  """
+  own = {name: str(value) for name, value in settings.items()}
+  every = hosts.gathered([[socket.gethostname(), own]], "a look at the settings")
+  host, first = every[0]
+  for number, (other_host, other) in enumerate(every):
+    for name in sorted(first.keys() | other.keys()):
+      values = first.get(name, "nothing")[:200], other.get(name, "nothing")[:200]
+      if first.get(name) != other.get(name):
+        raise UsageError(
+          f"the processes were started with different settings: process 0 on {host} has {name}={values[0]}, process"
+          f" {number} on {other_host} has {name}={values[1]}. Start all with the same command."
+        )
+
+
 def this_process() -> Hosts:
   """This process among those that have joined."""
   return Hosts(jax.process_index(), jax.process_count())
 
 
 def _join(address: Address) -> bool:
-  """Whether there was anybody to join, as far as the environment tells."""
+  """Whether there was anybody to join, as far as the environment tells.
+
+  Raises:
+    UsageError: the processes contradict each other.
+    RunError: they can't find each other.
+  """
   # JAX's own preemption service swallows SIGTERM; ours ends the run (see `genbench_jax.runtime.stopping`).
   jax.config.update("jax_enable_preemption_service", False)
   given: dict[str, Any] = {}
   if address.is_given:
+    meet(address)
     given = {
       "coordinator_address": address.coordinator,
       "num_processes": address.num_processes,
@@ -160,7 +206,7 @@ def _join(address: Address) -> bool:
   try:
     jax.distributed.initialize(
       **given,
-      initialization_timeout=START_SECONDS,
+      initialization_timeout=JOIN_SECONDS if given else START_SECONDS,
       heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
       shutdown_timeout_seconds=STOP_SECONDS,
     )

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import errno
 import hashlib
 import io
 import json
@@ -15,14 +14,10 @@ from typing import Any
 import numpy as np
 
 from genbench_jax.errors import RunError
+from genbench_jax.runtime.disk import disk_reason
 from genbench_jax.store.reading import read_file
 
 _SEAL = "sha256"
-# EFBIG is a quota of the shell's (`ulimit -f`), ENAMETOOLONG a work folder too deep, EIO a disk that dies.
-_DISK_ERRORS = (
-  errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG, errno.EIO,
-  errno.ENOTDIR, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ESTALE,
-)  # fmt: skip
 _PART = ".part"
 _LONGEST_STEM = 100
 # Larger files of JSON are none of ours.
@@ -52,7 +47,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
   except BaseException as error:
     with contextlib.suppress(OSError):
       temporary.unlink(missing_ok=True)
-    if reason := _disk_reason(error):
+    if reason := disk_reason(error):
       raise RunError(f"can't write {path}: {reason}. Complete files are intact.") from error
     raise
 
@@ -73,16 +68,6 @@ def remove_parts(folder: Path) -> None:
     for name in filter(is_part, names):
       with contextlib.suppress(OSError):
         Path(place, name).unlink()
-
-
-def _disk_reason(error: BaseException) -> str:
-  """What a disk has against being written to, in the system's words; empty for any other error."""
-  if isinstance(error, OSError):
-    return (error.strerror or "") if error.errno in _DISK_ERRORS else ""
-  # ArrayRecord's writer tells in its message alone.
-  reasons = (os.strerror(number) for number in _DISK_ERRORS)
-  told = str(error) if isinstance(error, RuntimeError) else ""
-  return next((reason for reason in reasons if reason in told), "")
 
 
 def flush(path: Path) -> None:

@@ -26,14 +26,22 @@ COUNTED = ("cler", "linear_probe")
 DIED = ("another process of this run has died", "one has died")
 
 
-def _start(tiny, workdir, stages, count):
-  """`count` processes that find each other on the loopback."""
+def _start(tiny, workdir, stages, count, last=(), devices=1):
+  """`count` processes that find each other on the loopback, the last with settings and devices of its own."""
   with socket.socket() as found:
     found.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{found.getsockname()[1]}"
   flags = [f"--coordinator={address}", f"--num_processes={count}"]
   return [
-    tiny.start(workdir, *CHEAP, f"--stages={stages}", *flags, f"--process_id={number}")
+    tiny.start(
+      workdir,
+      *CHEAP,
+      f"--stages={stages}",
+      *flags,
+      f"--process_id={number}",
+      *(last if number == count - 1 else ()),
+      devices=devices if number == count - 1 else 1,
+    )
     for number in range(count)
   ]
 
@@ -43,8 +51,8 @@ def start():
   """`_start`, whose processes end with the test."""
   started = []
 
-  def start_some(*arguments):
-    some = _start(*arguments)
+  def start_some(*arguments, **options):
+    some = _start(*arguments, **options)
     started.extend(some)
     return some
 
@@ -223,3 +231,21 @@ def test_flags_that_do_not_fit_together_are_a_mistake_in_usage(tiny, tmp_path, c
   ):
     assert main(["main", *tiny.arguments(tmp_path), *flags]) == 2
     assert words in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("odd", "words"),
+  [
+    ({"last": ["--config.scoring.resamples=37"]}, "has --config.scoring.resamples=10, process 1 on"),
+    pytest.param({"devices": 3}, "process 0 has 1, process 1 has 3", marks=pytest.mark.slow),
+    pytest.param({"last": ["--stages=images,embed"]}, "has --stages=images,", marks=pytest.mark.slow),
+  ],
+)  # fmt: skip
+def test_processes_that_differ_are_told_in_one_line_each(tiny, tmp_path, start, odd, words):
+  began = time.monotonic()
+  hosts = start(tiny, tmp_path, "images", 2, **odd)
+  said = [host.communicate(timeout=60)[0].strip().split("\n")[-1] for host in hosts]
+  assert time.monotonic() - began < 60
+  assert [host.returncode for host in hosts] == [2, 2]
+  assert all(line.startswith("error: the processes") and words in line for line in said)
+  assert not (tmp_path / "images").exists()
