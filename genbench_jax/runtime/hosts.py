@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -35,6 +36,8 @@ LOST = ("Gloo", "NCCL", "UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED", "onnectio
 # brought in line there.
 BEFORE_WAITING: list[Callable[[], None]] = []
 AFTER_WAITING: list[Callable[[], None]] = []
+# To say why it ends, where all end for the same reason.
+LAST_WORDS_SECONDS = 15
 # Waiting for the others at the very end, when there is nothing left to do.
 STOP_SECONDS = 15
 
@@ -150,6 +153,7 @@ def _refuse_unequal_devices() -> None:
   """Programs on the mesh of all devices split their rows evenly: all processes have the same number of devices."""
   counts = Counter(device.process_index for device in jax.devices())
   if len(set(counts.values())) > 1:
+    _let_others_speak("unequal devices")
     told = ", ".join(f"process {number} has {count}" for number, count in sorted(counts.items()))
     raise UsageError(
       f"the processes have different numbers of devices: {told} (this is process {jax.process_index()} on"
@@ -174,10 +178,21 @@ def refuse_different(hosts: Hosts, settings: Mapping[str, Any]) -> None:
     for name in sorted(first.keys() | other.keys()):
       values = first.get(name, "nothing")[:200], other.get(name, "nothing")[:200]
       if first.get(name) != other.get(name):
+        _let_others_speak("different settings")
         raise UsageError(
           f"the processes were started with different settings: process 0 on {host} has {name}={values[0]}, process"
           f" {number} on {other_host} has {name}={values[1]}. Start all with the same command."
         )
+
+
+def _let_others_speak(what: str) -> None:
+  """Wait until every process has come to the same end. JAX aborts the others as soon as process 0 is gone."""
+  from orbax.checkpoint import multihost
+
+  with contextlib.suppress(RuntimeError, ValueError):  # one that is gone has had its say
+    multihost.get_barrier_sync_fn()(key=what, timeout_ms=LAST_WORDS_SECONDS * 1000)
+  if jax.process_index() == 0:
+    time.sleep(2)
 
 
 def this_process() -> Hosts:

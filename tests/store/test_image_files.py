@@ -95,19 +95,25 @@ def test_links_below_a_root_are_not_followed_and_roots_may_be_links(root, tmp_pa
   )  # below a root `cow` is a link
 
 
-def test_folders_nested_beyond_any_stack(tmp_path):
-  _write(tmp_path / "0" / "a.png")
+@pytest.fixture
+def nested(tmp_path):
+  """1,200 folders, each in the one before, with an image in the first and the last."""
   folders = [tmp_path / "0"]
+  _write(folders[0] / "a.png")
   for _ in range(1200):
     folders.append(folders[-1] / "d")
     folders[-1].mkdir()
   _write(folders[-1] / "deep.png")
-  found = list_images(tmp_path, dataset_spec("digits"))
-  assert [Path(path).name for path in found.paths] == ["a.png", "deep.png"]
-  assert len(list(ImageWalk(tmp_path).images())) == 2
+  yield tmp_path
   (folders[-1] / "deep.png").unlink()
-  for folder in reversed(folders[1:]):  # too deep for `rmtree`
+  for folder in reversed(folders[1:]):  # too deep for `rmtree`, and so for pytest
     folder.rmdir()
+
+
+def test_folders_nested_beyond_any_stack(nested):
+  found = list_images(nested, dataset_spec("digits"))
+  assert [Path(path).name for path in found.paths] == ["a.png", "deep.png"]
+  assert len(list(ImageWalk(nested).images())) == 2
 
 
 def test_a_file_swapped_after_the_look_is_not_read(root, tmp_path):
