@@ -11,6 +11,7 @@ On several hosts the same command runs on each, on a work folder that all of the
 
 import contextlib
 import dataclasses
+import json
 import os
 import shlex
 import sys
@@ -49,7 +50,6 @@ def _run(argv: Sequence[str]) -> int:
   start_jax()
   look()  # importing takes seconds, in which nothing looks
   from genbench_jax.pipeline.stages import run_stages
-  from genbench_jax.report.trackers import tracking
   from genbench_jax.runtime.hosts import processes, refuse_different
   from genbench_jax.store.mirror import work_folder
   from genbench_jax.store.workdir import locked
@@ -63,7 +63,7 @@ def _run(argv: Sequence[str]) -> int:
     with (
       work_folder(given, hosts.number) as workdir,
       locked(workdir, hosts),
-      tracking(config, workdir) if hosts.is_first else contextlib.nullcontext(),
+      _tracking(config, workdir) if hosts.is_first else contextlib.nullcontext(),
     ):
       run_stages(config, workdir, stages, command, values.keep_going)
   return 0
@@ -79,6 +79,13 @@ def _settings(config: Config, stages: Sequence[str]) -> dict[str, object]:
     elif name != "--config.data_dir":  # where the same data lie may differ
       common[name] = value
   return common
+
+
+def _tracking(config: Config, workdir: Path) -> contextlib.AbstractContextManager[None]:
+  """The trackers that the config asks for."""
+  from genbench_jax.report.trackers import tracking
+
+  return tracking(config.report.trackers, json.loads(config.as_json()), workdir)
 
 
 def _stages(given: Sequence[str]) -> list[str]:

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from genbench_jax.config import Config
 from genbench_jax.errors import UsageError
 from genbench_jax.report.results import beside_their_encoder
-from genbench_jax.runtime import progress
+from genbench_jax.runtime.progress import watched_by
 from genbench_jax.store import files
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
@@ -34,30 +33,32 @@ class Tracker(Protocol):
 
 
 @contextlib.contextmanager
-def tracking(config: Config, workdir: Path) -> Iterator[None]:
-  """Tells the trackers that the config asks for of all progress meanwhile, and of the work folder's rows in the end.
+def tracking(names: Sequence[str], settings: Mapping[str, Any], workdir: Path) -> Iterator[None]:
+  """Tell trackers of all progress meanwhile, and of the work folder's rows in the end.
+
+  Args:
+    names: of trackers, keys of `PACKAGES`.
+    settings: the config of the run, in plain values.
+    workdir: the work folder.
 
   Raises:
     UsageError: one of them is not installed.
   """
-  for name in config.report.trackers:
+  for name in names:
     if importlib.util.find_spec(PACKAGES[name]) is None:
       raise UsageError(
         f"config.report.trackers names {name!r}, but the package {PACKAGES[name]} is not installed."
         f" pip install {PACKAGES[name]}, or leave it out."
       )
-  kinds: dict[str, Callable[[Config, Path], Tracker]] = {
+  kinds: dict[str, Callable[[Mapping[str, Any], Path], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,
   }
-  trackers: list[Tracker] = [kinds[name](config, workdir) for name in config.report.trackers]
-  watchers = [tracker.progress for tracker in trackers]
-  progress.WATCHERS.extend(watchers)
+  trackers: list[Tracker] = [kinds[name](settings, workdir) for name in names]
   try:
-    yield
+    with watched_by(*(tracker.progress for tracker in trackers)):
+      yield
   finally:
-    for watcher in watchers:
-      progress.WATCHERS.remove(watcher)
     results = workdir / "results.jsonl"
     for tracker in trackers:
       tracker.rows(files.read_json_lines(results) if results.exists() else [])
@@ -73,7 +74,7 @@ def series_of(row: Mapping[str, Any]) -> str:
 class TensorBoard:
   """Event files in `WORKDIR/tensorboard`; those of the rows are written anew each time."""
 
-  def __init__(self, config: Config, workdir: Path) -> None:
+  def __init__(self, settings: Mapping[str, Any], workdir: Path) -> None:
     self.folder = workdir / "tensorboard"
     self._progress: Any = None
 
@@ -106,19 +107,16 @@ class TensorBoard:
 class WeightsAndBiases:
   """One run a config and work folder, taken up again by later commands; rows as a table. Its own environment variables hold."""
 
-  def __init__(self, config: Config, workdir: Path) -> None:
-    import json
-
+  def __init__(self, settings: Mapping[str, Any], workdir: Path) -> None:
     import wandb
 
     self._wandb = wandb
-    settings = json.loads(config.as_json())
     self._run = wandb.init(
       project="genbench_jax",
-      id=files.digest([settings, str(workdir.resolve())]),
+      id=files.digest([dict(settings), str(workdir.resolve())]),
       resume="allow",
       dir=str(workdir),
-      config=settings,
+      config=dict(settings),
     )
 
   def progress(self, what: str, done: int, unit: str, rate: float) -> None:

@@ -11,6 +11,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -32,10 +33,10 @@ JOIN_SECONDS = 60
 DRIFT_SECONDS = 14 * 24 * 3600
 # One of these stands in the error of a program that runs on all devices when those of another process are gone.
 LOST = ("Gloo", "NCCL", "UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED", "onnection")
-# Called before and after every process has come to the same place: where each has a copy of the work folder, they are
-# brought in line there.
-BEFORE_WAITING: list[Callable[[], None]] = []
-AFTER_WAITING: list[Callable[[], None]] = []
+# Called before and after every process has come to the same place, see `around_waits`.
+_AROUND_WAITS: ContextVar[tuple[tuple[Callable[[], None], Callable[[], None]], ...]] = ContextVar(
+  "around_waits", default=()
+)
 # To say why it ends, where all end for the same reason.
 LAST_WORDS_SECONDS = 15
 # Waiting for the others at the very end, when there is nothing left to do.
@@ -77,11 +78,11 @@ class Hosts:
     if self.count > 1:
       from orbax.checkpoint import multihost
 
-      for prepare in BEFORE_WAITING:
+      for prepare, _ in _AROUND_WAITS.get():
         prepare()
       with _named(what):
         multihost.get_barrier_sync_fn()(key=what, timeout_ms=DRIFT_SECONDS * 1000)
-      for catch_up in AFTER_WAITING:
+      for _, catch_up in _AROUND_WAITS.get():
         catch_up()
 
   def agreed(self, flags: Iterable[bool], what: str) -> Bool[np.ndarray, "n"]:
@@ -110,6 +111,16 @@ class Hosts:
       rows = np.asarray(process_allgather(padded)).reshape(self.count, -1)
     found = [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
     return [value for one in found for value in one]
+
+
+@contextlib.contextmanager
+def around_waits(before: Callable[[], None], after: Callable[[], None]) -> Iterator[None]:
+  """Call these whenever processes wait for each other meanwhile: there, copies of the work folder are brought in line."""
+  token = _AROUND_WAITS.set((*_AROUND_WAITS.get(), (before, after)))
+  try:
+    yield
+  finally:
+    _AROUND_WAITS.reset(token)
 
 
 @contextlib.contextmanager

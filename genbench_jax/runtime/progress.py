@@ -1,17 +1,30 @@
 """Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from genbench_jax.runtime.printable import printable
 from genbench_jax.runtime.stopping import look
 
 QUIET_SECONDS = 10.0
 # Told of progress now and then: what is counted, how many are done, in which unit, and how many a second.
-WATCHERS: list[Callable[[str, int, str, float], None]] = []
+Watcher: TypeAlias = Callable[[str, int, str, float], None]
+_WATCHERS: ContextVar[tuple[Watcher, ...]] = ContextVar("watchers", default=())
+
+
+@contextlib.contextmanager
+def watched_by(*watchers: Watcher) -> Iterator[None]:
+  """Tell these, too, of all progress meanwhile."""
+  token = _WATCHERS.set((*_WATCHERS.get(), *watchers))
+  try:
+    yield
+  finally:
+    _WATCHERS.reset(token)
 
 
 def say(line: str) -> None:
@@ -83,5 +96,5 @@ class Progress:
     say(", ".join(filter(None, (line, str(self.note())))))
 
   def _tell(self, rate: float) -> None:
-    for watcher in WATCHERS:
+    for watcher in _WATCHERS.get():
       watcher(self.what, self.done, self.unit, rate)

@@ -134,20 +134,17 @@ class Mirror:
   @contextlib.contextmanager
   def kept_in_line(self) -> Iterator[None]:
     """Sends every few seconds, and sends and fetches where the processes wait for each other."""
-    from genbench_jax.runtime import hosts
+    from genbench_jax.runtime.hosts import around_waits
 
     stop = threading.Event()
     sender = threading.Thread(target=self._keep_sending, args=(stop,), name="send", daemon=True)
-    hosts.BEFORE_WAITING.append(self.send)
-    hosts.AFTER_WAITING.append(self.fetch)
     sender.start()
     try:
-      yield
+      with around_waits(self.send, self.fetch):
+        yield
     finally:
       stop.set()
       sender.join()
-      hosts.BEFORE_WAITING.remove(self.send)
-      hosts.AFTER_WAITING.remove(self.fetch)
 
   def _keep_sending(self, stop: threading.Event) -> None:
     while not stop.wait(SECONDS_BETWEEN_SENDING):
