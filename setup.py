@@ -51,6 +51,7 @@ TEST = [
   "datasets>=4.0,<5",
   "hypothesis>=6.140",
   "ipykernel>=6.30",
+  "jsonschema>=4.25",
   "nbclient>=0.10",
   "pandas>=2.3",
   "pytest>=8.4",
