@@ -15,7 +15,6 @@ COMMANDS = {
   "evaluate": "score folders of images as training data, and compare them",
   "report": "make the page of a work folder again",
   "compare": "set runs side by side on one page",
-  "submit": "write the results as one small file for others, or check one",
   "show": "draw a contact sheet of an image set",
   "export": "write an image set or features for other tools",
   "benchmark": "list, prepare and show the datasets",
