@@ -61,7 +61,7 @@ def _run(argv: Sequence[str]) -> int:
   with processes(_address(values), several) as hosts:
     refuse_different(hosts, _settings(config, stages))
     with (
-      work_folder(given, hosts.number) as workdir,
+      work_folder(given, hosts.number, hosts.wait) as workdir,
       locked(workdir, hosts),
       _tracking(config, workdir) if hosts.is_first else contextlib.nullcontext(),
     ):

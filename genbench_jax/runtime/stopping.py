@@ -46,6 +46,7 @@ class _Note:
 
   number = 0
   wanted = False  # whether somebody is there to catch `Stopped`
+  error: Exception | None = None  # what a thread has found that ends the work
 
 
 def words(number: int) -> str:
@@ -60,9 +61,20 @@ def look() -> None:
 
   Raises:
     Stopped: a signal has come. In the main thread alone, and again at each look until the block is left.
+    Exception: what `fail_at_next_look` was given.
   """
-  if _Note.number and _Note.wanted and threading.current_thread() is threading.main_thread():
+  if threading.current_thread() is not threading.main_thread():
+    return
+  if _Note.number and _Note.wanted:
     raise Stopped(_Note.number)
+  if _Note.error:
+    error, _Note.error = _Note.error, None
+    raise error
+
+
+def fail_at_next_look(error: Exception) -> None:
+  """Have the work end by an error that a thread has found, at the main thread's next look."""
+  _Note.error = error
 
 
 def is_asked_to_stop() -> bool:

@@ -141,7 +141,7 @@ def test_a_store_that_refuses_is_named(bucket, copies, monkeypatch):
 
   monkeypatch.setattr(type(bucket), "find", refuse)
   with (
-    pytest.raises(UsageError, match=r"can't read from memory://bucket/run: .*403: no access"),
+    pytest.raises(UsageError, match=r"can't use memory://bucket/run: .*403: no access"),
     work_folder(URL),
   ):
     pass

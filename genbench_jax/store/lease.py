@@ -1,0 +1,174 @@
+"""One run at a time on a bucket, from whichever machine: a lease, an object that only one can create.
+
+Leases are numbered, and the highest counts. Its holder writes it anew every few seconds. Whoever finds one looks whether it
+changes: if it does, the bucket is in use; if it has not for a minute, by the finder's own clock, the holder is dead, and the
+finder creates the next number. A store creates an object for one of several who try at once (a conditional write), and
+nobody ever writes an object of another's. A holder who wakes up after a minute finds a higher number, and ends.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.runtime.printable import printable
+from genbench_jax.runtime.progress import say
+from genbench_jax.runtime.stopping import look
+
+FOLDER = ".lease"
+BEAT_SECONDS = 8.0
+SILENT_SECONDS = 60.0
+LOOK_SECONDS = 2.0
+
+
+class Found(NamedTuple):
+  """A lease as it stands in the store."""
+
+  number: int
+  token: str
+  machine: str
+  holder: str
+  beat: int
+
+
+class Lease:
+  """The lease of one bucket folder.
+
+  Args:
+    store: an fsspec file system.
+    root: the folder in it.
+    url: of the folder, for words.
+    machine: of this machine; its own leases that a killed run has left are taken over at once.
+  """
+
+  def __init__(self, store: Any, root: str, url: str, machine: str) -> None:
+    self._store, self._folder, self._url, self._machine = store, f"{root}/{FOLDER}", url, machine
+    self._token, self._number, self._beat = secrets.token_hex(8), 0, 0
+    self._stop = threading.Event()
+    self._thread: threading.Thread | None = None
+
+  def acquire(self) -> None:
+    """Take the lease, and wait for a sign of life of another holder until it is clear whether he lives.
+
+    Raises:
+      UsageError: another run holds it.
+    """
+    seen, since, told = None, time.monotonic(), False
+    while True:
+      look()
+      found = self._newest()
+      if found != seen:
+        if seen and found and (found.number, found.token) == (seen.number, seen.token):
+          raise UsageError(
+            f"--workdir is {self._url!r}: it is in use by another run ({printable(found.holder)[:120]})."
+            " Wait for it, or give another --workdir."
+          )
+        seen, since = found, time.monotonic()
+      silent = time.monotonic() - since
+      if found is None or found.machine == self._machine or silent >= SILENT_SECONDS:
+        if self._created((found.number if found else 0) + 1):
+          return
+        continue
+      if not told:
+        told = True
+        say(
+          f"{self._url} is held by {printable(found.holder)[:120]}: waiting up to {SILENT_SECONDS:g} s for a sign of life"
+        )
+      time.sleep(LOOK_SECONDS)
+
+  def keep(self, lost: Callable[[RunError], None]) -> None:
+    """Write the lease anew every few seconds, on a thread; `lost` is told if another run has taken it."""
+    self._thread = threading.Thread(target=self._keep, args=(lost,), name="lease", daemon=True)
+    self._thread.start()
+
+  def check(self) -> None:
+    """Look whether the lease is still held. To be asked before anything is written.
+
+    Raises:
+      RunError: another run has taken it.
+    """
+    found = self._newest()
+    if found is None or found.token != self._token:
+      who = f" ({printable(found.holder)[:120]})" if found else ""
+      raise RunError(
+        f"{self._url} has been taken over by another run{who}, since this one gave no sign of life for a minute. What is"
+        " complete in the bucket is kept; nothing more is written to it."
+      )
+
+  def release(self) -> None:
+    """Stop writing it, and leave it to others; what can't be deleted falls silent."""
+    self._stop.set()
+    if self._thread:
+      self._thread.join(timeout=BEAT_SECONDS)
+    with contextlib.suppress(Exception):  # of whichever store
+      self.check()
+      self._store.rm_file(self._path(self._number))
+
+  def _keep(self, lost: Callable[[RunError], None]) -> None:
+    while not self._stop.wait(BEAT_SECONDS):
+      try:
+        self.check()
+        self._beat += 1
+        self._store.pipe_file(self._path(self._number), self._content())
+      except RunError as error:
+        lost(error)
+        return
+      except Exception:  # the store is away; who sends to it tells
+        continue
+
+  def _created(self, number: int) -> bool:
+    """Whether the lease of this number could be made, which one alone of several can."""
+    self._number = number
+    try:
+      self._store.pipe_file(self._path(number), self._content(), mode="create")
+    except Exception:  # what a store raises where the object is there already differs
+      found = self._newest()
+      if found is None or found.number < number:
+        raise
+    found = self._newest()
+    if found is None or found.token != self._token:
+      return False
+    for older in self._numbers():
+      if older < number:
+        with contextlib.suppress(Exception):
+          self._store.rm_file(self._path(older))
+    return True
+
+  def _newest(self) -> Found | None:
+    """The lease that counts. One that can't be read holds as any other."""
+    numbers = self._numbers()
+    if not numbers:
+      return None
+    number = max(numbers)
+    try:
+      about = json.loads(self._store.cat_file(self._path(number)))
+      return Found(
+        number, *(str(about[key]) for key in ("token", "machine", "holder")), int(about["beat"])
+      )
+    except FileNotFoundError:  # released since it was listed
+      return None
+    except (ValueError, LookupError, TypeError):
+      return Found(number, "", "", "somebody", 0)
+
+  def _numbers(self) -> list[int]:
+    self._store.invalidate_cache()
+    try:
+      names = self._store.find(self._folder)
+    except FileNotFoundError:
+      return []
+    lasts = (name.rpartition("/")[2] for name in names)
+    return [int(last) for last in lasts if last.isdecimal() and len(last) <= 12]
+
+  def _path(self, number: int) -> str:
+    return f"{self._folder}/{number:08d}"
+
+  def _content(self) -> bytes:
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    about = {"token": self._token, "machine": self._machine, "holder": holder, "beat": self._beat}
+    return json.dumps(about).encode()
