@@ -3,12 +3,19 @@
   python benchmarks/generation.py --json=generation.json     # CPU: a quarter of an hour on 2 cores; the same on one GPU
   python benchmarks/generation.py --small                    # a smoke run: a minute or two
 
-On CPU both run in float32 a Stable Diffusion 2 of reduced width and full 64 x 64 latents, so that attention sees as many tokens
-as at full size. On a GPU it is the UNet and autoencoder of SD 2.1-base with random weights in bfloat16, PyTorch compiled, with
-scaled-dot-product attention and channels last. Rounds alternate between the two sides, warm, each with new random inputs; medians
-count. Ratios are PyTorch's seconds / ours: above 1 ours is faster.
+`--model` says which; each stands for its family:
 
-  loop    DPM-Solver++ steps with guidance; also divided by their number.
+  reduced       Stable Diffusion 2 of reduced width and full 64 x 64 latents, so that attention sees as many tokens as at
+                full size: what a CPU takes by default
+  sd21          the UNet and autoencoder of SD 2.1-base: what a GPU takes by default
+  sdxl-reduced  SDXL of reduced width, 64 x 64 latents
+  sdxl          SDXL base, 128 x 128 latents
+
+with random weights, in float32 on CPU and in bfloat16 on a GPU (SDXL's autoencoder in float32), PyTorch compiled there, with
+scaled-dot-product attention and channels last. Rounds alternate between the two sides, warm, each with new random inputs;
+medians count. Ratios are PyTorch's seconds / ours: above 1 ours is faster.
+
+  loop    DPM-Solver++ steps with guidance; with `--few-step`, four steps of Euler without, as SD-Turbo takes them.
   images  the whole sampler: the loop, decoding, uint8. Latents and texts are on the device at the start.
 
 `--sides ours` or `--sides torch` runs one of the two alone, to fill its compilation cache; `--profile` names the kernels of our
@@ -17,6 +24,7 @@ denoising loop that take longest.
 
 import argparse
 import collections
+import dataclasses
 import gzip
 import json
 import os
@@ -37,11 +45,17 @@ import torch
 from safetensors.torch import save_file
 
 from genbench_jax.diffusion.cost import flops_of_image
-from genbench_jax.diffusion.program import COMPILER_OPTIONS, denoise, params_on, sampling_program
+from genbench_jax.diffusion.program import (
+  COMPILER_OPTIONS,
+  Guidance,
+  denoise,
+  params_on,
+  sampling_program,
+)
 from genbench_jax.diffusion.schedulers import sampler_steps
-from genbench_jax.models import checkpoints
-from genbench_jax.models.noise_schedule import NoiseSchedule
-from genbench_jax.models.stable_diffusion import FIXED_UNET, FIXED_VAE, StableDiffusion, _module
+from genbench_jax.models import checkpoints, weights
+from genbench_jax.models.configuration import Settings
+from genbench_jax.models.stable_diffusion import StableDiffusion, Texts, aligned, describe
 from genbench_jax.runtime.mesh import data_mesh
 from genbench_jax.zoo import tiny
 
@@ -68,10 +82,24 @@ REDUCED_VAE = tiny.VAE | {
 }
 
 
-class Inputs(NamedTuple):
-  """Of one round: hidden states of negative prompt and prompt, and unit-normal latents."""
+REDUCED_XL = REDUCED_UNET | {
+  "block_out_channels": [128, 256, 512],
+  "attention_head_dim": [2, 4, 8],
+  "down_block_types": ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * 2,
+  "up_block_types": ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"],
+  "transformer_layers_per_block": [1, 2, 4],
+  "addition_embed_type": "text_time",
+  "addition_time_embed_dim": 64,
+  "projection_class_embeddings_input_dim": 256 + 6 * 64,
+}
+NARROW = {"block_out_channels": [64] * 4, "attention_head_dim": [1] * 4, "sample_size": 16}
 
-  text: np.ndarray  # [b, 2, l, d]
+
+class Inputs(NamedTuple):
+  """Of one round: hidden states of negative prompt and prompt, or of the prompt alone, and unit-normal latents."""
+
+  text: np.ndarray  # [b, g, l, d]
+  pooled: np.ndarray | None  # [b, g, p]
   latents: np.ndarray  # [b, h, w, c]
 
 
@@ -98,12 +126,15 @@ def main() -> None:
   platform = jax.default_backend()
   torch_device = "cuda" if platform == "gpu" else "cpu"
   dtypes = (jnp.float32, torch.float32) if platform == "cpu" else (jnp.bfloat16, torch.bfloat16)
-  unet, vae = configurations(platform, arguments.small)
+  name = arguments.model or ("reduced" if platform == "cpu" else "sd21")
+  configs = configurations("small" if arguments.small else name)
+  if arguments.few_step:
+    arguments.steps, arguments.guidance = 4, 1.0
   with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-    peer_unet, peer_vae = torch_modules(unet, vae)
+    peer_unet, peer_vae = torch_modules(configs["unet"], configs["vae"])
     for name, module in (("unet", peer_unet), ("vae", peer_vae)):
       write_part(Path(folder) / name, module)
-    model = flax_model(Path(folder), dtypes[0])
+    model = our_model(configs, Path(folder), dtypes[0])
     results: dict[str, Any] = {
       "device": str(jax.devices()[0].device_kind),
       "cores": os.cpu_count(),
@@ -113,13 +144,14 @@ def main() -> None:
     }
     sides = {}
     if "ours" in arguments.sides:
-      sides["ours"] = our_side(model, arguments.steps)
+      sides["ours"] = our_side(model, arguments)
     if "torch" in arguments.sides:
+      vae_dtype = torch.float32 if model.vae_dtype == jnp.float32 else dtypes[1]
       peers = [
-        part.to(torch_device, dtypes[1], memory_format=torch.channels_last)
-        for part in (peer_unet, peer_vae)
+        part.to(torch_device, dtype, memory_format=torch.channels_last)
+        for part, dtype in ((peer_unet, dtypes[1]), (peer_vae, vae_dtype))
       ]
-      sides["torch"] = torch_side(*peers, arguments.steps, dtypes[1], arguments.torch_compile)
+      sides["torch"] = torch_side(*peers, arguments)
     for batch in arguments.batches or ((1, 2) if platform == "cpu" else (1, 8, 32)):
       results[f"batch {batch}"] = compared(sides, model, batch, arguments, results["peak_tflops"])
       print(json.dumps({batch: results[f"batch {batch}"]}, indent=2), flush=True)
@@ -131,6 +163,9 @@ def parsed() -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawTextHelpFormatter
   )
+  parser.add_argument("--model", choices=("reduced", "sd21", "sdxl-reduced", "sdxl"))
+  parser.add_argument("--few-step", action="store_true", help="four steps without guidance")
+  parser.set_defaults(guidance=GUIDANCE)
   parser.add_argument("--batches", type=lambda text: [int(part) for part in text.split(",")])
   parser.add_argument("--steps", type=int, default=10)
   parser.add_argument("--rounds", type=int, default=5)
@@ -145,18 +180,23 @@ def parsed() -> argparse.Namespace:
   return parser.parse_args()
 
 
-def configurations(platform: str, small: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Of UNet and autoencoder."""
-  if platform != "cpu" and not small:
-    published = json.loads(gzip.decompress(PUBLISHED.read_bytes()))
-    unet, vae = (
-      published[f"stable-diffusion-2.1-base/{part}"]["config"] for part in ("unet", "vae")
-    )
-    return unet, vae
-  if not small:
-    return REDUCED_UNET, REDUCED_VAE
-  narrow = {"block_out_channels": [64] * 4, "attention_head_dim": [1] * 4, "sample_size": 16}
-  return REDUCED_UNET | narrow, REDUCED_VAE | {"sample_size": 128}
+def configurations(name: str) -> dict[str, dict[str, Any]]:
+  """Of UNet, autoencoder and text towers; the latter only for their widths."""
+  published = {"sd21": "stable-diffusion-2.1-base", "sdxl": "sdxl-base-1.0"}
+  if name in published:
+    record = json.loads(gzip.decompress(PUBLISHED.read_bytes()))
+    parts = [key for key in record if key.startswith(f"{published[name]}/")]
+    return {key.split("/")[1]: record[key]["config"] for key in parts}
+  text = tiny.text_config() | {"max_position_embeddings": TOKENS, "num_attention_heads": 4}
+  if name == "sdxl-reduced":
+    tower = text | {"hidden_size": 256, "projection_dim": 256}
+    vae = REDUCED_VAE | {"force_upcast": True}
+    return {"unet": REDUCED_XL, "vae": vae, "text_encoder": tower, "text_encoder_2": tower}
+  tower = text | {"hidden_size": 512}
+  if name == "small":
+    vae = REDUCED_VAE | {"sample_size": 128}
+    return {"unet": REDUCED_UNET | NARROW, "vae": vae, "text_encoder": tower}
+  return {"unet": REDUCED_UNET, "vae": REDUCED_VAE, "text_encoder": tower}
 
 
 def torch_modules(unet: dict[str, Any], vae: dict[str, Any]) -> tuple[Any, Any]:
@@ -168,8 +208,8 @@ def torch_modules(unet: dict[str, Any], vae: dict[str, Any]) -> tuple[Any, Any]:
     )
   for module in modules:
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    weights = tiny.random_weights(shapes)
-    tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
+    arrays = tiny.random_weights(shapes)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     module.load_state_dict(tensors, assign=True)
     module.eval()
   return modules
@@ -181,96 +221,104 @@ def write_part(folder: Path, module: Any) -> None:
   save_file(module.state_dict(), folder / "diffusion_pytorch_model.safetensors")
 
 
-def flax_model(folder: Path, dtype: Any) -> StableDiffusion:
+def our_model(configs: dict[str, Any], folder: Path, dtype: Any) -> StableDiffusion:
   """The same model in this package, without texts: they are given as hidden states."""
-  from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
-
-  unet = _module(FlaxUNet2DConditionModel, folder / "unet" / "config.json", FIXED_UNET, dtype)
-  vae = _module(FlaxAutoencoderKL, folder / "vae" / "config.json", FIXED_VAE, dtype)
-  side, channels, width = unet.sample_size, unet.in_channels, unet.cross_attention_dim
-
-  def shape(*sizes: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(sizes, np.float32)
-
-  unet_shapes = checkpoints.shapes_of(
-    unet.init, shape(1, channels, side, side), shape(1), shape(1, TOKENS, width)
-  )
-  vae_shapes = checkpoints.shapes_of(vae.init, shape(1, 3, 32, 32))
-  return StableDiffusion(
-    unet=unet,
-    vae=vae,
-    text_encoder=None,
-    params={
-      "unet": checkpoints.load_params(folder / "unet", unet_shapes, dtype),
-      "vae": checkpoints.load_params(folder / "vae", vae_shapes, dtype),
-    },
-    tokenizer=None,
-    max_tokens=TOKENS,
-    schedule=NoiseSchedule.from_config(tiny.SCHEDULER),
-    latent_channels=channels,
-    downsampling_factor=2 ** (len(vae.block_out_channels) - 1),
-    scaling_factor=vae.scaling_factor,
-    image_size=side * 8,
-    fingerprint="benchmark",
-  )
+  settings = {part: Settings(config, folder / part) for part, config in configs.items()}
+  model = describe(settings, dtype)
+  dtypes = {"unet": dtype, "vae": model.vae_dtype}
+  params = {
+    part: weights.load(
+      checkpoints.read_weights(folder / part), model.params[part], folder, of, place=aligned
+    )
+    for part, of in dtypes.items()
+  }
+  return dataclasses.replace(model, params=params)
 
 
-def our_side(model: StableDiffusion, steps: int) -> Side:
+def our_side(model: StableDiffusion, arguments: argparse.Namespace) -> Side:
   mesh = data_mesh(jax.devices()[:1])
   platform = mesh.devices.flat[0].platform
   params = params_on(model, mesh)
-  table, scale = sampler_steps(model.schedule, "dpmsolver++", steps)
-  settings = jax.device_put((table, np.float32(scale), np.float32(GUIDANCE)))
+  schedule = model.schedule.with_settings(tiny.SCHEDULER | scheduler_settings(arguments))
+  name = "euler" if arguments.few_step else "dpmsolver++"
+  table, scale = sampler_steps(schedule, name, arguments.steps)
+  guidance = Guidance(np.float32(arguments.guidance), np.float32(0))
+  table, scale, guidance = jax.device_put((table, np.float32(scale), guidance))
   program = sampling_program(model, mesh)
 
-  def loop(params: Any, text: jax.Array, latents: jax.Array, *settings: Any) -> jax.Array:
+  def denoised(params: Any, texts: Texts, latents: jax.Array, *settings: Any) -> jax.Array:
     table, scale, guidance = settings
-    return denoise(model, params, text, scale * latents, table, guidance, platform)
+    return denoise(model, params, texts, scale * latents, table, guidance, None, platform)
 
-  loop = jax.jit(loop, compiler_options=COMPILER_OPTIONS.get(platform))
+  loop = jax.jit(denoised, compiler_options=COMPILER_OPTIONS.get(platform))
+
+  def prepare(inputs: Inputs) -> tuple[Texts, jax.Array]:
+    parts = (inputs.text, inputs.pooled)
+    texts = Texts(*(None if part is None else part.astype(model.dtype) for part in parts))
+    return jax.device_put((texts, inputs.latents))
+
+  def images(inputs: tuple[Texts, jax.Array]) -> jax.Array:
+    return program(params, *inputs, None, table, scale, guidance).images.block_until_ready()
 
   return Side(
-    prepare=lambda inputs: (
-      jax.device_put(inputs.text.astype(model.dtype)),
-      jax.device_put(inputs.latents),
-    ),
-    loop=lambda inputs: loop(params["unet"], *inputs, *settings).block_until_ready(),
-    images=lambda inputs: program(params, *inputs, *settings).images.block_until_ready(),
+    prepare=prepare,
+    loop=lambda inputs: loop(params["unet"], *inputs, table, scale, guidance).block_until_ready(),
+    images=images,
     fetch=np.asarray,
   )
 
 
-def torch_side(unet: Any, vae: Any, steps: int, dtype: Any, mode: str) -> Side:
-  config = tiny.SCHEDULER | {"timestep_spacing": "linspace"}
-  scheduler = diffusers.DPMSolverMultistepScheduler.from_config(config)
-  device = unet.device.type
+def scheduler_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+  """Of both sides; distilled models begin at the last training step."""
+  return {"timestep_spacing": "trailing" if arguments.few_step else "linspace"}
+
+
+def torch_side(unet: Any, vae: Any, arguments: argparse.Namespace) -> Side:
+  """PyTorch's, as diffusers' pipelines run them."""
+  kinds = (diffusers.DPMSolverMultistepScheduler, diffusers.EulerDiscreteScheduler)
+  kind = kinds[arguments.few_step]
+  scheduler = kind.from_config(tiny.SCHEDULER | scheduler_settings(arguments))
+  device, dtype, guided = unet.device.type, unet.dtype, arguments.guidance > 1
   if device == "cuda":
+    mode = arguments.torch_compile
     unet = torch.compile(unet, mode=mode, dynamic=False)
     vae.decode = torch.compile(vae.decode, mode=mode, dynamic=False)
 
-  def prepare(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-    text = torch.from_numpy(inputs.text).to(device, dtype)
+  def rows(array: np.ndarray) -> torch.Tensor:
+    groups = torch.from_numpy(array).to(device, dtype)
+    return torch.cat(list(groups.unbind(1)))
+
+  def prepare(inputs: Inputs) -> tuple[torch.Tensor, Any, torch.Tensor]:
     latents = torch.from_numpy(inputs.latents.transpose(0, 3, 1, 2).copy()).to(device)
-    return torch.cat([text[:, 0], text[:, 1]]), latents
+    added = None
+    if inputs.pooled is not None:
+      side = 8.0 * inputs.latents.shape[1]
+      pooled = rows(inputs.pooled)
+      sizes = torch.tensor([[side, side, 0, 0, side, side]] * len(pooled)).to(device, dtype)
+      added = {"text_embeds": pooled, "time_ids": sizes}
+    return rows(inputs.text), added, latents
 
-  def guided(text: torch.Tensor, latents: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-    rows = torch.cat([latents, latents]).to(dtype, memory_format=torch.channels_last)
-    negative, positive = unet(rows, time, encoder_hidden_states=text).sample.float().chunk(2)
-    return negative + GUIDANCE * (positive - negative)
+  def predicted(text: Any, added: Any, latents: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+    latents = scheduler.scale_model_input(latents, time)
+    doubled = torch.cat([latents] * (2 if guided else 1))
+    doubled = doubled.to(dtype, memory_format=torch.channels_last)
+    output = unet(doubled, time, encoder_hidden_states=text, added_cond_kwargs=added).sample.float()
+    if not guided:
+      return output
+    negative, positive = output.chunk(2)
+    return negative + arguments.guidance * (positive - negative)
 
-  def loop(inputs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    return waited(denoised(*inputs))
-
-  def denoised(text: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-    scheduler.set_timesteps(steps, device=device)
+  def denoised(text: torch.Tensor, added: Any, latents: torch.Tensor) -> torch.Tensor:
+    scheduler.set_timesteps(arguments.steps, device=device)
     latents = latents * scheduler.init_noise_sigma
     for time_ in scheduler.timesteps:
-      latents = scheduler.step(guided(text, latents, time_), time_, latents).prev_sample
+      output = predicted(text, added, latents, time_)
+      latents = scheduler.step(output, time_, latents).prev_sample
     return latents
 
-  def images(inputs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    latents = denoised(*inputs)
-    decoded = vae.decode((latents / vae.config.scaling_factor).to(dtype)).sample.float()
+  def images(inputs: tuple[torch.Tensor, Any, torch.Tensor]) -> torch.Tensor:
+    latents = denoised(*inputs) / vae.config.scaling_factor
+    decoded = vae.decode(latents.to(vae.dtype)).sample.float()
     return waited(((decoded / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8))
 
   def waited(result: torch.Tensor) -> torch.Tensor:
@@ -278,7 +326,12 @@ def torch_side(unet: Any, vae: Any, steps: int, dtype: Any, mode: str) -> Side:
       torch.cuda.synchronize()
     return result
 
-  return Side(prepare, loop, images, lambda made: made.permute(0, 2, 3, 1).cpu().numpy())
+  return Side(
+    prepare,
+    lambda inputs: waited(denoised(*inputs)),
+    images,
+    lambda made: made.permute(0, 2, 3, 1).cpu().numpy(),
+  )
 
 
 def compared(
@@ -290,11 +343,15 @@ def compared(
 ) -> dict[str, Any]:
   """Medians of both sides, taken in turn, and whether they made the same images."""
   draw = np.random.default_rng(batch)
-  shape = (model.unet.sample_size, model.unet.sample_size, model.latent_channels)
+  config, guided = model.unet.config, arguments.guidance > 1
+  shape = (config.sample_size, config.sample_size, model.latent_channels)
 
   def inputs() -> Inputs:
-    text = draw.standard_normal((batch, 2, TOKENS, model.unet.cross_attention_dim), np.float32)
-    return Inputs(text, draw.standard_normal((batch, *shape), np.float32))
+    rows = (batch, 1 + guided)
+    text = draw.standard_normal((*rows, TOKENS, config.cross_attention_dim), np.float32)
+    pooled = draw.standard_normal((*rows, config.pooled_width), np.float32)
+    latents = draw.standard_normal((batch, *shape), np.float32)
+    return Inputs(text, pooled if config.takes_sizes else None, latents)
 
   found: dict[str, Any] = {}
   for what in ("loop",) if arguments.loop_only else ("loop", "images"):
@@ -304,7 +361,8 @@ def compared(
       ours, peer = timings["ours"], timings["torch"]
       found[what]["ratio"] = peer.seconds / ours.seconds
       found[what]["ratio_cpu"] = peer.cpu_seconds / ours.cpu_seconds
-  step_flops = flops_of_image(model, 2, True, shape) - flops_of_image(model, 1, True, shape)
+  once, twice = (flops_of_image(model, count, guided, shape) for count in (1, 2))
+  step_flops = twice - once
   for name in sides:
     step_seconds = found["loop"][name]["seconds"] / arguments.steps
     reached = batch * step_flops / step_seconds / 1e12

@@ -207,7 +207,7 @@ class Run:
 
 def diffusion_pin(config: Config) -> Pin:
   """The model that makes images."""
-  from genbench_jax.models.stable_diffusion import DOWNLOADS
+  from genbench_jax.models.diffusion_parts import DOWNLOADS
 
   asked = config.generation
   return Pin(asked.checkpoint, asked.revision, asked.sha256, DOWNLOADS, _settings("generation"))

@@ -19,6 +19,7 @@ from transformers import (
   CLIPModel,
   CLIPTextConfig,
   CLIPTextModel,
+  CLIPTextModelWithProjection,
   Dinov2Config,
   Dinov2Model,
 )
@@ -80,6 +81,30 @@ TEXT_2 = TEXT | {
 }
 
 
+UNET_XL = UNET | {
+  "addition_embed_type": "text_time",
+  "addition_time_embed_dim": 256,
+  "attention_head_dim": [5, 10, 20],
+  "block_out_channels": [320, 640, 1280],
+  "cross_attention_dim": 2048,
+  "down_block_types": ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * 2,
+  "up_block_types": ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"],
+  "projection_class_embeddings_input_dim": 2816,
+  "sample_size": 128,
+  "transformer_layers_per_block": [1, 2, 10],
+  "use_linear_projection": True,
+}
+# OpenCLIP bigG's text tower, with its projection.
+TEXT_XL = TEXT | {
+  "hidden_act": "gelu",
+  "hidden_size": 1280,
+  "intermediate_size": 5120,
+  "num_attention_heads": 20,
+  "num_hidden_layers": 32,
+  "projection_dim": 1280,
+}
+
+
 def clip(text: dict, vision: dict, projection: int) -> dict:
   """Configuration of a CLIP; where nothing else is said, of the layers of OpenAI's."""
   text = TEXT | {"num_hidden_layers": 12, "projection_dim": projection} | text
@@ -107,6 +132,12 @@ PIPELINES = {
     "unet": UNET_2 | {"sample_size": 96, "upcast_attention": True},
     "vae": VAE | {"sample_size": 768},
     "text_encoder": TEXT_2,
+  },
+  "sdxl-base-1.0": {
+    "unet": UNET_XL,
+    "vae": VAE | {"sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": True},
+    "text_encoder": TEXT_1,
+    "text_encoder_2": TEXT_XL,
   },
 }
 BASE_TEXT = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
@@ -176,6 +207,9 @@ def main() -> None:
         "vae": diffusers.AutoencoderKL.from_config(configs["vae"]),
         "text_encoder": CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"])),
       }
+      if "text_encoder_2" in configs:
+        second = CLIPTextConfig.from_dict(configs["text_encoder_2"])
+        models["text_encoder_2"] = CLIPTextModelWithProjection(second)
       for part, model in models.items():
         record[f"{name}/{part}"] = {"config": configs[part], "shapes": shapes(model)}
     for name, config in CLIPS.items():

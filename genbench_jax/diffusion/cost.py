@@ -9,8 +9,13 @@ import numpy as np
 
 from genbench_jax.models.attention import PLAIN
 from genbench_jax.models.clip import Clip
-from genbench_jax.models.corrections import apply_decoder, apply_unet
-from genbench_jax.models.stable_diffusion import StableDiffusion
+from genbench_jax.models.stable_diffusion import (
+  StableDiffusion,
+  apply_decoder,
+  apply_unet,
+  described_conditions,
+)
+from genbench_jax.models.unet import Conditions
 
 
 @functools.lru_cache(maxsize=8)
@@ -27,18 +32,18 @@ def flops_of_image(
   from the count, and the bodies of loops are counted once. The text tower is left out, since texts are encoded once.
   0 where JAX may not use the host's CPU, which does the counting: GPUs and TPUs analyze compiled programs alone.
   """
-  latents = jax.ShapeDtypeStruct((1, *latent_shape), model.dtype)
+  latents = jax.ShapeDtypeStruct((1, *latent_shape), model.vae_dtype)
   rows = jax.ShapeDtypeStruct((1 + guided, *latent_shape), model.dtype)
-  width = model.unet.cross_attention_dim
-  text = jax.ShapeDtypeStruct((1 + guided, model.max_tokens, width), model.dtype)
 
-  def unet(params: Any, latents: jax.Array, text: jax.Array) -> jax.Array:
-    return apply_unet(model.unet, params, latents, jnp.float32(1), text, PLAIN)
+  def unet(params: Any, latents: jax.Array, conditions: Conditions) -> jax.Array:
+    return apply_unet(model.unet, params, latents, jnp.float32(1), conditions, PLAIN)
 
   def decoder(params: Any, latents: jax.Array) -> jax.Array:
     return apply_decoder(model.vae, params, latents, PLAIN)
 
-  total = evaluations * _flops(unet, model.params["unet"], rows, text)
+  total = evaluations * _flops(
+    unet, model.params["unet"], rows, described_conditions(model, 1 + guided)
+  )
   total += _flops(decoder, model.params["vae"], latents)
   if clip is not None:
     pixels = jax.ShapeDtypeStruct((1, clip.image_size, clip.image_size, 3), np.float32)
@@ -46,7 +51,7 @@ def flops_of_image(
   return total
 
 
-def _flops(function: Any, params: Any, *arguments: jax.ShapeDtypeStruct) -> float:
+def _flops(function: Any, params: Any, *arguments: Any) -> float:
   shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
   try:
     host = jax.local_devices(backend="cpu")[0]

@@ -3,16 +3,20 @@
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8, UInt32
 
-from genbench_jax.diffusion.inversion.embeddings import LearnedEmbeddings, load_embedding
+from genbench_jax.diffusion.inversion.embeddings import LearnedEmbeddings, load_learned
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.errors import UsageError
 from genbench_jax.models.stable_diffusion import StableDiffusion, load_stable_diffusion
 from genbench_jax.runtime.mesh import data_mesh
+
+# JAX's keys are made of 32 bits: a larger seed would be cut, and give another seed's images.
+SEEDS = 2**32
 
 
 @functools.lru_cache(maxsize=1)
@@ -34,44 +38,78 @@ def generate(
   revision: str | None = None,
   batch_per_device: int | None = None,
   learned_embeddings: Mapping[str, Float[np.ndarray, "d"]] | Sequence[str | Path] | None = None,
+  *,
+  step_noise: Float[np.ndarray, "t b h w c"] | None = None,
+  eta: float = 0.0,
+  guidance_rescale: float = 0.0,
+  timesteps: Sequence[int] | None = None,
+  scheduler_settings: Mapping[str, Any] | None = None,
 ) -> UInt8[np.ndarray, "b height width 3"]:
   """Images of prompts, by a Stable Diffusion checkpoint, on all devices of this host.
 
   Args:
     prompts: one for each image.
-    checkpoint: folder or hub id of a Stable Diffusion 1.x or 2.x in the Hugging Face layout.
-    seeds: one for each image; by default 0, 1, 2, ... The same seed and prompt give the same image in any batch.
-    latents: in place of seeds: unit-normal, height and width over the autoencoder's factor (8), channels last.
+    checkpoint: folder or hub id of a Stable Diffusion 1, 2 or XL, or of a model distilled from one, in the Hugging Face
+      layout.
+    seeds: one for each image, below 2^32; by default 0, 1, 2, ... The same seed and prompt give the same image in any batch.
+    latents: in place of those drawn from seeds: unit-normal, height and width over the autoencoder's factor (8), channels last.
     negative_prompts: one for each image, or one for all.
     steps: sampler steps.
-    guidance_scale: of classifier-free guidance; 1 is without, at half the cost.
-    scheduler: `pndm`, `ddim`, `dpmsolver++` or `euler`.
+    guidance_scale: of classifier-free guidance; at 1 and below there is none, at half the cost.
+    scheduler: `pndm`, `ddim`, `dpmsolver++`, `euler`, `euler_ancestral`, `lcm` or `tcd`; `auto` is the checkpoint's own.
     height, width: in pixels, by default those that the model was trained for.
     revision: commit, tag or branch of a hub id.
     batch_per_device: images on each device at once; by default as many as there are, up to 8.
     learned_embeddings: of new tokens that prompts may hold (textual inversion): placeholder -> embedding [d] or
-      [v, d], or files, or folders with a `learned_embeds.safetensors` each.
+      [v, d], or files, or folders with a `learned_embeds.safetensors` each. Those of two text towers stand side by side.
+    step_noise: unit-normal noise of each step, for samplers that add any, in place of that drawn from seeds.
+    eta: share of fresh noise in `ddim` and `tcd`, 0 to 1.
+    guidance_rescale: how far guidance's deviation is brought back, 0 to 1 (arXiv 2305.08891).
+    timesteps: to be visited, descending, in place of `steps`; not for `pndm` and `ddim`.
+    scheduler_settings: keys of `scheduler_config.json` that count in place of the checkpoint's, such as
+      `{"timestep_spacing": "trailing"}`.
 
   Raises:
     UsageError: an argument is out of its range, or there is no such checkpoint.
-    RunError: the checkpoint is incomplete or corrupt.
+    RunError: the checkpoint is incomplete or corrupt, or asks the scheduler for what it does not do.
+    ModelError: the model gave NaN or infinity.
   """
   prompts = [prompts] if isinstance(prompts, str) else list(prompts)
   count = len(prompts)
   negatives = _one_each(negative_prompts, count)
-  if seeds is not None and latents is not None:
-    raise UsageError("both seeds and latents were given: latents take the place of seeds.")
-  for name, values in (("seeds", seeds), ("latents", latents), ("negative prompts", negatives)):
-    if values is not None and len(values) != count:
-      raise UsageError(f"{len(values)} {name} for {count} prompts.")
+  _check_counts(count, seeds=seeds, latents=latents, negative_prompts=negatives)
+  if seeds is not None and latents is not None and step_noise is not None:
+    raise UsageError(
+      "seeds, latents and step_noise were given: the latter two take the place of seeds."
+    )
   mesh = data_mesh(jax.local_devices())
   rows = batch_per_device or min(8, -(-count // mesh.size)) or 1
-  model = _loaded(str(checkpoint), revision)
-  sampler = Sampler(model, mesh, rows, steps, guidance_scale, scheduler, height, width)
+  sampler = Sampler(
+    _loaded(str(checkpoint), revision),
+    mesh,
+    rows,
+    steps,
+    guidance_scale,
+    scheduler,
+    height,
+    width,
+    eta=eta,
+    guidance_rescale=guidance_rescale,
+    timesteps=timesteps,
+    scheduler_settings=scheduler_settings,
+  )
+  if seeds is not None and latents is not None and not sampler.adds_noise:
+    raise UsageError("both seeds and latents were given: latents take the place of seeds.")
   if learned_embeddings is not None:
     sampler = sampler.with_learned_embeddings(_learned(learned_embeddings))
-  keys = keys_of(range(count) if seeds is None else seeds) if latents is None else None
-  return sampler(prompts, negatives, keys, latents)
+  keys = keys_of(range(count) if seeds is None else seeds)
+  return sampler(prompts, negatives, keys, latents, step_noise)
+
+
+def _check_counts(count: int, **given: Any) -> None:
+  for name, values in given.items():
+    if values is not None and len(values) != count:
+      raise UsageError(f"{len(values)} {name.replace('_', ' ')} for {count} prompts.")
 
 
 def _learned(
@@ -82,7 +120,7 @@ def _learned(
       {name: np.atleast_2d(np.asarray(v, np.float32)) for name, v in given.items()}
     )
   paths = [given] if isinstance(given, str | Path) else given
-  return LearnedEmbeddings(dict(load_embedding(Path(path).expanduser()) for path in paths))
+  return load_learned([Path(path).expanduser() for path in paths])
 
 
 def _one_each(negative_prompts: Sequence[str] | str | None, count: int) -> list[str]:
@@ -92,6 +130,14 @@ def _one_each(negative_prompts: Sequence[str] | str | None, count: int) -> list[
 
 
 def keys_of(seeds: Sequence[int]) -> UInt32[np.ndarray, "n 2"]:
-  """The key data of `jax.random.key(seed)` for each seed."""
-  keys = [np.asarray(jax.random.key_data(jax.random.key(seed))) for seed in seeds]
+  """The key data of `jax.random.key(seed)` for each seed.
+
+  Raises:
+    UsageError: a seed is not a whole number of 32 bits.
+  """
+  for seed in seeds:
+    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed < SEEDS:
+      raise UsageError(f"seed {seed!r}: seeds are whole numbers from 0 to 2^32 - 1.")
+  keys = [np.asarray(jax.random.key_data(jax.random.key(int(seed)))) for seed in seeds]
   return np.asarray(keys, np.uint32).reshape(len(keys), 2)

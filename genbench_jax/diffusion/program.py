@@ -26,8 +26,13 @@ from genbench_jax.embedding.preprocess import Resize
 from genbench_jax.models.attention import cudnn_works
 from genbench_jax.models.checkpoints import Params
 from genbench_jax.models.clip import Clip
-from genbench_jax.models.corrections import apply_decoder, apply_unet
-from genbench_jax.models.stable_diffusion import StableDiffusion
+from genbench_jax.models.stable_diffusion import (
+  StableDiffusion,
+  Texts,
+  apply_decoder,
+  apply_unet,
+  conditions_of,
+)
 from genbench_jax.runtime.mesh import DATA_AXIS, batch_sharding, replicated
 
 # Pixels that the autoencoder decodes at once on a device: four images of 512 x 512. Its temporaries dwarf the UNet's.
@@ -57,13 +62,38 @@ def draw_latents(
   return jax.vmap(lambda key: jax.random.normal(jax.random.wrap_key_data(key), shape))(keys)
 
 
+class Guidance(NamedTuple):
+  """How the prediction with the prompt is set off against the one without.
+
+  Attributes:
+    scale: w in `negative + w (positive - negative)` (arXiv 2207.12598, with w = 1 + its weight).
+    rescale: how far the result's deviation goes back to that of the prompt's prediction; 0 is not at all.
+  """
+
+  scale: Float[Array, ""]
+  rescale: Float[Array, ""]
+
+
+class Noise(NamedTuple):
+  """Fresh noise for samplers that add any: one of the two.
+
+  Attributes:
+    keys: threefry key data, one an image; the noise of a step comes from its key and the step's number.
+    drawn: unit-normal, image by image.
+  """
+
+  keys: UInt32[Array, "b 2"] | None = None
+  drawn: Float32[Array, "b t h w c"] | None = None
+
+
 def denoise(
   model: StableDiffusion,
   params: Params,
-  text: Float[Array, "b g l d"],
+  texts: Texts,
   latents: Float32[Array, "b h w c"],
   steps: Steps,
-  guidance_scale: Float[Array, ""],
+  guidance: Guidance,
+  noise: Noise | None = None,
   platform: str | None = None,
 ) -> Float32[Array, "b h w c"]:
   """Runs a sampler over its whole table.
@@ -71,29 +101,67 @@ def denoise(
   Args:
     model: its UNet is used.
     params: of the UNet.
-    text: hidden states of negative prompt and prompt (g = 2), or of the prompt alone (g = 1): no guidance then.
+    texts: negative prompt and prompt [b, 2, ...], or the prompt alone [b, 1, ...]: no guidance then.
     latents: unit-normal, times the sampler's initial scale.
     steps: the sampler's table.
-    guidance_scale: w in `negative + w (positive - negative)` (arXiv 2207.12598, with w = 1 + its weight).
+    guidance: its strength.
+    noise: for samplers that add any; None leaves the table's column unused.
     platform: `cpu`, `gpu` or `tpu`, for the choice of attention.
 
   Returns:
     Clean latents at the UNet's scale.
   """
-  batch, variants = text.shape[:2]
-  context = text.reshape(batch * variants, *text.shape[2:])
+  batch, variants = texts.states.shape[:2]
+  rows = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), texts)
+  conditions = conditions_of(model, rows, latents.shape, guidance.scale)
 
-  def body(state: schedulers.State, row: Steps) -> tuple[schedulers.State, None]:
+  def body(state: schedulers.State, inputs: tuple[Steps, Any]) -> tuple[schedulers.State, None]:
+    row, fresh = inputs
     sample = (row.input_scale * state.latents).astype(model.dtype)
     # Each image beside its own unconditional twin: the rows of a device stay on it.
     sample = jnp.repeat(sample, variants, axis=0)
-    output = apply_unet(model.unet, params, sample, row.timestep, context, platform)
+    output = apply_unet(model.unet, params, sample, row.timestep, conditions, platform)
     output = output.astype(jnp.float32).reshape(batch, variants, *output.shape[1:])
-    first, last = output[:, 0], output[:, -1]
-    guided = last if variants == 1 else first + guidance_scale * (last - first)
-    return schedulers.step(row, state, guided), None
+    guided = output[:, 0] if variants == 1 else guide(output[:, 0], output[:, 1], guidance)
+    return schedulers.step(row, state, guided, _fresh(noise, fresh, latents.shape[1:])), None
 
-  return jax.lax.scan(body, schedulers.start(latents), steps)[0].latents
+  fresh = _noise_of_steps(noise, len(steps.timestep))
+  return jax.lax.scan(body, schedulers.start(latents), (steps, fresh))[0].latents
+
+
+def guide(
+  negative: Float32[Array, "b h w c"], positive: Float32[Array, "b h w c"], guidance: Guidance
+) -> Float32[Array, "b h w c"]:
+  """Classifier-free guidance, with the deviation brought back where that is asked for.
+
+  Reference:
+    Rescaling: Common Diffusion Noise Schedules and Sample Steps are Flawed, section 3.4 (arXiv 2305.08891).
+  """
+  guided = negative + guidance.scale * (positive - negative)
+  axes = tuple(range(1, guided.ndim))
+  wanted, found = (x.std(axis=axes, ddof=1, keepdims=True) for x in (positive, guided))
+  # Where there is nothing to rescale the factor is exactly one, whatever the deviations are.
+  factor = jnp.where(guidance.rescale > 0, wanted / found, 1.0)
+  return guidance.rescale * (guided * factor) + (1 - guidance.rescale) * guided
+
+
+def _noise_of_steps(noise: Noise | None, count: int) -> Any:
+  """What the loop takes along for the noise of each step: the noise itself, or the step's number."""
+  if noise is None:
+    return None
+  if noise.drawn is not None:
+    return jnp.moveaxis(noise.drawn, 1, 0)
+  return jnp.arange(count, dtype=jnp.uint32)
+
+
+def _fresh(noise: Noise | None, taken: Any, shape: tuple[int, ...]) -> Any:
+  """The noise of one step."""
+  if noise is None or noise.keys is None:
+    return taken
+  # The images' own keys draw the latents: their children are independent of them.
+  return jax.vmap(
+    lambda key: jax.random.normal(jax.random.fold_in(jax.random.wrap_key_data(key), taken), shape)
+  )(noise.keys)
 
 
 def decode(
@@ -111,7 +179,7 @@ def decode(
   def one(latents: Float32[Array, "h w c"]) -> tuple[Array, ...]:
     return tuple(rows[0] for rows in some(latents[None]))
 
-  scaled = (latents / model.scaling_factor).astype(model.dtype)
+  scaled = model.vae.config.from_diffusion(latents).astype(model.vae_dtype)
   pixels = latents.shape[1] * latents.shape[2] * model.downsampling_factor**2
   at_once = max(1, DECODED_AT_ONCE // pixels)
   if len(latents) <= at_once:
@@ -133,52 +201,70 @@ def embed(
   return clip.embed_pixels(params, pixels)
 
 
+class ProgramShape(NamedTuple):
+  """What decides a sampling program beside the model and the mesh.
+
+  Attributes:
+    batch_per_device: images on each device at once.
+    evaluations: of the UNet, rows of the sampler's table.
+    guided: whether there is guidance.
+    latents: height, width and channels of the latents.
+    adds_noise: whether the sampler adds noise, from the images' keys.
+  """
+
+  batch_per_device: int
+  evaluations: int
+  guided: bool
+  latents: tuple[int, int, int]
+  adds_noise: bool = False
+
+
 def lower_program(
-  model: StableDiffusion,
-  mesh: Mesh,
-  batch_per_device: int,
-  evaluations: int,
-  guided: bool,
-  latent_shape: tuple[int, int, int],
-  clip: Clip | None = None,
+  model: StableDiffusion, mesh: Mesh, shape: ProgramShape, clip: Clip | None = None
 ) -> jax.stages.Lowered:
   """The sampler's program, from shapes alone: neither weights nor the mesh's devices need be there.
 
   Args:
     model: its `params` may be `jax.ShapeDtypeStruct`.
     mesh: may be of described devices (`jax.experimental.topologies`).
-    batch_per_device: images on each device at once.
-    evaluations: of the UNet, rows of the sampler's table.
-    guided: whether there is guidance.
-    latent_shape: height, width and channels of the latents.
+    shape: of the program.
     clip: embeds the images, if given.
   """
-  rows = batch_per_device * mesh.size
+  rows = shape.batch_per_device * mesh.size
   shared, split = replicated(mesh), batch_sharding(mesh)
 
   def like(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shared)
 
-  def number(*shape: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, np.float32, sharding=shared)
+  def number(*sizes: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(sizes, np.float32, sharding=shared)
 
-  states = (2 if guided else 1, model.max_tokens, model.unet.cross_attention_dim)
-  text = jax.ShapeDtypeStruct((rows, *states), model.dtype, sharding=split)
-  latents = jax.ShapeDtypeStruct((rows, *latent_shape), np.float32, sharding=split)
-  columns: dict[str, Any] = {name: number(evaluations) for name in Steps._fields}
-  steps = Steps(**columns | {"recent": number(evaluations, HISTORY)})
+  def of_images(dtype: Any, *sizes: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((rows, *sizes), dtype, sharding=split)
+
+  config, variants = model.unet.config, 2 if shape.guided else 1
+  states = of_images(model.dtype, variants, model.max_tokens, config.cross_attention_dim)
+  pooled = of_images(model.dtype, variants, config.pooled_width) if config.takes_sizes else None
+  columns: dict[str, Any] = {name: number(shape.evaluations) for name in Steps._fields}
+  steps = Steps(**columns | {"recent": number(shape.evaluations, HISTORY)})
+  noise = Noise(of_images(np.uint32, 2)) if shape.adds_noise else None
   params = _sampling_params(model)
   if clip is not None:
-    height, width = (side * model.downsampling_factor for side in latent_shape[:2])
+    height, width = (side * model.downsampling_factor for side in shape.latents[:2])
     resize = resize_weights(height, width, clip.input, "crop")
     params = params | {"clip": clip.params, "resize": resize}
   shapes = jax.tree.map(like, params)
-  return sampling_program(model, mesh, clip).lower(shapes, text, latents, steps, number(), number())
+  latents = of_images(np.float32, *shape.latents)
+  settings = (steps, number(), Guidance(number(), number()))
+  return sampling_program(model, mesh, clip).lower(
+    shapes, Texts(states, pooled), latents, noise, *settings
+  )
 
 
 def _sampling_params(model: StableDiffusion) -> Params:
   """What sampling needs of the parameters: the UNet and the decoder."""
-  vae = {name: model.params["vae"][name] for name in ("decoder", "post_quant_conv")}
+  encoding = ("encoder", "quant_conv")
+  vae = {name: tree for name, tree in model.params["vae"].items() if name not in encoding}
   return {"unet": model.params["unet"], "vae": vae}
 
 
@@ -204,14 +290,15 @@ def sampling_program(model: StableDiffusion, mesh: Mesh, clip: Clip | None = Non
 
   def generate(
     params: Params,
-    text: Float[Array, "b g l d"],
+    texts: Texts,
     latents: Float32[Array, "b h w c"],
+    noise: Noise | None,
     steps: Steps,
     initial_scale: Float[Array, ""],
-    guidance_scale: Float[Array, ""],
+    guidance: Guidance,
   ) -> Made:
     start = initial_scale * latents
-    clean = denoise(model, params["unet"], text, start, steps, guidance_scale, platform)
+    clean = denoise(model, params["unet"], texts, start, steps, guidance, noise, platform)
     images, are_finite = decode(model, params["vae"], clean, platform)
     features = None
     if clip is not None:
@@ -219,7 +306,7 @@ def sampling_program(model: StableDiffusion, mesh: Mesh, clip: Clip | None = Non
     return Made(images, clean, are_finite, features)
 
   everywhere, rows = PartitionSpec(), PartitionSpec(DATA_AXIS)
-  specs = (everywhere, rows, rows, everywhere, everywhere, everywhere)
+  specs = (everywhere, rows, rows, rows, everywhere, everywhere, everywhere)
   return jax.jit(
     jax.shard_map(generate, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False),
     compiler_options=COMPILER_OPTIONS.get(platform),

@@ -1,18 +1,22 @@
 """A diffusion model with its sampling settings: prompts and random keys in, images out, batch by batch."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Float32, UInt8, UInt32
 
 from genbench_jax.diffusion.inversion.embeddings import LearnedEmbeddings
 from genbench_jax.diffusion.memory import batch_that_fits
 from genbench_jax.diffusion.program import (
+  Guidance,
   Made,
+  Noise,
+  ProgramShape,
   drawing_program,
   embedding_params_on,
   lower_program,
@@ -22,17 +26,18 @@ from genbench_jax.diffusion.program import (
 from genbench_jax.diffusion.schedulers import sampler_steps
 from genbench_jax.diffusion.text import TextEncoder, text_encoder_on
 from genbench_jax.embedding.preprocess import Resize
-from genbench_jax.errors import UsageError
+from genbench_jax.errors import ModelError, UsageError
 from genbench_jax.models.clip import Clip
-from genbench_jax.models.stable_diffusion import StableDiffusion
+from genbench_jax.models.stable_diffusion import StableDiffusion, Texts
 from genbench_jax.runtime.mesh import batch_sharding, pad_rows, replicated
 
 
 class Inputs(NamedTuple):
-  """A batch before sampling, on the devices: hidden states of the texts and unit-normal latents."""
+  """A batch before sampling, on the devices: encoded texts, unit-normal latents, and fresh noise where it is added."""
 
-  text: Float[Array, "b g l d"]
+  texts: Texts
   latents: Float32[Array, "b h w c"]
+  noise: Noise | None
 
 
 class Sampler:
@@ -43,14 +48,20 @@ class Sampler:
     mesh: its devices share every batch.
     batch_per_device: images on each device at once; None takes as many as fit (see `diffusion.memory`).
     steps: sampler steps.
-    guidance_scale: of classifier-free guidance; 1 is without, at half the cost.
-    scheduler: `pndm`, `ddim`, `dpmsolver++` or `euler`.
+    guidance_scale: of classifier-free guidance; at 1 and below there is none, at half the cost. A model that was
+      distilled to take it as an input is told it.
+    scheduler: one of `schedulers.SCHEDULERS`, or `auto` for the checkpoint's own.
     height, width: in pixels, by default those that the model was trained for.
     clip: embeds the images on the devices, straight after they are decoded, in the same program.
     resize: how its preprocessing comes to a square.
+    eta: share of fresh noise in DDIM and TCD.
+    guidance_rescale: how far guidance's deviation is brought back, 0 to 1 (arXiv 2305.08891).
+    timesteps: to be visited, descending, in place of `steps`.
+    scheduler_settings: keys of `scheduler_config.json` that count in place of the checkpoint's.
 
   Raises:
     UsageError: a setting is out of its range.
+    RunError: the checkpoint asks the scheduler for what it does not do.
   """
 
   def __init__(
@@ -65,14 +76,23 @@ class Sampler:
     width: int | None = None,
     clip: Clip | None = None,
     resize: Resize = "crop",
+    *,
+    eta: float = 0.0,
+    guidance_rescale: float = 0.0,
+    timesteps: Sequence[int] | None = None,
+    scheduler_settings: Mapping[str, Any] | None = None,
   ):
+    _check_guidance(guidance_scale, guidance_rescale)
     self.model, self.mesh, self.clip = model, mesh, clip
     self.height = model.image_size if height is None else height
     self.width = model.image_size if width is None else width
     self.latent_shape = _latent_shape(model, self.height, self.width)
-    self.guided = guidance_scale != 1
-    table, initial_scale = sampler_steps(model.schedule, scheduler, steps)
-    settings = (table, np.float32(initial_scale), np.float32(guidance_scale))
+    self.guided = guidance_scale > 1 and not model.takes_guidance
+    schedule = model.schedule.with_settings(scheduler_settings or {}, len(model.towers) == 1)
+    table, initial_scale = sampler_steps(schedule, scheduler, steps, eta, timesteps)
+    self.adds_noise = bool(table.noise.any())
+    guidance = Guidance(np.float32(guidance_scale), np.float32(guidance_rescale))
+    settings = (table, np.float32(initial_scale), guidance)
     self._settings = jax.device_put(settings, replicated(mesh))
     self._params = params_on(model, mesh)
     if clip is not None:
@@ -106,27 +126,60 @@ class Sampler:
     negative_prompts: Sequence[str],
     keys: UInt32[np.ndarray, "n 2"] | None = None,
     latents: Float32[np.ndarray, "n h w c"] | None = None,
+    step_noise: Float32[np.ndarray, "t n h w c"] | None = None,
   ) -> Inputs:
     """Encodes texts, draws latents and puts both on the devices.
 
     Args:
       prompts: at most `batch_size`.
-      negative_prompts: one for each prompt, `""` for none; unused where the guidance scale is 1.
-      keys: threefry key data, one for each image.
-      latents: unit-normal latents in place of keys.
+      negative_prompts: one for each prompt, `""` for none; unused where there is no guidance.
+      keys: threefry key data, one for each image: of its latents and of the noise of each step.
+      latents: unit-normal latents in place of those drawn from keys.
+      step_noise: unit-normal noise of each step in place of that drawn from keys, for samplers that add any.
+
+    Raises:
+      UsageError: counts or shapes do not agree, or a sampler that adds noise has neither keys nor noise.
     """
     count = len(prompts)
     if count > self.batch_size or len(negative_prompts) != count:
       raise UsageError(
         f"{count} prompts and {len(negative_prompts)} negative prompts for a batch of {self.batch_size}."
       )
-    groups = [negative_prompts, prompts] if self.guided else [prompts]
-    text = np.stack([self._encode(group) for group in groups], axis=1)
+    texts = jax.tree.map(self._put, self._texts(prompts, negative_prompts))
     if latents is None:
       start = self._draw(self._put(np.asarray(keys, np.uint32)))
     else:
       start = self._put(self._checked(np.asarray(latents, np.float32)))
-    return Inputs(self._put(text), start)
+    return Inputs(texts, start, self._noise(keys, step_noise))
+
+  def _texts(self, prompts: Sequence[str], negative_prompts: Sequence[str]) -> Texts:
+    """Negative prompts and prompts side by side [n, 2, ...], or prompts alone [n, 1, ...]."""
+    groups = [self._encode(prompts)]
+    if self.guided:
+      negative = self._encode(negative_prompts)
+      if self.model.zeros_for_empty:
+        given = np.array([bool(text) for text in negative_prompts])
+        negative = jax.tree.map(lambda rows: _zero_rows(rows, ~given), negative)
+      groups = [negative, *groups]
+    return jax.tree.map(lambda *rows: np.stack(rows, axis=1), *groups)
+
+  def _noise(
+    self,
+    keys: UInt32[np.ndarray, "n 2"] | None,
+    step_noise: Float32[np.ndarray, "t n h w c"] | None,
+  ) -> Noise | None:
+    if not self.adds_noise:
+      return None
+    if step_noise is not None:
+      drawn = np.moveaxis(np.asarray(step_noise, np.float32), 0, 1)
+      wanted = (self.evaluations, *self.latent_shape)
+      if drawn.shape[1:] != wanted:
+        listed = ", ".join(map(str, (wanted[0], "n", *wanted[1:])))
+        raise UsageError(f"step_noise has shape {list(step_noise.shape)}, wanted [{listed}].")
+      return Noise(drawn=self._put(drawn))
+    if keys is None:
+      raise UsageError("this scheduler adds noise: give seeds or step_noise beside the latents.")
+    return Noise(keys=self._put(np.asarray(keys, np.uint32)))
 
   def launch(self, inputs: Inputs) -> Made:
     """Starts one batch and returns without waiting for it.
@@ -142,24 +195,30 @@ class Sampler:
     negative_prompts: Sequence[str],
     keys: UInt32[np.ndarray, "n 2"] | None = None,
     latents: Float32[np.ndarray, "n h w c"] | None = None,
+    step_noise: Float32[np.ndarray, "t n h w c"] | None = None,
   ) -> UInt8[np.ndarray, "n h w 3"]:
-    """The images of all prompts, in batches; arguments as in `prepare`."""
-    waiting = None
+    """The images of all prompts, in batches; arguments as in `prepare`.
+
+    Raises:
+      ModelError: the model gave NaN or infinity.
+    """
+    waiting: Made | None = None
     images = [np.zeros((0, self.height, self.width, 3), np.uint8)]
     for rows in _slices(len(prompts), self.batch_size):
       some = [None if array is None else array[rows] for array in (keys, latents)]
-      started = self.launch(self.prepare(prompts[rows], negative_prompts[rows], *some)).images
+      noise = None if step_noise is None else step_noise[:, rows]
+      started = self.launch(self.prepare(prompts[rows], negative_prompts[rows], *some, noise))
       if waiting is not None:  # fetched only when the next batch is on its way
-        images.append(np.asarray(waiting))
+        images.append(_fetched(waiting))
       waiting = started
     if waiting is not None:
-      images.append(np.asarray(waiting))
+      images.append(_fetched(waiting))
     return np.concatenate(images)[: len(prompts)]
 
   def lower(self, batch_per_device: int) -> jax.stages.Lowered:
     """The program for another batch, to be compiled and asked for its memory or FLOPs; see `lower_program`."""
-    shape = (batch_per_device, self.evaluations, self.guided, self.latent_shape)
-    return lower_program(self.model, self.mesh, *shape, self.clip)
+    size = (batch_per_device, self.evaluations, self.guided, self.latent_shape, self.adds_noise)
+    return lower_program(self.model, self.mesh, ProgramShape(*size), self.clip)
 
   def _put(self, rows: np.ndarray) -> Array:
     return jax.device_put(pad_rows(rows, self.batch_size), batch_sharding(self.mesh))
@@ -172,10 +231,35 @@ class Sampler:
     return latents
 
 
+def _zero_rows(rows: Float[np.ndarray, "n ..."], chosen: Bool[np.ndarray, "n"]) -> np.ndarray:
+  return np.where(chosen.reshape(-1, *(1,) * (rows.ndim - 1)), np.zeros_like(rows), rows)
+
+
+def _check_guidance(scale: float, rescale: float) -> None:
+  if not math.isfinite(scale):
+    raise UsageError(f"guidance_scale is {scale}; it must be a finite number.")
+  if not 0 <= rescale <= 1:  # NaN fails both comparisons
+    raise UsageError(f"guidance_rescale is {rescale}; it must be from 0 to 1.")
+
+
+def _fetched(made: Made) -> UInt8[np.ndarray, "b h w 3"]:
+  """The images of a batch, once they are there.
+
+  Raises:
+    ModelError: the model gave NaN or infinity.
+  """
+  if not np.asarray(made.are_finite).all():
+    raise ModelError(
+      "the diffusion model gave NaN or infinity. Half precision may overflow, or the checkpoint is broken: try another"
+      " dtype or scheduler."
+    )
+  return np.asarray(made.images)
+
+
 def _latent_shape(model: StableDiffusion, height: int, width: int) -> tuple[int, int, int]:
   factor = model.downsampling_factor
   # The UNet halves its input at all but its last level and must come back to the same size.
-  multiple = factor * 2 ** (len(model.unet.block_out_channels) - 1)
+  multiple = factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
   if height < 1 or width < 1 or height % multiple or width % multiple:
     raise UsageError(
       f"height and width are {height} and {width}; both must be multiples of {multiple}."

@@ -1,186 +1,415 @@
-"""Stable Diffusion checkpoints: the Flax modules, their parameters and what goes with them."""
+"""Stable Diffusion checkpoints, 1, 2 and XL: the networks, their parameters and what goes with them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int32
 
-from genbench_jax.errors import RunError
-from genbench_jax.models import checkpoints, upstream
+from genbench_jax.errors import RunError, unknown_name
+from genbench_jax.models import checkpoints, weights
+from genbench_jax.models.autoencoder import Autoencoder, read_autoencoder_config
+from genbench_jax.models.clip_network import ClipText, TextSizes, end_positions
+from genbench_jax.models.configuration import Settings
+from genbench_jax.models.diffusion_parts import (
+  DOWNLOADS,
+  TEXT_PARTS,
+  CheckpointParts,
+  folder_configs,
+  folder_parts,
+)
 from genbench_jax.models.layers import compute_dtype
 from genbench_jax.models.noise_schedule import NoiseSchedule
 from genbench_jax.models.tokenizer import load_tokenizer
+from genbench_jax.models.unet import Conditions, UNet
+from genbench_jax.models.unet_config import NUM_SIZES, UNetConfig, read_unet_config
 
-DOWNLOADS = (
-  "model_index.json",
-  "scheduler/scheduler_config.json",
-  "tokenizer/*.json",
-  "tokenizer/merges.txt",
-  *(f"{part}/config.json" for part in ("unet", "vae", "text_encoder")),
-  *(f"{part}/diffusion_pytorch_model*safetensors*" for part in ("unet", "vae")),
-  *(f"{part}/diffusion_flax_model.msgpack" for part in ("unet", "vae")),
-  "text_encoder/model*safetensors*",
-  "text_encoder/flax_model.msgpack",
-)
+OURS = "ours"
+IMPLEMENTATIONS = (OURS, "diffusers")
+# CPUs read vectors of this many bytes, and JAX takes arrays that begin at such an address as they are, without a copy.
+ALIGNMENT = 64
 
-# What the Flax modules do, for settings that PyTorch's know and they don't. A checkpoint that asks for else is refused.
-FIXED_UNET = {
-  "act_fn": "silu",
-  "norm_num_groups": 32,
-  "norm_eps": 1e-5,
-  "mid_block_type": "UNetMidBlock2DCrossAttn",
-  "center_input_sample": False,
-  "downsample_padding": 1,
-  "mid_block_scale_factor": 1,
-  "dual_cross_attention": False,
-  "class_embed_type": None,
-  "addition_embed_type": None,
-  "num_attention_heads": None,
-  "encoder_hid_dim": None,
-  "resnet_time_scale_shift": "default",
-  "time_embedding_type": "positional",
-  "conv_in_kernel": 3,
-  "conv_out_kernel": 3,
-  "attention_type": "default",
-}
-FIXED_VAE = {
-  "act_fn": "silu",
-  "use_quant_conv": True,
-  "use_post_quant_conv": True,
-  "mid_block_add_attention": True,
-  "shift_factor": None,
-  "latents_mean": None,
-}
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextTower:
+  """A text encoder of a diffusion model.
+
+  Attributes:
+    network: its layers.
+    tokenizer: a `CLIPTokenizer`.
+    max_tokens: length of a tokenized prompt.
+  """
+
+  network: ClipText
+  tokenizer: Any
+  max_tokens: int
+
+  @property
+  def width(self) -> int:
+    """Width of its hidden states, and of the embeddings of its tokens."""
+    return self.network.sizes.encoder.width
+
+  @property
+  def vocabulary(self) -> int:
+    """How many tokens it knows."""
+    return self.network.sizes.vocabulary
+
+
+class Texts(NamedTuple):
+  """Encoded prompts.
+
+  Attributes:
+    states: hidden states, of both towers side by side where there are two.
+    pooled: one feature of the whole prompt; None where there is one tower.
+  """
+
+  states: Float[Array, "b l d"]
+  pooled: Float[Array, "b p"] | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StableDiffusion:
-  """A latent text-to-image diffusion model of the Stable Diffusion 1 and 2 family.
+  """A latent text-to-image diffusion model of the Stable Diffusion family.
 
   Attributes:
-    unet, vae, text_encoder: Flax modules.
-    params: `{"unet": ..., "vae": ..., "text_encoder": ...}` on the host, in the dtype of the computation.
-    tokenizer: a `CLIPTokenizer`.
-    max_tokens: length of a tokenized prompt.
+    unet, vae: the networks; those of diffusers' stock implementation have the same methods.
+    towers: text encoders: one, or two for SDXL.
+    params: `{"unet": ..., "vae": ..., "text_encoder": ...}`, and `text_encoder_2`, on the host, in the dtypes of the computation.
     schedule: of the noise, from the checkpoint's scheduler configuration.
-    latent_channels: channels of the latents.
-    downsampling_factor: pixels a latent, along a side.
-    scaling_factor: latents of the UNet over those of the autoencoder.
-    image_size: side in pixels that the model was trained for.
+    dtype: of the computation.
+    vae_dtype: of the autoencoder's, float32 where it overflows otherwise.
+    zeros_for_empty: whether an empty negative prompt stands for zeros in place of its hidden states (SDXL).
     fingerprint: identity of the checkpoint.
   """
 
-  unet: Any
-  vae: Any
-  text_encoder: Any
+  unet: UNet
+  vae: Autoencoder
+  towers: tuple[TextTower, ...]
   params: checkpoints.Params
-  tokenizer: Any
-  max_tokens: int
   schedule: NoiseSchedule
-  latent_channels: int
-  downsampling_factor: int
-  scaling_factor: float
-  image_size: int
+  dtype: Any
+  vae_dtype: Any
+  zeros_for_empty: bool
   fingerprint: str
 
   @property
-  def dtype(self) -> Any:
-    """The dtype of the computation."""
-    return self.unet.dtype
+  def tokenizer(self) -> Any:
+    """Of the first tower."""
+    return self.towers[0].tokenizer
+
+  @property
+  def max_tokens(self) -> int:
+    """Length of a tokenized prompt."""
+    return min(tower.max_tokens for tower in self.towers)
+
+  @property
+  def latent_channels(self) -> int:
+    """Channels of the latents."""
+    return self.vae.config.latent_channels
+
+  @property
+  def downsampling_factor(self) -> int:
+    """Pixels a latent, along a side."""
+    return self.vae.config.downsampling_factor
+
+  @property
+  def image_size(self) -> int:
+    """Side in pixels that the model was trained for."""
+    return self.unet.config.sample_size * self.downsampling_factor
+
+  @property
+  def takes_guidance(self) -> bool:
+    """Whether the guidance scale is an input of the UNet, so that one evaluation a step does."""
+    return self.unet.config.time_cond_proj_dim is not None
 
 
 def load_stable_diffusion(
-  checkpoint: str, revision: str | None = None, dtype: Any = None
+  checkpoint: str | Path,
+  revision: str | None = None,
+  dtype: Any = None,
+  implementation: str = OURS,
 ) -> StableDiffusion:
-  """Loads a Stable Diffusion 1.x or 2.x from a folder or hub id in the Hugging Face layout.
+  """Load a Stable Diffusion 1, 2 or XL, or a model distilled from one.
 
   Args:
-    checkpoint: local folder, or hub id such as `stabilityai/stable-diffusion-2-1-base`.
+    checkpoint: local folder or hub id in the Hugging Face layout, such as `stabilityai/stable-diffusion-xl-base-1.0`.
     revision: commit, tag or branch of a hub id.
     dtype: of parameters and computation; by default bfloat16 on accelerators and float32 on CPU.
+    implementation: `ours`, or `diffusers` for the stock Flax classes of diffusers below 0.40.
 
   Raises:
-    UsageError: there is no such checkpoint.
+    UsageError: there is no such checkpoint or implementation.
     RunError: the checkpoint is incomplete, corrupt or of another architecture.
   """
   folder = checkpoints.locate(str(checkpoint), revision, DOWNLOADS)
-  dtype = compute_dtype() if dtype is None else dtype
-  unet, vae, text_encoder = _modules(folder, dtype)
-  shapes = parameter_shapes(folder)
-  params = {name: checkpoints.load_params(folder / name, shapes[name], dtype) for name in shapes}
-  tokenizer = load_tokenizer(folder / "tokenizer")
-  factor = 2 ** (len(vae.block_out_channels) - 1)
-  config = checkpoints.read_json(folder / "scheduler" / "scheduler_config.json")
-  return StableDiffusion(
-    unet=unet,
-    vae=vae,
-    text_encoder=text_encoder,
+  if implementation not in IMPLEMENTATIONS:
+    raise unknown_name("implementation", implementation, IMPLEMENTATIONS)
+  model = build(folder_parts(folder), compute_dtype() if dtype is None else dtype)
+  return model if implementation == OURS else _with_stock_networks(model, folder)
+
+
+def build(parts: CheckpointParts, dtype: Any) -> StableDiffusion:
+  """The model of a checkpoint's parts, its parameters read.
+
+  Raises:
+    RunError: the checkpoint is incomplete, corrupt or of another architecture.
+  """
+  model = describe(parts.configs, dtype)
+  dtypes = {"vae": model.vae_dtype}
+  params = {
+    name: weights.load(
+      parts.weights[name], tree, parts.where / name, dtypes.get(name, dtype), place=aligned
+    )
+    for name, tree in model.params.items()
+  }
+  towers = tuple(
+    _with_tokenizer(tower, folder)
+    for tower, folder in zip(model.towers, parts.tokenizers, strict=True)
+  )
+  zeros = model.zeros_for_empty and parts.pipeline.get("force_zeros_for_empty_prompt", True)
+  return dataclasses.replace(
+    model,
     params=params,
-    tokenizer=tokenizer,
-    max_tokens=min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings),
-    schedule=NoiseSchedule.from_config(config),
-    latent_channels=vae.latent_channels,
-    downsampling_factor=factor,
-    scaling_factor=vae.scaling_factor,
-    image_size=unet.sample_size * factor,
-    fingerprint=checkpoints.fingerprint(folder),
+    towers=towers,
+    zeros_for_empty=bool(zeros),
+    fingerprint=parts.fingerprint,
   )
 
 
-def _modules(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
-  """The UNet, the autoencoder and the text tower that the configurations in `folder` describe."""
-  upstream.silence()
-  upstream.silence("diffusers")
-  from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
-  from transformers import CLIPTextConfig, FlaxCLIPTextModel
+def describe(configs: Mapping[str, Settings], dtype: Any) -> StableDiffusion:
+  """The model that configurations describe: its parameters are shapes, it has no tokenizers.
 
-  unet = _module(FlaxUNet2DConditionModel, folder / "unet" / "config.json", FIXED_UNET, dtype)
-  vae = _module(FlaxAutoencoderKL, folder / "vae" / "config.json", FIXED_VAE, dtype)
-  text_config = checkpoints.read_json(folder / "text_encoder" / "config.json")
-  text = FlaxCLIPTextModel.module_class(CLIPTextConfig.from_dict(text_config), dtype=dtype)
-  if unet.in_channels != vae.latent_channels:
-    raise RunError(
-      f"{folder}: the UNet takes {unet.in_channels} channels and the autoencoder has {vae.latent_channels}:"
-      " inpainting and depth models are not supported."
+  Args:
+    configs: of `unet`, `vae`, the text towers and, where known, the `scheduler`.
+    dtype: of the computation.
+
+  Raises:
+    RunError: they are of another architecture, or do not fit together.
+  """
+  unet, vae, networks = build_networks(configs, dtype)
+  two_towers = len(networks) == 2
+  # SDXL's autoencoder overflows in half precision, and says so; bfloat16 costs it visible detail.
+  vae_dtype = jnp.float32 if two_towers and vae.config.force_upcast is not False else dtype
+  scheduler = configs["scheduler"].values if "scheduler" in configs else {}
+  params = {
+    part: jax.tree.map(
+      lambda leaf, of=vae_dtype if part == "vae" else dtype: jax.ShapeDtypeStruct(leaf.shape, of),
+      tree,
     )
-  return unet, vae, text
-
-
-def _module(module_class: Any, path: Path, fixed: Mapping[str, Any], dtype: Any) -> Any:
-  config = checkpoints.read_json(path)
-  for name, value in fixed.items():
-    if config.get(name, value) != value:
-      raise RunError(f"{path}: {name} is {config[name]!r}; only {value!r} is supported.")
-  known = {field.name for field in dataclasses.fields(module_class)} - {"parent", "name", "dtype"}
-  settings = {
-    name: tuple(value) if isinstance(value, list) else value
-    for name, value in config.items()
-    if name in known and value is not None
+    for part, tree in network_shapes(unet, vae, networks).items()
   }
-  return module_class(**settings, dtype=dtype)
+  return StableDiffusion(
+    unet=unet,
+    vae=vae,
+    towers=tuple(TextTower(network, None, network.sizes.positions) for network in networks),
+    params=params,
+    schedule=NoiseSchedule.from_config(scheduler, mend_offset=not two_towers),
+    dtype=dtype,
+    vae_dtype=vae_dtype,
+    zeros_for_empty=two_towers,
+    fingerprint="",
+  )
+
+
+def _with_stock_networks(model: StableDiffusion, folder: Path) -> StableDiffusion:
+  from genbench_jax.models.stock_diffusion import stock_networks, stock_params
+
+  unet, vae = stock_networks(folder_configs(folder), model.dtype, model.vae_dtype)
+  params = stock_params(unet, vae, model.params)
+  return dataclasses.replace(model, unet=unet, vae=vae, params=params)
+
+
+def _with_tokenizer(tower: TextTower, folder: Path) -> TextTower:
+  tokenizer = load_tokenizer(folder)
+  length = min(tokenizer.model_max_length, tower.max_tokens)
+  return dataclasses.replace(tower, tokenizer=tokenizer, max_tokens=length)
+
+
+def build_networks(
+  configs: Mapping[str, Settings], dtype: Any
+) -> tuple[UNet, Autoencoder, tuple[ClipText, ...]]:
+  """The UNet, the autoencoder and the text towers that configurations describe.
+
+  Raises:
+    RunError: they are of another architecture, or do not fit together.
+  """
+  unet = UNet(read_unet_config(configs["unet"]))
+  vae = Autoencoder(read_autoencoder_config(configs["vae"]))
+  if not unet.config.in_channels == unet.config.out_channels == vae.config.latent_channels:
+    raise RunError(
+      f"{configs['unet'].path}: the UNet takes {unet.config.in_channels} channels and the autoencoder has"
+      f" {vae.config.latent_channels}: inpainting and depth models are not supported."
+    )
+  towers = [_text_network(configs[part], part, dtype) for part in TEXT_PARTS if part in configs]
+  _check_widths(configs["unet"], unet, towers)
+  return unet, vae, tuple(towers)
+
+
+def _text_network(settings: Settings, part: str, dtype: Any) -> ClipText:
+  # The second tower of SDXL is a `CLIPTextModelWithProjection`; of the first, only hidden states are used.
+  projection = settings.integer("projection_dim", 512) if part == "text_encoder_2" else 0
+  return ClipText(TextSizes.read(settings), projection, dtype)
+
+
+def _check_widths(settings: Settings, unet: UNet, towers: Sequence[ClipText]) -> None:
+  width = sum(tower.sizes.encoder.width for tower in towers)
+  if unet.config.cross_attention_dim != width:
+    raise settings.error("cross_attention_dim", f"the text towers' states are {width} wide")
+  pooled = towers[-1].projection if len(towers) == 2 else 0
+  if unet.config.pooled_width != pooled:
+    raise settings.error(
+      "projection_class_embeddings_input_dim", f"the pooled text of the towers is {pooled} wide"
+    )
+
+
+def network_shapes(
+  unet: UNet, vae: Autoencoder, towers: Sequence[ClipText]
+) -> dict[str, checkpoints.Params]:
+  """The parameter trees of all parts, as shapes."""
+  config = unet.config
+  # Parameters don't depend on the size of an image: the smallest that all strides divide.
+  side, pixels = (2 ** len(part.config.block_out_channels) for part in (unet, vae))
+  conditions = _described(config, 1, 1, np.float32)
+  latents = _floats(1, side, side, config.in_channels)
+  shapes = {
+    "unet": weights.parameter_shapes(unet.init, latents, _floats(1), conditions),
+    "vae": weights.parameter_shapes(vae.init, _floats(1, pixels, pixels, vae.config.in_channels)),
+  }
+  for part, tower in zip(TEXT_PARTS, towers, strict=False):
+    shapes[part] = weights.parameter_shapes(tower.init, jax.ShapeDtypeStruct((1, 1), np.int32))
+  return shapes
+
+
+def described_conditions(model: StableDiffusion, rows: int) -> Conditions:
+  """The shapes of what the UNet is told, for so many rows."""
+  return _described(model.unet.config, rows, model.max_tokens, model.dtype)
+
+
+def _described(config: UNetConfig, rows: int, length: int, dtype: Any) -> Conditions:
+  def shape(*sizes: int, of: Any = dtype) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((rows, *sizes), of)
+
+  return Conditions(
+    text=shape(length, config.cross_attention_dim),
+    pooled=shape(config.pooled_width) if config.takes_sizes else None,
+    sizes=shape(NUM_SIZES, of=np.float32) if config.takes_sizes else None,
+    guidance=None if config.time_cond_proj_dim is None else shape(of=np.float32),
+  )
+
+
+def _floats(*shape: int) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(shape, np.float32)
 
 
 def parameter_shapes(folder: Path) -> dict[str, checkpoints.Params]:
   """The parameter trees of the model whose configurations stand in `folder`, as shapes."""
-  unet, vae, text_encoder = _modules(folder, jnp.float32)
-  length = text_encoder.config.max_position_embeddings
-  tokens = jax.ShapeDtypeStruct((1, length), np.int32)
-  text = jax.ShapeDtypeStruct((1, length, unet.cross_attention_dim), np.float32)
-  latents = _image(unet.sample_size, unet.in_channels)
-  time = jax.ShapeDtypeStruct((1,), np.int32)
-  # The smallest image that the autoencoder's strides divide: its parameters don't depend on the size.
-  pixels = _image(2 ** len(vae.block_out_channels), vae.in_channels)
-  return {
-    "unet": checkpoints.shapes_of(unet.init, latents, time, text),
-    "vae": checkpoints.shapes_of(vae.init, pixels),
-    "text_encoder": checkpoints.shapes_of(text_encoder.init, tokens, tokens, tokens),
-  }
+  return network_shapes(*build_networks(folder_configs(folder), jnp.float32))
 
 
-def _image(side: int, channels: int) -> jax.ShapeDtypeStruct:
-  """An image as upstream's modules take it: channels first."""
-  return jax.ShapeDtypeStruct((1, channels, side, side), np.float32)
+def aligned(array: np.ndarray) -> np.ndarray:
+  """The array at an address that JAX's CPU backend takes without a copy, so that weights are in memory once."""
+  if array.ctypes.data % ALIGNMENT == 0:
+    return array
+  raw = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+  start = -raw.ctypes.data % ALIGNMENT
+  moved = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+  moved[...] = array
+  return moved
+
+
+def conditions_of(
+  model: StableDiffusion,
+  texts: Texts,
+  shape: tuple[int, ...],
+  guidance_scale: Float[Array, ""] | float = 1.0,
+) -> Conditions:
+  """What the UNet is told about images of latents [b, h, w, c], one text a row."""
+  rows, sizes, scales = len(texts.states), None, None
+  if model.unet.config.takes_sizes:
+    height, width = (side * model.downsampling_factor for side in shape[1:3])
+    # An original of the size wanted, uncropped: what SDXL's authors recommend.
+    sizes = jnp.asarray([height, width, 0, 0, height, width], jnp.float32)
+    sizes = jnp.broadcast_to(sizes, (rows, len(sizes)))
+  if model.takes_guidance:
+    scales = jnp.broadcast_to(jnp.asarray(guidance_scale, jnp.float32), rows)
+  return Conditions(texts.states, texts.pooled, sizes, scales)
+
+
+# ---- the networks as functions ------------------------------------------------------------------
+
+
+def apply_unet(
+  unet: UNet,
+  params: checkpoints.Params,
+  latents: Float[Array, "b h w c"],
+  timestep: Float[Array, ""] | Float[Array, "b"],
+  conditions: Conditions,
+  platform: str | None = None,
+) -> Float[Array, "b h w c"]:
+  """The UNet's output: noise, velocity or clean latents, as it was trained.
+
+  Args:
+    unet: the network.
+    params: its parameters.
+    latents: noisy, in the model's dtype.
+    timestep: one for all rows, or one each.
+    conditions: of each row.
+    platform: `cpu`, `gpu` or `tpu`, of the device that runs it; by default JAX's default backend.
+  """
+  times = jnp.broadcast_to(jnp.asarray(timestep, jnp.float32), len(latents))
+  return unet.clone(platform=platform).apply({"params": params}, latents, times, conditions)
+
+
+def apply_decoder(
+  vae: Autoencoder,
+  params: checkpoints.Params,
+  latents: Float[Array, "b h w c"],
+  platform: str | None = None,
+) -> Float[Array, "b H W 3"]:
+  """Images, about -1 to 1, of latents at the autoencoder's own scale."""
+  decoder = vae.clone(platform=platform)
+  return decoder.apply({"params": params}, latents, method="decode")
+
+
+def apply_encoder(
+  vae: Autoencoder,
+  params: checkpoints.Params,
+  images: Float[Array, "b H W 3"],
+  platform: str | None = None,
+) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
+  """Mean and log variance of the latents, at the autoencoder's own scale, of images from -1 to 1."""
+  encoder = vae.clone(platform=platform)
+  return encoder.apply({"params": params}, images, method="encode")
+
+
+def apply_text_encoders(
+  towers: Sequence[TextTower],
+  params: checkpoints.Params,
+  tokens: Sequence[Int32[Array, "b l"]],
+  learned: Sequence[Float[Array, "n d"] | None] | None = None,
+) -> Texts:
+  """The hidden states of token ids, as the UNet takes them.
+
+  Args:
+    towers: the text encoders.
+    params: `{"text_encoder": ...}`, and `text_encoder_2`.
+    tokens: for each tower; ids from its vocabulary's size on stand for rows of `learned`.
+    learned: embeddings of new tokens, for each tower.
+  """
+  learned = [None] * len(towers) if learned is None else learned
+  given = list(zip(TEXT_PARTS, towers, tokens, learned, strict=False))
+  states = [
+    tower.network.apply({"params": params[part]}, ids, rows) for part, tower, ids, rows in given
+  ]
+  if len(towers) == 1:
+    return Texts(states[0].last, None)
+  # SDXL takes both towers' last layer but one, without the final norm, and pools the second.
+  joined = jnp.concatenate([state.hidden[-2] for state in states], axis=-1)
+  part, tower, ids, _ = given[-1]
+  ends = end_positions(ids, tower.tokenizer.eos_token_id)
+  pool = {"params": params[part]}, states[-1], ends
+  return Texts(joined, tower.network.apply(*pool, method="pooled"))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genbench_jax.report.classes import ClassScores, Counts, class_gain, headline_scores, wilson
+from genbench_jax.report.quantities import series_label
 from genbench_jax.report.results import Estimate, Series
 
 # Of more classes than this the page shows those that the images help and hurt most; the file has all.
@@ -42,7 +43,7 @@ def class_data(
     {"name": "zero_shot", "label": "zero-shot", "kind": "accuracy"},
   ]
   for one in series:
-    label = one.label
+    label = series_label(one.source, one.strategy, one.generator)
     columns += [
       {"name": "score", "label": label, "kind": "accuracy"},
       {"name": "gain", "label": "gain", "kind": "difference"},

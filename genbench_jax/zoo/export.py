@@ -68,8 +68,8 @@ def export_diffusion(work: Path, folder: Path) -> None:
   vae = {"_class_name": "AutoencoderKL", **train_vae.CONFIG, "scaling_factor": scale}
   unet = {"_class_name": "UNet2DConditionModel", **train_unet.CONFIG}
   weights = "diffusion_pytorch_model"
-  _write(folder / "unet", unet, _read(work, "unet"), weights)
-  _write(folder / "vae", vae, _read(work, "vae"), weights)
+  _write_own(folder / "unet", unet, _read(work, "unet"), weights)
+  _write_own(folder / "vae", vae, _read(work, "vae"), weights)
   architectures = {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"}
   _write(folder / "text_encoder", {**text, **architectures}, text_params, "model")
   _copy_tokenizer(work, folder / "tokenizer")
@@ -84,6 +84,17 @@ def _write(folder: Path, config: Mapping[str, Any], params: Any, name: str) -> N
 
   _write_json(folder / "config.json", config)
   state = {key: np.asarray(v, np.float16, order="C") for key, v in to_torch_state(params).items()}
+  save_file(state, folder / f"{name}.safetensors", metadata={"format": "pt"})
+
+
+def _write_own(folder: Path, config: Mapping[str, Any], params: Any, name: str) -> None:
+  """One of our own networks, in half precision."""
+  from safetensors.numpy import save_file
+
+  from genbench_jax.models.weights import to_torch
+
+  _write_json(folder / "config.json", config)
+  state = {key: np.asarray(v, np.float16, order="C") for key, v in to_torch(params).items()}
   save_file(state, folder / f"{name}.safetensors", metadata={"format": "pt"})
 
 

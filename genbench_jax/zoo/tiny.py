@@ -136,7 +136,7 @@ def _random_tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
   return ((1 if is_norm else 0) + 0.2 * noise).astype(np.float32)
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, pad: str = "<|endoftext|>") -> None:
   """CLIP tokenizer files with 24 positions."""
   folder.mkdir(parents=True, exist_ok=True)
   (folder / "vocab.json").write_text(json.dumps(vocabulary()))
@@ -150,7 +150,7 @@ def write_tokenizer(folder: Path) -> None:
       "bos_token": "<|startoftext|>",
       "eos_token": end,
       "unk_token": end,
-      "pad_token": end,
+      "pad_token": pad,
     },
   )
 
@@ -255,14 +255,57 @@ def write_tiny_stable_diffusion(
   _write_json(folder / "unet" / "config.json", unet)
   _write_json(folder / "vae" / "config.json", VAE)
   _write_json(folder / "text_encoder" / "config.json", text_config())
-  shapes = parameter_shapes(folder)
-  for name, stem in (
-    ("unet", "diffusion_pytorch_model"),
-    ("vae", "diffusion_pytorch_model"),
-    ("text_encoder", "model"),
-  ):
-    _write_weights(folder / name / f"{stem}.safetensors", shapes[name], seed)
+  _write_networks(folder, parameter_shapes(folder), seed)
   return folder
+
+
+# SDXL in small: no attention at the first level, two transformer blocks at the second, sizes and pooled texts.
+UNET_XL = UNET | {
+  "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+  "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+  "transformer_layers_per_block": [1, 2],
+  "cross_attention_dim": 32 + 48,
+  "addition_embed_type": "text_time",
+  "addition_time_embed_dim": 8,
+  "projection_class_embeddings_input_dim": 24 + 6 * 8,
+}
+
+
+def second_text_config() -> dict[str, Any]:
+  """Configuration of the second text tower of the tiny SDXL: OpenCLIP's activation, with a projection."""
+  other = {"hidden_size": 48, "num_attention_heads": 3, "projection_dim": 24, "hidden_act": "gelu"}
+  return text_config() | other | {"architectures": ["CLIPTextModelWithProjection"]}
+
+
+def write_tiny_sdxl(
+  folder: Path, seed: int = 0, unet: Mapping[str, Any] = UNET_XL, **scheduler: Any
+) -> Path:
+  """A latent diffusion model as `write_tiny_stable_diffusion`'s, with SDXL's two text towers; returns the folder."""
+  from genbench_jax.models.stable_diffusion import parameter_shapes
+
+  index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True}
+  _write_json(folder / "model_index.json", index)
+  write_tokenizer(folder / "tokenizer")
+  write_tokenizer(folder / "tokenizer_2", pad="!")
+  _write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER | scheduler)
+  _write_json(folder / "unet" / "config.json", unet)
+  _write_json(folder / "vae" / "config.json", VAE | {"force_upcast": True})
+  _write_json(folder / "text_encoder" / "config.json", text_config())
+  _write_json(folder / "text_encoder_2" / "config.json", second_text_config())
+  _write_networks(folder, parameter_shapes(folder), seed)
+  return folder
+
+
+def _write_networks(folder: Path, shapes: Mapping[str, Any], seed: int) -> None:
+  """The weights of each part of a pipeline."""
+  from safetensors.numpy import save_file
+
+  from genbench_jax.models import weights
+
+  for part, tree in shapes.items():
+    stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
+    path = folder / part / f"{stem}.safetensors"
+    save_file(random_weights(weights.torch_shapes(tree), seed), path)
 
 
 def _write_weights(path: Path, shapes: Mapping[str, Any], seed: int) -> None:

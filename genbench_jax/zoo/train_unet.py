@@ -1,4 +1,4 @@
-"""The zoo's denoiser: FlaxUNet2DConditionModel on 4 x 4 latents, v-prediction, frozen CLIP text tower."""
+"""The zoo's denoiser: a UNet on 4 x 4 latents, v-prediction, frozen CLIP text tower."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from genbench_jax.models.corrections import apply_unet
+from genbench_jax.models.configuration import Settings
+from genbench_jax.models.stable_diffusion import apply_unet
+from genbench_jax.models.unet import Conditions, UNet
+from genbench_jax.models.unet_config import read_unet_config
 from genbench_jax.zoo.data import TrainingSet, batches
 from genbench_jax.zoo.training import fit
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
   "sample_size": 4, "in_channels": 8, "out_channels": 8, "layers_per_block": 1,
   "block_out_channels": (64, 128), "cross_attention_dim": 64, "attention_head_dim": 4,
   "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -26,6 +29,20 @@ def signal_levels() -> Float[np.ndarray, "1000"]:
   return np.cumprod(1 - betas).astype(np.float32)
 
 
+def zoo_unet() -> UNet:
+  """The network, without weights."""
+  return UNet(read_unet_config(Settings(CONFIG, Path("the zoo's UNet"))))
+
+
+def example_inputs() -> tuple[Any, ...]:
+  """Latents, times and texts that show the network its shapes."""
+  side, channels, width = (
+    CONFIG[key] for key in ("sample_size", "in_channels", "cross_attention_dim")
+  )
+  text = jnp.zeros((1, 1, width))
+  return jnp.zeros((1, side, side, channels)), jnp.zeros(1), Conditions(text)
+
+
 def train_unet(
   data: TrainingSet,
   latents: Float[np.ndarray, "n 4 4 8"],
@@ -37,10 +54,8 @@ def train_unet(
   seed: int = 0,
 ) -> Any:
   """Trains the model on latents of unit variance; returns its averaged parameters."""
-  from diffusers import FlaxUNet2DConditionModel
-
-  model: Any = FlaxUNet2DConditionModel(**CONFIG)
-  params = jax.jit(model.init_weights)(jax.random.key(seed))
+  model = zoo_unet()
+  params = jax.jit(model.init)(jax.random.key(seed), *example_inputs())["params"]
   levels = jnp.asarray(signal_levels())
   draw = batches(data, tokenizer, size=64, seed=seed + 1, empty_share=0.1)
   encode_text = jax.jit(lambda tokens: text_model(tokens, params=text_params)[0])
@@ -59,7 +74,7 @@ def train_unet(
     signal = jnp.sqrt(levels[times])[:, None, None, None]
     sigma = jnp.sqrt(1 - levels[times])[:, None, None, None]
     noisy = signal * clean + sigma * noise
-    velocity = apply_unet(model, params, noisy, times, batch["text"])
+    velocity = apply_unet(model, params, noisy, times, Conditions(batch["text"]))
     return jnp.square(velocity - (signal * noise - sigma * clean)).mean()
 
   return fit(loss, params, batch_of, steps, folder, learning_rate=1e-3, average_decay=0.9995)

@@ -1,4 +1,4 @@
-"""The zoo's autoencoder: FlaxAutoencoderKL from 32 x 32 pixels to 4 x 4 latents of 8 channels."""
+"""The zoo's autoencoder: from 32 x 32 pixels to 4 x 4 latents of 8 channels."""
 
 from pathlib import Path
 from typing import Any
@@ -8,25 +8,31 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from genbench_jax.models.corrections import apply_decoder, apply_encoder
+from genbench_jax.models.autoencoder import Autoencoder, read_autoencoder_config
+from genbench_jax.models.configuration import Settings
+from genbench_jax.models.stable_diffusion import apply_decoder, apply_encoder
 from genbench_jax.zoo.data import TrainingSet
 from genbench_jax.zoo.training import fit
 
 KL_WEIGHT = 1e-4
 BATCH = 32
-CONFIG = {
+CONFIG: dict[str, Any] = {
   "in_channels": 3, "out_channels": 3, "latent_channels": 8, "sample_size": 32,
   "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
   "block_out_channels": (16, 32, 48, 64), "layers_per_block": 1, "norm_num_groups": 8,
 }  # fmt: skip
 
 
+def zoo_autoencoder() -> Autoencoder:
+  """The network, without weights."""
+  return Autoencoder(read_autoencoder_config(Settings(CONFIG, Path("the zoo's autoencoder"))))
+
+
 def train_vae(data: TrainingSet, folder: Path, steps: int, seed: int = 0) -> Any:
   """Trains the model; returns its averaged parameters."""
-  from diffusers import FlaxAutoencoderKL
-
-  model: Any = FlaxAutoencoderKL(**CONFIG)
-  params = jax.jit(model.init_weights)(jax.random.key(seed))
+  model = zoo_autoencoder()
+  images = jnp.zeros((1, CONFIG["sample_size"], CONFIG["sample_size"], 3))
+  params = jax.jit(model.init)(jax.random.key(seed), images)["params"]
   cumulative = np.cumsum(data.weights)
 
   def batch_of(step: int) -> dict[str, np.ndarray]:
@@ -59,9 +65,7 @@ def encode(params: Any, images: UInt8[np.ndarray, "n 32 32 3"]) -> Float[np.ndar
   The denoiser learns these and not samples: a deviation of a third of the signal, which the decoder has
   learned to bear, would only blur what is generated.
   """
-  from diffusers import FlaxAutoencoderKL
-
-  model = FlaxAutoencoderKL(**CONFIG)
+  model = zoo_autoencoder()
   encoder = jax.jit(lambda params, images: moments(model, params, to_vae_pixels(images))[0])
   return np.concatenate([encoder(params, images[i : i + 500]) for i in range(0, len(images), 500)])
 

@@ -31,20 +31,25 @@ def schedule(**config):
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("name", schedulers.SCHEDULERS)
+@pytest.mark.parametrize("name", ["pndm", "ddim", "dpmsolver++", "euler"])
 def test_trajectories_are_pytorchs(golden_diffusion, name, prediction):
   cases = [key for key in golden_diffusion if key.startswith(f"trajectory/{name}/{prediction}/")]
   assert len(cases) == 24
   for key in cases:
     _, _, _, spacing, count, offset = key.split("/")
-    noise = schedule(prediction_type=prediction, timestep_spacing=spacing, steps_offset=int(offset))
+    # The schedulers by themselves take the offset as it is; Stable Diffusion's pipelines mend it.
+    noise = schedule(prediction_type=prediction, timestep_spacing=spacing)
+    noise = noise.with_settings({"steps_offset": int(offset)})
     end = trajectory(*sampler_steps(noise, name, int(count)))
     scale = max(1.0, golden_diffusion[key].std())
     np.testing.assert_allclose(end, golden_diffusion[key], atol=2e-4 * scale, err_msg=key)
 
 
 def test_usual_spacing_is_each_samplers_own():
-  tables = {name: sampler_steps(schedule(), name, 10)[0] for name in schedulers.SCHEDULERS}
+  tables = {
+    name: sampler_steps(schedule(), name, 10)[0]
+    for name in ("ddim", "pndm", "dpmsolver++", "euler")
+  }
   assert tables["ddim"].timestep.tolist() == [901, 801, 701, 601, 501, 401, 301, 201, 101, 1]
   # PNDM visits the second timestep twice.
   assert tables["pndm"].timestep.tolist()[:4] == [901, 801, 801, 701]
@@ -81,15 +86,101 @@ def test_trained_betas_are_taken():
 @pytest.mark.parametrize(
   "config",
   [
-    {"prediction_type": "sample"},
+    {"prediction_type": "flow_prediction"},
     {"beta_schedule": "sigmoid"},
-    {"thresholding": True},
-    {"use_karras_sigmas": True},
+    {"beta_start": float("nan")},
+    {"num_train_timesteps": 10**9},
+    {"a_setting_of_next_year": 3},
+    {"trained_betas": [0.1, float("nan")]},
   ],
 )
 def test_unsupported_checkpoints_are_refused(config):
-  with pytest.raises(RunError, match=str(next(iter(config)))):
+  with pytest.raises(
+    RunError, match=str(next(iter(config)) if "trained" not in str(config) else "betas")
+  ):
     schedule(**config)
+
+
+@pytest.mark.parametrize("name", ["FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler"])
+def test_schedulers_of_other_noise_are_refused(name):
+  with pytest.raises(RunError, match=name):
+    schedule(_class_name=name)
+
+
+# Samplers and settings that they read, and do not support.
+@pytest.mark.parametrize(
+  "name,config",
+  [
+    ("ddim", {"thresholding": True}),
+    ("lcm", {"thresholding": True}),
+    ("pndm", {"skip_prk_steps": False}),
+    ("pndm", {"prediction_type": "sample"}),
+    ("euler_ancestral", {"prediction_type": "sample"}),
+    ("dpmsolver++", {"use_flow_sigmas": True}),
+    ("dpmsolver++", {"algorithm_type": "dpmsolver"}),
+    ("dpmsolver++", {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}),
+    ("dpmsolver++", {"use_karras_sigmas": True, "use_beta_sigmas": True}),
+    ("dpmsolver++", {"variance_type": "learned"}),
+    ("euler", {"timestep_type": "continuous"}),
+    ("euler", {"use_karras_sigmas": True, "sigma_max": float("nan")}),
+    ("lcm", {"timestep_scaling": "fast"}),
+  ],
+)
+def test_settings_that_a_sampler_would_drop_are_refused(name, config):
+  key = next(reversed(config))
+  with pytest.raises(RunError, match=key):
+    sampler_steps(schedule(**config), name, 10)
+
+
+# Settings that the sampler does not read, in Diffusers either.
+@pytest.mark.parametrize(
+  "name,config",
+  [
+    ("ddim", {"use_karras_sigmas": True}),
+    ("ddim", {"skip_prk_steps": False, "solver_order": 3}),
+    ("euler", {"thresholding": True}),
+    ("euler_ancestral", {"use_beta_sigmas": True}),
+  ],
+)
+def test_settings_of_other_samplers_are_not_read(name, config):
+  plain, other = (sampler_steps(schedule(**some), name, 10)[0] for some in ({}, config))
+  for column, expected in zip(other, plain, strict=True):
+    np.testing.assert_array_equal(column, expected)
+
+
+def test_an_outdated_offset_is_mended_as_in_diffusers_pipelines():
+  mended = sampler_steps(schedule(steps_offset=0), "ddim", 5)[0].timestep
+  assert mended.tolist() == [801, 601, 401, 201, 1]
+  kept = NoiseSchedule.from_config(SCHEDULER | {"steps_offset": 0}, mend_offset=False)
+  assert sampler_steps(kept, "ddim", 5)[0].timestep.tolist() == [800, 600, 400, 200, 0]
+
+
+def test_auto_is_the_checkpoints_own():
+  own = {"LCMScheduler": "lcm", "EulerAncestralDiscreteScheduler": "euler_ancestral"}
+  for scheduler, name in own.items():
+    found, expected = (
+      sampler_steps(schedule(_class_name=scheduler), which, 4)[0] for which in ("auto", name)
+    )
+    np.testing.assert_array_equal(found.recent, expected.recent)
+  with pytest.raises(UsageError, match="HeunDiscreteScheduler"):
+    sampler_steps(schedule(_class_name="HeunDiscreteScheduler"), "auto", 4)
+
+
+def test_noise_alone_can_not_be_told_from_noise():
+  zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+  with pytest.raises(RunError, match="zero-terminal SNR"):
+    sampler_steps(schedule(**zero), "ddim", 4)
+  with pytest.raises(UsageError, match="eta"):
+    sampler_steps(schedule(), "ddim", 4, eta=float("nan"))
+  with pytest.raises(UsageError, match="eta"):
+    sampler_steps(schedule(), "euler", 4, eta=0.5)
+  for timesteps in ([1, 2], [1000, 0], [3.5], []):
+    with pytest.raises(UsageError):
+      sampler_steps(schedule(), "lcm", 4, timesteps=timesteps)
+  with pytest.raises(UsageError, match="takes no timesteps"):
+    sampler_steps(schedule(), "ddim", 4, timesteps=[9, 5])
+  with pytest.raises(UsageError, match="distilled on"):
+    sampler_steps(schedule(), "lcm", 60)
 
 
 def test_bad_settings_are_refused():

@@ -8,7 +8,8 @@ from jax.experimental.pallas import tpu
 from scipy.special import erf
 
 from genbench_jax.models import tpu_kernels
-from genbench_jax.models.corrections import apply_unet
+from genbench_jax.models.stable_diffusion import apply_unet
+from genbench_jax.models.unet import Conditions
 
 
 def layer(rows=(2, 24), width=32, inner=256):
@@ -75,11 +76,12 @@ def test_the_unet_is_the_same_with_the_kernels(tiny_diffusion, monkeypatch):
   for name in ("attention", "feed_forward"):
     kernel = getattr(tpu_kernels, name)
     monkeypatch.setattr(tpu_kernels, name, lambda *xs, k=kernel, n=name: used.append(n) or k(*xs))
-  side, channels = tiny_diffusion.unet.sample_size, tiny_diffusion.latent_channels
+  side, channels = tiny_diffusion.unet.config.sample_size, tiny_diffusion.latent_channels
   draw = np.random.default_rng(0)
   latents = draw.standard_normal((2, side, side, channels), np.float32)
-  text = draw.standard_normal((2, 16, tiny_diffusion.unet.cross_attention_dim), np.float32)
-  arguments = (tiny_diffusion.unet, tiny_diffusion.params["unet"], latents, jnp.float32(500), text)
+  text = draw.standard_normal((2, 16, tiny_diffusion.unet.config.cross_attention_dim), np.float32)
+  inputs = (latents, jnp.float32(500), Conditions(text))
+  arguments = (tiny_diffusion.unet, tiny_diffusion.params["unet"], *inputs)
   with tpu.force_tpu_interpret_mode():
     made = apply_unet(*arguments, "tpu")
   assert set(used) == {"attention", "feed_forward"}

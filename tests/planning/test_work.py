@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import yaml
 
-from genbench_jax.models import clip as clip_model, stable_diffusion as diffusion_model
+from genbench_jax.models import checkpoints, clip as clip_model, stable_diffusion as diffusion_model
+from genbench_jax.models.attention import PLAIN
 from genbench_jax.models.checkpoints import read_json
+from genbench_jax.models.diffusion_parts import folder_configs
+from genbench_jax.models.stable_diffusion import apply_decoder, apply_unet
+from genbench_jax.models.unet import Conditions
 from genbench_jax.planning import models, work
 from genbench_jax.zoo import tiny
 
@@ -55,7 +59,9 @@ def kernels(tree):
   """Parameters of all kernels and embeddings."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return sum(
-    int(np.prod(leaf.shape)) for path, leaf in leaves if path[-1].key in ("kernel", "embedding")
+    int(np.prod(leaf.shape))
+    for path, leaf in leaves
+    if path[-1].key in ("kernel", "embedding", "weight") and leaf.ndim > 1
   )
 
 
@@ -68,18 +74,23 @@ def diffusion(tmp_path_factory):
 
 
 def test_unet_and_decoder_are_counted_to_the_operation(diffusion):
-  unet, vae, _ = diffusion_model._modules(diffusion, jnp.float32)
+  unet, vae, _ = diffusion_model.build_networks(folder_configs(diffusion), jnp.float32)
   shapes = diffusion_model.parameter_shapes(diffusion)
-  side, tokens = unet.sample_size, 7
-  latents = jax.ShapeDtypeStruct((1, unet.in_channels, side, side), jnp.float32)
-  text = jax.ShapeDtypeStruct((1, tokens, unet.cross_attention_dim), jnp.float32)
-  run = lambda params, x, text: unet.apply({"params": params}, x, jnp.zeros(1, int), text).sample  # noqa: E731
+  side, tokens = unet.config.sample_size, 7
+  latents = jax.ShapeDtypeStruct((1, side, side, unet.config.in_channels), jnp.float32)
+  text = jax.ShapeDtypeStruct((1, tokens, unet.config.cross_attention_dim), jnp.float32)
+
+  def run(params, x, text):
+    return apply_unet(unet, params, x, jnp.float32(0), Conditions(text), PLAIN)
+
   found = work.unet(read_json(diffusion / "unet" / "config.json"), side, tokens)
   assert found.flops == traced(run, shapes["unet"], latents, text)
   assert found.weights == kernels(shapes["unet"])
 
-  decode = lambda params, x: vae.apply({"params": params}, x, method=vae.decode).sample  # noqa: E731
-  latents = jax.ShapeDtypeStruct((1, vae.latent_channels, 6, 6), jnp.float32)
+  def decode(params, x):
+    return apply_decoder(vae, params, x, PLAIN)
+
+  latents = jax.ShapeDtypeStruct((1, 6, 6, vae.config.latent_channels), jnp.float32)
   found = work.decoder(read_json(diffusion / "vae" / "config.json"), 6)
   params = {name: shapes["vae"][name] for name in ("decoder", "post_quant_conv")}
   assert found.flops == traced(decode, params, latents)

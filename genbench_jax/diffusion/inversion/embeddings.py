@@ -1,7 +1,9 @@
 """New tokens beside a checkpoint's own: their embeddings, their files, and texts that hold them.
 
 A file is what diffusers' `load_textual_inversion` reads: safetensors with one tensor [width], or [v, width] for
-a token of several vectors, under the name of the placeholder.
+a token of several vectors, under the name of the placeholder. Files of A1111's (`emb_params`) and of SDXL's (`clip_l` and
+`clip_g`, one for each text tower) hold no placeholder: the file's name, without its ending, is it. The embeddings of two towers
+stand side by side here.
 """
 
 import dataclasses
@@ -13,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Array, Float32, Int32
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models.checkpoints import PICKLES
+from genbench_jax.models.stable_diffusion import TextTower
 from genbench_jax.store import files
 
 FILE_NAME = "learned_embeds.safetensors"
+# Names under which files hold embeddings without saying for which placeholder.
+A1111, TOWER_TENSORS = "emb_params", ("clip_l", "clip_g")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,7 +32,7 @@ class LearnedEmbeddings:
   """Placeholders and the embeddings that they stand for, one or several vectors each.
 
   Attributes:
-    vectors: placeholder -> its embeddings.
+    vectors: placeholder -> its embeddings, those of all text towers side by side.
 
   Raises:
     UsageError: there are none, or a placeholder is empty or has blanks at its ends.
@@ -87,27 +92,53 @@ def _piece_ids(tokenizer: Any, piece: str) -> list[int]:
   return tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"] if piece else []
 
 
-def check_fits(learned: LearnedEmbeddings, tokenizer: Any, width: int) -> None:
-  """Refuses embeddings that a text tower can't take.
+def check_fits(learned: LearnedEmbeddings, towers: Sequence[TextTower]) -> None:
+  """Refuse embeddings that a model's text towers can't take.
 
   Raises:
     UsageError: they have another width, or a placeholder is a token already.
   """
+  width = sum(tower.width for tower in towers)
   if learned.table.shape[1] != width:
     raise UsageError(
       f"the learned embeddings are {learned.table.shape[1]} wide, and the model's tokens {width}:"
       " they were learned for another model."
     )
-  taken = [name for name in learned.vectors if name in tokenizer.get_vocab()]
+  taken = [name for name in learned.vectors if name in towers[0].tokenizer.get_vocab()]
   if taken:
     raise UsageError(f"the placeholder {taken[0]!r} is a token of the model already.")
 
 
-def save_embedding(path: Path, placeholder: str, vector: Float32[np.ndarray, "d"]) -> None:
-  """Writes one token's file, whole or not at all."""
+def tower_tables(
+  table: Float32[Array, "n d"], towers: Sequence[TextTower]
+) -> list[Float32[Array, "n _"]]:
+  """The embeddings of each text tower, from those that stand side by side."""
+  ends = np.cumsum([tower.width for tower in towers])
+  return [table[:, end - tower.width : end] for end, tower in zip(ends, towers, strict=True)]
+
+
+def save_embedding(
+  path: Path, placeholder: str, vector: Float32[np.ndarray, "d"], widths: Sequence[int] = ()
+) -> None:
+  """Write one token's file, whole or not at all.
+
+  Args:
+    path: of the file.
+    placeholder: the token.
+    vector: its embedding.
+    widths: of the text towers, where there are two: each gets a tensor of its own.
+  """
   from safetensors.numpy import save
 
-  files.write_bytes(path, save({placeholder: np.ascontiguousarray(vector, np.float32)}))
+  vector = np.ascontiguousarray(vector, np.float32)
+  if len(widths) < 2:
+    files.write_bytes(path, save({placeholder: vector}))
+    return
+  parts = np.split(vector, np.cumsum(widths)[:-1], axis=-1)
+  tensors = {
+    name: np.ascontiguousarray(part) for name, part in zip(TOWER_TENSORS, parts, strict=True)
+  }
+  files.write_bytes(path, save(tensors, metadata={"placeholder": placeholder}))
 
 
 def load_embedding(path: Path) -> tuple[str, Float32[np.ndarray, "v d"]]:
@@ -118,20 +149,50 @@ def load_embedding(path: Path) -> tuple[str, Float32[np.ndarray, "v d"]]:
     RunError: it is damaged, or holds something else.
   """
   path = embedding_file(path)
-  from safetensors import SafetensorError
-  from safetensors.numpy import load_file
-
-  try:
-    tensors = load_file(path)
-  except (SafetensorError, OSError, ValueError) as error:
-    raise RunError(f"{path} can't be read as safetensors ({error}).") from error
-  if len(tensors) != 1:
+  tensors, said = _read_tensors(path)
+  own_name = said or (path.parent.name if path.name == FILE_NAME else path.stem)
+  if tensors.keys() == set(TOWER_TENSORS):
+    parts = [np.atleast_2d(np.asarray(tensors[name], np.float32)) for name in TOWER_TENSORS]
+    if len({part.shape[:-1] for part in parts}) != 1:
+      raise RunError(f"{path} holds different numbers of vectors for its two text towers.")
+    name, tensor = own_name, np.concatenate(parts, axis=-1)
+  elif len(tensors) == 1:
+    ((name, tensor),) = tensors.items()
+    name = own_name if name == A1111 else name
+  else:
     raise RunError(f"{path} holds {len(tensors)} tensors, wanted one: a placeholder's embedding.")
-  ((name, tensor),) = tensors.items()
   vectors = np.atleast_2d(np.asarray(tensor, np.float32))
   if vectors.ndim != 2 or not vectors.size or not np.isfinite(vectors).all():
     raise RunError(f"{path} holds no embedding: its tensor has shape {list(tensor.shape)}.")
   return name, vectors
+
+
+def load_learned(paths: Sequence[Path]) -> LearnedEmbeddings:
+  """The embeddings of several files.
+
+  Raises:
+    UsageError: two of them have the same placeholder, or as `load_embedding`.
+    RunError: as `load_embedding`.
+  """
+  found: dict[str, Float32[np.ndarray, "v d"]] = {}
+  for path in paths:
+    name, vectors = load_embedding(path)
+    if name in found:
+      raise UsageError(f"{path}: the placeholder {name!r} is that of another file already.")
+    found[name] = vectors
+  return LearnedEmbeddings(found)
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
+  """The tensors of a file, and the placeholder that its notes name, if any."""
+  from safetensors import SafetensorError, safe_open
+
+  try:
+    with safe_open(path, framework="numpy") as file:
+      said = (file.metadata() or {}).get("placeholder", "")
+      return {name: file.get_tensor(name) for name in file.keys()}, said  # noqa: SIM118
+  except (SafetensorError, OSError, ValueError, TypeError) as error:
+    raise RunError(f"{path} can't be read as safetensors ({error}).") from error
 
 
 def embedding_file(path: Path) -> Path:

@@ -20,16 +20,20 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float32, Int32, UInt8, UInt32
 
+from genbench_jax.diffusion.inversion.embeddings import tower_tables
 from genbench_jax.diffusion.inversion.settings import Training
 from genbench_jax.models.checkpoints import Params
 from genbench_jax.models.clip import Clip
-from genbench_jax.models.corrections import (
+from genbench_jax.models.stable_diffusion import (
+  TEXT_PARTS,
+  StableDiffusion,
+  TextTower,
   apply_decoder,
   apply_encoder,
-  apply_text_encoder,
+  apply_text_encoders,
   apply_unet,
+  conditions_of,
 )
-from genbench_jax.models.stable_diffusion import StableDiffusion
 from genbench_jax.runtime.mesh import DATA_AXIS
 
 # Views that the autoencoder encodes at once on a device.
@@ -44,7 +48,7 @@ class References(NamedTuple):
       where the mean alone is learned from.
     num_references: how many references are real; those behind pad.
     label: which of the classes each reference shows.
-    tokens: of every prompt of every class.
+    tokens: of every prompt of every class, for each text tower.
     text_features: of each class, by the CLIP that guides; None without one.
     key: threefry key data.
   """
@@ -53,7 +57,7 @@ class References(NamedTuple):
   deviation: Float32[Array, "r v h w c"] | None
   num_references: Int32[Array, ""]
   label: Int32[Array, "r"]
-  tokens: Int32[Array, "k p l"]
+  tokens: Int32[Array, "k p t l"]
   text_features: Float32[Array, "k d"] | None
   key: UInt32[Array, "2"]
 
@@ -72,7 +76,7 @@ class Batch(NamedTuple):
   clean: Float32[Array, "b h w c"]
   noise: Float32[Array, "b h w c"]
   time: Int32[Array, "b"]
-  tokens: Int32[Array, "b l"]
+  tokens: Int32[Array, "b t l"]
   label: Int32[Array, "b"]
 
 
@@ -140,9 +144,11 @@ def inversion_loss(
   levels = jnp.asarray(model.schedule.alphas_cumprod, jnp.float32)[batch.time]
   signal, sigma = (jnp.sqrt(x)[:, None, None, None] for x in (levels, 1 - levels))
   noisy = signal * batch.clean + sigma * batch.noise
-  text = apply_text_encoder(model.text_encoder, params["text_encoder"], batch.tokens, row)
+  tokens = [batch.tokens[:, tower] for tower in range(len(model.towers))]
+  texts = apply_text_encoders(model.towers, params, tokens, tower_tables(row, model.towers))
+  conditions = conditions_of(model, texts, noisy.shape)
   sample = noisy.astype(model.dtype)
-  output = apply_unet(model.unet, params["unet"], sample, batch.time, text, platform)
+  output = apply_unet(model.unet, params["unet"], sample, batch.time, conditions, platform)
   output = output.astype(jnp.float32)
   velocity = model.schedule.prediction_type == "v_prediction"
   target = signal * batch.noise - sigma * batch.clean if velocity else batch.noise
@@ -163,7 +169,7 @@ def clip_loss(
   platform: str | None = None,
 ) -> Float32[Array, ""]:
   """Mean of 1 - cos(image, text) over matching pairs; the images are decoded from predicted clean latents."""
-  latents = (clean / model.scaling_factor).astype(model.dtype)
+  latents = model.vae.config.from_diffusion(clean).astype(model.vae_dtype)
   images = apply_decoder(model.vae, params["vae"], latents, platform).astype(jnp.float32)
   unit = jnp.clip(images / 2 + 0.5, 0, 1)
   side = guide.image_size
@@ -232,10 +238,13 @@ def encoding_program(model: StableDiffusion, mesh: Mesh) -> Any:
     params: Params, view: UInt8[Array, "H W 3"]
   ) -> tuple[Float32[Array, "h w c"], Float32[Array, "h w c"]]:
     pixels = view.astype(jnp.float32) / 127.5 - 1
-    mean, log_variance = apply_encoder(model.vae, params, pixels[None].astype(model.dtype))
-    scale = jnp.float32(model.scaling_factor)
-    deviation = jnp.exp(0.5 * log_variance.astype(jnp.float32))
-    return scale * mean[0].astype(jnp.float32), scale * deviation[0]
+    pixels = pixels[None].astype(model.vae_dtype)
+    mean, log_variance = (x.astype(jnp.float32) for x in apply_encoder(model.vae, params, pixels))
+    deviation = jnp.exp(0.5 * log_variance)
+    config = model.vae.config
+    # A deviation is scaled as a difference of latents is, without the shift.
+    spread = config.to_diffusion(mean + deviation) - config.to_diffusion(mean)
+    return config.to_diffusion(mean)[0], spread[0]
 
   def encode(params: Params, views: UInt8[Array, "t r v H W 3"]) -> Any:
     rows = views.reshape(-1, *views.shape[3:])
@@ -254,8 +263,18 @@ def initial_row(
   model: StableDiffusion, class_names: tuple[str, ...], initializer: str
 ) -> Float32[np.ndarray, "1 d"]:
   """Where a token starts: the mean of the tokens of its class names, or the end-of-text token."""
-  table = model.params["text_encoder"]["text_model"]["embeddings"]["token_embedding"]["embedding"]
-  tokenizer = model.tokenizer
+  rows = [
+    _initial_row(tower, model.params[part], class_names, initializer)
+    for part, tower in zip(TEXT_PARTS, model.towers, strict=False)
+  ]
+  return np.concatenate(rows, axis=1)
+
+
+def _initial_row(
+  tower: TextTower, params: Params, class_names: tuple[str, ...], initializer: str
+) -> Float32[np.ndarray, "1 d"]:
+  table = params["text_model"]["embeddings.token_embedding"]["weight"]
+  tokenizer = tower.tokenizer
   means = []
   for name in class_names if initializer == "class_name" else ():
     ids = tokenizer(name, add_special_tokens=False, verbose=False)["input_ids"]

@@ -163,7 +163,8 @@ class Trainer:
       )
     for concept, row in zip(concepts, rows, strict=False):
       if not concept.path.exists():
-        save_embedding(concept.path, concept.placeholder, row[0])
+        widths = [tower.width for tower in self.model.towers]
+        save_embedding(concept.path, concept.placeholder, row[0], widths)
     for group in groups:
       (folder / group.name).unlink(missing_ok=True)
 
@@ -178,8 +179,8 @@ class Trainer:
 
   def _references(self, concepts: Sequence[Concept], most: int) -> References:
     views = np.stack([self._views(concept, most) for concept in concepts])
-    vae = {"encoder", "quant_conv"}
-    params = {name: self.model.params["vae"][name] for name in vae}
+    parts = self.model.params["vae"]
+    params = {name: parts[name] for name in ("encoder", "quant_conv") if name in parts}
     params = jax.device_put(params, replicated(self.mesh))
     mean, deviation = encoding_program(self.model, self.mesh)(params, self._put(views))
     labels = [np.resize(np.asarray(concept.labels, np.int32), most) for concept in concepts]
@@ -202,16 +203,19 @@ class Trainer:
       views[row] = reference_views(image, self.height, self.width, self.training, seed)
     return views
 
-  def _tokens(self, concept: Concept) -> Int32[np.ndarray, "k p l"]:
-    vocabulary = self.model.text_encoder.config.vocab_size
+  def _tokens(self, concept: Concept) -> Int32[np.ndarray, "k p t l"]:
     texts = [
       template.replace("{}", f"{concept.placeholder} {name}")
       for name in concept.class_names
       for template in self.templates
     ]
-    ids = {concept.placeholder: [vocabulary]}
-    tokens = tokenize_with(self.model.tokenizer, ids, texts, self.model.max_tokens)
-    return tokens.reshape(len(concept.class_names), len(self.templates), -1)
+    length = self.model.max_tokens
+    by_tower = [
+      tokenize_with(tower.tokenizer, {concept.placeholder: [tower.vocabulary]}, texts, length)
+      for tower in self.model.towers
+    ]
+    shape = (len(concept.class_names), len(self.templates), len(by_tower), length)
+    return np.stack(by_tower, axis=1).reshape(shape)
 
   def _text_features(self, concepts: Sequence[Concept]) -> Float32[Array, "t k d"] | None:
     """Of the class names alone: the guide doesn't know the new tokens."""
@@ -226,8 +230,7 @@ class Trainer:
     return np.asarray(jax.random.key_data(jax.random.fold_in(jax.random.key(self.seed), name)))
 
   def _params(self) -> Any:
-    params = {**params_on(self.model, self.mesh)}
-    params["text_encoder"] = text_params_on(self.model, self.mesh)
+    params = {**params_on(self.model, self.mesh), **text_params_on(self.model, self.mesh)}
     if self.guide is not None:
       params["clip"] = jax.device_put(self.guide.params, replicated(self.mesh))
     return params

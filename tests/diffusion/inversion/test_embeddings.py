@@ -6,17 +6,19 @@ import dataclasses
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tokenizers import AddedToken
 
 from genbench_jax.diffusion.inversion.embeddings import (
   FILE_NAME,
   LearnedEmbeddings,
   load_embedding,
+  load_learned,
   save_embedding,
   tokenize_with,
 )
 from genbench_jax.diffusion.text import TextEncoder
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.models.corrections import apply_text_encoder
+from genbench_jax.models.stable_diffusion import apply_text_encoders
 from genbench_jax.models.tokenizer import tokenize
 
 TEXTS = (
@@ -37,7 +39,7 @@ def learned():
 
 def test_placeholders_are_one_id_and_all_else_is_as_transformers_has_it(tiny_diffusion):
   extended = copy.deepcopy(tiny_diffusion.tokenizer)
-  extended.add_tokens(["<cat>", "<dog-2>"])
+  extended.add_tokens([AddedToken(name, normalized=False) for name in ("<cat>", "<dog-2>")])
   names = {name: [extended.convert_tokens_to_ids(name)] for name in ("<cat>", "<dog-2>")}
   found = tokenize_with(tiny_diffusion.tokenizer, names, TEXTS, tiny_diffusion.max_tokens)
   np.testing.assert_array_equal(found, tokenize(extended, TEXTS, tiny_diffusion.max_tokens))
@@ -58,32 +60,64 @@ def test_texts_are_cut_to_the_models_length(tiny_diffusion):
 
 
 def test_the_tower_sees_the_new_rows_as_if_they_stood_in_its_table(tiny_diffusion, learned):
-  vocabulary = tiny_diffusion.text_encoder.config.vocab_size
-  tokens = tokenize_with(
-    tiny_diffusion.tokenizer, learned.ids(vocabulary), TEXTS, tiny_diffusion.max_tokens
-  )
+  (tower,) = tiny_diffusion.towers
+  ids = learned.ids(tower.vocabulary)
+  tokens = tokenize_with(tower.tokenizer, ids, TEXTS, tiny_diffusion.max_tokens)
   params = tiny_diffusion.params["text_encoder"]
-  found = apply_text_encoder(tiny_diffusion.text_encoder, params, tokens, learned.table)
-  config = copy.deepcopy(tiny_diffusion.text_encoder.config)
-  config.vocab_size += 2
-  larger = tiny_diffusion.text_encoder.clone(config=config)
-  embeddings = params["text_model"]["embeddings"]
-  table = np.concatenate([embeddings["token_embedding"]["embedding"], learned.table])
-  grown = {**embeddings, "token_embedding": {"embedding": table}}
-  wanted = apply_text_encoder(
-    larger, {"text_model": {**params["text_model"], "embeddings": grown}}, tokens
-  )
-  np.testing.assert_array_equal(found, wanted)
+  found = apply_text_encoders([tower], {"text_encoder": params}, [tokens], [learned.table])
+  sizes = dataclasses.replace(tower.network.sizes, vocabulary=tower.vocabulary + 2)
+  larger = dataclasses.replace(tower, network=tower.network.clone(sizes=sizes))
+  name = "embeddings.token_embedding"
+  table = np.concatenate([params["text_model"][name]["weight"], learned.table])
+  grown = {"text_model": {**params["text_model"], name: {"weight": table}}}
+  wanted = apply_text_encoders([larger], {"text_encoder": grown}, [tokens])
+  np.testing.assert_array_equal(found.states, wanted.states)
 
 
 def test_the_encoder_knows_placeholders_and_leaves_other_prompts_alone(
   tiny_diffusion, learned, one_device_mesh
 ):
   texts = ["a photo of a <cat> cat", "a photo"]
-  plain = TextEncoder(tiny_diffusion, one_device_mesh)(texts)
-  found = TextEncoder(tiny_diffusion, one_device_mesh, learned=learned)(texts)
+  plain = TextEncoder(tiny_diffusion, one_device_mesh)(texts).states
+  found = TextEncoder(tiny_diffusion, one_device_mesh, learned=learned)(texts).states
   np.testing.assert_allclose(found[1], plain[1], atol=1e-6)
   assert np.abs(found[0] - plain[0]).max() > 0.1
+
+
+def test_files_without_a_placeholder_are_called_by_their_names(tmp_path):
+  draw = np.random.default_rng(0)
+  vectors = draw.standard_normal((2, 4)).astype(np.float32)
+  save_file({"emb_params": vectors}, tmp_path / "mystar.safetensors")
+  name, found = load_embedding(tmp_path / "mystar.safetensors")
+  assert name == "mystar"
+  np.testing.assert_array_equal(found, vectors)
+  towers = {"clip_l": vectors[:, :3].copy(), "clip_g": vectors}
+  save_file(towers, tmp_path / "twin.safetensors")
+  name, found = load_embedding(tmp_path / "twin.safetensors")
+  assert name == "twin" and found.shape == (2, 7)
+  np.testing.assert_array_equal(found, np.concatenate([vectors[:, :3], vectors], axis=1))
+  save_file({"clip_l": vectors[:1], "clip_g": vectors}, tmp_path / "odd.safetensors")
+  with pytest.raises(RunError, match="different numbers of vectors"):
+    load_embedding(tmp_path / "odd.safetensors")
+
+
+def test_two_files_with_one_placeholder_are_refused(tmp_path):
+  for name in ("one", "two"):
+    save_embedding(tmp_path / f"{name}.safetensors", "<thing>", np.ones(4, np.float32))
+  with pytest.raises(UsageError, match="'<thing>' is that of another file"):
+    load_learned([tmp_path / "one.safetensors", tmp_path / "two.safetensors"])
+
+
+def test_two_towers_have_a_tensor_each(tmp_path):
+  vector = np.arange(7, dtype=np.float32)
+  save_embedding(tmp_path / FILE_NAME, "<a>", vector, (3, 4))
+  assert {k: v.shape for k, v in load_file(tmp_path / FILE_NAME).items()} == {
+    "clip_l": (3,),
+    "clip_g": (4,),
+  }
+  name, found = load_embedding(tmp_path)
+  assert name == "<a>"
+  np.testing.assert_array_equal(found[0], vector)
 
 
 def test_a_file_is_what_diffusers_reads(tmp_path):

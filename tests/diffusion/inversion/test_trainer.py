@@ -23,8 +23,12 @@ from genbench_jax.diffusion.inversion.loss import (
 from genbench_jax.diffusion.inversion.references import reference_views
 from genbench_jax.diffusion.inversion.settings import Training, reference_training
 from genbench_jax.diffusion.inversion.trainer import Concept, Trainer
-from genbench_jax.models.corrections import apply_text_encoder, apply_unet
-from genbench_jax.models.stable_diffusion import load_stable_diffusion
+from genbench_jax.models.stable_diffusion import (
+  apply_text_encoders,
+  apply_unet,
+  load_stable_diffusion,
+)
+from genbench_jax.models.unet import Conditions
 from genbench_jax.zoo.tiny import SHALLOW_UNET, write_tiny_stable_diffusion
 
 
@@ -46,7 +50,8 @@ TRAINING = Training(steps=6, batch=2, learning_rate=0.05, warm_up=2, save_every=
 def _batch(model, seed=0, size=2):
   rng = np.random.default_rng(seed)
   clean, noise = rng.standard_normal((2, size, 8, 8, 8)).astype(np.float32)
-  tokens = np.tile(np.array([[5, model.text_encoder.config.vocab_size, 9, 7]], np.int32), (size, 1))
+  one = np.array([[[5, model.towers[0].vocabulary, 9, 7]]], np.int32)
+  tokens = np.tile(one, (size, 1, 1))
   return Batch(clean, noise, np.array([100, 800], np.int32), tokens, np.zeros(size, np.int32))
 
 
@@ -95,8 +100,8 @@ def test_the_loss_is_the_error_in_noise_or_velocity(either):
 
   @jax.jit
   def unet_of(params, noisy):
-    text = apply_text_encoder(either.text_encoder, params["text_encoder"], batch.tokens, row)
-    return apply_unet(either.unet, params["unet"], noisy, batch.time, text)
+    texts = apply_text_encoders(either.towers, params, [batch.tokens[:, 0]], [row])
+    return apply_unet(either.unet, params["unet"], noisy, batch.time, Conditions(texts.states))
 
   output = unet_of(either.params, noisy)
   wanted = batch.noise
@@ -147,9 +152,8 @@ def test_only_the_new_rows_are_learned(tiny_diffusion, alone, shallow_folder):
 
 
 def test_a_start_is_the_mean_of_the_names_tokens_or_end_of_text(tiny_diffusion):
-  table = tiny_diffusion.params["text_encoder"]["text_model"]["embeddings"]["token_embedding"][
-    "embedding"
-  ]
+  params = tiny_diffusion.params["text_encoder"]["text_model"]
+  table = params["embeddings.token_embedding"]["weight"]
   ids = tiny_diffusion.tokenizer("photo of", add_special_tokens=False)["input_ids"]
   assert len(ids) == 2
   found = initial_row(tiny_diffusion, ("photo of",), "class_name")

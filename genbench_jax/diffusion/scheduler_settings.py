@@ -1,0 +1,150 @@
+"""What each sampler makes of the settings in a checkpoint's `scheduler_config.json`.
+
+A sampler reads some keys and ignores the others, as Diffusers' scheduler of the same name does. Of a key that it reads it
+supports some values; the rest is refused, never dropped.
+"""
+
+import math
+from typing import Any
+
+from genbench_jax.errors import RunError
+from genbench_jax.models.noise_schedule import NoiseSchedule
+
+# The sampler that continues a checkpoint's own scheduler class, for `scheduler="auto"`.
+SAMPLER_OF = {
+  "PNDMScheduler": "pndm",
+  "DDIMScheduler": "ddim",
+  "DPMSolverMultistepScheduler": "dpmsolver++",
+  "EulerDiscreteScheduler": "euler",
+  "EulerAncestralDiscreteScheduler": "euler_ancestral",
+  "LCMScheduler": "lcm",
+  "TCDScheduler": "tcd",
+}
+# Sampler -> key it reads -> values it supports, the usual one first.
+READS: dict[str, dict[str, tuple[Any, ...]]] = {
+  "pndm": {"skip_prk_steps": (True,), "set_alpha_to_one": (False, True)},
+  "ddim": {"set_alpha_to_one": (True, False), "thresholding": (False,)},
+  "dpmsolver++": {
+    "solver_order": (2, 1, 3),
+    # DEIS's and UniPC's types stand for the midpoint rule, as when Diffusers changes over from them.
+    "solver_type": ("midpoint", "heun", "logrho", "bh1", "bh2"),
+    "algorithm_type": ("dpmsolver++", "sde-dpmsolver++", "deis"),
+    "lower_order_final": (True, False),
+    "euler_at_final": (False, True),
+    "final_sigmas_type": ("zero", "sigma_min"),
+    "use_karras_sigmas": (False, True),
+    "use_exponential_sigmas": (False, True),
+    "use_beta_sigmas": (False, True),
+    "use_lu_lambdas": (False, True),
+    "use_flow_sigmas": (False,),
+    "use_dynamic_shifting": (False,),
+    "variance_type": (None,),
+    "thresholding": (False,),
+  },
+  "euler": {
+    "use_karras_sigmas": (False, True),
+    "use_exponential_sigmas": (False, True),
+    "use_beta_sigmas": (False, True),
+    "interpolation_type": ("linear", "log_linear"),
+    "timestep_type": ("discrete",),
+    "final_sigmas_type": ("zero", "sigma_min"),
+  },
+  "euler_ancestral": {},
+  "lcm": {"thresholding": (False,)},
+  "tcd": {"thresholding": (False,)},
+}
+# Numbers that a sampler reads: the usual value, the least and the most.
+NUMBERS = {
+  "original_inference_steps": (50, 1, 100_000),
+  "timestep_scaling": (10.0, 0.0, 1e6),
+  "lambda_min_clipped": (-math.inf, -math.inf, 1e6),
+}
+# What a sampler can't use, whatever the settings.
+NO_PREDICTION = {"pndm": ("sample",), "euler_ancestral": ("sample",)}
+
+
+def check_settings(schedule: NoiseSchedule, name: str) -> None:
+  """Refuse what a sampler would have to drop.
+
+  Raises:
+    RunError: a setting of the checkpoint has a value that the sampler reads and does not support.
+  """
+  for key in READS[name]:
+    choice(schedule, name, key)
+  if schedule.prediction_type in NO_PREDICTION.get(name, ()):
+    raise RunError(
+      f"scheduler {name!r} can't sample a model whose prediction_type is {schedule.prediction_type!r}."
+    )
+  stochastic = schedule.settings.get("algorithm_type") == "sde-dpmsolver++"
+  if name == "dpmsolver++" and stochastic and choice(schedule, name, "solver_order") == 3:
+    raise RunError("the checkpoint's scheduler sets solver_order to 3 with noise: 1 or 2 there.")
+  kinds = [key for key in SIGMAS if READS[name].get(key) and choice(schedule, name, key)]
+  if len(kinds) > 1:
+    raise RunError(f"the checkpoint's scheduler sets both {kinds[0]} and {kinds[1]}.")
+
+
+SIGMAS = {
+  "use_karras_sigmas": "karras",
+  "use_exponential_sigmas": "exponential",
+  "use_beta_sigmas": "beta",
+  # Lu's lambdas, with rho 1, are even in the logarithm, as exponential sigmas are.
+  "use_lu_lambdas": "exponential",
+}
+
+
+def choice(schedule: NoiseSchedule, name: str, key: str) -> Any:
+  """The value of a setting that a sampler reads.
+
+  Raises:
+    RunError: it is not supported.
+  """
+  supported = READS[name][key]
+  value = schedule.settings.get(key)
+  value = supported[0] if value is None else value
+  if value not in supported:
+    listed = ", ".join(map(repr, supported))
+    raise RunError(
+      f"the checkpoint's scheduler sets {key} to {value!r}; scheduler {name!r} supports {listed}."
+    )
+  return value
+
+
+def number(schedule: NoiseSchedule, key: str) -> float:
+  """A number that a sampler reads.
+
+  Raises:
+    RunError: it is none, or out of its range.
+  """
+  usual, least, most = NUMBERS[key]
+  value = schedule.settings.get(key)
+  value = usual if value is None else value
+  value = -math.inf if value == "-inf" else value  # as JSON files have it
+  if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+    raise RunError(
+      f"the checkpoint's scheduler sets {key} to {value!r}; wanted a number from {least} to {most}."
+    )
+  return value
+
+
+def sigma_kind(schedule: NoiseSchedule, name: str) -> str | None:
+  """How a sampler spreads its sigmas: `karras`, `exponential` or `beta`; None by its timesteps."""
+  chosen = (kind for key, kind in SIGMAS.items() if schedule.settings.get(key))
+  return next(chosen, None)
+
+
+def sigma_ends(schedule: NoiseSchedule, high: float, low: float) -> tuple[float, float]:
+  """The highest and lowest sigma: the checkpoint's, or those given.
+
+  Raises:
+    RunError: the checkpoint's are no positive numbers.
+  """
+  ends = []
+  for key, usual in (("sigma_max", high), ("sigma_min", low)):
+    value = schedule.settings.get(key)
+    value = usual if value is None else value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+      raise RunError(
+        f"the checkpoint's scheduler sets {key} to {value!r}; wanted a positive number."
+      )
+    ends.append(float(value))
+  return ends[0], ends[1]

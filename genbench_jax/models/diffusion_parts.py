@@ -1,0 +1,91 @@
+"""What a diffusion checkpoint holds, before anything is built from it: configurations, weights and tokenizers of its parts."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from genbench_jax.models import checkpoints
+from genbench_jax.models.configuration import Settings
+
+DOWNLOADS = (
+  "model_index.json",
+  "scheduler/scheduler_config.json",
+  "tokenizer/*.json",
+  "tokenizer/merges.txt",
+  "tokenizer_2/*.json",
+  "tokenizer_2/merges.txt",
+  *(f"{part}/config.json" for part in ("unet", "vae", "text_encoder", "text_encoder_2")),
+  *(f"{part}/diffusion_pytorch_model*safetensors*" for part in ("unet", "vae")),
+  *(f"{part}/diffusion_flax_model.msgpack" for part in ("unet", "vae")),
+  *(f"{part}/model*safetensors*" for part in ("text_encoder", "text_encoder_2")),
+  *(f"{part}/flax_model.msgpack" for part in ("text_encoder", "text_encoder_2")),
+)
+TEXT_PARTS = ("text_encoder", "text_encoder_2")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CheckpointParts:
+  """A diffusion checkpoint in any layout.
+
+  Attributes:
+    where: the folder or file, for messages.
+    configs: part (`unet`, `vae`, `text_encoder`, `text_encoder_2`, `scheduler`) -> its settings.
+    weights: the same -> name of a tensor -> function that reads it.
+    tokenizers: folder of the tokenizer of each text tower.
+    pipeline: `model_index.json`, empty where there is none.
+    fingerprint: stands for all of it.
+  """
+
+  where: Path
+  configs: Mapping[str, Settings]
+  weights: Mapping[str, checkpoints.Weights]
+  tokenizers: tuple[Path, ...]
+  pipeline: Mapping[str, Any]
+  fingerprint: str
+
+  @property
+  def text_parts(self) -> tuple[str, ...]:
+    """The text towers it has, in the order in which their states are joined."""
+    return tuple(part for part in TEXT_PARTS if part in self.configs)
+
+
+def folder_configs(folder: Path) -> dict[str, Settings]:
+  """The configuration of every part of a folder in the Hugging Face layout.
+
+  Raises:
+    RunError: one is missing or not readable.
+  """
+  parts = ["unet", "vae", "text_encoder"]
+  parts += ["text_encoder_2"] if (folder / "text_encoder_2").is_dir() else []
+  return {part: part_settings(folder, part) for part in parts}
+
+
+def part_settings(folder: Path, part: str) -> Settings:
+  """The configuration of one part.
+
+  Raises:
+    RunError: it is missing or not readable.
+  """
+  path = folder / part / "config.json"
+  return Settings(checkpoints.read_json(path), path)
+
+
+def folder_parts(folder: Path) -> CheckpointParts:
+  """A folder in the Hugging Face layout: `model_index.json` and a folder for each part.
+
+  Raises:
+    RunError: a part is missing or damaged.
+  """
+  configs = folder_configs(folder)
+  scheduler = folder / "scheduler" / "scheduler_config.json"
+  index = folder / "model_index.json"
+  towers = [part for part in TEXT_PARTS if part in configs]
+  return CheckpointParts(
+    where=folder,
+    configs={**configs, "scheduler": Settings(checkpoints.read_json(scheduler), scheduler)},
+    weights={part: checkpoints.read_weights(folder / part) for part in configs},
+    tokenizers=tuple(folder / part.replace("text_encoder", "tokenizer") for part in towers),
+    pipeline=checkpoints.read_json(index) if index.is_file() else {},
+    fingerprint=checkpoints.fingerprint(folder),
+  )

@@ -1,0 +1,250 @@
+"""The second opinion: diffusers' own Flax UNet and autoencoder, with their faults put right.
+
+diffusers removed these classes in 0.40; where an older one is installed, `generation.implementation = "diffusers"` runs
+them in place of ours, and the tests compare both on the same weights. What is put right, by Flax interceptors that replace single
+methods while a module is applied:
+
+1. GEGLU takes the tanh approximation of gelu; PyTorch, and so every checkpoint, the exact one.
+2. The transformer's GroupNorm has epsilon 1e-5; PyTorch 1e-6. Every GroupNorm takes its variance by
+   cancellation, which costs two digits where the mean is large.
+3. The autoencoder guesses the layout of latents from their last axis, and fails where side and channels are equal:
+   its decoder is called directly, channels last.
+"""
+
+import dataclasses
+import importlib.metadata
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.models import upstream, weights
+from genbench_jax.models.autoencoder import AutoencoderConfig, read_autoencoder_config
+from genbench_jax.models.checkpoints import Params
+from genbench_jax.models.configuration import Settings
+from genbench_jax.models.layers import gelu, group_norm
+from genbench_jax.models.unet import Conditions
+from genbench_jax.models.unet_config import UNetConfig, read_unet_config
+
+FIRST_WITHOUT_FLAX = (0, 40)
+# The autoencoder's attention has names of its own in Flax.
+VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def check_installed() -> None:
+  """Refuse where diffusers has no Flax classes.
+
+  Raises:
+    UsageError: diffusers is too new, or missing.
+  """
+  try:
+    version = importlib.metadata.version("diffusers")
+  except importlib.metadata.PackageNotFoundError:
+    version = "none"
+  numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+  if not numbers or numbers >= FIRST_WITHOUT_FLAX:
+    raise UsageError(
+      f"implementation 'diffusers' needs diffusers below 0.40, the last with Flax classes; installed: {version}."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class StockUNet:
+  """diffusers' `FlaxUNet2DConditionModel` behind the methods of our `UNet`.
+
+  Attributes:
+    module: the stock module.
+    config: as ours reads it.
+  """
+
+  module: Any
+  config: UNetConfig
+
+  def clone(self, platform: str | None) -> "StockUNet":
+    """Itself: the stock classes choose nothing by platform."""
+    del platform
+    return self
+
+  def apply(
+    self,
+    variables: Params,
+    latents: Float[Array, "b h w c"],
+    timestep: Float[Array, "b"],
+    conditions: Conditions,
+  ) -> Float[Array, "b h w o"]:
+    """As our UNet's; stock's layout is channels first."""
+    added = None
+    if self.config.takes_sizes:
+      added = {"text_embeds": conditions.pooled, "time_ids": conditions.sizes}
+    sample = latents.transpose(0, 3, 1, 2)
+    with corrections():
+      output = self.module.apply(
+        variables, sample, timestep, conditions.text, added, return_dict=False
+      )[0]
+    return output.transpose(0, 2, 3, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class StockAutoencoder:
+  """diffusers' `FlaxAutoencoderKL` behind the methods of our `Autoencoder`.
+
+  Attributes:
+    module: the stock module.
+    config: as ours reads it.
+  """
+
+  module: Any
+  config: AutoencoderConfig
+
+  def clone(self, platform: str | None) -> "StockAutoencoder":
+    """Itself: the stock classes choose nothing by platform."""
+    del platform
+    return self
+
+  def apply(self, variables: Params, images: Float[Array, "b h w c"], method: str) -> Any:
+    """`encode` or `decode`, as our autoencoder's."""
+    with corrections():
+      return self.module.apply(
+        variables, images, method={"encode": _encode, "decode": _decode}[method]
+      )
+
+
+def _decode(vae: Any, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
+  return vae.decoder(vae.post_quant_conv(latents))
+
+
+def _encode(
+  vae: Any, images: Float[Array, "b H W 3"]
+) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
+  mean, log_variance = jnp.split(vae.quant_conv(vae.encoder(images)), 2, axis=-1)
+  return mean, jnp.clip(log_variance, -30, 20)
+
+
+def stock_networks(
+  configs: Mapping[str, Settings], dtype: Any, vae_dtype: Any
+) -> tuple[StockUNet, StockAutoencoder]:
+  """The stock modules that configurations describe.
+
+  Args:
+    configs: of `unet` and `vae`.
+    dtype: of the UNet's computation.
+    vae_dtype: of the autoencoder's.
+
+  Raises:
+    UsageError: diffusers has no Flax classes.
+    RunError: the checkpoint asks for what they don't do.
+  """
+  check_installed()
+  upstream.silence("diffusers")
+  from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
+
+  unet, vae = read_unet_config(configs["unet"]), read_autoencoder_config(configs["vae"])
+  plain_vae = vae.use_quant_conv and vae.use_post_quant_conv and vae.mid_block_add_attention
+  if unet.time_cond_proj_dim is not None or not plain_vae or unet.norm_num_groups != 32:
+    raise RunError(
+      f"{configs['unet'].path.parent.parent}: diffusers' stock Flax classes have no guidance embedding, no other norm groups"
+      " and no autoencoder without its 1 x 1 convolutions: take the implementation 'ours'."
+    )
+  return (
+    StockUNet(_module(FlaxUNet2DConditionModel, configs["unet"], dtype), unet),
+    StockAutoencoder(_module(FlaxAutoencoderKL, configs["vae"], vae_dtype), vae),
+  )
+
+
+def _module(module_class: Any, settings: Settings, dtype: Any) -> Any:
+  known = {field.name for field in dataclasses.fields(module_class)} - {"parent", "name", "dtype"}
+  given = {
+    name: tuple(value) if isinstance(value, list) else value
+    for name, value in settings.values.items()
+    if name in known and value is not None
+  }
+  return module_class(**given, dtype=dtype)
+
+
+# ---- parameters: ours, under the names of Flax --------------------------------------------------
+
+
+def stock_params(unet: StockUNet, vae: StockAutoencoder, params: Params) -> Params:
+  """Our parameter trees in the nesting of the stock modules; no array is copied, layouts are the same."""
+  config = unet.config
+  side, pixels = (2 ** len(part.config.block_out_channels) for part in (unet, vae))
+  sample = jnp.zeros((1, config.in_channels, side, side))
+  added = None
+  if config.takes_sizes:
+    added = {"text_embeds": jnp.zeros((1, config.pooled_width)), "time_ids": jnp.zeros((1, 6))}
+  text = jnp.zeros((1, 1, config.cross_attention_dim))
+  shapes = {
+    "unet": _shapes(unet.module, sample, jnp.zeros(1, jnp.int32), text, added),
+    "vae": _shapes(vae.module, jnp.zeros((1, vae.config.in_channels, pixels, pixels))),
+  }
+  return params | {part: _renamed(params[part], tree) for part, tree in shapes.items()}
+
+
+def _shapes(module: Any, *inputs: Any) -> Params:
+  return jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs))["params"]
+
+
+def _renamed(params: Params, target: Params) -> Params:
+  own = dict(weights.leaves(params))
+  tree: Params = {}
+  for path in _paths(target):
+    node = tree
+    for name in path[:-1]:
+      node = node.setdefault(name, {})
+    node[path[-1]] = own[torch_name(path)]
+  return tree
+
+
+def _paths(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+  for name, value in tree.items():
+    if isinstance(value, Mapping):
+      yield from _paths(value, (*above, name))
+    else:
+      yield (*above, name)
+
+
+def torch_name(path: Sequence[str]) -> str:
+  """The PyTorch name of a stock leaf: `down_blocks_0/conv1/kernel` is `down_blocks.0.conv1.weight`."""
+  *modules, leaf = path
+  parts = [
+    _torch_module(module, above) for module, above in zip(modules, ("", *modules), strict=False)
+  ]
+  return ".".join([*parts, {"kernel": "weight", "scale": "weight"}.get(leaf, leaf)])
+
+
+def _torch_module(module: str, above: str) -> str:
+  if module in ("linear_1", "linear_2"):  # the time embedding's layers are called so in PyTorch too
+    return module
+  if above.startswith("attentions_") and module in VAE_ATTENTION:
+    return VAE_ATTENTION[module]
+  return re.sub(r"_(\d+)$", r".\1", module)
+
+
+# ---- what is put right --------------------------------------------------------------------------
+
+
+def corrections() -> AbstractContextManager[Any]:
+  """Context in which the stock modules compute what PyTorch's do."""
+  from diffusers.models import attention_flax
+
+  def intercept(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    module = context.module
+    if context.method_name != "__call__" or module.is_initializing():
+      return method(*args, **kwargs)
+    if isinstance(module, attention_flax.FlaxGEGLU):
+      linear, gate = jnp.split(module.proj(args[0]), 2, axis=-1)
+      return linear * gelu(gate)
+    if isinstance(module, nn.GroupNorm):
+      in_transformer = isinstance(module.parent, attention_flax.FlaxTransformer2DModel)
+      params = module.variables["params"]
+      eps = 1e-6 if in_transformer else module.epsilon
+      return group_norm(args[0], params["scale"], params["bias"], module.num_groups, eps)
+    return method(*args, **kwargs)
+
+  return nn.intercept_methods(intercept)

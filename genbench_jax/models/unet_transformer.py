@@ -1,0 +1,116 @@
+"""The transformer between the convolutions of the UNet: self-attention, attention to the text, a gated feed-forward layer."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from genbench_jax.models import tpu_kernels
+from genbench_jax.models.attention import attention
+from genbench_jax.models.convolution import Conv
+from genbench_jax.models.layers import GroupNorm, LayerNorm, Linear, gelu
+
+
+class Attention(nn.Module):
+  """Attention of hidden states to a context, or to themselves."""
+
+  heads: int
+  platform: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, hidden: Float[Array, "b q d"], context: Float[Array, "b k e"] | None = None
+  ) -> Float[Array, "b q d"]:
+    context = hidden if context is None else context
+    width = hidden.shape[-1]
+
+    def heads_of(name: str, x: Float[Array, "b l c"]) -> Float[Array, "b l h w"]:
+      projected = Linear(width, use_bias=False, name=name)(x)
+      return projected.reshape(*x.shape[:2], self.heads, width // self.heads)
+
+    query, key, value = (
+      heads_of(name, x) for name, x in (("to_q", hidden), ("to_k", context), ("to_v", context))
+    )
+    mixed = attention(query, key, value, self.platform).reshape(hidden.shape)
+    return Linear(width, name="to_out.0")(mixed)
+
+
+class _Gate(nn.Module):
+  """GEGLU (arXiv 2002.05202): half of a projection times the exact gelu of the other half."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l m"]:
+    linear, gate = jnp.split(Linear(2 * self.features, name="proj")(hidden), 2, axis=-1)
+    # PyTorch takes the error function, not the tanh approximation that Flax defaults to; in float32 under bfloat16.
+    return linear * gelu(gate)
+
+
+class FeedForward(nn.Module):
+  """Four times as wide inside; one kernel on TPUs, where the weights fit beside the rows."""
+
+  platform: str | None = None
+
+  @nn.compact
+  def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+    if self.platform == "tpu" and not self.is_initializing():
+      params = self.variables["params"]
+      inner, outer = params["net.0"]["proj"], params["net.2"]
+      if tpu_kernels.feed_forward_fits(hidden, inner["weight"]):
+        weights = (inner["weight"], inner["bias"], outer["weight"], outer["bias"])
+        return tpu_kernels.feed_forward(hidden, *weights)
+    inner = _Gate(4 * hidden.shape[-1], name="net.0")(hidden)
+    return Linear(hidden.shape[-1], name="net.2")(inner)
+
+
+class TransformerBlock(nn.Module):
+  """Self-attention, attention to the text and the feed-forward layer, each behind a norm and beside a shortcut."""
+
+  heads: int
+  platform: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, hidden: Float[Array, "b q d"], text: Float[Array, "b l e"]
+  ) -> Float[Array, "b q d"]:
+    own, cross = (Attention(self.heads, self.platform, name=name) for name in ("attn1", "attn2"))
+    hidden = hidden + own(LayerNorm(1e-5, name="norm1")(hidden))
+    hidden = hidden + cross(LayerNorm(1e-5, name="norm2")(hidden), text)
+    return hidden + FeedForward(self.platform, name="ff")(LayerNorm(1e-5, name="norm3")(hidden))
+
+
+class Transformer(nn.Module):
+  """Transformer blocks over the pixels of an image.
+
+  Attributes:
+    heads: of the attention.
+    layers: transformer blocks.
+    groups: of the norm in front.
+    linear_projection: whether the projections are stored as matrices (Stable Diffusion 2, XL) or as 1 x 1 convolutions (1).
+    platform: for the choice of kernels.
+  """
+
+  heads: int
+  layers: int
+  groups: int
+  linear_projection: bool
+  platform: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, hidden: Float[Array, "b h w c"], text: Float[Array, "b l e"]
+  ) -> Float[Array, "b h w c"]:
+    batch, height, width, channels = hidden.shape
+    # 1e-6 here, where the rest of the UNet has 1e-5: the original code took torch's default in one place.
+    inner = self._projection("proj_in", channels)(GroupNorm(self.groups, 1e-6, name="norm")(hidden))
+    inner = inner.reshape(batch, height * width, channels)
+    for layer in range(self.layers):
+      block = TransformerBlock(self.heads, self.platform, name=f"transformer_blocks.{layer}")
+      inner = block(inner, text)
+    inner = inner.reshape(batch, height, width, channels)
+    return hidden + self._projection("proj_out", channels)(inner)
+
+  def _projection(self, name: str, channels: int) -> nn.Module:
+    if self.linear_projection:
+      return Linear(channels, name=name)
+    return Conv(channels, 1, padding=0, platform=self.platform, name=name)
