@@ -2,11 +2,14 @@
 # dependencies and the package, and does its job.
 
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 WORKDIR ?= demo
 MOCKDIR ?= mock
 
-.PHONY: demo mock test lint types docs wheel install clean
+SMOKEDIR ?= smoke
+
+.PHONY: demo mock test smoke lint types docs wheel install clean
 
 demo: install
 	$(BIN)/python -m genbench_jax.main --config configs/demo.py --workdir $(WORKDIR)
@@ -19,6 +22,12 @@ mock: install
 
 test: install
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+# What another Python and JAX must show: networks and metrics agree with the golden files, and a small run ends with its page.
+# `make smoke PYTHON=python3.13 VENV=.venv-newest`
+smoke: install
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile tests/models tests/metrics tests/test_config.py
+	$(BIN)/genbench run demo:quick --workdir $(SMOKEDIR)
 
 lint: install
 	$(BIN)/ruff check .
@@ -40,12 +49,12 @@ wheel: install
 	rm -rf build
 	@ls dist
 
-install: .venv/installed
+install: $(VENV)/installed
 
 # The lock is whole, so nothing is resolved: pip takes extras for unpinned as soon as a newer version is out.
 # uv installs in a fraction of pip's time; where it is not at hand, pip does the same.
-.venv/installed: requirements.lock setup.py pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(VENV)/installed: requirements.lock setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	if command -v uv >/dev/null 2>&1; then \
 	  uv pip install -q -p $(BIN)/python --compile-bytecode --no-deps --require-hashes -r requirements.lock && \
 	  uv pip install -q -p $(BIN)/python --no-deps --no-build-isolation -e .; \
@@ -56,4 +65,4 @@ install: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv demo mock site build dist
+	rm -rf $(VENV) demo mock smoke site build dist
