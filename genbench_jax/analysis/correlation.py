@@ -1,34 +1,40 @@
-"""Correlation of the metrics with recognition accuracy, pooled, within datasets and over datasets."""
+"""Which metric goes with accuracy: correlation at equal budget within datasets, and over datasets.
+
+More images raise accuracy and many metrics alike, so that cells of all budgets together correlate whatever a metric says about
+the images. A coefficient is therefore of the series of one dataset at one number of shots; those of the budgets are averaged.
+The pooled coefficient stands beside it for comparison, without a test. Protocols are never mixed.
+"""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from genbench_jax.analysis.statistics import (
-  COEFFICIENTS,
-  METHODS,
-  bootstrap_weights,
-  holm,
-  permuted,
+from genbench_jax.analysis.permutation import (
+  coefficient_of,
+  is_defined,
+  p_value_of_pairs,
+  p_value_within,
 )
+from genbench_jax.analysis.series import Named, Row, Table, Values, tables_of, values_by_quantity
+from genbench_jax.analysis.statistics import COEFFICIENTS, METHODS, holm
 from genbench_jax.errors import UsageError
 
 TARGET = "linear_probe"
-METRICS = (
-  "zero_shot", "cler", "cler_gain", "cler_image", "topk_vote", "topk_vote_text", "clip_score", "fid",
-  "kid", "cmmd", "precision", "recall", "density", "coverage", "vendi", "proxy_a_distance",
+# What is trained on external images; everything else in the rows is a metric.
+TRAINED = (
+  "linear_probe", "linear_probe_last_epoch", "coop", "vpt", "from_scratch", "fine_tune", "lora",
+  "tip_adapter",
 )  # fmt: skip
-# A good value is a low one: the correlation with accuracy should be negative.
-LOWER_IS_BETTER = ("fid", "kid", "cmmd", "proxy_a_distance")
-LEVELS = ("pooled", "within_dataset", "over_datasets")
-CELL = ("dataset", "source", "strategy", "shots", "seed", "protocol", "encoder")
+LEVELS = ("within_dataset", "over_datasets", "pooled")
 RESAMPLES = 2000
-PERMUTATIONS = 1000
 FEWEST = 3
-Row = Mapping[str, Any]
+# Variance of atanh of a coefficient of n independent pairs, times n - 3.
+SCALES = {"pearson": 1.0, "spearman": 1.06, "kendall": 0.437}
+# An interval from fewer series, or datasets, would say nothing.
+FEWEST_FOR_INTERVAL = 5
+POOLED = "budgets drive both sides: for comparison only"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +42,20 @@ class Correlation:
   """How one metric goes with accuracy.
 
   Attributes:
-    quantity: the metric; method: `pearson`, `spearman` or `kendall`.
-    level: `pooled`: over all cells. `within_dataset`: over the cells of one dataset, or, with no `dataset`, the mean
-      of these over the datasets. `over_datasets`: over the datasets' means.
+    quantity, encoder: the metric, and the features it was measured on.
+    target, target_encoder: the accuracy, and the features that its recognizer was trained on.
+    protocol: of both.
+    method: `pearson`, `spearman` or `kendall`.
+    level: `within_dataset`: at equal budget, mean over the budgets, of one dataset or, with no `dataset`, the mean of
+      these over the datasets. `over_datasets`: of the datasets' means. `pooled`: of all cells.
     dataset: the dataset, or None.
-    n: number of cells, or of datasets.
+    n: cells; units: series, or datasets, that are independent of each other.
     value: the coefficient; None where there is none, and then `reason` says why.
-    ci_low, ci_high: 95 % bootstrap interval; corrected_low, corrected_high: the interval that, for all metrics of
-      the family together, holds with 95 % (Bonferroni).
-    p_value: chance of so large a coefficient, of either sign, if there were none: SciPy's, and by permutation within the
-      datasets for their mean; p_corrected: corrected for the number of metrics of the family (Holm).
-  A family is the metrics of equal level, dataset and method.
+    ci_low, ci_high: 95 % interval; None with fewer than 5 units.
+    p_value: by exchanging series (datasets at `over_datasets`), exact where they are few; p_corrected: for all tests of
+      one call by one method (Holm).
+    same_as: an earlier quantity that orders the units exactly as this one does: one number under two names, which is tested
+      once.
   """
 
   quantity: str
@@ -57,220 +66,282 @@ class Correlation:
   value: float | None = None
   ci_low: float | None = None
   ci_high: float | None = None
-  corrected_low: float | None = None
-  corrected_high: float | None = None
   p_value: float | None = None
   p_corrected: float | None = None
   reason: str = ""
+  units: int = 0
+  protocol: str = ""
+  encoder: str = ""
+  target: str = TARGET
+  target_encoder: str = ""
+  same_as: str = ""
+
+  @property
+  def is_independent(self) -> bool:
+    """Whether metric and recognizer look through different encoders; on the same they are partly one thing."""
+    return self.encoder != self.target_encoder
 
 
 @dataclasses.dataclass(frozen=True)
-class Pairs:
-  """Metric x and accuracy y of the cells that have both, by dataset."""
+class _Question:
+  """One metric against one target in one protocol."""
 
-  datasets: tuple[str, ...]
-  x: tuple[Float[np.ndarray, "n"], ...]
-  y: tuple[Float[np.ndarray, "n"], ...]
+  protocol: str
+  metric: Named
+  target: Named
+  tables: tuple[Table, ...]
 
-
-@dataclasses.dataclass(frozen=True)
-class _Sample:
-  """A coefficient before the correction: value, p-value and the resampled values."""
-
-  n: int
-  value: float | None
-  p_value: float | None
-  resampled: Float[np.ndarray, "r"]
-  reason: str = ""
+  def about(self, method: str, level: str, dataset: str | None) -> Correlation:
+    return Correlation(
+      self.metric.quantity, method, level, dataset, 0, protocol=self.protocol, encoder=self.metric.encoder,
+      target=self.target.quantity, target_encoder=self.target.encoder,
+    )  # fmt: skip
 
 
 def correlations(
   rows: Iterable[Row],
   target: str = TARGET,
-  quantities: Sequence[str] = METRICS,
+  quantities: Sequence[str] | None = None,
   resamples: int = RESAMPLES,
   seed: int = 0,
+  methods: Sequence[str] = METHODS,
 ) -> list[Correlation]:
   """Every metric that the rows hold against the target, at each level and by each coefficient.
 
   Args:
-    rows: as in results.jsonl. Rows belong together that agree in `CELL`; cells without the metric or without
-      the target do not count for it, nor do those of source `control`.
-    resamples: bootstrap resamples: of cells, within their datasets at level `within_dataset`; of datasets at
-      `over_datasets`.
+    rows: as in results.jsonl. Cells without the metric or without the target do not count for it, nor do those of
+      source `control`.
+    target: the accuracy; each encoder that has it is a target of its own.
+    quantities: the metrics; all that are not trained by default.
+    resamples: how often series are drawn for an interval, whole, within their datasets; datasets at `over_datasets`.
+    seed: draws these, and the exchanges where there are too many to try all.
+    methods: some of `pearson`, `spearman`, `kendall`.
 
   Raises:
     UsageError: no row of the target quantity, or twice the same quantity of a cell.
   """
-  cells = cells_of(rows)
-  if not any(target in values for values in cells.values()):
-    raise UsageError(f"no row of quantity {target!r} to correlate with")
-  pairs = {name: pairs_of(cells, name, target) for name in quantities if name != target}
-  pairs = {name: found for name, found in pairs.items() if found.datasets}
-  datasets = sorted({dataset for found in pairs.values() for dataset in found.datasets})
-  families: list[tuple[str, str | None]] = [(level, None) for level in LEVELS]
-  families += [("within_dataset", dataset) for dataset in datasets]
+  questions = _questions(values_by_quantity(rows), target, quantities)
+  levels: list[tuple[str, str | None]] = [(level, None) for level in LEVELS]
+  datasets = sorted({table.dataset for question in questions for table in question.tables})
+  levels += [("within_dataset", dataset) for dataset in datasets]
   return [
     correlation
-    for level, dataset in families
-    for method in METHODS
-    for correlation in _family(pairs, level, dataset, method, resamples, seed)
+    for method in methods
+    for correlation in _corrected(
+      [
+        correlation
+        for level, dataset in levels
+        for correlation in _of_level(questions, method, level, dataset, resamples, seed)
+      ]
+    )
   ]
 
 
-def cells_of(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, float]]:
-  """Values by quantity of each cell, without the controls."""
-  cells: dict[tuple[Any, ...], dict[str, float]] = {}
-  for row in rows:
-    if row.get("source") == "control":
-      continue
-    values = cells.setdefault(tuple(row.get(key) for key in CELL), {})
-    if row["quantity"] in values:
-      raise UsageError(
-        f"two rows of quantity {row['quantity']!r} for {dict(zip(CELL, _key(row), strict=True))}"
-      )
-    values[row["quantity"]] = float(row["value"])
-  return cells
-
-
-def _key(row: Row) -> tuple[Any, ...]:
-  return tuple(row.get(key) for key in CELL)
-
-
-def pairs_of(
-  cells: Mapping[tuple[Any, ...], Mapping[str, float]], quantity: str, target: str
-) -> Pairs:
-  """The pairs of a metric, datasets in order of name."""
-  both = [
-    (str(key[0]), values[quantity], values[target])
-    for key, values in cells.items()
-    if quantity in values and target in values
+def _questions(
+  values: Mapping[str, Mapping[Named, Values]], target: str, quantities: Sequence[str] | None
+) -> list[_Question]:
+  targets = [
+    (protocol, named)
+    for protocol, found in values.items()
+    for named in found
+    if named.quantity == target
   ]
-  datasets = tuple(sorted({dataset for dataset, _, _ in both}))
-  x, y = (
-    tuple(np.array([pair[side] for pair in both if pair[0] == dataset]) for dataset in datasets)
-    for side in (1, 2)
-  )
-  return Pairs(datasets, x, y)
+  if not targets:
+    raise UsageError(f"no row of quantity {target!r} to correlate with")
+  questions = []
+  for protocol, goal in targets:
+    found = values[protocol]
+    for metric in _metrics(found, target, quantities):
+      tables = tables_of(found[metric], found[goal])
+      if tables:
+        questions.append(_Question(protocol, metric, goal, tuple(tables)))
+  return questions
 
 
-def _family(
-  pairs: Mapping[str, Pairs],
+def _metrics(
+  found: Mapping[Named, Values], target: str, quantities: Sequence[str] | None
+) -> list[Named]:
+  names = [named for named in found if named.quantity != target]
+  if quantities is None:
+    return [named for named in names if named.quantity not in TRAINED]
+  order = {name: place for place, name in enumerate(quantities)}
+  return sorted((n for n in names if n.quantity in order), key=lambda n: order[n.quantity])
+
+
+def _of_level(
+  questions: Sequence[_Question],
+  method: str,
   level: str,
   dataset: str | None,
-  method: str,
   resamples: int,
   seed: int,
 ) -> list[Correlation]:
-  """The metrics of one level, dataset and method, corrected for their number."""
-  samples = {}
-  for name, found in pairs.items():
-    if dataset is None or dataset in found.datasets:
-      random = np.random.default_rng(seed)  # the same resamples for every metric of a family
-      samples[name] = _sample(found, level, dataset, method, resamples, random)
-  defined = [name for name, sample in samples.items() if sample.value is not None]
-  p_values = np.array([samples[name].p_value for name in defined], float)
-  corrected = dict(zip(defined, holm(p_values).tolist(), strict=True))
-  return [
-    _correlation(name, method, level, dataset, sample, corrected.get(name), len(defined))
-    for name, sample in samples.items()
-  ]
+  """One coefficient a question; of questions with the same answer the first alone is tested."""
+  found, seen = [], {}
+  for question in questions:
+    tables = [t for t in question.tables if dataset in (None, t.dataset)]
+    if not tables:
+      continue
+    # The same resamples for every metric.
+    random = np.random.default_rng(seed)
+    blank = question.about(method, level, dataset)
+    correlation = _at(blank, tables, resamples, random)
+    mark = (question.protocol, question.target, _signature(tables, level))
+    earlier = seen.setdefault(mark, question.metric)
+    if earlier != question.metric and correlation.value is not None and level != "pooled":
+      correlation = dataclasses.replace(correlation, same_as=_shown(earlier, question.metric))
+    found.append(correlation)
+  return found
 
 
-def _correlation(
-  name: str,
-  method: str,
-  level: str,
-  dataset: str | None,
-  sample: _Sample,
-  p_corrected: float | None,
-  family: int,
-) -> Correlation:
-  if sample.value is None:
-    return Correlation(name, method, level, dataset, sample.n, reason=sample.reason)
-  resampled = sample.resampled[~np.isnan(sample.resampled)]
-  tails = [0.025, 0.975, 0.025 / family, 1 - 0.025 / family]
-  bounds = np.quantile(resampled, tails) if len(resampled) else np.full(4, sample.value)
-  return Correlation(
-    quantity=name,
-    method=method,
-    level=level,
-    dataset=dataset,
-    n=sample.n,
-    value=sample.value,
-    ci_low=float(bounds[0]),
-    ci_high=float(bounds[1]),
-    corrected_low=float(bounds[2]),
-    corrected_high=float(bounds[3]),
-    p_value=sample.p_value,
-    p_corrected=p_corrected,
-  )
+def _shown(named: Named, beside: Named) -> str:
+  """The quantity, with its encoder where that differs."""
+  if named.encoder == beside.encoder:
+    return named.quantity
+  return f"{named.quantity} [{named.encoder}]"
 
 
-def _sample(
-  pairs: Pairs,
-  level: str,
-  dataset: str | None,
-  method: str,
-  resamples: int,
-  random: np.random.Generator,
-) -> _Sample:
-  if level == "pooled":
-    return _of_one_sample(
-      np.concatenate(pairs.x), np.concatenate(pairs.y), method, resamples, random
-    )
+def _signature(tables: Sequence[Table], level: str) -> bytes:
+  """How a metric orders the units, whichever way is up."""
+  from scipy.stats import rankdata
+
   if level == "over_datasets":
-    x, y = (np.array([values.mean() for values in side]) for side in (pairs.x, pairs.y))
-    return _of_one_sample(x, y, method, resamples, random)
-  if dataset is not None:
-    index = pairs.datasets.index(dataset)
-    return _of_one_sample(pairs.x[index], pairs.y[index], method, resamples, random)
-  return _mean_over_datasets(pairs, method, resamples, random)
+    groups = [np.array([table.means()[0] for table in tables])]
+  else:
+    groups = [x for table in tables for _, x, _ in table.budgets()]
+  ranks = np.concatenate([rankdata(group) - (len(group) + 1) / 2 for group in groups])
+  turned = np.flatnonzero(ranks)
+  sign = np.sign(ranks[turned[0]]) if len(turned) else 1
+  return (sign * ranks).tobytes()
 
 
-def _of_one_sample(
-  x: Float[np.ndarray, "n"],
-  y: Float[np.ndarray, "n"],
+def _at(
+  blank: Correlation, tables: Sequence[Table], resamples: int, random: np.random.Generator
+) -> Correlation:
+  if blank.level == "over_datasets":
+    return _over_datasets(blank, tables, resamples, random)
+  cells = sum(table.cells for table in tables)
+  if blank.level == "pooled":
+    x, y = (np.concatenate([getattr(t, side)[t.there] for t in tables]) for side in "xy")
+    return dataclasses.replace(
+      blank, n=cells, units=sum(t.units for t in tables), **_value(x, y, blank.method, POOLED)
+    )
+  defined = [t for t in tables if any(is_defined(x, y) for _, x, y in t.budgets())]
+  blank = dataclasses.replace(blank, n=cells, units=sum(t.units for t in defined))
+  if not defined:
+    return dataclasses.replace(blank, reason=_why_none(tables, blank.dataset))
+  value = float(np.mean([coefficient_of(table, blank.method) for table in defined]))
+  p_value = p_value_within(defined, blank.method, random)
+  if min(table.units for table in defined) < FEWEST_FOR_INTERVAL:
+    return dataclasses.replace(blank, value=value, p_value=p_value, reason=_few("series"))
+  low, high = within_interval(defined, blank.method, value, resamples, random)
+  return dataclasses.replace(blank, value=value, p_value=p_value, ci_low=low, ci_high=high)
+
+
+def _over_datasets(
+  blank: Correlation, tables: Sequence[Table], resamples: int, random: np.random.Generator
+) -> Correlation:
+  x, y = (np.array(side) for side in zip(*(table.means() for table in tables), strict=True))
+  blank = dataclasses.replace(blank, n=len(x), units=len(x))
+  found = _value(x, y, blank.method, "")
+  if found["value"] is None:
+    return dataclasses.replace(blank, **found)
+  p_value = p_value_of_pairs(x, y, blank.method, random)
+  if len(x) < FEWEST_FOR_INTERVAL:
+    found["reason"] = _few("datasets")
+    return dataclasses.replace(blank, p_value=p_value, **found)
+  table = Table("", (0,), x[None], y[None])
+  low, high = within_interval([table], blank.method, found["value"], resamples, random)
+  return dataclasses.replace(blank, p_value=p_value, ci_low=low, ci_high=high, **found)
+
+
+def _value(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"], method: str, reason: str) -> dict:
+  """The coefficient and why not, or what to keep in mind."""
+  if why := _why_undefined(x, y):
+    return {"value": None, "reason": why}
+  value = COEFFICIENTS[method](x, y, np.ones((1, len(x)), int))[0]
+  return {"value": float(value), "reason": reason}
+
+
+def within_interval(
+  tables: Sequence[Table],
   method: str,
+  value: float,
   resamples: int,
   random: np.random.Generator,
-) -> _Sample:
+) -> tuple[float, float]:
+  """The 95 % interval of the mean coefficient, whole series drawn anew within each dataset.
+
+  On Fisher's scale atanh(r), with the deviation of the resampled means, at least what so many independent cells would
+  have, sqrt(1.06 / (n - 3)) a budget (Fieller et al. 1957; 0.437 for Kendall): near +-1 a bootstrap has no width.
+  """
   from scipy import stats
 
-  reason = _why_undefined(x, y)
-  if reason:
-    return _Sample(len(x), None, None, np.array([]), reason)
-  test = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stats.kendalltau}[
-    method
+  units = np.array([table.units for table in tables])
+  resampled = np.array([_resampled(table, method, resamples, random) for table in tables])
+  defined = ~np.isnan(resampled)
+  means = np.where(defined, resampled, 0).sum(0) / np.maximum(defined.sum(0), 1)
+  means = means[defined.any(0)]
+  bound = 1 - 1 / (2 * units.mean() ** 2)
+  center = np.arctanh(np.clip(value, -bound, bound))
+  spread = float(np.std(np.arctanh(np.clip(means, -bound, bound)))) if len(means) > 1 else 0.0
+  budgets = np.array([len(table.shots) for table in tables])
+  of_independent = SCALES[method] / (np.maximum(units - 3, 1) * budgets)
+  least = float(np.sqrt(np.sum(of_independent))) / len(units)
+  half = stats.t.ppf(0.975, int(units.sum()) - len(units)) * max(spread, least)
+  return float(np.tanh(center - half)), float(np.tanh(center + half))
+
+
+def _resampled(
+  table: Table, method: str, resamples: int, random: np.random.Generator
+) -> Float[np.ndarray, "r"]:
+  """The table's coefficient with its series drawn anew, all their budgets together; NaN where none is defined."""
+  drawn = random.integers(0, table.units, (resamples, table.units))
+  weights = np.stack([np.bincount(row, minlength=table.units) for row in drawn])
+  each = [
+    COEFFICIENTS[method](x, y, weights[:, own]) for own, x, y in table.budgets() if is_defined(x, y)
   ]
-  result = test(x, y)
-  resampled = COEFFICIENTS[method](x, y, bootstrap_weights(len(x), resamples, random))
-  return _Sample(len(x), float(result.statistic), float(result.pvalue), resampled)
-
-
-def _mean_over_datasets(
-  pairs: Pairs, method: str, resamples: int, random: np.random.Generator
-) -> _Sample:
-  """The mean of the datasets' coefficients, without those where there is none."""
-  sides = [(x, y) for x, y in zip(pairs.x, pairs.y, strict=True) if not _why_undefined(x, y)]
-  cells = sum(len(x) for x, _ in sides)
-  if not sides:
-    return _Sample(cells, None, None, np.array([]), "in no dataset defined")
-  coefficient = COEFFICIENTS[method]
-  value = np.mean([coefficient(x, y, np.ones((1, len(x)), int))[0] for x, y in sides])
-  each = [coefficient(x, y, bootstrap_weights(len(x), resamples, random)) for x, y in sides]
-  shuffled = np.mean([permuted(x, y, method, PERMUTATIONS, random) for x, y in sides], axis=0)
-  as_large = np.sum(np.abs(shuffled) >= abs(value) - 1e-12)
-  p_value = (1 + as_large) / (1 + PERMUTATIONS)
-  return _Sample(cells, float(value), float(p_value), _mean_of_defined(np.array(each)))
-
-
-def _mean_of_defined(values: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "r"]:
-  """Mean over the datasets in which the resample has a coefficient; NaN where there is none."""
+  values = np.array(each)
   defined = ~np.isnan(values)
-  number = defined.sum(0)
   total = np.where(defined, values, 0).sum(0)
-  return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+  return np.where(defined.any(0), total / np.maximum(defined.sum(0), 1), np.nan)
+
+
+def _corrected(found: Sequence[Correlation]) -> list[Correlation]:
+  """One family: every test that is not another's under a second name."""
+  tested = [one for one in found if one.p_value is not None and not one.same_as]
+  corrected = holm(np.array([one.p_value for one in tested], float)).tolist()
+  by_name = {
+    _place(one, one.quantity, one.encoder): p for one, p in zip(tested, corrected, strict=True)
+  }
+
+  def with_correction(one: Correlation) -> Correlation:
+    if one.p_value is None:
+      return one
+    quantity, _, encoder = (one.same_as or one.quantity).partition(" [")
+    place = _place(one, quantity, encoder.rstrip("]") or one.encoder)
+    return dataclasses.replace(one, p_corrected=by_name[place])
+
+  return [with_correction(one) for one in found]
+
+
+def _place(one: Correlation, quantity: str, encoder: str) -> tuple:
+  return quantity, encoder, one.level, one.dataset, one.protocol, one.target, one.target_encoder
+
+
+def _few(what: str) -> str:
+  return f"fewer than {FEWEST_FOR_INTERVAL} {what}: no interval"
+
+
+def _why_none(tables: Sequence[Table], dataset: str | None) -> str:
+  if dataset is None:
+    return "in no dataset defined"
+  return _why_undefined(*_largest_budget(tables[0]))
+
+
+def _largest_budget(table: Table) -> tuple[np.ndarray, np.ndarray]:
+  _, x, y = max(table.budgets(), key=lambda budget: len(budget[0]))
+  return x, y
 
 
 def _why_undefined(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from genbench_jax.analysis.correlation import METRICS, TARGET, Pairs, Row, cells_of, pairs_of
+from genbench_jax.analysis.correlation import TARGET, TRAINED
+from genbench_jax.analysis.series import Named, Row, Table, tables_of, values_by_quantity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Prediction:
     n: cells predicted.
     error: mean absolute error, in units of accuracy.
     baseline: that of always predicting the mean accuracy of the other datasets' cells.
+    protocol: of both; encoder: of the metric and of the recognizer.
   """
 
   quantity: str
@@ -25,41 +27,62 @@ class Prediction:
   n: int
   error: float
   baseline: float
+  protocol: str = ""
+  encoder: str = ""
 
 
 def leave_one_dataset_out(
-  rows: Iterable[Row], target: str = TARGET, quantities: Sequence[str] = METRICS
+  rows: Iterable[Row], target: str = TARGET, quantities: Sequence[str] | None = None
 ) -> list[Prediction]:
   """For each metric and dataset: a straight line through the cells of the other datasets, tried on its own.
 
   Needs the metric in two datasets; metrics that have it in fewer are left out. For each metric the mean over the
-  datasets, each counting once, comes last.
+  datasets, each counting once, comes last. Protocols and encoders are kept apart.
   """
-  cells = cells_of(rows)
-  found = (pairs_of(cells, name, target) for name in quantities)
   return [
     prediction
-    for name, pairs in zip(quantities, found, strict=True)
-    if len(pairs.datasets) > 1
-    for prediction in _of_metric(name, pairs)
+    for protocol, found in values_by_quantity(rows).items()
+    for named in found
+    if _is_asked(named, target, quantities) and Named(target, named.encoder) in found
+    for tables in [tables_of(found[named], found[Named(target, named.encoder)])]
+    if len(tables) > 1
+    for prediction in _of_metric(protocol, named, tables)
   ]
 
 
-def _of_metric(name: str, pairs: Pairs) -> list[Prediction]:
-  each = [_held_out(name, pairs, index) for index in range(len(pairs.datasets))]
-  error, baseline = (
-    float(np.mean([getattr(p, key) for p in each])) for key in ("error", "baseline")
-  )
-  return [*each, Prediction(name, None, sum(p.n for p in each), error, baseline)]
+def _is_asked(named: Named, target: str, quantities: Sequence[str] | None) -> bool:
+  if quantities is None:
+    return named.quantity not in (*TRAINED, target)
+  return named.quantity in quantities
 
 
-def _held_out(name: str, pairs: Pairs, index: int) -> Prediction:
-  x, y = (np.concatenate(side[:index] + side[index + 1 :]) for side in (pairs.x, pairs.y))
-  predicted = _line(x, y, pairs.x[index])
+def _of_metric(protocol: str, named: Named, tables: Sequence[Table]) -> list[Prediction]:
+  x, y = ([getattr(table, side)[table.there] for table in tables] for side in "xy")
+  each = []
+  for index, table in enumerate(tables):
+    error, baseline = _held_out(x, y, index)
+    each.append(
+      Prediction(
+        named.quantity, table.dataset, table.cells, error, baseline, protocol, named.encoder
+      )
+    )
   error, baseline = (
-    float(np.mean(np.abs(guess - pairs.y[index]))) for guess in (predicted, y.mean())
+    float(np.mean([getattr(one, key) for one in each])) for key in ("error", "baseline")
   )
-  return Prediction(name, pairs.datasets[index], len(pairs.x[index]), error, baseline)
+  total = Prediction(
+    named.quantity, None, sum(p.n for p in each), error, baseline, protocol, named.encoder
+  )
+  return [*each, total]
+
+
+def _held_out(x: Sequence[np.ndarray], y: Sequence[np.ndarray], index: int) -> tuple[float, float]:
+  """Error on the dataset of that index, and of the mean accuracy elsewhere."""
+  other_x, other_y = (np.concatenate([*side[:index], *side[index + 1 :]]) for side in (x, y))
+  predicted = _line(other_x, other_y, x[index])
+  error, baseline = (
+    float(np.mean(np.abs(guess - y[index]))) for guess in (predicted, other_y.mean())
+  )
+  return error, baseline
 
 
 def _line(

@@ -22,7 +22,16 @@ def bootstrap_weights(count: int, resamples: int, random: np.random.Generator) -
 
 def pearson(x: Values, y: Values, weights: Weights) -> Float[np.ndarray, "r"]:
   """Linear correlation in each resample; NaN where one side is constant."""
-  return _weighted_pearson(x - x.mean(), y - y.mean(), weights)
+  return _weighted_pearson(_scaled(x), _scaled(y), weights)
+
+
+def _scaled(values: Values) -> Values:
+  """Deviations from the mean, none above 1, so that the squares of large values don't overflow."""
+  largest = np.abs(values).max(initial=0)
+  scaled = values / largest if largest > 0 else values
+  deviations = scaled - scaled.mean()
+  size = np.abs(deviations).max(initial=0)
+  return deviations / size if size > 0 else deviations
 
 
 def spearman(x: Values, y: Values, weights: Weights) -> Float[np.ndarray, "r"]:
@@ -47,19 +56,25 @@ COEFFICIENTS: dict[str, Callable[[Values, Values, Weights], Float[np.ndarray, "r
 }
 
 
-def permuted(
-  x: Values, y: Values, method: str, permutations: int, random: np.random.Generator
+def permuted_orders(
+  x: Values, y: Values, method: str, orders: Int[np.ndarray, "p n"]
 ) -> Float[np.ndarray, "p"]:
-  """The coefficient of x with y shuffled, many times. Neither side is constant."""
-  orders = np.stack([random.permutation(len(y)) for _ in range(permutations)])
+  """The coefficient of x with y in each order. Neither side is constant."""
   if method == "kendall":
     signs_x, signs_y = (np.sign(values[:, None] - values) for values in (x, y))
     scale = np.sqrt(np.sum(signs_x**2) * np.sum(signs_y**2))
-    return np.array([np.sum(signs_x * signs_y[np.ix_(order, order)]) for order in orders]) / scale
+    exchanged = signs_y[orders[:, :, None], orders[:, None, :]]
+    return np.einsum("ij,pij->p", signs_x, exchanged) / scale
   if method == "spearman":
     x, y = (_ranks(values, np.ones((1, len(values)), int))[0] for values in (x, y))
-  x, y = (values - values.mean() for values in (x, y))
-  return y[orders] @ x / np.sqrt(np.sum(x**2) * np.sum(y**2))
+  x, y = (_unit_deviations(values) for values in (x, y))
+  return y[orders] @ x
+
+
+def _unit_deviations(values: Values) -> Values:
+  """Deviations from the mean, of length 1."""
+  deviations = _scaled(values)
+  return deviations / np.linalg.norm(deviations)
 
 
 def _ranks(values: Values, weights: Weights) -> Float[np.ndarray, "r n"]:

@@ -1,4 +1,4 @@
-"""The command `genbench submit`: a finished work folder as one small JSON file for others, and the check of such files.
+"""Write the results of a work folder as one small JSON file for others, or check such files.
 
 genbench submit WORKDIR --by "Your Name" --note "what is special"
 genbench submit --check FILE...
@@ -9,28 +9,36 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from genbench_jax.cli.subcommand import subcommand
 from genbench_jax.errors import UsageError
-from genbench_jax.report.board import read_entry
-from genbench_jax.report.submission import submission
-from genbench_jax.report.submission_check import problems
-from genbench_jax.runtime.command import command
 from genbench_jax.runtime.progress import say
 from genbench_jax.runtime.stopping import leave
-from genbench_jax.store import files
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-  """Run the command and return its exit status: 0, 1 for damaged results, 2 for a mistake in usage."""
-  options = _parser().parse_args(arguments)
+def _arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("workdir", nargs="?", type=Path, help="the work folder of a run")
+  parser.add_argument("--by", default="", help="who submits it")
+  parser.add_argument("--note", default="", help="a sentence for the reader")
+  parser.add_argument("--out", type=Path, help="the file; by default NAME.submission.json")
+  parser.add_argument(
+    "--check", nargs="+", type=Path, metavar="FILE", help="say whether these are sound"
+  )
+
+
+@subcommand("submit", _arguments, __doc__)
+def main(options: argparse.Namespace) -> None:
+  """Write a submission, or check some."""
   if options.check:
     _check(options.check)
   else:
     _submit(options)
-  return 0
 
 
 def _submit(options: argparse.Namespace) -> None:
+  from genbench_jax.report.submission import submission
+  from genbench_jax.report.submission_check import problems
+  from genbench_jax.store import files
+
   if options.workdir is None:
     raise UsageError("no work folder given. Give one, or files with --check FILE...")
   document = submission(options.workdir, options.by, options.note)
@@ -43,24 +51,11 @@ def _submit(options: argparse.Namespace) -> None:
 
 
 def _check(paths: Sequence[Path]) -> None:
+  from genbench_jax.report.board import read_entry
+
   for path in paths:
     document = read_entry(path)
     say(f"{path} is sound: {len(document['rows']['data'])} rows, checksum {document['checksum']}")
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="genbench submit",
-    description="Write the results of a work folder as one small JSON file, or check such files.",
-  )
-  parser.add_argument("workdir", nargs="?", type=Path, help="the work folder of a run")
-  parser.add_argument("--by", default="", help="who submits it")
-  parser.add_argument("--note", default="", help="a sentence for the reader")
-  parser.add_argument("--out", type=Path, help="the file; by default NAME.submission.json")
-  parser.add_argument(
-    "--check", nargs="+", type=Path, metavar="FILE", help="say whether these are sound"
-  )
-  return parser
 
 
 if __name__ == "__main__":

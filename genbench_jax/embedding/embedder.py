@@ -10,9 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Shaped
 
-from genbench_jax.errors import UsageError
-from genbench_jax.models.clip import Clip
-from genbench_jax.models.image_encoder import ImageEncoder
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.models.image_encoder import ImageEncoder, TextEncoder
 from genbench_jax.runtime.mesh import batch_sharding, data_mesh, pad_rows, replicated
 
 # Batches on their way at once: one computes while the next is decoded and sent.
@@ -62,7 +61,7 @@ class ImageEmbedder:
 
 
 class TextEmbedder:
-  """A CLIP's text tower on a mesh: parameters replicated once, one program for each power of two of rows.
+  """A text tower on a mesh: parameters replicated once, one program for each power of two of rows.
 
   Args:
     clip: the model.
@@ -70,7 +69,7 @@ class TextEmbedder:
     batch_per_device: texts on each device at once, at most; fewer where there are fewer texts.
   """
 
-  def __init__(self, clip: Clip, mesh: Mesh | None = None, batch_per_device: int = 64):
+  def __init__(self, clip: TextEncoder, mesh: Mesh | None = None, batch_per_device: int = 64):
     self.clip = clip
     self.mesh = _local_mesh() if mesh is None else mesh
     self.batch_per_device = batch_per_device
@@ -98,14 +97,14 @@ def image_features(
 
 
 def text_features(
-  clip: Clip, texts: Sequence[str], mesh: Mesh | None = None
+  clip: TextEncoder, texts: Sequence[str], mesh: Mesh | None = None
 ) -> Float32[np.ndarray, "n d"]:
   """Features of texts, not normalized. Texts longer than the model's positions are cut."""
   return TextEmbedder(clip, mesh)(texts)
 
 
 def text_prototypes(
-  clip: Clip, class_names: Sequence[str], templates: Sequence[str], mesh: Mesh | None = None
+  clip: TextEncoder, class_names: Sequence[str], templates: Sequence[str], mesh: Mesh | None = None
 ) -> Float32[np.ndarray, "k d"]:
   """One unit-norm text prototype a class: the mean over templates of unit-norm features, normalized again.
 
@@ -115,6 +114,9 @@ def text_prototypes(
     templates: texts with one `{}` for the class name.
     mesh: its devices share every batch.
 
+  Raises:
+    RunError: two classes have the same prototype.
+
   Reference:
     CLIP, section 3.1.4 (arXiv 2103.00020).
   """
@@ -123,7 +125,26 @@ def text_prototypes(
   row = {text: index for index, text in enumerate(distinct)}
   features = unit_norm(text_features(clip, distinct, mesh))
   by_class = features[[row[text] for text in texts]].reshape(len(class_names), len(templates), -1)
-  return unit_norm(by_class.mean(axis=1))
+  prototypes = unit_norm(by_class.mean(axis=1))
+  _refuse_equal(prototypes, class_names)
+  return prototypes
+
+
+def _refuse_equal(prototypes: Float32[np.ndarray, "k d"], class_names: Sequence[str]) -> None:
+  """Refuses classes that no image can be told apart by: of each pair, one would get all the images.
+
+  Raises:
+    RunError: two prototypes are equal but for rounding; it names their classes.
+  """
+  places: dict[bytes, int] = {}
+  for index, prototype in enumerate(prototypes):
+    # Unit-norm rows of some hundred numbers: five digits are far below what one word changes.
+    first = places.setdefault(np.round(prototype, 5).tobytes(), index)
+    if first != index:
+      raise RunError(
+        f"the classes {class_names[first]!r} and {class_names[index]!r} have the same text feature: name them apart,"
+        " or the checkpoint's tokenizer does not go with its text tower."
+      )
 
 
 def unit_norm(features: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:

@@ -102,7 +102,7 @@ def load_clip(checkpoint: str | Path, revision: str | None = None, dtype: Any = 
   """
   folder = checkpoints.locate(str(checkpoint), revision, DOWNLOADS)
   dtype = compute_dtype() if dtype is None else dtype
-  network = read_network(folder, dtype)
+  network = read_network(_settings(folder), dtype)
   tokenizer = load_tokenizer(folder)
   refuse_ids_beyond(tokenizer, network.text.vocabulary, folder)
   return Clip(
@@ -115,14 +115,17 @@ def load_clip(checkpoint: str | Path, revision: str | None = None, dtype: Any = 
   )
 
 
-def read_network(folder: Path, dtype: Any = jnp.float32) -> ClipNetwork:
-  """The network that `config.json` in a checkpoint's folder describes.
+def _settings(folder: Path) -> Settings:
+  path = folder / "config.json"
+  return Settings(checkpoints.read_json(path), path)
+
+
+def read_network(settings: Settings, dtype: Any = jnp.float32) -> ClipNetwork:
+  """The network that a `config.json` describes.
 
   Raises:
-    RunError: the configuration is missing, damaged or of another model.
+    RunError: the configuration is damaged or of another model.
   """
-  path = folder / "config.json"
-  settings = Settings(checkpoints.read_json(path), path)
   refuse_other_models(settings, ("clip",))
   return ClipNetwork(
     text=TextSizes.read(settings.section("text_config")),
@@ -134,7 +137,7 @@ def read_network(folder: Path, dtype: Any = jnp.float32) -> ClipNetwork:
 
 def parameter_shapes(folder: Path) -> weights.Params:
   """The parameter tree of the CLIP whose `config.json` stands in `folder`, as shapes."""
-  network = read_network(folder)
+  network = read_network(_settings(folder))
   side, length = network.vision.image_size, network.text.positions
   pixels = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
   tokens = jax.ShapeDtypeStruct((1, length), np.int32)

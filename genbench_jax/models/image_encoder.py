@@ -48,7 +48,7 @@ class ImageEncoder(Protocol):
 
 
 @runtime_checkable
-class TextEncoder(Protocol):
+class TextEncoder(ImageEncoder, Protocol):
   """What a model has that embeds texts into the space of its images."""
 
   def embed_tokens(self, params: Params, tokens: Int32[Array, "b l"]) -> Float[Array, "b d"]:

@@ -118,7 +118,7 @@ def agreements(results: Results, recognizer: str) -> tuple[Agreement, ...]:
 def metrics_of(results: Results) -> list[str]:
   """The measured quantities that no training stands behind."""
   baselines = {*RECOGNIZERS, "linear_probe_last_epoch", "zero_shot", "cler_gain"}
-  names = [name for name in results.quantities if raw_name(name) not in baselines]
+  names = [name for name in results.quantities if known_name(name) not in baselines]
   floored = {raw_name(name) for name in names if raw_name(name) != name}
   ours = [name for name in names if known_name(name) or name in QUANTITIES]
   return [name for name in ours if name not in floored or name == excess_name(name)]

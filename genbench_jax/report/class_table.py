@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genbench_jax.report.classes import ClassScores, Counts, class_gain, headline_scores, wilson
-from genbench_jax.report.quantities import series_label
 from genbench_jax.report.results import Estimate, Series
 
 # Of more classes than this the page shows those that the images help and hurt most; the file has all.
@@ -43,7 +42,7 @@ def class_data(
     {"name": "zero_shot", "label": "zero-shot", "kind": "accuracy"},
   ]
   for one in series:
-    label = series_label(one.source, one.strategy, one.generator)
+    label = one.label
     columns += [
       {"name": "score", "label": label, "kind": "accuracy"},
       {"name": "gain", "label": "gain", "kind": "difference"},

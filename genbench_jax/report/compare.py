@@ -28,7 +28,6 @@ from genbench_jax.report.quantities import (
   p_value,
   points,
   quantity_of,
-  series_label,
 )
 from genbench_jax.report.results import (
   Cell,
@@ -205,7 +204,7 @@ def _verdict_lines(
   """(images, datasets, run, difference) of all headline series."""
   for other, less in zip(comparison.names[1:], comparison.less, strict=True):
     for one in less.headline_series():
-      label = series_label(one.source, one.strategy, one.generator)
+      label = one.label
       each = _each(less, one, shots, quantity)
       mean = average(each, less.datasets)
       if mean and len(each) > 1:
@@ -284,7 +283,7 @@ def _groups(
       if mean := _mean(less, one, shots, quantity):
         above = sum(e.value > 0 for e in _each(less, one, shots, quantity).values())
         count = f"{other} above {first} on {above} of {len(mean.included)} datasets"
-        label = series_label(one.source, one.strategy, one.generator)
+        label = one.label
         figure, interval = points(mean.estimate.value), interval_words(mean.estimate)
         found.append(Finding(css_of(one), label, figure, "points", interval, count, mean.missing))
     yield f"{other} less {first}", found

@@ -9,7 +9,6 @@ from genbench_jax.report.quantities import (
   budget_words,
   percent,
   quantity_of,
-  series_label,
   shots_label,
 )
 from genbench_jax.report.results import Estimate, Results, Series, with_control
@@ -224,9 +223,7 @@ def _tip(title: str, budget: int, curves: dict[Series, Curve], baseline: Estimat
     key=lambda item: -item[1].value,
   )
   lines = [f"{title}, {budget_words(budget)}"]
-  lines += [
-    f"{_interval(e)}  {series_label(one.source, one.strategy, one.generator)}" for one, e in ranked
-  ]
+  lines += [f"{_interval(e)}  {one.label}" for one, e in ranked]
   return "\n".join(lines + ([f"{_interval(baseline)}  zero-shot"] if baseline else []))
 
 
@@ -234,7 +231,7 @@ def _description(
   title: str, about: str, curves: dict[Series, Curve], baseline: Estimate | None
 ) -> str:
   parts = [
-    f"{series_label(one.source, one.strategy, one.generator)} from {percent(next(iter(curve.values())).value)} "
+    f"{one.label} from {percent(next(iter(curve.values())).value)} "
     f"to {percent(list(curve.values())[-1].value)}"
     for one, curve in curves.items()
   ]

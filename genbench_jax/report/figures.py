@@ -15,7 +15,7 @@ from genbench_jax.report.quantities import RECOGNIZERS
 from genbench_jax.report.ranking import Rank
 from genbench_jax.report.recognitions import Recognition
 from genbench_jax.report.results import Results
-from genbench_jax.report.scatter import metric_figure, ranks_figure
+from genbench_jax.report.scatter import cross_figure, metric_figure, ranks_figure
 from genbench_jax.report.sweeps import front_figure, sweeps_figure
 
 # The votes are in the table; a curve for each would double the page.
@@ -27,6 +27,7 @@ def page_figures(
   results: Results,
   run: Mapping[str, Any],
   found: Sequence[Agreement],
+  cross: Sequence[tuple[str, str, Agreement]],
   class_scores: Sequence[ClassScores],
   recognized: Sequence[Recognition],
   ranked: Sequence[Rank],
@@ -38,20 +39,22 @@ def page_figures(
   Args:
     results: of the page's main protocol and encoder.
     run: what was run.
-    found: how metrics agree with the recognizer that ranks.
+    found: how metrics agree with the recognizer that judges them.
+    cross: CLER in one encoder against the probe in another.
     class_scores: of single classes.
     recognized: what the recognizer left beside its rows.
     ranked: the headline series from best to worst.
     costs: generator -> what its images have cost.
     settings: generator -> its settings.
   """
-  quantity = found[0].recognizer if found else next(iter(results.recognizers()), "")
+  quantity = next(iter(results.recognizers()), "")
   drawn = {
     **_gain_figures(results, text_start(run)),
     "sweeps": sweeps_figure(ranked, settings, quantity) if ranked else None,
     "front": front_figure(ranked, costs, quantity) if ranked else None,
     "curves": _curves(results),
     "metric": metric_figure(found[0]) if any(item.known for item in found) else None,
+    "cross": cross_figure(cross),
     "ranks": ranks_figure(found) if any(item.known for item in found) else None,
     "classes": classes_figure(class_scores, test_counts(recognized)),
     "confusion": confusion_figure(recognized),

@@ -11,7 +11,6 @@ from genbench_jax.report.quantities import (
   images_label,
   points,
   quantity_of,
-  series_label,
   shots_label,
 )
 from genbench_jax.report.results import Estimate, Series
@@ -338,10 +337,7 @@ def _arrows(left: bool, right: bool, scale: chart.Scale, y: float) -> str:
 def _tip(line: Line, series: Sequence[Series]) -> str:
   """A line's name, and a line of text for each series."""
   named = zip(series, line.estimates, strict=True)
-  words = (
-    f"{_words(estimate)}  {series_label(s.source, s.strategy, s.generator)}"
-    for s, estimate in named
-  )
+  words = (f"{_words(estimate)}  {s.label}" for s, estimate in named)
   return "\n".join((line.name, *words))
 
 

@@ -14,7 +14,7 @@ from genbench_jax.report.forest import (
 )
 from genbench_jax.report.gains import Average, average, average_gain, budgets, gains
 from genbench_jax.report.headline import against_originals, originals, shared_budget
-from genbench_jax.report.quantities import percent, series_label, strategy_label
+from genbench_jax.report.quantities import percent, strategy_label
 from genbench_jax.report.results import Estimate, Results, Series, with_control
 
 ALL = "all datasets"
@@ -162,7 +162,7 @@ def _by_series(
       mean = means[one]
       estimate = each.get(where) if where != ALL else (mean.estimate if mean else None)
       count = f"n = {len(mean.included)}" if where == ALL and mean else ""
-      name = series_label(one.source, one.strategy, one.generator)
+      name = one.label
       if estimate:
         lines.append(Line(name, (estimate,), count, series=(one,)))
     blocks.append(Block(quantity, shots, tuple(found), tuple(by_first(lines)), where))

@@ -21,7 +21,6 @@ from genbench_jax.report.quantities import (
   percent,
   points,
   quantity_of,
-  series_label,
 )
 from genbench_jax.report.results import Estimate, Results, Series
 
@@ -141,12 +140,13 @@ def shared_budget(results: Results, quantity: str) -> int | None:
   return next(iter(reversed(shared or measured)), None)
 
 
-def interval_words(estimate: Estimate) -> str:
+def interval_words(estimate: Estimate, source: str = "generative") -> str:
   """Return `95 % interval −0.2 to 4.0, for this generator`, or nothing where there is none."""
   interval = estimate.wide_interval or estimate.interval
   if interval is None:
     return ""
-  kind = "for this generator" if estimate.wide_interval else "for these images"
+  wide = "for this generator" if source in ("generative", "folder") else "for this source"
+  kind = wide if estimate.wide_interval else "for these images"
   return f"95 % interval {points(interval[0])} to {points(interval[1])}, {kind}"
 
 
@@ -210,10 +210,10 @@ def _finding(one: Series, mean: Average, baseline: str, above: int) -> Finding:
   on = f"on {mean.included[0]}" if len(mean.included) == 1 else ""
   return Finding(
     css=css_of(one),
-    label=series_label(one.source, one.strategy, one.generator),
+    label=one.label,
     figure=points(mean.estimate.value),
     unit="points",
-    interval=interval_words(mean.estimate),
+    interval=interval_words(mean.estimate, one.source),
     count=on or f"{baseline} on {above} of {len(mean.included)} datasets",
     missing=mean.missing,
   )
@@ -233,11 +233,13 @@ def _accuracy_finding(results: Results, one: Series, shots: int, quantity: str) 
     said = ""
   return Finding(
     css=css_of(one),
-    label=series_label(one.source, one.strategy, one.generator),
+    label=one.label,
     figure=percent(mean.estimate.value),
     unit="%",
     interval=said,
-    count=interval_words(versus.estimate) if versus and one.source != "original" else _share(mean),
+    count=interval_words(versus.estimate, one.source)
+    if versus and one.source != "original"
+    else _share(mean),
     missing=mean.missing,
   )
 

@@ -8,7 +8,6 @@ from genbench_jax.report.quantities import (
   SOURCES,
   STRATEGIES,
   images_label,
-  series_label,
 )
 from genbench_jax.report.results import Series
 
@@ -42,9 +41,7 @@ def keys_of(series: Iterable[Series], by_strategy: bool) -> tuple[chart.Key, ...
     chart.Key(
       f"{css_of(one)} mark",
       chart.marker(one.strategy if by_strategy else "", 12, 7, 3.8),
-      series_label(one.source, one.strategy, one.generator)
-      if by_strategy
-      else images_label(one.source, one.generator),
+      one.label if by_strategy else images_label(one.source, one.generator),
     )
     for one in series
   )

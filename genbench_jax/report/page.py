@@ -1,5 +1,6 @@
 """The report: one self-contained page, and beside it its tables and figures as files."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +14,24 @@ from genbench_jax.report.class_table import class_data
 from genbench_jax.report.classes import ClassScores, class_gains
 from genbench_jax.report.confusion import taken_for, test_counts
 from genbench_jax.report.duels import duels
+from genbench_jax.report.encoders import (
+  cross_agreements,
+  cross_table,
+  encoder_table,
+  judge_of,
+  merged,
+  recognizer_table,
+)
 from genbench_jax.report.figures import page_figures
 from genbench_jax.report.gallery import Gallery
 from genbench_jax.report.generators import costs_of, settings_of
-from genbench_jax.report.headline import HeadLine, head_lines, shared_budget, text_start
+from genbench_jax.report.headline import (
+  HeadLine,
+  head_lines,
+  shared_budget,
+  text_start,
+  with_text,
+)
 from genbench_jax.report.quantities import RECOGNIZERS, budget_words, number, quantity_of
 from genbench_jax.report.ranking import Rank, duels_table, ranking_table, ranks
 from genbench_jax.report.recognitions import Recognition, by_cell
@@ -175,12 +190,25 @@ class _Parts:
     self.headline, self.shots = headline_of(self.main)
     self.lines: list[HeadLine] = head_lines(self.main, text_start(run))
     trained = self.headline in RECOGNIZERS
-    self.agreements = agreements(self.main, str(self.headline)) if trained else ()
+    self.merged = merged(every)
+    self.judge = judge_of(self.merged, str(self.headline)) if trained else ""
+    self.agreements = agreements(self.merged, self.judge) if trained else ()
+    own = trained and self.judge != self.headline
+    self.own_agreements = agreements(self.main, str(self.headline)) if own else ()
+    self.cross = cross_agreements(every)
     self.costs, self.settings = costs_of(run, self.main), settings_of(run)
     self.duels, self.ranked = self._duels_and_ranks()
     self.counts = test_counts(found)
     self.figures = page_figures(
-      self.main, run, self.agreements, class_scores, found, self.ranked, self.costs, self.settings
+      self.main,
+      run,
+      self.agreements,
+      self.cross,
+      class_scores,
+      found,
+      self.ranked,
+      self.costs,
+      self.settings,
     )
 
   def _duels_and_ranks(self) -> tuple[list, list[Rank]]:
@@ -206,6 +234,7 @@ class _Parts:
       self.ranked,
       self.shots or 0,
       str(self.headline),
+      gain_quantity=next(iter(with_text(self.main, text_start(self.run))), ""),
       costs=self.costs,
       settings=self.settings,
       price=self.run.get("price"),
@@ -214,14 +243,32 @@ class _Parts:
   def who_beats_whom(self) -> tables.Table | None:
     return duels_table(self.duels, self.ranked[:MOST_DUELISTS]) if len(self.ranked) > 1 else None
 
+  def dependence(self) -> dict[str, tables.Table | None]:
+    """Whether the answer depends on the encoder or the recognizer."""
+    quantity = str(self.headline)
+    return {
+      "encoder_table": encoder_table(self.every, quantity) if len(self.every) > 1 else None,
+      "cross_table": cross_table(self.every) if len(self.every) > 1 else None,
+      "recognizer_table": recognizer_table(self.main),
+    }
+
+  def own_agreement_table(self) -> tables.Table | None:
+    """The rank correlations with the recognizer of the head, where another one judges."""
+    if not self.own_agreements:
+      return None
+    table = tables.agreement_table(self.own_agreements)
+    return dataclasses.replace(table, name="rank-correlations-own-features")
+
   def written(self) -> list[tables.Table]:
     """The tables that are written beside the page."""
     own = [
       tables.gains_table(self.main, self.main.recognizers()),
       tables.agreement_table(self.agreements),
+      self.own_agreement_table(),
       tables.cells_table(self.every),
       self.ranking(),
       self.who_beats_whom(),
+      *self.dependence().values(),
     ]
     return [table for table in own if table]
 
@@ -250,6 +297,9 @@ class _Parts:
       "others_table": self._views_table(),
       "figures": self.figures,
       "agreements": tables.agreement_table(self.agreements),
+      "own_agreements": self.own_agreement_table(),
+      "judge": quantity_of(self.judge).label if self.judge else "",
+      **self.dependence(),
       "fewest_cells": FEWEST_CELLS,
       "cells": cells,
       "cells_rule": cells_rule,
@@ -266,9 +316,10 @@ class _Parts:
     return tables.headline_table(self.main, line.quantity, line.shots) if line and few else None
 
   def _views_table(self) -> tables.Table | None:
-    if len(self.every) < 2 or self.headline is None or self.shots is None:
+    line = next((line for line in self.lines if line.baseline == "zero-shot"), None)
+    if len(self.every) < 2 or line is None or len(self.main.headline_series()) > 6:
       return None
-    return tables.views_table(self.every, self.headline, self.shots)
+    return tables.views_table(self.every, line.quantity, line.shots)
 
 
 def _warnings(rows: Sequence[Row], run: RunInfo, main: Results) -> list[str]:

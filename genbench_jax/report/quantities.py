@@ -58,9 +58,13 @@ _ALL = (
     "The reference's probe after its last epoch, which no test image has chosen.",
   ),
   _accuracy(
-    "from_scratch", "from scratch", "A network trained from random weights on these images alone."
+    "from_scratch",
+    "network from scratch",
+    "A network trained from random weights on these images alone.",
   ),
-  _accuracy("fine_tune", "fine-tuned", "The vision tower trained on from a head of class texts."),
+  _accuracy(
+    "fine_tune", "fine-tuned CLIP", "The vision tower trained on from a head of class texts."
+  ),
   _accuracy("lora", "LoRA", "Both CLIP towers trained by low-rank updates."),
   _accuracy("tip_adapter", "Tip-Adapter", "A cache of the training features beside zero-shot."),
   _accuracy("coop", "CoOp", "Learned prompt vectors in front of the class name."),
@@ -263,6 +267,13 @@ def rate(value: float, unit: str) -> str:
   if value >= 1 or value <= 0:
     return f"{number(value)} {unit}s a second"
   return f"{number(1 / value)} seconds a{'n' * (unit[0] in 'aeiou')} {unit}"
+
+
+def the(label: str) -> str:
+  """The label with its article: `the linear probe`, but `CLER` and `LoRA`, which are names."""
+  return (
+    label if label[:2].isupper() or label in ("CoOp", "LoRA", "Tip-Adapter") else f"the {label}"
+  )
 
 
 def p_value(p: float) -> str:

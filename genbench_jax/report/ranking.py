@@ -13,7 +13,6 @@ from genbench_jax.report.quantities import (
   percent,
   points,
   quantity_of,
-  series_label,
 )
 from genbench_jax.report.results import Estimate, Results, Series
 from genbench_jax.report.tables import Table, Value, words_of
@@ -36,7 +35,7 @@ class Rank:
   """One line of the ranking.
 
   Attributes:
-    place: from 1; lines that the first of their group doesn't beat share its place.
+    place: from 1; lines that the first of a place can't be told apart from share it.
     accuracy: mean over the datasets that all lines have.
   """
 
@@ -50,15 +49,21 @@ def ranks(
 ) -> list[Rank]:
   """Return the series from the best to the worst by mean accuracy over the datasets that all have.
 
-  A line's place is one more than the number of lines that beat it: those that can't be told apart from
-  the best share the first place.
+  The best has the first place, and so have those that can't be told apart from it. The first line that is beaten by
+  the first of its place starts the next one.
   """
   shared = shared_datasets(results, series, shots, quantity)
   means = {one: mean_over(results, one, shots, quantity, shared) for one in series}
   known = {one: mean for one, mean in means.items() if mean}
   ordered = sorted(known, key=lambda one: -known[one].value)
-  beaten = {one: sum(_beats(duel, one) for duel in duels) for one in ordered}
-  return [Rank(1 + beaten[one], one, known[one]) for one in ordered]
+  lost = {(duel.winner, loser) for duel in duels for loser in (duel.first, duel.second)}
+  found: list[Rank] = []
+  first, place = None, 1
+  for index, one in enumerate(ordered, 1):
+    if first is None or (first != one and (first, one) in lost):
+      first, place = one, index
+    found.append(Rank(place, one, known[one]))
+  return found
 
 
 def shared_datasets(
@@ -87,6 +92,7 @@ def ranking_table(
   shots: int,
   quantity: str,
   *,
+  gain_quantity: str = "",
   costs: Mapping[str, Cost],
   settings: Mapping[str, Mapping[str, Any]],
   price: float | None = None,
@@ -99,6 +105,7 @@ def ranking_table(
     ranked: the lines, see `ranks`.
     shots: images a class.
     quantity: the recognizer that ranks.
+    gain_quantity: the recognizer that is set against zero-shot: one that knows the class names, too.
     costs: generator -> what its images have cost.
     settings: generator -> its settings.
     price: USD of a device and hour, where it is known.
@@ -108,9 +115,11 @@ def ranking_table(
   shared = shared_datasets(results, series, shots, quantity)
   columns: dict[str, list[Value]] = {
     "place": [rank.place for rank in ranked],
-    "images": [series_label(s.source, s.strategy, s.generator) for s in series],
+    "images": [s.label for s in series],
     f"{quantity_of(quantity).label}, %": [_percent_words(rank.accuracy) for rank in ranked],
-    "gain over zero-shot": [_gain_words(results, one, shots, quantity) for one in series],
+    f"gain over zero-shot, {quantity_of(gain_quantity).label}": [
+      _gain_words(results, one, shots, gain_quantity) for one in series
+    ],
     "real images a class worth": [(exchange or {}).get(one) for one in series],
   }
   for name in _beside(results, quantity):
@@ -126,7 +135,7 @@ def ranking_table(
   if price is not None:
     columns["USD"] = [number(c.chip_hours * price) if c else None for c in spent]
   kept = {name: values for name, values in columns.items() if any(v is not None for v in values)}
-  caption = "Lines that the best can’t be told apart from share its place."
+  caption = "Lines that the first of a place can’t be told apart from share it."
   return Table("ranking", caption, tuple(kept), tuple(zip(*kept.values(), strict=True)))
 
 
@@ -139,7 +148,7 @@ def duels_table(duels: Sequence[Duel], ranked: Sequence[Rank]) -> Table:
   for one, label in zip(series, labels, strict=True):
     words = [_duel_words(found.get((one, other)), found.get((other, one))) for other in series]
     rows.append((label, *words))
-  caption = "Row less column, in points; better and worse after Holm’s correction for all comparisons shown."
+  caption = "Row less column, in points; better and worse after Holm’s correction for all comparisons shown, = where the two can’t be told apart."
   return Table("who-beats-whom", caption, ("", *labels), tuple(rows))
 
 
@@ -151,11 +160,6 @@ def _duel_words(forward: Duel | None, backward: Duel | None) -> str:
   if duel.winner is None:
     return f"{points(value)} ="
   return f"{points(value)} {'better' if value > 0 else 'worse'}"
-
-
-def _beats(duel: Duel, one: Series) -> bool:
-  """Whether the other of the two is better."""
-  return one in (duel.first, duel.second) and duel.winner not in (None, one)
 
 
 def _beside(results: Results, quantity: str) -> list[str]:

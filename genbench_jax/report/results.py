@@ -14,6 +14,7 @@ from genbench_jax.report.quantities import (
   excess_name,
   in_space,
   order_of,
+  series_label,
 )
 
 Row = Mapping[str, Any]
@@ -52,13 +53,21 @@ class Estimate:
 class Series:
   """What is followed over shots: a source, its generator and prompt strategy ("" where it has none).
 
-  `hue` is the place of the generator among all, from 1; 0 where there is but one.
+  Attributes:
+    hue: the place of the generator among all, from 1; 0 where there is but one.
+    only: whether every generator has this strategy and no other, so that it needs no name.
   """
 
   source: str
   strategy: str
   generator: str = ""
   hue: int = dataclasses.field(default=0, compare=False)
+  only: bool = dataclasses.field(default=False, compare=False)
+
+  @property
+  def label(self) -> str:
+    """What the page calls it."""
+    return series_label(self.source, "" if self.only else self.strategy, self.generator)
 
   @property
   def plain(self) -> "Series":
@@ -188,7 +197,17 @@ def views(rows: Sequence[Row]) -> tuple[View, ...]:
   encoders = {view.encoder for view in found if view.encoder} or {""}
   named = {View(protocol, encoder) for protocol in protocols for encoder in encoders}
   measured = [view for view in named if any(_belongs(row, view) for row in rows)]
-  return tuple(sorted(measured, key=lambda v: (order_of(v.protocol, ("strict",)), v.encoder)))
+  # The run's main encoder is measured first: its rows come first.
+  order = list(dict.fromkeys(row.get("encoder") or "" for row in rows))
+  return tuple(
+    sorted(
+      measured,
+      key=lambda v: (
+        order_of(v.protocol, ("strict",)),
+        order.index(v.encoder) if v.encoder else -1,
+      ),
+    )
+  )
 
 
 def results_of(rows: Sequence[Row], view: View) -> Results:
@@ -200,7 +219,7 @@ def results_of(rows: Sequence[Row], view: View) -> Results:
     for excess in with_excess(row)
   ]
   cells = tuple(sorted(_cells(mine, view), key=_cell_order(mine)))
-  return Results(view, cells, _zero_shot(mine), _folded(cells))
+  return Results(view, cells, _zero_shot(mine), folded_of(cells))
 
 
 def with_excess(row: Row) -> list[Row]:
@@ -285,12 +304,14 @@ def _estimate(row: Row) -> Estimate:
 def _cells(rows: Iterable[Row], view: View) -> list[Cell]:
   grouped: dict[tuple, list[Row]] = {}
   hues = _hues(rows)
+  strategies = {row.get("strategy") for row in rows if row.get("generator") and row.get("strategy")}
+  only = len(hues) > 1 and len(strategies) == 1
   for row in rows:
     if row["quantity"] != "zero_shot":
       generator = row.get("generator") or ""
       key = (
         row["dataset"],
-        Series(row["source"], row.get("strategy") or "", generator, hues.get(generator, 0)),
+        Series(row["source"], row.get("strategy") or "", generator, hues.get(generator, 0), only),
         row.get("shots") or 0,
         row.get("seed") or 0,
       )
@@ -349,7 +370,8 @@ def _zero_shot(rows: Iterable[Row]) -> dict[str, Estimate]:
   return found
 
 
-def _folded(cells: Iterable[Cell]) -> dict[tuple[str, Series, int, str], Estimate]:
+def folded_of(cells: Iterable[Cell]) -> dict[tuple[str, Series, int, str], Estimate]:
+  """The estimates of cells, seeds averaged, by dataset, series, shots and quantity."""
   seeds: dict[tuple[str, Series, int, str], list[Estimate]] = {}
   for cell in cells:
     for name, estimate in cell.estimates.items():

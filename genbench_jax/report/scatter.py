@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from genbench_jax.report import chart
 from genbench_jax.report.agreement import Agreement, agrees, grouped
 from genbench_jax.report.legend import css_of, keys_of
-from genbench_jax.report.quantities import budget_words, quantity_of, series_label, shown
+from genbench_jax.report.quantities import (
+  budget_words,
+  quantity_of,
+  short_name,
+  shown,
+  the,
+)
 from genbench_jax.report.results import Cell, Series
 
 SIZE = (332.0, 288.0)
@@ -14,7 +20,7 @@ SIZE = (332.0, 288.0)
 WIDE_SIZE = (800.0, 380.0)
 SMALL_SIDE = 188.0
 # Letters of a small panel's title: alone, and beside its number of cells.
-WHOLE_LINE, BESIDE_NOTE = 24, 17
+WHOLE_LINE, BESIDE_NOTE = 24, 14
 SMALL_FRAME = (4.0, 40.0, 182.0, 168.0)
 
 
@@ -27,13 +33,43 @@ def metric_figure(item: Agreement) -> chart.Figure:
   layout = "forest" if len(names) == 1 else "medium"
   return chart.Figure(
     name=f"{item.metric.replace('_', '-')}-against-{item.recognizer.replace('_', '-')}",
-    title=f"{metric.label} against the {recognizer.label}",
+    title=f"{metric.label} against {the(recognizer.label)}",
     caption=(
       f"Each point is a cell: a source, a strategy, a number of images. ρ is the mean of Spearman’s rank "
       f"correlations among cells of equal number of images. {metric.label} needs no training; where ρ is near 1 it orders the "
       "cells as training would."
     ),
     variants=(chart.Variant((), panels, keys_of(_series_of([item]), by_strategy=True), layout),),
+  )
+
+
+def cross_figure(found: Sequence[tuple[str, str, Agreement]]) -> chart.Figure | None:
+  """CLER in one encoder against the probe in another; None with one encoder only.
+
+  Args:
+    found: encoder of CLER, encoder of the probe, and their agreement; the first is shown first.
+  """
+  known = [(cler, probe, item) for cler, probe, item in found if item.known]
+  if not known:
+    return None
+  variants = []
+  for cler, probe, item in known:
+    names = [name for name, cells in item.cells.items() if cells]
+    panels = tuple(_value_panel(item, name, SIZE) for name in names)
+    keys = keys_of(_series_of([item]), by_strategy=False)
+    variants.append(chart.Variant((short_name(cler), short_name(probe)), panels, keys))
+  return chart.Figure(
+    name="cler-across-encoders",
+    title="CLER in one encoder against the probe in another",
+    caption=(
+      "Each point is a cell. CLER and a probe on the same features are partly one thing; across encoders CLER has "
+      "to predict what it has not seen. ρ is the mean rank correlation among cells of equal number of images."
+    ),
+    variants=tuple(reversed(variants)),
+    choices=(
+      ("CLER in", tuple(dict.fromkeys(variant.choice[0] for variant in variants))),
+      ("Probe in", tuple(dict.fromkeys(variant.choice[1] for variant in variants))),
+    ),
   )
 
 
@@ -47,10 +83,10 @@ def ranks_figure(items: Sequence[Agreement]) -> chart.Figure:
   keys = keys_of(sources, by_strategy=False)
   return chart.Figure(
     name="all-metrics",
-    title=f"Every metric against the {recognizer}, by rank",
+    title=f"Every metric against {the(recognizer)}, by rank",
     caption=(
       "Cells of equal dataset and number of images are ranked from the lowest to the highest, by the metric "
-      f"(across) and by the {recognizer} (up); all such groups lie over one another. ρ is the mean of the groups’ "
+      f"(across) and by {the(recognizer)} (up); all such groups lie over one another. ρ is the mean of the groups’ "
       "own rank correlations, with its 95 % interval (whole series resampled); n counts cells. Where lower is "
       "better, ρ near −1 is agreement; the panels run from most to least agreement."
     ),
@@ -148,5 +184,5 @@ def ranks(values: Sequence[float]) -> list[float]:
 
 
 def _cell_words(cell: Cell) -> str:
-  where = series_label(cell.series.source, cell.series.strategy, cell.series.generator)
+  where = cell.series.label
   return f"{where}, {budget_words(cell.shots)}"

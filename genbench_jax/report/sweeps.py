@@ -148,7 +148,7 @@ def _front_panel(points: Sequence[Point], label: str, size: tuple[float, float])
     title="",
     description=f"{label} in per cent against seconds of one device an image. {said}.",
     frame=frame,
-    x_ticks=tuple(chart.Tick(x(math.log10(t)), number(t)) for t in _decades(10**low, 10**high)),
+    x_ticks=tuple(chart.Tick(x(math.log10(t)), f"{t:g}") for t in _decades(10**low, 10**high)),
     y_ticks=_y_ticks(y),
     x_label="seconds of one device an image",
     shapes=tuple(shapes),
@@ -186,7 +186,8 @@ def _apart(values: Sequence[float], x: chart.Scale) -> list[float]:
 
 
 def _decades(low: float, high: float) -> list[float]:
-  """1, 2 and 5 times powers of ten in a range."""
+  """1, 2 and 5 times powers of ten in a range; its ends where that is too narrow for two of them."""
   powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
   values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-  return [value for value in values if low <= value <= high]
+  found = [value for value in values if low <= value <= high]
+  return found if len(found) > 1 else [float(f"{end:.2g}") for end in (low * 1.1, high / 1.1)]

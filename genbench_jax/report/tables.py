@@ -14,7 +14,6 @@ from genbench_jax.report.quantities import (
   percent,
   points,
   quantity_of,
-  series_label,
 )
 from genbench_jax.report.results import Estimate, Results
 from genbench_jax.store.files import csv_cell
@@ -63,7 +62,7 @@ def gains_table(results: Results, quantities: Sequence[str]) -> Table:
       for one in results.series:
         label = (
           quantity_of(quantity).label,
-          series_label(one.source, one.strategy, one.generator),
+          one.label,
           shots,
         )
         if mean := average_gain(results, one, shots, quantity):
@@ -88,7 +87,7 @@ def headline_table(results: Results, quantity: str, shots: int) -> Table:
     if name in results.zero_shot
   ]
   mean = ("all datasets", "", *(words_of(m.estimate if m else None) for m in means))
-  labels = [series_label(one.source, one.strategy, one.generator) for one in series]
+  labels = [one.label for one in series]
   caption = f"{quantity_of(quantity).label} at {budget_words(shots)}: points above zero-shot, 95 % intervals."
   return Table("headline", caption, ("dataset", "zero-shot, %", *labels), (*rows, mean))
 
@@ -103,7 +102,7 @@ def views_table(every: Sequence[Results], quantity: str, shots: int) -> Table:
     name = ", ".join(filter(None, (results.view.protocol, results.view.encoder)))
     gained = (words_of(mean.estimate if mean else None) for mean in means)
     rows.append((name, "–".join(str(count) for count in counts), *gained))
-  labels = [series_label(one.source, one.strategy, one.generator) for one in series]
+  labels = [one.label for one in series]
   caption = (
     f"{quantity_of(quantity).label}, {budget_words(shots)}: points above zero-shot, averaged."
   )

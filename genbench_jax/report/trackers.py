@@ -67,7 +67,13 @@ def tracking(names: Sequence[str], settings: Mapping[str, Any], workdir: Path) -
 
 def series_of(row: Mapping[str, Any]) -> str:
   """What stays the same along a curve over shots, in words that are safe as a folder's name."""
-  parts = (row["source"], row["strategy"], f"seed{row['seed']}", row["protocol"])
+  parts = (
+    row["source"],
+    row.get("generator", ""),
+    row["strategy"],
+    f"seed{row['seed']}",
+    row["protocol"],
+  )
   return "-".join(str(part) for part in parts if part != "")
 
 

@@ -10,6 +10,7 @@ from genbench_jax.report.quantities import (
   images_label,
   points,
   quantity_of,
+  the,
 )
 from genbench_jax.report.results import Estimate, Results, Series, with_control
 
@@ -118,17 +119,17 @@ def _verdict(estimate: Estimate, label: str, baseline: str) -> str:
   interval = estimate.wide_interval or estimate.interval
   if interval and interval[0] <= 0 <= interval[1]:
     return (
-      f"put the {label} about {baseline} (can’t be told apart: {points(estimate.value)} points)"
+      f"put {the(label)} about {baseline} (can’t be told apart: {points(estimate.value)} points)"
     )
   way = "above" if estimate.value >= 0 else "below"
-  return f"put the {label} {size} points {way} {baseline}"
+  return f"put {the(label)} {size} points {way} {baseline}"
 
 
 def _order(item: Agreement, rho: float, trained: str) -> str:
   if item.interval and item.interval[0] <= 0 <= item.interval[1]:
-    return f"orders cells in no way that could be told from chance by the {trained}"
+    return f"orders cells in no way that could be told from chance by {the(trained)}"
   strength = "largely" if rho >= 0.8 else "roughly" if rho >= 0.5 else "hardly"
-  return f"orders cells {strength} as the {trained} does"
+  return f"orders cells {strength} as {the(trained)} does"
 
 
 def _rho_interval(item: Agreement) -> str:

@@ -4,8 +4,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from genbench_jax.models.tokenizer import SPECIAL
+
 MAX_TOKENS = 32
-START, END = "<|startoftext|>", "<|endoftext|>"
+START, END = SPECIAL["bos_token"], SPECIAL["eos_token"]
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
@@ -15,7 +17,6 @@ def train_tokenizer(texts: Sequence[str], folder: Path, merges: int = 320) -> No
   The vocabulary has CLIP's own layout: 256 bytes, the same as ends of words, the merges, two marks.
   """
   from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-  from transformers import CLIPTokenizerFast
 
   alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
   tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
@@ -42,9 +43,6 @@ def train_tokenizer(texts: Sequence[str], folder: Path, merges: int = 320) -> No
   (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
   lines = ["#version: 0.2", *(f"{left} {right}" for left, right in learned)]
   (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-  fast = CLIPTokenizerFast(
-    vocab_file=str(folder / "vocab.json"),
-    merges_file=str(folder / "merges.txt"),
-    model_max_length=MAX_TOKENS,
-  )
-  fast.save_pretrained(folder)
+  config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": MAX_TOKENS, **SPECIAL}
+  (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+  (folder / "special_tokens_map.json").write_text(json.dumps(SPECIAL, indent=2), encoding="utf-8")

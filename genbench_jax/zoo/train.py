@@ -27,9 +27,8 @@ def main() -> None:
 
 def train(work: Path) -> None:
   """Trains what is not yet trained, one model after another."""
-  from transformers import CLIPTokenizerFast, FlaxCLIPTextModel
-
   from genbench_jax.benchmark.captions import all_phrases
+  from genbench_jax.models.tokenizer import load_tokenizer
   from genbench_jax.zoo.data import training_set
   from genbench_jax.zoo.tokenizer import train_tokenizer
   from genbench_jax.zoo.train_clip import clip_config, train_clip
@@ -38,7 +37,7 @@ def train(work: Path) -> None:
 
   if not (work / "tokenizer" / "vocab.json").exists():
     train_tokenizer(all_phrases(), work / "tokenizer")
-  tokenizer = CLIPTokenizerFast.from_pretrained(work / "tokenizer")
+  tokenizer = load_tokenizer(work / "tokenizer")
   clip = _once(
     work / "clip.msgpack",
     lambda: train_clip(training_set(True), tokenizer, work / "clip", STEPS["clip"]),

@@ -1,4 +1,4 @@
-"""The zoo's CLIP: FlaxCLIPModel with a patch-8 vision tower of 32 x 32 pixels, trained contrastively."""
+"""The zoo's CLIP, with a patch-8 vision tower of 32 x 32 pixels, trained contrastively."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, UInt8
 
+from genbench_jax.models.clip import read_network
+from genbench_jax.models.clip_network import end_positions
+from genbench_jax.models.configuration import Settings
 from genbench_jax.zoo.data import TrainingSet, batches
 from genbench_jax.zoo.tokenizer import MAX_TOKENS
 from genbench_jax.zoo.training import fit
@@ -17,28 +20,32 @@ MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
-def clip_config(vocabulary: int) -> Any:
-  """The architecture."""
-  from transformers import CLIPConfig
-
+def clip_config(vocabulary: int) -> dict[str, Any]:
+  """The architecture, as `config.json` has it."""
   text = {
-    "vocab_size": vocabulary, "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "max_position_embeddings": MAX_TOKENS, "projection_dim": 64,
+    "model_type": "clip_text_model", "vocab_size": vocabulary, "hidden_size": 64, "intermediate_size": 256,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": MAX_TOKENS, "projection_dim": 64,
     "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1,
   }  # fmt: skip
   vision = {
-    "hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 6,
-    "image_size": 32, "patch_size": 8, "projection_dim": 64,
+    "model_type": "clip_vision_model", "hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 3,
+    "num_attention_heads": 6, "image_size": 32, "patch_size": 8, "projection_dim": 64,
   }  # fmt: skip
-  return CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)
+  return {"model_type": "clip", "projection_dim": 64, "text_config": text, "vision_config": vision}
 
 
 def train_clip(data: TrainingSet, tokenizer: Any, folder: Path, steps: int, seed: int = 0) -> Any:
-  """Trains the model; returns its averaged parameters."""
-  from transformers import FlaxCLIPModel
+  """Train the model; return its averaged parameters.
 
-  config = clip_config(len(tokenizer))
-  model = FlaxCLIPModel(config, input_shape=((1, MAX_TOKENS), (1, 32, 32, 3)), seed=seed)
+  Args:
+    data: images and what their captions are made of.
+    tokenizer: the zoo's.
+    folder: for checkpoints, from which a stopped training goes on.
+    steps: of 256 pairs.
+    seed: of the weights and of what is drawn.
+  """
+  settings = Settings(clip_config(len(tokenizer)), Path("the zoo's CLIP"))
+  network = read_network(settings)
   draw = batches(data, tokenizer, size=256, seed=seed)
 
   def batch_of(step: int) -> dict[str, np.ndarray]:
@@ -46,27 +53,20 @@ def train_clip(data: TrainingSet, tokenizer: Any, folder: Path, steps: int, seed
     return {**batch, "images": data.images[batch["index"]]}
 
   def loss(params: Any, batch: dict[str, Array], key: Array) -> Array:
-    pixels = to_clip_pixels(shift(batch["images"], key)).transpose(0, 3, 1, 2)
-    out = model(batch["tokens"], pixels, batch["mask"], params=params, train=True, dropout_rng=key)
-    return contrastive_loss(out.logits_per_image, batch["caption_id"])
+    pixels = to_clip_pixels(shift(batch["images"], key))
+    ends = end_positions(batch["tokens"], tokenizer.eos_token_id)
+    images, texts, scale = network.apply({"params": params}, pixels, batch["tokens"], ends)
+    return contrastive_loss(scale * unit(images) @ unit(texts).T, batch["caption_id"])
 
-  params = fan_in_scaled(model.params, jax.random.key(seed))
-  return fit(loss, params, batch_of, steps, folder, learning_rate=1.5e-3)
-
-
-def fan_in_scaled(params: Any, key: Array) -> Any:
-  """Kernels drawn anew at a standard deviation of 1 / sqrt(fan-in): the stock 0.01 is for wide towers."""
-  leaves, tree = jax.tree.flatten_with_path(params)
-  keys = jax.random.split(key, len(leaves))
-  return jax.tree.unflatten(
-    tree, [_drawn(*leaf, key) for leaf, key in zip(leaves, keys, strict=True)]
-  )
+  # The layers start at a deviation of 1 / sqrt(fan-in): the 0.01 of Hugging Face's CLIP is for wide towers.
+  pixels, tokens = jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, MAX_TOKENS), jnp.int32)
+  params = jax.jit(network.init)(jax.random.key(seed), pixels, tokens, jnp.zeros(1, jnp.int32))
+  return fit(loss, params["params"], batch_of, steps, folder, learning_rate=1.5e-3)
 
 
-def _drawn(path: Any, leaf: Array, key: Array) -> Array:
-  if path[-1].key != "kernel":
-    return leaf
-  return jax.random.normal(key, leaf.shape) / np.sqrt(leaf.size / leaf.shape[-1])
+def unit(features: Float[Array, "n d"]) -> Float[Array, "n d"]:
+  """Features of unit norm."""
+  return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
 
 
 def contrastive_loss(logits: Float[Array, "b b"], caption_id: Int[Array, "b"]) -> Array:

@@ -7,7 +7,7 @@ from scipy import stats
 
 from genbench_jax.analysis.correlation import correlations
 from genbench_jax.analysis.prediction import leave_one_dataset_out
-from genbench_jax.analysis.statistics import COEFFICIENTS, bootstrap_weights, holm, permuted
+from genbench_jax.analysis.statistics import COEFFICIENTS, bootstrap_weights, holm, permuted_orders
 from genbench_jax.errors import UsageError
 
 TESTS = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stats.kendalltau}
@@ -35,9 +35,9 @@ def test_a_constant_side_has_no_coefficient():
 @pytest.mark.parametrize("method", list(TESTS))
 def test_shuffled_coefficients_are_those_of_the_shuffled_values(method):
   x, y = np.random.default_rng(0).integers(0, 5, (2, 12)).astype(float)
-  found = permuted(x, y, method, 5, np.random.default_rng(1))
-  random = np.random.default_rng(1)
-  expected = [TESTS[method](x, random.permutation(y)).statistic for _ in range(5)]
+  orders = np.stack([np.random.default_rng(s).permutation(12) for s in range(5)])
+  found = permuted_orders(x, y, method, orders)
+  expected = [TESTS[method](x, y[order]).statistic for order in orders]
   np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
@@ -79,23 +79,34 @@ def found():
   }
 
 
-def values_of(quantity, dataset=None):
-  chosen = [r for r in cell_rows() if r["source"] != "control" and dataset in (None, r["dataset"])]
-  return np.array([r["value"] for r in chosen if r["quantity"] == quantity])
+def values_of(quantity, dataset=None, shots=None):
+  chosen = [
+    r
+    for r in cell_rows()
+    if r["source"] != "control"
+    and dataset in (None, r["dataset"])
+    and shots in (None, r["shots"])
+    and r["quantity"] == quantity
+  ]
+  return np.array([r["value"] for r in chosen])
 
 
 @pytest.mark.parametrize("method", list(TESTS))
-def test_agrees_with_scipy(found, method):
+def test_agrees_with_scipy_at_equal_budget(found, method):
   for quantity in ("cler", "fid", "vendi"):
     expected = TESTS[method](values_of(quantity), values_of("linear_probe"))
     pooled = found[quantity, method, "pooled", None]
     assert pooled.value == pytest.approx(expected.statistic)
-    assert pooled.p_value == pytest.approx(expected.pvalue)
-    assert pooled.n == 48
+    assert pooled.n == 48 and pooled.p_value is None and "comparison" in pooled.reason
     each = [
-      TESTS[method](values_of(quantity, f"set{d}"), values_of("linear_probe", f"set{d}")).statistic
+      np.mean([
+        TESTS[method](
+          values_of(quantity, f"set{d}", shots), values_of("linear_probe", f"set{d}", shots)
+        ).statistic
+        for shots in (1, 2, 4, 8)
+      ])
       for d in range(4)
-    ]
+    ]  # fmt: skip
     assert found[quantity, method, "within_dataset", None].value == pytest.approx(np.mean(each))
     assert found[quantity, method, "within_dataset", "set2"].value == pytest.approx(each[2])
     means = [[values_of(q, f"set{d}").mean() for d in range(4)] for q in (quantity, "linear_probe")]
@@ -104,20 +115,108 @@ def test_agrees_with_scipy(found, method):
     assert over.n == 4
 
 
-def test_levels_tell_what_pooling_hides(found):
-  assert found["fid", "spearman", "pooled", None].value > 0.5
-  within = found["fid", "spearman", "within_dataset", None]
-  assert within.value < -0.5 and within.ci_high < 0 and within.p_corrected < 0.01
-  chance = found["vendi", "spearman", "within_dataset", None]
-  assert chance.ci_low < 0 < chance.ci_high and chance.p_corrected > 0.05
-
-
-def test_corrected_intervals_and_p_values_are_wider(found):
+def test_few_units_get_no_interval_and_no_small_p_value(found):
   for correlation in found.values():
-    if correlation.value is not None:
-      assert correlation.corrected_low <= correlation.ci_low <= correlation.ci_high
-      assert correlation.ci_high <= correlation.corrected_high
+    if correlation.units and correlation.units < 5:
+      assert correlation.ci_low is None
+    if correlation.p_value is not None:
       assert correlation.p_value <= correlation.p_corrected <= 1
+  # 3 series: 3! orders, of which two or more are as extreme; 4 datasets: 4! of them.
+  assert found["cler", "spearman", "within_dataset", "set0"].p_value >= 1 / 6
+  assert found["cler", "spearman", "over_datasets", None].p_value >= 2 / 24
+
+
+@pytest.mark.parametrize("method", list(TESTS))
+def test_three_datasets_allow_one_third(method):
+  rows = []
+  for d, (metric, accuracy) in enumerate(((0.2, 0.5), (0.4, 0.6), (0.7, 0.9))):
+    rows += [row(f"d{d}", "a", 1, "cler", metric), row(f"d{d}", "a", 1, "linear_probe", accuracy)]
+  over = next(c for c in correlations(rows, methods=[method]) if c.level == "over_datasets")
+  assert over.p_value >= 1 / 6 - 1e-9
+  if method != "pearson":
+    assert over.p_value == pytest.approx(1 / 3)
+  assert over.ci_low is None and "fewer than 5 datasets" in over.reason
+
+
+def series_rows(random, metric, datasets=2, series=6, shots=(1, 2, 4)):
+  """Accuracy grows with the budget, and a little by series; `metric(series quality, budget)`."""
+  rows = []
+  for d in range(datasets):
+    quality = random.normal(size=series)
+    for i in range(series):
+      for budget, number in enumerate(shots):
+        accuracy = budget + 0.3 * quality[i] + 0.1 * random.normal()
+        rows.append(row(f"d{d}", f"s{i}", number, "linear_probe", accuracy))
+        rows.append(row(f"d{d}", f"s{i}", number, "m", metric(quality[i], budget)))
+  return rows
+
+
+def within(rows, method="spearman"):
+  return next(c for c in correlations(rows, resamples=100, methods=[method]))
+
+
+def test_a_metric_of_budget_and_noise_is_rarely_significant():
+  random = np.random.default_rng(0)
+  found = [
+    within(series_rows(random, lambda _, budget: budget + 0.3 * random.normal())) for _ in range(60)
+  ]
+  assert np.mean([c.p_value < 0.05 for c in found]) < 0.15
+  assert abs(np.mean([c.value for c in found])) < 0.1
+  rows = series_rows(random, lambda _, budget: budget + 0.3 * random.normal())
+  pooled = next(c for c in correlations(rows, methods=["spearman"]) if c.level == "pooled")
+  assert pooled.value > 0.7
+
+
+def test_intervals_hold_the_expected_coefficient():
+  random = np.random.default_rng(1)
+  found = [
+    within(series_rows(random, lambda quality, budget: quality + random.normal()))
+    for _ in range(60)
+  ]
+  expected = np.mean([c.value for c in found])
+  held = np.mean([c.ci_low <= expected <= c.ci_high for c in found])
+  assert held > 0.85
+  assert 0.3 < np.mean([c.ci_high - c.ci_low for c in found]) < 1.3
+
+
+def test_protocols_and_encoders_are_kept_apart():
+  rows = []
+  for protocol, offset in (("strict", 0.0), ("reference", -0.3)):
+    for s in range(6):
+      base = row("d", f"s{s}", 16, "fid", 1 - 0.1 * s + 3 * offset) | {"protocol": protocol}
+      rows += [base, base | {"quantity": "linear_probe", "value": 0.5 + 0.05 * s + offset}]
+  each = [c for c in correlations(rows, methods=["spearman"]) if c.level == "pooled"]
+  assert [(c.protocol, c.n, c.value) for c in each] == [("strict", 6, -1), ("reference", 6, -1)]
+  other = [r | {"encoder": "dino", "value": -r["value"]} for r in rows if r["quantity"] == "fid"]
+  each = [c for c in correlations([*rows, *other], methods=["spearman"]) if c.level == "pooled"]
+  assert {(c.encoder, c.is_independent) for c in each} == {("tiny", False), ("dino", True)}
+
+
+def test_one_number_under_two_names_is_tested_once():
+  random = np.random.default_rng(0)
+  rows = series_rows(random, lambda quality, _: quality + 0.5 * random.normal())
+  twin = [r | {"quantity": "twin", "value": -3 * r["value"]} for r in rows if r["quantity"] == "m"]
+  noise = [
+    r | {"quantity": "noise", "value": random.normal()} for r in rows if r["quantity"] == "m"
+  ]
+  alone = {
+    (c.quantity, c.level, c.dataset): c for c in correlations([*rows, *noise], methods=["kendall"])
+  }
+  both = {
+    (c.quantity, c.level, c.dataset): c
+    for c in correlations([*rows, *twin, *noise], methods=["kendall"])
+  }
+  assert both["twin", "within_dataset", None].same_as == "m"
+  assert both["noise", "within_dataset", None].same_as == ""
+  for place, one in alone.items():
+    assert both[place].p_corrected == one.p_corrected
+
+
+def test_huge_values_are_correlated():
+  random = np.random.default_rng(0)
+  rows = series_rows(random, lambda quality, _: 1e250 * (quality + 0.1 * random.normal()))
+  for method in TESTS:
+    assert within(rows, method).value > 0.5
 
 
 def test_what_has_no_coefficient_says_why(found):

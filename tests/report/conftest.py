@@ -106,6 +106,18 @@ def full_rows():
   return make_rows(worlds, sources, (1, 2, 4, 8, 16, 32, 64, 128, 256), full=True)
 
 
+@pytest.fixture(scope="session")
+def many():
+  """The module `many.py`: rows of many generators, encoders and recognizers."""
+  import importlib.util
+  from pathlib import Path
+
+  spec = importlib.util.spec_from_file_location("many", Path(__file__).with_name("many.py"))
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
 def png(color, size=32):
   from PIL import Image, ImageDraw
 
@@ -121,7 +133,7 @@ HOSTILE = '"><script>window.pwned = 1</script><img src=x onerror="window.pwned =
 
 @pytest.fixture(scope="session")
 def galleries():
-  from genbench_jax.report.gallery import Entry, Gallery
+  from genbench_jax.report.gallery import Entry, Gallery, Judged
 
   colors = {"circle": (86, 180, 233), "disc": (230, 159, 0), HOSTILE: (0, 158, 115)}
 
@@ -133,6 +145,10 @@ def galleries():
         f"a photo of a {name}" if prompts else None,
         "blurry, </figcaption>" if prompts else None,
         seed if prompts else None,
+        judged=Judged(
+          "disc" if seed == 2 else name, seed != 2, -0.1 if seed == 2 else 0.4 - 0.1 * seed
+        ),
+        index=seed,
       )
       for name, color in colors.items()
       for seed in range(count)

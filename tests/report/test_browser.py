@@ -175,6 +175,96 @@ def test_prompt_shows_on_focus(page):
   assert "a photo of a circle" in texts(page, ".pictures figcaption")[0]
 
 
+def test_a_click_enlarges_an_image_and_keys_go_on(page):
+  from selenium.webdriver.common.keys import Keys
+
+  click(page, ".pictures figure")
+  assert page.execute_script("return document.getElementById('large').open")
+  assert "a photo of a circle" in texts(page, "#large .words")[0]
+  assert "seed 0" in texts(page, "#large .words")[0]
+  page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+  assert "seed 1" in texts(page, "#large .words")[0]
+  page.switch_to.active_element.send_keys(Keys.ESCAPE)
+  assert not page.execute_script("return document.getElementById('large').open")
+
+
+def test_a_click_enlarges_a_panel_without_doubling_its_names(page):
+  page.execute_script(
+    "document.querySelector('#figure-accuracy-against-shots .variant:not([hidden]) .panel')"
+    ".dispatchEvent(new MouseEvent('click', {bubbles: true}))"
+  )
+  assert page.execute_script("return document.querySelector('#large svg').ariaLabel.length") > 10
+  assert page.execute_script(
+    "const ids = [...document.querySelectorAll('[id]')].map(e => e.id);"
+    "return ids.length - new Set(ids).size"
+  ) == 0  # fmt: skip
+  click(page, "#large .close")
+
+
+def test_gallery_shows_right_or_wrong_and_the_worst_first(page):
+  """Of the images of a class, made in order, the third is taken for another class."""
+
+  def seen():
+    return page.execute_script(
+      "return [...document.querySelector('.pictures').querySelectorAll('figure')]"
+      ".filter(f => !f.hidden).map(f => f.dataset.place)"
+    )
+
+  assert seen() == ["0", "1", "2", "3"]
+  click(page, "#judged input[value=wrong]")
+  assert seen() == ["2"]
+  assert (
+    "Taken for disc by zero-shot" in texts(page, ".pictures figure:not([hidden]) figcaption")[0]
+  )
+  click(page, "#judged input[value=all]")
+  click(page, "#judged input[value=worst]")
+  assert seen() == ["2", "3", "1", "0"]
+  click(page, "#judged input[value=index]")
+  assert seen() == ["0", "1", "2", "3"]
+
+
+def test_ranking_sorts_by_any_heading(page):
+  def places():
+    return texts(page, "#ranking .sortable tbody th")
+
+  before = places()
+  page.execute_script(
+    "[...document.querySelectorAll('#ranking .sortable thead button')].at(-1).click()"
+  )
+  column = [
+    float(text.replace("−", "-"))
+    for text in texts(page, "#ranking .sortable tbody td:last-child")
+    if text != "–"
+  ]
+  assert column == sorted(column, reverse=True)
+  assert sorted(before) == sorted(places())
+
+
+def test_tables_and_figures_are_kept_as_files(page):
+  """What the buttons hand to the browser, caught before it is saved."""
+  caught = page.execute_async_script(
+    "const done = arguments[0]; const found = {};"
+    "const make = URL.createObjectURL; URL.createObjectURL = (blob) => { blob.text().then((text) => {"
+    " found[blob.type] = text; if (Object.keys(found).length === 2) { URL.createObjectURL = make; done(found); } });"
+    " return 'data:,'; };"
+    "HTMLAnchorElement.prototype.click = () => {};"
+    "document.querySelector('[data-name=cells] .save').click();"
+    "document.querySelector('#figure-gains .save').click();"
+  )
+  lines = caught["text/csv"].lstrip("\ufeff").splitlines()
+  assert len(lines) == 151
+  assert lines[0].startswith("dataset,source,strategy,shots,zero-shot,zero-shot low")
+  assert caught["image/svg+xml"].startswith("<svg")
+
+
+def test_paper_has_every_cell_and_no_json(page):
+  page.execute_script("dispatchEvent(new Event('beforeprint'))")
+  assert len(column(page, "dataset")) == 150
+  assert page.execute_script("return document.querySelector('.unprinted').open") is False
+  page.execute_script("dispatchEvent(new Event('afterprint'))")
+  assert len(column(page, "dataset")) == 50
+
+
 def test_arrow_keys_go_through_a_gallery(page):
   from selenium.webdriver.common.keys import Keys
 

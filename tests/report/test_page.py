@@ -16,7 +16,14 @@ def page(rows, galleries, run, tmp_path_factory):
 
 def test_files_beside_the_page(page):
   files = {str(p.relative_to(page.parent)) for p in page.parent.rglob("*") if p.is_file()}
-  names = ("cells", "gains", "rank-correlations", "ranking", "who-beats-whom")
+  names = (
+    "cells",
+    "gains",
+    "rank-correlations",
+    "ranking",
+    "who-beats-whom",
+    "recognizer-agreement",
+  )
   tables = {f"tables/{t}.{e}" for t in names for e in ("csv", "md", "tex")}
   names = (
     "gains",
@@ -85,3 +92,39 @@ def test_metrics_on_other_features_are_ranked_with_the_rest(rows, run, tmp_path)
   page = write_report([*rows, *more], [], run, tmp_path).read_text(encoding="utf-8")
   assert "FID (dinov2)" in page
   assert "By protocol and encoder" not in page
+
+
+def test_a_table_too_large_for_the_page_is_thinned_by_a_stated_rule(
+  many, run, tmp_path, monkeypatch
+):
+  """Other encoders go first, then seeds; the file beside the page has every cell."""
+  monkeypatch.setattr("genbench_jax.report.cell_table.TABLE_BUDGET", 60_000)
+  page = write_report(many.many_rows(), [], run, tmp_path)
+  text = page.read_text(encoding="utf-8")
+  assert "144 of 576 cells: the page’s protocol and encoder, means over seeds." in text
+  assert (tmp_path / "tables" / "cells.csv").read_text(encoding="utf-8").count("\n") == 577
+
+
+def test_the_last_resort_is_the_first_cells(many, run, tmp_path, monkeypatch):
+  monkeypatch.setattr("genbench_jax.report.cell_table.TABLE_BUDGET", 5_000)
+  text = write_report(many.many_rows(), [], run, tmp_path).read_text(encoding="utf-8")
+  assert "the smallest and largest number of images, the first datasets. The file" in text
+
+
+def test_settings_that_matter_stand_near_the_head(rows, tmp_path):
+  config = '{"recognition": {"language_init": false}, "sources": ["generative"], "generation": {"steps": 8, "guidance_scale": 5.0, "checkpoint": "zoo/diffusion"}}'
+  text = write_report(rows, [], {"config": config}, tmp_path).read_text(encoding="utf-8")
+  settings = text[text.index("Settings that matter") : text.index('aria-label="Contents"')]
+  assert "no test image chooses" in settings
+  assert "The linear probe starts from nothing and sees no text" in settings
+  assert "zoo/clip’s" in settings
+  assert "zoo/diffusion with 8 steps at guidance 5" in settings
+  assert "Intervals are for these images" in settings
+
+
+def test_a_number_is_rounded_once(tmp_path, rows):
+  """−4.75 points (19 of 400 test images) is −4.8 wherever it stands."""
+  from genbench_jax.report.quantities import points
+
+  for value in (-0.0475, 0.85 - 0.8975, -0.047499999999999, (0.8525 - 0.9)):
+    assert points(value) == "−4.8"

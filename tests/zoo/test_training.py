@@ -13,11 +13,11 @@ from genbench_jax.zoo.training import fit
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-  from transformers import CLIPTokenizer
+  from genbench_jax.models.tokenizer import load_tokenizer
 
   folder = tmp_path_factory.mktemp("tokenizer")
   train_tokenizer(all_phrases(), folder)
-  return CLIPTokenizer.from_pretrained(folder)
+  return load_tokenizer(folder)
 
 
 @pytest.mark.parametrize("world", ["digits", "digits_hard", "shapes", "signs"])
@@ -83,3 +83,19 @@ def test_training_goes_on_where_it_stopped_with_the_same_weights(tmp_path):
     fit(loss, start, stopped_at_5, folder=tmp_path / "stopped", **settings)
   resumed = fit(loss, start, batch_of, folder=tmp_path / "stopped", **settings)
   np.testing.assert_array_equal(np.asarray(whole["w"]), np.asarray(resumed["w"]))
+
+
+def test_the_clip_is_trained_in_the_layout_that_it_ships_in(monkeypatch, tokenizer, tmp_path):
+  from genbench_jax.models.checkpoints import ZOO
+  from genbench_jax.models.clip import load_clip
+  from genbench_jax.models.weights import torch_shapes
+  from genbench_jax.zoo.train_clip import train_clip
+
+  monkeypatch.setattr(zoo_data, "world_size", lambda world, split: 16)
+  params = train_clip(zoo_data.training_set(True), tokenizer, tmp_path / "clip", steps=2)
+  trained, shipped = torch_shapes(params), torch_shapes(load_clip(str(ZOO / "clip")).params)
+  table = "text_model.embeddings.token_embedding.weight"  # as many rows as the tokenizer has words
+  assert trained.keys() == shipped.keys()
+  assert {name: trained[name] for name in trained if name != table} == {
+    name: shipped[name] for name in shipped if name != table
+  }

@@ -1,0 +1,105 @@
+"""Permutation tests over series: exact where there are few, so that no p-value is smaller than the number of series allows.
+
+If metric and accuracy had nothing to do with each other, the accuracies of one series could as well have been another's,
+at all budgets together. Only series that were measured at the same budgets are exchanged.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from genbench_jax.analysis.series import Table
+from genbench_jax.analysis.statistics import COEFFICIENTS, permuted_orders
+
+# Up to this many orders all are looked at; of more, so many drawn at random.
+MOST_ORDERS = 5040
+DRAWN = 1999
+# Coefficients that differ by less are equal: rounding must not split ties.
+EQUAL = 1e-9
+
+
+def coefficient_of(table: Table, method: str) -> float:
+  """Mean of the coefficients at each budget; NaN where none is defined."""
+  values = [
+    COEFFICIENTS[method](x, y, np.ones((1, len(x)), int))[0]
+    for _, x, y in table.budgets()
+    if is_defined(x, y)
+  ]
+  return float(np.mean(values)) if values else float("nan")
+
+
+def is_defined(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> bool:
+  """Whether three or more cells vary on both sides."""
+  return len(x) >= 3 and np.ptp(x) > 0 and np.ptp(y) > 0
+
+
+def p_value_within(tables: Sequence[Table], method: str, random: np.random.Generator) -> float:
+  """Two-sided p-value of the mean coefficient over datasets, series exchanged within each."""
+  shuffled = [_coefficients(table, method, orders_of(table, random)) for table in tables]
+  observed = float(np.mean([each[0] for each in shuffled]))
+  count = math.prod(len(each) for each in shuffled)
+  if all(_is_whole(table) for table in tables) and count <= MOST_ORDERS:
+    sums = shuffled[0]
+    for each in shuffled[1:]:
+      sums = np.add.outer(sums, each).ravel()
+    return float(np.mean(np.abs(sums / len(shuffled)) >= abs(observed) - EQUAL))
+  drawn = np.mean([each[random.integers(0, len(each), DRAWN)] for each in shuffled], axis=0)
+  return float((1 + np.sum(np.abs(drawn) >= abs(observed) - EQUAL)) / (1 + DRAWN))
+
+
+def p_value_of_pairs(
+  x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"], method: str, random: np.random.Generator
+) -> float:
+  """Two-sided p-value of a coefficient of n independent pairs."""
+  table = Table("", (0,), x[None], y[None])
+  return p_value_within([table], method, random)
+
+
+def orders_of(table: Table, random: np.random.Generator) -> Int[np.ndarray, "p n"]:
+  """Ways to exchange the series, the one that was measured first: all, or that and as many random ones."""
+  blocks = _blocks(table)
+  if _is_whole(table):
+    return np.array([
+      _order(blocks, parts, table.units)
+      for parts in itertools.product(*(itertools.permutations(block) for block in blocks))
+    ])  # fmt: skip
+  drawn = [
+    _order(blocks, [random.permutation(block) for block in blocks], table.units)
+    for _ in range(DRAWN)
+  ]
+  return np.stack([np.arange(table.units), *drawn])
+
+
+def _blocks(table: Table) -> list[list[int]]:
+  """Series by the budgets that they have."""
+  blocks: dict[bytes, list[int]] = {}
+  for series, there in enumerate(table.there.T):
+    blocks.setdefault(there.tobytes(), []).append(series)
+  return list(blocks.values())
+
+
+def _is_whole(table: Table) -> bool:
+  return math.prod(math.factorial(len(block)) for block in _blocks(table)) <= MOST_ORDERS
+
+
+def _order(blocks: Sequence[Sequence[int]], parts: Sequence, units: int) -> Int[np.ndarray, "n"]:
+  order = np.empty(units, np.int64)
+  for block, part in zip(blocks, parts, strict=True):
+    order[list(block)] = part
+  return order
+
+
+def _coefficients(
+  table: Table, method: str, orders: Int[np.ndarray, "p n"]
+) -> Float[np.ndarray, "p"]:
+  """The mean coefficient over the budgets for each order of the accuracies."""
+  found = []
+  for own, x, y in table.budgets():
+    if is_defined(x, y):
+      place = np.full(table.units, -1)
+      place[own] = np.arange(len(own))  # exchanged series have the same budgets
+      found.append(permuted_orders(x, y, method, place[orders[:, own]]))
+  return np.mean(found, axis=0)

@@ -1,0 +1,236 @@
+"""Does the answer depend on the encoder, or on the recognizer? Agreement of their orders, and scores across encoders."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from genbench_jax.analysis import statistics
+from genbench_jax.report.agreement import (
+  FEWEST_UNITS,
+  RESAMPLES,
+  Agreement,
+  agreement,
+)
+from genbench_jax.report.quantities import (
+  RECOGNIZERS,
+  in_space,
+  known_name,
+  quantity_of,
+  short_name,
+)
+from genbench_jax.report.results import Cell, Results, Series, folded_of
+from genbench_jax.report.tables import Table
+
+# Recognizers that train a network, in the order in which they judge CLER: those that share least with it first.
+FROM_NOTHING, FROM_CLIP = ("from_scratch",), ("fine_tune", "lora")
+# Fewer sources than this have no order worth comparing.
+FEWEST_SERIES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class OrderAgreement:
+  """How far two measures put the sources in the same order.
+
+  Attributes:
+    tau: mean over groups (a dataset at one number of images) of Kendall's tau-b.
+    interval: 95 %, whole sources resampled; None where there are fewer than FEWEST_UNITS.
+    groups, series: how many are behind it.
+  """
+
+  first: str
+  second: str
+  tau: float
+  interval: tuple[float, float] | None
+  groups: int
+  series: int
+
+
+def merged(every: Sequence[Results]) -> Results:
+  """Return the page's main results with the accuracies in other encoders of its protocol as further quantities."""
+  main = every[0]
+  others = [one for one in every[1:] if one.view.protocol == main.view.protocol]
+  beside: dict[tuple[str, Series, int, int], dict] = {}
+  for results in others:
+    for cell in results.cells:
+      named = {
+        in_space(name, results.view.encoder): estimate
+        for name, estimate in cell.estimates.items()
+        if name in (*RECOGNIZERS, "cler", "cler_image")
+      }
+      beside.setdefault(_key(cell), {}).update(named)
+  cells = tuple(
+    dataclasses.replace(cell, estimates={**cell.estimates, **beside.get(_key(cell), {})})
+    for cell in main.cells
+  )
+  return dataclasses.replace(main, cells=cells, folded=folded_of(cells))
+
+
+def judge_of(results: Results, headline: str) -> str:
+  """Return the recognizer that says whether CLER predicts anything: the one that shares least with it.
+
+  A probe on CLER's own features is partly CLER itself: a network of another kind, or the same probe in
+  another encoder, comes first where it was measured.
+  """
+  elsewhere = [name for name in results.quantities if name.startswith(f"{headline} [")]
+  candidates = (*FROM_NOTHING, *elsewhere, *FROM_CLIP)
+  return next((name for name in candidates if name in results.quantities), headline)
+
+
+def encoder_table(every: Sequence[Results], quantity: str) -> Table | None:
+  """Return how far the encoders agree on the order of the sources; None with fewer than two of them."""
+  results = merged(every)
+  names = [
+    name for name in results.quantities if name == quantity or name.startswith(f"{quantity} [")
+  ]
+  main = every[0].view.encoder
+
+  def label(name: str) -> str:
+    return short_name(main if name == quantity else name.partition(" [")[2].removesuffix("]"))
+
+  found = order_agreements(results, names, label)
+  caption = (
+    f"Kendall’s τ of the orders of sources by the {quantity_of(quantity).label} in two encoders."
+  )
+  return _table("encoder-agreement", caption, ("encoder", "encoder"), found)
+
+
+def recognizer_table(results: Results) -> Table | None:
+  """Return how far the recognizers agree on the order of the sources; None with fewer than two of them."""
+  names = [name for name in (*RECOGNIZERS, "cler") if name in results.quantities]
+  found = order_agreements(results, names, lambda name: quantity_of(name).label)
+  caption = "Kendall’s τ of the orders of sources by two recognizers."
+  return _table("recognizer-agreement", caption, ("recognizer", "recognizer"), found)
+
+
+def order_agreements(
+  results: Results, names: Sequence[str], label: Callable[[str], str]
+) -> list[OrderAgreement]:
+  """Return the agreement of every two quantities on the order of the sources.
+
+  Args:
+    results: the rows.
+    names: the quantities.
+    label: what the page calls each.
+  """
+  pairs = [(_agreement(results, *pair), pair) for pair in itertools.combinations(names, 2)]
+  return [
+    dataclasses.replace(found, first=label(first), second=label(second))
+    for found, (first, second) in pairs
+    if found
+  ]
+
+
+def cross_agreements(every: Sequence[Results]) -> list[tuple[str, str, Agreement]]:
+  """Return (encoder of CLER, encoder of the probe, their agreement) for every two, other encoders first."""
+  results, main = merged(every), every[0].view.encoder
+  spaces = {
+    name: main if "[" not in name else name.partition(" [")[2].removesuffix("]")
+    for name in results.quantities
+    if known_name(name) in ("cler", "linear_probe") and not name.endswith("_last_epoch")
+  }
+  clers = [name for name in spaces if known_name(name) == "cler"]
+  probes = [name for name in spaces if known_name(name) == "linear_probe"]
+  if len({spaces[name] for name in clers}) < 2 or not probes:
+    return []
+  found = [
+    (spaces[cler], spaces[probe], agreement(results, cler, probe))
+    for cler in clers
+    for probe in probes
+  ]
+  return sorted(found, key=lambda one: one[0] == one[1])
+
+
+def cross_table(every: Sequence[Results]) -> Table | None:
+  """Return CLER in one encoder against probes in another: rows and columns are encoders; None with one of them."""
+  found = cross_agreements(every)
+  if not found:
+    return None
+  rows = list(dict.fromkeys(cler for cler, _, _ in found))
+  columns = list(dict.fromkeys(probe for _, probe, _ in found))
+  columns.sort(key=rows.index)
+  cells = {(cler, probe): _rho_words(item) for cler, probe, item in found}
+  caption = (
+    "Mean rank correlation within dataset and number of images. On the diagonal both see the same features: there it is "
+    "partly an identity."
+  )
+  head = ("CLER in", *(f"probe in {short_name(name)}" for name in columns))
+  lines = tuple(
+    (short_name(cler), *(cells.get((cler, probe), "–") for probe in columns)) for cler in rows
+  )
+  return Table("cler-across-encoders", caption, head, lines)
+
+
+def _rho_words(item: Agreement) -> str:
+  if item.mean is None:
+    return "–"
+  text = _signed(item.mean)
+  return (
+    f"{text} ({_signed(item.interval[0])} to {_signed(item.interval[1])})"
+    if item.interval
+    else text
+  )
+
+
+def _agreement(results: Results, first: str, second: str) -> OrderAgreement | None:
+  """Kendall's tau-b of two quantities over the sources, averaged over datasets and numbers of images."""
+  series = [one for one in results.series if one.source != "control"]
+  if len(results.generators) >= FEWEST_SERIES:
+    series = list(results.generators)
+  random, each = np.random.default_rng(0), []
+  weights = statistics.bootstrap_weights(len(series), RESAMPLES, random)
+  weights[0] = 1  # the first "resample" is the data themselves
+  behind = 0
+  for dataset in results.datasets:
+    for shots in results.shots:
+      pairs = [
+        (
+          place,
+          results.estimate(dataset, one, shots, first),
+          results.estimate(dataset, one, shots, second),
+        )
+        for place, one in enumerate(series)
+      ]
+      known = [(place, a.value, b.value) for place, a, b in pairs if a and b]
+      if len(known) >= FEWEST_SERIES:
+        places, x, y = (np.array(column) for column in zip(*known, strict=True))
+        each.append(statistics.kendall(x, y, weights[:, places.astype(int)]))
+        behind = max(behind, len(known))
+  each = [taus for taus in each if np.isfinite(taus[0])]
+  if not each:
+    return None
+  sums = np.nansum(each, axis=0)
+  counts = np.isfinite(each).sum(axis=0)
+  means = sums[counts > 0] / counts[counts > 0]
+  interval = None
+  if behind >= FEWEST_UNITS:
+    low, high = np.quantile(means[1:], [0.025, 0.975])
+    interval = float(low), float(high)
+  return OrderAgreement(first, second, float(means[0]), interval, len(each), behind)
+
+
+def _table(
+  name: str, caption: str, head: tuple[str, str], found: Sequence[OrderAgreement]
+) -> Table | None:
+  if not found:
+    return None
+  rows = tuple(
+    (
+      one.first, one.second, _signed(one.tau),
+      f"{_signed(one.interval[0])} to {_signed(one.interval[1])}" if one.interval else None,
+      one.series, one.groups,
+    )
+    for one in found
+  )  # fmt: skip
+  columns = (head[0], f"and {head[1]}", "τ", "95 % interval", "sources", "datasets × shots")
+  return Table(name, caption, columns, rows)
+
+
+def _signed(value: float) -> str:
+  text = f"{value:.2f}"
+  return "0.00" if text == "-0.00" else text.replace("-", "−")
+
+
+def _key(cell: Cell) -> tuple[str, Series, int, int]:
+  return cell.dataset, cell.series, cell.shots, cell.seed

@@ -1,0 +1,139 @@
+"""CLIP's tokenizer from the files in its folder alone, equal to transformers' own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from genbench_jax.errors import RunError
+from genbench_jax.models.checkpoints import ZOO, fingerprint
+from genbench_jax.models.clip import load_clip
+from genbench_jax.models.tokenizer import load_tokenizer, tokenize
+
+TEXTS = [
+  "a photo of lion’s mane", "ｓｔａｒ", "Hello  WORLD 123!!", "it's they're <|endoftext|> x",
+  "ß ΑΩ é é 日本", "", "a b\tc", "x " * 200, "naïve café—dash…",
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+  return shutil.copytree(ZOO / "clip", tmp_path / "clip")
+
+
+def edit(path, **change):
+  path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+def test_ids_are_transformers_own(folder):
+  from transformers import CLIPTokenizer
+
+  own = load_tokenizer(folder)
+  theirs = CLIPTokenizer.from_pretrained(str(folder))
+  assert tokenize(own, TEXTS, 32).tolist() == tokenize(theirs, TEXTS, 32).tolist()
+  for name in ("bos_token_id", "eos_token_id", "pad_token_id", "model_max_length"):
+    assert getattr(own, name) == getattr(theirs, name)
+  ids = own("a red circle!")["input_ids"]
+  assert own.decode(ids, skip_special_tokens=True) == "a red circle !"
+
+
+def test_the_one_file_of_newer_libraries_does_as_well(folder):
+  from transformers import CLIPTokenizer
+
+  wanted = tokenize(load_tokenizer(folder), TEXTS, 32).tolist()
+  CLIPTokenizer.from_pretrained(str(folder)).save_pretrained(str(folder))
+  for name in ("vocab.json", "merges.txt"):
+    (folder / name).unlink(missing_ok=True)
+  assert (folder / "tokenizer.json").is_file()
+  assert tokenize(load_tokenizer(folder), TEXTS, 32).tolist() == wanted
+
+
+def test_ids_do_not_depend_on_what_is_installed(tmp_path):
+  """A stand-in for ftfy, which transformers' former tokenizer took where it found it."""
+  code = (
+    "from genbench_jax.models.checkpoints import ZOO\n"
+    "from genbench_jax.models.tokenizer import load_tokenizer, tokenize\n"
+    "print(tokenize(load_tokenizer(ZOO / 'clip'), ['lion’s', 'ｓｔａｒ'], 32).tolist())"
+  )
+  (tmp_path / "ftfy.py").write_text("def fix_text(text):\n  return 'something else'\n")
+  paths = os.pathsep.join([str(tmp_path), *sys.path])
+  environment = os.environ | {"PYTHONPATH": paths}
+  found = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+  )
+  own = tokenize(load_tokenizer(ZOO / "clip"), ["lion’s", "ｓｔａｒ"], 32).tolist()
+  assert found.stdout.strip() == str(own)
+  assert not found.stderr
+
+
+def test_files_elsewhere_are_not_followed(folder, tmp_path):
+  words = json.loads((folder / "vocab.json").read_text())
+  outside = tmp_path / "outside.json"
+  outside.write_text(json.dumps(dict.fromkeys(words, 0)))
+  before = tokenize(load_tokenizer(folder), TEXTS, 32).tolist()
+  edit(
+    folder / "tokenizer_config.json",
+    vocab_file=str(outside),
+    merges_file="../../../../etc/passwd",
+    tokenizer_file=str(outside),
+    tokenizer_class="EvilTokenizer",
+    auto_map={"AutoTokenizer": ["evil.T", None]},
+  )
+  assert tokenize(load_tokenizer(folder), TEXTS, 32).tolist() == before
+
+
+def test_every_file_that_is_read_is_in_the_fingerprint(folder):
+  first = fingerprint(folder)
+  (folder / "added_tokens.json").write_text('{"<new>": 693}')
+  assert fingerprint(folder) != first
+
+
+def test_added_tokens_keep_the_ids_that_the_files_give_them(folder):
+  (folder / "added_tokens.json").write_text('{"<new>": 693}')
+  assert load_tokenizer(folder)("<new>")["input_ids"][1] == 693
+  (folder / "added_tokens.json").write_text('{"<new>": 800}')
+  with pytest.raises(RunError, match="'<new>' another id than 800"):
+    load_tokenizer(folder)
+
+
+def test_the_end_of_a_text_is_the_tokenizers(folder):
+  import genbench_jax as gb
+
+  config = json.loads((folder / "config.json").read_text())
+  del config["text_config"]["eos_token_id"]
+  (folder / "config.json").write_text(json.dumps(config))
+  texts = ["a photo of a heart.", "a photo of a star."]
+  found = gb.embed_texts(texts, str(folder))
+  assert abs(found - gb.embed_texts(texts, "zoo/clip")).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+  "name,content,message",
+  [
+    ("vocab.json", "[]", "holds no JSON object"),
+    ("vocab.json", "{}", "holds no vocabulary"),
+    ("vocab.json", '{"a": "b"}', "holds no vocabulary"),
+    ("vocab.json", '{"a": 1}', r"lacks its own special tokens: <\|endoftext\|>"),
+    ("merges.txt", "#version\na b c\n", "merge 1 is no pair of words"),
+    ("merges.txt", "#version\nfoo bar\n", "the tokenizer in .* can't be read"),
+    ("special_tokens_map.json", '{"bos_token": 3}', "names a special token that is no word"),
+    ("tokenizer_config.json", '{"model_max_length": "x"}', "model_max_length is no length"),
+  ],
+)
+def test_damaged_files_are_one_clear_line(folder, name, content, message):
+  if name.startswith("special"):
+    (folder / "tokenizer_config.json").unlink()
+  (folder / name).write_text(content)
+  with pytest.raises(RunError, match=message):
+    load_tokenizer(folder)
+
+
+def test_ids_beyond_the_embeddings_are_refused(folder):
+  words = json.loads((folder / "vocab.json").read_text())
+  (folder / "vocab.json").write_text(json.dumps({w: i + 10**6 for w, i in words.items()}))
+  (folder / "tokenizer_config.json").unlink()
+  with pytest.raises(RunError, match="ids up to 1000692, but the model has 693 embeddings"):
+    load_clip(folder)

@@ -1,0 +1,184 @@
+"""The ranking of generators: places, comparisons, costs, sweeps and the front."""
+
+import json
+
+import numpy as np
+import pytest
+
+from genbench_jax.report.duels import ImageHits, duels, paired_estimate
+from genbench_jax.report.generators import Cost, costs_of, settings_of
+from genbench_jax.report.ranking import duels_table, ranking_table, ranks
+from genbench_jax.report.results import Estimate, Series, results_of, views
+from genbench_jax.report.sweeps import curves_of, front_figure, front_of, sweeps_figure
+
+
+@pytest.fixture(scope="module")
+def results(many):
+  rows = many.many_rows(encoders=many.ENCODERS[:1])
+  return results_of(rows, views(rows)[0])
+
+
+@pytest.fixture(scope="module")
+def compared(results):
+  series = results.headline_series()
+  found = duels(results, series, 64, "linear_probe")
+  return found, ranks(results, series, 64, "linear_probe", found)
+
+
+def test_places_are_shared_by_those_that_cannot_be_told_apart(compared):
+  found, ranked = compared
+  assert ranked[0].series.source == "original"
+  values = [rank.accuracy.value for rank in ranked]
+  assert values == sorted(values, reverse=True)
+  places = [rank.place for rank in ranked]
+  assert places == sorted(places) and places[0] == 1
+  lost = {
+    (duel.winner, loser) for duel in found for loser in (duel.first, duel.second) if duel.winner
+  }
+  for index, rank in enumerate(ranked):
+    first = next(other for other in ranked if other.place == rank.place)
+    assert rank is first or (first.series, rank.series) not in lost
+    assert rank.place <= index + 1
+
+
+def test_no_more_false_winners_than_promised():
+  """Ten equal sources, 45 comparisons: in 95 % of the runs none of them is called better (Holm)."""
+  random = np.random.default_rng(0)
+  runs, wrong = 200, 0
+  for _ in range(runs):
+    series = [Series("generative", "", f"g{i}") for i in range(10)]
+    hits = {
+      ("d", one, 1, 0, "linear_probe"): ImageHits((random.random(300) < 0.7).astype(float))
+      for one in series
+    }
+    rows = [
+      {"dataset": "d", "source": "generative", "generator": one.generator, "strategy": "", "shots": 1, "seed": 0,
+       "quantity": "linear_probe", "value": float(hits["d", one, 1, 0, "linear_probe"].values.mean())}
+      for one in series
+    ]  # fmt: skip
+    results = results_of(rows, views(rows)[0])
+    wrong += any(duel.winner for duel in duels(results, series, 1, "linear_probe", hits))
+  assert wrong / runs < 0.09
+
+
+def test_pairing_takes_out_what_the_test_images_share():
+  """Against the formula: the interval of the mean of differences, not of two independent means."""
+  random = np.random.default_rng(1)
+  shared = random.random(500) < 0.6
+  one = ImageHits(np.where(random.random(500) < 0.05, 1, shared).astype(float), "t")
+  other = ImageHits(shared.astype(float), "t")
+  found = paired_estimate([(one, other)], (None, None))
+  each = one.values - other.values
+  assert found.value == pytest.approx(each.mean())
+  assert found.high - found.value == pytest.approx(1.959964 * each.std(ddof=1) / np.sqrt(500))
+  assert paired_estimate([(one, ImageHits(other.values, "u"))], (None, None)) is None
+  assert paired_estimate([(one, None)], (None, None)) is None
+
+
+def test_what_other_images_of_the_generator_change_is_added():
+  hits = [(ImageHits(np.ones(100)), ImageHits(np.zeros(100)))]
+  wide = Estimate(1.0, 0.97, 1.03, 0.95, 1.05)
+  found = paired_estimate(hits, (wide, wide))
+  images = 2 * (0.1**2 - 0.06**2) / (2 * 1.959964) ** 2
+  assert found.interval == (1.0, 1.0)
+  assert found.wide_high == pytest.approx(1 + 1.959964 * np.sqrt(images))
+
+
+def test_ranking_shows_quality_cost_and_money(results, compared, many):
+  ranked = compared[1]
+  run = many.many_run()
+  table = ranking_table(
+    results, ranked, 64, "linear_probe", gain_quantity="linear_probe",
+    costs=costs_of(run, results), settings=settings_of(run), price=1.2,
+  )  # fmt: skip
+  assert table.columns[:2] == ("place", "images")
+  for name in (
+    "CLER, %",
+    "FID (CLIP) above floor",
+    "Vendi",
+    "steps",
+    "guidance",
+    "chip-hours",
+    "USD",
+  ):
+    assert name in table.columns
+  assert "FID (CLIP)" not in table.columns
+  line = next(
+    dict(zip(table.columns, row, strict=True)) for row in table.rows if row[1] == "sd-turbo"
+  )
+  assert (line["steps"], line["guidance"]) == ("1", "0")
+  assert line["images a second a chip"] == f"{1 / 0.12:.2f}"
+  # 4 datasets of 1280 images of 0.12 s each, and a minute of compilation on 4 chips.
+  hours = 4 * (1280 * 0.12 + 60 * 4) / 3600
+  assert float(line["chip-hours"]) == pytest.approx(hours, rel=0.01)
+  assert float(line["USD"]) == pytest.approx(1.2 * hours, rel=0.01)
+  original = next(
+    dict(zip(table.columns, row, strict=True)) for row in table.rows if row[1] == "original"
+  )
+  assert original["steps"] is None and original["USD"] is None
+
+
+def test_who_beats_whom_is_antisymmetric(compared):
+  found, ranked = compared
+  table = duels_table(found, ranked)
+  grid = [row[1:] for row in table.rows]
+  opposite = {"better": "worse", "worse": "better", "=": "="}
+  for i, row in enumerate(grid):
+    assert row[i] == ""
+    for j, cell in enumerate(row):
+      if i != j:
+        assert opposite[cell.split()[1]] == grid[j][i].split()[1]
+
+
+def test_costs_go_to_the_generator_with_the_longest_fitting_name(results, many):
+  run = many.many_run()
+  costs = costs_of(run, results)
+  assert set(costs) == set(many.GENERATORS)
+  assert costs["sd21-g7.5-s10"].rate == pytest.approx(1.0)
+  assert costs["sd21-g7.5"].rate == pytest.approx(1 / 2.4)
+  assert costs_of({"costs": {"pets original-seed0": {"images": 1}}}, results) == {}
+
+
+@pytest.mark.parametrize("config", ["", "no JSON", "[]", '{"generators": 3}', '{"generation": 4}'])
+def test_a_config_without_generators_has_no_settings(config):
+  assert settings_of({"config": config}) == {}
+
+
+def test_settings_come_from_a_table_or_a_list_over_the_short_form():
+  base = {"generation": {"steps": 50, "scheduler": "ddim"}}
+  table = {**base, "generators": {"a": {"steps": 4}}}
+  listed = {**base, "generators": [{"name": "a", "steps": 4}]}
+  for config in (table, listed):
+    assert settings_of({"config": json.dumps(config)}) == {"a": {"steps": 4, "scheduler": "ddim"}}
+  assert settings_of({"config": json.dumps(base)}) == {"": base["generation"]}
+
+
+def test_a_sweep_joins_what_differs_in_one_setting_alone(compared, many):
+  ranked, settings = compared[1], settings_of(many.many_run())
+  (guidance,) = curves_of(ranked, settings, "guidance_scale")
+  assert [(x, one.generator) for x, one, _ in guidance] == [
+    (1.5, "sd21-g1.5"), (3.0, "sd21-g3"), (7.5, "sd21-g7.5")
+  ]  # fmt: skip
+  (steps,) = curves_of(ranked, settings, "steps")
+  assert [x for x, _, _ in steps] == [10.0, 25.0]
+  figure = sweeps_figure(ranked, settings, "linear_probe")
+  assert [panel.title for panel in figure.shown.panels] == [
+    "against guidance scale",
+    "against steps",
+  ]
+  assert sweeps_figure(ranked, {}, "linear_probe") is None
+
+
+def test_the_front_is_what_no_cheaper_one_beats():
+  points = [
+    (cost, Series("generative", "", str(cost)), Estimate(value))
+    for cost, value in ((3, 0.5), (1, 0.3), (2, 0.6), (4, 0.7))
+  ]
+  assert [cost for cost, _, _ in front_of(points)] == [1, 2, 4]
+
+
+def test_the_front_needs_two_costs(compared, many):
+  ranked = compared[1]
+  costs = {name: Cost(100, 50.0, 2.0 + i) for i, name in enumerate(many.GENERATORS)}
+  assert "sdxl" in front_figure(ranked, costs, "linear_probe").shown.panels[0].description
+  assert front_figure(ranked, {"sdxl": Cost(100, 50.0, 2.0)}, "linear_probe") is None
