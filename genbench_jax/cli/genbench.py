@@ -23,6 +23,7 @@ COMMANDS = {
   "pins": "print the settings that pin the checkpoints of a config",
   "sanity": "see which metric notices which fault of the images",
   "submit": "write the results of a work folder as one file for others",
+  "selfcheck": "check the set-up: zero-shot recognition beside published figures",
 }
 # Where the name is a word of Python.
 _MODULES = {"import": "import_images"}

@@ -1,31 +1,108 @@
-"""Rows as a table in plain text."""
+"""Rows as a table in plain text, for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from genbench_jax.report.quantities import (
+  Quantity,
+  by_quantity,
+  images_label,
+  in_space,
+  quantity_of,
+  shots_label,
+  shown,
+)
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-  """The rows as a table in text: a line a quantity, a column a number of shots, means over seeds."""
-  from genbench_jax.report.quantities import QUANTITIES, quantity_of, shown
+ARROWS = {"higher": "↑", "lower": "↓"}
+UNITS = {"accuracy": "%", "difference": "points", "number": ""}
+# Zero-shot sees none of the images: it has a line of its own. Control rows are explained below the table.
+_LEFT_OUT = ("control",)
+_NOTE = "{} of the rows are controls, the same images under shuffled labels: they stand in results.jsonl and on the page."
 
-  lines = []
-  views = dict.fromkeys((row["source"], row["protocol"]) for row in rows)
-  for source, protocol in views:
-    some = [row for row in rows if (row["source"], row["protocol"]) == (source, protocol)]
-    columns = sorted({row["shots"] for row in some})
-    lines.append([f"{source}, {protocol}", *(f"{shots} a class" for shots in columns)])
-    for name in sorted({row["quantity"] for row in some}, key=list(QUANTITIES).index):
-      quantity = quantity_of(name)
-      cells = {
-        s: [r["value"] for r in some if (r["quantity"], r["shots"]) == (name, s)] for s in columns
-      }
-      values = [shown(quantity, float(np.mean(cells[s]))) if cells[s] else "" for s in columns]
-      lines.append([quantity.label, *values])
-    lines.append([])
-  widths = [max(len(line[0]) for line in lines if line), 12]
+Row = Mapping[str, Any]
+
+
+def table(rows: Sequence[Row]) -> str:
+  """Return the rows as a table: a block a source, a line a quantity, a column a number of shots, means over seeds.
+
+  Behind a name stand its unit and an arrow to where better images lie; behind a value its 95 % interval.
+  """
+  shown_rows = [row for row in rows if row["source"] not in _LEFT_OUT]
+  main = _main_encoder(shown_rows)
+  blocks = [zero_shot_line(shown_rows)]
+  for protocol in dict.fromkeys(row["protocol"] for row in shown_rows):
+    of_protocol = [row for row in shown_rows if row["protocol"] == protocol]
+    for label in dict.fromkeys(map(_label, of_protocol)):
+      some = [row for row in of_protocol if _label(row) == label and row["quantity"] != "zero_shot"]
+      blocks.append(_block(f"{label}, {protocol} protocol", some, main))
+  controls = len(rows) - len(shown_rows)
+  return "\n\n".join(filter(None, [*blocks, _NOTE.format(controls) if controls else ""]))
+
+
+def zero_shot_line(rows: Sequence[Row]) -> str:
+  """Return what is recognized without any of the images, dataset by dataset; empty where that was not measured."""
+  found: dict[str, Row] = {}
+  for row in rows:
+    if row["quantity"] == "zero_shot":
+      found.setdefault(row["dataset"], row)
+  quantity = quantity_of("zero_shot")
   return "\n".join(
-    line[0].ljust(widths[0]) + "".join(cell.rjust(widths[1]) for cell in line[1:]) if line else ""
+    f"zero-shot on {name}, without any of the images: {_cell(quantity, [row])} %"
+    for name, row in found.items()
+  )
+
+
+def _label(row: Row) -> str:
+  parts = (images_label(row["source"], row.get("generator", "")), row.get("strategy", ""))
+  return ", ".join(part for part in parts if part)
+
+
+def _main_encoder(rows: Sequence[Row]) -> str:
+  """The encoder that the first row was measured on: other ones stand behind a quantity's name."""
+  return next((row.get("encoder", "") for row in rows), "")
+
+
+def _block(head: str, rows: Sequence[Row], main_encoder: str) -> str:
+  columns = sorted({row["shots"] for row in rows})
+  cells: dict[str, dict[int, list[Row]]] = {}
+  for row in rows:
+    encoder = row.get("encoder", "")
+    name = row["quantity"] if encoder in ("", main_encoder) else in_space(row["quantity"], encoder)
+    cells.setdefault(name, {}).setdefault(row["shots"], []).append(row)
+  lines = [[head, *(f"{shots_label(shots)} a class" for shots in columns)]]
+  for name in sorted(cells, key=by_quantity):
+    quantity = quantity_of(name)
+    values = [_cell(quantity, cells[name].get(shots, [])) for shots in columns]
+    lines.append([_name(quantity), *values])
+  return aligned(lines)
+
+
+def _name(quantity: Quantity) -> str:
+  unit = UNITS[quantity.kind]
+  return f"{quantity.label}{f', {unit}' if unit else ''} {ARROWS[quantity.better]}"
+
+
+def _cell(quantity: Quantity, rows: Sequence[Row]) -> str:
+  """The mean over seeds, and the interval of one of them, or the range of several."""
+  if not rows:
+    return ""
+  value = shown(quantity, float(np.mean([row["value"] for row in rows])))
+  ends = [row.get(end) for row in rows for end in ("ci_low", "ci_high")]
+  if None in ends:
+    return value
+  low, high = (float(np.mean(ends[at::2])) for at in range(2))
+  return f"{value} [{shown(quantity, low)}, {shown(quantity, high)}]"
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+  """Return lines of cells in columns, the first to the left, the others to the right, two spaces between them."""
+  count = max(map(len, lines))
+  widths = [max(len(line[at]) if at < len(line) else 0 for line in lines) for at in range(count)]
+  return "\n".join(
+    "  ".join(
+      [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=False))]
+    ).rstrip()
     for line in lines
-  ).rstrip()
+  )

@@ -39,6 +39,11 @@ def show(text: str = "", end: str = "\n") -> None:
   sys.stdout.write(printable(text, keep="\n\t") + end)
 
 
+def pace(rate: float) -> str:
+  """Return a rate as a person says it: `35.8/s`, and below one a second `4.2 s each`, never 0.0/s."""
+  return f"{rate:.1f}/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.1f} s each"
+
+
 class Progress:
   """Counts `total` things; says what, how far, the rate and the time left, and what `note` has to add."""
 
@@ -68,7 +73,7 @@ class Progress:
     if kind is None and self.done:
       seconds = time.monotonic() - self._began
       rate = self.done / max(seconds, 1e-9)
-      self._say(f"{self.what}: {self.done} {self.unit} in {seconds:.1f} s ({rate:.1f}/s)")
+      self._say(f"{self.what}: {self.done} {self.unit} in {seconds:.1f} s ({pace(rate)})")
       self._tell(rate)
 
   def advance(self, count: int) -> None:
@@ -85,7 +90,7 @@ class Progress:
       self._tell(rate)
       if self._bar.disable:
         done = f"{self.what}: {self.done}/{self.total} {self.unit}"
-        self._say(f"{done}, {rate:.1f}/s, {left:.0f} s left")
+        self._say(f"{done}, {pace(rate)}, {left:.0f} s left")
 
   def reach(self, done: int) -> None:
     """At least so many are done: for work that may or may not have been counted in smaller steps."""

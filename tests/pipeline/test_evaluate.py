@@ -7,7 +7,6 @@ from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cli.evaluate import main
 from genbench_jax.pipeline.evaluate import shots_up_to
-from genbench_jax.report.text_table import table
 from genbench_jax.store.rows import COLUMNS
 
 
@@ -56,17 +55,3 @@ def test_mistakes_end_in_one_line(folder, tmp_path, capsys):
 
 def test_shots_grow_by_four_up_to_the_largest_class():
   assert [shots_up_to(n) for n in (1, 3, 4, 20)] == [(1,), (1, 3), (1, 4), (1, 4, 16, 20)]
-
-
-def test_the_table_has_a_line_a_quantity_and_a_column_a_budget():
-  row = {"source": "folder", "protocol": "strict", "seed": 0}
-  rows = [
-    {**row, "quantity": "cler", "shots": 1, "value": 0.5},
-    {**row, "quantity": "cler", "shots": 4, "value": 0.625},
-    {**row, "quantity": "zero_shot", "shots": 1, "value": 0.25},
-  ]
-  assert table(rows).splitlines() == [
-    "folder, strict   1 a class   4 a class",
-    "zero-shot             25.0            ",
-    "CLER                  50.0        62.5",
-  ]

@@ -1,0 +1,92 @@
+"""Is the set-up right? Zero-shot recognition of the datasets that are ready, beside published figures.
+
+  genbench selfcheck                       # the shipped CLIP on the shipped worlds, and CLIP ViT-B/32 on what is ready
+  genbench selfcheck cifar10 dtd --images 2000
+  genbench selfcheck --checkpoint ~/models/clip-vit-base-patch32
+
+The figures are CLIP_benchmark's for OpenAI's CLIP ViT-B/32. A value in its band says that data, labels, preprocessing,
+tokenizer and weights are right. Exit status: 0 if all lie in their bands, 1 if one does not, 2 for a mistake in usage.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from genbench_jax.cli.subcommand import positive, subcommand
+from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.report.text_table import aligned
+from genbench_jax.runtime.progress import say, show
+
+if TYPE_CHECKING:
+  from genbench_jax.pipeline.selfcheck import Check
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("datasets", nargs="*", metavar="NAME", help="by default all that are ready")
+  parser.add_argument("--checkpoint", default="", help="OpenAI's CLIP ViT-B/32: folder or hub id")
+  parser.add_argument("--images", type=positive, default=0, help="test images of a dataset at most")
+  parser.add_argument("--data-dir", default=None, help="TFDS's data folder")
+
+
+@subcommand("selfcheck", _arguments, __doc__)
+def main(options: argparse.Namespace) -> int:
+  """Print the table; return 1 if a value lies outside of its band."""
+  from genbench_jax.runtime.jax_start import start_jax
+
+  start_jax()
+  from genbench_jax.pipeline.selfcheck import CHECKPOINT, SHIPPED, check_datasets
+
+  own, published = _chosen(options)
+  if not published and not options.datasets:
+    say(
+      "no dataset with a published figure is ready: `genbench benchmark prepare cifar10` makes one"
+      " so. Checking the shipped models on the shipped worlds alone."
+    )
+  checks: "list[Check]" = []
+  for names, checkpoint in ((own, SHIPPED), (published, options.checkpoint or CHECKPOINT)):
+    if names:
+      checks += check_datasets(names, checkpoint, options.data_dir, options.images)
+  show(_table(checks))
+  return 0 if all(check.passes for check in checks) else 1
+
+
+def _chosen(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+  """The datasets to check, those of the shipped models first."""
+  from genbench_jax.benchmark.registry import dataset_spec
+  from genbench_jax.pipeline.selfcheck import OWN, PUBLISHED, ready_datasets
+
+  if not options.datasets:
+    return list(OWN), ready_datasets(options.data_dir)
+  names = [dataset_spec(name).name for name in options.datasets]
+  for name in names:
+    if name not in OWN and name not in PUBLISHED:
+      raise unknown_name("dataset with a published figure", name, [*OWN, *PUBLISHED])
+  ready = {*OWN, *ready_datasets(options.data_dir)}
+  if missing := [name for name in names if name not in ready]:
+    raise UsageError(
+      f"{', '.join(missing)} not ready with real data: `genbench benchmark` says what to do."
+    )
+  return [n for n in names if n in OWN], [n for n in names if n in PUBLISHED]
+
+
+def _table(checks: "Sequence[Check]") -> str:
+  lines = [("dataset", "images", "measured", "published", "band", "")]
+  lines += [
+    (
+      check.dataset,
+      str(check.images),
+      f"{check.measured:.1f} %",
+      f"{check.published:.1f} %",
+      f"± {check.band + check.error:.1f}",
+      "right" if check.passes else "NOT RIGHT",
+    )
+    for check in checks
+  ]
+  return aligned(lines)
+
+
+if __name__ == "__main__":
+  from genbench_jax.runtime.stopping import leave
+
+  leave(main(sys.argv[1:]))

@@ -1,0 +1,62 @@
+"""The table in the terminal: columns apart, units, arrows, intervals, and no row without a word of what it is."""
+
+from genbench_jax.report.text_table import aligned, table
+
+ROW = {
+  "dataset": "digits",
+  "source": "folder",
+  "generator": "",
+  "protocol": "strict",
+  "seed": 0,
+  "encoder": "clip",
+}
+
+
+def row(quantity, shots, value, low=None, high=None, **others):
+  return {
+    **ROW, "quantity": quantity, "shots": shots, "value": value, "ci_low": low, "ci_high": high, **others
+  }  # fmt: skip
+
+
+def test_a_line_a_quantity_and_a_column_a_budget():
+  rows = [
+    row("zero_shot", 1, 0.25, 0.2, 0.3),
+    row("cler", 1, 0.5, 0.45, 0.55),
+    row("cler", 4, 0.625, 0.6, 0.65),
+    row("fid", 1, 1234.5, 1200.1, 1300.2),
+    row("cler_gain", 4, -0.012, -0.02, 0.001),
+  ]
+  assert table(rows).splitlines() == [
+    "zero-shot on digits, without any of the images: 25.0 [20.0, 30.0] %",
+    "",
+    "folder, strict protocol             1 a class          4 a class",
+    "CLER, % ↑                   50.0 [45.0, 55.0]  62.5 [60.0, 65.0]",
+    "CLER gain, points ↑                            −1.2 [−2.0, +0.1]",
+    "FID (CLIP) ↓             1,234 [1,200, 1,300]",
+  ]
+
+
+def test_sources_have_their_names_controls_a_word_and_other_encoders_a_line():
+  rows = [
+    row("cler", 4, 0.5, generator="mine"),
+    row("cler", 4, 0.6, generator="theirs"),
+    row("fid", 4, 2.0, encoder="facebook/dinov2-base", generator="mine"),
+    row("cler", 4, 0.1, source="control", generator="mine"),
+  ]
+  text = table(rows)
+  assert "mine, strict protocol" in text and "theirs, strict protocol" in text
+  assert "FID (dinov2-base) ↓" in text
+  assert text.splitlines()[-1].startswith(
+    "1 of the rows are controls, the same images under shuffled labels"
+  )
+  assert "10.0" not in text
+
+
+def test_seeds_are_averaged():
+  rows = [row("cler", 4, 0.5, 0.4, 0.6), row("cler", 4, 0.6, 0.5, 0.7, seed=1)]
+  assert "55.0 [45.0, 65.0]" in table(rows)
+
+
+def test_columns_never_touch():
+  text = aligned([["a", "1"], ["b", "123,456,789"]])
+  assert text.splitlines() == ["a            1", "b  123,456,789"]

@@ -1,0 +1,25 @@
+"""Progress is told in words that make sense at any speed."""
+
+import pytest
+
+from genbench_jax.runtime import progress
+from genbench_jax.runtime.progress import Progress, pace
+
+
+@pytest.mark.parametrize(
+  ("rate", "words"),
+  [(35.84, "35.8/s"), (1.0, "1.0/s"), (0.24, "4.2 s each"), (0.004, "250.0 s each")],
+)
+def test_below_one_a_second_it_is_seconds_an_item(rate, words):
+  assert pace(rate) == words
+
+
+def test_no_line_says_none_a_second(monkeypatch, capsys):
+  times = iter([0.0, 50.0, 100.0])
+  monkeypatch.setattr(progress.time, "monotonic", lambda: next(times, 100.0))
+  with Progress("embed", 3, "images") as bar:
+    bar.advance(1)
+    bar.advance(2)
+  told = capsys.readouterr().err
+  assert "0.0/s" not in told
+  assert "embed: 1/3 images, 50.0 s each, 100 s left" in told
