@@ -117,7 +117,12 @@ def _mixture_shots(config: Config) -> list[int]:
 
 
 def _strategies(config: Config, dataset: str, source: str) -> list[str]:
-  """The prompt strategies, each plain or with new tokens; none of `original` images where there are none."""
+  """The prompt strategies, each plain or with new tokens; none of `original` images where there are none.
+
+  Of folders it is their names.
+  """
+  if source == "folder":
+    return list(config.folder.named_paths)
   if source != "generative":
     return [""]
   has_originals = "train" in dataset_spec(dataset).splits

@@ -6,6 +6,7 @@ Every mistake ends here, by name.
 
 import dataclasses
 import json
+import re
 import types
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -138,17 +139,33 @@ class Selection:
     return self.candidates if self.is_on else 1
 
 
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Folder:
   """A user's own images, for the source `folder`.
 
   Attributes:
-    path: holds a folder for each class, or images and `labels.csv`; `{dataset}` in it stands for the dataset.
+    path: of the images, in any of the forms in docs/howto/inputs.md; `{dataset}` in it stands for the dataset.
+    paths: several of them in place of one, each `name=path`; the name stands in the rows and on the page.
+    class_map: a file that says which class each of one's own names means: CSV, JSON or YAML.
+    strict: whether a name that is no class is an error, rather than left out and told.
     real_images: how many real images their maker has seen of the dataset's, which the report says.
   """
 
   path: Annotated[str, LocalPath()] = ""
+  paths: tuple[str, ...] = ()
+  class_map: Annotated[str, LocalPath()] = ""
+  strict: bool = False
   real_images: Annotated[int, AtLeast(0)] = 0
+
+  @property
+  def named_paths(self) -> dict[str, str]:
+    """Name -> path; the name is empty where there is only `path`."""
+    if not self.paths:
+      return {"": self.path}
+    return {name: path for name, _, path in (text.partition("=") for text in self.paths)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -405,8 +422,8 @@ def _own_names(datasets: tuple[str, ...]) -> tuple[str, ...]:
 
 def _check_sources(config: Config) -> None:
   """Every source has what it asks for."""
-  if "folder" in config.sources and not config.folder.path:
-    raise UsageError("the source `folder` asks for config.folder.path: where the images lie.")
+  if "folder" in config.sources:
+    _check_folders(config.folder)
   if "retrieval" in config.sources and not config.retrieval.pool:
     raise UsageError(
       "the source `retrieval` asks for config.retrieval.pool. Make one by genbench embed."
@@ -418,6 +435,23 @@ def _check_sources(config: Config) -> None:
           "the source `combined` mixes `original` with config.mixture.with_sources: put"
           f" {source!r} in config.sources."
         )
+
+
+def _check_folders(folder: Folder) -> None:
+  """There is one path, or several with names that can be parts of the names of files."""
+  if not folder.path and not folder.paths:
+    raise UsageError("the source `folder` asks for config.folder.path: where the images lie.")
+  if folder.path and folder.paths:
+    raise UsageError("give config.folder.path or config.folder.paths, not both.")
+  for text in folder.paths:
+    name, _, path = text.partition("=")
+    if not _FOLDER_NAME.fullmatch(name) or not path:
+      raise UsageError(
+        f"config.folder.paths has {text!r}, wanted 'name=path' with a name of letters, digits,"
+        " '_', '.' and '-'."
+      )
+  if len(folder.named_paths) < len(folder.paths):
+    raise UsageError(f"config.folder.paths gives a name twice: {', '.join(folder.paths)}.")
 
 
 def _check_kept_images(config: Config) -> None:

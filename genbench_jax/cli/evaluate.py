@@ -1,57 +1,135 @@
-"""`genbench evaluate`: how good are the images of a folder as training data for a dataset?"""
+"""How good are images as training data for a dataset? One source, or several compared on one page.
+
+  genbench evaluate my_images/ --dataset digits
+  genbench evaluate sd15=a/ flux=b.zip --dataset cifar10 --workdir out --with-originals
+  genbench evaluate my_images/ --test-dir my_test_images/ --templates "a photo of a {}." --workdir out
+
+A source is a folder of class folders, an archive of one, webdataset shards, Parquet, a list of paths and labels, or an .npz
+(docs/howto/inputs.md). A second run in the same work folder adds its sources to the page.
+"""
 
 import argparse
 import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 from genbench_jax.cli.subcommand import numbers, subcommand
-from genbench_jax.pipeline.evaluate import evaluate_folder
-from genbench_jax.report.text_table import table
+from genbench_jax.pipeline.evaluate import Question
 from genbench_jax.runtime.progress import show
 from genbench_jax.runtime.stopping import leave
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument("folder", help="CLASS/*.png, classes by name, label or index")
-  parser.add_argument(
+  parser.add_argument("sources", nargs="+", metavar="[NAME=]PATH", help="images by class")
+  data = parser.add_argument_group("what judges them")
+  data.add_argument(
     "--dataset",
-    required=True,
-    help="whose classes they are, see `genbench benchmark`",
+    default="",
+    metavar="DATASET",
+    help="one of `genbench benchmark`; digits, digits_hard, shapes or signs, which need no preparing; a folder"
+    " with test/CLASS/*.jpg; a YAML file that describes one; or tfds:NAME",
   )
-  parser.add_argument("--workdir", help="where features, rows and the page stay")
-  parser.add_argument(
-    "--shots",
-    type=numbers,
-    default=(),
-    help="images a class, by comma; by default 1,4,16,... and all",
+  data.add_argument("--test-dir", default="", metavar="DIR", help="test images by class, in place of a dataset")
+  data.add_argument(
+    "--templates", action="append", default=[], metavar="TEXT", help="prompt template with {}, or a file of them"
   )
-  parser.add_argument(
-    "--seeds", type=numbers, default=(0,), help="of the choice of images, by comma"
-  )
-  parser.add_argument("--encoder", default="", help="CLIP checkpoint: folder or hub id")
-  parser.add_argument(
-    "--with-originals", action="store_true", help="measure the dataset's own training images too"
-  )
-  parser.add_argument("--data-dir", default="", help="TFDS's data folder")
-  parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+  data.add_argument("--class-names", default="", metavar="FILE", help="label -> words for it, CSV, JSON or YAML")
+  data.add_argument("--encoder", default="", help="CLIP checkpoint: folder or hub id")
+  data.add_argument("--data-dir", default="", help="TFDS's data folder")
+  how = parser.add_argument_group("how")
+  how.add_argument("--workdir", help="where features, rows and the page stay")
+  how.add_argument("--shots", type=numbers, default=(), help="images a class, by comma; by default 1,4,16,... and all")
+  how.add_argument("--seeds", type=numbers, default=(0,), help="of the choice of images, by comma")
+  how.add_argument("--with-originals", action="store_true", help="measure the dataset's own training images too")
+  how.add_argument("--class-map", default="", metavar="FILE", help="your name -> class, CSV, JSON or YAML")
+  how.add_argument("--strict", action="store_true", help="a name that is no class is an error")
+  how.add_argument("--plan", action="store_true", help="say what would be done and cost, and do nothing")
+  how.add_argument("--machine", default="cpu", help="--plan: cpu, l4, a100, h100 ...")
+  how.add_argument("--json", action="store_true", help="print the rows as JSON")
 
 
 @subcommand("evaluate", _arguments, __doc__)
 def main(options: argparse.Namespace) -> None:
   """Print the table, or the rows as JSON."""
+  if options.plan:
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    with tempfile.TemporaryDirectory(prefix="genbench_jax_") as place:
+      show(_plan(options, Path(place)), end="")
+    return
   from genbench_jax.runtime.jax_start import start_jax
 
   start_jax()
-  rows = evaluate_folder(
-    options.folder,
-    options.dataset,
-    options.workdir,
-    shots=options.shots,
-    seeds=options.seeds,
-    encoder=options.encoder,
-    with_originals=options.with_originals,
-    settings={"data_dir": options.data_dir},
-  )
-  show(json.dumps(rows, indent=2) if options.json else table(rows))
+  if options.workdir:
+    workdir = Path(options.workdir).expanduser()
+    workdir.mkdir(parents=True, exist_ok=True)
+    _evaluate(options, workdir, keeps=True)
+    return
+  with tempfile.TemporaryDirectory(prefix="genbench_jax_") as place:
+    _evaluate(options, Path(place), keeps=False)
+
+
+def _question(options: argparse.Namespace, place: Path) -> Question:
+  from genbench_jax.pipeline.evaluate import named_sources, own_dataset
+
+  dataset = own_dataset(place, options.dataset, options.test_dir, options.templates, options.class_names)
+  return Question(
+    named_sources(options.sources), dataset, tuple(options.shots), tuple(options.seeds), options.encoder,
+    options.with_originals, options.class_map, options.strict, {"data_dir": options.data_dir},
+  )  # fmt: skip
+
+
+def _evaluate(options: argparse.Namespace, workdir: Path, keeps: bool) -> None:
+  from genbench_jax.config import STAGES
+  from genbench_jax.pipeline.evaluate import evaluate, with_earlier
+
+  question = _question(options, workdir)
+  if keeps:
+    question = with_earlier(question, workdir)
+  rows = evaluate(question, workdir, STAGES if keeps else STAGES[:-1])
+  if options.json:
+    show(json.dumps(rows, indent=2))
+    return
+  show(_report(question, rows, workdir, keeps))
+
+
+def _report(question: Question, rows: Sequence[dict], workdir: Path, keeps: bool) -> str:
+  """The table, the ranking of several sources, what was left out, and the path of the page last."""
+  from genbench_jax.benchmark.registry import dataset_spec
+  from genbench_jax.pipeline.evaluate import open_sources
+  from genbench_jax.report.text_ranking import ranking
+  from genbench_jax.report.text_table import table
+
+  opened = open_sources(question, dataset_spec(question.dataset), workdir / "folders")
+  notes = [f"{name or images.root}: {note}" for name, images in opened.items() for note in images.notes]
+  parts = [table(rows), ranking(workdir, rows)]
+  if notes:
+    parts.append("\n".join(["Note:", *(f"  {note}" for note in notes)]))
+  if keeps:
+    parts.append(f"The page: {workdir / 'report' / 'index.html'}")
+  return "\n\n".join(filter(None, parts))
+
+
+def _plan(options: argparse.Namespace, place: Path) -> str:
+  """What would be measured and what it would take, from looking through the sources alone."""
+  from genbench_jax.benchmark.registry import dataset_spec
+  from genbench_jax.pipeline.evaluate import config_of, open_sources
+  from genbench_jax.planning.machines import machine
+  from genbench_jax.planning.overview import overview
+
+  question = _question(options, place)
+  spec = dataset_spec(question.dataset)
+  lines = ["Sources"]
+  for name, images in open_sources(question, spec, None).items():
+    classes = len(set(images.labels().tolist()))
+    lines.append(
+      f"  {name or images.root}: {len(images):,} images of {classes} of the {spec.num_classes} classes of '{spec.name}'"
+    )
+    lines += [f"    {note}" for note in images.notes]
+  config = config_of(question, None)
+  workdir = Path(options.workdir) if options.workdir else None
+  return "\n".join(lines) + "\n\n" + overview(config, workdir, machine(options.machine))
 
 
 if __name__ == "__main__":

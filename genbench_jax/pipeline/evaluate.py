@@ -1,12 +1,12 @@
-"""Scores a folder of images by class, from any generator, as training data for a dataset.
+"""Score images by class, from any generator, as training data for a dataset; several sources on one page.
 
-  python -m genbench_jax.evaluate my_images/ --dataset digits
-  python -m genbench_jax.evaluate my_images/ --dataset cifar10 --workdir out --with-originals
-
-The folder holds a folder for each class, called by class name, label or index; or images and `labels.csv` (file,label).
-The table goes to standard output. With a work folder the features, the rows and the page stay there.
+  genbench evaluate my_images/ --dataset digits
+  genbench evaluate sd15=a/ flux=b.zip --dataset cifar10 --workdir out --with-originals
 """
 
+import dataclasses
+import json
+import re
 import shlex
 import sys
 import tempfile
@@ -16,17 +16,39 @@ from typing import Any
 
 import numpy as np
 
+from genbench_jax.benchmark.inputs.class_map import read_class_map
+from genbench_jax.benchmark.readiness import readiness
 from genbench_jax.benchmark.registry import dataset_spec
-from genbench_jax.benchmark.user_images import open_user_images
+from genbench_jax.benchmark.spec import DatasetSpec
+from genbench_jax.benchmark.user_images import ClassMatching, UserImages, open_user_images
 from genbench_jax.config import STAGES, Config, check_setting, default_config, make_config
+from genbench_jax.errors import UsageError
+from genbench_jax.runtime.progress import say
 from genbench_jax.store import files
 
 ENCODER = "openai/clip-vit-base-patch32"
 SHIPPED_ENCODER = "zoo/clip"
+# In a work folder: which sources its page has, name -> path, and of which dataset.
+SOURCES_FILE = "sources.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+  """What is asked of `evaluate`; see `evaluate_folder`."""
+
+  sources: Mapping[str, str]
+  dataset: str
+  shots: tuple[int, ...] = ()
+  seeds: tuple[int, ...] = (0,)
+  encoder: str = ""
+  with_originals: bool = False
+  class_map: str = ""
+  strict: bool = False
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def evaluate_folder(
-  folder: str | Path,
+  folder: str | Path | Mapping[str, str | Path],
   dataset: str,
   workdir: str | Path | None = None,
   *,
@@ -34,45 +56,123 @@ def evaluate_folder(
   seeds: Sequence[int] = (0,),
   encoder: str = "",
   with_originals: bool = False,
+  class_map: str | Path = "",
+  strict: bool = False,
   settings: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-  """All metrics and the linear probe of a folder of images by class.
+  """All metrics and the linear probe of images by class.
 
   Args:
-    folder: holds a folder for each class, called by class name, label or index, or images and `labels.csv`.
+    folder: of the images, in any of the forms of docs/howto/inputs.md; several are a mapping from name to path.
     dataset: whose classes they are, and whose test images judge them.
     workdir: where features, rows and the page stay; the same call goes on from there. By default nothing stays.
     shots: images a class, each measured; by default 1, 4, 16, ... and the size of the largest class.
     seeds: of the choice among the images of a class, each measured.
     encoder: CLIP checkpoint, folder or hub id; by default CLIP ViT-B/32, for the demo worlds the shipped one.
     with_originals: whether the dataset's own training images are measured at the same shots.
+    class_map: a file that says which class each of one's own names means.
+    strict: whether a name that is no class of the dataset is an error.
     settings: any other setting of the config by its path, such as `{"scoring.resamples": 200}`.
 
   Returns:
     The rows, one a measured quantity, with the keys of `results.jsonl`.
 
   Raises:
-    UsageError: there is no such folder or dataset, or the classes of the images can't be told.
+    UsageError: there are no such images or dataset, or the classes of the images can't be told.
   """
-  spec = dataset_spec(dataset)
+  several = folder if isinstance(folder, Mapping) else {"": folder}
+  question = Question(
+    {name: str(path) for name, path in several.items()}, dataset, tuple(shots), tuple(seeds), encoder,
+    with_originals, str(class_map), strict, settings or {},
+  )  # fmt: skip
+  if workdir is not None:
+    return evaluate(question, Path(workdir).expanduser())
   with tempfile.TemporaryDirectory(prefix="genbench_jax_") as temporary:
-    place = Path(temporary if workdir is None else workdir).expanduser()
-    found = open_user_images(Path(folder).expanduser(), spec, place / "folders")
-    largest = int(np.bincount(found.labels()).max())
-    config = default_config()
-    config.datasets = (spec.name,)
-    config.sources = ("folder", "original") if with_originals else ("folder",)
-    config.folder.path = str(folder)
-    config.shots = tuple(shots) or shots_up_to(largest)
-    config.seeds = tuple(seeds)
-    config.encoder.checkpoint = encoder or (SHIPPED_ENCODER if spec.group == "demo" else ENCODER)
-    # As in configs/demo.py: with language the probe shows little of the images of these small worlds.
-    config.recognition.language_init = spec.group != "demo"
-    config.report.title = f"How good are the images of {found.root.name} as training data?"
-    for path in settings or {}:
-      check_setting(path)
-    config.update_from_flattened_dict(dict(settings or {}))
-    return _rows_of(make_config(config), place, STAGES if workdir else STAGES[:-1])
+    return evaluate(question, Path(temporary), STAGES[:-1])
+
+
+def evaluate(
+  question: Question, workdir: Path, stages: Sequence[str] = STAGES
+) -> list[dict[str, Any]]:
+  """Answer a question in a work folder; return the rows.
+
+  Raises:
+    UsageError: as `evaluate_folder`.
+  """
+  config = config_of(question, workdir)
+  refuse_unprepared(config)
+  from genbench_jax.pipeline.stages import run_stages
+  from genbench_jax.store.workdir import locked
+
+  with locked(workdir):
+    files.write_json(workdir / SOURCES_FILE, _remembered(question))
+    run_stages(config, workdir, stages, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+  return files.read_json_lines(workdir / "results.jsonl")
+
+
+def config_of(question: Question, workdir: Path | None) -> Config:
+  """Return the config that a question amounts to.
+
+  Args:
+    question: what is asked.
+    workdir: where the outcome of looking through the images is kept; None keeps nothing.
+  """
+  spec = dataset_spec(question.dataset)
+  opened = open_sources(question, spec, workdir and workdir / "folders")
+  largest = max(int(np.bincount(images.labels()).max()) for images in opened.values())
+  config = default_config()
+  config.datasets = (question.dataset if spec.group == "own" else spec.name,)
+  config.sources = ("folder", "original") if _has_originals(question, spec) else ("folder",)
+  if "" in question.sources:
+    config.folder.path = question.sources[""]
+  else:
+    config.folder.paths = tuple(f"{name}={path}" for name, path in question.sources.items())
+  config.folder.class_map, config.folder.strict = question.class_map, question.strict
+  config.shots = question.shots or shots_up_to(largest)
+  config.seeds = question.seeds
+  is_demo = spec.group == "demo"
+  config.encoder.checkpoint = question.encoder or (SHIPPED_ENCODER if is_demo else ENCODER)
+  # As in configs/demo.py: with language the probe shows little of the images of these small worlds.
+  config.recognition.language_init = not is_demo
+  names = [name or images.root.name for name, images in opened.items()]
+  config.report.title = f"How good are the images of {_and(names)} as training data?"
+  for path in question.settings:
+    check_setting(path)
+  config.update_from_flattened_dict(dict(question.settings))
+  return make_config(config)
+
+
+def open_sources(
+  question: Question, spec: DatasetSpec, cache: Path | None
+) -> dict[str, UserImages]:
+  """Return the images of each source."""
+  class_map = read_class_map(Path(question.class_map)) if question.class_map else {}
+  matching = ClassMatching(class_map, question.strict)
+  return {
+    name: open_user_images(path.replace("{dataset}", spec.name), spec, cache, matching)
+    for name, path in question.sources.items()
+  }
+
+
+def _has_originals(question: Question, spec: DatasetSpec) -> bool:
+  if question.with_originals and "train" not in spec.splits:
+    raise UsageError(
+      f"'{spec.name}' has no training split, so that there are no original images to compare with."
+    )
+  return question.with_originals
+
+
+def refuse_unprepared(config: Config) -> None:
+  """Stop before anything is embedded where a dataset is not ready.
+
+  Raises:
+    UsageError: it says what is to do.
+  """
+  for name in config.datasets:
+    state = readiness(dataset_spec(name), config.data_dir or None)
+    if not state.ready:
+      steps = "; then ".join(state.steps)
+      raise UsageError(f"'{state.name}' is not ready ({state.missing or 'not prepared'}): {steps}.")
 
 
 def shots_up_to(largest: int) -> tuple[int, ...]:
@@ -81,10 +181,139 @@ def shots_up_to(largest: int) -> tuple[int, ...]:
   return (*powers, largest)
 
 
-def _rows_of(config: Config, workdir: Path, stages: Sequence[str]) -> list[dict[str, Any]]:
-  from genbench_jax.pipeline.stages import run_stages
-  from genbench_jax.store.workdir import locked
+def named_sources(given: Sequence[str]) -> dict[str, str]:
+  """Return name -> path of sources given as `PATH` or `NAME=PATH`.
 
-  with locked(workdir):
-    run_stages(config, workdir, stages, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
-  return files.read_json_lines(workdir / "results.jsonl")
+  A single path needs no name; of several each is called as it is written or else as its folder.
+
+  Raises:
+    UsageError: two have one name.
+  """
+  if len(given) == 1 and not _NAMED.match(given[0]):
+    return {"": given[0]}
+  found: dict[str, str] = {}
+  for text in given:
+    named = _NAMED.match(text)
+    path = named[2] if named else text
+    name = named[1] if named else _plain_name(path)
+    if name in found:
+      raise UsageError(f"two sources are called {name!r}: name them, as in a={given[0]} b={given[1]}.")
+    found[name] = path
+  return found
+
+
+# A name of at least one letter before `=`; what looks like a path is none.
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,59})=(.+)", re.DOTALL)
+
+
+def _plain_name(path: str) -> str:
+  stem = Path(path).expanduser().resolve().name.partition(".")[0]
+  return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")[:60] or "images"
+
+
+def with_earlier(question: Question, workdir: Path) -> Question:
+  """Return the question with the sources that the work folder has from before; says what is added and what replaced.
+
+  Earlier sources count if they are of the same dataset and are still there.
+  """
+  file = workdir / SOURCES_FILE
+  earlier = files.read_json(file) if file.exists() else {}
+  if not earlier:
+    return question
+  if earlier.get("dataset") != _dataset_key(question.dataset):
+    say(f"{workdir}: results for {earlier.get('dataset')} are replaced by those for {question.dataset}.")
+    return question
+  known: dict[str, str] = earlier["sources"]
+  new = {name: str(Path(path).expanduser().resolve()) for name, path in question.sources.items()}
+  if new == known:
+    return question
+  if "" in question.sources or "" in known:
+    # A source without a name can't stand beside others: all get the names of their folders.
+    known = {name or _plain_name(path): path for name, path in known.items()}
+    sources = {name or _plain_name(path): path for name, path in question.sources.items()}
+    question = dataclasses.replace(question, sources=sources)
+    new = {name: str(Path(path).expanduser().resolve()) for name, path in sources.items()}
+  replaced = [name for name in known if name in new and new[name] != known[name]]
+  kept = {n: p for n, p in known.items() if n not in new and Path(p).exists()}
+  if replaced:
+    say(f"{workdir}: {_and(replaced)} is another path now; its earlier results are replaced.")
+  if kept:
+    say(f"{workdir}: {_and(list(kept))} stays on the page, from before.")
+  if not kept and len(question.sources) == 1 and not replaced and len(new) == 1 and set(new) == set(known):
+    return dataclasses.replace(question, sources={"": next(iter(question.sources.values()))})
+  return dataclasses.replace(question, sources=kept | dict(question.sources))
+
+
+def _remembered(question: Question) -> dict[str, Any]:
+  paths = {n: str(Path(path).expanduser().resolve()) for n, path in question.sources.items()}
+  return {"dataset": _dataset_key(question.dataset), "sources": paths}
+
+
+def _dataset_key(dataset: str) -> str:
+  path = Path(dataset.removeprefix("folder:")).expanduser()
+  return str(path.resolve()) if path.exists() else dataset
+
+
+def _and(names: Sequence[str]) -> str:
+  return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def own_dataset(
+  workdir: Path, dataset: str, test_dir: str = "", templates: Sequence[str] = (), class_names: str = ""
+) -> str:
+  """Return the dataset to measure on: as it is named, or as a YAML file in the work folder describes it.
+
+  Args:
+    workdir: where the file is written, if one is needed.
+    dataset: a name, a folder or a YAML file; may be empty where there is a test folder.
+    test_dir: folder of test images by class, in place of a dataset.
+    templates: prompt templates, or files of one a line.
+    class_names: a file that gives each label of the data the words for it.
+
+  Raises:
+    UsageError: there is no dataset, or one is given twice.
+  """
+  if bool(dataset) == bool(test_dir):
+    raise UsageError(
+      "give --dataset (a name, a folder, a YAML file or tfds:NAME) or --test-dir, a folder of test"
+      " images by class. `genbench benchmark` lists the names; digits, digits_hard, shapes and signs"
+      " need no preparing."
+    )
+  if not test_dir and not templates and not class_names:
+    return dataset
+  about: dict[str, Any] = _data_of(dataset, test_dir)
+  if templates:
+    about["templates"] = [line for text in templates for line in _lines(text)]
+  if class_names:
+    about["class_names"] = {
+      label: [word.strip() for word in words.split(",")]
+      for label, words in read_class_map(Path(class_names)).items()
+    }
+  described = json.dumps(about, ensure_ascii=False, indent=1)  # JSON is YAML
+  file = workdir / f"dataset-{files.digest(about)}.yaml"
+  files.write_text(file, described + "\n")
+  return str(file)
+
+
+def _data_of(dataset: str, test_dir: str) -> dict[str, Any]:
+  if test_dir:
+    folder = Path(test_dir).expanduser().resolve()
+    if not folder.is_dir():
+      raise UsageError(f"there is no folder {test_dir!r}.")
+    name = f"{folder.parent.name}_{folder.name}"
+    return {"folder": str(folder.parent), "splits": {"test": folder.name}, "name": name}
+  if dataset.endswith((".yaml", ".yml")):
+    raise UsageError(f"put templates and class names into {dataset} itself.")
+  spec = dataset_spec(dataset)
+  if spec.folder:
+    return {"folder": str(Path(spec.folder).resolve()), "splits": dict(spec.splits), "name": spec.name}
+  if dataset.startswith("tfds:"):
+    return {"tfds": dataset.removeprefix("tfds:")}
+  return {"dataset": dataset}
+
+
+def _lines(text: str) -> list[str]:
+  file = Path(text).expanduser()
+  if "{}" in text or not file.is_file():
+    return [text]
+  return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -7,7 +7,8 @@ from typing import Any
 
 from genbench_jax.benchmark.few_shot import few_shot
 from genbench_jax.benchmark.registry import dataset_spec
-from genbench_jax.benchmark.user_images import UserImages, open_user_images
+from genbench_jax.benchmark.inputs.class_map import read_class_map
+from genbench_jax.benchmark.user_images import ClassMatching, UserImages, open_user_images
 from genbench_jax.cells import ImageSetKey
 from genbench_jax.run import Run
 from genbench_jax.sources.original import copy_shards
@@ -19,7 +20,7 @@ class Folder:
   """As many images of each class as are asked for and there, in a seeded order."""
 
   def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
-    return {"files": user_images(run, key.dataset).digest}
+    return {"files": user_images(run, key.dataset, key.strategy).digest}
 
   def size(self, run: Run, key: ImageSetKey) -> int:
     return self.shot_sizes(run, key)[run.per_class]
@@ -28,7 +29,7 @@ class Folder:
     return False
 
   def shot_sizes(self, run: Run, key: ImageSetKey) -> dict[int, int]:
-    labels = user_images(run, key.dataset).labels()
+    labels = user_images(run, key.dataset, key.strategy).labels()
     return {shots: len(few_shot(labels, shots, key.seed)) for shots in run.config.shots}
 
   def real_images(self, run: Run, key: ImageSetKey) -> dict[int, int]:
@@ -37,15 +38,19 @@ class Folder:
   def records(
     self, run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int]
   ) -> ShardRecords:
-    images = user_images(run, key.dataset)
+    images = user_images(run, key.dataset, key.strategy)
     return copy_shards(images, layout, shards, few_shot(images.labels(), run.per_class, key.seed))
 
 
 @functools.lru_cache(maxsize=64)
-def user_images(run: Run, dataset: str) -> UserImages:
-  """The user's images of a dataset; what is left out has been said."""
-  path = run.config.folder.path.replace("{dataset}", dataset)
-  return open_user_images(Path(path).expanduser(), dataset_spec(dataset), run.workdir / "folders")
+def user_images(run: Run, dataset: str, name: str = "") -> UserImages:
+  """The user's images of a dataset by the name of the folder; what is left out has been said."""
+  settings = run.config.folder
+  paths = settings.named_paths
+  path = paths.get(name, next(iter(paths.values()))).replace("{dataset}", dataset)
+  class_map = read_class_map(Path(settings.class_map)) if settings.class_map else {}
+  matching = ClassMatching(class_map, settings.strict)
+  return open_user_images(path, dataset_spec(dataset), run.workdir / "folders", matching)
 
 
 def left_out(run: Run) -> list[str]:
@@ -53,7 +58,8 @@ def left_out(run: Run) -> list[str]:
   if "folder" not in run.config.sources:
     return []
   return [
-    f"{dataset}, folder: {note}"
+    f"{dataset}, {name or 'folder'}: {note}"
     for dataset in run.config.datasets
-    for note in user_images(run, dataset).notes
+    for name in run.config.folder.named_paths
+    for note in user_images(run, dataset, name).notes
   ]
