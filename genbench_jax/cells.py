@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.config import Config, Mixture
@@ -49,6 +50,18 @@ class Cell:
   strategy: str
   shots: int
   seed: int
+
+
+def about(one: ImageSetKey | Cell) -> dict[str, Any]:
+  """Return what files and rows say of an image set or a cell.
+
+  The name of a folder, by which several are told apart, is its generator there.
+  """
+  values = dataclasses.asdict(one)
+  is_folder = one.source == "folder"
+  values["generator"] = one.strategy if is_folder else ""
+  values["strategy"] = "" if is_folder else one.strategy
+  return values
 
 
 def image_sets(config: Config) -> list[ImageSetKey]:

@@ -31,21 +31,40 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     help="one of `genbench benchmark`; digits, digits_hard, shapes or signs, which need no preparing; a folder"
     " with test/CLASS/*.jpg; a YAML file that describes one; or tfds:NAME",
   )
-  data.add_argument("--test-dir", default="", metavar="DIR", help="test images by class, in place of a dataset")
   data.add_argument(
-    "--templates", action="append", default=[], metavar="TEXT", help="prompt template with {}, or a file of them"
+    "--test-dir", default="", metavar="DIR", help="test images by class, in place of a dataset"
   )
-  data.add_argument("--class-names", default="", metavar="FILE", help="label -> words for it, CSV, JSON or YAML")
+  data.add_argument(
+    "--templates",
+    action="append",
+    default=[],
+    metavar="TEXT",
+    help="prompt template with {}, or a file of them",
+  )
+  data.add_argument(
+    "--class-names", default="", metavar="FILE", help="label -> words for it, CSV, JSON or YAML"
+  )
   data.add_argument("--encoder", default="", help="CLIP checkpoint: folder or hub id")
   data.add_argument("--data-dir", default="", help="TFDS's data folder")
   how = parser.add_argument_group("how")
   how.add_argument("--workdir", help="where features, rows and the page stay")
-  how.add_argument("--shots", type=numbers, default=(), help="images a class, by comma; by default 1,4,16,... and all")
+  how.add_argument(
+    "--shots",
+    type=numbers,
+    default=(),
+    help="images a class, by comma; by default 1,4,16,... and all",
+  )
   how.add_argument("--seeds", type=numbers, default=(0,), help="of the choice of images, by comma")
-  how.add_argument("--with-originals", action="store_true", help="measure the dataset's own training images too")
-  how.add_argument("--class-map", default="", metavar="FILE", help="your name -> class, CSV, JSON or YAML")
+  how.add_argument(
+    "--with-originals", action="store_true", help="measure the dataset's own training images too"
+  )
+  how.add_argument(
+    "--class-map", default="", metavar="FILE", help="your name -> class, CSV, JSON or YAML"
+  )
   how.add_argument("--strict", action="store_true", help="a name that is no class is an error")
-  how.add_argument("--plan", action="store_true", help="say what would be done and cost, and do nothing")
+  how.add_argument(
+    "--plan", action="store_true", help="say what would be done and cost, and do nothing"
+  )
   how.add_argument("--machine", default="cpu", help="--plan: cpu, l4, a100, h100 ...")
   how.add_argument("--json", action="store_true", help="print the rows as JSON")
 
@@ -73,7 +92,9 @@ def main(options: argparse.Namespace) -> None:
 def _question(options: argparse.Namespace, place: Path) -> Question:
   from genbench_jax.pipeline.evaluate import named_sources, own_dataset
 
-  dataset = own_dataset(place, options.dataset, options.test_dir, options.templates, options.class_names)
+  dataset = own_dataset(
+    place, options.dataset, options.test_dir, options.templates, options.class_names
+  )
   return Question(
     named_sources(options.sources), dataset, tuple(options.shots), tuple(options.seeds), options.encoder,
     options.with_originals, options.class_map, options.strict, {"data_dir": options.data_dir},
@@ -102,7 +123,9 @@ def _report(question: Question, rows: Sequence[dict], workdir: Path, keeps: bool
   from genbench_jax.report.text_table import table
 
   opened = open_sources(question, dataset_spec(question.dataset), workdir / "folders")
-  notes = [f"{name or images.root}: {note}" for name, images in opened.items() for note in images.notes]
+  notes = [
+    f"{name or images.root}: {note}" for name, images in opened.items() for note in images.notes
+  ]
   parts = [table(rows), ranking(workdir, rows)]
   if notes:
     parts.append("\n".join(["Note:", *(f"  {note}" for note in notes)]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax.benchmark.registry import dataset_spec
-from genbench_jax.cells import ImageSetKey, mixtures
+from genbench_jax.cells import ImageSetKey, about, mixtures
 from genbench_jax.errors import RunError
 from genbench_jax.pipeline.features import embedding_path, test_path
 from genbench_jax.run import FeatureSpace, Run
@@ -28,7 +28,7 @@ def image_layout(run: Run, key: ImageSetKey) -> ImageSetLayout:
   """What an image set will be."""
   spec, source = dataset_spec(key.dataset), SOURCES[key.source]
   made_from = {
-    **dataclasses.asdict(key),
+    **about(key),
     "per_class": run.per_class,
     "stand_in": run.config.stand_in,
     **source.made_from(run, key),

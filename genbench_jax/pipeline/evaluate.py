@@ -1,7 +1,7 @@
 """Score images by class, from any generator, as training data for a dataset; several sources on one page.
 
-  genbench evaluate my_images/ --dataset digits
-  genbench evaluate sd15=a/ flux=b.zip --dataset cifar10 --workdir out --with-originals
+genbench evaluate my_images/ --dataset digits
+genbench evaluate sd15=a/ flux=b.zip --dataset cifar10 --workdir out --with-originals
 """
 
 import dataclasses
@@ -99,8 +99,8 @@ def evaluate(
   Raises:
     UsageError: as `evaluate_folder`.
   """
+  refuse_unprepared(question)
   config = config_of(question, workdir)
-  refuse_unprepared(config)
   from genbench_jax.pipeline.stages import run_stages
   from genbench_jax.store.workdir import locked
 
@@ -162,17 +162,16 @@ def _has_originals(question: Question, spec: DatasetSpec) -> bool:
   return question.with_originals
 
 
-def refuse_unprepared(config: Config) -> None:
-  """Stop before anything is embedded where a dataset is not ready.
+def refuse_unprepared(question: Question) -> None:
+  """Stop before anything is read or embedded where the dataset is not ready.
 
   Raises:
     UsageError: it says what is to do.
   """
-  for name in config.datasets:
-    state = readiness(dataset_spec(name), config.data_dir or None)
-    if not state.ready:
-      steps = "; then ".join(state.steps)
-      raise UsageError(f"'{state.name}' is not ready ({state.missing or 'not prepared'}): {steps}.")
+  state = readiness(dataset_spec(question.dataset), question.settings.get("data_dir") or None)
+  if not state.ready:
+    steps = "; then ".join(state.steps)
+    raise UsageError(f"'{state.name}' is not ready ({state.missing or 'not prepared'}): {steps}.")
 
 
 def shots_up_to(largest: int) -> tuple[int, ...]:
@@ -197,7 +196,9 @@ def named_sources(given: Sequence[str]) -> dict[str, str]:
     path = named[2] if named else text
     name = named[1] if named else _plain_name(path)
     if name in found:
-      raise UsageError(f"two sources are called {name!r}: name them, as in a={given[0]} b={given[1]}.")
+      raise UsageError(
+        f"two sources are called {name!r}: name them, as in a={given[0]} b={given[1]}."
+      )
     found[name] = path
   return found
 
@@ -221,7 +222,9 @@ def with_earlier(question: Question, workdir: Path) -> Question:
   if not earlier:
     return question
   if earlier.get("dataset") != _dataset_key(question.dataset):
-    say(f"{workdir}: results for {earlier.get('dataset')} are replaced by those for {question.dataset}.")
+    say(
+      f"{workdir}: results for {earlier.get('dataset')} are replaced by those for {question.dataset}."
+    )
     return question
   known: dict[str, str] = earlier["sources"]
   new = {name: str(Path(path).expanduser().resolve()) for name, path in question.sources.items()}
@@ -239,7 +242,13 @@ def with_earlier(question: Question, workdir: Path) -> Question:
     say(f"{workdir}: {_and(replaced)} is another path now; its earlier results are replaced.")
   if kept:
     say(f"{workdir}: {_and(list(kept))} stays on the page, from before.")
-  if not kept and len(question.sources) == 1 and not replaced and len(new) == 1 and set(new) == set(known):
+  if (
+    not kept
+    and len(question.sources) == 1
+    and not replaced
+    and len(new) == 1
+    and set(new) == set(known)
+  ):
     return dataclasses.replace(question, sources={"": next(iter(question.sources.values()))})
   return dataclasses.replace(question, sources=kept | dict(question.sources))
 
@@ -259,7 +268,11 @@ def _and(names: Sequence[str]) -> str:
 
 
 def own_dataset(
-  workdir: Path, dataset: str, test_dir: str = "", templates: Sequence[str] = (), class_names: str = ""
+  workdir: Path,
+  dataset: str,
+  test_dir: str = "",
+  templates: Sequence[str] = (),
+  class_names: str = "",
 ) -> str:
   """Return the dataset to measure on: as it is named, or as a YAML file in the work folder describes it.
 
@@ -306,7 +319,11 @@ def _data_of(dataset: str, test_dir: str) -> dict[str, Any]:
     raise UsageError(f"put templates and class names into {dataset} itself.")
   spec = dataset_spec(dataset)
   if spec.folder:
-    return {"folder": str(Path(spec.folder).resolve()), "splits": dict(spec.splits), "name": spec.name}
+    return {
+      "folder": str(Path(spec.folder).resolve()),
+      "splits": dict(spec.splits),
+      "name": spec.name,
+    }
   if dataset.startswith("tfds:"):
     return {"tfds": dataset.removeprefix("tfds:")}
   return {"dataset": dataset}

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
-from genbench_jax.cells import Cell, ImageSetKey, cells_of, measured_sets
+from genbench_jax.cells import Cell, ImageSetKey, about as about_cell, cells_of, measured_sets
 from genbench_jax.errors import ModelError
 from genbench_jax.metrics.bootstrap import Measurement
 from genbench_jax.pipeline.artifacts import classes_path, rows_path, text_path
@@ -141,10 +141,12 @@ def without_text(data: DatasetFeatures, encoder: str, test: EmbeddingSet) -> Dat
 
 def make_row(about: About, quantity: str, measured: Measurement, seconds: float) -> Row:
   """One row of a cell; the keys of `store.rows.Row`."""
+  told = about_cell(about.cell)
   return {
     "dataset": about.cell.dataset,
     "source": about.cell.source,
-    "strategy": about.cell.strategy,
+    "generator": told["generator"],
+    "strategy": told["strategy"],
     "shots": about.cell.shots,
     "seed": about.cell.seed,
     "protocol": about.protocol,

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax.benchmark.few_shot import few_shot
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.inputs.class_map import read_class_map
+from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.user_images import ClassMatching, UserImages, open_user_images
 from genbench_jax.cells import ImageSetKey
 from genbench_jax.run import Run

@@ -12,7 +12,17 @@ from genbench_jax.store import files
 from genbench_jax.store.image_set import distinct_names
 from genbench_jax.store.rows import Row
 
-KEYS = ("dataset", "source", "strategy", "shots", "seed", "protocol", "encoder", "quantity")
+KEYS = (
+  "dataset",
+  "source",
+  "generator",
+  "strategy",
+  "shots",
+  "seed",
+  "protocol",
+  "encoder",
+  "quantity",
+)
 # Counts of test images stand behind most values: more digits say nothing.
 DIGITS = 6
 
@@ -22,6 +32,7 @@ class ClassValues(TypedDict):
 
   dataset: str
   source: str
+  generator: str
   strategy: str
   shots: int
   seed: int

@@ -21,11 +21,13 @@ class Row(TypedDict):
 
   `ci_low` to `ci_high` is for these images: how the value varies with the test images. `generator_low` to `generator_high`
   is for this generator at this budget: external images drawn anew, too. `note` says why one is missing.
+  `generator` is the name of the model or folder that the images are from, empty where there is but one.
   `n_real` is how many real images the cell has seen: for training, as references, queries or validation data.
   """
 
   dataset: str
   source: str
+  generator: str
   strategy: str
   shots: int
   seed: int

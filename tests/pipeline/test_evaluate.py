@@ -1,12 +1,24 @@
 """The five-minute use: a folder of images in, the table and the page out."""
 
+import dataclasses
+import shutil
+
 import pytest
 
 import genbench_jax as gb
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cli.evaluate import main
-from genbench_jax.pipeline.evaluate import shots_up_to
+from genbench_jax.errors import UsageError
+from genbench_jax.pipeline.evaluate import (
+  Question,
+  evaluate,
+  named_sources,
+  own_dataset,
+  shots_up_to,
+  with_earlier,
+)
+from genbench_jax.report.text_ranking import ranking
 from genbench_jax.store.rows import COLUMNS
 
 
@@ -55,3 +67,97 @@ def test_mistakes_end_in_one_line(folder, tmp_path, capsys):
 
 def test_shots_grow_by_four_up_to_the_largest_class():
   assert [shots_up_to(n) for n in (1, 3, 4, 20)] == [(1,), (1, 3), (1, 4), (1, 4, 16, 20)]
+
+
+def question(sources, **changes):
+  return Question(sources, "digits", (1,), settings={"scoring.resamples": 20, "scoring.quantities": ("zero_shot", "cler")}, **changes)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def two(folder, tmp_path_factory):
+  """A work folder with two sources measured in one command, and what the command said."""
+  workdir = tmp_path_factory.mktemp("two")
+  other = workdir / "other"
+  shutil.copytree(folder, other)
+  rows = evaluate(question({"mine": str(folder), "theirs": str(other)}), workdir / "out")
+  return workdir / "out", rows
+
+
+def test_several_sources_are_ranked_and_compared_on_one_page(two):
+  workdir, rows = two
+  found = {(row["source"], row["generator"], row["quantity"]) for row in rows}
+  assert {("folder", "mine", "cler"), ("folder", "theirs", "linear_probe")} <= found
+  text = ranking(workdir, rows)
+  # The same images: the same score, and neither is better.
+  assert "Ranked by linear probe at 1 image a class" in text
+  assert "1. mine" in text and "1. theirs" in text
+  assert "mine less theirs: 0.0" in text and "can’t be told apart" in text
+  page = (workdir / "report" / "index.html").read_text(encoding="utf-8")
+  assert "How good are the images of mine and theirs as training data?" in page
+
+
+def test_a_second_run_adds_and_says_what_it_replaces(two, folder, tmp_path, capsys):
+  workdir, _ = two
+  added = with_earlier(question({"third": str(folder)}), workdir)
+  assert list(added.sources) == ["mine", "theirs", "third"]
+  assert "mine and theirs stays on the page, from before." in capsys.readouterr().err
+  changed = with_earlier(question({"mine": str(tmp_path)}), workdir)
+  assert changed.sources["mine"] == str(tmp_path) and "theirs" in changed.sources
+  assert "mine is another path now; its earlier results are replaced." in capsys.readouterr().err
+  other = with_earlier(dataclasses.replace(question({"x": "y"}), dataset="shapes"), workdir)
+  assert list(other.sources) == ["x"]
+  assert "results for digits are replaced by those for shapes" in capsys.readouterr().err
+
+
+def test_names_of_sources():
+  assert named_sources(["a/b"]) == {"": "a/b"}
+  assert named_sources(["x=a/b.zip", "c/d.tar.gz"]) == {"x": "a/b.zip", "d": "c/d.tar.gz"}
+  assert named_sources(["a=1"]) == {"a": "1"}
+  with pytest.raises(UsageError, match="two sources are called 'b'"):
+    named_sources(["a/b", "c/b"])
+
+
+def test_a_test_folder_with_templates_and_names_is_a_dataset(folder, tmp_path):
+  (tmp_path / "names.csv").write_text(
+    "label,class\nTHREE,three|drei\n".replace("|", ","), encoding="utf-8"
+  )
+  (tmp_path / "templates.txt").write_text("a {}.\nthe {}.\n")
+  own = own_dataset(tmp_path, "", str(folder), [str(tmp_path / "templates.txt")])
+  spec = dataset_spec(own)
+  assert spec.templates == ("a {}.", "the {}.") and "THREE" in spec.label_names
+  known = dataset_spec(own_dataset(tmp_path, "digits", templates=["digit {}"]))
+  assert (known.data_name, known.templates) == ("digits", ("digit {}",))
+  with pytest.raises(UsageError, match="need no preparing"):
+    own_dataset(tmp_path, "")
+  with pytest.raises(UsageError, match="give --dataset"):
+    own_dataset(tmp_path, "digits", str(folder))
+
+
+def test_a_dataset_that_is_not_ready_is_said_before_anything_is_embedded(folder, tmp_path, capsys):
+  (tmp_path / "map.json").write_text('{"ONE": "cat"}')
+  arguments = [
+    "--dataset",
+    "cifar10",
+    "--data-dir",
+    str(tmp_path),
+    "--class-map",
+    str(tmp_path / "map.json"),
+  ]
+  assert main([str(folder), *arguments]) == 2
+  error = capsys.readouterr().err.splitlines()[-1]
+  assert "'cifar10' is not ready" in error and "benchmark prepare cifar10" in error
+
+
+def test_strict_refuses_what_is_no_class(folder, capsys):
+  assert main([str(folder), "--dataset", "digits", "--strict"]) == 2
+  assert "'unicorn'" in capsys.readouterr().err
+
+
+def test_a_plan_says_what_is_there_and_writes_nothing(folder, tmp_path, capsys, monkeypatch):
+  monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+  workdir = tmp_path / "w"
+  assert main([str(folder), "--dataset", "digits", "--plan", "--workdir", str(workdir)]) == 0
+  told = capsys.readouterr().out
+  assert "27 images of 9 of the 10 classes of 'digits'" in told
+  assert "unicorn" in told and "images to embed" in told
+  assert not workdir.exists()

@@ -1,0 +1,61 @@
+"""Which of several sources is best, and who beats whom, in plain text for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genbench_jax.report.duels import Duel, duels
+from genbench_jax.report.from_disk import recognitions_of
+from genbench_jax.report.page import every_view, headline_of
+from genbench_jax.report.quantities import budget_words, percent, quantity_of
+from genbench_jax.report.ranking import Rank, ranks
+from genbench_jax.report.recognitions import by_cell
+from genbench_jax.report.results import Series
+from genbench_jax.report.text_table import aligned
+
+
+def ranking(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+  """Return the sources from the best to the worst, and every two of them compared; empty for one source.
+
+  The order is that of the page: by the first recognizer, at the largest number of images that all have. Those that
+  can't be told apart share a place.
+  """
+  results = every_view(rows)[0]
+  quantity, shots = headline_of(results)
+  if quantity is None or shots is None:
+    return ""
+  series = [
+    one
+    for one in results.headline_series()
+    if any(results.estimate(name, one, shots, quantity) for name in results.datasets)
+  ]
+  if len(series) < 2:
+    return ""
+  hits = dict(by_cell(recognitions_of(workdir, rows)))
+  compared = duels(results, series, shots, quantity, hits)
+  ranked = ranks(results, series, shots, quantity, compared)
+  head = f"Ranked by {quantity_of(quantity).label} at {budget_words(shots)}"
+  return "\n\n".join(
+    [f"{head}\n{_places(ranked)}", f"Who beats whom, in points\n{_pairs(compared)}"]
+  )
+
+
+def _places(ranked: Sequence[Rank]) -> str:
+  return aligned([[f"  {one.place}. {_name(one.series)}", _percent(one)] for one in ranked])
+
+
+def _percent(rank: Rank) -> str:
+  ends = rank.accuracy.interval
+  interval = f" [{percent(ends[0])}, {percent(ends[1])}]" if ends else ""
+  return f"{percent(rank.accuracy.value)} %{interval}"
+
+
+def _pairs(compared: Sequence[Duel]) -> str:
+  return "\n".join(
+    f"  {_name(duel.first)} less {_name(duel.second)}: {duel.words}; {duel.verdict}."
+    for duel in compared
+  )
+
+
+def _name(series: Series) -> str:
+  return series.label
