@@ -47,6 +47,16 @@ def leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tup
       yield ".".join((*above, name)), value
 
 
+def tree_of(shapes: Mapping[str, Any], make: Callable[[str, Any], Any], above: str = "") -> Params:
+  """A tree in the nesting of `shapes`, each leaf made of its PyTorch name and its shape: names may hold dots."""
+  return {
+    name: tree_of(value, make, f"{above}{name}.")
+    if isinstance(value, Mapping)
+    else make(above + name, value)
+    for name, value in shapes.items()
+  }
+
+
 def parameter_shapes(init: Callable[..., Any], *args: Any, **kwargs: Any) -> Params:
   """The parameter tree that `init(key, *args)` of a module would make, as shapes: nothing is computed."""
   return jax.eval_shape(lambda *given: init(jax.random.key(0), *given, **kwargs), *args)["params"]
@@ -107,17 +117,7 @@ def load(
     # A copy in C order: it frees the tensor as it was read, and nothing keeps the file mapped.
     flat[name] = place(np.array(array, dtype, order="C"))
   _refuse(what, "has tensors of the wrong shape:", wrong)
-  return _tree(shapes, flat)
-
-
-def _tree(shapes: Mapping[str, Any], flat: Mapping[str, Any], above: str = "") -> Params:
-  """The arrays in the nesting of `shapes`: names may hold dots, so it can't be told from them."""
-  return {
-    name: _tree(value, flat, f"{above}{name}.")
-    if isinstance(value, Mapping)
-    else flat[above + name]
-    for name, value in shapes.items()
-  }
+  return tree_of(shapes, lambda name, _: flat[name])
 
 
 def _read(what: str | Path, name: str, read: Callable[[], Tensor]) -> Tensor:

@@ -1,0 +1,156 @@
+"""Image classifiers by name: their shapes, random and published weights, and how they take pixels."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from genbench_jax.errors import RunError, UsageError, unknown_name
+from genbench_jax.models import checkpoints, weights
+from genbench_jax.models.classifier_shapes import NETWORKS, ResNetConfig, VitConfig
+from genbench_jax.models.resnet import ResNet, initial_resnet
+from genbench_jax.models.vit import Vit, initial_vit, resized_positions
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+DOWNLOADS = ("config.json", "model*.safetensors")
+# A counter of PyTorch's that no result depends on.
+COUNTERS = r"num_batches_tracked$"
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+  """A network for images of one size and a number of classes.
+
+  Attributes:
+    name: a key of `NETWORKS`.
+    image_size: side in pixels.
+    num_classes: outputs.
+    dtype: of the computation; parameters stay in float32.
+    stem: `standard`, `small`, `small_half` with stride 2, or `auto`; see `ResNetConfig.fitting` and `VitConfig.fitting`.
+  """
+
+  name: str
+  image_size: int
+  num_classes: int
+  dtype: Any = jnp.float32
+  stem: str = "auto"
+
+  @functools.cached_property
+  def network(self) -> ResNet | Vit:
+    config = NETWORKS[self.name].fitting(self.image_size, self.stem)
+    make = ResNet if isinstance(config, ResNetConfig) else Vit
+    return make(config, self.num_classes, self.dtype)
+
+  @property
+  def head(self) -> str:
+    """The name of the last layer."""
+    return "fc" if isinstance(self.network, ResNet) else "head"
+
+  def initial(self, key: Array) -> tuple[Any, Any]:
+    """Random parameters and fresh running averages; `{}` where there are none."""
+    if isinstance(self.network, ResNet):
+      return initial_resnet(self.network, key, self.image_size)
+    return initial_vit(self.network, key, self.image_size), {}
+
+  def logits(
+    self, params: Any, stats: Any, pixels: Float[Array, "b h w 3"], train: bool
+  ) -> tuple[Float[Array, "b k"], Any]:
+    """Logits of normalized pixels, and the running averages after them."""
+    variables = {"params": params, "batch_stats": stats} if stats else {"params": params}
+    if not (train and stats):
+      return self.network.apply(variables, pixels, train=False), stats
+    found, changed = self.network.apply(variables, pixels, train=True, mutable=["batch_stats"])
+    return found, changed["batch_stats"]
+
+
+def make_classifier(
+  name: str, image_size: int, num_classes: int, dtype: Any = jnp.float32, stem: str = "auto"
+) -> Classifier:
+  """A network by name.
+
+  Args:
+    name: a key of `NETWORKS`.
+    image_size: side in pixels.
+    num_classes: outputs.
+    dtype: of the computation.
+    stem: see `Classifier`.
+
+  Raises:
+    UsageError: an unknown network, or a size that its patches do not divide.
+  """
+  if name not in NETWORKS:
+    raise unknown_name("network", name, NETWORKS)
+  config = NETWORKS[name].fitting(image_size, stem)
+  if isinstance(config, VitConfig) and image_size % config.patch_size:
+    raise UsageError(f"{name} can't cut images of {image_size} pixels into its patches.")
+  return Classifier(name, image_size, num_classes, dtype, stem)
+
+
+def load_published(
+  classifier: Classifier, checkpoint: str, key: Array, revision: str | None = None
+) -> tuple[Any, Any]:
+  """Published ImageNet weights, as timm and torchvision name them, with a fresh head of zeros.
+
+  Position embeddings are interpolated to the classifier's number of patches.
+
+  Args:
+    classifier: with the `standard` stem, and the patches of the checkpoint.
+    checkpoint: a folder or hub id, such as `timm/resnet50.a1_in1k`.
+    key: for what the checkpoint does not hold: nothing but the head, which begins at zero.
+    revision: of a hub id.
+
+  Raises:
+    RunError: a tensor is missing, left over or of the wrong shape.
+  """
+  folder = Path(checkpoints.locate(checkpoint, revision, DOWNLOADS))
+  params, stats = classifier.initial(key)
+  read = checkpoints.read_weights(folder)
+  own = {**dict(weights.leaves(params)), **dict(weights.leaves(stats))}
+  body = {name: tensor for name, tensor in read.items() if not name.startswith(classifier.head)}
+  if "pos_embed" in body and "pos_embed" in own:
+    places = own["pos_embed"].shape[1] - 1
+    positions = body["pos_embed"]
+    body["pos_embed"] = lambda: np.asarray(resized_positions(positions(), places))
+  without_head = {name: leaf for name, leaf in params.items() if name != classifier.head}
+  everything = {**without_head, **{name: {} for name in stats if name not in without_head}}
+  loaded = weights.load(body, _merged(everything, stats), folder, ignored=COUNTERS)
+  head = jax.tree.map(jnp.zeros_like, params[classifier.head])
+  return _like(without_head, loaded) | {classifier.head: head}, _like(stats, loaded)
+
+
+def check_matches(classifier: Classifier, names: dict[str, tuple[int, ...]]) -> None:
+  """Refuses a list of tensors (name -> PyTorch shape) that is not this network's.
+
+  Raises:
+    RunError: it names what differs.
+  """
+  params, stats = jax.eval_shape(classifier.initial, jax.random.key(0))
+  own = weights.torch_shapes(params) | weights.torch_shapes(stats)
+  given = {name: shape for name, shape in names.items() if not name.endswith("num_batches_tracked")}
+  different = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
+  if different:
+    raise RunError(f"these tensors of {classifier.name} differ: {', '.join(different[:5])}")
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+  """Both trees in one: the running averages stand beside the parameters of their norm."""
+  names = one.keys() | other.keys()
+  return {
+    name: _merged(one.get(name, {}), other.get(name, {}))
+    if isinstance(one.get(name, other.get(name)), dict)
+    else one.get(name, other.get(name))
+    for name in names
+  }
+
+
+def _like(shapes: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+  """The part of a tree that `shapes` has."""
+  return {
+    name: _like(value, tree[name]) if isinstance(value, dict) else tree[name]
+    for name, value in shapes.items()
+  }
