@@ -23,13 +23,17 @@ _WHERE = {
   "embed_images": "genbench_jax.embedding.library",
   "embed_texts": "genbench_jax.embedding.library",
   "evaluate_folder": "genbench_jax.pipeline.evaluate",
+  "fine_tune": "genbench_jax.recognizers.fine_tune",
   "frechet_distance": "genbench_jax.metrics.frechet",
+  "from_scratch": "genbench_jax.recognizers.from_scratch",
   "generate": "genbench_jax.diffusion.generate",
   "kernel_distance": "genbench_jax.metrics.kernels",
   "linear_probe": "genbench_jax.recognizers.linear_probe",
+  "lora": "genbench_jax.recognizers.lora",
   "precision_recall_density_coverage": "genbench_jax.metrics.manifold",
   "proxy_a_distance": "genbench_jax.metrics.proxy",
   "retrieve": "genbench_jax.retrieval.retrieve",
+  "tip_adapter": "genbench_jax.recognizers.tip_adapter",
   "vendi": "genbench_jax.metrics.vendi",
 }
 __all__ = sorted(_WHERE)

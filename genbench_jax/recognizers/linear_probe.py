@@ -36,11 +36,15 @@ class ProbeData:
     features: image features [n, d].
     labels: class indices [n], or multi-hot [n, k].
     seed: of the folds and the order of batches.
+    weights: of the loss of each image; none are equal ones. The protocol `reference` knows no weights.
+    later: images that follow on the others: the others' probe is then what the fit of these is drawn to.
   """
 
   features: Float[np.ndarray, "n d"]
   labels: Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]
   seed: int = 0
+  weights: Float[np.ndarray, "n"] | None = None
+  later: Bool[np.ndarray, "n"] | None = None
 
 
 def linear_probe(
@@ -122,7 +126,7 @@ def linear_probes(
   check_metric(metric)
   if not cells:
     return []
-  data = _check(cells, test_features, test_labels, text_features, num_classes, metric)
+  data = checked(cells, test_features, test_labels, text_features, num_classes, metric)
   if protocol == "reference":
     return _reference_probes(data, metric, mesh)
   return _strict_probes(data, metric, normalize, logit_scale, mesh)
@@ -138,9 +142,10 @@ class CheckedData:
   text_features: Float[np.ndarray, "k d"] | None
   num_classes: int
   multi_label: bool
+  later: list[Bool[np.ndarray, "n"] | None]
 
 
-def _check(
+def checked(
   cells: Sequence[ProbeData],
   test_features: Any,
   test_labels: Any,
@@ -163,11 +168,14 @@ def _check(
   if len({array.ndim for array in labels}) > 1:
     raise UsageError("labels must be class indices in every cell, or multi-hot in every cell")
   training_sets = [
-    TrainingSet(rows, class_targets(array, count), cell.seed)
+    TrainingSet(rows, class_targets(array, count), cell.seed, _mean_one(cell.weights))
     for rows, array, cell in zip(features, labels, cells, strict=True)
   ]
   multi_label = labels[0].ndim == 2
-  return CheckedData(training_sets, test_features, test_labels, text_features, count, multi_label)
+  later = [_two_phases(cell.later) for cell in cells]
+  return CheckedData(
+    training_sets, test_features, test_labels, text_features, count, multi_label, later
+  )
 
 
 def _float_rows(name: str, values: Any, width: int | None = None) -> Float[np.ndarray, "n d"]:
@@ -203,13 +211,58 @@ def _strict_probes(
       cell._replace(features=np.asarray(unit_rows(jnp.asarray(cell.features)))) for cell in cells
     ]
     test_features = unit_rows(test_features)
-  fits = fit_strict(cells, prior, data.multi_label, data.text_features is not None, mesh)
+  has_text = data.text_features is not None
+  fits = fit_strict(
+    [_first_phase(cell, later) for cell, later in zip(cells, data.later, strict=True)],
+    prior, data.multi_label, has_text, mesh,
+  )  # fmt: skip
+  fits = [
+    fit if later is None else _second_phase(cell, later, fit, data.multi_label, mesh)
+    for cell, later, fit in zip(cells, data.later, fits, strict=True)
+  ]
   results = []
   for cell, fit in zip(cells, fits, strict=True):
     scores = np.asarray(probe_scores(test_features, fit.weights, fit.bias, data.multi_label))
     summary = score_summary(scores, data.test_labels, metric, cell.seed)
     results.append(summary | _fit_summary(fit, cell) | external_summary(cell.targets))
   return results
+
+
+def _mean_one(weights: Float[np.ndarray, "n"] | None) -> Float[np.ndarray, "n"] | None:
+  return None if weights is None else np.asarray(weights / np.mean(weights), np.float32)
+
+
+def _two_phases(later: Bool[np.ndarray, "n"] | None) -> Bool[np.ndarray, "n"] | None:
+  """Which images follow on the others; none where all are of one kind."""
+  return None if later is None or later.all() or not later.any() else later
+
+
+def _taken(cell: TrainingSet, rows: Bool[np.ndarray, "n"]) -> TrainingSet:
+  weights = None if cell.weights is None else _mean_one(cell.weights[rows])
+  return TrainingSet(cell.features[rows], cell.targets[rows], cell.seed, weights)
+
+
+def _first_phase(cell: TrainingSet, later: Bool[np.ndarray, "n"] | None) -> TrainingSet:
+  return cell if later is None else _taken(cell, ~later)
+
+
+def _second_phase(
+  cell: TrainingSet,
+  later: Bool[np.ndarray, "n"],
+  first: StrictFit,
+  multi_label: bool,
+  mesh: Mesh | None,
+) -> StrictFit:
+  """The fit of the later images, drawn to the probe of the others.
+
+  A convex problem forgets where it starts, so that "then" means "near". The first probe's bias is the weight of a constant input.
+  """
+  own = _taken(cell, later)
+  ones = np.ones((len(own.features), 1), np.float32)
+  own = own._replace(features=np.append(own.features, ones, axis=1))
+  prior = jnp.append(jnp.asarray(first.weights), jnp.asarray(first.bias)[:, None], axis=1)
+  fit = fit_strict([own], prior, multi_label, True, mesh)[0]
+  return fit._replace(weights=fit.weights[:, :-1], bias=fit.bias + fit.weights[:, -1])
 
 
 def _fit_summary(fit: StrictFit, cell: TrainingSet) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.inputs import fetch, unit_rows
@@ -29,11 +29,11 @@ from genbench_jax.recognizers.prompt_layout import Blocks, class_blocks, class_p
 from genbench_jax.recognizers.settings import CoopSettings
 from genbench_jax.recognizers.training import (
   Program,
-  batch_rows,
-  label_shares,
   learn,
   make_program,
+  mixed_rows,
   warmup_cosine,
+  weighted_shares,
 )
 from genbench_jax.runtime.mesh import DATA_AXIS, data_mesh, replicated
 
@@ -128,6 +128,8 @@ def learn_context(
   directory: Path | None = None,
   save_every: int = 100,
   seed: int = 0,
+  weights: Float[np.ndarray, "n"] | None = None,
+  later: Bool[np.ndarray, "n"] | None = None,
 ) -> Context:
   """Learns the context on cached image features.
 
@@ -141,6 +143,8 @@ def learn_context(
     directory: where checkpoints are kept, to go on from after a kill; or none.
     save_every: steps between checkpoints.
     seed: of the first context, where it is noise, and of the batches.
+    weights: of the loss of each image; none are equal ones.
+    later: images that train alone in the second half.
 
   Raises:
     UsageError: the context does not fit, or targets and class names differ in number.
@@ -150,15 +154,16 @@ def learn_context(
       f"targets {targets.shape} do not fit {len(features)} images and {len(class_names)} classes."
     )
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
+  settings = paper_length(settings, *targets.shape) if settings.paper else settings
   start = first_context(clip, settings, len(class_names), seed)
   layout = class_prompts(clip, class_names, start.shape[-2], settings.position)
   frozen = frozen_tower(clip, class_blocks(layout, settings.classes_at_once, mesh), mesh)
   images = np.asarray(unit_rows(jnp.asarray(features, jnp.float32)))
-  shares, size = label_shares(targets), min(settings.batch_size, len(images))
+  shares, size = weighted_shares(targets, weights), min(settings.batch_size, len(images))
 
   def batches(first: int) -> Iterator[Batch]:
     for number in range(first, settings.steps):
-      rows = batch_rows(number, size, len(images), seed)
+      rows = mixed_rows(number, settings.steps, size, later, len(images), seed)
       yield jax.device_put(Batch(images[rows], shares[rows]), replicated(mesh))
 
   program = _program(clip, settings, mesh)
@@ -168,10 +173,30 @@ def learn_context(
   return Context(vectors, settings.position, clip.fingerprint, losses)
 
 
+def paper_length(settings: CoopSettings, num_images: int, num_classes: int) -> CoopSettings:
+  """The settings with the paper's number of epochs for this many images a class, the first of them warm-up."""
+  shots = -(-num_images // num_classes)
+  epochs = 50 if shots <= 1 else 100 if shots <= 4 else 200
+  steps_of_epoch = -(-num_images // min(settings.batch_size, num_images))
+  return dataclasses.replace(settings, steps=epochs * steps_of_epoch, warmup=steps_of_epoch)
+
+
+# The rate of the paper's first epoch.
+CONSTANT_WARMUP = 1e-5
+
+
+def _schedule(settings: CoopSettings) -> optax.Schedule:
+  """Linear warm-up, or the paper's at a constant rate; then a cosine to zero."""
+  if not settings.paper:
+    return warmup_cosine(settings.learning_rate, settings.steps, settings.warmup)
+  rest = optax.cosine_decay_schedule(settings.learning_rate, settings.steps - settings.warmup)
+  return optax.join_schedules([optax.constant_schedule(CONSTANT_WARMUP), rest], [settings.warmup])
+
+
 @functools.lru_cache(maxsize=4)
 def _program(clip: Any, settings: CoopSettings, mesh: Mesh) -> Program:
-  """SGD with momentum, L2, linear warm-up and a cosine to zero."""
-  schedule = warmup_cosine(settings.learning_rate, settings.steps, settings.warmup)
+  """SGD with momentum, L2, and the schedule of the settings."""
+  schedule = _schedule(settings)
   decay = optax.add_decayed_weights(settings.weight_decay)
   loss_and_gradient = jax.value_and_grad(functools.partial(coop_loss, clip.module))
   return make_program(

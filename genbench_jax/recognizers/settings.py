@@ -1,9 +1,11 @@
-"""Settings of the recognizers that learn prompts: sections of the config, so nothing heavy is imported."""
+"""Settings of the recognizers that train: sections of the config, so nothing heavy is imported."""
 
 import dataclasses
+import math
 from typing import Annotated
 
-from genbench_jax.runtime.settings import Above, AtLeast, OneOf
+from genbench_jax.models.classifier_shapes import NETWORKS, STEMS
+from genbench_jax.runtime.settings import Above, AtLeast, AtMost, LocalPath, OneOf
 
 POSITIONS = ("end", "middle")
 DEPTHS = ("shallow", "deep")
@@ -24,6 +26,7 @@ class CoopSettings:
     warmup: steps of warm-up.
     weight_decay: L2 added to the gradient.
     classes_at_once: classes that go through the text tower at once, on each device.
+    paper: the paper's length and warm-up: 50 epochs at 1 shot, 100 at 2 to 4 and 200 beyond, the first at a constant 1e-5.
   """
 
   context_length: Annotated[int, AtLeast(1)] = 16
@@ -36,6 +39,7 @@ class CoopSettings:
   warmup: Annotated[int, AtLeast(0)] = 50
   weight_decay: Annotated[float, AtLeast(0)] = 5e-4
   classes_at_once: Annotated[int, AtLeast(1)] = 32
+  paper: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,8 @@ class VptSettings:
     learning_rate: peak rate of AdamW; linear warm-up, then a cosine to zero.
     warmup: steps of warm-up.
     weight_decay: of AdamW.
+    paper: the paper's optimizer and length: SGD with momentum 0.9, 100 epochs, 10 of them warm-up. Its rate, which the
+      paper searches from 0.05 to 50 at batch 256, is `learning_rate`.
   """
 
   depth: Annotated[str, OneOf("depth of visual prompts", DEPTHS)] = "deep"
@@ -61,3 +67,190 @@ class VptSettings:
   learning_rate: Annotated[float, Above(0)] = 0.002
   warmup: Annotated[int, AtLeast(0)] = 50
   weight_decay: Annotated[float, AtLeast(0)] = 1e-4
+  paper: bool = False
+
+
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("cosine", "steps", "constant")
+LORA_TOWERS = ("both", "image", "text")
+LORA_PAPERS = ("clip_lora", "datadream")
+Share = Annotated[float, AtLeast(0), AtMost(1)]
+Positive = Annotated[float, Above(0)]
+NotNegative = Annotated[float, AtLeast(0)]
+Count = Annotated[int, AtLeast(1)]
+Natural = Annotated[int, AtLeast(0)]
+Shots = Annotated[tuple[int, ...], AtLeast(1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """How a network is trained on the images of a cell. Every step is a function of (seed, step).
+
+  Attributes:
+    optimizer: `sgd` with momentum and the decay in the gradient, as PyTorch, or `adamw`.
+    learning_rate: at its peak.
+    momentum: of SGD.
+    weight_decay: of weights with two axes or more; biases and norms have none.
+    schedule: after the warm-up: half a `cosine` to zero, `steps` (a tenth after 1/3, 2/3 and 8/9), or `constant`.
+    warmup: share of the steps in which the rate rises linearly.
+    epochs: passes over the images.
+    min_steps: steps at least: few images would be seen too rarely.
+    batch_size: images a step, over all devices. A batch runs on into the next pass, so that all have this size.
+    accumulate: parts of a batch that are computed one after another, their gradients summed; it must divide the batch.
+      Batch normalization then sees a part at a time.
+    label_smoothing: mass of the target that is spread over all classes.
+    min_crop: least share of the area that a random crop keeps; 1 turns cropping off.
+    flip: whether half of the images are mirrored.
+    randaugment: operations of RandAugment on each image; 0 is none.
+    randaugment_magnitude: their strength, 0 to 10.
+    mixup, cutmix: parameter of the Beta distribution of the shares; 0 is off. With both, each batch draws one.
+    ema: decay of a running average of the weights, which is then what is tested; 0 is off.
+    clip_norm: largest norm of the gradient; 0 is no limit.
+    search_rates, search_epochs: `strict` tries these multiples of `learning_rate` and of the steps on held-out external
+      images and takes the best; one value each is taken as it is.
+  """
+
+  optimizer: Annotated[str, OneOf("optimizer", OPTIMIZERS)] = "sgd"
+  learning_rate: Positive = 0.1
+  momentum: Share = 0.9
+  weight_decay: NotNegative = 5e-4
+  schedule: Annotated[str, OneOf("schedule", SCHEDULES)] = "cosine"
+  warmup: Share = 0.05
+  epochs: NotNegative = 100.0
+  min_steps: Natural = 400
+  batch_size: Count = 64
+  accumulate: Count = 1
+  label_smoothing: Share = 0.1
+  min_crop: Annotated[float, Above(0), AtMost(1)] = 0.25
+  flip: bool = True
+  randaugment: Natural = 0
+  randaugment_magnitude: Annotated[float, AtLeast(0), AtMost(10)] = 9.0
+  mixup: NotNegative = 0.0
+  cutmix: NotNegative = 0.0
+  ema: Share = 0.0
+  clip_norm: NotNegative = 0.0
+  search_rates: Annotated[tuple[float, ...], Above(0)] = (0.3, 1.0)
+  search_epochs: Annotated[tuple[float, ...], Above(0)] = (0.3, 1.0)
+
+  def num_steps(self, num_images: int) -> int:
+    """Steps on so many images."""
+    return max(1, self.min_steps, math.ceil(self.epochs * num_images / self.batch_size))
+
+
+@dataclasses.dataclass(frozen=True)
+class FromScratchSettings:
+  """A network that knows the images of a cell alone.
+
+  Attributes:
+    network: a name in `models/classifiers.py`: `resnet18`, `resnet50`, `vit_s16`; for 32 pixels `resnet8`, `vit_tiny`.
+    image_size: side that images are scaled to, in pixels.
+    stem: of a residual network: `standard`, `small`, `small_half`, or `auto`, the small one up to 64 pixels.
+    shots: the cells that are trained; empty is all. A network is costly, and few images teach it little.
+    cells_at_once: cells of equal size in one program, as `vmap`; 0 decides: one on CPU, where grouped convolutions are
+      slow, and up to 8 of at most 64 pixels elsewhere.
+    recipe: how it is trained.
+  """
+
+  network: Annotated[str, OneOf("network", NETWORKS)] = "resnet18"
+  image_size: Count = 64
+  stem: Annotated[str, OneOf("stem", STEMS)] = "auto"
+  shots: Shots = ()
+  cells_at_once: Natural = 0
+  recipe: Recipe = dataclasses.field(default_factory=Recipe)
+
+
+def _fine_tune_recipe() -> Recipe:
+  return Recipe(
+    optimizer="adamw", learning_rate=1e-5, weight_decay=0.1, epochs=10.0, min_steps=200, batch_size=64,
+    label_smoothing=0.0, min_crop=0.5, clip_norm=1.0,
+  )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuneSettings:
+  """A pretrained network, all of it or its last blocks, with a head for the classes.
+
+  Attributes:
+    checkpoint: empty is the run's CLIP, whose head begins as the text prototypes; or a `resnet50`, `resnet18` or `vit_s16`
+      with ImageNet weights, folder or hub id, whose head begins at zero.
+    network: of `checkpoint`.
+    image_size: of `checkpoint`, in pixels.
+    revision: its hub revision, a commit; empty for local folders.
+    sha256: its checksum, as that of `generation`.
+    blocks: how many of the last blocks are trained, beside norm and head behind them; 0 is all weights.
+    layer_decay: factor on the learning rate for each block further from the head.
+    wise_ft: weight of the fine-tuned weights in the mean with the zero-shot model's; 1 is the fine-tuned model itself.
+    shots: the cells that are trained; empty is all.
+    recipe: how it is trained.
+  """
+
+  checkpoint: Annotated[str, LocalPath()] = ""
+  network: Annotated[str, OneOf("network", NETWORKS)] = "resnet50"
+  image_size: Count = 224
+  revision: str = ""
+  sha256: str = ""
+  blocks: Natural = 0
+  layer_decay: Annotated[float, Above(0), AtMost(1)] = 0.75
+  wise_ft: Share = 1.0
+  shots: Shots = ()
+  recipe: Recipe = dataclasses.field(default_factory=_fine_tune_recipe)
+
+
+def _lora_recipe() -> Recipe:
+  return Recipe(
+    optimizer="adamw", learning_rate=2e-4, weight_decay=1e-2, epochs=50.0, min_steps=300, batch_size=32,
+    label_smoothing=0.0, min_crop=0.5,
+  )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraSettings:
+  """Low-rank additions to both towers of the run's CLIP.
+
+  Attributes:
+    rank: of the additions.
+    alpha: they count alpha / rank.
+    dropout: share of their inputs that is dropped in training.
+    matrices: of each attention that have one: letters among `q`, `k`, `v` and `o`.
+    towers: `both`, `image` or `text`.
+    template: prompt of the classes; empty takes the dataset's own, one at a time.
+    paper: what the protocol `reference` follows: `clip_lora` (arXiv 2405.18541) or `datadream` (2407.10910).
+    shots: the cells that are trained; empty is all.
+    recipe: how they are trained.
+  """
+
+  rank: Count = 4
+  alpha: NotNegative = 4.0
+  dropout: Share = 0.1
+  matrices: str = "qkv"
+  towers: Annotated[str, OneOf("tower of lora", LORA_TOWERS)] = "both"
+  template: str = ""
+  paper: Annotated[str, OneOf("paper of lora", LORA_PAPERS)] = "clip_lora"
+  shots: Shots = ()
+  recipe: Recipe = dataclasses.field(default_factory=_lora_recipe)
+
+
+@dataclasses.dataclass(frozen=True)
+class TipAdapterSettings:
+  """A cache of features and labels beside the zero-shot classifier.
+
+  Attributes:
+    train: whether the cached features learn on (Tip-Adapter-F) after they have been cached.
+    alpha: weight of the cache.
+    beta: sharpness of its similarities.
+    search_alphas, search_betas: what `strict` chooses from on held-out external images.
+    epochs: of training.
+    min_steps: steps of training at least.
+    batch_size: images a step.
+    learning_rate: peak rate of AdamW; a cosine to zero.
+  """
+
+  train: bool = False
+  alpha: NotNegative = 1.0
+  beta: Positive = 5.5
+  search_alphas: Annotated[tuple[float, ...], AtLeast(0)] = (0.1, 0.3, 1.0, 3.0, 10.0)
+  search_betas: Annotated[tuple[float, ...], Above(0)] = (1.0, 2.0, 5.5, 10.0, 20.0)
+  epochs: NotNegative = 20.0
+  min_steps: Natural = 50
+  batch_size: Count = 256
+  learning_rate: Positive = 1e-3

@@ -76,11 +76,12 @@ class StrictFit(NamedTuple):
 
 
 class TrainingSet(NamedTuple):
-  """The external images of one cell: features, one-hot or multi-hot targets, seed of the folds."""
+  """The external images of one cell: features, one-hot or multi-hot targets, seed of the folds, weights of their losses."""
 
   features: Float[np.ndarray, "n d"]
   targets: Float[np.ndarray, "n k"]
   seed: int
+  weights: Float[np.ndarray, "n"] | None = None
 
 
 class Cells(NamedTuple):
@@ -115,7 +116,7 @@ def pad_cells(training_sets: list[TrainingSet], rows: int, num_cells: int, mesh:
     count = len(training_set.features)
     features[cell, :count] = training_set.features
     targets[cell, :count] = training_set.targets
-    weights[cell, :count] = 1
+    weights[cell, :count] = 1 if training_set.weights is None else training_set.weights
     folds[cell, :count] = stratified_folds(training_set.targets, num_folds, training_set.seed)
   spec = PartitionSpec(None, DATA_AXIS) if num_cells == 1 else PartitionSpec(DATA_AXIS)
   placed = jax.device_put((features, targets, weights, folds), NamedSharding(mesh, spec))
@@ -180,7 +181,7 @@ def _fit_cell(
   scale = _prior_scale(cell, cell.features @ prior.T + prior_bias, multi_label)
   prior, prior_bias = scale * prior, scale * prior_bias
   offsets = cell.features @ prior.T + prior_bias
-  axes = principal_axes(jnp.append(cell.features, cell.weights[:, None], axis=1), num_rows)
+  axes = principal_axes(jnp.append(cell.features, cell.weights[:, None] > 0, axis=1), num_rows)
 
   choice = _default_penalty(axes, offsets, penalties)
   if num_folds:

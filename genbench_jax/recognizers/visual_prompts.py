@@ -27,11 +27,11 @@ from genbench_jax.recognizers.models import load_model, save_model
 from genbench_jax.recognizers.settings import DEPTHS, VptSettings
 from genbench_jax.recognizers.training import (
   Program,
-  batch_rows,
-  label_shares,
   learn,
   make_program,
+  mixed_rows,
   warmup_cosine,
+  weighted_shares,
 )
 from genbench_jax.runtime.mesh import (
   DATA_AXIS,
@@ -116,11 +116,20 @@ def _loss_and_gradient(
   return loss / batch.mask.sum(), gradient / batch.mask.sum()
 
 
+def paper_length(settings: VptSettings, num_images: int) -> VptSettings:
+  """The settings with the paper's 100 epochs, ten of them warm-up."""
+  steps = 100 * -(-num_images // min(settings.batch_size, num_images))
+  return dataclasses.replace(settings, steps=steps, warmup=steps // 10)
+
+
 @functools.lru_cache(maxsize=4)
 def _program(clip: Any, settings: VptSettings, mesh: Mesh) -> Program:
-  """AdamW with linear warm-up and a cosine to zero."""
+  """AdamW, or the paper's SGD with the decay in the gradient; linear warm-up and a cosine to zero."""
   schedule = warmup_cosine(settings.learning_rate, settings.steps, settings.warmup)
   optimizer = optax.adamw(schedule, weight_decay=settings.weight_decay)
+  if settings.paper:
+    decay = optax.add_decayed_weights(settings.weight_decay)
+    optimizer = optax.chain(decay, optax.sgd(schedule, momentum=0.9))
   return make_program("vpt", functools.partial(_loss_and_gradient, clip.module), optimizer, mesh)
 
 
@@ -134,6 +143,8 @@ def learn_visual_prompts(
   directory: Path | None = None,
   save_every: int = 100,
   seed: int = 0,
+  weights: Float[np.ndarray, "n"] | None = None,
+  later: Bool[np.ndarray, "n"] | None = None,
 ) -> VisualPrompts:
   """Learns visual prompts on images.
 
@@ -147,6 +158,8 @@ def learn_visual_prompts(
     directory: where checkpoints are kept, to go on from after a kill; or none.
     save_every: steps between checkpoints.
     seed: of the first prompts and of the batches.
+    weights: of the loss of each image; none are equal ones.
+    later: images that train alone in the second half.
 
   Raises:
     UsageError: targets and text prototypes differ in number, or an unknown depth.
@@ -154,11 +167,15 @@ def learn_visual_prompts(
   if targets.shape[1] != len(text_features):
     raise UsageError(f"targets {targets.shape} do not fit {len(text_features)} text prototypes.")
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
-  shares = label_shares(targets)
+  settings = paper_length(settings, len(targets)) if settings.paper else settings
+  shares = weighted_shares(targets, weights)
   size = min(settings.batch_size, len(shares))
 
   def batches(first: int) -> Iterator[MicroBatches]:
-    rows = [batch_rows(number, size, len(shares), seed) for number in range(first, settings.steps)]
+    rows = [
+      mixed_rows(number, settings.steps, size, later, len(shares), seed)
+      for number in range(first, settings.steps)
+    ]
     for members, pixels in zip(rows, read_pixels(np.concatenate(rows), size), strict=True):
       yield micro_batches(pixels, shares[members], settings.images_at_once, mesh)
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from genbench_jax.errors import UsageError
 from genbench_jax.report.results import beside_their_encoder
-from genbench_jax.runtime.progress import watched_by
+from genbench_jax.runtime.progress import curves_drawn_by, watched_by
 from genbench_jax.store import files
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
@@ -24,6 +24,9 @@ class Tracker(Protocol):
 
   def progress(self, what: str, done: int, unit: str, rate: float) -> None:
     """So many are done, at so many a second."""
+
+  def curve(self, name: str, value: float, step: int) -> None:
+    """What a training measured at a step, such as its loss."""
 
   def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
     """All rows so far."""
@@ -56,7 +59,10 @@ def tracking(names: Sequence[str], settings: Mapping[str, Any], workdir: Path) -
   }
   trackers: list[Tracker] = [kinds[name](settings, workdir) for name in names]
   try:
-    with watched_by(*(tracker.progress for tracker in trackers)):
+    with (
+      watched_by(*(tracker.progress for tracker in trackers)),
+      curves_drawn_by(*(tracker.curve for tracker in trackers)),
+    ):
       yield
   finally:
     results = workdir / "results.jsonl"
@@ -89,6 +95,11 @@ class TensorBoard:
       self._progress = self._writer("progress")
     self._progress.add_scalar(f"{unit}_a_second/{what}", rate, done)
     self._progress.flush()
+
+  def curve(self, name: str, value: float, step: int) -> None:
+    if self._progress is None:
+      self._progress = self._writer("progress")
+    self._progress.add_scalar(name, value, step)
 
   def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
     rows = beside_their_encoder(rows)
@@ -127,6 +138,9 @@ class WeightsAndBiases:
 
   def progress(self, what: str, done: int, unit: str, rate: float) -> None:
     self._run.log({f"{unit}_a_second/{what}": rate, f"{unit}/{what}": done})
+
+  def curve(self, name: str, value: float, step: int) -> None:
+    self._run.log({name: value, f"{name}/step": step})
 
   def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:

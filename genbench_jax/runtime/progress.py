@@ -27,6 +27,27 @@ def watched_by(*watchers: Watcher) -> Iterator[None]:
     _WATCHERS.reset(token)
 
 
+# Told of what a training measures on its way: the name of a curve, a value, and the step.
+CurveWatcher: TypeAlias = Callable[[str, float, int], None]
+_CURVES: ContextVar[tuple[CurveWatcher, ...]] = ContextVar("curves", default=())
+
+
+@contextlib.contextmanager
+def curves_drawn_by(*watchers: CurveWatcher) -> Iterator[None]:
+  """Tell these, too, of all curves meanwhile."""
+  token = _CURVES.set((*_CURVES.get(), *watchers))
+  try:
+    yield
+  finally:
+    _CURVES.reset(token)
+
+
+def tell_curve(name: str, value: float, step: int) -> None:
+  """Tell those who draw curves of a value."""
+  for watcher in _CURVES.get():
+    watcher(name, value, step)
+
+
 def say(line: str) -> None:
   """Write a line to the user. Nothing in it reaches the terminal as a command; lines within it stay lines."""
   look()

@@ -1,0 +1,252 @@
+"""Fine-tuning: CLIP's vision tower with a head that begins as the text prototypes, or another pretrained network.
+
+All weights learn, or the last blocks with what is behind them; the further from the head, the slower. WiSE-FT then takes the
+mean of the fine-tuned weights and those of the zero-shot model.
+
+Reference:
+  Wortsman et al., "Robust fine-tuning of zero-shot models", 2022 (arXiv 2109.01903): text-initialized head, weight-space ensemble.
+  Geng et al., "The unmet promise of synthetic training images", 2024 (arXiv 2406.05184), asks our question with it.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics.accuracy import Metric
+from genbench_jax.metrics.inputs import unit_rows
+from genbench_jax.models import weights
+from genbench_jax.models.classifier_shapes import ResNetConfig
+from genbench_jax.models.classifiers import (
+  IMAGENET_MEAN,
+  IMAGENET_STD,
+  load_published,
+  make_classifier,
+)
+from genbench_jax.models.clip import Clip
+from genbench_jax.recognizers.engine import Model, Problem, View
+from genbench_jax.recognizers.fit import Method, Place, fit_arrays
+from genbench_jax.recognizers.from_scratch import ClassifierLogits, compute_dtype
+from genbench_jax.recognizers.settings import FineTuneSettings, Recipe
+
+# WiSE-FT's recipe (its section 3 and appendix), at its batch of 512.
+PUBLISHED = Recipe(
+  optimizer="adamw", learning_rate=3e-5, weight_decay=0.1, epochs=10, min_steps=0, batch_size=512, label_smoothing=0.0,
+  min_crop=0.9, flip=False, clip_norm=1.0,
+)  # fmt: skip
+TOWER, PROJECTION = "vision_model.", "visual_projection."
+BEHIND_BLOCKS = ("vision_model.post_layernorm.", PROJECTION)
+
+
+@dataclasses.dataclass(frozen=True)
+class TowerLogits:
+  """CLIP's vision tower and a linear head on unit-norm features."""
+
+  clip: Clip
+
+  def __call__(
+    self, variables: Any, stats: Any, frozen: Any, pixels: Float[Array, "b h w 3"], key: Any
+  ) -> tuple[Float[Array, "b k"], Any]:
+    params = with_leaves(frozen, variables["tower"])
+    features = unit_rows(self.clip.embed_pixels(params, pixels).astype(jnp.float32))
+    head = variables["head"]
+    return features @ head["weight"] + head["bias"], stats
+
+
+def with_leaves(tree: Any, leaves: dict[str, Any]) -> Any:
+  """The tree with some of its leaves, by their joined names, in place of its own."""
+  return weights.tree_of(tree, lambda name, leaf: leaves.get(name, leaf))
+
+
+def clip_view(clip: Clip) -> View:
+  """How a CLIP takes images."""
+  return View(clip.image_size, tuple(clip.image_mean), tuple(clip.image_std))
+
+
+def trained_leaves(params: Any, blocks: int) -> dict[str, Any]:
+  """The leaves of the vision tower that learn: all, or the last blocks and what is behind them.
+
+  Raises:
+    UsageError: the tower has fewer blocks.
+  """
+  leaves = dict(weights.leaves(params))
+  if not blocks:
+    return {name: leaf for name, leaf in leaves.items() if name.startswith((TOWER, PROJECTION))}
+  depth = num_blocks(leaves)
+  if blocks > depth:
+    raise UsageError(f"config.recognition.fine_tune.blocks is {blocks}, but the tower has {depth}.")
+  last = tuple(f"{TOWER}encoder.layers.{index}." for index in range(depth - blocks, depth))
+  return {name: leaf for name, leaf in leaves.items() if name.startswith((*last, *BEHIND_BLOCKS))}
+
+
+def num_blocks(leaves: dict[str, Any]) -> int:
+  """How many blocks the vision tower has."""
+  start = f"{TOWER}encoder.layers."
+  return len({name[len(start) :].split(".")[0] for name in leaves if name.startswith(start)})
+
+
+def block_rates(depth: int, decay: float) -> tuple[tuple[str, float], ...]:
+  """The factor on the learning rate of each block: decay to the power of its distance from the head."""
+  blocks = [(f".layers.{index}.", decay ** (depth - index)) for index in range(depth)]
+  start = decay ** (depth + 1)
+  return (*blocks, (f"{TOWER}embeddings", start), (f"{TOWER}pre_layrnorm", start))
+
+
+def wise_ft(zero_shot: Any, fine_tuned: Any, alpha: float) -> Any:
+  """The mean of two trees of weights: (1 - alpha) zero-shot + alpha fine-tuned; both ends are exact."""
+  return jax.tree.map(lambda a, b: (1 - alpha) * a + alpha * b, zero_shot, fine_tuned)
+
+
+def method(
+  settings: FineTuneSettings,
+  clip: Clip | None,
+  text_features: Float[np.ndarray, "k d"] | None,
+  num_classes: int,
+  multi_label: bool,
+  protocol: str = "strict",
+) -> Method:
+  """How a pretrained network is fine-tuned.
+
+  Args:
+    settings: which weights learn, and the recipe.
+    clip: the run's CLIP, where `settings.checkpoint` is empty.
+    text_features: its unit-norm text prototypes.
+    num_classes: outputs.
+    multi_label: binary cross-entropies in place of the softmax.
+    protocol: `reference` takes WiSE-FT's recipe.
+
+  Raises:
+    UsageError: settings that do not fit the network.
+  """
+  if protocol == "reference":
+    settings = dataclasses.replace(settings, recipe=PUBLISHED, blocks=0, layer_decay=1.0)
+  if not 0 <= settings.wise_ft <= 1:
+    raise UsageError(f"config.recognition.fine_tune.wise_ft is {settings.wise_ft}, wanted 0 to 1.")
+  if settings.checkpoint:
+    return _published_method(settings, num_classes, multi_label)
+  if clip is None or text_features is None:
+    raise UsageError("fine_tune without a checkpoint of its own needs a CLIP and text prototypes.")
+  return _clip_method(settings, clip, text_features, multi_label)
+
+
+def _clip_method(
+  settings: FineTuneSettings, clip: Clip, text_features: Float[np.ndarray, "k d"], multi_label: bool
+) -> Method:
+  tower = trained_leaves(clip.params, settings.blocks)
+  scale = float(np.exp(np.asarray(clip.params["logit_scale"], np.float32)))
+  text = np.asarray(unit_rows(jnp.asarray(text_features, jnp.float32)))
+  head = {"weight": scale * text.T, "bias": np.zeros(len(text), np.float32)}
+  if multi_label:
+    # A scaled cosine is no log-odds: the mean prototype's logit is taken as zero.
+    head["weight"] = head["weight"] - head["weight"].mean(axis=1, keepdims=True)
+  first = {"tower": _wide(tower), "head": _wide(head)}
+  rates = block_rates(num_blocks(dict(weights.leaves(clip.params))), settings.layer_decay)
+  problem = Problem(TowerLogits(clip), clip_view(clip), multi_label, rates)
+  start = Model(first, {}, clip.params)
+  finish = functools.partial(_averaged, first, settings.wise_ft)
+  return Method("fine_tune", problem, lambda seed: start, settings.recipe, finish=finish)
+
+
+def _wide(leaves: dict[str, Any]) -> dict[str, Any]:
+  return {name: np.asarray(leaf, np.float32) for name, leaf in leaves.items()}
+
+
+def _averaged(first: Any, alpha: float, model: Model) -> Model:
+  return model._replace(variables=wise_ft(first, model.variables, alpha))
+
+
+def _published_method(settings: FineTuneSettings, num_classes: int, multi_label: bool) -> Method:
+  """A residual network or vision transformer that begins with ImageNet weights and a head of zeros."""
+  classifier = make_classifier(
+    settings.network, settings.image_size, num_classes, compute_dtype(), "standard"
+  )
+  revision = settings.revision or None
+  params, stats = load_published(classifier, settings.checkpoint, jax.random.key(0), revision)
+  view = View(settings.image_size, IMAGENET_MEAN, IMAGENET_STD)
+  names = _published_blocks(classifier.network.config)
+  rates = tuple(
+    (name, settings.layer_decay ** (len(names) - index)) for index, name in enumerate(names)
+  )
+  frozen_blocks = names[: len(names) - settings.blocks] if settings.blocks else []
+  # The rate of what does not learn is zero.
+  first = ("conv1", "bn1", "patch_embed", "pos_embed", "cls_token") if frozen_blocks else ()
+  rates = tuple((name, 0.0) for name in (*first, *frozen_blocks)) + rates
+  problem = Problem(ClassifierLogits(classifier), view, multi_label, rates)
+  start = Model(params, stats, {})
+  finish = functools.partial(_averaged, params, settings.wise_ft)
+  return Method("fine_tune", problem, lambda seed: start, settings.recipe, finish=finish)
+
+
+def _published_blocks(config: Any) -> list[str]:
+  """The beginnings of the names of a network's blocks, in order."""
+  if isinstance(config, ResNetConfig):
+    return [
+      f"layer{stage + 1}.{place}."
+      for stage, depth in enumerate(config.depths)
+      for place in range(depth)
+    ]
+  return [f"blocks.{index}." for index in range(config.depth)]
+
+
+def fine_tune(
+  images: UInt8[np.ndarray, "n h w 3"],
+  labels: Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"],
+  test_images: UInt8[np.ndarray, "m h w 3"],
+  test_labels: Int[np.ndarray, "m"] | Bool[np.ndarray, "m k"],
+  text_features: Float[np.ndarray, "k d"] | None = None,
+  checkpoint: str = "zoo/clip",
+  protocol: str = "strict",
+  seed: int = 0,
+  metric: Metric = "accuracy",
+  *,
+  clip: Clip | None = None,
+  settings: FineTuneSettings | None = None,
+  num_classes: int | None = None,
+  loss_weights: Float[np.ndarray, "n"] | None = None,
+  later: Bool[np.ndarray, "n"] | None = None,
+  mesh: Mesh | None = None,
+  place: Place | None = None,
+) -> dict[str, Any]:
+  """Fine-tunes a pretrained network on external images and scores it on test images.
+
+  Args:
+    images: external images.
+    labels: class indices, or multi-hot.
+    test_images: they choose nothing.
+    test_labels: like `labels`.
+    text_features: one text prototype a class, as `embed_texts` of the same CLIP gives them: the head's start.
+    checkpoint: the CLIP, where `settings.checkpoint` names no other network.
+    protocol: `strict` chooses rate and length on held-out external images; `reference` follows WiSE-FT.
+    seed: of the order and the augmentation.
+    metric: how the test images are scored.
+    clip: a loaded CLIP, in place of `checkpoint`.
+    settings: which weights learn, and the recipe.
+    num_classes: k; by default what the labels show.
+    loss_weights: of each image.
+    later: images of a second phase.
+    mesh: devices to use; by default the first one.
+    place: name and checkpoints, in place of `mesh`.
+
+  Returns:
+    As `from_scratch`.
+
+  Raises:
+    UsageError: arrays that do not fit, unknown names, a recipe that can't be followed.
+    ModelError: the training diverged.
+  """
+  settings = settings or FineTuneSettings()
+  if clip is None and not settings.checkpoint:
+    from genbench_jax.models.clip import load_clip
+
+    clip = load_clip(checkpoint)
+  count = len(text_features) if text_features is not None else num_classes
+  make = functools.partial(method, settings, clip, text_features)
+  return fit_arrays(
+    make, images, labels, test_images, test_labels, protocol, seed, metric, count, loss_weights, later, mesh, place
+  )  # fmt: skip

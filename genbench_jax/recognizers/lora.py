@@ -1,0 +1,222 @@
+"""Low rank in both CLIP towers: a few parameters learn, on images and on the names of their classes.
+
+Reference:
+  Zanella and Ben Ayed, "Low-rank few-shot adaptation of vision-language models", 2024 (arXiv 2405.18541): CLIP-LoRA.
+  Kim et al., "DataDream", 2024 (arXiv 2407.10910): the same on real and generated images, losses weighted 0.8 and 0.2.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.metrics.accuracy import Metric
+from genbench_jax.metrics.inputs import unit_rows
+from genbench_jax.models.clip import Clip
+from genbench_jax.models.tokenizer import tokenize
+from genbench_jax.recognizers.engine import Model, Problem
+from genbench_jax.recognizers.fine_tune import clip_view
+from genbench_jax.recognizers.fit import Method, Place, fit_arrays
+from genbench_jax.recognizers.low_rank import adapted, initial_adapters, merged
+from genbench_jax.recognizers.settings import LoraSettings, Recipe
+
+TOWERS = {"image": "vision_model", "text": "text_model"}
+MATRICES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj"}
+TEMPLATE = "a photo of a {}."
+# Classes that go through the text tower at once: the activations of a thousand would not fit.
+CLASSES_AT_ONCE = 64
+
+# As the published code of each sets it. CLIP-LoRA trains 500 steps for each shot: see `published`.
+PUBLISHED = {
+  "clip_lora": LoraSettings(
+    rank=2, alpha=1.0, dropout=0.25, matrices="qkv", towers="both", template=TEMPLATE,
+    recipe=Recipe(
+      optimizer="adamw", learning_rate=2e-4, weight_decay=1e-2, warmup=0.0, epochs=0, min_steps=500, batch_size=32,
+      label_smoothing=0.0, min_crop=0.08,
+    ),
+  ),
+  "datadream": LoraSettings(
+    rank=16, alpha=32.0, dropout=0.1, matrices="qv", towers="both", template=TEMPLATE,
+    recipe=Recipe(
+      optimizer="adamw", learning_rate=1e-4, weight_decay=1e-4, warmup=0.3, epochs=10, min_steps=0, batch_size=64,
+      label_smoothing=0.0, min_crop=0.5,
+    ),
+  ),
+}  # fmt: skip
+STEPS_PER_SHOT = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptedLogits:
+  """Scaled cosines of images and class names, both towers with their additions.
+
+  In training the additions are computed beside the layers, with dropout; in testing they are merged into the weights.
+  """
+
+  clip: Clip
+  scale: float
+  dropout: float
+
+  def __call__(
+    self, variables: Any, stats: Any, frozen: Any, pixels: Float[Array, "b h w 3"], key: Any
+  ) -> tuple[Float[Array, "b k"], Any]:
+    params, tokens = frozen["params"], frozen["tokens"]
+    if key is None:
+      return self._logits(merged(params, variables, self.scale), tokens, pixels), stats
+    with adapted(variables, self.scale, self.dropout, key):
+      return self._logits(params, tokens, pixels), stats
+
+  def _logits(
+    self, params: Any, tokens: Int[Array, "k l"], pixels: Float[Array, "b h w 3"]
+  ) -> Float[Array, "b k"]:
+    images = unit_rows(self.clip.embed_pixels(params, pixels).astype(jnp.float32))
+    parts = [
+      self.clip.embed_tokens(params, tokens[start : start + CLASSES_AT_ONCE])
+      for start in range(0, len(tokens), CLASSES_AT_ONCE)
+    ]
+    text = unit_rows(jnp.concatenate(parts).astype(jnp.float32))
+    scale = jnp.exp(jnp.asarray(params["logit_scale"], jnp.float32))
+    return scale * jnp.matmul(images, text.T, precision="highest")
+
+
+def pattern(settings: LoraSettings) -> str:
+  """The names of the layers that have additions.
+
+  Raises:
+    UsageError: unknown towers or matrices.
+  """
+  if settings.towers not in ("both", *TOWERS):
+    raise unknown_name("tower of lora", settings.towers, ("both", *TOWERS))
+  letters = set(settings.matrices)
+  if not letters or letters - MATRICES.keys():
+    raise UsageError(
+      f"config.recognition.lora.matrices is {settings.matrices!r}, wanted letters of {''.join(MATRICES)!r}."
+    )
+  towers = TOWERS.values() if settings.towers == "both" else [TOWERS[settings.towers]]
+  matrices = "|".join(MATRICES[letter] for letter in sorted(letters))
+  return rf"^({'|'.join(towers)})\..*self_attn\.({matrices})$"
+
+
+def published(settings: LoraSettings, shots: int) -> LoraSettings:
+  """The settings of the paper that they name.
+
+  Raises:
+    UsageError: an unknown paper.
+  """
+  if settings.paper not in PUBLISHED:
+    raise unknown_name("paper of lora", settings.paper, PUBLISHED)
+  found = PUBLISHED[settings.paper]
+  if settings.paper == "clip_lora":
+    steps = dataclasses.replace(found.recipe, min_steps=STEPS_PER_SHOT * max(1, shots))
+    found = dataclasses.replace(found, recipe=steps)
+  return found
+
+
+def method(
+  settings: LoraSettings,
+  clip: Clip,
+  class_names: Sequence[str],
+  template: str,
+  shots: int,
+  num_classes: int,
+  multi_label: bool,
+  protocol: str = "strict",
+) -> Method:
+  """How low-rank additions are trained.
+
+  Args:
+    settings: which layers have them, and the recipe.
+    clip: the towers.
+    class_names: one name a class.
+    template: prompt with one `{}`, where the settings have none.
+    shots: images a class, which CLIP-LoRA's number of steps depends on.
+    num_classes: as many as names.
+    multi_label: binary cross-entropies in place of the softmax.
+    protocol: `reference` follows `settings.paper`.
+
+  Raises:
+    UsageError: unknown names, or another number of class names than of classes.
+  """
+  if num_classes != len(class_names):
+    raise UsageError(f"there are {num_classes} classes, but {len(class_names)} class names.")
+  if protocol == "reference":
+    settings = published(settings, shots)
+  prompts = [(settings.template or template).replace("{}", name) for name in class_names]
+  tokens = np.asarray(tokenize(clip.tokenizer, prompts, clip.max_tokens))
+  scale = settings.alpha / settings.rank
+  problem = Problem(AdaptedLogits(clip, scale, settings.dropout), clip_view(clip), multi_label)
+  make = functools.partial(initial_adapters, clip.params, pattern(settings), settings.rank)
+  frozen = {"params": clip.params, "tokens": tokens}
+  return Method("lora", problem, lambda seed: Model(make(seed), {}, frozen), settings.recipe)
+
+
+def lora(
+  images: UInt8[np.ndarray, "n h w 3"],
+  labels: Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"],
+  test_images: UInt8[np.ndarray, "m h w 3"],
+  test_labels: Int[np.ndarray, "m"] | Bool[np.ndarray, "m k"],
+  class_names: Sequence[str],
+  template: str = TEMPLATE,
+  checkpoint: str = "zoo/clip",
+  protocol: str = "strict",
+  seed: int = 0,
+  metric: Metric = "accuracy",
+  *,
+  clip: Clip | None = None,
+  settings: LoraSettings | None = None,
+  loss_weights: Float[np.ndarray, "n"] | None = None,
+  later: Bool[np.ndarray, "n"] | None = None,
+  mesh: Mesh | None = None,
+  place: Place | None = None,
+) -> dict[str, Any]:
+  """Trains low-rank additions to both CLIP towers on external images and scores them on test images.
+
+  Args:
+    images: external images.
+    labels: class indices, or multi-hot.
+    test_images: they choose nothing.
+    test_labels: like `labels`.
+    class_names: one name a class.
+    template: prompt with one `{}` for the name.
+    checkpoint: the CLIP.
+    protocol: `strict` chooses rate and length on held-out external images; `reference` follows `settings.paper`.
+    seed: of the additions, the order, the augmentation and the dropout.
+    metric: how the test images are scored.
+    clip: a loaded CLIP, in place of `checkpoint`.
+    settings: which layers have additions, and the recipe.
+    loss_weights: of each image.
+    later: images of a second phase.
+    mesh: devices to use; by default the first one.
+    place: name and checkpoints, in place of `mesh`.
+
+  Returns:
+    As `from_scratch`.
+
+  Raises:
+    UsageError: arrays that do not fit, unknown names, a recipe that can't be followed.
+    ModelError: the training diverged.
+  """
+  if clip is None:
+    from genbench_jax.models.clip import load_clip
+
+    clip = load_clip(checkpoint)
+  shots = -(-len(images) // max(1, len(class_names)))
+  make = functools.partial(
+    method, settings or LoraSettings(), clip, tuple(class_names), template, shots
+  )
+  return fit_arrays(
+    make, images, labels, test_images, test_labels, protocol, seed, metric, len(class_names), loss_weights, later, mesh, place
+  )  # fmt: skip
+
+
+def merged_params(clip: Clip, settings: LoraSettings, model: Model) -> Any:
+  """CLIP's parameters with trained additions in them, for any other use."""
+  scale = settings.alpha / settings.rank
+  return jax.tree.map(np.asarray, merged(clip.params, model.variables, scale))

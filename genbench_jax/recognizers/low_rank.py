@@ -1,0 +1,92 @@
+"""Low-rank additions to the linear layers of a network: W x + (alpha / rank) B A x.
+
+Reference:
+  Hu et al., "LoRA: low-rank adaptation of large language models", 2022 (arXiv 2106.09685).
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from genbench_jax.models import weights
+
+Adapters = dict[str, dict[str, Any]]
+
+
+def initial_adapters(params: Mapping[str, Any], pattern: str, rank: int, seed: int = 0) -> Adapters:
+  """A pair of matrices for each linear layer whose joined name matches: A random, B zero, so that nothing changes at first.
+
+  Args:
+    params: of the network; linear weights are [in, out].
+    pattern: of the names, such as `vision_model.*q_proj$`.
+    rank: of the additions.
+    seed: of A, uniform within 1 / sqrt(in): PyTorch's `kaiming_uniform_(a=sqrt(5))`, which both papers' code takes.
+  """
+  generator = np.random.default_rng(seed)
+  found: Adapters = {}
+  for name, leaf in weights.leaves(params):
+    module, _, kind = name.rpartition(".")
+    if kind in ("weight", "kernel") and np.ndim(leaf) == 2 and re.search(pattern, module):
+      inputs, outputs = leaf.shape
+      bound = math.sqrt(1 / inputs)
+      found[module] = {
+        "a": generator.uniform(-bound, bound, (inputs, rank)).astype(np.float32),
+        "b": np.zeros((rank, outputs), np.float32),
+      }
+  return found
+
+
+def merged(params: Mapping[str, Any], adapters: Adapters, scale: float) -> Any:
+  """The network's parameters with the additions in them."""
+
+  def with_addition(name: str, leaf: Any) -> Any:
+    module, _, kind = name.rpartition(".")
+    if kind not in ("weight", "kernel") or module not in adapters:
+      return leaf
+    pair = adapters[module]
+    addition = scale * jnp.matmul(pair["a"], pair["b"], precision="highest")
+    return (jnp.asarray(leaf, jnp.float32) + addition).astype(leaf.dtype)
+
+  return weights.tree_of(params, with_addition)
+
+
+def adapted(
+  adapters: Adapters, scale: float, dropout: float = 0.0, key: Array | None = None
+) -> Any:
+  """A context in which the network's linear layers add their low-rank part, the weights as they are.
+
+  Args:
+    adapters: by the joined name of the layer.
+    scale: alpha / rank.
+    dropout: share of the inputs of A that is dropped, and the others scaled up.
+    key: of the dropout; none drops nothing.
+  """
+  places = {name: index for index, name in enumerate(sorted(adapters))}
+
+  def intercept(
+    call: Callable[..., Array], args: Any, kwargs: Any, context: nn.module.InterceptorContext
+  ) -> Any:
+    found = call(*args, **kwargs)
+    name = ".".join(context.module.path)
+    if context.method_name != "__call__" or name not in adapters:
+      return found
+    x, pair = args[0], adapters[name]
+    if dropout and key is not None:
+      x = dropped(jax.random.fold_in(key, places[name]), x, dropout)
+    dtype = found.dtype
+    return found + scale * (x.astype(dtype) @ pair["a"].astype(dtype)) @ pair["b"].astype(dtype)
+
+  return nn.intercept_methods(intercept)
+
+
+def dropped(key: Array, x: Float[Array, "*b d"], share: float) -> Float[Array, "*b d"]:
+  """Dropout."""
+  kept = jax.random.bernoulli(key, 1 - share, x.shape)
+  return jnp.where(kept, x / (1 - share), 0).astype(x.dtype)

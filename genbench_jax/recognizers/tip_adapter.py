@@ -1,0 +1,271 @@
+"""Tip-Adapter: a cache of external features and labels beside the zero-shot classifier, as it is or trained on.
+
+With unit-norm features f, cached features K, their one-hot labels L and text prototypes T:
+
+  logits = scale f T' + alpha exp(-beta (1 - f K')) L
+
+Trained, K is a weight matrix that begins as the cached features.
+
+Reference:
+  Zhang et al., "Tip-Adapter", 2022 (arXiv 2111.03930). Features are cached once, where the paper averages ten augmentations
+  of each image.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from genbench_jax.metrics.accuracy import Metric
+from genbench_jax.metrics.inputs import unit_rows
+from genbench_jax.recognizers.fit import check_protocol, score_loss
+from genbench_jax.recognizers.linear_probe import (
+  ProbeData,
+  checked,
+  external_summary,
+  score_summary,
+)
+from genbench_jax.recognizers.settings import TipAdapterSettings
+from genbench_jax.recognizers.splits import can_hold_out, stratified_folds
+from genbench_jax.recognizers.training import (
+  Program,
+  label_shares,
+  learn,
+  make_program,
+  mixed_rows,
+  warmup_cosine,
+)
+from genbench_jax.recognizers.zero_shot import CLIP_LOGIT_SCALE
+from genbench_jax.runtime.mesh import data_mesh, replicated
+
+# A third is held out to choose by, each part once.
+FOLDS = 3
+# AdamW's, as the published code sets it for half precision.
+EPSILON = 1e-4
+
+
+class Cache(NamedTuple):
+  """Unit-norm features of the external images, and the labels that each votes for."""
+
+  keys: Float[Array, "n d"]
+  values: Float[Array, "n k"]
+
+
+class Frozen(NamedTuple):
+  """What every step reads and none changes."""
+
+  values: Float[Array, "n k"]
+  text: Float[Array, "k d"]
+  scale: Float[Array, ""]
+  alpha: Float[Array, ""]
+  beta: Float[Array, ""]
+
+
+class Batch(NamedTuple):
+  """Unit-norm features, targets that sum to one, and the weight of each image."""
+
+  features: Float[Array, "b d"]
+  targets: Float[Array, "b k"]
+  weights: Float[Array, "b"]
+
+
+@jax.jit
+def cache_logits(
+  features: Float[Array, "m d"], keys: Float[Array, "n d"], frozen: Frozen
+) -> Float[Array, "m k"]:
+  """Zero-shot logits and what the cache adds."""
+  with jax.default_matmul_precision("highest"):
+    affinities = jnp.exp(-frozen.beta * (1 - features @ keys.T))
+    return frozen.scale * features @ frozen.text.T + frozen.alpha * affinities @ frozen.values
+
+
+def _loss(keys: Float[Array, "n d"], frozen: Frozen, batch: Batch) -> Float[Array, ""]:
+  logits = cache_logits(batch.features, keys, frozen)
+  return jnp.mean(batch.weights * optax.softmax_cross_entropy(logits, batch.targets))
+
+
+@functools.lru_cache(maxsize=8)
+def _program(learning_rate: float, steps: int, mesh: Mesh) -> Program:
+  schedule = warmup_cosine(learning_rate, steps, 1)
+  optimizer = optax.adamw(schedule, eps=EPSILON, weight_decay=1e-2)
+  return make_program("tip_adapter", jax.value_and_grad(_loss), optimizer, mesh)
+
+
+class Chosen(NamedTuple):
+  """Weight and sharpness of the cache, and the held-out loss of each pair tried."""
+
+  alpha: float
+  beta: float
+  losses: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class TipData:
+  """What a cell gives: unit-norm features, targets, weights, and the zero-shot classifier beside them."""
+
+  features: Float[np.ndarray, "n d"]
+  targets: Float[np.ndarray, "n k"]
+  weights: Float[np.ndarray, "n"]
+  text: Float[np.ndarray, "k d"]
+  scale: float
+  seed: int
+  later: Bool[np.ndarray, "n"] | None = None
+
+  def cache(self, rows: Any = slice(None)) -> Cache:
+    """The cache of some of the images; an image votes as much as its weight."""
+    values = label_shares(self.targets[rows]) * self.weights[rows, None]
+    return Cache(jnp.asarray(self.features[rows]), jnp.asarray(values))
+
+  def frozen(self, values: Float[Array, "n k"], alpha: float, beta: float) -> Frozen:
+    numbers = (jnp.asarray(value, jnp.float32) for value in (self.scale, alpha, beta))
+    return Frozen(values, jnp.asarray(self.text), *numbers)
+
+
+def chosen(data: TipData, settings: TipAdapterSettings, protocol: str) -> Chosen:
+  """The pair with the least loss on held-out external images, each held out once; the given one where none can be.
+
+  `reference` takes the given one: the published search looks at images that are not external.
+  """
+  given = Chosen(settings.alpha, settings.beta, {})
+  pairs = list(itertools.product(settings.search_alphas, settings.search_betas))
+  if protocol == "reference" or len(pairs) < 2 or not can_hold_out(data.targets):
+    return given
+  folds = stratified_folds(data.targets, FOLDS, data.seed)
+  totals = np.zeros(len(pairs))
+  for fold in range(FOLDS):
+    held, kept = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+    if len(held):
+      totals += [len(held) * loss for loss in _held_out_losses(data, kept, held, pairs)]
+  losses = totals / max(1, (folds >= 0).sum())
+  alpha, beta = pairs[int(np.argmin(losses))]
+  tried = {
+    f"alpha {a:g}, beta {b:g}": float(loss) for (a, b), loss in zip(pairs, losses, strict=True)
+  }
+  return Chosen(alpha, beta, tried)
+
+
+def _held_out_losses(
+  data: TipData,
+  kept: Int[np.ndarray, "n"],
+  held: Int[np.ndarray, "m"],
+  pairs: Sequence[tuple[float, float]],
+) -> Iterator[float]:
+  cache, features = data.cache(kept), jnp.asarray(data.features[held])
+  targets = label_shares(data.targets[held])
+  for alpha, beta in pairs:
+    logits = cache_logits(features, cache.keys, data.frozen(cache.values, alpha, beta))
+    yield score_loss(np.asarray(jax.nn.softmax(logits)), targets, multi_label=False)
+
+
+def trained_keys(
+  data: TipData,
+  settings: TipAdapterSettings,
+  pair: Chosen,
+  mesh: Mesh,
+  directory: Path | None = None,
+  save_every: int = 100,
+) -> Float[np.ndarray, "n d"]:
+  """The cached features after training (Tip-Adapter-F).
+
+  Args:
+    data: what is cached and trained on.
+    settings: how long.
+    pair: weight and sharpness of the cache.
+    mesh: every device has all: features are small.
+    directory: where checkpoints are kept, or none.
+    save_every: steps between them.
+  """
+  count, size = len(data.features), min(settings.batch_size, len(data.features))
+  steps = max(settings.min_steps, int(np.ceil(settings.epochs * count / size)))
+  shares, cache = label_shares(data.targets), data.cache()
+
+  def batches(first: int) -> Iterator[Batch]:
+    for number in range(first, steps):
+      rows = mixed_rows(number, steps, size, data.later, count, data.seed)
+      batch = Batch(data.features[rows], shares[rows], data.weights[rows])
+      yield jax.device_put(batch, replicated(mesh))
+
+  frozen = jax.device_put(data.frozen(cache.values, pair.alpha, pair.beta), replicated(mesh))
+  program = _program(settings.learning_rate, steps, mesh)
+  start = np.asarray(cache.keys)
+  keys, _ = learn(program, start, frozen, batches, steps, mesh, directory, save_every)
+  return keys
+
+
+def tip_adapter(
+  features: Float[np.ndarray, "n d"],
+  labels: Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"],
+  test_features: Float[np.ndarray, "m d"],
+  test_labels: Int[np.ndarray, "m"] | Bool[np.ndarray, "m k"],
+  text_features: Float[np.ndarray, "k d"],
+  protocol: str = "strict",
+  seed: int = 0,
+  metric: Metric = "accuracy",
+  *,
+  settings: TipAdapterSettings | None = None,
+  logit_scale: float = CLIP_LOGIT_SCALE,
+  loss_weights: Float[np.ndarray, "n"] | None = None,
+  later: Bool[np.ndarray, "n"] | None = None,
+  mesh: Mesh | None = None,
+  directory: Path | None = None,
+  save_every: int = 100,
+) -> dict[str, Any]:
+  """Caches external features, or trains on from them, and scores test features.
+
+  Args:
+    features: image features of the external images, of any length.
+    labels: class indices, or multi-hot: an image of several labels votes for each with its share.
+    test_features: they choose nothing.
+    test_labels: like `labels`.
+    text_features: one text prototype a class.
+    protocol: `strict` chooses alpha and beta on held-out external images; `reference` takes the given ones.
+    seed: of the folds and the order.
+    metric: how the test images are scored.
+    settings: alpha, beta, and whether and how long the cache is trained.
+    logit_scale: scale of the zero-shot logits, CLIP's own.
+    loss_weights: of each image.
+    later: images that train alone in the second half, where the cache is trained.
+    mesh: devices to use; by default the first one.
+    directory: where checkpoints are kept, or none.
+    save_every: steps between them.
+
+  Returns:
+    `score`, `ci_low`, `ci_high`, `scores`, `predictions`, `n_external`, `n_test`, `missing_classes`, `alpha`, `beta`,
+    `held_out_losses`, and the cache: `keys` [n, d] and `values` [n, k].
+
+  Raises:
+    UsageError: shapes that do not fit together, an unknown protocol or metric.
+  """
+  check_protocol(protocol)
+  settings = settings or TipAdapterSettings()
+  inputs = checked(
+    [ProbeData(features, labels, seed)], test_features, test_labels, text_features, None, metric
+  )
+  count = len(inputs.cells[0].targets)
+  weights = np.ones(count) if loss_weights is None else np.asarray(loss_weights, np.float64)
+  unit = lambda rows: np.asarray(unit_rows(jnp.asarray(rows, jnp.float32)))  # noqa: E731
+  data = TipData(
+    unit(inputs.cells[0].features), inputs.cells[0].targets, (weights / weights.mean()).astype(np.float32),
+    unit(inputs.text_features), logit_scale, seed, later,
+  )  # fmt: skip
+  pair, cache = chosen(data, settings, protocol), data.cache()
+  mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
+  keys = np.asarray(cache.keys)
+  if settings.train:
+    keys = trained_keys(data, settings, pair, mesh, directory, save_every)
+  frozen = data.frozen(cache.values, pair.alpha, pair.beta)
+  logits = cache_logits(jnp.asarray(unit(inputs.test_features)), jnp.asarray(keys), frozen)
+  scores = np.asarray(jax.nn.softmax(logits, axis=-1))
+  summary = score_summary(scores, inputs.test_labels, metric, seed)
+  about = {"alpha": pair.alpha, "beta": pair.beta, "held_out_losses": pair.losses}
+  arrays = {"keys": keys, "values": np.asarray(cache.values)}
+  return summary | external_summary(data.targets) | about | arrays
