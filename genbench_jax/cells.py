@@ -4,6 +4,9 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
+
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.config import Config, Mixture
 from genbench_jax.errors import UsageError
@@ -117,11 +120,47 @@ def strategy_parts(strategy: str) -> tuple[str, str]:
 
 
 def mixture_budget(shots: int, mixture: Mixture) -> tuple[int, int]:
-  """Original and external images a class in a mixture of so many shots."""
+  """Original and external images a class in a mixture of so many shots; of a long tail, the most of each."""
+  if mixture.budget == "long_tail":
+    return shots, shots
   if mixture.budget == "added":
     return shots, math.floor(shots * mixture.ratio + 0.5)
   external = math.floor(shots * mixture.ratio / (1 + mixture.ratio) + 0.5)
   return shots - external, external
+
+
+def long_tail_counts(
+  num_classes: int, shots: int, imbalance: float, seed: int
+) -> Int[np.ndarray, "k"]:
+  """Original images of each class: shots x imbalance^(-r / (k - 1)) for the class of rank r, at least one.
+
+  Which class has which rank is drawn with the seed, so that the tail is not always the end of the alphabet.
+
+  Reference:
+    Cao et al., "Learning imbalanced datasets with label-distribution-aware margin loss", 2019 (arXiv 1906.07413), CIFAR-LT.
+
+  Args:
+    num_classes: k.
+    shots: images of the first class.
+    imbalance: images of the first class for one of the last.
+    seed: of the ranks.
+  """
+  ranks = np.random.default_rng(seed).permutation(num_classes)
+  counts = shots * imbalance ** (-ranks / max(1, num_classes - 1))
+  return np.maximum(1, np.floor(counts + 0.5)).astype(np.int64)
+
+
+def rows_of_counts(
+  labels: Int[np.ndarray, "n"], counts: Int[np.ndarray, "k"]
+) -> Int[np.ndarray, "m"]:
+  """The rows of the first `counts[c]` images of each class c, in order."""
+  seen = np.zeros(len(counts), np.int64)
+  rows = []
+  for row, label in enumerate(labels.tolist()):
+    if seen[label] < counts[label]:
+      rows.append(row)
+      seen[label] += 1
+  return np.asarray(rows, np.int64)
 
 
 def _mixture_shots(config: Config) -> list[int]:

@@ -16,7 +16,14 @@ from ml_collections import ConfigDict
 from genbench_jax.diffusion.inversion.settings import Training
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.prompts.strategies import STRATEGIES
-from genbench_jax.recognizers.settings import CoopSettings, VptSettings
+from genbench_jax.recognizers.settings import (
+  CoopSettings,
+  FineTuneSettings,
+  FromScratchSettings,
+  LoraSettings,
+  TipAdapterSettings,
+  VptSettings,
+)
 from genbench_jax.runtime.protocol import PROTOCOLS
 from genbench_jax.runtime.settings import (
   Above,
@@ -34,12 +41,21 @@ SOURCES = ("generative", "original", "folder", "retrieval", "combined")
 SCHEDULERS = ("pndm", "ddim", "dpmsolver++", "euler")
 TRACKERS = ("tensorboard", "wandb")
 SELECTIONS = ("none", "clip", "random")
-BUDGETS = ("equal", "added")
+BUDGETS = ("equal", "added", "long_tail")
 RETRIEVAL_QUERIES = ("text_to_text", "text_to_image", "image_to_image")
 RETRIEVAL_RANKINGS = ("mean", "max", "rerank")
 # What the new tokens of textual inversion can be learned from.
 TOKEN_REFERENCES = ("original", "retrieval", "folder")
-RECOGNIZERS = ("linear_probe", "coop", "vpt")
+RECOGNIZERS = (
+  "linear_probe",
+  "coop",
+  "vpt",
+  "tip_adapter",
+  "lora",
+  "fine_tune",
+  "from_scratch",
+)
+MIXTURE_ORDERS = ("together", "real_last")
 
 
 class KeptImages:
@@ -176,12 +192,20 @@ class Mixture:
     with_sources: the sources that are mixed with originals, each with all its strategies; they and `original`
       are sources of the config themselves.
     ratio: external images for each original one.
-    budget: `equal` shares the images of a cell among both; `added` adds the external images to the originals.
+    budget: `equal` shares the images of a cell among both; `added` adds the external images to the originals; `long_tail`
+      leaves ever fewer originals from the first class to the last, in a seeded order, and fills each class up to the shots with
+      external images.
+    imbalance: of `long_tail`: originals of the first class for one of the last.
+    loss_weights: of real and of external images in the loss, such as 0.8 and 0.2; empty weighs all images alike.
+    order: `together`; or `real_last`: recognizers train on the external images first and then on the real ones.
   """
 
   with_sources: tuple[str, ...] = ("generative",)
   ratio: Annotated[float, Above(0)] = 1.0
   budget: Annotated[str, OneOf("budget", BUDGETS)] = "added"
+  imbalance: Annotated[float, AtLeast(1)] = 10.0
+  loss_weights: Annotated[tuple[float, ...], AtLeast(0)] = ()
+  order: Annotated[str, OneOf("order", MIXTURE_ORDERS)] = "together"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,9 +302,10 @@ class Recognition:
   """Which recognizers, under which protocols.
 
   Attributes:
-    recognizers: `linear_probe`, `coop` (learned context in the text tower), `vpt` (learned tokens in the
-      vision tower). The latter two train for each cell, and have one protocol: strict.
-    protocols: of the linear probe.
+    recognizers: `linear_probe`; `coop` (learned context in the text tower), `vpt` (learned tokens in the vision tower),
+      which have one protocol, strict; `tip_adapter` (a cache of features), `lora` (low rank in both towers), `fine_tune` (the
+      vision tower itself), `from_scratch` (a network that knows the images of the cell alone).
+    protocols: of all but `coop` and `vpt`.
     language_init: whether the linear probe starts from, and is drawn to, the zero-shot classifier.
       Without it the probe knows the external images alone, and shows what they are worth by themselves.
     save_predictions: whether the scores of all test images are kept: n_test x classes numbers a cell.
@@ -296,6 +321,15 @@ class Recognition:
   save_every: Annotated[int, AtLeast(1)] = 100
   coop: CoopSettings = dataclasses.field(default_factory=CoopSettings)
   vpt: VptSettings = dataclasses.field(default_factory=VptSettings)
+  tip_adapter: TipAdapterSettings = dataclasses.field(default_factory=TipAdapterSettings)
+  lora: LoraSettings = dataclasses.field(default_factory=LoraSettings)
+  fine_tune: FineTuneSettings = dataclasses.field(default_factory=FineTuneSettings)
+  from_scratch: FromScratchSettings = dataclasses.field(default_factory=FromScratchSettings)
+
+  def shots_of(self, recognizer: str) -> tuple[int, ...]:
+    """The shots whose cells a recognizer trains; empty is all."""
+    settings = getattr(self, recognizer, None)
+    return getattr(settings, "shots", ())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 from genbench_jax.config import Config
@@ -22,15 +23,20 @@ def main() -> None:
 
 def page() -> str:
   """The page as Markdown."""
-  sections = [_section(Config, "")]
-  for field in dataclasses.fields(Config):
-    kind = typing.get_type_hints(Config)[field.name]
-    if dataclasses.is_dataclass(kind):
-      sections.append(_section(kind, field.name))
-  return HEAD + "".join(sections)
+  return HEAD + "".join(_sections(Config, "", Config()))
 
 
-def _section(section: type, name: str) -> str:
+def _sections(section: type, name: str, default: object) -> Iterator[str]:
+  """A section and those within it."""
+  yield _section(section, name, default)
+  hints = typing.get_type_hints(section)
+  for field in dataclasses.fields(section):
+    if dataclasses.is_dataclass(hints[field.name]):
+      inner = ".".join(filter(None, (name, field.name)))
+      yield from _sections(hints[field.name], inner, getattr(default, field.name))
+
+
+def _section(section: type, name: str, default: object) -> str:
   """A table of the settings of a section that are not sections themselves."""
   hints = typing.get_type_hints(section)
   bases = [_documented(base.__doc__ or "") for base in section.__mro__[-2::-1]]
@@ -40,7 +46,6 @@ def _section(section: type, name: str) -> str:
   )
   lines = [f"\n## {name or 'The benchmark'}\n\n{summary}\n"]
   lines += ["| setting | type | default | |", "|---|---|---|---|"]
-  default = section()
   for field in dataclasses.fields(section):
     if not dataclasses.is_dataclass(hints[field.name]):
       setting = ".".join(filter(None, ("config", name, field.name)))

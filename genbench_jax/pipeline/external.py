@@ -4,8 +4,18 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Int
 
-from genbench_jax.cells import ImageSetKey, cells_of, mixture_budget, mixtures
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.cells import (
+  ImageSetKey,
+  cells_of,
+  long_tail_counts,
+  mixture_budget,
+  mixtures,
+  rows_of_counts,
+)
+from genbench_jax.errors import UsageError
 from genbench_jax.pipeline.artifacts import (
   image_set_path,
 )
@@ -40,7 +50,34 @@ class Mixture(External):
   others: External
 
   def of_shots(self, shots: int) -> EmbeddingSet:
-    return super().of_shots(shots).joined(self.others.of_shots(shots))
+    return self.originals(shots).joined(self.added(shots))
+
+  def originals(self, shots: int) -> EmbeddingSet:
+    """The real images of a mixture of so many shots, which come first."""
+    return super().of_shots(shots)
+
+  def added(self, shots: int) -> EmbeddingSet:
+    """The external images beside them."""
+    return self.others.of_shots(shots)
+
+
+@dataclasses.dataclass(frozen=True)
+class LongTail(Mixture):
+  """Ever fewer original images from class to class, each class filled up to the shots with external ones.
+
+  Attributes:
+    counts: shots -> original images of each class.
+  """
+
+  counts: Mapping[int, Int[np.ndarray, "k"]]
+
+  def originals(self, shots: int) -> EmbeddingSet:
+    images = super().originals(shots)
+    return images.take(rows_of_counts(images.labels, self.counts[shots]))
+
+  def added(self, shots: int) -> EmbeddingSet:
+    images = super().added(shots)
+    return images.take(rows_of_counts(images.labels, shots - self.counts[shots]))
 
 
 def external_images(run: Run, key: ImageSetKey, space: FeatureSpace | None = None) -> External:
@@ -59,7 +96,32 @@ def external_images(run: Run, key: ImageSetKey, space: FeatureSpace | None = Non
   real_images = {
     shots: original.real_images[shots] + others.real_images[shots] for shots in budgets
   }
-  return Mixture(key, original.images, original.shot_sizes, real_images, others)
+  mixture = Mixture(key, original.images, original.shot_sizes, real_images, others)
+  return _long_tail(run, mixture) if run.config.mixture.budget == "long_tail" else mixture
+
+
+def _long_tail(run: Run, mixture: Mixture) -> LongTail:
+  """The mixture with ever fewer originals.
+
+  Raises:
+    UsageError: an image of the dataset may have several labels.
+  """
+  spec, key = dataset_spec(mixture.key.dataset), mixture.key
+  if spec.multi_label:
+    raise UsageError(
+      f"images of {spec.name} have several labels, so it has no long tail: use another config.mixture.budget."
+    )
+  imbalance = run.config.mixture.imbalance
+  counts = {
+    shots: long_tail_counts(spec.num_classes, shots, imbalance, key.seed)
+    for shots in mixture.shot_sizes
+  }
+  real_images = {
+    shots: int(counts[shots].sum()) + mixture.others.real_images[shots] for shots in counts
+  }
+  return LongTail(
+    key, mixture.images, mixture.shot_sizes, real_images, mixture.others, counts=counts
+  )
 
 
 def _part(

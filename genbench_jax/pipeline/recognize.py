@@ -6,27 +6,36 @@ images), `classes.csv`, `confusion.csv` where an image has one label, `model.saf
 last, `summary.json`: a cell that has one is not trained again.
 """
 
-import dataclasses
+import functools
 import math
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from genbench_jax.benchmark.reader import SplitImages
-from genbench_jax.cells import Cell, ImageSetKey, about as about_cell, cells_of, mixtures
+from genbench_jax.cells import ImageSetKey, about as about_cell, cells_of
 from genbench_jax.config import Config
 from genbench_jax.embedding.input_pipeline import Images, image_batches
 from genbench_jax.embedding.stored import preprocessing_of
+from genbench_jax.errors import ModelError
 from genbench_jax.metrics.bootstrap import Measurement
+from genbench_jax.pipeline import image_recognizers
 from genbench_jax.pipeline.artifacts import (
-  open_image_set,
   results_folder,
 )
-from genbench_jax.pipeline.external import External, Mixture
+from genbench_jax.pipeline.external import External
+from genbench_jax.pipeline.recognition import (
+  Recognized,
+  Recognizer,
+  Task,
+  make_task,
+  test_images,
+  training_images,
+)
 from genbench_jax.pipeline.rows import About, DatasetFeatures, Measured, _measure, make_row
 from genbench_jax.recognizers.linear_probe import (
   ProbeData,
@@ -34,7 +43,7 @@ from genbench_jax.recognizers.linear_probe import (
   linear_probes,
   score_summary,
 )
-from genbench_jax.recognizers.models import save_probe
+from genbench_jax.recognizers.models import save_model, save_probe
 from genbench_jax.recognizers.prompt_tuning import (
   context_text_features,
   learn_context,
@@ -49,6 +58,7 @@ from genbench_jax.recognizers.results import (
   save_predictions,
 )
 from genbench_jax.recognizers.splits import class_targets
+from genbench_jax.recognizers.tip_adapter import tip_adapter as cache_adapter
 from genbench_jax.recognizers.visual_prompts import (
   ReadPixels,
   learn_visual_prompts,
@@ -58,40 +68,9 @@ from genbench_jax.recognizers.visual_prompts import (
 from genbench_jax.recognizers.zero_shot import zero_shot_scores
 from genbench_jax.run import Run
 from genbench_jax.store import files
-from genbench_jax.store.embedding_set import EmbeddingSet
-from genbench_jax.store.image_set import StoredImages
 
 SUMMARY = "summary.json"
 LAST_EPOCH = "last_epoch_"
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-  """A cell to recognize: its image set, its own images, and the folder of its results."""
-
-  cell: Cell
-  external: External
-  images: EmbeddingSet
-  folder: Path
-
-
-@dataclasses.dataclass(frozen=True)
-class Recognized:
-  """What a recognizer found for a cell.
-
-  Attributes:
-    result: `scores` of the test images, `score`, `ci_low`, `ci_high`, `n_external`, `missing_classes`, and
-      whatever else there is to say of the training: what is a number or a list goes into the summary.
-    save_model: writes what was learned to a file that others can load.
-    seconds: what it took.
-  """
-
-  result: dict[str, Any]
-  save_model: Callable[[Path], None]
-  seconds: float
-
-
-Recognizer = Callable[[Run, DatasetFeatures, Sequence[Task], str], Iterator[Recognized]]
 
 
 def recognize_cells(
@@ -100,25 +79,38 @@ def recognize_cells(
   """The rows of every cell of each image set, from each recognizer under each of its protocols."""
   rows: dict[ImageSetKey, list[Measured]] = {one.key: [] for one in external}
   for name, protocol in _trainings(run.config):
-    tasks = [
-      Task(cell, one, one.of_shots(cell.shots), folder)
-      for one in external
-      for cell in cells_of(one.key, run.config)
-      for folder in [results_folder(run, one.key, name, protocol, cell.shots)]
-    ]
+    tasks = _tasks(run, external, name, protocol)
     summaries = _earlier(run, tasks)
     missing = [task for task in tasks if task.folder not in summaries]
     trained = tasks if missing and name in SIDE_BY_SIDE else missing
     for task, found in zip(trained, RECOGNIZERS[name](run, data, trained, protocol), strict=True):
       if task.folder in summaries:
         continue
+      if isinstance(found, ModelError):
+        with run.failures.caught(f"{task.name}, {name} ({protocol})"):
+          raise found
+        continue
       summaries[task.folder] = _summary(task, found, data)
       if run.hosts.is_first:
         _save(task, found, data, run.config.recognition.save_predictions)
         files.write_json(task.folder / SUMMARY, summaries[task.folder])
-    for task in tasks:
+        shutil.rmtree(task.folder / "checkpoints", ignore_errors=True)
+    for task in (task for task in tasks if task.folder in summaries):
       rows[task.external.key] += _measured(task, name, protocol, data, summaries[task.folder])
   yield from rows.items()
+
+
+def _tasks(run: Run, external: Sequence[External], name: str, protocol: str) -> list[Task]:
+  """The cells that a recognizer trains."""
+  shots = run.config.recognition.shots_of(name)
+  return [
+    make_task(
+      cell, one, results_folder(run, one.key, name, protocol, cell.shots), run.config.mixture
+    )
+    for one in external
+    for cell in cells_of(one.key, run.config)
+    if not shots or cell.shots in shots
+  ]
 
 
 def _earlier(run: Run, tasks: Sequence[Task]) -> dict[Path, dict[str, Any]]:
@@ -134,9 +126,9 @@ def _earlier(run: Run, tasks: Sequence[Task]) -> dict[Path, dict[str, Any]]:
 
 
 def _trainings(config: Config) -> Iterator[tuple[str, str]]:
-  """Recognizers and protocols. Nothing was published of prompts, so that there is nothing to reproduce."""
+  """Recognizers and protocols. Prompts have settings for what their papers do, and the one protocol `strict`."""
   for name in config.recognition.recognizers:
-    for protocol in config.recognition.protocols if name == "linear_probe" else ("strict",):
+    for protocol in ("strict",) if name in ("coop", "vpt") else config.recognition.protocols:
       yield name, protocol
 
 
@@ -149,7 +141,10 @@ def linear_probe(
   """Probes on the features; those of equal shape are trained at once."""
   began = time.monotonic()
   probes = linear_probes(
-    [ProbeData(task.images.features, task.images.labels, task.cell.seed) for task in tasks],
+    [
+      ProbeData(task.images.features, task.images.labels, task.cell.seed, task.weights, task.later)
+      for task in tasks
+    ],
     data.test.features,
     data.test.labels,
     data.text if run.config.recognition.language_init else None,
@@ -189,6 +184,7 @@ def coop(
     context = learn_context(
       run.clip, data.spec.names, task.images.features, targets, settings.coop, run.mesh,
       task.folder / "checkpoints", settings.save_every, task.cell.seed,
+      task.weights, task.later,
     )  # fmt: skip
     text = context_text_features(run.clip, data.spec.names, context, run.mesh)
     scores = np.asarray(zero_shot_scores(data.test.features, text, data.logit_scale))
@@ -206,11 +202,11 @@ def vpt(
     began = time.monotonic()
     targets = class_targets(task.images.labels, data.spec.num_classes)
     prompts = learn_visual_prompts(
-      run.clip, data.text, _reader(run, data, _training_images(run, task)), targets, settings.vpt,
+      run.clip, data.text, _reader(run, data, training_images(run, task)), targets, settings.vpt,
       run.mesh, task.folder / "checkpoints", settings.save_every, task.cell.seed,
+      task.weights, task.later,
     )  # fmt: skip
-    test = SplitImages(run.split(data.spec.name, "test"))
-    read_test = _reader(run, data, ChosenImages([(test, data.test.ids)]))
+    read_test = _reader(run, data, test_images(run, data))
     scores = prompted_scores(
       run.clip, data.text, prompts, read_test, len(data.test), run.mesh,
       run.config.encoder.batch_per_device,
@@ -218,34 +214,6 @@ def vpt(
     result = _prompt_result(scores, targets, data, task)
     save_model = lambda path, prompts=prompts: save_visual_prompts(path, prompts)  # noqa: E731
     yield Recognized(result, save_model, time.monotonic() - began)
-
-
-@dataclasses.dataclass(frozen=True)
-class ChosenImages:
-  """Chosen images of one place or several, one after another."""
-
-  places: Sequence[tuple[Images, Int[np.ndarray, "n"]]]
-
-  def __len__(self) -> int:
-    return sum(len(ids) for _, ids in self.places)
-
-  def __getitem__(self, index: int) -> Any:
-    for images, ids in self.places:
-      if index < len(ids):
-        return images[int(ids[index])]
-      index -= len(ids)
-    raise IndexError(index)
-
-
-def _training_images(run: Run, task: Task) -> ChosenImages:
-  """The images of a cell in the order of its features: of a mixture, originals first."""
-  external, shots = task.external, task.cell.shots
-  keys = mixtures(run.config).get(external.key, (external.key,))
-  ids = [External.of_shots(external, shots).ids]
-  if isinstance(external, Mixture):
-    ids.append(external.others.of_shots(shots).ids)
-  sets = [StoredImages(open_image_set(run, key)) for key in keys]
-  return ChosenImages(list(zip(sets, ids, strict=True)))
 
 
 def _reader(run: Run, data: DatasetFeatures, images: Images) -> ReadPixels:
@@ -269,7 +237,36 @@ def _prompt_result(
   return summary | external_summary(targets)
 
 
-RECOGNIZERS: dict[str, Recognizer] = {"linear_probe": linear_probe, "coop": coop, "vpt": vpt}
+def tip_adapter(
+  run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
+) -> Iterator[Recognized]:
+  """A cache of the features beside the zero-shot classifier."""
+  settings = run.config.recognition
+  for task in tasks:
+    began = time.monotonic()
+    targets = class_targets(task.images.labels, data.spec.num_classes)
+    labels = targets.astype(bool) if data.spec.multi_label else task.images.labels
+    result = cache_adapter(
+      task.images.features, labels, data.test.features, data.test.labels, data.text, protocol,
+      task.cell.seed, data.spec.metric, settings=settings.tip_adapter, logit_scale=data.logit_scale,
+      loss_weights=task.weights, later=task.later, mesh=run.mesh,
+      directory=task.folder / "checkpoints", save_every=settings.save_every,
+    )  # fmt: skip
+    arrays = {name: result[name] for name in ("keys", "values")}
+    about = {"kind": "tip_adapter", "alpha": result["alpha"], "beta": result["beta"]}
+    save = functools.partial(save_model, arrays=arrays, about=about)
+    yield Recognized(result, save, time.monotonic() - began)
+
+
+RECOGNIZERS: dict[str, Recognizer] = {
+  "linear_probe": linear_probe,
+  "coop": coop,
+  "vpt": vpt,
+  "tip_adapter": tip_adapter,
+  "lora": image_recognizers.lora,
+  "fine_tune": image_recognizers.fine_tune,
+  "from_scratch": image_recognizers.from_scratch,
+}
 # Their cells are trained in one program, and come out the same to the last bit only in the same company.
 SIDE_BY_SIDE = ("linear_probe",)
 

@@ -117,7 +117,17 @@ def _write_measured(run: Run, key: ImageSetKey, stage: str, measured: Sequence[M
   classes = [class_values.of_row(one.row, one.by_class, names) for one in measured if one.by_class]
   if classes:
     class_values.write(classes_path(run, key, stage), classes)
-  write_rows(rows_path(run, key, stage), [one.row for one in measured])
+  path, rows = rows_path(run, key, stage), [one.row for one in measured]
+  if any(name.startswith(f"{key.name}, ") for name in run.failures.reasons):
+    write_rows(_partial(path), rows)
+    return
+  write_rows(path, rows)
+  _partial(path).unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+  """Where the rows stand of an image set of which a cell has failed: the next run tries that cell again."""
+  return path.with_suffix(".partial.jsonl")
 
 
 def measured_rows(run: Run) -> list[dict[str, Any]]:
@@ -126,11 +136,12 @@ def measured_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def _all_rows_paths(run: Run) -> list[Path]:
-  return [
+  paths = [
     rows_path(run, key, stage)
     for key in measured_sets(run.config)
     for stage in ("score", "recognize")
   ]
+  return [path if path.exists() else _partial(path) for path in paths]
 
 
 def without_text(data: DatasetFeatures, encoder: str, test: EmbeddingSet) -> DatasetFeatures:

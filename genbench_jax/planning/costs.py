@@ -1,14 +1,16 @@
 """What a config costs on a machine: images, bytes, operations, device-hours, money."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
-from genbench_jax.cells import ImageSetKey, cells_of, image_sets, measured_sets
+from genbench_jax.cells import Cell, ImageSetKey, image_sets
 from genbench_jax.config import Config
 from genbench_jax.planning.machines import Machine
 from genbench_jax.planning.models import ModelCost, diffusion_cost, encoder_cost, feature_cost
+from genbench_jax.planning.training import recognition_flops
 
 # Operations a byte moved, for SD 2.1-base: 367 by the TPU compiler's account (docs/performance.md), rather fewer on GPUs.
 OPERATIONS_PER_BYTE = 330
@@ -16,9 +18,6 @@ OPERATIONS_PER_BYTE = 330
 EFFICIENCY = 0.4
 # A generated photograph as PNG; what a training image of a dataset takes as it is stored; a drawn one.
 PNG_BYTES_PER_PIXEL, STORED_IMAGE_BYTES, DRAWN_IMAGE_BYTES = 1.7, 110_000, 2_000
-# Passes over the features that a linear probe takes: 6 penalties, 3 folds and the fit, some 12 L-BFGS iterations each,
-# every one of them 4 n d k operations.
-PROBE_PASSES = 6 * 4 * 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +122,14 @@ def _dataset(
   flops = {
     "images": _times(generated, diffusion.flops if diffusion else 0.0),
     "embed": _times(embedded, flops_of_one),
-    "recognize": _probe_flops(config, name, spec.num_classes, encoders[0].width),
+    "recognize": recognition_flops(
+      config,
+      name,
+      spec.num_classes,
+      test,
+      encoders[0],
+      functools.partial(_cell_size, config, spec.num_classes),
+    ),
   }
   disk = images + embeddings
   return DatasetCost(name, spec.num_classes, generated, copied, kept, test, disk, flops)
@@ -133,17 +139,10 @@ def _times(count: int, flops: float | None) -> float | None:
   return 0.0 if not count else None if flops is None else count * flops
 
 
-def _probe_flops(config: Config, dataset: str, num_classes: int, width: int) -> float:
-  """Of the strict linear probes: dense products of features and weights, forwards and backwards."""
-  if "linear_probe" not in config.recognition.recognizers:
-    return 0.0
-  keys = [key for key in measured_sets(config) if key.dataset == dataset]
-  sizes = [
-    min(cell.shots * num_classes, set_size(key, config))
-    for key in keys
-    for cell in cells_of(key, config)
-  ]
-  return sum(4.0 * size * min(size, width) * num_classes * PROBE_PASSES for size in sizes)
+def _cell_size(config: Config, num_classes: int, cell: Cell) -> int:
+  """Images of a cell, at most."""
+  key = ImageSetKey(cell.dataset, cell.source, cell.strategy, cell.seed)
+  return min(cell.shots * num_classes, set_size(key, config))
 
 
 def chip_hours(flops: float, machine: Machine, efficiency: float = EFFICIENCY) -> float:

@@ -53,6 +53,7 @@ class ModelCost:
     pixels: of an image that it makes.
     width: of its features.
     temporaries: bytes a chip, besides the weights; None as above.
+    text_flops: operations a text of a CLIP; None as above.
   """
 
   checkpoint: str
@@ -62,6 +63,7 @@ class ModelCost:
   pixels: int = 0
   width: int = 512
   temporaries: float | None = None
+  text_flops: float | None = None
 
   @property
   def memory(self) -> float | None:
@@ -109,7 +111,7 @@ def encoder_cost(checkpoint: str, revision: str, batch_per_device: int) -> Model
   temporaries = BYTES * batch_per_device * UNET_TEMPORARIES * image.largest
   weights = image.weights + text.weights
   width = config["projection_dim"]
-  return ModelCost(checkpoint, folder, image.flops, weights, 0, width, temporaries)
+  return ModelCost(checkpoint, folder, image.flops, weights, 0, width, temporaries, text.flops)
 
 
 def feature_cost(checkpoint: str, revision: str, batch_per_device: int) -> ModelCost:

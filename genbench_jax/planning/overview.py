@@ -21,7 +21,7 @@ from genbench_jax.planning.machines import Machine, machines
 from genbench_jax.planning.models import ModelCost
 from genbench_jax.sources.prompting import lint
 
-STAGES = {"images": "make images", "embed": "embed", "recognize": "linear probes"}
+STAGES = {"images": "make images", "embed": "embed", "recognize": "recognizers"}
 # Checkpoints on disk are float32 or float16: the larger.
 STORED_BYTES = 4
 # Prompts a class that are looked at, and what is told of them: the run looks at all and tells all.

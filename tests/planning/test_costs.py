@@ -120,3 +120,27 @@ def test_the_full_benchmark_is_planned_quickly_and_without_jax():
 def test_mistakes_are_one_line(capfd):
   assert main(["main", f"--config={ROOT}/configs/demo.py", "--plan", "--machine=v9"]) == 2
   assert capfd.readouterr().err.startswith("error: unknown machine 'v9'.")
+
+
+def test_every_recognizer_costs_what_its_steps_take():
+  """By hand: 2 x 8 x 2 sets and seeds of digits at 4 shots; 40 images give 400 steps of 64, three passes of a ResNet-18."""
+  from genbench_jax.config import RECOGNIZERS, Recognition
+  from genbench_jax.models.classifier_cost import network_flops
+  from genbench_jax.recognizers.settings import FromScratchSettings, Recipe
+
+  def recognizing(**settings):
+    config = dataclasses.replace(SMALL, datasets=("digits",), recognition=Recognition(**settings))
+    return costs(config).flops(("recognize",))
+
+  for name in RECOGNIZERS:
+    assert recognizing(recognizers=(name,)) > 0, name
+  recipe = Recipe(search_rates=(1.0,), search_epochs=(1.0,))
+  scratch = FromScratchSettings(image_size=32, shots=(4,), recipe=recipe)
+  cells = 2 * 2  # sources and seeds, one strategy
+  wanted = cells * network_flops("resnet18", 32, 10) * (3 * 400 * 64 + 497)
+  assert recognizing(recognizers=("from_scratch",), from_scratch=scratch) == pytest.approx(wanted)
+  assert recognizing(
+    recognizers=("from_scratch",), from_scratch=scratch, protocols=("strict", "reference")
+  ) == pytest.approx(2 * wanted)
+  searched = dataclasses.replace(scratch, recipe=Recipe(search_rates=(0.3, 1.0), search_epochs=(0.5, 1.0)))  # fmt: skip
+  assert recognizing(recognizers=("from_scratch",), from_scratch=searched) > 3.5 * wanted

@@ -1,0 +1,131 @@
+"""The recognizers that train on images, on the cells of a dataset."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from genbench_jax.errors import ModelError
+from genbench_jax.models import weights
+from genbench_jax.pipeline.recognition import (
+  Recognized,
+  Task,
+  decoded,
+  test_images,
+  training_images,
+)
+from genbench_jax.pipeline.rows import DatasetFeatures
+from genbench_jax.recognizers import (
+  fine_tune as fine_tuning,
+  from_scratch as scratch,
+  lora as low_rank,
+)
+from genbench_jax.recognizers.fit import Fit, Method, Place, evaluated, fit_cells
+from genbench_jax.recognizers.models import save_model
+from genbench_jax.recognizers.splits import class_targets
+from genbench_jax.recognizers.training_set import TrainingSet, make_training_set
+from genbench_jax.run import Run
+
+# A task -> how it is trained: what depends on the number of shots may differ.
+MakeMethod = Callable[[Task], Method]
+
+
+def from_scratch(
+  run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
+) -> Iterator[Recognized | ModelError]:
+  """A network that knows the images of each cell alone."""
+  settings = run.config.recognition.from_scratch
+  method = scratch.method(settings, data.spec.num_classes, data.spec.multi_label, protocol)
+  at_once = scratch.cells_at_once(settings)
+  yield from trained(run, data, tasks, protocol, lambda task: method, at_once)
+
+
+def fine_tune(
+  run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
+) -> Iterator[Recognized | ModelError]:
+  """CLIP's vision tower, or another pretrained network, on the images of each cell."""
+  settings = run.config.recognition.fine_tune
+  clip = None if settings.checkpoint else run.clip
+  method = fine_tuning.method(
+    settings, clip, data.text, data.spec.num_classes, data.spec.multi_label, protocol
+  )
+  yield from trained(run, data, tasks, protocol, lambda task: method)
+
+
+def lora(
+  run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
+) -> Iterator[Recognized | ModelError]:
+  """Low rank in both towers, on the images of each cell."""
+  settings, spec = run.config.recognition.lora, data.spec
+
+  @functools.cache
+  def method(shots: int) -> Method:
+    return low_rank.method(
+      settings, run.clip, spec.names, spec.templates[0], shots, spec.num_classes, spec.multi_label,
+      protocol,
+    )  # fmt: skip
+
+  yield from trained(run, data, tasks, protocol, lambda task: method(task.cell.shots))
+
+
+def trained(
+  run: Run,
+  data: DatasetFeatures,
+  tasks: Sequence[Task],
+  protocol: str,
+  method_of: MakeMethod,
+  at_once: int = 1,
+) -> Iterator[Recognized | ModelError]:
+  """What each task comes to: its images decoded, trained on, and tested. Few are held in memory at a time.
+
+  Args:
+    run: the run.
+    data: what all cells share.
+    tasks: the cells.
+    protocol: `strict` or `reference`.
+    method_of: how each is trained.
+    at_once: cells in one program at most.
+  """
+  if not tasks:
+    return
+  size = method_of(tasks[0]).problem.view.stored_size
+  tested = decoded(run, data, test_images(run, data), size, f"{data.spec.name} test")
+  for start in range(0, len(tasks), at_once):
+    members = tasks[start : start + at_once]
+    method, began = method_of(members[0]), time.monotonic()
+    sets = [_training_set(run, data, task, size) for task in members]
+    places = [_place(run, task, at_once) for task in members]
+    fits = fit_cells(method, sets, places, protocol)
+    for training_set, fit in zip(sets, fits, strict=True):
+      if isinstance(fit, ModelError):
+        yield fit
+        continue
+      result = evaluated(
+        method, fit, training_set, tested, data.test.labels, data.spec.metric, run.mesh
+      )
+      save = functools.partial(_save, method.name, fit)
+      yield Recognized(result, save, (time.monotonic() - began) / len(members))
+
+
+def _training_set(run: Run, data: DatasetFeatures, task: Task, size: int) -> TrainingSet:
+  images: UInt8[np.ndarray, "n s s 3"] = decoded(
+    run, data, training_images(run, task), size, task.name
+  )
+  targets = class_targets(task.images.labels, data.spec.num_classes)
+  return make_training_set(
+    images, targets, task.weights, task.later, data.spec.multi_label, task.cell.seed
+  )
+
+
+def _place(run: Run, task: Task, at_once: int) -> Place:
+  save_every = run.config.recognition.save_every
+  return Place(run.mesh, task.name, task.folder / "checkpoints", save_every, at_once)
+
+
+def _save(kind: str, fit: Fit, path: Path) -> None:
+  """The trained weights under their PyTorch names, and what is needed to use them."""
+  arrays = weights.to_torch(fit.model.variables) | weights.to_torch(fit.model.stats)
+  save_model(path, arrays, {"kind": kind, **fit.about})

@@ -1,0 +1,168 @@
+"""What recognizers are given and leave: cells, their images in order, and the weights of a mixture."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from genbench_jax.benchmark.reader import SplitImages
+from genbench_jax.cells import Cell, mixtures
+from genbench_jax.config import Mixture as MixtureSettings
+from genbench_jax.embedding.input_pipeline import Images, Preprocessing, image_batches
+from genbench_jax.errors import ModelError
+from genbench_jax.pipeline.artifacts import open_image_set
+from genbench_jax.pipeline.external import External, Mixture
+from genbench_jax.pipeline.rows import DatasetFeatures
+from genbench_jax.recognizers.training_set import source_weights
+from genbench_jax.run import Run
+from genbench_jax.store import files
+from genbench_jax.store.embedding_set import EmbeddingSet
+from genbench_jax.store.image_set import StoredImages
+
+# Decoded images beyond this stand in a file of the work folder and are mapped.
+IN_MEMORY_BYTES = 2**29
+DECODED_AT_ONCE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """A cell to recognize.
+
+  Attributes:
+    cell: which.
+    external: its image set, or its mixture.
+    images: its own images; of a mixture the originals first.
+    folder: of its results.
+    weights: of the loss of each image; none are equal ones.
+    later: the images that train after the others; none is all together.
+  """
+
+  cell: Cell
+  external: External
+  images: EmbeddingSet
+  folder: Path
+  weights: Float[np.ndarray, "n"] | None = None
+  later: Bool[np.ndarray, "n"] | None = None
+
+  @property
+  def name(self) -> str:
+    """The cell, for people."""
+    return f"{self.external.key.name}, {self.cell.shots} shots"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognized:
+  """What a recognizer found for a cell.
+
+  Attributes:
+    result: `scores` of the test images, `score`, `ci_low`, `ci_high`, `n_external`, `missing_classes`, and
+      whatever else there is to say of the training: what is a number or a list goes into the summary.
+    save_model: writes what was learned to a file that others can load.
+    seconds: what it took.
+  """
+
+  result: dict[str, Any]
+  save_model: Callable[[Path], None]
+  seconds: float
+
+
+# The result of each task, in order; a cell that failed has its error.
+Recognizer = Callable[
+  [Run, DatasetFeatures, Sequence[Task], str], Iterator[Recognized | ModelError]
+]
+
+
+def make_task(cell: Cell, external: External, folder: Path, mixture: MixtureSettings) -> Task:
+  """A cell with its images, and of a mixture the weight and the order of its sources.
+
+  Args:
+    cell: which.
+    external: its image set, or its mixture.
+    folder: of its results.
+    mixture: how sources are weighed and ordered.
+  """
+  images = external.of_shots(cell.shots)
+  if not isinstance(external, Mixture):
+    return Task(cell, external, images, folder)
+  real = len(external.originals(cell.shots))
+  weights = later = None
+  if mixture.loss_weights:
+    weights = source_weights((real, len(images) - real), mixture.loss_weights)
+  if mixture.order == "real_last":
+    later = np.arange(len(images)) < real
+  return Task(cell, external, images, folder, weights, later)
+
+
+@dataclasses.dataclass(frozen=True)
+class ChosenImages:
+  """Chosen images of one place or several, one after another."""
+
+  places: Sequence[tuple[Images, Int[np.ndarray, "n"]]]
+
+  def __len__(self) -> int:
+    return sum(len(ids) for _, ids in self.places)
+
+  def __getitem__(self, index: int) -> Any:
+    for images, ids in self.places:
+      if index < len(ids):
+        return images[int(ids[index])]
+      index -= len(ids)
+    raise IndexError(index)
+
+
+def training_images(run: Run, task: Task) -> ChosenImages:
+  """The images of a cell in the order of its features: of a mixture, originals first."""
+  external, shots = task.external, task.cell.shots
+  keys = mixtures(run.config).get(external.key, (external.key,))
+  if isinstance(external, Mixture):
+    ids = [external.originals(shots).ids, external.added(shots).ids]
+  else:
+    ids = [task.images.ids]
+  sets = [StoredImages(open_image_set(run, key)) for key in keys]
+  return ChosenImages(list(zip(sets, ids, strict=True)))
+
+
+def test_images(run: Run, data: DatasetFeatures) -> ChosenImages:
+  """The readable test images in the order of their features."""
+  return ChosenImages([(SplitImages(run.split(data.spec.name, "test")), data.test.ids)])
+
+
+def decoded(
+  run: Run, data: DatasetFeatures, images: ChosenImages, size: int, what: str
+) -> UInt8[np.ndarray, "n s s 3"]:
+  """Images as squares, decoded once by the one input pipeline: in memory, or many of them in a file that is mapped.
+
+  Args:
+    run: whose work folder has the file.
+    data: whose dataset says how images are made square.
+    images: which.
+    size: side in pixels.
+    what: names the images and, among those of a size, the file.
+  """
+  shape = (len(images), size, size, 3)
+  if np.prod(shape) <= IN_MEMORY_BYTES:
+    return _decode_into(np.empty(shape, np.uint8), data, images, size, what)
+  path = run.workdir / "decoded" / f"{files.digest([what, shape])}-{run.hosts.index}.npy"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+  return _decode_into(mapped, data, images, size, what)
+
+
+def _decode_into(
+  array: UInt8[np.ndarray, "n s s 3"],
+  data: DatasetFeatures,
+  images: ChosenImages,
+  size: int,
+  what: str,
+) -> UInt8[np.ndarray, "n s s 3"]:
+  # Mean 0 and deviation 1 / 255 give 0 to 255 back.
+  plain = Preprocessing(size, (0.0,) * 3, (1 / 255,) * 3, data.spec.resize)
+  start = 0
+  for batch in image_batches(images, plain, min(DECODED_AT_ONCE, max(1, len(images))), what=what):
+    count = min(len(batch.pixels), len(images) - start)
+    array[start : start + count] = np.rint(batch.pixels[:count])
+    start += count
+  return array
