@@ -6,8 +6,12 @@ grow, and a metric that carries nothing but the number would look as if it predi
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
+from genbench_jax.analysis import statistics
+from genbench_jax.analysis.correlation import within_interval
+from genbench_jax.analysis.permutation import coefficient_of, is_defined, p_value_within
+from genbench_jax.analysis.series import Table, Values, tables_of
 from genbench_jax.report.quantities import (
   QUANTITIES,
   RECOGNIZERS,
@@ -18,7 +22,7 @@ from genbench_jax.report.quantities import (
 )
 from genbench_jax.report.results import Cell, Results
 
-FEWEST_CELLS = 4
+FEWEST_CELLS = 3
 # An interval from fewer resampled series would be narrower than the truth.
 FEWEST_UNITS = 5
 RESAMPLES = 500
@@ -38,8 +42,10 @@ class Agreement:
       FEWEST_CELLS cells or one of the two never changes.
     pooled: Spearman's rank correlation over all cells, whatever their dataset and number of images: to be
       read beside `mean`, never alone.
-    interval: 95 % bootstrap interval of `mean`, whole series (a source, generator, strategy and seed at all
-      its numbers of images) resampled; None where there are fewer than FEWEST_UNITS of them.
+    interval: 95 % interval of `mean`, whole series (a source, generator, strategy and seed at all its numbers
+      of images) resampled; None where a dataset has fewer than FEWEST_UNITS of them.
+    p: of no correlation, by exchanging series; corrected for all metrics of one page (Holm) by `agreements`.
+    same_as: an earlier metric that orders the cells exactly as this one does: one number under two names.
   """
 
   metric: str
@@ -48,11 +54,14 @@ class Agreement:
   within: dict[Group, float | None]
   pooled: float | None
   interval: tuple[float, float] | None
+  p: float | None = None
+  same_as: str = ""
 
   @property
   def mean(self) -> float | None:
-    """The mean of the groups' own correlations: neither datasets nor numbers of images play a part."""
-    return _mean(list(self.known.values()))
+    """The mean of the datasets' own: neither datasets nor numbers of images play a part."""
+    datasets = dict.fromkeys(dataset for dataset, _ in self.known)
+    return _mean([rho for name in datasets if (rho := self.of_dataset(name)) is not None])
 
   @property
   def known(self) -> dict[Group, float]:
@@ -79,6 +88,8 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 def agreement(results: Results, metric: str, recognizer: str) -> Agreement:
   """The rank correlations of one metric. Controls are no candidates for training: left out."""
+  import numpy as np
+
   cells = {
     dataset: tuple(
       cell
@@ -90,17 +101,43 @@ def agreement(results: Results, metric: str, recognizer: str) -> Agreement:
     for dataset in results.datasets
   }
   every = [cell for group in cells.values() for cell in group]
-  groups = grouped(every)
-  within = {group: _correlation(some, metric, recognizer) for group, some in groups.items()}
-  defined = {group: groups[group] for group, rho in within.items() if rho is not None}
-  return Agreement(
-    metric,
-    recognizer,
-    cells,
-    within,
-    _correlation(every, metric, recognizer),
-    _interval(defined, metric, recognizer),
-  )
+  within = {group: _correlation(some, metric, recognizer) for group, some in grouped(every).items()}
+  tables = [
+    table
+    for table in tables_of_cells(every, metric, recognizer)
+    if any(is_defined(x, y) for _, x, y in table.budgets())
+  ]
+  pooled = _correlation(every, metric, recognizer)
+  p = p_value_within(tables, "spearman", np.random.default_rng(0)) if tables else None
+  interval = interval_of(tables, "spearman")
+  return Agreement(metric, recognizer, cells, within, pooled, interval, p)
+
+
+def tables_of_cells(cells: Iterable[Cell], x: str, y: str) -> list[Table]:
+  """Return two quantities of the cells that have both, arranged by dataset, number of images and series."""
+  values: tuple[Values, Values] = ({}, {})
+  for cell in cells:
+    one = cell.series
+    key = (cell.dataset, one.source, one.generator, one.strategy, cell.seed, cell.shots)
+    for side, name in zip(values, (x, y), strict=True):
+      if name in cell.estimates:
+        side[key] = cell.estimates[name].value
+  return tables_of(*values)
+
+
+def interval_of(tables: Sequence[Table], method: str) -> tuple[float, float] | None:
+  """Return the 95 % interval of the mean coefficient; None where a dataset has too few series for one.
+
+  Args:
+    tables: those in which the coefficient is defined.
+    method: `spearman` or `kendall`.
+  """
+  import numpy as np
+
+  if not tables or min(table.units for table in tables) < FEWEST_UNITS:
+    return None
+  value = float(np.mean([coefficient_of(table, method) for table in tables]))
+  return within_interval(tables, method, value, RESAMPLES, np.random.default_rng(0))
 
 
 def agreements(results: Results, recognizer: str) -> tuple[Agreement, ...]:
@@ -108,11 +145,36 @@ def agreements(results: Results, recognizer: str) -> tuple[Agreement, ...]:
 
   A distance counts by what it has above its floor where that is known, else as it is.
   """
-  found = [
-    agreement(results, name, recognizer)
-    for name in sorted(metrics_of(results), key=lambda name: name != "cler")
-  ]
-  return tuple(item for item in found if item.count)
+  names = sorted(metrics_of(results), key=lambda name: name != "cler")
+  found = [item for name in names if (item := agreement(results, name, recognizer)).count]
+  return tuple(_corrected(_with_doubles(found)))
+
+
+def _with_doubles(found: Sequence[Agreement]) -> list[Agreement]:
+  """The agreements, each that is an earlier one's under another name marked as such."""
+  from scipy.stats import rankdata
+
+  seen: dict[tuple[bytes, ...], str] = {}
+  marked = []
+  for item in found:
+    cells = [cell for some in item.cells.values() for cell in some]
+    groups = grouped(cells).values()
+    turn = 1 if quantity_of(item.metric).better == "higher" else -1
+    values = ([turn * cell.estimates[item.metric].value for cell in some] for some in groups)
+    first = seen.setdefault(tuple(rankdata(group).tobytes() for group in values), item.metric)
+    same = first if first != item.metric else ""
+    marked.append(dataclasses.replace(item, same_as=same))
+  return marked
+
+
+def _corrected(found: Sequence[Agreement]) -> list[Agreement]:
+  """The agreements with p-values corrected for all that are tested (Holm); one number is tested once."""
+  import numpy as np
+
+  tested = [item for item in found if item.p is not None and not item.same_as]
+  ps = statistics.holm(np.array([item.p for item in tested])) if tested else []
+  by_name = {item.metric: float(p) for item, p in zip(tested, ps, strict=True)}
+  return [dataclasses.replace(item, p=by_name.get(item.metric)) for item in found]
 
 
 def metrics_of(results: Results) -> list[str]:
@@ -135,40 +197,6 @@ def grouped(cells: Sequence[Cell]) -> dict[Group, list[Cell]]:
   for cell in cells:
     found.setdefault((cell.dataset, cell.shots), []).append(cell)
   return found
-
-
-def _interval(
-  groups: Mapping[Group, Sequence[Cell]], metric: str, recognizer: str
-) -> tuple[float, float] | None:
-  """Quantiles of the mean over groups, the series of each dataset drawn anew with replacement.
-
-  A series keeps its weight at all of its numbers of images: its cells share their images.
-  """
-  import numpy as np
-
-  from genbench_jax.analysis import statistics
-
-  random = np.random.default_rng(0)
-  each, units = [], 0
-  for dataset in dict.fromkeys(dataset for dataset, _ in groups):
-    mine = [cells for (name, _), cells in groups.items() if name == dataset]
-    places = {
-      key: i for i, key in enumerate(dict.fromkeys(_unit(c) for some in mine for c in some))
-    }
-    weights = statistics.bootstrap_weights(len(places), RESAMPLES, random)
-    units = max(units, len(places))
-    for cells in mine:
-      x, y = (np.array([c.estimates[name].value for c in cells]) for name in (metric, recognizer))
-      each.append(statistics.spearman(x, y, weights[:, [places[_unit(c)] for c in cells]]))
-  if units < FEWEST_UNITS:
-    return None
-  means = np.nanmean(np.where(np.isfinite(each), each, np.nan), axis=0)
-  low, high = np.quantile(means[np.isfinite(means)], [0.025, 0.975])
-  return float(low), float(high)
-
-
-def _unit(cell: Cell) -> tuple[object, int]:
-  return cell.series, cell.seed
 
 
 def _correlation(cells: Sequence[Cell], metric: str, recognizer: str) -> float | None:

@@ -6,13 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from genbench_jax.analysis import statistics
-from genbench_jax.report.agreement import (
-  FEWEST_UNITS,
-  RESAMPLES,
-  Agreement,
-  agreement,
-)
+from genbench_jax.analysis.permutation import coefficient_of, is_defined
+from genbench_jax.analysis.series import Values, tables_of
+from genbench_jax.report.agreement import Agreement, agreement, interval_of
 from genbench_jax.report.quantities import (
   RECOGNIZERS,
   in_space,
@@ -34,9 +30,9 @@ class OrderAgreement:
   """How far two measures put the sources in the same order.
 
   Attributes:
-    tau: mean over groups (a dataset at one number of images) of Kendall's tau-b.
-    interval: 95 %, whole sources resampled; None where there are fewer than FEWEST_UNITS.
-    groups, series: how many are behind it.
+    tau: mean over datasets and numbers of images of Kendall's tau-b.
+    interval: 95 %, whole series resampled; None where there are too few of them.
+    groups: datasets at a number of images; series: sources. How many are behind it.
   """
 
   first: str
@@ -178,36 +174,24 @@ def _agreement(results: Results, first: str, second: str) -> OrderAgreement | No
   series = [one for one in results.series if one.source != "control"]
   if len(results.generators) >= FEWEST_SERIES:
     series = list(results.generators)
-  random, each = np.random.default_rng(0), []
-  weights = statistics.bootstrap_weights(len(series), RESAMPLES, random)
-  weights[0] = 1  # the first "resample" is the data themselves
-  behind = 0
-  for dataset in results.datasets:
-    for shots in results.shots:
-      pairs = [
-        (
-          place,
-          results.estimate(dataset, one, shots, first),
-          results.estimate(dataset, one, shots, second),
-        )
-        for place, one in enumerate(series)
-      ]
-      known = [(place, a.value, b.value) for place, a, b in pairs if a and b]
-      if len(known) >= FEWEST_SERIES:
-        places, x, y = (np.array(column) for column in zip(*known, strict=True))
-        each.append(statistics.kendall(x, y, weights[:, places.astype(int)]))
-        behind = max(behind, len(known))
-  each = [taus for taus in each if np.isfinite(taus[0])]
-  if not each:
+  # Seeds are averaged: what is ordered is the source, not one draw of it.
+  wanted = set(series)
+  values: tuple[Values, Values] = ({}, {})
+  for (dataset, one, shots, name), estimate in results.folded.items():
+    if name in (first, second) and one in wanted:
+      key = (dataset, one.source, one.generator, one.strategy, shots)
+      values[name == second][key] = estimate.value
+  tables = [
+    table
+    for table in tables_of(*values)
+    if any(len(x) >= FEWEST_SERIES and is_defined(x, y) for _, x, y in table.budgets())
+  ]
+  if not tables:
     return None
-  sums = np.nansum(each, axis=0)
-  counts = np.isfinite(each).sum(axis=0)
-  means = sums[counts > 0] / counts[counts > 0]
-  interval = None
-  if behind >= FEWEST_UNITS:
-    low, high = np.quantile(means[1:], [0.025, 0.975])
-    interval = float(low), float(high)
-  return OrderAgreement(first, second, float(means[0]), interval, len(each), behind)
+  tau = float(np.mean([coefficient_of(table, "kendall") for table in tables]))
+  interval = interval_of(tables, "kendall")
+  groups = sum(bool(is_defined(x, y)) for table in tables for _, x, y in table.budgets())
+  return OrderAgreement(first, second, tau, interval, groups, max(t.units for t in tables))
 
 
 def _table(

@@ -1,6 +1,7 @@
 """The report: one self-contained page, and beside it its tables and figures as files."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -243,6 +244,7 @@ class _Parts:
   def who_beats_whom(self) -> tables.Table | None:
     return duels_table(self.duels, self.ranked[:MOST_DUELISTS]) if len(self.ranked) > 1 else None
 
+  @functools.cached_property
   def dependence(self) -> dict[str, tables.Table | None]:
     """Whether the answer depends on the encoder or the recognizer."""
     quantity = str(self.headline)
@@ -268,7 +270,7 @@ class _Parts:
       tables.cells_table(self.every),
       self.ranking(),
       self.who_beats_whom(),
-      *self.dependence().values(),
+      *self.dependence.values(),
     ]
     return [table for table in own if table]
 
@@ -299,7 +301,7 @@ class _Parts:
       "agreements": tables.agreement_table(self.agreements),
       "own_agreements": self.own_agreement_table(),
       "judge": quantity_of(self.judge).label if self.judge else "",
-      **self.dependence(),
+      **self.dependence,
       "fewest_cells": FEWEST_CELLS,
       "cells": cells,
       "cells_rule": cells_rule,

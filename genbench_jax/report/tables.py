@@ -11,6 +11,7 @@ from genbench_jax.report.gains import Average, average_gain, budgets, gain, gain
 from genbench_jax.report.quantities import (
   budget_words,
   by_quantity,
+  p_value,
   percent,
   points,
   quantity_of,
@@ -126,7 +127,7 @@ def agreement_table(items: Sequence[Agreement]) -> Table:
   datasets = list(dict.fromkeys(name for item in items for name in item.cells))
   rows = tuple(
     (
-      quantity_of(item.metric).label, _rounded(item.mean), *(_rounded(end) for end in item.interval or (None, None)), len(item.known), item.count,
+      _metric_label(item), _rounded(item.mean), *(_rounded(end) for end in item.interval or (None, None)), None if item.p is None else p_value(item.p), len(item.known), item.count,
       *(_rounded(item.of_dataset(name)) for name in datasets), _rounded(item.pooled),
     )
     for item in items
@@ -136,12 +137,19 @@ def agreement_table(items: Sequence[Agreement]) -> Table:
     "within dataset and shots",
     "low",
     "high",
+    "p, corrected",
     "groups",
     "cells",
     *datasets,
     "pooled over all",
   )
   return Table("rank-correlations", "Spearman’s rank correlation with accuracy.", columns, rows)
+
+
+def _metric_label(item: Agreement) -> str:
+  """The metric; of one that orders the cells as an earlier one does, that name, too."""
+  label = quantity_of(item.metric).label
+  return f"{label} (the same order as {quantity_of(item.same_as).label})" if item.same_as else label
 
 
 def as_csv(table: Table) -> str:

@@ -16,7 +16,7 @@ def test_spearman_is_pearson_of_ranks():
   assert spearman(x.tolist(), y.tolist()) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("x", "y"), [([1, 2, 3], [1, 2, 3]), ([1, 1, 1, 1], [1, 2, 3, 4])])
+@pytest.mark.parametrize(("x", "y"), [([1, 2], [1, 2]), ([1, 1, 1, 1], [1, 2, 3, 4])])
 def test_spearman_is_not_defined_for_few_or_constant_values(x, y):
   assert spearman(x, y) is None
 
@@ -49,11 +49,12 @@ def test_a_metric_that_carries_only_the_number_of_images_predicts_nothing():
   found = agreement(results_of(rows, views(rows)[0]), "vendi", "linear_probe")
   assert found.pooled > 0.8
   assert abs(found.mean) < 0.3
+  assert found.p > 0.05
   assert found.interval[0] < 0 < found.interval[1]
 
 
 def test_few_series_have_no_interval(rows):
-  some = [r for r in rows if r["source"] == "generative"]
+  some = [r for r in rows if r["source"] == "generative"]  # four series
   found = agreement(results_of(some, views(some)[0]), "cler", "linear_probe")
   assert found.mean is not None
   assert found.interval is None
@@ -78,3 +79,37 @@ def test_lower_is_better_turns_the_sign(rows):
 def test_ranks_run_from_zero_to_one_with_ties_at_their_mean():
   assert ranks([3.0, 1.0, 1.0, 9.0]) == pytest.approx([2 / 3, 1 / 6, 1 / 6, 1.0])
   assert ranks([4.0]) == [0.5]
+
+
+def test_interval_and_p_are_those_of_the_analysis(rows):
+  from genbench_jax.analysis.correlation import correlations
+
+  results = results_of(rows, views(rows)[0])
+  found = agreement(results, "cler", "linear_probe")
+  expected = next(
+    c
+    for c in correlations(rows, quantities=("cler",), resamples=500)
+    if (c.level, c.dataset, c.method) == ("within_dataset", None, "spearman")
+  )
+  assert found.mean == pytest.approx(expected.value)
+  assert found.interval == pytest.approx((expected.ci_low, expected.ci_high), abs=0.05)
+  assert found.p == pytest.approx(expected.p_value, abs=0.01)
+
+
+def test_one_number_under_two_names_is_tested_once(rows):
+  """KID and CMMD of unit-norm features are both a multiple of one number."""
+  double = [
+    r | {"quantity": "kid", "value": 3 * r["value"] - 1} for r in rows if r["quantity"] == "fid"
+  ]
+  items = {
+    i.metric: i for i in agreements(results_of([*rows, *double], views(rows)[0]), "linear_probe")
+  }
+  assert (items["kid"].same_as, items["fid"].same_as) == ("fid", "")
+  assert items["kid"].p is None and items["fid"].p is not None
+
+
+def test_p_values_are_corrected_for_all_metrics(rows):
+  results = results_of(rows, views(rows)[0])
+  alone = agreement(results, "cler", "linear_probe")
+  shown = next(i for i in agreements(results, "linear_probe") if i.metric == "cler")
+  assert shown.p >= alone.p
