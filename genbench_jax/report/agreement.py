@@ -8,6 +8,8 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from genbench_jax.analysis import statistics
 from genbench_jax.analysis.correlation import within_interval
 from genbench_jax.analysis.permutation import coefficient_of, is_defined, p_value_within
@@ -78,7 +80,6 @@ class Agreement:
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
   """Spearman's rank correlation, ties ranked by their mean; None where it is not defined."""
-  import numpy as np
   from scipy.stats import rankdata
 
   if len(x) < FEWEST_CELLS or len(set(x)) < 2 or len(set(y)) < 2:
@@ -88,8 +89,6 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 def agreement(results: Results, metric: str, recognizer: str) -> Agreement:
   """The rank correlations of one metric. Controls are no candidates for training: left out."""
-  import numpy as np
-
   cells = {
     dataset: tuple(
       cell
@@ -108,8 +107,9 @@ def agreement(results: Results, metric: str, recognizer: str) -> Agreement:
     if any(is_defined(x, y) for _, x, y in table.budgets())
   ]
   pooled = _correlation(every, metric, recognizer)
-  p = p_value_within(tables, "spearman", np.random.default_rng(0)) if tables else None
-  interval = interval_of(tables, "spearman")
+  random = np.random.default_rng(0)
+  p = p_value_within(tables, "spearman", random) if tables else None
+  interval = interval_of(tables, "spearman", random)
   return Agreement(metric, recognizer, cells, within, pooled, interval, p)
 
 
@@ -125,19 +125,20 @@ def tables_of_cells(cells: Iterable[Cell], x: str, y: str) -> list[Table]:
   return tables_of(*values)
 
 
-def interval_of(tables: Sequence[Table], method: str) -> tuple[float, float] | None:
+def interval_of(
+  tables: Sequence[Table], method: str, random: np.random.Generator
+) -> tuple[float, float] | None:
   """Return the 95 % interval of the mean coefficient; None where a dataset has too few series for one.
 
   Args:
     tables: those in which the coefficient is defined.
     method: `spearman` or `kendall`.
+    random: draws the series.
   """
-  import numpy as np
-
   if not tables or min(table.units for table in tables) < FEWEST_UNITS:
     return None
   value = float(np.mean([coefficient_of(table, method) for table in tables]))
-  return within_interval(tables, method, value, RESAMPLES, np.random.default_rng(0))
+  return within_interval(tables, method, value, RESAMPLES, random)
 
 
 def agreements(results: Results, recognizer: str) -> tuple[Agreement, ...]:
@@ -169,8 +170,6 @@ def _with_doubles(found: Sequence[Agreement]) -> list[Agreement]:
 
 def _corrected(found: Sequence[Agreement]) -> list[Agreement]:
   """The agreements with p-values corrected for all that are tested (Holm); one number is tested once."""
-  import numpy as np
-
   tested = [item for item in found if item.p is not None and not item.same_as]
   ps = statistics.holm(np.array([item.p for item in tested])) if tested else []
   by_name = {item.metric: float(p) for item, p in zip(tested, ps, strict=True)}

@@ -189,7 +189,7 @@ def _agreement(results: Results, first: str, second: str) -> OrderAgreement | No
   if not tables:
     return None
   tau = float(np.mean([coefficient_of(table, "kendall") for table in tables]))
-  interval = interval_of(tables, "kendall")
+  interval = interval_of(tables, "kendall", np.random.default_rng(0))
   groups = sum(bool(is_defined(x, y)) for table in tables for _, x, y in table.budgets())
   return OrderAgreement(first, second, tau, interval, groups, max(t.units for t in tables))
 
