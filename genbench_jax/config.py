@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from genbench_jax.diffusion.inversion.settings import Training
 from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.metrics.registry import KnownQuantities
 from genbench_jax.prompts.strategies import STRATEGIES
 from genbench_jax.recognizers.settings import (
   CoopSettings,
@@ -288,7 +289,7 @@ class Scoring:
     feature_sha256: its checksum, as that of `generation`.
   """
 
-  quantities: Annotated[tuple[str, ...], OneOf("metric", SCORED)] = SCORED
+  quantities: Annotated[tuple[str, ...], OneOf("metric", KnownQuantities())] = SCORED
   feature_checkpoint: str = ""
   feature_revision: str = ""
   feature_sha256: str = ""

@@ -1,7 +1,7 @@
 """CLER and its siblings: recognition of test images by class centers of external images and text prototypes."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -49,6 +49,7 @@ from genbench_jax.metrics.intervals import (
   image_weights,
 )
 from genbench_jax.metrics.neighbors import nearest
+from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.runtime.mesh import batch_sharding, replicated
 from genbench_jax.runtime.protocol import PROTOCOLS, Protocol
 
@@ -420,3 +421,23 @@ def _average_precisions(scores: Float[np.ndarray, "m k"], labels: np.ndarray) ->
   hot = labels if labels.ndim == 2 else np.eye(scores.shape[1], dtype=bool)[labels]
   used = np.flatnonzero(hot.any(0))
   return {int(index): eleven_point_precision(scores[:, index], hot[:, index]) for index in used}
+
+
+def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
+  """For the registry: the whole family at once; the neighbors only where votes are wanted."""
+  votes = any(name in wanted for name in VOTE_SCORES)
+  found = measure_cler(
+    sets.external,
+    sets.labels,
+    sets.text,
+    sets.test,
+    sets.test_labels,
+    metric=sets.metric,
+    top_k=sets.top_k if votes else None,
+    protocol=sets.protocol,
+    seed=sets.seed,
+    resamples=sets.resamples,
+    mesh=sets.mesh,
+  )
+  for name, value in found.scores.items():
+    yield Result(name, value, found.per_class.get(name, {}), found.control.get(name))

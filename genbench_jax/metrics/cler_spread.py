@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from genbench_jax.metrics.accuracy import recognition_score
 from genbench_jax.metrics.class_scores import ZERO_SHOT_SCALE
 from genbench_jax.metrics.half_samples import REPEATS, Halves, halves_of, variance_of
-from genbench_jax.metrics.inputs import BLOCK_ROWS
+from genbench_jax.metrics.inputs import BLOCK_ROWS, host_unit_rows
 from genbench_jax.metrics.strata import are_paired, strata_of
 
 TEST_ROWS = 2000
@@ -44,7 +44,7 @@ def external_variances(
   if not are_paired(strata):
     return None
   halves = halves_of(strata, seed, min(resamples, REPEATS))
-  tests, text = _unit(test_features), _unit(text_features)
+  tests, text = host_unit_rows(test_features), host_unit_rows(text_features)
   sums = _group_sums(image_features, labels, halves, len(text))
   values = [
     _scores(sums, halves, replicate, labels, tests, text, test_labels, metric, voters, top_k)
@@ -69,7 +69,7 @@ def _group_sums(
   sums = np.zeros((groups * classes, features.shape[1]), np.float32)
   for start in range(0, len(features), BLOCK_ROWS):
     cut = slice(start, start + BLOCK_ROWS)
-    unit, group = _unit(features[cut]), halves.group[cut]
+    unit, group = host_unit_rows(features[cut]), halves.group[cut]
     image, own = _pairs(labels[cut])
     np.add.at(sums, group[image] * classes + own, unit[image])
   return sums.reshape(groups, classes, -1)
@@ -97,9 +97,9 @@ def _scores(
 ) -> dict[str, float]:
   """The scores on one half, as the strict protocol has them."""
   kept = _kept_by_class(halves, replicate, labels, len(text))
-  centers = _unit(np.einsum("gkd,kg->kd", sums, kept))
+  centers = host_unit_rows(np.einsum("gkd,kg->kd", sums, kept))
   there = np.linalg.norm(centers, axis=1) > 0
-  both = np.where(there[:, None], _unit(text + centers), text)
+  both = np.where(there[:, None], host_unit_rows(text + centers), text)
   columns = {
     "cler": tests @ both.T,
     "cler_image": np.where(there, tests @ centers.T, -np.inf),
@@ -152,11 +152,3 @@ def _shares(
 def _softmax(logits: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "m k"]:
   exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
   return exponents / exponents.sum(axis=1, keepdims=True)
-
-
-def _unit(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-  rows = np.asarray(rows, np.float32)
-  largest = np.abs(rows).max(axis=1, keepdims=True, initial=0)
-  scaled = rows / np.where(largest > 0, largest, 1)
-  length = np.linalg.norm(scaled, axis=1, keepdims=True)
-  return scaled / np.where(length > 0, length, 1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from genbench_jax.metrics.inputs import (
   or_default,
   unit_rows,
 )
+from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.metrics.strata import strata_of
 from genbench_jax.runtime.mesh import DATA_AXIS, replicated
 
@@ -141,3 +143,11 @@ def _scores_program(mesh: Mesh, by_class: bool) -> jax.stages.Wrapped:
 def _means_by_class(scores: Float[np.ndarray, "n"], labels: np.ndarray) -> dict[int, float]:
   hot = labels if labels.ndim == 2 else labels[:, None] == np.arange(labels.max() + 1)
   return {int(c): float(scores[hot[:, c]].mean()) for c in np.flatnonzero(hot.any(0))}
+
+
+def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
+  """For the registry."""
+  found = measure_clip_score(
+    sets.external, sets.text, sets.labels, sets.seed, sets.resamples, sets.mesh
+  )
+  yield Result("clip_score", found.score, found.per_class)

@@ -1,6 +1,7 @@
 """Fréchet distance between Gaussians fitted to two sets of features: FID on any features."""
 
 import functools
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
@@ -16,10 +17,12 @@ from genbench_jax.metrics.inputs import (
   by_block,
   common_scale,
   feature_rows,
+  host_unit_rows,
   or_default,
   unit_rows,
 )
 from genbench_jax.metrics.moments import moments
+from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.metrics.strata import are_paired, centered_within, sampled_strata, strata_of
 from genbench_jax.runtime.mesh import DATA_AXIS
 from genbench_jax.runtime.protocol import PROTOCOLS, Protocol
@@ -178,3 +181,14 @@ def _influence_program(mesh: Mesh, normalize: bool) -> jax.stages.Wrapped:
   rows, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
   specs = (rows, whole, whole, whole)
   return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=rows))
+
+
+def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
+  """For the registry: of unit-norm features, where both sets have a covariance."""
+  x, y = host_unit_rows(sets.external), host_unit_rows(sets.test)
+  if min(len(x), len(y)) > 1:
+    labels = (sets.labels, sets.test_labels)
+    value = measure_frechet_distance(
+      x, y, sets.protocol, False, sets.seed, sets.resamples, sets.mesh, labels
+    )
+    yield Result("fid", value)

@@ -164,6 +164,15 @@ def unit_rows(features: Float[Array, "n d"]) -> Float[Array, "n d"]:
   return scaled / jnp.where(length > 0, length, 1)
 
 
+def host_unit_rows(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+  """Rows of length one on the host, in float32; a row of zeros stays zero."""
+  rows = np.asarray(features, np.float32)
+  largest = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+  scaled = rows / np.where(largest > 0, largest, 1)
+  length = np.linalg.norm(scaled, axis=1, keepdims=True)
+  return scaled / np.where(length > 0, length, 1)
+
+
 def masked_rows(features: Float[Array, "n d"], mask: Bool[Array, "n"]) -> Float[Array, "n d"]:
   """The features with the padded rows set to zero."""
   return jnp.where(mask[:, None], features, 0)

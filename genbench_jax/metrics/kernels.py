@@ -6,6 +6,7 @@ as often as they would among independent images.
 """
 
 import dataclasses
+from collections.abc import Collection, Iterator
 from typing import Any, get_args
 
 import numpy as np
@@ -14,8 +15,9 @@ from jaxtyping import Float, Int
 
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, two_sided_interval
-from genbench_jax.metrics.inputs import feature_rows, or_default
+from genbench_jax.metrics.inputs import feature_rows, host_unit_rows, or_default
 from genbench_jax.metrics.kernel_sums import Frame, Kernel, frame_of, kernel_sums
+from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.metrics.strata import are_paired, centered_within, sampled_strata, strata_of
 
 KERNELS = get_args(Kernel)
@@ -291,3 +293,17 @@ def _less_means(
   np.add.at(sums, strata, values)
   own = counts[strata][:, None]
   return (values - sums[strata] / own) * np.sqrt(own / np.maximum(own - 1, 1))
+
+
+def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
+  """For the registry: KID where pairs of one class are known."""
+  x, y = host_unit_rows(sets.external), host_unit_rows(sets.test)
+  if min(len(x), len(y)) < 2:
+    return
+  labels, rest = (sets.labels, sets.test_labels), (sets.seed, sets.resamples, sets.mesh)
+  if "kid" in wanted and all(are_paired(side) for side in _strata(x, y, labels)):
+    yield Result(
+      "kid", measure_kernel_distance(x, y, "polynomial", *rest, labels=labels, standardize=True)
+    )
+  if "cmmd" in wanted:
+    yield Result("cmmd", measure_cmmd(x, y, *rest, labels=labels))

@@ -6,6 +6,7 @@ An image lies in a ball if its distance from the center is smaller than the radi
 
 import dataclasses
 import functools
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from genbench_jax.metrics.inputs import (
   common_scale,
   feature_rows,
   fetch,
+  host_unit_rows,
   or_default,
   place,
   rows_of_classes,
@@ -30,11 +32,14 @@ from genbench_jax.metrics.inputs import (
 from genbench_jax.metrics.intervals import NORMAL, wilson
 from genbench_jax.metrics.manifold_spread import Spread, spread_of, squared_distances
 from genbench_jax.metrics.neighbors import nearest
+from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.metrics.ring import COLUMN_TILE, ROW_TILE, products, ring, tiles, untiled
 from genbench_jax.metrics.strata import are_paired, sampled_strata, strata_of
 from genbench_jax.runtime.mesh import DATA_AXIS
 
 NAMES = ("precision", "recall", "density", "coverage")
+# That make a radius in the benchmark.
+NEIGHBORS = 5
 # A squared distance comes from squared lengths, each with a rounding error of a few units in the last place.
 ROUNDING = 16 * np.finfo(np.float32).eps
 # Up to this many pairs of images of a class are measured on the host: a class is small, and classes are many.
@@ -307,3 +312,15 @@ def _coverage_of_few(
   np.fill_diagonal(within, np.inf)
   radii = np.partition(within, k - 1, axis=1)[:, k - 1]
   return float(np.mean(squared_distances(real, generated).min(1) < radii))
+
+
+def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
+  """For the registry: of unit-norm features, where both sets have more images than neighbors are asked for."""
+  generated, real = host_unit_rows(sets.external), host_unit_rows(sets.test)
+  if min(len(real), len(generated)) > NEIGHBORS:
+    labels = (sets.test_labels, sets.labels)
+    found = measure_manifold(
+      real, generated, NEIGHBORS, labels, sets.seed, sets.resamples, sets.mesh
+    )
+    for name, value in found.scores.items():
+      yield Result(name, value, found.per_class if name == "coverage" else {})

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import warnings
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
@@ -18,12 +19,15 @@ from genbench_jax.metrics.inputs import (
   check_finite,
   common_scale,
   feature_rows,
+  host_unit_rows,
 )
+from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.runtime.mesh import pad_rows
 from genbench_jax.runtime.protocol import PROTOCOLS, Protocol
 
 REPEATS = 10
 MOST_IMAGES = 1000
+FEWEST_IMAGES = 4
 # Ridge penalties relative to the mean eigenvalue, from almost none to almost only the means.
 PENALTIES = tuple(10.0**power for power in range(-4, 4))
 SVM_COSTS = tuple(10.0**power for power in range(-5, 5))
@@ -101,8 +105,10 @@ def _checked(x: Any, y: Any, protocol: str) -> tuple[np.ndarray, np.ndarray]:
     raise unknown_name("protocol", protocol, PROTOCOLS)
   x = feature_rows("x", x)
   y = feature_rows("y", y, x.shape[1])
-  if min(len(x), len(y)) < 4:
-    raise UsageError(f"proxy_a_distance needs at least 4 images a set, got {len(x)} and {len(y)}")
+  if min(len(x), len(y)) < FEWEST_IMAGES:
+    raise UsageError(
+      f"proxy_a_distance needs at least {FEWEST_IMAGES} images a set, got {len(x)} and {len(y)}"
+    )
   scale = common_scale(x, y)
   return (x, y) if scale == 1 else (x / scale, y / scale)
 
@@ -205,3 +211,11 @@ def _svm_error(
     )  # the cap is meant: overlapping sets never converge
     model = SVC(C=cost, kernel="linear", max_iter=SVM_ITERATIONS).fit(train, train_side)
   return float(np.mean(model.predict(test) != test_side))
+
+
+def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
+  """For the registry: of unit-norm features."""
+  x, y = host_unit_rows(sets.external), host_unit_rows(sets.test)
+  if min(len(x), len(y)) >= FEWEST_IMAGES:
+    found = measure_proxy_a_distance(x, y, sets.seed, sets.protocol)
+    yield Result("proxy_a_distance", found.distance)

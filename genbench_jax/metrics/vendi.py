@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from genbench_jax.metrics.inputs import (
   unit_rows,
 )
 from genbench_jax.metrics.moments import moments
+from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.metrics.strata import strata_of
 from genbench_jax.runtime.mesh import DATA_AXIS
 
@@ -130,3 +132,9 @@ def _of_few(x: Float[np.ndarray, "n d"]) -> float:
     return 1.0
   gram = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit
   return _of_eigenvalues(np.linalg.eigvalsh(gram))
+
+
+def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
+  """For the registry."""
+  found = measure_vendi(sets.external, sets.labels, sets.seed, sets.resamples, sets.mesh)
+  yield Result("vendi", found.score, found.per_class)

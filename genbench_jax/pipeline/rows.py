@@ -150,8 +150,22 @@ def without_text(data: DatasetFeatures, encoder: str, test: EmbeddingSet) -> Dat
   return dataclasses.replace(data, encoder=encoder, text=none, test=test, knows_text=False)
 
 
-def make_row(about: About, quantity: str, measured: Measurement, seconds: float) -> Row:
-  """One row of a cell; the keys of `store.rows.Row`."""
+def make_row(
+  about: About,
+  quantity: str,
+  measured: Measurement,
+  seconds: float,
+  floor: float | None = None,
+) -> Row:
+  """One row of a cell; the keys of `store.rows.Row`.
+
+  Args:
+    about: the cell.
+    quantity: what was measured; measured: its value and intervals.
+    seconds: what it took.
+    floor: the same distance of real training images at equal n, see `metrics.floors`.
+  """
+  classes = max(about.data.spec.num_classes - about.missing_classes, 1)
   told = about_cell(about.cell)
   return {
     "dataset": about.cell.dataset,
@@ -169,6 +183,8 @@ def make_row(about: About, quantity: str, measured: Measurement, seconds: float)
     "generator_low": _number(measured.generator_low),
     "generator_high": _number(measured.generator_high),
     "note": measured.note,
+    "floor": _number(floor),
+    "shots_given": round(about.n_external / classes, 3),
     "n_external": about.n_external,
     "n_test": len(about.data.test),
     "missing_classes": about.missing_classes,

@@ -4,12 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from genbench_jax.metrics.registry import usual_quantities
 from genbench_jax.store import files
 
-SCORED = (
-  "zero_shot", "cler", "cler_gain", "cler_image", "topk_vote", "topk_vote_text", "clip_score", "fid", "kid",
-  "cmmd", "precision", "recall", "density", "coverage", "vendi", "proxy_a_distance",
-)  # fmt: skip
+# What the stage `score` measures unless a config says otherwise, see `metrics.registry`.
+SCORED = usual_quantities()
 # Of the recognizers. The reference protocol has two figures of a linear probe: that of the epoch with the best test
 # score, which was published, and that of the last epoch.
 RECOGNIZED = ("linear_probe", "linear_probe_last_epoch", "coop", "vpt")
@@ -22,6 +21,8 @@ class Row(TypedDict):
   `ci_low` to `ci_high` is for these images: how the value varies with the test images. `generator_low` to `generator_high`
   is for this generator at this budget: external images drawn anew, too. `note` says why one is missing.
   `generator` is the name of the model or folder that the images are from, empty where there is but one.
+  `floor` is the same distance of as many real training images; what a distance says is its excess over that.
+  `shots_given` is how many images a class there were, in the mean over the classes that have some.
   `n_real` is how many real images the cell has seen: for training, as references, queries or validation data.
   """
 
@@ -40,6 +41,8 @@ class Row(TypedDict):
   generator_low: float | None
   generator_high: float | None
   note: str
+  floor: float | None
+  shots_given: float
   n_external: int
   n_test: int
   missing_classes: int

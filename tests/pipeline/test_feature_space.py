@@ -66,7 +66,7 @@ def test_rows_say_on_which_features_they_stand(config, measured):
 def test_the_page_sets_them_beside_the_others(measured):
   workdir, _ = measured
   page = (workdir / "report" / "index.html").read_text(encoding="utf-8")
-  assert "FID, dinov2" in page
+  assert "FID (dinov2" in page
   head = (workdir / "report" / "tables" / "cells.csv").read_text().splitlines()[0].split(",")
   place = head.index("fid")
   assert head[place + 3].startswith("fid [") and head[place + 3].endswith("dinov2]")

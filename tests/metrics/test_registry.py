@@ -1,0 +1,87 @@
+"""The one list of metrics: what is registered is measured, and distances get their floors."""
+
+import numpy as np
+import pytest
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics import registry
+from genbench_jax.metrics.bootstrap import Measurement
+from genbench_jax.metrics.floors import draws, floors
+from genbench_jax.metrics.registry import Metric, Result, Sets, measured
+
+
+def sets_of(world, **more):
+  given = {
+    "external": world.images, "test": world.tests, "labels": world.labels, "test_labels": world.test_labels,
+    "text": world.text, "num_classes": 7, "resamples": 20, **more,
+  }  # fmt: skip
+  return Sets(**given)
+
+
+def test_every_quantity_is_measured_and_finite(world):
+  sets = sets_of(world, training=world.tests, training_labels=world.test_labels)
+  names = registry.known_quantities()
+  found = {result.name: result.value for _, result in measured(sets, names)}
+  # 63 images of 16 dimensions are too few for the limit; there are no guides here.
+  assert set(names) - set(found) <= {"fd_infinity", "class_chamfer", "guide_ridge"}
+  for name, value in found.items():
+    assert np.isfinite(value.value), name
+    assert value.ci_low <= value.ci_high, name
+    if value.generator_low is None:
+      assert value.note, name
+    else:
+      assert value.generator_low <= value.generator_high, name
+
+
+def test_only_what_is_wanted_and_can_be_measured(world):
+  found = [r.name for _, r in measured(sets_of(world, text=None), ("cler", "clip_score", "vendi"))]
+  assert found == ["vendi"]
+
+
+def test_a_registered_metric_is_known_to_configs(world, monkeypatch):
+  monkeypatch.setattr(registry, "METRICS", list(registry.METRICS))
+
+  def measure(sets, wanted):
+    yield Result(
+      "mean_length", Measurement(float(np.linalg.norm(sets.external, axis=1).mean()), 0, 9)
+    )
+
+  registry.register(Metric(("mean_length",), measure))
+  assert "mean_length" in registry.KnownQuantities()
+  assert [r.name for _, r in measured(sets_of(world), ("mean_length",))] == ["mean_length"]
+  with pytest.raises(UsageError, match="mean_length is registered already"):
+    registry.register(Metric(("mean_length",), measure))
+
+
+def test_a_floor_is_the_distance_of_as_many_training_images(world):
+  random = np.random.default_rng(0)
+  labels = np.tile(np.arange(7), 20)
+  training = world.tests[[random.choice(np.flatnonzero(world.test_labels == c)) for c in labels]]
+  sets = sets_of(world, training=training, training_labels=labels)
+  distance = next(metric for metric in registry.METRICS if metric.names == ("fid",))
+  chosen = draws(sets.labels, labels)
+  assert [np.bincount(labels[rows]).tolist() for rows in chosen] == [[9] * 7] * 2
+  assert len(np.intersect1d(*chosen)) == 0
+  values = [
+    next(iter(distance(sets_of(world, external=training[rows], labels=labels[rows]), ["fid"])))
+    for rows in chosen
+  ]
+  expected = np.mean([result.value.value for result in values])
+  assert floors(distance, sets)["fid"] == pytest.approx(expected)
+  own = next(iter(distance(sets, ["fid"]))).value.value
+  assert own > floors(distance, sets)["fid"]
+
+
+def test_without_enough_training_images_there_is_no_floor(world):
+  few = sets_of(world, training=world.tests[:20], training_labels=world.test_labels[:20])
+  assert (
+    floors(registry.METRICS[2], few) == {} and floors(registry.METRICS[2], sets_of(world)) == {}
+  )
+
+
+def test_several_labels_an_image_are_taken_in_order():
+  hot = np.ones((4, 3), bool)
+  assert [rows.tolist() for rows in draws(hot, np.ones((9, 3), bool))] == [
+    [0, 1, 2, 3],
+    [4, 5, 6, 7],
+  ]
