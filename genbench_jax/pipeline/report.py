@@ -10,13 +10,18 @@ import numpy as np
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import ImageSetKey, image_sets, measured_sets
 from genbench_jax.errors import RunError
-from genbench_jax.pipeline.artifacts import classes_path, image_folder, image_set_path
+from genbench_jax.pipeline.artifacts import (
+  classes_path,
+  image_folder,
+  image_set_path,
+  text_path,
+)
 from genbench_jax.pipeline.features import test_path
 from genbench_jax.pipeline.ledger import Ledger
 from genbench_jax.pipeline.rows import _all_rows_paths, measured_rows
 from genbench_jax.report.classes import class_gains, class_scores
 from genbench_jax.report.from_disk import shown_rows, write_page
-from genbench_jax.report.gallery import Nearest
+from genbench_jax.report.gallery import Judged, Nearest
 from genbench_jax.report.thumbnails import thumbnail
 from genbench_jax.run import Run
 from genbench_jax.runtime.progress import say
@@ -42,12 +47,15 @@ def write_report(run: Run, rows: Sequence[Mapping[str, Any]], about: Mapping[str
   keys = [key for key in image_sets(run.config) if ImageSet.exists(image_folder(run, key))]
   folders = [image_folder(run, key) for key in keys]
   classes = class_scores(_class_values(run))
-  nearest, gains = {}, class_gains(classes)
-  for key, folder in zip(keys, folders, strict=True):
-    first = shown_rows(ImageSet(folder), 1, len(keys), gains)[:NEAREST_A_SET]
-    nearest[folder] = nearest_test_images(run, key, first)
+  nearest, judged, gains = {}, {}, class_gains(classes)
   per_class = run.config.report.gallery_images
-  return write_page(run.workdir, rows, about, folders, per_class, classes, nearest)
+  for key, folder in zip(keys, folders, strict=True):
+    images = ImageSet(folder)
+    first = shown_rows(images, 1, len(keys), gains)[:NEAREST_A_SET]
+    nearest[folder] = nearest_test_images(run, key, first)
+    shown = shown_rows(images, per_class, len(keys), gains)
+    judged[folder] = judged_images(run, key, images.labels, shown)
+  return write_page(run.workdir, rows, about, folders, per_class, classes, nearest, judged)
 
 
 def _class_values(run: Run) -> list[class_values.ClassValues]:
@@ -81,6 +89,40 @@ def nearest_test_images(run: Run, key: ImageSetKey, rows: Sequence[int]) -> dict
     name = ", ".join(names[int(label)] for label in labels)
     found[row] = Nearest(picture, name, float(cosine[best]))
   return found
+
+
+def judged_images(
+  run: Run, key: ImageSetKey, labels: np.ndarray, rows: Sequence[int]
+) -> dict[int, Judged]:
+  """Image index -> what zero-shot takes the image for; empty where the set or the texts are not embedded.
+
+  Args:
+    run: the config on its work folder.
+    key: the image set.
+    labels: of all its images: class indices, or multi-hot.
+    rows: which of its images, by index.
+  """
+  paths = image_set_path(run, key), text_path(run, key.dataset)
+  if not rows or not all(path.exists() for path in paths):
+    return {}
+  features = load_embeddings(paths[0]).features[np.array(rows)]
+  cosines = _unit(features) @ _unit(load_embeddings(paths[1]).features).T
+  names = dataset_spec(key.dataset).names
+  return {
+    row: _judged(each, np.atleast_1d(labels[row]), names)
+    for row, each in zip(rows, cosines, strict=True)
+  }
+
+
+def _judged(cosines: np.ndarray, label: np.ndarray, names: Sequence[str]) -> Judged:
+  """One image: `label` is its class, or of a multi-label set which classes it has."""
+  own = np.flatnonzero(label) if label.size == len(cosines) > 1 else label
+  best = int(cosines.argmax())
+  others = np.delete(cosines, own)
+  if not len(own) or not len(others):  # no class of its own, or no other
+    return Judged(names[best], True, 0.0)
+  margin = float(cosines[own].max() - others.max())
+  return Judged(names[best], bool(best in own), margin)
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

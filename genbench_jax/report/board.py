@@ -25,6 +25,10 @@ KEYS = ("dataset", "source", "generator", "strategy", "shots", "protocol", "enco
 SHOWN = (*RECOGNIZERS, "cler", "fid", "fid_inception", "vendi")
 
 
+# A column of these that says the same on every line is left out.
+UNSAID = ("generator", "protocol", "encoder")
+
+
 def read_entries(folder: Path) -> list[tuple[str, dict[str, Any]]]:
   """Return name and document of every sound submission in a folder.
 
@@ -90,34 +94,50 @@ def board_data(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   ]
   recipes = [recipe_of(documents[one.entry], one.key) for one in measured]
   distinct = list(dict.fromkeys(recipes))
-  rows = []
-  for one, recipe in zip(measured, recipes, strict=True):
-    document = documents[one.entry]
-    values: list[Any] = [
-      source_label(one.key[1]) if key == "source" else value
-      for key, value in zip(KEYS, one.key, strict=True)
+  rows = [
+    [
+      *_key_values(one.key),
+      *(value for name in names for value in _values(one, name)),
+      documents[one.entry]["by"] or "–",
+      documents[one.entry]["machine"]["device"],
+      verdict(one, measured, runs).text,
+      distinct.index(recipe),
     ]
-    values[3] = strategy_label(one.key[3]) if one.key[3] else ""
-    for name in names:
-      values.append(_triple(one.estimates.get(name)))
-      if quantity_of(name).kind == "accuracy":
-        values.append(_triple(one.estimates.get(f"{name} gain")))
-    status = verdict(one, measured, runs).text
-    rows.append(
-      [
-        *values,
-        document["by"] or "–",
-        document["machine"]["device"],
-        status,
-        distinct.index(recipe),
-      ]
-    )
+    for one, recipe in zip(measured, recipes, strict=True)
+  ]
+  rows.sort(key=lambda row: (row[0], -row[KEYS.index("shots")], -_first_number(row)))
+  kept = [i for i, column in enumerate(columns) if column["name"] not in UNSAID or _varies(rows, i)]
   return {
-    "columns": columns,
-    "rows": rows,
+    "columns": [columns[i] for i in kept],
+    "rows": [[row[i] for i in kept] for row in rows],
     "recipes": [list(recipe) for recipe in distinct],
     "noun": "lines",
   }
+
+
+def _key_values(key: tuple[Any, ...]) -> list[Any]:
+  """The key as people read it."""
+  named = dict(zip(KEYS, key, strict=True))
+  named["source"] = source_label(named["source"])
+  named["strategy"] = strategy_label(named["strategy"]) if named["strategy"] else ""
+  return list(named.values())
+
+
+def _values(one: Measurement, name: str) -> list[list[float] | None]:
+  """A quantity and, of an accuracy, its gain."""
+  found = [_triple(one.estimates.get(name))]
+  if quantity_of(name).kind == "accuracy":
+    found.append(_triple(one.estimates.get(f"{name} gain")))
+  return found
+
+
+def _first_number(row: Sequence[Any]) -> float:
+  """The first measured value of a line: its best-known accuracy."""
+  return next((value[0] for value in row if isinstance(value, list)), 0.0)
+
+
+def _varies(rows: Sequence[Sequence[Any]], column: int) -> bool:
+  return len({row[column] for row in rows}) > 1
 
 
 def run_of(document: Mapping[str, Any]) -> tuple[str, ...]:

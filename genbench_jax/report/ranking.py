@@ -8,6 +8,7 @@ from genbench_jax.report.duels import Duel
 from genbench_jax.report.gains import average, average_gain
 from genbench_jax.report.generators import Cost, cost_of
 from genbench_jax.report.quantities import (
+  RECOGNIZERS,
   images_label,
   number,
   percent,
@@ -17,8 +18,9 @@ from genbench_jax.report.quantities import (
 from genbench_jax.report.results import Estimate, Results, Series
 from genbench_jax.report.tables import Table, Value, words_of
 
-# What the ranking shows of the training-free numbers, where it was measured.
+# What the ranking shows besides, where it was measured: other recognizers, then what needs no training.
 BESIDE = (
+  *RECOGNIZERS,
   "cler",
   "class_chamfer",
   "guide_ridge",
