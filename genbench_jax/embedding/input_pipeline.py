@@ -17,7 +17,7 @@ from absl import flags
 from jaxtyping import Bool, Float32, Int
 from PIL import Image
 
-from genbench_jax.embedding.preprocess import Resize, to_rgb, to_square
+from genbench_jax.embedding.preprocess import Resize, square_pixels, to_rgb
 from genbench_jax.models.image_input import ImageInput
 from genbench_jax.runtime.progress import say
 
@@ -128,7 +128,7 @@ class _Decoder:
     """Writes the pixels of an image, 0 to 255; says whether it could be read."""
     try:
       with opened(self.images[index]) as image:
-        out[:] = to_square(to_rgb(image), self.preprocessing.how, self.preprocessing.resize)
+        out[:] = square_pixels(to_rgb(image), self.preprocessing.how, self.preprocessing.resize)
     except _UNREADABLE:
       out[:] = 0
       return False

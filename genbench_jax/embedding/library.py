@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from genbench_jax.embedding.embedder import ImageEmbedder, fitting_batch, text_features
 from genbench_jax.embedding.preprocess import Resize, pixels_of
-from genbench_jax.errors import RunError, UsageError
+from genbench_jax.errors import RunError, UsageError, unknown_name
 from genbench_jax.models.image_encoder import ImageEncoder, TextEncoder, load_image_encoder
 
 AnyImage: TypeAlias = UInt8[np.ndarray, "h w 3"] | Image.Image | str | os.PathLike[str]
@@ -53,7 +53,7 @@ def embed_images(
   images: Sequence[AnyImage] | UInt8[np.ndarray, "n h w 3"],
   checkpoint: str,
   revision: str | None = None,
-  resize: Resize = "crop",
+  resize: Resize | None = None,
 ) -> Float32[np.ndarray, "n d"]:
   """Image features of any encoder, not normalized.
 
@@ -62,19 +62,31 @@ def embed_images(
     checkpoint: folder or hub id of a CLIP, SigLIP, DINOv2 or DINOv3 in the Hugging Face layout, or the name of a
       registered encoder.
     revision: commit, tag or branch of a hub id.
-    resize: `crop`, the encoder's own way, or `squash`, both sides to its square.
+    resize: `crop`, the encoder's own way, or `squash`, both sides to its square; for Inception `clean`, as clean-fid
+      does, or `legacy`, as the reference code of FID does. By default the first of what the encoder knows.
 
   Raises:
-    UsageError: an image can't be read, or there is no such checkpoint.
+    UsageError: an image can't be read, there is no such checkpoint, or the encoder knows no such way.
     RunError: the checkpoint is incomplete, corrupt or of another architecture.
   """
   images = _as_sequence(images)
   encoder = _loaded(str(checkpoint), revision)
+  embedder = _embedder(encoder, len(images))
+  return _embedded(images, embedder, resize)
+
+
+def _embedded(
+  images: Sequence[AnyImage], embedder: ImageEmbedder, resize: Resize | None
+) -> Float32[np.ndarray, "n d"]:
+  """The features of images, decoded on threads while the device computes."""
+  encoder = embedder.encoder
+  ways = encoder.input.ways
+  if resize is not None and resize not in ways:
+    raise unknown_name("way to resize images for this encoder", resize, ways)
+  way: Any = resize or ways[0]
 
   def pixels(image: AnyImage) -> Float32[np.ndarray, "h w 3"]:
-    return pixels_of(open_image(image), encoder.input, resize)
-
-  embedder = _embedder(encoder, len(images))
+    return pixels_of(open_image(image), encoder.input, way)
 
   def batches() -> Iterator[Float32[np.ndarray, "n h w 3"]]:
     with ThreadPoolExecutor() as pool:

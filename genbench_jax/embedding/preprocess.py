@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 from PIL import ExifTags, Image, ImageOps
 
+from genbench_jax.embedding import fid_resize
 from genbench_jax.models.image_input import FILTERS, ImageInput
 
-Resize = Literal["crop", "squash"]
+Resize = Literal["crop", "squash", "clean", "legacy"]
 PIL_FILTERS = {name: Image.Resampling[name.upper()] for name in FILTERS}
 # Pixels of a scaled image over those of the square that is cut from it, from which on only what is needed is scaled.
 MOST_SCALED = 16
@@ -123,6 +124,24 @@ def _cut_first(
   return part.resize((box[2] - box[0], box[3] - box[1]), chosen, box=inside)
 
 
+def square_pixels(
+  image: Image.Image, how: ImageInput, resize: Resize = "crop"
+) -> Float32[np.ndarray, "h w 3"]:
+  """Pixels, 0 to 255, of an RGB image as the square that an encoder takes.
+
+  Args:
+    image: RGB.
+    how: what the encoder asks for.
+    resize: how the square is made; an encoder that knows no such way takes its own.
+  """
+  way = resize if resize in how.ways else how.ways[0]
+  if way == "clean":
+    return fid_resize.clean(image, how.size)
+  if way == "legacy":
+    return fid_resize.legacy(image, how.size)
+  return np.asarray(to_square(image, how, "squash" if way == "squash" else "crop"), np.float32)
+
+
 def preprocess(
   image: Image.Image,
   size: int,
@@ -147,6 +166,6 @@ def preprocess(
 def pixels_of(
   image: Image.Image, how: ImageInput, resize: Resize = "crop"
 ) -> Float32[np.ndarray, "h w 3"]:
-  """Pixels of any PIL image as an encoder takes them; see `to_square` for the arguments."""
-  pixels = np.asarray(to_square(to_rgb(image), how, resize), np.float32) / np.float32(255)
+  """Pixels of any PIL image as an encoder takes them; see `square_pixels` for the arguments."""
+  pixels = square_pixels(to_rgb(image), how, resize) / np.float32(255)
   return (pixels - np.asarray(how.mean, np.float32)) / np.asarray(how.std, np.float32)

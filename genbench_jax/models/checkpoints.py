@@ -168,11 +168,16 @@ def read_weights(folder: Path) -> Weights:
   """
   weights: Weights = {}
   for path in weight_files(folder):
-    weights.update(_read_msgpack(path) if path.suffix == ".msgpack" else _read_safetensors(path))
+    weights.update(_read_msgpack(path) if path.suffix == ".msgpack" else read_safetensors(path))
   return {_today(name): read for name, read in weights.items() if not BUFFERS.search(name)}
 
 
-def _read_safetensors(path: Path) -> Weights:
+def read_safetensors(path: Path) -> Weights:
+  """Name -> function that reads the tensor, for every tensor of a file.
+
+  Raises:
+    RunError: the file is corrupt.
+  """
   from safetensors import SafetensorError, safe_open
 
   try:

@@ -70,11 +70,15 @@ class Registration:
 
   Attributes:
     load: the function, or where it stands, as `module:function`, so that only what is used is imported.
-    hub: folder or hub id that the bare name stands for; empty where a checkpoint must be named.
+    hub: folder or hub id that the bare name stands for; empty where the loader needs no checkpoint.
+    downloads: patterns of the files that are needed of a hub id.
+    needs_checkpoint: whether a bare name without `hub` is refused.
   """
 
   load: Loader | str
   hub: str = ""
+  downloads: tuple[str, ...] = DOWNLOADS
+  needs_checkpoint: bool = True
 
   def loader(self) -> Loader:
     """The function that loads the encoder."""
@@ -84,27 +88,35 @@ class Registration:
     return getattr(importlib.import_module(module), name)
 
 
+# The hub holds a conversion of `pt_inception-2015-12-05` to safetensors under its own names, beside other networks.
+INCEPTION = (
+  "genbench_jax.models.inception:load_inception",
+  "achiru/DiffSynth-Studio-ImageMetrics",
+  ("FID/model.safetensors",),
+)
 ENCODERS: dict[str, Registration] = {
   "clip": Registration("genbench_jax.models.clip:load_clip_folder"),
   "dinov2": Registration("genbench_jax.models.dinov2:load_dinov2"),
   "dinov2_with_registers": Registration("genbench_jax.models.dinov2:load_dinov2"),
+  "inception": Registration(*INCEPTION),
 }
 
 
-def register_encoder(kind: str, load: Loader, hub: str = "") -> None:
+def register_encoder(kind: str, load: Loader, hub: str = "", needs_checkpoint: bool = True) -> None:
   """Add a kind of encoder.
 
   Args:
     kind: the `model_type` in its checkpoints' `config.json`, or the name that users write: `kind`, `kind:FOLDER`.
     load: called with the folder or file of the checkpoint and a dtype, or None for the default.
     hub: folder or hub id that the bare name stands for.
+    needs_checkpoint: whether there is anything to load; if not, `load` gets an empty path for the bare name.
 
   Raises:
     UsageError: the kind is taken.
   """
   if kind in ENCODERS:
     raise UsageError(f"the encoder {kind!r} is registered already.")
-  ENCODERS[kind] = Registration(load, hub)
+  ENCODERS[kind] = Registration(load, hub, needs_checkpoint=needs_checkpoint)
 
 
 def load_image_encoder(
@@ -133,8 +145,11 @@ def load_image_encoder(
 
 def _place(kind: str, place: str, revision: str | None) -> Path:
   """The folder or file that a name before a colon goes with."""
-  wanted = place or ENCODERS[kind].hub
+  registration = ENCODERS[kind]
+  wanted = place or registration.hub
+  if not wanted and not registration.needs_checkpoint:
+    return Path()
   if not wanted:
     raise UsageError(f"the encoder {kind!r} needs a checkpoint: write {kind}:FOLDER.")
   path = Path(wanted).expanduser()
-  return path if path.is_file() else checkpoints.locate(wanted, revision, DOWNLOADS)
+  return path if path.is_file() else checkpoints.locate(wanted, revision, registration.downloads)

@@ -41,6 +41,8 @@ class ImageInput:
     keep_aspect: whether `resized` is the shorter side and the aspect is kept; else both sides are scaled to it.
     filter: PIL's, one of `FILTERS`; all but `nearest` are antialiased.
     mean, std: of the red, green and blue channel, white being 1.
+    ways: how images may be brought to the square; the first is the encoder's own. `crop` is what the settings here
+      say, `squash` scales both sides; for the others see `embedding.fid_resize`.
   """
 
   size: int
@@ -49,6 +51,7 @@ class ImageInput:
   filter: str = "bicubic"
   mean: Triple = OPENAI_MEAN
   std: Triple = OPENAI_STD
+  ways: tuple[str, ...] = ("crop", "squash")
 
   @property
   def before_crop(self) -> int:
@@ -94,6 +97,7 @@ def read_image_input(folder: Path, defaults: ImageInput) -> ImageInput:
     ],
     mean=mean,
     std=std,
+    ways=defaults.ways,
   )
 
 

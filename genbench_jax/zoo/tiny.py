@@ -136,6 +136,17 @@ def _random_tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
   return ((1 if is_norm else 0) + 0.2 * noise).astype(np.float32)
 
 
+def inception_weights(
+  shapes: Mapping[str, tuple[int, ...]], seed: int = 0
+) -> dict[str, np.ndarray]:
+  """`random_weights` for an Inception-v3: batch norms near one, and variances that are none below zero."""
+  drawn = random_weights(shapes, seed)
+  for name, tensor in drawn.items():
+    if name.endswith(("bn.weight", "bn.running_var")):
+      drawn[name] = (1 + np.abs(tensor)).astype(np.float32)
+  return drawn
+
+
 def write_tokenizer(folder: Path, pad: str = "<|endoftext|>") -> None:
   """CLIP tokenizer files with 24 positions."""
   folder.mkdir(parents=True, exist_ok=True)

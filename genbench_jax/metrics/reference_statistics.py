@@ -1,0 +1,80 @@
+"""Mean and covariance of a set of features as a file: what pytorch-fid and clean-fid exchange, `mu` and `sigma` in an .npz."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics.inputs import check_finite, feature_rows, or_default
+from genbench_jax.metrics.moments import moments
+
+# A matrix of 16,384 columns in float64.
+MOST_WIDTH = 1 << 14
+
+
+class ReferenceStatistics(NamedTuple):
+  """A Gaussian that stands for a set of images.
+
+  Attributes:
+    mean: of the features.
+    covariance: of the features, over n - 1.
+  """
+
+  mean: Float[np.ndarray, "d"]
+  covariance: Float[np.ndarray, "d d"]
+
+
+def statistics_of(features: Float[Any, "n d"], mesh: Mesh | None = None) -> ReferenceStatistics:
+  """Return mean and covariance of features, in float64.
+
+  Raises:
+    UsageError: fewer than two rows, or something that is no matrix of finite numbers.
+  """
+  features = feature_rows("features", features)
+  if len(features) < 2:
+    raise UsageError(f"a covariance needs at least 2 images, got {len(features)}")
+  return ReferenceStatistics(*moments("features", features, or_default(mesh)).compute())
+
+
+def read_statistics(path: str | Path) -> ReferenceStatistics:
+  """Return the statistics in an .npz with `mu` and `sigma`.
+
+  Raises:
+    UsageError: there is no such file, or it holds something else.
+  """
+  try:
+    with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+      missing = [name for name in ("mu", "sigma") if name not in file.files]
+      if missing:
+        raise UsageError(
+          f"{path} has no {' and no '.join(missing)}: wanted an .npz with mu and sigma."
+        )
+      mean, covariance = (np.asarray(file[name], np.float64) for name in ("mu", "sigma"))
+  except UsageError:
+    raise
+  except Exception as error:  # zip and npy files break in a dozen ways
+    raise UsageError(f"{path} can't be read as an .npz with mu and sigma ({error}).") from error
+  if mean.ndim != 1 or covariance.shape != (len(mean),) * 2 or len(mean) > MOST_WIDTH:
+    raise UsageError(
+      f"{path} holds mu of shape {mean.shape} and sigma of shape {covariance.shape}."
+    )
+  for name, array in (("mu", mean), ("sigma", covariance)):
+    check_finite(f"{name} in {path}", array)
+  if np.abs(covariance - covariance.T).max() > 1e-6 * max(np.abs(covariance).max(), 1e-300):
+    raise UsageError(f"sigma in {path} is not symmetric: it is no covariance.")
+  return ReferenceStatistics(mean, covariance)
+
+
+def write_statistics(path: str | Path, statistics: ReferenceStatistics) -> None:
+  """Write the statistics as an .npz with `mu` and `sigma`, whole or not at all."""
+  path = Path(path)
+  temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
+  try:
+    np.savez(temporary, mu=statistics.mean, sigma=statistics.covariance)
+    temporary.replace(path)
+  finally:
+    temporary.unlink(missing_ok=True)

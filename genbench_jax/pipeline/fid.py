@@ -1,0 +1,147 @@
+"""FID and KID between two folders of images, as papers quote them."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float32
+
+from genbench_jax.embedding.embedder import ImageEmbedder
+from genbench_jax.embedding.input_pipeline import Preprocessing, image_batches
+from genbench_jax.embedding.preprocess import Resize
+from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.metrics.inception import MeanOverParts, fid_inception, kid_inception
+from genbench_jax.metrics.reference_statistics import (
+  ReferenceStatistics,
+  read_statistics,
+  statistics_of,
+  write_statistics,
+)
+from genbench_jax.models.image_encoder import load_image_encoder
+from genbench_jax.runtime.progress import Progress, say
+from genbench_jax.store.image_files import ImageWalk
+
+Features: TypeAlias = Float32[np.ndarray, "n d"]
+# Below this many images of a set the distance is mostly its bias.
+FEW = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderDistance:
+  """How far two sets of images are from each other.
+
+  Attributes:
+    fid: Fréchet distance of their features.
+    kid: kernel distance over random subsets, or None where a side is only statistics.
+    images: how many images each side has; 0 where it is only statistics.
+    encoder: whose features they are.
+    resize: how images were brought to the encoder's square.
+  """
+
+  fid: float
+  kid: MeanOverParts | None
+  images: tuple[int, int]
+  encoder: str
+  resize: str
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderImages:
+  """The images below a folder, hidden ones and links left out."""
+
+  walk: ImageWalk
+  paths: tuple[str, ...]
+
+  def __len__(self) -> int:
+    return len(self.paths)
+
+  def __getitem__(self, index: int) -> bytes:
+    return self.walk.read(self.paths[index])
+
+
+def fid_between_folders(
+  first: str | Path,
+  second: str | Path,
+  encoder: str = "inception",
+  resize: Resize | None = None,
+  batch_per_device: int = 32,
+  save: str | Path | None = None,
+) -> FolderDistance:
+  """Measure two folders of images against each other.
+
+  Args:
+    first: folder of images, of any sizes and nested to any depth.
+    second: the same, or reference statistics: an .npz with `mu` and `sigma`.
+    encoder: whose features are compared; FID's own is `inception` or `inception:FILE.safetensors`.
+    resize: `clean` or `legacy` for Inception, else `crop` or `squash`; by default the encoder's own.
+    batch_per_device: images on each device at once.
+    save: where the statistics of `first` are written, for a later comparison.
+
+  Raises:
+    UsageError: a folder or checkpoint is not there, or a folder has fewer than two readable images.
+    RunError: the checkpoint is damaged.
+  """
+  loaded = load_image_encoder(encoder)
+  ways = loaded.input.ways
+  if resize is not None and resize not in ways:
+    raise unknown_name("way to resize images for this encoder", resize, ways)
+  way = ways[0] if resize is None else resize
+  embedder = ImageEmbedder(loaded, batch_per_device=batch_per_device)
+  how = Preprocessing(loaded.input, way)  # type: ignore[arg-type]
+  sides = [_side(Path(place).expanduser(), embedder, how) for place in (first, second)]
+  statistics = [s if isinstance(s, ReferenceStatistics) else statistics_of(s) for s in sides]
+  if save is not None:
+    write_statistics(save, statistics[0])
+  features = [side for side in sides if isinstance(side, np.ndarray)]
+  counts = [len(side) if isinstance(side, np.ndarray) else 0 for side in sides]
+  if any(len(side) < FEW for side in features):
+    say(
+      f"fewer than {FEW} images: most of this FID is bias. Compare it only with one of as many images."
+    )
+  kid = kid_inception(*features) if len(features) == 2 else None
+  return FolderDistance(fid_inception(*statistics), kid, (counts[0], counts[1]), encoder, str(way))
+
+
+def _side(
+  place: Path, embedder: ImageEmbedder, how: Preprocessing
+) -> Features | ReferenceStatistics:
+  """The features of a folder's images, or the statistics in a file."""
+  if place.is_file() and place.suffix == ".npz":
+    found = read_statistics(place)
+    if len(found.mean) != embedder.encoder.width:
+      raise UsageError(
+        f"{place} has {len(found.mean)} features, and the encoder {embedder.encoder.width}."
+      )
+    return found
+  if not place.is_dir():
+    raise UsageError(f"{place} is no folder of images and no .npz of statistics.")
+  walk = ImageWalk(place)
+  images = FolderImages(walk, tuple(walk.images()))
+  for note in walk.notes():
+    say(f"{place}: {note}")
+  features = _features(images, embedder, how, str(place))
+  if len(features) < 2:
+    raise UsageError(f"{place} has {len(features)} readable images; a distance needs at least 2.")
+  return features
+
+
+def _features(
+  images: FolderImages, embedder: ImageEmbedder, how: Preprocessing, what: str
+) -> Features:
+  """The features of the images that can be read."""
+  valid: list[np.ndarray] = []
+
+  def pixels() -> Iterator[Float32[np.ndarray, "b h w 3"]]:
+    for batch in image_batches(images, how, embedder.batch_size, what=what):
+      valid.append(batch.valid)
+      yield batch.pixels
+
+  parts: list[Features] = [np.zeros((0, embedder.encoder.width), np.float32)]
+  with Progress(what, len(images), "images") as progress:
+    for part in embedder.stream(pixels()):
+      parts.append(part)
+      progress.reach(min(len(images), sum(map(len, parts))))
+  read = np.concatenate([*valid, np.zeros(0, bool)])
+  return np.concatenate(parts)[read]

@@ -1,0 +1,54 @@
+"""FID between folders, by a small encoder: what is read, what is saved, what is refused."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import genbench_jax as gb
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics.inception import fid_inception
+from genbench_jax.pipeline.fid import fid_between_folders
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+  root = tmp_path_factory.mktemp("images")
+  rng = np.random.default_rng(0)
+  for name, level in (("a", 200), ("b", 120)):
+    for index in range(9):
+      place = root / name / f"class{index % 2}"
+      place.mkdir(parents=True, exist_ok=True)
+      image = rng.integers(0, level, (20 + index, 30, 3), np.uint8)
+      Image.fromarray(image).save(place / f"{index}.png")
+  (root / "a" / ".thumbs").mkdir()
+  Image.new("RGB", (9, 9)).save(root / "a" / ".thumbs" / "0.png")
+  (root / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+  return root
+
+
+def test_two_folders(folders, tmp_path):
+  found = fid_between_folders(
+    folders / "a", folders / "b", "zoo/clip", save=tmp_path / "a.npz", batch_per_device=2
+  )
+  assert found.images == (9, 9) and found.resize == "crop"
+  features = [
+    gb.embed_images(sorted((folders / name).glob("class*/*.png")), "zoo/clip") for name in "ab"
+  ]
+  # Features differ in the last digits with the batch, and the distance is a difference.
+  assert found.fid == pytest.approx(fid_inception(*features), rel=1e-3)
+  assert found.kid is not None and found.kid.mean > 0
+  again = fid_between_folders(folders / "b", tmp_path / "a.npz", "zoo/clip", batch_per_device=2)
+  assert again.fid == pytest.approx(found.fid, rel=1e-4)
+  assert again.kid is None and again.images == (9, 0)
+
+
+def test_what_is_no_folder_of_images_is_refused(folders, tmp_path):
+  with pytest.raises(UsageError, match=r"is no folder of images and no \.npz"):
+    fid_between_folders(folders / "a", tmp_path / "nothing", "zoo/clip")
+  with pytest.raises(UsageError, match="has 0 readable images"):
+    fid_between_folders(folders / "a" / ".thumbs" / "..", tmp_path, "zoo/clip")
+  with pytest.raises(UsageError, match="unknown way to resize images"):
+    fid_between_folders(folders / "a", folders / "b", "zoo/clip", resize="clean")
+  np.savez(tmp_path / "wide.npz", mu=np.zeros(3), sigma=np.eye(3))
+  with pytest.raises(UsageError, match="has 3 features, and the encoder 64"):
+    fid_between_folders(folders / "a", tmp_path / "wide.npz", "zoo/clip")
