@@ -43,7 +43,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # The small trained checkpoints that ship with the package, named `zoo/clip` and so on.
 ZOO = Path(__file__).parents[1] / "zoo" / "checkpoints"
 # Files beside the weights that decide what a checkpoint computes: configurations and tokenizers.
-IDENTITY = ("*.json", "merges.txt", "vocab.txt", "*.model")
+IDENTITY = ("*.json", "merges.txt", "vocab.txt", "*.model", "*.npz")
 
 # Buffers that older PyTorch versions stored: constants, not weights.
 BUFFERS = re.compile(r"(^|\.)position_ids$")

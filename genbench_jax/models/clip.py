@@ -18,7 +18,7 @@ from genbench_jax.models.image_input import ImageInput, read_image_input
 from genbench_jax.models.layers import compute_dtype
 from genbench_jax.models.tokenizer import load_tokenizer, refuse_ids_beyond, tokenize
 
-DOWNLOADS = ("*.json", "merges.txt", "model*.safetensors", "flax_model.msgpack")
+DOWNLOADS = ("*.json", "merges.txt", "spiece.model", "model*.safetensors", "flax_model.msgpack")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

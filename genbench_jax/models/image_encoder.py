@@ -98,7 +98,9 @@ ENCODERS: dict[str, Registration] = {
   "clip": Registration("genbench_jax.models.clip:load_clip_folder"),
   "dinov2": Registration("genbench_jax.models.dinov2:load_dinov2"),
   "dinov2_with_registers": Registration("genbench_jax.models.dinov2:load_dinov2"),
+  "dinov3_vit": Registration("genbench_jax.models.dinov3:load_dinov3"),
   "inception": Registration(*INCEPTION),
+  "siglip": Registration("genbench_jax.models.siglip:load_siglip"),
 }
 
 
