@@ -17,6 +17,7 @@ COMMANDS = {
   "compare": "set runs side by side on one page",
   "show": "draw a contact sheet of an image set",
   "export": "write an image set or features for other tools",
+  "fid": "measure the FID and KID of two folders as papers quote them",
   "benchmark": "list, prepare and show the datasets",
   "embed": "make a pool for retrieval from images of your own",
   "leaks": "find images that may be test images",

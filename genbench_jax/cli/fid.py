@@ -1,0 +1,56 @@
+"""How far are two sets of images from each other? The FID and KID that papers quote, in one line.
+
+  genbench fid generated/ real/
+  genbench fid generated/ real_statistics.npz --resize legacy
+  genbench fid real/ generated/ --save real_statistics.npz   # keeps those of real/
+
+A set is a folder of images, whatever folders lie in it, or an .npz of `mu` and `sigma` as pytorch-fid and clean-fid write it.
+Features are Inception-v3's; `inception:FILE.safetensors` names its weights on disk (tools/convert_inception.py makes such a
+file of the original archive), and any other encoder may be named instead.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from genbench_jax.cli.subcommand import positive, subcommand
+from genbench_jax.runtime.progress import show
+from genbench_jax.runtime.stopping import leave
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("first", help="a folder of images, or an .npz of statistics")
+  parser.add_argument("second", help="a folder of images, or an .npz of statistics")
+  parser.add_argument("--encoder", default="inception", help="inception, inception:FILE, or a CLIP or DINOv2")
+  parser.add_argument(
+    "--resize", choices=("clean", "legacy"), help="clean-fid's resizing, the default, or the original's"
+  )
+  parser.add_argument("--save", type=Path, metavar="FILE", help="write the statistics of the first set, as .npz")
+  parser.add_argument("--batch-per-device", type=positive, default=32)
+  parser.add_argument("--json", action="store_true", help="print JSON, not text")
+
+
+@subcommand("fid", _arguments, __doc__)
+def main(options: argparse.Namespace) -> None:
+  """Print the distances."""
+  from genbench_jax.runtime.jax_start import start_jax
+
+  start_jax()
+  from genbench_jax.pipeline.fid import fid_between_folders
+
+  found = fid_between_folders(
+    options.first, options.second, options.encoder, options.resize, options.batch_per_device, options.save
+  )  # fmt: skip
+  kid = None if found.kid is None else found.kid.mean
+  if options.json:
+    about = {"fid": found.fid, "kid": kid, "images": found.images, "encoder": found.encoder, "resize": found.resize}
+    show(json.dumps(about))
+    return
+  counts = " and ".join(f"{count:,}" if count else "statistics" for count in found.images)
+  show(f"FID {found.fid:.3f}   ({counts} images, {found.encoder}, {found.resize} resizing)")
+  if found.kid is not None:
+    show(f"KID x 1000 {1000 * found.kid.mean:.3f} ± {1000 * found.kid.std:.3f}")
+
+
+if __name__ == "__main__":
+  leave(main())
