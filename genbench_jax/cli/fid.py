@@ -21,11 +21,17 @@ from genbench_jax.runtime.stopping import leave
 def _arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("first", help="a folder of images, or an .npz of statistics")
   parser.add_argument("second", help="a folder of images, or an .npz of statistics")
-  parser.add_argument("--encoder", default="inception", help="inception, inception:FILE, or a CLIP or DINOv2")
   parser.add_argument(
-    "--resize", choices=("clean", "legacy"), help="clean-fid's resizing, the default, or the original's"
+    "--encoder", default="inception", help="inception, inception:FILE, or a CLIP or DINOv2"
   )
-  parser.add_argument("--save", type=Path, metavar="FILE", help="write the statistics of the first set, as .npz")
+  parser.add_argument(
+    "--resize",
+    choices=("clean", "legacy"),
+    help="clean-fid's resizing, the default, or the original's",
+  )
+  parser.add_argument(
+    "--save", type=Path, metavar="FILE", help="write the statistics of the first set, as .npz"
+  )
   parser.add_argument("--batch-per-device", type=positive, default=32)
   parser.add_argument("--json", action="store_true", help="print JSON, not text")
 
@@ -43,7 +49,13 @@ def main(options: argparse.Namespace) -> None:
   )  # fmt: skip
   kid = None if found.kid is None else found.kid.mean
   if options.json:
-    about = {"fid": found.fid, "kid": kid, "images": found.images, "encoder": found.encoder, "resize": found.resize}
+    about = {
+      "fid": found.fid,
+      "kid": kid,
+      "images": found.images,
+      "encoder": found.encoder,
+      "resize": found.resize,
+    }
     show(json.dumps(about))
     return
   counts = " and ".join(f"{count:,}" if count else "statistics" for count in found.images)

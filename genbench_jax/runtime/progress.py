@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -74,9 +75,11 @@ class Progress:
     self.what, self.total, self.unit, self.note = printable(what), total, unit, note
     self.done = 0
     self._began = self._said = time.monotonic()
+    self._over = threading.Event()
 
   def __enter__(self) -> Self:
     look()
+    threading.Thread(target=self._say_that_it_goes_on, name="progress", daemon=True).start()
     from tqdm import tqdm
 
     self._bar = tqdm(
@@ -91,6 +94,7 @@ class Progress:
     traceback: TracebackType | None,
   ) -> None:
     self._bar.close()
+    self._over.set()
     if kind is None and self.done:
       seconds = time.monotonic() - self._began
       rate = self.done / max(seconds, 1e-9)
@@ -112,6 +116,15 @@ class Progress:
       if self._bar.disable:
         done = f"{self.what}: {self.done}/{self.total} {self.unit}"
         self._say(f"{done}, {pace(rate)}, {left:.0f} s left")
+
+  def _say_that_it_goes_on(self) -> None:
+    """Now and then says how long a single step has taken, so that long ones are not silent."""
+    while not self._over.wait(QUIET_SECONDS):
+      now = time.monotonic()
+      if now - self._said >= QUIET_SECONDS and self.done < self.total and self._bar.disable:
+        self._said = now
+        passed = f"{now - self._began:.0f} s so far"
+        say(f"{self.what}: {self.done}/{self.total} {self.unit}, {passed}")
 
   def reach(self, done: int) -> None:
     """At least so many are done: for work that may or may not have been counted in smaller steps."""

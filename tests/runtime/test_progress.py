@@ -1,5 +1,7 @@
 """Progress is told in words that make sense at any speed."""
 
+import time
+
 import pytest
 
 from genbench_jax.runtime import progress
@@ -23,3 +25,14 @@ def test_no_line_says_none_a_second(monkeypatch, capsys):
   told = capsys.readouterr().err
   assert "0.0/s" not in told
   assert "embed: 1/3 images, 50.0 s each, 100 s left" in told
+
+
+def test_a_long_step_is_not_silent(monkeypatch, capsys):
+  monkeypatch.setattr(progress, "QUIET_SECONDS", 0.05)
+  with Progress("score", 7, "cells"):
+    time.sleep(0.3)
+  told = capsys.readouterr().err.splitlines()
+  assert 2 <= len(told) <= 6
+  assert all(line == "score: 0/7 cells, 0 s so far" for line in told)
+  time.sleep(0.1)
+  assert not capsys.readouterr().err
