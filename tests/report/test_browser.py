@@ -189,6 +189,8 @@ def test_a_click_enlarges_an_image_and_keys_go_on(page):
 
 
 def test_a_click_enlarges_a_panel_without_doubling_its_names(page):
+  from selenium.webdriver.common.keys import Keys
+
   page.execute_script(
     "document.querySelector('#figure-accuracy-against-shots .variant:not([hidden]) .panel')"
     ".dispatchEvent(new MouseEvent('click', {bubbles: true}))"
@@ -198,6 +200,13 @@ def test_a_click_enlarges_a_panel_without_doubling_its_names(page):
     "const ids = [...document.querySelectorAll('[id]')].map(e => e.id);"
     "return ids.length - new Set(ids).size"
   ) == 0  # fmt: skip
+  click(page, "#large .close")
+  panel = page.find_element(
+    "css selector", "#figure-accuracy-against-shots .variant:not([hidden]) .panel[tabindex='0']"
+  )
+  panel.send_keys(Keys.ARROW_RIGHT)
+  page.switch_to.active_element.send_keys(Keys.ENTER)
+  assert "digits" in page.execute_script("return document.querySelector('#large svg').ariaLabel")
   click(page, "#large .close")
 
 

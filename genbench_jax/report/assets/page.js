@@ -145,38 +145,36 @@ dialog.addEventListener("keydown", ({ key }) => {
   if (by && steps) steps(by);
 });
 
+// One stop for the tab key in each gallery and row of panels; arrow keys go on inside, a click or Enter enlarges.
+const rove = (root, items, act) => {
+  const stop = (item) => items.forEach((other) => other.setAttribute("tabindex", other === item ? 0 : -1));
+  stop(items[0]);
+  root.addEventListener("focusin", ({ target }) => items.includes(target) && stop(target));
+  root.addEventListener("click", ({ target }) => {
+    const item = items.find((other) => other.contains(target));
+    if (item) act(item);
+  });
+  root.addEventListener("keydown", (event) => {
+    if (!items.includes(event.target)) return;
+    if (event.key === "Enter") act(event.target);
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const shown = items.filter(seen);
+    const next = by && shown[shown.indexOf(event.target) + by];
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
+  });
+};
+
 for (const figure of all("figure.figure")) {
   for (const input of all("input", figure)) input.addEventListener("change", () => choose(figure));
   followLegend(figure);
   one(".save", figure).addEventListener("click", () => save(figure));
   one(".save-png", figure).addEventListener("click", () => savePng(figure));
-  for (const panel of all(".medium-panels .panel, .small-panels .panel", figure)) {
-    panel.addEventListener("click", () => enlargePanel(panel));
-  }
+  for (const panels of all(".medium-panels .panels, .small-panels .panels", figure)) rove(panels, all(".panel", panels), enlargePanel);
 }
 
-// Galleries: one stop for the tab key each; the arrow keys go from image to image, a click or Enter enlarges.
-for (const wall of all(".wall")) {
-  const figures = all("figure", wall);
-  const stop = (figure) => figures.forEach((other) => (other.tabIndex = other === figure ? 0 : -1));
-  stop(figures[0]);
-  wall.addEventListener("focusin", ({ target }) => figures.includes(target) && stop(target));
-  wall.addEventListener("click", ({ target }) => {
-    const figure = target.closest(".pictures figure");
-    if (figure) enlargePicture(figure);
-  });
-  wall.addEventListener("keydown", (event) => {
-    const figure = event.target;
-    if (figure.tagName !== "FIGURE") return;
-    if (event.key === "Enter") enlargePicture(figure);
-    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    const shown = all("figure", wall).filter(seen);
-    const next = by && shown[shown.indexOf(figure) + by];
-    if (!next) return;
-    event.preventDefault();
-    next.focus();
-  });
-}
+for (const wall of all(".wall")) rove(wall, all("figure", wall), enlargePicture);
 
 // Galleries: those taken for their class, those taken for another, all; in their order or the worst first.
 const judged = one("#judged");
