@@ -111,6 +111,7 @@ def write_comparison(runs: Sequence[RunToCompare], folder: Path) -> Path:
     "verdicts": verdicts,
     "figures": figures,
     "settings": settings,
+    "silent": [run.name for run in runs if not run.about],
     "cells": cell_data(cells),
   }
   page = render.render("compare.html.jinja", **render.assets(), **context)
@@ -146,7 +147,8 @@ def compare(runs: Sequence[RunToCompare]) -> Comparison:
 
 
 def settings_table(runs: Sequence[RunToCompare]) -> Table:
-  """Every setting, version, device and time that is not the same in all runs."""
+  """Every setting, version, device and time that is not the same in all runs that record them."""
+  runs = [run for run in runs if run.about]
   known = [dict(_settings(run.about)) for run in runs]
   names = dict.fromkeys(name for one in known for name in one)
   rows = tuple(

@@ -1,5 +1,6 @@
 """Confusion matrices: what the test images of each class were taken for."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,7 +59,7 @@ def taken_for(one: Recognition) -> dict[str, str]:
   }
 
 
-def test_counts(found: Sequence[Recognition]) -> dict[str, dict[str, int]]:
+def class_counts(found: Sequence[Recognition]) -> dict[str, dict[str, int]]:
   """Return dataset -> class name -> how many test images it has."""
   return {
     one.dataset: dict(zip(one.class_names, one.confusion.sum(axis=1).tolist(), strict=True))
@@ -80,67 +81,101 @@ def _variant(one: Recognition) -> chart.Variant:
   return chart.Variant((one.dataset, label), panels, (), "forest")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Grid:
+  """Where the cells of a matrix stand; `letters` of a name have room."""
+
+  left: float
+  top: float
+  side: float
+  letters: int
+  numbered: bool
+
+
+def _grid(count: int, width: float) -> _Grid:
+  wide = width == WIDE
+  left, top = (140.0, 96.0) if wide else (76.0, 70.0)
+  side = min((width - left - 56) / count, 30.0)
+  return _Grid(left, top, side, 18 if wide else 9, wide and side >= 22)
+
+
 def _panel(one: Recognition, width: float) -> chart.Panel:
   assert one.confusion is not None
   shown = most_confused(one.confusion, MOST_CLASSES)
   counts, names = one.confusion[np.ix_(shown, shown)], [one.class_names[i] for i in shown]
-  totals = one.confusion.sum(axis=1)[shown]
-  letters = 18 if width == WIDE else 9
-  left, top = (140.0, 96.0) if width == WIDE else (76.0, 70.0)
-  side = min((width - left - 56) / len(shown), 30.0)
-  shapes, texts = [], []
-  for row, name in enumerate(names):
-    y = top + row * side
-    texts.append(chart.Text(left - 6, y + side / 2 + 4, chart.cut(name, letters), "tiny", "end"))
-    recall = counts[row, row] / totals[row] if totals[row] else 0.0
-    texts.append(
-      chart.Text(left + side * len(names) + 6, y + side / 2 + 4, percent(recall), "tiny quiet")
-    )
-    for column in np.flatnonzero(counts[row]):
-      share = counts[row, column] / max(totals[row], 1)
-      shapes.append(
-        _cell(
-          left + column * side,
-          y,
-          side,
-          float(share),
-          row == column,
-          _tip(name, names[column], int(counts[row, column]), int(totals[row])),
-        )
-      )
-      if side >= 22 and width == WIDE:
-        css = "tiny count light" if share > 0.55 else "tiny count"
-        texts.append(
-          chart.Text(
-            left + (column + 0.5) * side, y + side / 2 + 4, str(counts[row, column]), css, "middle"
-          )
-        )
-  heads = tuple(
-    chart.Text(
-      left + (i + 0.5) * side + 4, top - 6, chart.cut(name, letters - 4), "tiny", "start", -60.0
-    )
-    for i, name in enumerate(names)
-  )
-  bottom, right = top + side * len(names), left + side * len(names)
+  totals, grid = one.confusion.sum(axis=1)[shown], _grid(len(shown), width)
+  right, bottom = grid.left + grid.side * len(names), grid.top + grid.side * len(names)
+  shapes = [chart.Shape(chart.rectangle(grid.left, grid.top, right, bottom), "frame")]
+  note = "recognized as (columns); right: share recognized, %"
+  texts = [*_heads(names, grid), chart.Text(grid.left, bottom + 18, note, "tiny quiet")]
+  for row in range(len(names)):
+    texts += _row_texts(row, names, counts[row], int(totals[row]), grid)
+    shapes += _row_cells(row, names, counts[row], int(totals[row]), grid)
   errors = int(totals.sum() - np.trace(counts))
-  frame = chart.Shape(chart.rectangle(left, top, right, bottom), "frame")
   return chart.Panel(
     width=width,
     height=bottom + 30,
     title="",
-    description=f"{one.dataset}, {images_label(one.series.source, one.series.generator)}: {errors} of {int(totals.sum())} test images of the classes shown were missed.",
-    frame=(left, top, right, bottom),
-    x_label="",
-    shapes=(frame, *shapes),
-    texts=(
-      *heads,
-      *texts,
-      chart.Text(
-        left, bottom + 18, "recognized as (columns); right: share recognized, %", "tiny quiet"
-      ),
+    description=(
+      f"{one.dataset}, {images_label(one.series.source, one.series.generator)}: {errors} of {int(totals.sum())} test "
+      "images of the classes shown were missed."
     ),
+    frame=(grid.left, grid.top, right, bottom),
+    shapes=tuple(shapes),
+    texts=tuple(texts),
     own_grid=True,
   )
+
+
+def _heads(names: Sequence[str], grid: _Grid) -> list[chart.Text]:
+  """The names of the columns, turned so that they stand beside each other."""
+  return [
+    chart.Text(
+      grid.left + (i + 0.5) * grid.side + 4,
+      grid.top - 6,
+      chart.cut(name, grid.letters - 4),
+      "tiny",
+      "start",
+      -60.0,
+    )
+    for i, name in enumerate(names)
+  ]
+
+
+def _row_texts(
+  row: int, names: Sequence[str], counts: Int[np.ndarray, "k"], total: int, grid: _Grid
+) -> list[chart.Text]:
+  """The name of a row, its share recognized, and the counts where cells are large enough."""
+  y = grid.top + (row + 0.5) * grid.side + 4
+  right = grid.left + grid.side * len(names)
+  recall = counts[row] / total if total else 0.0
+  texts = [
+    chart.Text(grid.left - 6, y, chart.cut(names[row], grid.letters), "tiny", "end"),
+    chart.Text(right + 6, y, percent(recall), "tiny quiet"),
+  ]
+  for column in np.flatnonzero(counts) if grid.numbered else []:
+    dark = counts[column] / max(total, 1) > 0.55
+    x = grid.left + (column + 0.5) * grid.side
+    css = "tiny count light" if dark else "tiny count"
+    texts.append(chart.Text(x, y, str(counts[column]), css, "middle"))
+  return texts
+
+
+def _row_cells(
+  row: int, names: Sequence[str], counts: Int[np.ndarray, "k"], total: int, grid: _Grid
+) -> list[chart.Shape]:
+  """A shaded square for every class that some image of the row was taken for."""
+  return [
+    _cell(
+      grid.left + column * grid.side,
+      grid.top + row * grid.side,
+      grid.side,
+      float(counts[column] / max(total, 1)),
+      row == column,
+      _tip(names[row], names[column], int(counts[column]), total),
+    )
+    for column in np.flatnonzero(counts)
+  ]
 
 
 def _cell(x: float, y: float, side: float, share: float, right: bool, tip: str) -> chart.Shape:

@@ -6,7 +6,7 @@ from typing import Any
 from genbench_jax.report.agreement import Agreement
 from genbench_jax.report.chart import Figure
 from genbench_jax.report.classes import ClassScores, classes_figure
-from genbench_jax.report.confusion import confusion_figure, test_counts
+from genbench_jax.report.confusion import class_counts, confusion_figure
 from genbench_jax.report.curves import curves_figure
 from genbench_jax.report.gain_figures import gains_figure, originals_figure, strategies_figure
 from genbench_jax.report.generators import Cost
@@ -56,7 +56,7 @@ def page_figures(
     "metric": metric_figure(found[0]) if any(item.known for item in found) else None,
     "cross": cross_figure(cross),
     "ranks": ranks_figure(found) if any(item.known for item in found) else None,
-    "classes": classes_figure(class_scores, test_counts(recognized)),
+    "classes": classes_figure(class_scores, class_counts(recognized)),
     "confusion": confusion_figure(recognized),
   }
   return {name: figure for name, figure in drawn.items() if figure}

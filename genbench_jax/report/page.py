@@ -13,7 +13,7 @@ from genbench_jax.report.agreement import FEWEST_CELLS, agreements
 from genbench_jax.report.cell_table import thinned_cells
 from genbench_jax.report.class_table import class_data
 from genbench_jax.report.classes import ClassScores, class_gains
-from genbench_jax.report.confusion import taken_for, test_counts
+from genbench_jax.report.confusion import class_counts, taken_for
 from genbench_jax.report.duels import duels
 from genbench_jax.report.encoders import (
   cross_agreements,
@@ -199,7 +199,7 @@ class _Parts:
     self.cross = cross_agreements(every)
     self.costs, self.settings = costs_of(run, self.main), settings_of(run)
     self.duels, self.ranked = self._duels_and_ranks()
-    self.counts = test_counts(found)
+    self.counts = class_counts(found)
     self.figures = page_figures(
       self.main,
       run,
