@@ -16,6 +16,7 @@ COMMANDS = {
   "report": "make the page of a work folder again",
   "compare": "set runs side by side on one page",
   "show": "draw a contact sheet of an image set",
+  "verify": "read every file of a work folder again, and name what is wrong",
   "export": "write an image set or features for other tools",
   "fid": "measure the FID and KID of two folders as papers quote them",
   "benchmark": "list, prepare and show the datasets",

@@ -93,7 +93,8 @@ def recognize_cells(
       summaries[task.folder] = _summary(task, found, data)
       if run.hosts.is_first:
         _save(task, found, data, run.config.recognition.save_predictions)
-        files.write_json(task.folder / SUMMARY, summaries[task.folder])
+        kept = {"files": files.checksums(task.folder)}
+        files.write_json(task.folder / SUMMARY, {**summaries[task.folder], **kept})
         shutil.rmtree(task.folder / "checkpoints", ignore_errors=True)
     for task in (task for task in tasks if task.folder in summaries):
       rows[task.external.key] += _measured(task, name, protocol, data, summaries[task.folder])

@@ -20,7 +20,7 @@ from genbench_jax.pipeline.features import test_path
 from genbench_jax.pipeline.ledger import Ledger
 from genbench_jax.pipeline.rows import _all_rows_paths, measured_rows
 from genbench_jax.report.classes import class_gains, class_scores
-from genbench_jax.report.from_disk import shown_rows, write_page
+from genbench_jax.report.from_disk import MADE_FROM, shown_rows, write_page
 from genbench_jax.report.gallery import Judged, Nearest
 from genbench_jax.report.thumbnails import thumbnail
 from genbench_jax.run import Run
@@ -139,7 +139,7 @@ def report(run: Run, ledger: Ledger) -> None:
     "rows": [path.name for path in paths if path.exists()],
     "config": run.config.as_json(),
   }
-  seal, fingerprint = run.workdir / "report" / ".made_from", files.digest(made_from)
+  seal, fingerprint = run.workdir / "report" / MADE_FROM, files.digest(made_from)
   page = run.workdir / "report" / "index.html"
   if page.exists() and seal.exists() and seal.read_text(encoding="utf-8") == fingerprint:
     say(f"report: nothing to do, see {page}")

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.cells import Cell, ImageSetKey, about as about_cell, cells_of, measured_sets
-from genbench_jax.errors import ModelError
+from genbench_jax.errors import ModelError, RunError
 from genbench_jax.metrics.bootstrap import Measurement
 from genbench_jax.pipeline.artifacts import classes_path, rows_path, text_path
 from genbench_jax.pipeline.external import External, external_images
 from genbench_jax.pipeline.features import test_path
 from genbench_jax.run import Run
-from genbench_jax.runtime.progress import Progress
+from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import class_values
 from genbench_jax.store.embedding_set import EmbeddingSet, load_embeddings
 from genbench_jax.store.rows import Row, read_rows, write_rows
@@ -67,7 +67,7 @@ MeasureCells = Callable[
 def _measure(run: Run, stage: str, function: MeasureCells) -> int:
   """Rows of each dataset's missing image sets, the image sets of a dataset together."""
   keys = [key for key in measured_sets(run.config) if key.name not in run.failures]
-  gone = run.hosts.agreed((not rows_path(run, key, stage).exists() for key in keys), stage)
+  gone = run.hosts.agreed((not _is_measured(run, key, stage) for key in keys), stage)
   missing = [key for key, is_gone in zip(keys, gone, strict=True) if is_gone]
   cells = {key: len(cells_of(key, run.config)) for key in missing}
   count = sum(cells.values())
@@ -82,6 +82,25 @@ def _measure(run: Run, stage: str, function: MeasureCells) -> int:
               _write_measured(run, key, stage, measured)
           progress.advance(cells[key])
   return count if run.hosts.is_first else 0
+
+
+def _is_measured(run: Run, key: ImageSetKey, stage: str) -> bool:
+  """Whether the rows are there, and whole beside them the values of single classes.
+
+  Rows that are damaged are refused where they are read; class values follow from what is on disk, and are made again.
+  """
+  if not rows_path(run, key, stage).exists():
+    return False
+  path = classes_path(run, key, stage)
+  try:
+    class_values.read(path)
+  except FileNotFoundError:
+    say(f"{path} is missing: it is made again")
+    return False
+  except RunError as error:
+    say(f"{error} It is made again")
+    return False
+  return True
 
 
 def _measured(
@@ -115,8 +134,7 @@ def _write_measured(run: Run, key: ImageSetKey, stage: str, measured: Sequence[M
   """Writes the rows last: what has rows is complete."""
   names = dataset_spec(key.dataset).names
   classes = [class_values.of_row(one.row, one.by_class, names) for one in measured if one.by_class]
-  if classes:
-    class_values.write(classes_path(run, key, stage), classes)
+  class_values.write(classes_path(run, key, stage), classes)
   path, rows = rows_path(run, key, stage), [one.row for one in measured]
   if any(name.startswith(f"{key.name}, ") for name in run.failures.reasons):
     write_rows(_partial(path), rows)

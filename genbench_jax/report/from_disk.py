@@ -20,7 +20,7 @@ from genbench_jax.store import class_values, files
 from genbench_jax.store.image_set import MANIFEST, ImageSet
 
 ClassGains = Mapping[str, Mapping[str, float]]
-RUN = "run.json"
+RUN, MADE_FROM = "run.json", ".made_from"
 # Images of the whole page, more than ever fit into it, and of one set.
 MOST_SHOWN, LEAST_SHOWN = 4000, 24
 
@@ -74,7 +74,12 @@ def write_page(
       for path, some in verdicts.items()
     },
   }
-  files.write_text(workdir / "report" / RUN, json.dumps(made_from, indent=2, default=list) + "\n")
+  made_from["files"] = {
+    name: checksum
+    for name, checksum in files.checksums(workdir / "report").items()
+    if name not in (RUN, MADE_FROM)
+  }
+  files.write_json(workdir / "report" / RUN, json.loads(json.dumps(made_from, default=list)))
   return page
 
 

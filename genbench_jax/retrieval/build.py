@@ -62,7 +62,7 @@ def build_pool(
     UsageError: the folder holds shards of a larger collection.
     RunError: a file can't be read, or the disk is full.
   """
-  if (out / _file("img_emb", len(parts), "npy")).exists():
+  if (out / shard_file("img_emb", len(parts), "npy")).exists():
     raise UsageError(f"{out} holds shards of a larger collection. Give another --out.")
   make: Callable[[Part, str], _Shard] = _copied
   if clip is not None:
@@ -133,11 +133,11 @@ def _write_shard(out: Path, number: int, made_from: str, shard: _Shard) -> None:
   seal: dict[str, Any] = {"made_from": made_from, "rows": len(shard.lines), "captions": captions}
   seal |= {"left_out": shard.left_out, "unreadable": shard.unreadable}
   if shard.lines:
-    _save(out / _file("img_emb", number, "npy"), _unit_rows(shard.image_features))
-    _save(out / _file("text_emb", number, "npy"), _unit_rows(shard.text_features))
-    _write_table(out / _file("metadata", number, "parquet"), shard.lines)
+    _save(out / shard_file("img_emb", number, "npy"), _unit_rows(shard.image_features))
+    _save(out / shard_file("text_emb", number, "npy"), _unit_rows(shard.text_features))
+    _write_table(out / shard_file("metadata", number, "parquet"), shard.lines)
     seal["sha256"] = {
-      name: files.sha256(out / _file(name, number, suffix)) for name, suffix in NAMES
+      name: files.sha256(out / shard_file(name, number, suffix)) for name, suffix in NAMES
     }
   files.write_json(_seal_path(out, number), seal)
 
@@ -191,7 +191,7 @@ def _is_sealed(out: Path, number: int, made_from: str) -> bool:
   if not path.exists():
     return False
   seal = files.read_json(path)
-  paths = {name: out / _file(name, number, suffix) for name, suffix in NAMES}
+  paths = {name: out / shard_file(name, number, suffix) for name, suffix in NAMES}
   return seal["made_from"] == made_from and all(
     paths[name].exists() and files.sha256(paths[name]) == found
     for name, found in seal.get("sha256", {}).items()
@@ -221,7 +221,8 @@ def _place_of(collection: Path, out: Path) -> str:
   return root.relative_to(pool).as_posix() if root.is_relative_to(pool) else str(root)
 
 
-def _file(name: str, number: int, suffix: str) -> str:
+def shard_file(name: str, number: int, suffix: str) -> str:
+  """Return the path inside the pool of one file of a shard."""
   return f"{name}/{name}_{number:05d}.{suffix}"
 
 

@@ -61,7 +61,8 @@ def save(path: Path, embeddings: EmbeddingSet, made_from: Mapping[str, str]) -> 
 
   arrays = {name: np.ascontiguousarray(getattr(embeddings, name)) for name in _ARRAYS}
   # One entry only: safetensors writes several in no fixed order, and the same features must give the same bytes.
-  about = json.dumps({**made_from, "checksum": _checksum(arrays, made_from)}, sort_keys=True)
+  sealed = {"checksum": _checksum(arrays, made_from), "format": files.FORMAT}
+  about = json.dumps({**made_from, **sealed}, sort_keys=True)
   files.write_bytes(path, to_bytes(arrays, metadata={_ABOUT: about}))
 
 
@@ -77,11 +78,12 @@ def load(path: Path) -> EmbeddingSet:
     with safe_open(path, framework="numpy") as file:
       arrays = {name: file.get_tensor(name) for name in _ARRAYS}
       made_from = json.loads((file.metadata() or {})[_ABOUT])
-      expected = made_from.pop("checksum")
+      expected, version = made_from.pop("checksum"), made_from.pop("format", 1)
   except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
     raise RunError(
       f"embedding file {path} is damaged ({error}). Delete it, then run again."
     ) from error
+  files.check_format(path, version)
   if expected != _checksum(arrays, made_from):
     raise RunError(
       f"embedding file {path} is damaged (its checksum differs). Delete it, then run again."

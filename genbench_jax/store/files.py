@@ -17,7 +17,10 @@ from genbench_jax.errors import RunError
 from genbench_jax.runtime.disk import disk_reason
 from genbench_jax.store.reading import read_file
 
-_SEAL = "sha256"
+# The version of all files that a run writes. Raise it when one changes so that older code would misread it.
+FORMAT = 1
+ABOUT = "genbench_jax"
+_SEAL, _SECONDS = "sha256", "seconds"
 _PART = ".part"
 _LONGEST_STEM = 100
 # Larger files of JSON are none of ours.
@@ -96,22 +99,58 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+  """Write a JSON file. An object gets the version of the format and its checksum in the key `genbench_jax`."""
+  if isinstance(value, dict):
+    value = json.loads(json.dumps(value))  # as it will be read: keys are text, tuples are lists
+    value[ABOUT] = {"format": FORMAT, _SEAL: _json_checksum(value)}
   write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-  """The value in a JSON file.
+def _json_checksum(value: Any) -> str:
+  """The checksum of a JSON value but for its times, so that the same work has the same seal."""
+  return hashlib.sha256(json.dumps(_timeless(value), sort_keys=True).encode()).hexdigest()
+
+
+def _timeless(value: Any) -> Any:
+  if isinstance(value, list):
+    return [_timeless(inner) for inner in value]
+  if not isinstance(value, dict):
+    return value
+  return {key: _timeless(inner) for key, inner in value.items() if key != _SECONDS}
+
+
+def check_format(path: Path, version: object) -> None:
+  """Refuse a file of a later format than this version knows.
 
   Raises:
-    RunError: it is not JSON.
+    RunError: it is of a later format, or says no number.
+  """
+  if not isinstance(version, int) or version > FORMAT:
+    raise RunError(
+      f"{path} is of format {version!r}, and this version of genbench_jax knows up to {FORMAT}. Upgrade, or give another"
+      " --workdir."
+    )
+
+
+def read_json(path: Path) -> Any:
+  """The value in a JSON file. An object that `write_json` wrote is checked; others are taken as they are.
+
+  Raises:
+    RunError: it is not JSON, not what was written, or of a later format.
   """
   try:
-    return json.loads(_text(path))
+    value = json.loads(_text(path))
   except (
     ValueError,
     RecursionError,
   ) as error:  # no JSON, no UTF-8, a number of 5,000 digits, too deep
     raise RunError(f"{path} is damaged: {error}. Delete it, then run again.") from error
+  about = value.pop(ABOUT, None) if isinstance(value, dict) else None
+  if isinstance(about, dict):
+    check_format(path, about.get("format"))
+    if about.get(_SEAL) != _json_checksum(value):
+      raise RunError(f"{path} is damaged (its checksum differs). Delete it, then run again.")
+  return value
 
 
 def _text(path: Path) -> str:
@@ -130,10 +169,12 @@ def _text(path: Path) -> str:
 
 
 def write_json_lines(path: Path, values: Sequence[Mapping[str, Any]], sealed: bool = False) -> None:
-  """One value a line; sealed, with their checksum in a last line."""
+  """One value a line; sealed, with the version of the format and their checksum in two last lines."""
   text = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
-  seal = json.dumps({_SEAL: hashlib.sha256(text.encode()).hexdigest()}) + "\n" if sealed else ""
-  write_text(path, text + seal)
+  if sealed:
+    text += json.dumps({"format": FORMAT}) + "\n"
+    text += json.dumps({_SEAL: hashlib.sha256(text.encode()).hexdigest()}) + "\n"
+  write_text(path, text)
 
 
 def read_json_lines(path: Path, sealed: bool = False) -> list[dict[str, Any]]:
@@ -155,15 +196,22 @@ def read_json_lines(path: Path, sealed: bool = False) -> list[dict[str, Any]]:
     seal = values.pop().get(_SEAL) if values else None
     if seal != hashlib.sha256("".join(lines[:-1]).encode()).hexdigest():
       raise RunError(f"{path} is damaged (its checksum differs). Delete it, then run again.")
+    if values and set(values[-1]) == {"format"}:  # files of the first versions have no such line
+      check_format(path, values.pop()["format"])
   return values
 
 
 def write_csv(path: Path, values: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+  write_text(path, csv_text(values, columns))
+
+
+def csv_text(values: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+  """Return rows as CSV with a header; keys that are no columns are left out."""
   buffer = io.StringIO(newline="")
   writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="ignore")
   writer.writeheader()
   writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in values)
-  write_text(path, buffer.getvalue())
+  return buffer.getvalue()
 
 
 def csv_cell(value: Any) -> Any:
@@ -171,6 +219,12 @@ def csv_cell(value: Any) -> Any:
   if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
     return f"'{value}"
   return value
+
+
+def checksums(folder: Path) -> dict[str, str]:
+  """Return the SHA-256 of every file in a folder and below it, by its path there."""
+  paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and not is_part(path.name))
+  return {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
 
 
 def sha256(path: Path) -> str:

@@ -118,7 +118,8 @@ class ImageSetWriter:
     seals = [files.read_json(self._seal_path(s)) for s in range(self.layout.num_shards)]
     files.write_array(self.folder / LABELS, _joined_labels(self.layout, seals))
     _write_tfds_metadata(self.folder, self.layout, self._features, seals)
-    manifest = {**dataclasses.asdict(self.layout), "shards": seals}
+    labels = files.sha256(self.folder / LABELS)
+    manifest = {**dataclasses.asdict(self.layout), "shards": seals, "labels_sha256": labels}
     files.write_json(self.folder / MANIFEST, manifest)
     return ImageSet(self.folder)
 
@@ -146,7 +147,7 @@ class ImageSet:
 
   def __init__(self, folder: Path) -> None:
     self.folder = folder
-    self.manifest = files.read_json(folder / MANIFEST)
+    self.manifest = _checked_manifest(folder / MANIFEST)
 
   @staticmethod
   def exists(folder: Path) -> bool:
@@ -168,6 +169,7 @@ class ImageSet:
       RunError: the file is damaged, or not one of labels: objects are refused, for they may run code.
     """
     path = self.folder / LABELS
+    self._check_labels(path)
     try:
       labels = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -175,6 +177,11 @@ class ImageSet:
     if not isinstance(labels, np.ndarray) or len(labels) != len(self):
       raise RunError(f"{path} is damaged: it holds no {len(self)} labels. {self._how_to_mend()}")
     return labels
+
+  def _check_labels(self, path: Path) -> None:
+    expected = self.manifest.get("labels_sha256")
+    if expected and path.is_file() and files.sha256(path) != expected:
+      raise RunError(f"{path} is damaged (its checksum differs). {self._how_to_mend()}")
 
   def __len__(self) -> int:
     return self.manifest["num_images"]
@@ -192,23 +199,26 @@ class ImageSet:
       RunError: a shard is missing or not as it was written; it is named.
     """
     size = self.manifest["shard_size"]
-    for shard, (path, seal) in enumerate(
-      zip(self._shard_paths(), self.manifest["shards"], strict=True)
-    ):
-      if rows is not None and not (rows.start < (shard + 1) * size and shard * size < rows.stop):
-        continue
-      if not path.exists():
-        raise RunError(f"shard {path} is missing. {self._how_to_mend()}")
-      if files.sha256(path) != seal["sha256"]:
-        raise RunError(
-          f"shard {path} is damaged (its checksum differs). Delete {self.folder / MANIFEST},"
-          " then run again: only this shard is made anew."
-        )
+    for shard in range(len(self.manifest["shards"])):
+      if rows is None or (rows.start < (shard + 1) * size and shard * size < rows.stop):
+        self.verify_shard(shard)
+
+  def verify_shard(self, shard: int) -> None:
+    """Read one shard again; see `verify`."""
+    path = self.shard_paths()[shard]
+    if not path.exists():
+      raise RunError(f"shard {path} is missing. {self._how_to_mend()}")
+    if files.sha256(path) != self.manifest["shards"][shard]["sha256"]:
+      raise RunError(
+        f"shard {path} is damaged (its checksum differs). Delete {self.folder / MANIFEST},"
+        " then run again: only this shard is made anew."
+      )
 
   def _how_to_mend(self) -> str:
     return f"Delete {self.folder / MANIFEST}, then run again."
 
-  def _shard_paths(self) -> list[Path]:
+  def shard_paths(self) -> list[Path]:
+    """Return where the shards are, in their order."""
     name, total = self.manifest["name"], len(self.manifest["shards"])
     return [
       self.folder / f"{name}-{SPLIT}.array_record-{shard:05d}-of-{total:05d}"
@@ -221,6 +231,37 @@ class ImageSet:
 
     builder = tfds.builder_from_directory(self.folder)
     return builder.as_data_source(SPLIT, decoders={"image": tfds.decode.SkipDecoding()})
+
+
+def _checked_manifest(path: Path) -> dict[str, Any]:
+  """A manifest with all that is read of it.
+
+  Raises:
+    RunError: it is damaged, or not one.
+  """
+  manifest = files.read_json(path)
+  kinds = {
+    "name": str,
+    "class_names": list,
+    "num_images": int,
+    "shard_size": int,
+    "made_from": dict,
+    "shards": list,
+  }
+  for key, kind in kinds.items():
+    if not isinstance(manifest, dict) or not isinstance(manifest.get(key), kind):
+      raise RunError(f"{path} is damaged: it holds no {key!r}. Delete it, then run again.")
+  if manifest["shard_size"] < 1 or not all(
+    isinstance(shard, dict) and {"sha256", "images"} <= set(shard) for shard in manifest["shards"]
+  ):
+    raise RunError(f"{path} is damaged: its shards are none. Delete it, then run again.")
+  return manifest
+
+
+def layout_of(manifest: Mapping[str, Any]) -> ImageSetLayout:
+  """Return the layout that a manifest says."""
+  known = {field.name: manifest[field.name] for field in dataclasses.fields(ImageSetLayout)}
+  return ImageSetLayout(**{**known, "class_names": tuple(known["class_names"])})
 
 
 def tfds_features(class_names: Sequence[str], multi_label: bool = False) -> Any:
