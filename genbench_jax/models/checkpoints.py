@@ -347,8 +347,12 @@ def shapes_of(init: Callable[..., Any], *args: Any) -> Params:
 def fingerprint(folder: Path) -> str:
   """SHA-256 over the configuration, tokenizer and weight files of a model or pipeline folder, and of its parts.
 
-  The same weights in another file format count as another checkpoint; names of folders don't count.
+  The same weights in another file format count as another checkpoint; names of folders don't count. Of a file, which some
+  encoders are, it is the file's own.
   """
+  if folder.is_file():
+    status = folder.stat()
+    return _sha256(folder, status.st_size, status.st_mtime_ns)
   digest = hashlib.sha256()
   for part in [folder, *(path for path in sorted(folder.iterdir()) if _is_part(path))]:
     for path in _identity_files(part):

@@ -66,7 +66,7 @@ def load_dinov2(folder: Path, dtype: Any = None) -> Dinov2:
     RunError: the checkpoint is incomplete, corrupt or of another architecture.
   """
   dtype = compute_dtype() if dtype is None else dtype
-  network, image = read_network(folder, dtype), _image_input(folder)
+  network, image = read_network(folder, dtype), image_input(folder)
   params = weights.load(checkpoints.read_weights(folder), parameter_shapes(folder), folder, None)
   grid = image.size // network.sizes.patch_size
   stored = np.asarray(params[POSITIONS], np.float32)
@@ -96,12 +96,7 @@ def parameter_shapes(folder: Path) -> weights.Params:
   )
 
 
-def crop_size(folder: Path) -> int:
-  """Side of the images that the DINOv2 in `folder` takes."""
-  return _image_input(folder).size
-
-
-def _image_input(folder: Path) -> ImageInput:
+def image_input(folder: Path) -> ImageInput:
   """256 pixels on the shorter side and a crop of 224, unless the checkpoint says otherwise."""
   defaults = ImageInput(224, 256, mean=IMAGENET_MEAN, std=IMAGENET_STD)
   found = read_image_input(folder, defaults)

@@ -61,7 +61,7 @@ def load_dinov3(folder: Path, dtype: Any = None) -> Dinov3:
   """
   dtype = compute_dtype() if dtype is None else dtype
   network = read_network(folder, dtype)
-  image = _image_input(folder, network.sizes)
+  image = image_input(folder)
   tensors, shapes = checkpoints.read_weights(folder), parameter_shapes(folder)
   params = weights.load(tensors, shapes, folder, dtype)
   return Dinov3(network, params, image, checkpoints.fingerprint(folder))
@@ -88,7 +88,9 @@ def parameter_shapes(folder: Path) -> weights.Params:
   )
 
 
-def _image_input(folder: Path, sizes: Dinov3Sizes) -> ImageInput:
+def image_input(folder: Path) -> ImageInput:
+  """Both sides to the size of training, by bilinear, unless the checkpoint says otherwise."""
+  sizes = read_network(folder).sizes
   defaults = ImageInput(
     sizes.image_size,
     keep_aspect=False,

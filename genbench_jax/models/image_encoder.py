@@ -135,14 +135,41 @@ def load_image_encoder(
     UsageError: there is no such checkpoint.
     RunError: the checkpoint is incomplete, corrupt or of another architecture.
   """
-  kind, _, place = str(checkpoint).partition(":")
-  if kind in ENCODERS and not Path(str(checkpoint)).exists():
-    return ENCODERS[kind].loader()(_place(kind, place, revision), dtype)
+  place = named_place(str(checkpoint), revision)
+  if place is not None:
+    return ENCODERS[str(checkpoint).partition(":")[0]].loader()(place, dtype)
   folder = checkpoints.locate(str(checkpoint), revision, DOWNLOADS)
   found = checkpoints.read_json(folder / "config.json").get("model_type")
   if not isinstance(found, str) or found not in ENCODERS:
     raise RunError(f"{folder} holds a model of type {found!r}; known are {', '.join(ENCODERS)}.")
   return ENCODERS[found].loader()(folder, dtype)
+
+
+def load_image_input(folder: Path) -> ImageInput:
+  """How the DINOv2 or DINOv3 in a folder takes images, without its weights.
+
+  Raises:
+    RunError: its configuration is damaged.
+  """
+  if checkpoints.read_json(folder / "config.json").get("model_type") == "dinov3_vit":
+    from genbench_jax.models.dinov3 import image_input
+  else:
+    from genbench_jax.models.dinov2 import image_input
+  return image_input(folder)
+
+
+def named_place(checkpoint: str, revision: str | None = None) -> Path | None:
+  """Where a name before a colon leads: a folder, a file, or an empty path where there is nothing to load.
+
+  None where the checkpoint is no such name but a folder or a hub id.
+
+  Raises:
+    UsageError: there is no such checkpoint.
+  """
+  kind, _, place = checkpoint.partition(":")
+  if kind not in ENCODERS or Path(checkpoint).exists():
+    return None
+  return _place(kind, place, revision)
 
 
 def _place(kind: str, place: str, revision: str | None) -> Path:

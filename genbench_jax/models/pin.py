@@ -1,12 +1,14 @@
 """A pinned checkpoint: refused when its files are not those that the config names."""
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from genbench_jax.errors import RunError
 from genbench_jax.models import checkpoints
+from genbench_jax.models.image_encoder import named_place
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -30,7 +32,10 @@ class Pin:
   settings: tuple[str, str]
 
   def folder(self) -> Path:
-    """Where it stands on this machine, downloaded if need be."""
+    """Where it stands on this machine, downloaded if need be; a file for some encoders."""
+    place = named_place(self.checkpoint, self.revision or None)
+    if place is not None:
+      return place
     return checkpoints.locate(self.checkpoint, self.revision or None, self.downloads)
 
   def fingerprint(self) -> str:
@@ -39,7 +44,7 @@ class Pin:
     Raises:
       RunError: it is another one than the config pins.
     """
-    found = checkpoints.fingerprint(self.folder())
+    found = self._digest()
     if self.sha256 and self.sha256.lower() != found:
       raise RunError(
         f"the checkpoint {self.checkpoint!r} has SHA-256 {found}, and {self.settings[1]} wants {self.sha256}: it is damaged,"
@@ -53,4 +58,11 @@ class Pin:
     # The hub's cache calls the folder of a download by its commit.
     if not Path(self.checkpoint).expanduser().is_dir() and COMMIT.fullmatch(folder.name):
       yield f'{self.settings[0]} = "{folder.name}"'
-    yield f'{self.settings[1]} = "{checkpoints.fingerprint(folder)}"'
+    yield f'{self.settings[1]} = "{self._digest()}"'
+
+  def _digest(self) -> str:
+    """SHA-256 of the folder or file, or of the name where there is nothing to load."""
+    place = self.folder()
+    if place == Path():
+      return hashlib.sha256(self.checkpoint.encode()).hexdigest()
+    return checkpoints.fingerprint(place)

@@ -39,6 +39,14 @@ DINOV2_DEFAULTS = {
   "mlp_ratio": 4,
   "num_hidden_layers": 12,
 }
+DINOV3_DEFAULTS = {
+  "patch_size": 16,
+  "hidden_size": 384,
+  "intermediate_size": 1536,
+  "num_hidden_layers": 12,
+}
+# Operations, two a product and sum, and parameters of the Inception-v3 of FID at 299 x 299.
+INCEPTION_FLOPS, INCEPTION_WEIGHTS = 1.14e10, 23_885_392
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,18 +123,20 @@ def encoder_cost(checkpoint: str, revision: str, batch_per_device: int) -> Model
 
 
 def feature_cost(checkpoint: str, revision: str, batch_per_device: int) -> ModelCost:
-  """A CLIP or DINOv2 whose features are measured beside the encoder's; the image tower alone."""
+  """An encoder whose features are measured beside the encoder's; the image tower alone."""
+  if checkpoint.partition(":")[0] == "inception":
+    return ModelCost(checkpoint, None, INCEPTION_FLOPS, INCEPTION_WEIGHTS, width=2048)
   folder = local_folder(checkpoint, revision)
-  if folder is None or read_json(folder / "config.json").get("model_type") != "dinov2":
+  config = read_json(folder / "config.json") if folder is not None else {}
+  kind = str(config.get("model_type"))
+  if not kind.startswith(("dinov2", "dinov3")):
     return encoder_cost(checkpoint, revision, batch_per_device)
-  from genbench_jax.models.dinov2 import crop_size
+  from genbench_jax.models.image_encoder import load_image_input
 
-  given = DINOV2_DEFAULTS | read_json(folder / "config.json")
+  given = (DINOV2_DEFAULTS if kind.startswith("dinov2") else DINOV3_DEFAULTS) | config
   width = given["hidden_size"]
-  settings = given | {
-    "image_size": crop_size(folder),
-    "intermediate_size": given["mlp_ratio"] * width,
-  }
+  inner = given.get("intermediate_size") or given["mlp_ratio"] * width
+  settings = given | {"image_size": load_image_input(folder).size, "intermediate_size": inner}
   image = work.image_tower(settings, 0)
   temporaries = BYTES * batch_per_device * UNET_TEMPORARIES * image.largest
   return ModelCost(checkpoint, folder, image.flops, image.weights, 0, width, temporaries)
