@@ -99,12 +99,15 @@ def test_unet_and_decoder_are_counted_to_the_operation(diffusion):
 
 def test_clip_is_counted_to_the_operation():
   folder = checkpoints.ZOO / "clip"
-  module = clip_model._module(folder, jnp.float32)
+  network = clip_model.read_network(clip_model._settings(folder))
   shapes = clip_model.parameter_shapes(folder)
   config = models._clip_settings(read_json(folder / "config.json"))
   size = config["vision_config"]["image_size"]
   pixels = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  run = lambda params, x: module.apply({"params": params}, x, method=clip_model._image_features)  # noqa: E731
+
+  def run(params, x):
+    return network.apply({"params": params}, x, method="image_features")
+
   found = work.image_tower(config["vision_config"], config["projection_dim"])
   assert found.flops == traced(run, shapes, pixels)
   text = work.text_tower(config["text_config"])
