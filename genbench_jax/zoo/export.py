@@ -43,10 +43,10 @@ def main() -> None:
 
 
 def export_clip(work: Path, folder: Path) -> None:
-  """The CLIP: `FlaxCLIPModel` in PyTorch's layout, tokenizer, preprocessor."""
+  """The CLIP in PyTorch's layout, tokenizer, preprocessor."""
   from genbench_jax.zoo.train_clip import MEAN, STD, clip_config
 
-  config = clip_config(_vocabulary(work)).to_diff_dict()
+  config = clip_config(_vocabulary(work))
   _write(folder, {**config, "architectures": ["CLIPModel"]}, _read(work, "clip"), "model")
   _copy_tokenizer(work, folder)
   preprocessor = {
@@ -63,13 +63,13 @@ def export_diffusion(work: Path, folder: Path) -> None:
   from genbench_jax.zoo.train_clip import clip_config
 
   scale = float((work / "scale.txt").read_text(encoding="utf-8"))
-  text = clip_config(_vocabulary(work)).text_config.to_diff_dict()
+  text = clip_config(_vocabulary(work))["text_config"]
   text_params = {"text_model": _read(work, "clip")["text_model"]}
   vae = {"_class_name": "AutoencoderKL", **train_vae.CONFIG, "scaling_factor": scale}
   unet = {"_class_name": "UNet2DConditionModel", **train_unet.CONFIG}
   weights = "diffusion_pytorch_model"
-  _write_own(folder / "unet", unet, _read(work, "unet"), weights)
-  _write_own(folder / "vae", vae, _read(work, "vae"), weights)
+  _write(folder / "unet", unet, _read(work, "unet"), weights)
+  _write(folder / "vae", vae, _read(work, "vae"), weights)
   architectures = {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"}
   _write(folder / "text_encoder", {**text, **architectures}, text_params, "model")
   _copy_tokenizer(work, folder / "tokenizer")
@@ -78,17 +78,7 @@ def export_diffusion(work: Path, folder: Path) -> None:
 
 
 def _write(folder: Path, config: Mapping[str, Any], params: Any, name: str) -> None:
-  from safetensors.numpy import save_file
-
-  from genbench_jax.models.checkpoints import to_torch_state
-
-  _write_json(folder / "config.json", config)
-  state = {key: np.asarray(v, np.float16, order="C") for key, v in to_torch_state(params).items()}
-  save_file(state, folder / f"{name}.safetensors", metadata={"format": "pt"})
-
-
-def _write_own(folder: Path, config: Mapping[str, Any], params: Any, name: str) -> None:
-  """One of our own networks, in half precision."""
+  """A network in half precision."""
   from safetensors.numpy import save_file
 
   from genbench_jax.models.weights import to_torch

@@ -31,7 +31,7 @@ def train(work: Path) -> None:
   from genbench_jax.models.tokenizer import load_tokenizer
   from genbench_jax.zoo.data import training_set
   from genbench_jax.zoo.tokenizer import train_tokenizer
-  from genbench_jax.zoo.train_clip import clip_config, train_clip
+  from genbench_jax.zoo.train_clip import clip_config, text_encoder, train_clip
   from genbench_jax.zoo.train_unet import train_unet
   from genbench_jax.zoo.train_vae import encode, train_vae
 
@@ -47,13 +47,10 @@ def train(work: Path) -> None:
   latents = encode(vae, seen.images)
   scale = float(1 / np.std(latents))
   (work / "scale.txt").write_text(f"{scale:.8f}\n")
-  text_model = FlaxCLIPTextModel(clip_config(len(tokenizer)).text_config, _do_init=False)
-  text_params = {"text_model": clip["text_model"]}
+  encode_text = text_encoder(clip_config(len(tokenizer)), clip)
   _once(
     work / "unet.msgpack",
-    lambda: train_unet(
-      seen, scale * latents, text_model, text_params, tokenizer, work / "unet", STEPS["unet"]
-    ),
+    lambda: train_unet(seen, scale * latents, encode_text, tokenizer, work / "unet", STEPS["unet"]),
   )
 
 

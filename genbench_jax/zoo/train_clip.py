@@ -1,5 +1,6 @@
 """The zoo's CLIP, with a patch-8 vision tower of 32 x 32 pixels, trained contrastively."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, UInt8
 
 from genbench_jax.models.clip import read_network
-from genbench_jax.models.clip_network import end_positions
+from genbench_jax.models.clip_network import ClipText, TextSizes, end_positions
 from genbench_jax.models.configuration import Settings
 from genbench_jax.zoo.data import TrainingSet, batches
 from genbench_jax.zoo.tokenizer import MAX_TOKENS
@@ -62,6 +63,13 @@ def train_clip(data: TrainingSet, tokenizer: Any, folder: Path, steps: int, seed
   pixels, tokens = jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, MAX_TOKENS), jnp.int32)
   params = jax.jit(network.init)(jax.random.key(seed), pixels, tokens, jnp.zeros(1, jnp.int32))
   return fit(loss, params["params"], batch_of, steps, folder, learning_rate=1.5e-3)
+
+
+def text_encoder(config: Mapping[str, Any], params: Any) -> Callable[[Int[Array, "b l"]], Array]:
+  """The text tower of a trained CLIP: token ids -> hidden states [b, l, w] after the last norm."""
+  settings = Settings(config, Path("the zoo's CLIP")).section("text_config")
+  network, text = ClipText(TextSizes.read(settings)), {"text_model": params["text_model"]}
+  return jax.jit(lambda tokens: network.apply({"params": text}, tokens).last)
 
 
 def unit(features: Float[Array, "n d"]) -> Float[Array, "n d"]:

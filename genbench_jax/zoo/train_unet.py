@@ -1,12 +1,13 @@
 """The zoo's denoiser: a UNet on 4 x 4 latents, v-prediction, frozen CLIP text tower."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from genbench_jax.models.configuration import Settings
 from genbench_jax.models.stable_diffusion import apply_unet
@@ -46,19 +47,27 @@ def example_inputs() -> tuple[Any, ...]:
 def train_unet(
   data: TrainingSet,
   latents: Float[np.ndarray, "n 4 4 8"],
-  text_model: Any,
-  text_params: Any,
+  encode_text: Callable[[Int[Array, "b l"]], Array],
   tokenizer: Any,
   folder: Path,
   steps: int,
   seed: int = 0,
 ) -> Any:
-  """Trains the model on latents of unit variance; returns its averaged parameters."""
+  """Train the model on latents of unit variance; return its averaged parameters.
+
+  Args:
+    data: images and what their captions are made of.
+    latents: of the images, in their order.
+    encode_text: token ids -> hidden states, see `train_clip.text_encoder`.
+    tokenizer: the zoo's.
+    folder: for checkpoints, from which a stopped training goes on.
+    steps: of 64 images.
+    seed: of the weights and of what is drawn.
+  """
   model = zoo_unet()
   params = jax.jit(model.init)(jax.random.key(seed), *example_inputs())["params"]
   levels = jnp.asarray(signal_levels())
   draw = batches(data, tokenizer, size=64, seed=seed + 1, empty_share=0.1)
-  encode_text = jax.jit(lambda tokens: text_model(tokens, params=text_params)[0])
 
   def batch_of(step: int) -> dict[str, Any]:
     batch = draw(step)
