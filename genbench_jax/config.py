@@ -287,6 +287,8 @@ class Scoring:
       too; their rows name it as encoder.
     feature_revision: its hub revision, a commit; empty for local folders.
     feature_sha256: its checksum, as that of `generation`.
+    guides: real training images a class for `class_chamfer` and `guide_ridge`, which no recognizer sees; they count as
+      real images seen. Taken where `original` is among the sources; 0 for none.
   """
 
   quantities: Annotated[tuple[str, ...], OneOf("metric", KnownQuantities())] = SCORED
@@ -296,6 +298,7 @@ class Scoring:
   protocols: Annotated[tuple[str, ...], OneOf("protocol", PROTOCOLS)] = ("strict",)
   top_k: Annotated[int, AtLeast(1)] = 10
   resamples: Annotated[int, AtLeast(1)] = 1000
+  guides: Annotated[int, AtLeast(0)] = 8
 
 
 @dataclasses.dataclass(frozen=True)

@@ -203,6 +203,18 @@ def _cross(
   return counts, in_generated, covered
 
 
+def balls_held(
+  centers: Float[np.ndarray, "n d"],
+  radii: Float[np.ndarray, "n"],
+  points: Float[np.ndarray, "m d"],
+  mesh: Mesh,
+) -> Int[np.ndarray, "m"]:
+  """In how many balls of these squared radii each point lies."""
+  nothing = np.zeros(len(points), np.float32)
+  balls = Balls(centers, np.asarray(radii, np.float32))
+  return _cross(balls, Balls(points, nothing), mesh)[0]
+
+
 def _placed(balls: Balls, start: int, mesh: Mesh) -> tuple[Balls, slice]:
   rows = slice(start, start + BLOCK_ROWS)
   centers, radii, mask = place("features", mesh, balls.centers[rows], balls.radii[rows])

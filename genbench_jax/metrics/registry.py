@@ -161,8 +161,15 @@ for _metric in (
   Metric(("fid",), "genbench_jax.metrics.frechet:measure", "lower", is_distance=True),
   Metric(("kid", "cmmd"), "genbench_jax.metrics.kernels:measure", "lower", is_distance=True),
   Metric(("precision", "recall", "density", "coverage"), "genbench_jax.metrics.manifold:measure"),
-  Metric(("vendi",), "genbench_jax.metrics.vendi:measure"),
+  Metric(("vendi", "vendi_q2", "vendi_inf"), "genbench_jax.metrics.vendi:measure"),
   Metric(("proxy_a_distance",), "genbench_jax.metrics.proxy:measure", "lower", is_distance=True),
   Metric(("fd_infinity",), "genbench_jax.metrics.fd_infinity:measure", "lower"),
+  Metric(("mind",), "genbench_jax.metrics.mind:measure", "lower", is_distance=True),
+  Metric(("clipped_density", "clipped_coverage"), "genbench_jax.metrics.clipped:measure"),
+  Metric(("intra_class_diversity",), "genbench_jax.metrics.within_class:measure"),
+  Metric(("auth_pct",), "genbench_jax.metrics.authenticity:measure"),
+  Metric(("near_copies",), "genbench_jax.metrics.authenticity:measure", "lower"),
+  Metric(("class_chamfer",), "genbench_jax.metrics.guides:measure", "lower"),
+  Metric(("guide_ridge",), "genbench_jax.metrics.guides:measure"),
 ):
   register(_metric)

@@ -39,18 +39,25 @@ class VendiResult:
   per_class: dict[int, float]
 
 
-def vendi(x: Float[Any, "n d"], mesh: Mesh | None = None) -> float:
+def vendi(x: Float[Any, "n d"], mesh: Mesh | None = None, order: float = 1.0) -> float:
   """exp of the entropy of the eigenvalues of K / n, K the cosines of all pairs (Friedman & Dieng 2023, eq. 2).
 
   1 for copies of one image, n for n orthogonal ones, never more than n or d. The eigenvalues are those of the d x d second
   moment of the unit-norm features, so that no n x n matrix is needed. An image whose features are all zero has no
   direction and does not count.
 
+  Args:
+    x: features, not necessarily unit-norm.
+    order: q of Rényi's entropy, (sum of l^q)^(1 / (1 - q)) for eigenvalues l (Pasarkar & Dieng 2024): above 1 common
+      images count more, infinite: 1 / (the largest); below 1 rare ones.
+
   Raises:
-    UsageError: shapes or values that do not fit, or features that are all zero.
+    UsageError: shapes or values that do not fit, a negative order, or features that are all zero.
   """
+  if not order >= 0:
+    raise UsageError(f"order must be 0 or greater, got {order}")
   second = _second_moment(feature_rows("x", x), or_default(mesh))
-  return _of_eigenvalues(np.linalg.eigvalsh(second))
+  return _of_eigenvalues(np.linalg.eigvalsh(second), order)
 
 
 def measure_vendi(
@@ -59,6 +66,7 @@ def measure_vendi(
   seed: int = 0,
   resamples: int = RESAMPLES,
   mesh: Mesh | None = None,
+  order: float = 1.0,
 ) -> VendiResult:
   """`vendi` with its bootstrap interval, of first order, and by class where class indices or multi-hot
   labels are given.
@@ -70,11 +78,11 @@ def measure_vendi(
   if labels is not None and len(labels) != len(x):
     raise UsageError(f"every image needs its label: got {len(labels)} for {len(x)}")
   eigenvalues, vectors = np.linalg.eigh(_second_moment(x, mesh))
-  value = _of_eigenvalues(eigenvalues)
-  influences = value * _surprises(x, eigenvalues, vectors, mesh)
+  value = _of_eigenvalues(eigenvalues, order)
+  influences = value * _surprises(x, eigenvalues, vectors, mesh, order)
   strata = strata_of(labels, len(x))
   score = own_interval(value, influences, strata, resamples, seed, mesh, lowest=1.0)
-  return VendiResult(score, {} if labels is None else _by_class(x, labels))
+  return VendiResult(score, {} if labels is None else _by_class(x, labels, order))
 
 
 def _second_moment(x: Float[np.ndarray, "n d"], mesh: Mesh) -> Float[np.ndarray, "d d"]:
@@ -86,10 +94,14 @@ def _second_moment(x: Float[np.ndarray, "n d"], mesh: Mesh) -> Float[np.ndarray,
   return second / trace
 
 
-def _of_eigenvalues(eigenvalues: Float[np.ndarray, "d"]) -> float:
+def _of_eigenvalues(eigenvalues: Float[np.ndarray, "d"], order: float = 1.0) -> float:
   kept = eigenvalues[eigenvalues > NOTHING * eigenvalues.max()]
   kept = kept / kept.sum()
-  return float(np.exp(-np.sum(kept * np.log(kept))))
+  if order == 1:
+    return float(np.exp(-np.sum(kept * np.log(kept))))
+  if np.isinf(order):
+    return float(1 / kept.max())
+  return float(np.sum(kept**order) ** (1 / (1 - order)))
 
 
 def _surprises(
@@ -97,12 +109,20 @@ def _surprises(
   eigenvalues: Float[np.ndarray, "d"],
   vectors: Float[np.ndarray, "d d"],
   mesh: Mesh,
+  order: float = 1.0,
 ) -> Float[np.ndarray, "n"]:
-  """-f' log(C) f of each unit-norm row f: the derivative of the entropy of C by the weight of the row, but for
-  a constant."""
+  """f' g(C) f of each unit-norm row f: the derivative of the logarithm of the score by the weight of the row, but for
+  a constant. g(l) is -log l for order 1, q / (1 - q) l^(q - 1) / (sum of l^q) for q, and -1 / l at the largest alone
+  for an infinite order."""
   kept = eigenvalues > NOTHING * eigenvalues.max()
-  logarithms = np.where(kept, np.log(np.where(kept, eigenvalues, 1)), 0)
-  form = -(vectors * logarithms) @ vectors.T
+  safe = np.where(kept, eigenvalues, 1)
+  if order == 1:
+    slopes = -np.log(safe)
+  elif np.isinf(order):
+    slopes = np.where(np.arange(len(safe)) == eigenvalues.argmax(), -1 / safe, 0)
+  else:
+    slopes = order / (1 - order) * safe ** (order - 1) / np.sum(safe[kept] ** order)
+  form = (vectors * np.where(kept, slopes, 0)) @ vectors.T
   program = _form_program(mesh)
   values = by_block(lambda rows, _: program(rows, form.astype(np.float32)), "x", mesh, x)
   return values.astype(np.float64)
@@ -118,23 +138,29 @@ def _form_program(mesh: Mesh) -> jax.stages.Wrapped:
   return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(rows, whole), out_specs=rows))
 
 
-def _by_class(x: Float[np.ndarray, "n d"], labels: Any) -> dict[int, float]:
+def _by_class(x: Float[np.ndarray, "n d"], labels: Any, order: float = 1.0) -> dict[int, float]:
   """On the host: a class has few images, and the smaller of its two matrices is enough."""
   classes = rows_of_classes(labels).items()
-  return {c: _of_few(np.asarray(x[rows], np.float64)) for c, rows in classes}
+  return {c: _of_few(np.asarray(x[rows], np.float64), order) for c, rows in classes}
 
 
-def _of_few(x: Float[np.ndarray, "n d"]) -> float:
+def _of_few(x: Float[np.ndarray, "n d"], order: float = 1.0) -> float:
   check_finite("x", x)
   length = np.linalg.norm(x, axis=1, keepdims=True)
   unit = x[length[:, 0] > 0] / length[length[:, 0] > 0]
   if not len(unit):
     return 1.0
   gram = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit
-  return _of_eigenvalues(np.linalg.eigvalsh(gram))
+  return _of_eigenvalues(np.linalg.eigvalsh(gram), order)
+
+
+ORDERS = {"vendi": 1.0, "vendi_q2": 2.0, "vendi_inf": np.inf}
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """For the registry."""
-  found = measure_vendi(sets.external, sets.labels, sets.seed, sets.resamples, sets.mesh)
-  yield Result("vendi", found.score, found.per_class)
+  """For the registry: the orders that are wanted."""
+  for name in wanted:
+    found = measure_vendi(
+      sets.external, sets.labels, sets.seed, sets.resamples, sets.mesh, ORDERS[name]
+    )
+    yield Result(name, found.score, found.per_class)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.cells import ImageSetKey, image_sets
 from genbench_jax.embedding.embedder import text_prototypes
+from genbench_jax.embedding.input_pipeline import Images
 from genbench_jax.embedding.stored import refuse_non_finite
 from genbench_jax.errors import RunError
 from genbench_jax.pipeline.artifacts import (
@@ -20,7 +22,14 @@ from genbench_jax.pipeline.artifacts import (
   open_image_set,
   text_path,
 )
-from genbench_jax.pipeline.features import embedded, encoder_of, test_path
+from genbench_jax.pipeline.features import (
+  embedded,
+  encoder_of,
+  guides_of,
+  guides_path,
+  test_path,
+  wants_guides,
+)
 from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.runtime.progress import Progress
 from genbench_jax.store.embedding_parts import EmbeddingParts
@@ -70,6 +79,9 @@ def _wanted_features(run: Run) -> Iterator[_Features]:
     for dataset in run.config.datasets:
       test = functools.partial(_open_test, run, dataset, space)
       yield _Features(f"{dataset} test", test_path(run, dataset, space), test, space)
+      if wants_guides(run):
+        guides = functools.partial(_open_guides, run, dataset, space)
+        yield _Features(f"{dataset} guides", guides_path(run, dataset, space), guides, space)
     for key in image_sets(run.config):
       images = functools.partial(_open_images, run, key, space)
       yield _Features(key.name, image_set_path(run, key, space), images, space)
@@ -124,6 +136,33 @@ def _open_test(run: Run, dataset: str, space: FeatureSpace) -> _Unembedded:
     return embedded(run, name, dataset, images, labels, rows, progress, space)
 
   return _Unembedded(len(split), embed_test)
+
+
+def _open_guides(run: Run, dataset: str, space: FeatureSpace) -> _Unembedded:
+  """Real training images that no recognizer sees, see `features.guides_of`."""
+  chosen = guides_of(run, dataset)
+  images = ChosenImages(SplitImages(run.split(dataset, "train")), chosen)
+  labels = run.labels(dataset, "train")[chosen]
+
+  def embed_guides(rows: range, progress: Progress) -> EmbeddingSet:
+    own, name = labels[rows.start : rows.stop], f"{dataset} guides"
+    return embedded(run, name, dataset, images, own, rows, progress, space)
+
+  return _Unembedded(len(chosen), embed_guides)
+
+
+@dataclasses.dataclass(frozen=True)
+class ChosenImages:
+  """Some of the images of a split."""
+
+  images: Images
+  chosen: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.chosen)
+
+  def __getitem__(self, index: int) -> Any:
+    return self.images[int(self.chosen[index])]
 
 
 def _open_images(run: Run, key: ImageSetKey, space: FeatureSpace) -> _Unembedded:

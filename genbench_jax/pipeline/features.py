@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from genbench_jax.benchmark.few_shot import few_shot
 from genbench_jax.benchmark.reader import SplitImages
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
@@ -39,6 +40,37 @@ def test_path(run: Run, dataset: str, space: FeatureSpace | None = None) -> Path
   """Where the features of a dataset's test images stand."""
   made_from = {**_spec_json(dataset_spec(dataset)), "stand_in": run.config.stand_in}
   return embedding_path(run, dataset, "test", made_from, space)
+
+
+def guides_of(run: Run, dataset: str) -> np.ndarray:
+  """Which training images are guides: those that a larger few-shot choice of originals would add."""
+  labels, seed = run.labels(dataset, "train"), min(run.config.seeds)
+  used = few_shot(labels, run.per_class, seed)
+  more = few_shot(labels, run.per_class + run.config.scoring.guides, seed)
+  return np.setdiff1d(more, np.concatenate([used, *_of_other_seeds(run, labels)]))
+
+
+def _of_other_seeds(run: Run, labels: np.ndarray) -> list[np.ndarray]:
+  return [few_shot(labels, run.per_class, seed) for seed in run.config.seeds]
+
+
+def wants_guides(run: Run) -> bool:
+  """Whether a score needs real training images that nothing else sees, and the run looks at training images at all."""
+  scoring = run.config.scoring
+  asked = {"class_chamfer", "guide_ridge"} & set(scoring.quantities)
+  return bool(scoring.guides and asked and "original" in run.config.sources)
+
+
+def guides_path(run: Run, dataset: str, space: FeatureSpace | None = None) -> Path:
+  """Where the features of a dataset's guides stand."""
+  made_from = {
+    **_spec_json(dataset_spec(dataset)),
+    "stand_in": run.config.stand_in,
+    "guides": run.config.scoring.guides,
+    "per_class": run.per_class,
+    "seeds": list(run.config.seeds),
+  }
+  return embedding_path(run, dataset, "guides", made_from, space)
 
 
 def test_features(run: Run, dataset: str) -> EmbeddingSet:

@@ -14,7 +14,7 @@ from genbench_jax.metrics.floors import floors
 from genbench_jax.metrics.registry import Metric, Sets, measured
 from genbench_jax.pipeline.artifacts import image_set_path
 from genbench_jax.pipeline.external import External, external_images
-from genbench_jax.pipeline.features import test_path
+from genbench_jax.pipeline.features import guides_path, test_path, wants_guides
 from genbench_jax.pipeline.rows import (
   About,
   DatasetFeatures,
@@ -26,6 +26,9 @@ from genbench_jax.pipeline.rows import (
 from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.runtime.protocol import Protocol
 from genbench_jax.store.embedding_set import EmbeddingSet, load_embeddings
+
+# What has seen the guides besides the images.
+GUIDED = ("class_chamfer", "guide_ridge")
 
 
 def score(run: Run) -> int:
@@ -41,25 +44,42 @@ def _score_cells(
   other = space and without_text(
     data, space.name, load_embeddings(test_path(run, dataset, space)).readable()
   )
-  training = training_images(run, dataset)
-  other_training = training_images(run, dataset, space) if other else None
-  for key, found in score_cells(run.config, data, external, run.mesh, training):
+  real = real_images(run, dataset)
+  other_real = real_images(run, dataset, space) if other else None
+  for key, found in score_cells(run.config, data, external, run.mesh, real):
     if other:
       others = [external_images(run, key, space)]
-      for _, more in score_cells(run.config, other, others, run.mesh, other_training):
+      for _, more in score_cells(run.config, other, others, run.mesh, other_real):
         found += more
     yield key, found
 
 
-def training_images(
-  run: Run, dataset: str, space: FeatureSpace | None = None
-) -> EmbeddingSet | None:
-  """The real training images of a dataset that the run has embedded: those of source `original`, if there are any."""
-  for key in measured_sets(run.config):
-    if (key.dataset, key.source) == (dataset, "original"):
-      path = image_set_path(run, key, space)
-      return load_embeddings(path).readable() if path.exists() else None
-  return None
+@dataclasses.dataclass(frozen=True)
+class RealImages:
+  """Real training images of a dataset.
+
+  Attributes:
+    training: all that the run has embedded: those of source `original`, if there are any.
+    guides: those that nothing else has seen, if they are wanted.
+  """
+
+  training: EmbeddingSet | None = None
+  guides: EmbeddingSet | None = None
+
+
+def real_images(run: Run, dataset: str, space: FeatureSpace | None = None) -> RealImages:
+  """The real training images of a dataset that the run has embedded."""
+  paths = [
+    image_set_path(run, key, space)
+    for key in measured_sets(run.config)
+    if (key.dataset, key.source) == (dataset, "original")
+  ]
+  guides = [guides_path(run, dataset, space)] if wants_guides(run) else []
+  training, guided = (
+    load_embeddings(some[0]).readable() if some and some[0].exists() else None
+    for some in (paths, guides)
+  )
+  return RealImages(training, guided)
 
 
 def score_cells(
@@ -67,7 +87,7 @@ def score_cells(
   data: DatasetFeatures,
   external: Sequence[External],
   mesh: Mesh,
-  training: EmbeddingSet | None = None,
+  real: RealImages | None = None,
 ) -> Iterator[tuple[ImageSetKey, list[Measured]]]:
   """The metrics of every cell of each image set, under each protocol.
 
@@ -76,7 +96,7 @@ def score_cells(
     data: texts and test images of the dataset.
     external: its image sets.
     mesh: of the devices.
-    training: real training images, which distances are held against.
+    real: real training images, which distances are held against, and guides.
   """
   for one in external:
     yield (
@@ -85,7 +105,7 @@ def score_cells(
         found
         for protocol in config.scoring.protocols
         for cell in cells_of(one.key, config)
-        for found in _score_cell(config, protocol, data, cell, one, mesh, training)
+        for found in _score_cell(config, protocol, data, cell, one, mesh, real or RealImages())
       ],
     )
 
@@ -97,20 +117,23 @@ def _score_cell(
   cell: Cell,
   external: External,
   mesh: Mesh,
-  training: EmbeddingSet | None,
+  real: RealImages,
 ) -> Iterator[Measured]:
   images = external.of_shots(cell.shots)
   missing = data.spec.num_classes - _classes_present(images.labels)
   about = About(data, cell, protocol, len(images), missing, external.real_images[cell.shots])
   control = dataclasses.replace(about, cell=_control_of(cell))
-  sets = _sets(config, protocol, data, cell, images, mesh, training)
+  sets = _sets(config, protocol, data, cell, images, mesh, real)
   known: dict[Metric, dict[str, float]] = {}
   began = time.monotonic()
   controls = []
   for metric, result in measured(sets, config.scoring.quantities):
     floor = _floors_once(metric, sets, known).get(result.name)
     seconds, began = time.monotonic() - began, time.monotonic()
-    row = make_row(about, result.name, result.value, seconds, floor)
+    own = about
+    if result.name in GUIDED and real.guides is not None:
+      own = dataclasses.replace(about, n_real=about.n_real + len(real.guides))
+    row = make_row(own, result.name, result.value, seconds, floor)
     yield Measured(row, result.by_class)
     if result.control is not None:
       controls.append(Measured(make_row(control, result.name, result.control, seconds)))
@@ -124,8 +147,9 @@ def _sets(
   cell: Cell,
   images: EmbeddingSet,
   mesh: Mesh,
-  training: EmbeddingSet | None,
+  real: RealImages,
 ) -> Sets:
+  training, guides = real.training, real.guides
   return Sets(
     external=images.features,
     test=data.test.features,
@@ -136,6 +160,8 @@ def _sets(
     metric=data.spec.metric,
     training=None if training is None else training.features,
     training_labels=None if training is None else training.labels,
+    guides=None if guides is None else guides.features,
+    guide_labels=None if guides is None else guides.labels,
     protocol=protocol,
     top_k=config.scoring.top_k,
     seed=cell.seed,

@@ -1,0 +1,142 @@
+"""Clipped density and clipped coverage (Salvy, Talbot & Thirion 2025, arXiv 2507.01761).
+
+No single image counts more than once, and no ball is larger than the median one, so that outliers on either side do not carry
+the mean. Both are scaled so that a share p of good images among hopeless ones gives about p.
+"""
+
+import dataclasses
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics.inputs import common_scale, feature_rows, host_unit_rows, or_default
+from genbench_jax.metrics.manifold import NEIGHBORS, balls_held
+from genbench_jax.metrics.manifold_spread import squared_distances
+from genbench_jax.metrics.neighbors import nearest
+from genbench_jax.metrics.registry import Result, Sets
+from genbench_jax.metrics.set_spread import set_measurements
+from genbench_jax.metrics.strata import sampled_strata, strata_of
+
+NAMES = ("clipped_density", "clipped_coverage")
+
+
+def clipped_density_coverage(
+  real: Float[Any, "n d"],
+  generated: Float[Any, "m d"],
+  k: int = NEIGHBORS,
+  mesh: Mesh | None = None,
+) -> dict[str, float]:
+  """Both numbers by name, from 0 to 1.
+
+    clipped_density   mean over generated images of min(1, real balls around it / k), over the same mean of real images in
+                      each other's balls; radii are the distance to the k-th neighbor, at most the median one
+    clipped_coverage  mean over real images of min(k, generated images in its unclipped ball) / k, put through the
+                      inverse of what m independent images of the real distribution would give, m / (number generated)
+
+  Args:
+    real, generated: features as they are; distances are Euclidean.
+    k: neighbors that make a radius.
+
+  Raises:
+    UsageError: shapes or values that do not fit, or not more than k images in a set.
+  """
+  real = feature_rows("real", real)
+  generated = feature_rows("generated", generated, real.shape[1])
+  if not 1 <= k < min(len(real), len(generated)):
+    raise UsageError(
+      f"k={k} neighbors need k + 1 images or more in each set, got {len(real)} and {len(generated)}"
+    )
+  mesh, scale = or_default(mesh), common_scale(real, generated)
+  shift = np.asarray(real[:4096], np.float64).mean(axis=0)
+  real, generated = (
+    ((np.asarray(rows, np.float64) - shift) / scale).astype(np.float32)
+    for rows in (real, generated)
+  )
+  within = -nearest(real, real, k, "euclidean", skip_self=True, mesh=mesh)[0]
+  radii = np.minimum(within[:, -1], np.median(within[:, -1]))
+  held = balls_held(real, radii, generated, mesh)
+  to_generated = -nearest(real, generated, k, "euclidean", mesh=mesh)[0]
+  near = (to_generated < within[:, -1:]).mean(axis=1)
+  numbers = nearest(real, real, k, "euclidean", skip_self=True, mesh=mesh)[1]
+  held_real = np.bincount(numbers[within <= radii[:, None]], minlength=len(real))
+  values = _both(held / k, held_real / k, near, len(real), len(generated), k)
+  return dict(zip(NAMES, values.tolist(), strict=True))
+
+
+def _both(
+  held: Float[np.ndarray, "m"],
+  held_real: Float[np.ndarray, "n"],
+  near: Float[np.ndarray, "n"],
+  n: int,
+  m: int,
+  k: int,
+) -> Float[np.ndarray, "2"]:
+  """Clipped and scaled."""
+  ideal = np.minimum(held_real, 1).mean()
+  density = min(float(np.minimum(held, 1).mean() / ideal), 1.0) if ideal > 0 else 0.0
+  expected = expected_coverage(n, m, k)
+  # A coverage that the expectation reaches at m' images is that of m' good ones.
+  coverage = np.searchsorted(expected, near.mean()) / len(expected)
+  return np.array([density, min(float(coverage), 1.0)])
+
+
+def expected_coverage(n: int, m: int, k: int) -> Float[np.ndarray, "m+1"]:
+  """The mean of min(k, J) / k for 0, 1, ..., m generated images of the real distribution.
+
+  How many of m' of them lie within the k-th of n - 1 real neighbors is beta-binomial, J ~ BB(m', k, n - k). With fewer
+  than k images the published curve is 0.
+  """
+  from scipy.special import betaln, gammaln
+
+  sizes = np.arange(k, m + 1)[:, None]
+  j = np.arange(k)
+  log_chance = (
+    gammaln(sizes + 1)
+    - gammaln(j + 1)
+    - gammaln(sizes - j + 1)
+    + betaln(k + j, n + sizes - k - j)
+    - betaln(k, n - k)
+  )
+  # E min(k, J) = k - sum_{j < k} (k - j) P(J = j): k terms instead of m'.
+  missing = np.sum((k - j) * np.exp(log_chance), axis=1)
+  return np.concatenate([np.zeros(k), 1 - missing / k])
+
+
+def few(
+  real: Float[np.ndarray, "n d"], generated: Float[np.ndarray, "m d"], k: int
+) -> Float[np.ndarray, "2"]:
+  """The same on the host in float64, from all distances."""
+  within, across = squared_distances(real, real), squared_distances(real, generated)
+  np.fill_diagonal(within, np.inf)
+  k = min(k, len(real) - 1, len(generated))
+  radius = np.partition(within, k - 1, axis=1)[:, k - 1]
+  radii = np.minimum(radius, np.median(radius))
+  held = (across <= radii[:, None]).sum(axis=0)
+  held_real = (within <= radii[:, None]).sum(axis=0)
+  near = np.minimum((across < radius[:, None]).sum(axis=1), k) / k
+  return _both(held / k, held_real / k, near, len(real), len(generated), k)
+
+
+def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
+  """For the registry: of unit-norm features."""
+  generated, real = host_unit_rows(sets.external), host_unit_rows(sets.test)
+  if min(len(real), len(generated)) <= NEIGHBORS:
+    return
+  values = clipped_density_coverage(real, generated, NEIGHBORS, sets.mesh)
+  strata = strata_of(sets.labels, len(generated)), sampled_strata(sets.test_labels, len(real))
+  found = set_measurements(
+    np.array([values[name] for name in NAMES]),
+    lambda some, tests: few(tests, some, NEIGHBORS),
+    generated,
+    real,
+    strata,
+    sets.seed,
+    sets.resamples,
+    (0.0, 1.0),
+  )
+  for name, value in zip(NAMES, found, strict=True):
+    yield Result(name, dataclasses.replace(value))

@@ -1,0 +1,183 @@
+"""Scores from a few real training images, *guides*, that nothing else has seen: class Chamfer distance, guide ridge.
+
+Neither trains on the guides: they are looked at as test images would be, so that a source can be judged before any test image
+is touched.
+"""
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from genbench_jax.metrics.bootstrap import ONE_A_CLASS, Measurement
+from genbench_jax.metrics.half_samples import REPEATS, halves_of, variance_of
+from genbench_jax.metrics.inputs import check_finite, feature_rows, host_unit_rows, label_rows
+from genbench_jax.metrics.intervals import NORMAL, wilson
+from genbench_jax.metrics.manifold_spread import squared_distances
+from genbench_jax.metrics.registry import Result, Sets
+from genbench_jax.metrics.strata import are_paired, strata_of
+
+NAMES = ("class_chamfer", "guide_ridge")
+# The penalty as a share of the mean eigenvalue of the features' second moment.
+PENALTY = 0.1
+
+
+def class_chamfer(
+  x: Float[Any, "n d"], labels: Any, guides: Float[Any, "g d"], guide_labels: Any
+) -> float:
+  """Mean over the guides of the distance to the nearest image of their class; Euclidean, features as they are.
+
+  A guide whose class has no image counts with the greatest distance to any image: nothing of its class was given.
+
+  Args:
+    x: features of the external images; labels: their classes, indices or multi-hot.
+    guides: features of the guides; guide_labels: their classes.
+
+  Raises:
+    UsageError: shapes or values that do not fit.
+  """
+  hot, guide_hot, x, guides = _checked(x, labels, guides, guide_labels)
+  return float(_chamfer(np.sqrt(squared_distances(guides, x)), hot, guide_hot).mean())
+
+
+def guide_ridge(
+  x: Float[Any, "n d"],
+  labels: Any,
+  guides: Float[Any, "g d"],
+  guide_labels: Any,
+  penalty: float = PENALTY,
+) -> float:
+  """Share of the guides that a ridge classifier of the external images recognizes; of several classes any one will do.
+
+  W = (X'X / n + penalty tr(X'X / n) / d)^-1 X'Y / n, of features less their mean and targets 1 and 0 less theirs, each
+  class counting alike; the class with the highest score wins.
+
+  Args:
+    x, labels, guides, guide_labels: see `class_chamfer`.
+    penalty: as a share of the mean eigenvalue.
+
+  Raises:
+    UsageError: shapes or values that do not fit.
+  """
+  hot, guide_hot, x, guides = _checked(x, labels, guides, guide_labels)
+  return float(_recognized(x, hot, guides, guide_hot, penalty).mean())
+
+
+def _checked(
+  x: Any, labels: Any, guides: Any, guide_labels: Any
+) -> tuple[Bool[np.ndarray, "n k"], Bool[np.ndarray, "g k"], np.ndarray, np.ndarray]:
+  x = np.asarray(feature_rows("x", x), np.float64)
+  guides = np.asarray(feature_rows("guides", guides, x.shape[1]), np.float64)
+  check_finite("x", x)
+  check_finite("guides", guides)
+  classes = max(_classes(labels), _classes(guide_labels))
+  hot = (
+    _hot(name, each, len(rows), classes)
+    for name, each, rows in (("labels", labels, x), ("guide_labels", guide_labels, guides))
+  )
+  return *hot, x, guides  # type: ignore[return-value]
+
+
+def _classes(labels: Any) -> int:
+  labels = np.asarray(labels)
+  return labels.shape[1] if labels.ndim == 2 else int(labels.max(initial=0)) + 1
+
+
+def _hot(name: str, labels: Any, rows: int, classes: int) -> Bool[np.ndarray, "n k"]:
+  found = label_rows(name, labels, rows, classes)
+  return found if found.ndim == 2 else np.eye(classes, dtype=bool)[found]
+
+
+def _chamfer(
+  distances: Float[np.ndarray, "g n"],
+  hot: Bool[np.ndarray, "n k"],
+  guide_hot: Bool[np.ndarray, "g k"],
+) -> Float[np.ndarray, "g"]:
+  """Of each guide the distance to the nearest image that shares a class with it."""
+  shared = (guide_hot.astype(np.float32) @ hot.T.astype(np.float32)) > 0
+  closest = np.where(shared, distances, np.inf).min(axis=1)
+  return np.where(np.isfinite(closest), closest, distances.max())
+
+
+def _recognized(
+  x: Float[np.ndarray, "n d"],
+  hot: Bool[np.ndarray, "n k"],
+  guides: Float[np.ndarray, "g d"],
+  guide_hot: Bool[np.ndarray, "g k"],
+  penalty: float,
+) -> Bool[np.ndarray, "g"]:
+  """Whether the class with the highest ridge score is one of the guide's."""
+  counts = hot.sum(axis=0)
+  weights = (hot / np.maximum(counts, 1)).sum(axis=1)
+  weights = weights / max(weights.sum(), 1e-12)
+  middle = weights @ x
+  moved, targets = x - middle, hot - weights @ hot
+  second = (moved * weights[:, None]).T @ moved
+  level = penalty * max(np.trace(second) / len(second), 1e-12)
+  solution = np.linalg.solve(
+    second + level * np.eye(len(second)), (moved * weights[:, None]).T @ targets
+  )
+  scores = np.where(counts > 0, (guides - middle) @ solution + weights @ hot, -np.inf)
+  return guide_hot[np.arange(len(guides)), scores.argmax(axis=1)]
+
+
+def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
+  """For the registry: of unit-norm features. The first interval has the guides drawn anew, the second the images, too."""
+  if sets.guides is None or not len(sets.guides):
+    return
+  hot, guide_hot, x, guides = _checked(
+    host_unit_rows(sets.external), sets.labels, host_unit_rows(sets.guides), sets.guide_labels
+  )
+  distances = np.sqrt(squared_distances(guides, x))
+  each = {
+    "class_chamfer": _chamfer(distances, hot, guide_hot),
+    "guide_ridge": _recognized(x, hot, guides, guide_hot, PENALTY).astype(float),
+  }
+  external = _variances(x, hot, guides, guide_hot, distances, sets) if wanted else None
+  for place, (name, values) in enumerate(each.items()):
+    extra = None if external is None else float(external[place])
+    yield Result(name, _measurement(name, values, extra), _by_class(values, guide_hot))
+
+
+def _variances(
+  x: np.ndarray,
+  hot: np.ndarray,
+  guides: np.ndarray,
+  guide_hot: np.ndarray,
+  distances: np.ndarray,
+  sets: Sets,
+) -> Float[np.ndarray, "2"] | None:
+  """Over fresh draws of the external images, from halves of them; None with one image in most classes."""
+  strata: Int[np.ndarray, "n"] = strata_of(sets.labels, len(x))
+  if not are_paired(strata):
+    return None
+  halves = halves_of(strata, sets.seed, min(sets.resamples, REPEATS // 2))
+  values = []
+  for replicate in range(len(halves.kept)):
+    kept = halves.rows(replicate)
+    values.append([
+      _chamfer(distances[:, kept], hot[kept], guide_hot).mean(),
+      _recognized(x[kept], hot[kept], guides, guide_hot, PENALTY).mean(),
+    ])  # fmt: skip
+  return variance_of(np.array(values), halves)
+
+
+def _measurement(name: str, values: Float[np.ndarray, "g"], external: float | None) -> Measurement:
+  value, variance = float(values.mean()), float(values.var(ddof=len(values) > 1)) / len(values)
+
+  def around(total: float) -> tuple[float, float]:
+    if name == "guide_ridge":
+      return wilson(value, total, len(values))
+    half = NORMAL * float(np.sqrt(total))
+    return max(value - half, 0.0), value + half
+
+  if external is None:
+    return Measurement(value, *around(variance), note=ONE_A_CLASS)
+  return Measurement(value, *around(variance), *around(variance + external))
+
+
+def _by_class(
+  values: Float[np.ndarray, "g"], guide_hot: Bool[np.ndarray, "g k"]
+) -> dict[int, float]:
+  return {int(c): float(values[guide_hot[:, c]].mean()) for c in np.flatnonzero(guide_hot.any(0))}
