@@ -184,7 +184,7 @@ def measure_cler(
     _measurements(names, outcome, inputs, metric, None, seed, resamples) for outcome in outcomes[1:]
   ]
   control = {
-    name: over_permutations([each[name] for each in controls])
+    name: over_permutations([each[name] for each in controls], -1.0 if name == "cler_gain" else 0.0)
     for name in scores
     if name != "zero_shot"
   }
@@ -193,10 +193,10 @@ def measure_cler(
   return ClerResult(scores, control, per_class, missing)
 
 
-def over_permutations(found: Sequence[Measurement]) -> Measurement:
+def over_permutations(found: Sequence[Measurement], lowest: float) -> Measurement:
   """The mean of a control over its shuffles, the mean interval over the test images, and where one more would lie.
 
-  The last is the prediction interval m +- t s sqrt(1 + 1 / r) of r shuffles.
+  The last is the prediction interval m +- t s sqrt(1 + 1 / r) of r shuffles, cut to `lowest` and 1.
   """
   from scipy import stats
 
@@ -208,7 +208,7 @@ def over_permutations(found: Sequence[Measurement]) -> Measurement:
   if count < 2:
     return Measurement(value, low, high, note="one shuffle has no spread")
   half = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) * np.sqrt(1 + 1 / count))
-  return Measurement(value, low, high, value - half, value + half)
+  return Measurement(value, low, high, max(value - half, lowest), min(value + half, 1.0))
 
 
 def score_names(top_k: int | None) -> tuple[str, ...]:
