@@ -156,7 +156,7 @@ class Selection:
     return self.candidates if self.is_on else 1
 
 
-_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -483,7 +483,7 @@ def _check_folders(folder: Folder) -> None:
     raise UsageError("give config.folder.path or config.folder.paths, not both.")
   for text in folder.paths:
     name, _, path = text.partition("=")
-    if not _FOLDER_NAME.fullmatch(name) or not path:
+    if not FOLDER_NAME.fullmatch(name) or not path:
       raise UsageError(
         f"config.folder.paths has {text!r}, wanted 'name=path' with a name of letters, digits,"
         " '_', '.' and '-'."

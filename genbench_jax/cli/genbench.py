@@ -23,6 +23,8 @@ COMMANDS = {
   "embed": "make a pool for retrieval from images of your own",
   "leaks": "find images that may be test images",
   "pins": "print the settings that pin the checkpoints of a config",
+  "prompts": "write a list of every image that a config wants, for any program to make",
+  "import": "take in the images that another program has made of such a list",
   "sanity": "see which metric notices which fault of the images",
   "submit": "write the results of a work folder as one file for others",
   "selfcheck": "check the set-up: zero-shot recognition beside published figures",

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_subcommand_says_what_it_does(name, capsys):
-  if name in ("run", "plan", "pins"):
+  if name in ("run", "plan", "pins", "prompts"):
     assert main([name, "--help"]) == 0
   else:
     with pytest.raises(SystemExit) as ended:

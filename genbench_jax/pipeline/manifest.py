@@ -1,0 +1,242 @@
+"""Images by other programs, by manifest: a list of every image that is wanted goes out, the images come in.
+
+A line of the list is one image: its class, index, prompt, negative prompt and seed, and the file that it is to become. Any
+program on any machine makes them, in any order and number of sittings. What comes in is checked against the list.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.cells import ImageSetKey, image_sets
+from genbench_jax.config import Config
+from genbench_jax.embedding.preprocess import to_rgb
+from genbench_jax.errors import UsageError
+from genbench_jax.run import Run
+from genbench_jax.runtime.printable import listed
+from genbench_jax.runtime.progress import Progress
+from genbench_jax.sources import prompting
+from genbench_jax.sources.index_space import class_shot, image_keys
+from genbench_jax.store import files
+from genbench_jax.store.image_files import MOST_BYTES, ImageWalk, image_formats, image_suffixes
+from genbench_jax.store.reading import read_beneath, read_file
+
+METADATA = "metadata.jsonl"
+_MOST_LIST_BYTES = 1 << 32
+_NAME = re.compile(r"[A-Za-z0-9_+-]+")
+_KEYS = (
+  "file",
+  "dataset",
+  "set",
+  "index",
+  "class",
+  "class_index",
+  "prompt",
+  "negative_prompt",
+  "seed",
+)
+
+
+def wanted_images(config: Config, workdir: Path) -> Iterator[dict[str, Any]]:
+  """Yield what is known of every image that a config generates, set by set in the order of the index.
+
+  Prompts are whole, whatever the text encoder of the program that makes the images may hear of them. The seed of an image
+  comes from the key that it has here: it does not depend on how many are made.
+
+  Args:
+    config: with the source `generative`; sets that learn tokens are left out, since no other program has these.
+    workdir: where sentences that a model writes are kept.
+
+  Raises:
+    UsageError: nothing is generated.
+  """
+  run = Run(config, workdir)
+  keys = [key for key in image_sets(config) if key.source == "generative" and not key.references]
+  if not keys:
+    raise UsageError("the config generates no images: its sources are without 'generative'.")
+  for key in keys:
+    yield from _of_set(run, key)
+
+
+def _of_set(run: Run, key: ImageSetKey) -> Iterator[dict[str, Any]]:
+  spec = dataset_spec(key.dataset)
+  sentences = prompting.class_sentences(run, key)
+  prompts = prompting.prompts_of_set(
+    run.config, key, run.per_class, lambda text: True, sentences, spec.names
+  )
+  places = [
+    class_shot(index, spec.num_classes) for index in range(run.per_class * spec.num_classes)
+  ]
+  strategy = prompting.prompt_strategy(key)
+  # 31 bits, which every library takes as a seed.
+  seeds = image_keys(key.seed, key.dataset, strategy, places)[:, 1] & 0x7FFFFFFF
+  name = f"{key.strategy}-seed{key.seed}"
+  for index, (label, shot) in enumerate(places):
+    yield {
+      "file": f"{key.dataset}/{name}/{index:08d}.png",
+      "dataset": key.dataset,
+      "set": name,
+      "index": index,
+      "class": spec.names[label],
+      "class_index": label,
+      "prompt": prompts[label][shot].text,
+      "negative_prompt": prompts[label][shot].negative,
+      "seed": int(seeds[index]),
+    }
+
+
+def read_manifest(file: Path) -> list[dict[str, Any]]:
+  """Return the lines of a list of wanted images.
+
+  Raises:
+    UsageError: it can't be read, or a line is not one of `genbench prompts`.
+  """
+  try:
+    text = read_file(file, _MOST_LIST_BYTES, follow=True).decode("utf-8")
+    lines = [json.loads(line) for line in text.split("\n") if line.strip()]
+  except (OSError, ValueError, RecursionError) as error:
+    raise UsageError(f"{str(file)!r} can't be read as a list of prompts: {error}.") from error
+  for number, line in enumerate(lines, 1):
+    if not isinstance(line, dict) or not set(_KEYS) <= set(line) or not _is_safe(line):
+      raise UsageError(f"{file}, line {number} is none that `genbench prompts` writes.")
+  return lines
+
+
+def _is_safe(line: dict[str, Any]) -> bool:
+  """Whether the names in a line lead into no folder but those that they should, and its numbers are numbers."""
+  file = line["file"]
+  is_inside = isinstance(file, str) and not file.startswith("/") and ".." not in file.split("/")
+  are_names = all(_NAME.fullmatch(str(line[key])) for key in ("dataset", "set"))
+  return is_inside and are_names and all(type(line[key]) is int for key in ("index", "class_index"))
+
+
+@dataclasses.dataclass
+class Taken:
+  """What came of taking images in.
+
+  Attributes:
+    folders: of the image sets, each of which `genbench evaluate` takes.
+    count: images taken, those of earlier calls included.
+    missing: files that are wanted and not there.
+    unreadable: files that can't be decoded, each with the reason.
+    twice: files with the same content as another one.
+    strange: images that nobody asked for.
+  """
+
+  folders: list[Path] = dataclasses.field(default_factory=list)
+  count: int = 0
+  missing: list[str] = dataclasses.field(default_factory=list)
+  unreadable: list[str] = dataclasses.field(default_factory=list)
+  twice: list[str] = dataclasses.field(default_factory=list)
+  strange: list[str] = dataclasses.field(default_factory=list)
+
+  @property
+  def is_whole(self) -> bool:
+    """Whether all images that are wanted are there, readable and different."""
+    return not (self.missing or self.unreadable or self.twice)
+
+  def words(self) -> str:
+    """What is missing or wrong, a line each."""
+    found = (
+      (self.missing, "missing"),
+      (self.unreadable, "can't be decoded"),
+      (self.twice, "the same as another image"),
+      (self.strange, "not asked for, and left out"),
+    )
+    return "\n".join(f"{len(names)} {what}: {listed(names)}." for names, what in found if names)
+
+
+def take_images(folder: Path, wanted: Sequence[dict[str, Any]], out: Path) -> Taken:
+  """Copy the images that are wanted from a folder, each set into one of its own with its list beside the images.
+
+  The same call takes what has been made since, and leaves what it has.
+
+  Args:
+    folder: holds the files by the names that the list gives them, with any suffix of an image.
+    wanted: see `read_manifest`.
+    out: where the sets go: `out/DATASET/SET`.
+
+  Raises:
+    UsageError: there is no such folder.
+  """
+  if not folder.is_dir():
+    raise UsageError(f"there is no folder {str(folder)!r}.")
+  there = _by_stem(folder, wanted)
+  taken, rows, seen = Taken(), dict[Path, list[dict[str, Any]]](), dict[str, str]()
+  with Progress("import", len(wanted), "images") as progress:
+    for line in wanted:
+      path = there.pop(str(PurePosixPath(line["file"]).with_suffix("")), None)
+      target = out / line["dataset"] / line["set"]
+      if row := _take(folder, path, line, target, taken, seen):
+        rows.setdefault(target, []).append(row)
+      progress.advance(1)
+  for target, lines in rows.items():
+    files.write_json_lines(target / METADATA, lines)
+  taken.strange = sorted(there.values())
+  taken.folders = list(rows)
+  taken.count = sum(map(len, rows.values()))
+  return taken
+
+
+def _by_stem(folder: Path, wanted: Sequence[dict[str, Any]]) -> dict[str, str]:
+  """Name of the list without suffix -> path in the folder. The images of a single set may lie in the folder itself."""
+  paths = {str(PurePosixPath(path).with_suffix("")): path for path in ImageWalk(folder).images()}
+  sets = {str(PurePosixPath(line["file"]).parent) for line in wanted}
+  if len(sets) == 1:
+    [name] = sets
+    paths = {stem if "/" in stem else f"{name}/{stem}": path for stem, path in paths.items()}
+  return paths
+
+
+def _take(
+  folder: Path,
+  path: str | None,
+  line: dict[str, Any],
+  target: Path,
+  taken: Taken,
+  seen: dict[str, str],
+) -> dict[str, Any] | None:
+  """Copy one image; return its line of the set's own list, or None where it is not taken."""
+  kept = _kept(target, line["index"])
+  if path is None and kept is None:
+    taken.missing.append(line["file"])
+    return None
+  try:
+    content = (
+      kept.read_bytes() if path is None and kept else read_beneath(folder, str(path), MOST_BYTES)
+    )
+    with Image.open(io.BytesIO(content), formats=image_formats()) as image:
+      to_rgb(image)
+  except Exception as error:  # Pillow's decoders raise whatever they like
+    taken.unreadable.append(f"{line['file']} ({type(error).__name__})")
+    return None
+  content_digest = hashlib.sha256(content).hexdigest()
+  if content_digest in seen:
+    taken.twice.append(f"{line['file']} = {seen[content_digest]}")
+    return None
+  seen[content_digest] = line["file"]
+  name = f"{line['index']:08d}{PurePosixPath(path).suffix.lower() if path else kept.suffix if kept else ''}"
+  if path is not None and not (
+    (target / name).exists() and (target / name).read_bytes() == content
+  ):
+    if kept is not None and kept.name != name:
+      kept.unlink()
+    files.write_bytes(target / name, content)
+  about = {key: line[key] for key in ("index", "class_index", "prompt", "negative_prompt", "seed")}
+  return {"file_name": name, "class_name": line["class"], **about}
+
+
+def _kept(target: Path, index: int) -> Path | None:
+  """The image of an earlier call."""
+  return next(
+    (path for path in target.glob(f"{index:08d}.*") if path.suffix.lower() in image_suffixes()),
+    None,
+  )

@@ -1,0 +1,125 @@
+"""By manifest: the list of what is wanted goes out, images made by anybody come in, checked against it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.benchmark.user_images import open_user_images
+from genbench_jax.cli.genbench import main
+
+ARGUMENTS = [
+  "demo", "--config.datasets=('digits',)", "--config.shots=(1, 2)",
+  "--config.generation.strategies=('defined_template',)",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+  out = tmp_path_factory.mktemp("list") / "prompts.jsonl"
+  assert main(["prompts", *ARGUMENTS, "--out", str(out)]) == 0
+  return out
+
+
+def lines_of(manifest):
+  return [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def made(manifest, tmp_path):
+  """What another program has made of the list: JPEG, in the folders that the list names."""
+  for number, line in enumerate(lines_of(manifest)):
+    path = (tmp_path / "made" / line["file"]).with_suffix(".JPG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (9, 9), (number * 11, 5, 7)).save(path, format="JPEG")
+  return tmp_path / "made"
+
+
+def test_the_list_has_every_image_in_the_order_of_the_index(manifest):
+  lines = lines_of(manifest)
+  spec = dataset_spec("digits")
+  assert [line["index"] for line in lines] == list(range(20))
+  assert [line["class"] for line in lines] == [*spec.names, *spec.names]
+  assert len({line["seed"] for line in lines}) == 20
+  assert all(line["class"] in line["prompt"] for line in lines)
+  assert all(0 <= line["seed"] < 1 << 31 for line in lines)
+
+
+def test_seeds_do_not_depend_on_how_many_are_made(manifest, tmp_path):
+  few = [argument.replace("(1, 2)", "(1,)") for argument in ARGUMENTS]
+  assert main(["prompts", *few, f"--out={tmp_path / 'few.jsonl'}"]) == 0
+  assert lines_of(tmp_path / "few.jsonl") == lines_of(manifest)[:10]
+
+
+def take(made, manifest, out, name="flux"):
+  return main(["import", str(made), "--prompts", str(manifest), "--name", name, "--out", str(out)])
+
+
+def test_images_come_in_with_their_prompts_and_can_be_scored(made, manifest, tmp_path, capsys):
+  assert take(made, manifest, tmp_path / "in") == 0
+  assert "20 of 20 images of flux are there." in capsys.readouterr().out
+  folder = tmp_path / "in" / "flux" / "digits" / "defined_template-seed0"
+  images = open_user_images(folder, dataset_spec("digits"), tmp_path / "cache")
+  assert np.bincount(images.labels()).tolist() == [2] * 10 and not images.notes
+  rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+  assert rows[3]["prompt"] == lines_of(manifest)[3]["prompt"]
+
+
+def test_what_is_missing_damaged_twice_or_strange_is_told_and_made_good(
+  made, manifest, tmp_path, capsys
+):
+  files = sorted(made.glob("digits/*/*.JPG"))
+  whole = files[4].read_bytes()
+  files[3].unlink()
+  files[4].write_bytes(b"no image")
+  shutil.copy(files[5], files[6])
+  shutil.copy(files[7], files[7].with_name("holiday.jpg"))
+  assert take(made, manifest, tmp_path / "in") == 1
+  told = capsys.readouterr().err
+  assert "1 missing: 'digits/defined_template-seed0/00000003.png'." in told
+  assert "1 can't be decoded: 'digits/defined_template-seed0/00000004.png" in told
+  assert "1 the same as another image: 'digits/defined_template-seed0/00000006.png = " in told
+  assert "1 not asked for, and left out: 'digits/defined_template-seed0/holiday.jpg'." in told
+  # Only what was wrong is made again; what has come in may be gone.
+  shutil.rmtree(made)
+  for file, color in ((files[3], 200), (files[6], 20)):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (9, 9), (color, 99, 7)).save(file, format="JPEG")
+  files[4].write_bytes(whole)
+  assert take(made, manifest, tmp_path / "in") == 0
+  assert "20 of 20" in capsys.readouterr().out
+
+
+def test_images_of_a_single_set_may_lie_in_the_folder_itself(made, manifest, tmp_path):
+  flat = made / "digits" / "defined_template-seed0"
+  assert take(flat, manifest, tmp_path / "in") == 0
+
+
+@pytest.mark.parametrize(
+  ("text", "said"),
+  [("{", "can't be read"), ('{"file": "a"}', "line 1 is none"), ("[]", "line 1 is none")],
+)
+def test_a_list_that_is_none_is_refused(text, said, made, tmp_path, capsys):
+  (tmp_path / "p.jsonl").write_text(text)
+  assert take(made, tmp_path / "p.jsonl", tmp_path / "in") == 2
+  assert said in capsys.readouterr().err
+
+
+def test_a_list_leads_out_of_no_folder(made, manifest, tmp_path, capsys):
+  line = lines_of(manifest)[0] | {"dataset": "../../up", "file": "../x.png"}
+  (tmp_path / "p.jsonl").write_text(json.dumps(line))
+  assert take(made, tmp_path / "p.jsonl", tmp_path / "in") == 2
+  (tmp_path / "p.jsonl").write_text(json.dumps(line | {"file": "x.png"}))
+  assert take(made, tmp_path / "p.jsonl", tmp_path / "in") == 2
+  assert take(made, manifest, tmp_path / "in", name="../x") == 2
+
+
+def test_a_config_without_generated_images_has_no_list(tmp_path, capsys):
+  arguments = ["demo", "--config.sources=('original',)", "--out", str(tmp_path / "p.jsonl")]
+  assert main(["prompts", *arguments]) == 2
+  assert "generates no images" in capsys.readouterr().err
+  assert main(["prompts", "demo"]) == 2
+  assert "--out prompts.jsonl" in capsys.readouterr().err
