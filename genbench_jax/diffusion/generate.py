@@ -20,8 +20,10 @@ SEEDS = 2**32
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(checkpoint: str, revision: str | None) -> StableDiffusion:
-  return load_stable_diffusion(checkpoint, revision)
+def _loaded(
+  checkpoint: str, revision: str | None, loras: tuple[tuple[str, float], ...], autoencoder: str
+) -> StableDiffusion:
+  return load_stable_diffusion(checkpoint, revision, loras=loras, autoencoder=autoencoder)
 
 
 def generate(
@@ -44,13 +46,15 @@ def generate(
   guidance_rescale: float = 0.0,
   timesteps: Sequence[int] | None = None,
   scheduler_settings: Mapping[str, Any] | None = None,
+  loras: Sequence[tuple[str | Path, float]] = (),
+  autoencoder: str | Path = "",
 ) -> UInt8[np.ndarray, "b height width 3"]:
   """Images of prompts, by a Stable Diffusion checkpoint, on all devices of this host.
 
   Args:
     prompts: one for each image.
     checkpoint: folder or hub id of a Stable Diffusion 1, 2 or XL, or of a model distilled from one, in the Hugging Face
-      layout.
+      layout; or a `.safetensors` file in the layout of the original code.
     seeds: one for each image, below 2^32; by default 0, 1, 2, ... The same seed and prompt give the same image in any batch.
     latents: in place of those drawn from seeds: unit-normal, height and width over the autoencoder's factor (8), channels last.
     negative_prompts: one for each image, or one for all.
@@ -68,6 +72,8 @@ def generate(
     timesteps: to be visited, descending, in place of `steps`; not for `pndm` and `ddim`.
     scheduler_settings: keys of `scheduler_config.json` that count in place of the checkpoint's, such as
       `{"timestep_spacing": "trailing"}`.
+    loras: files of low-rank changes to the UNet and the text towers, of diffusers, PEFT or kohya, each with a weight.
+    autoencoder: folder or hub id of another autoencoder than the checkpoint's.
 
   Raises:
     UsageError: an argument is out of its range, or there is no such checkpoint.
@@ -85,7 +91,7 @@ def generate(
   mesh = data_mesh(jax.local_devices())
   rows = batch_per_device or min(8, -(-count // mesh.size)) or 1
   sampler = Sampler(
-    _loaded(str(checkpoint), revision),
+    _loaded(str(checkpoint), revision, named_weights(loras), str(autoencoder)),
     mesh,
     rows,
     steps,
@@ -104,6 +110,20 @@ def generate(
     sampler = sampler.with_learned_embeddings(_learned(learned_embeddings))
   keys = keys_of(range(count) if seeds is None else seeds)
   return sampler(prompts, negatives, keys, latents, step_noise)
+
+
+def named_weights(loras: Sequence[tuple[str | Path, float]]) -> tuple[tuple[str, float], ...]:
+  """LoRAs as pairs that can be compared.
+
+  Raises:
+    UsageError: they are no pairs of a file and a weight.
+  """
+  pairs = [tuple(pair) if isinstance(pair, list | tuple) else () for pair in loras]
+  if any(len(pair) != 2 for pair in pairs):
+    raise UsageError(
+      "loras are pairs of a file and its weight, such as [('style.safetensors', 0.8)]."
+    )
+  return tuple((str(path), weight) for path, weight in pairs)
 
 
 def _check_counts(count: int, **given: Any) -> None:

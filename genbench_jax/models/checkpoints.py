@@ -187,6 +187,36 @@ def read_safetensors(path: Path) -> Weights:
     raise RunError(f"{path} is corrupt or cut short ({error}). Download it again.") from error
 
 
+def read_file(path: Path) -> Weights:
+  """Name -> function that reads the tensor, for every tensor of a safetensors file.
+
+  Raises:
+    RunError: the file is corrupt.
+  """
+  return _read_safetensors(path)
+
+
+def read_notes(path: Path) -> dict[str, str]:
+  """The notes at the head of a safetensors file.
+
+  Raises:
+    RunError: the file is corrupt.
+  """
+  from safetensors import SafetensorError, safe_open
+
+  try:
+    with safe_open(path, framework="numpy") as file:
+      return file.metadata() or {}
+  except (SafetensorError, OSError) as error:
+    raise RunError(f"{path} is corrupt or cut short ({error}). Download it again.") from error
+
+
+def file_digest(path: Path) -> str:
+  """SHA-256 of a file's content."""
+  status = path.stat()
+  return _sha256(path, status.st_size, status.st_mtime_ns)
+
+
 def _read_msgpack(path: Path) -> Weights:
   from flax.serialization import msgpack_restore
 

@@ -1,9 +1,9 @@
 """What a diffusion checkpoint holds, before anything is built from it: configurations, weights and tokenizers of its parts."""
 
-import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from genbench_jax.models import checkpoints
 from genbench_jax.models.configuration import Settings
@@ -24,8 +24,7 @@ DOWNLOADS = (
 TEXT_PARTS = ("text_encoder", "text_encoder_2")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class CheckpointParts:
+class CheckpointParts(NamedTuple):
   """A diffusion checkpoint in any layout.
 
   Attributes:
@@ -33,6 +32,7 @@ class CheckpointParts:
     configs: part (`unet`, `vae`, `text_encoder`, `text_encoder_2`, `scheduler`) -> its settings.
     weights: the same -> name of a tensor -> function that reads it.
     tokenizers: folder of the tokenizer of each text tower.
+    pads: the token that each pads with; None where the tokenizer's own is right.
     pipeline: `model_index.json`, empty where there is none.
     fingerprint: stands for all of it.
   """
@@ -41,6 +41,7 @@ class CheckpointParts:
   configs: Mapping[str, Settings]
   weights: Mapping[str, checkpoints.Weights]
   tokenizers: tuple[Path, ...]
+  pads: tuple[str | None, ...]
   pipeline: Mapping[str, Any]
   fingerprint: str
 
@@ -86,6 +87,27 @@ def folder_parts(folder: Path) -> CheckpointParts:
     configs={**configs, "scheduler": Settings(checkpoints.read_json(scheduler), scheduler)},
     weights={part: checkpoints.read_weights(folder / part) for part in configs},
     tokenizers=tuple(folder / part.replace("text_encoder", "tokenizer") for part in towers),
+    pads=(None,) * len(towers),
     pipeline=checkpoints.read_json(index) if index.is_file() else {},
     fingerprint=checkpoints.fingerprint(folder),
+  )
+
+
+def with_autoencoder(parts: CheckpointParts, autoencoder: str) -> CheckpointParts:
+  """A checkpoint with another autoencoder: a folder with its `config.json`, or a pipeline's folder with a `vae`.
+
+  Raises:
+    UsageError: there is no such folder or hub id.
+    RunError: it is incomplete or damaged.
+  """
+  own = ("config.json", "diffusion_pytorch_model*safetensors*")
+  patterns = (*own, *(f"vae/{name}" for name in own))
+  folder = checkpoints.locate(autoencoder, None, patterns)
+  folder = folder / "vae" if (folder / "vae").is_dir() else folder
+  path = folder / "config.json"
+  both = f"{parts.fingerprint} {checkpoints.fingerprint(folder)}"
+  return parts._replace(
+    configs={**parts.configs, "vae": Settings(checkpoints.read_json(path), path)},
+    weights={**parts.weights, "vae": checkpoints.read_weights(folder)},
+    fingerprint=hashlib.sha256(both.encode()).hexdigest(),
   )

@@ -21,6 +21,7 @@ from genbench_jax.models.diffusion_parts import (
   CheckpointParts,
   folder_configs,
   folder_parts,
+  with_autoencoder,
 )
 from genbench_jax.models.layers import compute_dtype
 from genbench_jax.models.noise_schedule import NoiseSchedule
@@ -132,24 +133,62 @@ def load_stable_diffusion(
   revision: str | None = None,
   dtype: Any = None,
   implementation: str = OURS,
+  loras: Sequence[tuple[str | Path, float]] = (),
+  autoencoder: str | Path = "",
 ) -> StableDiffusion:
   """Load a Stable Diffusion 1, 2 or XL, or a model distilled from one.
 
   Args:
-    checkpoint: local folder or hub id in the Hugging Face layout, such as `stabilityai/stable-diffusion-xl-base-1.0`.
+    checkpoint: local folder or hub id in the Hugging Face layout, such as `stabilityai/stable-diffusion-xl-base-1.0`, or a
+      `.safetensors` file in the layout of the original code.
     revision: commit, tag or branch of a hub id.
     dtype: of parameters and computation; by default bfloat16 on accelerators and float32 on CPU.
     implementation: `ours`, or `diffusers` for the stock Flax classes of diffusers below 0.40.
+    loras: files of low-rank changes, each with a weight, fused into the weights.
+    autoencoder: folder or hub id of another autoencoder than the checkpoint's.
 
   Raises:
     UsageError: there is no such checkpoint or implementation.
     RunError: the checkpoint is incomplete, corrupt or of another architecture.
   """
-  folder = checkpoints.locate(str(checkpoint), revision, DOWNLOADS)
   if implementation not in IMPLEMENTATIONS:
     raise unknown_name("implementation", implementation, IMPLEMENTATIONS)
-  model = build(folder_parts(folder), compute_dtype() if dtype is None else dtype)
-  return model if implementation == OURS else _with_stock_networks(model, folder)
+  parts = open_parts(checkpoint, revision, loras, autoencoder)
+  model = build(parts, compute_dtype() if dtype is None else dtype)
+  return model if implementation == OURS else _with_stock_networks(model, parts)
+
+
+def open_parts(
+  checkpoint: str | Path,
+  revision: str | None = None,
+  loras: Sequence[tuple[str | Path, float]] = (),
+  autoencoder: str | Path = "",
+) -> CheckpointParts:
+  """What `load_stable_diffusion` loads, before any weight is read; its fingerprint stands for all of it.
+
+  Args:
+    checkpoint: folder, hub id or file.
+    revision: commit, tag or branch of a hub id.
+    loras: files of low-rank changes, each with a weight.
+    autoencoder: folder or hub id of another autoencoder.
+
+  Raises:
+    UsageError: there is no such checkpoint, file or autoencoder.
+    RunError: one of them is incomplete, corrupt or made for another model.
+  """
+  from genbench_jax.models.lora import with_loras
+  from genbench_jax.models.single_file import single_file_parts
+
+  path = Path(checkpoint).expanduser()
+  if path.is_file() and path.suffix == ".safetensors":
+    parts = single_file_parts(path)
+  else:
+    parts = folder_parts(checkpoints.locate(str(checkpoint), revision, DOWNLOADS))
+  if autoencoder:
+    parts = with_autoencoder(parts, str(autoencoder))
+  if "vae" not in parts.configs:
+    raise RunError(f"{parts.where} holds no autoencoder: name one.")
+  return with_loras(parts, loras)
 
 
 def build(parts: CheckpointParts, dtype: Any) -> StableDiffusion:
@@ -167,8 +206,8 @@ def build(parts: CheckpointParts, dtype: Any) -> StableDiffusion:
     for name, tree in model.params.items()
   }
   towers = tuple(
-    _with_tokenizer(tower, folder)
-    for tower, folder in zip(model.towers, parts.tokenizers, strict=True)
+    _with_tokenizer(tower, folder, pad)
+    for tower, folder, pad in zip(model.towers, parts.tokenizers, parts.pads, strict=True)
   )
   zeros = model.zeros_for_empty and parts.pipeline.get("force_zeros_for_empty_prompt", True)
   return dataclasses.replace(
@@ -215,16 +254,18 @@ def describe(configs: Mapping[str, Settings], dtype: Any) -> StableDiffusion:
   )
 
 
-def _with_stock_networks(model: StableDiffusion, folder: Path) -> StableDiffusion:
+def _with_stock_networks(model: StableDiffusion, parts: CheckpointParts) -> StableDiffusion:
   from genbench_jax.models.stock_diffusion import stock_networks, stock_params
 
-  unet, vae = stock_networks(folder_configs(folder), model.dtype, model.vae_dtype)
+  unet, vae = stock_networks(parts.configs, model.dtype, model.vae_dtype)
   params = stock_params(unet, vae, model.params)
   return dataclasses.replace(model, unet=unet, vae=vae, params=params)
 
 
-def _with_tokenizer(tower: TextTower, folder: Path) -> TextTower:
+def _with_tokenizer(tower: TextTower, folder: Path, pad: str | None) -> TextTower:
   tokenizer = load_tokenizer(folder)
+  if pad is not None:
+    tokenizer.pad_token = pad
   length = min(tokenizer.model_max_length, tower.max_tokens)
   return dataclasses.replace(tower, tokenizer=tokenizer, max_tokens=length)
 
@@ -266,19 +307,26 @@ def _check_widths(settings: Settings, unet: UNet, towers: Sequence[ClipText]) ->
     )
 
 
+def unet_shapes(settings: Settings) -> checkpoints.Params:
+  """The parameter tree of the UNet that a configuration describes, as shapes."""
+  return _unet_shapes(UNet(read_unet_config(settings)))
+
+
+def _unet_shapes(unet: UNet) -> checkpoints.Params:
+  # Parameters don't depend on the size of an image: the smallest that all strides divide.
+  side = 2 ** len(unet.config.block_out_channels)
+  latents = _floats(1, side, side, unet.config.in_channels)
+  conditions = _described(unet.config, 1, 1, np.float32)
+  return weights.parameter_shapes(unet.init, latents, _floats(1), conditions)
+
+
 def network_shapes(
   unet: UNet, vae: Autoencoder, towers: Sequence[ClipText]
 ) -> dict[str, checkpoints.Params]:
   """The parameter trees of all parts, as shapes."""
-  config = unet.config
-  # Parameters don't depend on the size of an image: the smallest that all strides divide.
-  side, pixels = (2 ** len(part.config.block_out_channels) for part in (unet, vae))
-  conditions = _described(config, 1, 1, np.float32)
-  latents = _floats(1, side, side, config.in_channels)
-  shapes = {
-    "unet": weights.parameter_shapes(unet.init, latents, _floats(1), conditions),
-    "vae": weights.parameter_shapes(vae.init, _floats(1, pixels, pixels, vae.config.in_channels)),
-  }
+  pixels = 2 ** len(vae.config.block_out_channels)
+  images = _floats(1, pixels, pixels, vae.config.in_channels)
+  shapes = {"unet": _unet_shapes(unet), "vae": weights.parameter_shapes(vae.init, images)}
   for part, tower in zip(TEXT_PARTS, towers, strict=False):
     shapes[part] = weights.parameter_shapes(tower.init, jax.ShapeDtypeStruct((1, 1), np.int32))
   return shapes

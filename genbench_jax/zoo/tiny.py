@@ -307,6 +307,41 @@ def write_tiny_sdxl(
   return folder
 
 
+# Modules of the tiny SDXL that a LoRA changes, with their PyTorch shapes: linear layers and a convolution.
+LORA_TARGETS = {
+  "unet": {
+    "down_blocks.1.attentions.0.transformer_blocks.1.attn2.to_k": (64, 80),
+    "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0": (64, 64),
+    "mid_block.attentions.0.proj_in": (64, 64),
+    "up_blocks.0.resnets.0.conv1": (64, 128, 3, 3),
+  },
+  "text_encoder": {"text_model.encoder.layers.0.self_attn.q_proj": (32, 32)},
+  "text_encoder_2": {"text_model.encoder.layers.1.mlp.fc1": (64, 48)},
+}
+KOHYA = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+
+
+def write_tiny_lora(path: Path, kohya: bool = False, seed: int = 5, rank: int = 4) -> Path:
+  """A LoRA of the tiny SDXL, in PEFT's form or in kohya's, there with an alpha of half the rank; returns the file."""
+  from safetensors.numpy import save_file
+
+  tensors = {}
+  for part, modules in LORA_TARGETS.items():
+    for module, (features, *rest) in modules.items():
+      kernel = [1] * len(rest[1:])
+      shapes = {"down": (rank, *rest), "up": (features, rank, *kernel)}
+      for index, (factor, shape) in enumerate(shapes.items()):
+        if kohya:
+          name = f"{KOHYA[part]}_{module.replace('.', '_')}.lora_{factor}.weight"
+        else:
+          name = f"{part}.{module}.lora_{'AB'[index]}.weight"
+        tensors[name] = _random_tensor(f"{part}.{module}.{factor}", shape, seed)
+      if kohya:
+        tensors[f"{KOHYA[part]}_{module.replace('.', '_')}.alpha"] = np.float32(rank / 2)
+  save_file({name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}, path)
+  return path
+
+
 def _write_networks(folder: Path, shapes: Mapping[str, Any], seed: int) -> None:
   """The weights of each part of a pipeline."""
   from safetensors.numpy import save_file

@@ -1,5 +1,6 @@
 """`genbench_jax.generate`: prompts to images without a config."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -7,15 +8,13 @@ import pytest
 
 from genbench_jax.diffusion.generate import generate, keys_of
 from genbench_jax.diffusion.inversion.embeddings import save_embedding
-from genbench_jax.errors import UsageError
+from genbench_jax.errors import ModelError, UsageError
 
 
 @pytest.fixture(autouse=True)
 def loaded_once(tiny_diffusion, monkeypatch):
   """The model of the other tests, whose programs are compiled."""
-  monkeypatch.setattr(
-    "genbench_jax.diffusion.generate._loaded", lambda checkpoint, revision: tiny_diffusion
-  )
+  monkeypatch.setattr("genbench_jax.diffusion.generate._loaded", lambda *_: tiny_diffusion)
 
 
 def test_same_seed_same_image(tiny_diffusion_folder):
@@ -68,3 +67,39 @@ def test_prompts_may_hold_new_tokens(tiny_diffusion_folder, tmp_path):
   plain, learned = make(), make(learned_embeddings={"<cat>": vector})
   assert np.abs(plain.astype(int) - learned).max() > 0
   np.testing.assert_array_equal(make(learned_embeddings=[tmp_path / "cat"]), learned)
+
+
+def test_guidance_at_one_and_below_is_none(tiny_diffusion_folder):
+  make = functools.partial(generate, ["a dog"], tiny_diffusion_folder, steps=10)
+  np.testing.assert_array_equal(make(guidance_scale=0), make(guidance_scale=1.0))
+  for scale in (float("nan"), float("inf")):
+    with pytest.raises(UsageError, match="guidance_scale"):
+      make(guidance_scale=scale)
+  with pytest.raises(UsageError, match="guidance_rescale"):
+    make(guidance_rescale=2)
+
+
+@pytest.mark.parametrize("seed", [2**32, -1, 1.5, True])
+def test_seeds_are_whole_numbers_of_32_bits(tiny_diffusion_folder, seed):
+  with pytest.raises(UsageError, match="seeds are whole numbers"):
+    generate(["a"], tiny_diffusion_folder, seeds=[seed])
+  np.testing.assert_array_equal(keys_of(np.arange(3, dtype=np.int64)), keys_of([0, 1, 2]))
+
+
+def test_an_image_that_is_not_finite_is_an_error(
+  tiny_diffusion, tiny_diffusion_folder, monkeypatch
+):
+  vae = tiny_diffusion.params["vae"]
+  decoder = vae["decoder"] | {
+    "conv_out": {k: v * np.nan for k, v in vae["decoder"]["conv_out"].items()}
+  }
+  params = tiny_diffusion.params | {"vae": vae | {"decoder": decoder}}
+  broken = dataclasses.replace(tiny_diffusion, params=params)
+  monkeypatch.setattr("genbench_jax.diffusion.generate._loaded", lambda *_: broken)
+  with pytest.raises(ModelError, match="NaN or infinity"):
+    generate(["a"], tiny_diffusion_folder, steps=10)
+
+
+def test_loras_are_pairs(tiny_diffusion_folder):
+  with pytest.raises(UsageError, match="pairs of a file and its weight"):
+    generate(["a"], tiny_diffusion_folder, loras=["style.safetensors"])

@@ -1,0 +1,250 @@
+"""Low-rank changes of a diffusion model's weights (LoRA), fused as the weights are read.
+
+    W <- W + weight * alpha / rank * (up down)
+
+Files of diffusers and PEFT, and of kohya's trainers, for the UNet and both text towers, of linear layers and of convolutions.
+
+Reference:
+  LoRA: Low-Rank Adaptation of Large Language Models (arXiv 2106.09685).
+"""
+
+import functools
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+from genbench_jax.errors import RunError, UsageError
+from genbench_jax.models import checkpoints
+from genbench_jax.models.checkpoints import Weights
+from genbench_jax.models.diffusion_parts import CheckpointParts
+from genbench_jax.models.single_file import unet_names
+
+# How trainers call the two factors, and the core of a factorized convolution.
+FACTORS = {
+  "lora_A": "down",
+  "lora_B": "up",
+  "lora_down": "down",
+  "lora_up": "up",
+  "lora_mid": "mid",
+  "lora.down": "down",
+  "lora.up": "up",
+  "lora_linear_layer.down": "down",
+  "lora_linear_layer.up": "up",
+}
+# PEFT puts an adapter's name before `.weight`.
+TENSOR = re.compile(rf"(.+)\.({'|'.join(map(re.escape, FACTORS))})(?:\.\w+)?\.weight$")
+# Diffusers' first form: factors in the attention processor.
+PROCESSOR = re.compile(r"(.+)\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight$")
+ALPHA = re.compile(r"(.+)\.(?:lora_)?alpha$")
+# Prefix -> part, the longest first.
+DOTTED = {"text_encoder_2.": "text_encoder_2", "text_encoder.": "text_encoder", "unet.": "unet"}
+KOHYA = {
+  "lora_unet_": "unet",
+  "lora_te1_": "text_encoder",
+  "lora_te2_": "text_encoder_2",
+  "lora_te_": "text_encoder",
+}
+
+
+class Change(NamedTuple):
+  """What a file does to one tensor.
+
+  Attributes:
+    file: for messages.
+    factors: `down`, `up` and perhaps `mid` -> function that reads it.
+    alpha: function that reads the scale's numerator; None where it is the rank.
+    weight: the user's.
+  """
+
+  file: Path
+  factors: Mapping[str, Any]
+  alpha: Any
+  weight: float
+
+
+def with_loras(
+  parts: CheckpointParts, loras: Sequence[tuple[str | Path, float]]
+) -> CheckpointParts:
+  """A checkpoint whose weights are changed as they are read.
+
+  Args:
+    parts: the checkpoint.
+    loras: files, or folders with one, each with a weight; their changes add up.
+
+  Raises:
+    UsageError: a file is not there, or a weight is no finite number.
+    RunError: a file is damaged, of another kind of adapter, or made for another model.
+  """
+  if not loras:
+    return parts
+  changes: dict[tuple[str, str], list[Change]] = {}
+  names = _known_names(parts)
+  digest = hashlib.sha256(parts.fingerprint.encode())
+  for given, weight in loras:
+    path = _file(Path(given).expanduser())
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+      raise UsageError(f"{path}: the LoRA's weight is {weight!r}; wanted a finite number.")
+    for place, change in _changes(path, float(weight), names).items():
+      changes.setdefault(place, []).append(change)
+    digest.update(f"{checkpoints.file_digest(path)} {float(weight)!r}\n".encode())
+  weights = {part: _fused(part, own, changes) for part, own in parts.weights.items()}
+  return parts._replace(weights=weights, fingerprint=digest.hexdigest())
+
+
+def _fused(
+  part: str, weights: Weights, changes: Mapping[tuple[str, str], Sequence[Change]]
+) -> Weights:
+  fused = dict(weights)
+  for (place, module), some in changes.items():
+    if place == part:
+      name = f"{module}.weight"
+      fused[name] = functools.partial(_changed, weights[name], name, tuple(some))
+  return fused
+
+
+def _changed(read: Any, name: str, changes: Sequence[Change]) -> Float32[np.ndarray, "..."]:
+  """A tensor with all changes added, in float32."""
+  tensor = np.asarray(read(), np.float32)
+  for change in changes:
+    delta = _delta(change, name)
+    if delta.size != tensor.size or delta.shape[:1] != tensor.shape[:1]:
+      raise RunError(
+        f"{change.file}: the change of {name} has shape {list(delta.shape)}, the tensor {list(tensor.shape)}: the LoRA is"
+        " for another model."
+      )
+    tensor = tensor + delta.reshape(tensor.shape)
+  return tensor
+
+
+def _delta(change: Change, name: str) -> Float32[np.ndarray, "..."]:
+  """weight * alpha / rank * (up down); convolutions are contracted over the rank."""
+  factors = {kind: np.asarray(read(), np.float32) for kind, read in change.factors.items()}
+  down, up = factors["down"], factors["up"]
+  rank = down.shape[0]
+  matrices = up.reshape(up.shape[0], -1)
+  if matrices.shape[1] != rank:
+    raise RunError(f"{change.file}: the factors of {name} do not fit: {down.shape} and {up.shape}.")
+  if "mid" in factors:  # a convolution between two mixtures of channels
+    inner = down.reshape(rank, -1)
+    product = np.einsum("or,rshw,si->oihw", matrices, factors["mid"], inner, optimize=True)
+  else:
+    product = np.tensordot(matrices, down, axes=1)
+  alpha = rank if change.alpha is None else float(np.asarray(change.alpha()))
+  if not np.isfinite(product).all() or not math.isfinite(alpha):
+    raise RunError(f"{change.file}: the change of {name} is not finite.")
+  return change.weight * alpha / rank * product
+
+
+def _file(path: Path) -> Path:
+  """The safetensors file itself, or the one in a folder.
+
+  Raises:
+    UsageError: there is none, or only a pickle.
+  """
+  if path.is_file() and path.suffix == ".safetensors":
+    return path
+  found = sorted(path.glob("*.safetensors")) if path.is_dir() else []
+  if len(found) == 1:
+    return found[0]
+  if path.is_file():
+    raise UsageError(f"{path} is no safetensors file, and pickles are never opened: convert it.")
+  raise UsageError(f"LoRA {str(path)!r}: wanted a .safetensors file, or a folder with one.")
+
+
+# ---- from a file's names to the model's ---------------------------------------------------------
+
+
+def _known_names(parts: CheckpointParts) -> dict[str, dict[str, str]]:
+  """Part -> every name that trainers give a module -> its own."""
+  known: dict[str, dict[str, str]] = {}
+  for part, weights in parts.weights.items():
+    modules = [name.removesuffix(".weight") for name in weights if name.endswith(".weight")]
+    known[part] = {module: module for module in modules}
+    known[part] |= {module.replace(".", "_"): module for module in modules}
+  if "unet" in known:
+    # kohya's SDXL trainers take the names of the original code.
+    original = unet_names(set(parts.weights["unet"]))
+    for theirs, ours in original.items():
+      if ours.endswith(".weight"):
+        alias = theirs.removesuffix(".weight").replace(".", "_")
+        known["unet"].setdefault(alias, ours.removesuffix(".weight"))
+  return known
+
+
+def _changes(
+  path: Path, weight: float, known: Mapping[str, Mapping[str, str]]
+) -> dict[tuple[str, str], Change]:
+  """(part, module) -> what the file does to it.
+
+  Raises:
+    RunError: the file holds anything else.
+  """
+  factors: dict[str, dict[str, Any]] = {}
+  alphas: dict[str, Any] = {}
+  strange = []
+  for name, read in checkpoints.read_file(path).items():
+    if match := PROCESSOR.match(name):
+      module = f"{match[1]}.{match[2]}" + (".0" if match[2] == "to_out" else "")
+      factors.setdefault(module, {})[match[3]] = read
+    elif match := TENSOR.match(name):
+      factors.setdefault(match[1], {})[FACTORS[match[2]]] = read
+    elif match := ALPHA.match(name):
+      alphas[match[1]] = read
+    else:
+      strange.append(name)
+  _refuse(path, "holds tensors of another kind of adapter than LoRA", strange)
+  incomplete = [module for module, pair in factors.items() if not {"down", "up"} <= pair.keys()]
+  _refuse(path, "lacks one of the two factors of", incomplete)
+  if not factors:
+    raise RunError(f"{path} holds no LoRA.")
+  places = {module: _place(module, known) for module in factors}
+  _refuse(path, "changes what the model does not have", [m for m, p in places.items() if p is None])
+  said = _alphas_of_notes(path)
+  return {
+    place: Change(path, factors[module], alphas.get(module, said.get(place[0])), weight)
+    for module, place in places.items()
+    if place is not None
+  }
+
+
+def _place(module: str, known: Mapping[str, Mapping[str, str]]) -> tuple[str, str] | None:
+  """The part and the module that a file's name stands for; None where the model has none."""
+  module = module.removeprefix("base_model.model.")
+  for prefix, part in (KOHYA | DOTTED).items():
+    if module.startswith(prefix):
+      own = known.get(part, {}).get(module.removeprefix(prefix))
+      return None if own is None else (part, own)
+  own = known.get("unet", {}).get(module)  # PEFT's files of a UNet alone have no prefix
+  return None if own is None else ("unet", own)
+
+
+def _alphas_of_notes(path: Path) -> dict[str, Any]:
+  """Part -> alpha, where diffusers wrote it into the file's notes."""
+  notes = checkpoints.read_notes(path).get("lora_adapter_metadata")
+  try:
+    settings = json.loads(notes) if notes else {}
+  except ValueError as error:
+    raise RunError(f"{path}: its notes on the adapter are not readable as JSON.") from error
+  found = {}
+  for part in DOTTED.values():
+    if settings.get(f"{part}.use_dora") or settings.get(f"{part}.use_rslora"):
+      raise RunError(f"{path} is a DoRA or a rank-stabilized LoRA, which are not supported.")
+    if settings.get(f"{part}.alpha_pattern"):
+      raise RunError(f"{path} scales layers differently (alpha_pattern), which is not supported.")
+    alpha = settings.get(f"{part}.lora_alpha")
+    if alpha is not None:
+      found[part] = functools.partial(float, alpha)
+  return found
+
+
+def _refuse(path: Path, problem: str, names: Sequence[str]) -> None:
+  if names:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    raise RunError(f"{path} {problem}: {', '.join(sorted(names)[:5])}{more}.")
