@@ -1,6 +1,7 @@
 """The page of a work folder, from what lies in it: rows, image sets, values of classes. No model, no dataset."""
 
 import collections
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from genbench_jax.report.page import every_view, headline_of, write_report
 from genbench_jax.report.recognitions import Recognition, recognitions
 from genbench_jax.report.results import is_number
 from genbench_jax.report.thumbnails import thumbnail
+from genbench_jax.runtime.public import public
 from genbench_jax.store import class_values, files
 from genbench_jax.store.image_set import MANIFEST, ImageSet
 
@@ -62,6 +64,12 @@ def write_page(
     for path in folders
   ]
   found = recognitions_of(workdir, rows)
+  # A page is made to be shown: what it and the file beside it say of the run is nothing of this machine.
+  rows, about = public(list(rows)), public(dict(about))
+  galleries, class_scores = (
+    [dataclasses.replace(one, generator=public(one.generator)) for one in some]
+    for some in (galleries, class_scores)
+  )
   page = write_report(rows, galleries, about, workdir / "report", class_scores, found)
   made_from = {
     "run": dict(about),

@@ -1,0 +1,58 @@
+"""Text about a run without what it says of the machine: where things lie, whose they are, what the machine is called."""
+
+import functools
+import json
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# An absolute path of POSIX, of a home folder or of Windows, up to the first letter that ends one in a command or a sentence.
+# What stands behind a letter or a slash is part of a URL, a fraction or a relative path.
+_PATH = re.compile(
+  r"""(?<![\w./~\\-])(?:file://)?(?:~[\w.-]*(?=/)|[A-Za-z]:(?=[\\/])|(?=/[^\s/'"()<>,;]))[\\/]?(?P<rest>[^\s'"()<>,;|:]*)"""
+)
+_SHORTEST_HOST = 3
+
+
+def public(value: Any) -> Any:
+  """Return a JSON value with every path of this machine cut to its last part, and without the machine's name."""
+  if isinstance(value, Mapping):
+    return {str(name): public(item) for name, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [public(item) for item in value]
+  return public_text(value) if isinstance(value, str) else value
+
+
+def public_text(text: str) -> str:
+  """Return a text with every absolute path cut to its last part, and without the machine's name.
+
+  A text that is JSON, such as a config, stays JSON.
+  """
+  if text.startswith(("{", "[")):
+    try:
+      return json.dumps(public(json.loads(text)), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+      pass  # a text with brackets
+  shortened = _PATH.sub(_last_part, _without_home(text))
+  return _host().sub("HOST", shortened) if _host() else shortened
+
+
+def _last_part(match: re.Match[str]) -> str:
+  parts = [part for part in re.split(r"[\\/]", match["rest"]) if part]
+  return f"…/{parts[-1]}" if parts else "…"
+
+
+def _without_home(text: str) -> str:
+  """Paths with spaces end where a sentence would: those in the home folder are cut by its name first."""
+  home = str(Path.home())
+  return text.replace(f"{home}/", "~/") if len(home) > 1 else text
+
+
+@functools.cache
+def _host() -> re.Pattern[str] | None:
+  name = socket.gethostname().split(".")[0]
+  if len(name) < _SHORTEST_HOST:
+    return None
+  return re.compile(rf"\b{re.escape(name)}(?:\.[\w.-]+)?\b")
