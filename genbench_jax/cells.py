@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.config import Config, Mixture
 from genbench_jax.errors import UsageError
 
@@ -71,10 +70,10 @@ def image_sets(config: Config) -> list[ImageSetKey]:
   """The image sets of a config, dataset by dataset. Where a dataset has no training split, it has no originals."""
   return [
     ImageSetKey(dataset, source, strategy, seed)
-    for dataset in config.datasets
+    for dataset in config.specs
     for source in config.sources
     if source != "combined"
-    if source != "original" or "train" in dataset_spec(dataset).splits
+    if source != "original" or "train" in config.spec(dataset).splits
     for strategy in _strategies(config, dataset, source)
     for seed in config.seeds
   ]
@@ -110,7 +109,7 @@ def mixtures(config: Config) -> dict[ImageSetKey, tuple[ImageSetKey, ImageSetKey
 def measured_sets(config: Config) -> list[ImageSetKey]:
   """What is measured: the image sets and the mixtures of them, dataset by dataset."""
   keys = [*image_sets(config), *mixtures(config)]
-  return sorted(keys, key=lambda key: config.datasets.index(key.dataset))
+  return sorted(keys, key=lambda key: list(config.specs).index(key.dataset))
 
 
 def strategy_parts(strategy: str) -> tuple[str, str]:
@@ -177,7 +176,7 @@ def _strategies(config: Config, dataset: str, source: str) -> list[str]:
     return list(config.folder.named_paths)
   if source != "generative":
     return [""]
-  has_originals = "train" in dataset_spec(dataset).splits
+  has_originals = "train" in config.spec(dataset).splits
   return [
     f"{strategy}{INVERSION}{references}" if references else strategy
     for strategy in config.generation.strategies

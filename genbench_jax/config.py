@@ -5,6 +5,7 @@ Every mistake ends here, by name.
 """
 
 import dataclasses
+import functools
 import json
 import re
 import types
@@ -13,6 +14,9 @@ from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
+from genbench_jax.benchmark.own import is_own
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.diffusion.inversion.settings import Training
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.registry import KnownQuantities
@@ -383,6 +387,24 @@ class Config:
   recognition: Recognition = dataclasses.field(default_factory=Recognition)
   report: Report = dataclasses.field(default_factory=Report)
 
+  @functools.cached_property
+  def specs(self) -> dict[str, DatasetSpec]:
+    """Name -> dataset, in the order of `datasets`. The user's own ones are looked up as they are now.
+
+    Raises:
+      UsageError: there is no such dataset, or two go by one name.
+    """
+    found: dict[str, DatasetSpec] = {}
+    for spec in map(dataset_spec, self.datasets):
+      if spec.name in found:
+        raise UsageError(_two_called(spec, found[spec.name]))
+      found[spec.name] = spec
+    return found
+
+  def spec(self, name: str) -> DatasetSpec:
+    """A dataset of the config by its name."""
+    return self.specs[name]
+
   def as_json(self) -> str:
     return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
 
@@ -434,9 +456,10 @@ def make_config(config_dict: Mapping[str, Any]) -> Config:
     UsageError: an unknown key, a wrong type, an unknown name or a value out of range.
   """
   config = read_section(Config, config_dict, "config")
+  _ = config.specs  # refuses what is not there
   for check in _CHECKS:
     check(config)
-  return dataclasses.replace(config, datasets=_own_names(config.datasets))
+  return dataclasses.replace(config, datasets=_canonical(config.datasets))
 
 
 def _read(text: str, kind: type, path: str) -> Any:
@@ -448,11 +471,16 @@ def _read(text: str, kind: type, path: str) -> Any:
     raise UsageError(f"{path} is {text!r}, wanted {kind.__name__}.") from error
 
 
-def _own_names(datasets: tuple[str, ...]) -> tuple[str, ...]:
-  """The datasets by our own names, whichever alias, folder or TFDS name was given."""
-  from genbench_jax.benchmark.registry import dataset_spec
+def _canonical(datasets: tuple[str, ...]) -> tuple[str, ...]:
+  """The datasets by our own names, whichever alias was given; the user's own ones as they were given."""
+  return tuple(name if is_own(name) else dataset_spec(name).name for name in datasets)
 
-  return tuple(dataset_spec(name).name for name in datasets)
+
+def _two_called(spec: DatasetSpec, known: DatasetSpec) -> str:
+  places = " and ".join(one.folder or one.tfds_name or one.name for one in (known, spec))
+  return (
+    f"two datasets are called '{spec.name}', {places}: give one of them a 'name' in a YAML file."
+  )
 
 
 # ---- what no single setting can say -------------------------------------------------------------
@@ -497,7 +525,7 @@ def _check_kept_images(config: Config) -> None:
   kept, most = config.generation.keep_images, max(config.shots)
   if kept == "all":
     return
-  reader = ""
+  reader, enough = "", "'all'"
   if config.scoring.feature_checkpoint:
     reader = "config.scoring.feature_checkpoint embeds kept images"
   elif config.selection.is_on:
@@ -507,9 +535,11 @@ def _check_kept_images(config: Config) -> None:
     and "generative" in config.sources
     and config.generation.kept_images(most) < most
   ):
-    reader = "the recognizer `vpt` trains on images"
+    reader, enough = "the recognizer `vpt` trains on images", f"'all' or '{most}'"
   if reader:
-    raise UsageError(f"{reader}, and config.generation.keep_images is {kept!r}: set it to 'all'.")
+    raise UsageError(
+      f"{reader}, and config.generation.keep_images is {kept!r}: set it to {enough}."
+    )
 
 
 def _check_encoders(config: Config) -> None:

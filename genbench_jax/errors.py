@@ -12,6 +12,10 @@ class RunError(RuntimeError):
   """The run could not go on: disk, data or model. The command ends with one line and status 1."""
 
 
+class NotPreparedError(RunError):
+  """Something can't be opened or named yet, for what it rests on has not been prepared."""
+
+
 class ModelError(RunError):
   """A model gave NaN or infinity: the cell fails, the others go on."""
 

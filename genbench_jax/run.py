@@ -2,15 +2,16 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from genbench_jax.benchmark.digests import split_digest
 from genbench_jax.benchmark.reader import Split, open_split
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.stand_in import prepare_stand_in
 from genbench_jax.cells import ImageSetKey
 from genbench_jax.config import Config
@@ -27,50 +28,70 @@ from genbench_jax.runtime.hosts import Hosts, this_process
 from genbench_jax.runtime.mesh import data_mesh
 from genbench_jax.runtime.peak import peak_of
 from genbench_jax.runtime.throughput import Cost, Meter
+from genbench_jax.store.digests import FileDigests
+
+T = TypeVar("T")
 
 
 class FeatureSpace:
   """What embeds the images of a run. The model is loaded when it is first needed.
 
   Args:
-    pin: which checkpoint.
-    batch_per_device: images on a device at once.
-    mesh: its devices share every batch.
-    load: gives the model.
+    name: of its checkpoint.
+    fingerprint: gives the checkpoint's checksum; it refuses another one than is pinned.
+    embedder: gives the loaded model on its devices.
   """
 
   def __init__(
-    self,
-    pin: Pin,
-    batch_per_device: int,
-    mesh: Callable[[], Mesh],
-    load: Callable[[], ImageEncoder],
+    self, name: str, fingerprint: Callable[[], str], embedder: Callable[[], ImageEmbedder]
   ) -> None:
-    self.name, self._pin, self._load = pin.checkpoint, pin, load
-    self._batch_per_device, self._mesh = batch_per_device, mesh
+    self.name, self._fingerprint, self._embedder = name, fingerprint, embedder
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    return self._pin.fingerprint()
+    return self._fingerprint()
 
   @functools.cached_property
   def embedder(self) -> ImageEmbedder:
     _ = self.fingerprint  # refuses another one than is pinned
-    return ImageEmbedder(self._load(), self._mesh(), self._batch_per_device)
+    return self._embedder()
+
+
+class Shared:
+  """What runs of several configs on one work folder share: models, labels, digests, each made once.
+
+  A key holds every setting that decides the value, so that no run is given the value of another config.
+  """
+
+  def __init__(self) -> None:
+    self._values: dict[Hashable, Any] = {}
+
+  def get(self, key: Hashable, make: Callable[[], T]) -> T:
+    """Return the value of a key, made now if it has not been."""
+    if key not in self._values:
+      self._values[key] = make()
+    return self._values[key]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-  """A config on a work folder. Models are loaded when a stage first needs them."""
+  """A config on a work folder. Models are loaded when a stage first needs them.
+
+  Attributes:
+    is_plan: whether it is only looked at: nothing is written or made, and no device is touched.
+    shared: what runs that `with_config` gives have in common.
+  """
 
   config: Config
   workdir: Path
   failures: Failures = dataclasses.field(default_factory=Failures)
+  is_plan: bool = False
+  shared: Shared = dataclasses.field(default_factory=Shared)
 
   @functools.cached_property
   def hosts(self) -> Hosts:
     """This process among those of the run."""
-    return this_process()
+    return Hosts() if self.is_plan else this_process()
 
   @functools.cached_property
   def mesh(self) -> Mesh:
@@ -82,33 +103,39 @@ class Run:
     """The devices of this process, which makes its own images and features on them."""
     return data_mesh(jax.local_devices())
 
-  @functools.cached_property
+  def fingerprint(self, pin: Pin) -> str:
+    """The checksum of a checkpoint; another one than is pinned is refused."""
+    return self.shared.get(("fingerprint", pin), pin.fingerprint)
+
+  @property
   def diffusion_fingerprint(self) -> str:
-    return diffusion_pin(self.config).fingerprint()
+    return self.fingerprint(diffusion_pin(self.config))
 
   @property
   def clip_fingerprint(self) -> str:
     return self.space.fingerprint
 
-  @functools.cached_property
+  @property
   def diffusion(self) -> StableDiffusion:
-    _ = self.diffusion_fingerprint  # refuses another one than is pinned
-    settings = self.config.generation
-    return load_stable_diffusion(settings.checkpoint, settings.revision or None)
+    pin = diffusion_pin(self.config)
+    _ = self.fingerprint(pin)  # refuses another one than is pinned
+    load = functools.partial(load_stable_diffusion, pin.checkpoint, pin.revision or None)
+    return self.shared.get(("diffusion", pin), load)
 
-  @functools.cached_property
+  @property
   def sampler(self) -> Sampler:
-    return self._sampler()
+    return self.shared.get(("sampler", self._sampler_settings), self._sampler)
 
   def embedding_sampler(self, resize: Resize) -> Sampler:
     """A sampler that embeds what it makes."""
-    if resize not in self._embedding_samplers:
-      self._embedding_samplers[resize] = self._sampler(self.clip, resize)
-    return self._embedding_samplers[resize]
+    key = ("embedding sampler", self._sampler_settings, encoder_pin(self.config), resize)
+    return self.shared.get(key, lambda: self._sampler(self.clip, resize))
 
-  @functools.cached_property
-  def _embedding_samplers(self) -> dict[Resize, Sampler]:
-    return {}
+  @property
+  def _sampler_settings(self) -> Hashable:
+    settings = self.config.generation
+    of_sampler = ("batch_per_device", "steps", "guidance_scale", "scheduler", "height", "width")
+    return diffusion_pin(self.config), *(getattr(settings, name) for name in of_sampler)
 
   def _sampler(self, clip: Clip | None = None, resize: Resize = "crop") -> Sampler:
     settings = self.config.generation
@@ -127,38 +154,38 @@ class Run:
 
   def meter(self, key: ImageSetKey) -> Meter:
     """Counts what the images of a set cost while this process generates them."""
-    which = key, self.per_class  # candidates of a selection are counted by themselves
-    if which not in self._meters:
-      self._meters[which] = Meter(
-        self.local_mesh.size, self._flops_of_image, lambda: peak_of(self.local_mesh.devices.flat[0])
-      )
-    return self._meters[which]
+    # Candidates of a selection are more images a class, and are counted by themselves.
+    meters = self._meters(key)
+    if self.per_class not in meters:
+      peak = functools.partial(peak_of, self.local_mesh.devices.flat[0])
+      meters[self.per_class] = Meter(self.local_mesh.size, self._flops_of_image, peak)
+    return meters[self.per_class]
 
   def cost(self, key: ImageSetKey) -> Cost:
     """What the images of a set, and candidates that were not chosen, have cost this process."""
-    costs = [meter.cost() for (measured, _), meter in self._meters.items() if measured == key]
+    costs = [meter.cost() for meter in self._meters(key).values()]
     return sum((cost for cost in costs if cost.images), Cost())
 
-  @functools.cached_property
-  def _meters(self) -> dict[tuple[ImageSetKey, int], Meter]:
-    return {}
+  def _meters(self, key: ImageSetKey) -> dict[int, Meter]:
+    return self.shared.get(("meters", key), dict)
 
   def _flops_of_image(self) -> float:
-    sampler = next(iter(self._embedding_samplers.values()), None) or self.sampler
+    keep_all = self.config.generation.keep_images == "all"
+    sampler = self.sampler if keep_all else self.embedding_sampler("crop")
     shape = (sampler.evaluations, sampler.guided, sampler.latent_shape)
     return flops_of_image(self.diffusion, *shape, sampler.clip)
 
-  @functools.cached_property
+  @property
   def clip(self) -> Clip:
-    _ = self.clip_fingerprint  # refuses another one than is pinned
-    encoder = self.config.encoder
-    return load_clip(encoder.checkpoint, encoder.revision or None)
+    pin = encoder_pin(self.config)
+    _ = self.fingerprint(pin)  # refuses another one than is pinned
+    load = functools.partial(load_clip, pin.checkpoint, pin.revision or None)
+    return self.shared.get(("clip", pin), load)
 
   @functools.cached_property
   def space(self) -> FeatureSpace:
     """The features of the run's CLIP, on which everything is measured."""
-    batch = self.config.encoder.batch_per_device
-    return FeatureSpace(encoder_pin(self.config), batch, lambda: self.local_mesh, lambda: self.clip)
+    return self._space(encoder_pin(self.config), lambda: self.clip)
 
   @functools.cached_property
   def other_space(self) -> FeatureSpace | None:
@@ -167,42 +194,77 @@ class Run:
     if not pin.checkpoint:
       return None
     load = functools.partial(load_image_encoder, pin.checkpoint, pin.revision or None)
+    return self._space(pin, load)
+
+  @property
+  def judge(self) -> Clip:
+    """The CLIP that chooses among candidates."""
+    pin = judge_pin(self.config)
+    _ = self.fingerprint(pin)
+    load = functools.partial(load_clip, pin.checkpoint, pin.revision or None)
+    return self.shared.get(("clip", pin), load)
+
+  @property
+  def judge_space(self) -> FeatureSpace:
+    """The features on which candidates are judged."""
+    return self._space(judge_pin(self.config), lambda: self.judge)
+
+  def _space(self, pin: Pin, load: Callable[[], ImageEncoder]) -> FeatureSpace:
     batch = self.config.encoder.batch_per_device
-    return FeatureSpace(pin, batch, lambda: self.local_mesh, load)
+    make = lambda: ImageEmbedder(load(), self.local_mesh, batch)  # noqa: E731
+    embedder = functools.partial(self.shared.get, ("embedder", pin, batch), make)
+    return FeatureSpace(pin.checkpoint, functools.partial(self.fingerprint, pin), embedder)
 
   @property
   def embedder(self) -> ImageEmbedder:
     return self.space.embedder
 
   def with_config(self, config: Config) -> "Run":
-    """The same run under another config with the same models and data; what is loaded is shared."""
-    other = dataclasses.replace(self, config=config)
-    vars(other).update(
-      {name: value for name, value in vars(self).items() if name not in ("config", "workdir")}
-    )
-    return other
+    """The same run under another config. What is loaded is shared, as far as the configs agree on it."""
+    return dataclasses.replace(self, config=config)
 
   @property
   def per_class(self) -> int:
     return max(self.config.shots)
 
+  # ---- data -------------------------------------------------------------------------------------
+
   def split(self, dataset: str, split: str) -> Split:
-    spec = dataset_spec(dataset)
-    if self.config.stand_in and spec.tfds_name:
-      folder = self.workdir / "stand_ins"
-      prepare_stand_in(spec, folder, dict.fromkeys(spec.splits, self.config.stand_in))
-      return open_split(spec, split, folder)
-    return open_split(spec, split, self.config.data_dir or None)
+    """A split of a dataset, opened for reading."""
+    return self.shared.get(
+      ("split", *self._data, dataset, split), lambda: self._open(dataset, split)
+    )
 
   def labels(self, dataset: str, split: str) -> np.ndarray:
     """The labels of a split, read once."""
-    if (dataset, split) not in self._labels:
-      self._labels[dataset, split] = self.split(dataset, split).labels()
-    return self._labels[dataset, split]
+    read = self.split(dataset, split).labels
+    return self.shared.get(("labels", *self._data, dataset, split), read)
 
-  @functools.cached_property
-  def _labels(self) -> dict[tuple[str, str], np.ndarray]:
-    return {}
+  def digest(self, dataset: str, split: str) -> str:
+    """What stands for the content of a split, see `benchmark.digests`."""
+    make = functools.partial(self._digest, dataset, split)
+    return self.shared.get(("digest", *self._data, dataset, split), make)
+
+  def file_digests(self, name: str) -> FileDigests:
+    """Digests of the files of something, remembered in the work folder under its name."""
+    may_write = self.hosts.is_first and not self.is_plan
+    return FileDigests(self.workdir / "digests" / f"{name}.json", may_write)
+
+  @property
+  def _data(self) -> tuple[str, int]:
+    return self.config.data_dir, self.config.stand_in
+
+  def _open(self, dataset: str, split: str) -> Split:
+    spec = self.config.spec(dataset)
+    if self.config.stand_in and spec.tfds_name:
+      folder = self.workdir / "stand_ins" / str(self.config.stand_in)
+      if not self.is_plan:
+        prepare_stand_in(spec, folder, dict.fromkeys(spec.splits, self.config.stand_in))
+      return open_split(spec, split, folder)
+    return open_split(spec, split, self.config.data_dir or None)
+
+  def _digest(self, dataset: str, split: str) -> str:
+    return split_digest(self.split(dataset, split), self.file_digests(f"{dataset}-{split}"))
 
 
 def diffusion_pin(config: Config) -> Pin:

@@ -18,7 +18,7 @@ from PIL import Image
 from genbench_jax.benchmark import derived
 from genbench_jax.benchmark.prepare import builder_for, is_readable
 from genbench_jax.benchmark.spec import DatasetSpec
-from genbench_jax.errors import RunError, unknown_name
+from genbench_jax.errors import NotPreparedError, RunError, unknown_name
 from genbench_jax.runtime.printable import printable, storable
 from genbench_jax.runtime.progress import say
 from genbench_jax.store.image_files import MOST_BYTES, ImageWalk
@@ -95,6 +95,16 @@ class TfdsSplit(Split):
   def labels(self) -> Shaped[np.ndarray, "n ..."]:
     return self._labels
 
+  @property
+  def folder(self) -> Path:
+    """Where TFDS has prepared the dataset."""
+    return Path(self._opened.data_path)
+
+  def shard_names(self) -> list[str]:
+    """The names of the files that hold the split, or the splits that it is a part of."""
+    names = _tfds_splits(self.spec.splits[self.split])
+    return [str(file) for name in names for file in self._opened.info.splits[name].filenames]
+
   def __getstate__(self) -> dict[str, Any]:
     unopened = {"_opened", "_source", "_feature", "_class_of"}
     return {key: value for key, value in self.__dict__.items() if key not in unopened}
@@ -108,7 +118,7 @@ class TfdsSplit(Split):
   def _opened(self) -> Any:
     builder = builder_for(self.spec, self.data_dir)
     if not builder.is_prepared():
-      raise RunError(
+      raise NotPreparedError(
         f"'{self.spec.name}' is not prepared in {builder.data_path}: run"
         f" `genbench benchmark prepare {self.spec.data_name}`."
       )
@@ -120,7 +130,7 @@ class TfdsSplit(Split):
 
     name = self.spec.splits[self.split]
     available = list(self._opened.info.splits)
-    if not {part.partition("[")[0].strip() for part in name.split("+")} <= set(available):
+    if not set(_tfds_splits(name)) <= set(available):
       raise RunError(
         f"'{self.spec.name}' has no TFDS split '{name}': it has {', '.join(available)}."
       )
@@ -175,6 +185,11 @@ class TfdsSplit(Split):
     return hot
 
 
+def _tfds_splits(expression: str) -> list[str]:
+  """The splits that a TFDS expression such as `train[:50%]+test` takes from, each once."""
+  return sorted({part.partition("[")[0].strip() for part in expression.split("+")})
+
+
 def class_of_label(spec: DatasetSpec, names: Sequence[str]) -> Int[np.ndarray, "c"]:
   """For each of a builder's labels, given by their names, the class index of the benchmark.
 
@@ -196,22 +211,25 @@ class FolderSplit(Split):
 
   The folders of the split and of its classes may be links, for the user has laid them out; below them
   no link is followed (`store.image_files`). What is left out is said once a process.
+
+  Attributes:
+    files: (class folder, path inside it, class index) of each image.
   """
 
   def __init__(self, spec: DatasetSpec, split: str):
     self.spec, self.split = spec, split
     self.root = Path(spec.folder) / spec.splits[split]
-    self._files = []
+    self.files: list[tuple[str, str, int]] = []
     for label, folder in enumerate(spec.label_names):
       walk = ImageWalk(self.root / folder)
-      self._files += [(folder, path, label) for path in walk.images()]
+      self.files += [(folder, path, label) for path in walk.images()]
       _say_left_out(walk)
 
   def __len__(self) -> int:
-    return len(self._files)
+    return len(self.files)
 
   def example(self, index: int) -> Example:
-    folder, path, label = self._files[index]
+    folder, path, label = self.files[index]
     try:
       image = read_beneath(self.root / folder, path, MOST_BYTES)
     except OSError as error:
@@ -223,7 +241,7 @@ class FolderSplit(Split):
     return {"image": image, "label": label, "id": storable(f"{folder}/{path}")}
 
   def labels(self) -> Int[np.ndarray, "n"]:
-    return np.array([label for *_, label in self._files], np.int64)
+    return np.array([label for *_, label in self.files], np.int64)
 
 
 @functools.cache

@@ -139,8 +139,6 @@ _ENTRIES = {entry.name: entry for entry in _TABLE}
 _ALIASES = {
   alias: entry.name for entry in _TABLE for alias in (entry.reference_name, *entry.other_names)
 }
-# The user's own datasets that this process has met, by the names they go by from then on.
-_OWN: dict[str, DatasetSpec] = {}
 
 
 def known_datasets() -> tuple[str, ...]:
@@ -166,27 +164,13 @@ def dataset_spec(name: str) -> DatasetSpec:
   from genbench_jax.benchmark.own import is_own, own_spec
 
   if is_own(name):
-    return _remember(own_spec(name))
-  if name in _OWN:
-    return _OWN[name]
+    return own_spec(name)
   name = _ALIASES.get(name, name)
   if name in _ENTRIES:
     return _load(name)
   if name.removesuffix(DISAMBIGUATED) == "imagenet2012":
     return _disambiguated("imagenet2012")
   return _world_spec(name)
-
-
-def _remember(spec: DatasetSpec) -> DatasetSpec:
-  """Makes a user's dataset known by its short name, which is what image sets and rows carry."""
-  known = _OWN.get(spec.name, spec)
-  if (known.folder, known.tfds_name) != (spec.folder, spec.tfds_name):
-    raise UsageError(
-      f"two datasets are called '{spec.name}', {known.folder or known.tfds_name} and"
-      f" {spec.folder or spec.tfds_name}: give one of them a 'name' in a YAML file."
-    )
-  _OWN[spec.name] = spec
-  return spec
 
 
 def _world_spec(name: str) -> DatasetSpec:

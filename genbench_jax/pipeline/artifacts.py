@@ -1,44 +1,49 @@
 """Where each artifact of a run stands.
 
-Names carry the fingerprint of all that made them, so that a changed setting makes new files and touches no
-old ones.
+Names carry the fingerprint of all that made them: settings, checkpoints, digests of the data, and the version of the code.
+They are computed without making anything.
 """
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import ImageSetKey, about, mixtures
-from genbench_jax.errors import RunError
-from genbench_jax.pipeline.features import embedding_path, test_path
+from genbench_jax.errors import NotPreparedError, RunError
+from genbench_jax.pipeline.versions import VERSIONS
 from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.sources.registry import SOURCES
 from genbench_jax.store import files
 from genbench_jax.store.image_set import ImageSet, ImageSetLayout
 
+# ---- images -------------------------------------------------------------------------------------
+
+
+def image_identity(run: Run, key: ImageSetKey) -> dict[str, Any]:
+  """Everything that decides the images of a set, as JSON.
+
+  Raises:
+    NotPreparedError: the source has to prepare something first.
+  """
+  made_from = SOURCES[key.source].made_from(run, key)
+  return {**about(key), "per_class": run.per_class, "version": VERSIONS["images"], **made_from}
+
 
 def image_folder(run: Run, key: ImageSetKey) -> Path:
   """Where an image set stands: a changed setting makes another folder."""
-  fingerprint = kept_layout(run, key).fingerprint
-  return run.workdir / "images" / key.dataset / f"{key.label}-{fingerprint}"
+  name = f"{key.label}-{_images_digest(run, key, _kept_identity(run, key))}"
+  return run.workdir / "images" / key.dataset / name
 
 
 def image_layout(run: Run, key: ImageSetKey) -> ImageSetLayout:
-  """What an image set will be."""
-  spec, source = dataset_spec(key.dataset), SOURCES[key.source]
-  made_from = {
-    **about(key),
-    "per_class": run.per_class,
-    "stand_in": run.config.stand_in,
-    **source.made_from(run, key),
-  }
+  """What an image set will be, with its size."""
+  source = SOURCES[key.source]
   return ImageSetLayout(
     f"{key.dataset}_{key.source}",
-    spec.names,
+    run.config.spec(key.dataset).names,
     source.size(run, key),
     run.config.generation.shard_size,
-    made_from,
+    image_identity(run, key),
     source.multi_label(run, key),
   )
 
@@ -53,9 +58,17 @@ def kept_layout(run: Run, key: ImageSetKey) -> ImageSetLayout:
   layout = image_layout(run, key)
   if not embedded_as_made(run, key):
     return layout
-  kept = run.config.generation.kept_images(run.per_class)
-  made_from = {**layout.made_from, "kept": kept}
-  return dataclasses.replace(layout, num_images=kept * len(layout.class_names), made_from=made_from)
+  num_images = _kept(run) * len(layout.class_names)
+  return dataclasses.replace(layout, num_images=num_images, made_from=_kept_identity(run, key))
+
+
+def find_image_set(run: Run, key: ImageSetKey) -> ImageSet | None:
+  """A complete image set; None where it has not been made."""
+  try:
+    folder = image_folder(run, key)
+  except NotPreparedError:
+    return None
+  return ImageSet(folder) if ImageSet.exists(folder) else None
 
 
 def open_image_set(run: Run, key: ImageSetKey) -> ImageSet:
@@ -64,17 +77,47 @@ def open_image_set(run: Run, key: ImageSetKey) -> ImageSet:
   Raises:
     RunError: it has not been made.
   """
-  folder = image_folder(run, key)
-  if not ImageSet.exists(folder):
-    raise RunError(
-      f"there are no images of {key.dataset} {key.label}. Run the stage `images` first."
-    )
-  return ImageSet(folder)
+  found = find_image_set(run, key)
+  if found is None:
+    raise RunError(f"there are no images of {key.name}. Run the stage `images` first.")
+  return found
+
+
+def _images_digest(run: Run, key: ImageSetKey, identity: dict[str, Any]) -> str:
+  names = run.config.spec(key.dataset).names
+  return files.digest([names, run.config.generation.shard_size, identity])
+
+
+def _kept_identity(run: Run, key: ImageSetKey) -> dict[str, Any]:
+  kept = {"kept": _kept(run)} if embedded_as_made(run, key) else {}
+  return image_identity(run, key) | kept
+
+
+def _kept(run: Run) -> int:
+  return run.config.generation.kept_images(run.per_class)
+
+
+# ---- features -----------------------------------------------------------------------------------
+
+
+def embedding_path(
+  run: Run, dataset: str, label: str, made_from: dict[str, Any], space: FeatureSpace | None = None
+) -> Path:
+  """Where features of something of a dataset stand: what they were made from names the file."""
+  encoder, resize = (space or run.space).fingerprint, run.config.spec(dataset).resize
+  about = {"clip": encoder, "resize": resize, "version": VERSIONS["embed"]}
+  fingerprint = files.digest({**made_from, **about})
+  return run.workdir / "embeddings" / dataset / f"{label}-{fingerprint}.safetensors"
+
+
+def test_path(run: Run, dataset: str, space: FeatureSpace | None = None) -> Path:
+  """Where the features of a dataset's test images stand."""
+  return embedding_path(run, dataset, "test", {"images": run.digest(dataset, "test")}, space)
 
 
 def image_set_path(run: Run, key: ImageSetKey, space: FeatureSpace | None = None) -> Path:
   """Where the features of an image set stand."""
-  made_from = {"images": image_layout(run, key).fingerprint}
+  made_from = {"images": _images_digest(run, key, image_identity(run, key))}
   if embedded_as_made(run, key):  # resized on the devices, and not to the last bit as PIL resizes
     made_from["preprocessing"] = "device"
   return embedding_path(run, key.dataset, key.label, made_from, space)
@@ -82,8 +125,11 @@ def image_set_path(run: Run, key: ImageSetKey, space: FeatureSpace | None = None
 
 def text_path(run: Run, dataset: str) -> Path:
   """Where the text prototypes of a dataset stand."""
-  spec = dataset_spec(dataset)
+  spec = run.config.spec(dataset)
   return embedding_path(run, dataset, "text", {"names": spec.names, "templates": spec.templates})
+
+
+# ---- rows ---------------------------------------------------------------------------------------
 
 
 def rows_path(run: Run, key: ImageSetKey, stage: str) -> Path:
@@ -95,7 +141,8 @@ def rows_path(run: Run, key: ImageSetKey, stage: str) -> Path:
     "shots": sorted(run.config.shots),
     "paths": [*images, test_path(run, key.dataset).name],
     "text": text_path(run, key.dataset).name,
-    "version": VERSION,
+    "metric": run.config.spec(key.dataset).metric,
+    "version": VERSIONS[stage],
   }
   if stage == "score" and (other := run.other_space):
     features = [image_set_path(run, part, other).name for part in parts]
@@ -123,7 +170,3 @@ def results_folder(run: Run, key: ImageSetKey, recognizer: str, protocol: str, s
   """Where the predictions, tables and model of a recognizer on a cell stand, beside its rows by name."""
   rows = rows_path(run, key, "recognize").stem
   return run.workdir / "recognizers" / key.dataset / rows / f"{recognizer}-{protocol}-{shots}shots"
-
-
-# Rows of another version are not taken over: raise it when a definition changes.
-VERSION = 5

@@ -1,35 +1,28 @@
-"""Features on disk, and those of a dataset's test images, which are made when something first needs them."""
+"""Features of images and class names on disk: what the stage `embed` does, and what others have it make first."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from genbench_jax.benchmark.reader import SplitImages
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.cells import ImageSetKey, image_sets
 from genbench_jax.embedding.embedder import text_prototypes
 from genbench_jax.embedding.input_pipeline import Images
-from genbench_jax.embedding.stored import refuse_non_finite
+from genbench_jax.embedding.stored import embed_stored, refuse_non_finite
 from genbench_jax.errors import RunError
 from genbench_jax.pipeline.artifacts import (
   embedded_as_made,
   image_set_path,
   open_image_set,
+  test_path,
   text_path,
 )
-from genbench_jax.pipeline.features import (
-  embedded,
-  encoder_of,
-  guides_of,
-  guides_path,
-  test_path,
-  wants_guides,
-)
+from genbench_jax.pipeline.guides import guides_of, guides_path, wants_guides
 from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.runtime.progress import Progress
 from genbench_jax.store.embedding_parts import EmbeddingParts
@@ -39,7 +32,22 @@ from genbench_jax.store.image_set import ImageSet, StoredImages
 
 def embed(run: Run) -> int:
   """Embeds this process's share of all images and class names not yet embedded; returns how many images."""
-  wanted = list(_wanted_features(run))
+  return embed_features(run, list(_wanted_features(run)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+  """One file of features: what they are of and in, where they stand, and how to read what they are made from."""
+
+  name: str
+  path: Path
+  open: Callable[[], "_Unembedded"]
+  space: FeatureSpace
+  are_images: bool = True
+
+
+def embed_features(run: Run, wanted: Sequence[Features]) -> int:
+  """Embeds this process's share of some features and waits for the others; returns how many images."""
   count = 0
   for turn, features in enumerate(wanted):
     if features.name not in run.failures and not features.path.exists():
@@ -52,15 +60,31 @@ def embed(run: Run) -> int:
   return count
 
 
-@dataclasses.dataclass(frozen=True)
-class _Features:
-  """One file of features: what they are of and in, where they stand, and how to read what they are made from."""
+def features_of_test(run: Run, dataset: str, space: FeatureSpace) -> Features:
+  """The features of a dataset's test images."""
+  opened = functools.partial(_open_test, run, dataset, space)
+  return Features(f"{dataset} test", test_path(run, dataset, space), opened, space)
 
-  name: str
-  path: Path
-  open: Callable[[], "_Unembedded"]
-  space: FeatureSpace
-  are_images: bool = True
+
+def features_of_images(run: Run, key: ImageSetKey, space: FeatureSpace) -> Features:
+  """The features of an image set."""
+  opened = functools.partial(_open_images, run, key, space)
+  return Features(key.name, image_set_path(run, key, space), opened, space)
+
+
+def _wanted_features(run: Run) -> Iterator[Features]:
+  for dataset in run.config.specs:
+    texts = functools.partial(_open_texts, run, dataset)
+    yield Features(f"{dataset} text", text_path(run, dataset), texts, run.space, are_images=False)
+  for space in filter(None, (run.space, run.other_space)):
+    for dataset in run.config.specs:
+      yield features_of_test(run, dataset, space)
+      if wants_guides(run):
+        guides = functools.partial(_open_guides, run, dataset, space)
+        yield Features(f"{dataset} guides", guides_path(run, dataset, space), guides, space)
+    for key in image_sets(run.config):
+      if key.name not in run.failures:
+        yield features_of_images(run, key, space)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,30 +95,14 @@ class _Unembedded:
   embed: Callable[[range, Progress], EmbeddingSet]
 
 
-def _wanted_features(run: Run) -> Iterator[_Features]:
-  for dataset in run.config.datasets:
-    texts = functools.partial(_open_texts, run, dataset)
-    yield _Features(f"{dataset} text", text_path(run, dataset), texts, run.space, are_images=False)
-  for space in filter(None, (run.space, run.other_space)):
-    for dataset in run.config.datasets:
-      test = functools.partial(_open_test, run, dataset, space)
-      yield _Features(f"{dataset} test", test_path(run, dataset, space), test, space)
-      if wants_guides(run):
-        guides = functools.partial(_open_guides, run, dataset, space)
-        yield _Features(f"{dataset} guides", guides_path(run, dataset, space), guides, space)
-    for key in image_sets(run.config):
-      images = functools.partial(_open_images, run, key, space)
-      yield _Features(key.name, image_set_path(run, key, space), images, space)
-
-
-def _embed_parts(run: Run, features: _Features, turn: int) -> int:
+def _embed_parts(run: Run, features: Features, turn: int) -> int:
   """Embeds those missing parts that are this process's; `turn` evens out small sets. Returns how many images."""
   unembedded = features.open()
-  parts = EmbeddingParts(features.path, unembedded.size, encoder_of(run, features.space))
+  parts = EmbeddingParts(features.path, unembedded.size, {"clip": features.space.fingerprint})
   own = [part for part in range(len(parts)) if run.hosts.owns(turn + part)]
   missing = [part for part in own if parts.is_missing(part)]
   total = sum(len(parts.ranges[part]) for part in missing)
-  other = f" in {features.space.name}" if features.space is run.other_space else ""
+  other = "" if features.space is run.space else f" in {features.space.name}"
   with Progress(f"embed {features.name}{other}", total, "images") as progress:
     for part in missing:
       found = unembedded.embed(parts.ranges[part], progress)
@@ -105,17 +113,17 @@ def _embed_parts(run: Run, features: _Features, turn: int) -> int:
   return total if features.are_images else 0
 
 
-def _join_if_whole(run: Run, features: _Features) -> None:
+def _join_if_whole(run: Run, features: Features) -> None:
   """Joins features whose last part was another process's."""
   if features.name in run.failures or features.path.exists():
     return
-  parts = EmbeddingParts(features.path, features.open().size, encoder_of(run, features.space))
+  parts = EmbeddingParts(features.path, features.open().size, {"clip": features.space.fingerprint})
   if parts.is_whole():
     parts.join()
 
 
 def _open_texts(run: Run, dataset: str) -> _Unembedded:
-  spec = dataset_spec(dataset)
+  spec = run.config.spec(dataset)
 
   def embed_texts(rows: range, progress: Progress) -> EmbeddingSet:
     features = text_prototypes(run.clip, spec.names, spec.templates, run.local_mesh)
@@ -133,20 +141,20 @@ def _open_test(run: Run, dataset: str, space: FeatureSpace) -> _Unembedded:
   def embed_test(rows: range, progress: Progress) -> EmbeddingSet:
     labels = run.labels(dataset, "test")[rows.start : rows.stop]
     images, name = SplitImages(split), f"{dataset} test"
-    return embedded(run, name, dataset, images, labels, rows, progress, space)
+    return _embedded(run, name, dataset, images, labels, rows, progress, space)
 
   return _Unembedded(len(split), embed_test)
 
 
 def _open_guides(run: Run, dataset: str, space: FeatureSpace) -> _Unembedded:
-  """Real training images that no recognizer sees, see `features.guides_of`."""
+  """Real training images that no recognizer sees, see `guides.guides_of`."""
   chosen = guides_of(run, dataset)
   images = ChosenImages(SplitImages(run.split(dataset, "train")), chosen)
   labels = run.labels(dataset, "train")[chosen]
 
   def embed_guides(rows: range, progress: Progress) -> EmbeddingSet:
     own, name = labels[rows.start : rows.stop], f"{dataset} guides"
-    return embedded(run, name, dataset, images, own, rows, progress, space)
+    return _embedded(run, name, dataset, images, own, rows, progress, space)
 
   return _Unembedded(len(chosen), embed_guides)
 
@@ -174,9 +182,9 @@ def _open_images(run: Run, key: ImageSetKey, space: FeatureSpace) -> _Unembedded
 
   def embed_images(rows: range, progress: Progress) -> EmbeddingSet:
     images.verify(rows)
-    labels = _labels_of(images, rows, dataset_spec(key.dataset))
+    labels = _labels_of(images, rows, run.config.spec(key.dataset))
     stored = StoredImages(images)
-    return embedded(run, key.name, key.dataset, stored, labels, rows, progress, space)
+    return _embedded(run, key.name, key.dataset, stored, labels, rows, progress, space)
 
   return _Unembedded(len(images), embed_images)
 
@@ -187,3 +195,20 @@ def _labels_of(images: ImageSet, rows: range, spec: DatasetSpec) -> np.ndarray:
   if labels.ndim == 2 or not spec.multi_label:
     return labels
   return np.eye(spec.num_classes, dtype=bool)[labels]
+
+
+def _embedded(
+  run: Run,
+  name: str,
+  dataset: str,
+  images: Images,
+  labels: np.ndarray,
+  rows: range,
+  progress: Progress,
+  space: FeatureSpace,
+) -> EmbeddingSet:
+  """The features of the given rows of some images."""
+  resize = run.config.spec(dataset).resize
+  features, valid = embed_stored(space.embedder, images, rows, resize, progress, f"embed {name}")
+  stored = labels.astype(np.uint8 if labels.ndim == 2 else np.int32)
+  return EmbeddingSet(features, stored, np.asarray(rows, np.int64), valid)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Int
 
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import (
   ImageSetKey,
   cells_of,
@@ -106,7 +105,7 @@ def _long_tail(run: Run, mixture: Mixture) -> LongTail:
   Raises:
     UsageError: an image of the dataset may have several labels.
   """
-  spec, key = dataset_spec(mixture.key.dataset), mixture.key
+  spec, key = run.config.spec(mixture.key.dataset), mixture.key
   if spec.multi_label:
     raise UsageError(
       f"images of {spec.name} have several labels, so it has no long tail: use another config.mixture.budget."

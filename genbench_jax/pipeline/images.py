@@ -5,28 +5,41 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Shaped
 
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import ImageSetKey, image_sets
 from genbench_jax.embedding.stored import refuse_non_finite
+from genbench_jax.errors import NotPreparedError
 from genbench_jax.pipeline.artifacts import (
   embedded_as_made,
   image_folder,
   image_layout,
   image_set_path,
   kept_layout,
+  open_image_set,
+)
+from genbench_jax.pipeline.embed import (
+  Features,
+  embed_features,
+  features_of_images,
+  features_of_test,
 )
 from genbench_jax.pipeline.ledger import Ledger
 from genbench_jax.run import Run
 from genbench_jax.runtime.progress import Progress
-from genbench_jax.sources import inversion
 from genbench_jax.sources.batches import MadeShard, made_shards
 from genbench_jax.sources.generative import sampler_and_order
 from genbench_jax.sources.index_space import class_shot
 from genbench_jax.sources.prompting import tell_lint
 from genbench_jax.sources.registry import SOURCES
+from genbench_jax.sources.source import (
+  Given,
+  ImageFeatures,
+  Images,
+  Need,
+  TestFeatures,
+)
 from genbench_jax.store.background import BackgroundWriter
 from genbench_jax.store.embedding_parts import EmbeddingParts
-from genbench_jax.store.embedding_set import EmbeddingSet
+from genbench_jax.store.embedding_set import EmbeddingSet, load_embeddings
 from genbench_jax.store.image_set import ImageSet, ImageSetLayout, ImageSetWriter
 
 
@@ -44,8 +57,20 @@ def make_shards(run: Run, key: ImageSetKey, turn: int) -> int:
 
 def is_made(run: Run, key: ImageSetKey) -> bool:
   """Whether nothing is left to make of an image set, by any process."""
-  features_are = not embedded_as_made(run, key) or image_set_path(run, key).exists()
-  return features_are and _ImageShards(run, key).are_closed
+  try:
+    features_are = not embedded_as_made(run, key) or image_set_path(run, key).exists()
+    return features_are and _is_closed(run, key)
+  except NotPreparedError:
+    return False
+
+
+def _is_closed(run: Run, key: ImageSetKey) -> bool:
+  """Whether all images are there that are kept."""
+  return _has_none(run, key) or ImageSet.exists(image_folder(run, key))
+
+
+def _has_none(run: Run, key: ImageSetKey) -> bool:
+  return embedded_as_made(run, key) and not run.config.generation.kept_images(run.per_class)
 
 
 def close_if_whole(run: Run, key: ImageSetKey) -> None:
@@ -65,8 +90,7 @@ class _ImageShards:
   def __init__(self, run: Run, key: ImageSetKey) -> None:
     self.layout = kept_layout(run, key)
     self.writer = ImageSetWriter(image_folder(run, key), self.layout)
-    has_none = embedded_as_made(run, key) and not self.layout.num_images
-    self.are_closed = has_none or ImageSet.exists(self.writer.folder)
+    self.are_closed = _is_closed(run, key)
 
   def missing(self, among: list[int]) -> list[int]:
     """Those of the given shards that are not there whole."""
@@ -91,7 +115,8 @@ def _make_and_keep(run: Run, key: ImageSetKey, own: list[int]) -> int:
   images.writer.prepare()
   with _progress(run, key, images.layout, missing) as progress, BackgroundWriter() as background:
     done = 0
-    for shard, records in SOURCES[key.source].records(run, key, images.layout, missing):
+    source = SOURCES[key.source]
+    for shard, records in source.records(run, key, images.layout, missing, given(run, key)):
       background.submit(images.writer.write_shard, shard, records)
       done += len(records)
       progress.reach(done)
@@ -111,11 +136,11 @@ def _make_and_embed(run: Run, key: ImageSetKey, own: list[int]) -> int:
     if made.shard in without_images:
       images.writer.write_shard(made.shard, made.records)
     if made.shard in unembedded:
-      parts.write(made.shard, _embeddings(key, layout, made))
+      parts.write(made.shard, _embeddings(run, key, layout, made))
 
   images.writer.prepare()
-  sampler = run.embedding_sampler(dataset_spec(key.dataset).resize)
-  sampler, order = sampler_and_order(run, key, sampler)
+  sampler = run.embedding_sampler(run.config.spec(key.dataset).resize)
+  sampler, order = sampler_and_order(run, key, sampler, given(run, key))
   kept = images.layout.num_images
   with _progress(run, key, layout, missing) as progress, BackgroundWriter() as background:
     for made in made_shards(sampler, layout, missing, order, kept, run.meter(key)):
@@ -132,10 +157,12 @@ def _progress(run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: list[i
   return progress
 
 
-def _embeddings(key: ImageSetKey, layout: ImageSetLayout, made: MadeShard) -> EmbeddingSet:
+def _embeddings(
+  run: Run, key: ImageSetKey, layout: ImageSetLayout, made: MadeShard
+) -> EmbeddingSet:
   assert made.features is not None, "the sampler has no encoder"
   ids = np.asarray(layout.shard_range(made.shard), np.int64)
-  labels = _labels(ids.tolist(), len(layout.class_names), dataset_spec(key.dataset).multi_label)
+  labels = _labels(ids.tolist(), len(layout.class_names), run.config.spec(key.dataset).multi_label)
   embeddings = EmbeddingSet(made.features, labels, ids, np.ones(len(ids), np.uint8))
   refuse_non_finite(embeddings, key.name)
   return embeddings
@@ -147,22 +174,23 @@ def _labels(indices: list[int], num_classes: int, multi_label: bool) -> Shaped[n
   return np.eye(num_classes, dtype=np.uint8)[labels] if multi_label else labels
 
 
+# ---- the stage ----------------------------------------------------------------------------------
+
+
 def make_images(run: Run, ledger: Ledger) -> int:
   """Makes this process's missing shards of every image set; returns how many images were made."""
-  keys = image_sets(run.config)
   if run.hosts.is_first:
     tell_lint(run)
-  # Those last whose tokens are learned from images that another source makes.
-  first = [key for key in keys if key.references != "retrieval"]
-  return sum(
-    _make_sets(run, ledger, some) for some in (first, [k for k in keys if k not in first]) if some
-  )
+  return make_sets(run, ledger, image_sets(run.config))
 
 
-def _make_sets(run: Run, ledger: Ledger, keys: Sequence[ImageSetKey]) -> int:
-  """Makes this process's share of image sets, which don't need each other."""
-  made = 0
-  _learn_tokens(run, [key for key in keys if key.references])
+def make_sets(run: Run, ledger: Ledger, keys: Sequence[ImageSetKey]) -> int:
+  """Makes this process's share of image sets, what they need first."""
+  keys = _unfinished(run, keys)
+  if not keys:
+    return 0
+  made = _make_needed(run, ledger, keys)
+  _prepare(run, keys)
   for turn, key in enumerate(keys):
     if key.name not in run.failures:
       with run.failures.caught(key.name):
@@ -174,15 +202,56 @@ def _make_sets(run: Run, ledger: Ledger, keys: Sequence[ImageSetKey]) -> int:
   run.hosts.wait("the images")
   if run.hosts.is_first:
     for key in keys:
-      close_if_whole(run, key)
+      if key.name not in run.failures:
+        close_if_whole(run, key)
   return made
 
 
-def _learn_tokens(run: Run, keys: Sequence[ImageSetKey]) -> None:
-  """Learns this process's share of the new tokens that image sets still to be made ask for."""
+def _unfinished(run: Run, keys: Sequence[ImageSetKey]) -> list[ImageSetKey]:
+  """The image sets that are still to be made, the same on every process."""
+  left = run.hosts.agreed((not is_made(run, key) for key in keys), "a look at the image sets")
+  return [key for key, is_left in zip(keys, left, strict=True) if is_left]
+
+
+def _make_needed(run: Run, ledger: Ledger, keys: Sequence[ImageSetKey]) -> int:
+  """Makes what the sources of image sets need first; returns how many images that were."""
+  needs = [need for key in keys for need in _needs(run, key)]
+  made = 0
+  for need in needs:
+    if not isinstance(need, TestFeatures):
+      made += make_sets(need.run, ledger, [need.key])
+  if features := [_features(need) for need in needs if not isinstance(need, Images)]:
+    embed_features(run, features)
+  return made
+
+
+def _needs(run: Run, key: ImageSetKey) -> Sequence[Need]:
+  return SOURCES[key.source].needs(run, key)
+
+
+def _features(need: TestFeatures | ImageFeatures) -> Features:
+  if isinstance(need, TestFeatures):
+    return features_of_test(need.run, need.dataset, need.run.space)
+  return features_of_images(need.run, need.key, need.space)
+
+
+def given(run: Run, key: ImageSetKey) -> Given:
+  """What an image set's source needs, as it stands on disk.
+
+  Raises:
+    RunError: it has not been made.
+  """
+  return [
+    open_image_set(need.run, need.key)
+    if isinstance(need, Images)
+    else load_embeddings(_features(need).path)
+    for need in _needs(run, key)
+  ]
+
+
+def _prepare(run: Run, keys: Sequence[ImageSetKey]) -> None:
+  """Has each source make its share of what it prepares."""
   for key in keys:
     with run.failures.caught(key.name):
-      if not is_made(run, key):
-        inversion.learn_share(run, key)
-  if keys:
-    run.hosts.wait("the new tokens")
+      SOURCES[key.source].prepare(run, key, given(run, key))
+  run.hosts.wait("what the sources prepare")

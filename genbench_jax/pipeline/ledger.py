@@ -17,7 +17,8 @@ class Ledger:
 
   def __init__(self, workdir: Path, config: Config, command: str) -> None:
     self.config = config
-    self.path = workdir / "runs" / f"{files.digest(config.as_json())}.json"
+    self.name = files.digest(config.as_json())
+    self.path = workdir / "runs" / f"{self.name}.json"
     self.entry: dict[str, Any] = {
       "command": command,
       "started": _now(),
@@ -27,6 +28,13 @@ class Ledger:
     if self.path.exists():
       self.entry = files.read_json(self.path)
     self.entry.setdefault("costs", {})
+    # Whose rows they are, for a page that is made without the config.
+    self.entry |= {"run": self.name, "title": config.report.title, "config": config.as_json()}
+
+  def keep(self) -> None:
+    """Write down what the config is, for whoever reads its rows."""
+    if not self.path.exists():
+      files.write_json(self.path, self.entry)
 
   def add(self, stage: str, done: int, seconds: float) -> None:
     """A stage has done some more: images, or cells."""
@@ -51,9 +59,7 @@ class Ledger:
     devices = jax.devices()
     return {
       **self.entry,
-      "title": self.config.report.title,
-      "config": self.config.as_json(),
-      "datasets": self.config.datasets,
+      "datasets": tuple(self.config.specs),
       "versions": _versions(),
       "device": f"{len(devices)} x {devices[0].device_kind}",
       "devices": len(devices),

@@ -15,7 +15,6 @@ from typing import Any
 
 from PIL import Image
 
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import ImageSetKey, image_sets
 from genbench_jax.config import Config
 from genbench_jax.embedding.preprocess import to_rgb
@@ -67,7 +66,8 @@ def wanted_images(config: Config, workdir: Path) -> Iterator[dict[str, Any]]:
 
 
 def _of_set(run: Run, key: ImageSetKey) -> Iterator[dict[str, Any]]:
-  spec = dataset_spec(key.dataset)
+  spec = run.config.spec(key.dataset)
+  prompting.write_class_sentences(run, key)
   sentences = prompting.class_sentences(run, key)
   prompts = prompting.prompts_of_set(
     run.config, key, run.per_class, lambda text: True, sentences, spec.names

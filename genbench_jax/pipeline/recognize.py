@@ -36,7 +36,14 @@ from genbench_jax.pipeline.recognition import (
   test_images,
   training_images,
 )
-from genbench_jax.pipeline.rows import About, DatasetFeatures, Measured, _measure, make_row
+from genbench_jax.pipeline.rows import (
+  About,
+  DatasetFeatures,
+  Measured,
+  _measure,
+  make_row,
+  versions,
+)
 from genbench_jax.recognizers.linear_probe import (
   ProbeData,
   external_summary,
@@ -278,6 +285,7 @@ SIDE_BY_SIDE = ("linear_probe",)
 def _summary(task: Task, found: Recognized, data: DatasetFeatures) -> dict[str, Any]:
   """What is known of a cell in plain numbers."""
   about = about_cell(task.cell) | {"metric": data.spec.metric, "seconds": found.seconds}
+  about["versions"] = versions()
   plain = {key: _plain(value) for key, value in found.result.items() if not _is_array(value)}
   by_class = class_scores(found.result["scores"], data.test.labels, data.spec.metric)
   return about | plain | {"by_class": _plain(by_class)}
@@ -314,7 +322,7 @@ def _measured(
   """The row of a recognizer on a cell; of the reference's probe two, see `_published`."""
   about = About(
     data, task.cell, protocol, summary["n_external"], len(summary["missing_classes"]),
-    task.external.real_images[task.cell.shots],
+    task.external.real_images[task.cell.shots], summary.get("versions", ""),
   )  # fmt: skip
   by_class = {int(index): one for index, one in summary["by_class"].items()}
   for quantity, prefix, classes in ((name, "", by_class), (f"{name}_last_epoch", LAST_EPOCH, {})):

@@ -1,24 +1,28 @@
 """What the page of a run shows besides its rows: gathered here, drawn in `report/`."""
 
+import contextlib
+import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import ImageSetKey, image_sets, measured_sets
-from genbench_jax.errors import RunError
+from genbench_jax.errors import NotPreparedError, RunError
 from genbench_jax.pipeline.artifacts import (
   classes_path,
+  find_image_set,
   image_folder,
   image_set_path,
+  test_path,
   text_path,
 )
-from genbench_jax.pipeline.features import test_path
 from genbench_jax.pipeline.ledger import Ledger
-from genbench_jax.pipeline.rows import _all_rows_paths, measured_rows
+from genbench_jax.pipeline.rows import measured_rows, versions
+from genbench_jax.pipeline.versions import VERSIONS
 from genbench_jax.report.classes import class_gains, class_scores
 from genbench_jax.report.from_disk import MADE_FROM, shown_rows, write_page
 from genbench_jax.report.gallery import Judged, Nearest
@@ -30,10 +34,12 @@ from genbench_jax.sources.prompting import tell_lint
 from genbench_jax.sources.retrieval import leak_notes, shortages
 from genbench_jax.store import class_values, files
 from genbench_jax.store.embedding_set import load_embeddings
+from genbench_jax.store.image_files import is_hidden
 from genbench_jax.store.image_set import ImageSet
 
 # Images with their nearest test image, of a set: each is read from the dataset and takes room on the page.
 NEAREST_A_SET = 24
+_DRAWS = (".py", ".jinja", ".css", ".js")
 
 
 def write_report(run: Run, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> Path:
@@ -44,7 +50,7 @@ def write_report(run: Run, rows: Sequence[Mapping[str, Any]], about: Mapping[str
     rows: all that was measured.
     about: what was run, see `report.page.RunInfo`.
   """
-  keys = [key for key in image_sets(run.config) if ImageSet.exists(image_folder(run, key))]
+  keys = [key for key in image_sets(run.config) if find_image_set(run, key)]
   folders = [image_folder(run, key) for key in keys]
   classes = class_scores(_class_values(run))
   nearest, judged, gains = {}, {}, class_gains(classes)
@@ -59,12 +65,7 @@ def write_report(run: Run, rows: Sequence[Mapping[str, Any]], about: Mapping[str
 
 
 def _class_values(run: Run) -> list[class_values.ClassValues]:
-  paths = (
-    classes_path(run, key, stage)
-    for key in measured_sets(run.config)
-    for stage in ("score", "recognize")
-  )
-  return [one for path in paths if path.exists() for one in class_values.read(path)]
+  return [one for path in _classes_paths(run) for one in class_values.read(path)]
 
 
 def nearest_test_images(run: Run, key: ImageSetKey, rows: Sequence[int]) -> dict[int, Nearest]:
@@ -80,7 +81,7 @@ def nearest_test_images(run: Run, key: ImageSetKey, rows: Sequence[int]) -> dict
     return {}
   images, test = load_embeddings(paths[0]), load_embeddings(paths[1]).readable()
   cosines = _unit(images.features[np.array(rows)]) @ _unit(test.features).T
-  split, names = run.split(key.dataset, "test"), dataset_spec(key.dataset).names
+  split, names = run.split(key.dataset, "test"), run.config.spec(key.dataset).names
   found = {}
   for row, cosine in zip(rows, cosines, strict=True):
     best = int(cosine.argmax())
@@ -107,7 +108,7 @@ def judged_images(
     return {}
   features = load_embeddings(paths[0]).features[np.array(rows)]
   cosines = _unit(features) @ _unit(load_embeddings(paths[1]).features).T
-  names = dataset_spec(key.dataset).names
+  names = run.config.spec(key.dataset).names
   return {
     row: _judged(each, np.atleast_1d(labels[row]), names)
     for row, each in zip(rows, cosines, strict=True)
@@ -134,19 +135,12 @@ def report(run: Run, ledger: Ledger) -> None:
   rows = measured_rows(run)
   if not rows:
     raise RunError("there are no rows to report. Run the stages `score` and `recognize` first.")
-  paths = _all_rows_paths(run)
-  made_from = {
-    "rows": [path.name for path in paths if path.exists()],
-    "config": run.config.as_json(),
-  }
-  seal, fingerprint = run.workdir / "report" / MADE_FROM, files.digest(made_from)
-  page = run.workdir / "report" / "index.html"
-  if page.exists() and seal.exists() and seal.read_text(encoding="utf-8") == fingerprint:
+  seal, page = Seal(run.workdir / "report"), run.workdir / "report" / "index.html"
+  made_from = _page_made_from(run, rows)
+  if seal.holds(made_from):
     say(f"report: nothing to do, see {page}")
     return
   began = time.monotonic()
-  # Imported here: what the page takes, no other stage does.
-
   about = {
     **ledger.about(),
     "warnings": [*left_out(run), *shortages(run)],
@@ -154,5 +148,57 @@ def report(run: Run, ledger: Ledger) -> None:
     "leak_audit": leak_notes(run),
   }
   write_report(run, rows, about)
-  files.write_text(seal, fingerprint)
+  seal.write(made_from)
   say(f"report: {page} ({time.monotonic() - began:.1f} s)")
+
+
+def _page_made_from(run: Run, rows: Sequence[Mapping[str, Any]]) -> str:
+  """What stands for all that decides the page: the rows themselves, the values of classes, the config, and the code."""
+  return files.digest(
+    {
+      "rows": list(rows),
+      "classes": [files.sha256(path) for path in _classes_paths(run)],
+      "config": run.config.as_json(),
+      "version": [VERSIONS["report"], versions(), code_digest()],
+    }
+  )
+
+
+def _classes_paths(run: Run) -> Iterator[Path]:
+  for key in measured_sets(run.config):
+    with contextlib.suppress(NotPreparedError):
+      paths = [classes_path(run, key, stage) for stage in ("score", "recognize")]
+      yield from (path for path in paths if path.exists())
+
+
+@dataclasses.dataclass(frozen=True)
+class Seal:
+  """What a page was made from, and the checksums of its files: one that was changed since is made again."""
+
+  folder: Path
+
+  def holds(self, made_from: str) -> bool:
+    """Whether the page is whole, and made from this."""
+    path = self.folder / MADE_FROM
+    try:
+      return path.exists() and files.read_json(path) == self._described(made_from)
+    except RunError:
+      return False
+
+  def write(self, made_from: str) -> None:
+    """Seal the page as it stands."""
+    files.write_json(self.folder / MADE_FROM, self._described(made_from))
+
+  def _described(self, made_from: str) -> dict[str, Any]:
+    paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+    names = {path: path.relative_to(self.folder).as_posix() for path in paths}
+    sums = {name: files.sha256(path) for path, name in names.items() if not is_hidden(name)}
+    return {"made_from": made_from, "files": sums}
+
+
+def code_digest() -> str:
+  """What stands for the code, the templates and the styles that draw the page."""
+  room = resources.files("genbench_jax.report")
+  with resources.as_file(room) as folder:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in _DRAWS)
+    return files.digest([files.sha256(path) for path in paths])

@@ -1,21 +1,22 @@
 """From features to rows: what the stages `score` and `recognize` share."""
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.cells import Cell, ImageSetKey, about as about_cell, cells_of, measured_sets
-from genbench_jax.errors import ModelError, RunError
+from genbench_jax.errors import ModelError, NotPreparedError, RunError
 from genbench_jax.metrics.bootstrap import Measurement
-from genbench_jax.pipeline.artifacts import classes_path, rows_path, text_path
+from genbench_jax.pipeline.artifacts import classes_path, rows_path, test_path, text_path
 from genbench_jax.pipeline.external import External, external_images
-from genbench_jax.pipeline.features import test_path
 from genbench_jax.run import Run
 from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import class_values
@@ -48,7 +49,7 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class About:
-  """What the rows of a cell have in common."""
+  """What the rows of a cell have in common; `versions` are those of this process unless an earlier one measured them."""
 
   data: DatasetFeatures
   cell: Cell
@@ -56,6 +57,7 @@ class About:
   n_external: int
   missing_classes: int
   n_real: int
+  versions: str = ""
 
 
 MeasureCells = Callable[
@@ -109,7 +111,7 @@ def _measured(
   """What is measured of image sets of one dataset."""
   dataset = keys[0].dataset
   data = DatasetFeatures(
-    spec=dataset_spec(dataset),
+    spec=run.config.spec(dataset),
     encoder=run.config.encoder.checkpoint,
     logit_scale=float(np.exp(run.clip.params["logit_scale"])),
     text=load_embeddings(text_path(run, dataset)).features,
@@ -132,7 +134,7 @@ def _refuse_non_finite_rows(rows: Sequence[Row], key: ImageSetKey) -> None:
 
 def _write_measured(run: Run, key: ImageSetKey, stage: str, measured: Sequence[Measured]) -> None:
   """Writes the rows last: what has rows is complete."""
-  names = dataset_spec(key.dataset).names
+  names = run.config.spec(key.dataset).names
   classes = [class_values.of_row(one.row, one.by_class, names) for one in measured if one.by_class]
   class_values.write(classes_path(run, key, stage), classes)
   path, rows = rows_path(run, key, stage), [one.row for one in measured]
@@ -150,16 +152,15 @@ def _partial(path: Path) -> Path:
 
 def measured_rows(run: Run) -> list[dict[str, Any]]:
   """All rows of the config so far, in the order of its cells."""
-  return read_rows(path for path in _all_rows_paths(run) if path.exists())
+  return read_rows(_rows_paths(run))
 
 
-def _all_rows_paths(run: Run) -> list[Path]:
-  paths = [
-    rows_path(run, key, stage)
-    for key in measured_sets(run.config)
-    for stage in ("score", "recognize")
-  ]
-  return [path if path.exists() else _partial(path) for path in paths]
+def _rows_paths(run: Run) -> Iterator[Path]:
+  for key in measured_sets(run.config):
+    with contextlib.suppress(NotPreparedError):  # what can't be named yet has no rows
+      for stage in ("score", "recognize"):
+        path = rows_path(run, key, stage)
+        yield from [one for one in (path, _partial(path)) if one.exists()][:1]
 
 
 def without_text(data: DatasetFeatures, encoder: str, test: EmbeddingSet) -> DatasetFeatures:
@@ -208,8 +209,15 @@ def make_row(
     "missing_classes": about.missing_classes,
     "seconds": round(seconds, 4),
     "n_real": about.n_real,
+    "versions": about.versions or versions(),
   }
 
 
 def _number(value: float | None) -> float | None:
   return None if value is None else float(value)
+
+
+@functools.cache
+def versions() -> str:
+  """The versions of the package and of JAX, which made the rows of this process."""
+  return f"genbench_jax {version('genbench_jax')}, jax {version('jax')}"

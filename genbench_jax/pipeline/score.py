@@ -12,9 +12,9 @@ from genbench_jax.cells import Cell, ImageSetKey, cells_of, measured_sets
 from genbench_jax.config import Config
 from genbench_jax.metrics.floors import floors
 from genbench_jax.metrics.registry import Metric, Sets, measured
-from genbench_jax.pipeline.artifacts import image_set_path
+from genbench_jax.pipeline.artifacts import image_set_path, test_path
 from genbench_jax.pipeline.external import External, external_images
-from genbench_jax.pipeline.features import guides_path, test_path, wants_guides
+from genbench_jax.pipeline.guides import GUIDED, guides_path, wants_guides
 from genbench_jax.pipeline.rows import (
   About,
   DatasetFeatures,
@@ -26,9 +26,6 @@ from genbench_jax.pipeline.rows import (
 from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.runtime.protocol import Protocol
 from genbench_jax.store.embedding_set import EmbeddingSet, load_embeddings
-
-# What has seen the guides besides the images.
-GUIDED = ("class_chamfer", "guide_ridge")
 
 
 def score(run: Run) -> int:

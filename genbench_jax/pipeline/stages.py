@@ -46,7 +46,8 @@ def run_stages(
         if not done and not run.failures.reasons:
           say(f"{stage}: nothing to do")
   if run.hosts.is_first:
-    write_results(workdir, measured_rows(run))
+    ledger.keep()
+    write_results(workdir, measured_rows(run), ledger.name)
     if "report" in stages:
       report(run, ledger)
   if run.failures.reasons:
@@ -59,15 +60,3 @@ def _together(run: Run, stage: str, done: int) -> int:
   for _, reasons in told:
     run.failures.reasons.update(reasons)
   return sum(count for count, _ in told)
-
-
-# ---- images -----------------------------------------------------------------------------------
-
-
-# ---- embed ------------------------------------------------------------------------------------
-
-
-# ---- score and recognize ----------------------------------------------------------------------
-
-
-# ---- report -----------------------------------------------------------------------------------

@@ -26,7 +26,9 @@ DAMAGED, MISSING, ORPHANED = "damaged", "missing", "orphaned"
 RUN_AGAIN = "delete it, then run the same command again"
 NOT_NEEDED = "no run has written it, or none needs it: delete it if it is not yours"
 # Files that a run keeps for itself in the root.
-_OWN = frozenset({".lock", ".holder", ".url", ".mirror.json", "results.jsonl", "results.csv"})
+_OWN = frozenset(
+  {".lock", ".holder", ".url", ".mirror.json", "results.jsonl", "results.csv", "results.about.json"}
+)
 # Folders that others fill: TensorBoard, TFDS, and files that a run reads and others can't damage unnoticed.
 _UNCHECKED = frozenset({"tensorboard", "stand_ins", "folders", "digests", "inputs"})
 
@@ -246,6 +248,21 @@ def _results(look: _Look) -> None:
       look.fault(csv, MISSING, "the rows as CSV", "run the same command again")
     elif csv.read_bytes() != files.csv_text(found, rows.COLUMNS).encode():
       look.fault(csv, DAMAGED, "it does not hold the rows of results.jsonl")
+    _about_results(look)
+
+
+def _about_results(look: _Look) -> None:
+  """Whose rows they are."""
+  path = look.workdir / rows.ABOUT_RESULTS
+  if not path.is_file():
+    look.fault(path, MISSING, "whose rows the results are", "run the same command again")
+    return
+  with look.noting(path, "run the same command again"):
+    about = files.read_json(path)
+    name = about.get("run") if isinstance(about, dict) else None
+    is_known = name == "" or (look.workdir / "runs" / f"{name}.json").is_file()
+    if not is_known or about != rows.described_results(look.workdir, str(name)):
+      raise RunError("it is of other rows, or of no run")
 
 
 def _key(row: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.cells import Cell, ImageSetKey, image_sets
 from genbench_jax.config import Config
@@ -84,13 +83,13 @@ def costs(config: Config) -> Costs:
     else None
   )
   encoders = (embeds, features) if features else (embeds,)
-  datasets = tuple(_dataset(config, name, diffusion, encoders) for name in config.datasets)
+  datasets = tuple(_dataset(config, name, diffusion, encoders) for name in config.specs)
   return Costs(diffusion, embeds, datasets, features)
 
 
 def set_size(key: ImageSetKey, config: Config) -> int:
   """How many images an image set has, at most: a class of real images may have fewer."""
-  spec = dataset_spec(key.dataset)
+  spec = config.spec(key.dataset)
   wanted = spec.num_classes * max(config.shots)
   return min(wanted, _split_size(spec, "train", config)) if key.source == "original" else wanted
 
@@ -104,7 +103,7 @@ def _split_size(spec: DatasetSpec, split: str, config: Config) -> int:
 def _dataset(
   config: Config, name: str, diffusion: ModelCost | None, encoders: Sequence[ModelCost]
 ) -> DatasetCost:
-  spec = dataset_spec(name)
+  spec = config.spec(name)
   keys = [key for key in image_sets(config) if key.dataset == name]
   measured = sum(set_size(key, config) for key in keys if key.source == "generative")
   generated = measured * config.selection.made_for_one

@@ -1,10 +1,13 @@
 """What of a config is already there in a work folder."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from genbench_jax.cells import ImageSetKey, image_sets, measured_sets
 from genbench_jax.config import Config
+from genbench_jax.errors import NotPreparedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,16 +31,23 @@ def done(config: Config, workdir: Path) -> Done:
   # Imported here: they bring the models' libraries along, which a fresh folder can do without.
   from genbench_jax.pipeline import artifacts
   from genbench_jax.run import Run
-  from genbench_jax.store.image_set import ImageSet
 
-  run = Run(config, workdir)
+  run = Run(config, workdir, is_plan=True)
   measured = [key for key in measured_sets(config) if key in begun or key.source == "combined"]
   return Done(
-    sum(ImageSet.exists(artifacts.image_folder(run, key)) for key in begun),
-    sum(artifacts.image_set_path(run, key).exists() for key in begun),
-    sum(artifacts.rows_path(run, key, "score").exists() for key in measured),
-    sum(artifacts.rows_path(run, key, "recognize").exists() for key in measured),
+    sum(artifacts.find_image_set(run, key) is not None for key in begun),
+    sum(_is_there(artifacts.image_set_path, run, key) for key in begun),
+    sum(_is_there(artifacts.rows_path, run, key, "score") for key in measured),
+    sum(_is_there(artifacts.rows_path, run, key, "recognize") for key in measured),
   )
+
+
+def _is_there(path_of: Callable[..., Path], *about: Any) -> bool:
+  """Whether something is there under its name; what can't be named yet is not."""
+  try:
+    return path_of(*about).exists()
+  except NotPreparedError:
+    return False
 
 
 def _begun(workdir: Path, key: ImageSetKey) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from genbench_jax.benchmark.readiness import Readiness, readiness
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import all_cells, image_sets, measured_sets
 from genbench_jax.config import Config
 from genbench_jax.planning.costs import (
@@ -138,7 +137,7 @@ def _datasets(config: Config, asked: Costs, machine: Machine) -> Iterator[str]:
 
 
 def _state(config: Config, one: DatasetCost) -> Readiness:
-  spec = dataset_spec(one.dataset)
+  spec = config.spec(one.dataset)
   if config.stand_in and spec.tfds_name:
     return Readiness(spec.name, ready=True, stand_in=True)
   return readiness(spec, config.data_dir or None)

@@ -20,9 +20,11 @@ from genbench_jax.report.thumbnails import thumbnail
 from genbench_jax.runtime.public import public
 from genbench_jax.store import class_values, files
 from genbench_jax.store.image_set import MANIFEST, ImageSet
+from genbench_jax.store.rows import results_run
 
 ClassGains = Mapping[str, Mapping[str, float]]
 RUN, MADE_FROM = "run.json", ".made_from"
+EDITED = "These rows were changed after the run had written them: results.jsonl is not what it was."
 # Images of the whole page, more than ever fit into it, and of one set.
 MOST_SHOWN, LEAST_SHOWN = 4000, 24
 
@@ -191,8 +193,7 @@ def rebuild(workdir: Path) -> Path:
     UsageError: there are no results.
   """
   rows, about = read_run(workdir)
-  path = workdir / "report" / RUN
-  made_from = files.read_json(path) if path.exists() else {}
+  made_from = _page_of(workdir, results_run(workdir)[0])
   sets = [workdir / name for name in made_from.get("image_sets", _newest_sets(workdir, rows))]
   there = [folder for folder in sets if ImageSet.exists(folder)]
   keys = {class_values.key_of(row) for row in rows}
@@ -220,12 +221,31 @@ def read_run(workdir: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     raise UsageError(
       f"there is no {results}: give the work folder of a run that has measured something."
     )
-  rows = files.read_json_lines(results)
+  return files.read_json_lines(results), _about_results(workdir)
+
+
+def _about_results(workdir: Path) -> dict[str, Any]:
+  """What is known of the run whose rows they are: of that one alone, whichever run the page was last made of."""
+  name, as_written = results_run(workdir)
+  about = _page_of(workdir, name).get("run") or _ledger(workdir, name)
+  if as_written:
+    return about
+  return {**about, "warnings": [*about.get("warnings", ()), EDITED]}
+
+
+def _page_of(workdir: Path, name: str) -> dict[str, Any]:
+  """What the last page was made from, if that was the run of this name."""
   path = workdir / "report" / RUN
-  if path.exists():
-    return rows, files.read_json(path)["run"]
+  made_from = files.read_json(path) if path.exists() else {}
+  is_same = not name or made_from.get("run", {}).get("run") == name
+  return made_from if is_same else {}
+
+
+def _ledger(workdir: Path, name: str) -> dict[str, Any]:
+  """What a run has noted of itself; by default the last one."""
   ledgers = sorted((workdir / "runs").glob("*.json"), key=lambda file: file.stat().st_mtime)
-  return rows, files.read_json(ledgers[-1]) if ledgers else {}
+  own = [path for path in ledgers if path.stem == name] if name else ledgers
+  return files.read_json(own[-1]) if own else {}
 
 
 def _newest_sets(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from genbench_jax.embedding.embedder import unit_norm
 from genbench_jax.embedding.preprocess import to_rgb
 from genbench_jax.retrieval.collection import Place
-from genbench_jax.retrieval.images import ImageFinder, origin
+from genbench_jax.retrieval.images import PLACED_BY, ImageFinder, origin
 from genbench_jax.retrieval.leaks import Leaks
 from genbench_jax.retrieval.pool import Pool
 from genbench_jax.retrieval.ranking import Ranked
@@ -58,6 +59,8 @@ class Chooser:
     duplicate_threshold: cosine from which on two images of a class are one.
     seen: checksums of the images so far.
     counts: over all classes so far.
+    read: the files that images were read from, or tried to be.
+    absent: where images were looked for in vain, by the metadata that say where they are.
   """
 
   pool: Pool
@@ -66,6 +69,8 @@ class Chooser:
   duplicate_threshold: float
   seen: set[str] = dataclasses.field(default_factory=set)
   counts: Counts = dataclasses.field(default_factory=Counts)
+  read: set[Path] = dataclasses.field(default_factory=set)
+  absent: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
   def choose(self, classes: Sequence[Ranked], wanted: int) -> Iterator[tuple[int, Chosen]]:
     """(class, image), at most `wanted` a class: the best of each class first, then the second best, and so on.
@@ -119,7 +124,9 @@ class Chooser:
     place = self.finder.place(one["line"])
     if place is None:
       self.counts.absent += 1
+      self.absent.append({key: one["line"][key] for key in PLACED_BY if one["line"].get(key)})
       return None
+    self.read.add(place.path)
     try:
       content = place.read()
       with Image.open(io.BytesIO(content)) as image:

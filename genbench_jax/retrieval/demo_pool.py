@@ -22,6 +22,8 @@ from genbench_jax.store.image_set import encode_png
 
 NAME = "zoo/pool"
 COLLECTION = "collection"
+# Raise it when other images or captions are drawn.
+VERSION = 1
 IMAGES_PER_WORLD = 400
 WRONG_CAPTION, COPY, LEAK = 0.125, 0.08, 0.03
 # The zoo was trained on lower ones of these images, drawn under other conditions.

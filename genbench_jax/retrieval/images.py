@@ -9,6 +9,9 @@ from genbench_jax.retrieval.collection import Place, TarIndex, tar_index
 from genbench_jax.retrieval.pool import Pool
 from genbench_jax.store.reading import opened_beneath
 
+# What a line of metadata may say of where its image is.
+PLACED_BY = ("tar", "offset", "size", "image_path", "key", "url")
+
 
 class ImageFinder:
   """Finds images by the metadata of their rows, inside one folder only.
@@ -53,9 +56,14 @@ class ImageFinder:
       return None
 
   @functools.cached_property
+  def tars(self) -> list[str]:
+    """The names of the tars in the folder."""
+    return sorted(path.name for path in self.root.glob("*.tar")) if self.root else []
+
+  @functools.cached_property
   def _in_tars(self) -> TarIndex:
     assert self.root is not None
-    return tar_index(sorted(self.root.glob("*.tar")))
+    return tar_index([self.root / name for name in self.tars])
 
 
 def _own_images(pool: Pool) -> Path | None:

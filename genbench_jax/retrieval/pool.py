@@ -11,7 +11,6 @@ files. Nothing is read but what is asked for.
 
 import dataclasses
 import functools
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,7 +30,6 @@ FOLDERS: dict[Modality, tuple[str, ...]] = {
 }
 METADATA = "metadata"
 MANIFEST = "pool.json"
-_SAMPLE_BYTES = 65_536
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +77,11 @@ class Pool:
       raise RunError(f"{path} is damaged: it holds no JSON object.")
     return found
 
-  @functools.cached_property
-  def fingerprint(self) -> str:
-    """Identity of the pool, from names, sizes and samples of its files: a large pool isn't read as a whole."""
+  def content_files(self) -> list[Path]:
+    """All files that decide what is found in the pool: features, metadata, and what the pool says of itself."""
     shards = [shard.path for one in self.shards.values() for shard in one]
-    return files.digest([_sampled(path) for path in (*shards, *self.tables)])
+    manifest = self.folder / MANIFEST
+    return [*shards, *self.tables, *([manifest] if manifest.exists() else [])]
 
   def of(self, modality: Modality) -> tuple[Shard, ...]:
     """The shards of a modality.
@@ -257,13 +255,3 @@ def _table_lines(path: Path, lines: Sequence[int], total: int) -> list[dict[str,
   except (pa.ArrowException, OSError, ValueError) as error:
     raise RunError(f"{path} can't be read as Parquet: {' '.join(str(error).split())}.") from error
   return found
-
-
-def _sampled(path: Path) -> list[Any]:
-  """Name, size and a checksum of the beginning, the middle and the end of a file."""
-  size, state = path.stat().st_size, hashlib.sha256()
-  with path.open("rb") as file:
-    for start in (0, size // 2, max(0, size - _SAMPLE_BYTES)):
-      file.seek(start)
-      state.update(file.read(_SAMPLE_BYTES))
-  return [path.parent.name, path.name, size, state.hexdigest()]

@@ -1,22 +1,20 @@
 """Images from a user's folder, by whichever generator: a seeded choice of a folder of images by class."""
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from genbench_jax.benchmark.few_shot import few_shot
 from genbench_jax.benchmark.inputs.class_map import read_class_map
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.user_images import ClassMatching, UserImages, open_user_images
 from genbench_jax.cells import ImageSetKey
 from genbench_jax.run import Run
 from genbench_jax.sources.original import copy_shards
-from genbench_jax.sources.source import ShardRecords
+from genbench_jax.sources.source import Given, ImageSource, ShardRecords
 from genbench_jax.store.image_set import ImageSetLayout
 
 
-class Folder:
+class Folder(ImageSource):
   """As many images of each class as are asked for and there, in a seeded order."""
 
   def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
@@ -24,9 +22,6 @@ class Folder:
 
   def size(self, run: Run, key: ImageSetKey) -> int:
     return self.shot_sizes(run, key)[run.per_class]
-
-  def multi_label(self, run: Run, key: ImageSetKey) -> bool:
-    return False
 
   def shot_sizes(self, run: Run, key: ImageSetKey) -> dict[int, int]:
     labels = user_images(run, key.dataset, key.strategy).labels()
@@ -36,21 +31,31 @@ class Folder:
     return dict.fromkeys(run.config.shots, run.config.folder.real_images)
 
   def records(
-    self, run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int]
+    self,
+    run: Run,
+    key: ImageSetKey,
+    layout: ImageSetLayout,
+    shards: Sequence[int],
+    given: Given = (),
   ) -> ShardRecords:
     images = user_images(run, key.dataset, key.strategy)
     return copy_shards(images, layout, shards, few_shot(images.labels(), run.per_class, key.seed))
 
 
-@functools.lru_cache(maxsize=64)
 def user_images(run: Run, dataset: str, name: str = "") -> UserImages:
   """The user's images of a dataset by the name of the folder; what is left out has been said."""
   settings = run.config.folder
   paths = settings.named_paths
   path = paths.get(name, next(iter(paths.values()))).replace("{dataset}", dataset)
-  class_map = read_class_map(Path(settings.class_map)) if settings.class_map else {}
-  matching = ClassMatching(class_map, settings.strict)
-  return open_user_images(path, dataset_spec(dataset), run.workdir / "folders", matching)
+
+  def opened() -> UserImages:
+    class_map = read_class_map(Path(settings.class_map)) if settings.class_map else {}
+    matching = ClassMatching(class_map, settings.strict)
+    cache = None if run.is_plan else run.workdir / "folders"
+    return open_user_images(path, run.config.spec(dataset), cache, matching)
+
+  key = ("user images", path, run.config.datasets, dataset, settings.class_map, settings.strict)
+  return run.shared.get(key, opened)
 
 
 def left_out(run: Run) -> list[str]:
@@ -59,7 +64,7 @@ def left_out(run: Run) -> list[str]:
     return []
   return [
     f"{dataset}, {name or 'folder'}: {note}"
-    for dataset in run.config.datasets
+    for dataset in run.config.specs
     for name in run.config.folder.named_paths
     for note in user_images(run, dataset, name).notes
   ]

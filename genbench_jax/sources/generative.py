@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import ImageSetKey
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.prompts.strategies import Prompt
@@ -11,12 +10,25 @@ from genbench_jax.run import Run
 from genbench_jax.runtime.throughput import Meter
 from genbench_jax.sources import inversion, prompting, selection
 from genbench_jax.sources.batches import ImageOrder, made_shards
-from genbench_jax.sources.source import ShardRecords
+from genbench_jax.sources.source import Given, ImageSource, Need, ShardRecords
 from genbench_jax.store.image_set import ImageSetLayout
 
 
-class Generative:
+class Generative(ImageSource):
   """Images from a diffusion model, as many of every class."""
+
+  def needs(self, run: Run, key: ImageSetKey) -> tuple[Need, ...]:
+    if run.config.selection.is_on:
+      return (*selection.needs(run, key), *inversion.needs(run, key))
+    return inversion.needs(run, key)
+
+  def prepare(self, run: Run, key: ImageSetKey, given: Given) -> None:
+    if run.config.selection.is_on:
+      return  # its candidates have been prepared
+    if run.hosts.is_first:
+      prompting.write_class_sentences(run, key)
+    if key.references:
+      inversion.learn_share(run, key, given)
 
   def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
     settings = run.config.generation
@@ -27,7 +39,7 @@ class Generative:
       | prompting.made_from(run, key)
       | {
         "model": run.diffusion_fingerprint,
-        "templates": dataset_spec(key.dataset).templates,
+        "templates": run.config.spec(key.dataset).templates,
         "steps": settings.steps,
         "guidance_scale": settings.guidance_scale,
         "scheduler": settings.scheduler,
@@ -37,32 +49,43 @@ class Generative:
     )
 
   def size(self, run: Run, key: ImageSetKey) -> int:
-    return run.per_class * dataset_spec(key.dataset).num_classes
-
-  def multi_label(self, run: Run, key: ImageSetKey) -> bool:
-    return False
+    return run.per_class * run.config.spec(key.dataset).num_classes
 
   def shot_sizes(self, run: Run, key: ImageSetKey) -> dict[int, int]:
-    return {shots: shots * dataset_spec(key.dataset).num_classes for shots in run.config.shots}
+    return {shots: shots * run.config.spec(key.dataset).num_classes for shots in run.config.shots}
 
   def real_images(self, run: Run, key: ImageSetKey) -> dict[int, int]:
     seen = inversion.real_images(run, key) if key.references else 0
     return dict.fromkeys(run.config.shots, seen)
 
   def records(
-    self, run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int]
+    self,
+    run: Run,
+    key: ImageSetKey,
+    layout: ImageSetLayout,
+    shards: Sequence[int],
+    given: Given = (),
   ) -> ShardRecords:
     if run.config.selection.is_on:
-      return selection.chosen_shards(self, run, key, layout, shards)
-    sampler, order = sampler_and_order(run, key, run.sampler)
+      return selection.chosen_shards(run, key, layout, shards, given)
+    sampler, order = sampler_and_order(run, key, run.sampler, given)
     return generate_shards(sampler, layout, shards, order, run.meter(key))
 
 
-def sampler_and_order(run: Run, key: ImageSetKey, sampler: Sampler) -> tuple[Sampler, ImageOrder]:
-  """What makes a generated image set, and what it is made of: the sampler with new tokens where they are asked for."""
-  names = dataset_spec(key.dataset).names
+def sampler_and_order(
+  run: Run, key: ImageSetKey, sampler: Sampler, given: Given
+) -> tuple[Sampler, ImageOrder]:
+  """What makes a generated image set, and what it is made of.
+
+  Args:
+    run: a config on its work folder.
+    key: the image set.
+    sampler: of the set's model; it is given new tokens where they are asked for.
+    given: what the set needs, see `source.ImageSource.needs`.
+  """
+  names = run.config.spec(key.dataset).names
   if key.references:
-    tokens = inversion.class_tokens(run, key)
+    tokens = inversion.class_tokens(run, key, given)
     sampler, names = sampler.with_learned_embeddings(tokens.learned), tokens.names
   prompts = class_prompts(run, key, names)
   return sampler, ImageOrder(prompts, key.seed, key.dataset, prompting.prompt_strategy(key))
@@ -77,7 +100,7 @@ def class_prompts(run: Run, key: ImageSetKey, names: Sequence[str]) -> list[list
   model, sentences = run.diffusion, prompting.class_sentences(run, key)
   fits = prompting.within(model.tokenizer, model.max_tokens)
   if key.references:
-    sentences = inversion.renamed(sentences, dataset_spec(key.dataset).names, names)
+    sentences = inversion.renamed(sentences, run.config.spec(key.dataset).names, names)
   return prompting.prompts_of_set(run.config, key, run.per_class, fits, sentences, names)
 
 

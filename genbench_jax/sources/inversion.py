@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ from jaxtyping import Int
 from PIL import Image
 
 from genbench_jax.benchmark.class_folders import match_folders
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.cells import ImageSetKey
 from genbench_jax.config import TextualInversion
@@ -34,6 +33,8 @@ from genbench_jax.embedding.input_pipeline import opened
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.run import Run
 from genbench_jax.runtime.progress import Progress, say
+from genbench_jax.sources.retrieval import Retrieval
+from genbench_jax.sources.source import Given, Images, Need
 from genbench_jax.store import files
 from genbench_jax.store.image_set import ImageSet
 
@@ -62,19 +63,23 @@ class _References(NamedTuple):
   rows: tuple[Int[np.ndarray, "r"], ...]
 
 
-def class_tokens(run: Run, key: ImageSetKey) -> ClassTokens:
-  """The tokens of a key's classes; those that are not learned yet are learned now.
+def needs(run: Run, key: ImageSetKey) -> tuple[Need, ...]:
+  """The retrieved images, where tokens are learned from those."""
+  return (Images(run, _retrieval_key(key)),) if key.references == "retrieval" else ()
+
+
+def class_tokens(run: Run, key: ImageSetKey, given: Given = ()) -> ClassTokens:
+  """The tokens of a key's classes, which `learn_share` has learned.
 
   Raises:
-    UsageError: there is nothing to learn them from, or they were learned for another model.
-    RunError: a file is damaged, or a token came out as NaN.
+    UsageError: there are none in the user's folder, or they were learned for another model.
+    RunError: a file is missing or damaged.
   """
-  spec = dataset_spec(key.dataset)
+  spec = run.config.spec(key.dataset)
   if key.references == "folder":
     paths = _own_paths(run, key.dataset)
   else:
-    concepts, paths = _concepts(run, key)
-    _learn(run, key, concepts)
+    _, paths = _concepts(run, key, given)
   placeholders = _placeholders(spec, run.config.textual_inversion.scope)
   vectors = {placeholders[label]: load_embedding(path)[1] for label, path in paths.items()}
   names = tuple(
@@ -95,8 +100,10 @@ def made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
   about |= {"shots": settings.shots, "scope": settings.scope, "templates": settings.templates}
   if settings.clip_weight:
     about["clip"] = run.clip_fingerprint
+  if key.references == "original":
+    about["originals"] = run.digest(key.dataset, "train")
   if key.references == "retrieval":
-    about["retrieved"] = _retrieved_folder(run, key).name
+    about["retrieved"] = files.digest(Retrieval().made_from(run, _retrieval_key(key)))
   return {"inversion": about}
 
 
@@ -106,9 +113,7 @@ def real_images(run: Run, key: ImageSetKey) -> int:
     references = _original_references(run, key)
     return len(np.unique(np.concatenate(references.rows)))
   if key.references == "retrieval":
-    from genbench_jax.sources.registry import SOURCES
-
-    return max(SOURCES["retrieval"].real_images(run, _retrieval_key(key)).values())
+    return max(Retrieval().real_images(run, _retrieval_key(key)).values())
   return run.config.textual_inversion.real_images
 
 
@@ -134,7 +139,7 @@ def _renamed(text: str, before: str, after: str) -> str:
 
 def _own_paths(run: Run, dataset: str) -> dict[int, Path]:
   """class -> its file below the user's folder: `CLASS/learned_embeds.safetensors` or `CLASS.safetensors`."""
-  settings, spec = run.config.textual_inversion, dataset_spec(dataset)
+  settings, spec = run.config.textual_inversion, run.config.spec(dataset)
   root = Path(settings.folder.replace("{dataset}", dataset)).expanduser()
   if not root.is_dir():
     raise UsageError(f"config.textual_inversion.folder: there is no folder {str(root)!r}.")
@@ -153,17 +158,23 @@ def _own_paths(run: Run, dataset: str) -> dict[int, Path]:
 # ---- tokens learned here -------------------------------------------------------------------------
 
 
-def learn_share(run: Run, key: ImageSetKey) -> None:
-  """Learns those missing tokens of a key that are this process's to learn."""
+def learn_share(run: Run, key: ImageSetKey, given: Given = ()) -> None:
+  """Learns those missing tokens of a key that are this process's to learn.
+
+  Raises:
+    RunError: there is nothing to learn them from, or a token came out as NaN.
+  """
   if key.references != "folder":
-    _learn(run, key, _concepts(run, key)[0], run.hosts.owns)
+    _learn(run, key, _concepts(run, key, given)[0])
 
 
-def _concepts(run: Run, key: ImageSetKey) -> tuple[list[Concept], dict[int, Path]]:
+def _concepts(
+  run: Run, key: ImageSetKey, given: Given = ()
+) -> tuple[list[Concept], dict[int, Path]]:
   """The tokens of a key, and class -> the file of its token. Classes without references have none."""
-  settings, spec = run.config.textual_inversion, dataset_spec(key.dataset)
+  settings, spec = run.config.textual_inversion, run.config.spec(key.dataset)
   folder = inversion_folder(run, key)
-  references = _references(run, key)
+  references = _references(run, key, given)
   labels = [label for label, rows in enumerate(references.rows) if len(rows)]
   if not labels:
     raise RunError(f"{key.dataset}: there are no references to learn tokens from.")
@@ -179,21 +190,16 @@ def _concepts(run: Run, key: ImageSetKey) -> tuple[list[Concept], dict[int, Path
 def inversion_folder(run: Run, key: ImageSetKey) -> Path:
   """Where the tokens of a key stand: a folder a class, each as diffusers' `load_textual_inversion` takes it."""
   about = made_from(run, key) | {"model": run.diffusion_fingerprint, "seed": key.seed}
-  about |= {"stand_in": run.config.stand_in, "dataset": key.dataset}
+  about |= {"dataset": key.dataset}
   name = f"{key.references}-seed{key.seed}-{files.digest(about)}"
   return run.workdir / "textual_inversion" / key.dataset / name
 
 
-def _learn(
-  run: Run,
-  key: ImageSetKey,
-  concepts: Sequence[Concept],
-  owns: Callable[[int], bool] = lambda group: True,
-) -> None:
+def _learn(run: Run, key: ImageSetKey, concepts: Sequence[Concept]) -> None:
   missing = sum(not concept.path.exists() for concept in concepts)
   if not missing:
     return
-  settings, spec, sampler = run.config.textual_inversion, dataset_spec(key.dataset), run.sampler
+  settings, spec, sampler = run.config.textual_inversion, run.config.spec(key.dataset), run.sampler
   training = _training(settings)
   trainer = Trainer(
     sampler.model,
@@ -207,7 +213,7 @@ def _learn(
   )
   what = f"textual inversion {key.dataset} {key.references}"
   with Progress(what, missing * training.steps, "token-steps") as progress:
-    for steps in trainer.learn(concepts, inversion_folder(run, key) / ".state", owns):
+    for steps in trainer.learn(concepts, inversion_folder(run, key) / ".state", run.hosts.owns):
       progress.advance(steps)
 
 
@@ -271,17 +277,16 @@ def _slug(name: str) -> str:
 # ---- references ---------------------------------------------------------------------------------
 
 
-def _references(run: Run, key: ImageSetKey) -> _References:
+def _references(run: Run, key: ImageSetKey, given: Given) -> _References:
   if key.references == "retrieval":
-    return _retrieved_references(run, key)
+    return _retrieved_references(run, key, given[0])
   return _original_references(run, key)
 
 
-@functools.lru_cache(maxsize=64)
 def _original_references(run: Run, key: ImageSetKey) -> _References:
   """The first training images of each class in a seeded order, those of one label before those of several."""
   labels, split = run.labels(key.dataset, "train"), run.split(key.dataset, "train")
-  shots, classes = run.config.textual_inversion.shots, dataset_spec(key.dataset).num_classes
+  shots, classes = run.config.textual_inversion.shots, run.config.spec(key.dataset).num_classes
   order = np.random.default_rng(key.seed).permutation(len(labels))
   if labels.ndim == 2:
     order = order[np.argsort(labels[order].sum(axis=1) > 1, kind="stable")]
@@ -292,29 +297,16 @@ def _original_references(run: Run, key: ImageSetKey) -> _References:
   return _References(lambda row: split.example(row)["image"], rows)
 
 
-def _retrieved_references(run: Run, key: ImageSetKey) -> _References:
+def _retrieved_references(run: Run, key: ImageSetKey, images: ImageSet) -> _References:
   """The first images of each class in the retrieved set of the same seed."""
-  folder = _retrieved_folder(run, key)
-  if not ImageSet.exists(folder):
-    raise RunError(
-      f"there are no retrieved images of {key.dataset} to learn from: add 'retrieval' to config.sources."
-    )
-  images = ImageSet(folder)
   labels = np.array([_label(record.label) for record in images], np.int64)
-  shots, classes = run.config.textual_inversion.shots, dataset_spec(key.dataset).num_classes
+  shots, classes = run.config.textual_inversion.shots, run.config.spec(key.dataset).num_classes
   rows = tuple(np.flatnonzero(labels == label)[:shots] for label in range(classes))
   return _References(lambda row: images[row].image, rows)
 
 
 def _label(label: int | tuple[int, ...]) -> int:
   return label if isinstance(label, int) else next(iter(label), -1)
-
-
-def _retrieved_folder(run: Run, key: ImageSetKey) -> Path:
-  # Imported here: where an image set stands depends on its source, and so on this.
-  from genbench_jax.pipeline.artifacts import image_folder
-
-  return image_folder(run, _retrieval_key(key))
 
 
 def _retrieval_key(key: ImageSetKey) -> ImageSetKey:

@@ -1,6 +1,5 @@
 """Images of the dataset's own training split: the yardstick for all other sources."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,25 +8,24 @@ from jaxtyping import Bool, Int
 
 from genbench_jax.benchmark.few_shot import few_shot
 from genbench_jax.benchmark.reader import Split
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import ImageSetKey
 from genbench_jax.embedding.plain_image import plain_image
 from genbench_jax.run import Run
-from genbench_jax.sources.source import ShardRecords
+from genbench_jax.sources.source import Given, ImageSource, ShardRecords
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout
 
 
-class Original:
+class Original(ImageSource):
   """A seeded few-shot choice of the dataset's training images."""
 
   def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
-    return {}
+    return {"images": run.digest(key.dataset, "train")}
 
   def size(self, run: Run, key: ImageSetKey) -> int:
     return len(chosen_originals(run, key))
 
   def multi_label(self, run: Run, key: ImageSetKey) -> bool:
-    return dataset_spec(key.dataset).multi_label
+    return run.config.spec(key.dataset).multi_label
 
   def shot_sizes(self, run: Run, key: ImageSetKey) -> dict[int, int]:
     labels = run.labels(key.dataset, "train")
@@ -37,13 +35,17 @@ class Original:
     return self.shot_sizes(run, key)
 
   def records(
-    self, run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int]
+    self,
+    run: Run,
+    key: ImageSetKey,
+    layout: ImageSetLayout,
+    shards: Sequence[int],
+    given: Given = (),
   ) -> ShardRecords:
     split = run.split(key.dataset, "train")
     return copy_shards(split, layout, shards, chosen_originals(run, key))
 
 
-@functools.lru_cache(maxsize=256)
 def chosen_originals(run: Run, key: ImageSetKey) -> Int[np.ndarray, "m"]:
   """Which training images make an image set of originals, in its order."""
   return few_shot(run.labels(key.dataset, "train"), run.per_class, key.seed)

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import ImageSetKey, image_sets, strategy_parts
 from genbench_jax.config import Config
-from genbench_jax.errors import RunError, UsageError
+from genbench_jax.errors import NotPreparedError, RunError, UsageError
 from genbench_jax.models import checkpoints
 from genbench_jax.models.tokenizer import load_tokenizer
 from genbench_jax.prompts.lint import Finding, lint_prompts
@@ -61,7 +60,7 @@ def prompts_of_set(
     sentences: of each class, for Category Enhancement.
     names: what each class is called in its own prompts; by default its name.
   """
-  spec = dataset_spec(key.dataset)
+  spec = config.spec(key.dataset)
   return [
     prompts_of_class(
       prompt_strategy(key),
@@ -81,32 +80,45 @@ def prompts_of_set(
 # ---- sentences ----------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=64)
 def class_sentences(run: Run, key: ImageSetKey) -> tuple[tuple[str, ...], ...]:
-  """The sentences of each class, from the user's file or the model; empty where a grammar makes them.
+  """The sentences of each class, from the user's file or as the model wrote them; empty where a grammar makes them.
 
-  What the model wrote is kept in the work folder, in the form that `sentence_file` takes.
+  Raises:
+    NotPreparedError: the model has not written them yet.
   """
-  settings, spec = run.config.prompts, dataset_spec(key.dataset)
+  settings, spec = run.config.prompts, run.config.spec(key.dataset)
   if prompt_strategy(key) != "category_enhancement":
     return ()
   if settings.sentence_file:
     return _read_sentences(_sentence_file(run.config, key.dataset), spec.names)
   if not settings.sentence_model:
     return ()
-  about = {"names": spec.names, "model": sentence_model_fingerprint(run), "seed": key.seed}
-  digest = files.digest({**about, "protocol": settings.protocol})
-  path = run.workdir / "sentences" / f"{key.dataset}-seed{key.seed}-{digest}.json"
+  path = _written_path(run, key)
   if not path.exists():
-    files.write_json(path, _write_sentences(run, key))
+    raise NotPreparedError(f"there are no sentences of {key.name}. Run the stage `images` first.")
   return _read_sentences(path, spec.names)
+
+
+def write_class_sentences(run: Run, key: ImageSetKey) -> None:
+  """Has the model write the sentences of each class, unless it has; they are kept in the form that `sentence_file` takes."""
+  settings = run.config.prompts
+  is_wanted = prompt_strategy(key) == "category_enhancement" and settings.sentence_model
+  if is_wanted and not settings.sentence_file and not _written_path(run, key).exists():
+    files.write_json(_written_path(run, key), _write_sentences(run, key))
+
+
+def _written_path(run: Run, key: ImageSetKey) -> Path:
+  names, settings = run.config.spec(key.dataset).names, run.config.prompts
+  about = {"names": names, "model": sentence_model_fingerprint(run), "seed": key.seed}
+  digest = files.digest({**about, "protocol": settings.protocol})
+  return run.workdir / "sentences" / f"{key.dataset}-seed{key.seed}-{digest}.json"
 
 
 def _write_sentences(run: Run, key: ImageSetKey) -> dict[str, list[str]]:
   from genbench_jax.models.t5 import load_sentence_model
   from genbench_jax.prompts.keyword_to_sentence import write_sentences
 
-  settings, names = run.config.prompts, tuple(dict.fromkeys(dataset_spec(key.dataset).names))
+  settings, names = run.config.prompts, tuple(dict.fromkeys(run.config.spec(key.dataset).names))
   model = load_sentence_model(settings.sentence_model, settings.sentence_revision or None)
   written = {}
   with Progress(f"sentences {key.dataset}", len(names), "classes") as progress:
@@ -146,9 +158,8 @@ def _are_sentences(value: Any) -> bool:
   )
 
 
-@functools.lru_cache(maxsize=8)
 def sentence_model_fingerprint(run: Run) -> str:
-  return sentence_pin(run.config).fingerprint()
+  return run.fingerprint(sentence_pin(run.config))
 
 
 # ---- lint ---------------------------------------------------------------------------------------
@@ -172,7 +183,7 @@ def lint(config: Config, fits: Callable[[str], bool] | None = None) -> list[str]
     sentences: Sequence[Sequence[str]] = ()
     if prompt_strategy(key) == "category_enhancement" and config.prompts.sentence_file:
       path = _sentence_file(config, key.dataset)
-      sentences = _read_sentences(path, dataset_spec(key.dataset).names)
+      sentences = _read_sentences(path, config.spec(key.dataset).names)
     found += [
       f"{key.dataset} {key.label}: {one}" for one in _findings(config, key, fits, sentences)
     ]
@@ -188,7 +199,7 @@ def _findings(
   count = min(max(config.shots), _DISTINCT_PROMPTS)
   prompts = prompts_of_set(config, key, count, fits, sentences)
   wants_negatives = prompt_strategy(key) == "negative_prompts"
-  yield from lint_prompts(prompts, dataset_spec(key.dataset).names, fits, wants_negatives)
+  yield from lint_prompts(prompts, config.spec(key.dataset).names, fits, wants_negatives)
 
 
 def tell_lint(run: Run) -> list[str]:

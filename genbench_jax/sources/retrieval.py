@@ -1,10 +1,9 @@
 """Images from a pool: those whose captions or pictures are nearest to what a class is asked for with.
 
-What a class gets is chosen once, when a stage first needs it, and kept in the work folder: the images follow from it.
+What a class gets is chosen once and kept in the work folder: the images follow from it.
 """
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,47 +13,63 @@ import numpy as np
 from jaxtyping import Float32, Int
 from PIL import Image
 
-from genbench_jax.benchmark.few_shot import few_shot, rows_of_shots
+from genbench_jax.benchmark.few_shot import few_shot
 from genbench_jax.benchmark.reader import Split
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import ImageSetKey
 from genbench_jax.embedding.embedder import text_features, text_prototypes, unit_norm
 from genbench_jax.embedding.plain_image import plain_image
 from genbench_jax.embedding.stored import embed_stored
-from genbench_jax.errors import RunError, UsageError
-from genbench_jax.pipeline.features import test_features, test_path
+from genbench_jax.errors import NotPreparedError, RunError, UsageError
 from genbench_jax.retrieval.choose import Chooser, Chosen, Counts
-from genbench_jax.retrieval.collection import Place
-from genbench_jax.retrieval.demo_pool import NAME, demo_pool
+from genbench_jax.retrieval.demo_pool import NAME, VERSION, demo_pool
 from genbench_jax.retrieval.images import ImageFinder
 from genbench_jax.retrieval.leaks import audit
 from genbench_jax.retrieval.pool import Pool, open_pool
 from genbench_jax.retrieval.ranking import Ranked, ranked, reordered, without_shared
 from genbench_jax.retrieval.retrieve import retrieve
-from genbench_jax.run import Run
+from genbench_jax.run import Run, encoder_pin
 from genbench_jax.runtime.progress import Progress, say
-from genbench_jax.sources.source import ShardRecords
+from genbench_jax.sources.choice import (
+  Choice,
+  evidence,
+  larger_choices,
+  load_choice,
+  save_choice,
+  still_holds,
+)
+from genbench_jax.sources.source import (
+  Given,
+  ImageSource,
+  Need,
+  ShardRecords,
+  TestFeatures,
+)
 from genbench_jax.store import files
+from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout
 
 # Classes that a sentence names.
 _SHOWN = 10
 
 
-class Retrieval:
+class Retrieval(ImageSource):
   """The images of a pool that rank best for each class, without leaks and duplicates."""
 
+  def needs(self, run: Run, key: ImageSetKey) -> tuple[Need, ...]:
+    return (TestFeatures(run, key.dataset),)
+
+  def prepare(self, run: Run, key: ImageSetKey, given: Given) -> None:
+    if run.hosts.is_first:  # the others read what it has chosen
+      choose_images(run, key, given[0])
+
   def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
-    return _made_from(run, key)
+    return {**_made_from(run, key), "choice": chosen_images(run, key).digest}
 
   def size(self, run: Run, key: ImageSetKey) -> int:
     return len(chosen_images(run, key).images)
 
-  def multi_label(self, run: Run, key: ImageSetKey) -> bool:
-    return False
-
   def shot_sizes(self, run: Run, key: ImageSetKey) -> dict[int, int]:
-    counts = chosen_images(run, key).per_class(dataset_spec(key.dataset).num_classes)
+    counts = chosen_images(run, key).per_class(run.config.spec(key.dataset).num_classes)
     return {shots: int(np.minimum(counts, shots).sum()) for shots in run.config.shots}
 
   def real_images(self, run: Run, key: ImageSetKey) -> dict[int, int]:
@@ -63,26 +78,16 @@ class Retrieval:
     return dict.fromkeys(run.config.shots, seen)
 
   def records(
-    self, run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int]
+    self,
+    run: Run,
+    key: ImageSetKey,
+    layout: ImageSetLayout,
+    shards: Sequence[int],
+    given: Given = (),
   ) -> ShardRecords:
     images = chosen_images(run, key).images
     for shard in shards:
       yield shard, [_record(*images[index], index) for index in layout.shard_range(shard)]
-
-
-class Selection(NamedTuple):
-  """What was chosen for a dataset.
-
-  Attributes:
-    images: (class, query, image) in the order of shots.
-    counts: what became of the candidates.
-  """
-
-  images: list[tuple[int, str, Chosen]]
-  counts: Counts
-
-  def per_class(self, num_classes: int) -> Int[np.ndarray, "c"]:
-    return np.bincount([label for label, _, _ in self.images], minlength=num_classes)
 
 
 class Queries(NamedTuple):
@@ -98,30 +103,59 @@ def _by_images(run: Run) -> bool:
 
 
 def _made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
-  """All that decides which images are chosen."""
-  spec, settings = dataset_spec(key.dataset), dataclasses.asdict(run.config.retrieval)
+  """All that decides which images are chosen, but for the images themselves."""
+  spec, settings = run.config.spec(key.dataset), dataclasses.asdict(run.config.retrieval)
   del settings["pool"], settings["image_root"]
+  by_images = {"query_seed": key.seed, "originals": run.digest(key.dataset, "train")}
   return {
     **settings,
-    "pool": _pool(run).fingerprint,
+    "pool": _pool_digest(run),
     "names": spec.names,
     "templates": spec.templates,
-    "test": test_path(run, key.dataset).name,
-    "query_seed": key.seed if _by_images(run) else 0,
+    "resize": spec.resize,
+    "test": run.digest(key.dataset, "test"),
+    "clip": run.clip_fingerprint,
+    **(by_images if _by_images(run) else {}),
   }
 
 
-@functools.lru_cache(maxsize=4)
+def _pool_digest(run: Run) -> str:
+  """What stands for the content of the config's pool."""
+  if _is_demo(run):  # drawn, and embedded by the run's own encoder
+    return f"{NAME} {VERSION}"
+  return run.shared.get(("pool digest", _pool(run).folder), lambda: _content_digest(run))
+
+
+def _content_digest(run: Run) -> str:
+  pool = _pool(run)
+  # The user has laid these files out, and may have linked them from elsewhere.
+  paths = [(path, path.resolve()) for path in pool.content_files()]
+  found = run.file_digests("pool").of([(real.parent, real.name) for _, real in paths])
+  names = [path.relative_to(pool.folder).as_posix() for path, _ in paths]
+  return files.digest(list(zip(names, found, strict=True)))
+
+
 def _pool(run: Run) -> Pool:
-  """The config's pool.
+  """The config's pool; that of the demo must have been made.
 
   Raises:
     UsageError: there is none, it has no image features, or another encoder made it.
   """
-  given = run.config.retrieval.pool
-  pool = open_pool(
-    demo_pool(_own_folder(run), run.clip, run.local_mesh) if given == NAME else given
-  )
+  folder = _demo_folder(run) if _is_demo(run) else Path(run.config.retrieval.pool)
+  return run.shared.get(("pool", folder, encoder_pin(run.config)), lambda: _opened(run, folder))
+
+
+def _is_demo(run: Run) -> bool:
+  return run.config.retrieval.pool == NAME
+
+
+def _demo_folder(run: Run) -> Path:
+  """Where the pool of the demo is made."""
+  return run.workdir / "pool" / "pool"
+
+
+def _opened(run: Run, folder: Path) -> Pool:
+  pool = open_pool(folder)
   pool.of("image")
   if pool.manifest.get("clip", run.clip_fingerprint) != run.clip_fingerprint:
     raise UsageError(
@@ -134,65 +168,116 @@ def _pool(run: Run) -> Pool:
   return pool
 
 
-def _own_folder(run: Run) -> Path:
-  """Where this process makes the pool of the demo."""
-  return run.workdir / ("pool" if run.hosts.is_first else f"pool-{run.hosts.number}")
+def chosen_images(run: Run, key: ImageSetKey) -> Choice:
+  """What a dataset gets from the pool.
+
+  Raises:
+    NotPreparedError: nothing has been chosen, or it doesn't hold any more.
+  """
+  found = _find_choice(run, key)
+  if found is None:
+    raise NotPreparedError(
+      f"no images of {key.name} have been chosen. Run the stage `images` first."
+    )
+  return found
 
 
-@functools.lru_cache(maxsize=256)
-def chosen_images(run: Run, key: ImageSetKey) -> Selection:
-  """What a dataset gets from the pool, chosen now if it has not been.
+def choose_images(run: Run, key: ImageSetKey, test: EmbeddingSet) -> Choice:
+  """What a dataset gets from the pool, chosen now unless an earlier choice holds.
+
+  Args:
+    run: a config on its work folder.
+    key: the image set.
+    test: the features of the dataset's test images, for the leak audit.
 
   Raises:
     RunError: no image can be had.
   """
-  folder = run.workdir / "retrieved" / key.dataset / files.digest(_made_from(run, key))
-  for path in sorted(folder.glob("*.json")):
-    if int(path.stem) >= run.per_class:
-      return _first(_from_json(files.read_json(path)), run.per_class)
-  selection = _choose(run, key)
-  if run.hosts.is_first:  # the others find the same
-    files.write_json(folder / f"{run.per_class:06d}.json", _as_json(selection))
-  return selection
+  if _is_demo(run):
+    demo_pool(_demo_folder(run).parent, run.clip, run.local_mesh)
+  found = _find_choice(run, key)
+  if found is None:
+    found = _choose(run, key, test.readable())
+  return found
 
 
-def _first(selection: Selection, per_class: int) -> Selection:
-  """What would have been chosen for so many images a class."""
-  rows = rows_of_shots(np.array([label for label, _, _ in selection.images]), per_class)
-  return selection._replace(images=[selection.images[row] for row in rows])
+def _find_choice(run: Run, key: ImageSetKey) -> Choice | None:
+  """An earlier choice, if there is one that holds; looked at once, for data do not change while a run goes on."""
+  known = run.shared.get(("choices",), dict)
+  place = _choice_key(run, key)
+  if place not in known and (found := _load_choice(run, key)):
+    known[place] = found
+  return known[place].first(run.per_class) if place in known else None
 
 
-def _choose(run: Run, key: ImageSetKey) -> Selection:
-  spec, settings, pool = dataset_spec(key.dataset), run.config.retrieval, _pool(run)
-  test = test_features(run, key.dataset).readable().features
-  queries = _queries(run, key)
-  modality = "text" if settings.queries == "text_to_text" else "image"
-  say(f"retrieve {key.dataset}: {len(queries.texts)} queries in {len(pool)} rows of {pool.folder}")
-  scores, rows = retrieve(
-    queries.features,
-    pool,
-    settings.images_per_prompt,
-    modality,  # type: ignore[arg-type]
-    settings.recall_target,
-    mesh=run.local_mesh,
-  )
+def _choice_key(run: Run, key: ImageSetKey) -> tuple[Any, ...]:
+  root = run.config.retrieval.image_root
+  return _choices_folder(run, key), run.per_class, root
+
+
+def _choices_folder(run: Run, key: ImageSetKey) -> Path:
+  name = files.digest(_made_from(run, key))
+  return run.workdir / "retrieved" / key.dataset / name
+
+
+def _load_choice(run: Run, key: ImageSetKey) -> Choice | None:
+  for path in larger_choices(_choices_folder(run, key), run.per_class):
+    if _is_demo(run) and not _demo_folder(run).is_dir():  # drawn, so that it is as it was
+      return load_choice(path, None)[0]
+    finder = _finder(run)
+    choice, found = load_choice(path, finder.root)
+    if still_holds(found, finder, run.file_digests(f"{key.dataset}-retrieval")):
+      return choice
+  return None
+
+
+def _finder(run: Run) -> ImageFinder:
+  return ImageFinder(_pool(run), run.config.retrieval.image_root)
+
+
+def _choose(run: Run, key: ImageSetKey, test: EmbeddingSet) -> Choice:
+  settings, pool = run.config.retrieval, _pool(run)
+  queries, finder = _queries(run, key), _finder(run)
   chooser = Chooser(
     pool,
-    ImageFinder(pool, settings.image_root),
-    lambda features: audit(features, test, settings.leak_threshold, run.local_mesh),
+    finder,
+    lambda features: audit(features, test.features, settings.leak_threshold, run.local_mesh),
     settings.duplicate_threshold,
   )
-  places = [np.flatnonzero(queries.labels == label) for label in range(spec.num_classes)]
-  rankings = [_ranked(run, scores[place], rows[place]) for place in places]
-  if settings.ranking == "rerank":
-    rankings = _reranked(run, key.dataset, pool, rankings)
+  places = [
+    np.flatnonzero(queries.labels == label)
+    for label in range(run.config.spec(key.dataset).num_classes)
+  ]
+  rankings = _rankings(run, key.dataset, queries, places)
   images = [
     (label, queries.texts[int(places[label][one.prompt])], one)
     for label, one in chooser.choose(without_shared(rankings), run.per_class)
   ]
   if not images:
     raise RunError(_nothing(pool, chooser.counts))
-  return Selection(images, chooser.counts)
+  choice = Choice(images, chooser.counts)
+  rests_on = evidence(chooser, run.file_digests(f"{key.dataset}-retrieval"))
+  path = _choices_folder(run, key) / f"{run.per_class:06d}.json"
+  save_choice(path, choice, rests_on, finder.root)
+  return choice
+
+
+def _rankings(
+  run: Run, dataset: str, queries: Queries, places: Sequence[Int[np.ndarray, "p"]]
+) -> list[Ranked]:
+  """The images of each class, best first; `places` are the queries of each class."""
+  settings, pool = run.config.retrieval, _pool(run)
+  say(f"retrieve {dataset}: {len(queries.texts)} queries in {len(pool)} rows of {pool.folder}")
+  scores, rows = retrieve(
+    queries.features,
+    pool,
+    settings.images_per_prompt,
+    "text" if settings.queries == "text_to_text" else "image",
+    settings.recall_target,
+    mesh=run.local_mesh,
+  )
+  rankings = [_ranked(run, scores[place], rows[place]) for place in places]
+  return _reranked(run, dataset, pool, rankings) if settings.ranking == "rerank" else rankings
 
 
 def _nothing(pool: Pool, counts: Counts) -> str:
@@ -205,7 +290,7 @@ def _nothing(pool: Pool, counts: Counts) -> str:
 
 
 def _queries(run: Run, key: ImageSetKey) -> Queries:
-  spec = dataset_spec(key.dataset)
+  spec = run.config.spec(key.dataset)
   if _by_images(run):
     split, chosen = run.split(key.dataset, "train"), _query_images(run, key)
     labels = run.labels(key.dataset, "train")[chosen]
@@ -255,7 +340,7 @@ def _ranked(run: Run, scores: Float32[np.ndarray, "p k"], rows: Int[np.ndarray, 
 
 def _reranked(run: Run, dataset: str, pool: Pool, rankings: list[Ranked]) -> list[Ranked]:
   """By the cosine of each image with its class's text prototype."""
-  spec = dataset_spec(dataset)
+  spec = run.config.spec(dataset)
   prototypes = text_prototypes(run.clip, spec.names, spec.templates, run.local_mesh)
   return [
     reordered(images, unit_norm(pool.features("image", images.row)) @ prototype)
@@ -275,27 +360,6 @@ def _record(label: int, query: str, image: Chosen, index: int) -> ImageRecord:
   return ImageRecord(plain_image(content), label, index, query, origin=image.origin)
 
 
-def _as_json(selection: Selection) -> dict[str, Any]:
-  images = [
-    {"class": label, "query": query, **dataclasses.asdict(one), "place": _place_json(one)}
-    for label, query, one in selection.images
-  ]
-  return {"counts": dataclasses.asdict(selection.counts), "images": images}
-
-
-def _place_json(one: Chosen) -> list[Any]:
-  return [str(one.place.path), one.place.offset, one.place.size]
-
-
-def _from_json(stored: dict[str, Any]) -> Selection:
-  images = []
-  for line in stored["images"]:
-    path, offset, size = line.pop("place")
-    label, query = line.pop("class"), line.pop("query")
-    images.append((label, query, Chosen(**line, place=Place(Path(path), offset, size))))
-  return Selection(images, Counts(**stored["counts"]))
-
-
 def leak_notes(run: Run) -> list[str]:
   """What the leak audit found in the retrieved images, a sentence each, for the report."""
   threshold = run.config.retrieval.leak_threshold
@@ -312,7 +376,7 @@ def shortages(run: Run) -> list[str]:
   """Which classes got fewer images than were asked for, and what was left out, a sentence each."""
   notes = []
   for key, selection in _selections(run):
-    names = dataset_spec(key.dataset).names
+    names = run.config.spec(key.dataset).names
     have = selection.per_class(len(names))
     few = [f"{names[c]} ({have[c]})" for c in np.flatnonzero(have < run.per_class)]
     if few:
@@ -324,12 +388,13 @@ def shortages(run: Run) -> list[str]:
   return notes
 
 
-def _selections(run: Run) -> Iterator[tuple[ImageSetKey, Selection]]:
-  """One for each dataset, of the first seed."""
+def _selections(run: Run) -> Iterator[tuple[ImageSetKey, Choice]]:
+  """One for each dataset, of the first seed; none where nothing has been chosen."""
   if "retrieval" in run.config.sources:
-    for dataset in run.config.datasets:
+    for dataset in run.config.specs:
       key = ImageSetKey(dataset, "retrieval", "", run.config.seeds[0])
-      yield key, chosen_images(run, key)
+      if choice := _find_choice(run, key):
+        yield key, choice
 
 
 def _counted(counts: Counts) -> str:

@@ -5,25 +5,19 @@ that the one which measures has no say in what it measures.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import ImageSetKey
 from genbench_jax.config import Selection
-from genbench_jax.embedding.embedder import ImageEmbedder, text_features, unit_norm
-from genbench_jax.embedding.stored import embed_stored
-from genbench_jax.errors import RunError
-from genbench_jax.models.clip import load_clip
+from genbench_jax.embedding.embedder import text_features, unit_norm
 from genbench_jax.run import Run, judge_pin
-from genbench_jax.runtime.progress import Progress
-from genbench_jax.sources.source import ImageSource, ShardRecords
-from genbench_jax.store import files
-from genbench_jax.store.image_set import ImageRecord, ImageSet, ImageSetLayout, ImageSetWriter
+from genbench_jax.sources.source import Given, ImageFeatures, Images, Need, ShardRecords
+from genbench_jax.store.embedding_set import EmbeddingSet
+from genbench_jax.store.image_set import ImageRecord, ImageSet, ImageSetLayout
 
 TEMPLATE = "a photo of a {}"
 
@@ -36,27 +30,33 @@ def made_from(run: Run) -> dict[str, Any]:
   about = {"method": settings.method, "candidates": settings.candidates}
   return {
     "selection": about
-    | ({"clip": judge_pin(run.config).fingerprint()} if settings.method == "clip" else {})
+    | ({"clip": run.fingerprint(judge_pin(run.config))} if settings.method == "clip" else {})
   }
 
 
+def needs(run: Run, key: ImageSetKey) -> tuple[Need, ...]:
+  """The candidates, and where a CLIP judges them their features in it."""
+  wider = _wider(run)
+  judged = run.config.selection.method == "clip"
+  features = (ImageFeatures(wider, key, run.judge_space),) if judged else ()
+  return (Images(wider, key), *features)
+
+
 def chosen_shards(
-  source: ImageSource,
-  run: Run,
-  key: ImageSetKey,
-  layout: ImageSetLayout,
-  shards: Sequence[int],
+  run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int], given: Given
 ) -> ShardRecords:
   """The records of each shard of the chosen images, best first: the s best of each class are the s-shot set.
 
-  Raises:
-    RunError: several processes share the run: each would need the candidates of all.
+  Args:
+    run: a config on its work folder.
+    key: the image set.
+    layout: of the chosen images.
+    shards: those to make.
+    given: what `needs` asks for.
   """
-  if run.hosts.count > 1:
-    raise RunError(
-      "images are selected by one process: make them with one, or turn config.selection off."
-    )
-  candidates, scores = _candidates(source, run, key)
+  candidates: ImageSet = given[0]
+  features = [one for one in given if isinstance(one, EmbeddingSet)]
+  scores = _scores(run, key, candidates, features)
   order = best_of(scores, candidates.labels, run.per_class)
   for shard in shards:
     rows = [int(order[index]) for index in layout.shard_range(shard)]
@@ -87,71 +87,22 @@ def _record(candidate: ImageRecord, index: int, row: int, score: float) -> Image
   return dataclasses.replace(candidate, index=index, origin=f"candidate {row}, score {score:.4f}")
 
 
-def _candidates(
-  source: ImageSource, run: Run, key: ImageSetKey
-) -> tuple[ImageSet, Float[np.ndarray, "n"]]:
-  """The image set that is chosen from, made where it is missing, and the score of each image."""
-  # Imported here: where an image set stands depends on its source, and so on this.
-  from genbench_jax.pipeline.artifacts import image_folder, image_layout
-
-  wider = _wider(run)
-  folder, layout = image_folder(wider, key), image_layout(wider, key)
-  if not ImageSet.exists(folder):
-    writer = ImageSetWriter(folder, layout)
-    missing = writer.missing_shards()
-    total = sum(len(layout.shard_range(shard)) for shard in missing)
-    with Progress(f"candidates {key.name}", total, "images") as progress:
-      for shard, records in source.records(wider, key, layout, missing):
-        writer.write_shard(shard, records)
-        progress.advance(len(records))
-    writer.close()
-  images = ImageSet(folder)
-  return images, _scores(run, key, images)
-
-
-@functools.lru_cache(maxsize=8)
 def _wider(run: Run) -> Run:
-  """The run that makes the candidates; one for all image sets, so that its models are loaded once."""
+  """The run that makes the candidates."""
   shots = (run.config.selection.candidates * run.per_class,)
   return run.with_config(dataclasses.replace(run.config, shots=shots, selection=Selection()))
 
 
-def _scores(run: Run, key: ImageSetKey, images: ImageSet) -> Float[np.ndarray, "n"]:
-  """The score of each candidate, kept in the work folder; of one that can't be read, minus infinity."""
-  settings = run.config.selection
-  if settings.method == "random":
-    return np.random.default_rng([key.seed, len(images)]).random(len(images))
-  digest = files.digest({"images": images.fingerprint, "clip": judge_pin(run.config).fingerprint()})
-  path = run.workdir / "scores" / key.dataset / f"{key.label}-{digest}.json"
-  if not path.exists():
-    files.write_json(path, _clip_scores(run, key, images).tolist())
-  return np.asarray(files.read_json(path), np.float64)
+def _scores(
+  run: Run, key: ImageSetKey, candidates: ImageSet, features: Sequence[EmbeddingSet]
+) -> Float[np.ndarray, "n"]:
+  """The score of each candidate: 100 x cosine with the text of its class, or a seeded number where there are no features.
 
-
-def _clip_scores(run: Run, key: ImageSetKey, images: ImageSet) -> Float[np.ndarray, "n"]:
-  """100 x cosine between each image and the text of its class."""
-  settings, spec = run.config.selection, dataset_spec(key.dataset)
-  clip = load_clip(settings.checkpoint, settings.revision or None)
-  embedder = ImageEmbedder(clip, run.local_mesh, run.config.encoder.batch_per_device)
-  what = f"scores {key.name}"
-  with Progress(what, len(images), "images") as progress:
-    stored = _Stored(images)
-    features, valid = embed_stored(
-      embedder, stored, range(len(images)), spec.resize, progress, what
-    )
-  texts = unit_norm(text_features(clip, [TEMPLATE.replace("{}", name) for name in spec.names]))
-  cosines = (unit_norm(features) * texts[images.labels]).sum(axis=1)
-  return np.where(valid, 100 * cosines, -np.inf)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Stored:
-  """The images of an image set."""
-
-  images: ImageSet
-
-  def __len__(self) -> int:
-    return len(self.images)
-
-  def __getitem__(self, index: int) -> bytes:
-    return self.images[index].image
+  The score of an image that can't be read is minus infinity.
+  """
+  if not features:
+    return np.random.default_rng([key.seed, len(candidates)]).random(len(candidates))
+  names = run.config.spec(key.dataset).names
+  texts = unit_norm(text_features(run.judge, [TEMPLATE.replace("{}", name) for name in names]))
+  cosines = (unit_norm(features[0].features) * texts[candidates.labels]).sum(axis=1)
+  return np.where(features[0].valid, 100 * cosines, -np.inf)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from genbench_jax.errors import RunError
 from genbench_jax.metrics.registry import usual_quantities
 from genbench_jax.store import files
 
@@ -24,6 +25,7 @@ class Row(TypedDict):
   `floor` is the same distance of as many real training images; what a distance says is its excess over that.
   `shots_given` is how many images a class there were, in the mean over the classes that have some.
   `n_real` is how many real images the cell has seen: for training, as references, queries or validation data.
+  `versions` are those of the package and of JAX that measured it.
   """
 
   dataset: str
@@ -48,18 +50,61 @@ class Row(TypedDict):
   missing_classes: int
   seconds: float
   n_real: int
+  versions: str
 
 
 COLUMNS = tuple(Row.__annotations__)
 
 
-def write_results(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-  """Writes `results.jsonl` and `results.csv`, unless they hold these rows already or there are none."""
-  path = workdir / "results.jsonl"
-  if not rows or (path.exists() and files.read_json_lines(path) == list(rows)):
+RESULTS, RESULTS_CSV, ABOUT_RESULTS = "results.jsonl", "results.csv", "results.about.json"
+
+
+def write_results(workdir: Path, rows: Sequence[Mapping[str, Any]], run: str = "") -> None:
+  """Write `results.jsonl`, `results.csv` and what they are, unless they stand there already or there are no rows.
+
+  Args:
+    workdir: of the run.
+    rows: all rows of a config.
+    run: the name of the config's file in `runs/`, so that a page is never made of one config's rows under another's name.
+  """
+  path, csv, about = (workdir / name for name in (RESULTS, RESULTS_CSV, ABOUT_RESULTS))
+  if not rows:
     return
-  files.write_csv(workdir / "results.csv", rows, COLUMNS)
-  files.write_json_lines(path, rows)
+  is_new = not _holds(path, rows)
+  if is_new or not csv.exists():  # one that the user has edited stays: it is nobody's source
+    files.write_csv(csv, rows, COLUMNS)
+  if is_new:
+    files.write_json_lines(path, rows)
+  if _about(workdir) != described_results(workdir, run):
+    files.write_json(about, described_results(workdir, run))
+
+
+def results_run(workdir: Path) -> tuple[str, bool]:
+  """Return which run the results are of, empty where that is not known, and whether they are as that run wrote them."""
+  about = _about(workdir)
+  run = str(about.get("run", ""))
+  return run, not about or about == described_results(workdir, run)
+
+
+def _holds(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
+  try:
+    return files.read_json_lines(path) == list(rows)
+  except (FileNotFoundError, RunError):
+    return False
+
+
+def _about(workdir: Path) -> dict[str, Any]:
+  """What the last run wrote of its results; empty where nothing can be read."""
+  try:
+    about = files.read_json(workdir / ABOUT_RESULTS)
+  except (FileNotFoundError, RunError):
+    return {}
+  return about if isinstance(about, dict) else {}
+
+
+def described_results(workdir: Path, run: str) -> dict[str, Any]:
+  """What stands beside the results: whose they are, and their checksum."""
+  return {"run": run, "sha256": files.sha256(workdir / RESULTS)}
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:

@@ -4,20 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genbench_jax.benchmark import registry
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.config import make_config
 from genbench_jax.errors import UsageError
 
 
 def write_image(path, value):
   path.parent.mkdir(parents=True, exist_ok=True)
   Image.new("RGB", (9, 7), (value, 0, 0)).save(path)
-
-
-@pytest.fixture(autouse=True)
-def fresh_names(monkeypatch):
-  monkeypatch.setattr(registry, "_OWN", {})
 
 
 @pytest.fixture
@@ -39,7 +34,6 @@ def test_a_folder_alone_is_enough(root):
   assert spec.splits == {"train": "train", "validation": "val", "test": "test"}
   assert spec.split_sizes == {"train": 3, "validation": 3, "test": 3}
   assert (spec.metric, spec.resize, spec.templates) == ("accuracy", "crop", ("a photo of a {}.",))
-  assert dataset_spec("my_leaves") == spec
 
 
 def test_its_images_are_read_with_their_labels(root):
@@ -91,10 +85,14 @@ def test_a_known_name_is_not_taken_over(tmp_path):
 
 
 def test_two_datasets_of_one_name_are_told_apart(root, tmp_path):
-  dataset_spec(f"folder:{root}")
-  write_image(tmp_path / "other" / "My Leaves" / "test" / "cat" / "1.png", 1)
+  other = tmp_path / "other" / "My Leaves"
+  write_image(other / "test" / "cat" / "1.png", 1)
+  datasets = (f"folder:{root}", f"folder:{other}")
   with pytest.raises(UsageError, match="two datasets are called 'my_leaves'"):
-    dataset_spec(f"folder:{tmp_path / 'other' / 'My Leaves'}")
+    make_config({"datasets": datasets, "sources": ("generative",)})
+  for one in datasets:  # neither stands in the way of the other in a process
+    config = make_config({"datasets": (one,), "sources": ("generative",)})
+    assert config.spec("my_leaves").folder == one.removeprefix("folder:")
 
 
 def test_any_dataset_of_tfds_goes_by_its_name(tmp_path):

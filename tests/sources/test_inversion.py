@@ -75,7 +75,7 @@ def test_images_are_made_with_tokens_that_are_kept(config, tmp_path):
   assert name == "<shapes-pentagon>" and load_file(files[3])[name].shape == (32,)
   before = {path: path.read_bytes() for path in files}
   files[5].unlink()
-  inversion.class_tokens(Run(config, tmp_path), _key("original"))
+  inversion.learn_share(Run(config, tmp_path), _key("original"))
   assert {path: path.read_bytes() for path in files} == before
   _made_elsewhere(config, tmp_path, files)
 

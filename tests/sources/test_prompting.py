@@ -8,7 +8,7 @@ import pytest
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import image_sets
 from genbench_jax.config import Config, Generation, Prompts
-from genbench_jax.errors import UsageError
+from genbench_jax.errors import NotPreparedError, UsageError
 from genbench_jax.models.checkpoints import ZOO
 from genbench_jax.models.tokenizer import load_tokenizer
 from genbench_jax.run import Run
@@ -20,6 +20,7 @@ from genbench_jax.sources.prompting import (
   prompts_of_set,
   tell_lint,
   within,
+  write_class_sentences,
 )
 
 NAMES = dataset_spec("digits").names
@@ -76,10 +77,14 @@ def test_sentences_of_a_model_are_written_once_in_the_form_of_a_users_file(tmp_p
 
   model = str(write_tiny_t5(tmp_path / "t5"))
   run, key = _run(tmp_path / "out", sentence_model=model)
+  with pytest.raises(NotPreparedError, match="Run the stage `images` first"):
+    class_sentences(run, key)
+  write_class_sentences(run, key)
   sentences = class_sentences(run, key)
   assert len(sentences) == 10
   assert all(name in text for name, some in zip(NAMES, sentences, strict=True) for text in some)
   monkeypatch.setattr(t5, "load_sentence_model", None)
+  write_class_sentences(run, key)
   assert class_sentences(Run(run.config, run.workdir), key) == sentences
   (file,) = (tmp_path / "out" / "sentences").iterdir()
   run, key = _run(tmp_path / "out", sentence_file=str(file))

@@ -14,14 +14,15 @@ from genbench_jax.embedding.input_pipeline import opened
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.main import main
 from genbench_jax.pipeline.artifacts import image_folder
-from genbench_jax.pipeline.features import test_features as features_of_test
+from genbench_jax.pipeline.embed import embed_features, features_of_test
 from genbench_jax.pipeline.images import make_images
 from genbench_jax.pipeline.ledger import Ledger
 from genbench_jax.retrieval.demo_pool import demo_pool
 from genbench_jax.retrieval.pool import open_pool
 from genbench_jax.run import Run
 from genbench_jax.sources import inversion
-from genbench_jax.sources.retrieval import chosen_images, leak_notes, shortages
+from genbench_jax.sources.retrieval import choose_images, chosen_images, leak_notes, shortages
+from genbench_jax.store.embedding_set import load_embeddings
 from genbench_jax.store.image_set import ImageSet
 
 KEY = ImageSetKey("shapes", "retrieval", "", 0)
@@ -39,6 +40,19 @@ def run_of(tmp_path_factory):
     return Run(config, workdir)
 
   return made
+
+
+def embedded_test(run, dataset="shapes"):
+  """The features of the test images, which the stage makes first."""
+  features = features_of_test(run, dataset, run.space)
+  embed_features(run, [features])
+  return load_embeddings(features.path)
+
+
+def choose(run, key=KEY):
+  """What the stage has the source choose."""
+  choose_images(run, key, embedded_test(run, key.dataset))
+  return chosen_images(run, key)
 
 
 def test_an_image_set_like_any_other(run_of):
@@ -59,23 +73,23 @@ def test_an_image_set_like_any_other(run_of):
 
 def test_fewer_shots_are_the_beginning_of_more(run_of):
   few, more = run_of((1, 2)), run_of()
-  rows = [image.row for _, _, image in chosen_images(more, KEY).images]
-  assert [image.row for _, _, image in chosen_images(few, KEY).images] == rows[:16]
+  rows = [image.row for _, _, image in choose(more).images]
+  assert [image.row for _, _, image in choose(few).images] == rows[:16]
   alone = run_of((2,), images_per_prompt=29)
   wider = run_of((5,), images_per_prompt=29)
-  first = [image.row for _, _, image in chosen_images(alone, KEY).images]
-  assert first == [image.row for _, _, image in chosen_images(wider, KEY).images][:16]
+  first = [image.row for _, _, image in choose(alone).images]
+  assert first == [image.row for _, _, image in choose(wider).images][:16]
 
 
 def test_leaks_and_duplicates_are_left_out_and_told(run_of):
   run = run_of((16,))
-  selection = chosen_images(run, KEY)
+  selection = choose(run)
   assert selection.counts.leaks > 0
   assert selection.counts.duplicates > 0
   assert len({image.sha256 for _, _, image in selection.images}) == len(selection.images)
   pool = open_pool(run.workdir / "pool" / "pool")
   kept = pool.features("image", np.array([image.row for _, _, image in selection.images]))
-  test = features_of_test(run, "shapes").features
+  test = embedded_test(run).features
   unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)  # noqa: E731
   cosines = (unit(kept) @ unit(test).T).max(axis=1)
   assert cosines.max() < 0.998
@@ -88,7 +102,7 @@ def test_leaks_and_duplicates_are_left_out_and_told(run_of):
 
 def test_classes_with_too_few_hits_keep_what_they_have_and_are_named(run_of):
   run = run_of((4,), images_per_prompt=1)
-  assert 8 <= len(chosen_images(run, KEY).images) < 32
+  assert 8 <= len(choose(run).images) < 32
   [note] = shortages(run)
   assert "classes have fewer than 4 images" in note
   assert not shortages(run_of())
@@ -96,11 +110,11 @@ def test_classes_with_too_few_hits_keep_what_they_have_and_are_named(run_of):
 
 @pytest.mark.parametrize("ranking", ["max", "rerank"])
 def test_better_rankings(run_of, ranking):
-  images = chosen_images(run_of((4,), ranking=ranking), KEY).images
+  images = choose(run_of((4,), ranking=ranking)).images
   scores = [image.score for label, _, image in images if label == 0]
   assert scores == sorted(scores, reverse=True)
   if ranking == "rerank":
-    assert _share_right(images) >= _share_right(chosen_images(run_of((4,)), KEY).images)
+    assert _share_right(images) >= _share_right(choose(run_of((4,))).images)
 
 
 def _share_right(images):
@@ -110,7 +124,7 @@ def _share_right(images):
 
 
 def test_texts_find_images_without_their_captions(run_of):
-  images = chosen_images(run_of((4,), queries="text_to_image"), KEY).images
+  images = choose(run_of((4,), queries="text_to_image")).images
   assert len(images) == 32 and _share_right(images) > 0.6
 
 
@@ -118,7 +132,7 @@ def test_originals_as_queries_are_counted(run_of):
   from genbench_jax.sources.registry import SOURCES
 
   run = run_of((2,), queries="image_to_image", query_shots=2)
-  images = chosen_images(run, KEY).images
+  images = choose(run).images
   assert len(images) == 16
   assert {query for _, query, _ in images} == {""}
   assert SOURCES["retrieval"].real_images(run, KEY) == {2: 16}
@@ -136,7 +150,7 @@ def test_retrieved_images_are_references_of_textual_inversion(run_of):
   run, stored = Run(learning, run.workdir), ImageSet(image_folder(run, KEY))
   plain, modified, retrieved = image_sets(learning)
   assert (plain.references, modified.references, retrieved) == ("", "retrieval", KEY)
-  concepts, paths = inversion._concepts(run, modified)
+  concepts, paths = inversion._concepts(run, modified, [stored])
   assert [concept.class_names for concept in concepts] == [(name,) for name in SHAPE_NAMES]
   assert len(paths) == len(set(paths.values())) == 8
   for label, concept in enumerate(concepts):
@@ -152,9 +166,9 @@ def test_a_pool_of_urls_says_what_is_needed(run_of, tmp_path):
     (tmp_path / name).symlink_to(source / name)
   lost = dataclasses.replace(run.config.retrieval, pool=str(tmp_path), images_per_prompt=28)
   with pytest.raises(RunError, match=r"config\.retrieval\.image_root"):
-    chosen_images(_with(run, lost), KEY)
+    choose(_with(run, lost))
   found = dataclasses.replace(lost, image_root=str(run.workdir / "pool" / "pool" / "collection"))
-  assert len(chosen_images(_with(run, found), KEY).images) == 32
+  assert len(choose(_with(run, found)).images) == 32
 
 
 def _with(run, retrieval):
@@ -165,7 +179,7 @@ def test_a_pool_of_another_encoder_is_refused(run_of, tmp_path):
   np.save(tmp_path / "a.npy", np.ones((3, 64), np.float16))
   (tmp_path / "pool.json").write_text(json.dumps({"clip": "another"}))
   with pytest.raises(UsageError, match="embedded by another CLIP"):
-    chosen_images(_with(run_of(), Retrieval(str(tmp_path))), KEY)
+    choose(_with(run_of(), Retrieval(str(tmp_path))))
 
 
 def test_a_mistake_in_the_settings_ends_in_one_line(tmp_path, capfd):

@@ -7,10 +7,13 @@ import pytest
 
 from genbench_jax.cells import image_sets
 from genbench_jax.config import Config, Generation, Selection
-from genbench_jax.pipeline.artifacts import image_layout
+from genbench_jax.pipeline.artifacts import image_folder, image_layout, open_image_set
+from genbench_jax.pipeline.images import make_images
+from genbench_jax.pipeline.ledger import Ledger
 from genbench_jax.run import Run
-from genbench_jax.sources.selection import best_of, chosen_shards
-from genbench_jax.store.image_set import ImageRecord, encode_png
+from genbench_jax.sources.registry import SOURCES
+from genbench_jax.sources.selection import best_of
+from genbench_jax.store.image_set import ImageRecord, ImageSet, ImageSetWriter, encode_png
 
 
 def test_the_best_of_every_class_come_first_and_sets_nest():
@@ -21,30 +24,25 @@ def test_the_best_of_every_class_come_first_and_sets_nest():
   assert best_of(scores, labels, 9).tolist() == [2, 1, 4, 3, 0, 5]
 
 
-class Digits:
-  """Stands in for the diffusion model: the first candidates of each class are noise, the last real digits."""
-
-  def __init__(self):
-    self.calls = 0
-
-  def records(self, run, key, layout, shards):
-    from genbench_jax.benchmark.reader import open_split
-    from genbench_jax.benchmark.registry import dataset_spec
-
-    self.calls += 1
-    split = open_split(dataset_spec("digits"), "train")
-    labels = split.labels()
-    noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
-    for shard in shards:
-      records = []
-      for index in layout.shard_range(shard):
-        shot, label = divmod(index, 10)
-        image = encode_png(noise)
-        if shot >= layout.num_images // 10 - 2:
-          found = split.example(int(np.flatnonzero(labels == label)[shot]))["image"]
-          image = encode_png(np.asarray(found.convert("RGB")))
-        records.append(ImageRecord(image, label, index, f"prompt {index}"))
-      yield shard, records
+def draw_candidates(run, key):
+  """The candidates of a set in place of the diffusion model's: the first of each class are noise, the last real digits."""
+  wider = SOURCES["generative"].needs(run, key)[0].run
+  layout = image_layout(wider, key)
+  writer = ImageSetWriter(image_folder(wider, key), layout)
+  split = run.split("digits", "train")
+  labels = run.labels("digits", "train")
+  noise = encode_png(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8))
+  for shard in range(layout.num_shards):
+    records = []
+    for index in layout.shard_range(shard):
+      shot, label = divmod(index, 10)
+      image = noise
+      if shot >= layout.num_images // 10 - 2:
+        found = split.example(int(np.flatnonzero(labels == label)[shot]))["image"]
+        image = encode_png(np.asarray(found.convert("RGB")))
+      records.append(ImageRecord(image, label, index, f"prompt {index}"))
+    writer.write_shard(shard, records)
+  writer.close()
 
 
 def _run(tmp_path, method):
@@ -57,33 +55,40 @@ def _run(tmp_path, method):
   return Run(config, tmp_path)
 
 
-def _chosen(run, source):
+def _chosen(run):
+  """What the stage chooses among candidates that are there."""
   (key,) = image_sets(run.config)
-  layout = image_layout(run, key)
-  shards = chosen_shards(source, run, key, layout, range(layout.num_shards))
-  return [record for _, records in shards for record in records]
+  if not image_set_is_drawn(run, key):
+    draw_candidates(run, key)
+  make_images(run, Ledger(run.workdir, run.config, ""))
+  return list(open_image_set(run, key))
 
 
-def test_clip_keeps_the_images_of_the_class_with_their_prompts(tmp_path):
-  run, source = _run(tmp_path, "clip"), Digits()
-  records = _chosen(run, source)
+def image_set_is_drawn(run, key):
+  wider = SOURCES["generative"].needs(run, key)[0].run
+  return ImageSet.exists(image_folder(wider, key))
+
+
+def test_clip_keeps_the_images_of_the_class_with_their_prompts(tmp_path, monkeypatch):
+  run = _run(tmp_path, "clip")
+  records = _chosen(run)
   assert [record.index for record in records] == list(range(20))
   assert [record.label for record in records] == [*range(10), *range(10)]
   candidates = [int(record.origin.split()[1].rstrip(",")) for record in records]
   assert sorted(candidates) == list(range(20, 40))
   assert [record.prompt for record in records] == [f"prompt {index}" for index in candidates]
-  # Neither the images nor their scores are made twice.
-  again = _chosen(Run(run.config, run.workdir), source)
-  assert (again, source.calls) == (records, 1)
+  # Neither the images nor the features that they are judged by are made twice.
+  monkeypatch.setattr("genbench_jax.models.clip.load_clip", None)
+  assert _chosen(Run(run.config, run.workdir)) == records
 
 
 def test_random_keeps_a_seeded_choice(tmp_path):
-  records = _chosen(_run(tmp_path, "random"), Digits())
+  records = _chosen(_run(tmp_path, "random"))
   assert len({record.origin for record in records}) == 20
   rows = [int(record.origin.split()[1].rstrip(",")) for record in records]
   assert min(rows) < 20 <= max(rows)
   assert rows != sorted(rows)
-  assert records == _chosen(_run(tmp_path / "again", "random"), Digits())
+  assert records == _chosen(_run(tmp_path / "again", "random"))
 
 
 @pytest.mark.parametrize("change", [{"method": "random"}, {"candidates": 3}, {"method": "none"}])

@@ -1,0 +1,39 @@
+"""Guides: real training images that no recognizer sees, for the scores that ask for some."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from genbench_jax.benchmark.few_shot import few_shot
+from genbench_jax.pipeline.artifacts import embedding_path
+from genbench_jax.run import FeatureSpace, Run
+
+# The quantities that need them.
+GUIDED = frozenset({"class_chamfer", "guide_ridge"})
+
+
+def wants_guides(run: Run) -> bool:
+  """Whether a score needs real training images that nothing else sees, and the run looks at training images at all."""
+  scoring = run.config.scoring
+  asked = GUIDED & set(scoring.quantities)
+  return bool(scoring.guides and asked and "original" in run.config.sources)
+
+
+def guides_of(run: Run, dataset: str) -> Int[np.ndarray, "m"]:
+  """Which training images are guides: those that a larger few-shot choice of originals would add."""
+  labels = run.labels(dataset, "train")
+  used = [few_shot(labels, run.per_class, seed) for seed in run.config.seeds]
+  more = few_shot(labels, run.per_class + run.config.scoring.guides, min(run.config.seeds))
+  return np.setdiff1d(more, np.concatenate(used))
+
+
+def guides_path(run: Run, dataset: str, space: FeatureSpace | None = None) -> Path:
+  """Where the features of a dataset's guides stand."""
+  made_from = {
+    "images": run.digest(dataset, "train"),
+    "guides": run.config.scoring.guides,
+    "per_class": run.per_class,
+    "seeds": list(run.config.seeds),
+  }
+  return embedding_path(run, dataset, "guides", made_from, space)

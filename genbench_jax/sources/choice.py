@@ -1,0 +1,126 @@
+"""What a dataset gets from a pool, as it is kept in the work folder, and whether that still holds.
+
+A choice is kept with the digests of all files that were looked at and with what was looked for in vain. Where one of them has
+changed or has appeared since, the choice is made again.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from genbench_jax.benchmark.few_shot import rows_of_shots
+from genbench_jax.errors import RunError
+from genbench_jax.retrieval.choose import Chooser, Chosen, Counts
+from genbench_jax.retrieval.collection import Place
+from genbench_jax.retrieval.images import ImageFinder
+from genbench_jax.store import files
+from genbench_jax.store.digests import FileDigests
+
+
+class Choice(NamedTuple):
+  """What was chosen for a dataset.
+
+  Attributes:
+    images: (class, query, image) in the order of shots.
+    counts: what became of the candidates.
+  """
+
+  images: list[tuple[int, str, Chosen]]
+  counts: Counts
+
+  def per_class(self, num_classes: int) -> Int[np.ndarray, "c"]:
+    """How many images each class has."""
+    return np.bincount([label for label, _, _ in self.images], minlength=num_classes)
+
+  def first(self, per_class: int) -> "Choice":
+    """What would have been chosen for so many images a class."""
+    rows = rows_of_shots(np.array([label for label, _, _ in self.images]), per_class)
+    return self._replace(images=[self.images[row] for row in rows])
+
+  @property
+  def digest(self) -> str:
+    """What stands for the images, their classes and their order."""
+    return files.digest([[label, query, one.sha256] for label, query, one in self.images])
+
+
+class Evidence(NamedTuple):
+  """What a choice rests on.
+
+  Attributes:
+    has_root: whether there is a folder of images.
+    read: path below the root -> SHA-256.
+    absent: the metadata of images that are not there.
+    tars: names of all tars, which names are looked up in.
+  """
+
+  has_root: bool
+  read: dict[str, str]
+  absent: list[dict[str, Any]]
+  tars: list[str]
+
+
+def evidence(chooser: Chooser, digests: FileDigests) -> Evidence:
+  """Return what a choice rests on, once it has been made."""
+  root = chooser.finder.root
+  if root is None:
+    return Evidence(False, {}, chooser.absent, [])
+  names = sorted(path.relative_to(root).as_posix() for path in chooser.read)
+  found = digests.of([(root, name) for name in names])
+  read = dict(zip(names, found, strict=True))
+  return Evidence(True, read, chooser.absent, chooser.finder.tars)
+
+
+def still_holds(then: Evidence, finder: ImageFinder, digests: FileDigests) -> bool:
+  """Whether what a choice rests on is as it was, wherever the folder of the images stands now."""
+  root = finder.root
+  if root is None:
+    return not then.has_root
+  if not then.has_root or then.tars != finder.tars:
+    return False
+  now = digests.of([(root, name) for name in then.read])
+  return now == list(then.read.values()) and not any(map(finder.place, then.absent))
+
+
+def save_choice(path: Path, choice: Choice, found: Evidence, root: Path | None) -> None:
+  """Write a choice and what it rests on; places are written as they are below `root`."""
+  images = [_as_json(label, query, one, root) for label, query, one in choice.images]
+  about = {"counts": dataclasses.asdict(choice.counts), "images": images}
+  files.write_json(path, about | {"evidence": found._asdict()})
+
+
+def load_choice(path: Path, root: Path | None) -> tuple[Choice, Evidence]:
+  """Read a choice; its images are looked for below `root`.
+
+  Raises:
+    RunError: the file is damaged.
+  """
+  stored = files.read_json(path)
+  try:
+    images = [_from_json(line, root) for line in stored["images"]]
+    choice = Choice(images, Counts(**stored["counts"]))
+    return choice, Evidence(**stored["evidence"])
+  except (KeyError, TypeError, ValueError) as error:
+    raise RunError(f"{path} is damaged ({error!r}). Delete it, then run again.") from error
+
+
+def larger_choices(folder: Path, per_class: int) -> Sequence[Path]:
+  """The choices of a folder for so many images a class or more, the smallest first."""
+  found = sorted(path for path in folder.glob("*.json") if path.stem.isdecimal())
+  return [path for path in found if int(path.stem) >= per_class]
+
+
+def _as_json(label: int, query: str, one: Chosen, root: Path | None) -> dict[str, Any]:
+  path = one.place.path.relative_to(root).as_posix() if root else str(one.place.path)
+  place = [path, one.place.offset, one.place.size]
+  return {"class": label, "query": query, **dataclasses.asdict(one), "place": place}
+
+
+def _from_json(line: dict[str, Any], root: Path | None) -> tuple[int, str, Chosen]:
+  name, offset, size = line.pop("place")
+  label, query = line.pop("class"), line.pop("query")
+  path = root / name if root else Path(name)
+  return label, query, Chosen(**line, place=Place(path, offset, size, root=root))
