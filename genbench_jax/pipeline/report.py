@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cells import ImageSetKey, image_sets, measured_sets
 from genbench_jax.errors import NotPreparedError, RunError
 from genbench_jax.pipeline.artifacts import (
@@ -23,6 +24,7 @@ from genbench_jax.pipeline.artifacts import (
 from genbench_jax.pipeline.ledger import Ledger
 from genbench_jax.pipeline.rows import measured_rows, versions
 from genbench_jax.pipeline.versions import VERSIONS
+from genbench_jax.prompts.lint import alike_names
 from genbench_jax.report.classes import class_gains, class_scores
 from genbench_jax.report.from_disk import MADE_FROM, shown_rows, write_page
 from genbench_jax.report.gallery import Judged, Nearest
@@ -30,7 +32,7 @@ from genbench_jax.report.thumbnails import thumbnail
 from genbench_jax.run import Run
 from genbench_jax.runtime.progress import say
 from genbench_jax.sources.folder import left_out
-from genbench_jax.sources.prompting import tell_lint
+from genbench_jax.sources.prompting import grammar_notes, tell_lint
 from genbench_jax.sources.retrieval import leak_notes, shortages
 from genbench_jax.store import class_values, files
 from genbench_jax.store.embedding_set import load_embeddings
@@ -130,6 +132,15 @@ def _unit(features: np.ndarray) -> np.ndarray:
   return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
+def _name_notes(run: Run) -> list[str]:
+  """Classes whose names are alike, of every dataset: prompts, retrieval and text prototypes confuse them."""
+  return [
+    f"{dataset}: {note}"
+    for dataset in run.config.datasets
+    for note in alike_names(dataset_spec(dataset).names)
+  ]
+
+
 def report(run: Run, ledger: Ledger) -> None:
   """Writes the page, if anything in it has changed."""
   rows = measured_rows(run)
@@ -143,7 +154,7 @@ def report(run: Run, ledger: Ledger) -> None:
   began = time.monotonic()
   about = {
     **ledger.about(),
-    "warnings": [*left_out(run), *shortages(run)],
+    "warnings": [*left_out(run), *shortages(run), *_name_notes(run), *grammar_notes(run.config)],
     "prompt_lint": tell_lint(run),
     "leak_audit": leak_notes(run),
   }

@@ -1,6 +1,7 @@
 """What is wrong with prompts, seen before an image is made from them."""
 
 import dataclasses
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
@@ -85,3 +86,24 @@ def _distinct(prompts: Sequence[Sequence[Prompt]], field: str) -> list[str]:
 
 def _short(text: str) -> str:
   return repr(text if len(text) <= 120 else f"{text[:117]}...")
+
+
+def alike_names(class_names: Sequence[str]) -> list[str]:
+  """Classes that a text encoder can hardly tell apart by name: one line a group, whatever the images are from.
+
+  Names count as alike if they are the same words in any order, without case, punctuation, articles and plural s.
+  """
+  groups: dict[tuple[str, ...], list[int]] = {}
+  for index, name in enumerate(class_names):
+    groups.setdefault(_bare_words(name), []).append(index)
+  return [
+    f"classes {', '.join(map(str, own))} are called {' and '.join(repr(class_names[i]) for i in own)}: by name they are one"
+    for own in groups.values()
+    if len(own) > 1
+  ]
+
+
+def _bare_words(name: str) -> tuple[str, ...]:
+  words = re.findall(r"\w+", name.casefold())
+  kept = [word for word in words if word not in ("a", "an", "the")] or words
+  return tuple(sorted(word.removesuffix("s") if len(word) > 3 else word for word in kept))

@@ -1,4 +1,4 @@
-"""The five prompt strategies (GenBench, section 3): class names and templates in, prompts out."""
+"""The five prompt strategies (GenBench, section 3), and a sixth of our own: class names and templates in, prompts out."""
 
 import dataclasses
 import zlib
@@ -15,6 +15,8 @@ STRATEGIES = (
   "category_enhancement",
   "restrictive_description",
   "negative_prompts",
+  # Sentences by a small grammar of ours. Category Enhancement has them from a language model.
+  "category_grammar",
 )
 # Appended as it is by reference; by strict with a space after each comma, in place of the full stop.
 SHARP_FOCUS = ",highly detailed,hires,8k,sharp focus"
@@ -66,7 +68,7 @@ def prompts_of_class(
     if given not in known:
       raise unknown_name(kind, given, known)
   name = class_names[label]
-  if strategy == "category_enhancement":
+  if strategy in ("category_enhancement", "category_grammar"):
     texts = list(sentences) or [expand(name, seed + j) for j in range(count)]
   else:
     if strategy == "simple_template":

@@ -15,6 +15,7 @@ MARKERS = {
   "category_enhancement": "triangle",
   "restrictive_description": "diamond",
   "negative_prompts": "wedge",
+  "category_grammar": "triangle",
 }
 
 

@@ -14,6 +14,7 @@ STRATEGIES = (
   "category_enhancement",
   "restrictive_description",
   "negative_prompts",
+  "category_grammar",
 )
 # Where a source has several strategies the headline shows one, named before any result is seen:
 # the benchmark's default first.

@@ -40,6 +40,20 @@ def made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
   return {"prompts": about} if about else {}
 
 
+def grammar_notes(config: Config) -> list[str]:
+  """Says so where Category Enhancement, which the paper's code has from a T5, is made by our grammar."""
+  prompts = config.prompts
+  if prompts.sentence_file or prompts.sentence_model:
+    return []
+  sets = [key for key in image_sets(config) if prompt_strategy(key) == "category_enhancement"]
+  if not sets:
+    return []
+  return [
+    "category_enhancement is made by this package's small grammar: the paper's code has the sentences from the T5 "
+    "mrm8488/t5-base-finetuned-common_gen (prompts.sentence_model). By its own name it is the strategy category_grammar."
+  ]
+
+
 def prompt_strategy(key: ImageSetKey) -> str:
   """The prompt strategy of a set, without what modifies it."""
   return strategy_parts(key.strategy)[0]

@@ -133,3 +133,34 @@ def test_prompts_are_seeded(strategy, protocol):
 def test_braces_in_a_class_name_are_left_alone():
   prompts = prompts_of_class("defined_template", 0, ("{0.x}", "b"), ("a {}.",), 1, seed=0)
   assert prompts[0].text == "a {0.x}."
+
+
+def test_names_that_are_alike_are_told_whatever_the_source():
+  from genbench_jax.prompts.lint import alike_names
+
+  names = [
+    "missile",
+    "sunglasses",
+    "A jail cell",
+    "Missile",
+    "cell, jail",
+    "737-200",
+    "737-300",
+    "cars",
+    "car",
+  ]
+  found = alike_names(names)
+  assert found == [
+    "classes 0, 3 are called 'missile' and 'Missile': by name they are one",
+    "classes 2, 4 are called 'A jail cell' and 'cell, jail': by name they are one",
+    "classes 7, 8 are called 'cars' and 'car': by name they are one",
+  ]
+  assert alike_names(["the", "a"]) == []
+
+
+def test_the_grammar_has_a_name_of_its_own():
+  both = [
+    prompts_of_class(strategy, 0, ("cat", "dog"), ("a {}.",), 4, 0)
+    for strategy in ("category_grammar", "category_enhancement")
+  ]
+  assert both[0] == both[1]
