@@ -43,7 +43,17 @@ from genbench_jax.store.rows import SCORED
 
 STAGES = ("images", "embed", "score", "recognize", "report")
 SOURCES = ("generative", "original", "folder", "retrieval", "combined")
-SCHEDULERS = ("pndm", "ddim", "dpmsolver++", "euler")
+SCHEDULERS = (
+  "pndm",
+  "ddim",
+  "dpmsolver++",
+  "euler",
+  "euler_ancestral",
+  "lcm",
+  "tcd",
+  "auto",
+)
+IMPLEMENTATIONS = ("ours", "diffusers")
 TRACKERS = ("tensorboard", "wandb")
 SELECTIONS = ("none", "clip", "random")
 BUDGETS = ("equal", "added", "long_tail")
@@ -88,6 +98,14 @@ class Generation:
     keep_images: `all`; or `none`, or a number a class, such as `4`, as text: then the images are embedded on the
       devices that make them, and only their features are kept, besides so many images of each class.
     shard_size: images a shard; what is lost at most when a run is stopped.
+    implementation: of the networks: `ours`, or `diffusers` for the stock Flax classes of diffusers below 0.40.
+    backend: another program: `diffusers` for any pipeline of PyTorch's, or `module:function`; empty is this package.
+    eta: share of fresh noise in `ddim` and `tcd`.
+    guidance_rescale: how far guidance's deviation is brought back, 0 to 1.
+    timesteps: to be visited, descending, in place of `steps`.
+    scheduler_settings: keys of `scheduler_config.json` that count in place of the checkpoint's, as a JSON object.
+    loras: files of low-rank changes, each as `FILE:WEIGHT`.
+    autoencoder: folder or hub id of another autoencoder than the checkpoint's.
   """
 
   checkpoint: Annotated[str, LocalPath()] = "zoo/diffusion"
@@ -102,6 +120,14 @@ class Generation:
   batch_per_device: Annotated[int, AtLeast(0)] = 8
   keep_images: Annotated[str, KeptImages()] = "all"
   shard_size: Annotated[int, AtLeast(1)] = 512
+  implementation: Annotated[str, OneOf("implementation", IMPLEMENTATIONS)] = "ours"
+  backend: str = ""
+  eta: Annotated[float, AtLeast(0), AtMost(1)] = 0.0
+  guidance_rescale: Annotated[float, AtLeast(0), AtMost(1)] = 0.0
+  timesteps: tuple[int, ...] = ()
+  scheduler_settings: str = ""
+  loras: tuple[str, ...] = ()
+  autoencoder: str = ""
 
   def kept_images(self, per_class: int) -> int:
     """How many images of each class are kept, of so many."""

@@ -15,14 +15,21 @@ from genbench_jax.benchmark.reader import Split, open_split
 from genbench_jax.benchmark.stand_in import prepare_stand_in
 from genbench_jax.cells import ImageSetKey
 from genbench_jax.config import Config
+from genbench_jax.diffusion import backends
 from genbench_jax.diffusion.cost import flops_of_image
+from genbench_jax.diffusion.options import parse_loras, parse_scheduler_settings
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.embedding.embedder import ImageEmbedder
 from genbench_jax.embedding.preprocess import Resize
 from genbench_jax.models.clip import Clip, load_clip
+from genbench_jax.models.diffusion_parts import CheckpointParts
 from genbench_jax.models.image_encoder import ImageEncoder, load_image_encoder
 from genbench_jax.models.pin import Pin
-from genbench_jax.models.stable_diffusion import StableDiffusion, load_stable_diffusion
+from genbench_jax.models.stable_diffusion import (
+  StableDiffusion,
+  load_stable_diffusion,
+  open_parts,
+)
 from genbench_jax.runtime.failures import Failures
 from genbench_jax.runtime.hosts import Hosts, this_process
 from genbench_jax.runtime.mesh import data_mesh
@@ -109,7 +116,24 @@ class Run:
 
   @property
   def diffusion_fingerprint(self) -> str:
-    return self.fingerprint(diffusion_pin(self.config))
+    """Stands for all that makes the images: checkpoint, LoRAs and autoencoder, or another program."""
+    asked = self.config.generation
+    if backends.is_function(asked.backend):
+      return backends.function_fingerprint(asked.backend)
+    pinned = self.fingerprint(diffusion_pin(self.config))
+    if not asked.loras and not asked.autoencoder:
+      return pinned
+    return self.shared.get(("parts", self._model_settings), lambda: self._parts().fingerprint)
+
+  @property
+  def _model_settings(self) -> Hashable:
+    asked = self.config.generation
+    return diffusion_pin(self.config), asked.implementation, asked.loras, asked.autoencoder
+
+  def _parts(self) -> CheckpointParts:
+    asked = self.config.generation
+    loras = parse_loras(asked.loras)
+    return open_parts(asked.checkpoint, asked.revision or None, loras, asked.autoencoder)
 
   @property
   def clip_fingerprint(self) -> str:
@@ -117,10 +141,18 @@ class Run:
 
   @property
   def diffusion(self) -> StableDiffusion:
-    pin = diffusion_pin(self.config)
-    _ = self.fingerprint(pin)  # refuses another one than is pinned
-    load = functools.partial(load_stable_diffusion, pin.checkpoint, pin.revision or None)
-    return self.shared.get(("diffusion", pin), load)
+    _ = self.diffusion_fingerprint  # refuses another one than is pinned
+    return self.shared.get(("diffusion", self._model_settings), self._load_diffusion)
+
+  def _load_diffusion(self) -> StableDiffusion:
+    settings = self.config.generation
+    return load_stable_diffusion(
+      settings.checkpoint,
+      settings.revision or None,
+      implementation=settings.implementation,
+      loras=parse_loras(settings.loras),
+      autoencoder=settings.autoencoder,
+    )
 
   @property
   def sampler(self) -> Sampler:
@@ -135,7 +167,8 @@ class Run:
   def _sampler_settings(self) -> Hashable:
     settings = self.config.generation
     of_sampler = ("batch_per_device", "steps", "guidance_scale", "scheduler", "height", "width")
-    return diffusion_pin(self.config), *(getattr(settings, name) for name in of_sampler)
+    of_sampler += ("eta", "guidance_rescale", "timesteps", "scheduler_settings")
+    return self._model_settings, *(getattr(settings, name) for name in of_sampler)
 
   def _sampler(self, clip: Clip | None = None, resize: Resize = "crop") -> Sampler:
     settings = self.config.generation
@@ -150,6 +183,10 @@ class Run:
       settings.width or None,
       clip,
       resize,
+      eta=settings.eta,
+      guidance_rescale=settings.guidance_rescale,
+      timesteps=settings.timesteps or None,
+      scheduler_settings=parse_scheduler_settings(settings.scheduler_settings),
     )
 
   def meter(self, key: ImageSetKey) -> Meter:
@@ -272,7 +309,8 @@ def diffusion_pin(config: Config) -> Pin:
   from genbench_jax.models.diffusion_parts import DOWNLOADS
 
   asked = config.generation
-  return Pin(asked.checkpoint, asked.revision, asked.sha256, DOWNLOADS, _settings("generation"))
+  files = backends.DOWNLOADS if asked.backend == backends.DIFFUSERS else DOWNLOADS
+  return Pin(asked.checkpoint, asked.revision, asked.sha256, files, _settings("generation"))
 
 
 def encoder_pin(config: Config) -> Pin:

@@ -90,10 +90,13 @@ def diffusion_cost(settings: Generation) -> ModelCost:
   own = unet["sample_size"] * factor
   pixels = (settings.height or own) * (settings.width or own)
   side = round((pixels**0.5) / factor)
-  rows = 1 if settings.guidance_scale == 1 else 2
-  evaluations = settings.steps + (settings.scheduler == "pndm")
+  # Without guidance, or where the scale is an input of the model, one evaluation a step does.
+  rows = 1 if settings.guidance_scale <= 1 or unet.get("time_cond_proj_dim") else 2
+  evaluations = len(settings.timesteps) or settings.steps + (settings.scheduler == "pndm")
   step = work.unet(unet, side, text["max_position_embeddings"])
   decoded, encoded = work.decoder(vae, side), work.text_tower(text)
+  if "text_encoder_2" in parts:
+    encoded += work.text_tower(parts["text_encoder_2"])
   batch = settings.batch_per_device or 1  # 0 takes what fits: one image must
   at_once = min(batch, max(1, DECODED_AT_ONCE // pixels))
   temporaries = BYTES * (
@@ -153,6 +156,7 @@ def _found(checkpoint: str, revision: str, kind: str) -> tuple[Path | None, Sett
       return folder, _clip_settings(read_json(folder / "config.json"))
     if folder is not None:
       parts = ("unet", "vae", "text_encoder")
+      parts += ("text_encoder_2",) if (folder / "text_encoder_2").is_dir() else ()
       for part in parts:
         weight_files(folder / part)
       return folder, {part: read_json(folder / part / "config.json") for part in parts}

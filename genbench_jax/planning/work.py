@@ -56,6 +56,8 @@ def unet(config: Settings, side: int, tokens: int) -> Work:
   widths: Sequence[int] = config["block_out_channels"]
   layers, text = config.get("layers_per_block", 2), config["cross_attention_dim"]
   time_width = 4 * widths[0]
+  given = config.get("transformer_layers_per_block") or 1
+  depths = given if isinstance(given, list | tuple) else [given] * len(widths)
 
   def residual(side: int, inputs: int, outputs: int) -> Work:
     shortcut = dense(side * side, inputs, outputs) if inputs != outputs else Work()
@@ -64,32 +66,39 @@ def unet(config: Settings, side: int, tokens: int) -> Work:
       convolution(side, inputs, outputs) + convolution(side, outputs, outputs) + time + shortcut
     )
 
-  def transformer(side: int, width: int) -> Work:
+  def transformer(side: int, width: int, level: int) -> Work:
     rows = side * side
     across = attention(rows, width) + attention(rows, width, tokens, text)
-    forward = dense(rows, width, 8 * width) + dense(rows, 4 * width, width)
-    return dense(rows, width, width) + across + forward + dense(rows, width, width)
+    block = across + dense(rows, width, 8 * width) + dense(rows, 4 * width, width)
+    depth = depths[level]
+    blocks = Work(depth * block.flops, depth * block.weights, block.largest)
+    return dense(rows, width, width) + blocks + dense(rows, width, width)
 
   total = dense(1, widths[0], time_width) + dense(1, time_width, time_width)
+  if config.get("time_cond_proj_dim"):  # the guidance scale as an input
+    total += dense(1, config["time_cond_proj_dim"], widths[0])
+  if config.get("addition_embed_type") == "text_time":  # SDXL's pooled text and sizes
+    added = config["projection_class_embeddings_input_dim"]
+    total += dense(1, added, time_width) + dense(1, time_width, time_width)
   total += convolution(side, config.get("in_channels", 4), widths[0])
   skips, inputs = [widths[0]], widths[0]
   for level, (kind, width) in enumerate(zip(config["down_block_types"], widths, strict=True)):
     for _ in range(layers):
       total += residual(side, inputs, width)
-      total += transformer(side, width) if kind.startswith("CrossAttn") else Work()
+      total += transformer(side, width, level) if kind.startswith("CrossAttn") else Work()
       inputs = width
       skips.append(width)
     if level < len(widths) - 1:
       side //= 2
       total += convolution(side, width, width, stride=2)
       skips.append(width)
-  total += (
-    residual(side, inputs, inputs) + transformer(side, inputs) + residual(side, inputs, inputs)
-  )
+  total += residual(side, inputs, inputs) + transformer(side, inputs, len(widths) - 1)
+  total += residual(side, inputs, inputs)
   for level, (kind, width) in enumerate(zip(config["up_block_types"], widths[::-1], strict=True)):
     for _ in range(layers + 1):
       total += residual(side, inputs + skips.pop(), width)
-      total += transformer(side, width) if kind.startswith("CrossAttn") else Work()
+      turned = len(widths) - 1 - level
+      total += transformer(side, width, turned) if kind.startswith("CrossAttn") else Work()
       inputs = width
     if level < len(widths) - 1:
       side *= 2

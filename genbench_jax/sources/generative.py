@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from genbench_jax.cells import ImageSetKey
+from genbench_jax.config import Generation
 from genbench_jax.diffusion.sampler import Sampler
+from genbench_jax.errors import UsageError
 from genbench_jax.prompts.strategies import Prompt
 from genbench_jax.run import Run
 from genbench_jax.runtime.throughput import Meter
 from genbench_jax.sources import inversion, prompting, selection
+from genbench_jax.sources.backend import backend_shards, open_backend
 from genbench_jax.sources.batches import ImageOrder, made_shards
 from genbench_jax.sources.source import Given, ImageSource, Need, ShardRecords
 from genbench_jax.store.image_set import ImageSetLayout
@@ -46,6 +49,7 @@ class Generative(ImageSource):
         "height": settings.height,
         "width": settings.width,
       }
+      | _more_settings(settings)
     )
 
   def size(self, run: Run, key: ImageSetKey) -> int:
@@ -66,10 +70,40 @@ class Generative(ImageSource):
     shards: Sequence[int],
     given: Given = (),
   ) -> ShardRecords:
+    if run.config.generation.backend:
+      return _from_backend(run, key, layout, shards)
     if run.config.selection.is_on:
       return selection.chosen_shards(run, key, layout, shards, given)
     sampler, order = sampler_and_order(run, key, run.sampler, given)
     return generate_shards(sampler, layout, shards, order, run.meter(key))
+
+
+def _more_settings(settings: Generation) -> dict[str, Any]:
+  """Settings that decide the images where they are not the usual ones; LoRAs are in the model's fingerprint."""
+  usual = Generation()
+  names = ("implementation", "backend", "eta", "guidance_rescale", "timesteps")
+  names += ("scheduler_settings",)
+  found = {name: getattr(settings, name) for name in names}
+  return {name: value for name, value in found.items() if value != getattr(usual, name)}
+
+
+def _from_backend(
+  run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int]
+) -> ShardRecords:
+  settings = run.config.generation
+  if run.config.selection.is_on or key.references or settings.keep_images != "all":
+    raise UsageError(
+      "a backend makes whole image sets: without selection, textual inversion and keep_images."
+    )
+  sentences, names = prompting.class_sentences(run, key), run.config.spec(key.dataset).names
+  prompts = prompting.prompts_of_set(
+    run.config, key, run.per_class, lambda text: True, sentences, names
+  )
+  order = ImageOrder(prompts, key.seed, key.dataset, prompting.prompt_strategy(key))
+  size = (settings.height, settings.width) if settings.height and settings.width else None
+  # Operations are unknown: another program's work is not counted.
+  meter, batch = Meter(1), settings.batch_per_device or 1
+  return backend_shards(open_backend(settings), layout, shards, order, batch, size, meter)
 
 
 def sampler_and_order(

@@ -125,6 +125,8 @@ def test_published_models_cost_what_is_known_of_them():
   assert 2 * base.flops == pytest.approx(1.5745e12, rel=0.01)
   old = work.unet(known["stable-diffusion-v1-5/stable-diffusion-v1-5"]["unet"], 64, 77)
   assert old.weights == pytest.approx(859.5e6, rel=1e-3)
+  large = work.unet(known["stabilityai/stable-diffusion-xl-base-1.0"]["unet"], 128, 77)
+  assert large.weights == pytest.approx(2567.5e6, rel=1e-3)
   for name, parameters in (
     ("openai/clip-vit-base-patch32", 151.3e6),
     ("openai/clip-vit-large-patch14", 427.6e6),
