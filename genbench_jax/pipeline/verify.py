@@ -20,7 +20,7 @@ from genbench_jax.retrieval.build import NAMES, shard_file
 from genbench_jax.retrieval.pool import MANIFEST as POOL_MANIFEST
 from genbench_jax.runtime.progress import Progress
 from genbench_jax.store import class_values, embedding_set, files, rows
-from genbench_jax.store.image_set import LABELS, MANIFEST, ImageSet, layout_of
+from genbench_jax.store.image_set import LABELS, MANIFEST, TFDS_FILES, ImageSet, layout_of
 
 DAMAGED, MISSING, ORPHANED = "damaged", "missing", "orphaned"
 RUN_AGAIN = "delete it, then run the same command again"
@@ -161,7 +161,7 @@ def _image_sets(look: _Look) -> None:
 
 def _image_set(look: _Look, images: ImageSet) -> None:
   folder, manifest = images.folder, images.manifest
-  tfds = [folder / name for name in ("dataset_info.json", "features.json")]
+  tfds = [folder / name for name in TFDS_FILES]
   look.saw("image sets", folder / MANIFEST, folder / LABELS, *tfds)
   look.known.update(folder.glob("*.labels.txt"))
   anew = f"delete {(folder / MANIFEST).relative_to(look.workdir)}, then run again: what is damaged is made anew"
@@ -172,6 +172,10 @@ def _image_set(look: _Look, images: ImageSet) -> None:
   for path in tfds:
     if not path.is_file():
       look.fault(path, MISSING, "the set can't be opened without it", anew)
+    elif files.sha256(path) != manifest.get("metadata_sha256", {}).get(
+      path.name, files.sha256(path)
+    ):
+      look.fault(path, DAMAGED, "its checksum differs", anew)
   with look.noting(folder / LABELS, anew):
     if len(images.labels) != sum(shard["images"] for shard in manifest["shards"]):
       raise RunError("the shards hold another number of images")
@@ -231,6 +235,12 @@ def _results(look: _Look) -> None:
       look.fault(path, MISSING, "the rows of all cells", "run the same command again")
     return
   look.saw("results", path)
+  about = look.workdir / rows.ABOUT_RESULTS
+  if about.is_file():
+    with look.noting(about):
+      files.read_json(about)
+  if not rows.results_run(look.workdir)[1]:
+    look.fault(path, DAMAGED, "it is not what the run has written: it was edited")
   with look.noting(path):
     found = files.read_json_lines(path)
     sealed = set()

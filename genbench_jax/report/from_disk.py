@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from genbench_jax.errors import UsageError
+from genbench_jax.errors import RunError, UsageError
 from genbench_jax.report.classes import ClassScores, class_gains, class_scores
 from genbench_jax.report.gallery import Entry, Gallery, Judged, Nearest
 from genbench_jax.report.page import every_view, headline_of, write_report
@@ -23,6 +23,7 @@ from genbench_jax.store.image_set import MANIFEST, ImageSet
 from genbench_jax.store.rows import results_run
 
 ClassGains = Mapping[str, Mapping[str, float]]
+MEND = "Delete the folder report/, then run again."
 RUN, MADE_FROM = "run.json", ".made_from"
 EDITED = "These rows were changed after the run had written them: results.jsonl is not what it was."
 # Images of the whole page, more than ever fit into it, and of one set.
@@ -202,10 +203,11 @@ def rebuild(workdir: Path) -> Path:
   ]
   measured = [one for one in values if class_values.key_of(one) in keys]
   per_class = made_from.get("gallery_images", 6)
-  judged = {
-    workdir / name: {int(row): Judged(*verdict) for row, *verdict in some}
-    for name, some in made_from.get("judged", {}).items()
-  }
+  with files.reading(workdir / "report" / RUN, MEND):
+    judged = {
+      workdir / name: {int(row): Judged(*verdict) for row, *verdict in some}
+      for name, some in made_from.get("judged", {}).items()
+    }
   return write_page(workdir, rows, about, there, per_class, class_scores(measured), None, judged)
 
 
@@ -221,7 +223,13 @@ def read_run(workdir: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     raise UsageError(
       f"there is no {results}: give the work folder of a run that has measured something."
     )
-  return files.read_json_lines(results), _about_results(workdir)
+  rows = files.read_json_lines(results)
+  for row in rows:
+    if not {"dataset", "source", "quantity", "value"} <= set(row):
+      raise RunError(
+        f"{results} is damaged: a row has no dataset, source, quantity or value. Run again."
+      )
+  return rows, _about_results(workdir)
 
 
 def _about_results(workdir: Path) -> dict[str, Any]:
@@ -235,8 +243,7 @@ def _about_results(workdir: Path) -> dict[str, Any]:
 
 def _page_of(workdir: Path, name: str) -> dict[str, Any]:
   """What the last page was made from, if that was the run of this name."""
-  path = workdir / "report" / RUN
-  made_from = files.read_json(path) if path.exists() else {}
+  made_from = _page_before(workdir)
   is_same = not name or made_from.get("run", {}).get("run") == name
   return made_from if is_same else {}
 
@@ -248,11 +255,50 @@ def _ledger(workdir: Path, name: str) -> dict[str, Any]:
   return files.read_json(own[-1]) if own else {}
 
 
+def _page_before(workdir: Path) -> dict[str, Any]:
+  """What the page was made from that stands there; empty where none stands there.
+
+  Raises:
+    RunError: it is not of the form that `write_page` writes, or names image sets outside of the work folder.
+  """
+  path = workdir / "report" / RUN
+  if not path.exists():
+    return {}
+  made_from = files.read_json(path)
+  kinds = {"run": dict, "image_sets": list, "gallery_images": int, "judged": dict}
+  is_whole = isinstance(made_from, dict) and all(
+    isinstance(made_from.get(name, kind()), kind) for name, kind in kinds.items()
+  )
+  if not is_whole or "run" not in made_from or not _is_info(made_from["run"]):
+    raise RunError(f"{path} is damaged: it does not say what the page was made from. {MEND}")
+  for name in made_from.get("image_sets", ()):
+    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
+      raise RunError(f"{path} is damaged: it names image sets outside of the work folder. {MEND}")
+  return made_from
+
+
+def _is_info(info: Mapping[str, Any]) -> bool:
+  """Whether the values of a `RunInfo` are of their kinds."""
+  words = all(
+    isinstance(info.get(name, ""), str)
+    for name in ("title", "command", "config", "device", "started")
+  )
+  tables = all(
+    isinstance(info.get(name, {}), dict) for name in ("versions", "seconds", "images", "costs")
+  )
+  lists = all(
+    isinstance(info.get(name, []), list)
+    for name in ("datasets", "warnings", "prompt_lint", "leak_audit")
+  )
+  return words and tables and lists
+
+
 def _newest_sets(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
   """Of each image set that has rows the one made last."""
   wanted = {(row["dataset"], row["source"], row.get("strategy") or "") for row in rows}
   newest: dict[tuple[str, str, str], Path] = {}
   for path in sorted(workdir.glob(f"images/*/*/{MANIFEST}"), key=lambda file: file.stat().st_mtime):
-    key = files.read_json(path)["made_from"]
-    newest[key["dataset"], key["source"], key["strategy"]] = path.parent
+    with files.reading(path):
+      key = ImageSet(path.parent).manifest["made_from"]
+      newest[key["dataset"], key["source"], key["strategy"]] = path.parent
   return [p.relative_to(workdir).as_posix() for key, p in sorted(newest.items()) if key in wanted]

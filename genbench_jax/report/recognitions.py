@@ -18,6 +18,7 @@ from genbench_jax.store.image_set import distinct_names
 
 FOLDER = re.compile(r"^(?P<quantity>[a-z_]+)-(?P<protocol>[a-z]+)-(?P<shots>\d+)shots$")
 # A file of predictions that is larger than this is not read for the page.
+MEND = "Delete its folder and the rows of its name, then run again."
 LARGEST = 400_000_000
 
 
@@ -76,10 +77,11 @@ def recognitions(
   for path in sorted(
     workdir.glob(f"recogni[sz]ers/*/*/{quantity}-{protocol}-{shots}shots/summary.json")
   ):
-    summary = files.read_json(path)
-    key = _key(summary)
-    if values.get(key) == summary.get("score") and key not in found:
-      found[key] = _recognition(path.parent, summary, quantity, shots)
+    with files.reading(path, MEND):
+      summary = files.read_json(path)
+      key = _key(summary)
+      if values.get(key) == summary.get("score") and key not in found:
+        found[key] = _recognition(path.parent, summary, quantity, shots)
   return list(found.values())
 
 
@@ -124,6 +126,11 @@ def _nearest(penalty: float | None, grid: Sequence[float]) -> float | None:
 def _confusion(path: Path) -> tuple[tuple[str, ...], Int[np.ndarray, "k k"] | None]:
   if not path.exists():
     return (), None
+  with files.reading(path, MEND):
+    return _confusion_of(path)
+
+
+def _confusion_of(path: Path) -> tuple[tuple[str, ...], Int[np.ndarray, "k k"] | None]:
   with path.open(encoding="utf-8", newline="") as file:
     lines = list(csv.reader(file))
   # A label in front of every name keeps names that stand for several classes apart.
@@ -135,7 +142,7 @@ def _confusion(path: Path) -> tuple[tuple[str, ...], Int[np.ndarray, "k k"] | No
 def _hits(path: Path) -> ImageHits | None:
   if not path.exists() or path.stat().st_size > LARGEST:
     return None
-  with np.load(path, allow_pickle=False) as stored:
+  with files.reading(path, MEND), np.load(path, allow_pickle=False) as stored:
     if not {"scores", "labels"} <= set(stored.files) or stored["labels"].ndim != 1:
       return None
     right = stored["scores"].argmax(axis=1) == stored["labels"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from genbench_jax.errors import RunError
+from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.disk import disk_reason
 from genbench_jax.store.reading import read_file
 
@@ -130,6 +130,26 @@ def check_format(path: Path, version: object) -> None:
       f"{path} is of format {version!r}, and this version of genbench_jax knows up to {FORMAT}. Upgrade, or give another"
       " --workdir."
     )
+
+
+@contextlib.contextmanager
+def reading(path: Path, advice: str = "Delete it, then run again.") -> Iterator[None]:
+  """Have whatever goes wrong inside end in a line that names the file: it does not hold what it should.
+
+  For files whose reader raises whatever it likes, and for values that are used as if they were as they were written.
+
+  Raises:
+    RunError: something went wrong. A file that is not there is `FileNotFoundError`, as ever.
+  """
+  try:
+    yield
+  except (RunError, UsageError, FileNotFoundError):
+    raise
+  except (
+    Exception
+  ) as error:  # zipfile's, protobuf's, ArrayRecord's, KeyError of what is missing ...
+    told = " ".join(str(error).split())[:160]
+    raise RunError(f"{path} is damaged ({type(error).__name__}: {told}). {advice}") from error
 
 
 def read_json(path: Path) -> Any:

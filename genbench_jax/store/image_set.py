@@ -22,6 +22,8 @@ from genbench_jax.store import files
 SPLIT = "train"
 MANIFEST = "manifest.json"
 LABELS = "labels.npy"
+# Of TFDS, which opens a set by them.
+TFDS_FILES = ("dataset_info.json", "features.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +121,9 @@ class ImageSetWriter:
     files.write_array(self.folder / LABELS, _joined_labels(self.layout, seals))
     _write_tfds_metadata(self.folder, self.layout, self._features, seals)
     labels = files.sha256(self.folder / LABELS)
-    manifest = {**dataclasses.asdict(self.layout), "shards": seals, "labels_sha256": labels}
+    metadata = {name: files.sha256(self.folder / name) for name in TFDS_FILES}
+    sealed = {"labels_sha256": labels, "metadata_sha256": metadata}
+    manifest = {**dataclasses.asdict(self.layout), "shards": seals, **sealed}
     files.write_json(self.folder / MANIFEST, manifest)
     return ImageSet(self.folder)
 
@@ -187,7 +191,12 @@ class ImageSet:
     return self.manifest["num_images"]
 
   def __getitem__(self, index: int) -> ImageRecord:
-    return _record(self._source[index])
+    try:
+      with files.reading(self.folder, self._how_to_mend()):
+        return _record(self._source[index])
+    except RunError:
+      self.verify(range(index, index + 1))  # names the shard
+      raise
 
   def __iter__(self) -> Iterator[ImageRecord]:
     return (self[index] for index in range(len(self)))
@@ -229,8 +238,9 @@ class ImageSet:
   def _source(self) -> Any:
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(self.folder)
-    return builder.as_data_source(SPLIT, decoders={"image": tfds.decode.SkipDecoding()})
+    with files.reading(self.folder / "dataset_info.json", self._how_to_mend()):
+      builder = tfds.builder_from_directory(self.folder)
+      return builder.as_data_source(SPLIT, decoders={"image": tfds.decode.SkipDecoding()})
 
 
 def _checked_manifest(path: Path) -> dict[str, Any]:
