@@ -27,7 +27,8 @@ Row = Mapping[str, Any]
 def table(rows: Sequence[Row]) -> str:
   """Return the rows as a table: a block a source, a line a quantity, a column a number of shots, means over seeds.
 
-  Behind a name stand its unit and an arrow to where better images lie; behind a value its 95 % interval.
+  Behind a name stand its unit and an arrow to where better images lie; before a value its 95 % interval, so that the
+  last word of a line is a number, for people and for `awk`.
   """
   shown_rows = [row for row in rows if row["source"] not in _LEFT_OUT]
   main = _main_encoder(shown_rows)
@@ -49,7 +50,7 @@ def zero_shot_line(rows: Sequence[Row]) -> str:
       found.setdefault(row["dataset"], row)
   quantity = quantity_of("zero_shot")
   return "\n".join(
-    f"zero-shot on {name}, without any of the images: {_cell(quantity, [row])} %"
+    f"zero-shot on {name}, without any of the images: {' '.join(reversed(_cell(quantity, [row]).rsplit(' ', 1)))} %"
     for name, row in found.items()
   )
 
@@ -81,7 +82,7 @@ def _block(head: str, rows: Sequence[Row], main_encoder: str) -> str:
 
 def _name(quantity: Quantity) -> str:
   unit = UNITS[quantity.kind]
-  return f"{quantity.label}{f', {unit}' if unit else ''} {ARROWS[quantity.better]}"
+  return f"{quantity.label} {f'({unit}) ' if unit else ''}{ARROWS[quantity.better]}"
 
 
 def _cell(quantity: Quantity, rows: Sequence[Row]) -> str:
@@ -93,7 +94,7 @@ def _cell(quantity: Quantity, rows: Sequence[Row]) -> str:
   if None in ends:
     return value
   low, high = (float(np.mean(ends[at::2])) for at in range(2))
-  return f"{value} [{shown(quantity, low)}, {shown(quantity, high)}]"
+  return f"[{shown(quantity, low)}, {shown(quantity, high)}] {value}"
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
