@@ -66,11 +66,10 @@ def orders_of(table: Table, random: np.random.Generator) -> Int[np.ndarray, "p n
       _order(blocks, parts, table.units)
       for parts in itertools.product(*(itertools.permutations(block) for block in blocks))
     ])  # fmt: skip
-  drawn = [
-    _order(blocks, [random.permutation(block) for block in blocks], table.units)
-    for _ in range(DRAWN)
-  ]
-  return np.stack([np.arange(table.units), *drawn])
+  orders = np.tile(np.arange(table.units), (1 + DRAWN, 1))
+  for block in blocks:
+    orders[1:, block] = random.permuted(np.tile(block, (DRAWN, 1)), axis=1)
+  return orders
 
 
 def _blocks(table: Table) -> list[list[int]]:
