@@ -47,6 +47,8 @@ def merged(every: Sequence[Results]) -> Results:
   """Return the page's main results with the accuracies in other encoders of its protocol as further quantities."""
   main = every[0]
   others = [one for one in every[1:] if one.view.protocol == main.view.protocol]
+  if not others:
+    return main
   beside: dict[tuple[str, Series, int, int], dict] = {}
   for results in others:
     for cell in results.cells:

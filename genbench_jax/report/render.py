@@ -13,6 +13,9 @@ from genbench_jax.report.quantities import points
 from genbench_jax.store import files
 
 
+LONGEST_ON_PAPER = 2000
+
+
 def figure_svg(figure: Figure) -> str:
   """The figure as an SVG file of its own."""
   from markupsafe import Markup
@@ -22,9 +25,14 @@ def figure_svg(figure: Figure) -> str:
 
 
 def write_files(folder: Path, written: Sequence[tables.Table], figures: Sequence[Figure]) -> None:
-  """The tables as CSV, Markdown and LaTeX and the figures as SVG, each file whole or not at all."""
+  """The tables as CSV, Markdown and LaTeX and the figures as SVG, each file whole or not at all.
+
+  A table that is too long for paper is written as CSV alone.
+  """
   for table in written:
     write(folder / "tables" / f"{table.name}.csv", tables.as_csv(table))
+    if len(table.rows) > LONGEST_ON_PAPER:
+      continue
     write(folder / "tables" / f"{table.name}.md", tables.as_markdown(table))
     write(folder / "tables" / f"{table.name}.tex", tables.as_latex(table))
   for figure in figures:

@@ -28,6 +28,8 @@ LATEX = {
   "−": "$-$", "–": "--", "ρ": r"$\rho$", "×": r"$\times$",
 }  # fmt: skip
 
+_LATEX = str.maketrans(LATEX)
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -209,4 +211,4 @@ def _markdown(value: Value) -> str:
 
 
 def _latex(value: Value) -> str:
-  return "".join(LATEX.get(letter, letter) for letter in _text(value))
+  return _text(value).translate(_LATEX)

@@ -107,7 +107,9 @@ def test_a_table_too_large_for_the_page_is_thinned_by_a_stated_rule(
 
 def test_the_last_resort_is_the_first_cells(many, run, tmp_path, monkeypatch):
   monkeypatch.setattr("genbench_jax.report.cell_table.TABLE_BUDGET", 5_000)
-  text = write_report(many.many_rows(datasets=("pets",)), [], run, tmp_path).read_text(encoding="utf-8")
+  text = write_report(many.many_rows(datasets=("pets",)), [], run, tmp_path).read_text(
+    encoding="utf-8"
+  )
   assert "the smallest and largest number of images, the first datasets. The file" in text
 
 
