@@ -12,7 +12,6 @@ from genbench_jax.report.chart import Figure
 from genbench_jax.report.quantities import points
 from genbench_jax.store import files
 
-
 LONGEST_ON_PAPER = 2000
 
 
