@@ -4,7 +4,7 @@
   python -m genbench_jax.main --config configs/full.py:mock --workdir runs/mock
 
 6.4 million images at 512 x 512: weeks on one accelerator, days on a pod. Prepare the datasets first, see
-`python -m genbench_jax.benchmark`. Leave some out with --config.datasets="('dtd','food101')".
+`genbench benchmark`. Leave some out with --config.datasets="('dtd','food101')".
 
 Argument: `mock` runs all datasets on drawn stand-ins, in their own features and splits, with the shipped small models,
 one strategy and two images a class. Its numbers mean nothing; it shows that every dataset goes through every
@@ -13,7 +13,7 @@ stage. Under ten minutes on two cores; also `make mock`.
 Category Enhancement has its sentences from a T5 in the paper's code, mrm8488/t5-base-finetuned-common_gen; here they are by a
 small grammar and the strategy is called so. With the T5 at hand: --config.prompts.sentence_model=FOLDER and the strategy category_enhancement.
 
-Checkpoints are pinned to commits. `python -m genbench_jax.pins --config configs/full.py` downloads them and prints their checksums,
+Checkpoints are pinned to commits. `genbench pins full` downloads them and prints their checksums,
 `config.generation.sha256` and `config.encoder.sha256`, for a run that is to be published.
 """
 

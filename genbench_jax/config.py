@@ -90,7 +90,7 @@ class Generation:
   Attributes:
     checkpoint: a Stable Diffusion folder or hub id; `zoo/diffusion` is the shipped small model.
     revision: the hub revision, a commit; empty for local folders.
-    sha256: what `python -m genbench_jax.pins` says of the checkpoint; a run with another one is refused.
+    sha256: what `genbench pins` says of the checkpoint; a run with another one is refused.
     strategies: prompt strategies, each an image set.
     steps, guidance_scale, scheduler: the sampler.
     height, width: pixels; 0 is the model's own size.

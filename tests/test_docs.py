@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(path, language):
@@ -85,3 +85,15 @@ def test_the_pages_build_without_a_warning(tmp_path):
   )  # fmt: skip
   assert done.returncode == 0, done.stdout + done.stderr
   assert "frechet_distance" in (tmp_path / "api.html").read_text(encoding="utf-8")
+  # Equations are drawn by what ships with the site, notebooks and pages from elsewhere are pages, and the search is a script.
+  page = (tmp_path / "how_it_works.html").read_text(encoding="utf-8")
+  assert 'class="arithmatex"' in page and "assets/katex/katex.min.js" in page
+  assert (tmp_path / "assets" / "katex" / "katex.min.js").stat().st_size > 100_000
+  assert (tmp_path / "notebooks" / "choose_guidance.html").exists()
+  assert (tmp_path / "launch.html").exists()
+  assert (tmp_path / "search" / "index.js").read_text().startswith("window.searchDocuments = [")
+  for built in tmp_path.rglob("*.html"):
+    outside = re.findall(
+      r'<(?:script|link|img)[^>]+(?:src|href)="(https?:[^"]+)"', built.read_text()
+    )
+    assert not outside, (built, outside)

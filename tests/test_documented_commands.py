@@ -5,6 +5,7 @@ are asked. What is not run stands in NOT_RUN with the reason; of those that are 
 The commands of a page build on those before them.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import itertools
@@ -17,18 +18,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
-from genbench_jax.cli.genbench import COMMANDS
+from genbench_jax.cli.genbench import COMMANDS, main as genbench
 from genbench_jax.cli.run import with_config
 from genbench_jax.zoo.tiny import SHALLOW_UNET, write_tiny_dinov2, write_tiny_stable_diffusion
 
 ROOT = Path(__file__).parent.parent
 # The first ones make what the others build on.
 FIRST = ("docs/commands.md", "README.md", "launch/README.md")
-OTHERS = (path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/*.md")))
+OTHERS = (path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/**/*.md")))
 PAGES = tuple(dict.fromkeys([*FIRST, *OTHERS, "CONTRIBUTING.md", "genbench_jax/zoo/README.md"]))
 # The beginning of a command, and why it is not run here.
 NOT_RUN = {
@@ -42,16 +45,18 @@ NOT_RUN = {
   "make docs": "test_docs.py builds the pages by the same command",
   "make mock": "ten minutes; the README's run of full.py is run on the same stand-ins",
   "tensorboard": "a server of others; test_trackers.py reads what it would show",
-  "python -m genbench_jax.benchmark prepare": "the network; benchmark/test_tfds_prepare.py prepares a small one",
-  "python -m genbench_jax.embed ~/tensorflow_datasets": "400 million rows; retrieval/test_records.py makes such pools",
-  "python -m genbench_jax.sanity": "a minute; metrics/test_sanity.py runs it on small features",
+  "genbench benchmark prepare": "the network; benchmark/test_tfds_prepare.py prepares a small one",
+  "genbench selfcheck": "pipeline/test_selfcheck.py runs it",
+  "docker": "a daemon and the network; test_repository.py reads the file",
+  "genbench embed ~/tensorflow_datasets": "400 million rows; retrieval/test_records.py makes such pools",
+  "genbench sanity": "a minute; metrics/test_sanity.py runs it on small features",
   "python -m genbench_jax.zoo.": "trains models, for an hour or more; zoo/test_training.py takes single steps",
   "python -m pytest": "the tests themselves",
   "pytest": "the tests themselves",
   "python benchmarks/soak.py": "an hour",
   "python tools/config_reference.py": "writes into docs/; test_docs.py holds the page against it",
   "pip-audit": "the network",
-  "python -m genbench_jax.pins": "the network; test_pins.py runs it on folders",
+  "genbench pins": "the network; test_pins.py runs it on folders",
   "uv pip compile": "the network",
 }
 # What is written for readers who have downloads or names of their own, and what stands in for it.
@@ -59,10 +64,10 @@ REPLACED = {
   "openai/clip-vit-base-patch32": "zoo/clip",
   "facebook/dinov2-base": "tiny_dinov2",
   "--dataset cifar10": "--dataset digits",
-  'configs/full.py --config.datasets="(\'cifar10\',)" --config.shots="(1, 4, 16, 64)" --workdir': "configs/full.py:mock "
+  'run full --config.datasets="(\'cifar10\',)" --config.shots="(1, 4, 16, 64)" --workdir': "run full:mock "
   "--config.datasets=\"('cifar10',)\" --workdir",
-  "--compare A B": "--compare demo quick",
-  "--compare demo other": "--compare demo quick",
+  "compare A B": "compare demo quick",
+  "compare demo other": "compare demo quick",
   "--config ... --workdir ...": "--config configs/demo.py --workdir demo",
   "--config ...": "--config configs/demo.py",
   ".sh ...": ".sh --config configs/demo.py --workdir demo",
@@ -134,6 +139,9 @@ def place(tmp_path_factory):
     image.parent.mkdir(parents=True, exist_ok=True)
     example["image"].save(image)
     image.with_suffix(".txt").write_text(f"a photo of the number {spec.names[example['label']]}")
+  own_dataset(folder)
+  shutil.make_archive(folder / "other_images", "zip", folder / "my_images")
+  made_by_another_program(folder)
   write_tiny_stable_diffusion(folder / "tiny_diffusion", unet=SHALLOW_UNET)
   write_tiny_dinov2(folder / "tiny_dinov2")
   tools = folder / "tools"
@@ -148,6 +156,37 @@ def place(tmp_path_factory):
     "import sys\nprint('python', '-m', 'genbench_jax.main', *sys.argv[1:], '--END--', sep='\\n', file=sys.stderr)\n"
   )
   return folder
+
+
+def own_dataset(folder):
+  """The dataset of the tutorial, with the YAML that is printed there, and images to score on it."""
+  page = (ROOT / "docs/tutorial/3_own_dataset.md").read_text(encoding="utf-8")
+  [text] = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+  for place in ("leaves/train", "leaves/test", "my_leaves"):
+    for number, name in enumerate(("healthy", "rust")):
+      (folder / place / name).mkdir(parents=True)
+      for shot in range(3):
+        image = Image.new("RGB", (16, 16), (200 * number, 90 * shot, 50 + len(place)))
+        image.save(folder / place / name / f"{shot}.jpg")
+  (folder / "leaves" / "dataset.yaml").write_text(text, encoding="utf-8")
+  page = (ROOT / "docs/howto/inputs.md").read_text(encoding="utf-8")
+  [text] = re.findall(r"^```csv\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+  (folder / "map.csv").write_text(text, encoding="utf-8")
+
+
+def made_by_another_program(folder):
+  """The list that the page on other generators shows, and the images that its code makes of it."""
+  page = (ROOT / "docs/howto/any_generator.md").read_text(encoding="utf-8")
+  code, shown, command = (
+    re.search(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]
+    for language in ("python", "json", "sh")
+  )
+  with contextlib.chdir(folder):
+    assert genbench(shlex.split(command)[1:]) == 0
+    assert shown.strip() in (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    draw = np.random.default_rng(0)
+    pixels = lambda *_, seed: Image.fromarray(draw.integers(0, 255, (8, 8, 3), np.uint8))  # noqa: E731
+    exec(compile(code, "docs/howto/any_generator.md", "exec"), {"my_model": pixels})
 
 
 @pytest.fixture(scope="module")
@@ -209,14 +248,14 @@ def test_every_reason_has_its_command():
 def with_stand_ins(command, place):
   """The command with what ships in place of what would be downloaded, and with the names that there are."""
   if command.startswith("--plan"):
-    command = f"python -m genbench_jax.main --config configs/full.py {command}"
+    command = f"genbench run full {command}"
   for written, instead in REPLACED.items():
     command = command.replace(written, instead)
   for kind, ending in (("images", ""), ("embeddings", ".safetensors")):
-    for written in re.findall(rf"demo/{kind}/digits/[\w-]+{ending}", command):
+    for written in re.findall(rf"\w+/{kind}/digits/[\w-]+\*?{ending}", command):
       name = Path(written).stem.replace("SET", "generative-defined_template-seed0-0")
       label = name.rpartition("-")[0]
-      found = min(place.glob(f"demo/{kind}/digits/{label}-*{ending}"))
+      found = min(place.glob(f"{written.partition('/')[0]}/{kind}/digits/{label}-*{ending}"))
       command = command.replace(written, str(found.relative_to(place)))
   return command
 

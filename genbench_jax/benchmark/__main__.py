@@ -1,4 +1,4 @@
-"""`python -m genbench_jax.benchmark`, the same as `genbench benchmark`."""
+"""`genbench benchmark`, the same as `genbench benchmark`."""
 
 import runpy
 

@@ -39,7 +39,7 @@ _REMARKS = {
   "patch_camelyon": "downloads 8 GB",
   "sun397": "downloads 39 GB",
 }
-PREPARE = "python -m genbench_jax.benchmark prepare"
+PREPARE = "genbench benchmark prepare"
 
 
 @dataclasses.dataclass(frozen=True)

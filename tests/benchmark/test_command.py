@@ -31,7 +31,7 @@ def test_json_says_the_same(tmp_path, capsys):
     ("gtsrb", 43, False),
     ("cifar10", 10, False),
   ]
-  assert rows[0]["steps"] == ["python -m genbench_jax.benchmark prepare gtsrb"]
+  assert rows[0]["steps"] == ["genbench benchmark prepare gtsrb"]
   assert rows[0]["expected_sizes"] == {"train": 26640, "validation": 12569, "test": 12630}
 
 

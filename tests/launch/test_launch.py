@@ -170,6 +170,20 @@ def test_kubernetes_pods_find_each_other():
   assert any(values.workdir.startswith(f"{path}/") for path in mounted)
 
 
+def test_the_tpu_jobset_is_a_slice_whose_hosts_jax_finds():
+  jobset = yaml.safe_load((LAUNCH / "kubernetes" / "jobset-tpu.yaml").read_text())
+  (hosts,) = jobset["spec"]["replicatedJobs"]
+  job = hosts["template"]["spec"]
+  pod = job["template"]["spec"]
+  (container,) = pod["containers"]
+  values = values_of(container["command"])
+  assert (values.coordinator, values.num_processes, values.process_id) == ("", -1, -1)
+  rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
+  chips = container["resources"]["limits"]["google.com/tpu"]
+  assert job["parallelism"] == job["completions"] == rows * columns // chips
+  assert [mount["name"] for mount in container["volumeMounts"]] == ["work"]
+
+
 def leaves(value, path=()):
   """Every leaf of a JSON value with its path, as text."""
   if isinstance(value, dict | list):
