@@ -35,6 +35,7 @@ from genbench_jax.metrics.inputs import (
   feature_rows,
   fetch,
   label_rows,
+  named_labels,
   or_default,
   place,
 )
@@ -109,6 +110,7 @@ def cler(
   top_k: int | None = 10,
   protocol: Protocol = "strict",
   mesh: Mesh | None = None,
+  class_names: Sequence[str] = (),
 ) -> dict[str, float]:
   """The five scores of external images as training data, without training (arXiv 2307.13697).
 
@@ -122,7 +124,7 @@ def cler(
     topk_vote_text  topk_vote + softmax(100 f . t_c)
 
   Args:
-    image_features, labels: the external images; class indices, or multi-hot [n, k].
+    image_features, labels: the external images; class indices, names with `class_names`, or multi-hot [n, k].
     text_features: one prototype a class, in label order.
     test_features, test_labels: the images to recognize; multi-hot labels for `map_11_point`.
     metric: see `recognition_score`. Those that need scores take softmax scores, at temperature 1 except for
@@ -131,6 +133,8 @@ def cler(
       cost at scale.
     protocol: `strict`, or `reference` for the published treatment of empty classes and equal votes
       (`class_scores`).
+    mesh: devices that share the work; by default this process's.
+    class_names: one a class, in label order, where labels are given as names.
 
   Returns:
     The scores by name, fractions from 0 to 1.
@@ -139,6 +143,8 @@ def cler(
     UsageError: shapes, labels or values that do not fit, or no labeled external image at all.
   """
   mesh = or_default(mesh)
+  labels = named_labels("labels", labels, class_names)
+  test_labels = named_labels("test_labels", test_labels, class_names)
   inputs = _checked(
     image_features, labels, text_features, test_features, test_labels, metric, protocol
   )

@@ -1,7 +1,7 @@
 """What all metrics do with their inputs: check them, cut them into blocks, lay them on the mesh."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from genbench_jax.errors import UsageError
+from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.runtime.mesh import data_mesh, padded_size, replicated, shard_rows
 
 # Rows go to the device in blocks of a few sizes, so that few programs are compiled and memory is
@@ -74,6 +74,30 @@ def common_scale(*sets: Float[np.ndarray, "n d"]) -> float:
   if largest == 0 or SAFE_SIZES[0] < largest < SAFE_SIZES[1]:
     return 1.0
   return float(2.0 ** np.floor(np.log2(largest)))
+
+
+def named_labels(name: str, labels: Any, class_names: Sequence[str]) -> Any:
+  """Labels as class indices where they are given as names; other labels as they are.
+
+  Args:
+    name: what the labels are called in errors.
+    labels: one a row.
+    class_names: one a class, in label order; may be empty where labels are no names.
+
+  Raises:
+    UsageError: labels are names and no class names are given, or one is none of them.
+  """
+  array = np.asarray(labels)
+  if array.dtype.kind not in "USO" or not array.size:
+    return labels
+  if not len(class_names):
+    raise UsageError(f"{name} are names such as {array.flat[0]!r}: give class_names, one a class.")
+  index = {str(each): place for place, each in enumerate(class_names)}
+  if len(index) < len(class_names):
+    raise UsageError("class_names names a class twice: labels must be indices then.")
+  if unknown := next((str(each) for each in array.flat if str(each) not in index), None):
+    raise unknown_name(f"class in {name}", unknown, index)
+  return np.array([index[str(each)] for each in array.flat], np.int32).reshape(array.shape)
 
 
 def label_rows(name: str, labels: Any, rows: int, num_classes: int) -> Int[np.ndarray, "n *k"]:

@@ -241,3 +241,20 @@ def test_the_intervals_are_those_of_a_binomial_and_of_paired_differences(world):
     # Ends are quantiles of a discrete distribution of about a hundred hits.
     assert measured.ci_high - measured.ci_low == pytest.approx(width, rel=0.15)
     assert measured.ci_low < measured.value < measured.ci_high
+
+
+def test_labels_may_be_names_where_the_names_are_given(world):
+  names = [f"class {index}" for index in range(7)]
+  images, labels, text, tests, test_labels = world.all
+  words = [names[label] for label in labels]
+  test_words = np.array(names)[test_labels]
+  assert cler(images, words, text, tests, test_words, class_names=names) == cler(*world.all)
+  assert cler(images, words, text, tests, test_labels, class_names=names) == cler(*world.all)
+  with pytest.raises(UsageError, match=r"labels are names such as 'class .': give class_names"):
+    cler(images, words, text, tests, test_labels)
+  with pytest.raises(
+    UsageError, match=r"unknown class in test_labels 'klass 0'. Did you mean 'class 0'"
+  ):
+    cler(images, words, text, tests, ["klass 0", *test_words[1:]], class_names=names)
+  with pytest.raises(UsageError, match="names a class twice"):
+    cler(images, words, text, tests, test_labels, class_names=[*names[:6], names[0]])
