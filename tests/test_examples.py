@@ -21,7 +21,8 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
   # What the command has compiled before need not be compiled again.
   monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE.expanduser()))
   notebook = nbformat.read(path, as_version=4)
-  assert all(not cell.get("outputs") for cell in notebook.cells)
+  # As `tools/run_notebooks.py` leaves it: with what it gave, for the documentation.
+  assert any(cell.get("outputs") for cell in notebook.cells)
   resources = {"metadata": {"path": str(tmp_path)}}
   nbclient.NotebookClient(
     notebook, timeout=600, kernel_name="python3", resources=resources

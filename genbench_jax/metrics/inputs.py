@@ -91,7 +91,9 @@ def named_labels(name: str, labels: Any, class_names: Sequence[str]) -> Any:
   if array.dtype.kind not in "USO" or not array.size:
     return labels
   if not len(class_names):
-    raise UsageError(f"{name} are names such as {array.flat[0]!r}: give class_names, one a class.")
+    raise UsageError(
+      f"{name} are names such as {str(array.flat[0])!r}: give class_names, one a class."
+    )
   index = {str(each): place for place, each in enumerate(class_names)}
   if len(index) < len(class_names):
     raise UsageError("class_names names a class twice: labels must be indices then.")
