@@ -13,6 +13,7 @@ from genbench_jax.cells import Cell, mixtures
 from genbench_jax.config import Mixture as MixtureSettings
 from genbench_jax.embedding.input_pipeline import Images, Preprocessing, image_batches
 from genbench_jax.errors import ModelError
+from genbench_jax.models.image_input import ImageInput
 from genbench_jax.pipeline.artifacts import open_image_set
 from genbench_jax.pipeline.external import External, Mixture
 from genbench_jax.pipeline.rows import DatasetFeatures
@@ -159,7 +160,8 @@ def _decode_into(
   what: str,
 ) -> UInt8[np.ndarray, "n s s 3"]:
   # Mean 0 and deviation 1 / 255 give 0 to 255 back.
-  plain = Preprocessing(size, (0.0,) * 3, (1 / 255,) * 3, data.spec.resize)
+  how = ImageInput(size, mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
+  plain = Preprocessing(how, data.spec.resize)
   start = 0
   for batch in image_batches(images, plain, min(DECODED_AT_ONCE, max(1, len(images))), what=what):
     count = min(len(batch.pixels), len(images) - start)
