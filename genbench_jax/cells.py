@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -18,24 +17,26 @@ INVERSION = "+inversion_"
 class ImageSetKey:
   """One image set: its first s images a class are the s-shot set.
 
-  `strategy` is empty for real images; one whose classes have learned tokens ends in `+inversion_REFERENCES`.
+  `strategy` is empty for real images; one whose classes have learned tokens ends in `+inversion_REFERENCES`. `generator` names
+  an entry of `config.generators` or one of several folders; it is empty where there is but one.
   """
 
   dataset: str
   source: str
   strategy: str
   seed: int
+  generator: str = ""
 
   @property
   def label(self) -> str:
-    """The key in words, for logs and file names."""
-    parts = (self.source, self.strategy, f"seed{self.seed}")
-    return "-".join(part for part in parts if part)
+    """The key in words, for the names of files. Generators of equal settings make the same files, so it names none."""
+    folder = self.generator if self.source == "folder" else ""
+    return _joined(self.source, folder, self.strategy, self.seed)
 
   @property
   def name(self) -> str:
     """The key with its dataset, for people."""
-    return f"{self.dataset} {self.label}"
+    return f"{self.dataset} {_joined(self.source, self.generator, self.strategy, self.seed)}"
 
   @property
   def references(self) -> str:
@@ -52,28 +53,22 @@ class Cell:
   strategy: str
   shots: int
   seed: int
+  generator: str = ""
 
 
-def about(one: ImageSetKey | Cell) -> dict[str, Any]:
-  """Return what files and rows say of an image set or a cell.
-
-  The name of a folder, by which several are told apart, is its generator there.
-  """
-  values = dataclasses.asdict(one)
-  is_folder = one.source == "folder"
-  values["generator"] = one.strategy if is_folder else ""
-  values["strategy"] = "" if is_folder else one.strategy
-  return values
+def _joined(source: str, generator: str, strategy: str, seed: int) -> str:
+  return "-".join(part for part in (source, generator, strategy, f"seed{seed}") if part)
 
 
 def image_sets(config: Config) -> list[ImageSetKey]:
   """The image sets of a config, dataset by dataset. Where a dataset has no training split, it has no originals."""
   return [
-    ImageSetKey(dataset, source, strategy, seed)
+    ImageSetKey(dataset, source, strategy, seed, generator)
     for dataset in config.specs
     for source in config.sources
     if source != "combined"
     if source != "original" or "train" in config.spec(dataset).splits
+    for generator in _generators(config, source)
     for strategy in _strategies(config, dataset, source)
     for seed in config.seeds
   ]
@@ -97,7 +92,7 @@ def mixtures(config: Config) -> dict[ImageSetKey, tuple[ImageSetKey, ImageSetKey
   sets = image_sets(config)
   originals = {(key.dataset, key.seed): key for key in sets if key.source == "original"}
   return {
-    ImageSetKey(key.dataset, "combined", key.strategy or key.source, key.seed): (
+    ImageSetKey(key.dataset, "combined", key.strategy or key.source, key.seed, key.generator): (
       originals[key.dataset, key.seed],
       key,
     )
@@ -167,13 +162,15 @@ def _mixture_shots(config: Config) -> list[int]:
   return [shots for shots, both in parts.items() if min(both) > 0 and max(both) <= max(parts)]
 
 
-def _strategies(config: Config, dataset: str, source: str) -> list[str]:
-  """The prompt strategies, each plain or with new tokens; none of `original` images where there are none.
-
-  Of folders it is their names.
-  """
+def _generators(config: Config, source: str) -> list[str]:
+  """The entries of the table that make a source's images, or its folders; one without a name where there is one."""
   if source == "folder":
     return list(config.folder.named_paths)
+  return list(config.generators) or [""] if source == "generative" else [""]
+
+
+def _strategies(config: Config, dataset: str, source: str) -> list[str]:
+  """The prompt strategies, each plain or with new tokens; none of `original` images where there are none."""
   if source != "generative":
     return [""]
   has_originals = "train" in config.spec(dataset).splits
@@ -196,4 +193,6 @@ def cells_of(key: ImageSetKey, config: Config) -> list[Cell]:
   A mixture has those that hold images of both kinds, of each at most as many as are made.
   """
   budgets = _mixture_shots(config) if key.source == "combined" else sorted(config.shots)
-  return [Cell(key.dataset, key.source, key.strategy, shots, key.seed) for shots in budgets]
+  return [
+    Cell(key.dataset, key.source, key.strategy, shots, key.seed, key.generator) for shots in budgets
+  ]

@@ -6,6 +6,7 @@ Every mistake ends here, by name.
 
 import dataclasses
 import functools
+import itertools
 import json
 import re
 import types
@@ -106,6 +107,7 @@ class Generation:
     scheduler_settings: keys of `scheduler_config.json` that count in place of the checkpoint's, as a JSON object.
     loras: files of low-rank changes, each as `FILE:WEIGHT`.
     autoencoder: folder or hub id of another autoencoder than the checkpoint's.
+    negative_prompt: of every image, behind what its strategy says.
   """
 
   checkpoint: Annotated[str, LocalPath()] = "zoo/diffusion"
@@ -128,6 +130,7 @@ class Generation:
   scheduler_settings: str = ""
   loras: tuple[str, ...] = ()
   autoencoder: str = ""
+  negative_prompt: str = ""
 
   def kept_images(self, per_class: int) -> int:
     """How many images of each class are kept, of so many."""
@@ -390,6 +393,8 @@ class Config:
     stand_in: images a class and split of drawn stand-ins, made in the work folder, in place of the
       datasets' own; 0 is the real data.
     shots: images a class, each a cell; the largest decides how many images are made.
+    generators: name -> settings of a generator, in the order of names, those of `generation` where it doesn't give its own; empty is one generator,
+      as `generation` has it. Strategies, kept images and the size of shards are those of `generation` for all.
   """
 
   datasets: Annotated[tuple[str, ...], Distinct()] = ("digits",)
@@ -402,6 +407,7 @@ class Config:
   data_dir: Annotated[str, LocalPath()] = ""
   stand_in: Annotated[int, AtLeast(0)] = 0
   generation: Generation = dataclasses.field(default_factory=Generation)
+  generators: Mapping[str, Generation] = dataclasses.field(default_factory=dict)
   prompts: Prompts = dataclasses.field(default_factory=Prompts)
   selection: Selection = dataclasses.field(default_factory=Selection)
   folder: Folder = dataclasses.field(default_factory=Folder)
@@ -430,6 +436,10 @@ class Config:
   def spec(self, name: str) -> DatasetSpec:
     """A dataset of the config by its name."""
     return self.specs[name]
+
+  def of_generator(self, name: str) -> "Config":
+    """The config as if a generator of the table were the only one."""
+    return dataclasses.replace(self, generation=self.generators[name], generators={})
 
   def as_json(self) -> str:
     return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
@@ -481,11 +491,71 @@ def make_config(config_dict: Mapping[str, Any]) -> Config:
   Raises:
     UsageError: an unknown key, a wrong type, an unknown name or a value out of range.
   """
-  config = read_section(Config, config_dict, "config")
+  plain = {key: config_dict[key] for key in config_dict if key != "generators"}
+  config = read_section(Config, plain, "config")
+  table = read_generators(config.generation, config_dict.get("generators", {}))
+  config = dataclasses.replace(config, generators=table)
   _ = config.specs  # refuses what is not there
   for check in _CHECKS:
     check(config)
   return dataclasses.replace(config, datasets=_canonical(config.datasets))
+
+
+# Settings that all generators share, for they are those of the benchmark.
+_SHARED = ("strategies", "keep_images", "shard_size")
+_GENERATOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+
+
+def read_generators(base: Generation, table: Any) -> dict[str, Generation]:
+  """Return the table of generators.
+
+  Args:
+    base: what an entry doesn't say.
+    table: name -> settings. An entry with a checkpoint of its own takes over neither revision nor checksum.
+
+  Raises:
+    UsageError: a name that can't be part of the name of a file, or a wrong setting.
+  """
+  if not hasattr(table, "items"):
+    raise UsageError(f"config.generators is {table!r}, wanted a table: name -> settings.")
+  found = {}
+  for name, entry in sorted(table.items()):  # as a ConfigDict gives them
+    path = f"config.generators.{name}"
+    if not _GENERATOR_NAME.fullmatch(name):
+      raise UsageError(f"{path}: a name may have letters, digits, '_' and '-', 80 at most.")
+    given = read_section(Generation, entry, path)
+    for key in _SHARED:
+      if key in entry and getattr(given, key) != getattr(base, key):
+        raise UsageError(f"{path}.{key} can't be set: config.generation.{key} is that of all.")
+    unpinned = {"revision": "", "sha256": ""} if "checkpoint" in entry else {}
+    changed = unpinned | {key: getattr(given, key) for key in entry}
+    found[name] = dataclasses.replace(base, **changed)
+  return found
+
+
+def generator_sweep(name: str, **settings: Any) -> dict[str, dict[str, Any]]:
+  """Return generators for every combination of some settings, to be put into `config.generators`.
+
+  `generator_sweep("sd21", guidance_scale=(1.5, 4), steps=(10, 25))` has `sd21-guidance_scale1_5-steps10` and three more.
+
+  Args:
+    name: the beginning of their names.
+    settings: of each generator; those with several values are swept.
+  """
+  swept = {k: v for k, v in settings.items() if isinstance(v, list | tuple) and k != "loras"}
+  fixed = {key: value for key, value in settings.items() if key not in swept}
+  table = {}
+  for values in itertools.product(*swept.values()):
+    chosen = dict(zip(swept, values, strict=True))
+    parts = [f"{key}{_in_name(value)}" for key, value in chosen.items()]
+    table["-".join((name, *parts))] = fixed | chosen
+  return table
+
+
+def _in_name(value: Any) -> str:
+  """A value as part of a generator's name, which has no dots."""
+  text = f"{value:g}" if isinstance(value, float) else str(value)
+  return re.sub(r"[^A-Za-z0-9_-]", "_", text)
 
 
 def _read(text: str, kind: type, path: str) -> Any:

@@ -79,6 +79,13 @@ class Shared:
       self._values[key] = make()
     return self._values[key]
 
+  def only(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
+    """Return the value of a key, and keep none of its kind besides: a device has no room for several large models."""
+    if (kind, key) not in self._values:
+      for other in [one for one in self._values if isinstance(one, tuple) and one[:1] == (kind,)]:
+        del self._values[other]
+    return self.get((kind, key), make)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
@@ -142,7 +149,7 @@ class Run:
   @property
   def diffusion(self) -> StableDiffusion:
     _ = self.diffusion_fingerprint  # refuses another one than is pinned
-    return self.shared.get(("diffusion", self._model_settings), self._load_diffusion)
+    return self.shared.only("diffusion", self._model_settings, self._load_diffusion)
 
   def _load_diffusion(self) -> StableDiffusion:
     settings = self.config.generation
@@ -156,12 +163,12 @@ class Run:
 
   @property
   def sampler(self) -> Sampler:
-    return self.shared.get(("sampler", self._sampler_settings), self._sampler)
+    return self.shared.only("sampler", self._sampler_settings, self._sampler)
 
   def embedding_sampler(self, resize: Resize) -> Sampler:
     """A sampler that embeds what it makes."""
-    key = ("embedding sampler", self._sampler_settings, encoder_pin(self.config), resize)
-    return self.shared.get(key, lambda: self._sampler(self.clip, resize))
+    key = (self._sampler_settings, encoder_pin(self.config), resize)
+    return self.shared.only("embedding sampler", key, lambda: self._sampler(self.clip, resize))
 
   @property
   def _sampler_settings(self) -> Hashable:
@@ -259,6 +266,18 @@ class Run:
   def with_config(self, config: Config) -> "Run":
     """The same run under another config. What is loaded is shared, as far as the configs agree on it."""
     return dataclasses.replace(self, config=config)
+
+  def of(self, key: ImageSetKey) -> "Run":
+    """The run as if the generator of an image set were the only one."""
+    if not self.config.generators or key.source != "generative":
+      return self
+    if key.generator not in self._by_generator:
+      self._by_generator[key.generator] = self.with_config(self.config.of_generator(key.generator))
+    return self._by_generator[key.generator]
+
+  @functools.cached_property
+  def _by_generator(self) -> dict[str, "Run"]:
+    return {}
 
   @property
   def per_class(self) -> int:
@@ -364,7 +383,8 @@ def _settings(section: str, joint: str = ".") -> tuple[str, str]:
 def pins(config: Config) -> Iterator[Pin]:
   """All checkpoints that a run of the config reads."""
   if "generative" in config.sources:
-    yield diffusion_pin(config)
+    runs = [config.of_generator(name) for name in config.generators] or [config]
+    yield from dict.fromkeys(map(diffusion_pin, runs))
   yield encoder_pin(config)
   if config.scoring.feature_checkpoint:
     yield feature_pin(config)

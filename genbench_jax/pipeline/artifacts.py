@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.cells import ImageSetKey, about, mixtures
+from genbench_jax.cells import ImageSetKey, mixtures
 from genbench_jax.errors import NotPreparedError, RunError
 from genbench_jax.pipeline.versions import VERSIONS
 from genbench_jax.run import FeatureSpace, Run
@@ -25,8 +25,10 @@ def image_identity(run: Run, key: ImageSetKey) -> dict[str, Any]:
   Raises:
     NotPreparedError: the source has to prepare something first.
   """
-  made_from = SOURCES[key.source].made_from(run, key)
-  return {**about(key), "per_class": run.per_class, "version": VERSIONS["images"], **made_from}
+  about = dataclasses.asdict(key)
+  del about["generator"]  # two entries that make the same images share them
+  made_from = SOURCES[key.source].made_from(run.of(key), key)
+  return {**about, "per_class": run.per_class, "version": VERSIONS["images"], **made_from}
 
 
 def image_folder(run: Run, key: ImageSetKey) -> Path:
@@ -141,6 +143,7 @@ def rows_path(run: Run, key: ImageSetKey, stage: str) -> Path:
     "shots": sorted(run.config.shots),
     "paths": [*images, test_path(run, key.dataset).name],
     "text": text_path(run, key.dataset).name,
+    "generator": key.generator,
     "metric": run.config.spec(key.dataset).metric,
     "version": VERSIONS[stage],
   }

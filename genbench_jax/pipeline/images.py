@@ -48,6 +48,7 @@ def make_shards(run: Run, key: ImageSetKey, turn: int) -> int:
 
   `turn` evens out small sets.
   """
+  run = run.of(key)
   own = [s for s in range(image_layout(run, key).num_shards) if run.hosts.owns(turn + s)]
   total = (_make_and_embed if embedded_as_made(run, key) else _make_and_keep)(run, key, own)
   if run.hosts.is_first:
@@ -186,7 +187,12 @@ def make_images(run: Run, ledger: Ledger) -> int:
 
 def make_sets(run: Run, ledger: Ledger, keys: Sequence[ImageSetKey]) -> int:
   """Makes this process's share of image sets, what they need first."""
-  keys = _unfinished(run, keys)
+  # The sets of one generator after another: its model is loaded once.
+  order = [*run.config.generators]
+  keys = sorted(
+    _unfinished(run, keys),
+    key=lambda key: order.index(key.generator) if key.generator in order else -1,
+  )
   if not keys:
     return 0
   made = _make_needed(run, ledger, keys)
@@ -226,7 +232,7 @@ def _make_needed(run: Run, ledger: Ledger, keys: Sequence[ImageSetKey]) -> int:
 
 
 def _needs(run: Run, key: ImageSetKey) -> Sequence[Need]:
-  return SOURCES[key.source].needs(run, key)
+  return SOURCES[key.source].needs(run.of(key), key)
 
 
 def _features(need: TestFeatures | ImageFeatures) -> Features:
@@ -253,5 +259,5 @@ def _prepare(run: Run, keys: Sequence[ImageSetKey]) -> None:
   """Has each source make its share of what it prepares."""
   for key in keys:
     with run.failures.caught(key.name):
-      SOURCES[key.source].prepare(run, key, given(run, key))
+      SOURCES[key.source].prepare(run.of(key), key, given(run, key))
   run.hosts.wait("what the sources prepare")

@@ -23,6 +23,7 @@ from genbench_jax.run import Run
 from genbench_jax.runtime.printable import listed
 from genbench_jax.runtime.progress import Progress
 from genbench_jax.sources import prompting
+from genbench_jax.sources.generative import with_negatives
 from genbench_jax.sources.index_space import class_shot, image_keys
 from genbench_jax.store import files
 from genbench_jax.store.image_files import MOST_BYTES, ImageWalk, image_formats, image_suffixes
@@ -62,23 +63,24 @@ def wanted_images(config: Config, workdir: Path) -> Iterator[dict[str, Any]]:
   if not keys:
     raise UsageError("the config generates no images: its sources are without 'generative'.")
   for key in keys:
-    yield from _of_set(run, key)
+    yield from _of_set(run.of(key), key)
 
 
 def _of_set(run: Run, key: ImageSetKey) -> Iterator[dict[str, Any]]:
   spec = run.config.spec(key.dataset)
   prompting.write_class_sentences(run, key)
   sentences = prompting.class_sentences(run, key)
-  prompts = prompting.prompts_of_set(
+  written = prompting.prompts_of_set(
     run.config, key, run.per_class, lambda text: True, sentences, spec.names
   )
+  prompts = with_negatives(written, run.config.generation)
   places = [
     class_shot(index, spec.num_classes) for index in range(run.per_class * spec.num_classes)
   ]
   strategy = prompting.prompt_strategy(key)
   # 31 bits, which every library takes as a seed.
   seeds = image_keys(key.seed, key.dataset, strategy, places)[:, 1] & 0x7FFFFFFF
-  name = f"{key.strategy}-seed{key.seed}"
+  name = "-".join(filter(None, (key.generator, key.strategy, f"seed{key.seed}")))
   for index, (label, shot) in enumerate(places):
     yield {
       "file": f"{key.dataset}/{name}/{index:08d}.png",

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from genbench_jax.cells import ImageSetKey, about as about_cell, cells_of
+from genbench_jax.cells import ImageSetKey, cells_of
 from genbench_jax.config import Config
 from genbench_jax.embedding.input_pipeline import Images, image_batches
 from genbench_jax.embedding.stored import preprocessing_of
@@ -284,7 +284,7 @@ SIDE_BY_SIDE = ("linear_probe",)
 
 def _summary(task: Task, found: Recognized, data: DatasetFeatures) -> dict[str, Any]:
   """What is known of a cell in plain numbers."""
-  about = about_cell(task.cell) | {"metric": data.spec.metric, "seconds": found.seconds}
+  about = dataclasses.asdict(task.cell) | {"metric": data.spec.metric, "seconds": found.seconds}
   about["versions"] = versions()
   plain = {key: _plain(value) for key, value in found.result.items() if not _is_array(value)}
   by_class = class_scores(found.result["scores"], data.test.labels, data.spec.metric)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from genbench_jax.benchmark.spec import DatasetSpec
-from genbench_jax.cells import Cell, ImageSetKey, about as about_cell, cells_of, measured_sets
+from genbench_jax.cells import Cell, ImageSetKey, cells_of, measured_sets
 from genbench_jax.errors import ModelError, NotPreparedError, RunError
 from genbench_jax.metrics.bootstrap import Measurement
 from genbench_jax.pipeline.artifacts import classes_path, rows_path, test_path, text_path
@@ -185,12 +185,11 @@ def make_row(
     floor: the same distance of real training images at equal n, see `metrics.floors`.
   """
   classes = max(about.data.spec.num_classes - about.missing_classes, 1)
-  told = about_cell(about.cell)
   return {
     "dataset": about.cell.dataset,
     "source": about.cell.source,
-    "generator": told["generator"],
-    "strategy": told["strategy"],
+    "generator": about.cell.generator,
+    "strategy": about.cell.strategy,
     "shots": about.cell.shots,
     "seed": about.cell.seed,
     "protocol": about.protocol,

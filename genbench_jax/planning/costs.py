@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.cells import Cell, ImageSetKey, image_sets
@@ -47,17 +47,23 @@ class DatasetCost:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-  """What a config asks for: its models, then dataset by dataset."""
+  """What a config asks for: its models, then dataset by dataset; `diffusions` are the generators by name."""
 
-  diffusion: ModelCost | None
+  diffusions: Mapping[str, ModelCost]
   encoder: ModelCost
   datasets: tuple[DatasetCost, ...]
   features: ModelCost | None = None
 
   @property
+  def diffusion(self) -> ModelCost | None:
+    """The first generator."""
+    return next(iter(self.diffusions.values()), None)
+
+  @property
   def models(self) -> dict[str, ModelCost]:
     """What each model is for -> the model."""
-    every = {"diffusion": self.diffusion, "encoder": self.encoder, "other features": self.features}
+    makes = {f"diffusion {name}".strip(): model for name, model in self.diffusions.items()}
+    every = {**makes, "encoder": self.encoder, "other features": self.features}
     return {name: model for name, model in every.items() if model is not None}
 
   def total(self, part: Callable[[DatasetCost], float]) -> float:
@@ -72,9 +78,10 @@ class Costs:
 
 def costs(config: Config) -> Costs:
   """Reads configurations and counts; computes nothing on a device."""
-  generation, encoder = config.generation, config.encoder
+  encoder = config.encoder
+  table = config.generators or {"": config.generation}
   makes = "generative" in config.sources
-  diffusion = diffusion_cost(generation) if makes else None
+  diffusions = {name: diffusion_cost(one) for name, one in table.items()} if makes else {}
   batch, scoring = encoder.batch_per_device, config.scoring
   embeds = encoder_cost(encoder.checkpoint, encoder.revision, batch)
   features = (
@@ -83,8 +90,8 @@ def costs(config: Config) -> Costs:
     else None
   )
   encoders = (embeds, features) if features else (embeds,)
-  datasets = tuple(_dataset(config, name, diffusion, encoders) for name in config.specs)
-  return Costs(diffusion, embeds, datasets, features)
+  datasets = tuple(_dataset(config, name, diffusions, encoders) for name in config.specs)
+  return Costs(diffusions, embeds, datasets, features)
 
 
 def set_size(key: ImageSetKey, config: Config) -> int:
@@ -101,25 +108,30 @@ def _split_size(spec: DatasetSpec, split: str, config: Config) -> int:
 
 
 def _dataset(
-  config: Config, name: str, diffusion: ModelCost | None, encoders: Sequence[ModelCost]
+  config: Config, name: str, diffusions: Mapping[str, ModelCost], encoders: Sequence[ModelCost]
 ) -> DatasetCost:
   spec = config.spec(name)
   keys = [key for key in image_sets(config) if key.dataset == name]
-  measured = sum(set_size(key, config) for key in keys if key.source == "generative")
-  generated = measured * config.selection.made_for_one
+  made = [key for key in keys if key.source == "generative"]
+  measured = sum(set_size(key, config) for key in made)
+  of_one = config.selection.made_for_one
+  generated = measured * of_one
   share = config.generation.kept_images(max(config.shots)) / max(config.shots)
-  kept = round(generated * share) + (measured if config.selection.is_on else 0)
+  chosen = measured if config.selection.is_on else 0
+  kept = round(generated * share) + chosen
   copied = sum(set_size(key, config) for key in keys if key.source != "generative")
   test = _split_size(spec, "test", config)
   drawn = not spec.tfds_name or config.stand_in
-  pixels = diffusion.pixels if diffusion else 0
-  images = kept * PNG_BYTES_PER_PIXEL * pixels
+  pixels = [diffusions[key.generator].pixels for key in made]
+  images = kept * PNG_BYTES_PER_PIXEL * (sum(pixels) / max(1, len(pixels)))
   images += copied * (DRAWN_IMAGE_BYTES if drawn else STORED_IMAGE_BYTES)
   embeddings = (measured + copied + test) * sum(4 * encoder.width + 13 for encoder in encoders)
   embedded, known = generated + copied + test, [encoder.flops for encoder in encoders]
   flops_of_one = None if None in known else sum(one for one in known if one is not None)
   flops = {
-    "images": _times(generated, diffusion.flops if diffusion else 0.0),
+    "images": _sum(
+      _times(of_one * set_size(key, config), diffusions[key.generator].flops) for key in made
+    ),
     "embed": _times(embedded, flops_of_one),
     "recognize": recognition_flops(
       config,
@@ -134,13 +146,19 @@ def _dataset(
   return DatasetCost(name, spec.num_classes, generated, copied, kept, test, disk, flops)
 
 
+def _sum(parts: Iterable[float | None]) -> float | None:
+  """None where a part is not known."""
+  found = list(parts)
+  return None if None in found else sum(one for one in found if one is not None)
+
+
 def _times(count: int, flops: float | None) -> float | None:
   return 0.0 if not count else None if flops is None else count * flops
 
 
 def _cell_size(config: Config, num_classes: int, cell: Cell) -> int:
   """Images of a cell, at most."""
-  key = ImageSetKey(cell.dataset, cell.source, cell.strategy, cell.seed)
+  key = ImageSetKey(cell.dataset, cell.source, cell.strategy, cell.seed, cell.generator)
   return min(cell.shots * num_classes, set_size(key, config))
 
 

@@ -76,6 +76,8 @@ def _generated(config: Config, asked: Costs) -> str:
   side = (
     f" of {round(model.pixels**0.5)} x {round(model.pixels**0.5)} pixels" if model.pixels else ""
   )
+  if config.generators:
+    return f"{_count(count)} by {len(config.generators)} generators: {', '.join(config.generators)}"
   return (
     f"{_count(count)}{side}, {settings.steps} steps of {settings.scheduler}, {model.checkpoint}"
   )
@@ -111,7 +113,7 @@ def _memory(asked: Costs, machine: Machine, config: Config) -> Iterator[str]:
   yield "Memory a chip, about"
   rows = []
   for what, model in asked.models.items():
-    batch = (config.generation if what == "diffusion" else config.encoder).batch_per_device
+    batch = (config.generation if what.startswith("diffusion") else config.encoder).batch_per_device
     needed = "?" if model.memory is None else _bytes(model.memory)
     tight = model.memory is not None and model.memory > 0.85 * machine.memory_gb * 1e9
     remark = "  TOO MUCH: take a smaller batch_per_device" if tight else ""

@@ -18,13 +18,13 @@ class Folder(ImageSource):
   """As many images of each class as are asked for and there, in a seeded order."""
 
   def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
-    return {"files": user_images(run, key.dataset, key.strategy).digest}
+    return {"files": user_images(run, key.dataset, key.generator).digest}
 
   def size(self, run: Run, key: ImageSetKey) -> int:
     return self.shot_sizes(run, key)[run.per_class]
 
   def shot_sizes(self, run: Run, key: ImageSetKey) -> dict[int, int]:
-    labels = user_images(run, key.dataset, key.strategy).labels()
+    labels = user_images(run, key.dataset, key.generator).labels()
     return {shots: len(few_shot(labels, shots, key.seed)) for shots in run.config.shots}
 
   def real_images(self, run: Run, key: ImageSetKey) -> dict[int, int]:
@@ -38,7 +38,7 @@ class Folder(ImageSource):
     shards: Sequence[int],
     given: Given = (),
   ) -> ShardRecords:
-    images = user_images(run, key.dataset, key.strategy)
+    images = user_images(run, key.dataset, key.generator)
     return copy_shards(images, layout, shards, few_shot(images.labels(), run.per_class, key.seed))
 
 

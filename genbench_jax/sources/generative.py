@@ -1,5 +1,6 @@
 """Images from a diffusion model, shard by shard."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,7 +83,7 @@ def _more_settings(settings: Generation) -> dict[str, Any]:
   """Settings that decide the images where they are not the usual ones; LoRAs are in the model's fingerprint."""
   usual = Generation()
   names = ("implementation", "backend", "eta", "guidance_rescale", "timesteps")
-  names += ("scheduler_settings",)
+  names += ("scheduler_settings", "negative_prompt")
   found = {name: getattr(settings, name) for name in names}
   return {name: value for name, value in found.items() if value != getattr(usual, name)}
 
@@ -96,13 +97,14 @@ def _from_backend(
       "a backend makes whole image sets: without selection, textual inversion and keep_images."
     )
   sentences, names = prompting.class_sentences(run, key), run.config.spec(key.dataset).names
-  prompts = prompting.prompts_of_set(
-    run.config, key, run.per_class, lambda text: True, sentences, names
+  prompts = with_negatives(
+    prompting.prompts_of_set(run.config, key, run.per_class, lambda text: True, sentences, names),
+    settings,
   )
   order = ImageOrder(prompts, key.seed, key.dataset, prompting.prompt_strategy(key))
   size = (settings.height, settings.width) if settings.height and settings.width else None
-  # Operations are unknown: another program's work is not counted.
-  meter, batch = Meter(1), settings.batch_per_device or 1
+  # Its operations are not counted: another program's are not known.
+  meter, batch = run.meter(key), settings.batch_per_device or 1
   return backend_shards(open_backend(settings), layout, shards, order, batch, size, meter)
 
 
@@ -135,7 +137,20 @@ def class_prompts(run: Run, key: ImageSetKey, names: Sequence[str]) -> list[list
   fits = prompting.within(model.tokenizer, model.max_tokens)
   if key.references:
     sentences = inversion.renamed(sentences, run.config.spec(key.dataset).names, names)
-  return prompting.prompts_of_set(run.config, key, run.per_class, fits, sentences, names)
+  prompts = prompting.prompts_of_set(run.config, key, run.per_class, fits, sentences, names)
+  return with_negatives(prompts, run.config.generation)
+
+
+def with_negatives(prompts: list[list[Prompt]], settings: Generation) -> list[list[Prompt]]:
+  """The prompts with the generator's own negative prompt behind that of their strategy."""
+  if not settings.negative_prompt:
+    return prompts
+
+  def both(prompt: Prompt) -> Prompt:
+    parts = (prompt.negative, settings.negative_prompt)
+    return dataclasses.replace(prompt, negative=", ".join(part for part in parts if part))
+
+  return [[both(prompt) for prompt in of_class] for of_class in prompts]
 
 
 def generate_shards(

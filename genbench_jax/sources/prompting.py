@@ -188,20 +188,31 @@ def lint(config: Config, fits: Callable[[str], bool] | None = None) -> list[str]
     config: whose generated images' prompts they are.
     fits: whether the text encoder hears a text to its end; by default the checkpoint's tokenizer is asked.
   """
-  found = []
+  found: list[str] = []
+  limits: dict[tuple[str, str], Callable[[str], bool]] = {}
   for key in image_sets(config):
     written = prompt_strategy(key) == "category_enhancement" and config.prompts.sentence_model
     if key.source != "generative" or (written and not config.prompts.sentence_file):
       continue
-    fits = fits or prompt_limit(config)
+    own = config.of_generator(key.generator) if config.generators else config
+    # What another program's text encoder hears is not known.
+    of_model = (lambda text: True) if own.generation.backend else fits or _limit_of(own, limits)
     sentences: Sequence[Sequence[str]] = ()
     if prompt_strategy(key) == "category_enhancement" and config.prompts.sentence_file:
       path = _sentence_file(config, key.dataset)
       sentences = _read_sentences(path, config.spec(key.dataset).names)
-    found += [
-      f"{key.dataset} {key.label}: {one}" for one in _findings(config, key, fits, sentences)
-    ]
+    found += [f"{key.name}: {one}" for one in _findings(config, key, of_model, sentences)]
   return found
+
+
+def _limit_of(
+  config: Config, known: dict[tuple[str, str], Callable[[str], bool]]
+) -> Callable[[str], bool]:
+  """The limit of the config's model, one for each checkpoint."""
+  model = config.generation.checkpoint, config.generation.revision
+  if model not in known:
+    known[model] = prompt_limit(config)
+  return known[model]
 
 
 def _findings(
