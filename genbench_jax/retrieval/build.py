@@ -20,6 +20,7 @@ from genbench_jax.embedding.stored import embed_stored
 from genbench_jax.errors import UsageError
 from genbench_jax.models.clip import Clip
 from genbench_jax.retrieval.collection import IMAGE_FEATURES, TEXT_FEATURES, Entry, Part
+from genbench_jax.retrieval.images import remember_collection
 from genbench_jax.retrieval.pool import MANIFEST
 from genbench_jax.retrieval.records import RecordFile, text_of
 from genbench_jax.runtime.progress import Progress, say
@@ -209,6 +210,8 @@ def _close(out: Path, parts: Sequence[Part], clip: Clip | None) -> None:
   encoder = {"clip": clip.fingerprint, "collection": _place_of(parts[0].root, out)} if clip else {}
   manifest = encoder | total
   files.write_json(out / MANIFEST, manifest)
+  if clip:
+    remember_collection(out, parts[0].root)
   say(
     f"{out}: {total['rows']} images, {total['captions']} with a caption; {total['unreadable']} could not"
     f" be read, {total['left_out']} were left out (links, names that climb out, doubles, too large)"

@@ -1,13 +1,18 @@
 """Where the image of a pool's row is on this machine."""
 
+import contextlib
 import functools
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.errors import UsageError
+from genbench_jax.errors import RunError, UsageError
 from genbench_jax.retrieval.collection import Place, TarIndex, tar_index
 from genbench_jax.retrieval.pool import Pool
+from genbench_jax.store import files
 from genbench_jax.store.reading import opened_beneath
+
+# Which pools were made on this machine, and from which folders.
+KNOWN = Path("~/.cache/genbench_jax/pools")
 
 # What a line of metadata may say of where its image is.
 PLACED_BY = ("tar", "offset", "size", "image_path", "key", "url")
@@ -19,10 +24,11 @@ class ImageFinder:
   Args:
     pool: whose rows they are.
     image_root: the folder or folder of tars that the metadata's paths, keys and urls are looked up in. A pool may
-      name one itself, but only inside its own folder: a pool from elsewhere must not choose what is read.
+      name one itself inside its own folder, and the one that `genbench embed` made it from on this machine: a pool from
+      elsewhere must not choose what is read.
 
   Raises:
-    UsageError: no folder is given, and the pool names one outside of itself.
+    UsageError: no folder is given, and the pool names one outside of itself that it was not made from here.
   """
 
   def __init__(self, pool: Pool, image_root: str) -> None:
@@ -66,13 +72,37 @@ class ImageFinder:
     return tar_index([self.root / name for name in self.tars])
 
 
+def remember_collection(pool: Path, collection: Path) -> None:
+  """Note on this machine, outside of the pool, that its user has made a pool from a folder of images.
+
+  The command line of `genbench embed` named the folder: that is the user's word that images may be read from there.
+  """
+  note = {"pool": str(pool.resolve()), "collection": str(collection.resolve())}
+  with contextlib.suppress(
+    RunError
+  ):  # a home that can't be written to: then the user has to say it again
+    files.write_json(_note_path(pool), note)
+
+
+def _made_here(pool: Path, collection: str) -> bool:
+  try:
+    note = files.read_json(_note_path(pool))
+  except (FileNotFoundError, RunError):
+    return False
+  return note == {"pool": str(pool.resolve()), "collection": collection}
+
+
+def _note_path(pool: Path) -> Path:
+  return KNOWN.expanduser() / f"{files.digest(str(pool.resolve()))}.json"
+
+
 def _own_images(pool: Pool) -> Path | None:
   """The folder of images that a pool names, which must be inside the pool; None where it names none."""
   given = pool.manifest.get("collection")
   if not isinstance(given, str) or not given:
     return None
   folder = (pool.folder / given).resolve()
-  if folder.is_relative_to(pool.folder.resolve()):
+  if folder.is_relative_to(pool.folder.resolve()) or _made_here(pool.folder, given):
     return folder
   raise UsageError(
     f"the pool {pool.folder} says that its images lie in {given!r}, outside of the pool. If that is right, say so"

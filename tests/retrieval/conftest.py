@@ -82,3 +82,11 @@ def row():
 
 def _row(seed):
   return np.random.default_rng(seed).standard_normal(512).astype(np.float16)
+
+
+@pytest.fixture(autouse=True)
+def pools_made_here(tmp_path_factory, monkeypatch):
+  """The notes of which pools were made here lie in no home of the suite's."""
+  from genbench_jax.retrieval import images
+
+  monkeypatch.setattr(images, "KNOWN", tmp_path_factory.mktemp("known"))

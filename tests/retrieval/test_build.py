@@ -141,3 +141,24 @@ def test_metadata_must_fit_the_shards(built, tmp_path):
   shutil.rmtree(pool / "metadata")
   with pytest.raises(UsageError, match="has no metadata"):
     open_pool(pool).metadata([3])
+
+
+def test_a_pool_names_images_elsewhere_only_where_it_was_made(tmp_path, png, clip_folder):
+  import shutil
+
+  from genbench_jax.retrieval import images
+  from genbench_jax.store import files
+
+  (tmp_path / "collection").mkdir()
+  (tmp_path / "collection" / "a.png").write_bytes(png(0))
+  assert _embed(tmp_path / "collection", tmp_path / "pool", clip_folder) == 0
+  pool = open_pool(tmp_path / "pool")
+  assert images.ImageFinder(pool, "").place(pool.metadata([0])[0]).read() == png(0)
+  shutil.copytree(tmp_path / "pool", tmp_path / "copied")  # as one that was downloaded
+  with pytest.raises(UsageError, match=r"outside of the pool.*image_root"):
+    images.ImageFinder(open_pool(tmp_path / "copied"), "")
+  assert images.ImageFinder(open_pool(tmp_path / "copied"), str(tmp_path / "collection"))
+  about = files.read_json(tmp_path / "pool" / "pool.json")
+  files.write_json(tmp_path / "pool" / "pool.json", {**about, "collection": "/"})
+  with pytest.raises(UsageError, match="outside of the pool"):
+    images.ImageFinder(open_pool(tmp_path / "pool"), "")
