@@ -161,6 +161,20 @@ def _examples(problem: Problem, recipe: Recipe, key: Array, places: Array, part:
   return examples._replace(pixels=problem.view.normalized(examples.pixels))
 
 
+def augmented(problem: Problem, recipe: Recipe, batch: Batch) -> Examples:
+  """All images of a batch as its step sees them."""
+  key, _ = step_keys(batch)
+  arrays = (batch.images, batch.targets, batch.weights)
+  whole = [array.reshape(-1, *array.shape[2:]) for array in arrays]
+  return _examples(problem, recipe, key, jnp.arange(len(whole[0])), whole)
+
+
+def step_keys(batch: Batch) -> tuple[Array, Array]:
+  """The keys of a step's augmentation and of what the model draws: of its seed and number alone."""
+  keys = jax.random.split(jax.random.fold_in(jax.random.key(batch.seed), batch.number))
+  return keys[0], keys[1]
+
+
 def _part_loss(
   variables: Params,
   stats: Any,
@@ -184,9 +198,7 @@ def _summed(
   problem: Problem, recipe: Recipe, state: dict[str, Any], frozen: Any, batch: Batch
 ) -> tuple[Params, Any, Outcome]:
   """Mean gradient of a batch, running averages after it, and its outcome; part by part."""
-  augment_key, model_key = jax.random.split(
-    jax.random.fold_in(jax.random.key(batch.seed), batch.number)
-  )
+  augment_key, model_key = step_keys(batch)
   parts, size = batch.weights.shape
   differentiated = jax.value_and_grad(_part_loss, has_aux=True)
 
