@@ -9,7 +9,7 @@ MOCKDIR ?= mock
 
 SMOKEDIR ?= smoke
 
-.PHONY: demo mock test smoke lint types docs wheel install clean
+.PHONY: demo mock mock-networks test smoke lint types docs wheel install clean
 
 demo: install
 	$(BIN)/python -m genbench_jax.main --config configs/demo.py --workdir $(WORKDIR)
@@ -18,6 +18,11 @@ demo: install
 # All 22 datasets, drawn stand-ins in place of the data, through every stage: ten minutes.
 mock: install
 	$(BIN)/python -m genbench_jax.main --config configs/full.py:mock --workdir $(MOCKDIR)
+	@echo "The page: $(MOCKDIR)/report/index.html"
+
+# The same with networks that are trained on the images of every dataset, by two steps each.
+mock-networks: install
+	$(BIN)/python -m genbench_jax.main --config configs/full.py:mock,networks --workdir $(MOCKDIR)
 	@echo "The page: $(MOCKDIR)/report/index.html"
 
 test: install

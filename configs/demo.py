@@ -33,9 +33,20 @@ def get_config(text=""):
   config.retrieval.duplicate_threshold = config.retrieval.leak_threshold = 0.998
   # The small CLIP knows these worlds so well that a probe that starts from its text would show little else.
   config.recognition.language_init = False
+  # A small network that knows a cell's images alone, so that the verdict does not rest on that CLIP: a second a cell.
+  config.recognition.recognizers = ("linear_probe", "from_scratch")
+  scratch = config.recognition.from_scratch
+  scratch.network, scratch.image_size, scratch.stem = "resnet8", 32, "small_half"
+  scratch.shots = (16,)
+  scratch.recipe.optimizer, scratch.recipe.learning_rate = "adamw", 0.01
+  scratch.recipe.weight_decay = 0.05
+  scratch.recipe.epochs, scratch.recipe.min_steps, scratch.recipe.batch_size = 0.0, 80, 32
+  scratch.recipe.min_crop, scratch.recipe.flip, scratch.recipe.label_smoothing = 0.6, False, 0.0
+  scratch.recipe.search_rates = scratch.recipe.search_epochs = (1.0,)
   if arguments.quick:
     config.datasets = ("digits",)
     config.sources = ("generative", "original")
     config.shots = (1, 4)
+    config.recognition.recognizers = ("linear_probe",)
     config.generation.strategies = ("defined_template", "negative_prompts")
   return config

@@ -8,7 +8,8 @@
 
 Argument: `mock` runs all datasets on drawn stand-ins, in their own features and splits, with the shipped small models,
 one strategy and two images a class. Its numbers mean nothing; it shows that every dataset goes through every
-stage. Under ten minutes on two cores; also `make mock`.
+stage. Under ten minutes on two cores; also `make mock`. `mock,networks` trains networks too, `from_scratch` and `lora`, by two tiny steps:
+`make mock-networks`.
 
 Category Enhancement has its sentences from a T5 in the paper's code, mrm8488/t5-base-finetuned-common_gen; here they are by a
 small grammar and the strategy is called so. With the T5 at hand: --config.prompts.sentence_model=FOLDER and the strategy category_enhancement.
@@ -22,7 +23,7 @@ from genbench_jax.config import default_config, parse_arguments
 
 
 def get_config(text=""):
-  arguments = parse_arguments(text, mock=False)
+  arguments = parse_arguments(text, mock=False, networks=False)
   config = default_config()
   config.datasets = known_datasets()
   config.shots = (1, 2, 4, 8, 16, 64, 128, 256, 500)
@@ -54,4 +55,11 @@ def get_config(text=""):
     config.encoder.batch_per_device = 64
     config.scoring.resamples = 50
     config.report.gallery_images = 1
+  if arguments.networks:
+    config.recognition.recognizers = ("linear_probe", "lora", "from_scratch")
+    scratch, low = config.recognition.from_scratch, config.recognition.lora
+    scratch.network, scratch.image_size, scratch.stem = "resnet8", 16, "small_half"
+    for recipe in (scratch.recipe, low.recipe):
+      recipe.epochs, recipe.min_steps, recipe.batch_size = 0.0, 2, 8
+      recipe.search_rates = recipe.search_epochs = (1.0,)
   return config
