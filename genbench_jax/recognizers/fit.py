@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from genbench_jax.errors import ModelError, UsageError, unknown_name
 from genbench_jax.metrics.accuracy import Metric, check_metric, check_test_labels
+from genbench_jax.models.image_input import ImageInput
 from genbench_jax.recognizers.engine import (
   Model,
   Outcome,
@@ -449,5 +450,6 @@ def stored_squares(name: str, images: Any, size: int) -> UInt8[np.ndarray, "n s 
     raise UsageError(f"{name} are {images.dtype} {list(images.shape)}, wanted uint8 [n, h, w, 3].")
   if images.shape[1:3] == (size, size):
     return images
-  squares = [np.asarray(to_square(Image.fromarray(image), size, "crop")) for image in images]
+  how = ImageInput(size)
+  squares = [np.asarray(to_square(Image.fromarray(image), how)) for image in images]
   return np.stack(squares) if squares else np.zeros((0, size, size, 3), np.uint8)
