@@ -16,7 +16,7 @@ from genbench_jax.metrics.inputs import check_finite, feature_rows, host_unit_ro
 from genbench_jax.metrics.intervals import NORMAL, wilson
 from genbench_jax.metrics.manifold_spread import squared_distances
 from genbench_jax.metrics.registry import Result, Sets
-from genbench_jax.metrics.strata import are_paired, strata_of
+from genbench_jax.metrics.strata import are_paired, sampled_strata, strata_of
 
 NAMES = ("class_chamfer", "guide_ridge")
 # The penalty as a share of the mean eigenvalue of the features' second moment.
@@ -135,9 +135,11 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
     "guide_ridge": _recognized(x, hot, guides, guide_hot, PENALTY).astype(float),
   }
   external = _variances(x, hot, guides, guide_hot, distances, sets) if wanted else None
+  strata = sampled_strata(sets.guide_labels, len(guides))
   for place, (name, values) in enumerate(each.items()):
     extra = None if external is None else float(external[place])
-    yield Result(name, _measurement(name, values, extra), _by_class(values, guide_hot))
+    value = _measurement(name, values, strata, extra)
+    yield Result(name, value, _by_class(values, guide_hot))
 
 
 def _variances(

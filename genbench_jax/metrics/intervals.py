@@ -17,10 +17,13 @@ from genbench_jax.metrics.accuracy import (
   recognition_score,
 )
 from genbench_jax.metrics.bootstrap import Measurement
+from genbench_jax.metrics.strata import is_drawn_by_class
 
 NORMAL = 1.959964
 # Images of an average class that stand beside those of a class whose recall is to vary.
 SHRINKAGE = 1.0
+# A stratified sample is worth more images than it has, but hardly more than so many times.
+MOST_GAIN = 4
 HALF_SAMPLES = 100
 BIAS_STEPS = 1.3
 
@@ -33,7 +36,8 @@ def wilson(value: float, variance: float, most: float) -> tuple[float, float]:
     most: the number of images that a value at 0 or 1, whose variance is unknown, stands for.
   """
   binomial = value * (1 - value)
-  count = min(binomial / variance, most) if variance > 0 and binomial > 0 else most
+  known = variance > 0 and binomial > 0
+  count = min(binomial / variance, MOST_GAIN * most) if known else most
   square = NORMAL**2
   center = (value + square / (2 * count)) / (1 + square / count)
   half = NORMAL / (1 + square / count) * np.sqrt(binomial / count + square / (4 * count**2))
@@ -95,11 +99,12 @@ def image_weights(labels: Int[np.ndarray, "n"], metric: str) -> Float[np.ndarray
 def _variance_of_recalls(
   correct: Bool[np.ndarray, "n"], labels: Int[np.ndarray, "n"], weights: Float[np.ndarray, "n"]
 ) -> float:
-  """Of the weighted share of right answers. Equal weights: binomial. Otherwise that of each class, towards the mean."""
+  """Of the weighted share of right answers: binomial for independent images, else that of each class, a little towards the
+  mean: a test set drawn class by class, or a mean over classes, does not vary by how many images a class has."""
   value = float(weights @ correct)
-  if np.ptp(weights) == 0:
-    return value * (1 - value) / len(weights)
   counts = np.bincount(labels)
+  if np.ptp(weights) == 0 and not is_drawn_by_class(counts[counts > 0]):
+    return value * (1 - value) / len(weights)
   hits = np.bincount(labels, correct)
   recalls = (hits + SHRINKAGE * value) / (counts + SHRINKAGE)
   return float(np.sum(weights**2 * (recalls * (1 - recalls))[labels]))

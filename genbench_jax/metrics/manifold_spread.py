@@ -54,18 +54,24 @@ def spread_of(
   )
   every = np.ones(len(columns), bool)
 
+  # Half as many neighbors among half as many generated images, for balls of about the same size: recall saturates
+  # otherwise. What lies in real balls is a count of many, which a smaller k only makes noisier.
+  fewer = (k + 1) // 2
+
   def values(own: np.ndarray, other: np.ndarray) -> list[float]:
-    return four_means(
+    parts = _each(
       within_real[np.ix_(own, own)],
       within_generated[np.ix_(other, other)],
       across[np.ix_(own, other)],
       k,
+      k if other.all() else fewer,
     )
+    return [float(part.mean()) for part in parts]
 
   test = [values(halves[0].rows(r), every) for r in range(repeats)]
   both = [values(halves[0].rows(r), halves[1].rows(r)) for r in range(repeats)]
   # The variance of a mean over one set, as the whole sets have it.
-  inside = _each(within_real, within_generated, across, k)
+  inside = _each(within_real, within_generated, across, k, k)
   alone = np.array([part.var() / len(part) for part in inside])
   of_test, of_both = variance_of(np.array(test), halves[0]), variance_of(np.array(both), halves[0])
   of_both = np.maximum(of_both, of_test)
@@ -82,24 +88,15 @@ def _halves(strata: Int[np.ndarray, "n"], seed: int, repeats: int) -> Halves:
   return halves_of(strata if are_paired(strata) else np.zeros_like(strata), seed, repeats)
 
 
-def four_means(
-  within_real: Float[np.ndarray, "n n"],
-  within_generated: Float[np.ndarray, "m m"],
-  across: Float[np.ndarray, "n m"],
-  k: int,
-) -> list[float]:
-  """Precision, recall, density and coverage from squared distances."""
-  return [float(part.mean()) for part in _each(within_real, within_generated, across, k)]
-
-
 def _each(
   within_real: Float[np.ndarray, "n n"],
   within_generated: Float[np.ndarray, "m m"],
   across: Float[np.ndarray, "n m"],
   k: int,
+  k_generated: int,
 ) -> list[np.ndarray]:
-  """What each of the four is the mean of."""
-  real, generated = squared_radii(within_real, k), squared_radii(within_generated, k)
+  """What each of the four is the mean of, radii from k real and `k_generated` generated neighbors."""
+  real, generated = squared_radii(within_real, k), squared_radii(within_generated, k_generated)
   in_real = across < real[:, None]
   return [
     in_real.any(axis=0),

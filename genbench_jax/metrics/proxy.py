@@ -28,6 +28,7 @@ from genbench_jax.runtime.protocol import PROTOCOLS, Protocol
 REPEATS = 10
 MOST_IMAGES = 1000
 FEWEST_IMAGES = 4
+SHARED = "wider than needed: divisions share images, and how much is taken at its worst"
 # Ridge penalties relative to the mean eigenvalue, from almost none to almost only the means.
 PENALTIES = tuple(10.0**power for power in range(-4, 4))
 SVM_COSTS = tuple(10.0**power for power in range(-5, 5))
