@@ -1,9 +1,12 @@
 """What stands around the package: workflows, images, hooks and metadata name what there is."""
 
 import json
+import os
 import re
+import site
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -94,3 +97,35 @@ def test_the_wheel_has_configs_types_and_checkpoints(wheel):
   ):
     assert f"genbench_jax/{name}" in names
   assert not any("test" in name.split("/")[0] for name in names)
+
+
+def test_the_wheel_works_in_an_environment_of_its_own_from_another_folder(wheel, tmp_path):
+  """Everything but the package comes from the environment that tests run in."""
+  venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+  python = tmp_path / "venv" / "bin" / "python"
+  install = ["-m", "pip", "--python", str(python), "install", "-q", "--no-deps", str(wheel)]
+  subprocess.run([sys.executable, *install], check=True, capture_output=True)
+  [packages] = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+  (packages / "others.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+  elsewhere = tmp_path / "elsewhere"
+  elsewhere.mkdir()
+  environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+  def told(*command):
+    done = subprocess.run(
+      [str(tmp_path / "venv" / "bin" / command[0]), *command[1:]],
+      cwd=elsewhere, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+  assert told("genbench", "--version") == f"genbench {genbench_jax.__version__}\n"
+  code = "import genbench_jax; print(genbench_jax.__file__)"
+  assert told("python", "-c", code).startswith(str(packages))
+  plan = told("genbench", "plan", "demo", "--config.datasets=('digits',)")
+  assert "images to generate" in plan
+  old_form = ("python", "-m", "genbench_jax.main", "--config", "configs/full.py:mock", "--plan")
+  assert "22, 2548 classes" in told(*old_form, "--machine", "cpu")
+  assert told("python", "-m", "genbench_jax.benchmark", "show", "digits").startswith(
+    "digits: 10 classes"
+  )
