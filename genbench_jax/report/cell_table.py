@@ -14,6 +14,7 @@ DROPPED_WHEN_CONSTANT = ("generator", "seed", "protocol", "encoder")
 # What a cell has cost in real images stands with its keys: beside the shots, before any score.
 BESIDE_KEYS = "n_real"
 FACT_LABELS = {
+  "shots_given": "images a class given",
   "n_external": "images used",
   "n_real": "real images seen",
   "n_test": "test images",

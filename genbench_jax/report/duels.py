@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from genbench_jax.analysis import paired
+from genbench_jax.analysis.paired import LEVEL, NORMAL
 from genbench_jax.analysis.statistics import holm
 from genbench_jax.report.gains import average, difference
 from genbench_jax.report.quantities import images_label, p_value, points
 from genbench_jax.report.results import Estimate, Results, Series
-
-LEVEL = 0.05
-# The normal quantile that turns half of a 95 % interval into a standard error.
-NORMAL = 1.959964
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,20 +128,30 @@ def paired_estimate(
     both: the hits of first and second, seed by seed.
     estimates: of first and second: what they know of other training images is added to the interval.
   """
-  differences = [
-    one.values - other.values
+  both = [
+    (one, other)
     for one, other in both
     if one and other and one.test == other.test and len(one.values) == len(other.values) > 1
   ]
-  if not differences or len({len(each) for each in differences}) > 1:
+  if not both or len({len(one.values) for one, _ in both}) > 1:
     return None
-  each = np.mean(differences, axis=0)
-  value, error = float(each.mean()), float(each.std(ddof=1)) / math.sqrt(len(each))
-  images = math.fsum(_image_variance(estimate) for estimate in estimates)
-  near = NORMAL * error
-  wide = NORMAL * math.sqrt(error**2 + images)
-  ends = (value - wide, value + wide) if images else ()
-  return Estimate(value, value - near, value + near, *ends)
+  sides = [np.mean([pair[side].values for pair in both], axis=0) for side in (0, 1)]
+  images = [_image_variance(estimate) for estimate in estimates]
+  near = _compared(sides, (0.0, 0.0))
+  if not any(images):
+    return near
+  wide = _compared(sides, images)
+  return dataclasses.replace(near, wide_low=wide.low, wide_high=wide.high)
+
+
+def _compared(sides: Sequence[Float[np.ndarray, "n"]], images: Sequence[float]) -> Estimate:
+  """First less second by the analysis' paired interval, with what other training images add to either side."""
+  one, other = (
+    paired.Judged(values, external_variance=variance)
+    for values, variance in zip(sides, images, strict=True)
+  )
+  found = paired.paired_difference("first", "second", "", one, other)
+  return Estimate(found.difference, found.ci_low, found.ci_high)
 
 
 def _image_variance(estimate: Estimate | None) -> float:
@@ -159,7 +167,7 @@ def p_of(estimate: Estimate) -> float:
   ends = estimate.wide_interval or estimate.interval
   if ends is None:
     return 1.0
-  error = (ends[1] - ends[0]) / (2 * NORMAL)
+  error, center = (ends[1] - ends[0]) / (2 * NORMAL), (ends[0] + ends[1]) / 2
   if error <= 0:
     return 1.0 if estimate.value == 0 else 0.0
-  return math.erfc(abs(estimate.value) / error / math.sqrt(2))
+  return math.erfc(abs(center) / error / math.sqrt(2))

@@ -125,23 +125,3 @@ def headline_budget(results: Results, quantity: str) -> int | None:
     if all(gains(results, series, shots, quantity) for series in results.headline_series())
   ]
   return next(iter(reversed(shared or measured)), None)
-
-
-def worth(
-  results: Results, external: Series, original: Series, shots: int, quantity: str
-) -> tuple[int | None, int | None] | None:
-  """Between which budgets of original images `shots` external ones lie, on the same datasets.
-
-  Returns (the last budget that is worse or None, the first that is no worse or None), or None
-  where no budget of originals covers the datasets.
-  """
-  target = gains(results, external, shots, quantity)
-  worse: int | None = None
-  for budget in budgets(results, quantity):
-    reference = gains(results, original, budget, quantity)
-    if not target or not target.keys() <= reference.keys():
-      continue
-    if math.fsum(reference[name].value - target[name].value for name in target) >= 0:
-      return worse, budget
-    worse = budget
-  return None if worse is None else (worse, None)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
+from genbench_jax.analysis.exchange import ExchangeRate
 from genbench_jax.errors import UsageError
 from genbench_jax.report import gallery, render, tables, words
 from genbench_jax.report.agreement import FEWEST_CELLS, agreements
@@ -23,6 +24,7 @@ from genbench_jax.report.encoders import (
   merged,
   recognizer_table,
 )
+from genbench_jax.report.exchange import exchange_of, exchange_words, scaling_table
 from genbench_jax.report.figures import page_figures
 from genbench_jax.report.gallery import Gallery
 from genbench_jax.report.generators import costs_of, settings_of
@@ -39,6 +41,7 @@ from genbench_jax.report.recognitions import Recognition, by_cell
 from genbench_jax.report.results import (
   Results,
   Row,
+  Series,
   beside_their_encoder,
   results_of,
   unreadable,
@@ -227,6 +230,22 @@ class _Parts:
     compared = duels(self.main, series, self.shots, quantity, dict(by_cell(self.found)))
     return compared, ranks(self.main, series, self.shots, quantity, compared)
 
+  @functools.cached_property
+  def exchange(self) -> dict[Series, ExchangeRate]:
+    """What the headline series are worth in original images."""
+    if self.headline is None or self.shots is None:
+      return {}
+    return exchange_of(self.main, self.main.headline_series(), self.shots, self.headline)
+
+  @functools.cached_property
+  def scaling(self) -> tables.Table | None:
+    """The power laws of accuracy over the number of images."""
+    return (
+      scaling_table(self.main, self.main.headline_series(), self.headline)
+      if self.headline
+      else None
+    )
+
   def ranking(self) -> tables.Table | None:
     if len(self.ranked) < 2:
       return None
@@ -239,6 +258,7 @@ class _Parts:
       costs=self.costs,
       settings=self.settings,
       price=self.run.get("price"),
+      exchange={one: exchange_words(rate) for one, rate in self.exchange.items()},
     )
 
   def who_beats_whom(self) -> tables.Table | None:
@@ -270,6 +290,7 @@ class _Parts:
       tables.cells_table(self.every),
       self.ranking(),
       self.who_beats_whom(),
+      self.scaling,
       *self.dependence.values(),
     ]
     return [table for table in own if table]
@@ -287,7 +308,7 @@ class _Parts:
       "others": self.every[1:],
       "lines": self.lines,
       "settings": settings_words(self.every, run, self.found),
-      "answer": words.answer(main, self.lines),
+      "answer": words.answer(main, self.lines, self.exchange),
       "control_words": words.control_words(main),
       "agreement_words": words.agreement_words(self.agreements),
       "headline": quantity_of(self.headline) if self.headline else None,
@@ -295,6 +316,7 @@ class _Parts:
       "paired": bool(self.duels) and all(duel.paired for duel in self.duels),
       "ranking": self.ranking(),
       "duels": self.who_beats_whom(),
+      "scaling": self.scaling,
       "gains": self._gains_table(),
       "others_table": self._views_table(),
       "figures": self.figures,
@@ -336,6 +358,15 @@ def _warnings(rows: Sequence[Row], run: RunInfo, main: Results) -> list[str]:
   if empty := sum(cell.facts.get("missing_classes", 0) > 0 for cell in main.cells):
     warnings.append(
       f"{empty} cells have classes without any training image; the table counts them."
+    )
+  short = [
+    cell for cell in main.cells if 0 < cell.facts.get("shots_given", cell.shots) < 0.95 * cell.shots
+  ]
+  if short:
+    worst = min(short, key=lambda cell: cell.facts["shots_given"] / cell.shots)
+    warnings.append(
+      f"{len(short)} cells have fewer images than asked for, such as {number(worst.facts['shots_given'])} a class "
+      f"in place of {worst.shots} ({worst.series.label} on {worst.dataset}): they are not what their number says."
     )
   return warnings
 

@@ -253,7 +253,7 @@ def number(value: float) -> str:
   if value == 0:
     return "0.00"
   digits = 2 - math.floor(math.log10(abs(value)))
-  if digits > 12:
+  if abs(value) < 5e-7:
     return "0.00"
   return f"{value:,.{max(0, digits)}f}".replace("-", "−")
 

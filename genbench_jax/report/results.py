@@ -340,7 +340,7 @@ def _hues(rows: Sequence[Row]) -> dict[str, int]:
 def _facts(rows: Sequence[Row]) -> dict[str, float]:
   """Counts of the cell, the largest any of its rows saw, and the seconds of all of them."""
   facts: dict[str, float] = {}
-  for name in ("n_external", "n_real", "n_test", "missing_classes"):
+  for name in ("shots_given", "n_external", "n_real", "n_test", "missing_classes"):
     if found := [row[name] for row in rows if is_number(row.get(name))]:
       facts[name] = max(found)
   if seconds := [row["seconds"] for row in rows if is_number(row.get("seconds"))]:

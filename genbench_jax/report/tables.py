@@ -20,7 +20,7 @@ from genbench_jax.report.results import Estimate, Results
 from genbench_jax.store.files import csv_cell
 
 Value = str | int | float | None
-FACTS = ("n_external", "n_real", "n_test", "missing_classes", "seconds")
+FACTS = ("shots_given", "n_external", "n_real", "n_test", "missing_classes", "seconds")
 KEYS = ("dataset", "source", "generator", "strategy", "shots", "seed", "protocol", "encoder")
 LATEX = {
   "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",

@@ -1,8 +1,10 @@
 """The answer in plain words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from genbench_jax.analysis.exchange import ExchangeRate
 from genbench_jax.report.agreement import Agreement, agrees
+from genbench_jax.report.exchange import exchange_sentence
 from genbench_jax.report.gains import average, average_gain, gains, headline_budget
 from genbench_jax.report.headline import HeadLine, against_originals
 from genbench_jax.report.quantities import (
@@ -18,8 +20,18 @@ from genbench_jax.report.results import Estimate, Results, Series, with_control
 MOST_SENTENCES = 4
 
 
-def answer(results: Results, lines: Sequence[HeadLine]) -> list[str]:
-  """A sentence a source and comparison: what it adds, where least and most."""
+def answer(
+  results: Results,
+  lines: Sequence[HeadLine],
+  exchange: Mapping[Series, ExchangeRate] | None = None,
+) -> list[str]:
+  """A sentence a source and comparison: what it adds, where least and most; and what it is worth in original images.
+
+  Args:
+    results: the rows.
+    lines: the comparisons of the head.
+    exchange: series -> how many original images give the same accuracy.
+  """
   series = results.headline_series()
   if len(series) > MOST_SENTENCES:
     return []
@@ -31,6 +43,8 @@ def answer(results: Results, lines: Sequence[HeadLine]) -> list[str]:
       else _alone_sentence(results, one, line)
       for line in lines
     ]
+    if exchange and one in exchange:
+      sentences.append(exchange_sentence(exchange[one]))
     paragraphs.append(" ".join(filter(None, sentences)))
   return [text for text in paragraphs if text]
 

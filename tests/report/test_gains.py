@@ -12,9 +12,8 @@ from genbench_jax.report.gains import (
   gain,
   gains,
   headline_budget,
-  worth,
 )
-from genbench_jax.report.results import Estimate, Results, Series, View, results_of, views
+from genbench_jax.report.results import Estimate, Results, Series, results_of, views
 
 GENERATED, ORIGINAL = Series("generative", "defined_template"), Series("original", "")
 
@@ -79,28 +78,3 @@ def test_headline_budget_is_the_largest_that_all_sources_share(rows):
   assert headline_budget(results_of(rows, views(rows)[0]), "linear_probe") == 16
   assert headline_budget(results_of(cut, views(cut)[0]), "linear_probe") == 8
   assert headline_budget(results_of(rows, views(rows)[0]), "coop") is None
-
-
-def _results(generated: float, originals: dict[int, float]) -> Results:
-  folded = {("d", ORIGINAL, shots, "linear_probe"): Estimate(v) for shots, v in originals.items()}
-  folded["d", GENERATED, 16, "linear_probe"] = Estimate(generated)
-  cells = results_of(
-    [
-      {"dataset": d, "source": s.source, "strategy": s.strategy, "shots": n, "quantity": q, "value": e.value}
-      for (d, s, n, q), e in folded.items()
-    ],
-    View("", ""),
-  ).cells  # fmt: skip
-  return Results(View("", ""), cells, {"d": Estimate(0.4)}, folded)
-
-
-@pytest.mark.parametrize(
-  ("generated", "bracket"), [(0.55, (1, 2)), (0.45, (None, 1)), (0.9, (4, None)), (0.6, (1, 2))]
-)
-def test_worth_brackets_the_number_of_originals(generated, bracket):
-  results = _results(generated, {1: 0.5, 2: 0.6, 4: 0.7})
-  assert worth(results, GENERATED, ORIGINAL, 16, "linear_probe") == bracket
-
-
-def test_worth_needs_originals():
-  assert worth(_results(0.5, {}), GENERATED, ORIGINAL, 16, "linear_probe") is None

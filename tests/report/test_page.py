@@ -23,6 +23,7 @@ def test_files_beside_the_page(page):
     "ranking",
     "who-beats-whom",
     "recognizer-agreement",
+    "scaling",
   )
   tables = {f"tables/{t}.{e}" for t in names for e in ("csv", "md", "tex")}
   names = (

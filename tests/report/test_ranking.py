@@ -6,6 +6,12 @@ import numpy as np
 import pytest
 
 from genbench_jax.report.duels import ImageHits, duels, paired_estimate
+from genbench_jax.report.exchange import (
+  exchange_of,
+  exchange_sentence,
+  exchange_words,
+  scaling_table,
+)
 from genbench_jax.report.generators import Cost, costs_of, settings_of
 from genbench_jax.report.ranking import duels_table, ranking_table, ranks
 from genbench_jax.report.results import Estimate, Series, results_of, views
@@ -70,7 +76,9 @@ def test_pairing_takes_out_what_the_test_images_share():
   found = paired_estimate([(one, other)], (None, None))
   each = one.values - other.values
   assert found.value == pytest.approx(each.mean())
-  assert found.high - found.value == pytest.approx(1.959964 * each.std(ddof=1) / np.sqrt(500))
+  # Agresti and Min add an image to either side: a little wider than the plain formula.
+  half = 1.959964 * each.std(ddof=1) / np.sqrt(500)
+  assert half < (found.high - found.low) / 2 < 1.25 * half
   assert paired_estimate([(one, ImageHits(other.values, "u"))], (None, None)) is None
   assert paired_estimate([(one, None)], (None, None)) is None
 
@@ -79,9 +87,10 @@ def test_what_other_images_of_the_generator_change_is_added():
   hits = [(ImageHits(np.ones(100)), ImageHits(np.zeros(100)))]
   wide = Estimate(1.0, 0.97, 1.03, 0.95, 1.05)
   found = paired_estimate(hits, (wide, wide))
-  images = 2 * (0.1**2 - 0.06**2) / (2 * 1.959964) ** 2
-  assert found.interval == (1.0, 1.0)
-  assert found.wide_high == pytest.approx(1 + 1.959964 * np.sqrt(images))
+  images = 2 * (0.1**2 - 0.06**2) / 4
+  near = (found.high - found.low) / 2
+  assert (found.wide_high - found.wide_low) / 2 == pytest.approx(np.sqrt(near**2 + images))
+  assert paired_estimate(hits, (None, None)).wide_interval is None
 
 
 def test_ranking_shows_quality_cost_and_money(results, compared, many):
@@ -182,3 +191,43 @@ def test_the_front_needs_two_costs(compared, many):
   costs = {name: Cost(100, 50.0, 2.0 + i) for i, name in enumerate(many.GENERATORS)}
   assert "sdxl" in front_figure(ranked, costs, "linear_probe").shown.panels[0].description
   assert front_figure(ranked, {"sdxl": Cost(100, 50.0, 2.0)}, "linear_probe") is None
+
+
+def test_images_are_exchanged_for_as_many_original_ones_as_give_their_accuracy(results, many):
+  found = exchange_of(results, results.headline_series(), 64, "linear_probe")
+  assert {one.generator for one in found} == set(many.GENERATORS)
+  sdxl = next(rate for one, rate in found.items() if one.generator == "sdxl")
+  turbo = next(rate for one, rate in found.items() if one.generator == "sd-turbo")
+  assert 4 < sdxl.value < 64 and sdxl.low < sdxl.value
+  assert turbo.value < sdxl.value
+  assert exchange_sentence(sdxl).startswith("They are worth ")
+  assert "original images a class (" in exchange_sentence(sdxl)
+  assert "real images" not in exchange_words(sdxl)
+
+
+def test_what_cannot_be_told_is_not_told(results, many):
+  """One number of original images is no scale."""
+  rows = [
+    r
+    for r in many.many_rows(encoders=many.ENCODERS[:1])
+    if r["source"] != "original" or r["shots"] == 64
+  ]
+  some = results_of(rows, views(rows)[0])
+  rate = exchange_of(some, some.headline_series()[:1], 64, "linear_probe")[
+    some.headline_series()[0]
+  ]
+  assert rate.value is None
+  assert "can’t be told: real images were tried at one number" in exchange_sentence(rate)
+  without = [r for r in rows if r["source"] != "original"]
+  assert (
+    exchange_of(
+      results_of(without, views(without)[0]), results.headline_series(), 64, "linear_probe"
+    )
+    == {}
+  )
+
+
+def test_power_laws_stand_in_a_table(results):
+  table = scaling_table(results, results.headline_series(), "linear_probe")
+  assert table.columns == ("images", "exponent", "accuracy it tends to, %")
+  assert "sdxl" in [row[0] for row in table.rows]

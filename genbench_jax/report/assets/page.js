@@ -228,7 +228,7 @@ const tenths = (value) => (Math.sign(value) * Math.floor(Math.abs(value) * 10 + 
 const numberText = (value) => {
   if (value === 0) return "0.00";
   const digits = 2 - Math.floor(Math.log10(Math.abs(value)));
-  if (digits > 12) return "0.00";
+  if (Math.abs(value) < 5e-7) return "0.00";
   const shown = Math.max(0, digits);
   return value.toLocaleString("en", { minimumFractionDigits: shown, maximumFractionDigits: shown }).replace("-", "−");
 };
