@@ -103,6 +103,10 @@ STAND_INS = {
 }  # fmt: skip
 
 
+# In the text: a command by its name alone, or with letters that stand for arguments.
+_REFERENCE = re.compile(r"^python -m [\w.]+$|^genbench \w+$|^genbench .* [A-Z]{1,8}( |$)")
+
+
 def commands():
   """The commands of all pages, each once: lines of shell blocks, and code in the text that has arguments."""
   found = {}
@@ -121,7 +125,7 @@ def commands():
     lines += [code for code in re.findall(r"`([^`\n]+)`", prose) if re.fullmatch(start, code)]
     for line in lines:
       words = " ".join(line.split())
-      is_reference = re.fullmatch(r"python -m [\w.]+", words) and line in prose
+      is_reference = _REFERENCE.search(words) and line in prose
       if words and not words.startswith("#") and not is_reference:
         found.setdefault(words, page)
   return [pytest.param(words, id=f"{page}: {words[:70]}") for words, page in found.items()]
@@ -266,7 +270,7 @@ def parse(module, arguments):
   name = module.rpartition(".")[2]
   if name in ("pins", "main"):  # take the flags of a run
     parse_run(with_config(arguments))
-  elif name in COMMANDS:
+  elif name in COMMANDS and module in (f"genbench_jax.{name}", f"genbench_jax.cli.{name}"):
     importlib.import_module(f"genbench_jax.cli.{name}").main.parser().parse_args(arguments)
   else:
     source = Path(found.origin).read_text(encoding="utf-8")
@@ -289,6 +293,8 @@ def run_module(module, arguments, ran):
     small = [f"--config.{path}={value}" for path, value in settings.items()]
     # Settings of the command come last and win.
     arguments = [*arguments[:2], *small, *arguments[2:]]
+  if module == "genbench_jax.cli.evaluate" and "--encoder" not in arguments:
+    arguments = [*arguments, "--encoder", "zoo/clip"]
   status, said = ran(module, arguments)
   # The table of datasets ends with 1 where some are not ready.
   assert status == (1 if not arguments and module.endswith(".benchmark") else 0), said
