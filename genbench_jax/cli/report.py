@@ -1,9 +1,10 @@
 """Make the page of a run again from its work folder: no model, no dataset.
 
-genbench report WORKDIR
+genbench report WORKDIR --price 1.2
 """
 
 import argparse
+import math
 from pathlib import Path
 
 from genbench_jax.cli.subcommand import subcommand
@@ -13,6 +14,19 @@ from genbench_jax.runtime.stopping import leave
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("workdir", type=Path, help="the work folder of a run")
+  parser.add_argument(
+    "--price", type=_price, help="USD of a chip and hour: the ranking then says what images cost"
+  )
+
+
+def _price(text: str) -> float:
+  try:
+    price = float(text)
+  except ValueError:
+    price = -1.0
+  if not 0 <= price < math.inf:
+    raise argparse.ArgumentTypeError(f"{text!r} is not a price, such as 1.2")
+  return price
 
 
 @subcommand("report", _arguments, __doc__)
@@ -20,7 +34,7 @@ def main(options: argparse.Namespace) -> None:
   """Make the page and say where it is."""
   from genbench_jax.report.from_disk import rebuild
 
-  say(f"report: {rebuild(options.workdir)}")
+  say(f"report: {rebuild(options.workdir, options.price)}")
 
 
 if __name__ == "__main__":

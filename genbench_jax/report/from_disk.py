@@ -187,13 +187,19 @@ def _first_labels(images: ImageSet) -> Int[np.ndarray, "n"]:
   return labels.argmax(axis=1) if labels.ndim == 2 else labels
 
 
-def rebuild(workdir: Path) -> Path:
-  """Makes the page of a work folder again from what lies in it.
+def rebuild(workdir: Path, price: float | None = None) -> Path:
+  """Make the page of a work folder again from what lies in it.
+
+  Args:
+    workdir: of the run.
+    price: USD of a device and hour; with it the ranking gives what the images have cost.
 
   Raises:
     UsageError: there are no results.
   """
   rows, about = read_run(workdir)
+  if price is not None:
+    about = {**about, "price": price}
   made_from = _page_of(workdir, results_run(workdir)[0])
   sets = [workdir / name for name in made_from.get("image_sets", _newest_sets(workdir, rows))]
   there = [folder for folder in sets if ImageSet.exists(folder)]

@@ -110,3 +110,14 @@ def test_thumbnails_are_small_and_small_images_untouched():
 def test_what_the_page_was_made_from_is_json(workdir):
   made_from = json.loads((workdir / "report" / "run.json").read_text())
   assert made_from["image_sets"] == ["images/digits/a"]
+
+
+def test_a_price_is_kept_with_the_page(workdir, capfd):
+  from genbench_jax.cli.report import main as report
+
+  assert report([str(workdir), "--price", "1.2"]) == 0
+  made_from = json.loads((workdir / "report" / "run.json").read_text())
+  assert made_from["run"]["price"] == 1.2
+  for wrong in ("much", "-1", "inf", "nan"):
+    assert report([str(workdir), f"--price={wrong}"]) == 2
+  assert "is not a price" in capfd.readouterr().err
