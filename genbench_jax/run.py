@@ -173,8 +173,10 @@ class Run:
   @property
   def _sampler_settings(self) -> Hashable:
     settings = self.config.generation
-    of_sampler = ("batch_per_device", "steps", "guidance_scale", "scheduler", "height", "width")
-    of_sampler += ("eta", "guidance_rescale", "timesteps", "scheduler_settings")
+    of_sampler = (
+      "batch_per_device", "steps", "guidance_scale", "scheduler", "height", "width",
+      "eta", "guidance_rescale", "timesteps", "scheduler_settings",
+    )  # fmt: skip
     return self._model_settings, *(getattr(settings, name) for name in of_sampler)
 
   def _sampler(self, clip: Clip | None = None, resize: Resize = "crop") -> Sampler:

@@ -7,6 +7,7 @@ The pooled coefficient stands beside it for comparison, without a test. Protocol
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -177,7 +178,8 @@ def _of_level(
   seed: int,
 ) -> list[Correlation]:
   """One coefficient a question; of questions with the same answer the first alone is tested."""
-  found, seen = [], {}
+  found: list[Correlation] = []
+  seen: dict[Any, Any] = {}
   for question in questions:
     tables = [t for t in question.tables if dataset in (None, t.dataset)]
     if not tables:

@@ -80,8 +80,8 @@ def compare(runs: Mapping[str, Mapping[str, Judged]]) -> list[Comparison]:
     for (first, one), (second, other) in itertools.combinations(runs.items(), 2)
     for comparison in _of_pair(first, second, one, other)
   ]
-  corrected = holm(np.array([each.p_value for each in found])) if found else []
-  return [_with_verdict(each, float(p)) for each, p in zip(found, corrected, strict=True)]
+  corrected = holm(np.array([each.p_value for each in found])).tolist() if found else []
+  return [_with_verdict(each, p) for each, p in zip(found, corrected, strict=True)]
 
 
 def _of_pair(

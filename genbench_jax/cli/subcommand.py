@@ -5,13 +5,18 @@ import difflib
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.command import run_command
 
 Run = Callable[[argparse.Namespace], int | None]
-Main = Callable[[Sequence[str] | None], int]
+
+
+class Main(Protocol):
+  """The command: takes words, by default those of the process, and returns its exit status."""
+
+  def __call__(self, words: Sequence[str] | None = None) -> int: ...
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,9 +30,9 @@ class Parser(argparse.ArgumentParser):
     """Raise what argparse would print."""
     raise UsageError(f"{message}. See `{self.prog} --help`.")
 
-  def parse_args(
+  def parse_args(  # type: ignore[override]  # argparse has overloads for other namespaces
     self, args: Sequence[str] | None = None, namespace: object = None
-  ) -> argparse.Namespace:  # type: ignore[override]
+  ) -> argparse.Namespace:
     """Parse the words; an unknown option comes with the nearest known one."""
     options, unknown = self.parse_known_args(args, None)
     for word in unknown:

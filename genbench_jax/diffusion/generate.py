@@ -118,7 +118,9 @@ def named_weights(loras: Sequence[tuple[str | Path, float]]) -> tuple[tuple[str,
   Raises:
     UsageError: they are no pairs of a file and a weight.
   """
-  pairs = [tuple(pair) if isinstance(pair, list | tuple) else () for pair in loras]
+  pairs: list[tuple[Any, ...]] = [
+    tuple(pair) if isinstance(pair, list | tuple) else () for pair in loras
+  ]
   if any(len(pair) != 2 for pair in pairs):
     raise UsageError(
       "loras are pairs of a file and its weight, such as [('style.safetensors', 0.8)]."

@@ -117,10 +117,10 @@ def denoise(
 
   def body(state: schedulers.State, inputs: tuple[Steps, Any]) -> tuple[schedulers.State, None]:
     row, fresh = inputs
-    sample = (row.input_scale * state.latents).astype(model.dtype)
+    sample = jnp.asarray(row.input_scale * state.latents, model.dtype)
     # Each image beside its own unconditional twin: the rows of a device stay on it.
     sample = jnp.repeat(sample, variants, axis=0)
-    output = apply_unet(model.unet, params, sample, row.timestep, conditions, platform)
+    output = apply_unet(model.unet, params, sample, jnp.asarray(row.timestep), conditions, platform)
     output = output.astype(jnp.float32).reshape(batch, variants, *output.shape[1:])
     guided = output[:, 0] if variants == 1 else guide(output[:, 0], output[:, 1], guidance)
     return schedulers.step(row, state, guided, _fresh(noise, fresh, latents.shape[1:])), None
@@ -236,10 +236,10 @@ def lower_program(
   def like(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shared)
 
-  def number(*sizes: int) -> jax.ShapeDtypeStruct:
+  def number(*sizes: int) -> Any:
     return jax.ShapeDtypeStruct(sizes, np.float32, sharding=shared)
 
-  def of_images(dtype: Any, *sizes: int) -> jax.ShapeDtypeStruct:
+  def of_images(dtype: Any, *sizes: int) -> Any:
     return jax.ShapeDtypeStruct((rows, *sizes), dtype, sharding=split)
 
   config, variants = model.unet.config, 2 if shape.guided else 1

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float32, UInt8, UInt32
@@ -91,7 +92,7 @@ class Sampler:
     schedule = model.schedule.with_settings(scheduler_settings or {}, len(model.towers) == 1)
     table, initial_scale = sampler_steps(schedule, scheduler, steps, eta, timesteps)
     self.adds_noise = bool(table.noise.any())
-    guidance = Guidance(np.float32(guidance_scale), np.float32(guidance_rescale))
+    guidance = Guidance(*jnp.asarray([guidance_scale, guidance_rescale], jnp.float32))
     settings = (table, np.float32(initial_scale), guidance)
     self._settings = jax.device_put(settings, replicated(mesh))
     self._params = params_on(model, mesh)
@@ -205,9 +206,9 @@ class Sampler:
     waiting: Made | None = None
     images = [np.zeros((0, self.height, self.width, 3), np.uint8)]
     for rows in _slices(len(prompts), self.batch_size):
-      some = [None if array is None else array[rows] for array in (keys, latents)]
+      key, latent = (None if array is None else array[rows] for array in (keys, latents))
       noise = None if step_noise is None else step_noise[:, rows]
-      started = self.launch(self.prepare(prompts[rows], negative_prompts[rows], *some, noise))
+      started = self.launch(self.prepare(prompts[rows], negative_prompts[rows], key, latent, noise))
       if waiting is not None:  # fetched only when the next batch is on its way
         images.append(_fetched(waiting))
       waiting = started

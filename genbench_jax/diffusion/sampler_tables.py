@@ -48,12 +48,12 @@ class Request(NamedTuple):
   """What is asked of a sampler.
 
   Attributes:
-    count: steps.
+    steps: how many.
     eta: share of fresh noise, for DDIM and TCD.
     timesteps: to be visited; None where the sampler spaces them.
   """
 
-  count: int
+  steps: int
   eta: float = 0.0
   timesteps: Sequence[int] | None = None
 
@@ -95,8 +95,8 @@ def _table(timestep: Row, **columns: Float64[np.ndarray, "t ..."]) -> Steps:
 
 
 def _ddim(schedule: NoiseSchedule, request: Request) -> tuple[Steps, float]:
-  visited = timesteps(schedule, request.count, "leading", request.count)
-  previous = visited - len(schedule.alphas_cumprod) // request.count
+  visited = timesteps(schedule, request.steps, "leading", request.steps)
+  previous = visited - len(schedule.alphas_cumprod) // request.steps
   ends_at_one = settings.choice(schedule, "ddim", "set_alpha_to_one")
   alpha = _alphas_at(schedule, visited, ends_at_one)
   alpha_next = _alphas_at(schedule, previous, ends_at_one)
@@ -110,8 +110,8 @@ def _ddim(schedule: NoiseSchedule, request: Request) -> tuple[Steps, float]:
 
 def _pndm(schedule: NoiseSchedule, request: Request) -> tuple[Steps, float]:
   schedule = schedule.without_zero_snr()  # PNDM does not read `rescale_betas_zero_snr`
-  visited = timesteps(schedule, request.count, "leading", request.count)
-  ratio = len(schedule.alphas_cumprod) // request.count
+  visited = timesteps(schedule, request.steps, "leading", request.steps)
+  ratio = len(schedule.alphas_cumprod) // request.steps
   # The second evaluation, at the first step's end, only mends the first step (Heun): it starts from x_start again.
   steps = np.concatenate([visited[:2], visited[1:]])
   start, end = steps.copy(), steps - ratio
@@ -159,11 +159,11 @@ def _dpm_sigmas(schedule: NoiseSchedule, request: Request) -> tuple[Row, Float64
     # Where the logarithm of signal over noise is below a bound, the schedule is cut.
     cut = int((-np.log(trained) < settings.number(schedule, "lambda_min_clipped")).sum())
     last = len(trained) - cut
-    visited = timesteps(schedule, request.count, "linspace", request.count + 1, last=last)
+    visited = timesteps(schedule, request.steps, "linspace", request.steps + 1, last=last)
     sigmas = sigmas_at(schedule, visited)
   else:
     ends = settings.sigma_ends(schedule, trained[-1], trained[0])
-    sigmas = spread(kind, *ends, request.count)
+    sigmas = spread(kind, *ends, request.steps)
     visited = steps_of_sigmas(schedule, sigmas)
     rounds = any(schedule.settings.get(key) for key in ("use_karras_sigmas", "use_lu_lambdas"))
     if rounds and schedule.settings.get("beta_schedule") != "squaredcos_cap_v2":
@@ -246,13 +246,13 @@ def _euler_sigmas(
   if request.timesteps is not None:
     visited = explicit(schedule, request.timesteps, name)
   else:
-    visited = timesteps(schedule, request.count, "linspace", request.count, whole=False)
+    visited = timesteps(schedule, request.steps, "linspace", request.steps, whole=False)
   sigmas = sigmas_at(schedule, visited)
   if name == "euler_ancestral":
     return visited, np.append(sigmas, 0.0)
   if settings.choice(schedule, name, "interpolation_type") == "log_linear":
     ends = np.log(training_sigmas(schedule)[[-1, 0]])
-    sigmas = np.exp(np.linspace(*ends, request.count + 1))
+    sigmas = np.exp(np.linspace(ends[0], ends[1], request.steps + 1))
   kind = settings.sigma_kind(schedule, name)
   if kind is not None:
     sigmas = spread(kind, *settings.sigma_ends(schedule, sigmas[0], sigmas[-1]), len(visited))
@@ -303,12 +303,12 @@ def _consistency_steps(schedule: NoiseSchedule, request: Request, name: str) -> 
     return explicit(schedule, request.timesteps, name)
   total = len(schedule.alphas_cumprod)
   trained = int(settings.number(schedule, "original_inference_steps"))
-  if trained > total or request.count > trained:
+  if trained > total or request.steps > trained:
     raise UsageError(
-      f"steps is {request.count}; {name} takes at most the {min(trained, total)} that the model was distilled on."
+      f"steps is {request.steps}; {name} takes at most the {min(trained, total)} that the model was distilled on."
     )
   distilled = (np.arange(1, trained + 1) * (total // trained) - 1)[::-1]
-  picked = np.floor(np.linspace(0, trained, request.count, endpoint=False)).astype(int)
+  picked = np.floor(np.linspace(0, trained, request.steps, endpoint=False)).astype(int)
   return distilled[picked].astype(np.float64)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int32
@@ -56,7 +57,7 @@ class TextEncoder:
     self._tables: Any = None
     if learned is not None:
       check_fits(learned, model.towers)
-      tables = tower_tables(learned.table, model.towers)
+      tables = tower_tables(jnp.asarray(learned.table), model.towers)
       self._tables = jax.device_put(tables, replicated(mesh))
     self._program = _program(model, mesh)
     self._params = text_params_on(model, mesh)

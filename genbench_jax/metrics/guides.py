@@ -76,7 +76,7 @@ def _checked(
     _hot(name, each, len(rows), classes)
     for name, each, rows in (("labels", labels, x), ("guide_labels", guide_labels, guides))
   )
-  return *hot, x, guides  # type: ignore[return-value]
+  return *hot, x, guides
 
 
 def _classes(labels: Any) -> int:

@@ -182,8 +182,8 @@ def _placed(x: Float[np.ndarray, "n d"], start: int, frame: Frame, mesh: Mesh) -
   features, offset = frame.host_rows(x[start : start + BLOCK_ROWS])
   # One is added so that the padding, zero, becomes -1.
   number = np.arange(start + 1, start + 1 + len(features), dtype=np.int32)
-  rows, offset, number, _ = place("features", mesh, features, offset.astype(np.float32), number)
-  return KernelRows(rows, offset, number - 1)
+  rows, offsets, numbers, _ = place("features", mesh, features, offset.astype(np.float32), number)
+  return KernelRows(rows, offsets, numbers - 1)
 
 
 def _with_typical(frame: Frame, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> Frame:

@@ -68,5 +68,5 @@ def _measurement(
     for sign in (-1, 1)
   ]
   if not paired:
-    return Measurement(float(value), *ends[:2], note=ONE_A_CLASS)
-  return Measurement(float(value), *ends)
+    return Measurement(float(value), ends[0], ends[1], note=ONE_A_CLASS)
+  return Measurement(float(value), ends[0], ends[1], ends[2], ends[3])

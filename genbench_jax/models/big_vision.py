@@ -4,6 +4,7 @@ big_vision keeps attention's heads apart and, for some models, all layers of a t
 to PyTorch's layout, from which the loader goes on.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,7 +59,11 @@ def read_big_vision(path: Path) -> dict[str, Callable[[], Tensor]]:
     found = dict(_renamed(arrays))
   except (KeyError, ValueError) as error:
     raise RunError(f"{path} holds no SigLIP: {error}.") from error
-  return {name: (lambda tensor=tensor: tensor) for name, tensor in found.items()}
+  return {name: functools.partial(_same, tensor) for name, tensor in found.items()}
+
+
+def _same(tensor: Tensor) -> Tensor:
+  return tensor
 
 
 def _renamed(arrays: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -193,7 +193,7 @@ def read_file(path: Path) -> Weights:
   Raises:
     RunError: the file is corrupt.
   """
-  return _read_safetensors(path)
+  return read_safetensors(path)
 
 
 def read_notes(path: Path) -> dict[str, str]:

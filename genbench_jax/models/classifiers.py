@@ -43,8 +43,9 @@ class Classifier:
   @functools.cached_property
   def network(self) -> ResNet | Vit:
     config = NETWORKS[self.name].fitting(self.image_size, self.stem)
-    make = ResNet if isinstance(config, ResNetConfig) else Vit
-    return make(config, self.num_classes, self.dtype)
+    if isinstance(config, ResNetConfig):
+      return ResNet(config, self.num_classes, self.dtype)
+    return Vit(config, self.num_classes, self.dtype)
 
   @property
   def head(self) -> str:
@@ -63,9 +64,9 @@ class Classifier:
     """Logits of normalized pixels, and the running averages after them."""
     variables = {"params": params, "batch_stats": stats} if stats else {"params": params}
     if not (train and stats):
-      return self.network.apply(variables, pixels, train=False), stats
+      return jnp.asarray(self.network.apply(variables, pixels, train=False)), stats
     found, changed = self.network.apply(variables, pixels, train=True, mutable=["batch_stats"])
-    return found, changed["batch_stats"]
+    return jnp.asarray(found), changed["batch_stats"]
 
 
 def make_classifier(

@@ -29,7 +29,8 @@ def text_features(
     remat: whether each layer's activations are computed again in the backward pass.
   """
   network = module.clone(remat=remat)
-  return _unit(network.apply({"params": params}, embeddings, ends, method="text_features"))
+  found = network.apply({"params": params}, embeddings, ends, method="text_features")
+  return _unit(jnp.asarray(found))
 
 
 def image_features(
@@ -49,7 +50,8 @@ def image_features(
     remat: whether each layer's activations are computed again in the backward pass.
   """
   network = module.clone(remat=remat)
-  return _unit(network.apply({"params": params}, pixels, prompts, method="image_features"))
+  found = network.apply({"params": params}, pixels, prompts, method="image_features")
+  return _unit(jnp.asarray(found))
 
 
 def _unit(features: Float[Array, "b d"]) -> Float[Array, "b d"]:

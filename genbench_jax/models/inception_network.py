@@ -9,7 +9,7 @@ Reference:
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -203,7 +203,7 @@ def _joined(*branches: Float[Array, "b h w _"]) -> Float[Array, "b h w c"]:
 
 
 # The blocks between the stem and the last pool, in order.
-BLOCKS: Sequence[tuple[str, type[Block], dict[str, int | bool]]] = (
+BLOCKS: Sequence[tuple[str, type[Block], dict[str, Any]]] = (
   ("Mixed_5b", BlockA, {"pool": 32}),
   ("Mixed_5c", BlockA, {"pool": 64}),
   ("Mixed_5d", BlockA, {"pool": 64}),

@@ -158,11 +158,11 @@ class AttentionPooling(nn.Module):
     weights = jnp.split(jnp.asarray(weight, self.dtype), 3)
     biases = jnp.split(jnp.asarray(bias, self.dtype), 3)
     query = jnp.broadcast_to(jnp.asarray(probe, self.dtype), (len(hidden), 1, width))
-    projected = [
+    q, k, v = (
       (x @ w.T + b).reshape(len(hidden), -1, heads, width // heads)
       for x, w, b in zip((query, hidden, hidden), weights, biases, strict=True)
-    ]
-    mixed = attend(*projected).reshape(len(hidden), 1, width)
+    )
+    mixed = attend(q, k, v).reshape(len(hidden), 1, width)
     pooled = Linear(width, dtype=self.dtype, name="attention.out_proj")(mixed)
     normed = LayerNorm(self.sizes.eps, name="layernorm")(pooled)
     mlp = Mlp(self.sizes.mlp_width, self.sizes.activation, self.dtype, name="mlp")

@@ -81,12 +81,12 @@ def load_siglip_tokenizer(folder: Path, length: int, vocabulary: int) -> SiglipT
   core.no_padding()
   core.no_truncation()
   names = {"end": ("<eos>", "</s>"), "pad": ("<pad>", "</s>")}
-  ids = {role: _first_id(core, words) for role, words in names.items()}
-  if None in ids.values():
+  end, pad = (_first_id(core, words) for words in names.values())
+  if end is None or pad is None:
     raise RunError(f"the tokenizer in {folder} has no token for the end of a text.")
   # Gemma's has <bos>; the first SigLIP's SentencePiece model has not.
   first = core.token_to_id("<bos>") is None
-  tokenizer = SiglipTokenizer(core, length, ids["end"], ids["pad"], strips_punctuation=first)
+  tokenizer = SiglipTokenizer(core, length, end, pad, strips_punctuation=first)
   return _checked(tokenizer, vocabulary, folder)
 
 

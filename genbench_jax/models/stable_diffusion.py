@@ -257,6 +257,8 @@ def describe(configs: Mapping[str, Settings], dtype: Any) -> StableDiffusion:
 def _with_stock_networks(model: StableDiffusion, parts: CheckpointParts) -> StableDiffusion:
   from genbench_jax.models.stock_diffusion import stock_networks, stock_params
 
+  unet: Any  # they answer to the same calls as ours
+  vae: Any
   unet, vae = stock_networks(parts.configs, model.dtype, model.vae_dtype)
   params = stock_params(unet, vae, model.params)
   return dataclasses.replace(model, unet=unet, vae=vae, params=params)
@@ -338,7 +340,7 @@ def described_conditions(model: StableDiffusion, rows: int) -> Conditions:
 
 
 def _described(config: UNetConfig, rows: int, length: int, dtype: Any) -> Conditions:
-  def shape(*sizes: int, of: Any = dtype) -> jax.ShapeDtypeStruct:
+  def shape(*sizes: int, of: Any = dtype) -> Any:
     return jax.ShapeDtypeStruct((rows, *sizes), of)
 
   return Conditions(
@@ -409,7 +411,8 @@ def apply_unet(
     platform: `cpu`, `gpu` or `tpu`, of the device that runs it; by default JAX's default backend.
   """
   times = jnp.broadcast_to(jnp.asarray(timestep, jnp.float32), len(latents))
-  return unet.clone(platform=platform).apply({"params": params}, latents, times, conditions)
+  output = unet.clone(platform=platform).apply({"params": params}, latents, times, conditions)
+  return jnp.asarray(output)
 
 
 def apply_decoder(
@@ -420,7 +423,7 @@ def apply_decoder(
 ) -> Float[Array, "b H W 3"]:
   """Images, about -1 to 1, of latents at the autoencoder's own scale."""
   decoder = vae.clone(platform=platform)
-  return decoder.apply({"params": params}, latents, method="decode")
+  return jnp.asarray(decoder.apply({"params": params}, latents, method="decode"))
 
 
 def apply_encoder(
@@ -431,7 +434,8 @@ def apply_encoder(
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
   """Mean and log variance of the latents, at the autoencoder's own scale, of images from -1 to 1."""
   encoder = vae.clone(platform=platform)
-  return encoder.apply({"params": params}, images, method="encode")
+  mean, log_variance = encoder.apply({"params": params}, images, method="encode")
+  return jnp.asarray(mean), jnp.asarray(log_variance)
 
 
 def apply_text_encoders(
@@ -450,7 +454,7 @@ def apply_text_encoders(
   """
   learned = [None] * len(towers) if learned is None else learned
   given = list(zip(TEXT_PARTS, towers, tokens, learned, strict=False))
-  states = [
+  states: list[Any] = [
     tower.network.apply({"params": params[part]}, ids, rows) for part, tower, ids, rows in given
   ]
   if len(towers) == 1:
@@ -460,4 +464,4 @@ def apply_text_encoders(
   part, tower, ids, _ = given[-1]
   ends = end_positions(ids, tower.tokenizer.eos_token_id)
   pool = {"params": params[part]}, states[-1], ends
-  return Texts(joined, tower.network.apply(*pool, method="pooled"))
+  return Texts(joined, jnp.asarray(tower.network.apply(*pool, method="pooled")))

@@ -142,7 +142,10 @@ def stock_networks(
   """
   check_installed()
   upstream.silence("diffusers")
-  from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
+  from diffusers import (  # type: ignore[attr-defined]  # releases below 0.40 have them
+    FlaxAutoencoderKL,
+    FlaxUNet2DConditionModel,
+  )
 
   unet, vae = read_unet_config(configs["unet"]), read_autoencoder_config(configs["vae"])
   plain_vae = vae.use_quant_conv and vae.use_post_quant_conv and vae.mid_block_add_attention
@@ -231,7 +234,7 @@ def _torch_module(module: str, above: str) -> str:
 
 def corrections() -> AbstractContextManager[Any]:
   """Context in which the stock modules compute what PyTorch's do."""
-  from diffusers.models import attention_flax
+  from diffusers.models import attention_flax  # type: ignore[attr-defined]
 
   def intercept(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
     module = context.module
@@ -244,7 +247,8 @@ def corrections() -> AbstractContextManager[Any]:
       in_transformer = isinstance(module.parent, attention_flax.FlaxTransformer2DModel)
       params = module.variables["params"]
       eps = 1e-6 if in_transformer else module.epsilon
-      return group_norm(args[0], params["scale"], params["bias"], module.num_groups, eps)
+      groups = module.num_groups or 1
+      return group_norm(args[0], params["scale"], params["bias"], groups, eps)
     return method(*args, **kwargs)
 
   return nn.intercept_methods(intercept)

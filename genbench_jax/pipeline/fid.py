@@ -100,8 +100,9 @@ def fid_between_folders(
     say(
       f"fewer than {FEW} images: most of this FID is bias. Compare it only with one of as many images."
     )
-  kid = kid_inception(*features) if len(features) == 2 else None
-  return FolderDistance(fid_inception(*statistics), kid, (counts[0], counts[1]), encoder, str(way))
+  kid = kid_inception(features[0], features[1]) if len(features) == 2 else None
+  fid = fid_inception(statistics[0], statistics[1])
+  return FolderDistance(fid, kid, (counts[0], counts[1]), encoder, str(way))
 
 
 def _side(

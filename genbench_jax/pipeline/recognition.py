@@ -146,7 +146,7 @@ def decoded(
   shape = (len(images), size, size, 3)
   if np.prod(shape) <= IN_MEMORY_BYTES:
     return _decode_into(np.empty(shape, np.uint8), data, images, size, what)
-  path = run.workdir / "decoded" / f"{files.digest([what, shape])}-{run.hosts.index}.npy"
+  path = run.workdir / "decoded" / f"{files.digest([what, shape])}-{run.hosts.number}.npy"
   path.parent.mkdir(parents=True, exist_ok=True)
   mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
   return _decode_into(mapped, data, images, size, what)

@@ -6,6 +6,7 @@ images), `classes.csv`, `confusion.csv` where an image has one label, `model.saf
 last, `summary.json`: a cell that has one is not trained again.
 """
 
+import dataclasses
 import functools
 import math
 import shutil

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
 from jax.sharding import Mesh
@@ -102,7 +103,9 @@ def score_cells(
         found
         for protocol in config.scoring.protocols
         for cell in cells_of(one.key, config)
-        for found in _score_cell(config, protocol, data, cell, one, mesh, real or RealImages())
+        for found in _score_cell(
+          config, cast(Protocol, protocol), data, cell, one, mesh, real or RealImages()
+        )
       ],
     )
 

@@ -139,7 +139,8 @@ def feature_cost(checkpoint: str, revision: str, batch_per_device: int) -> Model
   given = (DINOV2_DEFAULTS if kind.startswith("dinov2") else DINOV3_DEFAULTS) | config
   width = given["hidden_size"]
   inner = given.get("intermediate_size") or given["mlp_ratio"] * width
-  settings = given | {"image_size": load_image_input(folder).size, "intermediate_size": inner}
+  size = given["image_size"] if folder is None else load_image_input(folder).size
+  settings = given | {"image_size": size, "intermediate_size": inner}
   image = work.image_tower(settings, 0)
   temporaries = BYTES * batch_per_device * UNET_TEMPORARIES * image.largest
   return ModelCost(checkpoint, folder, image.flops, image.weights, 0, width, temporaries)
@@ -155,7 +156,7 @@ def _found(checkpoint: str, revision: str, kind: str) -> tuple[Path | None, Sett
       weight_files(folder)
       return folder, _clip_settings(read_json(folder / "config.json"))
     if folder is not None:
-      parts = ("unet", "vae", "text_encoder")
+      parts: tuple[str, ...] = ("unet", "vae", "text_encoder")
       parts += ("text_encoder_2",) if (folder / "text_encoder_2").is_dir() else ()
       for part in parts:
         weight_files(folder / part)

@@ -92,19 +92,19 @@ class Problem:
 class Batch(NamedTuple):
   """The images of a step in a parts of b, what it needs to know of itself, and nothing else."""
 
-  images: UInt8[Array, "a b s s 3"]
-  targets: Float[Array, "a b k"]
-  weights: Float[Array, "a b"]
-  number: Int[Array, ""]
-  seed: Int[Array, ""]
-  rate: Float[Array, ""]
+  images: UInt8[Any, "a b s s 3"]
+  targets: Float[Any, "a b k"]
+  weights: Float[Any, "a b"]
+  number: Int[Any, ""]
+  seed: Int[Any, ""]
+  rate: Float[Any, ""]
 
 
 class Outcome(NamedTuple):
   """Of a step: mean weighted loss, and share of images whose likeliest class is that of their target."""
 
-  loss: Float[Array, ""]
-  accuracy: Float[Array, ""]
+  loss: Float[Any, ""]
+  accuracy: Float[Any, ""]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -280,12 +280,16 @@ def _copied(tree: Any) -> Any:
   return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), tree)
 
 
+# Cells side by side have their own images and rates, and the number of the step in common.
+AXES = Batch(0, 0, 0, None, 0, 0)
+
+
 @functools.lru_cache(maxsize=16)
 def _program(problem: Problem, recipe: Recipe, mesh: Mesh, lanes: int) -> Callable[..., Any]:
   """The compiled step: of one cell, or of several side by side."""
   step = functools.partial(train_step, problem, recipe)
   if lanes:
-    step = jax.vmap(step, in_axes=(0, None, Batch(0, 0, 0, None, 0, 0)))
+    step = jax.vmap(step, in_axes=(0, None, AXES))
   return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
@@ -370,7 +374,8 @@ def _trained(state: dict[str, Any], model: Model, outcomes: Outcome, lane: int |
   losses, accuracies = (
     values if lane is None else values[:, lane] for values in (outcomes.loss, outcomes.accuracy)
   )
-  return Trained(Model(variables, state["stats"], model.frozen), losses, accuracies)
+  model = Model(variables, state["stats"], model.frozen)
+  return Trained(model, np.asarray(losses), np.asarray(accuracies))
 
 
 def _batches(
@@ -425,7 +430,7 @@ def on_mesh(batch: Batch, mesh: Mesh) -> Batch:
   ))  # fmt: skip
 
 
-def _placed(array: np.ndarray, sharding: NamedSharding) -> Array:
+def _placed(array: Any, sharding: NamedSharding) -> Array:
   if sharding.is_fully_addressable:
     return jax.device_put(array, sharding)
   return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

@@ -141,10 +141,11 @@ def _clip_method(
   tower = trained_leaves(clip.params, settings.blocks)
   scale = float(np.exp(np.asarray(clip.params["logit_scale"], np.float32)))
   text = np.asarray(unit_rows(jnp.asarray(text_features, jnp.float32)))
-  head = {"weight": scale * text.T, "bias": np.zeros(len(text), np.float32)}
+  kernel = scale * text.T
   if multi_label:
     # A scaled cosine is no log-odds: the mean prototype's logit is taken as zero.
-    head["weight"] = head["weight"] - head["weight"].mean(axis=1, keepdims=True)
+    kernel = kernel - kernel.mean(axis=1, keepdims=True)
+  head = {"weight": kernel, "bias": np.zeros(len(text), np.float32)}
   first = {"tower": _wide(tower), "head": _wide(head)}
   rates = block_rates(num_blocks(dict(weights.leaves(clip.params))), settings.layer_decay)
   problem = Problem(TowerLogits(clip), clip_view(clip), multi_label, rates)

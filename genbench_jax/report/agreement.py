@@ -171,8 +171,8 @@ def _with_doubles(found: Sequence[Agreement]) -> list[Agreement]:
 def _corrected(found: Sequence[Agreement]) -> list[Agreement]:
   """The agreements with p-values corrected for all that are tested (Holm); one number is tested once."""
   tested = [item for item in found if item.p is not None and not item.same_as]
-  ps = statistics.holm(np.array([item.p for item in tested])) if tested else []
-  by_name = {item.metric: float(p) for item, p in zip(tested, ps, strict=True)}
+  ps = statistics.holm(np.array([item.p for item in tested])).tolist() if tested else []
+  by_name = {item.metric: p for item, p in zip(tested, ps, strict=True)}
   return [dataclasses.replace(item, p=by_name.get(item.metric)) for item in found]
 
 

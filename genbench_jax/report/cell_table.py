@@ -36,7 +36,7 @@ def thinned_cells(every: Sequence[Results]) -> tuple[dict[str, Any], str]:
   single seeds, then other prompt strategies than the headline's, then numbers of images between the smallest
   and the largest, at last datasets from the end.
   """
-  data, said = cell_data(cells_table(every)), []
+  data, said = cell_data(cells_table(every)), list[str]()
   total = len(data["rows"])
   some = list(every)
   for thin, words in THINNERS:

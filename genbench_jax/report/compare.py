@@ -173,8 +173,8 @@ def differences_table(comparison: Comparison) -> Table:
   for dataset, series, shots in dict.fromkeys(c for less in comparison.less for c in _cells(less)):
     row: list[Value] = [dataset, series.source, series.generator, series.strategy, shots]
     for name in names:
-      for side in (*comparison.runs, *comparison.less):
-        found = side.estimate(dataset, series, shots, name)
+      for results in (*comparison.runs, *comparison.less):
+        found = results.estimate(dataset, series, shots, name)
         row += [found.value, found.low, found.high] if found else [None] * 3
     rows.append(tuple(row))
   return Table("differences", f"Runs against {first}.", tuple(columns), tuple(rows))

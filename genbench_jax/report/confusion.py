@@ -174,7 +174,7 @@ def _row_cells(
       row == column,
       _tip(names[row], names[column], int(counts[column]), total),
     )
-    for column in np.flatnonzero(counts)
+    for column in np.flatnonzero(counts).tolist()
   ]
 
 

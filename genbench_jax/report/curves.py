@@ -27,7 +27,7 @@ MOST_POINTS = 6000
 def curves_figure(results: Results, quantities: Sequence[str]) -> chart.Figure:
   """For every recognizer and CLER: the mean over datasets first, then every dataset."""
   crowded = len(_trained(results)) * len(results.shots) > CROWDED
-  prompts = (ONE, ALL) if crowded else (ALL,)
+  prompts: tuple[str, ...] = (ONE, ALL) if crowded else (ALL,)
   prompts, quantities, left_out = _fitting(results, prompts, quantities)
   return chart.Figure(
     name="accuracy-against-shots",

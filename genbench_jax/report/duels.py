@@ -128,14 +128,14 @@ def paired_estimate(
     both: the hits of first and second, seed by seed.
     estimates: of first and second: what they know of other training images is added to the interval.
   """
-  both = [
+  pairs = [
     (one, other)
     for one, other in both
     if one and other and one.test == other.test and len(one.values) == len(other.values) > 1
   ]
-  if not both or len({len(one.values) for one, _ in both}) > 1:
+  if not pairs or len({len(one.values) for one, _ in pairs}) > 1:
     return None
-  sides = [np.mean([pair[side].values for pair in both], axis=0) for side in (0, 1)]
+  sides = [np.mean([pair[side].values for pair in pairs], axis=0) for side in (0, 1)]
   images = [_image_variance(estimate) for estimate in estimates]
   near = _compared(sides, (0.0, 0.0))
   if not any(images):

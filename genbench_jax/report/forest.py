@@ -128,7 +128,7 @@ def fitting(blocks: Sequence[Block], headline: tuple[str, int | None, str]) -> l
     wanted = (headline[2], headline[0], headline[1])
     return sum(weight * (a != b) for weight, a, b in zip((4, 2, 1), mine, wanted, strict=True))
 
-  left, kept = MOST_MARKS, set()
+  left, kept = MOST_MARKS, set[tuple[str, int, str]]()
   for block in sorted(blocks, key=distance):
     left -= sum(len(line.series or block.series) for line in block.lines)
     if left < 0 and kept:

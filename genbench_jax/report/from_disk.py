@@ -69,10 +69,8 @@ def write_page(
   found = recognitions_of(workdir, rows)
   # A page is made to be shown: what it and the file beside it say of the run is nothing of this machine.
   rows, about = public(list(rows)), public(dict(about))
-  galleries, class_scores = (
-    [dataclasses.replace(one, generator=public(one.generator)) for one in some]
-    for some in (galleries, class_scores)
-  )
+  galleries = [dataclasses.replace(one, generator=public(one.generator)) for one in galleries]
+  class_scores = [dataclasses.replace(one, generator=public(one.generator)) for one in class_scores]
   page = write_report(rows, galleries, about, workdir / "report", class_scores, found)
   made_from = {
     "run": dict(about),

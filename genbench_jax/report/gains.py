@@ -24,7 +24,7 @@ def difference(one: Estimate, other: Estimate) -> Estimate:
   wide than too narrow. Without an interval for `one` there is none for the difference.
   """
   ends = _difference_ends(one, other, one.interval, other.interval)
-  wide = ()
+  wide: tuple[float, float] | tuple[()] | None = ()
   if one.wide_interval or other.wide_interval:
     wide = _difference_ends(
       one, other, one.wide_interval or one.interval, other.wide_interval or other.interval
@@ -85,7 +85,7 @@ def average(estimates: Mapping[str, Estimate], datasets: Sequence[str]) -> Avera
   missing = tuple(name for name in datasets if name not in estimates)
   near = _mean_ends(value, [(e.value, e.interval) for e in chosen])
   # A dataset that knows nothing of other images of the generator counts with the interval it has.
-  wide = (None, None)
+  wide: tuple[float | None, float | None] = (None, None)
   if any(e.wide_interval for e in chosen):
     wide = _mean_ends(value, [(e.value, e.wide_interval or e.interval) for e in chosen])
   return Average(Estimate(value, *near, *wide), included, missing)

@@ -112,8 +112,10 @@ def against_originals(
 ) -> dict[str, Estimate]:
   """Return dataset -> what the images are above (below) as many original images of the dataset."""
   original = originals(results)
+  if original is None:
+    return {}
   found = {}
-  for dataset in results.datasets if original else ():
+  for dataset in results.datasets:
     mine = results.estimate(dataset, series, shots, quantity)
     theirs = results.estimate(dataset, original, shots, quantity)
     if mine and theirs:

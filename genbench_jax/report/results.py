@@ -293,15 +293,14 @@ def _belongs(row: Row, view: View) -> bool:
 
 
 def _estimate(row: Row) -> Estimate:
-  ends = []
-  for low, high in (("ci_low", "ci_high"), ("generator_low", "generator_high")):
-    found = row.get(low), row.get(high)
-    known = is_number(found[0]) and is_number(found[1])
-    ends += [float(found[0]), float(found[1])] if known else [None, None]
+  ends: list[float | None] = []
+  for names in (("ci_low", "ci_high"), ("generator_low", "generator_high")):
+    found = [float(row[name]) for name in names if is_number(row.get(name))]
+    ends += found if len(found) == 2 else [None, None]
   return Estimate(float(row["value"]), *ends)
 
 
-def _cells(rows: Iterable[Row], view: View) -> list[Cell]:
+def _cells(rows: Sequence[Row], view: View) -> list[Cell]:
   grouped: dict[tuple, list[Row]] = {}
   hues = _hues(rows)
   strategies = {row.get("strategy") for row in rows if row.get("generator") and row.get("strategy")}

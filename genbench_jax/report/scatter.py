@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from genbench_jax.report import chart
 from genbench_jax.report.agreement import Agreement, agrees, grouped
@@ -30,7 +31,7 @@ def metric_figure(item: Agreement) -> chart.Figure:
   names = [name for name, cells in item.cells.items() if cells]
   sizes = (WIDE_SIZE, SIZE) if len(names) == 1 else (SIZE,)
   panels = tuple(_value_panel(item, name, size) for name in names for size in sizes)
-  layout = "forest" if len(names) == 1 else "medium"
+  layout: Literal["medium", "forest"] = "forest" if len(names) == 1 else "medium"
   return chart.Figure(
     name=f"{item.metric.replace('_', '-')}-against-{item.recognizer.replace('_', '-')}",
     title=f"{metric.label} against {the(recognizer.label)}",

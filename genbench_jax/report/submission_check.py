@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, TypeGuard
 
 from genbench_jax.report.quantities import quantity_of
 from genbench_jax.report.submission import checksum, unpacked
@@ -104,7 +104,7 @@ def _of_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     seen.add(key)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
   return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

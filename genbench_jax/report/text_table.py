@@ -90,8 +90,9 @@ def _cell(quantity: Quantity, rows: Sequence[Row]) -> str:
   if not rows:
     return ""
   value = shown(quantity, float(np.mean([row["value"] for row in rows])))
-  ends = [row.get(end) for row in rows for end in ("ci_low", "ci_high")]
-  if None in ends:
+  given = [row.get(end) for row in rows for end in ("ci_low", "ci_high")]
+  ends = [float(end) for end in given if end is not None]
+  if len(ends) < len(given):
     return value
   low, high = (float(np.mean(ends[at::2])) for at in range(2))
   return f"[{shown(quantity, low)}, {shown(quantity, high)}] {value}"

@@ -42,9 +42,10 @@ class ImageFinder:
     path, tar = str(line.get("image_path") or ""), str(line.get("tar") or "")
     if tar:
       inside = self._inside(tar)
-      span = line.get("offset"), line.get("size")
-      is_span = all(isinstance(number, int) for number in span) and span[0] >= 0 and span[1] >= -1
-      return Place(inside, *span, root=self.root) if inside and is_span else None  # type: ignore[arg-type]
+      offset, size = line.get("offset"), line.get("size")
+      if not (inside and isinstance(offset, int) and isinstance(size, int)):
+        return None
+      return Place(inside, offset, size, root=self.root) if offset >= 0 and size >= -1 else None
     if path and (inside := self._inside(path)):
       return Place(inside, root=self.root)
     names = (path, str(line.get("key") or ""))

@@ -36,7 +36,8 @@ def public_text(text: str) -> str:
     except (ValueError, RecursionError):
       pass  # a text with brackets
   shortened = _PATH.sub(_last_part, _without_home(text))
-  return _host().sub("HOST", shortened) if _host() else shortened
+  host = _host()
+  return host.sub("HOST", shortened) if host else shortened
 
 
 def _last_part(match: re.Match[str]) -> str:

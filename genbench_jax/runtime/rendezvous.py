@@ -37,7 +37,7 @@ class Caller(NamedTuple):
   """A process as it says that it is."""
 
   number: int
-  count: int
+  total: int
   host: str
   pid: int
 
@@ -62,7 +62,7 @@ def meet(address: Address) -> None:
   own = Caller(address.process_id, address.num_processes, socket.gethostname(), os.getpid())
   host, _, port = address.coordinator.rpartition(":")
   host = host.strip("[]")
-  if own.count < 2:
+  if own.total < 2:
     return
   if own.number:
     _call(own, host, int(port))
@@ -113,12 +113,12 @@ class _Meeting:
     try:
       for caller, connection in self._callers(START_SECONDS):
         self.present[caller.number] = caller, connection
-        if len(self.present) == self.own.count - 1:
+        if len(self.present) == self.own.total - 1:
           break
       else:
         raise RunError(
           f"process 0 at {self.place} has waited {START_SECONDS} s for {self._absent()} of"
-          f" {self.own.count}: look why they don't start, or can't reach this machine."
+          f" {self.own.total}: look why they don't start, or can't reach this machine."
         )
       self._tell({"go": True})
     finally:
@@ -132,7 +132,7 @@ class _Meeting:
       look()
       if waited > NOTICE_SECONDS and not noticed:
         noticed = True
-        say(f"process 0 at {self.place} waits for {self._absent()} of {self.own.count}")
+        say(f"process 0 at {self.place} waits for {self._absent()} of {self.own.total}")
       self._forget_the_gone()
       if (called := self._accepted()) is None:
         continue
@@ -157,10 +157,10 @@ class _Meeting:
   def _problem(self, caller: Caller) -> str:
     """What is wrong with a caller, in words for all; empty if nothing is."""
     known = {0: self.own} | {number: who for number, (who, _) in self.present.items()}
-    if caller.count != self.own.count:
+    if caller.total != self.own.total:
       return (
-        f"{caller} was started with --num_processes={caller.count}, but {self.own} with"
-        f" --num_processes={self.own.count}. Start all with the same number."
+        f"{caller} was started with --num_processes={caller.total}, but {self.own} with"
+        f" --num_processes={self.own.total}. Start all with the same number."
       )
     if caller.number in known:
       return (
@@ -173,7 +173,7 @@ class _Meeting:
     """Tell what is wrong to all who are here, and to those who come in the next seconds."""
     self._tell({"problem": problem})
     until = time.monotonic() + LINGER_SECONDS
-    while time.monotonic() < until and len(self.present) < self.own.count:
+    while time.monotonic() < until and len(self.present) < self.own.total:
       if called := self._accepted():
         self.present[-1 - len(self.present)] = called
         self._tell({"problem": problem})
@@ -195,7 +195,7 @@ class _Meeting:
       del self.present[connections[connection]]
 
   def _absent(self) -> str:
-    numbers = [n for n in range(1, self.own.count) if n not in self.present]
+    numbers = [n for n in range(1, self.own.total) if n not in self.present]
     more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
     return f"process {', '.join(map(str, numbers[:8]))}{more}"
 

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 # What shells call a process that ended by SIGTERM; Slurm, Kubernetes and the launch scripts know it as `preempted`.
 STATUS = 143
-STATUSES = {signal.SIGTERM: STATUS, signal.SIGINT: 130}
+STATUSES: dict[int, int] = {signal.SIGTERM: STATUS, signal.SIGINT: 130}
 # A machine that is taken away has 30 seconds. From the signal to the end of the process no more than 25 pass, on a busy
 # machine too; what is half written by then is dropped.
 GRACE_SECONDS = 18.0

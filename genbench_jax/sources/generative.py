@@ -82,8 +82,9 @@ class Generative(ImageSource):
 def _more_settings(settings: Generation) -> dict[str, Any]:
   """Settings that decide the images where they are not the usual ones; LoRAs are in the model's fingerprint."""
   usual = Generation()
-  names = ("implementation", "backend", "eta", "guidance_rescale", "timesteps")
-  names += ("scheduler_settings", "negative_prompt")
+  names = (
+    "implementation", "backend", "eta", "guidance_rescale", "timesteps", "scheduler_settings", "negative_prompt",
+  )  # fmt: skip
   found = {name: getattr(settings, name) for name in names}
   return {name: value for name, value in found.items() if value != getattr(usual, name)}
 

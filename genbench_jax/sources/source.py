@@ -49,6 +49,7 @@ class ImageSource(Protocol):
 
   def prepare(self, run: Run, key: ImageSetKey, given: Given) -> None:
     """Make this process's share of what is kept in the work folder before images are: a choice, tokens, sentences."""
+    return
 
   def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
     """Everything that determines the images besides the key, as JSON: it names the image set.

@@ -53,7 +53,9 @@ class FileDigests:
     keys = [_key(root, path) for root, path in places]
     known = self._known
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-      found = list(pool.map(lambda key, place: _digest(*place, known.get(key)), keys, places))
+      found = list(
+        pool.map(lambda key, place: _digest(place[0], place[1], known.get(key)), keys, places)
+      )
     self._remember(dict(zip(keys, found, strict=True)))
     return [one.sha256 for one in found]
 

@@ -148,9 +148,8 @@ class Lease:
     number = max(numbers)
     try:
       about = json.loads(self._store.cat_file(self._path(number)))
-      return Found(
-        number, *(str(about[key]) for key in ("token", "machine", "holder")), int(about["beat"])
-      )
+      token, machine, holder = (str(about[key]) for key in ("token", "machine", "holder"))
+      return Found(number, token, machine, holder, int(about["beat"]))
     except FileNotFoundError:  # released since it was listed
       return None
     except (ValueError, LookupError, TypeError):

@@ -148,11 +148,11 @@ def _generate(
     return [prompts[label][shot].text for label, shot in where]
 
   plain = sampler(texts_of(UNSEEN_SHAPE), [""] * len(where), keys)
-  learned = LearnedEmbeddings({PLACEHOLDER: load_embedding(concept.path)[1]})
+  embeddings = LearnedEmbeddings({PLACEHOLDER: load_embedding(concept.path)[1]})
   rows = np.flatnonzero(_labels(shots) == UNSEEN)
   texts = [texts_of(f"{PLACEHOLDER} {UNSEEN_SHAPE}")[row] for row in rows]
   learned, shown = plain.copy(), plain.copy()
-  learned[rows] = sampler.with_learned_embeddings(learned)(texts, [""] * len(rows), keys[rows])
+  learned[rows] = sampler.with_learned_embeddings(embeddings)(texts, [""] * len(rows), keys[rows])
   references = np.stack([np.asarray(image) for image in concept.images()])
   shown[rows] = references[np.arange(len(rows)) % len(references)]
   return [plain, learned, shown]

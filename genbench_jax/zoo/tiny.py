@@ -308,7 +308,7 @@ def write_tiny_sdxl(
 
 
 # Modules of the tiny SDXL that a LoRA changes, with their PyTorch shapes: linear layers and a convolution.
-LORA_TARGETS = {
+LORA_TARGETS: dict[str, dict[str, tuple[int, ...]]] = {
   "unet": {
     "down_blocks.1.attentions.0.transformer_blocks.1.attn2.to_k": (64, 80),
     "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0": (64, 64),
@@ -337,7 +337,7 @@ def write_tiny_lora(path: Path, kohya: bool = False, seed: int = 5, rank: int = 
           name = f"{part}.{module}.lora_{'AB'[index]}.weight"
         tensors[name] = _random_tensor(f"{part}.{module}.{factor}", shape, seed)
       if kohya:
-        tensors[f"{KOHYA[part]}_{module.replace('.', '_')}.alpha"] = np.float32(rank / 2)
+        tensors[f"{KOHYA[part]}_{module.replace('.', '_')}.alpha"] = np.array(rank / 2, np.float32)
   save_file({name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}, path)
   return path
 

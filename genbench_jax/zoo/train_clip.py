@@ -56,7 +56,8 @@ def train_clip(data: TrainingSet, tokenizer: Any, folder: Path, steps: int, seed
   def loss(params: Any, batch: dict[str, Array], key: Array) -> Array:
     pixels = to_clip_pixels(shift(batch["images"], key))
     ends = end_positions(batch["tokens"], tokenizer.eos_token_id)
-    images, texts, scale = network.apply({"params": params}, pixels, batch["tokens"], ends)
+    towers: Any = network.apply({"params": params}, pixels, batch["tokens"], ends)
+    images, texts, scale = towers
     return contrastive_loss(scale * unit(images) @ unit(texts).T, batch["caption_id"])
 
   # The layers start at a deviation of 1 / sqrt(fan-in): the 0.01 of Hugging Face's CLIP is for wide towers.
@@ -69,7 +70,12 @@ def text_encoder(config: Mapping[str, Any], params: Any) -> Callable[[Int[Array,
   """The text tower of a trained CLIP: token ids -> hidden states [b, l, w] after the last norm."""
   settings = Settings(config, Path("the zoo's CLIP")).section("text_config")
   network, text = ClipText(TextSizes.read(settings)), {"text_model": params["text_model"]}
-  return jax.jit(lambda tokens: network.apply({"params": text}, tokens).last)
+
+  def encode(tokens: Int[Array, "b l"]) -> Array:
+    states: Any = network.apply({"params": text}, tokens)
+    return states.last
+
+  return jax.jit(encode)
 
 
 def unit(features: Float[Array, "n d"]) -> Float[Array, "n d"]:

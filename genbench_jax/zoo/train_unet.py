@@ -71,7 +71,7 @@ def train_unet(
 
   def batch_of(step: int) -> dict[str, Any]:
     batch = draw(step)
-    return {"latents": latents[batch["index"]], "text": encode_text(batch["tokens"])}
+    return {"latents": latents[batch["index"]], "text": encode_text(jnp.asarray(batch["tokens"]))}
 
   def loss(params: Any, batch: dict[str, Array], key: Array) -> Array:
     time_key, noise_key = jax.random.split(key)

@@ -31,9 +31,9 @@ from genbench_jax.store.image_files import MOST_BYTES, image_suffixes, is_hidden
 TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _MOST_TEXT = 1 << 20
 _COMPRESSIONS: dict[bytes, Callable[[Path], IO[bytes]]] = {
-  b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]
-  b"BZh": bz2.open,  # type: ignore[dict-item]
-  b"\xfd7zXZ\0": lzma.open,  # type: ignore[dict-item]
+  b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]  # an overloaded function
+  b"BZh": bz2.open,
+  b"\xfd7zXZ\0": lzma.open,
 }
 
 
