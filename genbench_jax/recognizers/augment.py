@@ -54,7 +54,7 @@ def resize_matrix(
   """The matrix that resizes `length` of `side` pixels from `start` on to `size`: bilinear, antialiased.
 
   Row o holds the triangle around the middle of output pixel o, as wide as an output pixel where that is larger than an
-  input pixel, cut at the ends of the crop: what PIL's bilinear filter does with a box.
+  input pixel, cut at the ends of the crop: what PIL's bilinear filter does with what `crop` cut out.
   """
   scale = length / size
   middles = start + (jnp.arange(size) + 0.5) * scale

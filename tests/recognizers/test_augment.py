@@ -1,0 +1,108 @@
+"""Augmentation on the device does what PIL and the papers do, and is a function of its key."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+
+from genbench_jax.recognizers import randaugment as ops
+from genbench_jax.recognizers.augment import (
+  Crop,
+  Examples,
+  augmented_image,
+  central,
+  cropped,
+  mixed,
+  random_crop,
+)
+from genbench_jax.recognizers.settings import Recipe
+
+
+def picture(side=40):
+  """A smooth picture with an edge."""
+  y, x = np.mgrid[:side, :side] / side
+  image = np.stack([255 * x, 255 * y, 128 + 100 * np.sin(6 * x)], axis=-1)
+  image[side // 4 : side // 2, side // 3 :] = (240, 20, 60)
+  return image.astype(np.uint8)
+
+
+@pytest.mark.parametrize("box", [(3, 5, 33, 37), (0, 0, 40, 40), (10, 12, 20, 19)])
+def test_a_crop_is_pils_bilinear_resize_of_a_box(box):
+  left, top, right, bottom = box
+  image = picture()
+  crop = Crop(*(jnp.asarray(v, jnp.float32) for v in (top, left, bottom - top, right - left)))
+  ours = cropped(jnp.asarray(image), crop, jnp.asarray(False), 16)
+  pils = Image.fromarray(image).crop(box).resize((16, 16), Image.Resampling.BILINEAR)
+  # PIL rounds between its two passes and at the end.
+  np.testing.assert_allclose(ours, np.asarray(pils), atol=1.01)
+  mirrored = cropped(jnp.asarray(image), crop, jnp.asarray(True), 16)
+  np.testing.assert_allclose(mirrored, ours[:, ::-1], atol=1e-3)
+
+
+def test_random_crops_lie_inside_and_have_the_asked_areas():
+  keys = jax.random.split(jax.random.key(0), 500)
+  crops = jax.vmap(lambda key: random_crop(key, 64, 0.25))(keys)
+  assert (crops.top >= 0).all() and (crops.top + crops.height <= 64).all()
+  assert (crops.left >= 0).all() and (crops.left + crops.width <= 64).all()
+  area, ratio = crops.height * crops.width / 64**2, crops.width / crops.height
+  assert area.min() > 0.2 and area.max() <= 1 and 0.55 < area.mean() < 0.68
+  # 4 / 3 up to the rounding of small sides.
+  assert 0.7 < ratio.min() < 0.8 and 1.25 < ratio.max() < 1.4
+
+
+def test_augmentation_is_a_function_of_its_key():
+  image, recipe = jnp.asarray(picture()), Recipe(randaugment=2)
+  run = jax.jit(lambda key: augmented_image(key, image, recipe, 24))
+  first, again, other = (run(jax.random.key(seed)) for seed in (0, 0, 1))
+  np.testing.assert_array_equal(first, again)
+  assert np.abs(first - other).max() > 10 and first.shape == (24, 24, 3)
+  plain = augmented_image(jax.random.key(0), image, Recipe(min_crop=1.0, flip=False), 24)
+  np.testing.assert_array_equal(plain, central(image, 24))
+
+
+def examples(count=4, size=8):
+  pixels = jnp.arange(count, dtype=jnp.float32)[:, None, None, None] * jnp.ones((1, size, size, 3))
+  return Examples(pixels, jnp.eye(count), jnp.arange(1.0, count + 1))
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
+def test_pixels_targets_and_weights_are_mixed_by_the_same_share(mixup, cutmix):
+  for seed in range(6):
+    found = mixed(jax.random.key(seed), examples(), mixup, cutmix)
+    np.testing.assert_allclose(found.targets.sum(axis=1), 1, rtol=1e-5)
+    share = found.targets[0, 0]
+    # Of image 0 (all zeros) and image 3 (all threes) the mean is what image 3 has of it.
+    assert float(found.pixels[0].mean()) == pytest.approx(3 * (1 - float(share)), abs=1e-4)
+    assert float(found.weights[0]) == pytest.approx(float(share + 4 * (1 - share)), rel=1e-4)
+  same = mixed(jax.random.key(0), examples(), 0.0, 0.0)
+  np.testing.assert_array_equal(same.pixels, examples().pixels)
+
+
+PIL_OPERATIONS = {
+  ops.brightness: lambda image, s: ImageEnhance.Brightness(image).enhance(1 + 0.9 * s),
+  ops.color: lambda image, s: ImageEnhance.Color(image).enhance(1 + 0.9 * s),
+  ops.contrast: lambda image, s: ImageEnhance.Contrast(image).enhance(1 + 0.9 * s),
+  ops.sharpness: lambda image, s: ImageEnhance.Sharpness(image).enhance(1 + 0.9 * s),
+  ops.autocontrast: lambda image, s: ImageOps.autocontrast(image),
+  ops.equalize: lambda image, s: ImageOps.equalize(image),
+  ops.posterize: lambda image, s: ImageOps.posterize(image, 8 - round(4 * s)),
+  ops.solarize: lambda image, s: ImageOps.solarize(image, round(255 * (1 - s))),
+}
+
+
+@pytest.mark.parametrize("operation", PIL_OPERATIONS, ids=lambda one: one.__name__)
+def test_operations_are_pils(operation):
+  image, strength = picture(), 0.5
+  ours = jax.jit(lambda pixels: operation(pixels, jnp.asarray(1.0), strength))(jnp.asarray(image, jnp.float32))  # fmt: skip
+  wanted = np.asarray(PIL_OPERATIONS[operation](Image.fromarray(image), strength), np.float32)
+  # PIL rounds each pixel and its gray values.
+  assert np.abs(np.asarray(ours) - wanted).mean() < 0.7
+
+
+def test_shifts_and_turns_move_pixels_and_fill_with_black():
+  image = jnp.full((33, 33, 3), 200.0)
+  assert float(ops.rotate(image, jnp.asarray(1.0), 1.0)[0, 0, 0]) < 150
+  shifted = ops.translate_x(image, jnp.asarray(1.0), 1.0)
+  assert float(shifted[16, -1, 0]) == 0 and float(shifted[16, 0, 0]) == 200
+  assert len(ops.OPERATIONS) == 14
