@@ -73,7 +73,8 @@ def reference_few_shot(
   All images are shuffled by Python's Random(seed) and walked through. Of one label: an image is kept
   while its class has fewer than `shots`. Of several: it is left out if all of its classes have `shots`;
   kept if the rarest of them has at most half of that, or the most frequent one at most 1.5 times.
-  Images without label are kept up to `shots`. One shot means two, of which one is for validation.
+  Images without label are kept up to `shots`. The walk ends once every class has its shots. One shot means two, of which
+  one is for validation.
 
   Args and Returns: as for `few_shot`; the order is the shuffled one.
   """
@@ -83,7 +84,10 @@ def reference_few_shot(
     return np.arange(len(labels))
   walk = _Walk(labels if labels.ndim == 2 else _one_hot(labels))
   wanted = 2 if shots == 1 else shots
-  return np.array(walk.take(order, wanted), np.int64)
+  for index in order:
+    if walk.take([index], wanted) and len(walk.classes[index]) and walk.counts.min() >= wanted:
+      break
+  return np.array(walk.taken, np.int64)
 
 
 def _one_hot(labels: Int[np.ndarray, "n"]) -> Bool[np.ndarray, "n k"]:

@@ -165,8 +165,15 @@ def _variances(
   return variance_of(np.array(values), halves)
 
 
-def _measurement(name: str, values: Float[np.ndarray, "g"], external: float | None) -> Measurement:
-  value, variance = float(values.mean()), float(values.var(ddof=len(values) > 1)) / len(values)
+def _measurement(
+  name: str,
+  values: Float[np.ndarray, "g"],
+  strata: Int[np.ndarray, "g"],
+  external: float | None,
+) -> Measurement:
+  """Guides are drawn class by class: what differs between classes does not vary."""
+  value = float(values.mean())
+  variance = float(np.mean(centered_within(values, strata) ** 2)) / len(values)
 
   def around(total: float) -> tuple[float, float]:
     if name == "guide_ridge":

@@ -78,6 +78,8 @@ from genbench_jax.run import Run
 from genbench_jax.store import files
 
 SUMMARY = "summary.json"
+# Why a recognizer has no interval for the generator: `analysis.seeds` has one of several seeds.
+ONE_TRAINING = "one training says nothing about other images or seeds: run several seeds"
 LAST_EPOCH = "last_epoch_"
 
 
@@ -328,7 +330,8 @@ def _measured(
   by_class = {int(index): one for index, one in summary["by_class"].items()}
   for quantity, prefix, classes in ((name, "", by_class), (f"{name}_last_epoch", LAST_EPOCH, {})):
     if f"{prefix}score" in summary:
-      value = Measurement(*(summary[f"{prefix}{key}"] for key in ("score", "ci_low", "ci_high")))
+      numbers = (summary[f"{prefix}{key}"] for key in ("score", "ci_low", "ci_high"))
+      value = Measurement(*numbers, note=ONE_TRAINING)
       yield Measured(make_row(about, quantity, value, summary["seconds"]), classes)
 
 

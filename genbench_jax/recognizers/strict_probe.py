@@ -30,7 +30,8 @@ from genbench_jax.recognizers.splits import NEVER_HELD_OUT, can_hold_out, strati
 from genbench_jax.runtime.mesh import DATA_AXIS, data_mesh, padded_size
 
 # From almost the prior to almost no regularization; the inverse is scikit-learn's C.
-PENALTIES = tuple(10.0**power for power in (2, 1, 0, -1, -2, -3))
+# The walk stops where the held-out loss rises, so that the weak end costs only where it is wanted.
+PENALTIES = tuple(10.0**power for power in (2, 1, 0, -1, -2, -3, -4, -5, -6))
 # Of penalties whose held-out losses differ by less than this many nats the strongest is chosen; where
 # the loss rises by more, no weaker penalty is tried.
 MEANINGLESS_LOSS = 1e-3
