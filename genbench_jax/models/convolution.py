@@ -14,6 +14,8 @@ from genbench_jax.models.layers import Padding, convolve
 # Below, what is saved goes into transforming inputs and outputs. Measured on 2 cores, float32: from here on 1.1 to 2.2 times
 # faster than XLA's convolutions.
 MIN_CHANNELS = 128
+# Pixels of all images together. The kernel is transformed at every call, which costs as much as 100 to 200 pixels save.
+MIN_PIXELS = 512
 
 
 def suits_winograd(hidden: Float[Array, "b h w c"], kernel: Float[Array, "r s c d"]) -> bool:
@@ -22,9 +24,23 @@ def suits_winograd(hidden: Float[Array, "b h w c"], kernel: Float[Array, "r s c 
   return (
     kernel.shape[:2] == (3, 3)
     and min(kernel.shape[2:]) >= MIN_CHANNELS
+    and hidden.shape[0] * sides[0] * sides[1] >= MIN_PIXELS
     and not any(side % 2 for side in sides)
     and hidden.dtype == kernel.dtype == jnp.float32
   )
+
+
+def _at_each_call(
+  kernel: Float[Array, "3 3 c d"], hidden: Float[Array, "b h w c"]
+) -> Float[Array, "3 3 c d"]:
+  """The kernel, as a value that depends on the image.
+
+  XLA would otherwise transform all kernels once, before the sampler's loop, and keep them beside the weights at 16/9 of their
+  size. An optimization barrier is not enough on CPU. The sign bit, shifted away, is zero for every float, NaN too, so that one
+  broken image spoils no other; XLA does not see it.
+  """
+  bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(hidden[0, 0, 0, 0]), jnp.uint32)
+  return kernel + jnp.asarray((bits >> 31) >> 1, jnp.float32)
 
 
 def winograd(
@@ -93,5 +109,5 @@ class Conv(nn.Module):
     if on_cpu and self.kernel_size == self.strides == 1:
       return hidden @ weight[0, 0]
     if on_cpu and self.strides == self.padding == 1 and suits_winograd(hidden, weight):
-      return winograd(hidden, weight)
+      return winograd(hidden, _at_each_call(weight, hidden))
     return convolve(hidden, weight, self.strides, self.padding)
