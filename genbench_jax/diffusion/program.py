@@ -23,7 +23,7 @@ from genbench_jax.embedding.device_preprocess import (
 )
 from genbench_jax.embedding.embedder import params_on as clip_params_on
 from genbench_jax.embedding.preprocess import Resize
-from genbench_jax.models.attention import cudnn_works
+from genbench_jax.models.attention import cudnn_works, tpu_kernels_work
 from genbench_jax.models.checkpoints import Params
 from genbench_jax.models.clip import Clip
 from genbench_jax.models.stable_diffusion import (
@@ -287,6 +287,8 @@ def sampling_program(model: StableDiffusion, mesh: Mesh, clip: Clip | None = Non
   platform = mesh.devices.flat[0].platform
   if platform == "gpu":
     cudnn_works()  # asked out here, where nothing is being traced
+  if platform == "tpu":
+    tpu_kernels_work()
 
   def generate(
     params: Params,

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def attention(
     return by_query_blocks(query, key, value)
   if platform == "gpu" and _suits_cudnn(query) and cudnn_works():
     return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
-  if platform == "tpu" and tpu_kernels.attention_fits(query, key):
+  if platform == "tpu" and tpu_kernels.attention_fits(query, key) and tpu_kernels_work():
     return _on_tpu(query, key, value)
   if platform == "tpu" and _suits_flash(query, key):
     return _flash(query, key, value)
@@ -90,21 +91,58 @@ def _suits_cudnn(query: Float[Array, "b q h d"]) -> bool:
 @functools.cache
 def cudnn_works() -> bool:
   """Whether cuDNN's attention runs here and agrees with einsums; asked once, on a small input."""
-  draw = np.random.default_rng(0).standard_normal((3, 1, 128, 2, 64))
+
+  def fast(*arrays: Array) -> Array:
+    return jax.nn.dot_product_attention(*arrays, implementation="cudnn")
+
+  # bfloat16 keeps 8 bits: the outputs, of size one, are off by up to 0.02.
+  return _agree("cuDNN's attention", fast, by_einsum, _drawn(3, (1, 128, 2, 64)), 0.05)
+
+
+@functools.cache
+def tpu_kernels_work() -> bool:
+  """Whether our TPU kernels run on the TPU that is here and agree with the plain forms; asked once, on a few rows.
+
+  They have not run on every kind of TPU. Where there is none, as when the compiler works for chips that are only described,
+  or Pallas interprets, there is nothing to ask.
+  """
+  if jax.default_backend() != "tpu":
+    return True
+  layer = _drawn(1, (1, 64, 256), (256, 2048), (2048,), (1024, 256), (256,))
+  plain = tpu_kernels.feed_forward_written_out
+  # Sums of 256 and 1,024 products of size one, in bfloat16: relative to their own size.
+  return _agree(
+    "our TPU attention", tpu_kernels.attention, by_einsum, _drawn(3, (1, 128, 2, 64)), 0.05
+  ) and _agree("our TPU feed-forward layer", tpu_kernels.feed_forward, plain, layer, 0.05)
+
+
+def _drawn(copies: int, *shapes: tuple[int, ...]) -> list[np.ndarray]:
+  """Random arrays, scaled so that products over their first axis are of size one."""
+  draw = np.random.default_rng(0)
+  every = [shape for shape in shapes for _ in range(copies)]
+  scales = [1.0 if len(shape) > 2 else shape[0] ** -0.5 for shape in every]
+  return [s * draw.standard_normal(shape) for s, shape in zip(scales, every, strict=True)]
+
+
+def _agree(
+  name: str,
+  fast: Callable[..., Array],
+  plain: Callable[..., Array],
+  drawn: Sequence[np.ndarray],
+  tolerance: float,
+) -> bool:
+  """Whether two forms give the same in bfloat16 on this device; if not, a line says so."""
   try:
     with jax.ensure_compile_time_eval():
-      query, key, value = jnp.asarray(draw, jnp.bfloat16)
-      fast = jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
-      error = jnp.abs(fast - by_einsum(query, key, value)).max()
-    works = bool(error < 0.05)
-  except (
-    Exception
-  ) as failure:  # no cuDNN, too old a one, or too old a GPU: each says so in its own way
-    logger.warning("cuDNN's attention is not used: %s", str(failure).splitlines()[0])
+      arrays = [jnp.asarray(array, jnp.bfloat16) for array in drawn]
+      error = float(jnp.abs(fast(*arrays) - plain(*arrays)).max())
+  except Exception as failure:  # each library and each too old device says so in its own way
+    logger.warning("%s is not used: %s", name, str(failure).splitlines()[0])
     return False
-  if not works:
-    logger.warning("cuDNN's attention is not used: it is off by %.3g.", float(error))
-  return works
+  if not error < tolerance:  # NaN fails, too
+    logger.warning("%s is not used: it is off by %.3g.", name, error)
+    return False
+  return True
 
 
 @jax.custom_vjp

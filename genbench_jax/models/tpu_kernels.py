@@ -105,14 +105,14 @@ def feed_forward(
   return made.reshape(hidden.shape)
 
 
-def _feed_forward_written_out(
+def feed_forward_written_out(
   hidden: Float[Array, "b l d"],
   inner_kernel: Float[Array, "d 2m"],
   inner_bias: Float[Array, "2m"],
   outer_kernel: Float[Array, "m d"],
   outer_bias: Float[Array, "d"],
 ) -> Float[Array, "b l d"]:
-  """What the gradient is taken of."""
+  """The plain form: what the kernel must agree with, and what the gradient is taken of."""
   linear, gate = jnp.split(hidden @ inner_kernel + inner_bias, 2, axis=-1)
   gated = linear * gelu(gate.astype(jnp.float32)).astype(linear.dtype)
   return gated @ outer_kernel + outer_bias
@@ -120,7 +120,7 @@ def _feed_forward_written_out(
 
 feed_forward.defvjp(
   lambda *arrays: (feed_forward(*arrays), arrays),
-  lambda arrays, gradient: jax.vjp(_feed_forward_written_out, *arrays)[1](gradient),
+  lambda arrays, gradient: jax.vjp(feed_forward_written_out, *arrays)[1](gradient),
 )
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genbench_jax.models import tpu_kernels
-from genbench_jax.models.attention import attention
+from genbench_jax.models.attention import attention, tpu_kernels_work
 from genbench_jax.models.convolution import Conv
 from genbench_jax.models.layers import GroupNorm, LayerNorm, Linear, gelu
 
@@ -53,7 +53,7 @@ class FeedForward(nn.Module):
 
   @nn.compact
   def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-    if self.platform == "tpu" and not self.is_initializing():
+    if self.platform == "tpu" and not self.is_initializing() and tpu_kernels_work():
       params = self.variables["params"]
       inner, outer = params["net.0"]["proj"], params["net.2"]
       if tpu_kernels.feed_forward_fits(hidden, inner["weight"]):

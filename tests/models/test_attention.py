@@ -106,3 +106,23 @@ def test_cudnn_that_is_wrong_is_not_used(monkeypatch):
   module.cudnn_works.cache_clear()
   assert module.cudnn_works()
   module.cudnn_works.cache_clear()
+
+
+def test_tpu_kernels_that_are_wrong_or_fail_are_not_used(monkeypatch, caplog):
+  module.tpu_kernels_work.cache_clear()
+  assert module.tpu_kernels_work()  # no TPU here: nothing to ask
+  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  module.tpu_kernels_work.cache_clear()
+  with tpu.force_tpu_interpret_mode():
+    assert module.tpu_kernels_work()
+    monkeypatch.setattr(tpu_kernels, "feed_forward", lambda hidden, *_: hidden)
+    module.tpu_kernels_work.cache_clear()
+    assert not module.tpu_kernels_work()
+  assert "our TPU feed-forward layer is not used: it is off by" in caplog.text
+  module.tpu_kernels_work.cache_clear()
+  assert not module.tpu_kernels_work()  # a real kernel on a CPU
+  assert "our TPU attention is not used" in caplog.text
+  query = jnp.asarray(inputs(64, 64)[0])
+  monkeypatch.setattr(tpu_kernels, "attention", None)
+  assert attention(query, query, query, platform="tpu").shape == query.shape
+  module.tpu_kernels_work.cache_clear()
