@@ -16,7 +16,7 @@ from genbench_jax.metrics.inputs import check_finite, feature_rows, host_unit_ro
 from genbench_jax.metrics.intervals import NORMAL, wilson
 from genbench_jax.metrics.manifold_spread import squared_distances
 from genbench_jax.metrics.registry import Result, Sets
-from genbench_jax.metrics.strata import are_paired, sampled_strata, strata_of
+from genbench_jax.metrics.strata import are_paired, centered_within, sampled_strata, strata_of
 
 NAMES = ("class_chamfer", "guide_ridge")
 # The penalty as a share of the mean eigenvalue of the features' second moment.
