@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from genbench_jax.models.layers import Dtype, Padding, convolve
@@ -90,9 +91,17 @@ class Block(nn.Module):
 
 
 def max_pool(x: Float[Array, "b h w c"], strides: int, padding: int = 0) -> Float[Array, "b u v c"]:
-  """The maximum of each 3 x 3 window."""
-  around = ((padding, padding), (padding, padding))
-  return nn.max_pool(x, (3, 3), (strides, strides), around)
+  """The maximum of each 3 x 3 window.
+
+  Of shifted slices, along one axis and then the other: XLA's own windows take seven times as long on CPU.
+  """
+  if padding:
+    sides = (padding, padding)
+    x = jnp.pad(x, ((0, 0), sides, sides, (0, 0)), constant_values=-jnp.inf)
+  for axis in (2, 1):
+    first, second, third = _thirds(x, axis, strides)
+    x = jnp.maximum(jnp.maximum(first, second), third)
+  return x
 
 
 def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -100,14 +109,19 @@ def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 
   It commutes with 1 x 1 convolutions, so it is taken after them, where there are fewer channels.
   """
-  sums = jax.lax.reduce_window(
-    x, jnp.zeros((), x.dtype), jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME"
-  )
-  ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
-  counts = jax.lax.reduce_window(
-    ones, jnp.zeros((), x.dtype), jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME"
-  )
-  return sums / counts
+  counts = []
+  for axis in (2, 1):
+    around = [(1, 1) if other == axis else (0, 0) for other in range(4)]
+    x = sum(_thirds(jnp.pad(x, around), axis, 1), start=jnp.zeros((), x.dtype))
+    places = np.arange(x.shape[axis])
+    counts.append(3 - (places == 0) - (places == x.shape[axis] - 1))
+  return x / jnp.asarray(np.outer(counts[1], counts[0])[None, :, :, None], x.dtype)
+
+
+def _thirds(x: Float[Array, "b h w c"], axis: int, strides: int) -> list[Float[Array, "b u v c"]]:
+  """The first, second and third element of each window of three along an axis."""
+  last = (x.shape[axis] - 3) // strides * strides
+  return [jax.lax.slice_in_dim(x, first, first + last + 1, strides, axis) for first in range(3)]
 
 
 class BlockA(Block):
