@@ -9,6 +9,7 @@ Exit status: 0 done; 1 the run or some of its cells failed; 2 a mistake in usage
 On several hosts the same command runs on each, on a work folder that all of them see; see launch/README.md.
 """
 
+import genbench_jax.runtime.quiet_start  # noqa: F401, I001  before all others
 import contextlib
 import dataclasses
 import json

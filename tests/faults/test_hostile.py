@@ -5,6 +5,7 @@ FUZZ_CASES says how many cases each test tries; 30 in the suite. A long run of 1
 FUZZ_CASES=2000 python -m pytest tests/faults/test_hostile.py
 """
 
+import csv
 import io
 import json
 import os
@@ -23,14 +24,23 @@ from safetensors.numpy import save
 
 from genbench_jax.benchmark.archives import members
 from genbench_jax.benchmark.own import own_spec
+from genbench_jax.benchmark.registry import dataset_spec
+from genbench_jax.benchmark.user_images import list_images
 from genbench_jax.embedding.input_pipeline import Preprocessing, _Decoder
+from genbench_jax.embedding.plain_image import UNREADABLE, plain_image
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models.checkpoints import read_weights
 from genbench_jax.models.image_input import HALF, ImageInput
-from genbench_jax.store import embedding_set
+from genbench_jax.retrieval.images import ImageFinder
+from genbench_jax.retrieval.pool import Pool
+from genbench_jax.runtime.printable import printable
+from genbench_jax.runtime.public import public_text
+from genbench_jax.store import embedding_set, files
 from genbench_jax.store.embedding_set import EmbeddingSet
+from genbench_jax.store.image_files import ImageWalk
 from genbench_jax.store.image_set import distinct_names
 from genbench_jax.store.rows import read_rows
+from genbench_jax.store.yaml_files import YamlError, parse_yaml
 
 fuzzed = settings(
   max_examples=int(os.environ.get("FUZZ_CASES", "30")),
@@ -272,3 +282,151 @@ def test_class_names_are_told_apart_whatever_they_are(names):
   distinct = distinct_names(names)
   assert len(set(distinct)) == len(names)
   assert all(told.startswith(name) for told, name in zip(distinct, names, strict=True))
+
+
+MARKED = b"Alice Smith, 12 Some Street"
+
+
+@fuzzed
+@given(damaged(IMAGES), st.sampled_from(FORMATS), st.integers(0, 9))
+def test_what_an_image_set_keeps_tells_of_nobody(data, form, orientation):
+  """Whatever the image, marked and damaged: what is kept carries no mark, and is an image or says that it is none."""
+  try:
+    with Image.open(io.BytesIO(data)) as opened:
+      exif = Image.Exif()
+      exif[0x010E], exif[0x0112] = MARKED.decode(), orientation
+      buffer = io.BytesIO()
+      opened.save(buffer, form, exif=exif, comment=MARKED)
+      data = buffer.getvalue()
+  except Exception:  # the format has no such mode, or it is no image
+    data += MARKED
+  kept = plain_image(data)
+  assert MARKED not in kept
+  assert kept == UNREADABLE or plain_image(kept) == kept
+
+
+@fuzzed
+@given(
+  st.lists(st.tuples(PATHS, st.text(max_size=8)), max_size=5), st.binary(max_size=40), st.booleans()
+)
+def test_a_list_of_labels_gives_classes_or_one_line(rows, tail, has_header):
+  with tempfile.TemporaryDirectory() as folder:
+    root = Path(folder)
+    Image.new("RGB", (4, 4)).save(root / "a.png")
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows([("file", "label")] * has_header + [("a.png", "0"), *rows])
+    (root / "labels.csv").write_bytes(buffer.getvalue().encode("utf-8", "surrogatepass") + tail)
+    try:
+      found = list_images(root, dataset_spec("digits"))
+    except UsageError as error:
+      assert len(str(error)) < 2000
+    else:
+      assert set(found.paths) <= {"a.png"}
+
+
+@fuzzed
+@given(st.data())
+def test_a_folder_of_any_names_is_walked_and_nothing_outside_is_read(data):
+  with tempfile.TemporaryDirectory() as place:
+    (Path(place) / "secret.png").write_bytes(b"\x89PNG\r\n\x1a\nsecret")
+    root = Path(place) / "root"
+    root.mkdir()
+    for name in data.draw(st.lists(NAMES, max_size=5, unique=True)):
+      kind = data.draw(st.sampled_from(("file", "folder", "link", "loop", "pipe", "out")))
+      path = root / name.replace("/", "_")
+      try:
+        if kind == "file":
+          path.write_bytes(data.draw(st.sampled_from((b"", b"\x89PNG\r\n\x1a\nx", b"text"))))
+        elif kind == "folder":
+          path.mkdir()
+        elif kind == "pipe":
+          os.mkfifo(path)
+        else:
+          path.symlink_to({"link": "a.png", "loop": path.name, "out": "../secret.png"}[kind])
+      except (OSError, ValueError):  # a name of dots, or one that is there
+        continue
+    walk = ImageWalk(root)
+    for path in walk.images():
+      assert b"secret" not in walk.read(path)
+    assert all("\x1b" not in note and "\n" not in note for note in walk.notes())
+
+
+@fuzzed
+@given(
+  st.recursive(
+    st.text(max_size=4) | st.integers(), lambda inner: st.lists(inner, max_size=2), max_leaves=30
+  ),
+  st.sampled_from(
+    ("&a ", "*a", "!!python/object:os.system ", "? ", "<<: ", "- " * 40, "[" * 40, "{a: " * 40)
+  ),
+  st.integers(0, 60),
+)
+def test_yaml_with_tricks_is_a_value_or_one_short_line(value, trick, place):
+  text = yaml.safe_dump(value, allow_unicode=True)
+  text = text[:place] + trick + text[place:]
+  try:
+    parse_yaml(text)
+  except YamlError as error:
+    assert len(str(error)) <= 200 and "\n" not in str(error)
+
+
+@fuzzed
+@given(
+  st.fixed_dictionaries(
+    {},
+    optional={
+      "image_path": PATHS | st.integers(),
+      "tar": PATHS,
+      "key": NAMES,
+      "url": NAMES,
+      "offset": st.integers(-3, 2**63),
+      "size": st.integers(-3, 2**63),
+    },
+  )
+)
+def test_metadata_of_a_pool_lead_nowhere_else(line):
+  with tempfile.TemporaryDirectory() as place:
+    (Path(place) / "secret").write_bytes(b"secret")
+    root = Path(place) / "root"
+    root.mkdir()
+    (root / "a").write_bytes(b"an image")
+    (root / "x.jpg").symlink_to(Path(place) / "secret")
+    finder = ImageFinder(Pool(root, {}, ()), str(root))
+    if (found := finder.place(line)) is not None:
+      try:
+        content = found.read()
+      except OSError:
+        return
+      assert b"secret" not in content
+
+
+@fuzzed
+@given(VALUES, st.data())
+def test_json_that_is_damaged_is_never_read_as_other_json(value, data):
+  with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "x.json"
+    files.write_json(path, {"value": value})
+    whole = files.read_json(path)
+    path.write_bytes(data.draw(damaged(st.just(path.read_bytes()))))
+    try:
+      found = files.read_json(path)
+    except RunError as error:
+      assert str(path) in str(error)
+      return
+    # Without its seal it is a file of somebody else's, which says so by having none.
+    assert json.dumps(found, sort_keys=True) == json.dumps(whole, sort_keys=True) or not _is_sealed(
+      path
+    )
+
+
+def _is_sealed(path):
+  written = json.loads(path.read_text(encoding="utf-8"))
+  return isinstance(written, dict) and isinstance(written.get("genbench_jax"), dict)
+
+
+@fuzzed
+@given(st.text(max_size=60))
+def test_any_text_is_printed_in_one_line_without_commands(text):
+  shown = printable(text)
+  assert shown.isprintable()
+  public_text(text)
