@@ -11,7 +11,7 @@ import json
 import re
 import types
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from ml_collections import ConfigDict
 
@@ -395,6 +395,8 @@ class Config:
     shots: images a class, each a cell; the largest decides how many images are made.
     generators: name -> settings of a generator, in the order of names, those of `generation` where it doesn't give its own; empty is one generator,
       as `generation` has it. Strategies, kept images and the size of shards are those of `generation` for all.
+    encoders: name -> settings of a further encoder, in the order of names: what is measured in `encoder` is measured in each, as
+      far as it knows texts. Images are made, retrieved and chosen by `encoder`.
   """
 
   datasets: Annotated[tuple[str, ...], Distinct()] = ("digits",)
@@ -415,6 +417,7 @@ class Config:
   retrieval: Retrieval = dataclasses.field(default_factory=Retrieval)
   textual_inversion: TextualInversion = dataclasses.field(default_factory=TextualInversion)
   encoder: Encoder = dataclasses.field(default_factory=Encoder)
+  encoders: Mapping[str, Encoder] = dataclasses.field(default_factory=dict)
   scoring: Scoring = dataclasses.field(default_factory=Scoring)
   recognition: Recognition = dataclasses.field(default_factory=Recognition)
   report: Report = dataclasses.field(default_factory=Report)
@@ -491,10 +494,11 @@ def make_config(config_dict: Mapping[str, Any]) -> Config:
   Raises:
     UsageError: an unknown key, a wrong type, an unknown name or a value out of range.
   """
-  plain = {key: config_dict[key] for key in config_dict if key != "generators"}
+  plain = {key: config_dict[key] for key in config_dict if key not in ("generators", "encoders")}
   config = read_section(Config, plain, "config")
-  table = read_generators(config.generation, config_dict.get("generators", {}))
-  config = dataclasses.replace(config, generators=table)
+  generators = read_generators(config.generation, config_dict.get("generators", {}))
+  encoders = _read_table("encoders", config.encoder, config_dict.get("encoders", {}))
+  config = dataclasses.replace(config, generators=generators, encoders=encoders)
   _ = config.specs  # refuses what is not there
   for check in _CHECKS:
     check(config)
@@ -503,30 +507,36 @@ def make_config(config_dict: Mapping[str, Any]) -> Config:
 
 # Settings that all generators share, for they are those of the benchmark.
 _SHARED = ("strategies", "keep_images", "shard_size")
-_GENERATOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+_ENTRY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+Entry = TypeVar("Entry", Generation, Encoder)
 
 
 def read_generators(base: Generation, table: Any) -> dict[str, Generation]:
-  """Return the table of generators.
-
-  Args:
-    base: what an entry doesn't say.
-    table: name -> settings. An entry with a checkpoint of its own takes over neither revision nor checksum.
+  """Return the table of generators; `base` is what an entry doesn't say.
 
   Raises:
     UsageError: a name that can't be part of the name of a file, or a wrong setting.
   """
+  found = _read_table("generators", base, table)
+  for name, one in found.items():
+    for key in _SHARED:
+      if getattr(one, key) != getattr(base, key):
+        raise UsageError(
+          f"config.generators.{name}.{key} can't be set: config.generation.{key} is that of all."
+        )
+  return found
+
+
+def _read_table(section: str, base: Entry, table: Any) -> dict[str, Entry]:
+  """Name -> settings. An entry with a checkpoint of its own takes over neither revision nor checksum."""
   if not hasattr(table, "items"):
-    raise UsageError(f"config.generators is {table!r}, wanted a table: name -> settings.")
+    raise UsageError(f"config.{section} is {table!r}, wanted a table: name -> settings.")
   found = {}
   for name, entry in sorted(table.items()):  # as a ConfigDict gives them
-    path = f"config.generators.{name}"
-    if not _GENERATOR_NAME.fullmatch(name):
+    path = f"config.{section}.{name}"
+    if not _ENTRY_NAME.fullmatch(name):
       raise UsageError(f"{path}: a name may have letters, digits, '_' and '-', 80 at most.")
-    given = read_section(Generation, entry, path)
-    for key in _SHARED:
-      if key in entry and getattr(given, key) != getattr(base, key):
-        raise UsageError(f"{path}.{key} can't be set: config.generation.{key} is that of all.")
+    given = read_section(type(base), entry, path)
     unpinned = {"revision": "", "sha256": ""} if "checkpoint" in entry else {}
     changed = unpinned | {key: getattr(given, key) for key in entry}
     found[name] = dataclasses.replace(base, **changed)
@@ -622,8 +632,9 @@ def _check_kept_images(config: Config) -> None:
   if kept == "all":
     return
   reader, enough = "", "'all'"
-  if config.scoring.feature_checkpoint:
-    reader = "config.scoring.feature_checkpoint embeds kept images"
+  if config.scoring.feature_checkpoint or config.encoders:
+    other = "scoring.feature_checkpoint" if config.scoring.feature_checkpoint else "encoders"
+    reader = f"config.{other} embeds kept images"
   elif config.selection.is_on:
     reader = "config.selection.method chooses among kept images"
   elif (
@@ -639,6 +650,12 @@ def _check_kept_images(config: Config) -> None:
 
 
 def _check_encoders(config: Config) -> None:
+  for name, one in config.encoders.items():
+    if one.checkpoint == config.encoder.checkpoint:
+      raise UsageError(
+        f"config.encoders.{name} is {one.checkpoint!r}, config.encoder itself, in which all is"
+        " measured anyway."
+      )
   if config.scoring.feature_checkpoint == config.encoder.checkpoint:
     raise UsageError(
       f"config.scoring.feature_checkpoint is {config.encoder.checkpoint!r}, the encoder itself, on"

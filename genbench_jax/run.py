@@ -242,6 +242,17 @@ class Run:
     load = functools.partial(load_image_encoder, pin.checkpoint, pin.revision or None)
     return self._space(pin, load)
 
+  @functools.cached_property
+  def other_spaces(self) -> tuple[FeatureSpace, ...]:
+    """All but the run's own: those of the table of encoders by name, and `other_space`."""
+    named = [
+      self._space(
+        pin, functools.partial(load_image_encoder, pin.checkpoint, pin.revision or None), name
+      )
+      for name, pin in encoder_pins(self.config).items()
+    ]
+    return (*named, self.other_space) if self.other_space else tuple(named)
+
   @property
   def judge(self) -> Clip:
     """The CLIP that chooses among candidates."""
@@ -255,11 +266,11 @@ class Run:
     """The features on which candidates are judged."""
     return self._space(judge_pin(self.config), lambda: self.judge)
 
-  def _space(self, pin: Pin, load: Callable[[], ImageEncoder]) -> FeatureSpace:
-    batch = self.config.encoder.batch_per_device
+  def _space(self, pin: Pin, load: Callable[[], ImageEncoder], name: str = "") -> FeatureSpace:
+    batch = (self.config.encoders.get(name) or self.config.encoder).batch_per_device
     make = lambda: ImageEmbedder(load(), self.local_mesh, batch)  # noqa: E731
     embedder = functools.partial(self.shared.get, ("embedder", pin, batch), make)
-    return FeatureSpace(pin.checkpoint, functools.partial(self.fingerprint, pin), embedder)
+    return FeatureSpace(name or pin.checkpoint, functools.partial(self.fingerprint, pin), embedder)
 
   @property
   def embedder(self) -> ImageEmbedder:
@@ -342,6 +353,16 @@ def encoder_pin(config: Config) -> Pin:
   return Pin(asked.checkpoint, asked.revision, asked.sha256, DOWNLOADS, _settings("encoder"))
 
 
+def encoder_pins(config: Config) -> dict[str, Pin]:
+  """The further encoders, by name."""
+  from genbench_jax.models.clip import DOWNLOADS
+
+  return {
+    name: Pin(one.checkpoint, one.revision, one.sha256, DOWNLOADS, _settings(f"encoders.{name}"))
+    for name, one in config.encoders.items()
+  }
+
+
 def feature_pin(config: Config) -> Pin:
   """The second encoder, on whose features is measured what needs no text; its name is empty where there is none."""
   from genbench_jax.models.clip import DOWNLOADS
@@ -388,6 +409,7 @@ def pins(config: Config) -> Iterator[Pin]:
     runs = [config.of_generator(name) for name in config.generators] or [config]
     yield from dict.fromkeys(map(diffusion_pin, runs))
   yield encoder_pin(config)
+  yield from encoder_pins(config).values()
   if config.scoring.feature_checkpoint:
     yield feature_pin(config)
   if config.selection.method == "clip":

@@ -5,6 +5,7 @@ They are computed without making anything.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +126,11 @@ def image_set_path(run: Run, key: ImageSetKey, space: FeatureSpace | None = None
   return embedding_path(run, key.dataset, key.label, made_from, space)
 
 
-def text_path(run: Run, dataset: str) -> Path:
-  """Where the text prototypes of a dataset stand."""
+def text_path(run: Run, dataset: str, space: FeatureSpace | None = None) -> Path:
+  """Where the text prototypes of a dataset stand; there are none in the file of an encoder that knows no texts."""
   spec = run.config.spec(dataset)
-  return embedding_path(run, dataset, "text", {"names": spec.names, "templates": spec.templates})
+  made_from = {"names": spec.names, "templates": spec.templates}
+  return embedding_path(run, dataset, "text", made_from, space)
 
 
 # ---- rows ---------------------------------------------------------------------------------------
@@ -147,13 +149,26 @@ def rows_path(run: Run, key: ImageSetKey, stage: str) -> Path:
     "metric": run.config.spec(key.dataset).metric,
     "version": VERSIONS[stage],
   }
-  if stage == "score" and (other := run.other_space):
-    features = [image_set_path(run, part, other).name for part in parts]
-    made_from["features"] = [other.name, *features, test_path(run, key.dataset, other).name]
+  if others := [_features_of(run, parts, space) for space in spaces_beside(run, stage)]:
+    made_from["features"] = others
   if key.source == "combined":
     made_from["mixture"] = dataclasses.asdict(run.config.mixture)
   name = f"{key.label}-{stage}-{files.digest(made_from)}.jsonl"
   return run.workdir / "rows" / key.dataset / name
+
+
+def spaces_beside(run: Run, stage: str) -> tuple[FeatureSpace, ...]:
+  """The encoders besides the run's own in which a stage measures: probes in those of the table alone."""
+  if stage == "score" or not run.other_space:
+    return run.other_spaces
+  return run.other_spaces[:-1]
+
+
+def _features_of(run: Run, parts: Sequence[ImageSetKey], space: FeatureSpace) -> list[str]:
+  """The names of all that is measured in an encoder."""
+  dataset = parts[0].dataset
+  tests = [path(run, dataset, space).name for path in (test_path, text_path)]
+  return [space.name, *tests, *(image_set_path(run, part, space).name for part in parts)]
 
 
 def _settings(run: Run, stage: str) -> dict[str, Any]:
@@ -169,7 +184,19 @@ def classes_path(run: Run, key: ImageSetKey, stage: str) -> Path:
   return run.workdir / "classes" / key.dataset / rows_path(run, key, stage).name
 
 
-def results_folder(run: Run, key: ImageSetKey, recognizer: str, protocol: str, shots: int) -> Path:
-  """Where the predictions, tables and model of a recognizer on a cell stand, beside its rows by name."""
+def results_folder(
+  run: Run, key: ImageSetKey, recognizer: str, protocol: str, shots: int, space: str = ""
+) -> Path:
+  """Where the predictions, tables and model of a recognizer on a cell stand, beside its rows by name.
+
+  Args:
+    run: a config on its work folder.
+    key: the image set.
+    recognizer: its name.
+    protocol: under which it was trained.
+    shots: of the cell.
+    space: the name of the encoder, where it is not the run's own.
+  """
   rows = rows_path(run, key, "recognize").stem
-  return run.workdir / "recognizers" / key.dataset / rows / f"{recognizer}-{protocol}-{shots}shots"
+  name = "-".join(filter(None, (recognizer, protocol, f"{shots}shots", space)))
+  return run.workdir / "recognizers" / key.dataset / rows / name

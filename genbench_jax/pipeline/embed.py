@@ -15,6 +15,7 @@ from genbench_jax.embedding.embedder import text_prototypes
 from genbench_jax.embedding.input_pipeline import Images
 from genbench_jax.embedding.stored import embed_stored, refuse_non_finite
 from genbench_jax.errors import RunError
+from genbench_jax.models.image_encoder import TextEncoder
 from genbench_jax.pipeline.artifacts import (
   embedded_as_made,
   image_set_path,
@@ -73,11 +74,13 @@ def features_of_images(run: Run, key: ImageSetKey, space: FeatureSpace) -> Featu
 
 
 def _wanted_features(run: Run) -> Iterator[Features]:
-  for dataset in run.config.specs:
-    texts = functools.partial(_open_texts, run, dataset)
-    yield Features(f"{dataset} text", text_path(run, dataset), texts, run.space, are_images=False)
-  for space in filter(None, (run.space, run.other_space)):
+  for space in (run.space, *run.other_spaces):
     for dataset in run.config.specs:
+      texts, path = (
+        functools.partial(_open_texts, run, dataset, space),
+        text_path(run, dataset, space),
+      )
+      yield Features(f"{dataset} text", path, texts, space, are_images=False)
       yield features_of_test(run, dataset, space)
       if wants_guides(run):
         guides = functools.partial(_open_guides, run, dataset, space)
@@ -122,12 +125,16 @@ def _join_if_whole(run: Run, features: Features) -> None:
     parts.join()
 
 
-def _open_texts(run: Run, dataset: str) -> _Unembedded:
+def _open_texts(run: Run, dataset: str, space: FeatureSpace) -> _Unembedded:
   spec = run.config.spec(dataset)
 
   def embed_texts(rows: range, progress: Progress) -> EmbeddingSet:
-    features = text_prototypes(run.clip, spec.names, spec.templates, run.local_mesh)
-    classes = np.arange(spec.num_classes, dtype=np.int64)
+    encoder = space.embedder.encoder
+    if isinstance(encoder, TextEncoder):
+      features = text_prototypes(encoder, spec.names, spec.templates, run.local_mesh)
+    else:
+      features = np.zeros((0, encoder.width), np.float32)
+    classes = np.arange(len(features), dtype=np.int64)
     return EmbeddingSet(
       features, classes.astype(np.int32), classes, np.ones(len(classes), np.uint8)
     )

@@ -25,10 +25,8 @@ from genbench_jax.embedding.stored import preprocessing_of
 from genbench_jax.errors import ModelError
 from genbench_jax.metrics.bootstrap import Measurement
 from genbench_jax.pipeline import image_recognizers
-from genbench_jax.pipeline.artifacts import (
-  results_folder,
-)
-from genbench_jax.pipeline.external import External
+from genbench_jax.pipeline.artifacts import results_folder, spaces_beside
+from genbench_jax.pipeline.external import External, external_images
 from genbench_jax.pipeline.recognition import (
   Recognized,
   Recognizer,
@@ -42,6 +40,7 @@ from genbench_jax.pipeline.rows import (
   DatasetFeatures,
   Measured,
   _measure,
+  dataset_features,
   make_row,
   versions,
 )
@@ -86,37 +85,70 @@ LAST_EPOCH = "last_epoch_"
 def recognize_cells(
   run: Run, data: DatasetFeatures, external: Sequence[External]
 ) -> Iterator[tuple[ImageSetKey, list[Measured]]]:
-  """The rows of every cell of each image set, from each recognizer under each of its protocols."""
+  """The rows of every cell of each image set, from each recognizer under each of its protocols.
+
+  In encoders other than the run's own there are linear probes.
+  """
   rows: dict[ImageSetKey, list[Measured]] = {one.key: [] for one in external}
   for name, protocol in _trainings(run.config):
-    tasks = _tasks(run, external, name, protocol)
-    summaries = _earlier(run, tasks)
-    missing = [task for task in tasks if task.folder not in summaries]
-    trained = tasks if missing and name in SIDE_BY_SIDE else missing
-    for task, found in zip(trained, RECOGNIZERS[name](run, data, trained, protocol), strict=True):
-      if task.folder in summaries:
-        continue
-      if isinstance(found, ModelError):
-        with run.failures.caught(f"{task.name}, {name} ({protocol})"):
-          raise found
-        continue
-      summaries[task.folder] = _summary(task, found, data)
-      if run.hosts.is_first:
-        _save(task, found, data, run.config.recognition.save_predictions)
-        kept = {"files": files.checksums(task.folder)}
-        files.write_json(task.folder / SUMMARY, {**summaries[task.folder], **kept})
-        shutil.rmtree(task.folder / "checkpoints", ignore_errors=True)
-    for task in (task for task in tasks if task.folder in summaries):
-      rows[task.external.key] += _measured(task, name, protocol, data, summaries[task.folder])
+    _recognize(run, data, external, (name, protocol), rows)
+  for space in spaces_beside(run, "recognize"):
+    other = dataset_features(run, data.spec.name, space)
+    images = [external_images(run, one.key, space) for one in external]
+    for training in _trainings(run.config):
+      if training[0] in ON_FEATURES:
+        _recognize(run, other, images, training, rows, space.name)
   yield from rows.items()
 
 
-def _tasks(run: Run, external: Sequence[External], name: str, protocol: str) -> list[Task]:
+def _recognize(
+  run: Run,
+  data: DatasetFeatures,
+  external: Sequence[External],
+  training: tuple[str, str],
+  rows: dict[ImageSetKey, list[Measured]],
+  space: str = "",
+) -> None:
+  """Adds the rows of one recognizer under one protocol.
+
+  Args:
+    run: a config on its work folder.
+    data: texts and test images of the dataset.
+    external: its image sets.
+    training: recognizer and protocol.
+    rows: what it adds to.
+    space: the name of the encoder, where it is not the run's own.
+  """
+  name, protocol = training
+  tasks = _tasks(run, external, name, protocol, space)
+  summaries = _earlier(run, tasks)
+  missing = [task for task in tasks if task.folder not in summaries]
+  trained = tasks if missing and name in SIDE_BY_SIDE else missing
+  for task, found in zip(trained, RECOGNIZERS[name](run, data, trained, protocol), strict=True):
+    if task.folder in summaries:
+      continue
+    if isinstance(found, ModelError):
+      with run.failures.caught(f"{task.name}, {name} ({protocol})"):
+        raise found
+      continue
+    summaries[task.folder] = _summary(task, found, data)
+    if run.hosts.is_first:
+      _save(task, found, data, run.config.recognition.save_predictions)
+      kept = {"files": files.checksums(task.folder)}
+      files.write_json(task.folder / SUMMARY, {**summaries[task.folder], **kept})
+      shutil.rmtree(task.folder / "checkpoints", ignore_errors=True)
+  for task in (task for task in tasks if task.folder in summaries):
+    rows[task.external.key] += _measured(task, name, protocol, data, summaries[task.folder])
+
+
+def _tasks(
+  run: Run, external: Sequence[External], name: str, protocol: str, space: str
+) -> list[Task]:
   """The cells that a recognizer trains."""
   shots = run.config.recognition.shots_of(name)
   return [
     make_task(
-      cell, one, results_folder(run, one.key, name, protocol, cell.shots), run.config.mixture
+      cell, one, results_folder(run, one.key, name, protocol, cell.shots, space), run.config.mixture
     )
     for one in external
     for cell in cells_of(one.key, run.config)
@@ -158,7 +190,7 @@ def linear_probe(
     ],
     data.test.features,
     data.test.labels,
-    data.text if run.config.recognition.language_init else None,
+    data.text if run.config.recognition.language_init and data.knows_text else None,
     protocol,
     data.spec.metric,
     num_classes=data.spec.num_classes,
@@ -280,6 +312,8 @@ RECOGNIZERS: dict[str, Recognizer] = {
 }
 # Their cells are trained in one program, and come out the same to the last bit only in the same company.
 SIDE_BY_SIDE = ("linear_probe",)
+# They see features alone, so that they can be trained on those of any encoder.
+ON_FEATURES = ("linear_probe",)
 
 
 # ---- what is left of a cell -------------------------------------------------------------------
@@ -288,7 +322,7 @@ SIDE_BY_SIDE = ("linear_probe",)
 def _summary(task: Task, found: Recognized, data: DatasetFeatures) -> dict[str, Any]:
   """What is known of a cell in plain numbers."""
   about = dataclasses.asdict(task.cell) | {"metric": data.spec.metric, "seconds": found.seconds}
-  about["versions"] = versions()
+  about |= {"versions": versions(), "encoder": data.encoder}
   plain = {key: _plain(value) for key, value in found.result.items() if not _is_array(value)}
   by_class = class_scores(found.result["scores"], data.test.labels, data.spec.metric)
   return about | plain | {"by_class": _plain(by_class)}

@@ -17,7 +17,8 @@ from genbench_jax.errors import ModelError, NotPreparedError, RunError
 from genbench_jax.metrics.bootstrap import Measurement
 from genbench_jax.pipeline.artifacts import classes_path, rows_path, test_path, text_path
 from genbench_jax.pipeline.external import External, external_images
-from genbench_jax.run import Run
+from genbench_jax.recognizers.linear_probe import CLIP_LOGIT_SCALE
+from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import class_values
 from genbench_jax.store.embedding_set import EmbeddingSet, load_embeddings
@@ -109,14 +110,7 @@ def _measured(
   run: Run, function: MeasureCells, keys: Sequence[ImageSetKey]
 ) -> Iterator[tuple[ImageSetKey, list[Measured]]]:
   """What is measured of image sets of one dataset."""
-  dataset = keys[0].dataset
-  data = DatasetFeatures(
-    spec=run.config.spec(dataset),
-    encoder=run.config.encoder.checkpoint,
-    logit_scale=float(np.exp(run.clip.params["logit_scale"])),
-    text=load_embeddings(text_path(run, dataset)).features,
-    test=load_embeddings(test_path(run, dataset)).readable(),
-  )
+  data = dataset_features(run, keys[0].dataset, run.space)
   external = []
   for key in keys:
     with run.failures.caught(key.name):
@@ -163,10 +157,19 @@ def _rows_paths(run: Run) -> Iterator[Path]:
         yield from [one for one in (path, _partial(path)) if one.exists()][:1]
 
 
-def without_text(data: DatasetFeatures, encoder: str, test: EmbeddingSet) -> DatasetFeatures:
-  """The same dataset in the features of an encoder that knows no text."""
-  none = np.zeros((0, test.features.shape[1]), np.float32)
-  return dataclasses.replace(data, encoder=encoder, text=none, test=test, knows_text=False)
+def dataset_features(run: Run, dataset: str, space: FeatureSpace) -> DatasetFeatures:
+  """What all cells of a dataset share, in an encoder."""
+  text = load_embeddings(text_path(run, dataset, space)).features
+  encoder = space.embedder.encoder
+  knows_text = bool(len(text)) and space is not run.other_space
+  return DatasetFeatures(
+    spec=run.config.spec(dataset),
+    encoder=space.name,
+    logit_scale=encoder.logit_scale if hasattr(encoder, "logit_scale") else CLIP_LOGIT_SCALE,
+    text=text if knows_text else text[:0],
+    test=load_embeddings(test_path(run, dataset, space)).readable(),
+    knows_text=knows_text,
+  )
 
 
 def make_row(

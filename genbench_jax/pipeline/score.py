@@ -13,7 +13,7 @@ from genbench_jax.cells import Cell, ImageSetKey, cells_of, measured_sets
 from genbench_jax.config import Config
 from genbench_jax.metrics.floors import floors
 from genbench_jax.metrics.registry import Metric, Sets, measured
-from genbench_jax.pipeline.artifacts import image_set_path, test_path
+from genbench_jax.pipeline.artifacts import image_set_path, spaces_beside
 from genbench_jax.pipeline.external import External, external_images
 from genbench_jax.pipeline.guides import GUIDED, guides_path, wants_guides
 from genbench_jax.pipeline.rows import (
@@ -21,8 +21,8 @@ from genbench_jax.pipeline.rows import (
   DatasetFeatures,
   Measured,
   _measure,
+  dataset_features,
   make_row,
-  without_text,
 )
 from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.runtime.protocol import Protocol
@@ -37,17 +37,17 @@ def score(run: Run) -> int:
 def _score_cells(
   run: Run, data: DatasetFeatures, external: Sequence[External]
 ) -> Iterator[tuple[ImageSetKey, list[Measured]]]:
-  """Every metric on the run's features, then those without text on the other ones where there are such."""
-  space, dataset = run.other_space, data.spec.name
-  other = space and without_text(
-    data, space.name, load_embeddings(test_path(run, dataset, space)).readable()
-  )
+  """Every metric in the run's encoder and in each of the others, as far as it knows texts."""
+  dataset = data.spec.name
+  others = [
+    (space, dataset_features(run, dataset, space), real_images(run, dataset, space))
+    for space in spaces_beside(run, "score")
+  ]
   real = real_images(run, dataset)
-  other_real = real_images(run, dataset, space) if other else None
   for key, found in score_cells(run.config, data, external, run.mesh, real):
-    if other:
-      others = [external_images(run, key, space)]
-      for _, more in score_cells(run.config, other, others, run.mesh, other_real):
+    for space, other, other_real in others:
+      images = [external_images(run, key, space)]
+      for _, more in score_cells(run.config, other, images, run.mesh, other_real):
         found += more
     yield key, found
 

@@ -147,7 +147,8 @@ def cross_table(every: Sequence[Results]) -> Table | None:
     return None
   rows = list(dict.fromkeys(cler for cler, _, _ in found))
   columns = list(dict.fromkeys(probe for _, probe, _ in found))
-  columns.sort(key=rows.index)
+  # An encoder that knows no texts has probes, but no CLER.
+  columns.sort(key=lambda name: rows.index(name) if name in rows else len(rows))
   cells = {(cler, probe): _rho_words(item) for cler, probe, item in found}
   caption = (
     "Mean rank correlation within dataset and number of images. On the diagonal both see the same features: there it is "
