@@ -52,18 +52,26 @@ def write_report(run: Run, rows: Sequence[Mapping[str, Any]], about: Mapping[str
     rows: all that was measured.
     about: what was run, see `report.page.RunInfo`.
   """
-  keys = [key for key in image_sets(run.config) if find_image_set(run, key)]
-  folders = [image_folder(run, key) for key in keys]
+  keys: dict[Path, ImageSetKey] = {}
+  generators: dict[Path, str] = {}
+  for key in image_sets(run.config):
+    if find_image_set(run, key):
+      # Generators that make the same images share a folder, which is shown once under both names.
+      folder = image_folder(run, key)
+      keys.setdefault(folder, key)
+      generators[folder] = ", ".join(filter(None, (generators.get(folder), key.generator)))
   classes = class_scores(_class_values(run))
   nearest, judged, gains = {}, {}, class_gains(classes)
   per_class = run.config.report.gallery_images
-  for key, folder in zip(keys, folders, strict=True):
+  for folder, key in keys.items():
     images = ImageSet(folder)
     first = shown_rows(images, 1, len(keys), gains)[:NEAREST_A_SET]
     nearest[folder] = nearest_test_images(run, key, first)
     shown = shown_rows(images, per_class, len(keys), gains)
     judged[folder] = judged_images(run, key, images.labels, shown)
-  return write_page(run.workdir, rows, about, folders, per_class, classes, nearest, judged)
+  return write_page(
+    run.workdir, rows, about, list(keys), per_class, classes, nearest, judged, generators
+  )
 
 
 def _class_values(run: Run) -> list[class_values.ClassValues]:

@@ -195,9 +195,14 @@ def recipe_of(document: Mapping[str, Any], key: tuple[Any, ...]) -> tuple[tuple[
 
 def _sets_of(document: Mapping[str, Any], dataset: str, series: Series) -> list[Mapping[str, Any]]:
   """The image sets of a line. A mixture's strategy names the images that are mixed with originals."""
-  wanted = (dataset, series.source, series.generator, series.strategy)
-  keys = ("dataset", "source", "generator", "strategy")
-  return [one for one in document["image_sets"] if tuple(one[key] for key in keys) == wanted]
+  wanted = (dataset, series.source, series.strategy)
+  return [
+    one
+    for one in document["image_sets"]
+    if (one["dataset"], one["source"], one["strategy"]) == wanted
+    # Generators that make the same images share them: "a, b".
+    and series.generator in ("", *one["generator"].split(", "))
+  ]
 
 
 def _estimates(results: Results, dataset: str, series: Series, shots: int) -> dict[str, Estimate]:

@@ -39,6 +39,7 @@ def write_page(
   class_scores: Sequence[ClassScores] = (),
   nearest: Mapping[Path, Mapping[int, Nearest]] | None = None,
   judged: Mapping[Path, Mapping[int, Judged]] | None = None,
+  generators: Mapping[Path, str] | None = None,
 ) -> Path:
   """Writes `report/` and, beside the page, what it was made from, so that it can be made again.
 
@@ -51,6 +52,7 @@ def write_page(
     class_scores: for the figure of the best and worst classes.
     nearest: image set -> image index -> the test image that is most like it.
     judged: image set -> image index -> what zero-shot takes the image for.
+    generators: image set -> whose images they are, where there are several; by default what the set says.
   """
   folders = list(image_sets)
   known, verdicts = nearest or {}, judged or {}
@@ -63,6 +65,7 @@ def write_page(
       len(folders),
       gains,
       verdicts.get(path, {}),
+      (generators or {}).get(path, ""),
     )
     for path in folders
   ]
@@ -76,6 +79,9 @@ def write_page(
     "run": dict(about),
     "image_sets": [path.relative_to(workdir).as_posix() for path in folders],
     "gallery_images": gallery_images,
+    "generators": {
+      path.relative_to(workdir).as_posix(): name for path, name in (generators or {}).items()
+    },
     "judged": {
       path.relative_to(workdir).as_posix(): [
         [row, one.class_name, one.right, one.margin] for row, one in some.items()
@@ -147,6 +153,7 @@ def gallery(
   sets: int,
   gains: ClassGains,
   judged: Mapping[int, Judged] | None = None,
+  generator: str = "",
 ) -> Gallery:
   """The images of an image set that `shown_rows` names.
 
@@ -157,6 +164,7 @@ def gallery(
     sets: how many image sets are on the page.
     gains: dataset -> class name -> what the images add to it.
     judged: image index -> what zero-shot takes the image for.
+    generator: whose images they are; by default what the set says.
   """
   judged = judged or {}
   key, names, labels = images.manifest["made_from"], images.class_names, _first_labels(images)
@@ -175,7 +183,7 @@ def gallery(
         row,
       )
     )
-  generator = key.get("generator") or ""
+  generator = generator or key.get("generator") or ""
   return Gallery(key["dataset"], key["source"], key["strategy"], entries, generator)
 
 
@@ -212,7 +220,11 @@ def rebuild(workdir: Path, price: float | None = None) -> Path:
       workdir / name: {int(row): Judged(*verdict) for row, *verdict in some}
       for name, some in made_from.get("judged", {}).items()
     }
-  return write_page(workdir, rows, about, there, per_class, class_scores(measured), None, judged)
+    generators = {workdir / name: own for name, own in made_from.get("generators", {}).items()}
+  scores = class_scores(measured)
+  return write_page(
+    workdir, rows, about, there, per_class, scores, judged=judged, generators=generators
+  )
 
 
 def read_run(workdir: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -79,10 +79,20 @@ def recognitions(
   ):
     with files.reading(path, MEND):
       summary = files.read_json(path)
+      summary.setdefault("generator", _generator(workdir, path.parent.parent))
       key = _key(summary)
       if values.get(key) == summary.get("score") and key not in found:
         found[key] = _recognition(path.parent, summary, quantity, shots)
   return list(found.values())
+
+
+def _generator(workdir: Path, folder: Path) -> str:
+  """Whose images a recognizer was trained on, by the rows of the same name; empty where they are not there."""
+  rows = workdir / "rows" / folder.parent.name / f"{folder.name}.jsonl"
+  if not rows.exists():
+    return ""
+  first = next(iter(files.read_json_lines(rows, sealed=True)), {})
+  return str(first.get("generator") or "")
 
 
 def _key(of: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.report.from_disk import read_run
+from genbench_jax.report.from_disk import RUN, read_run
 from genbench_jax.store import files
 from genbench_jax.store.image_set import MANIFEST
 
@@ -48,7 +48,7 @@ def submission(workdir: Path, by: str = "", note: str = "") -> dict[str, Any]:
     "software": dict(run.get("versions") or {}),
     "machine": _machine(run),
     "plan": _plan(rows, run),
-    "image_sets": list(image_sets(workdir, rows)),
+    "image_sets": list(image_sets(workdir, rows, _generators(workdir))),
     "features": features(workdir, rows),
     "rows": packed(rows),
   }
@@ -73,12 +73,25 @@ def unpacked(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
   return [dict(zip(rows["columns"], values, strict=True)) for values in rows["data"]]
 
 
-def image_sets(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+def _generators(workdir: Path) -> dict[str, str]:
+  """Image set -> whose images they are, as the page of the run knows it."""
+  path = workdir / "report" / RUN
+  return dict(files.read_json(path).get("generators") or {}) if path.exists() else {}
+
+
+def image_sets(
+  workdir: Path, rows: Sequence[Mapping[str, Any]], generators: Mapping[str, str]
+) -> Iterable[dict[str, Any]]:
   """Yield every complete image set that has rows: its fingerprint, its content and what made it.
 
   `fingerprint` is a digest of everything that decides the images; `content` is one of the images as
   written. Two machines that agree on the first should agree on the rows; they agree on the second only
   if the images are equal byte for byte.
+
+  Args:
+    workdir: of the run.
+    rows: what was measured.
+    generators: folder of an image set -> whose images they are; by default what the set says.
   """
   wanted = {row["dataset"] for row in rows}
   for path in sorted(workdir.glob(f"images/*/*/{MANIFEST}")):
@@ -86,7 +99,9 @@ def image_sets(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> Iterable[dic
     made_from = manifest.get("made_from", {})
     if found and made_from.get("dataset") in wanted:
       yield {
-        **{key: made_from.get(key, "") for key in ("dataset", "source", "generator", "strategy")},
+        **{key: made_from.get(key, "") for key in ("dataset", "source", "strategy")},
+        "generator": generators.get(path.parent.relative_to(workdir).as_posix())
+        or made_from.get("generator", ""),
         "seed": made_from.get("seed", 0),
         "images": manifest["num_images"],
         "fingerprint": found.group(1),
