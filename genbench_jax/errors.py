@@ -4,12 +4,26 @@ import difflib
 from collections.abc import Iterable
 
 
+def _printable(message: object) -> str:
+  """The message with what a terminal would act on as escapes: names from outside stand in it."""
+  text = str(message)
+  if text.isprintable():
+    return text
+  return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 class UsageError(ValueError):
   """What the user gave can't be used. The command ends with one line and exit status 2."""
+
+  def __init__(self, message: object = "") -> None:
+    super().__init__(_printable(message))
 
 
 class RunError(RuntimeError):
   """The run could not go on: disk, data or model. The command ends with one line and status 1."""
+
+  def __init__(self, message: object = "") -> None:
+    super().__init__(_printable(message))
 
 
 class NotPreparedError(RunError):

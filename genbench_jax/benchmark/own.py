@@ -25,6 +25,7 @@ from typing import Any, get_args
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.kinds import Metric
+from genbench_jax.runtime.printable import listed
 from genbench_jax.store.image_files import ImageWalk, is_hidden
 from genbench_jax.store.yaml_files import YamlError, read_yaml
 
@@ -194,7 +195,7 @@ def _usual_splits(found: Sequence[str] | Mapping[str, int]) -> dict[str, str]:
   if "test" not in splits and "validation" in splits:
     splits["test"] = splits.pop("validation")
   if "test" not in splits:
-    raise UsageError(f"there is no test split among {', '.join(found) or 'no splits at all'}.")
+    raise UsageError(f"there is no test split among {listed(list(found)) or 'no splits at all'}.")
   return splits
 
 
