@@ -271,7 +271,7 @@ def parse(module, arguments):
   if name in ("pins", "main"):  # take the flags of a run
     parse_run(with_config(arguments))
   elif name in COMMANDS and module in (f"genbench_jax.{name}", f"genbench_jax.cli.{name}"):
-    importlib.import_module(f"genbench_jax.cli.{name}").main.parser().parse_args(arguments)
+    importlib.import_module(f"genbench_jax.cli.{name}").main.parser().options(arguments)
   else:
     source = Path(found.origin).read_text(encoding="utf-8")
     assert all(f'"{word}"' in source for word in arguments if word.startswith("--"))

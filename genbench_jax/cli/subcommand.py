@@ -30,11 +30,9 @@ class Parser(argparse.ArgumentParser):
     """Raise what argparse would print."""
     raise UsageError(f"{message}. See `{self.prog} --help`.")
 
-  def parse_args(  # type: ignore[override]  # argparse has overloads for other namespaces
-    self, args: Sequence[str] | None = None, namespace: object = None
-  ) -> argparse.Namespace:
+  def options(self, words: Sequence[str]) -> argparse.Namespace:
     """Parse the words; an unknown option comes with the nearest known one."""
-    options, unknown = self.parse_known_args(args, None)
+    options, unknown = self.parse_known_args(words)
     for word in unknown:
       near = difflib.get_close_matches(word.partition("=")[0], self._option_string_actions, n=1)
       self.error(f"unexpected argument {word!r}" + (f". Did you mean {near[0]}?" if near else ""))
@@ -67,7 +65,7 @@ def subcommand(
       given = list(sys.argv[1:] if words is None else words)
 
       def work() -> int:
-        status = run(parser().parse_args(given)) or 0
+        status = run(parser().options(given)) or 0
         sys.stdout.flush()  # a closed pipe shows here, not at exit
         return status
 

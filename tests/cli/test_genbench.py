@@ -116,7 +116,7 @@ def test_a_file_that_is_there_is_taken_before_a_built_in_one(tmp_path, monkeypat
 def test_a_config_that_is_nowhere_is_refused_with_those_that_there_are(capsys):
   assert main(["run", "dem", "--workdir", "x"]) == 2
   error = capsys.readouterr().err
-  assert "there is no config file 'dem'" in error and "demo, full" in error
+  assert "there is no config file 'dem'" in error and "Built in: demo, " in error
 
 
 def test_help_and_import_take_less_than_a_second():

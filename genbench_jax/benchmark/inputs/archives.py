@@ -19,7 +19,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from genbench_jax.benchmark.inputs.image_list import ImageList, copy_name
 from genbench_jax.benchmark.inputs.tree import class_place
@@ -30,8 +30,8 @@ from genbench_jax.store.image_files import MOST_BYTES, image_suffixes, is_hidden
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _MOST_TEXT = 1 << 20
-_COMPRESSIONS: dict[bytes, Callable[[Path], IO[bytes]]] = {
-  b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]  # an overloaded function
+_COMPRESSIONS: dict[bytes, Callable[..., Any]] = {
+  b"\x1f\x8b": gzip.open,  # an overloaded function
   b"BZh": bz2.open,
   b"\xfd7zXZ\0": lzma.open,
 }
