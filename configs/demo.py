@@ -5,6 +5,9 @@
 About three minutes on two cores. Expect zero-shot accuracies of 0.986 (digits), 0.879 (digits_hard) and 0.888 (shapes), and a probe on
 16 generated images a class that is worth one on 8 to 16 real ones.
 
+At 16 shots a ResNet-8 is trained from scratch on each set: on digits 0.87 from real images and 0.76 from generated ones; on the other two worlds
+16 images a class teach it little more than chance (0.1 to 0.25).
+
 Argument: `quick` takes one world, two strategies and two numbers of shots, for a look in a minute.
 """
 
