@@ -44,6 +44,7 @@ def arguments(workdir, stages, *more):
     "--config.recognition.from_scratch.network=resnet8",
     "--config.recognition.from_scratch.image_size=16",
     "--config.recognition.from_scratch.stem=small_half",
+    "--config.recognition.from_scratch.shots=(2,)",
     *more,
     f"--stages={stages}",
     f"--workdir={workdir}",
