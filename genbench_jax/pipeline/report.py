@@ -116,8 +116,11 @@ def judged_images(
   paths = image_set_path(run, key), text_path(run, key.dataset)
   if not rows or not all(path.exists() for path in paths):
     return {}
+  texts = load_embeddings(paths[1]).features
+  if not len(texts):  # an encoder that knows no texts takes nothing for anything
+    return {}
   features = load_embeddings(paths[0]).features[np.array(rows)]
-  cosines = _unit(features) @ _unit(load_embeddings(paths[1]).features).T
+  cosines = _unit(features) @ _unit(texts).T
   names = run.config.spec(key.dataset).names
   return {
     row: _judged(each, np.atleast_1d(labels[row]), names)

@@ -129,6 +129,8 @@ RECOGNIZERS = ("linear_probe", "from_scratch", "fine_tune", "lora", "tip_adapter
 # Those of them that see the class names besides the images: a gain over zero-shot compares like with like.
 WITH_TEXT = ("fine_tune", "lora", "tip_adapter", "coop", "vpt", "cler", "topk_vote_text")
 EXCESS = "_excess"
+# Distances on the main encoder's features say so: FID without a word would be Inception's.
+CLIP = " (CLIP)"
 
 
 def excess_name(name: str) -> str:
@@ -146,6 +148,15 @@ def raw_name(name: str) -> str:
 def in_space(name: str, encoder: str) -> str:
   """The name of a quantity that was measured on other features than the run's: `fid [facebook/dinov2-base]`."""
   return f"{name} [{encoder}]"
+
+
+def on_its_features(name: str, encoder: str) -> str:
+  """The name, with the encoder where the label would say CLIP and the encoder is none: `fid [google/siglip2]`."""
+  quantity = QUANTITIES.get(name)
+  is_clip = not encoder or "clip" in encoder.lower()
+  return (
+    name if is_clip or quantity is None or CLIP not in quantity.label else in_space(name, encoder)
+  )
 
 
 def known_name(name: str) -> str:

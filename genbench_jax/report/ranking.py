@@ -9,6 +9,7 @@ from genbench_jax.report.gains import average, average_gain
 from genbench_jax.report.generators import Cost, cost_of
 from genbench_jax.report.quantities import (
   RECOGNIZERS,
+  excess_name,
   images_label,
   number,
   percent,
@@ -166,8 +167,14 @@ def _duel_words(forward: Duel | None, backward: Duel | None) -> str:
 
 def _beside(results: Results, quantity: str) -> list[str]:
   """The quantities of `BESIDE` that were measured; a distance as it is only where its floor is unknown."""
-  names = [name for name in BESIDE if name in results.quantities and name != quantity]
-  return [name for name in names if f"{name}_excess" not in names]
+  names = [
+    name
+    for base in BESIDE
+    for name in results.quantities
+    if name.partition(" [")[0] == base and name != quantity
+  ]
+  own = [name for name in names if "[" not in name or name.endswith(f"[{results.view.encoder}]")]
+  return [name for name in own if excess_name(name) not in own]
 
 
 def _head(name: str) -> str:

@@ -13,6 +13,7 @@ from genbench_jax.report.quantities import (
   STRATEGIES,
   excess_name,
   in_space,
+  on_its_features,
   order_of,
   series_label,
 )
@@ -216,7 +217,9 @@ def results_of(rows: Sequence[Row], view: View) -> Results:
     excess
     for row in rows
     if is_number(row.get("value")) and _belongs(row, view)
-    for excess in with_excess(row)
+    for excess in with_excess(
+      {**row, "quantity": on_its_features(row["quantity"], row.get("encoder") or "")}
+    )
   ]
   cells = tuple(sorted(_cells(mine, view), key=_cell_order(mine)))
   return Results(view, cells, _zero_shot(mine), folded_of(cells))

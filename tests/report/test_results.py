@@ -112,3 +112,16 @@ def test_rows_of_an_encoder_without_accuracies_become_quantities_of_the_cell():
     "encoder": "",
   }
   assert beside_their_encoder([other]) == [other]
+
+
+def test_distances_say_on_which_features_they_are(rows):
+  """The label says CLIP only where the encoder is one."""
+  from genbench_jax.report.quantities import quantity_of
+
+  other = [row | {"encoder": "google/siglip2-base"} for row in rows]
+  results = results_of(other, views(other)[0])
+  name = next(name for name in results.quantities if name.startswith("fid"))
+  assert quantity_of(name).label == "FID (siglip2-base)"
+  assert "fid" in results_of(rows, views(rows)[0]).quantities
+  assert quantity_of("fid").label == "FID (CLIP)"
+  assert quantity_of("fid_inception").label == "FID (Inception)"
