@@ -47,12 +47,21 @@ class DatasetCost:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-  """What a config asks for: its models, then dataset by dataset; `diffusions` are the generators by name."""
+  """What a config asks for: its models, then dataset by dataset.
+
+  Attributes:
+    diffusions: the generators by name.
+    encoder: the main one.
+    datasets: one after another.
+    features: the encoder of `scoring.feature_checkpoint`, if there is one.
+    others: the table of encoders by name.
+  """
 
   diffusions: Mapping[str, ModelCost]
   encoder: ModelCost
   datasets: tuple[DatasetCost, ...]
   features: ModelCost | None = None
+  others: Mapping[str, ModelCost] = dataclasses.field(default_factory=dict)
 
   @property
   def diffusion(self) -> ModelCost | None:
@@ -63,7 +72,8 @@ class Costs:
   def models(self) -> dict[str, ModelCost]:
     """What each model is for -> the model."""
     makes = {f"diffusion {name}".strip(): model for name, model in self.diffusions.items()}
-    every = {**makes, "encoder": self.encoder, "other features": self.features}
+    others = {f"encoder {name}": model for name, model in self.others.items()}
+    every = {**makes, "encoder": self.encoder, **others, "other features": self.features}
     return {name: model for name, model in every.items() if model is not None}
 
   def total(self, part: Callable[[DatasetCost], float]) -> float:
@@ -89,9 +99,13 @@ def costs(config: Config) -> Costs:
     if scoring.feature_checkpoint
     else None
   )
-  encoders = (embeds, features) if features else (embeds,)
+  others = {
+    name: feature_cost(one.checkpoint, one.revision, one.batch_per_device)
+    for name, one in config.encoders.items()
+  }
+  encoders = (embeds, *others.values(), features) if features else (embeds, *others.values())
   datasets = tuple(_dataset(config, name, diffusions, encoders) for name in config.specs)
-  return Costs(diffusions, embeds, datasets, features)
+  return Costs(diffusions, embeds, datasets, features, others)
 
 
 def set_size(key: ImageSetKey, config: Config) -> int:

@@ -7,6 +7,7 @@ import pytest
 from genbench_jax.config import default_config, make_config
 from genbench_jax.errors import UsageError
 from genbench_jax.pipeline.stages import run_stages
+from genbench_jax.planning.costs import costs
 from genbench_jax.run import Run, pins
 from genbench_jax.zoo.tiny import write_tiny_clip, write_tiny_dinov2
 
@@ -73,3 +74,11 @@ def test_every_encoder_is_pinned_and_named(config, tmp_path):
   assert [space.name for space in run.other_spaces] == ["dinov2", "other"]
   with pytest.raises(UsageError, match="in which all is measured anyway"):
     make_config({"encoders": {"x": {"checkpoint": "zoo/clip"}}})
+
+
+def test_the_plan_counts_every_encoder(config):
+  found = costs(config)
+  assert list(found.models) == ["encoder", "encoder dinov2", "encoder other"]
+  each = [found.encoder, *found.others.values()]
+  count = found.datasets[0].embedded
+  assert found.flops(("embed",)) == count * sum(one.flops for one in each)
