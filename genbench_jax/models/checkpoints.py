@@ -55,6 +55,10 @@ BUFFERS = re.compile(r"(^|\.)position_ids$")
 
 # The VAE's attention has one name in Flax, one in today's PyTorch files, and Flax's in the older ones.
 VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+# A text encoder saved by transformers 5 lacks the prefix that all published ones have.
+BARE_TEXT = re.compile(
+  r"embeddings\.(token|position)_embedding\.|encoder\.layers\.\d+\.(self_attn|layer_norm[12]|mlp)\.|final_layer_norm\."
+)
 OLD_VAE_ATTENTION = re.compile(r"(attentions\.\d+)\.(query|key|value|proj_attn)\.")
 
 
@@ -241,7 +245,8 @@ def _read_msgpack(path: Path) -> Weights:
 
 
 def _today(name: str) -> str:
-  """The name that today's PyTorch classes give a tensor of an older file."""
+  """The published name of a tensor that files of another age call otherwise."""
+  name = f"text_model.{name}" if BARE_TEXT.match(name) else name
   return OLD_VAE_ATTENTION.sub(lambda match: f"{match[1]}.{VAE_ATTENTION[match[2]]}.", name)
 
 

@@ -89,6 +89,13 @@ def test_every_key_of_dinov2_is_mapped(published, tmp_path, name):
   assert weights.torch_shapes(parameter_shapes(tmp_path)) == expected(published[name]["shapes"])
 
 
+def test_text_encoders_of_transformers_5_lack_a_prefix(published):
+  names = published["stable-diffusion-1.5/text_encoder"]["shapes"]
+  assert {checkpoints._today(name.removeprefix("text_model.")) for name in names} == set(names)
+  others = [key for key in published if not key.endswith("text_encoder")]
+  assert all(checkpoints._today(n) == n for key in others for n in published[key]["shapes"])
+
+
 def test_old_files_name_the_autoencoders_attention_otherwise():
   old = "encoder.mid_block.attentions.0."
   assert checkpoints._today(f"{old}proj_attn.bias") == f"{old}to_out.0.bias"
