@@ -9,7 +9,7 @@ MOCKDIR ?= mock
 
 SMOKEDIR ?= smoke
 
-.PHONY: demo mock mock-networks test smoke lint types docs wheel install clean
+.PHONY: demo mock mock-networks test smoke lint types docs leaderboard wheel install clean
 
 demo: install
 	$(BIN)/python -m genbench_jax.main --config configs/demo.py --workdir $(WORKDIR)
@@ -45,6 +45,9 @@ types: install
 docs: install
 	$(BIN)/python -m mkdocs build --strict --quiet --site-dir site
 	@echo "The pages: site/index.html"
+
+leaderboard: install
+	$(BIN)/python leaderboard/build.py
 
 # The tools that build it are in the lock, so that nothing is downloaded.
 wheel: install

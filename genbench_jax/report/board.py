@@ -8,6 +8,7 @@ from typing import Any
 from genbench_jax.errors import UsageError
 from genbench_jax.report import render
 from genbench_jax.report.gains import gain
+from genbench_jax.report.headline import text_start, with_text
 from genbench_jax.report.quantities import (
   QUANTITIES,
   RECOGNIZERS,
@@ -81,32 +82,33 @@ def board_data(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   ]
   runs = [run_of(document) for document in documents]
   names = [name for name in SHOWN if any(name in one.estimates for one in measured)]
-  columns = [{"name": key, "label": key, "kind": "key"} for key in KEYS]
+  columns = [{"name": key, "label": key, "kind": "key"} for key in (*KEYS, "checked")]
+  columns.append({"name": "recipe", "label": "recipe", "kind": "recipe"})
   for name in names:
     columns.append({"name": name, "label": quantity_of(name).label, "kind": quantity_of(name).kind})
     if quantity_of(name).kind == "accuracy":
       columns.append({"name": f"{name}_gain", "label": "gain", "kind": "difference"})
-  columns += [
-    {"name": "by", "label": "by", "kind": "key"},
-    {"name": "device", "label": "device", "kind": "key"},
-    {"name": "checked", "label": "checked", "kind": "key"},
-    {"name": "recipe", "label": "recipe", "kind": "recipe"},
-  ]
+  columns += [{"name": name, "label": name, "kind": "key"} for name in ("by", "device")]
   recipes = [recipe_of(documents[one.entry], one.key) for one in measured]
   distinct = list(dict.fromkeys(recipes))
   rows = [
     [
       *_key_values(one.key),
+      verdict(one, measured, runs).text,
+      distinct.index(recipe),
       *(value for name in names for value in _values(one, name)),
       documents[one.entry]["by"] or "–",
       documents[one.entry]["machine"]["device"],
-      verdict(one, measured, runs).text,
-      distinct.index(recipe),
     ]
     for one, recipe in zip(measured, recipes, strict=True)
   ]
   rows.sort(key=lambda row: (row[0], -row[KEYS.index("shots")], -_first_number(row)))
-  kept = [i for i, column in enumerate(columns) if column["name"] not in UNSAID or _varies(rows, i)]
+  kept = [
+    i
+    for i, column in enumerate(columns)
+    if (column["name"] not in UNSAID or _varies(rows, i))
+    and any(row[i] is not None for row in rows)
+  ]
   return {
     "columns": [columns[i] for i in kept],
     "rows": [[row[i] for i in kept] for row in rows],
@@ -149,6 +151,7 @@ def run_of(document: Mapping[str, Any]) -> tuple[str, ...]:
 def measurements(entry: int, document: Mapping[str, Any]) -> list[Measurement]:
   """Return the measured settings of a submission, seeds averaged."""
   rows = unpacked(document["rows"])
+  knows_text = text_start({"config": json.dumps(document["plan"]["config"])})
   found = []
   for view in views(rows):
     results = results_of(rows, view)
@@ -165,7 +168,8 @@ def measurements(entry: int, document: Mapping[str, Any]) -> list[Measurement]:
           view.encoder,
         )
         inputs = inputs_of(document, dataset, series)
-        found.append(Measurement(entry, key, inputs, _estimates(results, dataset, series, shots)))
+        estimates = _estimates(results, dataset, series, shots, knows_text)
+        found.append(Measurement(entry, key, inputs, estimates))
   return found
 
 
@@ -205,13 +209,15 @@ def _sets_of(document: Mapping[str, Any], dataset: str, series: Series) -> list[
   ]
 
 
-def _estimates(results: Results, dataset: str, series: Series, shots: int) -> dict[str, Estimate]:
-  found = {}
+def _estimates(
+  results: Results, dataset: str, series: Series, shots: int, probe_knows_text: bool
+) -> dict[str, Estimate]:
+  """Every quantity, and the gain over zero-shot of those that know the class names, as zero-shot does."""
+  like, found = with_text(results, probe_knows_text), {}
   for name in QUANTITIES:
     if estimate := results.estimate(dataset, series, shots, name):
       found[name] = estimate
-    added = gain(results, dataset, series, shots, name)
-    if quantity_of(name).kind == "accuracy" and added:
+    if name in like and (added := gain(results, dataset, series, shots, name)):
       found[f"{name} gain"] = added
   return found
 

@@ -254,7 +254,8 @@ const dataTable = (root) => {
 
   const recipeOf = (place) => {
     const list = recipes[place].flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]);
-    return make("td", { className: "key" }, make("details", {}, make("summary", {}, "recipe"), make("dl", { className: "facts" }, ...list)));
+    const shown = make("dl", { className: "facts recipe" }, ...list);
+    return make("td", { className: "key" }, make("button", { type: "button", onclick: () => enlarge([shown], null) }, "recipe"));
   };
   const cellOf = (value, column) => {
     if (column.kind === "recipe") return recipeOf(value);
