@@ -233,13 +233,13 @@ def _shrink(
 
   With s_xx, s_yy, s_xy the mean squares of k less what each image has of its own, the second order has the variance
   2 s_xx / n^2 + 2 s_yy / m^2 + 4 s_xy / (n m), and the first order's estimate holds twice that, in the noise of its
-  means over finitely many images. With the images of x as they are, only what has to do with y counts.
+  means over finitely many images. With the images of x as they are, means over them are no noise.
   """
   n, m = len(sides.x), len(sides.y)
   xx, yy, xy = _spreads(sides)
   test, external = np.sum(of_y**2) / m**2, np.sum(of_x**2) / n**2
-  of_y_alone = 2 * yy * _excess(sides.strata_y) / m**2 + 2 * xy / (n * m)
-  of_both = of_y_alone + 2 * xx * _excess(sides.strata_x) / n**2 + 2 * xy / (n * m)
+  of_y_alone = 2 * yy * _excess(sides.strata_y) / m**2
+  of_both = of_y_alone + 2 * xx * _excess(sides.strata_x) / n**2 + 4 * xy / (n * m)
   return _root_share(test, of_y_alone), _root_share(test + external, of_both)
 
 

@@ -10,18 +10,13 @@ from typing import Any
 import numpy as np
 
 from genbench_jax.errors import UsageError
-from genbench_jax.metrics.cler import cler
-from genbench_jax.metrics.clip_score import clip_score
-from genbench_jax.metrics.frechet import frechet_distance
 from genbench_jax.metrics.inputs import check_finite, feature_rows, label_rows
-from genbench_jax.metrics.kernels import cmmd, kernel_distance
-from genbench_jax.metrics.manifold import precision_recall_density_coverage
-from genbench_jax.metrics.proxy import proxy_a_distance
+from genbench_jax.metrics.registry import Sets, known_quantities, lower_is_better, measured
 from genbench_jax.metrics.shifts import SHIFTS, Features, rows_by_class, unit
-from genbench_jax.metrics.vendi import vendi
 
 NEED_TEXT = ("zero_shot", "cler", "cler_gain", "topk_vote_text", "clip_score")
-LOWER_IS_BETTER = ("fid", "kid", "cmmd", "proxy_a_distance")
+# Values alone are looked at, not their intervals.
+RESAMPLES = 2
 DIVISIONS = 5
 FEWEST_A_CLASS = 8
 # In standard errors: with five divisions chance goes that far once in sixty times.
@@ -46,32 +41,30 @@ class Movement:
 
 
 def measure_all(external: Features, real: Features) -> dict[str, float]:
-  """Every metric of the external images against the real ones. PAD is taken from one seed."""
-  x, y = external.features, real.features
-  found = {
-    **_recognition(external, real),
-    "fid": frechet_distance(x, y),
-    "kid": kernel_distance(x, y),
-    "cmmd": cmmd(x, y),
-    **precision_recall_density_coverage(y, x),
-    "vendi": vendi(x),
-    "proxy_a_distance": proxy_a_distance(x, y),
-  }
-  if external.text is not None:
-    found["clip_score"] = clip_score(x, external.text, external.labels)
-  return found
+  """Every registered metric of the external images against the real ones, as far as it is defined for so many.
 
-
-def _recognition(external: Features, real: Features) -> dict[str, float]:
-  """The scores of CLER; without texts only those that need none."""
+  Every other image of the real ones is a test image; the rest are training images and guides.
+  """
   has_text = external.text is not None
   # Any prototypes will do for the scores that don't use them.
   text = (
     external.text if has_text else np.ones((int(real.labels.max()) + 1, real.features.shape[1]))
   )
-  found = cler(external.features, external.labels, text, real.features, real.labels)
-  found["cler_gain"] = found["cler"] - found["zero_shot"]
+  test, training = (real.take(_every_other(real.labels, turn)) for turn in (0, 1))
+  sets = Sets(
+    external.features, test.features, external.labels, test.labels, text, len(text),
+    guides=training.features, guide_labels=training.labels, training=training.features,
+    training_labels=training.labels, resamples=RESAMPLES,
+  )  # fmt: skip
+  found = {
+    result.name: float(result.value.value) for _, result in measured(sets, known_quantities())
+  }
   return {name: value for name, value in found.items() if has_text or name not in NEED_TEXT}
+
+
+def _every_other(labels: np.ndarray, turn: int) -> np.ndarray:
+  """Half of the rows of each class."""
+  return np.concatenate([own[turn::2] for own in rows_by_class(labels)])
 
 
 def movements(
@@ -102,8 +95,12 @@ def _halves(given: Features, random: np.random.Generator) -> tuple[Features, Fea
 def _movement(
   metric: str, clean: list[dict[str, float]], shifted: list[dict[str, float]]
 ) -> Movement:
-  before, after = (np.array([values[metric] for values in each]) for each in (clean, shifted))
-  worse = (after - before) * (1 if metric in LOWER_IS_BETTER else -1)
+  before, after = (
+    np.array([values.get(metric, np.nan) for values in each]) for each in (clean, shifted)
+  )
+  if not np.isfinite(after).all():  # not defined for so few images
+    return Movement(float(before.mean()), float("nan"), 0.0, 0)
+  worse = (after - before) * (1 if metric in lower_is_better() else -1)
   error = worse.std(ddof=1) / np.sqrt(len(worse))
   # Changes beyond the 8th digit are rounding.
   mean = worse.mean() if abs(worse.mean()) > 1e-8 * np.abs(before).max() else 0.0
