@@ -20,6 +20,7 @@ from PIL import Image
 from genbench_jax.embedding.preprocess import Resize, square_pixels, to_rgb
 from genbench_jax.models.image_input import ImageInput
 from genbench_jax.runtime.progress import say
+from genbench_jax.store.image_files import image_formats
 
 THREADS = 4
 # Images that are decoded and handed over together, at most: few enough to bound the memory.
@@ -171,7 +172,9 @@ def _from_processes(dataset: Any, workers: int) -> Iterator[dict[str, np.ndarray
 
 def opened(image: bytes | Image.Image) -> Image.Image:
   """A stored image, opened but not yet decoded."""
-  return Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
+  return (
+    Image.open(io.BytesIO(image), formats=image_formats()) if isinstance(image, bytes) else image
+  )
 
 
 def _reason(images: Images, index: int) -> str:

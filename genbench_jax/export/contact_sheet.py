@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from genbench_jax.export.records import labels_of
+from genbench_jax.store.image_files import image_formats
 from genbench_jax.store.image_set import ImageSet
 
 PAPER, INK, SOFT = (253, 252, 250), (28, 27, 25), (93, 90, 84)
@@ -64,7 +65,7 @@ def _first(images: ImageSet, labels: Sequence[int], per_class: int) -> dict[int,
 def _thumbnail(data: bytes, side: int) -> Image.Image:
   """The image scaled to fit a square: small ones by whole pixels, so that they stay sharp."""
   try:
-    with Image.open(io.BytesIO(data)) as opened:
+    with Image.open(io.BytesIO(data), formats=image_formats()) as opened:
       image = opened.convert("RGB")
   except (OSError, ValueError, Image.DecompressionBombError):
     return Image.new("RGB", (side, side), SOFT)

@@ -11,6 +11,7 @@ from typing import Any
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.store.image_bytes import without_metadata
+from genbench_jax.store.image_files import image_formats
 from genbench_jax.store.image_set import ImageRecord, ImageSet
 
 # Files that begin so keep their pixels as they are; others are written as PNG.
@@ -56,7 +57,7 @@ def encoded(record: ImageRecord) -> tuple[bytes, str]:
 
   buffer = io.BytesIO()
   try:
-    with Image.open(io.BytesIO(record.image)) as image:
+    with Image.open(io.BytesIO(record.image), formats=image_formats()) as image:
       picture = ImageOps.exif_transpose(image).convert("RGB")
       picture.info = {}
       picture.save(buffer, format="PNG")

@@ -18,6 +18,7 @@ from genbench_jax.retrieval.images import PLACED_BY, ImageFinder, origin
 from genbench_jax.retrieval.leaks import Leaks
 from genbench_jax.retrieval.pool import Pool
 from genbench_jax.retrieval.ranking import Ranked
+from genbench_jax.store.image_files import image_formats
 
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 # Candidates of a class that are looked at together.
@@ -129,7 +130,7 @@ class Chooser:
     self.read.add(place.path)
     try:
       content = place.read()
-      with Image.open(io.BytesIO(content)) as image:
+      with Image.open(io.BytesIO(content), formats=image_formats()) as image:
         to_rgb(image)
     except _UNREADABLE:
       self.counts.unreadable += 1

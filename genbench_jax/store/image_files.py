@@ -24,6 +24,7 @@ _SYSTEM_NAMES = frozenset(
 )
 # Pillow hands PostScript to another program, and only recognizes the others.
 _UNREADABLE_FORMATS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+_USUAL_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # Beside images, never one: not worth opening.
 _TEXT_SUFFIXES = frozenset({".caption", ".csv", ".json", ".jsonl", ".md", ".txt", ".yaml", ".yml"})
 _SIGNATURES = (
@@ -47,7 +48,9 @@ def image_formats() -> tuple[str, ...]:
   from PIL import Image
 
   Image.init()
-  return tuple(sorted(set(Image.OPEN) - _UNREADABLE_FORMATS))
+  # Tried in this order: the usual ones first.
+  usual = [form for form in _USUAL_FORMATS if form in Image.OPEN]
+  return (*usual, *sorted(set(Image.OPEN) - _UNREADABLE_FORMATS - set(usual)))
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, UnidentifiedImageError, features
 
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
@@ -182,6 +182,25 @@ def test_a_list_that_is_a_link_or_a_pipe_is_refused(root, tmp_path, link):
   path.symlink_to("/dev/zero") if link else os.mkfifo(path)
   with pytest.raises(UsageError, match="can't be read as CSV"):
     list_images(tmp_path / "gen", dataset_spec(f"folder:{root}"))
+
+
+def test_postscript_under_another_name_is_handed_to_no_other_program(tmp_path, monkeypatch):
+  from PIL import EpsImagePlugin
+
+  from genbench_jax.embedding.input_pipeline import opened
+
+  def ghostscript(*_, **__):
+    raise AssertionError("another program was called")
+
+  monkeypatch.setattr(EpsImagePlugin, "Ghostscript", ghostscript)
+  script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+  with pytest.raises(UnidentifiedImageError):
+    opened(script)
+  (tmp_path / "0").mkdir()
+  _write(tmp_path / "0" / "a.png")
+  (tmp_path / "0" / "b.png").write_bytes(script)
+  found = open_user_images(tmp_path, dataset_spec("digits"), tmp_path / "cache")
+  assert [example["id"] for example in found] == ["0/a.png"]
 
 
 GREY = np.tile((np.arange(64) * 4).astype(np.uint8), (64, 1))
