@@ -5,6 +5,7 @@ image, and a size (height, width) in pixels, or None for the generator's own. Th
 whatever else is in the batch; nothing here can check that.
 """
 
+import functools
 import hashlib
 import importlib
 import inspect
@@ -17,6 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.models import torch_pipelines
 
 Size: TypeAlias = tuple[int, int] | None
 Images: TypeAlias = UInt8[np.ndarray, "n height width 3"]
@@ -98,72 +100,12 @@ def checked(function: Callable[..., Any], name: str) -> Backend:
 def load_pipeline(
   checkpoint: str, steps: int, guidance_scale: float, dtype: str = "", device: str = ""
 ) -> Backend:
-  """Any text-to-image pipeline of PyTorch's diffusers.
-
-  Args:
-    checkpoint: folder with a `model_index.json`.
-    steps: sampler steps.
-    guidance_scale: as the pipeline takes it.
-    dtype: `float32`, `float16` or `bfloat16`; by default bfloat16 on a GPU and float32 on a CPU.
-    device: such as `cuda`; by default the first GPU, where there is one.
+  """Any text-to-image pipeline of PyTorch's diffusers; arguments as in `torch_pipelines.load`.
 
   Raises:
     UsageError: torch or diffusers is not installed, or there is no such dtype.
     RunError: diffusers can't load the checkpoint.
   """
-  try:
-    import diffusers
-    import torch
-  except ImportError as error:
-    raise UsageError(
-      f"backend 'diffusers' needs torch and diffusers, installed by you: {error}."
-    ) from error
-  device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-  dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
-  if dtype not in ("float32", "float16", "bfloat16"):
-    raise UsageError(f"dtype {dtype!r}: wanted float32, float16 or bfloat16.")
-  try:
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(
-      checkpoint, torch_dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-    )
-  except (OSError, ValueError, TypeError, AttributeError, ImportError) as error:
-    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    raise RunError(f"diffusers can't load the pipeline {checkpoint!r}: {line}") from error
-  pipeline.set_progress_bar_config(disable=True)
-  return pipeline_backend(pipeline.to(device), steps, guidance_scale)
-
-
-def pipeline_backend(pipeline: Any, steps: int, guidance_scale: float) -> Backend:
-  """A pipeline that is loaded already.
-
-  Each image has its own generator, on the CPU, so that it depends neither on its batch nor on the device.
-
-  Args:
-    pipeline: a `DiffusionPipeline`.
-    steps: sampler steps.
-    guidance_scale: as the pipeline takes it.
-  """
-  import torch
-
-  takes = inspect.signature(pipeline.__call__).parameters
-
-  def images(
-    prompts: Sequence[str], negative_prompts: Sequence[str], seeds: Sequence[int], size: Size
-  ) -> Images:
-    generators = [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds]
-    given: dict[str, Any] = {"prompt": list(prompts), "num_inference_steps": steps}
-    given |= {"guidance_scale": guidance_scale, "generator": generators, "output_type": "pil"}
-    if size is not None:
-      given |= {"height": size[0], "width": size[1]}
-    if any(negative_prompts):
-      given["negative_prompt"] = list(negative_prompts)
-    unknown = [name for name in given if name not in takes]
-    if unknown:
-      raise UsageError(
-        f"{type(pipeline).__name__} takes no {', '.join(unknown)}: leave it out, or wrap it in a function of your own."
-      )
-    with torch.inference_mode():
-      made = pipeline(**given).images
-    return np.stack([np.asarray(image.convert("RGB")) for image in made])
-
-  return checked(images, type(pipeline).__name__)
+  pipeline = torch_pipelines.load(checkpoint, dtype, device)
+  made = functools.partial(torch_pipelines.images, pipeline, steps, guidance_scale)
+  return checked(made, type(pipeline).__name__)
