@@ -5,8 +5,6 @@ the right to one length, and their end is kept when they are cut.
 """
 
 import dataclasses
-import os
-import re
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from jaxtyping import Int32
 
 from genbench_jax.errors import RunError
 from genbench_jax.models import checkpoints
+from genbench_jax.models.sentencepiece import load_sentencepiece
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -53,8 +52,7 @@ class SiglipTokenizer:
     return text
 
   def _ids(self, text: str) -> list[int]:
-    found = self.core.encode(text, add_special_tokens=False)
-    return list(getattr(found, "ids", found))
+    return list(self.core.encode(text, add_special_tokens=False).ids)
 
 
 def load_siglip_tokenizer(folder: Path, length: int, vocabulary: int) -> SiglipTokenizer:
@@ -95,7 +93,7 @@ def _first_id(core: Any, words: Sequence[str]) -> int | None:
 
 
 def _checked(tokenizer: SiglipTokenizer, vocabulary: int, folder: Path) -> SiglipTokenizer:
-  size = tokenizer.core.get_vocab_size() if hasattr(tokenizer.core, "get_vocab_size") else 0
+  size = tokenizer.core.get_vocab_size()
   if max(size - 1, tokenizer.end, tokenizer.pad) >= vocabulary:
     raise RunError(
       f"the tokenizer in {folder} gives ids up to {size - 1}, but the model has {vocabulary} embeddings."
@@ -104,30 +102,12 @@ def _checked(tokenizer: SiglipTokenizer, vocabulary: int, folder: Path) -> Sigli
 
 
 def _from_pieces(folder: Path, length: int) -> SiglipTokenizer:
-  """The first SigLIP's, from SentencePiece's own file."""
+  """The first SigLIP's, from SentencePiece's own file: its end of a text pads, too."""
   path = folder / "spiece.model"
   if not path.is_file():
     raise RunError(f"{folder / 'tokenizer.json'} is missing from the checkpoint.")
-  try:
-    import sentencepiece
-  except ImportError as error:
-    raise RunError(
-      f"{folder} has no tokenizer.json, and reading its spiece.model takes the package sentencepiece: install it."
-    ) from error
-  try:
-    pieces = sentencepiece.SentencePieceProcessor(model_file=os.fspath(path))
-  except Exception as error:  # the C++ library raises plain exceptions
-    raise RunError(f"the tokenizer in {folder} can't be read: {error}.") from error
-
-  class Pieces:
-    """SentencePiece's processor with the encoder's one method."""
-
-    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
-      assert not add_special_tokens
-      return list(pieces.encode(re.sub(r"\s+", " ", text)))
-
-    def get_vocab_size(self) -> int:
-      return int(pieces.get_piece_size())
-
-  end = int(pieces.eos_id())
-  return SiglipTokenizer(Pieces(), length, end, end, strips_punctuation=True)
+  core = load_sentencepiece(path)
+  end = core.token_to_id("</s>")
+  if end is None:
+    raise RunError(f"the tokenizer in {folder} has no token for the end of a text.")
+  return SiglipTokenizer(core, length, end, end, strips_punctuation=True)

@@ -18,6 +18,7 @@ from genbench_jax.errors import RunError
 from genbench_jax.models import checkpoints, weights
 from genbench_jax.models.configuration import Settings, refuse_other_models
 from genbench_jax.models.layers import compute_dtype
+from genbench_jax.models.sentencepiece import load_sentencepiece
 from genbench_jax.models.t5_network import T5Network, T5Sizes, Writing, sample
 
 DOWNLOADS = ("*.json", "model*.safetensors", "flax_model.msgpack", "spiece.model")
@@ -131,16 +132,12 @@ def _tokenizer(folder: Path) -> Any:
 
   special = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
   whole, pieces = folder / "tokenizer.json", folder / "spiece.model"
+  if not whole.is_file() and not pieces.is_file():
+    raise RunError(f"{whole} is missing from the checkpoint.")
   try:
     if whole.is_file():
       return PreTrainedTokenizerFast(tokenizer_file=str(whole), **special)
-    if not pieces.is_file():
-      raise RunError(f"{whole} is missing from the checkpoint.")
-    return _from_pieces(pieces)
-  except ImportError as error:
-    raise RunError(
-      f"{folder} has no tokenizer.json, and reading its spiece.model takes the package sentencepiece: install it."
-    ) from error
+    return PreTrainedTokenizerFast(tokenizer_object=_from_pieces(pieces), **special)
   except RunError:
     raise
   except Exception as error:  # the Rust library raises plain exceptions
@@ -148,7 +145,12 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _from_pieces(path: Path) -> Any:
-  """A tokenizer from SentencePiece's model."""
-  from transformers import T5Tokenizer
+  """A tokenizer from SentencePiece's own file, with T5's end of a text."""
+  from tokenizers import processors
 
-  return T5Tokenizer(vocab_file=str(path), extra_ids=0)
+  core = load_sentencepiece(path)
+  end = core.token_to_id("</s>")
+  if end is None:
+    raise RunError(f"the tokenizer in {path} has no token for the end of a text.")
+  core.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", end)])
+  return core
