@@ -17,6 +17,8 @@ from genbench_jax.report.quantities import (
 from genbench_jax.report.results import Cell, Series
 
 SIZE = (332.0, 288.0)
+# Dots of a figure with tips, and of the ranks without: of more, every second, third ... cell is drawn.
+MOST_DOTS, MOST_RANKS = 4000, 40_000
 # A single dataset has the page's width to itself.
 WIDE_SIZE = (800.0, 380.0)
 SMALL_SIDE = 188.0
@@ -30,7 +32,8 @@ def metric_figure(item: Agreement) -> chart.Figure:
   metric, recognizer = quantity_of(item.metric), quantity_of(item.recognizer)
   names = [name for name, cells in item.cells.items() if cells]
   sizes = (WIDE_SIZE, SIZE) if len(names) == 1 else (SIZE,)
-  panels = tuple(_value_panel(item, name, size) for name in names for size in sizes)
+  step = step_of(item.count * len(sizes), MOST_DOTS)
+  panels = tuple(_value_panel(item, name, size, step) for name in names for size in sizes)
   layout: Literal["medium", "forest"] = "forest" if len(names) == 1 else "medium"
   return chart.Figure(
     name=f"{item.metric.replace('_', '-')}-against-{item.recognizer.replace('_', '-')}",
@@ -38,7 +41,7 @@ def metric_figure(item: Agreement) -> chart.Figure:
     caption=(
       f"Each point is a cell: a source, a strategy, a number of images. ρ is the mean of Spearman’s rank "
       f"correlations among cells of equal number of images. {metric.label} needs no training; where ρ is near 1 it orders the "
-      "cells as training would."
+      "cells as training would." + step_words(step)
     ),
     variants=(chart.Variant((), panels, keys_of(_series_of([item]), by_strategy=True), layout),),
   )
@@ -54,9 +57,10 @@ def cross_figure(found: Sequence[tuple[str, str, Agreement]]) -> chart.Figure | 
   if not known:
     return None
   variants = []
+  step = step_of(sum(item.count for *_, item in known), MOST_DOTS)
   for cler, probe, item in known:
     names = [name for name, cells in item.cells.items() if cells]
-    panels = tuple(_value_panel(item, name, SIZE) for name in names)
+    panels = tuple(_value_panel(item, name, SIZE, step) for name in names)
     keys = keys_of(_series_of([item]), by_strategy=False)
     variants.append(chart.Variant((short_name(cler), short_name(probe)), panels, keys))
   return chart.Figure(
@@ -65,6 +69,7 @@ def cross_figure(found: Sequence[tuple[str, str, Agreement]]) -> chart.Figure | 
     caption=(
       "Each point is a cell. CLER and a probe on the same features are partly one thing; across encoders CLER has "
       "to predict what it has not seen. ρ is the mean rank correlation among cells of equal number of images."
+      + step_words(step)
     ),
     variants=tuple(reversed(variants)),
     choices=(
@@ -80,6 +85,7 @@ def ranks_figure(items: Sequence[Agreement]) -> chart.Figure:
     items, key=lambda item: -agrees(item, item.mean if item.mean is not None else -2)
   )
   recognizer = quantity_of(items[0].recognizer).label
+  step = step_of(sum(item.count for item in items), MOST_RANKS)
   sources = dict.fromkeys(one.plain for one in _series_of(items))
   keys = keys_of(sources, by_strategy=False)
   return chart.Figure(
@@ -90,12 +96,25 @@ def ranks_figure(items: Sequence[Agreement]) -> chart.Figure:
       f"(across) and by {the(recognizer)} (up); all such groups lie over one another. ρ is the mean of the groups’ "
       "own rank correlations, with its 95 % interval (whole series resampled); n counts cells. Where lower is "
       "better, ρ near −1 is agreement; the panels run from most to least agreement. A metric that orders all cells as another does is drawn once."
+      + step_words(step)
     ),
     variants=(
       chart.Variant(
-        (), tuple(_rank_panel(item) for item in ordered if not item.same_as), keys, "small"
+        (), tuple(_rank_panel(item, step) for item in ordered if not item.same_as), keys, "small"
       ),
     ),
+  )
+
+
+def step_of(dots: int, most: int) -> int:
+  """Every how manieth cell is drawn, for a figure of at most so many dots."""
+  return max(1, -(-dots // most))
+
+
+def step_words(step: int) -> str:
+  """What the caption says of cells that are not drawn."""
+  return f" To keep the page small, one in {step} cells is drawn; the numbers are of all." * (
+    step > 1
   )
 
 
@@ -115,7 +134,9 @@ def _series_of(items: Sequence[Agreement]) -> list[Series]:
   return sorted(found, key=lambda series: series.order)
 
 
-def _value_panel(item: Agreement, dataset: str, size: tuple[float, float]) -> chart.Panel:
+def _value_panel(
+  item: Agreement, dataset: str, size: tuple[float, float], step: int
+) -> chart.Panel:
   width, height = size
   left, top, right, bottom = frame = (46.0, 30.0, width - 8, height - 42)
   metric, recognizer = quantity_of(item.metric), quantity_of(item.recognizer)
@@ -134,7 +155,7 @@ def _value_panel(item: Agreement, dataset: str, size: tuple[float, float]) -> ch
       f"{_cell_words(cell)}: {metric.label} {shown(metric, cell.estimates[item.metric].value)}, "
       f"{recognizer.label} {up:.1f}",
     )
-    for cell, across, up in points
+    for cell, across, up in points[::step]
   )
   note = f"{rho_text(item.of_dataset(dataset))}, n = {len(points)}"
   return chart.Panel(
@@ -152,7 +173,7 @@ def _value_panel(item: Agreement, dataset: str, size: tuple[float, float]) -> ch
   )
 
 
-def _rank_panel(item: Agreement) -> chart.Panel:
+def _rank_panel(item: Agreement, step: int) -> chart.Panel:
   """Ranks as dots of zero length with round caps, a path a source: light even with thousands."""
   left, top, right, bottom = SMALL_FRAME
   x, y = chart.Scale(0, 1, left + 6, right - 6), chart.Scale(0, 1, bottom - 6, top + 6)
@@ -160,7 +181,7 @@ def _rank_panel(item: Agreement) -> chart.Panel:
   for cells in grouped([cell for some in item.cells.values() for cell in some]).values():
     across = ranks([cell.estimates[item.metric].value for cell in cells])
     up = ranks([cell.estimates[item.recognizer].value for cell in cells])
-    for cell, a, u in zip(cells, across, up, strict=True):
+    for cell, a, u in list(zip(cells, across, up, strict=True))[::step]:
       paths.setdefault(css_of(cell.series.plain), []).append(f"M{x(a):.1f} {y(u):.1f}h0")
   quantity = quantity_of(item.metric)
   better = "" if quantity.better == "higher" else "lower is better"

@@ -6,12 +6,14 @@ from xml.etree import ElementTree
 import pytest
 
 from genbench_jax.report import chart, palette
+from genbench_jax.report.agreement import agreements
 from genbench_jax.report.curves import curves_figure
 from genbench_jax.report.gain_figures import gains_figure, strategies_figure
 from genbench_jax.report.legend import css_of, keys_of
 from genbench_jax.report.quantities import series_label
 from genbench_jax.report.render import figure_svg
 from genbench_jax.report.results import Series, results_of, views
+from genbench_jax.report.scatter import metric_figure, ranks_figure
 
 
 @pytest.fixture
@@ -112,3 +114,14 @@ def _contrast(one: str, other: str) -> float:
 
   light, dark = sorted((luminance(one), luminance(other)), reverse=True)
   return (light + 0.05) / (dark + 0.05)
+
+
+def test_a_figure_of_very_many_cells_draws_some_and_says_so(results, monkeypatch):
+  monkeypatch.setattr("genbench_jax.report.scatter.MOST_DOTS", 30)
+  monkeypatch.setattr("genbench_jax.report.scatter.MOST_RANKS", 100)
+  found = agreements(results, "linear_probe")
+  figure = metric_figure(found[0])
+  dots = sum(shape.css.endswith("dot") for panel in figure.shown.panels for shape in panel.shapes)
+  assert 0 < dots <= 30
+  assert "one in 3 cells is drawn" in figure.caption
+  assert "cells is drawn" in ranks_figure(found).caption
