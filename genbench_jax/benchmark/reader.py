@@ -210,7 +210,7 @@ class FolderSplit(Split):
   """A split of a user's `split/class/image` tree; ids are paths inside the split.
 
   The folders of the split and of its classes may be links, for the user has laid them out; below them
-  no link is followed (`store.image_files`). What is left out is said once a process.
+  no link is followed (`store.image_files`). What is left out is said when the split is opened.
 
   Attributes:
     files: (class folder, path inside it, class index) of each image.
@@ -244,14 +244,9 @@ class FolderSplit(Split):
     return np.array([label for *_, label in self.files], np.int64)
 
 
-@functools.cache
-def _said(note: str) -> None:
-  say(note)
-
-
 def _say_left_out(walk: ImageWalk) -> None:
   for note in walk.notes():
-    _said(f"{walk.root}: {note}")
+    say(f"{walk.root}: {note}")
 
 
 class WorldSplit(Split):
