@@ -49,6 +49,7 @@ NOT_RUN = {
   "genbench selfcheck": "pipeline/test_selfcheck.py runs it",
   "docker": "a daemon and the network; test_repository.py reads the file",
   "genbench embed ~/tensorflow_datasets": "400 million rows; retrieval/test_records.py makes such pools",
+  "genbench fid": "Inception's weights, which don't ship; pipeline/test_fid.py runs it with a small encoder",
   "genbench sanity": "a minute; metrics/test_sanity.py runs it on small features",
   "python -m genbench_jax.zoo.": "trains models, for an hour or more; zoo/test_training.py takes single steps",
   "python -m pytest": "the tests themselves",

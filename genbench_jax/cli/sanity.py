@@ -8,15 +8,17 @@ FILE is .npz or .safetensors with `features` [n, d] and `labels` [n], and, for t
 """
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from genbench_jax.errors import RunError, UsageError
+from genbench_jax.cli.subcommand import subcommand
+from genbench_jax.errors import UsageError
 from genbench_jax.metrics.sanity import DIVISIONS, VERDICTS, Movement, checked, movements
 from genbench_jax.metrics.shifts import SHIFTS, Features
+from genbench_jax.runtime.progress import show
+from genbench_jax.runtime.stopping import leave
 
 DEMO_WORLD, DEMO_CHECKPOINT = "shapes", "zoo/clip"
 
@@ -97,33 +99,26 @@ def picture(found: Mapping[str, Mapping[str, Movement]], path: Path) -> None:
   pyplot.close(figure)
 
 
-def main(arguments: list[str] | None = None) -> int:
-  """The command; exit status 2 where what was given can't be used, 1 where the run failed."""
-  parser = argparse.ArgumentParser(
-    prog="genbench sanity",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+def _arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--features", type=Path, help=".npz or .safetensors; default: the demo's")
   parser.add_argument("--picture", type=Path, default=Path("sanity.png"), help="file to write")
   parser.add_argument(
     "--divisions", type=int, default=DIVISIONS, help="ways to divide the images, 2 or more"
   )
   parser.add_argument("--seed", type=int, default=0)
-  options = parser.parse_args(arguments)
+
+
+@subcommand("sanity", _arguments, __doc__)
+def main(options: argparse.Namespace) -> None:
+  """Print the table and write the picture."""
   if options.divisions < 2:
-    parser.error("--divisions must be at least 2")
-  try:
-    given = read_features(options.features) if options.features else demo_features()
-    found = movements(given, options.divisions, options.seed)
-    picture(found, options.picture)
-  except (UsageError, RunError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2 if isinstance(error, UsageError) else 1
-  print(table(found))
-  print(f"picture: {options.picture}")
-  return 0
+    raise UsageError("--divisions must be at least 2.")
+  given = read_features(options.features) if options.features else demo_features()
+  found = movements(given, options.divisions, options.seed)
+  picture(found, options.picture)
+  show(table(found))
+  show(f"picture: {options.picture}")
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  leave(main())
