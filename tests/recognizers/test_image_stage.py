@@ -103,10 +103,12 @@ def test_a_cell_that_diverges_fails_alone(embedded, tmp_path, capsys):
 def test_killed_in_the_middle_it_ends_with_identical_models(embedded, undisturbed, tmp_path):
   workdir = tmp_path / "run"
   shutil.copytree(embedded, workdir)
+  summaries = undisturbed.rglob("from_scratch-*/summary.json")
+  trained = [workdir / path.parent.relative_to(undisturbed) for path in summaries]
   command = [sys.executable, "-m", "genbench_jax.main", *arguments(workdir, "recognize")[1:]]
   with subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.DEVNULL) as process:
     deadline = time.monotonic() + 300
-    while not any(workdir.rglob("from_scratch-*/checkpoints/4")):
+    while not any((folder / "checkpoints" / "4").exists() for folder in trained):
       assert process.poll() is None and time.monotonic() < deadline
       time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
