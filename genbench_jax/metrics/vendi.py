@@ -17,6 +17,7 @@ from genbench_jax.metrics.inputs import (
   HIGHEST,
   by_block,
   check_finite,
+  common_scale,
   feature_rows,
   or_default,
   rows_of_classes,
@@ -56,7 +57,7 @@ def vendi(x: Float[Any, "n d"], mesh: Mesh | None = None, order: float = 1.0) ->
   """
   if not order >= 0:
     raise UsageError(f"order must be 0 or greater, got {order}")
-  second = _second_moment(feature_rows("x", x), or_default(mesh))
+  second = _second_moment(_in_range(x), or_default(mesh))
   return _of_eigenvalues(np.linalg.eigvalsh(second), order)
 
 
@@ -74,7 +75,7 @@ def measure_vendi(
   The score cannot grow by drawing images again, so that the interval says how it varies around the value at this n.
   """
   mesh = or_default(mesh)
-  x = feature_rows("x", x)
+  x = _in_range(x)
   if labels is not None and len(labels) != len(x):
     raise UsageError(f"every image needs its label: got {len(labels)} for {len(x)}")
   eigenvalues, vectors = np.linalg.eigh(_second_moment(x, mesh))
@@ -83,6 +84,13 @@ def measure_vendi(
   strata = strata_of(labels, len(x))
   score = own_interval(value, influences, strata, resamples, seed, mesh, lowest=1.0)
   return VendiResult(score, {} if labels is None else _by_class(x, labels, order))
+
+
+def _in_range(x: Any) -> Float[np.ndarray, "n d"]:
+  """Checked features, divided where the reciprocal of their size would be no normal float32."""
+  rows = feature_rows("x", x)
+  scale = common_scale(rows)
+  return rows if scale == 1 else rows / scale
 
 
 def _second_moment(x: Float[np.ndarray, "n d"], mesh: Mesh) -> Float[np.ndarray, "d d"]:

@@ -70,3 +70,10 @@ def test_what_is_not_defined_is_said(features):
     measure_vendi(features, np.zeros(3, int), resamples=20)
   with pytest.raises(UsageError, match="class indices or multi-hot"):
     measure_vendi(features, np.zeros(300), resamples=20)
+
+
+def test_features_of_any_scale_have_the_same_score(features):
+  expected = vendi(features)
+  for scale in (1e-30, 1e30):
+    assert vendi(features * np.float32(scale)) == pytest.approx(expected, rel=1e-5)
+  assert vendi(np.full((5, 4), 1e38, np.float32)) == pytest.approx(1)
