@@ -1,11 +1,18 @@
-"""Until a command stands, Ctrl-C just ends it: Python's own answer is a traceback through the imports.
+"""Until a command stands, a signal just ends it with a line: Python's own answer to Ctrl-C is a traceback through the imports.
 
 To be imported first of all by what is run as a program. `runtime.stopping` takes over as soon as there is work to keep.
 """
 
+import os
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
+
+_ENDS = {
+  signal.SIGINT: (130, b"stopped by Ctrl-C before anything was begun. Status 130.\n"),
+  signal.SIGTERM: (143, b"stopped by SIGTERM before anything was begun. Status 143.\n"),
+}
 
 
 def _is_our_program() -> bool:
@@ -16,5 +23,13 @@ def _is_our_program() -> bool:
   )
 
 
-if _is_our_program() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-  signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _end(number: int, frame: FrameType | None) -> None:
+  status, words = _ENDS[signal.Signals(number)]
+  os.write(2, words)
+  os._exit(status)
+
+
+if _is_our_program():
+  for _number in _ENDS:
+    if signal.getsignal(_number) in (signal.default_int_handler, signal.SIG_DFL):
+      signal.signal(_number, _end)
