@@ -31,6 +31,8 @@ def embed_stored(
 
   An image that can't be decoded is named in the log and has the features of a blank one.
   """
+  if not len(rows):
+    return np.zeros((0, embedder.encoder.width), np.float32), np.zeros(0, np.uint8)
   preprocessing, valid = preprocessing_of(embedder.encoder, resize), []
 
   def pixels() -> Iterator[Float32[np.ndarray, "b h w 3"]]:

@@ -82,7 +82,7 @@ def _wanted_features(run: Run) -> Iterator[Features]:
       )
       yield Features(f"{dataset} text", path, texts, space, are_images=False)
       yield features_of_test(run, dataset, space)
-      if wants_guides(run):
+      if wants_guides(run, dataset):
         guides = functools.partial(_open_guides, run, dataset, space)
         yield Features(f"{dataset} guides", guides_path(run, dataset, space), guides, space)
     for key in image_sets(run.config):

@@ -13,11 +13,12 @@ from genbench_jax.run import FeatureSpace, Run
 GUIDED = frozenset({"class_chamfer", "guide_ridge"})
 
 
-def wants_guides(run: Run) -> bool:
+def wants_guides(run: Run, dataset: str) -> bool:
   """Whether a score needs real training images that nothing else sees, and the run looks at training images at all."""
   scoring = run.config.scoring
   asked = GUIDED & set(scoring.quantities)
-  return bool(scoring.guides and asked and "original" in run.config.sources)
+  has_originals = "original" in run.config.sources and "train" in run.config.spec(dataset).splits
+  return bool(scoring.guides and asked and has_originals)
 
 
 def guides_of(run: Run, dataset: str) -> Int[np.ndarray, "m"]:

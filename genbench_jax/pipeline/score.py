@@ -72,12 +72,13 @@ def real_images(run: Run, dataset: str, space: FeatureSpace | None = None) -> Re
     for key in measured_sets(run.config)
     if (key.dataset, key.source) == (dataset, "original")
   ]
-  guides = [guides_path(run, dataset, space)] if wants_guides(run) else []
+  guides = [guides_path(run, dataset, space)] if wants_guides(run, dataset) else []
   training, guided = (
     load_embeddings(some[0]).readable() if some and some[0].exists() else None
     for some in (paths, guides)
   )
-  return RealImages(training, guided)
+  # Where the training split has no images to spare there are no guides.
+  return RealImages(training, guided if guided is not None and len(guided) else None)
 
 
 def score_cells(
