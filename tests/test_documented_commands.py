@@ -47,6 +47,8 @@ NOT_RUN = {
   "tensorboard": "a server of others; test_trackers.py reads what it would show",
   "genbench benchmark prepare": "the network; benchmark/test_tfds_prepare.py prepares a small one",
   "genbench selfcheck": "pipeline/test_selfcheck.py runs it",
+  "genbench submit": "report/test_submission.py runs it on a finished folder",
+  "python leaderboard/build.py": "report/test_submission.py builds the page",
   "docker": "a daemon and the network; test_repository.py reads the file",
   "genbench embed ~/tensorflow_datasets": "400 million rows; retrieval/test_records.py makes such pools",
   "genbench fid": "Inception's weights, which don't ship; pipeline/test_fid.py runs it with a small encoder",
