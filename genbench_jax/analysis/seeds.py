@@ -60,7 +60,5 @@ def _summary(about: dict[str, Any], rows: list[Mapping[str, Any]]) -> OverSeeds:
 
 
 def _mean(rows: list[Mapping[str, Any]], key: str) -> float | None:
-  ends = [row.get(key) for row in rows]
-  if any(end is None or end == "" for end in ends):
-    return None
-  return float(np.mean([float(end) for end in ends]))
+  ends = [float(end) for row in rows if (end := row.get(key)) not in (None, "")]
+  return float(np.mean(ends)) if len(ends) == len(rows) else None

@@ -47,9 +47,9 @@ def measure_all(external: Features, real: Features) -> dict[str, float]:
   """
   has_text = external.text is not None
   # Any prototypes will do for the scores that don't use them.
-  text = (
-    external.text if has_text else np.ones((int(real.labels.max()) + 1, real.features.shape[1]))
-  )
+  text = external.text
+  if text is None:
+    text = np.ones((int(real.labels.max()) + 1, real.features.shape[1]))
   test, training = (real.take(_every_other(real.labels, turn)) for turn in (0, 1))
   sets = Sets(
     external.features, test.features, external.labels, test.labels, text, len(text),

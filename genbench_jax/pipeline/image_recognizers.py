@@ -10,14 +10,14 @@ from jaxtyping import UInt8
 
 from genbench_jax.errors import ModelError
 from genbench_jax.models import weights
-from genbench_jax.pipeline.recognition import (
+from genbench_jax.pipeline.rows import DatasetFeatures
+from genbench_jax.pipeline.tasks import (
   Recognized,
   Task,
   decoded,
   test_images,
   training_images,
 )
-from genbench_jax.pipeline.rows import DatasetFeatures
 from genbench_jax.recognizers import (
   fine_tune as fine_tuning,
   from_scratch as scratch,

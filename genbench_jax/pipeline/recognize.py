@@ -27,14 +27,6 @@ from genbench_jax.metrics.bootstrap import Measurement
 from genbench_jax.pipeline import image_recognizers
 from genbench_jax.pipeline.artifacts import results_folder, spaces_beside
 from genbench_jax.pipeline.external import External, external_images
-from genbench_jax.pipeline.recognition import (
-  Recognized,
-  Recognizer,
-  Task,
-  make_task,
-  test_images,
-  training_images,
-)
 from genbench_jax.pipeline.rows import (
   About,
   DatasetFeatures,
@@ -43,6 +35,14 @@ from genbench_jax.pipeline.rows import (
   dataset_features,
   make_row,
   versions,
+)
+from genbench_jax.pipeline.tasks import (
+  Recognized,
+  Recognizer,
+  Task,
+  make_task,
+  test_images,
+  training_images,
 )
 from genbench_jax.recognizers.linear_probe import (
   ProbeData,
@@ -364,8 +364,8 @@ def _measured(
   by_class = {int(index): one for index, one in summary["by_class"].items()}
   for quantity, prefix, classes in ((name, "", by_class), (f"{name}_last_epoch", LAST_EPOCH, {})):
     if f"{prefix}score" in summary:
-      numbers = (summary[f"{prefix}{key}"] for key in ("score", "ci_low", "ci_high"))
-      value = Measurement(*numbers, note=ONE_TRAINING)
+      score, low, high = (summary[f"{prefix}{key}"] for key in ("score", "ci_low", "ci_high"))
+      value = Measurement(score, low, high, note=ONE_TRAINING)
       yield Measured(make_row(about, quantity, value, summary["seconds"]), classes)
 
 

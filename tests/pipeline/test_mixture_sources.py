@@ -10,7 +10,7 @@ from genbench_jax.cells import Cell, ImageSetKey, long_tail_counts, mixture_budg
 from genbench_jax.config import Mixture as Settings
 from genbench_jax.pipeline import recognition
 from genbench_jax.pipeline.external import External, LongTail, Mixture
-from genbench_jax.pipeline.recognition import make_task
+from genbench_jax.pipeline.tasks import make_task
 from genbench_jax.runtime.hosts import Hosts
 from genbench_jax.store.embedding_set import EmbeddingSet
 
