@@ -8,7 +8,7 @@ from PIL import Image
 
 from genbench_jax.cells import Cell, ImageSetKey, long_tail_counts, mixture_budget, rows_of_counts
 from genbench_jax.config import Mixture as Settings
-from genbench_jax.pipeline import recognition
+from genbench_jax.pipeline import tasks
 from genbench_jax.pipeline.external import External, LongTail, Mixture
 from genbench_jax.pipeline.tasks import make_task
 from genbench_jax.runtime.hosts import Hosts
@@ -85,12 +85,12 @@ def test_rows_are_the_first_of_each_class():
 
 @pytest.mark.parametrize("limit", [0, 2**29])
 def test_images_are_decoded_once_in_memory_or_in_a_file(limit, tmp_path, monkeypatch):
-  monkeypatch.setattr(recognition, "IN_MEMORY_BYTES", limit)
+  monkeypatch.setattr(tasks, "IN_MEMORY_BYTES", limit)
   run = types.SimpleNamespace(workdir=tmp_path, hosts=Hosts())
   data = types.SimpleNamespace(spec=types.SimpleNamespace(resize="crop"))
   colors = [Image.new("RGB", (16, 16), (20 * i, 255, 7)) for i in range(6)]
-  chosen = recognition.ChosenImages([(colors, np.array([4, 1])), (colors, np.array([5]))])
-  found = recognition.decoded(run, data, chosen, 16, "images")
+  chosen = tasks.ChosenImages([(colors, np.array([4, 1])), (colors, np.array([5]))])
+  found = tasks.decoded(run, data, chosen, 16, "images")
   assert found.dtype == np.uint8 and found.shape == (3, 16, 16, 3)
   assert [image[3, 3].tolist() for image in found] == [[80, 255, 7], [20, 255, 7], [100, 255, 7]]
   assert isinstance(found, np.memmap) == (limit == 0)
