@@ -140,7 +140,7 @@ def test_cells_side_by_side_are_cells_one_by_one(network, one_device_mesh):
   """Two seeds of a network in one program."""
   classifier = make_classifier(network, 16, 3)
   problem = Problem(ClassifierLogits(classifier), View(16, (0.5,) * 3, (0.5,) * 3))
-  recipe = dataclasses.replace(PLAIN, min_steps=4, batch_size=8, min_crop=0.5, ema=0.9)
+  recipe = dataclasses.replace(PLAIN, epochs=2, min_steps=4, batch_size=8, min_crop=0.5, ema=0.9)
   images, targets = colors(side=16)
   sets = [make_training_set(images, targets, seed=seed) for seed in (0, 1)]
   models = [Model(*classifier.initial(jax.random.key(seed)), {}) for seed in (0, 1)]
