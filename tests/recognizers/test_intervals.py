@@ -12,7 +12,7 @@ def test_the_interval_has_the_binomial_width_and_a_class_without_test_images_cou
   labels = np.repeat([0, 2, 3], 200)
   hits = np.random.default_rng(0).random(600) < np.repeat([0.9, 0.5, 0.7], 200)
   scores = np.eye(4)[np.where(hits, labels, 1)]
-  low, high = bootstrap_interval(scores, labels, metric, num_samples=4000)
+  low, high = bootstrap_interval(scores, labels, metric)
   rates = hits.reshape(3, 200).mean(1)
   spread = {
     "accuracy": np.sqrt(hits.mean() * (1 - hits.mean()) / 600),
