@@ -5,6 +5,7 @@ import json
 import posixpath
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages[page] = _page(notebook, files, config)
     homes[page] = f"examples/{notebook.name}"
   for page, text in pages.items():
-    content = _with_links(text, page, homes)
+    drawn = {file.src_uri for file in files if file.src_uri.startswith("notebooks/")}
+    content = _with_links(text, page, homes, drawn=drawn)
     files.append(File.generated(config, page, content=content))
   return files
 
@@ -48,14 +50,20 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
   return _with_links(markdown, page.file.src_uri, homes, f"docs/{page.file.src_uri}")
 
 
-def _with_links(text: str, page: str, homes: dict[str, str], home: str = "") -> str:
-  """Point links at the pages of the site where there are such pages, else at the repository."""
+def _with_links(
+  text: str, page: str, homes: dict[str, str], home: str = "", drawn: Collection[str] = ()
+) -> str:
+  """Point links at the pages of the site where there are such pages, else at the repository.
+
+  Pictures that a notebook has `drawn` stand beside its page and stay as they are.
+  """
   home = home or homes[page]
   pages = {file: name for name, file in homes.items()}
 
   def target(found: re.Match[str]) -> str:
     link, hash_, anchor = found[1].partition("#")
-    if not link or re.match(r"[a-z]+:", link):
+    beside = posixpath.join(posixpath.dirname(page), link)
+    if not link or beside in drawn or re.match(r"[a-z]+:", link):
       return found[0]
     path = posixpath.normpath(posixpath.join(posixpath.dirname(home), link))
     goal = pages.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else "")

@@ -32,6 +32,10 @@ class Pool:
 class Place:
   row: int
 
+  @property
+  def path(self):
+    return f"u{self.row}"
+
   def read(self):
     if self.row == 6:
       return b"no image"
