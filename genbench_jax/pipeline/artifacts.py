@@ -15,7 +15,7 @@ from genbench_jax.pipeline.versions import VERSIONS
 from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.sources.registry import SOURCES
 from genbench_jax.store import files
-from genbench_jax.store.image_set import ImageSet, ImageSetLayout
+from genbench_jax.store.image_set import ImageSet, ImageSetLayout, images_digest
 
 # ---- images -------------------------------------------------------------------------------------
 
@@ -88,7 +88,7 @@ def open_image_set(run: Run, key: ImageSetKey) -> ImageSet:
 
 def _images_digest(run: Run, key: ImageSetKey, identity: dict[str, Any]) -> str:
   names = run.config.spec(key.dataset).names
-  return files.digest([names, run.config.generation.shard_size, identity])
+  return images_digest(names, run.config.generation.shard_size, identity)
 
 
 def _kept_identity(run: Run, key: ImageSetKey) -> dict[str, Any]:

@@ -67,7 +67,18 @@ class ImageSetLayout:
 
   @property
   def fingerprint(self) -> str:
-    return files.digest(dataclasses.asdict(self))
+    return images_digest(self.class_names, self.shard_size, self.made_from)
+
+
+def images_digest(class_names: Sequence[str], shard_size: int, made_from: Mapping[str, Any]) -> str:
+  """What names an image set: known before its size is, which may be the outcome of work.
+
+  Args:
+    class_names: one a class.
+    shard_size: images a shard.
+    made_from: everything that determines the images, as JSON.
+  """
+  return files.digest([class_names, shard_size, made_from])
 
 
 class ImageSetWriter:
