@@ -134,8 +134,13 @@ def _recognize(
     summaries[task.folder] = _summary(task, found, data)
     if run.hosts.is_first:
       _save(task, found, data, run.config.recognition.save_predictions)
-      kept = {"files": files.checksums(task.folder)}
-      files.write_json(task.folder / SUMMARY, {**summaries[task.folder], **kept})
+      # Checkpoints go once the summary stands, so they are not among what it lists.
+      listed = {
+        name: checksum
+        for name, checksum in files.checksums(task.folder).items()
+        if not name.startswith("checkpoints/")
+      }
+      files.write_json(task.folder / SUMMARY, {**summaries[task.folder], "files": listed})
       shutil.rmtree(task.folder / "checkpoints", ignore_errors=True)
   for task in (task for task in tasks if task.folder in summaries):
     rows[task.external.key] += _measured(task, name, protocol, data, summaries[task.folder])
