@@ -136,6 +136,8 @@ class _Meeting:
       self._forget_the_gone()
       if (called := self._accepted()) is None:
         continue
+      # Again: the one it would be taken for may have died while this one was waited for.
+      self._forget_the_gone()
       if problem := self._problem(called[0]):
         self.present[-1] = called  # to be told, too
         self._end(problem)
