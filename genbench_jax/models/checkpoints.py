@@ -1,7 +1,6 @@
-"""Hugging Face checkpoints to Flax parameter trees and back, without torch and without pickle.
+"""Checkpoints in the Hugging Face layout: where they stand, what tensors they hold, and which they are.
 
-One rule names things: `torch_name` says which PyTorch tensor a Flax leaf is. Loading walks the leaves of the
-wanted tree and looks the names up; saving walks the leaves of a tree and writes the names.
+Neither torch nor pickle is used. `weights.load` makes parameters of what `read_weights` finds.
 """
 
 import functools
@@ -9,16 +8,16 @@ import hashlib
 import json
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import jax
 import ml_dtypes  # noqa: F401  teaches NumPy, and so safetensors, the bfloat16 dtype
 import numpy as np
 from jaxtyping import Shaped
 
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.models.flax_names import VAE_ATTENTION, torch_state
 
 Params: TypeAlias = dict[str, Any]
 Tensor: TypeAlias = Shaped[np.ndarray, "..."]
@@ -53,8 +52,6 @@ IDENTITY = ("*.json", "merges.txt", "vocab.txt", "*.model", "*.npz")
 # Buffers that older PyTorch versions stored: constants, not weights.
 BUFFERS = re.compile(r"(^|\.)position_ids$")
 
-# The VAE's attention has one name in Flax, one in today's PyTorch files, and Flax's in the older ones.
-VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 # A text encoder saved by transformers 5 lacks the prefix that all published ones have.
 BARE_TEXT = re.compile(
   r"embeddings\.(token|position)_embedding\.|encoder\.layers\.\d+\.(self_attn|layer_norm[12]|mlp)\.|final_layer_norm\."
@@ -195,19 +192,19 @@ def read_safetensors(path: Path) -> Weights:
   from safetensors import SafetensorError, safe_open
 
   try:
-    file = safe_open(path, framework="numpy")
-    return {name: functools.partial(file.get_tensor, name) for name in file.keys()}  # noqa: SIM118
+    with safe_open(path, framework="numpy") as file:
+      names = list(file.keys())
   except (SafetensorError, OSError) as error:
     raise RunError(f"{path} is corrupt or cut short ({error}). Download it again.") from error
+  return {name: functools.partial(_read_tensor, path, name) for name in names}
 
 
-def read_file(path: Path) -> Weights:
-  """Name -> function that reads the tensor, for every tensor of a safetensors file.
+def _read_tensor(path: Path, name: str) -> Tensor:
+  """One tensor. The file is opened for it alone: pages of a file that stays mapped count as memory of the process."""
+  from safetensors import safe_open
 
-  Raises:
-    RunError: the file is corrupt.
-  """
-  return read_safetensors(path)
+  with safe_open(path, framework="numpy") as file:
+    return file.get_tensor(name)
 
 
 def read_notes(path: Path) -> dict[str, str]:
@@ -236,7 +233,7 @@ def _read_msgpack(path: Path) -> Weights:
 
   try:
     tree = msgpack_restore(path.read_bytes())
-    state = to_torch_state(tree)
+    state = torch_state(tree)
   except Exception as error:  # msgpack has a dozen ways to say that bytes are not msgpack
     raise RunError(
       f"{path} is corrupt or cut short ({type(error).__name__}). Download it again."
@@ -248,142 +245,6 @@ def _today(name: str) -> str:
   """The published name of a tensor that files of another age call otherwise."""
   name = f"text_model.{name}" if BARE_TEXT.match(name) else name
   return OLD_VAE_ATTENTION.sub(lambda match: f"{match[1]}.{VAE_ATTENTION[match[2]]}.", name)
-
-
-# ---- names and layouts --------------------------------------------------------------------------
-
-
-def torch_name(path: Sequence[str]) -> str:
-  """The PyTorch name of the Flax leaf at `path`: `down_blocks_0/conv1/kernel` is `down_blocks.0.conv1.weight`."""
-  *modules, leaf = path
-  parts = [
-    _torch_module(module, above) for module, above in zip(modules, ("", *modules), strict=False)
-  ]
-  return ".".join(
-    [*parts, {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(leaf, leaf)]
-  )
-
-
-def _torch_module(module: str, above: str) -> str:
-  if module in ("linear_1", "linear_2"):  # the time embedding's layers are called so in PyTorch too
-    return module
-  if above.startswith("attentions_") and module in VAE_ATTENTION:
-    return VAE_ATTENTION[module]
-  return re.sub(r"_(\d+)$", r".\1", module)
-
-
-def _to_torch_layout(leaf: str, tensor: Tensor) -> Tensor:
-  """Flax kernels are [in, out] and [h, w, in, out]; PyTorch's are [out, in] and [out, in, h, w]."""
-  if leaf == "kernel":
-    tensor = tensor.transpose({2: (1, 0), 4: (3, 2, 0, 1)}[tensor.ndim])
-  return np.ascontiguousarray(tensor) if tensor.ndim else tensor
-
-
-def _to_flax_layout(leaf: str, tensor: Tensor) -> Tensor:
-  if leaf == "kernel" and tensor.ndim in (2, 4):
-    return tensor.transpose({2: (1, 0), 4: (2, 3, 1, 0)}[tensor.ndim])
-  return tensor
-
-
-def _leaves(
-  tree: Mapping[str, Any], path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Any]]:
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      yield from _leaves(value, (*path, str(name)))
-    else:
-      yield (*path, str(name)), value
-
-
-def to_torch_state(params: Mapping[str, Any]) -> dict[str, Tensor]:
-  """A Flax parameter tree under PyTorch's names and layouts, ready for `safetensors.numpy.save_file`.
-
-  For the trees of CLIPModel, CLIPTextModel, UNet2DConditionModel and AutoencoderKL. `load_params` is the
-  inverse, bit for bit.
-  """
-  return {
-    torch_name(path): _to_torch_layout(path[-1], np.asarray(leaf)) for path, leaf in _leaves(params)
-  }
-
-
-def torch_shapes(target: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-  """PyTorch name -> PyTorch shape for the leaves of a Flax tree of arrays or `jax.ShapeDtypeStruct`."""
-  return {torch_name(path): _torch_shape(path[-1], leaf.shape) for path, leaf in _leaves(target)}
-
-
-def _torch_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-  if leaf == "kernel":
-    return {2: shape[::-1], 4: (shape[-1], shape[-2], *shape[:2])}[len(shape)]
-  return shape
-
-
-# ---- loading ------------------------------------------------------------------------------------
-
-
-def load_params(
-  folder: Path,
-  target: Mapping[str, Any],
-  dtype: Any = np.float32,
-  copies: re.Pattern[str] | None = None,
-) -> Params:
-  """The parameters of the model in `folder`, in the tree of `target`.
-
-  Args:
-    folder: holds the weight file or files of one model.
-    target: tree of `jax.ShapeDtypeStruct`, as `jax.eval_shape` of the module's `init` gives it.
-    dtype: of all leaves of the result.
-    copies: names of tensors that files may hold beside the model's own, and that are left out.
-
-  Returns:
-    The tree with NumPy arrays.
-
-  Raises:
-    RunError: a tensor is missing, left over or of the wrong shape, or a file is corrupt; each is named.
-  """
-  weights = read_weights(folder)
-  if copies:
-    weights = {name: read for name, read in weights.items() if not copies.search(name)}
-  names = {torch_name(path) for path, _ in _leaves(target)}
-  _refuse(folder, "lacks", names - weights.keys())
-  _refuse(folder, "has tensors that the model has no place for:", weights.keys() - names)
-  params: Params = {}
-  wrong = []
-  for path, leaf in _leaves(target):
-    tensor = _to_flax_layout(path[-1], _read(folder, torch_name(path), weights))
-    if tensor.shape != leaf.shape:
-      wrong.append(f"{torch_name(path)} (as Flax has it: {tensor.shape}, wanted {leaf.shape})")
-    # A copy in C order, so that nothing keeps the whole file mapped.
-    _set(params, path, np.array(tensor, dtype, order="C"))
-  _refuse(folder, "has tensors of the wrong shape:", wrong)
-  return params
-
-
-def _read(folder: Path, name: str, weights: Weights) -> Tensor:
-  try:
-    return weights[name]()
-  except Exception as error:  # the reader's own error types are not public
-    raise RunError(
-      f"tensor {name} in {folder} can't be read ({error}). Download it again."
-    ) from error
-
-
-def _refuse(folder: Path, problem: str, names: Sequence[str] | set[str]) -> None:
-  if names:
-    listed = ", ".join(sorted(names)[:5]) + (
-      f" and {len(names) - 5} more" if len(names) > 5 else ""
-    )
-    raise RunError(f"the checkpoint in {folder} {problem} {listed}.")
-
-
-def _set(tree: Params, path: Sequence[str], value: Any) -> None:
-  for name in path[:-1]:
-    tree = tree.setdefault(name, {})
-  tree[path[-1]] = value
-
-
-def shapes_of(init: Callable[..., Any], *args: Any) -> Params:
-  """The parameter tree, as shapes, that `init(key, *args)` of a Flax module would make; nothing is computed."""
-  return jax.eval_shape(init, jax.random.key(0), *args)["params"]
 
 
 # ---- identity -----------------------------------------------------------------------------------

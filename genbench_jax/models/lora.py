@@ -189,7 +189,7 @@ def _changes(
   factors: dict[str, dict[str, Any]] = {}
   alphas: dict[str, Any] = {}
   strange = []
-  for name, read in checkpoints.read_file(path).items():
+  for name, read in checkpoints.read_safetensors(path).items():
     if match := PROCESSOR.match(name):
       module = f"{match[1]}.{match[2]}" + (".0" if match[2] == "to_out" else "")
       factors.setdefault(module, {})[match[3]] = read

@@ -80,7 +80,7 @@ def single_file_parts(path: Path) -> CheckpointParts:
     UsageError: the tokenizer is neither here nor on the hub.
     RunError: the file is damaged or holds something else.
   """
-  tensors = checkpoints.read_file(path)
+  tensors = checkpoints.read_safetensors(path)
   unet = {name.removeprefix(UNET): read for name, read in tensors.items() if name.startswith(UNET)}
   if not unet:
     raise RunError(

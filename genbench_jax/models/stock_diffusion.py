@@ -13,8 +13,9 @@ methods while a module is applied:
 
 import dataclasses
 import importlib.metadata
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -24,17 +25,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.models import upstream, weights
+from genbench_jax.models import weights
 from genbench_jax.models.autoencoder import AutoencoderConfig, read_autoencoder_config
 from genbench_jax.models.checkpoints import Params
 from genbench_jax.models.configuration import Settings
+from genbench_jax.models.flax_names import paths, torch_name
 from genbench_jax.models.layers import gelu, group_norm
 from genbench_jax.models.unet import Conditions
 from genbench_jax.models.unet_config import UNetConfig, read_unet_config
 
 FIRST_WITHOUT_FLAX = (0, 40)
-# The autoencoder's attention has names of its own in Flax.
-VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def check_installed() -> None:
@@ -141,12 +141,15 @@ def stock_networks(
     RunError: the checkpoint asks for what they don't do.
   """
   check_installed()
-  upstream.silence("diffusers")
+  # transformers below 5 imports TensorFlow unless it is told not to; diffusers logs a farewell at every Flax module.
+  os.environ.setdefault("USE_TF", "0")
   from diffusers import (  # type: ignore[attr-defined]  # releases below 0.40 have them
     FlaxAutoencoderKL,
     FlaxUNet2DConditionModel,
   )
+  from diffusers.utils import logging
 
+  logging.set_verbosity_error()
   unet, vae = read_unet_config(configs["unet"]), read_autoencoder_config(configs["vae"])
   plain_vae = vae.use_quant_conv and vae.use_post_quant_conv and vae.mid_block_add_attention
   if unet.time_cond_proj_dim is not None or not plain_vae or unet.norm_num_groups != 32:
@@ -196,37 +199,12 @@ def _shapes(module: Any, *inputs: Any) -> Params:
 def _renamed(params: Params, target: Params) -> Params:
   own = dict(weights.leaves(params))
   tree: Params = {}
-  for path in _paths(target):
+  for path, _ in paths(target):
     node = tree
     for name in path[:-1]:
       node = node.setdefault(name, {})
     node[path[-1]] = own[torch_name(path)]
   return tree
-
-
-def _paths(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      yield from _paths(value, (*above, name))
-    else:
-      yield (*above, name)
-
-
-def torch_name(path: Sequence[str]) -> str:
-  """The PyTorch name of a stock leaf: `down_blocks_0/conv1/kernel` is `down_blocks.0.conv1.weight`."""
-  *modules, leaf = path
-  parts = [
-    _torch_module(module, above) for module, above in zip(modules, ("", *modules), strict=False)
-  ]
-  return ".".join([*parts, {"kernel": "weight", "scale": "weight"}.get(leaf, leaf)])
-
-
-def _torch_module(module: str, above: str) -> str:
-  if module in ("linear_1", "linear_2"):  # the time embedding's layers are called so in PyTorch too
-    return module
-  if above.startswith("attentions_") and module in VAE_ATTENTION:
-    return VAE_ATTENTION[module]
-  return re.sub(r"_(\d+)$", r".\1", module)
 
 
 # ---- what is put right --------------------------------------------------------------------------

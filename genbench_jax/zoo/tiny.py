@@ -357,11 +357,9 @@ def _write_networks(folder: Path, shapes: Mapping[str, Any], seed: int) -> None:
 def _write_weights(path: Path, shapes: Mapping[str, Any], seed: int) -> None:
   from safetensors.numpy import save_file
 
-  from genbench_jax.models import checkpoints, weights
+  from genbench_jax.models import weights
 
-  upstream = any(leaf == "kernel" for (*_, leaf), _ in checkpoints._leaves(shapes))
-  named = checkpoints.torch_shapes(shapes) if upstream else weights.torch_shapes(shapes)
-  save_file(random_weights(named, seed), path)
+  save_file(random_weights(weights.torch_shapes(shapes), seed), path)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from flax.serialization import msgpack_serialize
 from safetensors.numpy import load_file, save_file
 
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.models import checkpoints, weights
+from genbench_jax.models import checkpoints, flax_names, weights
 from genbench_jax.models.checkpoints import fingerprint
 from genbench_jax.zoo.tiny import write_tiny_clip, write_tiny_stable_diffusion
 
@@ -129,7 +129,7 @@ def test_round_trip_bit_for_bit(clip_folder, clip_shapes, tmp_path):
 def test_layouts_are_pytorchs():
   kernel = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
   tree = {"conv_1": {"kernel": kernel, "bias": np.ones(5)}, "fc": {"kernel": kernel[0, 0]}}
-  state = checkpoints.to_torch_state(tree)
+  state = flax_names.torch_state(tree)
   assert state["conv.1.weight"].shape == (5, 4, 2, 3)
   assert state["conv.1.weight"][4, 1, 0, 2] == kernel[0, 2, 1, 4]
   np.testing.assert_array_equal(state["fc.weight"], kernel[0, 0].T)
@@ -365,3 +365,12 @@ def test_fingerprint_of_a_pipeline_sees_every_part(diffusion_folder, tmp_path):
   (copy / ".cache").mkdir()
   (copy / ".cache" / "download.json").write_text("{}")
   assert fingerprint(copy) in seen
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux")
+def test_files_are_not_kept_mapped(clip_folder):
+  """Pages of a mapped file count as memory of the process: a full-size model would be there twice."""
+  reads = checkpoints.read_weights(clip_folder)
+  tensors = [read() for read in reads.values()]
+  assert tensors
+  assert "model.safetensors" not in Path("/proc/self/maps").read_text()
