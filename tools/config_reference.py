@@ -13,7 +13,7 @@ OUT = Path(__file__).parent.parent / "docs" / "configuration.md"
 HEAD = """# Configuration
 
 Every setting, its type and its default. A config file is Python that starts from `genbench_jax.config.default_config()`; any setting is overridden on the command line as
-`--config.SECTION.NAME=value`. This page is made by `tools/config_reference.py` from `genbench_jax/config.py`.
+`--config.SECTION.NAME=value`. This page is made by `tools/config_reference.py` from the types of `genbench_jax/config.py`.
 """
 
 

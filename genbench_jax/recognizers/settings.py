@@ -5,7 +5,8 @@ import math
 from typing import Annotated
 
 from genbench_jax.models.classifier_shapes import NETWORKS, STEMS
-from genbench_jax.runtime.settings import Above, AtLeast, AtMost, LocalPath, OneOf
+from genbench_jax.runtime.protocol import PROTOCOLS
+from genbench_jax.runtime.settings import Above, AtLeast, AtMost, Distinct, LocalPath, OneOf
 
 POSITIONS = ("end", "middle")
 DEPTHS = ("shallow", "deep")
@@ -254,3 +255,49 @@ class TipAdapterSettings:
   min_steps: Natural = 50
   batch_size: Count = 256
   learning_rate: Positive = 1e-3
+
+
+RECOGNIZERS = (
+  "linear_probe",
+  "coop",
+  "vpt",
+  "tip_adapter",
+  "lora",
+  "fine_tune",
+  "from_scratch",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognition:
+  """Which recognizers, under which protocols.
+
+  Attributes:
+    recognizers: `linear_probe`; `coop` (learned context in the text tower) and `vpt` (learned tokens in the vision
+      tower), which know only the strict protocol; `tip_adapter` (a cache of features); `lora` (low-rank updates of both
+      towers); `fine_tune` (the vision tower); `from_scratch` (a network that sees only the images of the cell).
+    protocols: of all recognizers but `coop` and `vpt`.
+    language_init: whether the linear probe starts at the zero-shot classifier and is regularized towards it. Without
+      it the probe sees no text and measures the external images alone.
+    save_predictions: whether to keep the scores of all test images, n_test x classes numbers a cell.
+    save_every: training steps between two checkpoints.
+  """
+
+  recognizers: Annotated[tuple[str, ...], Distinct(), OneOf("recognizer", RECOGNIZERS)] = (
+    "linear_probe",
+  )
+  protocols: Annotated[tuple[str, ...], Distinct(), OneOf("protocol", PROTOCOLS)] = ("strict",)
+  language_init: bool = True
+  save_predictions: bool = True
+  save_every: Annotated[int, AtLeast(1)] = 100
+  coop: CoopSettings = dataclasses.field(default_factory=CoopSettings)
+  vpt: VptSettings = dataclasses.field(default_factory=VptSettings)
+  tip_adapter: TipAdapterSettings = dataclasses.field(default_factory=TipAdapterSettings)
+  lora: LoraSettings = dataclasses.field(default_factory=LoraSettings)
+  fine_tune: FineTuneSettings = dataclasses.field(default_factory=FineTuneSettings)
+  from_scratch: FromScratchSettings = dataclasses.field(default_factory=FromScratchSettings)
+
+  def shots_of(self, recognizer: str) -> tuple[int, ...]:
+    """Return the shots whose cells a recognizer trains; empty means all."""
+    settings = getattr(self, recognizer, None)
+    return getattr(settings, "shots", ())

@@ -9,6 +9,7 @@
 
 import dataclasses
 import math
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -16,6 +17,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from genbench_jax.errors import UsageError, unknown_name
 
 Section = TypeVar("Section")
+# An entry's name becomes part of file names.
+_ENTRY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 
 
 @runtime_checkable
@@ -112,6 +115,31 @@ def read_section(section: type[Section], values: Any, path: str) -> Section:
     if key not in hints:
       raise unknown_name("setting", f"{path}.{key}", [f"{path}.{name}" for name in hints])
   return section(**{key: _read_setting(values[key], hints[key], f"{path}.{key}") for key in values})
+
+
+def read_table(base: Section, table: Any, path: str) -> dict[str, Section]:
+  """Return name -> section, sorted by name.
+
+  Args:
+    base: a frozen dataclass with the settings that an entry does not give.
+    table: a mapping of names to mappings of settings. An entry that gives its own `checkpoint` does not inherit the
+      `revision` and `sha256` of the base, which pin another checkpoint.
+    path: of the table, for messages, such as `config.generators`.
+
+  Raises:
+    UsageError: a name that cannot be part of a file name, or a wrong setting.
+  """
+  if not hasattr(table, "items"):
+    raise UsageError(f"{path} is {table!r}, wanted a table: name -> settings.")
+  sections = {}
+  for name, entry in sorted(table.items()):  # ConfigDict sorts its keys, too
+    if not _ENTRY_NAME.fullmatch(name):
+      raise UsageError(f"{path}.{name}: a name may have letters, digits, '_' and '-', 80 at most.")
+    given = read_section(type(base), entry, f"{path}.{name}")
+    unpinned = {"revision": "", "sha256": ""} if "checkpoint" in entry else {}
+    changes = unpinned | {key: getattr(given, key) for key in entry}
+    sections[name] = dataclasses.replace(base, **changes)  # type: ignore[type-var]
+  return sections
 
 
 def plain_type(hint: Any) -> Any:

@@ -55,5 +55,5 @@ def test_seeds_choose_other_images(run):
 def test_the_path_must_be_given():
   config = default_config()
   config.sources = ("folder",)
-  with pytest.raises(UsageError, match=r"asks for config\.folder\.path"):
+  with pytest.raises(UsageError, match=r"needs config\.folder\.path"):
     make_config(config)

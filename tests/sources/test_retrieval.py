@@ -190,7 +190,7 @@ def test_a_mistake_in_the_settings_ends_in_one_line(tmp_path, capfd):
     "--config.retrieval.pool=",
   ]
   assert main(command) == 2
-  assert "asks for config.retrieval.pool" in capfd.readouterr().err
+  assert "needs config.retrieval.pool" in capfd.readouterr().err
   assert main([*command[:-1], "--config.retrieval.ranking=best"]) == 2
   assert "unknown ranking 'best'" in capfd.readouterr().err
 

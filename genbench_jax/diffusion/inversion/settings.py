@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from genbench_jax.runtime.settings import Above, AtLeast, OneOf
+from genbench_jax.runtime.settings import Above, AtLeast, Distinct, OneOf
 
 SCHEDULES = ("cosine", "constant")
 INITIALIZERS = ("class_name", "end_of_text")
@@ -76,3 +76,32 @@ def reference_training(references: str) -> dict[str, object]:
     "sample_latents": True,
     "clip_weight": 0.0,
   }
+
+
+# Images that new tokens can be learned from.
+TOKEN_REFERENCES = ("original", "retrieval", "folder")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextualInversion(Training):
+  """New tokens for the classes of a dataset, besides how they are trained.
+
+  Attributes:
+    references: each makes image sets of every prompt strategy: `""` without new tokens, `original` or
+      `retrieval` with tokens learned from such images, `folder` with tokens made elsewhere.
+    shots: reference images a class.
+    scope: a token for each `category`, or one for all classes of a `dataset`.
+    templates: prompts in training: those of the `dataset`, or `simple`, the class name alone.
+    folder: tokens made elsewhere, `CLASS/learned_embeds.safetensors`; `{dataset}` in the path stands for the name of
+      the dataset.
+    real_images: how many real images of the dataset those tokens were learned from; the report states it.
+  """
+
+  references: Annotated[
+    tuple[str, ...], Distinct(), OneOf("textual_inversion.references", ("", *TOKEN_REFERENCES))
+  ] = ("",)
+  shots: Annotated[int, AtLeast(1)] = 5
+  scope: Annotated[str, OneOf("textual_inversion.scope", ("category", "dataset"))] = "category"
+  templates: Annotated[str, OneOf("textual_inversion.templates", ("dataset", "simple"))] = "dataset"
+  folder: str = ""
+  real_images: Annotated[int, AtLeast(0)] = 0

@@ -1,0 +1,88 @@
+"""The settings of a generator: `config.generation` and the entries of `config.generators`."""
+
+import dataclasses
+from typing import Annotated
+
+from genbench_jax.errors import UsageError
+from genbench_jax.prompts.strategies import STRATEGIES
+from genbench_jax.runtime.settings import AtLeast, AtMost, LocalPath, OneOf
+
+SCHEDULERS = (
+  "pndm",
+  "ddim",
+  "dpmsolver++",
+  "euler",
+  "euler_ancestral",
+  "lcm",
+  "tcd",
+  "auto",
+)
+IMPLEMENTATIONS = ("ours", "diffusers")
+
+
+class KeptImages:
+  """Constraint of `keep_images`: `all`, `none` or a positive number as text."""
+
+  def check(self, value: str, path: str) -> None:
+    if value not in ("all", "none") and not (
+      value.isascii() and value.isdecimal() and int(value) > 0
+    ):
+      raise UsageError(f"{path} is {value!r}, wanted 'all', 'none' or a number of images a class.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+  """How images are generated.
+
+  Attributes:
+    checkpoint: a Stable Diffusion folder or hub id; `zoo/diffusion` is the small model that ships.
+    revision: the hub revision, a commit; empty for local folders.
+    sha256: the checksum that `genbench pins` prints; a checkpoint with another one is refused.
+    strategies: prompt strategies; each makes an image set.
+    steps: sampler steps.
+    guidance_scale: of classifier-free guidance; at most 1 is off.
+    scheduler: the sampler; `auto` takes the checkpoint's own.
+    height: pixels; 0 takes the model's own size.
+    width: pixels; 0 takes the model's own size.
+    batch_per_device: images on a device at once; 0 takes as many as fit into its memory.
+    keep_images: `all` images, `none`, or a number a class as text, such as `4`. Unless all are kept, the devices that
+      generate the images embed them, and only their features and that many images of each class are stored.
+    shard_size: images a shard, which is also the most that an interrupted run loses.
+    implementation: of the networks: `ours`, or `diffusers` for the stock Flax classes of diffusers below 0.40.
+    backend: another program that makes the images: `diffusers` for any PyTorch pipeline, or `module:function`; empty
+      is this package.
+    eta: share of fresh noise in `ddim` and `tcd`.
+    guidance_rescale: how far to restore the standard deviation that guidance inflates, 0 to 1 (2305.08891).
+    timesteps: explicit descending timesteps in place of `steps`.
+    scheduler_settings: keys of `scheduler_config.json` that override the checkpoint's, as a JSON object.
+    loras: files of low-rank updates, each as `FILE:WEIGHT`.
+    autoencoder: folder or hub id of an autoencoder in place of the checkpoint's.
+    negative_prompt: appended to the negative prompt of the strategy.
+  """
+
+  checkpoint: Annotated[str, LocalPath()] = "zoo/diffusion"
+  revision: str = ""
+  sha256: str = ""
+  strategies: Annotated[tuple[str, ...], OneOf("strategy", STRATEGIES)] = ("defined_template",)
+  steps: Annotated[int, AtLeast(1)] = 50
+  guidance_scale: Annotated[float, AtLeast(0)] = 7.5
+  scheduler: Annotated[str, OneOf("scheduler", SCHEDULERS)] = "dpmsolver++"
+  height: Annotated[int, AtLeast(0)] = 0
+  width: Annotated[int, AtLeast(0)] = 0
+  batch_per_device: Annotated[int, AtLeast(0)] = 8
+  keep_images: Annotated[str, KeptImages()] = "all"
+  shard_size: Annotated[int, AtLeast(1)] = 512
+  implementation: Annotated[str, OneOf("implementation", IMPLEMENTATIONS)] = "ours"
+  backend: str = ""
+  eta: Annotated[float, AtLeast(0), AtMost(1)] = 0.0
+  guidance_rescale: Annotated[float, AtLeast(0), AtMost(1)] = 0.0
+  timesteps: tuple[int, ...] = ()
+  scheduler_settings: str = ""
+  loras: tuple[str, ...] = ()
+  autoencoder: str = ""
+  negative_prompt: str = ""
+
+  def kept_images(self, per_class: int) -> int:
+    """Return how many of `per_class` images are kept."""
+    kept = {"all": per_class, "none": 0}.get(self.keep_images)
+    return min(per_class, int(self.keep_images)) if kept is None else kept

@@ -1,0 +1,23 @@
+"""The settings of an encoder: `config.encoder` and the entries of `config.encoders`."""
+
+import dataclasses
+from typing import Annotated
+
+from genbench_jax.runtime.settings import AtLeast, LocalPath
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+  """The CLIP that embeds images and texts.
+
+  Attributes:
+    checkpoint: a folder or hub id; `zoo/clip` is the shipped small model.
+    revision: the hub revision, a commit; empty for local folders.
+    sha256: the checksum that `genbench pins` prints; a checkpoint with another one is refused.
+    batch_per_device: images on a device at once.
+  """
+
+  checkpoint: Annotated[str, LocalPath()] = "zoo/clip"
+  revision: str = ""
+  sha256: str = ""
+  batch_per_device: Annotated[int, AtLeast(1)] = 64
