@@ -72,7 +72,7 @@ def test_every_encoder_is_pinned_and_named(config, tmp_path):
   assert len(list(pins(config))) == 3
   run = Run(config, tmp_path)
   assert [space.name for space in run.other_spaces] == ["dinov2", "other"]
-  with pytest.raises(UsageError, match="the same as config.encoder"):
+  with pytest.raises(UsageError, match=r"the same as config\.encoder"):
     make_config({"encoders": {"x": {"checkpoint": "zoo/clip"}}})
 
 
