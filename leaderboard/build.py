@@ -20,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """Run the command and return its exit status."""
   parser = argparse.ArgumentParser(description="Build the leaderboard from submissions.")
   parser.add_argument("entries", nargs="?", type=Path, default=HERE / "entries")
-  parser.add_argument("--out", type=Path, default=HERE / "site", help="the folder of the page")
+  parser.add_argument(
+    "--out", type=Path, default=HERE / "site", help="folder that the page is written to"
+  )
   options = parser.parse_args(arguments)
   try:
     entries = read_entries(options.entries)
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"error: {error}", file=sys.stderr)
     return 2
   page = write_board(entries, options.out)
-  # The page links to the files that it was made from.
+  # The page links to its entries.
   copies = options.out / "entries"
   copies.mkdir(exist_ok=True)
   for name, _ in entries:
