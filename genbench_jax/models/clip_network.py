@@ -1,5 +1,7 @@
 """CLIP's two towers: OpenAI's, OpenCLIP's, and the text encoders of Stable Diffusion.
 
+Follows transformers' `CLIPModel`, `CLIPTextModel` and `CLIPTextModelWithProjection`.
+
 Reference:
   Radford et al., "Learning transferable visual models from natural language supervision", 2021 (arXiv 2103.00020).
 """
@@ -15,18 +17,18 @@ from genbench_jax.models.configuration import MOST_PIXELS, MOST_TOKENS, MOST_VOC
 from genbench_jax.models.layers import Dtype, Embed, LayerNorm, Linear, causal_bias
 from genbench_jax.models.transformer import Encoder, PatchEmbedding, encoder_layers
 
-# What a configuration means where it is silent: transformers' own defaults.
+# Defaults for settings that a configuration omits: those of transformers.
 TEXT_DEFAULTS = Encoder(512, 12, 8, 2048, "quick_gelu", 1e-5)
 VISION_DEFAULTS = Encoder(768, 12, 12, 3072, "quick_gelu", 1e-5)
 
 
 @dataclasses.dataclass(frozen=True)
 class TextSizes:
-  """Sizes of a text tower.
+  """Architecture of a text tower.
 
   Attributes:
-    encoder: of its transformer.
-    vocabulary: token ids.
+    encoder: its transformer.
+    vocabulary: number of token ids.
     positions: longest text, in tokens.
   """
 
@@ -36,7 +38,7 @@ class TextSizes:
 
   @classmethod
   def read(cls, settings: Settings) -> "TextSizes":
-    """The sizes in the configuration of a text tower.
+    """Read the architecture from the configuration of a text tower.
 
     Raises:
       RunError: a setting is out of bounds.
@@ -50,10 +52,10 @@ class TextSizes:
 
 @dataclasses.dataclass(frozen=True)
 class VisionSizes:
-  """Sizes of a vision tower.
+  """Architecture of a vision tower.
 
   Attributes:
-    encoder: of its transformer.
+    encoder: its transformer.
     image_size: side of the square images, in pixels.
     patch_size: side of a patch, in pixels.
   """
@@ -66,12 +68,12 @@ class VisionSizes:
   def read(
     cls, settings: Settings, defaults: Encoder = VISION_DEFAULTS, patch: int = 32
   ) -> "VisionSizes":
-    """The sizes in the configuration of a vision tower.
+    """Read the architecture from the configuration of a vision tower.
 
     Args:
       settings: the configuration.
-      defaults: of its encoder, where it is silent.
-      patch: the default side of a patch.
+      defaults: encoder settings to use for those that the configuration omits.
+      patch: default side of a patch, in pixels.
 
     Raises:
       RunError: a setting is out of bounds, or the image is smaller than a patch.
@@ -86,16 +88,17 @@ class VisionSizes:
 
   @property
   def patches(self) -> int:
-    """How many patches an image has."""
+    """Number of patches per image."""
     return (self.image_size // self.patch_size) ** 2
 
 
 class TextStates(NamedTuple):
-  """What a text tower makes of token embeddings; what is not used, the compiler leaves out.
+  """Outputs of a text tower. Under jit, unused ones cost nothing.
 
   Attributes:
-    hidden: after the embeddings and after each layer, without the final norm: `hidden[-2]` is the penultimate layer's.
-    last: after the last layer and the final norm.
+    hidden: states after the embeddings and after each layer, without the final norm. `hidden[-2]` is the
+      penultimate layer's output, which Stable Diffusion 2 and XL use.
+    last: states after the last layer and the final norm.
   """
 
   hidden: tuple[Float[Array, "b l w"], ...]
@@ -103,12 +106,12 @@ class TextStates(NamedTuple):
 
 
 class TextTransformer(nn.Module):
-  """CLIP's text tower without projection. Causal: a token sees itself and those before it.
+  """CLIP's text tower without projection. Causal: a token attends to itself and its predecessors.
 
   Attributes:
-    sizes: of the tower.
-    dtype: of the computation.
-    remat: whether each layer's activations are computed again in the backward pass.
+    sizes: architecture.
+    dtype: dtype of the computation.
+    remat: whether to recompute each layer's activations in the backward pass.
   """
 
   sizes: TextSizes
@@ -129,22 +132,23 @@ class TextTransformer(nn.Module):
   def embed(
     self, tokens: Int[Array, "b l"], learned: Float[Array, "n w"] | None = None
   ) -> Float[Array, "b l w"]:
-    """Embeddings of token ids, without positions.
+    """Look up the embeddings of token ids, without positions.
 
     Args:
-      tokens: ids; those from the vocabulary's size on stand for rows of `learned`.
-      learned: embeddings of new tokens. The checkpoint's table is neither copied nor changed, so that a gradient
-        reaches these rows alone.
+      tokens: ids; an id >= the vocabulary's size v stands for row id - v of `learned`.
+      learned: embeddings of new tokens. The checkpoint's table is neither copied nor changed, so that
+        gradients reach only these rows.
     """
     if learned is None:
       return self.token_embedding(tokens)
     vocabulary = self.sizes.vocabulary
+    # Both lookups are clipped into range, so that the row which `where` discards is valid, too.
     known = self.token_embedding(jnp.minimum(tokens, vocabulary - 1))
     new = jnp.asarray(learned)[jnp.clip(tokens - vocabulary, 0, len(learned) - 1)]
     return jnp.where((tokens >= vocabulary)[..., None], new.astype(known.dtype), known)
 
   def __call__(self, embeddings: Float[Array, "b l w"]) -> TextStates:
-    """The hidden states of token embeddings, see `embed`."""
+    """Compute the hidden states from token embeddings, see `embed`."""
     length = embeddings.shape[1]
     hidden = [(embeddings + self.position_embedding.table[:length]).astype(self.dtype)]
     bias = causal_bias(length)
@@ -157,9 +161,9 @@ class VisionTransformer(nn.Module):
   """CLIP's vision tower without projection.
 
   Attributes:
-    sizes: of the tower.
-    dtype: of the computation.
-    remat: whether each layer's activations are computed again in the backward pass.
+    sizes: architecture.
+    dtype: dtype of the computation.
+    remat: whether to recompute each layer's activations in the backward pass.
   """
 
   sizes: VisionSizes
@@ -177,7 +181,7 @@ class VisionTransformer(nn.Module):
     self.position_embedding = Embed(
       sizes.patches + 1, width, self.dtype, name="embeddings.position_embedding"
     )
-    # The misspelling is the published name.
+    # "layrnorm" is misspelled in the published checkpoints.
     self.pre_norm = LayerNorm(sizes.encoder.eps, name="pre_layrnorm")
     self.layers = encoder_layers(sizes.encoder, self.dtype, self.remat)
     self.post_norm = LayerNorm(sizes.encoder.eps, name="post_layernorm")
@@ -185,13 +189,13 @@ class VisionTransformer(nn.Module):
   def __call__(
     self, pixels: Float[Array, "b h w 3"], prompts: Float[Array, "j m w"] | None = None
   ) -> Float[Array, "b w"]:
-    """The class token after the last layer and the last norm.
+    """Return the class token after the last layer and the final norm.
 
     Args:
       pixels: preprocessed images.
-      prompts: m tokens for each of the first j layers, between the class token and the patches: j = 1 is the
-        shallow form, where the tokens of the first layer flow on; each further layer gets its own in place of what came
-        out of the one before.
+      prompts: m prompt tokens for each of the first j layers, inserted between the class token and the
+        patches. With j = 1 (shallow prompts) the first layer's outputs flow on; with j > 1 (deep
+        prompts) each further layer replaces them by its own.
     """
     hidden = self.pre_norm(self._embedded(pixels))
     count = 0 if prompts is None else prompts.shape[1]
@@ -202,7 +206,7 @@ class VisionTransformer(nn.Module):
     return self.post_norm(hidden[:, 0])
 
   def _embedded(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b l w"]:
-    """Class token and patches with their positions."""
+    """Return the class token and the patches, with their positions: l = 1 + patches."""
     patches = self.patch_embedding(pixels)
     first = jnp.asarray(self.class_embedding, patches.dtype)
     first = jnp.broadcast_to(first, (len(patches), 1, patches.shape[-1]))
@@ -212,18 +216,18 @@ class VisionTransformer(nn.Module):
 def _with_prompts(
   hidden: Float[Array, "b l w"], prompts: Float[Array, "m w"], old: int
 ) -> Float[Array, "b k w"]:
-  """Prompt tokens after the class token, in place of `old` ones."""
+  """Insert prompt tokens after the class token, replacing the `old` previous ones."""
   tokens = jnp.broadcast_to(prompts, (len(hidden), *prompts.shape)).astype(hidden.dtype)
   return jnp.concatenate([hidden[:, :1], tokens, hidden[:, 1 + old :]], axis=1)
 
 
 class ClipText(nn.Module):
-  """A text tower, with its projection where there is one: the text encoder of a diffusion model.
+  """A text tower with optional projection: the text encoder of a diffusion model.
 
   Attributes:
-    sizes: of the tower.
-    projection: width of the projected features; 0 where the checkpoint has none.
-    dtype: of the computation.
+    sizes: architecture of the tower.
+    projection: width of the projected features; 0 without projection.
+    dtype: dtype of the computation.
   """
 
   sizes: TextSizes
@@ -238,14 +242,15 @@ class ClipText(nn.Module):
   def __call__(
     self, tokens: Int[Array, "b l"], learned: Float[Array, "n w"] | None = None
   ) -> TextStates:
-    """The hidden states of token ids; see `TextTransformer.embed` for `learned`."""
+    """Compute the hidden states of token ids; see `TextTransformer.embed` for `learned`."""
     states = self.text_model(self.text_model.embed(tokens, learned))
+    # `init` must create the projection's parameters, which this path does not use.
     if self.projection and self.is_initializing():
       self.text_projection(states.last)
     return states
 
   def pooled(self, states: TextStates, ends: Int[Array, "b"]) -> Float[Array, "b d"]:
-    """The projected state of the end-of-text tokens, whose positions `ends` gives."""
+    """Project the states of the end-of-text tokens, at the positions `ends`."""
     return self.text_projection(at(states.last, ends))
 
 
@@ -253,11 +258,12 @@ class ClipNetwork(nn.Module):
   """Both towers with their projections.
 
   Attributes:
-    text: sizes of the text tower.
-    vision: sizes of the vision tower.
+    text: architecture of the text tower.
+    vision: architecture of the vision tower.
     projection: width of the features.
-    dtype: of the computation.
-    remat: whether each layer's activations are computed again in the backward pass: `network.clone(remat=True)`.
+    dtype: dtype of the computation.
+    remat: whether to recompute each layer's activations in the backward pass. Use
+      `network.clone(remat=True)`.
   """
 
   text: TextSizes
@@ -271,13 +277,13 @@ class ClipNetwork(nn.Module):
     self.vision_model = VisionTransformer(self.vision, self.dtype, self.remat)
     self.text_projection = Linear(self.projection, use_bias=False, dtype=self.dtype)
     self.visual_projection = Linear(self.projection, use_bias=False, dtype=self.dtype)
-    # exp(2.6592) = 1 / 0.07, the paper's first temperature.
+    # exp(2.6592) = 1 / 0.07, the initial temperature of the paper (section 2.5).
     self.logit_scale = self.param("logit_scale", nn.initializers.constant(2.6592), ())
 
   def __call__(
     self, pixels: Float[Array, "b h w 3"], tokens: Int[Array, "k l"], ends: Int[Array, "k"]
   ) -> tuple[Float[Array, "b d"], Float[Array, "k d"], Float[Array, ""]]:
-    """Image features, text features and the logit scale, exp(`logit_scale`)."""
+    """Return image features, text features and the logit scale exp(`logit_scale`)."""
     images = self.image_features(pixels)
     texts = self.text_features(self.token_embeddings(tokens), ends)
     return images, texts, jnp.exp(jnp.asarray(self.logit_scale, jnp.float32))
@@ -285,32 +291,32 @@ class ClipNetwork(nn.Module):
   def image_features(
     self, pixels: Float[Array, "b h w 3"], prompts: Float[Array, "j m w"] | None = None
   ) -> Float[Array, "b d"]:
-    """Image features, not normalized; see `VisionTransformer` for `prompts`."""
+    """Compute unnormalized image features; see `VisionTransformer` for `prompts`."""
     return self.visual_projection(self.vision_model(pixels, prompts)).astype(jnp.float32)
 
   def token_embeddings(
     self, tokens: Int[Array, "k l"], learned: Float[Array, "n w"] | None = None
   ) -> Float[Array, "k l w"]:
-    """See `TextTransformer.embed`."""
+    """Look up token embeddings, see `TextTransformer.embed`."""
     return self.text_model.embed(tokens, learned)
 
   def text_features(
     self, embeddings: Float[Array, "k l w"], ends: Int[Array, "k"]
   ) -> Float[Array, "k d"]:
-    """Text features, not normalized, of token embeddings, read at the end-of-text tokens."""
+    """Compute unnormalized text features of token embeddings, read at the end-of-text tokens."""
     return self.text_projection(at(self.text_model(embeddings).last, ends)).astype(jnp.float32)
 
 
 def end_positions(tokens: Int[Array, "b l"], end: int) -> Int[Array, "b"]:
-  """Where each text ends: the first `end` token. Padding may be the same token, and stands behind it.
+  """Return the position of the first `end` token of each text. Padding may use the same token after it.
 
-  The id is the tokenizer's: configurations carry wrong ones (2 for OpenAI's, 49407 by default for any vocabulary), with
-  which every text would be read at its first token.
+  `end` must come from the tokenizer. Configurations carry wrong ids (2 for OpenAI's checkpoints, 49407 by
+  default for any vocabulary), with which every text would be read at its first token.
   """
   return jnp.argmax(tokens == end, axis=1)
 
 
 def at(states: Float[Array, "b l w"], places: Int[Array, "b"]) -> Float[Array, "b w"]:
-  """The state at one place of each sequence."""
-  # Not indexed by row numbers: that would send indices and states around the devices that share the texts.
+  """Select the state at one position of each sequence."""
+  # Indexing by row numbers instead would send indices and states between the devices that share the batch.
   return jnp.take_along_axis(states, places[:, None, None], axis=1)[:, 0]

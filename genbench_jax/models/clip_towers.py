@@ -1,4 +1,4 @@
-"""CLIP's towers as pure functions of what is trained: token embeddings for CoOp, prompt tokens for VPT."""
+"""CLIP's towers as pure functions of what is trained: token embeddings (CoOp) or prompt tokens (VPT)."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -8,7 +8,7 @@ from genbench_jax.models.weights import Params
 
 
 def token_embeddings(params: Params, tokens: Int[Array, "k l"]) -> Float[Array, "k l w"]:
-  """Embeddings of token ids, without positions."""
+  """Look up the embeddings of token ids, without positions."""
   return params["text_model"]["embeddings.token_embedding"]["weight"][tokens]
 
 
@@ -19,14 +19,14 @@ def text_features(
   ends: Int[Array, "k"],
   remat: bool = True,
 ) -> Float[Array, "k d"]:
-  """Unit-norm text features of token embeddings.
+  """Compute unit-norm text features of token embeddings.
 
   Args:
     module: the network.
     params: its parameters.
-    embeddings: of the tokens, without positions.
+    embeddings: token embeddings, without positions.
     ends: position of the end-of-text token, where the feature is read.
-    remat: whether each layer's activations are computed again in the backward pass.
+    remat: whether to recompute each layer's activations in the backward pass.
   """
   network = module.clone(remat=remat)
   found = network.apply({"params": params}, embeddings, ends, method="text_features")
@@ -40,14 +40,14 @@ def image_features(
   prompts: Float[Array, "j m w"],
   remat: bool = True,
 ) -> Float[Array, "b d"]:
-  """Unit-norm image features, with prompt tokens between the class token and the patches.
+  """Compute unit-norm image features, with prompt tokens between the class token and the patches.
 
   Args:
     module: the network.
     params: its parameters.
     pixels: preprocessed images.
     prompts: m tokens for each of the first j layers, see `clip_network.VisionTransformer`.
-    remat: whether each layer's activations are computed again in the backward pass.
+    remat: whether to recompute each layer's activations in the backward pass.
   """
   network = module.clone(remat=remat)
   found = network.apply({"params": params}, pixels, prompts, method="image_features")

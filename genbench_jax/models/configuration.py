@@ -1,8 +1,8 @@
-"""Settings of a network from the JSON of its checkpoint, checked before anything is built.
+"""Read a network's settings from its checkpoint's JSON, and check them before anything is built.
 
-A checkpoint is a stranger's file: a width of 10^9 or 200,000 layers must be one clear line, not an hour of tracing or all of the
-memory. So each setting is read with its type and bounds, and settings that would change the result and are not
-implemented are refused by name.
+Checkpoints are untrusted: a width of 10^9 or 200,000 layers must give one clear error, not an hour of
+tracing or exhausted memory. So each setting is read with its type and bounds. Settings that would change
+the result but are not implemented are rejected by name.
 """
 
 import dataclasses
@@ -13,19 +13,19 @@ from typing import Any
 
 from genbench_jax.errors import RunError
 
-# Far above every published model, and small enough to trace.
+# Far above every published model, yet small enough to trace.
 MOST_LAYERS, MOST_HEADS, MOST_WIDTH = 256, 1024, 1 << 16
 MOST_TOKENS, MOST_VOCABULARY, MOST_PIXELS = 1 << 20, 1 << 22, 4096
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """The JSON object of a configuration, or a part of it.
+  """A JSON object of a configuration, or of a part of it.
 
   Attributes:
-    values: what the file says.
-    path: of the file, for messages.
-    part: which part of it this is, for messages; empty for the whole.
+    values: the JSON object.
+    path: its file, for messages.
+    part: prefix of the setting names in messages, such as `text_config.`; empty at the top level.
   """
 
   values: Mapping[str, Any]
@@ -33,14 +33,14 @@ class Settings:
   part: str = ""
 
   def error(self, name: str, wanted: str) -> RunError:
-    """What to raise about a setting."""
+    """Return the error to raise about a setting."""
     return RunError(f"{self.path}: {self.part}{name} is {_short(self.values.get(name))}; {wanted}.")
 
   def section(self, name: str) -> "Settings":
-    """A part of the configuration that is an object itself; empty where it is missing.
+    """Return a nested object; an empty one if it is missing.
 
     Raises:
-      RunError: it is something else.
+      RunError: the value is not an object.
     """
     value = self.values.get(name)
     if value is not None and not isinstance(value, Mapping):
@@ -50,10 +50,10 @@ class Settings:
   def integer(
     self, name: str, default: int | None = None, low: int = 1, high: int = MOST_WIDTH
   ) -> int:
-    """A whole number within bounds; `default` where it is missing or null.
+    """Return an integer within bounds; `default` if it is missing or null.
 
     Raises:
-      RunError: it is missing without default, no whole number, or out of bounds.
+      RunError: the value is out of bounds, not an integer, or missing without a default.
     """
     value = self._value(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -63,10 +63,10 @@ class Settings:
   def number(
     self, name: str, default: float | None = None, low: float = 0.0, high: float = 1e6
   ) -> float:
-    """A finite number within bounds; `default` where it is missing or null.
+    """Return a finite number within bounds; `default` if it is missing or null.
 
     Raises:
-      RunError: it is missing without default, no number, or out of bounds.
+      RunError: the value is out of bounds, not a number, or missing without a default.
     """
     value = self._value(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -76,10 +76,10 @@ class Settings:
     return float(value)
 
   def flag(self, name: str, default: bool) -> bool:
-    """True or false.
+    """Return a boolean.
 
     Raises:
-      RunError: it is something else.
+      RunError: the value is not a boolean.
     """
     value = self._value(name, default)
     if not isinstance(value, bool):
@@ -87,35 +87,35 @@ class Settings:
     return value
 
   def choice(self, name: str, default: str, allowed: Sequence[str]) -> str:
-    """One of some words.
+    """Return one of the allowed words.
 
     Raises:
-      RunError: it is something else.
+      RunError: the value is not allowed.
     """
     value = self._value(name, default)
     if not isinstance(value, str) or value not in allowed:
-      raise self.error(name, f"supported are {', '.join(allowed)}")
+      raise self.error(name, f"supported: {', '.join(allowed)}")
     return value
 
   def refuse_all_but(self, supported: Mapping[str, Any]) -> None:
-    """Admits each named setting only with the value that the network implements, or missing.
+    """Check that each named setting is missing or has the one value that the network implements.
 
     Raises:
-      RunError: another value is given.
+      RunError: a setting has another value.
     """
     for name, value in supported.items():
       if self.values.get(name, value) != value:
         raise self.error(name, f"only {value!r} is supported")
 
   def heads(self, width: int, name: str = "num_attention_heads", default: int | None = None) -> int:
-    """A number of attention heads that divides the width.
+    """Return a number of attention heads that divides the width.
 
     Raises:
-      RunError: it is out of bounds or does not divide.
+      RunError: the number is out of bounds or does not divide the width.
     """
     heads = self.integer(name, default, 1, MOST_HEADS)
     if width % heads:
-      raise self.error(name, f"wanted a divisor of the width, {width}")
+      raise self.error(name, f"it must divide the width, {width}")
     return heads
 
   def _value(self, name: str, default: Any) -> Any:
@@ -129,12 +129,12 @@ def _short(value: Any) -> str:
 
 
 def refuse_other_models(settings: Settings, kinds: Sequence[str]) -> None:
-  """Refuses the configuration of another kind of model.
+  """Reject the configuration of another kind of model.
 
   Raises:
-    RunError: `model_type` is none of `kinds`.
+    RunError: `model_type` is not in `kinds`.
   """
   kind = settings.values.get("model_type")
   if kind not in kinds:
     wanted = " or ".join(repr(name) for name in kinds)
-    raise RunError(f"{settings.path.parent} holds a model of type {_short(kind)}, not {wanted}.")
+    raise RunError(f"{settings.path.parent} contains a model of type {_short(kind)}, not {wanted}.")

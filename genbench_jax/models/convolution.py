@@ -1,7 +1,10 @@
-"""3 x 3 convolutions by fewer products, for CPUs, where arithmetic is what they cost.
+"""Faster 3 x 3 convolutions for CPUs, where arithmetic dominates the cost.
 
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), F(2 x 2, 3 x 3): blocks of 2 x 2 outputs from
-overlapping blocks of 4 x 4 inputs by 16 products of channels where the definition takes 36.
+Winograd's F(2 x 2, 3 x 3) computes each block of 2 x 2 outputs from a 4 x 4 block of inputs (neighbors
+overlap) with 16 channel products, where the definition takes 36.
+
+Reference:
+  Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016 (arXiv 1509.09308).
 """
 
 import flax.linen as nn
@@ -11,15 +14,15 @@ from jaxtyping import Array, Float
 
 from genbench_jax.models.layers import Padding, convolve
 
-# Below, what is saved goes into transforming inputs and outputs. Measured on 2 cores, float32: from here on 1.1 to 2.2 times
-# faster than XLA's convolutions.
+# With fewer channels, transforming inputs and outputs costs more than is saved. Measured on 2 cores in
+# float32: from 128 channels on, 1.1 to 2.2 times faster than XLA's convolutions.
 MIN_CHANNELS = 128
-# Pixels of all images together. The kernel is transformed at every call, which costs as much as 100 to 200 pixels save.
+# Pixels of the whole batch. Transforming the kernel, at every call, costs what 100 to 200 pixels save.
 MIN_PIXELS = 512
 
 
 def suits_winograd(hidden: Float[Array, "b h w c"], kernel: Float[Array, "r s c d"]) -> bool:
-  """Whether `winograd` applies to a convolution with stride 1 and zeros around, and pays on CPU."""
+  """Whether `winograd` applies to a stride-1 convolution with one pixel of padding and is faster on CPU."""
   sides = hidden.shape[1:3]
   return (
     kernel.shape[:2] == (3, 3)
@@ -33,11 +36,11 @@ def suits_winograd(hidden: Float[Array, "b h w c"], kernel: Float[Array, "r s c 
 def _at_each_call(
   kernel: Float[Array, "3 3 c d"], hidden: Float[Array, "b h w c"]
 ) -> Float[Array, "3 3 c d"]:
-  """The kernel, as a value that depends on the image.
+  """Return the kernel as a value that depends on the image, by adding a zero that XLA cannot fold.
 
-  XLA would otherwise transform all kernels once, before the sampler's loop, and keep them beside the weights at 16/9 of their
-  size. An optimization barrier is not enough on CPU. The sign bit, shifted away, is zero for every float, NaN too, so that one
-  broken image spoils no other; XLA does not see it.
+  Otherwise XLA transforms all kernels once, before the sampler's loop, and keeps them in memory at 16/9
+  of the weights' size. On CPU an optimization barrier does not prevent that. The zero is a float's sign
+  bit, shifted away: zero even for NaN, so that one broken image cannot spoil the others.
   """
   bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(hidden[0, 0, 0, 0]), jnp.uint32)
   return kernel + jnp.asarray((bits >> 31) >> 1, jnp.float32)
@@ -46,14 +49,20 @@ def _at_each_call(
 def winograd(
   hidden: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]
 ) -> Float[Array, "b h w d"]:
-  """The convolution with stride 1 and one row of zeros around; height and width are even."""
+  """Convolve with stride 1 and one pixel of zero padding; height and width must be even.
+
+  With B, G and A of the paper: output = A^T [(G kernel G^T) * (B^T input B)] A for each block.
+  """
   batch, height, width, channels = hidden.shape
   padded = jnp.pad(hidden, ((0, 0), (1, 1), (1, 1), (0, 0)))
   blocks = [_of_inputs(rows, 2) for rows in _of_inputs(padded, 1)]
   kernels = [_of_kernel(rows, 0) for rows in _of_kernel(kernel, 0)]
-  # One matrix product each: batched, XLA's CPU backend takes up to three times as long.
+  # 16 separate matrix products: as one batched product, XLA's CPU backend takes up to 3 times as long.
   products = [
-    [(block.reshape(-1, channels) @ one).reshape(*block.shape[:3], -1) for block, one in pairs]
+    [
+      (block.reshape(-1, channels) @ matrix).reshape(*block.shape[:3], -1)
+      for block, matrix in pairs
+    ]
     for pairs in (zip(*both, strict=True) for both in zip(blocks, kernels, strict=True))
   ]
   columns = [jnp.stack(_of_products(row), axis=3) for row in products]
@@ -61,32 +70,33 @@ def winograd(
 
 
 def _of_inputs(padded: Float[Array, "..."], axis: int) -> list[Float[Array, "..."]]:
-  """Four combinations of the rows of each block, which begin at every other row."""
+  """Apply B^T along an axis: four combinations of the rows of each block. Blocks start at every other row."""
   last = padded.shape[axis] - 3
   a, b, c, d = (jax.lax.slice_in_dim(padded, at, last + at, 2, axis) for at in range(4))
   return [a - c, b + c, c - b, b - d]
 
 
 def _of_kernel(kernel: Float[Array, "3 ..."], axis: int) -> list[Float[Array, "..."]]:
+  """Apply G along an axis."""
   a, b, c = (jax.lax.index_in_dim(kernel, at, axis, keepdims=False) for at in range(3))
   return [a, (a + b + c) / 2, (a - b + c) / 2, c]
 
 
 def _of_products(products: list[Float[Array, "..."]]) -> list[Float[Array, "..."]]:
-  """The two rows of outputs of each block."""
+  """Apply A^T: combine four products to the two output rows of each block."""
   a, b, c, d = products
   return [a + b + c, b - c - d]
 
 
 class Conv(nn.Module):
-  """A convolution of images, by what is fastest on the platform.
+  """A 2-D convolution with bias that chooses the fastest form for the platform. `Conv2d` of PyTorch.
 
   Attributes:
-    features: channels of the output.
+    features: output channels.
     kernel_size: side of the kernel.
-    strides: of both axes.
-    padding: zeros around the image: one number, or (before, after) an axis.
-    platform: `cpu`, `gpu` or `tpu`; None takes JAX's default backend.
+    strides: stride along both axes.
+    padding: zero padding: one number, or (before, after) per axis.
+    platform: `cpu`, `gpu` or `tpu`; JAX's default backend if None.
   """
 
   features: int

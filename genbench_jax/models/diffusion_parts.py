@@ -1,4 +1,4 @@
-"""What a diffusion checkpoint holds, before anything is built from it: configurations, weights and tokenizers of its parts."""
+"""Locate the parts of a diffusion checkpoint: configurations, weights and tokenizers. Builds no network."""
 
 import hashlib
 from collections.abc import Mapping
@@ -28,13 +28,13 @@ class CheckpointParts(NamedTuple):
   """A diffusion checkpoint in any layout.
 
   Attributes:
-    where: the folder or file, for messages.
-    configs: part (`unet`, `vae`, `text_encoder`, `text_encoder_2`, `scheduler`) -> its settings.
-    weights: the same -> name of a tensor -> function that reads it.
-    tokenizers: folder of the tokenizer of each text tower.
-    pads: the token that each pads with; None where the tokenizer's own is right.
-    pipeline: `model_index.json`, empty where there is none.
-    fingerprint: stands for all of it.
+    where: its folder or file, for messages.
+    configs: part (`unet`, `vae`, `text_encoder`, `text_encoder_2`, `scheduler`) -> settings.
+    weights: part -> tensor name -> function that reads the tensor.
+    tokenizers: tokenizer folder of each text encoder.
+    pads: padding token of each tokenizer; None for the tokenizer's own.
+    pipeline: content of `model_index.json`; empty if there is none.
+    fingerprint: digest of the whole checkpoint.
   """
 
   where: Path
@@ -47,15 +47,15 @@ class CheckpointParts(NamedTuple):
 
   @property
   def text_parts(self) -> tuple[str, ...]:
-    """The text towers it has, in the order in which their states are joined."""
+    """The text encoders, in the order in which their states are concatenated."""
     return tuple(part for part in TEXT_PARTS if part in self.configs)
 
 
 def folder_configs(folder: Path) -> dict[str, Settings]:
-  """The configuration of every part of a folder in the Hugging Face layout.
+  """Return the configuration of every part of a folder in the Hugging Face layout.
 
   Raises:
-    RunError: one is missing or not readable.
+    RunError: a configuration is missing or unreadable.
   """
   parts = ["unet", "vae", "text_encoder"]
   parts += ["text_encoder_2"] if (folder / "text_encoder_2").is_dir() else []
@@ -63,17 +63,17 @@ def folder_configs(folder: Path) -> dict[str, Settings]:
 
 
 def part_settings(folder: Path, part: str) -> Settings:
-  """The configuration of one part.
+  """Return the configuration of one part.
 
   Raises:
-    RunError: it is missing or not readable.
+    RunError: it is missing or unreadable.
   """
   path = folder / part / "config.json"
   return Settings(checkpoints.read_json(path), path)
 
 
 def folder_parts(folder: Path) -> CheckpointParts:
-  """A folder in the Hugging Face layout: `model_index.json` and a folder for each part.
+  """Locate the parts of a folder in the Hugging Face layout: `model_index.json` and a folder per part.
 
   Raises:
     RunError: a part is missing or damaged.
@@ -94,11 +94,13 @@ def folder_parts(folder: Path) -> CheckpointParts:
 
 
 def with_autoencoder(parts: CheckpointParts, autoencoder: str) -> CheckpointParts:
-  """A checkpoint with another autoencoder: a folder with its `config.json`, or a pipeline's folder with a `vae`.
+  """Replace a checkpoint's autoencoder by one from a folder or hub id.
+
+  `autoencoder` has a `config.json` itself, or a subfolder `vae` if it is a pipeline.
 
   Raises:
     UsageError: there is no such folder or hub id.
-    RunError: it is incomplete or damaged.
+    RunError: the autoencoder is incomplete or damaged.
   """
   own = ("config.json", "diffusion_pytorch_model*safetensors*")
   patterns = (*own, *(f"vae/{name}" for name in own))

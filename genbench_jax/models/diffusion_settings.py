@@ -1,4 +1,4 @@
-"""What the readers of UNet and autoencoder configurations share: lists by level, and nothing dropped unread."""
+"""Helpers for reading U-Net and autoencoder configurations: per-level lists, and a check for unknown settings."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -11,31 +11,31 @@ MOST_LEVELS = 8
 def refuse_unknown(
   settings: Settings, fixed: Mapping[str, Collection[Any]], understood: Collection[str]
 ) -> None:
-  """Refuse settings that ask for what a network here doesn't do.
+  """Reject settings that our networks do not implement.
 
   Args:
-    settings: the file's; keys that begin with `_` are notes, and null is the default.
-    fixed: key -> the values that are supported.
-    understood: keys that are read elsewhere.
+    settings: the configuration. Keys that begin with `_` are comments; null means the default.
+    fixed: key -> supported values.
+    understood: keys that other code reads.
 
   Raises:
-    RunError: a fixed setting has another value, or a key that nobody understands has a value.
+    RunError: a setting in `fixed` has another value, or an unknown setting has a value.
   """
   for key, value in settings.values.items():
     if key.startswith("_") or value is None or key in understood:
       continue
     if key not in fixed and value is not False:
-      raise settings.error(key, "this setting is not known here")
+      raise settings.error(key, "unknown setting")
     if key in fixed and (isinstance(value, list | dict) or value not in fixed[key]):
       allowed = " or ".join(repr(each) for each in fixed[key])
       raise settings.error(key, f"only {allowed} is supported")
 
 
 def widths(settings: Settings, key: str, usual: tuple[int, ...]) -> tuple[int, ...]:
-  """One width for each level, from the largest images to the smallest.
+  """Return one width per level, from the highest resolution to the lowest.
 
   Raises:
-    RunError: there are none, too many, or they are no sensible numbers.
+    RunError: there are no widths, too many, or one is out of bounds.
   """
   value = settings.values.get(key)
   value = list(usual) if value is None else value
@@ -47,16 +47,16 @@ def widths(settings: Settings, key: str, usual: tuple[int, ...]) -> tuple[int, .
 def each_level(
   settings: Settings, key: str, usual: int, levels: int, most: int = 1024
 ) -> tuple[int, ...]:
-  """One whole number for each level, from a list or from one for all.
+  """Return one integer per level, from a list or from a single number for all levels.
 
   Raises:
-    RunError: it is neither, or out of bounds.
+    RunError: the value is neither, or out of bounds.
   """
   value = settings.values.get(key)
   value = usual if value is None else value
   each = list(value) if isinstance(value, list | tuple) else [value] * levels
   if len(each) != levels:
-    raise settings.error(key, f"wanted one for each of {levels} levels")
+    raise settings.error(key, f"wanted one number for each of the {levels} levels")
   return tuple(_item(settings, key, item, most) for item in each)
 
 

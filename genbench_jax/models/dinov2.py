@@ -1,4 +1,7 @@
-"""DINOv2 checkpoints, with and without registers: another space for distances between sets of images, that knows no text."""
+"""Load DINOv2 checkpoints, with and without registers: image features without a text encoder.
+
+They give distances between image sets that do not depend on CLIP.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -28,13 +31,13 @@ POSITIONS = "embeddings.position_embeddings"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dinov2:
-  """A DINOv2 ready to embed: the class token after the last norm.
+  """A DINOv2 model with its parameters and preprocessing. Features are the normed class token.
 
   Attributes:
     module: the network.
-    params: its parameters, on the host, in the dtype of the computation; positions are those of `input.size`.
-    input: how it takes images.
-    fingerprint: identity of the checkpoint.
+    params: its parameters, on the host, in the dtype of the computation; positions fit `input.size`.
+    input: image preprocessing.
+    fingerprint: digest of the checkpoint.
   """
 
   module: Dinov2Network
@@ -55,7 +58,7 @@ class Dinov2:
   def embed_pixels(
     self, params: weights.Params, pixels: Float[Array, "b h w 3"]
   ) -> Float[Array, "b d"]:
-    """Image features, not normalized, of preprocessed pixels. Pure: made for `jax.jit`."""
+    """Compute unnormalized image features of preprocessed pixels. Pure, for `jax.jit`."""
     return jnp.asarray(self.module.apply({"params": params}, pixels))
 
 
@@ -68,6 +71,8 @@ def load_dinov2(folder: Path, dtype: Any = None) -> Dinov2:
   dtype = compute_dtype() if dtype is None else dtype
   network, image = read_network(folder, dtype), image_input(folder)
   params = weights.load(checkpoints.read_weights(folder), parameter_shapes(folder), folder, None)
+  # Positions are stored for the pretraining resolution (518 pixels for the published models); resampling
+  # them once here, in float32, keeps it out of the jitted forward pass.
   grid = image.size // network.sizes.patch_size
   stored = np.asarray(params[POSITIONS], np.float32)
   params[POSITIONS] = resampled(stored, grid, antialias=network.sizes.registers > 0)
@@ -76,7 +81,7 @@ def load_dinov2(folder: Path, dtype: Any = None) -> Dinov2:
 
 
 def read_network(folder: Path, dtype: Any = jnp.float32) -> Dinov2Network:
-  """The network that `config.json` in a checkpoint's folder describes.
+  """Create the network that `config.json` in `folder` describes.
 
   Raises:
     RunError: the configuration is missing, damaged or of another model.
@@ -88,7 +93,7 @@ def read_network(folder: Path, dtype: Any = jnp.float32) -> Dinov2Network:
 
 
 def parameter_shapes(folder: Path) -> weights.Params:
-  """The parameter tree of the DINOv2 whose `config.json` stands in `folder`, as shapes."""
+  """Return the shapes of the parameters of the DINOv2 whose `config.json` is in `folder`."""
   network = read_network(folder)
   size = network.sizes.image_size
   return weights.parameter_shapes(
@@ -97,7 +102,7 @@ def parameter_shapes(folder: Path) -> weights.Params:
 
 
 def image_input(folder: Path) -> ImageInput:
-  """256 pixels on the shorter side and a crop of 224, unless the checkpoint says otherwise."""
+  """Return the image preprocessing; by default, resize the shorter side to 256 and crop to 224 pixels."""
   defaults = ImageInput(224, 256, mean=IMAGENET_MEAN, std=IMAGENET_STD)
   found = read_image_input(folder, defaults)
   patch = read_network(folder).sizes.patch_size

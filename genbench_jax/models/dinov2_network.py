@@ -1,4 +1,6 @@
-"""DINOv2, with and without register tokens: a vision transformer whose branches are scaled channel by channel.
+"""DINOv2, with and without register tokens: a pre-norm vision transformer with LayerScale.
+
+Follows transformers' `Dinov2Model` and `Dinov2WithRegistersModel`.
 
 Reference:
   Oquab et al., "DINOv2: Learning robust visual features without supervision", 2023 (arXiv 2304.07193).
@@ -26,20 +28,20 @@ from genbench_jax.models.transformer import PatchEmbedding
 
 @dataclasses.dataclass(frozen=True)
 class Dinov2Sizes:
-  """Sizes of a DINOv2.
+  """Architecture of a DINOv2.
 
   Attributes:
-    width: of the hidden states and the features.
-    layers: how many.
-    heads: of attention, in each layer.
-    mlp_width: of the inner layer of each multilayer perceptron; of each of its two halves where it is gated.
-    gated: whether the perceptron is silu(a) b (SwiGLU) in place of gelu(a).
-    activation: name of the plain perceptron's.
-    eps: of the layer norms.
+    width: width of the hidden states and the features.
+    layers: number of layers.
+    heads: attention heads per layer.
+    mlp_width: width of the MLP's hidden layer; if gated, of each of its two halves.
+    gated: whether the MLP is gated, silu(a) b (SwiGLU), instead of act(a).
+    activation: name of the plain MLP's activation.
+    eps: epsilon of the layer norms.
     qkv_bias: whether queries, keys and values have biases.
-    image_size: side of the images that the stored positions are for, in pixels.
+    image_size: side in pixels of the images that the stored positions are for.
     patch_size: side of a patch, in pixels.
-    registers: tokens that stand between the class token and the patches.
+    registers: number of register tokens, between the class token and the patches.
   """
 
   width: int
@@ -56,7 +58,7 @@ class Dinov2Sizes:
 
   @classmethod
   def read(cls, settings: Settings) -> "Dinov2Sizes":
-    """The sizes in a configuration.
+    """Read the architecture from a configuration.
 
     Raises:
       RunError: a setting is out of bounds.
@@ -71,7 +73,8 @@ class Dinov2Sizes:
       width=width,
       layers=settings.integer("num_hidden_layers", 12, high=MOST_LAYERS),
       heads=settings.heads(width, default=12),
-      # The gated form has a third matrix: two thirds of the width, rounded up to eights, cost as much.
+      # SwiGLU has three matrices instead of two: 2/3 of the width, rounded up to a multiple of 8 as in
+      # the original code, keeps the number of parameters.
       mlp_width=(inner * 2 // 3 + 7) // 8 * 8 if gated else inner,
       gated=gated,
       activation=settings.choice("hidden_act", "gelu", tuple(ACTIVATIONS)),
@@ -84,16 +87,16 @@ class Dinov2Sizes:
 
   @property
   def patches(self) -> int:
-    """Patches whose positions are stored."""
+    """Number of patches whose positions are stored."""
     return (self.image_size // self.patch_size) ** 2
 
 
 class Dinov2Network(nn.Module):
-  """Class token after the last norm.
+  """DINOv2's vision transformer; returns the class token after the final norm.
 
   Attributes:
-    sizes: of the network.
-    dtype: of the computation.
+    sizes: architecture.
+    dtype: dtype of the computation.
   """
 
   sizes: Dinov2Sizes
@@ -101,10 +104,9 @@ class Dinov2Network(nn.Module):
 
   @nn.compact
   def __call__(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
-    """Image features, not normalized, of preprocessed images.
+    """Compute unnormalized image features of preprocessed images.
 
-    The stored positions must be those of the images' patches: `dinov2.resampled` makes them so, once, when the
-    checkpoint is loaded.
+    The stored positions must fit the images' patches; `load_dinov2` resamples them once.
     """
     hidden = self._embedded(pixels)
     for index in range(self.sizes.layers):
@@ -121,13 +123,14 @@ class Dinov2Network(nn.Module):
       name="embeddings.patch_embeddings.projection",
     )(pixels)
     first = self.param("embeddings.cls_token", noise, (1, 1, sizes.width))
-    # Stands in for masked patches in training; a part of the checkpoint that embedding never reads.
+    # The mask token replaces masked patches in pretraining. Declared because checkpoints contain it.
     self.param("embeddings.mask_token", nn.initializers.zeros, (1, sizes.width))
-    # When the positions were resampled, there are as many as the images have patches.
+    # After resampling, positions fit the images; `init` declares the shape that is stored.
     count = sizes.patches if self.is_initializing() else patches.shape[1]
     positions = self.param("embeddings.position_embeddings", noise, (1, count + 1, sizes.width))
     positions = jnp.asarray(positions, self.dtype)
     tokens = [_repeated(first, patches) + positions[:, :1]]
+    # Registers have no positions and follow the class token: [class, registers, patches].
     if sizes.registers:
       shape = (1, sizes.registers, sizes.width)
       tokens.append(_repeated(self.param("embeddings.register_tokens", noise, shape), patches))
@@ -142,7 +145,10 @@ def _repeated(
 
 
 class _Layer(nn.Module):
-  """x + scale attention(norm(x)), then x + scale mlp(norm(x))."""
+  """A pre-norm layer with LayerScale: x + scale attention(norm(x)), then x + scale mlp(norm(x)).
+
+  LayerScale: Touvron et al., "Going deeper with image transformers", 2021 (arXiv 2103.17239).
+  """
 
   sizes: Dinov2Sizes
   dtype: Dtype
@@ -177,5 +183,6 @@ class _Layer(nn.Module):
         activation(sizes.activation)(inner)
       )
     both = Linear(2 * sizes.mlp_width, dtype=self.dtype, name="mlp.weights_in")(hidden)
+    # SwiGLU (arXiv 2002.05202): gate and value are computed by one matrix, gate first.
     gate, value = jnp.split(both, 2, axis=-1)
     return Linear(sizes.width, dtype=self.dtype, name="mlp.weights_out")(jax.nn.silu(gate) * value)

@@ -1,4 +1,4 @@
-"""DINOv3 checkpoints: another space for distances between sets of images, that knows no text."""
+"""Load DINOv3 checkpoints: image features without a text encoder, for distances between image sets."""
 
 import dataclasses
 from pathlib import Path
@@ -24,13 +24,13 @@ from genbench_jax.models.layers import compute_dtype
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dinov3:
-  """A DINOv3 ready to embed: the class token after the last norm.
+  """A DINOv3 model with its parameters and preprocessing. Features are the normed class token.
 
   Attributes:
     network: the network.
     params: its parameters, on the host, in the dtype of the computation.
-    input: how it takes images.
-    fingerprint: identity of the checkpoint.
+    input: image preprocessing.
+    fingerprint: digest of the checkpoint.
   """
 
   network: Dinov3Network
@@ -46,15 +46,15 @@ class Dinov3:
   def embed_pixels(
     self, params: weights.Params, pixels: Float[Array, "b h w 3"]
   ) -> Float[Array, "b d"]:
-    """Image features, not normalized, of preprocessed pixels. Pure: made for `jax.jit`."""
+    """Compute unnormalized image features of preprocessed pixels. Pure, for `jax.jit`."""
     return jnp.asarray(self.network.apply({"params": params}, pixels))
 
 
 def load_dinov3(folder: Path, dtype: Any = None) -> Dinov3:
   """Load a DINOv3 vision transformer from its folder in the Hugging Face layout.
 
-  Images are resized in 8 bits, as the published code does; transformers resizes in floating point, which differs by half a
-  step of 255 at most.
+  Images are resized in 8 bits, as in the published code. transformers resizes in floating point; the
+  results differ by at most half a step of 255.
 
   Raises:
     RunError: the checkpoint is incomplete, corrupt or of another architecture.
@@ -68,7 +68,7 @@ def load_dinov3(folder: Path, dtype: Any = None) -> Dinov3:
 
 
 def read_network(folder: Path, dtype: Any = jnp.float32) -> Dinov3Network:
-  """The network that `config.json` in a checkpoint's folder describes.
+  """Create the network that `config.json` in `folder` describes.
 
   Raises:
     RunError: the configuration is missing, damaged or of another model.
@@ -80,16 +80,16 @@ def read_network(folder: Path, dtype: Any = jnp.float32) -> Dinov3Network:
 
 
 def parameter_shapes(folder: Path) -> weights.Params:
-  """The parameter tree of the DINOv3 whose `config.json` stands in `folder`, as shapes."""
+  """Return the shapes of the parameters of the DINOv3 whose `config.json` is in `folder`."""
   network = read_network(folder)
-  size = network.sizes.patch_size  # parameters don't depend on the size of images
+  size = network.sizes.patch_size  # rotary positions: parameters do not depend on the image size
   return weights.parameter_shapes(
     network.init, jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
   )
 
 
 def image_input(folder: Path) -> ImageInput:
-  """Both sides to the size of training, by bilinear, unless the checkpoint says otherwise."""
+  """Return the image preprocessing; by default, resize both sides bilinearly to the training resolution."""
   sizes = read_network(folder).sizes
   defaults = ImageInput(
     sizes.image_size,

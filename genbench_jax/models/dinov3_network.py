@@ -1,4 +1,6 @@
-"""DINOv3's vision transformers: DINOv2's layers, with rotary positions in place of stored ones.
+"""DINOv3's vision transformers: DINOv2's layers, with rotary instead of learned positions.
+
+Follows transformers' `DINOv3ViTModel`.
 
 Reference:
   Siméoni et al., "DINOv3", 2025 (arXiv 2508.10104).
@@ -25,20 +27,20 @@ from genbench_jax.models.transformer import PatchEmbedding
 
 @dataclasses.dataclass(frozen=True)
 class Dinov3Sizes:
-  """Sizes of a DINOv3.
+  """Architecture of a DINOv3.
 
   Attributes:
-    width: of the hidden states and the features.
-    layers: how many.
-    heads: of attention, in each layer.
-    mlp_width: of the inner layer of each multilayer perceptron.
-    gated: whether the perceptron is act(a) b in place of act(a).
-    activation: its name.
-    eps: of the layer norms.
-    biases: whether queries, keys, values and outputs of attention, and the perceptron, have biases.
-    image_size: side of the images, in pixels; any multiple of the patch works.
+    width: width of the hidden states and the features.
+    layers: number of layers.
+    heads: attention heads per layer.
+    mlp_width: width of the MLP's hidden layer.
+    gated: whether the MLP is gated, act(a) b, instead of act(a).
+    activation: name of the activation.
+    eps: epsilon of the layer norms.
+    biases: whether queries, keys, values, attention outputs and the MLP have biases.
+    image_size: side of the images, in pixels; any multiple of the patch size works.
     patch_size: side of a patch, in pixels.
-    registers: tokens that stand between the class token and the patches.
+    registers: number of register tokens, between the class token and the patches.
     theta: base of the rotary frequencies.
   """
 
@@ -57,7 +59,7 @@ class Dinov3Sizes:
 
   @classmethod
   def read(cls, settings: Settings) -> "Dinov3Sizes":
-    """The sizes in a configuration.
+    """Read the architecture from a configuration.
 
     Raises:
       RunError: a setting is out of bounds.
@@ -66,8 +68,8 @@ class Dinov3Sizes:
     width = settings.integer("hidden_size", 384)
     size = settings.integer("image_size", 224, high=MOST_PIXELS)
     heads = settings.heads(width, default=6)
-    if width // heads % 4:  # each of the two axes takes pairs
-      raise settings.error("num_attention_heads", "wanted heads whose width is a multiple of 4")
+    if width // heads % 4:  # rotation takes pairs of channels, and half of the pairs per image axis
+      raise settings.error("num_attention_heads", "the width of a head must be a multiple of 4")
     defaults = {"query_bias": True, "key_bias": False, "value_bias": True, "proj_bias": True}
     biases = [settings.flag(name, value) for name, value in defaults.items()]
     return cls(
@@ -87,11 +89,11 @@ class Dinov3Sizes:
 
 
 class Dinov3Network(nn.Module):
-  """Class token after the last norm.
+  """DINOv3's vision transformer; returns the class token after the final norm.
 
   Attributes:
-    sizes: of the network.
-    dtype: of the computation.
+    sizes: architecture.
+    dtype: dtype of the computation.
   """
 
   sizes: Dinov3Sizes
@@ -99,7 +101,7 @@ class Dinov3Network(nn.Module):
 
   @nn.compact
   def __call__(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
-    """Image features, not normalized, of preprocessed images."""
+    """Compute unnormalized image features of preprocessed images."""
     sizes = self.sizes
     hidden = self._embedded(pixels)
     rows, columns = (side // sizes.patch_size for side in pixels.shape[1:3])
@@ -114,7 +116,7 @@ class Dinov3Network(nn.Module):
       sizes.width, sizes.patch_size, dtype=self.dtype, name="embeddings.patch_embeddings"
     )(pixels)
     tokens = [self.param("embeddings.cls_token", noise, (1, 1, sizes.width))]
-    # Stands in for masked patches in training; a part of the checkpoint that embedding never reads.
+    # The mask token replaces masked patches in pretraining. Declared because checkpoints contain it.
     self.param("embeddings.mask_token", nn.initializers.zeros, (1, 1, sizes.width))
     tokens.append(
       self.param("embeddings.register_tokens", noise, (1, sizes.registers, sizes.width))
@@ -127,10 +129,11 @@ class Dinov3Network(nn.Module):
 def rotary_angles(
   rows: int, columns: int, width: int, theta: float
 ) -> Float[np.ndarray, "n width"]:
-  """By how much each pair of a head's channels is turned at each patch.
+  """Return the rotation angle of each pair of a head's channels at each patch, in radians.
 
-  A patch's center lies in (-1, 1) on both axes. Each axis has width / 4 frequencies, 2 pi / theta^(4 i / width), and the
-  angles of both are repeated, since channel c pairs with channel c + width / 2.
+  A patch's center lies in (-1, 1) along both axes. Each axis has width / 4 frequencies,
+  2 pi / theta^(4 i / width). The angles of both axes are repeated, because channel c is paired with
+  channel c + width / 2. Computed in float64, since angles enter a cosine.
   """
   centers = [(np.arange(count) + 0.5) / count * 2 - 1 for count in (rows, columns)]
   grid = np.stack(np.meshgrid(*centers, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -142,8 +145,12 @@ def rotary_angles(
 def turned(
   heads: Float[Array, "b l h e"], angles: Float[np.ndarray, "n e"]
 ) -> Float[Array, "b l h e"]:
-  """Queries or keys with their last n tokens, the patches, turned by their angles; the others stay."""
+  """Rotate the patch tokens (the last n) of queries or keys; class and register tokens stay unchanged.
+
+  (a, b) -> (a cos - b sin, b cos + a sin) for each pair of channels (c, c + width / 2).
+  """
   prefix = heads.shape[1] - len(angles)
+  # In float32: bfloat16 would round the rotated channels twice.
   patches = heads[:, prefix:].astype(jnp.float32)
   first, second = jnp.split(patches, 2, axis=-1)
   cosine, sine = (jnp.asarray(table)[None, :, None] for table in (np.cos(angles), np.sin(angles)))
@@ -152,7 +159,7 @@ def turned(
 
 
 class _Layer(nn.Module):
-  """x + scale attention(norm(x)), then x + scale mlp(norm(x))."""
+  """A pre-norm layer with LayerScale: x + scale attention(norm(x)), then x + scale mlp(norm(x))."""
 
   sizes: Dinov3Sizes
   dtype: Dtype

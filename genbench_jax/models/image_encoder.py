@@ -1,7 +1,7 @@
-"""Any model that embeds images, and the one registry of them.
+"""Models that embed images, and their registry.
 
-An encoder is one file and one registration: a function that loads it, under the `model_type` of its configuration, or under a
-name that users write before a colon (`inception:FILE.safetensors`).
+To add an encoder, write a function that loads it and register it, under the `model_type` of its
+configuration or under a name that users write before a colon (`inception:FILE.safetensors`).
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ from genbench_jax.models.weights import Params
 
 @runtime_checkable
 class ImageEncoder(Protocol):
-  """What `ImageEmbedder` asks of a model.
+  """Interface that `ImageEmbedder` needs.
 
   Attributes:
-    params: its parameters, on the host, in the dtype of the computation.
-    input: how it takes images.
-    fingerprint: identity of the checkpoint; features are kept under it.
-    width: of the features.
+    params: parameters, on the host, in the dtype of the computation.
+    input: image preprocessing.
+    fingerprint: digest of the checkpoint; embedding sets are stored under it.
+    width: width of the features.
   """
 
   @property
@@ -41,7 +41,7 @@ class ImageEncoder(Protocol):
   def width(self) -> int: ...
 
   def embed_pixels(self, params: Params, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
-    """Image features, not normalized, of preprocessed pixels. Pure: made for `jax.jit`."""
+    """Compute unnormalized image features of preprocessed pixels. Pure, for `jax.jit`."""
     ...
 
   def __hash__(self) -> int: ...
@@ -49,30 +49,30 @@ class ImageEncoder(Protocol):
 
 @runtime_checkable
 class TextEncoder(ImageEncoder, Protocol):
-  """What a model has that embeds texts into the space of its images."""
+  """An image encoder that also embeds texts into the space of its image features."""
 
   def embed_tokens(self, params: Params, tokens: Int32[Array, "b l"]) -> Float[Array, "b d"]:
-    """Text features, not normalized, of token ids. Pure: made for `jax.jit`."""
+    """Compute unnormalized text features of token ids. Pure, for `jax.jit`."""
     ...
 
   def tokenize(self, texts: Sequence[str]) -> Int32[np.ndarray, "n l"]:
-    """Token ids of texts, all of one length."""
+    """Return token ids of texts, all of the same length."""
     ...
 
 
-# (folder or file of the checkpoint, dtype or None) -> the encoder.
+# Loads an encoder from (folder or file of the checkpoint, dtype or None).
 Loader: TypeAlias = Callable[[Path, Any], ImageEncoder]
 
 
 @dataclasses.dataclass(frozen=True)
 class Registration:
-  """How a kind of encoder is had.
+  """How to load a kind of encoder.
 
   Attributes:
-    load: the function, or where it stands, as `module:function`, so that only what is used is imported.
-    hub: folder or hub id that the bare name stands for; empty where the loader needs no checkpoint.
-    downloads: patterns of the files that are needed of a hub id.
-    needs_checkpoint: whether a bare name without `hub` is refused.
+    load: the loader, or its location `module:function`, so that only used encoders are imported.
+    hub: default folder or hub id, for a name without a place; empty if there is none.
+    downloads: patterns of the files to download from a hub id.
+    needs_checkpoint: whether a name without a place is rejected if `hub` is empty.
   """
 
   load: Loader | str
@@ -81,14 +81,14 @@ class Registration:
   needs_checkpoint: bool = True
 
   def loader(self) -> Loader:
-    """The function that loads the encoder."""
+    """Return the loader, imported if necessary."""
     if not isinstance(self.load, str):
       return self.load
     module, _, name = self.load.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
-# The hub holds a conversion of `pt_inception-2015-12-05` to safetensors under its own names, beside other networks.
+# A hub repository with `pt_inception-2015-12-05` converted to safetensors, beside other networks.
 INCEPTION = (
   "genbench_jax.models.inception:load_inception",
   "achiru/DiffSynth-Studio-ImageMetrics",
@@ -105,31 +105,31 @@ ENCODERS: dict[str, Registration] = {
 
 
 def register_encoder(kind: str, load: Loader, hub: str = "", needs_checkpoint: bool = True) -> None:
-  """Add a kind of encoder.
+  """Register a kind of encoder.
 
   Args:
-    kind: the `model_type` in its checkpoints' `config.json`, or the name that users write: `kind`, `kind:FOLDER`.
-    load: called with the folder or file of the checkpoint and a dtype, or None for the default.
-    hub: folder or hub id that the bare name stands for.
+    kind: the `model_type` of its checkpoints' `config.json`, or a name for users: `kind`, `kind:FOLDER`.
+    load: called with the checkpoint's folder or file and a dtype, or None for the default dtype.
+    hub: default folder or hub id for the name alone.
     needs_checkpoint: whether there is anything to load; if not, `load` gets an empty path for the bare name.
 
   Raises:
-    UsageError: the kind is taken.
+    UsageError: the kind is already registered.
   """
   if kind in ENCODERS:
-    raise UsageError(f"the encoder {kind!r} is registered already.")
+    raise UsageError(f"the encoder {kind!r} is already registered.")
   ENCODERS[kind] = Registration(load, hub, needs_checkpoint=needs_checkpoint)
 
 
 def load_image_encoder(
   checkpoint: str | Path, revision: str | None = None, dtype: Any = None
 ) -> ImageEncoder:
-  """Load an encoder from a folder or hub id, by the type that its configuration names, or by a name before a colon.
+  """Load an encoder: from a folder or hub id, by its configuration's `model_type`, or by `kind:PLACE`.
 
   Args:
     checkpoint: folder, hub id, `kind`, or `kind:FOLDER`, `kind:FILE` or `kind:owner/name`.
     revision: commit, tag or branch of a hub id.
-    dtype: of parameters and computation; by default bfloat16 on accelerators and float32 on CPU.
+    dtype: dtype of parameters and computation; by default bfloat16 on accelerators and float32 on CPU.
 
   Raises:
     UsageError: there is no such checkpoint.
@@ -141,15 +141,15 @@ def load_image_encoder(
   folder = checkpoints.locate(str(checkpoint), revision, DOWNLOADS)
   found = checkpoints.read_json(folder / "config.json").get("model_type")
   if not isinstance(found, str) or found not in ENCODERS:
-    raise RunError(f"{folder} holds a model of type {found!r}; known are {', '.join(ENCODERS)}.")
+    raise RunError(f"{folder} contains a model of type {found!r}; known are {', '.join(ENCODERS)}.")
   return ENCODERS[found].loader()(folder, dtype)
 
 
 def load_image_input(folder: Path) -> ImageInput:
-  """How the DINOv2 or DINOv3 in a folder takes images, without its weights.
+  """Return the image preprocessing of the DINOv2 or DINOv3 in a folder, without reading its weights.
 
   Raises:
-    RunError: its configuration is damaged.
+    RunError: the configuration is damaged.
   """
   if checkpoints.read_json(folder / "config.json").get("model_type") == "dinov3_vit":
     from genbench_jax.models.dinov3 import image_input
@@ -159,9 +159,9 @@ def load_image_input(folder: Path) -> ImageInput:
 
 
 def named_place(checkpoint: str, revision: str | None = None) -> Path | None:
-  """Where a name before a colon leads: a folder, a file, or an empty path where there is nothing to load.
+  """Return the folder or file that `kind` or `kind:PLACE` stands for; None for a folder or hub id.
 
-  None where the checkpoint is no such name but a folder or a hub id.
+  The path is empty for an encoder without a checkpoint.
 
   Raises:
     UsageError: there is no such checkpoint.
@@ -173,7 +173,7 @@ def named_place(checkpoint: str, revision: str | None = None) -> Path | None:
 
 
 def _place(kind: str, place: str, revision: str | None) -> Path:
-  """The folder or file that a name before a colon goes with."""
+  """Return the folder or file of `kind:place`."""
   registration = ENCODERS[kind]
   wanted = place or registration.hub
   if not wanted and not registration.needs_checkpoint:

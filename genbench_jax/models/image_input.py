@@ -1,7 +1,7 @@
-"""How an encoder takes images: read from `preprocessor_config.json`, honored to the letter or refused.
+"""Image preprocessing of an encoder, read from `preprocessor_config.json`.
 
-A checkpoint whose images are resized by another filter, cut elsewhere or scaled otherwise gives other features without a word,
-so a setting that is not understood is an error.
+Another filter, crop or scale changes the features silently. So every setting is either implemented
+exactly or rejected.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 
-# PIL's numbers of its filters, by which configurations name them.
+# PIL's filters, in the order of PIL's numbers, which configurations use.
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 UNDERSTOOD = frozenset({
   "crop_size", "data_format", "default_to_square", "device", "disable_grouping", "do_center_crop", "do_convert_rgb",
@@ -31,18 +31,19 @@ UNDERSTOOD = frozenset({
 
 @dataclasses.dataclass(frozen=True)
 class ImageInput:
-  """How an encoder takes images: resized by PIL, cut to a square, brought to 0..1, less `mean` and over `std`.
+  """Image preprocessing: resize with PIL, crop to a square, scale to 0..1, subtract `mean`, divide by `std`.
 
-  A configuration that scales to another range than 0..1 is the same with `mean` and `std` over that range.
+  Scaling to another range than 0..1 is expressed by dividing `mean` and `std` by its upper end.
 
   Attributes:
     size: side of the square, in pixels.
-    resized: what the image is resized to before the square is cut from its center; 0 is `size`.
-    keep_aspect: whether `resized` is the shorter side and the aspect is kept; else both sides are scaled to it.
-    filter: PIL's, one of `FILTERS`; all but `nearest` are antialiased.
-    mean, std: of the red, green and blue channel, white being 1.
-    ways: how images may be brought to the square; the first is the encoder's own. `crop` is what the settings here
-      say, `squash` scales both sides; for the others see `embedding.fid_resize`.
+    resized: side in pixels to resize to before the center crop; 0 means `size`.
+    keep_aspect: whether `resized` is the shorter side and the aspect is kept; otherwise both sides are
+      resized to it.
+    filter: PIL's filter, one of `FILTERS`; all but `nearest` are antialiased.
+    mean, std: of the red, green and blue channels, in units where white is 1.
+    ways: supported ways to make an image square; the first is the encoder's own. `crop` applies the
+      settings above, `squash` resizes both sides; for the others see `embedding.fid_resize`.
   """
 
   size: int
@@ -55,19 +56,19 @@ class ImageInput:
 
   @property
   def before_crop(self) -> int:
-    """Side, the shorter one or both, that the image is resized to, in pixels."""
+    """Side, shorter or both, to which images are resized before the crop, in pixels."""
     return self.resized or self.size
 
 
 def read_image_input(folder: Path, defaults: ImageInput) -> ImageInput:
-  """What `preprocessor_config.json` in a checkpoint's folder says.
+  """Read `preprocessor_config.json` in a checkpoint's folder.
 
   Args:
-    folder: of the checkpoint.
-    defaults: what counts where the file is missing or silent.
+    folder: folder of the checkpoint.
+    defaults: values for a missing file or setting.
 
   Raises:
-    RunError: a setting is damaged, or asks for what is not implemented.
+    RunError: a setting is damaged or not implemented.
   """
   path = folder / "preprocessor_config.json"
   if not path.is_file():
@@ -76,17 +77,19 @@ def read_image_input(folder: Path, defaults: ImageInput) -> ImageInput:
   unknown = sorted(set(settings.values) - UNDERSTOOD)
   for name in unknown:
     if settings.values[name] not in (None, False):
-      raise settings.error(name, "images are resized, cut, scaled and normalized, and nothing else")
+      raise settings.error(name, "only resizing, cropping, scaling and normalization are supported")
   settings.refuse_all_but({"do_resize": True})
   crops = settings.flag("do_center_crop", defaults.keep_aspect)
   resized, keep_aspect = _resized(settings, defaults)
   size = _side(settings, "crop_size", defaults.size) if crops else resized
   if not crops and keep_aspect:
-    raise settings.error("do_center_crop", "without it, images of all shapes come out oblong")
+    raise settings.error("do_center_crop", "without a center crop, images would not become square")
   if settings.values.get("size") is None:
     resized = max(resized, size)
   if size > resized:
-    raise settings.error("size", f"wanted at least the crop, {size}: images are not padded")
+    raise settings.error(
+      "size", f"it must be at least the crop, {size}, because images are not padded"
+    )
   mean, std = _normalization(settings, defaults)
   return ImageInput(
     size=size,
@@ -102,7 +105,7 @@ def read_image_input(folder: Path, defaults: ImageInput) -> ImageInput:
 
 
 def _resized(settings: Settings, defaults: ImageInput) -> tuple[int, bool]:
-  """What images are resized to before the crop, and whether that keeps their aspect."""
+  """Return the side to resize to before the crop, and whether that keeps the aspect."""
   size = settings.values.get("size")
   if size is None:
     return defaults.before_crop, defaults.keep_aspect
@@ -112,17 +115,17 @@ def _resized(settings: Settings, defaults: ImageInput) -> tuple[int, bool]:
     return _bounded(settings, "size", size["shortest_edge"]), True
   if set(size) == {"height", "width"} and size["height"] == size["width"]:
     return _bounded(settings, "size", size["height"]), False
-  raise settings.error("size", "wanted shortest_edge, or height and width alike")
+  raise settings.error("size", "wanted shortest_edge, or equal height and width")
 
 
 def _side(settings: Settings, name: str, default: int) -> int:
-  """The side of a square, given as a number or as height and width."""
+  """Return the side of a square, given as a number or as equal height and width."""
   value: Any = settings.values.get(name)
   if value is None:
     return default
   if isinstance(value, dict):
     if set(value) != {"height", "width"} or value["height"] != value["width"]:
-      raise settings.error(name, "wanted height and width alike")
+      raise settings.error(name, "wanted equal height and width")
     value = value["height"]
   return _bounded(settings, name, value)
 
@@ -134,7 +137,7 @@ def _bounded(settings: Settings, name: str, value: Any) -> int:
 
 
 def _normalization(settings: Settings, defaults: ImageInput) -> tuple[Triple, Triple]:
-  """Mean and std for pixels in 0..1."""
+  """Return mean and std for pixels in 0..1."""
   mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
   if settings.flag("do_normalize", True):
     mean = _triple(settings, "image_mean", defaults.mean, -1e3)
@@ -142,6 +145,7 @@ def _normalization(settings: Settings, defaults: ImageInput) -> tuple[Triple, Tr
   factor = 1.0
   if settings.flag("do_rescale", True):
     factor = settings.number("rescale_factor", 1 / 255, low=1e-6, high=1.0)
+  # Checkpoints may scale to 0..white: (white x - mean) / std = (x - mean / white) / (std / white).
   white = 255 * factor
   if abs(white - 1) < 1e-6:
     return mean, std
@@ -153,7 +157,7 @@ def _normalization(settings: Settings, defaults: ImageInput) -> tuple[Triple, Tr
 
 
 def _triple(settings: Settings, name: str, default: Triple, low: float) -> Triple:
-  """One number for each channel, or one for all."""
+  """Return one number per channel, from a list or from a single number for all channels."""
   value: Any = settings.values.get(name)
   values = default if value is None else value
   values = [values] * 3 if isinstance(values, int | float) else values

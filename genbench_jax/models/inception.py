@@ -1,7 +1,7 @@
-"""Inception-v3 of the FID papers, from safetensors.
+"""Load the Inception-v3 of FID, from safetensors.
 
-The published file is a pickle, which is never opened here: `tools/convert_inception.py` writes it as safetensors with a reader
-that admits tensors and nothing else.
+The published file is a pickle, which is never opened here. `tools/convert_inception.py` converts it to
+safetensors with a reader that accepts only tensors.
 """
 
 import dataclasses
@@ -19,22 +19,22 @@ from genbench_jax.models import checkpoints, weights
 from genbench_jax.models.image_input import ImageInput
 from genbench_jax.models.inception_network import FEATURES, SIDE, InceptionNetwork, InceptionOutput
 
-# (0..255 - 128) / 128, written for pixels in 0..1.
+# (x - 128) / 128 for x in 0..255, expressed for pixels in 0..1.
 HALF = (128 / 255, 128 / 255, 128 / 255)
 INPUT = ImageInput(SIDE, keep_aspect=False, mean=HALF, std=HALF, ways=("clean", "legacy"))
-# Steps that batch norms counted in training.
+# PyTorch's step counters of batch norms; no result depends on them.
 COUNTERS = r"\.num_batches_tracked$"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Inception:
-  """An Inception-v3 ready to embed: 2,048 features, or 1,008 logits.
+  """An Inception-v3 with its parameters: 2,048 features or 1,008 logits per image.
 
   Attributes:
     network: the network.
     params: its parameters, on the host.
-    fingerprint: identity of the checkpoint.
-    input: how it takes images: `clean` or `legacy`, see `embedding.fid_resize`.
+    fingerprint: digest of the checkpoint.
+    input: image preprocessing: `clean` or `legacy`, see `embedding.fid_resize`.
   """
 
   network: InceptionNetwork
@@ -50,26 +50,26 @@ class Inception:
   def embed_pixels(
     self, params: weights.Params, pixels: Float[Array, "b 299 299 3"]
   ) -> Float[Array, "b 2048"]:
-    """Image features, not normalized, of preprocessed pixels. Pure: made for `jax.jit`."""
+    """Compute unnormalized image features of preprocessed pixels. Pure, for `jax.jit`."""
     return self.outputs(params, pixels).features
 
   def embed_logits(
     self, params: weights.Params, pixels: Float[Array, "b 299 299 3"]
   ) -> Float[Array, "b 1008"]:
-    """Logits of the classes, for the Inception score. Pure: made for `jax.jit`."""
+    """Compute class logits, for the Inception score. Pure, for `jax.jit`."""
     return self.outputs(params, pixels).logits
 
   def outputs(self, params: weights.Params, pixels: Float[Array, "b 299 299 3"]) -> InceptionOutput:
-    """Features and logits."""
+    """Compute features and logits."""
     found = self.network.apply({"params": params}, pixels)
     assert isinstance(found, InceptionOutput)
     return found
 
 
 def load_inception(place: Path, dtype: Any = None) -> Inception:
-  """Load an Inception-v3 from a safetensors file, or from the folder that holds it.
+  """Load an Inception-v3 from a safetensors file, or from a folder that contains one.
 
-  It is computed in float32 on every device, as in the papers, unless another dtype is asked for.
+  Computes in float32 on every device, as FID implementations do, unless another dtype is given.
 
   Raises:
     RunError: the file is missing, corrupt or of another network.
@@ -86,7 +86,7 @@ def load_inception(place: Path, dtype: Any = None) -> Inception:
 
 
 def parameter_shapes() -> weights.Params:
-  """The parameter tree, as shapes."""
+  """Return the shapes of the parameters."""
   pixels = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), np.float32)
   return weights.parameter_shapes(InceptionNetwork().init, pixels)
 
@@ -98,7 +98,9 @@ def _file(place: Path) -> Path:
         f"{place} is no safetensors file; pickles are never opened: convert it with tools/convert_inception.py."
       )
     return place
-  found = sorted(place.rglob("*.safetensors"))  # the hub's stands in a folder of its own
+  found = sorted(place.rglob("*.safetensors"))  # the hub repository keeps it in a subfolder
   if len(found) != 1:
-    raise RunError(f"{place} has {len(found)} safetensors files, wanted one: Inception's weights.")
+    raise RunError(
+      f"{place} has {len(found)} safetensors files, wanted one, with Inception's weights."
+    )
   return found[0]

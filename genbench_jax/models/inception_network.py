@@ -1,11 +1,12 @@
-"""Inception-v3 as FID papers use it: the network of 2015-12-05 that TensorFlow's reference code runs.
+"""Inception-v3 as FID uses it: the network of 2015-12-05 from TensorFlow's reference code.
 
-It differs from the classifier that goes by the same name: average pools do not count the zeros around, the last block takes a
-maximum, there are 1,008 logits. Names are those of the published PyTorch file, `pt_inception-2015-12-05`.
+It differs from the ImageNet classifier of the same name: average pooling excludes padding, the last
+block uses max pooling, and there are 1,008 logits. Parameters have the names of the published PyTorch
+conversion, `pt_inception-2015-12-05`. Module names are those of torchvision's `inception_v3`.
 
 Reference:
   Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016 (arXiv 1512.00567).
-  Heusel et al., "GANs trained by a two time-scale update rule", 2017 (arXiv 1706.08500): the distance.
+  Heusel et al., "GANs trained by a two time-scale update rule", 2017 (arXiv 1706.08500), defines FID.
 """
 
 from collections.abc import Sequence
@@ -20,16 +21,16 @@ from jaxtyping import Array, Float
 from genbench_jax.models.layers import Dtype, Padding, convolve
 
 SIDE, FEATURES, LOGITS = 299, 2048, 1008
-# Of the batch norms, whose statistics are fixed.
+# Epsilon of the batch norms (TensorFlow's default, not PyTorch's 1e-5).
 EPS = 1e-3
 
 
 class InceptionOutput(NamedTuple):
-  """What the network makes of images; what is not used, the compiler leaves out.
+  """Outputs of the network. Under jit, an unused one costs nothing.
 
   Attributes:
-    features: after the last pool, the ones of FID and KID.
-    logits: of 1,008 classes, without the last bias: the Inception score's code leaves it out.
+    features: after the last pool, for FID and KID.
+    logits: of 1,008 classes, without the last layer's bias, which the Inception score's code leaves out.
   """
 
   features: Float[Array, "b 2048"]
@@ -37,21 +38,22 @@ class InceptionOutput(NamedTuple):
 
 
 class Unit(NamedTuple):
-  """A convolution with its batch norm folded in: y = relu(x * kernel + shift)."""
+  """A convolution with its batch norm folded in: relu(x * kernel + shift), `*` being the convolution."""
 
   kernel: Float[Array, "h w i o"]
   shift: Float[Array, "o"]
 
 
 class Block(nn.Module):
-  """Branches over the same input, side by side."""
+  """A block of parallel branches over the same input."""
 
   dtype: Dtype
 
   def unit(self, name: str, channels: int, features: int, kernel: tuple[int, int] = (1, 1)) -> Unit:
-    """The parameters of a named convolution, its batch norm folded in.
+    """Declare a named convolution's parameters and fold its batch norm into them.
 
-    With fixed statistics gamma (conv - mean) / sqrt(variance + eps) + beta is a convolution by scaled kernels and a shift.
+    With fixed statistics, gamma (conv - mean) / sqrt(variance + eps) + beta is a convolution with scaled
+    kernels and a shift. Folded in float32, then cast to the dtype of the computation.
     """
     weight = self.param(
       f"{name}.conv.weight", nn.initializers.he_normal(), (*kernel, channels, features)
@@ -74,26 +76,26 @@ class Block(nn.Module):
     strides: int = 1,
     padding: Padding = 0,
   ) -> Float[Array, "b u v o"]:
-    """One convolution with batch norm and relu."""
+    """Apply one convolution with batch norm and ReLU."""
     unit = self.unit(name, x.shape[-1], features, kernel)
     return jax.nn.relu(convolve(x, unit.kernel, strides, padding) + unit.shift)
 
   def pointwise(
     self, x: Float[Array, "b h w i"], widths: dict[str, int]
   ) -> list[Float[Array, "b h w o"]]:
-    """Several 1 x 1 convolutions of one input as one matrix product, before relu: the input is read once."""
+    """Apply several 1 x 1 convolutions to one input as one matrix product, without ReLU: x is read once."""
     units = [self.unit(name, x.shape[-1], width) for name, width in widths.items()]
     kernel = jnp.concatenate([unit.kernel[0, 0] for unit in units], axis=-1)
-    # Shifts come after a pool where there is one; a pool keeps constants, so they may come before it, too.
+    # `branch_pool` is pooled after this: pooling keeps constants, so the shift may come before it.
     product = x @ kernel + jnp.concatenate([unit.shift for unit in units])
     ends = [sum(list(widths.values())[: index + 1]) for index in range(len(widths) - 1)]
     return jnp.split(product, ends, axis=-1)
 
 
 def max_pool(x: Float[Array, "b h w c"], strides: int, padding: int = 0) -> Float[Array, "b u v c"]:
-  """The maximum of each 3 x 3 window.
+  """Return the maximum of each 3 x 3 window.
 
-  Of shifted slices, along one axis and then the other: XLA's own windows take seven times as long on CPU.
+  Computed from shifted slices, one axis after the other: XLA's `reduce_window` is 7 times slower on CPU.
   """
   if padding:
     sides = (padding, padding)
@@ -105,27 +107,28 @@ def max_pool(x: Float[Array, "b h w c"], strides: int, padding: int = 0) -> Floa
 
 
 def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-  """The mean of each 3 x 3 window over what lies inside the image.
+  """Return the mean of each 3 x 3 window, over pixels inside the image only.
 
-  It commutes with 1 x 1 convolutions, so it is taken after them, where there are fewer channels.
+  It commutes with 1 x 1 convolutions, so callers apply it after them, where there are fewer channels.
   """
   counts = []
   for axis in (2, 1):
     around = [(1, 1) if other == axis else (0, 0) for other in range(4)]
     x = sum(_thirds(jnp.pad(x, around), axis, 1), start=jnp.zeros((), x.dtype))
+    # The border windows cover 2 pixels along this axis instead of 3.
     places = np.arange(x.shape[axis])
     counts.append(3 - (places == 0) - (places == x.shape[axis] - 1))
   return x / jnp.asarray(np.outer(counts[1], counts[0])[None, :, :, None], x.dtype)
 
 
 def _thirds(x: Float[Array, "b h w c"], axis: int, strides: int) -> list[Float[Array, "b u v c"]]:
-  """The first, second and third element of each window of three along an axis."""
+  """Return the first, second and third elements of each window of three along an axis."""
   last = (x.shape[axis] - 3) // strides * strides
   return [jax.lax.slice_in_dim(x, first, first + last + 1, strides, axis) for first in range(3)]
 
 
 class BlockA(Block):
-  """35 x 35: 1 x 1, 5 x 5 and two 3 x 3 convolutions, and a pool."""
+  """35 x 35: branches with a 1 x 1, a 5 x 5 and two 3 x 3 convolutions, and a pool. InceptionA."""
 
   pool: int = 32
 
@@ -140,7 +143,7 @@ class BlockA(Block):
 
 
 class BlockB(Block):
-  """From 35 x 35 to 17 x 17."""
+  """Reduction from 35 x 35 to 17 x 17. InceptionB."""
 
   @nn.compact
   def __call__(self, x: Float[Array, "b 35 35 c"]) -> Float[Array, "b 17 17 d"]:
@@ -152,7 +155,7 @@ class BlockB(Block):
 
 
 class BlockC(Block):
-  """17 x 17: 7 x 7 convolutions taken apart into rows and columns."""
+  """17 x 17: branches with 7 x 7 convolutions factorized into rows and columns. InceptionC."""
 
   width: int = 128
 
@@ -171,7 +174,7 @@ class BlockC(Block):
 
 
 class BlockD(Block):
-  """From 17 x 17 to 8 x 8."""
+  """Reduction from 17 x 17 to 8 x 8. InceptionD."""
 
   @nn.compact
   def __call__(self, x: Float[Array, "b 17 17 768"]) -> Float[Array, "b 8 8 1280"]:
@@ -184,11 +187,11 @@ class BlockD(Block):
 
 
 class BlockE(Block):
-  """8 x 8: 3 x 3 convolutions taken apart into a row and a column side by side.
+  """8 x 8: branches with 3 x 3 convolutions split into a row and a column in parallel. InceptionE.
 
   Attributes:
-    maximum: whether the pool takes the maximum, as only the last block does: a slip of the original that all scores
-      in the literature contain.
+    maximum: whether the pool takes the maximum instead of the mean. Only the last block does: an error of
+      the original code that every published score contains.
   """
 
   maximum: bool = False
@@ -233,18 +236,19 @@ BLOCKS: Sequence[tuple[str, type[Block], dict[str, Any]]] = (
 
 
 class InceptionNetwork(Block):
-  """The whole network, for images of 299 x 299.
+  """The whole network, for images of 299 x 299 pixels.
 
   Attributes:
-    dtype: of the computation; FID papers' is float32.
+    dtype: dtype of the computation; float32 for published FID values.
   """
 
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, pixels: Float[Array, "b 299 299 3"]) -> InceptionOutput:
-    """Features and logits of images in -1..1, less than 1 by one 128th: (0..255 - 128) / 128."""
+    """Return features and logits of images scaled by (x - 128) / 128, with x in 0..255."""
     x = pixels.astype(self.dtype)
+    # 299 -> 149 -> 147 -> 147, pooled to 73, -> 73 -> 71, pooled to 35 pixels.
     x = self.conv(x, "Conv2d_1a_3x3", 32, (3, 3), strides=2)
     x = self.conv(x, "Conv2d_2a_3x3", 32, (3, 3))
     x = max_pool(self.conv(x, "Conv2d_2b_3x3", 64, (3, 3), padding=1), 2)
@@ -254,6 +258,6 @@ class InceptionNetwork(Block):
       x = block(self.dtype, **settings, name=name)(x)
     features = x.astype(jnp.float32).mean(axis=(1, 2))
     weight = self.param("fc.weight", nn.initializers.lecun_normal(), (FEATURES, LOGITS))
-    # Part of the checkpoint; see `InceptionOutput.logits`.
+    # In the checkpoint but unused; see `InceptionOutput.logits`.
     self.param("fc.bias", nn.initializers.zeros, (LOGITS,))
     return InceptionOutput(features, features @ jnp.asarray(weight, jnp.float32))

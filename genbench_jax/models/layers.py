@@ -1,12 +1,12 @@
-"""The layers that every network here is made of, with the names and meaning of PyTorch's.
+"""Layers shared by all networks, with the names and semantics of PyTorch's.
 
-Each layer holds `weight` and, where PyTorch has one, `bias`. A network gives its submodules the dotted names of the
-published checkpoint (`name="encoder.layers.0"`), so that the path of a parameter, joined by dots, is the name of its
-PyTorch tensor; `weights.py` loads by that rule. Layouts are JAX's: linear weights are [in, out], convolution kernels
-[height, width, in, out].
+Each layer has a `weight` and, where PyTorch has one, a `bias`. Networks name their submodules by the
+dotted names of the published checkpoint (`name="encoder.layers.0"`). A parameter's path joined by dots
+is then the name of its PyTorch tensor, a rule that `weights.py` uses for loading. Layouts are JAX's:
+linear weights are [in, out], convolution kernels [height, width, in, out].
 
-`dtype` is that of the computation; None takes the input's. Norms compute in float32 whatever the input is, because
-bfloat16 keeps 8 bits of a mean of thousands of values.
+`dtype` is the dtype of the computation; None uses the input's. Norms always compute in float32, because
+bfloat16 keeps only 8 bits of a mean over thousands of values.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,22 +21,22 @@ from genbench_jax.errors import RunError
 from genbench_jax.models.weights import is_table
 
 Dtype: TypeAlias = Any
-# As PyTorch's `padding`: one number for all sides, one an axis, or (before, after) an axis.
+# PyTorch's `padding`: one number for all sides, one per axis, or (before, after) per axis.
 Padding: TypeAlias = int | Sequence[int] | Sequence[tuple[int, int]]
 
 
 def compute_dtype() -> Dtype:
-  """bfloat16 on accelerators, float32 on CPU, where bfloat16 is emulated."""
+  """Return bfloat16 on accelerators and float32 on CPU, which emulates bfloat16."""
   return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
 class Linear(nn.Module):
-  """x W + b over the last axis.
+  """x W + b over the last axis. PyTorch's `Linear`.
 
   Attributes:
     features: width of the output.
-    use_bias: whether b is there.
-    dtype: of the computation.
+    use_bias: whether to add b.
+    dtype: dtype of the computation.
   """
 
   features: int
@@ -55,16 +55,16 @@ class Linear(nn.Module):
 
 
 class Conv(nn.Module):
-  """A 2-d convolution, channels last.
+  """A 2-D convolution of channels-last images. PyTorch's `Conv2d`.
 
   Attributes:
-    features: channels of the output.
+    features: output channels.
     kernel_size: side of the kernel, or (height, width).
-    strides: of both axes, or one each.
-    padding: zeros around the image.
-    groups: the channels are split into so many, and each convolved by itself.
-    use_bias: whether a bias is added.
-    dtype: of the computation.
+    strides: stride along both axes, or one per axis.
+    padding: zero padding.
+    groups: number of channel groups that are convolved separately.
+    use_bias: whether to add a bias.
+    dtype: dtype of the computation.
   """
 
   features: int
@@ -90,11 +90,11 @@ class Conv(nn.Module):
 
 
 class LayerNorm(nn.Module):
-  """(x - mean) / sqrt(variance + eps) over the last axis, times `weight`, plus `bias`.
+  """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis. PyTorch's `LayerNorm`.
 
   Attributes:
     eps: added to the variance.
-    use_bias: whether a bias is added.
+    use_bias: whether to add a bias.
   """
 
   eps: float = 1e-5
@@ -108,7 +108,7 @@ class LayerNorm(nn.Module):
 
 
 class RmsNorm(nn.Module):
-  """x / sqrt(mean of x^2 + eps) over the last axis, times `weight`: no mean is taken off, no bias added.
+  """x / sqrt(mean(x^2) + eps) * weight over the last axis: no mean is subtracted, no bias added.
 
   Reference:
     Zhang and Sennrich, "Root mean square layer normalization", 2019 (arXiv 1910.07467).
@@ -125,10 +125,10 @@ class RmsNorm(nn.Module):
 
 
 class GroupNorm(nn.Module):
-  """As `LayerNorm`, over all places and the channels of a group.
+  """Like `LayerNorm`, but over all positions and the channels of a group. PyTorch's `GroupNorm`.
 
   Attributes:
-    groups: the channels are split into so many.
+    groups: number of channel groups.
     eps: added to the variance.
   """
 
@@ -143,15 +143,15 @@ class GroupNorm(nn.Module):
 
 
 class Embed(nn.Module):
-  """Rows of a table [num, features], looked up by index.
+  """Look up rows of a table [num, features] by index. PyTorch's `Embedding`.
 
   Attributes:
-    num: rows.
+    num: number of rows.
     features: width of a row.
-    dtype: of the result; None is the table's.
+    dtype: dtype of the result; None uses the table's.
 
   Raises:
-    ValueError: its name is not one that `weights.is_table` knows, so that its table would be loaded transposed.
+    ValueError: `weights.is_table` does not know its name, so that its table would be loaded transposed.
   """
 
   num: int
@@ -160,7 +160,7 @@ class Embed(nn.Module):
 
   def setup(self) -> None:
     if not is_table(str(self.name)):
-      raise ValueError(f"{self.name!r} is not known as a table: add it to weights.TABLES.")
+      raise ValueError(f"{self.name!r} is not known as a table; add it to weights.TABLES.")
     self.weight = self.param("weight", nn.initializers.normal(0.02), (self.num, self.features))
 
   def __call__(self, index: Int[Array, "*b"]) -> Float[Array, "*b d"]:
@@ -168,15 +168,15 @@ class Embed(nn.Module):
 
   @property
   def table(self) -> Float[Array, "n d"]:
-    """All rows, in `dtype`."""
+    """The whole table, in `dtype`."""
     return jnp.asarray(self.weight, self.dtype)
 
 
-# ---- the same as functions ----------------------------------------------------------------------
+# ---- functional forms ---------------------------------------------------------------------------
 
 
 def pair(value: int | Sequence[int]) -> tuple[int, int]:
-  """(value, value), or the two values."""
+  """Return `value` as (height, width)."""
   height, width = (value, value) if isinstance(value, int) else value
   return height, width
 
@@ -188,7 +188,7 @@ def convolve(
   padding: Padding = 0,
   groups: int = 1,
 ) -> Float[Array, "b u v o"]:
-  """A 2-d convolution without bias; the arguments are those of `Conv`."""
+  """Apply a 2-D convolution without bias; for the arguments see `Conv`."""
   sides = (padding, padding) if isinstance(padding, int) else padding
   around = [(side, side) if isinstance(side, int) else (side[0], side[1]) for side in sides]
   return jax.lax.conv_general_dilated(
@@ -206,7 +206,7 @@ def layer_norm(
 ) -> Float[Array, "*b d"]:
   """See `LayerNorm`."""
   wide = x.astype(jnp.float32)
-  # The variance after the mean: E[x^2] - E[x]^2 loses half the digits where the mean is large.
+  # Two passes: E[x^2] - E[x]^2 cancels half the digits if the mean is large.
   centered = wide - wide.mean(axis=-1, keepdims=True)
   variance = jnp.square(centered).mean(axis=-1, keepdims=True)
   normed = centered * jax.lax.rsqrt(variance + eps)
@@ -227,7 +227,7 @@ def group_norm(
   mean = parts.mean(axis=(1, 3), keepdims=True)
   if x.dtype == jnp.float32:
     variance = jnp.square(parts - mean).mean(axis=(1, 3), keepdims=True)
-  else:  # one pass over memory less; the input has too few digits for cancellation to matter
+  else:  # saves a pass over memory; the input has too few digits for cancellation to matter
     variance = jnp.square(parts).mean(axis=(1, 3), keepdims=True) - jnp.square(mean)
   normed = ((parts - mean) * jax.lax.rsqrt(variance + eps)).reshape(x.shape)
   return (normed * jnp.asarray(weight, jnp.float32) + jnp.asarray(bias, jnp.float32)).astype(
@@ -236,22 +236,22 @@ def group_norm(
 
 
 def gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-  """x times the normal distribution function, by erf: XLA's erfc, which `jax.nn.gelu` takes, costs twice as much."""
+  """Return x Phi(x), Phi being the normal CDF, by erf: `jax.nn.gelu` uses erfc, which costs twice as much."""
   wide = x.astype(jnp.float32)
   return (0.5 * wide * (1 + jax.lax.erf(wide * (0.5**0.5)))).astype(x.dtype)
 
 
 def gelu_tanh(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-  """The approximation of gelu by tanh, for checkpoints that were trained with it."""
+  """Return the tanh approximation of GELU, for checkpoints trained with it."""
   return jax.nn.gelu(x, approximate=True)
 
 
 def quick_gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-  """x sigmoid(1.702 x): what OpenAI's CLIPs take for gelu."""
+  """Return x sigmoid(1.702 x), which OpenAI's CLIP uses instead of GELU."""
   return x * jax.nn.sigmoid(1.702 * x)
 
 
-# By the names that configurations use.
+# Activations by the names that configurations use.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   "gelu": gelu,
   "gelu_new": gelu_tanh,
@@ -264,10 +264,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def activation(name: str) -> Callable[[Array], Array]:
-  """The function that a configuration names.
+  """Return the activation function that a configuration names.
 
   Raises:
-    RunError: there is none of the name.
+    RunError: the name is unknown.
   """
   if name not in ACTIVATIONS:
     raise RunError(f"activation {name!r} is not supported; known are {', '.join(ACTIVATIONS)}.")
@@ -281,12 +281,14 @@ def attend(
   bias: Float[Array, "#b #h q k"] | None = None,
   scale: float | None = None,
 ) -> Float[Array, "b q h d"]:
-  """softmax(scale query key^T + bias) value, for each head; the softmax in float32.
+  """Compute softmax(scale query key^T + bias) value for each head, with the softmax in float32.
+
+  Unlike `attention.attention`, this form supports a bias; sequences of encoders are short.
 
   Args:
-    query, key, value: heads apart.
-    bias: added to the scores: positions, or a large negative number where nothing may be seen.
-    scale: 1 / sqrt(d) by default.
+    query, key, value: projections, already split into heads.
+    bias: added to the scores: relative positions, or a large negative number to mask.
+    scale: factor on the scores; 1 / sqrt(d) by default.
   """
   scale = query.shape[-1] ** -0.5 if scale is None else scale
   scores = scale * jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
@@ -296,6 +298,6 @@ def attend(
 
 
 def causal_bias(length: int) -> Float[Array, "1 1 l l"]:
-  """Zero where a token may look, at itself and those before it, and a large negative number elsewhere."""
+  """Return an attention bias: zero for a token itself and its predecessors, else a large negative number."""
   seen = jnp.tril(jnp.ones((length, length), bool))
   return jnp.where(seen, 0.0, jnp.finfo(jnp.float32).min)[None, None]

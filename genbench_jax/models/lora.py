@@ -1,11 +1,12 @@
-"""Low-rank changes of a diffusion model's weights (LoRA), fused as the weights are read.
+"""Fuse low-rank adaptations (LoRA) into a diffusion model's weights while they are read.
 
     W <- W + weight * alpha / rank * (up down)
 
-Files of diffusers and PEFT, and of kohya's trainers, for the UNet and both text towers, of linear layers and of convolutions.
+Supports files of diffusers, PEFT and kohya's trainers, for the U-Net and both text encoders, with linear
+layers and convolutions.
 
 Reference:
-  LoRA: Low-Rank Adaptation of Large Language Models (arXiv 2106.09685).
+  Hu et al., "LoRA: Low-rank adaptation of large language models", 2021 (arXiv 2106.09685).
 """
 
 import functools
@@ -26,7 +27,7 @@ from genbench_jax.models.checkpoints import Weights
 from genbench_jax.models.diffusion_parts import CheckpointParts
 from genbench_jax.models.single_file import unet_names
 
-# How trainers call the two factors, and the core of a factorized convolution.
+# Trainers' names of the two factors and of the core of a factorized convolution.
 FACTORS = {
   "lora_A": "down",
   "lora_B": "up",
@@ -38,12 +39,12 @@ FACTORS = {
   "lora_linear_layer.down": "down",
   "lora_linear_layer.up": "up",
 }
-# PEFT puts an adapter's name before `.weight`.
+# PEFT may insert an adapter's name before `.weight`.
 TENSOR = re.compile(rf"(.+)\.({'|'.join(map(re.escape, FACTORS))})(?:\.\w+)?\.weight$")
-# Diffusers' first form: factors in the attention processor.
+# Diffusers' oldest format: factors inside the attention processor.
 PROCESSOR = re.compile(r"(.+)\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight$")
 ALPHA = re.compile(r"(.+)\.(?:lora_)?alpha$")
-# Prefix -> part, the longest first.
+# Prefix -> part. Longer prefixes come first, since the first match wins.
 DOTTED = {"text_encoder_2.": "text_encoder_2", "text_encoder.": "text_encoder", "unet.": "unet"}
 KOHYA = {
   "lora_unet_": "unet",
@@ -54,13 +55,13 @@ KOHYA = {
 
 
 class Change(NamedTuple):
-  """What a file does to one tensor.
+  """The change that a LoRA file makes to one tensor.
 
   Attributes:
-    file: for messages.
-    factors: `down`, `up` and perhaps `mid` -> function that reads it.
-    alpha: function that reads the scale's numerator; None where it is the rank.
-    weight: the user's.
+    file: its path, for messages.
+    factors: `down`, `up` and optionally `mid` -> function that reads the factor.
+    alpha: function that reads the scale's numerator; None if it equals the rank.
+    weight: the user's weight of the LoRA.
   """
 
   file: Path
@@ -72,14 +73,14 @@ class Change(NamedTuple):
 def with_loras(
   parts: CheckpointParts, loras: Sequence[tuple[str | Path, float]]
 ) -> CheckpointParts:
-  """A checkpoint whose weights are changed as they are read.
+  """Return a checkpoint whose weights are changed as they are read.
 
   Args:
     parts: the checkpoint.
-    loras: files, or folders with one, each with a weight; their changes add up.
+    loras: (file or folder, weight) pairs; their changes add up.
 
   Raises:
-    UsageError: a file is not there, or a weight is no finite number.
+    UsageError: a file does not exist, or a weight is not a finite number.
     RunError: a file is damaged, of another kind of adapter, or made for another model.
   """
   if not loras:
@@ -102,21 +103,21 @@ def _fused(
   part: str, weights: Weights, changes: Mapping[tuple[str, str], Sequence[Change]]
 ) -> Weights:
   fused = dict(weights)
-  for (place, module), some in changes.items():
+  for (place, module), module_changes in changes.items():
     if place == part:
       name = f"{module}.weight"
-      fused[name] = functools.partial(_changed, weights[name], name, tuple(some))
+      fused[name] = functools.partial(_changed, weights[name], name, tuple(module_changes))
   return fused
 
 
 def _changed(read: Any, name: str, changes: Sequence[Change]) -> Float32[np.ndarray, "..."]:
-  """A tensor with all changes added, in float32."""
+  """Return a tensor with all changes added, in float32: bfloat16 would round away small changes."""
   tensor = np.asarray(read(), np.float32)
   for change in changes:
     delta = _delta(change, name)
     if delta.size != tensor.size or delta.shape[:1] != tensor.shape[:1]:
       raise RunError(
-        f"{change.file}: the change of {name} has shape {list(delta.shape)}, the tensor {list(tensor.shape)}: the LoRA is"
+        f"{change.file}: the change of {name} has shape {list(delta.shape)} but the tensor {list(tensor.shape)}: the LoRA is"
         " for another model."
       )
     tensor = tensor + delta.reshape(tensor.shape)
@@ -124,14 +125,16 @@ def _changed(read: Any, name: str, changes: Sequence[Change]) -> Float32[np.ndar
 
 
 def _delta(change: Change, name: str) -> Float32[np.ndarray, "..."]:
-  """weight * alpha / rank * (up down); convolutions are contracted over the rank."""
+  """Compute weight * alpha / rank * (up down); convolutions are contracted over the rank."""
   factors = {kind: np.asarray(read(), np.float32) for kind, read in change.factors.items()}
   down, up = factors["down"], factors["up"]
   rank = down.shape[0]
   matrices = up.reshape(up.shape[0], -1)
   if matrices.shape[1] != rank:
-    raise RunError(f"{change.file}: the factors of {name} do not fit: {down.shape} and {up.shape}.")
-  if "mid" in factors:  # a convolution between two mixtures of channels
+    raise RunError(
+      f"{change.file}: the factors of {name} have incompatible shapes {down.shape} and {up.shape}."
+    )
+  if "mid" in factors:  # a convolution between two 1 x 1 convolutions (kohya's CP decomposition)
     inner = down.reshape(rank, -1)
     product = np.einsum("or,rshw,si->oihw", matrices, factors["mid"], inner, optimize=True)
   else:
@@ -143,10 +146,10 @@ def _delta(change: Change, name: str) -> Float32[np.ndarray, "..."]:
 
 
 def _file(path: Path) -> Path:
-  """The safetensors file itself, or the one in a folder.
+  """Return a LoRA's safetensors file: `path` itself, or the only one in the folder.
 
   Raises:
-    UsageError: there is none, or only a pickle.
+    UsageError: there is no such file, or only a pickle.
   """
   if path.is_file() and path.suffix == ".safetensors":
     return path
@@ -154,22 +157,22 @@ def _file(path: Path) -> Path:
   if len(found) == 1:
     return found[0]
   if path.is_file():
-    raise UsageError(f"{path} is no safetensors file, and pickles are never opened: convert it.")
+    raise UsageError(f"{path} is not a safetensors file, and pickles are never opened: convert it.")
   raise UsageError(f"LoRA {str(path)!r}: wanted a .safetensors file, or a folder with one.")
 
 
-# ---- from a file's names to the model's ---------------------------------------------------------
+# ---- names in files and in the model ------------------------------------------------------------
 
 
 def _known_names(parts: CheckpointParts) -> dict[str, dict[str, str]]:
-  """Part -> every name that trainers give a module -> its own."""
+  """Return part -> (every name that trainers give to a module -> our name)."""
   known: dict[str, dict[str, str]] = {}
   for part, weights in parts.weights.items():
     modules = [name.removesuffix(".weight") for name in weights if name.endswith(".weight")]
     known[part] = {module: module for module in modules}
     known[part] |= {module.replace(".", "_"): module for module in modules}
   if "unet" in known:
-    # kohya's SDXL trainers take the names of the original code.
+    # kohya's SDXL trainers use the names of the original code.
     original = unet_names(set(parts.weights["unet"]))
     for theirs, ours in original.items():
       if ours.endswith(".weight"):
@@ -181,10 +184,10 @@ def _known_names(parts: CheckpointParts) -> dict[str, dict[str, str]]:
 def _changes(
   path: Path, weight: float, known: Mapping[str, Mapping[str, str]]
 ) -> dict[tuple[str, str], Change]:
-  """(part, module) -> what the file does to it.
+  """Return (part, module) -> its change.
 
   Raises:
-    RunError: the file holds anything else.
+    RunError: the file contains other tensors.
   """
   factors: dict[str, dict[str, Any]] = {}
   alphas: dict[str, Any] = {}
@@ -199,11 +202,11 @@ def _changes(
       alphas[match[1]] = read
     else:
       strange.append(name)
-  _refuse(path, "holds tensors of another kind of adapter than LoRA", strange)
+  _refuse(path, "contains tensors of another kind of adapter than LoRA", strange)
   incomplete = [module for module, pair in factors.items() if not {"down", "up"} <= pair.keys()]
   _refuse(path, "lacks one of the two factors of", incomplete)
   if not factors:
-    raise RunError(f"{path} holds no LoRA.")
+    raise RunError(f"{path} contains no LoRA.")
   places = {module: _place(module, known) for module in factors}
   _refuse(path, "changes what the model does not have", [m for m, p in places.items() if p is None])
   said = _alphas_of_notes(path)
@@ -215,23 +218,23 @@ def _changes(
 
 
 def _place(module: str, known: Mapping[str, Mapping[str, str]]) -> tuple[str, str] | None:
-  """The part and the module that a file's name stands for; None where the model has none."""
+  """Return the part and module that a file's name stands for; None if the model has none."""
   module = module.removeprefix("base_model.model.")
   for prefix, part in (KOHYA | DOTTED).items():
     if module.startswith(prefix):
       own = known.get(part, {}).get(module.removeprefix(prefix))
       return None if own is None else (part, own)
-  own = known.get("unet", {}).get(module)  # PEFT's files of a UNet alone have no prefix
+  own = known.get("unet", {}).get(module)  # PEFT's files for a U-Net alone have no prefix
   return None if own is None else ("unet", own)
 
 
 def _alphas_of_notes(path: Path) -> dict[str, Any]:
-  """Part -> alpha, where diffusers wrote it into the file's notes."""
+  """Return part -> alpha, if diffusers wrote it into the file's metadata."""
   notes = checkpoints.read_notes(path).get("lora_adapter_metadata")
   try:
     settings = json.loads(notes) if notes else {}
   except ValueError as error:
-    raise RunError(f"{path}: its notes on the adapter are not readable as JSON.") from error
+    raise RunError(f"{path}: the adapter's metadata is not valid JSON.") from error
   found = {}
   for part in DOTTED.values():
     if settings.get(f"{part}.use_dora") or settings.get(f"{part}.use_rslora"):

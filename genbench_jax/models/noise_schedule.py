@@ -1,6 +1,6 @@
-"""What a checkpoint's `scheduler_config.json` says: the noise that its model was trained on, and how to step through it.
+"""Read `scheduler_config.json`: the noise that the model was trained with, and its sampling defaults.
 
-Every key is either understood or refused: a setting that changes the images and is not implemented must not be dropped.
+Every setting is either understood or rejected: ignoring one that changes images would be a silent error.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from genbench_jax.errors import RunError
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
-# Schedulers whose noise is that of a beta schedule. Flow matching and EDM are other models altogether.
+# Schedulers whose noise is a beta schedule. Flow matching and EDM need other samplers.
 BETA_SCHEDULERS = frozenset(
   f"{name}Scheduler"
   for name in [
@@ -36,7 +36,8 @@ BETA_SCHEDULERS = frozenset(
     "TCD",
   ]
 )
-# Keys that one of these schedulers reads; each sampler says which of them it honours, see `diffusion.scheduler_settings`.
+# Settings that one of these schedulers reads. Each sampler declares which ones it honors, see
+# `diffusion.scheduler_settings`.
 KNOWN = frozenset(
   [
     "num_train_timesteps",
@@ -89,16 +90,16 @@ KNOWN = frozenset(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-  """The noise of a checkpoint, and the settings of its scheduler.
+  """The noise schedule of a checkpoint and its scheduler's settings.
 
   Attributes:
-    alphas_cumprod: share of signal in the variance at each training step.
-    prediction_type: `epsilon` (noise), `v_prediction` (velocity) or `sample` (the clean latents).
-    timestep_spacing: `leading`, `linspace` or `trailing`; None takes each sampler's usual one.
+    alphas_cumprod: fraction of signal in the variance at each training step.
+    prediction_type: `epsilon` (noise), `v_prediction` (velocity) or `sample` (clean latents).
+    timestep_spacing: `leading`, `linspace` or `trailing`; None for each sampler's default.
     steps_offset: added to the timesteps of `leading`.
-    zero_snr: whether the last training step is noise alone.
-    scheduler: the class that the file names, empty where it names none.
-    settings: all keys of the file.
+    zero_snr: whether the last training step is pure noise.
+    scheduler: class name in the file; empty if there is none.
+    settings: all settings of the file.
   """
 
   alphas_cumprod: Float64[np.ndarray, "n"]
@@ -114,23 +115,21 @@ class NoiseSchedule:
     """Read a `scheduler_config.json`.
 
     Args:
-      config: the file's object.
-      mend_offset: takes `steps_offset` for 1 whatever the file says, as Diffusers' pipelines of Stable Diffusion 1 and 2
-        do; that of SDXL takes the file's word.
+      config: the JSON object.
+      mend_offset: whether to use a `steps_offset` of 1 whatever the file says, as Diffusers' pipelines for
+        Stable Diffusion 1 and 2 do; SDXL's pipeline uses the file's value.
 
     Raises:
-      RunError: the checkpoint was made for something that no sampler here does.
+      RunError: no sampler here supports the configuration.
     """
     name = config.get("_class_name") or ""
     if name and name not in BETA_SCHEDULERS:
       raise RunError(
-        f"the checkpoint's scheduler is {name!r}, whose noise is not that of a beta schedule: not supported."
+        f"the checkpoint's scheduler is {name!r}, which has no beta schedule and is not supported."
       )
     for key, value in config.items():
       if not key.startswith("_") and key not in KNOWN and value not in (None, False):
-        raise RunError(
-          f"the checkpoint's scheduler sets {key} to {value!r}, which is not known here."
-        )
+        raise RunError(f"the checkpoint's scheduler sets {key} to {value!r}, an unknown setting.")
     prediction = config.get("prediction_type") or "epsilon"
     if prediction not in PREDICTIONS:
       raise RunError(
@@ -149,31 +148,32 @@ class NoiseSchedule:
     )
 
   def without_zero_snr(self) -> "NoiseSchedule":
-    """The same without the rescaling, for samplers that do not read it."""
+    """Return the schedule without the zero-SNR rescaling, for samplers that ignore the setting."""
     if not self.zero_snr:
       return self
     alphas = np.cumprod(1 - _betas(self.settings))
     return dataclasses.replace(self, alphas_cumprod=alphas, zero_snr=False)
 
   def with_settings(self, settings: Mapping[str, Any], mend_offset: bool = True) -> "NoiseSchedule":
-    """The schedule with some of its file's keys changed.
+    """Return the schedule with some settings replaced.
 
     Raises:
-      RunError: as `from_config`.
+      RunError: see `from_config`.
     """
     if not settings:
       return self
     changed = NoiseSchedule.from_config({**self.settings, **settings}, mend_offset)
-    if "steps_offset" in settings:  # said by the user, not by an outdated file
+    if "steps_offset" in settings:  # an explicit choice of the user is not mended
       return dataclasses.replace(changed, steps_offset=_whole(settings, "steps_offset", 1, 0, 1000))
     return changed
 
 
 def zero_terminal_snr(alphas_cumprod: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
-  """Shift and scale sqrt(alphas_cumprod) so that it ends at zero and begins where it did.
+  """Shift and scale sqrt(alphas_cumprod) so that it ends at zero and keeps its first value.
 
   Reference:
-    Common Diffusion Noise Schedules and Sample Steps are Flawed, algorithm 1 (arXiv 2305.08891).
+    Lin et al., "Common diffusion noise schedules and sample steps are flawed", 2023, algorithm 1
+    (arXiv 2305.08891).
   """
   root = np.sqrt(alphas_cumprod)
   return np.square((root - root[-1]) * root[0] / (root[0] - root[-1]))
@@ -191,6 +191,7 @@ def _betas(config: Mapping[str, Any]) -> Float64[np.ndarray, "n"]:
   if kind == "scaled_linear":
     return _checked(np.linspace(start**0.5, end**0.5, steps) ** 2)
   if kind == "squaredcos_cap_v2":
+    # Cosine schedule of Nichol and Dhariwal, 2021 (arXiv 2102.09672), equation 17, betas capped at 0.999.
     alpha_bar = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
     return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
   raise RunError(
@@ -199,9 +200,9 @@ def _betas(config: Mapping[str, Any]) -> Float64[np.ndarray, "n"]:
 
 
 def _checked(betas: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
-  # NaN fails both comparisons.
+  # Written with `not`, because NaN fails both comparisons.
   if betas.ndim != 1 or not len(betas) or not ((betas >= 0) & (betas < 1)).all():
-    raise RunError("the betas of the checkpoint's scheduler are not all from 0 to below 1.")
+    raise RunError("the betas of the checkpoint's scheduler are not all in [0, 1).")
   return betas
 
 

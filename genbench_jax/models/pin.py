@@ -1,4 +1,4 @@
-"""A pinned checkpoint: refused when its files are not those that the config names."""
+"""Pinned checkpoints: rejected if their files are not those that the config names."""
 
 import dataclasses
 import hashlib
@@ -15,14 +15,14 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclasses.dataclass(frozen=True)
 class Pin:
-  """A checkpoint as a config asks for it.
+  """A checkpoint as a config names it.
 
   Attributes:
     checkpoint: folder or hub id.
-    revision: of a hub id; empty is its newest.
-    sha256: the fingerprint that it must have; empty admits any.
-    downloads: patterns of the files that are needed of a hub id.
-    settings: the names of the settings for revision and checksum.
+    revision: revision of a hub id; empty for the newest.
+    sha256: expected fingerprint; empty accepts any.
+    downloads: patterns of the files to download from a hub id.
+    settings: names of the config's settings for revision and checksum.
   """
 
   checkpoint: str
@@ -32,36 +32,36 @@ class Pin:
   settings: tuple[str, str]
 
   def folder(self) -> Path:
-    """Where it stands on this machine, downloaded if need be; a file for some encoders."""
+    """Return the local folder (for some encoders a file), downloaded if necessary."""
     place = named_place(self.checkpoint, self.revision or None)
     if place is not None:
       return place
     return checkpoints.locate(self.checkpoint, self.revision or None, self.downloads)
 
   def fingerprint(self) -> str:
-    """SHA-256 of the checkpoint.
+    """Return the SHA-256 of the checkpoint.
 
     Raises:
-      RunError: it is another one than the config pins.
+      RunError: it differs from the one that the config pins.
     """
     found = self._digest()
     if self.sha256 and self.sha256.lower() != found:
       raise RunError(
-        f"the checkpoint {self.checkpoint!r} has SHA-256 {found}, and {self.settings[1]} wants {self.sha256}: it is damaged,"
-        " or another one than was pinned."
+        f"the checkpoint {self.checkpoint!r} has SHA-256 {found}, but {self.settings[1]} is {self.sha256}: the checkpoint is damaged"
+        " or not the one that was pinned."
       )
     return found
 
   def lines(self) -> Iterator[str]:
-    """The settings that pin what stands there now."""
+    """Yield the lines of a config that pin the checkpoint as it is now."""
     folder = self.folder()
-    # The hub's cache calls the folder of a download by its commit.
+    # The hub's cache names the folder of a download by its commit.
     if not Path(self.checkpoint).expanduser().is_dir() and COMMIT.fullmatch(folder.name):
       yield f'{self.settings[0]} = "{folder.name}"'
     yield f'{self.settings[1]} = "{self._digest()}"'
 
   def _digest(self) -> str:
-    """SHA-256 of the folder or file, or of the name where there is nothing to load."""
+    """Return the SHA-256 of the folder or file, or of the name if there is nothing to load."""
     place = self.folder()
     if place == Path():
       return hashlib.sha256(self.checkpoint.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Learned positions of a square of patches, resampled for images of another size."""
+"""Resample learned position embeddings of a square grid of patches for another image size."""
 
 import jax
 import numpy as np
@@ -9,13 +9,13 @@ from jaxtyping import Float32
 def resampled(
   positions: Float32[np.ndarray, "1 n d"], grid: int, antialias: bool = False
 ) -> Float32[np.ndarray, "1 m d"]:
-  """Return the positions of a class token, as it is, and of `grid` x `grid` patches.
+  """Resample the positions of the patches to `grid` x `grid`; the class token's stays unchanged.
 
   Args:
-    positions: of the class token and of a square of patches, row by row.
+    positions: position embeddings of the class token and of a square of patches, row by row.
     grid: patches along a side.
-    antialias: as in PyTorch's `interpolate`, whose bicubic kernel has -0.75 without and -0.5 with antialiasing.
-      DINOv2's published code takes it without, the variant with registers with.
+    antialias: as in PyTorch's `interpolate`, whose bicubic kernel has a = -0.75 without antialiasing and
+      a = -0.5 with it. DINOv2's published code does not use it; the variant with registers does.
   """
   own = round((positions.shape[1] - 1) ** 0.5)
   if own == grid:
@@ -23,7 +23,7 @@ def resampled(
   patches = positions[0, 1:].reshape(own, own, -1)
   method = ResizeMethod.CUBIC if antialias else ResizeMethod.CUBIC_PYTORCH
   shape = (grid, grid, patches.shape[-1])
-  # Once, when a checkpoint is loaded, and on the CPU: accelerators multiply float32 in fewer digits by default.
+  # On the CPU, once at loading: accelerators multiply float32 at reduced precision by default.
   with jax.default_device(jax.local_devices(backend="cpu")[0]):
     moved = jax.image.resize(patches, shape, method, antialias=antialias)
   moved = np.asarray(moved, np.float32).reshape(1, grid * grid, -1)

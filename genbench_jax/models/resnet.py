@@ -1,11 +1,11 @@
-"""Residual networks under torchvision's names: ResNet-18 and -50, and a small one for small images.
+"""Residual networks with torchvision's names: ResNet-18, ResNet-50, and a small one for small images.
 
-The small-image stem is the usual one for 32 to 64 pixels: one 3 x 3 convolution in place of the 7 x 7 one with stride 2 and
-the pooling behind it, which would leave 2 x 2 places of a 32-pixel image.
+The small-image stem, usual for 32 to 64 pixels, is one 3 x 3 convolution. The standard stem (7 x 7 with
+stride 2, then pooling) would reduce a 32-pixel image to 8 x 8, and the last stage to a single pixel.
 
 Reference:
-  He et al., "Deep residual learning for image recognition", 2016 (arXiv 1512.03385). As torchvision, the stride of a
-  bottleneck is in its 3 x 3 convolution.
+  He et al., "Deep residual learning for image recognition", 2016 (arXiv 1512.03385). As in torchvision,
+  a bottleneck's stride is in its 3 x 3 convolution (ResNet v1.5).
 """
 
 import math
@@ -24,12 +24,12 @@ from genbench_jax.models.layers import Conv, Linear
 
 
 class ResNet(nn.Module):
-  """A residual network.
+  """A residual network. torchvision's `ResNet`.
 
   Attributes:
-    config: its shape.
-    num_classes: outputs; 0 gives the features themselves.
-    dtype: of the computation; None takes the input's.
+    config: architecture.
+    num_classes: number of outputs; 0 returns the features.
+    dtype: dtype of the computation; None uses the input's.
   """
 
   config: ResNetConfig
@@ -48,7 +48,7 @@ class ResNet(nn.Module):
           dtype=self.dtype,
           name=f"layer{stage + 1}.{place}",
         )(hidden, train)
-    # The mean and the head in float32 at least: they are a thousandth of the work.
+    # Mean and head in float32 or wider: they are a thousandth of the work.
     wide = jnp.promote_types(hidden.dtype, jnp.float32)
     features = hidden.astype(wide).mean(axis=(1, 2))
     if not self.num_classes:
@@ -67,13 +67,15 @@ class ResNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-  """Convolutions beside a shortcut, which is a 1 x 1 convolution where shapes change.
+  """Convolutions with a shortcut, which is a 1 x 1 convolution where shapes change.
+
+  torchvision's `BasicBlock` and `Bottleneck`.
 
   Attributes:
     kind: `basic` or `bottleneck`.
     width: channels of the 3 x 3 convolutions.
-    stride: of the block.
-    dtype: of the computation.
+    stride: stride of the block.
+    dtype: dtype of the computation; None uses the input's.
   """
 
   kind: str
@@ -83,7 +85,7 @@ class ResidualBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b u v d"]:
-    # (features, side of the kernel, stride) of each convolution.
+    # (features, kernel size, stride) of each convolution.
     convolutions = {
       "basic": ((self.width, 3, self.stride), (self.width, 3, 1)),
       "bottleneck": ((self.width, 1, 1), (self.width, 3, self.stride), (4 * self.width, 1, 1)),
@@ -104,15 +106,15 @@ class ResidualBlock(nn.Module):
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b u v c"]:
-  """The largest of 3 x 3 places at every other place, one place padded."""
+  """Return the maximum of 3 x 3 windows with stride 2 and one pixel of padding."""
   return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
 
 
 def initial_resnet(network: ResNet, key: Array, image_size: int) -> tuple[Any, Any]:
-  """Random parameters as torchvision draws them, and fresh running averages.
+  """Return random parameters as torchvision draws them, and initial running averages.
 
-  Convolutions are normal with variance 2 / (out k k), He et al.'s fan-out; the last norm of a block begins at zero
-  (Goyal et al., arXiv 1706.02677), so that every block begins as the identity.
+  Convolutions are normal with variance 2 / (out k k) (He et al., fan-out). The last norm of a block
+  starts at zero (Goyal et al., arXiv 1706.02677), so that every block starts as the identity.
   """
   pixels = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
   shapes = jax.eval_shape(network.init, key, pixels)
@@ -126,7 +128,7 @@ def initial_resnet(network: ResNet, key: Array, image_size: int) -> tuple[Any, A
       height, width, _, out = shape
       return jax.random.normal(keys[name], shape) * math.sqrt(2 / (height * width * out))
     if len(shape) == 2 or module == "fc":
-      # torch.nn.Linear: uniform within 1 / sqrt(inputs), the bias too.
+      # torch.nn.Linear: weight and bias are uniform within 1 / sqrt(inputs).
       bound = network.config.features**-0.5
       return jax.random.uniform(keys[name], shape, minval=-bound, maxval=bound)
     ones = leaf == "weight" and module.rpartition(".")[2] != last

@@ -1,7 +1,7 @@
-"""SentencePiece's `spiece.model` as a tokenizer, without the package of that name.
+"""Read SentencePiece's `spiece.model` as a tokenizer, without the sentencepiece package.
 
-The file is a protocol buffer. Of it are read the pieces with their scores and kinds, and the table that normalizes characters;
-tokenizing is the `tokenizers` library's, which transformers brings.
+The file is a protocol buffer. Read from it are the pieces with scores and types, and the table for
+character normalization. The `tokenizers` library, a dependency of transformers, does the tokenizing.
 """
 
 import struct
@@ -12,19 +12,19 @@ from typing import Any, NamedTuple
 from genbench_jax.errors import RunError
 from genbench_jax.models.configuration import MOST_VOCABULARY
 
-# Wire types of protocol buffers: a number of variable length, 8 bytes, a run of bytes, 4 bytes.
+# Wire types of protocol buffers: variable-length integer, 8 bytes, length-delimited bytes, 4 bytes.
 VARINT, EIGHT, RUN, FOUR = 0, 1, 2, 5
 LARGEST_FILE = 1 << 26
 UNKNOWN = 2
 
 
 class Pieces(NamedTuple):
-  """What a `spiece.model` holds.
+  """Contents of a `spiece.model`.
 
   Attributes:
     scores: each piece with its log probability.
-    unknown: index of the piece that stands for what is unknown.
-    charsmap: table that normalizes characters; may be empty.
+    unknown: index of the piece for unknown text.
+    charsmap: table for character normalization; may be empty.
   """
 
   scores: list[tuple[str, float]]
@@ -33,10 +33,10 @@ class Pieces(NamedTuple):
 
 
 def load_sentencepiece(path: Path) -> Any:
-  """The tokenizer in a `spiece.model`; texts get neither beginning nor end.
+  """Load the tokenizer in a `spiece.model`. It adds no tokens for the beginning or end of a text.
 
   Raises:
-    RunError: the file is damaged, or of another kind than unigrams.
+    RunError: the file is damaged, or not a unigram model.
   """
   pieces = read_pieces(path)
   from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -54,36 +54,34 @@ def load_sentencepiece(path: Path) -> Any:
 
 
 def read_pieces(path: Path) -> Pieces:
-  """What a `spiece.model` holds.
+  """Read the contents of a `spiece.model`.
 
   Raises:
-    RunError: it is damaged, too large, or has no piece for what is unknown.
+    RunError: the file is damaged, too large, or has no piece for unknown text.
   """
   if not path.is_file() or path.stat().st_size > LARGEST_FILE:
-    raise RunError(f"{path} is no tokenizer: wanted a file of at most {LARGEST_FILE >> 20} MB.")
+    raise RunError(f"{path} is not a tokenizer: wanted a file of at most {LARGEST_FILE >> 20} MB.")
   scores: list[tuple[str, float]] = []
   unknown, charsmap = -1, b""
   try:
     for field, value in _fields(path.read_bytes()):
-      if field == 1:  # a piece: text, score, kind
+      if field == 1:  # a piece: text, score, type
         about = dict(_fields(value))
         if about.get(3) == UNKNOWN:
           unknown = len(scores)
         (score,) = struct.unpack("<f", about.get(2, bytes(4)))
         scores.append((about[1].decode("utf-8"), score))
-      elif field == 3:  # how texts are normalized
+      elif field == 3:  # text normalization
         charsmap = dict(_fields(value)).get(2, b"")
-  except Exception as error:  # damaged bytes fail as numbers, texts or lengths
+  except Exception as error:  # damaged bytes may fail as numbers, texts or lengths
     raise RunError(f"the tokenizer in {path} can't be read ({type(error).__name__}).") from error
   if unknown < 0 or len(scores) > MOST_VOCABULARY:
-    raise RunError(
-      f"the tokenizer in {path} has {len(scores)} pieces and none for what is unknown."
-    )
+    raise RunError(f"the tokenizer in {path} has {len(scores)} pieces and none for unknown text.")
   return Pieces(scores, unknown, charsmap)
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-  """Number and value of each field of a message: integers, or bytes."""
+  """Yield number and value of each field of a message; values are integers or bytes."""
   at = 0
   while at < len(data):
     tag, at = _varint(data, at)
@@ -103,11 +101,11 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-  """A number in groups of seven bits, and where it ends."""
+  """Return the integer that starts at `at`, stored in groups of seven bits, and the position after it."""
   value = 0
   for shift in range(0, 64, 7):
     value |= (data[at] & 0x7F) << shift
     at += 1
     if not data[at - 1] & 0x80:
       return value, at
-  raise ValueError("a number without end")
+  raise ValueError("unterminated integer")

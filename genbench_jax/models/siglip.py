@@ -1,9 +1,9 @@
-"""SigLIP and SigLIP 2 checkpoints: transformers' layout, or the .npz of big_vision.
+"""Load SigLIP and SigLIP 2 checkpoints: transformers' format, or big_vision's .npz.
 
-A sigmoid model scores each pair of image and text by itself, sigmoid(scale cosine + bias), and knows no set of classes. Its
-prototypes are CLIP's: the mean over templates of unit-norm text features, normalized again. Zero-shot is the class with the
-largest cosine, which is the class with the largest probability, since scale and bias are the same for all. Texts are lowered
-and padded to the length that the model was trained with; padding is seen.
+A sigmoid model scores each pair of image and text separately, by sigmoid(scale cosine + bias). Class
+prototypes are made as for CLIP: the mean over templates of unit-norm text features, normalized again.
+Zero-shot picks the largest cosine, which is also the largest probability, because scale and bias are
+shared by all classes. Texts are lowercased and padded to the training length; padding is attended to.
 """
 
 import dataclasses
@@ -28,14 +28,14 @@ from genbench_jax.models.siglip_tokenizer import SiglipTokenizer, load_siglip_to
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Siglip:
-  """A SigLIP ready to embed.
+  """A SigLIP model with its parameters, tokenizer and preprocessing.
 
   Attributes:
     network: the network.
     params: its parameters, on the host, in the dtype of the computation.
-    tokenizer: texts to ids of one length.
-    input: how it takes images.
-    fingerprint: identity of the checkpoint.
+    tokenizer: maps texts to ids of a fixed length.
+    input: image preprocessing.
+    fingerprint: digest of the checkpoint.
   """
 
   network: SiglipNetwork
@@ -51,33 +51,35 @@ class Siglip:
 
   @property
   def logit_scale(self) -> float:
-    """What cosines are multiplied by before a sigmoid, or a softmax over classes."""
+    """Factor on the cosines before a sigmoid, or before a softmax over classes."""
     return float(np.exp(np.asarray(self.params["logit_scale"], np.float32)[0]))
 
   @property
   def logit_bias(self) -> float:
-    """What is added before a sigmoid."""
+    """Constant to add before a sigmoid."""
     return float(np.asarray(self.params["logit_bias"], np.float32)[0])
 
   def embed_pixels(
     self, params: weights.Params, pixels: Float[Array, "b h w 3"]
   ) -> Float[Array, "b d"]:
-    """Image features, not normalized, of preprocessed pixels. Pure: made for `jax.jit`."""
+    """Compute unnormalized image features of preprocessed pixels. Pure, for `jax.jit`."""
     return jnp.asarray(self.network.apply({"params": params}, pixels, method="image_features"))
 
   def embed_tokens(
     self, params: weights.Params, tokens: Int32[Array, "b l"]
   ) -> Float[Array, "b d"]:
-    """Text features, not normalized, of token ids. Pure: made for `jax.jit`."""
+    """Compute unnormalized text features of token ids. Pure, for `jax.jit`."""
     return jnp.asarray(self.network.apply({"params": params}, tokens, method="text_features"))
 
   def tokenize(self, texts: Sequence[str]) -> Int32[np.ndarray, "n l"]:
-    """Token ids of texts; longer ones are cut, and keep their end."""
+    """Return the token ids of texts; long texts are truncated but keep their end token."""
     return self.tokenizer(texts)
 
 
 def load_siglip(folder: Path, dtype: Any = None) -> Siglip:
-  """Load a SigLIP from its folder: `config.json` and tokenizer as on the hub, weights as safetensors or big_vision's .npz.
+  """Load a SigLIP from a folder with the hub's `config.json` and tokenizer.
+
+  Weights are safetensors or big_vision's .npz.
 
   Raises:
     RunError: the checkpoint is incomplete, corrupt or of another architecture.
@@ -99,7 +101,7 @@ def load_siglip(folder: Path, dtype: Any = None) -> Siglip:
 
 
 def read_network(folder: Path, dtype: Any = jnp.float32) -> SiglipNetwork:
-  """The network that `config.json` in a checkpoint's folder describes.
+  """Create the network that `config.json` in `folder` describes.
 
   Raises:
     RunError: the configuration is missing, damaged or of another model.
@@ -112,7 +114,7 @@ def read_network(folder: Path, dtype: Any = jnp.float32) -> SiglipNetwork:
 
 
 def parameter_shapes(folder: Path) -> weights.Params:
-  """The parameter tree of the SigLIP whose `config.json` stands in `folder`, as shapes."""
+  """Return the shapes of the parameters of the SigLIP whose `config.json` is in `folder`."""
   network = read_network(folder)
   side, length = network.vision.image_size, network.text.positions
   pixels = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)

@@ -1,4 +1,6 @@
-"""SigLIP and SigLIP 2: CLIP's layers, a sigmoid loss, an image feature pooled by attention, and text read at its last place.
+"""SigLIP and SigLIP 2: CLIP's layers with an attention-pooled image feature and a sigmoid loss.
+
+Follows transformers' `SiglipModel`. The text feature is read at the last position.
 
 Reference:
   Zhai et al., "Sigmoid loss for language image pre-training", 2023 (arXiv 2303.15343).
@@ -16,18 +18,18 @@ from genbench_jax.models.configuration import MOST_TOKENS, MOST_VOCABULARY, Sett
 from genbench_jax.models.layers import Dtype, Embed, LayerNorm, Linear, attend
 from genbench_jax.models.transformer import Encoder, Mlp, PatchEmbedding, encoder_layers
 
-# What a configuration means where it is silent: transformers' own defaults, for both towers.
+# Defaults for settings that a configuration omits, for both towers: those of transformers.
 DEFAULTS = Encoder(768, 12, 12, 3072, "gelu_pytorch_tanh", 1e-6)
 
 
 @dataclasses.dataclass(frozen=True)
 class SiglipTextSizes:
-  """Sizes of a text tower.
+  """Architecture of a text tower.
 
   Attributes:
-    encoder: of its transformer.
-    vocabulary: token ids.
-    positions: length of every text, in tokens: shorter ones are padded, and padding is seen.
+    encoder: its transformer.
+    vocabulary: number of token ids.
+    positions: length of every text, in tokens. Shorter texts are padded, and padding is attended to.
     projection: width of the features.
   """
 
@@ -38,7 +40,7 @@ class SiglipTextSizes:
 
   @classmethod
   def read(cls, settings: Settings) -> "SiglipTextSizes":
-    """The sizes in the configuration of a text tower.
+    """Read the architecture from the configuration of a text tower.
 
     Raises:
       RunError: a setting is out of bounds.
@@ -53,7 +55,7 @@ class SiglipTextSizes:
 
 
 def read_vision(settings: Settings) -> VisionSizes:
-  """The sizes in the configuration of a vision tower.
+  """Read the architecture from the configuration of a vision tower.
 
   Raises:
     RunError: a setting is out of bounds, or the tower has no pooling head.
@@ -63,13 +65,13 @@ def read_vision(settings: Settings) -> VisionSizes:
 
 
 class SiglipNetwork(nn.Module):
-  """Both towers. An image matches a text with probability sigmoid(`scale` cosine + `bias`).
+  """Both towers. An image matches a text with probability sigmoid(exp(`logit_scale`) cosine + `logit_bias`).
 
   Attributes:
-    text: sizes of the text tower.
-    vision: sizes of the vision tower.
-    dtype: of the computation.
-    remat: whether each layer's activations are computed again in the backward pass.
+    text: architecture of the text tower.
+    vision: architecture of the vision tower.
+    dtype: dtype of the computation.
+    remat: whether to recompute each layer's activations in the backward pass.
   """
 
   text: SiglipTextSizes
@@ -80,26 +82,27 @@ class SiglipNetwork(nn.Module):
   def setup(self) -> None:
     self.text_model = SiglipText(self.text, self.dtype, self.remat)
     self.vision_model = SiglipVision(self.vision, self.dtype, self.remat)
+    # The initial values of the paper: scale 10 = exp(2.3), bias -10.
     self.logit_scale = self.param("logit_scale", nn.initializers.constant(2.3), (1,))
     self.logit_bias = self.param("logit_bias", nn.initializers.constant(-10.0), (1,))
 
   def __call__(
     self, pixels: Float[Array, "b h w 3"], tokens: Int[Array, "k l"]
   ) -> tuple[Float[Array, "b d"], Float[Array, "k d"]]:
-    """Image and text features, not normalized."""
+    """Return unnormalized image and text features."""
     return self.image_features(pixels), self.text_features(tokens)
 
   def image_features(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
-    """Image features, not normalized."""
+    """Compute unnormalized image features."""
     return self.vision_model(pixels).astype(jnp.float32)
 
   def text_features(self, tokens: Int[Array, "k l"]) -> Float[Array, "k d"]:
-    """Text features, not normalized."""
+    """Compute unnormalized text features."""
     return self.text_model(tokens).astype(jnp.float32)
 
 
 class SiglipText(nn.Module):
-  """The text tower: every token sees every other, padding too, and the last place is the text's."""
+  """The text tower. Attention is neither causal nor masked for padding; the last position is read."""
 
   sizes: SiglipTextSizes
   dtype: Dtype = jnp.float32
@@ -118,7 +121,7 @@ class SiglipText(nn.Module):
 
 
 class SiglipVision(nn.Module):
-  """The vision tower: patches without a class token, pooled by a learned query."""
+  """The vision tower: patches without a class token, pooled by attention from a learned query."""
 
   sizes: VisionSizes
   dtype: Dtype = jnp.float32
@@ -139,9 +142,10 @@ class SiglipVision(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-  """One learned query looks at all patches; a perceptron follows.
+  """Pooling by attention from one learned query to all patches, followed by an MLP (MAP head).
 
-  Its projections stand in one tensor, as in PyTorch's `MultiheadAttention`: queries, keys and values, each [out, in].
+  As in PyTorch's `MultiheadAttention`, one tensor [3 out, in] holds the projections of queries, keys and
+  values.
   """
 
   sizes: Encoder
@@ -151,7 +155,7 @@ class AttentionPooling(nn.Module):
   def __call__(self, hidden: Float[Array, "b n d"]) -> Float[Array, "b d"]:
     width, heads = self.sizes.width, self.sizes.heads
     probe = self.param("probe", nn.initializers.normal(0.02), (1, 1, width))
-    # Drawn as [out, in]; PyTorch's layout is kept, because the name does not end in `weight`.
+    # Stored as [out, in], PyTorch's layout: the loader transposes only tensors named `weight`.
     noise = nn.initializers.lecun_normal(in_axis=1, out_axis=0)
     weight = self.param("attention.in_proj_weight", noise, (3 * width, width))
     bias = self.param("attention.in_proj_bias", nn.initializers.zeros, (3 * width,))

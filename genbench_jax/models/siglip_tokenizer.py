@@ -1,7 +1,7 @@
-"""SigLIP's tokenizers: Gemma's for SigLIP 2, a SentencePiece model over English for the first.
+"""SigLIP's tokenizers: Gemma's for SigLIP 2, an English SentencePiece model for the first SigLIP.
 
-Texts are brought to the form of the training data first: lowered, and for the first SigLIP without punctuation. They are padded at
-the right to one length, and their end is kept when they are cut.
+Texts get the form of the training data: lowercase, and for the first SigLIP without punctuation. They are
+padded on the right to a fixed length. Truncated texts keep their end token.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SiglipTokenizer:
-  """Texts to token ids.
+  """Map texts to token ids.
 
   Attributes:
-    core: with an `encode(text)` that gives ids without special tokens.
-    length: of every text, in tokens.
-    end, pad: ids of the end of a text and of padding.
-    strips_punctuation: whether it goes before tokenizing, as for the first SigLIP.
+    core: has `encode(text)`, which returns ids without special tokens.
+    length: tokens per text.
+    end, pad: ids of the end-of-text and the padding token.
+    strips_punctuation: whether to remove punctuation before tokenizing, as for the first SigLIP.
   """
 
   core: Any
@@ -38,7 +38,7 @@ class SiglipTokenizer:
   strips_punctuation: bool
 
   def __call__(self, texts: Sequence[str]) -> Int32[np.ndarray, "n l"]:
-    """Token ids, cut and padded to `length`."""
+    """Return token ids, truncated and padded to `length`."""
     rows = np.full((len(texts), self.length), self.pad, np.int32)
     for row, text in zip(rows, texts, strict=True):
       ids = [*self._ids(self._canonical(text))[: self.length - 1], self.end]
@@ -56,15 +56,15 @@ class SiglipTokenizer:
 
 
 def load_siglip_tokenizer(folder: Path, length: int, vocabulary: int) -> SiglipTokenizer:
-  """The tokenizer whose `tokenizer.json` or `spiece.model` stands in `folder`.
+  """Load the tokenizer from `tokenizer.json` or `spiece.model` in `folder`.
 
   Args:
-    folder: of the checkpoint.
-    length: tokens of every text.
-    vocabulary: embeddings that the model has.
+    folder: folder of the checkpoint.
+    length: tokens per text.
+    vocabulary: number of the model's token embeddings.
 
   Raises:
-    RunError: the files are missing or broken, or give ids that the model has no embedding for.
+    RunError: the files are missing or damaged, or an id has no embedding.
   """
   whole = folder / "tokenizer.json"
   if not whole.is_file():
@@ -81,8 +81,8 @@ def load_siglip_tokenizer(folder: Path, length: int, vocabulary: int) -> SiglipT
   names = {"end": ("<eos>", "</s>"), "pad": ("<pad>", "</s>")}
   end, pad = (_first_id(core, words) for words in names.values())
   if end is None or pad is None:
-    raise RunError(f"the tokenizer in {folder} has no token for the end of a text.")
-  # Gemma's has <bos>; the first SigLIP's SentencePiece model has not.
+    raise RunError(f"the tokenizer in {folder} has no end-of-text token.")
+  # Gemma's tokenizer has <bos>; the first SigLIP's SentencePiece model does not.
   first = core.token_to_id("<bos>") is None
   tokenizer = SiglipTokenizer(core, length, end, pad, strips_punctuation=first)
   return _checked(tokenizer, vocabulary, folder)
@@ -102,12 +102,12 @@ def _checked(tokenizer: SiglipTokenizer, vocabulary: int, folder: Path) -> Sigli
 
 
 def _from_pieces(folder: Path, length: int) -> SiglipTokenizer:
-  """The first SigLIP's, from SentencePiece's own file: its end of a text pads, too."""
+  """Load the first SigLIP's tokenizer from SentencePiece's own file. It pads with the end-of-text token."""
   path = folder / "spiece.model"
   if not path.is_file():
     raise RunError(f"{folder / 'tokenizer.json'} is missing from the checkpoint.")
   core = load_sentencepiece(path)
   end = core.token_to_id("</s>")
   if end is None:
-    raise RunError(f"the tokenizer in {folder} has no token for the end of a text.")
+    raise RunError(f"the tokenizer in {folder} has no end-of-text token.")
   return SiglipTokenizer(core, length, end, end, strips_punctuation=True)

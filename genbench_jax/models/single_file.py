@@ -1,7 +1,7 @@
-"""One-file checkpoints in the layout of the original code (`.safetensors` of Stable Diffusion 1, 2 and XL).
+"""Read single-file checkpoints in the original layout (`.safetensors` of Stable Diffusion 1, 2 and XL).
 
-The file holds the UNet, the autoencoder and the text towers under other names; configurations follow from the shapes of its
-tensors, tokenizers are CLIP's. Nothing is converted on disk.
+The file contains the U-Net, the autoencoder and the text encoders under the original code's names.
+Configurations follow from the tensors' shapes; tokenizers are CLIP's. Nothing is converted on disk.
 """
 
 import functools
@@ -21,13 +21,14 @@ from genbench_jax.models.diffusion_parts import CheckpointParts
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 TOKENIZER = "openai/clip-vit-large-patch14"
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
-# Text towers: prefix in the file -> (part, whether it is in OpenCLIP's layout).
+# Text encoders: prefix in the file -> (part, whether the layout is OpenCLIP's).
 TOWERS = {
   "cond_stage_model.transformer.": ("text_encoder", False),
   "cond_stage_model.model.": ("text_encoder", True),
   "conditioner.embedders.0.transformer.": ("text_encoder", False),
   "conditioner.embedders.1.model.": ("text_encoder_2", True),
 }
+# Our module names -> the original code's, inside a residual block and outside of the blocks.
 RESNET = {
   "norm1": "in_layers.0",
   "conv1": "in_layers.2",
@@ -60,6 +61,7 @@ VAE_ATTENTION = {
   "to_v": "v",
   "to_out.0": "proj_out",
 }
+# The noise schedule that all Stable Diffusion models were trained with; files do not store it.
 SCHEDULE = {
   "beta_start": 0.00085,
   "beta_end": 0.012,
@@ -71,24 +73,25 @@ SCHEDULE = {
 
 
 def single_file_parts(path: Path) -> CheckpointParts:
-  """The parts of a one-file checkpoint.
+  """Return the parts of a single-file checkpoint.
 
   Args:
-    path: of the `.safetensors` file. CLIP's tokenizer is read from a folder `tokenizer` beside it, and else from the hub.
+    path: the `.safetensors` file. CLIP's tokenizer comes from a folder `tokenizer` beside it, or from the
+      hub.
 
   Raises:
-    UsageError: the tokenizer is neither here nor on the hub.
-    RunError: the file is damaged or holds something else.
+    UsageError: the tokenizer is neither beside the file nor on the hub.
+    RunError: the file is damaged or not a Stable Diffusion.
   """
   tensors = checkpoints.read_safetensors(path)
   unet = {name.removeprefix(UNET): read for name, read in tensors.items() if name.startswith(UNET)}
   if not unet:
     raise RunError(
-      f"{path} holds no UNet in the original layout (tensors {UNET}...). Give a folder in the Hugging Face layout."
+      f"{path} contains no U-Net in the original layout (tensors {UNET}...). Give a folder in the Hugging Face layout."
     )
   towers = {TOWERS[prefix][0]: prefix for prefix in TOWERS if _has(tensors, prefix)}
   if not towers:
-    raise RunError(f"{path} holds no text tower.")
+    raise RunError(f"{path} contains no text encoder.")
   configs, weights = {}, {}
   unet_config = _unet_config(path, unet, len(towers) == 2)
   configs["unet"] = unet_config
@@ -100,7 +103,7 @@ def single_file_parts(path: Path) -> CheckpointParts:
     configs["vae"], weights["vae"] = _autoencoder(own, len(towers) == 2)
   configs["scheduler"] = _scheduler(tensors, checkpoints.read_notes(path), len(towers) == 2)
   folder = _tokenizer_folder(path)
-  # OpenCLIP pads with zeros, OpenAI's with the end of the text.
+  # OpenCLIP pads with token 0 ("!"), OpenAI with the end-of-text token.
   pads = tuple("!" if TOWERS[prefix][1] else None for prefix in towers.values())
   return CheckpointParts(
     where=path,
@@ -123,10 +126,10 @@ def _tokenizer_folder(path: Path) -> Path:
 
 
 def _renamed(path: Path, tensors: Weights, names: Mapping[str, str]) -> Weights:
-  """Readers under our names.
+  """Return the readers of tensors under our names.
 
   Raises:
-    RunError: the file lacks a tensor, or has one that the model has no place for.
+    RunError: the file lacks a tensor, or has an unexpected one.
   """
   missing, extra = names.keys() - tensors.keys(), tensors.keys() - names.keys()
   if missing or extra:
@@ -142,11 +145,11 @@ def _shape(tensors: Weights, name: str) -> tuple[int, ...]:
     raise RunError(f"the checkpoint lacks {name}.") from error
 
 
-# ---- the UNet -----------------------------------------------------------------------------------
+# ---- U-Net --------------------------------------------------------------------------------------
 
 
 def _unet_config(path: Path, tensors: Weights, two_towers: bool) -> dict[str, Any]:
-  """The configuration that follows from the names and shapes of a UNet's tensors."""
+  """Derive the U-Net's configuration from the names and shapes of its tensors."""
   entry = _shape(tensors, "input_blocks.0.0.weight")
   widths, depths, layers = [entry[0]], [0], [0]
   count = 1 + max(int(match[1]) for name in tensors if (match := _block(name)))
@@ -158,7 +161,9 @@ def _unet_config(path: Path, tensors: Weights, two_towers: bool) -> dict[str, An
     layers[-1] += 1
     depths[-1] = _depth(tensors, f"input_blocks.{index}.1.")
   if len(set(layers)) != 1:
-    raise RunError(f"{path}: levels of the UNet have different numbers of blocks: not supported.")
+    raise RunError(
+      f"{path}: levels of the U-Net with different numbers of blocks are not supported."
+    )
   middle = _depth(tensors, "middle_block.1.")
   text = _shape(tensors, "middle_block.1.transformer_blocks.0.attn2.to_k.weight")[1]
   linear = len(_shape(tensors, "middle_block.1.proj_in.weight")) == 2
@@ -168,7 +173,7 @@ def _unet_config(path: Path, tensors: Weights, two_towers: bool) -> dict[str, An
     "block_out_channels": widths,
     "layers_per_block": layers[0],
     "cross_attention_dim": text,
-    # Stable Diffusion 1 has eight heads everywhere, later ones heads of 64 channels.
+    # Stable Diffusion 1 has 8 heads at every level; later models have heads of 64 channels.
     "attention_head_dim": [width // 64 for width in widths] if linear else 8,
     "transformer_layers_per_block": [*(depth or 1 for depth in depths[:-1]), middle],
     "down_block_types": ["CrossAttnDownBlock2D" if d else "DownBlock2D" for d in depths],
@@ -188,13 +193,13 @@ def _block(name: str) -> re.Match[str] | None:
 
 
 def _depth(tensors: Iterable[str], prefix: str) -> int:
-  """How many transformer blocks stand behind a name."""
+  """Count the transformer blocks under a prefix."""
   pattern = re.compile(re.escape(prefix) + r"transformer_blocks\.(\d+)\.")
   return 1 + max((int(match[1]) for name in tensors if (match := pattern.match(name))), default=-1)
 
 
 def unet_names_of(config: Mapping[str, Any]) -> dict[str, str]:
-  """Original name -> ours of every tensor of the UNet that a configuration describes."""
+  """Return original name -> our name for every tensor of the U-Net that a configuration describes."""
   from genbench_jax.models import weights
   from genbench_jax.models.stable_diffusion import unet_shapes
 
@@ -203,7 +208,7 @@ def unet_names_of(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def unet_names(ours: Collection[str]) -> dict[str, str]:
-  """Original name -> ours, for our names of a UNet's tensors."""
+  """Return original name -> our name, for our names of a U-Net's tensors."""
   found = [re.match(r"down_blocks\.\d+\.resnets\.(\d+)\.", name) for name in ours]
   layers = 1 + max(int(match[1]) for match in found if match)
   attending = {match[1] for name in ours if (match := re.match(r"(up_blocks\.\d+)\.att", name))}
@@ -211,10 +216,10 @@ def unet_names(ours: Collection[str]) -> dict[str, str]:
 
 
 def _original(name: str, layers: int, attending: Collection[str]) -> str:
-  """The original code's name of one of our tensors.
+  """Return the original code's name of one of our tensors.
 
-  Its blocks are numbered through: on the way down each level has its layers and then one that halves the image; on
-  the way up one layer more, the last of which also doubles it.
+  The original numbers all blocks consecutively. On the way down, each level has its layers and then a
+  downsampling block. On the way up, it has one layer more, and the last block also upsamples.
   """
   for ours, theirs in UNET_ENDS.items():
     if name.startswith(f"{ours}."):
@@ -241,11 +246,11 @@ def _inside(kind: str, rest: list[str]) -> str:
   return ".".join(rest if kind == "attentions" else [RESNET[rest[0]], *rest[1:]])
 
 
-# ---- the autoencoder ----------------------------------------------------------------------------
+# ---- autoencoder --------------------------------------------------------------------------------
 
 
 def _autoencoder(tensors: Weights, two_towers: bool) -> tuple[dict[str, Any], Weights]:
-  """Configuration and readers of the autoencoder."""
+  """Return the autoencoder's configuration and the readers of its tensors."""
   levels = 1 + max(int(m[1]) for n in tensors if (m := re.match(r"encoder\.down\.(\d+)\.", n)))
   widths = [_shape(tensors, f"encoder.down.{i}.block.0.conv2.weight")[0] for i in range(levels)]
   layers = 1 + max(
@@ -265,7 +270,7 @@ def _autoencoder(tensors: Weights, two_towers: bool) -> tuple[dict[str, Any], We
   weights: Weights = {}
   for name, read in tensors.items():
     if name.startswith(("loss.", "model_ema.")):
-      continue  # training's
+      continue  # used in training only
     ours = _our_vae_name(name, levels)
     squeezed = ".attentions." in ours and ours.endswith(".weight")
     weights[ours] = functools.partial(_matrix, read) if squeezed else read
@@ -273,7 +278,7 @@ def _autoencoder(tensors: Weights, two_towers: bool) -> tuple[dict[str, Any], We
 
 
 def _matrix(read: Callable[[], np.ndarray]) -> np.ndarray:
-  """The original attention projects by 1 x 1 convolutions."""
+  """Read a projection of the original attention, a 1 x 1 convolution, as a matrix."""
   tensor = read()
   return tensor[..., 0, 0] if tensor.ndim == 4 else tensor
 
@@ -284,7 +289,9 @@ def _our_vae_name(name: str, levels: int) -> str:
     r"encoder\.down\.(\d+)\.downsample\.", r"encoder.down_blocks.\1.downsamplers.0.", name
   )
 
-  def turned(match: re.Match[str]) -> str:  # the decoder counts its levels from the largest images
+  def turned(
+    match: re.Match[str],
+  ) -> str:  # the original decoder counts from the highest resolution
     return f"decoder.up_blocks.{levels - 1 - int(match[1])}."
 
   name = re.sub(r"decoder\.up\.(\d+)\.", turned, name)
@@ -299,11 +306,11 @@ def _our_vae_name(name: str, levels: int) -> str:
   )
 
 
-# ---- the text towers ----------------------------------------------------------------------------
+# ---- text encoders ------------------------------------------------------------------------------
 
 
 def _tower(path: Path, tensors: Weights, prefix: str, part: str) -> tuple[dict[str, Any], Weights]:
-  """Configuration and readers of a text tower."""
+  """Return a text encoder's configuration and the readers of its tensors."""
   own = {n.removeprefix(prefix): read for n, read in tensors.items() if n.startswith(prefix)}
   own = {name: read for name, read in own.items() if not name.endswith("position_ids")}
   if not TOWERS[prefix][1]:
@@ -334,14 +341,14 @@ def _text_config(
 
 
 def _open_clip(path: Path, tensors: Weights, part: str) -> tuple[dict[str, Any], Weights]:
-  """A tower in OpenCLIP's layout.
+  """Read a text encoder in OpenCLIP's layout.
 
-  Stable Diffusion 2 takes the last layer but one and its final norm: the last layer is left out, as in the
-  converted checkpoints. SDXL's second tower keeps it, for the pooled text.
+  Stable Diffusion 2 uses the penultimate layer with the final norm, so the last layer is dropped, as in the
+  converted checkpoints. SDXL's second encoder keeps it, for the pooled text.
   """
   count = _depth_of(tensors, r"transformer\.resblocks\.(\d+)\.")
   if not count:
-    raise RunError(f"{path} holds no text tower in OpenCLIP's layout.")
+    raise RunError(f"{path} contains no text encoder in OpenCLIP's layout.")
   layers = count if part == "text_encoder_2" else count - 1
   table = _shape(tensors, "token_embedding.weight")
   inner = _shape(tensors, "transformer.resblocks.0.mlp.c_fc.weight")[0]
@@ -368,7 +375,7 @@ def _open_clip_layer(tensors: Weights, layer: int, width: int) -> Weights:
   for leaf in ("weight", "bias"):
     for name, original in OPEN_CLIP.items():
       found[f"{ours}{name}.{leaf}"] = tensors[f"{theirs}{original}.{leaf}"]
-    # One matrix holds the projections to queries, keys and values.
+    # OpenCLIP stores the projections of queries, keys and values as one matrix.
     for index, name in enumerate("qkv"):
       rows = slice(index * width, (index + 1) * width)
       read = tensors[f"{theirs}attn.in_proj_{leaf}"]
@@ -380,16 +387,16 @@ def _rows(read: Callable[[], np.ndarray], rows: slice) -> np.ndarray:
   return read()[rows]
 
 
-# ---- the scheduler ------------------------------------------------------------------------------
+# ---- scheduler ----------------------------------------------------------------------------------
 
 
 def _scheduler(
   tensors: Collection[str], notes: Mapping[str, str], two_towers: bool
 ) -> dict[str, Any]:
-  """The usual one of the family, with what the file says of its training.
+  """Return the model family's usual scheduler, updated by what the file says about its training.
 
-  Whether a Stable Diffusion 2 predicts noise or velocity does not show in its tensors: without a word in the file it is
-  taken for a base model, which predicts noise; `scheduler_settings` can say otherwise.
+  Whether a Stable Diffusion 2 predicts noise or velocity cannot be seen from its tensors. Without metadata
+  it is taken for a base model, which predicts noise; `scheduler_settings` overrides that.
   """
   said = notes.get("modelspec.prediction_type", "")
   velocity = "v_pred" in tensors or said.startswith("v")

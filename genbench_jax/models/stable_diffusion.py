@@ -1,4 +1,4 @@
-"""Stable Diffusion checkpoints, 1, 2 and XL: the networks, their parameters and what goes with them."""
+"""Load Stable Diffusion 1, 2 and XL: networks, parameters, tokenizers and noise schedule."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from genbench_jax.models.unet_config import NUM_SIZES, UNetConfig, read_unet_con
 
 OURS = "ours"
 IMPLEMENTATIONS = (OURS, "diffusers")
-# CPUs read vectors of this many bytes, and JAX takes arrays that begin at such an address as they are, without a copy.
+# XLA's CPU backend uses an array in place, without a copy, if its address is a multiple of this (in bytes).
 ALIGNMENT = 64
 
 
@@ -51,12 +51,12 @@ class TextTower:
 
   @property
   def width(self) -> int:
-    """Width of its hidden states, and of the embeddings of its tokens."""
+    """Width of the hidden states and of the token embeddings."""
     return self.network.sizes.encoder.width
 
   @property
   def vocabulary(self) -> int:
-    """How many tokens it knows."""
+    """Number of token ids."""
     return self.network.sizes.vocabulary
 
 
@@ -64,8 +64,8 @@ class Texts(NamedTuple):
   """Encoded prompts.
 
   Attributes:
-    states: hidden states, of both towers side by side where there are two.
-    pooled: one feature of the whole prompt; None where there is one tower.
+    states: hidden states; with two encoders, concatenated along the width.
+    pooled: one feature per prompt; None for a single encoder.
   """
 
   states: Float[Array, "b l d"]
@@ -77,14 +77,15 @@ class StableDiffusion:
   """A latent text-to-image diffusion model of the Stable Diffusion family.
 
   Attributes:
-    unet, vae: the networks; those of diffusers' stock implementation have the same methods.
+    unet, vae: the networks, ours or diffusers' stock classes behind the same methods.
     towers: text encoders: one, or two for SDXL.
-    params: `{"unet": ..., "vae": ..., "text_encoder": ...}`, and `text_encoder_2`, on the host, in the dtypes of the computation.
-    schedule: of the noise, from the checkpoint's scheduler configuration.
-    dtype: of the computation.
-    vae_dtype: of the autoencoder's, float32 where it overflows otherwise.
-    zeros_for_empty: whether an empty negative prompt stands for zeros in place of its hidden states (SDXL).
-    fingerprint: identity of the checkpoint.
+    params: parameters of `unet`, `vae`, `text_encoder` and, for SDXL, `text_encoder_2`, on the host, in the
+      dtypes of the computation.
+    schedule: noise schedule, from the checkpoint's scheduler configuration.
+    dtype: dtype of the U-Net's and text encoders' computation.
+    vae_dtype: dtype of the autoencoder's computation; float32 if it would overflow.
+    zeros_for_empty: whether an empty negative prompt is encoded as zeros (SDXL).
+    fingerprint: digest of the checkpoint.
   """
 
   unet: UNet
@@ -99,7 +100,7 @@ class StableDiffusion:
 
   @property
   def tokenizer(self) -> Any:
-    """Of the first tower."""
+    """Tokenizer of the first text encoder."""
     return self.towers[0].tokenizer
 
   @property
@@ -114,17 +115,17 @@ class StableDiffusion:
 
   @property
   def downsampling_factor(self) -> int:
-    """Pixels a latent, along a side."""
+    """Image pixels per latent pixel along one side."""
     return self.vae.config.downsampling_factor
 
   @property
   def image_size(self) -> int:
-    """Side in pixels that the model was trained for."""
+    """Side in pixels of the training images."""
     return self.unet.config.sample_size * self.downsampling_factor
 
   @property
   def takes_guidance(self) -> bool:
-    """Whether the guidance scale is an input of the UNet, so that one evaluation a step does."""
+    """Whether the guidance scale is an input of the U-Net, so that one evaluation per step is enough."""
     return self.unet.config.time_cond_proj_dim is not None
 
 
@@ -139,13 +140,13 @@ def load_stable_diffusion(
   """Load a Stable Diffusion 1, 2 or XL, or a model distilled from one.
 
   Args:
-    checkpoint: local folder or hub id in the Hugging Face layout, such as `stabilityai/stable-diffusion-xl-base-1.0`, or a
-      `.safetensors` file in the layout of the original code.
+    checkpoint: local folder or hub id in the Hugging Face layout, such as
+      `stabilityai/stable-diffusion-xl-base-1.0`, or a `.safetensors` file in the original layout.
     revision: commit, tag or branch of a hub id.
-    dtype: of parameters and computation; by default bfloat16 on accelerators and float32 on CPU.
+    dtype: dtype of parameters and computation; by default bfloat16 on accelerators and float32 on CPU.
     implementation: `ours`, or `diffusers` for the stock Flax classes of diffusers below 0.40.
-    loras: files of low-rank changes, each with a weight, fused into the weights.
-    autoencoder: folder or hub id of another autoencoder than the checkpoint's.
+    loras: (LoRA file, weight) pairs to fuse into the weights.
+    autoencoder: folder or hub id of an autoencoder to use instead of the checkpoint's.
 
   Raises:
     UsageError: there is no such checkpoint or implementation.
@@ -164,12 +165,14 @@ def open_parts(
   loras: Sequence[tuple[str | Path, float]] = (),
   autoencoder: str | Path = "",
 ) -> CheckpointParts:
-  """What `load_stable_diffusion` loads, before any weight is read; its fingerprint stands for all of it.
+  """Locate what `load_stable_diffusion` loads, without reading weights.
+
+  The result's fingerprint covers everything.
 
   Args:
     checkpoint: folder, hub id or file.
     revision: commit, tag or branch of a hub id.
-    loras: files of low-rank changes, each with a weight.
+    loras: (LoRA file, weight) pairs.
     autoencoder: folder or hub id of another autoencoder.
 
   Raises:
@@ -187,12 +190,12 @@ def open_parts(
   if autoencoder:
     parts = with_autoencoder(parts, str(autoencoder))
   if "vae" not in parts.configs:
-    raise RunError(f"{parts.where} holds no autoencoder: name one.")
+    raise RunError(f"{parts.where} contains no autoencoder; name one.")
   return with_loras(parts, loras)
 
 
 def build(parts: CheckpointParts, dtype: Any) -> StableDiffusion:
-  """The model of a checkpoint's parts, its parameters read.
+  """Build the model from a checkpoint's parts and read its parameters.
 
   Raises:
     RunError: the checkpoint is incomplete, corrupt or of another architecture.
@@ -220,18 +223,18 @@ def build(parts: CheckpointParts, dtype: Any) -> StableDiffusion:
 
 
 def describe(configs: Mapping[str, Settings], dtype: Any) -> StableDiffusion:
-  """The model that configurations describe: its parameters are shapes, it has no tokenizers.
+  """Build a model from configurations, with shapes as parameters and without tokenizers.
 
   Args:
-    configs: of `unet`, `vae`, the text towers and, where known, the `scheduler`.
-    dtype: of the computation.
+    configs: configurations of `unet`, `vae`, the text encoders and, if known, the `scheduler`.
+    dtype: dtype of the computation.
 
   Raises:
-    RunError: they are of another architecture, or do not fit together.
+    RunError: the configurations are of another architecture, or inconsistent.
   """
   unet, vae, networks = build_networks(configs, dtype)
   two_towers = len(networks) == 2
-  # SDXL's autoencoder overflows in half precision, and says so; bfloat16 costs it visible detail.
+  # SDXL's autoencoder overflows in float16 (`force_upcast`), and bfloat16 visibly loses detail.
   vae_dtype = jnp.float32 if two_towers and vae.config.force_upcast is not False else dtype
   scheduler = configs["scheduler"].values if "scheduler" in configs else {}
   params = {
@@ -257,7 +260,7 @@ def describe(configs: Mapping[str, Settings], dtype: Any) -> StableDiffusion:
 def _with_stock_networks(model: StableDiffusion, parts: CheckpointParts) -> StableDiffusion:
   from genbench_jax.models.stock_diffusion import stock_networks, stock_params
 
-  unet: Any  # they answer to the same calls as ours
+  unet: Any  # stock networks have the same methods as ours
   vae: Any
   unet, vae = stock_networks(parts.configs, model.dtype, model.vae_dtype)
   params = stock_params(unet, vae, model.params)
@@ -275,16 +278,16 @@ def _with_tokenizer(tower: TextTower, folder: Path, pad: str | None) -> TextTowe
 def build_networks(
   configs: Mapping[str, Settings], dtype: Any
 ) -> tuple[UNet, Autoencoder, tuple[ClipText, ...]]:
-  """The UNet, the autoencoder and the text towers that configurations describe.
+  """Create the U-Net, the autoencoder and the text encoders that configurations describe.
 
   Raises:
-    RunError: they are of another architecture, or do not fit together.
+    RunError: the configurations are of another architecture, or inconsistent.
   """
   unet = UNet(read_unet_config(configs["unet"]))
   vae = Autoencoder(read_autoencoder_config(configs["vae"]))
   if not unet.config.in_channels == unet.config.out_channels == vae.config.latent_channels:
     raise RunError(
-      f"{configs['unet'].path}: the UNet takes {unet.config.in_channels} channels and the autoencoder has"
+      f"{configs['unet'].path}: the U-Net takes {unet.config.in_channels} channels and the autoencoder has"
       f" {vae.config.latent_channels}: inpainting and depth models are not supported."
     )
   towers = [_text_network(configs[part], part, dtype) for part in TEXT_PARTS if part in configs]
@@ -293,7 +296,7 @@ def build_networks(
 
 
 def _text_network(settings: Settings, part: str, dtype: Any) -> ClipText:
-  # The second tower of SDXL is a `CLIPTextModelWithProjection`; of the first, only hidden states are used.
+  # SDXL's second encoder is a `CLIPTextModelWithProjection`. Of the others, only hidden states are used.
   projection = settings.integer("projection_dim", 512) if part == "text_encoder_2" else 0
   return ClipText(TextSizes.read(settings), projection, dtype)
 
@@ -301,21 +304,21 @@ def _text_network(settings: Settings, part: str, dtype: Any) -> ClipText:
 def _check_widths(settings: Settings, unet: UNet, towers: Sequence[ClipText]) -> None:
   width = sum(tower.sizes.encoder.width for tower in towers)
   if unet.config.cross_attention_dim != width:
-    raise settings.error("cross_attention_dim", f"the text towers' states are {width} wide")
+    raise settings.error("cross_attention_dim", f"the text encoders' states have width {width}")
   pooled = towers[-1].projection if len(towers) == 2 else 0
   if unet.config.pooled_width != pooled:
     raise settings.error(
-      "projection_class_embeddings_input_dim", f"the pooled text of the towers is {pooled} wide"
+      "projection_class_embeddings_input_dim", f"the text encoders' pooled text has width {pooled}"
     )
 
 
 def unet_shapes(settings: Settings) -> checkpoints.Params:
-  """The parameter tree of the UNet that a configuration describes, as shapes."""
+  """Return the shapes of the parameters of the U-Net that a configuration describes."""
   return _unet_shapes(UNet(read_unet_config(settings)))
 
 
 def _unet_shapes(unet: UNet) -> checkpoints.Params:
-  # Parameters don't depend on the size of an image: the smallest that all strides divide.
+  # Parameters do not depend on the image size: use the smallest side that all strides divide.
   side = 2 ** len(unet.config.block_out_channels)
   latents = _floats(1, side, side, unet.config.in_channels)
   conditions = _described(unet.config, 1, 1, np.float32)
@@ -325,7 +328,7 @@ def _unet_shapes(unet: UNet) -> checkpoints.Params:
 def network_shapes(
   unet: UNet, vae: Autoencoder, towers: Sequence[ClipText]
 ) -> dict[str, checkpoints.Params]:
-  """The parameter trees of all parts, as shapes."""
+  """Return the shapes of the parameters of all parts."""
   pixels = 2 ** len(vae.config.block_out_channels)
   images = _floats(1, pixels, pixels, vae.config.in_channels)
   shapes = {"unet": _unet_shapes(unet), "vae": weights.parameter_shapes(vae.init, images)}
@@ -335,7 +338,7 @@ def network_shapes(
 
 
 def described_conditions(model: StableDiffusion, rows: int) -> Conditions:
-  """The shapes of what the UNet is told, for so many rows."""
+  """Return the shapes of the U-Net's conditions for a number of rows."""
   return _described(model.unet.config, rows, model.max_tokens, model.dtype)
 
 
@@ -356,12 +359,12 @@ def _floats(*shape: int) -> jax.ShapeDtypeStruct:
 
 
 def parameter_shapes(folder: Path) -> dict[str, checkpoints.Params]:
-  """The parameter trees of the model whose configurations stand in `folder`, as shapes."""
+  """Return the shapes of the parameters of the model whose configurations are in `folder`."""
   return network_shapes(*build_networks(folder_configs(folder), jnp.float32))
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
-  """The array at an address that JAX's CPU backend takes without a copy, so that weights are in memory once."""
+  """Move an array to an address that XLA's CPU backend uses without a copy, so that weights exist once."""
   if array.ctypes.data % ALIGNMENT == 0:
     return array
   raw = np.empty(array.nbytes + ALIGNMENT, np.uint8)
@@ -377,11 +380,19 @@ def conditions_of(
   shape: tuple[int, ...],
   guidance_scale: Float[Array, ""] | float = 1.0,
 ) -> Conditions:
-  """What the UNet is told about images of latents [b, h, w, c], one text a row."""
+  """Return the U-Net's conditions for images with latents [b, h, w, c], one text per row.
+
+  Args:
+    model: the diffusion model.
+    texts: encoded prompts.
+    shape: shape of the latents.
+    guidance_scale: used only by models that take it as an input.
+  """
   rows, sizes, scales = len(texts.states), None, None
   if model.unet.config.takes_sizes:
     height, width = (side * model.downsampling_factor for side in shape[1:3])
-    # An original of the size wanted, uncropped: what SDXL's authors recommend.
+    # (original height, width, crop top, left, target height, width): uncropped, at the target size, as
+    # recommended by SDXL's authors (arXiv 2307.01952).
     sizes = jnp.asarray([height, width, 0, 0, height, width], jnp.float32)
     sizes = jnp.broadcast_to(sizes, (rows, len(sizes)))
   if model.takes_guidance:
@@ -389,7 +400,7 @@ def conditions_of(
   return Conditions(texts.states, texts.pooled, sizes, scales)
 
 
-# ---- the networks as functions ------------------------------------------------------------------
+# ---- networks as functions ----------------------------------------------------------------------
 
 
 def apply_unet(
@@ -400,15 +411,15 @@ def apply_unet(
   conditions: Conditions,
   platform: str | None = None,
 ) -> Float[Array, "b h w c"]:
-  """The UNet's output: noise, velocity or clean latents, as it was trained.
+  """Return the U-Net's output: noise, velocity or clean latents, depending on its training.
 
   Args:
     unet: the network.
     params: its parameters.
-    latents: noisy, in the model's dtype.
-    timestep: one for all rows, or one each.
-    conditions: of each row.
-    platform: `cpu`, `gpu` or `tpu`, of the device that runs it; by default JAX's default backend.
+    latents: noisy latents, in the model's dtype.
+    timestep: one for all rows, or one per row.
+    conditions: conditions of each row.
+    platform: `cpu`, `gpu` or `tpu`, where the computation runs; JAX's default backend if None.
   """
   times = jnp.broadcast_to(jnp.asarray(timestep, jnp.float32), len(latents))
   output = unet.clone(platform=platform).apply({"params": params}, latents, times, conditions)
@@ -421,7 +432,14 @@ def apply_decoder(
   latents: Float[Array, "b h w c"],
   platform: str | None = None,
 ) -> Float[Array, "b H W 3"]:
-  """Images, about -1 to 1, of latents at the autoencoder's own scale."""
+  """Decode latents at the autoencoder's own scale to images, about -1 to 1.
+
+  Args:
+    vae: the network.
+    params: its parameters.
+    latents: latents at the autoencoder's own scale.
+    platform: see `apply_unet`.
+  """
   decoder = vae.clone(platform=platform)
   return jnp.asarray(decoder.apply({"params": params}, latents, method="decode"))
 
@@ -432,7 +450,14 @@ def apply_encoder(
   images: Float[Array, "b H W 3"],
   platform: str | None = None,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
-  """Mean and log variance of the latents, at the autoencoder's own scale, of images from -1 to 1."""
+  """Encode images from -1 to 1 to mean and log variance of latents at the autoencoder's own scale.
+
+  Args:
+    vae: the network.
+    params: its parameters.
+    images: images, from -1 to 1.
+    platform: see `apply_unet`.
+  """
   encoder = vae.clone(platform=platform)
   mean, log_variance = encoder.apply({"params": params}, images, method="encode")
   return jnp.asarray(mean), jnp.asarray(log_variance)
@@ -444,13 +469,13 @@ def apply_text_encoders(
   tokens: Sequence[Int32[Array, "b l"]],
   learned: Sequence[Float[Array, "n d"] | None] | None = None,
 ) -> Texts:
-  """The hidden states of token ids, as the UNet takes them.
+  """Encode token ids to the hidden states that the U-Net expects.
 
   Args:
     towers: the text encoders.
-    params: `{"text_encoder": ...}`, and `text_encoder_2`.
-    tokens: for each tower; ids from its vocabulary's size on stand for rows of `learned`.
-    learned: embeddings of new tokens, for each tower.
+    params: parameters of `text_encoder` and, for SDXL, `text_encoder_2`.
+    tokens: token ids for each encoder; an id >= its vocabulary's size v stands for row id - v of `learned`.
+    learned: embeddings of new tokens, for each encoder.
   """
   learned = [None] * len(towers) if learned is None else learned
   given = list(zip(TEXT_PARTS, towers, tokens, learned, strict=False))
@@ -459,7 +484,7 @@ def apply_text_encoders(
   ]
   if len(towers) == 1:
     return Texts(states[0].last, None)
-  # SDXL takes both towers' last layer but one, without the final norm, and pools the second.
+  # SDXL concatenates both encoders' penultimate layers, without the final norm, and pools the second.
   joined = jnp.concatenate([state.hidden[-2] for state in states], axis=-1)
   part, tower, ids, _ = given[-1]
   ends = end_positions(ids, tower.tokenizer.eos_token_id)

@@ -1,14 +1,14 @@
-"""The second opinion: diffusers' own Flax UNet and autoencoder, with their faults put right.
+"""diffusers' own Flax U-Net and autoencoder as a second implementation, with their errors corrected.
 
-diffusers removed these classes in 0.40; where an older one is installed, `generation.implementation = "diffusers"` runs
-them in place of ours, and the tests compare both on the same weights. What is put right, by Flax interceptors that replace single
-methods while a module is applied:
+diffusers removed these classes in 0.40. If an older version is installed,
+`generation.implementation = "diffusers"` uses them instead of ours, and the tests compare both on the same
+weights. Flax interceptors replace single methods while a module is applied, to correct these errors:
 
-1. GEGLU takes the tanh approximation of gelu; PyTorch, and so every checkpoint, the exact one.
-2. The transformer's GroupNorm has epsilon 1e-5; PyTorch 1e-6. Every GroupNorm takes its variance by
-   cancellation, which costs two digits where the mean is large.
-3. The autoencoder guesses the layout of latents from their last axis, and fails where side and channels are equal:
-   its decoder is called directly, channels last.
+1. GEGLU uses the tanh approximation of GELU; PyTorch, and so every checkpoint, uses the exact function.
+2. The transformer's GroupNorm has epsilon 1e-5; PyTorch has 1e-6. Every GroupNorm computes its variance
+   as E[x^2] - E[x]^2, which loses two digits if the mean is large.
+3. The autoencoder guesses the layout of latents from their last axis, and fails if the side equals the
+   number of channels. Its decoder is called directly, channels-last.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ FIRST_WITHOUT_FLAX = (0, 40)
 
 
 def check_installed() -> None:
-  """Refuse where diffusers has no Flax classes.
+  """Check that the installed diffusers has Flax classes.
 
   Raises:
     UsageError: diffusers is too new, or missing.
@@ -50,7 +50,7 @@ def check_installed() -> None:
   numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
   if not numbers or numbers >= FIRST_WITHOUT_FLAX:
     raise UsageError(
-      f"implementation 'diffusers' needs diffusers below 0.40, the last with Flax classes; installed: {version}."
+      f"implementation 'diffusers' needs diffusers below 0.40, which removed its Flax classes; installed: {version}."
     )
 
 
@@ -60,14 +60,14 @@ class StockUNet:
 
   Attributes:
     module: the stock module.
-    config: as ours reads it.
+    config: the configuration as our `UNet` reads it.
   """
 
   module: Any
   config: UNetConfig
 
   def clone(self, platform: str | None) -> "StockUNet":
-    """Itself: the stock classes choose nothing by platform."""
+    """Return self: the stock classes do not depend on the platform."""
     del platform
     return self
 
@@ -78,7 +78,7 @@ class StockUNet:
     timestep: Float[Array, "b"],
     conditions: Conditions,
   ) -> Float[Array, "b h w o"]:
-    """As our UNet's; stock's layout is channels first."""
+    """Apply the U-Net like ours; the stock layout is channels-first."""
     added = None
     if self.config.takes_sizes:
       added = {"text_embeds": conditions.pooled, "time_ids": conditions.sizes}
@@ -96,19 +96,19 @@ class StockAutoencoder:
 
   Attributes:
     module: the stock module.
-    config: as ours reads it.
+    config: the configuration as our `Autoencoder` reads it.
   """
 
   module: Any
   config: AutoencoderConfig
 
   def clone(self, platform: str | None) -> "StockAutoencoder":
-    """Itself: the stock classes choose nothing by platform."""
+    """Return self: the stock classes do not depend on the platform."""
     del platform
     return self
 
   def apply(self, variables: Params, images: Float[Array, "b h w c"], method: str) -> Any:
-    """`encode` or `decode`, as our autoencoder's."""
+    """Apply `encode` or `decode` like our autoencoder."""
     with corrections():
       return self.module.apply(
         variables, images, method={"encode": _encode, "decode": _decode}[method]
@@ -129,16 +129,16 @@ def _encode(
 def stock_networks(
   configs: Mapping[str, Settings], dtype: Any, vae_dtype: Any
 ) -> tuple[StockUNet, StockAutoencoder]:
-  """The stock modules that configurations describe.
+  """Create the stock modules that configurations describe.
 
   Args:
-    configs: of `unet` and `vae`.
-    dtype: of the UNet's computation.
-    vae_dtype: of the autoencoder's.
+    configs: configurations of `unet` and `vae`.
+    dtype: dtype of the U-Net's computation.
+    vae_dtype: dtype of the autoencoder's computation.
 
   Raises:
     UsageError: diffusers has no Flax classes.
-    RunError: the checkpoint asks for what they don't do.
+    RunError: the stock classes do not support the checkpoint.
   """
   check_installed()
   # transformers below 5 imports TensorFlow unless it is told not to; diffusers logs a farewell at every Flax module.
@@ -154,8 +154,8 @@ def stock_networks(
   plain_vae = vae.use_quant_conv and vae.use_post_quant_conv and vae.mid_block_add_attention
   if unet.time_cond_proj_dim is not None or not plain_vae or unet.norm_num_groups != 32:
     raise RunError(
-      f"{configs['unet'].path.parent.parent}: diffusers' stock Flax classes have no guidance embedding, no other norm groups"
-      " and no autoencoder without its 1 x 1 convolutions: take the implementation 'ours'."
+      f"{configs['unet'].path.parent.parent}: diffusers' Flax classes support no guidance embedding, no norm groups other than 32"
+      " and no autoencoder without 1 x 1 convolutions or attention; use implementation 'ours'."
     )
   return (
     StockUNet(_module(FlaxUNet2DConditionModel, configs["unet"], dtype), unet),
@@ -173,11 +173,11 @@ def _module(module_class: Any, settings: Settings, dtype: Any) -> Any:
   return module_class(**given, dtype=dtype)
 
 
-# ---- parameters: ours, under the names of Flax --------------------------------------------------
+# ---- our parameters under Flax's names ----------------------------------------------------------
 
 
 def stock_params(unet: StockUNet, vae: StockAutoencoder, params: Params) -> Params:
-  """Our parameter trees in the nesting of the stock modules; no array is copied, layouts are the same."""
+  """Arrange our parameters in the stock modules' trees. No array is copied, since layouts are the same."""
   config = unet.config
   side, pixels = (2 ** len(part.config.block_out_channels) for part in (unet, vae))
   sample = jnp.zeros((1, config.in_channels, side, side))
@@ -207,11 +207,11 @@ def _renamed(params: Params, target: Params) -> Params:
   return tree
 
 
-# ---- what is put right --------------------------------------------------------------------------
+# ---- corrections --------------------------------------------------------------------------------
 
 
 def corrections() -> AbstractContextManager[Any]:
-  """Context in which the stock modules compute what PyTorch's do."""
+  """Return a context in which the stock modules compute what PyTorch's do."""
   from diffusers.models import attention_flax  # type: ignore[attr-defined]
 
   def intercept(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:

@@ -1,4 +1,4 @@
-"""T5, as the keyword-to-sentence model of Category Enhancement needs it."""
+"""T5, the keyword-to-sentence model of Category Enhancement."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ _INPUT_TOKENS = 64
 _OUTPUT_TOKENS = 20
 _LIKELIEST = 50
 
-# Copies of the shared embedding, and a tensor of the first T5s that their own code never read.
+# Copies of the shared embedding, and a tensor of the first T5 checkpoints that their own code never read.
 _COPIES = re.compile(
   r"^(encoder|decoder)\.embed_tokens\.weight$|EncDecAttention\.relative_attention_bias\.weight$"
 )
@@ -37,13 +37,13 @@ _TIED = re.compile(_COPIES.pattern + r"|^lm_head\.weight$")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SentenceModel:
-  """A T5 ready to write.
+  """A T5 with its parameters and tokenizer.
 
   Attributes:
     network: the network.
     params: its parameters.
-    tokenizer: of `tokenizer.json`, or of `spiece.model`.
-    writing: how tokens are sampled.
+    tokenizer: tokenizer from `tokenizer.json` or `spiece.model`.
+    writing: sampling settings.
   """
 
   network: T5Network
@@ -52,7 +52,7 @@ class SentenceModel:
   writing: Writing
 
   def sample(self, text: str, count: int, seed: int) -> list[str]:
-    """Return so many sampled continuations of a text, equal ones among them; the same for the same seed and text."""
+    """Return `count` sampled continuations of a text, with duplicates; determined by seed and text."""
     tokens, mask = self._tokenized(text, count)
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(text.encode()))
     sequences = np.asarray(self._program(self.params, tokens, mask, key))
@@ -86,9 +86,7 @@ def load_sentence_model(checkpoint: str, revision: str | None = None) -> Sentenc
   folder = checkpoints.locate(checkpoint, revision, DOWNLOADS)
   settings, tensors = _settings(folder), checkpoints.read_weights(folder)
   sizes = T5Sizes.read(settings)
-  if (
-    _LOGITS not in tensors
-  ):  # untied by its configuration, and saved by a library that ties all the same
+  if _LOGITS not in tensors:  # untied by its configuration, but saved by a library that ties anyway
     sizes = dataclasses.replace(sizes, own_logits=False)
   network = T5Network(sizes, compute_dtype())
   ignored = _COPIES if sizes.own_logits else _TIED
@@ -97,7 +95,7 @@ def load_sentence_model(checkpoint: str, revision: str | None = None) -> Sentenc
 
 
 def parameter_shapes(folder: Path) -> weights.Params:
-  """The parameter tree of the T5 whose `config.json` stands in `folder`, as shapes."""
+  """Return the shapes of the parameters of the T5 whose `config.json` is in `folder`."""
   return _shapes(T5Network(T5Sizes.read(_settings(folder))))
 
 
@@ -125,8 +123,8 @@ def _writing(settings: Settings, sizes: T5Sizes) -> Writing:
 
 
 def _tokenizer(folder: Path) -> Any:
-  """The tokenizer in the folder; `tokenizer_config.json` may name files elsewhere, which are not followed."""
-  # transformers says at import that there is no PyTorch, which nothing here needs.
+  """Load the tokenizer in the folder. Files elsewhere, named by `tokenizer_config.json`, are ignored."""
+  # At import, transformers warns that PyTorch is missing, which is not needed here.
   os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
   from transformers import PreTrainedTokenizerFast
 
@@ -145,12 +143,12 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _from_pieces(path: Path) -> Any:
-  """A tokenizer from SentencePiece's own file, with T5's end of a text."""
+  """Load a tokenizer from SentencePiece's own file, and add T5's end-of-text token."""
   from tokenizers import processors
 
   core = load_sentencepiece(path)
   end = core.token_to_id("</s>")
   if end is None:
-    raise RunError(f"the tokenizer in {path} has no token for the end of a text.")
+    raise RunError(f"the tokenizer in {path} has no end-of-text token.")
   core.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", end)])
   return core

@@ -1,4 +1,6 @@
-"""T5: an encoder, a decoder that writes a token at a time, and sampling.
+"""T5: an encoder, a decoder with key-value cache, and sampling.
+
+Follows transformers' `T5ForConditionalGeneration`.
 
 Reference:
   Raffel et al., "Exploring the limits of transfer learning with a unified text-to-text transformer", 2020 (arXiv 1910.10683).
@@ -29,29 +31,29 @@ from genbench_jax.models.layers import (
   attend,
 )
 
-# Scores of what may not be seen; finite, so that a row of nothing but padding gives no NaN.
+# Score of masked positions; finite, so that a row of only padding does not give NaN.
 HIDDEN = -1e9
 
 
 @dataclasses.dataclass(frozen=True)
 class T5Sizes:
-  """Sizes of a T5.
+  """Architecture of a T5.
 
   Attributes:
-    vocabulary: token ids.
-    width: of the hidden states.
-    head_width: of a head of attention; heads times this need not be `width`.
-    heads: of attention, in each layer.
-    mlp_width: of the inner layer of each multilayer perceptron.
-    layers: of the encoder.
-    decoder_layers: of the decoder.
-    buckets: of relative positions, each with a learned bias a head.
-    max_distance: from which on all distances share a bucket.
-    activation: its name.
-    gated: whether the perceptron is act(a) b in place of act(a).
-    own_logits: whether the logits have a table of their own; else they take that of the embeddings.
-    scaled: whether the states are scaled before the logits, as the first T5s do, which share the table.
-    eps: of the norms.
+    vocabulary: number of token ids.
+    width: width of the hidden states.
+    head_width: width of an attention head; heads * head_width may differ from `width`.
+    heads: attention heads per layer.
+    mlp_width: width of the MLP's hidden layer.
+    layers: number of encoder layers.
+    decoder_layers: number of decoder layers.
+    buckets: number of relative-position buckets, each with a learned bias per head.
+    max_distance: distance from which all positions share a bucket.
+    activation: name of the MLP's activation.
+    gated: whether the MLP is gated, act(a) b, instead of act(a).
+    own_logits: whether the output layer has its own table instead of the embeddings'.
+    scaled: whether states are scaled before the output layer, as in T5 1.0, which shares the table.
+    eps: epsilon of the norms.
   """
 
   vocabulary: int
@@ -71,7 +73,7 @@ class T5Sizes:
 
   @classmethod
   def read(cls, settings: Settings) -> "T5Sizes":
-    """The sizes in a configuration.
+    """Read the architecture from a configuration.
 
     Raises:
       RunError: a setting is out of bounds.
@@ -79,11 +81,11 @@ class T5Sizes:
     layers = settings.integer("num_layers", 6, high=MOST_LAYERS)
     form = settings.values.get("feed_forward_proj") or "relu"
     name = form.removeprefix("gated-") if isinstance(form, str) else ""
-    # The published "gated-gelu" was trained with the approximation by tanh.
+    # The published "gated-gelu" models were trained with the tanh approximation.
     name = "gelu_new" if form == "gated-gelu" else name
     if name not in ACTIVATIONS:
       raise settings.error(
-        "feed_forward_proj", f"supported are {', '.join(ACTIVATIONS)}, gated- or not"
+        "feed_forward_proj", f"supported: {', '.join(ACTIVATIONS)}, with or without 'gated-'"
       )
     return cls(
       vocabulary=settings.integer("vocab_size", 32128, high=MOST_VOCABULARY),
@@ -104,18 +106,18 @@ class T5Sizes:
 
 
 class KeysValues(NamedTuple):
-  """Keys and values of one attention."""
+  """Keys and values of an attention layer."""
 
   keys: Float[Array, "b l h e"]
   values: Float[Array, "b l h e"]
 
 
 class T5Network(nn.Module):
-  """Encoder and decoder.
+  """T5's encoder and decoder.
 
   Attributes:
-    sizes: of the network.
-    dtype: of the computation.
+    sizes: architecture.
+    dtype: dtype of the computation.
   """
 
   sizes: T5Sizes
@@ -132,12 +134,12 @@ class T5Network(nn.Module):
   def __call__(
     self, tokens: Int[Array, "b l"], mask: Bool[Array, "b l"], written: Int[Array, "b m"]
   ) -> Float[Array, "b m v"]:
-    """Logits of the next token after each of `written`.
+    """Return the logits of the token after each token of `written`.
 
     Args:
-      tokens: of the input.
-      mask: True where the input is no padding.
-      written: tokens of the output, beginning with the start token.
+      tokens: input tokens.
+      mask: True where the input is not padding.
+      written: output tokens, beginning with the start token.
     """
     crossed = self.cross(self.encode(tokens, mask))
     length = written.shape[1]
@@ -152,7 +154,7 @@ class T5Network(nn.Module):
     return self._logits(hidden)
 
   def encode(self, tokens: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
-    """The encoder's states."""
+    """Return the encoder's output states."""
     length = tokens.shape[1]
     bias = self.encoder.position_bias(jnp.arange(length), length) + _unseen(mask)
     hidden = self.shared(tokens)
@@ -164,7 +166,7 @@ class T5Network(nn.Module):
     return self.encoder.final_layer_norm(hidden)
 
   def cross(self, states: Float[Array, "b l d"]) -> list[KeysValues]:
-    """What each decoder layer looks up in the encoder's states: made once for all tokens."""
+    """Compute keys and values of the encoder's states for each decoder layer, once per sequence."""
     return [layer.cross_attention.keys_values(states) for layer in self.decoder.blocks]
 
   def step(
@@ -175,14 +177,14 @@ class T5Network(nn.Module):
     crossed: list[KeysValues],
     mask: Bool[Array, "b l"],
   ) -> tuple[Float[Array, "b v"], list[KeysValues]]:
-    """Logits of the token after `token`, and the cache with its keys and values.
+    """Return the logits of the token after `token`, and the cache with its keys and values added.
 
     Args:
-      token: the latest one of each sequence.
+      token: latest token of each sequence.
       place: its position.
-      cache: of the tokens before it, see `empty_cache`.
-      crossed: see `cross`.
-      mask: True where the input is no padding.
+      cache: keys and values of the preceding tokens, see `empty_cache`.
+      crossed: keys and values of the encoder's states, see `cross`.
+      mask: True where the input is not padding.
     """
     length = cache[0].keys.shape[1]
     bias = self.decoder.position_bias(place[None], length)
@@ -197,7 +199,7 @@ class T5Network(nn.Module):
     return self._logits(hidden)[:, 0], grown
 
   def empty_cache(self, count: int, length: int) -> list[KeysValues]:
-    """Room for the keys and values of so many sequences of so many tokens."""
+    """Return an empty cache for `count` sequences of `length` tokens."""
     sizes = self.sizes
     shape = (count, length, sizes.heads, sizes.head_width)
     empty = KeysValues(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
@@ -205,7 +207,7 @@ class T5Network(nn.Module):
 
   def _logits(self, hidden: Float[Array, "b m d"]) -> Float[Array, "b m v"]:
     hidden = self.decoder.final_layer_norm(hidden)
-    if self.sizes.scaled:  # the table was trained as embeddings: this brings its products to logits
+    if self.sizes.scaled:  # the shared table has the scale of embeddings, not of output weights
       hidden = hidden * self.sizes.width**-0.5
     logits = self.lm_head(hidden) if self.sizes.own_logits else hidden @ self.shared.table.T
     return logits.astype(jnp.float32)
@@ -216,7 +218,7 @@ def _unseen(mask: Bool[Array, "b l"]) -> Float[Array, "b 1 1 l"]:
 
 
 class _Stack(nn.Module):
-  """The layers of an encoder or a decoder; the first one holds the bias of positions for all."""
+  """The layers of an encoder or decoder. The first layer's relative position bias is used by all."""
 
   sizes: T5Sizes
   layers: int
@@ -236,7 +238,7 @@ class _Stack(nn.Module):
     self.final_layer_norm = RmsNorm(sizes.eps)
 
   def position_bias(self, rows: Int[Array, "q"], length: int) -> Float[Array, "1 h q k"]:
-    """What the distance from each of `rows` to each of `length` places adds to the scores."""
+    """Return the score biases for query positions `rows` and `length` key positions."""
     distance = jnp.arange(length)[None] - rows[:, None]
     buckets = relative_position_bucket(
       distance, not self.decoder, self.sizes.buckets, self.sizes.max_distance
@@ -245,7 +247,7 @@ class _Stack(nn.Module):
 
 
 class _Layer(nn.Module):
-  """Attention, in a decoder attention to the input, and a multilayer perceptron, each after a norm."""
+  """Self-attention, in a decoder cross-attention, and an MLP, each with a pre-norm and a residual."""
 
   sizes: T5Sizes
   decoder: bool
@@ -264,17 +266,17 @@ class _Layer(nn.Module):
   def rest(
     self, hidden: Float[Array, "b m d"], cross: KeysValues, unseen: Float[Array, "b 1 1 l"]
   ) -> Float[Array, "b m d"]:
-    """What follows the attention of a decoder's layer to itself."""
+    """Apply what follows self-attention in a decoder layer: cross-attention and the MLP."""
     attended = self.cross_attention(self.norm_cross(hidden), cross, unseen)
     return self.mix(hidden + attended)
 
   def mix(self, hidden: Float[Array, "b m d"]) -> Float[Array, "b m d"]:
-    """The perceptron with its norm."""
+    """Apply the MLP with its norm."""
     return hidden + self.mlp(self.norm_mix(hidden))
 
 
 class _Attention(nn.Module):
-  """Without biases, and without the scale of 1 / sqrt(d), which T5 trained into its weights."""
+  """Attention without biases and without the scale 1 / sqrt(d), which T5 folds into its initialization."""
 
   sizes: T5Sizes
   dtype: Dtype
@@ -288,7 +290,7 @@ class _Attention(nn.Module):
     return projected.reshape(*projected.shape[:2], self.sizes.heads, self.sizes.head_width)
 
   def keys_values(self, states: Float[Array, "b l d"]) -> KeysValues:
-    """Keys and values of the states that are looked at."""
+    """Compute the keys and values of the attended states."""
     return KeysValues(self._heads(self.k(states)), self._heads(self.v(states)))
 
   def __call__(
@@ -322,16 +324,17 @@ def relative_position_bucket(
   num_buckets: int = 32,
   max_distance: int = 128,
 ) -> Int32[Array, "q k"]:
-  """Return which learned bias a distance between two tokens has: near ones each their own, far ones by logarithm.
+  """Return the bucket of the relative position of two tokens: exact for near ones, logarithmic for far ones.
 
   Args:
-    relative_position: place of the key less that of the query.
-    bidirectional: whether keys behind the query count as well; else they share the bucket of distance 0.
-    num_buckets: of all distances, half of them for each direction.
-    max_distance: from which on all distances share a bucket.
+    relative_position: position of the key minus that of the query.
+    bidirectional: whether keys after the query get buckets of their own, as in an encoder; otherwise they
+      share the bucket of distance 0.
+    num_buckets: total number of buckets; if bidirectional, half for each direction.
+    max_distance: distance from which all positions share a bucket.
 
   Reference:
-    T5, section 2.1 (arXiv 1910.10683).
+    Raffel et al., 2020, section 2.1 (arXiv 1910.10683).
   """
   first = jnp.zeros((), jnp.int32)
   if bidirectional:
@@ -341,20 +344,21 @@ def relative_position_bucket(
   else:
     distance = -jnp.minimum(relative_position, 0)
   exact = num_buckets // 2
+  # The first half of the buckets counts single distances, the second half is spaced logarithmically.
   log_share = jnp.log(jnp.maximum(distance, 1) / exact) / np.log(max_distance / exact)
   far = jnp.minimum(exact + (log_share * (num_buckets - exact)).astype(jnp.int32), num_buckets - 1)
   return (first + jnp.where(distance < exact, distance, far)).astype(jnp.int32)
 
 
 class Writing(NamedTuple):
-  """How tokens are sampled.
+  """Sampling settings.
 
   Attributes:
-    start: the token that every output begins with.
-    end: the token that ends it.
-    pad: what stands behind the end.
-    length: of the output, with the start token.
-    likeliest: how many of the likeliest tokens are sampled among.
+    start: first token of every output.
+    end: token that ends an output.
+    pad: padding token, after the end.
+    length: tokens per output, including the start token.
+    likeliest: number of most likely tokens to sample from (top-k).
   """
 
   start: int
@@ -372,15 +376,15 @@ def sample(
   key: Array,
   writing: Writing,
 ) -> Int32[Array, "b m"]:
-  """Sampled outputs at temperature 1. Pure: made for `jax.jit`.
+  """Sample outputs at temperature 1 from the `likeliest` tokens. Pure, for `jax.jit`.
 
   Args:
     network: the T5.
     params: its parameters.
-    tokens: of the inputs.
-    mask: True where an input is no padding.
-    key: of the randomness.
-    writing: how tokens are sampled.
+    tokens: input tokens.
+    mask: True where an input is not padding.
+    key: random key.
+    writing: sampling settings.
   """
 
   def prepare(network: T5Network) -> tuple[list[KeysValues], list[KeysValues]]:

@@ -1,8 +1,8 @@
-"""CLIP's tokenizer: text to token ids of one fixed length.
+"""CLIP's tokenizer: text to token ids of a fixed length.
 
-It is put together from the files in the checkpoint's own folder, which are in its fingerprint. `tokenizer_config.json` may name
-other files, anywhere on the machine; nothing of that is followed. Cleaning does not depend on which packages are
-installed: texts are brought to Unicode's form C, blanks are joined, letters lowered.
+It is assembled from files in the checkpoint's own folder, which its fingerprint covers. File names in
+`tokenizer_config.json`, which may point anywhere on the machine, are not followed. Text cleaning does not
+depend on installed packages: Unicode is normalized to NFC, whitespace collapsed, and letters lowercased.
 """
 
 import os
@@ -16,26 +16,27 @@ from jaxtyping import Int32
 from genbench_jax.errors import RunError
 from genbench_jax.models import checkpoints
 
+# CLIP's special tokens, for folders that do not name their own.
 SPECIAL = {
   "bos_token": "<|startoftext|>",
   "eos_token": "<|endoftext|>",
   "unk_token": "<|endoftext|>",
   "pad_token": "<|endoftext|>",
 }
-# What CLIP takes for a word before merging.
+# CLIP's pattern for splitting text into words, before merging.
 WORDS = (
   r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 )
-# What CLIP was trained with, for folders that do not say.
+# CLIP's training length in tokens, for folders that do not give one.
 POSITIONS = 77
 MOST_POSITIONS = 1 << 20
 
 
 def load_tokenizer(folder: Path) -> Any:
-  """CLIP's tokenizer whose files stand in `folder`: `vocab.json` and `merges.txt`, or `tokenizer.json`.
+  """Load CLIP's tokenizer from `vocab.json` and `merges.txt`, or from `tokenizer.json`, in `folder`.
 
   Raises:
-    RunError: they are missing or broken.
+    RunError: the files are missing or damaged.
   """
   vocabulary, merges = _words(folder)
   config = _optional(folder / "tokenizer_config.json")
@@ -57,10 +58,10 @@ def _assembled(
   special: dict[str, str],
   positions: int,
 ) -> Any:
-  """CLIP's byte-level BPE, as transformers' `CLIPTokenizer` has it in version 5."""
+  """Assemble CLIP's byte-level BPE, as `CLIPTokenizer` of transformers 5 does."""
   from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-  # transformers says at import that there is no PyTorch, which nothing here needs.
+  # At import, transformers warns that PyTorch is missing, which is not needed here.
   os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
   from transformers import PreTrainedTokenizerFast
 
@@ -95,7 +96,7 @@ def _assembled(
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], length: int) -> Int32[np.ndarray, "n l"]:
-  """Token ids with start and end of text, cut and padded to `length`."""
+  """Return token ids with start- and end-of-text tokens, truncated and padded to `length`."""
   ids = tokenizer(list(texts), max_length=length, padding="max_length", truncation=True)[
     "input_ids"
   ]
@@ -103,10 +104,10 @@ def tokenize(tokenizer: Any, texts: Sequence[str], length: int) -> Int32[np.ndar
 
 
 def refuse_ids_beyond(tokenizer: Any, vocabulary: int, folder: Path) -> None:
-  """Refuses a tokenizer that gives ids which the model has no embedding for: JAX would take another's.
+  """Reject a tokenizer with ids that have no embedding: JAX would clamp them to another token's.
 
   Raises:
-    RunError: it does.
+    RunError: an id is too large.
   """
   largest = max(tokenizer.get_vocab().values())
   if largest >= vocabulary:
@@ -116,7 +117,7 @@ def refuse_ids_beyond(tokenizer: Any, vocabulary: int, folder: Path) -> None:
 
 
 def _words(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-  """Vocabulary and merges."""
+  """Return vocabulary and merges."""
   whole = folder / "tokenizer.json"
   if not (folder / "vocab.json").is_file() and whole.is_file():
     model = checkpoints.read_json(whole).get("model")
@@ -128,7 +129,7 @@ def _words(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
   for name in ("vocab.json", "merges.txt"):
     if not (folder / name).is_file():
       raise RunError(f"{folder / name} is missing from the checkpoint.")
-  # Blanks of all kinds are tokens: only line feeds end a line, and only the first may be a comment.
+  # Merges may contain any whitespace: only "\n" ends a line, and only the first line may be a comment.
   lines = checkpoints.read_text(folder / "merges.txt").split("\n")
   lines = lines[1:] if lines[0].startswith("#version") else lines
   vocabulary = _vocabulary(folder / "vocab.json", checkpoints.read_json(folder / "vocab.json"))
@@ -138,7 +139,7 @@ def _words(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
 def _vocabulary(path: Path, words: Any) -> dict[str, int]:
   ids = words.values() if isinstance(words, dict) else ()
   if not ids or not all(type(number) is int and 0 <= number < 1 << 31 for number in ids):
-    raise RunError(f"{path} holds no vocabulary: wanted words with their numbers.")
+    raise RunError(f"{path} contains no vocabulary: wanted an object that maps words to ids.")
   return words
 
 
@@ -146,7 +147,7 @@ def _merges(path: Path, pairs: Sequence[Any]) -> list[tuple[str, str]]:
   found = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in pairs]
   for number, pair in enumerate(found):
     if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
-      raise RunError(f"{path}: merge {number + 1} is no pair of words.")
+      raise RunError(f"{path}: merge {number + 1} is not a pair of words.")
   return [(pair[0], pair[1]) for pair in found]
 
 
@@ -155,31 +156,31 @@ def _optional(path: Path) -> dict[str, Any]:
 
 
 def _special_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
-  """The special tokens by their roles; `tokenizer_config.json` counts before `special_tokens_map.json`."""
+  """Return the special tokens by role; `tokenizer_config.json` overrides `special_tokens_map.json`."""
   said = _optional(folder / "special_tokens_map.json") | config
   return {role: _content(folder, said.get(role), default) for role, default in SPECIAL.items()}
 
 
 def _content(folder: Path, token: Any, default: str) -> str:
-  """A token, which files give as a string or as an object."""
+  """Return a token, given as a string or as an object."""
   word = token.get("content") if isinstance(token, dict) else token
   if word is None:
     return default
   if not isinstance(word, str) or not word:
-    raise RunError(f"the tokenizer in {folder} names a special token that is no word.")
+    raise RunError(f"the tokenizer in {folder} names a special token that is not a string.")
   return word
 
 
 def _positions(folder: Path, config: dict[str, Any]) -> int:
   length = config.get("model_max_length", POSITIONS)
   if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 3:
-    raise RunError(f"{folder / 'tokenizer_config.json'}: model_max_length is no length of a text.")
-  # Files that set no limit hold a number of thirty digits.
+    raise RunError(f"{folder / 'tokenizer_config.json'}: model_max_length is not a valid length.")
+  # Files without a limit store a number of thirty digits.
   return POSITIONS if length > MOST_POSITIONS else int(length)
 
 
 def _add_tokens(tokenizer: Any, folder: Path, config: dict[str, Any]) -> None:
-  """Tokens that were added to the vocabulary later, under the ids that the files give them."""
+  """Add tokens beyond the vocabulary, and check that they get the ids that the files give."""
   extra = {
     _content(folder, token, ""): number
     for number, token in (config.get("added_tokens_decoder") or {}).items()
@@ -189,5 +190,5 @@ def _add_tokens(tokenizer: Any, folder: Path, config: dict[str, Any]) -> None:
       tokenizer.add_tokens([word])
     if tokenizer.convert_tokens_to_ids(word) != int(number):
       raise RunError(
-        f"the tokenizer in {folder} gives the added token {word!r} another id than {number}."
+        f"the tokenizer in {folder} does not give the added token {word!r} its id, {number}."
       )

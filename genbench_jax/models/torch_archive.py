@@ -1,8 +1,8 @@
-"""Tensors from a file of `torch.save`, by a reader that runs nothing.
+"""Read tensors from a file of `torch.save` without running code from it.
 
-Such files are pickles, which may name any function to be called. This reader resolves five names, to functions of its own that
-make NumPy arrays, and refuses all others. It reads the zip format and the one before PyTorch 1.6. Runs never use it: it is for
-tools that convert a checkpoint once.
+Such files are pickles, which can call any function. This reader resolves only a few names, to its own
+functions that make NumPy arrays, and rejects all others. It supports the zip format and the format before
+PyTorch 1.6. Benchmark runs never use it; it serves tools that convert a checkpoint once.
 """
 
 import collections
@@ -28,12 +28,13 @@ DTYPES = {
   "ByteStorage": np.dtype("u1"),
   "BoolStorage": np.dtype("?"),
 }
+# Header of the format before PyTorch 1.6.
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 LARGEST_FILE = 1 << 34
 
 
 class Storage(NamedTuple):
-  """A run of numbers that tensors are views of."""
+  """A flat array of numbers that tensors are views of."""
 
   dtype: np.dtype
   key: str
@@ -41,7 +42,7 @@ class Storage(NamedTuple):
 
 
 class View(NamedTuple):
-  """A tensor: where its numbers stand."""
+  """A tensor, described by its storage, offset, shape and strides (in elements)."""
 
   storage: Storage
   offset: int
@@ -50,10 +51,10 @@ class View(NamedTuple):
 
 
 def read_archive(path: Path) -> dict[str, Tensor]:
-  """Name -> array of every tensor in a file that holds a dict of tensors.
+  """Return name -> array for every tensor in a file that contains a dict of tensors.
 
   Raises:
-    RunError: the file holds anything else, is damaged, or names a function.
+    RunError: the file contains something else, is damaged, or names a function.
   """
   if path.stat().st_size > LARGEST_FILE:
     raise RunError(f"{path} is too large to be a network.")
@@ -63,23 +64,23 @@ def read_archive(path: Path) -> dict[str, Tensor]:
     return {name: _array(view, data) for name, view in named.items()}
   except RunError:
     raise
-  except Exception as error:  # a damaged pickle fails in a dozen ways
+  except Exception as error:  # damaged pickles raise many types
     raise RunError(f"{path} can't be read as tensors ({type(error).__name__}: {error}).") from error
 
 
 def _array(view: View, data: dict[str, bytes]) -> Tensor:
-  """A copy of what a view shows, checked against its storage."""
+  """Copy the numbers of a view, after checking that it lies within its storage."""
   numbers = np.frombuffer(data[view.storage.key], view.storage.dtype)
   last = view.offset + sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))
   if min((view.offset, *view.strides, *view.shape), default=0) < 0 or last >= len(numbers):
-    raise RunError("a tensor reaches beyond its numbers.")
+    raise RunError("a tensor reaches beyond its storage.")
   steps = [stride * numbers.itemsize for stride in view.strides]
   shown = np.lib.stride_tricks.as_strided(numbers[view.offset :], view.shape, steps)
   return np.array(shown, order="C")
 
 
 class _Reader(pickle.Unpickler):
-  """An unpickler that knows five names, none of which is a function of someone else's."""
+  """An unpickler that resolves only the names in tensor files, none of them to foreign code."""
 
   def find_class(self, module: str, name: str) -> Any:
     if (module, name) == ("collections", "OrderedDict"):
@@ -93,7 +94,7 @@ class _Reader(pickle.Unpickler):
   def persistent_load(self, pid: Any) -> Storage:
     kind, dtype, key, _, size, *_ = pid
     if kind != "storage" or not isinstance(dtype, np.dtype):
-      raise RunError("the file refers to something that is no tensor.")
+      raise RunError("the file refers to something that is not a tensor.")
     return Storage(dtype, str(key), int(size))
 
 
@@ -103,7 +104,7 @@ def _refuse(module: str, name: str) -> NoReturn:
 
 def _rebuild(storage: Storage, offset: int, shape: Any, strides: Any, *_: Any) -> View:
   if not isinstance(storage, Storage):
-    raise RunError("the file builds a tensor of something else.")
+    raise RunError("the file builds a tensor from something else.")
   return View(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
 
@@ -112,12 +113,12 @@ def _unwrap(view: View, *_: Any) -> View:
 
 
 def _loaded(file: io.BufferedIOBase | io.BytesIO) -> dict[str, Any]:
-  """The dict of a pickle; a dict inside, under `state_dict`, where that is what it holds."""
+  """Load the dict of a pickle, or the dict under its key `state_dict`."""
   found = _Reader(file).load()
   if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
     found = found["state_dict"]
   if not isinstance(found, dict):
-    raise RunError("the file holds no dict of tensors.")
+    raise RunError("the file contains no dict of tensors.")
   return found
 
 
@@ -125,7 +126,7 @@ def _from_zip(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
   with zipfile.ZipFile(path) as archive:
     sizes = {info.filename: info.file_size for info in archive.infolist()}
     if sum(sizes.values()) > LARGEST_FILE:
-      raise RunError(f"{path} unpacks to more than a network has.")
+      raise RunError(f"{path} unpacks to more than {LARGEST_FILE >> 30} GiB.")
     (pickled,) = (name for name in sizes if name.endswith("/data.pkl") or name == "data.pkl")
     views = _loaded(io.BytesIO(archive.read(pickled)))
     folder = pickled.removesuffix("data.pkl") + "data/"
@@ -136,7 +137,7 @@ def _from_zip(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def _before_zip(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-  """Magic number, version, system, the dict, the keys of the storages, and the storages."""
+  """Read the old format: magic number, version, system, the dict, storage keys, and the storages."""
   sizes: dict[str, np.dtype] = {}
 
   class Remembering(_Reader):
@@ -148,13 +149,13 @@ def _before_zip(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
   read: Callable[[Any], Any] = lambda file: Remembering(file).load()  # noqa: E731
   with path.open("rb") as file:
     if read(file) != MAGIC or read(file) != PROTOCOL:
-      raise RunError(f"{path} is no file of torch.save.")
+      raise RunError(f"{path} is not a file of torch.save.")
     read(file)
     views = read(file)
     if isinstance(views, dict) and isinstance(views.get("state_dict"), dict):
       views = views["state_dict"]
     if not isinstance(views, dict):
-      raise RunError("the file holds no dict of tensors.")
+      raise RunError("the file contains no dict of tensors.")
     data = {}
     for key in read(file):
       count = int.from_bytes(file.read(8), "little")

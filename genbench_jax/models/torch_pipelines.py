@@ -1,4 +1,4 @@
-"""Text-to-image pipelines of PyTorch's diffusers, where the user has installed torch."""
+"""Run text-to-image pipelines of PyTorch's diffusers, if the user has installed torch."""
 
 import inspect
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from genbench_jax.errors import RunError, UsageError
 
 
 def load(checkpoint: str, dtype: str = "", device: str = "") -> Any:
-  """A `DiffusionPipeline` on its device; safetensors only, and no code of the checkpoint's.
+  """Load a `DiffusionPipeline` onto its device, from safetensors only and without remote code.
 
   Args:
     checkpoint: folder with a `model_index.json`.
     dtype: `float32`, `float16` or `bfloat16`; by default bfloat16 on a GPU and float32 on a CPU.
-    device: such as `cuda`; by default the first GPU, where there is one.
+    device: such as `cuda`; by default the first GPU if there is one.
 
   Raises:
-    UsageError: torch or diffusers is not installed, or there is no such dtype.
+    UsageError: torch or diffusers is not installed, or the dtype is unknown.
     RunError: diffusers can't load the checkpoint.
   """
   try:
@@ -27,7 +27,7 @@ def load(checkpoint: str, dtype: str = "", device: str = "") -> Any:
     import torch
   except ImportError as error:
     raise UsageError(
-      f"backend 'diffusers' needs torch and diffusers, installed by you: {error}."
+      f"backend 'diffusers' needs torch and diffusers, which you have to install: {error}."
     ) from error
   device = device or ("cuda" if torch.cuda.is_available() else "cpu")
   dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
@@ -53,21 +53,21 @@ def images(
   seeds: Sequence[int],
   size: tuple[int, int] | None,
 ) -> UInt8[np.ndarray, "n height width 3"]:
-  """Images of prompts.
+  """Generate images from prompts.
 
-  Each has its own generator, on the CPU, so that it depends neither on its batch nor on the device.
+  Each image has its own CPU generator, so that it depends neither on its batch nor on the device.
 
   Args:
-    pipeline: from `load`.
-    steps: sampler steps.
-    guidance_scale: as the pipeline takes it.
-    prompts: one for each image.
-    negative_prompts: the same; `""` for none.
-    seeds: the same.
-    size: height and width in pixels; None for the pipeline's own.
+    pipeline: pipeline from `load`.
+    steps: number of sampler steps.
+    guidance_scale: guidance scale, as the pipeline defines it.
+    prompts: one prompt per image.
+    negative_prompts: one negative prompt per image; `""` for none.
+    seeds: one seed per image.
+    size: height and width in pixels; None for the pipeline's default.
 
   Raises:
-    UsageError: the pipeline takes no such argument.
+    UsageError: the pipeline does not accept an argument.
   """
   import torch
 
@@ -82,7 +82,7 @@ def images(
   unknown = [name for name in given if name not in takes]
   if unknown:
     raise UsageError(
-      f"{type(pipeline).__name__} takes no {', '.join(unknown)}: leave it out, or wrap it in a function of your own."
+      f"{type(pipeline).__name__} does not accept {', '.join(unknown)}: omit it, or wrap the pipeline in your own function."
     )
   with torch.inference_mode():
     made = pipeline(**given).images

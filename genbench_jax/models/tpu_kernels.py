@@ -1,7 +1,8 @@
-"""Attention and feed-forward layers in Pallas, for TPUs: what they make in between never leaves the chip.
+"""Attention and feed-forward layers in Pallas for TPUs, which keep intermediate results on the chip.
 
-Images are small enough that all keys and values of one fit into a core's own memory (VMEM), and so do the weights of the
-wide layers: each is read once, no running softmax is needed, and heads are taken apart inside, without a copy.
+Images are small enough that all keys and values of one image fit into a core's memory (VMEM), and so do the
+weights of the wide layers. Each is read once, no online softmax is needed, and heads are split inside the
+kernel without a copy.
 """
 
 import functools
@@ -13,19 +14,20 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float, Float32
 
-# A kernel has 16 MiB of a core's memory, on every TPU so far; what the compiler needs for itself is left out.
+# A kernel has 16 MiB of VMEM on every TPU so far; 2 MiB are left for the compiler's own use.
 VMEM_BYTES = 14 * 2**20
-# Rows at once, and columns of the feed-forward layer's inner width: as many as leave room for keys or weights.
+# Rows per block, and columns of the feed-forward layer's inner width per step: the largest that leave room
+# for keys or weights.
 QUERIES, ROWS, INNER = 128, 256, 512
-# What a register holds.
+# Shape of a vector register.
 SUBLANES, LANES = 8, 128
 
 
 def attention_fits(query: Float[Array, "b q h d"], key: Float[Array, "b k h d"]) -> bool:
-  """Whether keys and values of one image, and the scores of `QUERIES` queries, fit on the chip."""
+  """Whether keys and values of one image, and the scores of `QUERIES` queries, fit into VMEM."""
   keys, columns = key.shape[1], query.shape[2] * query.shape[3]
   rows, size = math.gcd(query.shape[1], QUERIES), query.dtype.itemsize
-  # Queries and outputs have two buffers each; weights stand beside the scores, once in each precision.
+  # In bytes. Queries and outputs are double-buffered; scores and weights are kept in both precisions.
   needed = 2 * keys * columns * size + 4 * rows * columns * size + rows * keys * (4 + 4 + size)
   return rows % SUBLANES == 0 and needed <= VMEM_BYTES
 
@@ -35,7 +37,11 @@ def attention(
   key: Float[Array, "b k h d"],
   value: Float[Array, "b k h d"],
 ) -> Float[Array, "b q h d"]:
-  """softmax(query key^T / sqrt(d)) value, for each head; softmax in float32. For what `attention_fits`; no gradient."""
+  """Compute softmax(query key^T / sqrt(d)) value for each head, with the softmax in float32.
+  # Heads stay side by side: [b, l, h, d] -> [b, l, h d], whose rows are contiguous.
+
+  Requires `attention_fits`. It has no gradient.
+  """
   batch, length, heads, width = query.shape
   keys, columns = key.shape[1], heads * width
   rows = math.gcd(length, QUERIES)
@@ -68,10 +74,10 @@ def _attend(query_ref: Any, key_ref: Any, value_ref: Any, out_ref: Any, *, heads
 
 
 def feed_forward_fits(hidden: Float[Array, "b l d"], inner_kernel: Float[Array, "d 2m"]) -> bool:
-  """Whether the weights, and `ROWS` rows on their way through them, fit on the chip."""
+  """Whether the weights, and the intermediate results of `ROWS` rows, fit into VMEM."""
   width, inner = inner_kernel.shape[0], inner_kernel.shape[1] // 2
   rows, size = math.gcd(math.prod(hidden.shape[:-1]), ROWS), hidden.dtype.itemsize
-  # Rows and outputs have two buffers each; of the inner columns, `INNER` at a time stand there in float32.
+  # In bytes. Rows and outputs are double-buffered; `INNER` inner columns at a time are kept in float32.
   needed = 3 * width * inner * size + rows * width * (4 * size + 4) + rows * min(INNER, inner) * 16
   return rows % SUBLANES == 0 and inner % LANES == 0 and needed <= VMEM_BYTES
 
@@ -84,7 +90,10 @@ def feed_forward(
   outer_kernel: Float[Array, "m d"],
   outer_bias: Float[Array, "d"],
 ) -> Float[Array, "b l d"]:
-  """(linear * gelu(gate)) outer + bias, with `linear, gate = hidden inner + bias`. For what `feed_forward_fits`."""
+  """Compute (linear * gelu(gate)) outer_kernel + outer_bias, with linear, gate = hidden inner_kernel + inner_bias.
+
+  Requires `feed_forward_fits`.
+  """
   width, inner = hidden.shape[-1], outer_kernel.shape[0]
   count = math.prod(hidden.shape[:-1])
   rows = math.gcd(count, ROWS)
@@ -112,7 +121,7 @@ def feed_forward_written_out(
   outer_kernel: Float[Array, "m d"],
   outer_bias: Float[Array, "d"],
 ) -> Float[Array, "b l d"]:
-  """The plain form: what the kernel must agree with, and what the gradient is taken of."""
+  """The plain form, which the kernel must agree with and which supplies the gradient."""
   linear, gate = jnp.split(hidden @ inner_kernel + inner_bias, 2, axis=-1)
   gated = linear * gelu(gate.astype(jnp.float32)).astype(linear.dtype)
   return gated @ outer_kernel + outer_bias
@@ -149,17 +158,17 @@ def _feed(
 
 
 def gelu(x: Float32[Array, "..."]) -> Float32[Array, "..."]:
-  """Exact, written as PyTorch does; JAX's own takes erfc, which costs more and is no nearer in what is kept."""
+  """Return the exact GELU by erf, as PyTorch does; `jax.nn.gelu` uses erfc, which costs more."""
   return x * (1 + jax.lax.erf(x * math.sqrt(0.5))) / 2
 
 
 def _product(left: Array, right: Array, contracted: Any) -> Float[Array, "m n"]:
-  """The matrix product over one axis of each, summed in float32."""
+  """Return the matrix product over one axis of each operand, accumulated in float32."""
   return jax.lax.dot_general(
     left, right, (contracted, ((), ())), preferred_element_type=jnp.float32
   )
 
 
 def _once(shape: tuple[int | None, ...], index: Any) -> pl.BlockSpec:
-  """A block that stays for many steps of the grid, and so needs no second buffer."""
+  """Return the spec of a block that stays for many grid steps, and so needs no second buffer."""
   return pl.BlockSpec(shape, index, pipeline_mode=pl.Buffered(1))

@@ -1,4 +1,7 @@
-"""The pre-norm transformer encoder that CLIP and SigLIP share, in both of their towers."""
+"""The pre-norm transformer encoder shared by both towers of CLIP and SigLIP.
+
+Follows `CLIPEncoder` and `SiglipEncoder` of transformers, whose layers have the same names.
+"""
 
 import dataclasses
 
@@ -12,15 +15,15 @@ from genbench_jax.models.layers import ACTIVATIONS, Dtype, LayerNorm, Linear, ac
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-  """Sizes of a transformer encoder.
+  """Architecture of a transformer encoder.
 
   Attributes:
-    width: of the hidden states.
-    layers: how many.
-    heads: of attention, in each layer.
-    mlp_width: of the inner layer of each multilayer perceptron.
-    activation: its name, as in `layers.ACTIVATIONS`.
-    eps: of the layer norms.
+    width: width of the hidden states.
+    layers: number of layers.
+    heads: attention heads per layer.
+    mlp_width: width of the MLP's hidden layer.
+    activation: name of the activation, a key of `layers.ACTIVATIONS`.
+    eps: epsilon of the layer norms.
   """
 
   width: int
@@ -32,7 +35,7 @@ class Encoder:
 
   @classmethod
   def read(cls, settings: Settings, defaults: "Encoder") -> "Encoder":
-    """The sizes in a configuration; those of `defaults` where it does not say.
+    """Read the architecture from a configuration; `defaults` fill in missing settings.
 
     Raises:
       RunError: a setting is out of bounds.
@@ -49,7 +52,7 @@ class Encoder:
 
 
 class Attention(nn.Module):
-  """Attention of a sequence to itself, or of `query` to a sequence."""
+  """Multi-head self-attention with biases."""
 
   heads: int
   dtype: Dtype = None
@@ -69,7 +72,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-  """Two linear layers with an activation between them."""
+  """Two linear layers with an activation in between."""
 
   width: int
   activation: str
@@ -84,7 +87,7 @@ class Mlp(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-  """x + attention(norm(x)), then x + mlp(norm(x))."""
+  """A pre-norm layer: x + attention(norm(x)), then x + mlp(norm(x))."""
 
   sizes: Encoder
   dtype: Dtype = None
@@ -101,27 +104,27 @@ class EncoderLayer(nn.Module):
 
 
 def encoder_layers(sizes: Encoder, dtype: Dtype, remat: bool) -> list[EncoderLayer]:
-  """The layers under the names of the published checkpoints.
+  """Return the layers, under the names of the published checkpoints.
 
   Args:
-    sizes: of the encoder.
-    dtype: of the computation.
-    remat: whether each layer's activations are computed again in the backward pass.
+    sizes: architecture of the encoder.
+    dtype: dtype of the computation.
+    remat: whether to recompute each layer's activations in the backward pass.
   """
   layer = nn.remat(EncoderLayer) if remat else EncoderLayer
   return [layer(sizes, dtype, name=f"encoder.layers.{index}") for index in range(sizes.layers)]
 
 
 class PatchEmbedding(nn.Module):
-  """The patches of an image as vectors: a convolution whose stride is its side, written as one matrix product.
+  """Embed the patches of an image: a convolution whose stride is its kernel size, as one matrix product.
 
-  XLA's CPU convolution with such strides runs at a fraction of the product's speed.
+  XLA's CPU convolution with such strides is many times slower than the product.
 
   Attributes:
-    width: of the vectors.
-    side: of a patch in pixels.
-    use_bias: whether a bias is added.
-    dtype: of the computation.
+    width: width of the embeddings.
+    side: side of a patch, in pixels.
+    use_bias: whether to add a bias.
+    dtype: dtype of the computation.
   """
 
   width: int
@@ -136,7 +139,9 @@ class PatchEmbedding(nn.Module):
     rows, columns, side = height // self.side, width // self.side, self.side
     shape = (side, side, channels, self.width)
     weight = self.param("weight", nn.initializers.lecun_normal(), shape)
+    # As in PyTorch's convolution, pixels that do not fill a patch are ignored.
     pixels = pixels[:, : rows * side, : columns * side].astype(dtype)
+    # [b, rows, side, columns, side, c] -> [b, patches, side side c], in the order of the kernel's axes.
     patches = pixels.reshape(batch, rows, side, columns, side, channels)
     patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, -1)
     embedded = patches @ jnp.asarray(weight, dtype).reshape(-1, self.width)

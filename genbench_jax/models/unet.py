@@ -1,9 +1,12 @@
-"""The UNet of Stable Diffusion 1, 2 and XL and of the few-step models distilled from them.
+"""The U-Net of Stable Diffusion 1, 2 and XL and of few-step models distilled from them.
 
-Images are channels last. Submodules carry PyTorch's names, dots included, so that the path of a parameter joined by "."
-is the name of its tensor in a checkpoint: `down_blocks.0.resnets.1` / `conv1` / `weight`.
+Follows diffusers' `UNet2DConditionModel`, but images are channels-last. Submodules have PyTorch's names
+including dots, so that a parameter's path joined by "." is its tensor's name in a checkpoint:
+`down_blocks.0.resnets.1` / `conv1` / `weight`.
 
-References: High-Resolution Image Synthesis with Latent Diffusion Models (arXiv 2112.10752), SDXL (arXiv 2307.01952).
+Reference:
+  Rombach et al., "High-resolution image synthesis with latent diffusion models", 2022 (arXiv 2112.10752).
+  Podell et al., "SDXL", 2023 (arXiv 2307.01952).
 """
 
 import math
@@ -21,13 +24,13 @@ from genbench_jax.models.unet_transformer import Transformer
 
 
 class Conditions(NamedTuple):
-  """What the UNet is told beside the noisy latents, row by row.
+  """Inputs of the U-Net beside latents and timestep, per row.
 
   Attributes:
     text: hidden states of the prompt.
     pooled: one feature of the whole prompt (SDXL).
-    sizes: original height and width, top and left of the crop, target height and width, in pixels (SDXL).
-    guidance: the guidance scale, for models distilled to take it as an input (`time_cond_proj_dim`).
+    sizes: original height and width, crop top and left, target height and width, in pixels (SDXL).
+    guidance: guidance scale, for distilled models that take it as an input (`time_cond_proj_dim`).
   """
 
   text: Float[Array, "b l d"]
@@ -39,7 +42,16 @@ class Conditions(NamedTuple):
 def sinusoids(
   position: Float[Array, "..."], width: int, cosine_first: bool, shift: float
 ) -> Float[Array, "... d"]:
-  """sin and cos of position * 10000^(-i / (width/2 - shift)); computed in float32 whatever the model's dtype."""
+  """Return sin and cos of position * 10000^(-i / (width / 2 - shift)).
+
+  Always in float32: positions reach 1000, and bfloat16 cannot tell 999 from 1000.
+
+  Args:
+    position: timesteps or other scalars to embed.
+    width: width of the result.
+    cosine_first: whether the cosines come first (`flip_sin_to_cos`).
+    shift: `freq_shift`; 1 in tensor2tensor's formula, 0 in Stable Diffusion's.
+  """
   half = width // 2
   rates = jnp.exp(-math.log(10000) * jnp.arange(half, dtype=jnp.float32) / (half - shift))
   angles = position.astype(jnp.float32)[..., None] * rates
@@ -48,7 +60,7 @@ def sinusoids(
 
 
 class TimeEmbedding(nn.Module):
-  """Two linear layers over sinusoids, with a condition added before the first (`cond_proj`)."""
+  """Two linear layers over sinusoids, after adding a projected condition. diffusers' `TimestepEmbedding`."""
 
   width: int
 
@@ -64,7 +76,10 @@ class TimeEmbedding(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-  """Two convolutions around a residual connection; the time embedding is added between them."""
+  """Two convolutions with a residual connection. The time embedding is added between them.
+
+  diffusers' `ResnetBlock2D`, also used by the autoencoder, without time.
+  """
 
   features: int
   groups: int
@@ -78,6 +93,7 @@ class ResnetBlock(nn.Module):
     inner = jax.nn.silu(GroupNorm(self.groups, self.eps, name="norm1")(hidden))
     inner = Conv(self.features, platform=self.platform, name="conv1")(inner)
     if time is not None:
+      # [b, d] -> [b, 1, 1, d], the same for all pixels.
       inner += Linear(self.features, name="time_emb_proj")(jax.nn.silu(time))[:, None, None]
     inner = jax.nn.silu(GroupNorm(self.groups, self.eps, name="norm2")(inner))
     inner = Conv(self.features, platform=self.platform, name="conv2")(inner)
@@ -88,18 +104,18 @@ class ResnetBlock(nn.Module):
 
 
 def upsample(hidden: Float[Array, "b h w c"]) -> Float[Array, "b H W c"]:
-  """Each pixel four times: nearest neighbours."""
+  """Double height and width by nearest-neighbor interpolation."""
   batch, height, width, channels = hidden.shape
   wide = jnp.broadcast_to(hidden[:, :, None, :, None], (batch, height, 2, width, 2, channels))
   return wide.reshape(batch, 2 * height, 2 * width, channels)
 
 
 class UNet(nn.Module):
-  """Predicts noise, velocity or the clean sample of noisy latents, as it was trained to.
+  """Predict noise, velocity or the clean sample from noisy latents, depending on the training.
 
   Attributes:
-    config: sizes and kinds of its layers.
-    platform: `cpu`, `gpu` or `tpu`, for the choice of kernels; None takes JAX's default backend.
+    config: architecture.
+    platform: `cpu`, `gpu` or `tpu`, for the choice of kernels; JAX's default backend if None.
   """
 
   config: UNetConfig
@@ -128,7 +144,7 @@ class UNet(nn.Module):
   def _time(
     self, timestep: Float[Array, "b"], conditions: Conditions, dtype: Any
   ) -> Float[Array, "b t"]:
-    """The embedding of the timestep, and of what else holds for the whole image."""
+    """Embed the timestep and the other conditions that apply to the whole image."""
     config = self.config
     width = config.block_out_channels[0]
     kind = (config.flip_sin_to_cos, config.freq_shift)
@@ -136,16 +152,17 @@ class UNet(nn.Module):
     guidance = None
     if config.time_cond_proj_dim is not None:
       if conditions.guidance is None:
-        raise ValueError("this UNet takes the guidance scale as an input")
-      # Thousandfold, sine first, shift 1: w - 1 as the distilled models were trained on it (arXiv 2310.04378).
+        raise ValueError("this U-Net needs the guidance scale as an input")
+      # Distilled models embed w - 1 with factor 1000, sine first and shift 1 (arXiv 2310.04378).
       strength = 1000 * (conditions.guidance - 1)
       guidance = sinusoids(strength, config.time_cond_proj_dim, False, 1).astype(dtype)
     time = TimeEmbedding(4 * width, name="time_embedding")(waves, guidance)
     if not config.takes_sizes:
       return time
     if conditions.pooled is None or conditions.sizes is None:
-      raise ValueError("this UNet takes pooled texts and image sizes")
+      raise ValueError("this U-Net needs pooled texts and image sizes")
     sizes = sinusoids(conditions.sizes, config.addition_time_embed_dim, *kind)
+    # [b, 6, e] -> [b, 6 e].
     sizes = sizes.reshape(len(sizes), -1).astype(dtype)
     added = jnp.concatenate([conditions.pooled.astype(dtype), sizes], axis=-1)
     return time + TimeEmbedding(4 * width, name="add_embedding")(added)
@@ -174,7 +191,7 @@ class UNet(nn.Module):
   def _up(
     self, level: int, hidden: Any, skips: list[Any], time: Any, text: Any
   ) -> Float[Array, "b h w c"]:
-    """One level on the way up, counted from the top; takes its skips from the end of the list."""
+    """Apply one level of the upward path; skips are taken from the end of the list."""
     block = len(self.config.block_out_channels) - 1 - level
     for layer in range(self.config.layers_per_block + 1):
       hidden = jnp.concatenate([hidden, skips.pop()], axis=-1)

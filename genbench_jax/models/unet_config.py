@@ -1,4 +1,4 @@
-"""What a UNet's `config.json` says, checked against what our UNet does."""
+"""Read a U-Net's `config.json` and check that our U-Net implements it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from genbench_jax.models.configuration import MOST_LAYERS, Settings
 from genbench_jax.models.diffusion_settings import each_level, refuse_unknown, widths
 
-# Settings that published UNets state and ours does in one way only.
+# Settings that published U-Nets contain, and the values that ours implements.
 FIXED: dict[str, tuple[Any, ...]] = {
   "act_fn": ("silu", "swish"),
   "mid_block_type": ("UNetMidBlock2DCrossAttn",),
@@ -37,7 +37,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
   "cross_attention_norm": (None,),
   "reverse_transformer_layers_per_block": (None,),
 }
-# Read below, or without effect here: the softmax is in float32 whatever `upcast_attention` says.
+# Settings that are read below, or have no effect: the softmax is in float32 regardless of `upcast_attention`.
 UNDERSTOOD = [
   "sample_size",
   "in_channels",
@@ -63,33 +63,33 @@ UNDERSTOOD = [
   "use_memory_efficient_attention",
   "split_head_dim",
 ]
-# With and without attention.
+# Block types, and whether they have attention.
 DOWN_BLOCKS = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 UP_BLOCKS = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
-# Original height and width, top and left of the crop, target height and width.
+# Original height and width, crop top and left, target height and width.
 NUM_SIZES = 6
 
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig:
-  """Sizes of a UNet; tuples have one entry for each level, from the largest images to the smallest.
+  """Architecture of a U-Net. Tuples have one entry per level, from the highest resolution to the lowest.
 
   Attributes:
-    sample_size: side of the latents that it was trained on.
-    in_channels, out_channels: of the latents.
-    block_out_channels: channels of each level.
-    layers_per_block: resnet blocks of a level on the way down; one more on the way up.
+    sample_size: side of the latents in training.
+    in_channels, out_channels: channels of the latents.
+    block_out_channels: channels per level.
+    layers_per_block: resnet blocks per level on the way down; one more on the way up.
     cross_attention_dim: width of the texts' hidden states.
-    heads: of the attention.
-    transformer_layers: transformer blocks behind each resnet block.
-    down_attends: whether a level attends on the way down.
-    up_attends: the same on the way up, from the smallest images to the largest.
-    use_linear_projection: whether the transformers' projections are matrices.
-    norm_num_groups, norm_eps: of the group norms.
-    flip_sin_to_cos, freq_shift: of the sinusoids.
-    time_cond_proj_dim: width of the guidance scale's embedding, None without one.
-    addition_time_embed_dim: width of the embedding of each image size; 0 where sizes and pooled texts aren't taken.
-    added_width: of the pooled text and all size embeddings together; 0 as above.
+    heads: attention heads.
+    transformer_layers: transformer blocks after each resnet block.
+    down_attends: whether a level has attention on the way down.
+    up_attends: the same on the way up, from the lowest resolution to the highest.
+    use_linear_projection: whether the transformers' projections are matrices, not 1 x 1 convolutions.
+    norm_num_groups, norm_eps: groups and epsilon of the group norms.
+    flip_sin_to_cos, freq_shift: form of the sinusoids, see `unet.sinusoids`.
+    time_cond_proj_dim: width of the guidance scale's embedding; None without one.
+    addition_time_embed_dim: width of the embedding of each image size; 0 without sizes and pooled texts.
+    added_width: width of the pooled text and all size embeddings together; 0 without them.
   """
 
   sample_size: int = 64
@@ -113,7 +113,7 @@ class UNetConfig:
 
   @property
   def takes_sizes(self) -> bool:
-    """Whether pooled texts and image sizes are inputs, as in SDXL."""
+    """Whether the U-Net takes pooled texts and image sizes, as in SDXL."""
     return self.added_width > 0
 
   @property
@@ -123,15 +123,15 @@ class UNetConfig:
 
 
 def read_unet_config(settings: Settings) -> UNetConfig:
-  """Read a UNet's configuration.
+  """Read the configuration of a U-Net.
 
   Raises:
-    RunError: a setting is out of its range, or asks for what our UNet does not do.
+    RunError: a setting is out of range or not supported.
   """
   refuse_unknown(settings, FIXED, UNDERSTOOD)
   channels = widths(settings, "block_out_channels", (320, 640, 1280, 1280))
   levels = len(channels)
-  # Diffusers calls the number of heads `attention_head_dim`, and keeps doing so for the files' sake.
+  # In diffusers' files, `attention_head_dim` is the number of heads; the misnomer is kept for compatibility.
   named = settings.values.get("num_attention_heads") is not None
   heads_key = "num_attention_heads" if named else "attention_head_dim"
   config = UNetConfig(
@@ -157,7 +157,7 @@ def read_unet_config(settings: Settings) -> UNetConfig:
 
 
 def _conditions(settings: Settings) -> dict[str, Any]:
-  """What is told beside text and time."""
+  """Read the settings of conditions other than text and time."""
   found: dict[str, Any] = {}
   if settings.values.get("time_cond_proj_dim") is not None:
     found["time_cond_proj_dim"] = settings.integer("time_cond_proj_dim", low=4)
@@ -167,7 +167,7 @@ def _conditions(settings: Settings) -> dict[str, Any]:
     if found["added_width"] <= NUM_SIZES * found["addition_time_embed_dim"]:
       raise settings.error(
         "projection_class_embeddings_input_dim",
-        f"wanted more than {NUM_SIZES} embeddings of sizes take (refiners, with five, are not supported)",
+        f"it must exceed the width of {NUM_SIZES} size embeddings (refiners, with five, are not supported)",
       )
   return found
 
@@ -175,20 +175,20 @@ def _conditions(settings: Settings) -> dict[str, Any]:
 def _check_divisors(settings: Settings, heads_key: str, config: UNetConfig) -> None:
   for width, heads in zip(config.block_out_channels, config.heads, strict=True):
     if width % config.norm_num_groups:
-      raise settings.error("norm_num_groups", f"wanted a divisor of {width} channels")
+      raise settings.error("norm_num_groups", f"it must divide {width}, the channels of a level")
     if width % heads:
-      raise settings.error(heads_key, f"wanted divisors of the channels, {width} among them")
+      raise settings.error(heads_key, f"it must divide {width}, the channels of a level")
 
 
 def _attends(
   settings: Settings, key: str, known: Mapping[str, bool], levels: int
 ) -> tuple[bool, ...]:
-  """Whether each block attends."""
+  """Return whether each block has attention."""
   with_attention, without = known
   usual = [with_attention] * (levels - 1) + [without]
   given = settings.values.get(key) or (usual if key.startswith("down") else usual[::-1])
   if not isinstance(given, list | tuple) or len(given) != levels:
-    raise settings.error(key, f"wanted one for each of {levels} levels")
+    raise settings.error(key, f"wanted one for each of the {levels} levels")
   if any(not isinstance(name, str) or name not in known for name in given):
     raise settings.error(key, f"only {' and '.join(known)} are supported")
   return tuple(known[name] for name in given)

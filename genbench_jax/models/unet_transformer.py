@@ -1,4 +1,7 @@
-"""The transformer between the convolutions of the UNet: self-attention, attention to the text, a gated feed-forward layer."""
+"""The U-Net's transformer: self-attention, cross-attention to the text, and a gated feed-forward layer.
+
+Modules have diffusers' names (`Transformer2DModel`, `BasicTransformerBlock`).
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,7 +14,7 @@ from genbench_jax.models.layers import GroupNorm, LayerNorm, Linear, gelu
 
 
 class Attention(nn.Module):
-  """Attention of hidden states to a context, or to themselves."""
+  """Attention of hidden states to a context, or to themselves. diffusers' `Attention`."""
 
   heads: int
   platform: str | None = None
@@ -35,25 +38,26 @@ class Attention(nn.Module):
 
 
 class _Gate(nn.Module):
-  """GEGLU (arXiv 2002.05202): half of a projection times the exact gelu of the other half."""
+  """GEGLU (arXiv 2002.05202): one half of a projection times the exact GELU of the other half."""
 
   features: int
 
   @nn.compact
   def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l m"]:
     linear, gate = jnp.split(Linear(2 * self.features, name="proj")(hidden), 2, axis=-1)
-    # PyTorch takes the error function, not the tanh approximation that Flax defaults to; in float32 under bfloat16.
+    # PyTorch uses erf here, not the tanh approximation that is Flax's default.
     return linear * gelu(gate)
 
 
 class FeedForward(nn.Module):
-  """Four times as wide inside; one kernel on TPUs, where the weights fit beside the rows."""
+  """A feed-forward layer with four times the width. A single kernel on TPUs if the weights fit into VMEM."""
 
   platform: str | None = None
 
   @nn.compact
   def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
     if self.platform == "tpu" and not self.is_initializing() and tpu_kernels_work():
+      # The kernel takes the parameters of the submodules below, which `init` declares.
       params = self.variables["params"]
       inner, outer = params["net.0"]["proj"], params["net.2"]
       if tpu_kernels.feed_forward_fits(hidden, inner["weight"]):
@@ -64,7 +68,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-  """Self-attention, attention to the text and the feed-forward layer, each behind a norm and beside a shortcut."""
+  """Self-attention, cross-attention and the feed-forward layer, each with a pre-norm and a residual."""
 
   heads: int
   platform: str | None = None
@@ -83,11 +87,11 @@ class Transformer(nn.Module):
   """Transformer blocks over the pixels of an image.
 
   Attributes:
-    heads: of the attention.
-    layers: transformer blocks.
-    groups: of the norm in front.
-    linear_projection: whether the projections are stored as matrices (Stable Diffusion 2, XL) or as 1 x 1 convolutions (1).
-    platform: for the choice of kernels.
+    heads: attention heads.
+    layers: number of transformer blocks.
+    groups: groups of the first norm.
+    linear_projection: whether projections are matrices (Stable Diffusion 2 and XL) or 1 x 1 convolutions.
+    platform: `cpu`, `gpu` or `tpu`, for the choice of kernels; JAX's default backend if None.
   """
 
   heads: int
@@ -101,7 +105,7 @@ class Transformer(nn.Module):
     self, hidden: Float[Array, "b h w c"], text: Float[Array, "b l e"]
   ) -> Float[Array, "b h w c"]:
     batch, height, width, channels = hidden.shape
-    # 1e-6 here, where the rest of the UNet has 1e-5: the original code took torch's default in one place.
+    # This norm has epsilon 1e-6, unlike the U-Net's other group norms with 1e-5.
     inner = self._projection("proj_in", channels)(GroupNorm(self.groups, 1e-6, name="norm")(hidden))
     inner = inner.reshape(batch, height * width, channels)
     for layer in range(self.layers):

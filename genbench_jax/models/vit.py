@@ -1,7 +1,8 @@
-"""Vision transformers under timm's names: ViT-S/16, and a small one for small images.
+"""Vision transformers with timm's names: ViT-S/16, and a small one for small images.
 
 Reference:
-  Dosovitskiy et al., "An image is worth 16x16 words", 2021 (arXiv 2010.11929); the small size is DeiT's (arXiv 2012.12877).
+  Dosovitskiy et al., "An image is worth 16x16 words", 2021 (arXiv 2010.11929).
+  Touvron et al., "Training data-efficient image transformers", 2021 (arXiv 2012.12877), for the small size.
 """
 
 import math
@@ -17,18 +18,18 @@ from genbench_jax.models import weights
 from genbench_jax.models.classifier_shapes import VitConfig
 from genbench_jax.models.layers import Conv, LayerNorm, Linear, attend, gelu
 
-# timm's, smaller than PyTorch's own 1e-5.
+# timm's value; PyTorch's default is 1e-5.
 LAYER_NORM_EPS = 1e-6
 
 
 class Vit(nn.Module):
-  """A vision transformer with a class token.
+  """A vision transformer with a class token. timm's `VisionTransformer`.
 
   Attributes:
-    config: its shape.
-    num_classes: outputs; 0 gives the features themselves.
-    dtype: of the computation; None takes the input's.
-    remat: whether each layer's activations are computed again in the backward pass.
+    config: architecture.
+    num_classes: number of outputs; 0 returns the features.
+    dtype: dtype of the computation; None uses the input's.
+    remat: whether to recompute each layer's activations in the backward pass.
   """
 
   config: VitConfig
@@ -41,6 +42,7 @@ class Vit(nn.Module):
     config, patch = self.config, self.config.patch_size
     dtype = self.dtype or pixels.dtype
     patches = Conv(config.width, patch, patch, dtype=dtype, name="patch_embed.proj")(pixels)
+    # [b, rows, columns, width] -> [b, patches, width].
     tokens = patches.reshape(len(pixels), -1, config.width)
     start = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, config.width))
     places = self.param(
@@ -51,7 +53,7 @@ class Vit(nn.Module):
     layer = nn.remat(VitBlock) if self.remat else VitBlock
     for number in range(config.depth):
       hidden = layer(config, dtype, name=f"blocks.{number}")(hidden)
-    # The norm acts on each token by itself, so that only the class token needs it.
+    # The norm acts per token, and only the class token is used.
     wide = jnp.promote_types(hidden.dtype, jnp.float32)
     features = LayerNorm(LAYER_NORM_EPS, name="norm")(hidden[:, 0]).astype(wide)
     if not self.num_classes:
@@ -60,7 +62,7 @@ class Vit(nn.Module):
 
 
 class VitBlock(nn.Module):
-  """x + attention(norm(x)), then x + mlp(norm(x))."""
+  """A pre-norm layer: x + attention(norm(x)), then x + mlp(norm(x))."""
 
   config: VitConfig
   dtype: Any
@@ -80,9 +82,9 @@ class VitBlock(nn.Module):
 
 
 def initial_vit(network: Vit, key: Array, image_size: int) -> Any:
-  """Random parameters as timm draws them: normal with deviation 0.02, cut at two deviations; biases are zero.
+  """Return random parameters as timm draws them: normal with deviation 0.02, truncated at two; zero biases.
 
-  The patch projection keeps its fan-in, since 0.02 is too small for 4 x 4 patches; the head begins at zero.
+  The patch projection is scaled by its fan-in, since 0.02 is too small for 4 x 4 patches. The head is zero.
   """
   pixels = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
   shapes = jax.eval_shape(network.init, key, pixels)["params"]
@@ -102,7 +104,7 @@ def initial_vit(network: Vit, key: Array, image_size: int) -> Any:
 
 
 def resized_positions(positions: Float[np.ndarray, "1 t w"], places: int) -> Float[Array, "1 u w"]:
-  """Position embeddings for another number of patches: the grid is interpolated, the class token's stays."""
+  """Interpolate the position embeddings of the patches to another grid; the class token's stays unchanged."""
   start, grid = positions[:, :1], positions[:, 1:]
   old, new = math.isqrt(grid.shape[1]), math.isqrt(places)
   if old == new:

@@ -1,8 +1,8 @@
-"""The weights of our networks: PyTorch's names, JAX's layouts, both ways.
+"""Convert weights between PyTorch's names and layouts and ours.
 
-The path of a parameter, joined by dots, is the name of its PyTorch tensor; nothing is renamed. What remains is the layout, by
-rank: linear weights are [out, in] in PyTorch and [in, out] here, convolution kernels [out, in, h, w] and [h, w, in, out].
-Tables of embeddings, which have two axes as well, are the same in both, and are known by the module's name.
+A parameter's path joined by dots is the name of its PyTorch tensor. Layouts differ by rank: linear weights
+are [out, in] in PyTorch and [in, out] here, convolution kernels [out, in, h, w] and [h, w, in, out].
+Embedding tables have two axes as well but the same layout; they are recognized by the module's name.
 """
 
 import re
@@ -19,27 +19,27 @@ from genbench_jax.errors import RunError
 Params: TypeAlias = dict[str, Any]
 Tensor: TypeAlias = Shaped[np.ndarray, "..."]
 
-# Modules whose two-axis `weight` is a table: rows are looked up, nothing is multiplied.
+# Modules whose two-axis `weight` is a table of rows to look up, not a matrix to multiply with.
 TABLES = re.compile(r"(embeddings?|embed_tokens|shared|relative_attention_bias)$")
-# From PyTorch's axes to JAX's; the inverse is the same for two axes, and (3, 2, 0, 1) for four.
+# Permutation of PyTorch's axes to JAX's, by rank, and its inverse.
 _TO_JAX = {2: (1, 0), 4: (2, 3, 1, 0)}
 _TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}
 
 
 def is_table(module: str) -> bool:
-  """Whether a module of this name looks rows up, so that its weight keeps PyTorch's layout."""
+  """Whether a module of this name is an embedding table, whose weight keeps PyTorch's layout."""
   return bool(TABLES.search(module))
 
 
 def _axes(name: str, rank: int, by_rank: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
-  """The order in which the axes of a tensor are taken to get to the other framework's layout."""
+  """Return the axis permutation of a tensor for the layouts in `by_rank`."""
   module, _, leaf = name.rpartition(".")
   same = leaf != "weight" or (rank == 2 and is_table(module))
   return tuple(range(rank)) if same else by_rank.get(rank, tuple(range(rank)))
 
 
 def leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-  """PyTorch name and leaf of everything in a parameter tree."""
+  """Yield PyTorch name and value of every leaf of a parameter tree."""
   for name, value in tree.items():
     if isinstance(value, Mapping):
       yield from leaves(value, (*above, name))
@@ -48,7 +48,7 @@ def leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tup
 
 
 def tree_of(shapes: Mapping[str, Any], make: Callable[[str, Any], Any], above: str = "") -> Params:
-  """A tree in the nesting of `shapes`, each leaf made of its PyTorch name and its shape: names may hold dots."""
+  """Build a tree with the structure of `shapes` from `make(PyTorch name, shape)`. Names may contain dots."""
   return {
     name: tree_of(value, make, f"{above}{name}.")
     if isinstance(value, Mapping)
@@ -58,12 +58,12 @@ def tree_of(shapes: Mapping[str, Any], make: Callable[[str, Any], Any], above: s
 
 
 def parameter_shapes(init: Callable[..., Any], *args: Any, **kwargs: Any) -> Params:
-  """The parameter tree that `init(key, *args)` of a module would make, as shapes: nothing is computed."""
+  """Return the shapes of the parameters that a module's `init(key, *args)` makes, without computing."""
   return jax.eval_shape(lambda *given: init(jax.random.key(0), *given, **kwargs), *args)["params"]
 
 
 def torch_shapes(shapes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-  """PyTorch name -> PyTorch shape of every leaf of a tree of arrays or shapes."""
+  """Return PyTorch name -> PyTorch shape for every leaf of a tree of arrays or shapes."""
   return {
     name: tuple(leaf.shape[axis] for axis in _axes(name, len(leaf.shape), _TO_TORCH))
     for name, leaf in leaves(shapes)
@@ -71,7 +71,7 @@ def torch_shapes(shapes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def to_torch(params: Mapping[str, Any]) -> dict[str, Tensor]:
-  """A parameter tree as PyTorch's state, ready for `safetensors.numpy.save_file`; `load` is the inverse."""
+  """Convert a parameter tree to PyTorch's state, for `safetensors.numpy.save_file`. `load` inverts it."""
   found = ((name, np.asarray(leaf)) for name, leaf in leaves(params))
   return {
     name: np.array(array.transpose(_axes(name, array.ndim, _TO_TORCH)), order="C")
@@ -87,18 +87,18 @@ def load(
   ignored: str | re.Pattern[str] | None = None,
   place: Callable[[Tensor], Any] = lambda array: array,
 ) -> Params:
-  """The parameters of a network, one tensor at a time, so that the host never holds two copies of them.
+  """Load a network's parameters one tensor at a time, so that the host never holds two copies.
 
   Args:
-    weights: name -> function that reads the tensor, as `checkpoints.read_weights` gives it.
-    shapes: the tree that is filled, see `parameter_shapes`.
+    weights: name -> function that reads the tensor, as `checkpoints.read_weights` returns.
+    shapes: tree of shapes to fill, see `parameter_shapes`.
     what: the checkpoint, for messages.
-    dtype: of all leaves; None keeps the file's.
-    ignored: names of tensors that the file may hold beside the network's own.
-    place: what becomes of each array, such as a transfer to the device.
+    dtype: dtype of all leaves; None keeps the file's.
+    ignored: pattern of tensor names that the file may contain in addition to the network's.
+    place: called with each array, for example to transfer it to the device.
 
   Raises:
-    RunError: a tensor is missing, left over, of the wrong shape or not readable; each is named.
+    RunError: a tensor is missing, unexpected, unreadable or has the wrong shape.
   """
   names = {name for name, _ in leaves(shapes)}
   extra = weights.keys() - names
@@ -114,7 +114,7 @@ def load(
     if array.shape != leaf.shape:
       wrong.append(f"{name} (in JAX's layout {array.shape}, wanted {leaf.shape})")
       continue
-    # A copy in C order: it frees the tensor as it was read, and nothing keeps the file mapped.
+    # Copy in C order, so that the tensor is freed and nothing keeps the file memory-mapped.
     flat[name] = place(np.array(array, dtype, order="C"))
   _refuse(what, "has tensors of the wrong shape:", wrong)
   return tree_of(shapes, lambda name, _: flat[name])
@@ -123,7 +123,7 @@ def load(
 def _read(what: str | Path, name: str, read: Callable[[], Tensor]) -> Tensor:
   try:
     return read()
-  except Exception as error:  # the readers' own error types are not public
+  except Exception as error:  # the readers' error types are not public
     raise RunError(
       f"tensor {name} in {what} can't be read ({error}). Download it again."
     ) from error

@@ -123,5 +123,5 @@ def test_parts_that_do_not_fit_are_refused(models, tmp_path):
   folder = write_tiny_sdxl(tmp_path / "xl")
   config = json.loads((folder / "unet" / "config.json").read_text())
   (folder / "unet" / "config.json").write_text(json.dumps(config | {"cross_attention_dim": 32}))
-  with pytest.raises(RuntimeError, match="the text towers' states are 80 wide"):
+  with pytest.raises(RuntimeError, match="the text encoders' states have width 80"):
     load_stable_diffusion(folder)

@@ -260,10 +260,10 @@ def test_pickles_are_never_opened(folder, clip_shapes):
 @pytest.mark.parametrize(
   "text,message",
   [
-    ("{", "not readable as JSON"),
-    ("[]", "no JSON object"),
-    ('{"a":' + "9" * 5000 + "}", "not readable as JSON"),
-    ('{"a":' + "[" * 200000, "not readable as JSON"),
+    ("{", "not valid JSON"),
+    ("[]", "not contain a JSON object"),
+    ('{"a":' + "9" * 5000 + "}", "not valid JSON"),
+    ('{"a":' + "[" * 200000, "not valid JSON"),
   ],
   ids=["cut", "list", "digits", "nest"],
 )
@@ -276,7 +276,7 @@ def test_broken_configurations_are_named(folder, text, message):
 def test_what_is_no_regular_file_is_not_waited_for(folder):
   (folder / "config.json").unlink()
   os.mkfifo(folder / "config.json")
-  with pytest.raises(RunError, match=r"config\.json is no regular file"):
+  with pytest.raises(RunError, match=r"config\.json is not a regular file"):
     checkpoints.read_json(folder / "config.json")
 
 

@@ -113,7 +113,7 @@ def test_the_fingerprint_knows_file_and_weight(parts, tmp_path):
     ({"unet.nowhere.lora_A.weight": np.zeros((2, 64)), "unet.nowhere.lora_B.weight": np.zeros((64, 2))},
      r"does not have: unet\.nowhere"),
     ({"lora_unet_mid_block_attentions_0_proj_in.hada_w1_a": np.zeros((2, 2))}, "another kind of adapter"),
-    ({}, "holds no LoRA"),
+    ({}, "contains no LoRA"),
   ],
 )  # fmt: skip
 def test_what_is_no_lora_of_the_model_is_refused(parts, tmp_path, tensors, message):

@@ -77,8 +77,8 @@ def test_t5_takes_it(tmp_path, path):
 @pytest.mark.parametrize(
   "data,message",
   [
-    (b"", "has 0 pieces and none for what is unknown"),
-    (spiece(WORDS), "has 7 pieces and none for what is unknown"),
+    (b"", "has 0 pieces and none for unknown text"),
+    (spiece(WORDS), "has 7 pieces and none for unknown text"),
     (spiece([*SPECIAL, *WORDS])[:-3], r"can't be read \(ValueError\)"),
     (b"\xff" * 40, "can't be read"),
     (b"\x0a\x02\xff\xff", "can't be read"),

@@ -93,7 +93,7 @@ def test_prototypes_and_zero_shot_are_those_of_cosines(folder, one_device_mesh):
   [
     (lambda f: (f / "tokenizer.json").unlink(), r"tokenizer\.json is missing"),
     (lambda f: (f / "tokenizer.json").write_text("{}"), "the tokenizer in .* can't be read"),
-    (lambda f: write_words(f, ("<unk>", "b", "c", "d")), "no token for the end of a text"),
+    (lambda f: write_words(f, ("<unk>", "b", "c", "d")), "no end-of-text token"),
     (lambda f: edit(f, "text_config", vocab_size=11), "ids up to 11, but the model has 11"),
     (lambda f: edit(f, "text_config", projection_size=16), "features of different widths"),
     (lambda f: edit(f, None, model_type="clip"), "type 'clip', not 'siglip'"),
@@ -101,8 +101,8 @@ def test_prototypes_and_zero_shot_are_those_of_cosines(folder, one_device_mesh):
       lambda f: (f / "preprocessor_config.json").write_text('{"size": 32}'),
       "resizes to 32 pixels, but the model takes 16",
     ),
-    (lambda f: (f / "model.npz").write_bytes(b"PK"), "can't be read as big_vision's"),
-    (lambda f: np.savez(f / "model.npz", **{"params/x/kernel": np.ones(2)}), "holds no SigLIP"),
+    (lambda f: (f / "model.npz").write_bytes(b"PK"), "is not a readable .npz in big_vision's format"),
+    (lambda f: np.savez(f / "model.npz", **{"params/x/kernel": np.ones(2)}), "contains no SigLIP"),
   ],
 )
 def test_damaged_checkpoints_are_one_clear_line(copy, break_it, message):

@@ -144,7 +144,7 @@ def test_a_stable_diffusion_2_leaves_its_last_layer_out(wide_autoencoder, tmp_pa
 
 def test_damaged_and_other_files_are_refused(tmp_path):
   path = write(tmp_path / "a.safetensors", {"model.weight": np.zeros(2, np.float32)})
-  with pytest.raises(RunError, match="holds no UNet in the original layout"):
+  with pytest.raises(RunError, match="contains no U-Net in the original layout"):
     open_parts(path)
   path.write_bytes(b"nonsense")
   with pytest.raises(RunError, match="corrupt or cut short"):

@@ -95,7 +95,7 @@ def test_added_tokens_keep_the_ids_that_the_files_give_them(folder):
   (folder / "added_tokens.json").write_text('{"<new>": 693}')
   assert load_tokenizer(folder)("<new>")["input_ids"][1] == 693
   (folder / "added_tokens.json").write_text('{"<new>": 800}')
-  with pytest.raises(RunError, match="'<new>' another id than 800"):
+  with pytest.raises(RunError, match="'<new>' its id, 800"):
     load_tokenizer(folder)
 
 
@@ -113,14 +113,14 @@ def test_the_end_of_a_text_is_the_tokenizers(folder):
 @pytest.mark.parametrize(
   "name,content,message",
   [
-    ("vocab.json", "[]", "holds no JSON object"),
-    ("vocab.json", "{}", "holds no vocabulary"),
-    ("vocab.json", '{"a": "b"}', "holds no vocabulary"),
+    ("vocab.json", "[]", "not contain a JSON object"),
+    ("vocab.json", "{}", "contains no vocabulary"),
+    ("vocab.json", '{"a": "b"}', "contains no vocabulary"),
     ("vocab.json", '{"a": 1}', r"lacks its own special tokens: <\|endoftext\|>"),
-    ("merges.txt", "#version\na b c\n", "merge 1 is no pair of words"),
+    ("merges.txt", "#version\na b c\n", "merge 1 is not a pair of words"),
     ("merges.txt", "#version\nfoo bar\n", "the tokenizer in .* can't be read"),
-    ("special_tokens_map.json", '{"bos_token": 3}', "names a special token that is no word"),
-    ("tokenizer_config.json", '{"model_max_length": "x"}', "model_max_length is no length"),
+    ("special_tokens_map.json", '{"bos_token": 3}', "names a special token that is not a string"),
+    ("tokenizer_config.json", '{"model_max_length": "x"}', "model_max_length is not a valid length"),
   ],
 )
 def test_damaged_files_are_one_clear_line(folder, name, content, message):

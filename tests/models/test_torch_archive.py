@@ -80,5 +80,5 @@ def test_a_tensor_beyond_its_numbers_is_refused(tmp_path):
       if "/data/" in info.filename:
         content = io.BytesIO(content).read(4)
       target.writestr(info.filename, content)
-  with pytest.raises(RunError, match="beyond its numbers"):
+  with pytest.raises(RunError, match="beyond its storage"):
     read_archive(path)
