@@ -141,7 +141,7 @@ def stock_networks(
     RunError: the stock classes do not support the checkpoint.
   """
   check_installed()
-  # transformers below 5 imports TensorFlow unless it is told not to; diffusers logs a farewell at every Flax module.
+  # transformers below 5 imports TensorFlow by default. diffusers logs a deprecation at every Flax module.
   os.environ.setdefault("USE_TF", "0")
   from diffusers import (  # type: ignore[attr-defined]  # releases below 0.40 have them
     FlaxAutoencoderKL,

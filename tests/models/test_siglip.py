@@ -101,7 +101,10 @@ def test_prototypes_and_zero_shot_are_those_of_cosines(folder, one_device_mesh):
       lambda f: (f / "preprocessor_config.json").write_text('{"size": 32}'),
       "resizes to 32 pixels, but the model takes 16",
     ),
-    (lambda f: (f / "model.npz").write_bytes(b"PK"), "is not a readable .npz in big_vision's format"),
+    (
+      lambda f: (f / "model.npz").write_bytes(b"PK"),
+      "is not a readable .npz in big_vision's format",
+    ),
     (lambda f: np.savez(f / "model.npz", **{"params/x/kernel": np.ones(2)}), "contains no SigLIP"),
   ],
 )

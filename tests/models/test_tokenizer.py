@@ -120,7 +120,11 @@ def test_the_end_of_a_text_is_the_tokenizers(folder):
     ("merges.txt", "#version\na b c\n", "merge 1 is not a pair of words"),
     ("merges.txt", "#version\nfoo bar\n", "the tokenizer in .* can't be read"),
     ("special_tokens_map.json", '{"bos_token": 3}', "names a special token that is not a string"),
-    ("tokenizer_config.json", '{"model_max_length": "x"}', "model_max_length is not a valid length"),
+    (
+      "tokenizer_config.json",
+      '{"model_max_length": "x"}',
+      "model_max_length is not a valid length",
+    ),
   ],
 )
 def test_damaged_files_are_one_clear_line(folder, name, content, message):
