@@ -1,4 +1,4 @@
-"""Writing in the background, in order, a bounded number of pieces behind."""
+"""Write files in a background thread, in order, at most a bounded number behind."""
 
 from collections import deque
 from collections.abc import Callable
@@ -8,15 +8,15 @@ from typing import Any, Self
 
 from genbench_jax.runtime.stopping import look
 
-# Pieces that wait for the disk, at most, besides the one that is being written.
+# Most writes that may wait while another is running.
 AHEAD = 1
 
 
 class BackgroundWriter:
-  """Calls one function after another in a thread of its own.
+  """Run submitted functions one after another in its own thread.
 
-  An error surfaces at the next `submit` or at the end; what had been submitted after it is not called. When the block
-  ends without an error, everything has been written.
+  An error is raised by the next `submit` or at the end of the block; functions submitted after the failed
+  one are not called. A block that ends without an error has written everything.
   """
 
   def __init__(self) -> None:
@@ -28,7 +28,7 @@ class BackgroundWriter:
     return self
 
   def submit(self, write: Callable[..., Any], *arguments: Any) -> None:
-    """Have `write(*arguments)` called in its turn; waits while too many are waiting."""
+    """Queue a call of `write(*arguments)`; block while too many calls are waiting."""
     look()
     self._waiting.append(self._thread.submit(self._unless_failed, write, *arguments))
     while len(self._waiting) > AHEAD + 1:

@@ -1,6 +1,6 @@
-"""Values of single classes: one JSON line a cell and quantity, beside the rows of the cell.
+"""Values of a row's single classes: one JSON line per cell and quantity, beside the cell's rows.
 
-A class whose quantity is not defined (no test image, no external image) is left out; names that stand for
+Classes for which the quantity is undefined (no test or external images) are omitted. Names shared by
 several classes are numbered, as in image sets.
 """
 
@@ -23,12 +23,12 @@ KEYS = (
   "encoder",
   "quantity",
 )
-# Counts of test images stand behind most values: more digits say nothing.
+# Most values are ratios of counts of test images, so further digits are meaningless.
 DIGITS = 6
 
 
 class ClassValues(TypedDict):
-  """`values` is class name -> value, in the quantity's own unit; the other keys are those of the row."""
+  """Values of a row's classes: `values` maps class name to value, the other keys are the row's."""
 
   dataset: str
   source: str
@@ -43,12 +43,12 @@ class ClassValues(TypedDict):
 
 
 def of_row(row: Row, by_class: Mapping[int, float], class_names: Sequence[str]) -> ClassValues:
-  """The values of the classes that stand behind a row.
+  """Return the values of the classes behind a row.
 
   Args:
-    row: what was measured.
-    by_class: class index -> value.
-    class_names: one a class, in label order; not necessarily distinct.
+    row: the measured row.
+    by_class: class index -> value, in the quantity's own unit.
+    class_names: name of each class, in label order; need not be distinct.
   """
   names = distinct_names(class_names)
   values = {names[index]: round(value, DIGITS) for index, value in sorted(by_class.items())}
@@ -56,15 +56,15 @@ def of_row(row: Row, by_class: Mapping[int, float], class_names: Sequence[str]) 
 
 
 def key_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
-  """What a row, or the values of its classes, is of."""
+  """Return the key columns that identify a row or the values of its classes."""
   return tuple(row.get(key) for key in KEYS)
 
 
 def write(path: Path, values: Sequence[ClassValues]) -> None:
-  """Writes the file whole or not at all."""
+  """Write the file atomically."""
   files.write_json_lines(path, values, sealed=True)
 
 
 def read(path: Path) -> list[ClassValues]:
-  """The values in a file, in their order."""
+  """Return the values in a file, in order."""
   return cast(list[ClassValues], files.read_json_lines(path, sealed=True))

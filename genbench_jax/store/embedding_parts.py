@@ -1,7 +1,7 @@
-"""An embedding set in the making: fixed ranges of its rows, each a file, joined to the one file when all are there.
+"""Embedding sets under construction: fixed ranges of rows, one file each, joined when all are complete.
 
-The parts do not depend on how many processes there are: those of a run that was stopped are taken over by any number
-of others. A set of a single part is written as the one file at once.
+The ranges do not depend on the number of processes, so that any number of processes can continue a stopped
+run. A set with a single part is written directly as the final file.
 """
 
 import contextlib
@@ -12,17 +12,18 @@ from pathlib import Path
 from genbench_jax.store import embedding_set
 from genbench_jax.store.embedding_set import EmbeddingSet
 
-# Seconds of work on an accelerator, and what is lost at most when a run is stopped.
+# A few seconds of work on an accelerator, which is what a stopped run loses at most.
 PART_ROWS = 16384
 
 
 class EmbeddingParts:
-  """The parts of one embedding set.
+  """The parts of an embedding set.
 
   Args:
-    path: of the one file.
-    size: rows of the set.
-    made_from: what is stored beside the arrays.
+    path: the final file.
+    size: number of rows of the set.
+    made_from: metadata to store with the arrays.
+    rows: rows per part.
   """
 
   def __init__(self, path: Path, size: int, made_from: Mapping[str, str], rows: int = PART_ROWS):
@@ -34,22 +35,22 @@ class EmbeddingParts:
     return len(self.ranges)
 
   def is_missing(self, part: int) -> bool:
-    """Whether a part is not there."""
+    """Whether a part has not been written."""
     return not self._path(part).exists()
 
   def is_whole(self) -> bool:
-    """Whether all parts are there."""
+    """Whether all parts have been written."""
     return not any(self.is_missing(part) for part in range(len(self)))
 
   def write(self, part: int, embeddings: EmbeddingSet) -> None:
-    """Writes one part."""
+    """Write one part."""
     embedding_set.save(self._path(part), embeddings, self.made_from)
 
   def join(self) -> None:
-    """Writes the one file. Every part must be there.
+    """Join the parts to the final file. Every part must have been written.
 
     Raises:
-      RunError: a part is damaged; it is named.
+      RunError: a part is damaged.
     """
     if len(self) > 1 and not self.path.exists():
       parts = [embedding_set.load(self._path(part)) for part in range(len(self))]

@@ -1,8 +1,8 @@
-"""Embedding sets: the features of an image set (or of texts), with labels and ids, in one file.
+"""Embedding sets: the features of an image set or of texts, with labels and ids, in one file.
 
-A file is safetensors: `features` float32 [n, d], `labels` int32 [n] or uint8 [n, k] multi-hot, `ids` int64
-[n], `valid` uint8 [n], 0 where the image could not be read. Its name carries the fingerprint of all that
-made it; its metadata carries the checksum of its arrays.
+The file is safetensors with `features` float32 [n, d], `labels` int32 [n] or uint8 [n, k] multi-hot, `ids`
+int64 [n], and `valid` uint8 [n], 0 for an unreadable image. Its name contains the fingerprint of everything
+that determines it; its metadata contains the checksum of the arrays.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ _ARRAYS = ("features", "labels", "ids", "valid")
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingSet:
-  """Features in the order of the images they are of; not normalized."""
+  """Unnormalized features with labels and ids, in the order of the images."""
 
   features: Float[np.ndarray, "n d"]
   labels: Int[np.ndarray, "n"] | Shaped[np.ndarray, "n k"]
@@ -34,43 +34,43 @@ class EmbeddingSet:
     return len(self.features)
 
   def readable(self) -> "EmbeddingSet":
-    """Only the rows whose image could be read."""
+    """Return the rows whose image could be read."""
     return self.take(np.flatnonzero(self.valid))
 
   def joined(self, others: "EmbeddingSet") -> "EmbeddingSet":
-    """These rows and then those; ids may repeat."""
+    """Append the rows of another set; ids may repeat."""
     return EmbeddingSet(
       *(np.concatenate([getattr(self, name), getattr(others, name)]) for name in _ARRAYS)
     )
 
   def take(self, rows: Int[np.ndarray, "m"] | slice) -> "EmbeddingSet":
-    """The given rows."""
+    """Return the given rows."""
     return EmbeddingSet(*(getattr(self, name)[rows] for name in _ARRAYS))
 
 
 def concatenated(parts: Sequence[EmbeddingSet]) -> EmbeddingSet:
-  """The rows of all parts, in order."""
+  """Return the rows of all parts, in order."""
   return EmbeddingSet(
     *(np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS)
   )
 
 
 def save(path: Path, embeddings: EmbeddingSet, made_from: Mapping[str, str]) -> None:
-  """Writes the file whole or not at all."""
+  """Write the file atomically."""
   from safetensors.numpy import save as to_bytes
 
   arrays = {name: np.ascontiguousarray(getattr(embeddings, name)) for name in _ARRAYS}
-  # One entry only: safetensors writes several in no fixed order, and the same features must give the same bytes.
+  # safetensors orders metadata keys randomly; a single key keeps equal features byte-identical.
   sealed = {"checksum": _checksum(arrays, made_from), "format": files.FORMAT}
   about = json.dumps({**made_from, **sealed}, sort_keys=True)
   files.write_bytes(path, to_bytes(arrays, metadata={_ABOUT: about}))
 
 
 def load(path: Path) -> EmbeddingSet:
-  """Reads a file and checks it.
+  """Read a file and verify its checksum.
 
   Raises:
-    RunError: it is not what was written.
+    RunError: the file is damaged.
   """
   from safetensors import SafetensorError, safe_open
 
@@ -103,11 +103,11 @@ def _checksum(arrays: Mapping[str, np.ndarray], made_from: Mapping[str, str]) ->
 
 
 def load_embeddings(path: Path) -> EmbeddingSet:
-  """The features at a path.
+  """Return the features at a path.
 
   Raises:
     RunError: there are none, or they are damaged.
   """
   if not path.exists():
-    raise RunError(f"there are no features at {path}. Run the stage `embed` first.")
+    raise RunError(f"there are no features at {path}; run the stage `embed` first.")
   return embedding_set.load(path)

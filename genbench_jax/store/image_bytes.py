@@ -1,7 +1,7 @@
-"""Encoded images without what they say about people: EXIF, GPS, XMP, comments, text chunks, embedded previews.
+"""Remove personal data from encoded images: EXIF, GPS, XMP, comments, text chunks, embedded previews.
 
-The pixels are not touched: of a PNG and a JPEG the parts that make the picture are copied, all others are dropped. A list of
-what is kept, not of what is dropped, so that a kind of metadata that nobody has thought of does not pass.
+Pixels are not re-encoded. Only the PNG chunks and JPEG segments that make up the picture are copied. For PNG
+this is an allowlist, so that unknown kinds of metadata are dropped, too.
 """
 
 import io
@@ -11,15 +11,16 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _JPEG = b"\xff\xd8"
 _START_OF_SCAN, _END = 0xDA, 0xD9
-# APP0 says that it is a JFIF; APP14 how Adobe's colors are to be read. The tables and frames have other numbers.
+# Kept are APP0, which marks a JFIF, APP14, which defines Adobe's color transform, and all tables and frames.
 _JPEG_DROPPED = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
 def without_metadata(image: bytes) -> bytes | None:
-  """Return a PNG or JPEG without metadata, with the same pixels.
+  """Return a PNG or JPEG without metadata and with the same pixels.
 
-  None where the image is neither, is damaged, or says that it is to be turned: then it has to be decoded and encoded anew.
+  None if the image has another format, is damaged, or has an EXIF orientation: such an image must be decoded
+  and re-encoded.
   """
   try:
     parts = _png_parts(image) if image.startswith(_PNG) else _jpeg_parts(image)
@@ -30,7 +31,7 @@ def without_metadata(image: bytes) -> bytes | None:
 
 
 def _png_parts(image: bytes) -> Iterator[bytes]:
-  """The signature and the kept chunks. A chunk is its length, its kind, its content and a checksum of 4 bytes."""
+  """Yield the signature and the kept chunks. A chunk is length, type, content and a checksum of 4 bytes."""
   yield _PNG
   at, kind = len(_PNG), b""
   while kind != b"IEND":
@@ -44,14 +45,14 @@ def _png_parts(image: bytes) -> Iterator[bytes]:
 
 
 def _jpeg_parts(image: bytes) -> Iterator[bytes]:
-  """The kept segments up to the end of the picture; what follows it, such as a second picture, is dropped."""
+  """Yield the kept segments up to the end of the picture; anything after it, such as a preview, is dropped."""
   if not image.startswith(_JPEG):
     raise ValueError("neither PNG nor JPEG")
   yield _JPEG
   at = 2
   while True:
     if image[at] != 0xFF:
-      raise ValueError("no marker")
+      raise ValueError("missing marker")
     while image[at + 1] == 0xFF:  # padding before a marker
       at += 1
     marker = image[at + 1]
@@ -71,7 +72,7 @@ def _jpeg_parts(image: bytes) -> Iterator[bytes]:
 
 
 def _end_of_scan(image: bytes, at: int) -> int:
-  """Where the compressed data end: at the next marker that is neither a stuffed byte nor a restart."""
+  """Return the end of the compressed data: the next marker that is not a stuffed byte or a restart."""
   while True:
     at = image.index(b"\xff", at)
     if image[at + 1] and not 0xD0 <= image[at + 1] <= 0xD7:
@@ -86,5 +87,5 @@ def _is_upright(image: bytes) -> bool:
     with Image.open(io.BytesIO(image), formats=("PNG", "JPEG", "MPO")) as opened:
       opened.load()
       return opened.getexif().get(ExifTags.Base.Orientation, 1) == 1
-  except Exception:  # PIL's decoders raise whatever they like at damaged and hostile files
+  except Exception:  # PIL's decoders raise many types for damaged and hostile files
     return False

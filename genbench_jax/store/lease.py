@@ -1,9 +1,10 @@
-"""One run at a time on a bucket, from whichever machine: a lease, an object that only one can create.
+"""A lease that lets one run at a time use a bucket, from any machine.
 
-Leases are numbered, and the highest counts. Its holder writes it anew every few seconds. Whoever finds one looks whether it
-changes: if it does, the bucket is in use; if it has not for a minute, by the finder's own clock, the holder is dead, and the
-finder creates the next number. A store creates an object for one of several who try at once (a conditional write), and
-nobody ever writes an object of another's. A holder who wakes up after a minute finds a higher number, and ends.
+Leases are numbered objects, and the highest number counts. The holder rewrites its lease every few seconds.
+Another run that finds a lease watches whether it changes. If it does, the bucket is in use. If it does not
+change for a minute (on the finder's clock), the holder is taken for dead, and the finder creates the next
+number. The store's conditional write lets only one of several contenders create an object, and nobody
+overwrites another run's lease. A holder that resumes after a minute finds a higher number, and stops.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ LOOK_SECONDS = 2.0
 
 
 class Found(NamedTuple):
-  """A lease as it stands in the store."""
+  """A lease as read from the store."""
 
   number: int
   token: str
@@ -38,13 +39,13 @@ class Found(NamedTuple):
 
 
 class Lease:
-  """The lease of one bucket folder.
+  """The lease of a bucket folder.
 
   Args:
     store: an fsspec file system.
-    root: the folder in it.
-    url: of the folder, for words.
-    machine: of this machine; its own leases that a killed run has left are taken over at once.
+    root: the folder's path in it.
+    url: the folder's URL, for messages.
+    machine: id of this machine. Leases left by killed runs on the same machine are taken over at once.
   """
 
   def __init__(self, store: Any, root: str, url: str, machine: str) -> None:
@@ -54,7 +55,7 @@ class Lease:
     self._thread: threading.Thread | None = None
 
   def acquire(self) -> None:
-    """Take the lease, and wait for a sign of life of another holder until it is clear whether he lives.
+    """Acquire the lease; wait until it is clear whether another holder is alive.
 
     Raises:
       UsageError: another run holds it.
@@ -83,12 +84,12 @@ class Lease:
       time.sleep(LOOK_SECONDS)
 
   def keep(self, lost: Callable[[RunError], None]) -> None:
-    """Write the lease anew every few seconds, on a thread; `lost` is told if another run has taken it."""
+    """Renew the lease every few seconds in a thread; call `lost` if another run has taken it."""
     self._thread = threading.Thread(target=self._keep, args=(lost,), name="lease", daemon=True)
     self._thread.start()
 
   def check(self) -> None:
-    """Look whether the lease is still held. To be asked before anything is written.
+    """Check that the lease is still held. Call this before every write.
 
     Raises:
       RunError: another run has taken it.
@@ -97,16 +98,16 @@ class Lease:
     if found is None or found.token != self._token:
       who = f" ({printable(found.holder)[:120]})" if found else ""
       raise RunError(
-        f"{self._url} has been taken over by another run{who}, since this one gave no sign of life for a minute. What is"
+        f"{self._url} has been taken over by another run{who}, because this one showed no sign of life for a minute. What is"
         " complete in the bucket is kept; nothing more is written to it."
       )
 
   def release(self) -> None:
-    """Stop writing it, and leave it to others; what can't be deleted falls silent."""
+    """Stop renewing the lease and delete it; if it can't be deleted, it expires."""
     self._stop.set()
     if self._thread:
       self._thread.join(timeout=BEAT_SECONDS)
-    with contextlib.suppress(Exception):  # of whichever store
+    with contextlib.suppress(Exception):  # stores raise many types
       self.check()
       self._store.rm_file(self._path(self._number))
 
@@ -119,15 +120,15 @@ class Lease:
       except RunError as error:
         lost(error)
         return
-      except Exception:  # the store is away; who sends to it tells
+      except Exception:  # the store is unreachable, which `send` reports
         continue
 
   def _created(self, number: int) -> bool:
-    """Whether the lease of this number could be made, which one alone of several can."""
+    """Try to create the lease with this number; only one of several contenders succeeds."""
     self._number = number
     try:
       self._store.pipe_file(self._path(number), self._content(), mode="create")
-    except Exception:  # what a store raises where the object is there already differs
+    except Exception:  # stores raise different types if the object exists
       found = self._newest()
       if found is None or found.number < number:
         raise
@@ -141,7 +142,7 @@ class Lease:
     return True
 
   def _newest(self) -> Found | None:
-    """The lease that counts. One that can't be read holds as any other."""
+    """Return the lease with the highest number; one that can't be read counts like any other."""
     numbers = self._numbers()
     if not numbers:
       return None

@@ -1,13 +1,15 @@
-"""A work folder in an object store (`gs://`, `s3://`, whatever fsspec knows), copied to a local folder and back.
+"""Mirror a work folder in an object store (`gs://`, `s3://`, any URL of fsspec) to a local folder and back.
 
-The work is done on the local copy, in files that are whole as soon as they have their name (`store.files`); objects too
-appear whole. So it is enough to send what has appeared, oldest first, again and again: whoever takes the bucket up, on
-another machine, finds a work folder that was stopped a few seconds earlier. One run at a time may write (`lease`).
+Work is done on the local copy, whose files are complete as soon as they exist (`store.files`), and so are
+objects in a bucket. It is therefore enough to send new files repeatedly, oldest first: another machine that
+continues from the bucket finds a work folder that was stopped a few seconds earlier. Only one run at a time
+may write (`lease`).
 
-A bucket that goes away is told within a minute and tried again every ten seconds, while the work goes on. After
-`OUTAGE_SECONDS`, or `LAST_SECONDS` after the work is done, the run ends with status 1: what it has made is in the copy, and
-the same command on this machine sends it. Where several processes share a bucket, each has
-a copy; before they wait for each other they send, and afterwards they fetch (`parallel.hosts`).
+If the bucket becomes unreachable, the run reports it within a minute, keeps working, and retries every ten
+seconds. After `OUTAGE_SECONDS`, or `LAST_SECONDS` after the work is done, the run ends with status 1. Its
+results are in the copy, and the same command on this machine sends them. If several processes share a
+bucket, each has its own copy; they send before waiting for each other, and fetch afterwards
+(`runtime.hosts`).
 """
 
 import contextlib
@@ -25,15 +27,15 @@ from genbench_jax.store import files
 from genbench_jax.store.lease import FOLDER, Lease
 
 COPIES = Path("~/.cache/genbench_jax/workdirs")
-# A machine that dies loses what it made since it sent last.
+# A machine that dies loses what it made since it last sent.
 SECONDS_BETWEEN_SENDING = 10
-# After so long without the bucket: a line; the end of the run; the end of a run that has nothing else left to do.
+# Seconds without the bucket until a notice, the end of the run, and the end of a run whose work is done.
 NOTICE_SECONDS, OUTAGE_SECONDS, LAST_SECONDS = 30.0, 900.0, 60.0
 _STATE, _URL, _LOCK, _UNFINISHED = ".mirror.json", ".url", ".lock", "orbax-checkpoint-tmp"
 
 
 class Stamp(NamedTuple):
-  """What tells one version of a local file from the next."""
+  """Size and time that distinguish versions of a local file."""
 
   size: int
   changed: int  # nanoseconds
@@ -45,7 +47,7 @@ def is_remote(workdir: str) -> bool:
 
 
 def local_copy(workdir: str, process: int = 0) -> Path:
-  """The local folder of what `--workdir` names, for one process of a run."""
+  """Return the local folder for `--workdir`, for one process of a run."""
   if not is_remote(workdir):
     return Path(workdir).expanduser()
   return COPIES.expanduser() / f"{files.digest(workdir)}-{process}"
@@ -55,15 +57,15 @@ def local_copy(workdir: str, process: int = 0) -> Path:
 def work_folder(
   given: str, process: int = 0, wait: Callable[[str], None] = lambda what: None
 ) -> Iterator[Path]:
-  """The local folder of what `--workdir` names: itself, or a copy, brought in line before, meanwhile and in the end.
+  """Yield the local folder for `--workdir`: the folder itself, or a copy that is kept in sync.
 
   Args:
     given: a path or URL.
-    process: of several; the first holds the lease of the bucket for all.
-    wait: for the other processes.
+    process: index of the process; the first one holds the bucket's lease for all.
+    wait: waits for the other processes.
 
   Raises:
-    UsageError: no package at hand can reach the URL, it can't be read, or another run is using it.
+    UsageError: no installed package supports the URL, it can't be read, or another run is using it.
     RunError: an object can't be written.
   """
   local = local_copy(given, process)
@@ -85,7 +87,7 @@ def work_folder(
 def _bucket(
   given: str, local: Path, process: int, wait: Callable[[str], None]
 ) -> Iterator["Mirror"]:
-  """The bucket and its copy, in line and leased."""
+  """Yield the mirror of a bucket, in sync and leased."""
   mirror = Mirror(given, local)
   say(f"the work is done in a copy of {given}, {local}")
   lease = None
@@ -94,7 +96,7 @@ def _bucket(
       lease = mirror.leased()
     wait("the lease of the bucket")
     mirror.fetch()
-    # Written here, sent now: whether the store takes anything is known before the work begins.
+    # Sent now, so that a store that is not writable is noticed before the work begins.
     if process == 0 and not (local / _URL).exists():
       files.write_text(local / _URL, f"{given}\n")
     mirror.send()
@@ -111,7 +113,7 @@ def _bucket(
 
 @contextlib.contextmanager
 def _only_user_of_copy(local: Path, given: str) -> Iterator[None]:
-  """Hold the copy before anything in it is touched: another run on this machine may be at work in it."""
+  """Lock the copy before anything in it is touched, since another run on this machine may be using it."""
   from filelock import FileLock, Timeout
 
   local.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +131,7 @@ def _only_user_of_copy(local: Path, given: str) -> Iterator[None]:
 
 
 def _machine() -> str:
-  """A name of this machine and account that no other has, drawn once."""
+  """Return a random id of this machine and account, created once."""
   path = COPIES.expanduser().with_name("machine")
   if not path.exists():
     files.write_text(path, secrets.token_hex(16))
@@ -137,11 +139,11 @@ def _machine() -> str:
 
 
 class Mirror:
-  """One URL and one local folder.
+  """Synchronize a URL and a local folder.
 
   Args:
-    url: of a folder, which need not be there yet.
-    local: its copy; may hold an older one.
+    url: URL of a folder, which need not exist.
+    local: the copy; may contain an older version.
   """
 
   def __init__(self, url: str, local: Path) -> None:
@@ -149,11 +151,11 @@ class Mirror:
     self._store, self._root = _opened(url)
     self._turn = threading.RLock()
     self._lease: Lease | None = None
-    # Since when it has been tried to send, without success so far.
+    # Start of the current attempts to send, if none has succeeded since.
     self._tried_since: float | None = None
     self._told, self._reason = False, ""
-    # Name -> version in the store, and stamp of the file, when both were last the same. What has gone from the copy
-    # while nobody looked is forgotten, so that it is fetched again, not deleted from the store.
+    # Name -> (version in the store, stamp of the file) when both were last in sync. Files deleted from the
+    # copy between runs are dropped here, so that they are fetched again, not deleted from the store.
     self._same: dict[str, tuple[str, Stamp]] = {}
     state = local / _STATE
     stamps = self._stamps()
@@ -162,7 +164,7 @@ class Mirror:
         self._same[name] = (version, Stamp(*stamp))
 
   def leased(self) -> Lease:
-    """Take the lease of the bucket; nothing is sent from then on once it is lost.
+    """Acquire the bucket's lease; if it is lost later, nothing more is sent.
 
     Raises:
       UsageError: another run holds it.
@@ -176,23 +178,23 @@ class Mirror:
     return lease
 
   def send(self) -> None:
-    """Bring to the store what has changed in the copy, in the order in which it did.
+    """Send files that changed in the copy, in the order of their changes.
 
     Raises:
-      RunError: the store can't be written to, or another run has taken the bucket over.
+      RunError: the store can't be written to, or another run has taken over the bucket.
     """
     self._tried_since = self._tried_since or time.monotonic()
     with self._turn:
       self._send()
     if self._told:
-      say(f"{self.url} is back")
+      say(f"{self.url} is reachable again")
     self._tried_since, self._told = None, False
 
   def send_at_last(self) -> None:
-    """Send, and try again for a while: there is nothing else left to do.
+    """Send, and retry for a while if necessary. For the end of a run.
 
     Raises:
-      RunError: the store is away. What is in the copy can be sent by the same command.
+      RunError: the store is unreachable. The same command can send the copy later.
     """
     until = time.monotonic() + LAST_SECONDS
     while True:
@@ -206,17 +208,13 @@ class Mirror:
       look()
 
   def _how_to_go_on(self) -> str:
-    return (
-      f"What is complete is in {self.local}: the same command on this machine goes on and sends it."
-    )
+    return f"Complete results are in {self.local}; the same command on this machine continues and sends them."
 
   def _tell_outage(self, reason: str) -> None:
-    """Say once that the store is away, and why as far as it is known."""
+    """Report once that the store is unreachable, with the reason if known."""
     if not self._told:
       self._told = True
-      say(
-        f"{reason or f'{self.url} does not answer'}. It is tried again every {SECONDS_BETWEEN_SENDING} s."
-      )
+      say(f"{reason or f'{self.url} does not answer'}. Retrying every {SECONDS_BETWEEN_SENDING} s.")
 
   def _send(self) -> None:
     with _named(f"can't write to {self.url}"):
@@ -230,7 +228,7 @@ class Mirror:
         except FileNotFoundError:
           if (self.local / name).exists():
             raise
-          del stamps[name]  # deleted since it was listed: the next time tells
+          del stamps[name]  # deleted since it was listed; the next call handles it
       changed = [name for name in changed if name in stamps]
       gone = self._same.keys() - stamps.keys()
       for name in gone:
@@ -244,7 +242,7 @@ class Mirror:
         self._remember()
 
   def fetch(self) -> None:
-    """Brings to the copy what has changed in the store; what the copy has not sent yet is sent first."""
+    """Fetch objects that changed in the store, after sending unsent files of the copy."""
     self.local.mkdir(parents=True, exist_ok=True)
     self.send()
     with self._turn, _named(f"can't read from {self.url}"):
@@ -255,7 +253,7 @@ class Mirror:
             with files.atomic_path(self.local / name) as temporary:
               self._store.get_file(f"{self._root}/{name}", str(temporary))
           except FileNotFoundError:
-            continue  # another process has deleted it since it was listed
+            continue  # deleted by another process since it was listed
           self._same[name] = (version, _stamp(self.local / name))
       for name in self._same.keys() - versions.keys():
         (self.local / name).unlink(missing_ok=True)
@@ -264,7 +262,7 @@ class Mirror:
 
   @contextlib.contextmanager
   def kept_in_line(self) -> Iterator[None]:
-    """Sends every few seconds, and sends and fetches where the processes wait for each other."""
+    """Send every few seconds, and send and fetch where processes wait for each other."""
     from genbench_jax.runtime.hosts import around_waits
 
     stop = threading.Event()
@@ -277,7 +275,7 @@ class Mirror:
         yield
     finally:
       stop.set()
-      # A store that does not answer may hold it for minutes: the last sending waits for its turn anyhow.
+      # An unresponsive store may block the sender for minutes; the last `send` waits for its turn anyway.
       sender.join(timeout=LAST_SECONDS)
       watcher.join()
 
@@ -286,11 +284,11 @@ class Mirror:
       try:
         self.send()
         self._reason = ""
-      except RunError as error:  # tried again next time
+      except RunError as error:  # retried next time
         self._reason = str(error)
 
   def _watch(self, stop: threading.Event) -> None:
-    """Tell of an outage and end the run by it, also where the store's package waits for minutes without a word."""
+    """Report an outage, and end the run if it lasts, even while the store's package blocks silently."""
     while not stop.wait(1.0):
       away = time.monotonic() - (self._tried_since or time.monotonic())
       if away > NOTICE_SECONDS:
@@ -298,12 +296,12 @@ class Mirror:
       if away > OUTAGE_SECONDS:
         reason = self._reason or f"{self.url} does not answer"
         fail_at_next_look(
-          RunError(f"{reason}. So for {away / 60:.0f} minutes. {self._how_to_go_on()}")
+          RunError(f"{reason}. This has lasted for {away / 60:.0f} minutes. {self._how_to_go_on()}")
         )
         return
 
   def _appeared(self, name: str) -> int:
-    """When a file got its name; at no time if it has gone."""
+    """Return when a file got its name; 0 if it has been deleted."""
     try:
       return (self.local / name).stat().st_ctime_ns
     except FileNotFoundError:
@@ -322,7 +320,7 @@ class Mirror:
     return found
 
   def _versions(self) -> dict[str, str]:
-    """Of all objects: whatever the store says of one changes when it is written again."""
+    """Return name -> version of all objects. A version is a digest of all metadata that the store gives."""
     self._store.invalidate_cache()
     try:
       listed: dict[str, Any] = self._store.find(self._root, detail=True)
@@ -332,9 +330,9 @@ class Mirror:
     for path, about in listed.items():
       name = path.removeprefix(self._root).lstrip("/")
       if not name or name.endswith("/"):
-        continue  # an empty object that stands for a folder
+        continue  # an empty object that represents a folder
       if {"", ".", ".."} & set(name.split("/")) or "\\" in name or "\0" in name:
-        raise RunError(f"it holds {name!r}, a name that is no file's in a folder.")
+        raise RunError(f"it contains {name!r}, which is not a valid file name.")
       if _is_sent(name):
         found[name] = files.digest({key: str(value) for key, value in about.items()})
     return found
@@ -345,12 +343,12 @@ class Mirror:
 
 
 def _is_final(error: RunError) -> bool:
-  """Whether trying again is of no use: there is no permission, or another run has taken the bucket over."""
+  """Whether retrying is pointless: permission is denied, or another run has taken over the bucket."""
   return error.__cause__ is None or isinstance(error.__cause__, PermissionError)
 
 
 def _is_sent(name: str) -> bool:
-  """Not the copy's own business, nor what is being written."""
+  """Whether to send a file: not the copy's own state, and not a temporary file."""
   *_, last = name.split("/")
   return (
     not name.startswith(f"{FOLDER}/")
@@ -366,11 +364,11 @@ def _stamp(path: Path) -> Stamp:
 
 
 def _opened(url: str) -> tuple[Any, str]:
-  """The file system that fsspec has for a URL, and the folder's path in it."""
+  """Return fsspec's file system for a URL, and the folder's path in it."""
   import fsspec
 
   options: dict[str, Any] = {"auto_mkdir": True} if url.startswith("file://") else {}
-  if url.startswith("s3://"):  # its own patience is ten minutes an object
+  if url.startswith("s3://"):  # the default timeout is ten minutes per object
     patience = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 2}}
     options["config_kwargs"] = patience
   try:
@@ -378,15 +376,13 @@ def _opened(url: str) -> tuple[Any, str]:
   except ImportError as error:
     raise UsageError(f"--workdir is {url!r}: {error}") from error
   except ValueError as error:
-    raise UsageError(
-      f"--workdir is {url!r}: {error}. A path, gs:// and s3:// are known."
-    ) from error
+    raise UsageError(f"--workdir is {url!r}: {error}. Give a path, gs:// or s3://.") from error
   return store, root.rstrip("/")
 
 
 @contextlib.contextmanager
 def _named(what: str) -> Iterator[None]:
-  """Whatever a store's package raises, in one line."""
+  """Turn any error of a store's package into a one-line `RunError`."""
   try:
     yield
   except (RunError, UsageError):

@@ -1,7 +1,7 @@
-"""Reading files that others have written: regular files only, not through links, and no more than a bound.
+"""Read untrusted files: regular files only, without following links, up to a size limit.
 
-What is checked is what is read: a file is opened first, without following a link, and looked at through its
-descriptor. A file that is swapped for a link or a pipe between two looks is refused.
+A file is opened first, without following a link, and then checked through its descriptor, so that the
+checked file is the one that is read. A file swapped for a link or pipe in between is rejected.
 """
 
 import errno
@@ -18,27 +18,27 @@ _STEP = 1 << 20
 
 
 def read_beneath(root: Path, name: str, limit: int) -> bytes:
-  """Read a file below a folder; no link between the folder and the file is followed.
+  """Read a file below a folder without following links in between.
 
   Args:
-    root: the folder, which may be reached by links.
-    name: the file's path inside the folder.
-    limit: the most bytes that are taken.
+    root: the folder, which may be a link.
+    name: path of the file inside the folder.
+    limit: maximum size in bytes.
 
   Raises:
-    OSError: there is no such regular file, a link is in the way, or it is larger than the limit.
+    OSError: there is no such regular file, a link is in the way, or the file is larger than the limit.
   """
   with opened_beneath(root, name) as descriptor:
     return _content(descriptor, name, limit)
 
 
 def read_file(path: Path, limit: int, follow: bool = False) -> bytes:
-  """Read one file; a link is followed only where `follow` says so, as for a file that the user named.
+  """Read one file; by default, without following a link.
 
   Args:
-    path: of the file.
-    limit: the most bytes that are taken.
-    follow: whether the file itself may be a link.
+    path: path of the file.
+    limit: maximum size in bytes.
+    follow: whether the file may be a link, as for files that the user named.
 
   Raises:
     OSError: there is no such regular file, it is a link, or it is larger than the limit.
@@ -49,7 +49,7 @@ def read_file(path: Path, limit: int, follow: bool = False) -> bytes:
 
 @contextmanager
 def opened_beneath(root: Path, name: str) -> Iterator[int]:
-  """The descriptor of a regular file below a folder, opened for reading; see `read_beneath`."""
+  """Yield the descriptor of a regular file below a folder, opened for reading; see `read_beneath`."""
   parts = [part for part in name.split("/") if part not in ("", ".")]
   if not parts or ".." in parts:
     raise OSError(errno.EINVAL, f"{printable(name)!r} is not a path inside a folder")
@@ -72,14 +72,14 @@ def _opened(path: str, follow: bool, flags: int = 0, folder: int | None = None) 
   try:
     return os.open(path, _FLAGS | flags | link, dir_fd=folder)
   except OSError as error:
-    # Of a link Linux says ELOOP, and ENOTDIR where a folder was wanted; FreeBSD says EMLINK.
+    # For a link, Linux gives ELOOP, or ENOTDIR if a folder was expected; FreeBSD gives EMLINK.
     if not follow and error.errno in (errno.ELOOP, errno.EMLINK, errno.ENOTDIR):
       raise OSError(error.errno, "a symbolic link, or not a folder, is in the way") from error
     if error.errno == errno.ENXIO:  # a socket
       raise OSError(errno.ENXIO, "not a regular file") from error
     raise
   except ValueError as error:  # a zero byte
-    raise OSError(errno.EINVAL, "the name holds a zero byte") from error
+    raise OSError(errno.EINVAL, "the name contains a zero byte") from error
 
 
 @contextmanager

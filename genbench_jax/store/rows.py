@@ -1,4 +1,4 @@
-"""Rows: one measured quantity of a cell, one JSON object a line."""
+"""Rows: measured quantities of cells, one JSON object per line."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,24 +8,29 @@ from genbench_jax.errors import RunError
 from genbench_jax.metrics.registry import usual_quantities
 from genbench_jax.store import files
 
-# What the stage `score` measures unless a config says otherwise, see `metrics.registry`.
+# Quantities that the stage `score` measures by default, see `metrics.registry`.
 SCORED = usual_quantities()
-# Of the recognizers. The reference protocol has two figures of a linear probe: that of the epoch with the best test
-# score, which was published, and that of the last epoch.
+# Quantities of the recognizers. The reference protocol reports two values of a linear probe: at the epoch
+# with the best test score, as published, and at the last epoch.
 RECOGNIZED = ("linear_probe", "linear_probe_last_epoch", "coop", "vpt")
 QUANTITIES = SCORED + RECOGNIZED
 
 
 class Row(TypedDict):
-  """`value` is in the quantity's own unit, accuracies as fractions; None where there is no interval.
+  """A measured quantity of a cell.
 
-  `ci_low` to `ci_high` is for these images: how the value varies with the test images. `generator_low` to `generator_high`
-  is for this generator at this budget: external images drawn anew, too. `note` says why one is missing.
-  `generator` is the name of the model or folder that the images are from, empty where there is but one.
-  `floor` is the same distance of as many real training images; what a distance says is its excess over that.
-  `shots_given` is how many images a class there were, in the mean over the classes that have some.
-  `n_real` is how many real images the cell has seen: for training, as references, queries or validation data.
-  `versions` are those of the package and of JAX that measured it.
+  `value` is in the quantity's own unit; accuracies are fractions. Missing intervals are None, and `note`
+  says why.
+
+  - `ci_low` to `ci_high`: interval over test images, given these external images.
+  - `generator_low` to `generator_high`: interval over newly drawn external images, too, given the generator
+    and the budget.
+  - `generator`: name of the model or folder that the images come from; empty if there is only one.
+  - `floor`: the same distance for an equal number of real training images. A distance is meaningful only in
+    excess of it.
+  - `shots_given`: mean number of images per class, over the classes with images.
+  - `n_real`: number of real images that the cell used: for training, as references, queries or validation.
+  - `versions`: versions of the package and of JAX.
   """
 
   dataset: str
@@ -60,18 +65,19 @@ RESULTS, RESULTS_CSV, ABOUT_RESULTS = "results.jsonl", "results.csv", "results.a
 
 
 def write_results(workdir: Path, rows: Sequence[Mapping[str, Any]], run: str = "") -> None:
-  """Write `results.jsonl`, `results.csv` and what they are, unless they stand there already or there are no rows.
+  """Write `results.jsonl`, `results.csv` and their description, unless they are up to date or empty.
 
   Args:
-    workdir: of the run.
+    workdir: work folder of the run.
     rows: all rows of a config.
-    run: the name of the config's file in `runs/`, so that a page is never made of one config's rows under another's name.
+    run: name of the config's file in `runs/`. It keeps the report from showing one config's rows under
+      another config's name.
   """
   path, csv, about = (workdir / name for name in (RESULTS, RESULTS_CSV, ABOUT_RESULTS))
   if not rows:
     return
   is_new = not _holds(path, rows)
-  if is_new or not csv.exists():  # one that the user has edited stays: it is nobody's source
+  if is_new or not csv.exists():  # nothing reads the CSV, so a user may edit it
     files.write_csv(csv, rows, COLUMNS)
   if is_new:
     files.write_json_lines(path, rows)
@@ -80,7 +86,7 @@ def write_results(workdir: Path, rows: Sequence[Mapping[str, Any]], run: str = "
 
 
 def results_run(workdir: Path) -> tuple[str, bool]:
-  """Return which run the results are of, empty where that is not known, and whether they are as that run wrote them."""
+  """Return the results' run, empty if unknown, and whether they are unchanged since that run."""
   about = _about(workdir)
   run = str(about.get("run", ""))
   return run, not about or about == described_results(workdir, run)
@@ -94,7 +100,7 @@ def _holds(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _about(workdir: Path) -> dict[str, Any]:
-  """What the last run wrote of its results; empty where nothing can be read."""
+  """Return the last run's description of its results; empty if it can't be read."""
   try:
     about = files.read_json(workdir / ABOUT_RESULTS)
   except (FileNotFoundError, RunError):
@@ -103,15 +109,15 @@ def _about(workdir: Path) -> dict[str, Any]:
 
 
 def described_results(workdir: Path, run: str) -> dict[str, Any]:
-  """What stands beside the results: whose they are, and their checksum."""
+  """Return the description of the results: their run and checksum."""
   return {"run": run, "sha256": files.sha256(workdir / RESULTS)}
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-  """Writes rows with their checksum, whole or not at all."""
+  """Write rows with a checksum, atomically."""
   files.write_json_lines(path, rows, sealed=True)
 
 
 def read_rows(paths: Iterable[Path]) -> list[dict[str, Any]]:
-  """The rows of several files that `write_rows` wrote, in their order."""
+  """Return the rows of several files of `write_rows`, in order."""
   return [row for path in paths for row in files.read_json_lines(path, sealed=True)]

@@ -1,4 +1,4 @@
-"""One run at a time on a work folder, by however many processes."""
+"""Lock a work folder, so that only one run uses it at a time, with any number of processes."""
 
 import contextlib
 import os
@@ -16,12 +16,12 @@ ALONE = Hosts()
 
 @contextlib.contextmanager
 def locked(workdir: Path, hosts: Hosts = ALONE) -> Iterator[None]:
-  """Holds the folder's lock for all processes of a run; the operating system frees it however the process ends.
+  """Hold the folder's lock for all processes of a run. The operating system releases it if a process dies.
 
-  The first process holds it. The others check that they see what it has written: a work folder is shared.
+  The first process holds it. The others check that they see the same folder.
 
   Raises:
-    UsageError: the folder can't be made or written to, or another run holds it.
+    UsageError: the folder can't be created or written to, or another run holds the lock.
     RunError: the processes see different folders.
   """
   with _held(workdir) if hosts.is_first else contextlib.nullcontext():
@@ -40,7 +40,7 @@ def _held(workdir: Path) -> Iterator[None]:
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     if (workdir / ".lock").is_symlink():
-      raise UsageError(f"{workdir / '.lock'} is a link: it is not followed. Delete it.")
+      raise UsageError(f"{workdir / '.lock'} is a link, which is not followed. Delete it.")
     lock = FileLock(workdir / ".lock", timeout=0)
     lock.acquire()
     files.write_text(holder, f"process {os.getpid()} on {socket.gethostname()}")

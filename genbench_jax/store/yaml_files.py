@@ -1,4 +1,4 @@
-"""YAML that others have written: a bounded file without tricks, or one short line."""
+"""Read untrusted YAML files, with limits, and errors of one short line."""
 
 import errno
 from pathlib import Path
@@ -13,21 +13,22 @@ _LONGEST_REASON = 200
 
 
 class YamlError(ValueError):
-  """The file holds no YAML, or YAML that is refused; says why in one short line."""
+  """A file is not YAML, or YAML that is rejected; the message is one short line."""
 
 
 def read_yaml(path: Path, follow: bool = False) -> Any:
   """Read a YAML file.
 
-  Anchors are refused: a file of some hundred bytes can stand for 10^9 values by them, or for one that holds itself.
+  Anchors are rejected: with them, a few hundred bytes can expand to 10^9 values, or to a value that contains
+  itself.
 
   Args:
-    path: of the file.
-    follow: whether the file may be a link, as one that the user named.
+    path: path of the file.
+    follow: whether the file may be a link, as for files that the user named.
 
   Raises:
     OSError: there is no such regular file.
-    YamlError: it is too large, too deep, has anchors, or is no YAML.
+    YamlError: the file is too large, nested too deeply, has anchors, or is not YAML.
   """
   try:
     text = read_file(path, MOST_BYTES, follow).decode("utf-8-sig")
@@ -36,12 +37,12 @@ def read_yaml(path: Path, follow: bool = False) -> Any:
       raise YamlError(f"larger than {MOST_BYTES >> 20} MB") from error
     raise
   except UnicodeDecodeError as error:
-    raise YamlError("no UTF-8 text") from error
+    raise YamlError("not UTF-8 text") from error
   return parse_yaml(text)
 
 
 def parse_yaml(text: str) -> Any:
-  """Return the value that a YAML text stands for; see `read_yaml`."""
+  """Return the value of a YAML text; see `read_yaml`."""
   import yaml
 
   loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -50,17 +51,17 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, loader)
   except YamlError:
     raise
-  # YAML's own errors; numbers of 5,000 digits, dates that there are not, unhashable keys.
+  # YAML's own errors; numbers of 5,000 digits, invalid dates, unhashable keys.
   except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
     raise YamlError(printable(" ".join(str(error).split()))[:_LONGEST_REASON]) from error
 
 
 def _refuse_tricks(yaml: Any, text: str, loader: Any) -> None:
-  """Look at the events of the parser, which needs no stack and no memory for what they stand for."""
+  """Check the parser's events, which take no memory for what anchors expand to."""
   depth = 0
   for event in yaml.parse(text, loader):
     if getattr(event, "anchor", None):
-      raise YamlError("anchors and aliases (&, *) are not taken")
+      raise YamlError("anchors and aliases (&, *) are not supported")
     depth += isinstance(event, yaml.CollectionStartEvent)
     depth -= isinstance(event, yaml.CollectionEndEvent)
     if depth > DEEPEST:

@@ -1,4 +1,4 @@
-"""The zoo's training images, in memory, and the captions drawn for them."""
+"""The zoo's training images, in memory, with randomly drawn captions."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,21 +17,23 @@ from genbench_jax.benchmark.worlds import (
 )
 from genbench_jax.zoo.tokenizer import MAX_TOKENS
 
-# Variants of each of the few real digits: the same hand, turned and shifted, under other conditions.
+# Variants of each of the few real digits: rotated, shifted, and under other conditions.
 VARIANTS = {"digits": 8, "digits_hard": 12, "shapes": 1}
-# How often each world is drawn from.
+# Sampling probability of each world.
 SHARES = {"digits": 0.2, "digits_hard": 0.3, "shapes": 0.5}
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSet:
+  """Training images of all worlds, with the sampling weight of each."""
+
   images: UInt8[np.ndarray, "n 32 32 3"]
   examples: list[tuple[str, WorldExample]]
   weights: np.ndarray
 
 
 def training_set(with_unseen_shape: bool) -> TrainingSet:
-  """All training images; without the unseen shape for the diffusion model."""
+  """Return all training images; the diffusion model is trained without the unseen shape."""
   examples, weights = [], []
   for world, variants in VARIANTS.items():
     drawn = [
@@ -50,7 +52,15 @@ def training_set(with_unseen_shape: bool) -> TrainingSet:
 def batches(
   data: TrainingSet, tokenizer: Callable, size: int, seed: int, empty_share: float = 0.0
 ) -> Callable[[int], dict[str, Int[np.ndarray, "b ..."]]]:
-  """step -> {index [b], tokens [b, l], mask [b, l], caption_id [b]}; a share of captions is empty."""
+  """Return a function from step to a batch {index [b], tokens [b, l], mask [b, l], caption_id [b]}.
+
+  Args:
+    data: training images.
+    tokenizer: tokenizer of the zoo.
+    size: batch size b.
+    seed: random seed; a batch depends only on seed and step.
+    empty_share: fraction of captions to replace by the empty text, for classifier-free guidance.
+  """
   cumulative = np.cumsum(data.weights)
 
   def batch_of(step: int) -> dict[str, np.ndarray]:
@@ -70,7 +80,7 @@ def _caption(data: TrainingSet, row: int, rng: np.random.Generator, empty_share:
 
 
 def tokenize(tokenizer: Callable, texts: list[str]) -> dict[str, Int[np.ndarray, "b l"]]:
-  """Padded token ids and their mask."""
+  """Return padded token ids and their mask."""
   encoded = tokenizer(
     texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="np"
   )

@@ -31,7 +31,9 @@ def _run(clip, sha256):
 def test_the_pinned_checkpoint_is_taken_and_another_one_refused(clip):
   pinned = checkpoints.fingerprint(clip)
   assert _run(clip, pinned.upper()).clip_fingerprint == pinned
-  message = rf"has SHA-256 {pinned}, but config.encoder.sha256 is {'0' * 64}: the checkpoint is damaged or"
+  message = (
+    rf"has SHA-256 {pinned}, but config.encoder.sha256 is {'0' * 64}: the checkpoint is damaged or"
+  )
   for what in ("clip", "clip_fingerprint"):
     with pytest.raises(RunError, match=message):
       getattr(_run(clip, "0" * 64), what)
