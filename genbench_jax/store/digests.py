@@ -1,9 +1,9 @@
-"""Digests of files, remembered for as long as a file is the one that was read.
+"""Digests of files, remembered until the file changes.
 
-A file counts as unchanged while its size, its times of modification and of change, and its inode are those of the time it
-was read. The time of change can't be set by a program, so that a file put in place of another with its size and its time of
-modification is noticed. A file that changed a moment before it was read is not remembered: within the resolution of the clock
-it could change again unnoticed.
+A file counts as unchanged if its size, modification time, change time and inode are the same as when it was
+read. Programs cannot set the change time, so that replacing a file by one with the same size and
+modification time is noticed. Files that changed just before they were read are not remembered: they could
+change again within the resolution of the clock.
 """
 
 import dataclasses
@@ -20,35 +20,35 @@ from typing import Any
 from genbench_jax.store import files
 from genbench_jax.store.reading import opened_beneath
 
-# Coarser than the clock of any file system in use, FAT's two seconds included.
+# Coarser than the clock of every common file system, including FAT with its two seconds.
 _RESOLUTION_NS = 2_000_000_000
 _STEP = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class FileDigest:
-  """The content of a file, and what its file system says of it."""
+  """SHA-256 of a file's content, and the metadata that tells whether it changed."""
 
   sha256: str
   identity: tuple[int, ...]
 
 
 class FileDigests:
-  """SHA-256 of files by their place.
+  """Compute the SHA-256 of files, and remember them.
 
   Args:
-    memory: the JSON file in which digests are remembered; None remembers nothing.
-    writes: whether what is new may be written there.
+    memory: JSON file with remembered digests; None to remember nothing.
+    writes: whether to write new digests to it.
   """
 
   def __init__(self, memory: Path | None, writes: bool = True) -> None:
     self._memory, self._writes = memory, writes
 
   def of(self, places: Sequence[tuple[Path, str]]) -> list[str]:
-    """Return the SHA-256 of each file, in the order given; empty for one that can't be read.
+    """Return the SHA-256 of each file, in order; an empty string for a file that can't be read.
 
     Args:
-      places: a folder, and the path of a file below it; see `reading.read_beneath`.
+      places: (folder, path of a file below it) pairs; see `reading.read_beneath`.
     """
     keys = [_key(root, path) for root, path in places]
     known = self._known
@@ -57,11 +57,11 @@ class FileDigests:
         pool.map(lambda key, place: _digest(place[0], place[1], known.get(key)), keys, places)
       )
     self._remember(dict(zip(keys, found, strict=True)))
-    return [one.sha256 for one in found]
+    return [digest.sha256 for digest in found]
 
   @functools.cached_property
   def _known(self) -> dict[str, FileDigest]:
-    """What is remembered. A memory that can't be read is as good as none."""
+    """Return the remembered digests; none if the memory can't be read."""
     try:
       stored = json.loads(self._memory.read_bytes()) if self._memory else {}
       return {key: FileDigest(sha, tuple(identity)) for key, (sha, *identity) in stored.items()}
@@ -69,8 +69,8 @@ class FileDigests:
       return {}
 
   def _remember(self, found: dict[str, FileDigest]) -> None:
-    settled = {key: one for key, one in found.items() if _is_settled(one.identity)}
-    new = {key: one for key, one in settled.items() if self._known.get(key) != one}
+    settled = {key: digest for key, digest in found.items() if _is_settled(digest.identity)}
+    new = {key: digest for key, digest in settled.items() if self._known.get(key) != digest}
     if new and self._memory and self._writes:
       self._known.update(new)
       stored: dict[str, Any] = {k: [v.sha256, *v.identity] for k, v in self._known.items()}
@@ -78,12 +78,12 @@ class FileDigests:
 
 
 def _key(root: Path, path: str) -> str:
-  """What stands for a place: names of any bytes, and none of them told."""
+  """Return a key for a path. Hashed, because file names may be any bytes and should not be disclosed."""
   return hashlib.sha256(os.fsencode(root.absolute() / path)).hexdigest()[:24]
 
 
 def _digest(root: Path, path: str, known: FileDigest | None) -> FileDigest:
-  """Identity and content are taken of one descriptor, so that both are of the same file."""
+  """Return a file's digest. Metadata and content come from one descriptor, so that they belong together."""
   try:
     with opened_beneath(root, path) as descriptor:
       before = _identity(descriptor)
@@ -92,7 +92,7 @@ def _digest(root: Path, path: str, known: FileDigest | None) -> FileDigest:
       state = hashlib.sha256()
       while piece := os.read(descriptor, _STEP):
         state.update(piece)
-      # Of a file that is written to meanwhile nothing is remembered.
+      # A file that was written to meanwhile is not remembered.
       same = _identity(descriptor) == before
       return FileDigest(state.hexdigest(), before if same else ())
   except OSError:

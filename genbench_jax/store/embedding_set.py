@@ -109,5 +109,5 @@ def load_embeddings(path: Path) -> EmbeddingSet:
     RunError: there are none, or they are damaged.
   """
   if not path.exists():
-    raise RunError(f"there are no features at {path}; run the stage `embed` first.")
+    raise RunError(f"there are no features at {path}. Run the stage `embed` first.")
   return embedding_set.load(path)

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, whenever the process dies."""
+"""Atomic writes and checked reads: a file is either complete or absent, even if the process is killed."""
 
 import contextlib
 import csv
@@ -17,27 +17,27 @@ from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.disk import disk_reason
 from genbench_jax.store.reading import read_file
 
-# The version of all files that a run writes. Raise it when one changes so that older code would misread it.
+# Format version of all files that a run writes. Increment it if older code would misread a changed file.
 FORMAT = 1
 ABOUT = "genbench_jax"
 _SEAL, _SECONDS = "sha256", "seconds"
 _PART = ".part"
 _LONGEST_STEM = 100
-# Larger files of JSON are none of ours.
+# No JSON file of ours is larger.
 _MOST_BYTES = 1 << 31
-# Spreadsheets take a cell that begins so for a formula.
+# Spreadsheets interpret cells that begin with these as formulas.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-  """A temporary path to write to; on success it is flushed to disk and takes the real name.
+  """Yield a temporary path to write to; on success, flush it to disk and rename it.
 
-  The file is made anew under a name that nobody can foresee: a link that was planted is not followed, and where one
-  stands under the real name, the link itself is replaced.
+  The temporary file is created under an unpredictable name, so that a planted link is never followed. If
+  `path` is a link, the link itself is replaced.
 
   Raises:
-    RunError: the disk is full or the folder can't be written to. What stood there stays.
+    RunError: the disk is full or the folder is not writable. An existing file stays as it was.
   """
   temporary = path.with_name(f".{_short(path.name)}.{secrets.token_hex(6)}{_PART}")
   try:
@@ -56,17 +56,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _short(name: str) -> str:
-  """The beginning of a name, so that what is put around it fits into a file name of 255 bytes."""
+  """Truncate a name, so that a prefix and suffix fit into the limit of 255 bytes for file names."""
   return name.encode("utf-8", "surrogateescape")[:_LONGEST_STEM].decode("utf-8", "ignore")
 
 
 def is_part(name: str) -> bool:
-  """Whether a file's name is that of a file in the making, or of what a killed process has left of one."""
+  """Whether a file name is that of a temporary file of `atomic_path`."""
   return name.startswith(".") and name.endswith(_PART)
 
 
 def remove_parts(folder: Path) -> None:
-  """Remove what killed processes have left half written. Only for whoever has the folder to himself."""
+  """Remove temporary files of killed processes. The caller must have exclusive access to the folder."""
   for place, _, names in os.walk(folder):
     for name in filter(is_part, names):
       with contextlib.suppress(OSError):
@@ -74,7 +74,7 @@ def remove_parts(folder: Path) -> None:
 
 
 def flush(path: Path) -> None:
-  """Waits until a file or folder is on the disk."""
+  """Wait until a file or folder is on disk."""
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
@@ -88,7 +88,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-  """Writes a .npy file, which `numpy.load` reads."""
+  """Write a .npy file."""
   buffer = io.BytesIO()
   np.save(buffer, array, allow_pickle=False)
   write_bytes(path, buffer.getvalue())
@@ -99,15 +99,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-  """Write a JSON file. An object gets the version of the format and its checksum in the key `genbench_jax`."""
+  """Write a JSON file. An object gets the format version and its checksum under the key `genbench_jax`."""
   if isinstance(value, dict):
-    value = json.loads(json.dumps(value))  # as it will be read: keys are text, tuples are lists
+    value = json.loads(json.dumps(value))  # normalize: keys become strings, tuples become lists
     value[ABOUT] = {"format": FORMAT, _SEAL: _json_checksum(value)}
   write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _json_checksum(value: Any) -> str:
-  """The checksum of a JSON value but for its times, so that the same work has the same seal."""
+  """Return the checksum of a JSON value without its `seconds`, so that equal work has an equal checksum."""
   return hashlib.sha256(json.dumps(_timeless(value), sort_keys=True).encode()).hexdigest()
 
 
@@ -120,50 +120,48 @@ def _timeless(value: Any) -> Any:
 
 
 def check_format(path: Path, version: object) -> None:
-  """Refuse a file of a later format than this version knows.
+  """Check that this version can read a file's format.
 
   Raises:
-    RunError: it is of a later format, or says no number.
+    RunError: the format is newer, or not a number.
   """
   if not isinstance(version, int) or version > FORMAT:
     raise RunError(
-      f"{path} is of format {version!r}, and this version of genbench_jax knows up to {FORMAT}. Upgrade, or give another"
+      f"{path} has format {version!r}, but this version of genbench_jax reads up to {FORMAT}. Upgrade, or give another"
       " --workdir."
     )
 
 
 @contextlib.contextmanager
 def reading(path: Path, advice: str = "Delete it, then run again.") -> Iterator[None]:
-  """Have whatever goes wrong inside end in a line that names the file: it does not hold what it should.
+  """Turn any error in the block into a message that names the file as damaged.
 
-  For files whose reader raises whatever it likes, and for values that are used as if they were as they were written.
+  For readers that raise arbitrary types, and for code that relies on the file's content being valid.
 
   Raises:
-    RunError: something went wrong. A file that is not there is `FileNotFoundError`, as ever.
+    RunError: an error occurred. A missing file still raises `FileNotFoundError`.
   """
   try:
     yield
   except (RunError, UsageError, FileNotFoundError):
     raise
-  except (
-    Exception
-  ) as error:  # zipfile's, protobuf's, ArrayRecord's, KeyError of what is missing ...
+  except Exception as error:  # from zipfile, protobuf, ArrayRecord, or a missing key
     told = " ".join(str(error).split())[:160]
     raise RunError(f"{path} is damaged ({type(error).__name__}: {told}). {advice}") from error
 
 
 def read_json(path: Path) -> Any:
-  """The value in a JSON file. An object that `write_json` wrote is checked; others are taken as they are.
+  """Return the value in a JSON file. The checksum of an object that `write_json` wrote is verified.
 
   Raises:
-    RunError: it is not JSON, not what was written, or of a later format.
+    RunError: the file is damaged, or of a newer format.
   """
   try:
     value = json.loads(_text(path))
   except (
     ValueError,
     RecursionError,
-  ) as error:  # no JSON, no UTF-8, a number of 5,000 digits, too deep
+  ) as error:  # not JSON, not UTF-8, a number of 5,000 digits, or nested too deeply
     raise RunError(f"{path} is damaged: {error}. Delete it, then run again.") from error
   about = value.pop(ABOUT, None) if isinstance(value, dict) else None
   if isinstance(about, dict):
@@ -174,7 +172,7 @@ def read_json(path: Path) -> Any:
 
 
 def _text(path: Path) -> str:
-  """The text of a file; a pipe or a device is none.
+  """Return the text of a regular file.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -189,7 +187,7 @@ def _text(path: Path) -> str:
 
 
 def write_json_lines(path: Path, values: Sequence[Mapping[str, Any]], sealed: bool = False) -> None:
-  """One value a line; sealed, with the version of the format and their checksum in two last lines."""
+  """Write one JSON value per line. If sealed, append two lines: the format version and a checksum."""
   text = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
   if sealed:
     text += json.dumps({"format": FORMAT}) + "\n"
@@ -198,25 +196,25 @@ def write_json_lines(path: Path, values: Sequence[Mapping[str, Any]], sealed: bo
 
 
 def read_json_lines(path: Path, sealed: bool = False) -> list[dict[str, Any]]:
-  """The objects in a file of JSON lines.
+  """Return the objects in a file of JSON lines.
 
   Raises:
-    RunError: it holds something else, or not what was sealed.
+    RunError: the file is damaged.
   """
   try:
-    # By line feeds alone: `splitlines` also cuts at letters that a name may hold, such as U+2028.
+    # Split at "\n" only: `splitlines` also splits at characters that names may contain, such as U+2028.
     lines = [line + "\n" for line in _text(path).split("\n")]
     lines = lines[:-1] if lines[-1] == "\n" else [*lines[:-1], lines[-1][:-1]]
     values = [json.loads(line) for line in lines]
   except (ValueError, RecursionError) as error:
     raise RunError(f"{path} is damaged: {error}. Delete it, then run again.") from error
   if not all(isinstance(value, dict) for value in values):
-    raise RunError(f"{path} is damaged: a line holds no JSON object. Delete it, then run again.")
+    raise RunError(f"{path} is damaged: a line is not a JSON object. Delete it, then run again.")
   if sealed:
     seal = values.pop().get(_SEAL) if values else None
     if seal != hashlib.sha256("".join(lines[:-1]).encode()).hexdigest():
       raise RunError(f"{path} is damaged (its checksum differs). Delete it, then run again.")
-    if values and set(values[-1]) == {"format"}:  # files of the first versions have no such line
+    if values and set(values[-1]) == {"format"}:  # files of the first version have no such line
       check_format(path, values.pop()["format"])
   return values
 
@@ -226,7 +224,7 @@ def write_csv(path: Path, values: Sequence[Mapping[str, Any]], columns: Sequence
 
 
 def csv_text(values: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-  """Return rows as CSV with a header; keys that are no columns are left out."""
+  """Return rows as CSV with a header; keys that are not columns are ignored."""
   buffer = io.StringIO(newline="")
   writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="ignore")
   writer.writeheader()
@@ -235,14 +233,14 @@ def csv_text(values: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str
 
 
 def csv_cell(value: Any) -> Any:
-  """Return a value as a cell of CSV: a text that a spreadsheet would take for a formula gets an apostrophe before it."""
+  """Return a value as a CSV cell; an apostrophe protects text that a spreadsheet would run as a formula."""
   if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
     return f"'{value}"
   return value
 
 
 def checksums(folder: Path) -> dict[str, str]:
-  """Return the SHA-256 of every file in a folder and below it, by its path there."""
+  """Return a map from relative path to SHA-256 for all files below a folder."""
   paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and not is_part(path.name))
   return {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
 
@@ -253,6 +251,6 @@ def sha256(path: Path) -> str:
 
 
 def digest(value: Any) -> str:
-  """Twelve hexadecimal digits that stand for a JSON value, the same for the same value."""
+  """Return twelve hexadecimal digits that identify a JSON value."""
   text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
   return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]

@@ -1,9 +1,10 @@
-"""Which files of a folder are images. Every reader of folders asks here, so that all take the same files.
+"""Decide which files of a folder are images. All readers of folders use this module.
 
-- Names that begin with a dot, and what systems leave behind (`__MACOSX`, `@eaDir` ...), are never data.
-- A file is an image by its suffix, one of those that Pillow reads, or, with any other suffix or none, by its first bytes.
-- Below the folder that is named no link is followed, neither to a file nor to a folder.
-- Whatever else is there is left out, counted and named.
+- Names that begin with a dot and system leftovers (`__MACOSX`, `@eaDir` ...) are never data.
+- A file is an image if its suffix is one of Pillow's or, for any other suffix or none, if its first bytes are
+  those of an image.
+- Links to files or folders are not followed, except for the given folder itself.
+- Everything else is skipped, counted and reported.
 """
 
 import functools
@@ -16,16 +17,16 @@ from pathlib import Path, PurePath
 from genbench_jax.runtime.printable import listed, storable
 from genbench_jax.store.reading import opened_beneath, read_beneath
 
-# A larger file is not an image of a training set.
+# Larger files are not treated as images of a training set.
 MOST_BYTES = 1 << 28
-# Left behind by macOS, Synology, Windows and file systems.
+# Left by macOS, Synology, Windows and file systems.
 _SYSTEM_NAMES = frozenset(
   {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 )
-# Pillow hands PostScript to another program, and only recognizes the others.
+# Pillow passes PostScript to another program, and cannot decode the other formats.
 _UNREADABLE_FORMATS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 _USUAL_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-# Beside images, never one: not worth opening.
+# Common files beside images, not worth opening.
 _TEXT_SUFFIXES = frozenset({".caption", ".csv", ".json", ".jsonl", ".md", ".txt", ".yaml", ".yml"})
 _SIGNATURES = (
   b"\x89PNG\r\n\x1a\n",
@@ -44,18 +45,18 @@ SIGNATURE_BYTES = 16
 
 @functools.cache
 def image_formats() -> tuple[str, ...]:
-  """Return the formats that Pillow reads by itself, for `Image.open(..., formats=)`."""
+  """Return the formats that Pillow decodes itself, for `Image.open(..., formats=)`."""
   from PIL import Image
 
   Image.init()
-  # Tried in this order: the usual ones first.
+  # Pillow tries formats in this order, so common ones come first.
   usual = [form for form in _USUAL_FORMATS if form in Image.OPEN]
   return (*usual, *sorted(set(Image.OPEN) - _UNREADABLE_FORMATS - set(usual)))
 
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-  """Return the suffixes of image files, in lower case, each with its dot."""
+  """Return the suffixes of image files, in lower case and with a dot."""
   from PIL import Image
 
   formats = set(image_formats())
@@ -63,7 +64,7 @@ def image_suffixes() -> frozenset[str]:
 
 
 def is_hidden(path: str | PurePath) -> bool:
-  """Whether a part of a path inside a folder or an archive is hidden or left behind by a system."""
+  """Whether a component of a relative path is hidden or a system leftover."""
   parts = PurePath(path).parts
   return any((p.startswith(".") and p != "..") or p in _SYSTEM_NAMES for p in parts)
 
@@ -75,14 +76,14 @@ def begins_like_image(start: bytes) -> bool:
 
 
 class ImageWalk:
-  """A walk through a folder that follows no link and remembers what it passed by.
+  """A walk through a folder that follows no links and records what it skips.
 
   Args:
-    root: the folder. It may itself be reached by links.
-    beside: suffixes of files that are no images and are wanted where they are, such as captions.
+    root: the folder; it may itself be a link.
+    beside: suffixes of expected files that are not images, such as captions. They are not recorded.
 
   Attributes:
-    passed: why -> the paths that were left out for it.
+    passed: reason -> skipped paths.
   """
 
   def __init__(self, root: Path, beside: Collection[str] = ()) -> None:
@@ -90,7 +91,7 @@ class ImageWalk:
     self.passed: dict[str, list[str]] = defaultdict(list)
 
   def folders(self, folder: str = "") -> list[str]:
-    """Return the paths of the folders in a folder; images beside them are noted as outside of one."""
+    """Return the paths of subfolders; images beside them are recorded as skipped."""
     names = []
     for path, entry in self._entries(folder):
       if entry.is_dir(follow_symlinks=False):
@@ -100,9 +101,9 @@ class ImageWalk:
     return names
 
   def images(self, folder: str = "") -> Iterator[str]:
-    """Yield the paths of all images below a folder, in the order of their names.
+    """Yield the paths of all images below a folder, sorted by name at each level.
 
-    Folders may be nested to any depth: what is open is a list, not a stack of calls.
+    Uses a stack of its own instead of recursion, so that nesting may be arbitrarily deep.
     """
     waiting = [self._entries(folder)]
     while waiting:
@@ -115,7 +116,7 @@ class ImageWalk:
         yield path
 
   def is_image(self, path: str) -> bool:
-    """Whether a path that a list names is an image; notes it if not."""
+    """Whether a listed path is an image; records it as skipped if not."""
     if is_hidden(path):
       return self.leave_out("hidden", path)
     if link := self._link_on_the_way(path):
@@ -123,7 +124,7 @@ class ImageWalk:
     return self._is_image(path)
 
   def notes(self) -> list[str]:
-    """Return a sentence for each reason why something was left out."""
+    """Return a sentence for each reason for skipping files."""
     return [f"{len(paths)} left out, {why}: {listed(paths)}." for why, paths in self.passed.items()]
 
   def read(self, path: str) -> bytes:
@@ -131,7 +132,7 @@ class ImageWalk:
     return read_beneath(self.root, path, MOST_BYTES)
 
   def leave_out(self, why: str, path: str) -> bool:
-    """Note a path that is left out. Returns False."""
+    """Record a skipped path. Returns False, for use in a return statement."""
     self.passed[why].append(storable(path))
     return False
 
@@ -163,7 +164,7 @@ class ImageWalk:
       return False
 
   def _link_on_the_way(self, path: str) -> str:
-    """The first part of a path that is a link; empty if none is."""
+    """Return the first prefix of a path that is a link; empty if there is none."""
     at = ""
     for part in PurePath(path).parts:
       at = os.path.join(at, part)  # noqa: PTH118  names of any bytes, not normalized
@@ -172,7 +173,7 @@ class ImageWalk:
     return ""
 
   def _entries(self, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """What is in a folder, in order; links to folders are noted, hidden entries are not."""
+    """Yield the entries of a folder, sorted; links are recorded as skipped, hidden entries are ignored."""
     try:
       with os.scandir(self.root / folder) as entries:
         found = sorted(entries, key=lambda entry: entry.name)

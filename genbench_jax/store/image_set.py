@@ -1,8 +1,8 @@
 """Image sets: labeled images as a TFDS dataset in ArrayRecord shards, written one shard at a time.
 
-An image set is a folder. Shards are fixed ranges of the index. Each is written under a temporary name,
-flushed, renamed, and then sealed by a small file with its checksum and labels. The manifest is written
-last, after all labels in one file of their own: a set with a manifest is complete.
+An image set is a folder. Shards are fixed ranges of the image index. Each shard is written under a temporary
+name, flushed, renamed, and then sealed by a small file with its checksum and labels. Then the labels are
+joined to one file. The manifest is written last, so that a set with a manifest is complete.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ from genbench_jax.store import files
 SPLIT = "train"
 MANIFEST = "manifest.json"
 LABELS = "labels.npy"
-# Of TFDS, which opens a set by them.
+# Metadata that TFDS needs to open a set.
 TFDS_FILES = ("dataset_info.json", "features.json")
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageRecord:
-  """An encoded image, its class and what it was made from. `prompt` is empty for real images."""
+  """An encoded image with its class and origin. `prompt` is empty for real images."""
 
   image: bytes
   label: int | tuple[int, ...]
@@ -41,13 +41,15 @@ class ImageRecord:
 
 @dataclasses.dataclass(frozen=True)
 class ImageSetLayout:
-  """What an image set will be: known before the first image is made.
+  """Description of an image set, known before the first image is made.
 
   Attributes:
     name: a TFDS name, `[a-z][a-z0-9_]*`.
-    class_names: one a class; they need not be distinct.
-    num_images, shard_size: shard s holds the images of index s * shard_size up to the next.
+    class_names: name of each class; need not be distinct.
+    num_images: number of images.
+    shard_size: images per shard; shard s starts at image s * shard_size.
     made_from: everything that determines the images, as JSON.
+    multi_label: whether an image may have several classes.
   """
 
   name: str
@@ -71,41 +73,41 @@ class ImageSetLayout:
 
 
 def images_digest(class_names: Sequence[str], shard_size: int, made_from: Mapping[str, Any]) -> str:
-  """What names an image set: known before its size is, which may be the outcome of work.
+  """Return the digest in an image set's name. It does not depend on the size, which may not be known yet.
 
   Args:
-    class_names: one a class.
-    shard_size: images a shard.
+    class_names: name of each class.
+    shard_size: images per shard.
     made_from: everything that determines the images, as JSON.
   """
   return files.digest([class_names, shard_size, made_from])
 
 
 class ImageSetWriter:
-  """Writes the missing shards of an image set, each by one call, and closes it with its manifest."""
+  """Write the missing shards of an image set, one per call, and complete it with the manifest."""
 
   def __init__(self, folder: Path, layout: ImageSetLayout) -> None:
     self.folder = folder
     self.layout = layout
 
   def missing_shards(self, among: Iterable[int] | None = None) -> list[int]:
-    """The shards that are not there whole, of all or of the given ones."""
+    """Return the shards that are missing or incomplete, of all or of the given ones."""
     shards = range(self.layout.num_shards) if among is None else among
     return [shard for shard in shards if not self._is_sealed(shard)]
 
   def is_whole(self) -> bool:
-    """Whether every shard has been sealed."""
+    """Whether every shard is sealed."""
     return all(self._seal_path(shard).exists() for shard in range(self.layout.num_shards))
 
   def prepare(self) -> None:
-    """Imports what writing takes. To be called before another thread writes.
+    """Import what writing needs. Call this before another thread writes.
 
-    While TFDS is imported, Python's own import is replaced by one that gives lazy modules, to all threads.
+    While TFDS is imported, it replaces Python's import function by a lazy one for all threads.
     """
     _ = self._features
 
   def write_shard(self, shard: int, records: Sequence[ImageRecord]) -> None:
-    """Writes one shard; its records must be those of the shard's range, in order."""
+    """Write one shard; `records` must be those of the shard's range, in order."""
     from array_record.python import array_record_module
 
     expected = list(self.layout.shard_range(shard))
@@ -127,7 +129,7 @@ class ImageSetWriter:
     files.write_json(self._seal_path(shard), seal)
 
   def close(self) -> "ImageSet":
-    """Writes TFDS's metadata, the labels and the manifest. Every shard must be there."""
+    """Write TFDS's metadata, the labels and the manifest. Every shard must have been written."""
     seals = [files.read_json(self._seal_path(s)) for s in range(self.layout.num_shards)]
     files.write_array(self.folder / LABELS, _joined_labels(self.layout, seals))
     _write_tfds_metadata(self.folder, self.layout, self._features, seals)
@@ -142,7 +144,7 @@ class ImageSetWriter:
     path, seal = self._shard_path(shard), self._seal_path(shard)
     try:
       return path.exists() and files.read_json(seal)["sha256"] == files.sha256(path)
-    except (FileNotFoundError, RunError, KeyError, TypeError):  # no seal, or not one
+    except (FileNotFoundError, RunError, KeyError, TypeError):  # no seal, or an invalid one
       return False
 
   def _shard_path(self, shard: int) -> Path:
@@ -178,10 +180,10 @@ class ImageSet:
 
   @property
   def labels(self) -> Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]:
-    """The classes of all images, in their order, without reading the shards: indices, or multi-hot.
+    """Labels of all images, without reading the shards: class indices, or multi-hot.
 
     Raises:
-      RunError: the file is damaged, or not one of labels: objects are refused, for they may run code.
+      RunError: the file is damaged, or contains pickled objects, which could run code.
     """
     path = self.folder / LABELS
     self._check_labels(path)
@@ -190,7 +192,7 @@ class ImageSet:
     except (OSError, ValueError, EOFError) as error:
       raise RunError(f"{path} is damaged ({error}). {self._how_to_mend()}") from error
     if not isinstance(labels, np.ndarray) or len(labels) != len(self):
-      raise RunError(f"{path} is damaged: it holds no {len(self)} labels. {self._how_to_mend()}")
+      raise RunError(f"{path} is damaged: expected {len(self)} labels. {self._how_to_mend()}")
     return labels
 
   def _check_labels(self, path: Path) -> None:
@@ -206,17 +208,17 @@ class ImageSet:
       with files.reading(self.folder, self._how_to_mend()):
         return _record(self._source[index])
     except RunError:
-      self.verify(range(index, index + 1))  # names the shard
+      self.verify(range(index, index + 1))  # raises an error that names the shard
       raise
 
   def __iter__(self) -> Iterator[ImageRecord]:
     return (self[index] for index in range(len(self)))
 
   def verify(self, rows: range | None = None) -> None:
-    """Reads every shard again, or those that hold the given images.
+    """Verify the checksum of every shard, or of those with the given images.
 
     Raises:
-      RunError: a shard is missing or not as it was written; it is named.
+      RunError: a shard is missing or damaged.
     """
     size = self.manifest["shard_size"]
     for shard in range(len(self.manifest["shards"])):
@@ -224,21 +226,21 @@ class ImageSet:
         self.verify_shard(shard)
 
   def verify_shard(self, shard: int) -> None:
-    """Read one shard again; see `verify`."""
+    """Verify the checksum of one shard; see `verify`."""
     path = self.shard_paths()[shard]
     if not path.exists():
       raise RunError(f"shard {path} is missing. {self._how_to_mend()}")
     if files.sha256(path) != self.manifest["shards"][shard]["sha256"]:
       raise RunError(
         f"shard {path} is damaged (its checksum differs). Delete {self.folder / MANIFEST},"
-        " then run again: only this shard is made anew."
+        " then run again: only this shard is remade."
       )
 
   def _how_to_mend(self) -> str:
     return f"Delete {self.folder / MANIFEST}, then run again."
 
   def shard_paths(self) -> list[Path]:
-    """Return where the shards are, in their order."""
+    """Return the paths of the shards, in order."""
     name, total = self.manifest["name"], len(self.manifest["shards"])
     return [
       self.folder / f"{name}-{SPLIT}.array_record-{shard:05d}-of-{total:05d}"
@@ -255,10 +257,10 @@ class ImageSet:
 
 
 def _checked_manifest(path: Path) -> dict[str, Any]:
-  """A manifest with all that is read of it.
+  """Return a manifest after checking every field that is used.
 
   Raises:
-    RunError: it is damaged, or not one.
+    RunError: the manifest is damaged.
   """
   manifest = files.read_json(path)
   kinds = {
@@ -271,22 +273,22 @@ def _checked_manifest(path: Path) -> dict[str, Any]:
   }
   for key, kind in kinds.items():
     if not isinstance(manifest, dict) or not isinstance(manifest.get(key), kind):
-      raise RunError(f"{path} is damaged: it holds no {key!r}. Delete it, then run again.")
+      raise RunError(f"{path} is damaged: it has no valid {key!r}. Delete it, then run again.")
   if manifest["shard_size"] < 1 or not all(
     isinstance(shard, dict) and {"sha256", "images"} <= set(shard) for shard in manifest["shards"]
   ):
-    raise RunError(f"{path} is damaged: its shards are none. Delete it, then run again.")
+    raise RunError(f"{path} is damaged: it has no valid list of shards. Delete it, then run again.")
   return manifest
 
 
 def layout_of(manifest: Mapping[str, Any]) -> ImageSetLayout:
-  """Return the layout that a manifest says."""
+  """Return the layout that a manifest describes."""
   known = {field.name: manifest[field.name] for field in dataclasses.fields(ImageSetLayout)}
   return ImageSetLayout(**{**known, "class_names": tuple(known["class_names"])})
 
 
 def tfds_features(class_names: Sequence[str], multi_label: bool = False) -> Any:
-  """The TFDS features of an image set: image, label(s), and what the image was made from."""
+  """Return the TFDS features of an image set: image, label(s), and how the image was made."""
   import tensorflow_datasets as tfds
 
   label = tfds.features.ClassLabel(names=distinct_names(class_names))
@@ -306,7 +308,7 @@ def tfds_features(class_names: Sequence[str], multi_label: bool = False) -> Any:
 def _joined_labels(
   layout: ImageSetLayout, seals: Iterable[dict[str, Any]]
 ) -> Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]:
-  """The labels of all shards, which are taken out of their seals."""
+  """Return the labels of all shards, and remove them from the seals."""
   labels = [label for seal in seals for label in seal.pop("labels")]
   if not layout.multi_label:
     return np.array(labels, np.int32)
@@ -317,7 +319,7 @@ def _joined_labels(
 
 
 def distinct_names(class_names: Sequence[str]) -> list[str]:
-  """The names, a number added where a name stands for several classes."""
+  """Return the names, with a number appended to repeated ones."""
   counts = dict.fromkeys(class_names, 0)
   distinct = []
   for name in class_names:
@@ -327,7 +329,7 @@ def distinct_names(class_names: Sequence[str]) -> list[str]:
 
 
 def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
-  """The image as PNG, lossless and the same bytes every time."""
+  """Encode an image as PNG, lossless and deterministic."""
   from PIL import Image
 
   buffer = io.BytesIO()
@@ -336,7 +338,7 @@ def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
 
 
 def _serialize(features: Any, record: ImageRecord) -> bytes:
-  """The record as a tf.train.Example, its keys in order: the same record gives the same bytes."""
+  """Serialize a record as a tf.train.Example with ordered keys, so that equal records give equal bytes."""
   from tensorflow_datasets.proto import tf_example_pb2
 
   serialized = features.serialize_example(features.encode_example(_example(record)))
@@ -355,7 +357,7 @@ def _record(example: Mapping[str, Any]) -> ImageRecord:
   label = np.asarray(example["label"])
   return ImageRecord(
     image=example["image"],
-    label=int(label) if label.ndim == 0 else tuple(int(one) for one in label),
+    label=int(label) if label.ndim == 0 else tuple(int(index) for index in label),
     index=int(example["index"]),
     seed=int(example["seed"]),
     **{key: example[key].decode("utf-8") for key in ("prompt", "negative_prompt", "origin")},
@@ -387,7 +389,7 @@ def _write_tfds_metadata(
 
 @dataclasses.dataclass(frozen=True)
 class StoredImages:
-  """The images of an image set."""
+  """The encoded images of an image set, as a sequence."""
 
   images: ImageSet
 

@@ -28,7 +28,7 @@ SILENT_SECONDS = 60.0
 LOOK_SECONDS = 2.0
 
 
-class Found(NamedTuple):
+class LeaseRecord(NamedTuple):
   """A lease as read from the store."""
 
   number: int
@@ -141,7 +141,7 @@ class Lease:
           self._store.rm_file(self._path(older))
     return True
 
-  def _newest(self) -> Found | None:
+  def _newest(self) -> LeaseRecord | None:
     """Return the lease with the highest number; one that can't be read counts like any other."""
     numbers = self._numbers()
     if not numbers:
@@ -150,11 +150,11 @@ class Lease:
     try:
       about = json.loads(self._store.cat_file(self._path(number)))
       token, machine, holder = (str(about[key]) for key in ("token", "machine", "holder"))
-      return Found(number, token, machine, holder, int(about["beat"]))
+      return LeaseRecord(number, token, machine, holder, int(about["beat"]))
     except FileNotFoundError:  # released since it was listed
       return None
     except (ValueError, LookupError, TypeError):
-      return Found(number, "", "", "somebody", 0)
+      return LeaseRecord(number, "", "", "somebody", 0)
 
   def _numbers(self) -> list[int]:
     self._store.invalidate_cache()

@@ -1,4 +1,4 @@
-"""Writes trained weights as ordinary Hugging Face folders, in float16: what ships with the package.
+"""Export trained weights as ordinary Hugging Face folders in float16, which ship with the package.
 
 python -m genbench_jax.zoo.export --work runs/zoo
 """
@@ -34,8 +34,8 @@ MODEL_INDEX = {
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--work", type=Path, required=True, help="the work folder of the training")
-  parser.add_argument("--out", type=Path, default=ZOO, help="where the checkpoints go")
+  parser.add_argument("--work", type=Path, required=True, help="work folder of the training")
+  parser.add_argument("--out", type=Path, default=ZOO, help="folder for the checkpoints")
   arguments = parser.parse_args()
   os.environ.setdefault("USE_TF", "0")
   export_clip(arguments.work, arguments.out / "clip")
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def export_clip(work: Path, folder: Path) -> None:
-  """The CLIP in PyTorch's layout, tokenizer, preprocessor."""
+  """Write the CLIP in PyTorch's layout, with tokenizer and preprocessor."""
   from genbench_jax.zoo.train_clip import MEAN, STD, clip_config
 
   config = clip_config(_vocabulary(work))
@@ -58,7 +58,7 @@ def export_clip(work: Path, folder: Path) -> None:
 
 
 def export_diffusion(work: Path, folder: Path) -> None:
-  """The pipeline: UNet, autoencoder, the CLIP's text tower, tokenizer, scheduler."""
+  """Write the pipeline: U-Net, autoencoder, the CLIP's text encoder, tokenizer and scheduler."""
   from genbench_jax.zoo import train_unet, train_vae
   from genbench_jax.zoo.train_clip import clip_config
 
@@ -78,7 +78,7 @@ def export_diffusion(work: Path, folder: Path) -> None:
 
 
 def _write(folder: Path, config: Mapping[str, Any], params: Any, name: str) -> None:
-  """A network in half precision."""
+  """Write a network in half precision."""
   from safetensors.numpy import save_file
 
   from genbench_jax.models.weights import to_torch
@@ -96,7 +96,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 def _copy_tokenizer(work: Path, folder: Path) -> None:
   folder.mkdir(parents=True, exist_ok=True)
   for file in sorted((work / "tokenizer").iterdir()):
-    if file.name != "tokenizer.json":  # written again from the two files below on loading
+    if file.name != "tokenizer.json":  # loading rebuilds it from vocabulary and merges
       shutil.copyfile(file, folder / file.name)
 
 

@@ -1,9 +1,9 @@
-"""The figures of the zoo's card, measured on the shipped checkpoints.
+"""Measure the numbers in the zoo's model card on the shipped checkpoints.
 
   python -m genbench_jax.zoo.judge --work runs/zoo-judges
 
-Recognition of generated images is judged by small convolutional networks, one a world, that are trained
-on the pool of originals: they share no image with what the generator or the CLIP has seen.
+Generated images are classified by small convolutional networks, one per world, called judges. They are
+trained on original images that neither the generator nor the CLIP has seen.
 """
 
 import argparse
@@ -43,11 +43,9 @@ JUDGE_VARIANTS = 12
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--work", type=Path, required=True, help="where the judges are kept")
-  parser.add_argument("--shots", type=int, default=64, help="generated images a class")
-  parser.add_argument(
-    "--sheet", type=Path, help="where to write a contact sheet of what was generated"
-  )
+  parser.add_argument("--work", type=Path, required=True, help="folder for the judges")
+  parser.add_argument("--shots", type=int, default=64, help="generated images per class")
+  parser.add_argument("--sheet", type=Path, help="file for a contact sheet of generated images")
   arguments = parser.parse_args()
   os.environ.setdefault("USE_TF", "0")
   clip, sheets = load_clip("zoo/clip"), []
@@ -68,7 +66,15 @@ def figures(
   labels: np.ndarray,
   judge: Any,
 ) -> dict[str, Any]:
-  """Zero-shot, probe and judged recognition, accuracies as fractions."""
+  """Return accuracies (fractions) of zero-shot, linear probes and the judge.
+
+  Args:
+    spec: the world.
+    clip: the zoo's CLIP.
+    images: generated images.
+    labels: their classes.
+    judge: function from images to classes, see `train_judge`.
+  """
   test_images, test_labels = world_images(spec, "test")
   test = embed(clip, test_images)
   text = text_prototypes(clip, spec.names, spec.templates)
@@ -92,7 +98,13 @@ def figures(
 def world_images(
   spec: DatasetSpec, split: str, variants: int = 1
 ) -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int[np.ndarray, "n"]]:
-  """All images of a split, each in several variants."""
+  """Return all images of a split, each in several variants, and their labels.
+
+  Args:
+    spec: the world.
+    split: split of the world.
+    variants: variants per image.
+  """
   examples = [
     world_example(spec.name, split, index, variant)
     for index in range(world_size(spec.name, split))
@@ -102,7 +114,7 @@ def world_images(
 
 
 def embed(clip: Clip, images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
-  """Image features, not normalized."""
+  """Compute unnormalized image features."""
   settings = (clip.image_size, clip.image_mean, clip.image_std)
   return image_features(clip, np.stack([preprocess(Image.fromarray(i), *settings) for i in images]))
 
@@ -110,7 +122,14 @@ def embed(clip: Clip, images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray,
 def generate(
   spec: DatasetSpec, shots: int, steps: int = 8, guidance_scale: float = 5.0
 ) -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int[np.ndarray, "n"]]:
-  """Images by the defined templates, shot by shot, as the demo makes them."""
+  """Generate images from the defined templates, shot by shot, as in the demo; return them with labels.
+
+  Args:
+    spec: the world.
+    shots: images per class.
+    steps: sampler steps.
+    guidance_scale: scale of classifier-free guidance.
+  """
   model, mesh = load_stable_diffusion("zoo/diffusion"), data_mesh()
   sampler = Sampler(model, mesh, 32, steps, guidance_scale)
   prompts = [
@@ -124,7 +143,7 @@ def generate(
 
 
 class Judge(nn.Module):
-  """Three convolutions and a linear layer: enough for 32 x 32."""
+  """A classifier for 32 x 32 images: three convolutions and a linear layer."""
 
   num_classes: int
 
@@ -138,7 +157,7 @@ class Judge(nn.Module):
 
 
 def train_judge(spec: DatasetSpec, folder: Path) -> Any:
-  """Trains a judge on the pool of originals; returns images -> classes."""
+  """Train a judge on original images; return a function from images to classes."""
   images, labels = world_images(spec, "train", JUDGE_VARIANTS)
   model = Judge(spec.num_classes)
   params = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
@@ -157,7 +176,7 @@ def train_judge(spec: DatasetSpec, folder: Path) -> Any:
 
 
 def _write_sheet(sheets: list[UInt8[np.ndarray, "s k 32 32 3"]], path: Path) -> None:
-  """One row a class, the worlds one below the other."""
+  """Write a contact sheet with one row per class, world after world."""
   rows = [sheet.transpose(1, 2, 0, 3, 4).reshape(-1, 8 * 32, 3) for sheet in sheets]
   image = Image.fromarray(np.concatenate(rows))
   buffer = io.BytesIO()

@@ -1,12 +1,13 @@
-"""What five references are worth for the class that the zoo's diffusion model has never seen.
+"""Measure what five reference images are worth for a class that the zoo's diffusion model has never seen.
 
   python -m genbench_jax.zoo.textual_inversion --work runs/zoo-inversion
 
-`pentagon` was kept from the diffusion model and its autoencoder, not from the CLIP. Tokens for it are learned from
-originals, one for each seed, side by side; the images of the class made with and without them, from the same noise,
-are then measured among the plain images of the other classes, and so are the references themselves, which is as far as
-five images go. A judge that was trained on other originals (`zoo.evaluate`) says how many of the images it takes for
-the class. `--reference-resolution 8` repeats the paper's finding on references of low resolution.
+The diffusion model and its autoencoder were trained without `pentagon`; the CLIP was trained with it. One
+token per seed is learned from original images. Images of the class are then generated with and without the
+token, from the same noise, and evaluated together with plain images of the other classes. The references
+themselves are evaluated the same way, as an upper bound for five images. A judge trained on other originals
+(`zoo.judge`) counts the images that it recognizes as the class. `--reference-resolution 8` reproduces the
+paper's result for low-resolution references.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from genbench_jax.zoo.judge import embed, train_judge, world_images
 WORLD = "shapes"
 UNSEEN = SHAPE_NAMES.index(UNSEEN_SHAPE)
 PLACEHOLDER = "<pentagon>"
-# The zoo's token embeddings have a deviation of 0.016 where untrained and 0.055 where words are.
+# Untrained token embeddings of the zoo have a standard deviation of 0.016, those of known words 0.055.
 TRAINING = Training(steps=300, batch=16, learning_rate=0.005, warm_up=20, flip=True, recolor=True)
 RESAMPLES = 2000
 ARMS = ("plain", "textual_inversion", "references_themselves")
@@ -50,7 +51,7 @@ ARMS = ("plain", "textual_inversion", "references_themselves")
 
 @dataclasses.dataclass(frozen=True)
 class Hits:
-  """For each seed and each test image of the class, whether it is recognized."""
+  """Whether each test image of the class is recognized, for each seed, by three recognizers."""
 
   cler: Bool[np.ndarray, "s m"]
   cler_image: Bool[np.ndarray, "s m"]
@@ -75,20 +76,32 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--work", type=Path, required=True, help="where the tokens are kept")
+  parser.add_argument("--work", type=Path, required=True, help="folder for the tokens")
   parser.add_argument("--references", type=int, default=5, help="original images")
-  parser.add_argument("--shots", type=int, default=16, help="generated images a class")
-  parser.add_argument("--seeds", type=int, default=4, help="other references and other noise each")
+  parser.add_argument("--shots", type=int, default=16, help="generated images per class")
+  parser.add_argument(
+    "--seeds", type=int, default=4, help="each with other references and other noise"
+  )
   parser.add_argument("--steps", type=int, default=TRAINING.steps)
   parser.add_argument("--batch", type=int, default=TRAINING.batch)
   parser.add_argument("--learning-rate", type=float, default=TRAINING.learning_rate)
   parser.add_argument("--clip-weight", type=float, default=TRAINING.clip_weight)
-  parser.add_argument("--reference-resolution", type=int, default=0, help="pixels; 0: as they are")
+  parser.add_argument(
+    "--reference-resolution", type=int, default=0, help="in pixels; 0 keeps their size"
+  )
   return parser
 
 
 def run(work: Path, training: Training, references: int, shots: int, seeds: int) -> dict[str, dict]:
-  """Recall of the class by quantity: plain prompts, new tokens, the gain, each with a 95 % interval."""
+  """Return the recall of the class with plain prompts and new tokens, and the gain, with 95 % intervals.
+
+  Args:
+    work: folder for tokens and judge.
+    training: settings of textual inversion.
+    references: reference images per seed.
+    shots: generated images per class.
+    seeds: number of repetitions.
+  """
   mesh = data_mesh(jax.devices()[:1])
   sampler = Sampler(load_stable_diffusion("zoo/diffusion"), mesh, 32, 8, 5.0)
   folder = work / files.digest([dataclasses.asdict(training), references, seeds])
@@ -114,7 +127,7 @@ def run(work: Path, training: Training, references: int, shots: int, seeds: int)
 
 
 def _concept(folder: Path, seed: int, references: int) -> Concept:
-  """A token learned from the seed's own references: those that the originals of so many shots are."""
+  """Return the token to learn from the seed's references: the originals that `few_shot` selects."""
   images, labels = _originals()
   rows = [row for row in few_shot(labels, references, seed) if labels[row] == UNSEEN]
   return Concept(
@@ -134,7 +147,10 @@ def _originals() -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int[np.ndarray, "n"]]:
 def _generate(
   sampler: Sampler, shots: int, seed: int, concept: Concept
 ) -> list[UInt8[np.ndarray, "n 32 32 3"]]:
-  """The images of all classes by plain prompts; with the class's own by its token; with the references in their place."""
+  """Generate the images of all classes, in three arms.
+
+  Images of the unseen class come from plain prompts, from prompts with its token, or are the references.
+  """
   spec = world_specs()[WORLD]
   where = [class_shot(index, spec.num_classes) for index in range(shots * spec.num_classes)]
   keys = image_keys(seed, WORLD, "defined_template", where)
@@ -181,7 +197,7 @@ def _hits(sets: list[UInt8[np.ndarray, "n 32 32 3"]], shots: int) -> Hits:
 
 
 def _compared(arms: Sequence[Bool[np.ndarray, "s m"]]) -> dict[str, list[float]]:
-  """The share of hits of each arm and the gain by tokens, with 95 % intervals over the images, paired, and by seed."""
+  """Return each arm's share of hits and the gain by tokens, with paired 95 % bootstrap intervals over images."""
   plain, learned = arms[:2]
   draws = np.random.default_rng(0).integers(plain.shape[1], size=(RESAMPLES, plain.shape[1]))
   means = {name: arm.mean(axis=0) for name, arm in zip(ARMS, arms, strict=False)}

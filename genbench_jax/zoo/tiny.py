@@ -1,7 +1,7 @@
-"""Tiny checkpoints with random but fixed weights, in the ordinary Hugging Face layout, for tests and goldens.
+"""Tiny checkpoints with fixed random weights in the Hugging Face layout, for tests and golden files.
 
-The weights of a tensor depend on its PyTorch name, its shape and the seed alone, so that PyTorch and this package
-make the same models without exchanging files. NumPy only at import.
+A tensor's weights depend only on its PyTorch name, its shape and the seed, so that PyTorch and this package
+make the same models without exchanging files. Importing this module imports only NumPy.
 """
 
 import json
@@ -41,7 +41,7 @@ UNET = {
   "cross_attention_dim": 32,
   "use_linear_projection": True,
 }
-# One level in place of two, where a gradient through it is to be compiled.
+# A single level, for tests that compile a gradient through the U-Net.
 SHALLOW_UNET = UNET | {
   "down_block_types": ["CrossAttnDownBlock2D"],
   "up_block_types": ["CrossAttnUpBlock2D"],
@@ -71,14 +71,14 @@ PREPROCESSOR = {
 
 
 def bytes_as_letters() -> list[str]:
-  """One printable letter for each byte, in CLIP's order: the printable ones first, as themselves."""
+  """Return a printable letter for each byte, in CLIP's order: printable bytes first, as themselves."""
   printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
   rest = 256 - len(printable)
   return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(rest)]
 
 
 def vocabulary() -> dict[str, int]:
-  """A byte-level CLIP vocabulary: bytes, bytes that end a word, merges, start and end of text."""
+  """Return a byte-level CLIP vocabulary: bytes, word-final bytes, merges, start and end of text."""
   letters = bytes_as_letters()
   words = [*letters, *(letter + "</w>" for letter in letters)]
   words += ["".join(merge.split()) for merge in MERGES]
@@ -86,7 +86,7 @@ def vocabulary() -> dict[str, int]:
 
 
 def text_config() -> dict[str, Any]:
-  """Configuration of the tiny text tower."""
+  """Return the configuration of the tiny text encoder."""
   vocab = vocabulary()
   return {
     "model_type": "clip_text_model",
@@ -105,7 +105,7 @@ def text_config() -> dict[str, Any]:
 
 
 def clip_config() -> dict[str, Any]:
-  """Configuration of the tiny CLIP."""
+  """Return the configuration of the tiny CLIP."""
   vision = {"model_type": "clip_vision_model", "image_size": 32, "patch_size": 8, "hidden_size": 32}
   vision |= {"intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
   vision |= {"projection_dim": 16, "hidden_act": "quick_gelu"}
@@ -119,7 +119,7 @@ def clip_config() -> dict[str, Any]:
 
 
 def random_weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
-  """Float32 weights for PyTorch names and shapes; of a magnitude that keeps activations near one."""
+  """Return float32 weights for PyTorch names and shapes, scaled to keep activations near one."""
   return {name: _random_tensor(name, tuple(shape), seed) for name, shape in shapes.items()}
 
 
@@ -139,7 +139,7 @@ def _random_tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 def inception_weights(
   shapes: Mapping[str, tuple[int, ...]], seed: int = 0
 ) -> dict[str, np.ndarray]:
-  """`random_weights` for an Inception-v3: batch norms near one, and variances that are none below zero."""
+  """Return `random_weights` for an Inception-v3, with batch-norm scales and variances of at least one."""
   drawn = random_weights(shapes, seed)
   for name, tensor in drawn.items():
     if name.endswith(("bn.weight", "bn.running_var")):
@@ -148,7 +148,7 @@ def inception_weights(
 
 
 def write_tokenizer(folder: Path, pad: str = "<|endoftext|>") -> None:
-  """CLIP tokenizer files with 24 positions."""
+  """Write CLIP tokenizer files with 24 positions."""
   folder.mkdir(parents=True, exist_ok=True)
   (folder / "vocab.json").write_text(json.dumps(vocabulary()))
   (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES]) + "\n")
@@ -167,7 +167,7 @@ def write_tokenizer(folder: Path, pad: str = "<|endoftext|>") -> None:
 
 
 def write_tiny_clip(folder: Path, seed: int = 0) -> Path:
-  """A CLIP of 32 x 32 images, patch 8, two layers, 16 features; returns the folder."""
+  """Write a CLIP for 32 x 32 images, with patch size 8, two layers and 16 features; return the folder."""
   from genbench_jax.models.clip import parameter_shapes
 
   write_tokenizer(folder)
@@ -177,7 +177,7 @@ def write_tiny_clip(folder: Path, seed: int = 0) -> Path:
   return folder
 
 
-# Positions for 7 x 7 patches; images are cut to 4 x 4.
+# Positions for 7 x 7 patches, resampled for images of 4 x 4.
 DINOV2 = {
   "model_type": "dinov2",
   "image_size": 28,
@@ -198,7 +198,7 @@ DINOV2_PREPROCESSOR = {
 
 
 def write_tiny_dinov2(folder: Path, seed: int = 0, **config: Any) -> Path:
-  """A DINOv2 of 16 x 16 images, patch 4, two layers, 32 features; returns the folder."""
+  """Write a DINOv2 for 16 x 16 images, with patch size 4, two layers and 32 features; return the folder."""
   from genbench_jax.models.dinov2 import parameter_shapes
 
   _write_json(folder / "preprocessor_config.json", DINOV2_PREPROCESSOR)
@@ -224,7 +224,7 @@ T5 = {
 
 
 def write_tiny_t5(folder: Path, seed: int = 0) -> Path:
-  """A T5 of two layers over letters and a few words; returns the folder."""
+  """Write a T5 with two layers and a vocabulary of letters and a few words; return the folder."""
   from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
   from genbench_jax.models.t5 import parameter_shapes
@@ -254,7 +254,15 @@ def write_tiny_stable_diffusion(
   unet: Mapping[str, Any] = UNET,
   **scheduler: Any,
 ) -> Path:
-  """A latent diffusion model of 16 x 16 images from 8 x 8 x 8 latents; returns the folder."""
+  """Write a latent diffusion model for 16 x 16 images with 8 x 8 x 8 latents; return the folder.
+
+  Args:
+    folder: folder to write.
+    prediction_type: what the U-Net predicts.
+    seed: seed of the weights.
+    unet: configuration of the U-Net.
+    **scheduler: settings of the scheduler to change.
+  """
   from genbench_jax.models.stable_diffusion import parameter_shapes
 
   _write_json(folder / "model_index.json", {"_class_name": "StableDiffusionPipeline"})
@@ -270,7 +278,7 @@ def write_tiny_stable_diffusion(
   return folder
 
 
-# SDXL in small: no attention at the first level, two transformer blocks at the second, sizes and pooled texts.
+# A small SDXL: no attention at the first level, two transformer blocks at the second, sizes and pooled texts.
 UNET_XL = UNET | {
   "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
   "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
@@ -283,7 +291,7 @@ UNET_XL = UNET | {
 
 
 def second_text_config() -> dict[str, Any]:
-  """Configuration of the second text tower of the tiny SDXL: OpenCLIP's activation, with a projection."""
+  """Return the configuration of the tiny SDXL's second text encoder: OpenCLIP's activation, a projection."""
   other = {"hidden_size": 48, "num_attention_heads": 3, "projection_dim": 24, "hidden_act": "gelu"}
   return text_config() | other | {"architectures": ["CLIPTextModelWithProjection"]}
 
@@ -291,7 +299,14 @@ def second_text_config() -> dict[str, Any]:
 def write_tiny_sdxl(
   folder: Path, seed: int = 0, unet: Mapping[str, Any] = UNET_XL, **scheduler: Any
 ) -> Path:
-  """A latent diffusion model as `write_tiny_stable_diffusion`'s, with SDXL's two text towers; returns the folder."""
+  """Write the model of `write_tiny_stable_diffusion` with SDXL's two text encoders; return the folder.
+
+  Args:
+    folder: folder to write.
+    seed: seed of the weights.
+    unet: configuration of the U-Net.
+    **scheduler: settings of the scheduler to change.
+  """
   from genbench_jax.models.stable_diffusion import parameter_shapes
 
   index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True}
@@ -307,7 +322,7 @@ def write_tiny_sdxl(
   return folder
 
 
-# Modules of the tiny SDXL that a LoRA changes, with their PyTorch shapes: linear layers and a convolution.
+# Modules of the tiny SDXL that the LoRA changes, with PyTorch shapes: linear layers and a convolution.
 LORA_TARGETS: dict[str, dict[str, tuple[int, ...]]] = {
   "unet": {
     "down_blocks.1.attentions.0.transformer_blocks.1.attn2.to_k": (64, 80),
@@ -322,7 +337,14 @@ KOHYA = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lor
 
 
 def write_tiny_lora(path: Path, kohya: bool = False, seed: int = 5, rank: int = 4) -> Path:
-  """A LoRA of the tiny SDXL, in PEFT's form or in kohya's, there with an alpha of half the rank; returns the file."""
+  """Write a LoRA for the tiny SDXL in PEFT's or kohya's format; return the file.
+
+  Args:
+    path: file to write.
+    kohya: whether to use kohya's format, with an alpha of half the rank.
+    seed: seed of the weights.
+    rank: rank of the changes.
+  """
   from safetensors.numpy import save_file
 
   tensors = {}
@@ -343,7 +365,7 @@ def write_tiny_lora(path: Path, kohya: bool = False, seed: int = 5, rank: int = 
 
 
 def _write_networks(folder: Path, shapes: Mapping[str, Any], seed: int) -> None:
-  """The weights of each part of a pipeline."""
+  """Write the weights of each part of a pipeline."""
   from safetensors.numpy import save_file
 
   from genbench_jax.models import weights
@@ -370,7 +392,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 def pixel_reader(
   pixels: Float[np.ndarray, "n h w 3"],
 ) -> Callable[[Int[np.ndarray, "m"], int], Iterator[Float[np.ndarray, "b h w 3"]]]:
-  """Reads rows of an array batch by batch, the last one padded, as the input pipeline would."""
+  """Return a function that reads rows of an array in batches, the last one padded, like the input pipeline."""
 
   from genbench_jax.runtime.mesh import pad_rows
 

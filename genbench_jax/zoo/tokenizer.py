@@ -1,4 +1,4 @@
-"""A byte-level CLIP tokenizer with few merges: any text can be written, common words are one token."""
+"""Train a byte-level CLIP tokenizer with few merges: it encodes any text, common words as one token."""
 
 import json
 from collections.abc import Sequence
@@ -12,9 +12,14 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def train_tokenizer(texts: Sequence[str], folder: Path, merges: int = 320) -> None:
-  """Writes CLIP tokenizer files, learned from texts, into a folder.
+  """Train a tokenizer on texts and write CLIP's tokenizer files to a folder.
 
-  The vocabulary has CLIP's own layout: 256 bytes, the same as ends of words, the merges, two marks.
+  The vocabulary has CLIP's layout: 256 bytes, 256 word-final bytes, the merges, start and end of text.
+
+  Args:
+    texts: training texts.
+    folder: folder to write.
+    merges: maximum number of merges.
   """
   from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 

@@ -1,9 +1,9 @@
-"""Trains the small models that ship with the package, on CPU, from fixed seeds.
+"""Train the small models that ship with the package, on CPU, from fixed seeds.
 
   python -m genbench_jax.zoo.train --work runs/zoo
 
-The stages (CLIP, autoencoder, denoiser) follow one another; each goes on from its last checkpoint.
-The work folder keeps the checkpoints; `python -m genbench_jax.zoo.export` writes what ships.
+CLIP, autoencoder and denoiser are trained in this order. Each training resumes from its last checkpoint in
+the work folder. `python -m genbench_jax.zoo.export` writes the files that ship.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def train(work: Path) -> None:
-  """Trains what is not yet trained, one model after another."""
+  """Train the models that are not yet trained, one after another."""
   from genbench_jax.benchmark.captions import all_phrases
   from genbench_jax.models.tokenizer import load_tokenizer
   from genbench_jax.zoo.data import training_set
@@ -45,6 +45,7 @@ def train(work: Path) -> None:
   seen = training_set(with_unseen_shape=False)
   vae = _once(work / "vae.msgpack", lambda: train_vae(seen, work / "vae", STEPS["vae"]))
   latents = encode(vae, seen.images)
+  # As in Stable Diffusion, `scaling_factor` gives the latents unit variance.
   scale = float(1 / np.std(latents))
   (work / "scale.txt").write_text(f"{scale:.8f}\n")
   encode_text = text_encoder(clip_config(len(tokenizer)), clip)
@@ -55,7 +56,7 @@ def train(work: Path) -> None:
 
 
 def _once(path: Path, make: Callable[[], Any]) -> Any:
-  """The weights at a path, made and kept there if there are none."""
+  """Return the weights at a path; make and store them if they do not exist."""
   from flax import serialization
 
   if not path.exists():

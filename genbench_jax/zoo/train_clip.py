@@ -1,4 +1,4 @@
-"""The zoo's CLIP, with a patch-8 vision tower of 32 x 32 pixels, trained contrastively."""
+"""The zoo's CLIP: a vision tower for 32 x 32 pixels with patch size 8, trained contrastively."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
 def clip_config(vocabulary: int) -> dict[str, Any]:
-  """The architecture, as `config.json` has it."""
+  """Return the architecture in the form of `config.json`."""
   text = {
     "model_type": "clip_text_model", "vocab_size": vocabulary, "hidden_size": 64, "intermediate_size": 256,
     "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": MAX_TOKENS, "projection_dim": 64,
@@ -36,14 +36,14 @@ def clip_config(vocabulary: int) -> dict[str, Any]:
 
 
 def train_clip(data: TrainingSet, tokenizer: Any, folder: Path, steps: int, seed: int = 0) -> Any:
-  """Train the model; return its averaged parameters.
+  """Train the model and return its averaged parameters.
 
   Args:
-    data: images and what their captions are made of.
-    tokenizer: the zoo's.
-    folder: for checkpoints, from which a stopped training goes on.
-    steps: of 256 pairs.
-    seed: of the weights and of what is drawn.
+    data: images and the sources of their captions.
+    tokenizer: the zoo's tokenizer.
+    folder: folder for checkpoints, from which a stopped training resumes.
+    steps: number of steps, with 256 pairs each.
+    seed: seed of the weights and of sampling.
   """
   settings = Settings(clip_config(len(tokenizer)), Path("the zoo's CLIP"))
   network = read_network(settings)
@@ -60,14 +60,14 @@ def train_clip(data: TrainingSet, tokenizer: Any, folder: Path, steps: int, seed
     images, texts, scale = towers
     return contrastive_loss(scale * unit(images) @ unit(texts).T, batch["caption_id"])
 
-  # The layers start at a deviation of 1 / sqrt(fan-in): the 0.01 of Hugging Face's CLIP is for wide towers.
+  # Layers keep their initial deviation of 1 / sqrt(fan-in); Hugging Face's 0.01 suits wide towers only.
   pixels, tokens = jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, MAX_TOKENS), jnp.int32)
   params = jax.jit(network.init)(jax.random.key(seed), pixels, tokens, jnp.zeros(1, jnp.int32))
   return fit(loss, params["params"], batch_of, steps, folder, learning_rate=1.5e-3)
 
 
 def text_encoder(config: Mapping[str, Any], params: Any) -> Callable[[Int[Array, "b l"]], Array]:
-  """The text tower of a trained CLIP: token ids -> hidden states [b, l, w] after the last norm."""
+  """Return a trained CLIP's text encoder: token ids -> hidden states [b, l, w] after the final norm."""
   settings = Settings(config, Path("the zoo's CLIP")).section("text_config")
   network, text = ClipText(TextSizes.read(settings)), {"text_model": params["text_model"]}
 
@@ -79,12 +79,12 @@ def text_encoder(config: Mapping[str, Any], params: Any) -> Callable[[Int[Array,
 
 
 def unit(features: Float[Array, "n d"]) -> Float[Array, "n d"]:
-  """Features of unit norm."""
+  """Scale features to unit norm."""
   return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
 
 
 def contrastive_loss(logits: Float[Array, "b b"], caption_id: Int[Array, "b"]) -> Array:
-  """CLIP's loss in which every image with the same sentence is a match."""
+  """Compute CLIP's loss, with every image that has the same caption counted as a match."""
   same = (caption_id[:, None] == caption_id[None, :]).astype(logits.dtype)
   targets = same / same.sum(-1, keepdims=True)
   by_image = optax.softmax_cross_entropy(logits, targets)
@@ -93,7 +93,7 @@ def contrastive_loss(logits: Float[Array, "b b"], caption_id: Int[Array, "b"]) -
 
 
 def shift(images: UInt8[Array, "b 32 32 3"], key: Array, most: int = 2) -> Array:
-  """Each image moved by up to `most` pixels, its border repeated."""
+  """Shift each image randomly by up to `most` pixels, repeating its border."""
   padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
   starts = jax.random.randint(key, (len(images), 2), 0, 2 * most + 1)
   crop = lambda image, start: jax.lax.dynamic_slice(image, (*start, 0), images.shape[1:])  # noqa: E731
@@ -101,5 +101,5 @@ def shift(images: UInt8[Array, "b 32 32 3"], key: Array, most: int = 2) -> Array
 
 
 def to_clip_pixels(images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-  """Pixels as CLIP sees them."""
+  """Normalize images for CLIP."""
   return (images.astype(jnp.float32) / 255 - MEAN) / STD

@@ -1,4 +1,4 @@
-"""The zoo's denoiser: a UNet on 4 x 4 latents, v-prediction, frozen CLIP text tower."""
+"""The zoo's denoiser: a U-Net for 4 x 4 latents with v-prediction, conditioned on the frozen CLIP's texts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,18 +25,18 @@ CONFIG: dict[str, Any] = {
 
 
 def signal_levels() -> Float[np.ndarray, "1000"]:
-  """alpha_bar of the scaled-linear schedule."""
+  """Return alpha_bar of Stable Diffusion's scaled-linear schedule."""
   betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
   return np.cumprod(1 - betas).astype(np.float32)
 
 
 def zoo_unet() -> UNet:
-  """The network, without weights."""
+  """Return the network, without parameters."""
   return UNet(read_unet_config(Settings(CONFIG, Path("the zoo's UNet"))))
 
 
 def example_inputs() -> tuple[Any, ...]:
-  """Latents, times and texts that show the network its shapes."""
+  """Return latents, times and texts with the network's input shapes, for `init`."""
   side, channels, width = (
     CONFIG[key] for key in ("sample_size", "in_channels", "cross_attention_dim")
   )
@@ -53,16 +53,16 @@ def train_unet(
   steps: int,
   seed: int = 0,
 ) -> Any:
-  """Train the model on latents of unit variance; return its averaged parameters.
+  """Train the model on latents of unit variance and return its averaged parameters.
 
   Args:
-    data: images and what their captions are made of.
-    latents: of the images, in their order.
+    data: images and the sources of their captions.
+    latents: latents of the images, in the same order.
     encode_text: token ids -> hidden states, see `train_clip.text_encoder`.
-    tokenizer: the zoo's.
-    folder: for checkpoints, from which a stopped training goes on.
-    steps: of 64 images.
-    seed: of the weights and of what is drawn.
+    tokenizer: the zoo's tokenizer.
+    folder: folder for checkpoints, from which a stopped training resumes.
+    steps: number of steps, with 64 images each.
+    seed: seed of the weights and of sampling.
   """
   model = zoo_unet()
   params = jax.jit(model.init)(jax.random.key(seed), *example_inputs())["params"]
@@ -76,13 +76,14 @@ def train_unet(
   def loss(params: Any, batch: dict[str, Array], key: Array) -> Array:
     time_key, noise_key = jax.random.split(key)
     clean = batch["latents"]
-    # One time for each stratum of the schedule: the same expectation with less variance.
+    # Stratified times, one per 1/b of the schedule: the same expectation with less variance.
     strata = jnp.arange(len(clean)) + jax.random.uniform(time_key, (len(clean),))
     times = (strata * (1000 / len(clean))).astype(jnp.int32)
     noise = jax.random.normal(noise_key, clean.shape)
     signal = jnp.sqrt(levels[times])[:, None, None, None]
     sigma = jnp.sqrt(1 - levels[times])[:, None, None, None]
     noisy = signal * clean + sigma * noise
+    # v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x (Salimans and Ho, 2022, arXiv 2202.00512).
     velocity = apply_unet(model, params, noisy, times, Conditions(batch["text"]))
     return jnp.square(velocity - (signal * noise - sigma * clean)).mean()
 

@@ -1,4 +1,4 @@
-"""The zoo's autoencoder: from 32 x 32 pixels to 4 x 4 latents of 8 channels."""
+"""The zoo's autoencoder: 32 x 32 pixels to 4 x 4 latents with 8 channels."""
 
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,19 @@ CONFIG: dict[str, Any] = {
 
 
 def zoo_autoencoder() -> Autoencoder:
-  """The network, without weights."""
+  """Return the network, without parameters."""
   return Autoencoder(read_autoencoder_config(Settings(CONFIG, Path("the zoo's autoencoder"))))
 
 
 def train_vae(data: TrainingSet, folder: Path, steps: int, seed: int = 0) -> Any:
-  """Trains the model; returns its averaged parameters."""
+  """Train the model and return its averaged parameters.
+
+  Args:
+    data: images.
+    folder: folder for checkpoints, from which a stopped training resumes.
+    steps: number of steps, with 32 images each.
+    seed: seed of the weights and of sampling.
+  """
   model = zoo_autoencoder()
   images = jnp.zeros((1, CONFIG["sample_size"], CONFIG["sample_size"], 3))
   params = jax.jit(model.init)(jax.random.key(seed), images)["params"]
@@ -45,6 +52,7 @@ def train_vae(data: TrainingSet, folder: Path, steps: int, seed: int = 0) -> Any
     mean, deviation = moments(model, params, pixels)
     latents = mean + deviation * jax.random.normal(key, mean.shape)
     error = apply_decoder(model, params, latents) - pixels
+    # KL divergence of N(mean, deviation^2) from N(0, 1), summed over the latents of an image.
     divergence = 0.5 * (mean**2 + deviation**2 - 1 - 2 * jnp.log(deviation)).sum((1, 2, 3))
     return jnp.abs(error).mean() + 2 * jnp.square(error).mean() + KL_WEIGHT * divergence.mean()
 
@@ -54,16 +62,16 @@ def train_vae(data: TrainingSet, folder: Path, steps: int, seed: int = 0) -> Any
 def moments(
   model: Any, params: Any, pixels: Float[Array, "b H W 3"]
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
-  """Mean and standard deviation of the latents."""
+  """Return mean and standard deviation of the latents."""
   mean, log_variance = apply_encoder(model, params, pixels)
   return mean, jnp.exp(0.5 * log_variance)
 
 
 def encode(params: Any, images: UInt8[np.ndarray, "n 32 32 3"]) -> Float[np.ndarray, "n 4 4 8"]:
-  """The mean latents of all images.
+  """Return the mean latents of all images.
 
-  The denoiser learns these and not samples: a deviation of a third of the signal, which the decoder has
-  learned to bear, would only blur what is generated.
+  The denoiser is trained on means rather than samples. The sampling deviation is a third of the signal; the
+  decoder tolerates it, but it would blur generated images.
   """
   model = zoo_autoencoder()
   encoder = jax.jit(lambda params, images: moments(model, params, to_vae_pixels(images))[0])
@@ -71,5 +79,5 @@ def encode(params: Any, images: UInt8[np.ndarray, "n 32 32 3"]) -> Float[np.ndar
 
 
 def to_vae_pixels(images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-  """Pixels from -1 to 1."""
+  """Scale images to -1 .. 1."""
   return images.astype(jnp.float32) / 127.5 - 1

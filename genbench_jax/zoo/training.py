@@ -1,4 +1,4 @@
-"""The loop that trains each of the zoo's models: resumable, with an average of the weights."""
+"""Training loop of the zoo's models: resumable, with averaged weights."""
 
 import sys
 import time
@@ -15,6 +15,8 @@ LossFunction = Callable[[Any, Batch, jax.Array], jax.Array]
 
 
 class TrainState(NamedTuple):
+  """Parameters, their running average, and the optimizer's state."""
+
   params: Any
   average: Any
   optimizer: Any
@@ -31,11 +33,20 @@ def fit(
   log_every: int = 100,
   save_every: int = 500,
 ) -> Any:
-  """Minimizes the loss with AdamW at a constant rate that ends in a slope; returns averaged weights.
+  """Minimize a loss with AdamW and return averaged weights.
+
+  The learning rate is constant after a warm-up and decreases linearly in the last quarter.
 
   Args:
-    batch_of: step -> batch, the same batch for the same step whenever it is asked.
-    folder: checkpoints; a run that was stopped goes on from the last one.
+    loss_function: (params, batch, key) -> loss.
+    params: initial parameters.
+    batch_of: step -> batch; must return the same batch whenever it is called for a step.
+    steps: number of steps.
+    folder: folder for checkpoints, from which a stopped training resumes.
+    learning_rate: highest learning rate.
+    average_decay: decay per step of the running average of the weights.
+    log_every: steps between log lines.
+    save_every: steps between checkpoints.
   """
   import orbax.checkpoint as ocp
 

@@ -139,10 +139,10 @@ def test_an_outage_is_told_and_tried_again(away, store, capsys):
   with work_folder(URL) as workdir:
     away["away"] = True
     files.write_text(workdir / "x", "made meanwhile")
-    said = _wait_for("tried again every", capsys)
+    said = _wait_for("Retrying every", capsys)
     assert "no route to host" in said
     away["away"] = False
-    _wait_for("is back", capsys)
+    _wait_for("is reachable again", capsys)
   assert store.cat("/leases/run/x") == b"made meanwhile"
 
 
@@ -163,7 +163,7 @@ def test_an_outage_without_end_ends_the_run(away, monkeypatch, capsys):
 def test_an_outage_at_the_end_is_tried_for_a_while_and_then_told(away):
   began = time.monotonic()
   with (
-    pytest.raises(RunError, match="the same command on this machine goes on"),
+    pytest.raises(RunError, match="the same command on this machine continues"),
     work_folder(URL) as workdir,
   ):
     away["away"] = True
