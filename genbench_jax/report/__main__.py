@@ -1,7 +1,9 @@
-"""The command `python -m genbench_jax.report`: pages from what runs have left, without models or datasets.
+"""The command `python -m genbench_jax.report`: write pages from work folders.
 
-python -m genbench_jax.report WORKDIR
-python -m genbench_jax.report --compare RUN_A RUN_B ... --out comparison
+Neither models nor datasets are loaded.
+
+    python -m genbench_jax.report WORKDIR
+    python -m genbench_jax.report --compare RUN_A RUN_B ... --out comparison
 """
 
 import argparse
@@ -19,7 +21,7 @@ from genbench_jax.runtime.stopping import leave
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Runs the command and returns its exit status."""
+  """Run the command and return its exit status."""
   options = _parser().parse_args(arguments)
   page = _page(options)
   say(f"report: {page}")
@@ -35,21 +37,21 @@ def _page(options: argparse.Namespace) -> Path:
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog="python -m genbench_jax.report",
-    description="Makes the page of a run again from its work folder, or sets runs side by side.",
+    description="Rebuild the report of a run from its work folder, or compare runs.",
   )
-  parser.add_argument("workdir", nargs="?", type=Path, help="the work folder of a run")
+  parser.add_argument("workdir", nargs="?", type=Path, help="work folder of a run")
   parser.add_argument(
     "--compare", nargs="+", type=Path, metavar="RUN", help="two or more work folders"
   )
   parser.add_argument(
-    "--out", type=Path, default=Path("comparison"), help="--compare: the folder of the page"
+    "--out", type=Path, default=Path("comparison"), help="folder of the comparison page"
   )
   return parser
 
 
 def _rebuild(workdir: Path | None) -> Path:
   if workdir is None:
-    raise UsageError("no work folder given. Give one, or two with --compare RUN_A RUN_B.")
+    raise UsageError("no work folder given. Give one, or two or more with --compare RUN_A RUN_B.")
   return rebuild(workdir)
 
 
@@ -57,7 +59,7 @@ def compare_folders(workdirs: Sequence[Path], out: Path) -> Path:
   """Write the page that compares work folders with the first of them; return its path.
 
   Raises:
-    UsageError: one has no results, or nothing in common with the first.
+    UsageError: a folder has no results or no cell in common with the first.
   """
   runs = []
   for workdir, name in zip(workdirs, short_names(workdirs), strict=True):
@@ -67,10 +69,10 @@ def compare_folders(workdirs: Sequence[Path], out: Path) -> Path:
 
 
 def short_names(workdirs: Sequence[Path]) -> list[str]:
-  """Return the last part of each path, with as many parts before it as tell all of them apart."""
+  """Return the shortest trailing parts of the paths that distinguish all of them."""
   parts = [path.resolve().parts for path in workdirs]
   for count in range(1, max(map(len, parts), default=1) + 1):
-    names = ["/".join(one[-count:]) for one in parts]
+    names = ["/".join(own[-count:]) for own in parts]
     if len(set(names)) == len(names):
       return names
   return [f"{names[i]} ({i + 1})" for i in range(len(names))]

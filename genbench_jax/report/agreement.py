@@ -1,7 +1,8 @@
-"""How well each metric's order of the cells agrees with the order by trained accuracy.
+"""Rank correlations between metrics and trained accuracy.
 
-Cells are compared within a group: one dataset at one number of images. Across numbers of images both sides
-grow, and a metric that carries nothing but the number would look as if it predicted accuracy.
+Cells are compared within a group: one dataset at one number of images. More images raise accuracy
+and many metrics alike, so across numbers of images a metric that depends only on the number would
+appear to predict accuracy.
 """
 
 import dataclasses
@@ -34,20 +35,21 @@ Group = tuple[str, int]
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-  """One metric against one recognizer, over the cells that have both.
+  """Correlation of one metric with one recognizer, over the cells that have both.
 
   Attributes:
     metric: the quantity on the x axis.
     recognizer: the quantity on the y axis.
-    cells: for each dataset, the cells that have both.
-    within: for each (dataset, shots), Spearman's rank correlation; None where there are fewer than
-      FEWEST_CELLS cells or one of the two never changes.
-    pooled: Spearman's rank correlation over all cells, whatever their dataset and number of images: to be
-      read beside `mean`, never alone.
-    interval: 95 % interval of `mean`, whole series (a source, generator, strategy and seed at all its numbers
-      of images) resampled; None where a dataset has fewer than FEWEST_UNITS of them.
-    p: of no correlation, by exchanging series; corrected for all metrics of one page (Holm) by `agreements`.
-    same_as: an earlier metric that orders the cells exactly as this one does: one number under two names.
+    cells: dataset -> the cells that have both.
+    within: (dataset, shots) -> Spearman's rank correlation; None with fewer than FEWEST_CELLS cells
+      or a constant quantity.
+    pooled: Spearman's rank correlation over all cells, across datasets and numbers of images.
+      Report it only beside `mean`.
+    interval: 95 % interval of `mean`. It resamples whole series (source, generator, strategy, seed,
+      with all numbers of images). None if a dataset has fewer than FEWEST_UNITS series.
+    p: p-value of no correlation, by permuting series. `agreements` corrects it for all metrics of a
+      page (Holm).
+    same_as: an earlier metric that orders the cells identically, or "".
   """
 
   metric: str
@@ -61,7 +63,7 @@ class Agreement:
 
   @property
   def mean(self) -> float | None:
-    """The mean of the datasets' own: neither datasets nor numbers of images play a part."""
+    """Mean of the correlations of the datasets."""
     datasets = dict.fromkeys(dataset for dataset, _ in self.known)
     return _mean([rho for name in datasets if (rho := self.of_dataset(name)) is not None])
 
@@ -74,12 +76,12 @@ class Agreement:
     return sum(len(cells) for cells in self.cells.values())
 
   def of_dataset(self, dataset: str) -> float | None:
-    """The mean over the numbers of images of one dataset."""
+    """Return the mean over the numbers of images of one dataset."""
     return _mean([rho for (name, _), rho in self.known.items() if name == dataset])
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
-  """Spearman's rank correlation, ties ranked by their mean; None where it is not defined."""
+  """Return Spearman's rank correlation with mean ranks for ties; None if it is not defined."""
   from scipy.stats import rankdata
 
   if len(x) < FEWEST_CELLS or len(set(x)) < 2 or len(set(y)) < 2:
@@ -88,7 +90,13 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 
 def agreement(results: Results, metric: str, recognizer: str) -> Agreement:
-  """The rank correlations of one metric. Controls are no candidates for training: left out."""
+  """Return the rank correlations of one metric. Control rows are left out.
+
+  Args:
+    results: the rows.
+    metric: the quantity to test.
+    recognizer: the accuracy that it should predict.
+  """
   cells = {
     dataset: tuple(
       cell
@@ -100,7 +108,10 @@ def agreement(results: Results, metric: str, recognizer: str) -> Agreement:
     for dataset in results.datasets
   }
   every = [cell for group in cells.values() for cell in group]
-  within = {group: _correlation(some, metric, recognizer) for group, some in grouped(every).items()}
+  within = {
+    group: _correlation(group_cells, metric, recognizer)
+    for group, group_cells in grouped(every).items()
+  }
   tables = [
     table
     for table in tables_of_cells(every, metric, recognizer)
@@ -114,11 +125,17 @@ def agreement(results: Results, metric: str, recognizer: str) -> Agreement:
 
 
 def tables_of_cells(cells: Iterable[Cell], x: str, y: str) -> list[Table]:
-  """Return two quantities of the cells that have both, arranged by dataset, number of images and series."""
+  """Return two quantities of the cells that have both, by dataset, number of images and series.
+
+  Args:
+    cells: the cells; those that lack either quantity are ignored.
+    x: name of the first quantity.
+    y: name of the second quantity.
+  """
   values: tuple[Values, Values] = ({}, {})
   for cell in cells:
-    one = cell.series
-    key = (cell.dataset, one.source, one.generator, one.strategy, cell.seed, cell.shots)
+    series = cell.series
+    key = (cell.dataset, series.source, series.generator, series.strategy, cell.seed, cell.shots)
     for side, name in zip(values, (x, y), strict=True):
       if name in cell.estimates:
         side[key] = cell.estimates[name].value
@@ -128,12 +145,12 @@ def tables_of_cells(cells: Iterable[Cell], x: str, y: str) -> list[Table]:
 def interval_of(
   tables: Sequence[Table], method: str, random: np.random.Generator
 ) -> tuple[float, float] | None:
-  """Return the 95 % interval of the mean coefficient; None where a dataset has too few series for one.
+  """Return the 95 % interval of the mean coefficient; None if a dataset has too few series.
 
   Args:
-    tables: those in which the coefficient is defined.
+    tables: tables in which the coefficient is defined.
     method: `spearman` or `kendall`.
-    random: draws the series.
+    random: generator of the resampled series.
   """
   if not tables or min(table.units for table in tables) < FEWEST_UNITS:
     return None
@@ -142,9 +159,9 @@ def interval_of(
 
 
 def agreements(results: Results, recognizer: str) -> tuple[Agreement, ...]:
-  """Every metric that was measured beside the recognizer, CLER first.
+  """Return the agreement of every metric that was measured with the recognizer, CLER first.
 
-  A distance counts by what it has above its floor where that is known, else as it is.
+  If the floor of a distance is known, only its excess over the floor is used.
   """
   names = sorted(metrics_of(results), key=lambda name: name != "cler")
   found = [item for name in names if (item := agreement(results, name, recognizer)).count]
@@ -152,16 +169,18 @@ def agreements(results: Results, recognizer: str) -> tuple[Agreement, ...]:
 
 
 def _with_doubles(found: Sequence[Agreement]) -> list[Agreement]:
-  """The agreements, each that is an earlier one's under another name marked as such."""
+  """Mark each agreement that orders the cells like an earlier one."""
   from scipy.stats import rankdata
 
   seen: dict[tuple[bytes, ...], str] = {}
   marked = []
   for item in found:
-    cells = [cell for some in item.cells.values() for cell in some]
+    cells = [cell for group_cells in item.cells.values() for cell in group_cells]
     groups = grouped(cells).values()
     turn = 1 if quantity_of(item.metric).better == "higher" else -1
-    values = ([turn * cell.estimates[item.metric].value for cell in some] for some in groups)
+    values = (
+      [turn * cell.estimates[item.metric].value for cell in group_cells] for group_cells in groups
+    )
     first = seen.setdefault(tuple(rankdata(group).tobytes() for group in values), item.metric)
     same = first if first != item.metric else ""
     marked.append(dataclasses.replace(item, same_as=same))
@@ -169,7 +188,7 @@ def _with_doubles(found: Sequence[Agreement]) -> list[Agreement]:
 
 
 def _corrected(found: Sequence[Agreement]) -> list[Agreement]:
-  """The agreements with p-values corrected for all that are tested (Holm); one number is tested once."""
+  """Correct the p-values for all tests (Holm). Metrics with the same order are tested once."""
   tested = [item for item in found if item.p is not None and not item.same_as]
   ps = statistics.holm(np.array([item.p for item in tested])).tolist() if tested else []
   by_name = {item.metric: p for item, p in zip(tested, ps, strict=True)}
@@ -177,7 +196,7 @@ def _corrected(found: Sequence[Agreement]) -> list[Agreement]:
 
 
 def metrics_of(results: Results) -> list[str]:
-  """The measured quantities that no training stands behind."""
+  """Return the measured quantities that need no training."""
   baselines = {*RECOGNIZERS, "linear_probe_last_epoch", "zero_shot", "cler_gain"}
   names = [name for name in results.quantities if known_name(name) not in baselines]
   floored = {raw_name(name) for name in names if raw_name(name) != name}
@@ -186,12 +205,12 @@ def metrics_of(results: Results) -> list[str]:
 
 
 def agrees(item: Agreement, rho: float) -> float:
-  """The correlation with its sign turned where lower is better, so that 1 is full agreement."""
+  """Return the correlation with the sign that makes 1 full agreement."""
   return rho if quantity_of(item.metric).better == "higher" else -rho
 
 
 def grouped(cells: Sequence[Cell]) -> dict[Group, list[Cell]]:
-  """The cells by dataset and number of images."""
+  """Group the cells by dataset and number of images."""
   found: dict[Group, list[Cell]] = {}
   for cell in cells:
     found.setdefault((cell.dataset, cell.shots), []).append(cell)

@@ -1,4 +1,4 @@
-"""The board: the submissions of many people as one static page, a line a measured setting."""
+"""The leaderboard: many submissions as one static page, one line per measured setting."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,23 +22,23 @@ from genbench_jax.report.submission_check import problems
 from genbench_jax.report.verification import Measurement, tolerance_words, verdict
 
 KEYS = ("dataset", "source", "generator", "strategy", "shots", "protocol", "encoder")
-# What a line shows; the rest of its numbers is in the entry's file.
+# Quantities that a line shows. The entry's file has the others.
 SHOWN = (*RECOGNIZERS, "cler", "fid", "fid_inception", "vendi")
 
 
-# A column of these that says the same on every line is left out.
+# These columns are left out if they have the same value on every line.
 UNSAID = ("generator", "protocol", "encoder")
 
 
 def read_entries(folder: Path) -> list[tuple[str, dict[str, Any]]]:
-  """Return name and document of every sound submission in a folder.
+  """Return the name and document of every valid submission in a folder.
 
   Raises:
-    UsageError: there is none, or one is not sound; the error lists what is wrong.
+    UsageError: the folder has no submission, or one is invalid. The message lists the problems.
   """
   paths = sorted(folder.glob("*.json"))
   if not paths:
-    raise UsageError(f"there is no submission (*.json) in {folder}.")
+    raise UsageError(f"no submission (*.json) in {folder}.")
   return [(path.name, read_entry(path)) for path in paths]
 
 
@@ -46,23 +46,25 @@ def read_entry(path: Path) -> dict[str, Any]:
   """Return a submission.
 
   Raises:
-    UsageError: it can't be read, or is not sound.
+    UsageError: the file cannot be read or is invalid.
   """
   try:
     document = json.loads(path.read_text(encoding="utf-8"))
   except (OSError, ValueError) as error:
-    raise UsageError(f"{path} is no submission: {error}. `genbench submit` makes one.") from error
+    raise UsageError(
+      f"{path} is not a submission: {error}. `genbench submit` makes one."
+    ) from error
   if found := problems(document):
-    raise UsageError(f"{path} is no sound submission: {' '.join(found)}")
+    raise UsageError(f"{path} is not a valid submission: {' '.join(found)}")
   return document
 
 
 def write_board(entries: Sequence[tuple[str, Mapping[str, Any]]], out: Path) -> Path:
-  """Write the page of the board to `out/index.html` and return its path.
+  """Write the leaderboard page to `out/index.html` and return its path.
 
   Args:
-    entries: file name and document of each submission, as `read_entries` reads them.
-    out: folder, made where it is missing.
+    entries: file name and document of each submission, from `read_entries`.
+    out: folder of the page; created if missing.
   """
   documents = [document for _, document in entries]
   context = {
@@ -76,12 +78,14 @@ def write_board(entries: Sequence[tuple[str, Mapping[str, Any]]], out: Path) -> 
 
 
 def board_data(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """Return the table of the page as its script reads it: columns, rows and recipes."""
+  """Return the table for the page's script: columns, rows and recipes."""
   measured = [
-    one for index, document in enumerate(documents) for one in measurements(index, document)
+    measurement
+    for index, document in enumerate(documents)
+    for measurement in measurements(index, document)
   ]
   runs = [run_of(document) for document in documents]
-  names = [name for name in SHOWN if any(name in one.estimates for one in measured)]
+  names = [name for name in SHOWN if any(name in measurement.estimates for measurement in measured)]
   columns = [{"name": key, "label": key, "kind": "key"} for key in (*KEYS, "checked")]
   columns.append({"name": "recipe", "label": "recipe", "kind": "recipe"})
   for name in names:
@@ -89,18 +93,18 @@ def board_data(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if quantity_of(name).kind == "accuracy":
       columns.append({"name": f"{name}_gain", "label": "gain", "kind": "difference"})
   columns += [{"name": name, "label": name, "kind": "key"} for name in ("by", "device")]
-  recipes = [recipe_of(documents[one.entry], one.key) for one in measured]
+  recipes = [recipe_of(documents[measurement.entry], measurement.key) for measurement in measured]
   distinct = list(dict.fromkeys(recipes))
   rows = [
     [
-      *_key_values(one.key),
-      verdict(one, measured, runs).text,
+      *_key_values(measurement.key),
+      verdict(measurement, measured, runs).text,
       distinct.index(recipe),
-      *(value for name in names for value in _values(one, name)),
-      documents[one.entry]["by"] or "–",
-      documents[one.entry]["machine"]["device"],
+      *(value for name in names for value in _values(measurement, name)),
+      documents[measurement.entry]["by"] or "–",
+      documents[measurement.entry]["machine"]["device"],
     ]
-    for one, recipe in zip(measured, recipes, strict=True)
+    for measurement, recipe in zip(measured, recipes, strict=True)
   ]
   rows.sort(key=lambda row: (row[0], -row[KEYS.index("shots")], -_first_number(row)))
   kept = [
@@ -118,23 +122,23 @@ def board_data(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _key_values(key: tuple[Any, ...]) -> list[Any]:
-  """The key as people read it."""
+  """Return the key with readable names."""
   named = dict(zip(KEYS, key, strict=True))
   named["source"] = source_label(named["source"])
   named["strategy"] = strategy_label(named["strategy"]) if named["strategy"] else ""
   return list(named.values())
 
 
-def _values(one: Measurement, name: str) -> list[list[float] | None]:
-  """A quantity and, of an accuracy, its gain."""
-  found = [_triple(one.estimates.get(name))]
+def _values(measurement: Measurement, name: str) -> list[list[float] | None]:
+  """Return a quantity and, for an accuracy, its gain."""
+  found = [_triple(measurement.estimates.get(name))]
   if quantity_of(name).kind == "accuracy":
-    found.append(_triple(one.estimates.get(f"{name} gain")))
+    found.append(_triple(measurement.estimates.get(f"{name} gain")))
   return found
 
 
 def _first_number(row: Sequence[Any]) -> float:
-  """The first measured value of a line: its best-known accuracy."""
+  """Return the first measured value of a line."""
   return next((value[0] for value in row if isinstance(value, list)), 0.0)
 
 
@@ -143,13 +147,13 @@ def _varies(rows: Sequence[Sequence[Any]], column: int) -> bool:
 
 
 def run_of(document: Mapping[str, Any]) -> tuple[str, ...]:
-  """Return what tells one run from another: whose it is, when it began and where it ran."""
+  """Return what identifies a run: its submitter, start time and machine."""
   machine = document["machine"]
   return document["by"], machine["started"], machine["device"], document["software"]["jax"]
 
 
 def measurements(entry: int, document: Mapping[str, Any]) -> list[Measurement]:
-  """Return the measured settings of a submission, seeds averaged."""
+  """Return the measured settings of a submission, averaged over seeds."""
   rows = unpacked(document["rows"])
   knows_text = text_start({"config": json.dumps(document["plan"]["config"])})
   found = []
@@ -174,19 +178,26 @@ def measurements(entry: int, document: Mapping[str, Any]) -> list[Measurement]:
 
 
 def inputs_of(document: Mapping[str, Any], dataset: str, series: Series) -> frozenset[str]:
-  """Return the fingerprints of a line's images and of its dataset's features."""
-  images = {one["fingerprint"] for one in _sets_of(document, dataset, series)}
+  """Return the fingerprints of the images of a line and of its dataset's features.
+
+  Args:
+    document: a submission.
+    dataset: dataset of the line.
+    series: source, generator and strategy of the line.
+  """
+  images = {image_set["fingerprint"] for image_set in _sets_of(document, dataset, series)}
   return frozenset({*images, *document["features"].get(dataset, ())}) if images else frozenset()
 
 
 def recipe_of(document: Mapping[str, Any], key: tuple[Any, ...]) -> tuple[tuple[str, str], ...]:
-  """Return how a line was made, as (setting, value) in words."""
+  """Return the settings of a line as (name, value) in words."""
   dataset, source, generator, strategy = key[:4]
   sets = _sets_of(document, dataset, Series(source, strategy, generator))
   recipe = sets[0]["recipe"] if sets else {}
   told = {
     "images": ", ".join(
-      f"{one['images']} (set {one['fingerprint']}, content {one['content']})" for one in sets
+      f"{image_set['images']} (set {image_set['fingerprint']}, content {image_set['content']})"
+      for image_set in sets
     ),
     **{name: _told(value) for name, value in recipe.items()},
     "features": ", ".join(document["features"].get(dataset, ())),
@@ -198,21 +209,21 @@ def recipe_of(document: Mapping[str, Any], key: tuple[Any, ...]) -> tuple[tuple[
 
 
 def _sets_of(document: Mapping[str, Any], dataset: str, series: Series) -> list[Mapping[str, Any]]:
-  """The image sets of a line. A mixture's strategy names the images that are mixed with originals."""
+  """Return the image sets of a line. A mixture's strategy names the images mixed with originals."""
   wanted = (dataset, series.source, series.strategy)
   return [
-    one
-    for one in document["image_sets"]
-    if (one["dataset"], one["source"], one["strategy"]) == wanted
-    # Generators that make the same images share them: "a, b".
-    and series.generator in ("", *one["generator"].split(", "))
+    image_set
+    for image_set in document["image_sets"]
+    if (image_set["dataset"], image_set["source"], image_set["strategy"]) == wanted
+    # Generators that make the same images share a set: "a, b".
+    and series.generator in ("", *image_set["generator"].split(", "))
   ]
 
 
 def _estimates(
   results: Results, dataset: str, series: Series, shots: int, probe_knows_text: bool
 ) -> dict[str, Estimate]:
-  """Every quantity, and the gain over zero-shot of those that know the class names, as zero-shot does."""
+  """Return every quantity, and the gain over zero-shot of those that use the class names."""
   like, found = with_text(results, probe_knows_text), {}
   for name in QUANTITIES:
     if estimate := results.estimate(dataset, series, shots, name):

@@ -11,7 +11,7 @@ from genbench_jax.report.tables import Table, Value, cells_table
 
 KEYS = ("dataset", "source", "generator", "strategy", "shots", "seed", "protocol", "encoder")
 DROPPED_WHEN_CONSTANT = ("generator", "seed", "protocol", "encoder")
-# What a cell has cost in real images stands with its keys: beside the shots, before any score.
+# Real images used come right after the keys, before any score.
 BESIDE_KEYS = "n_real"
 FACT_LABELS = {
   "shots_given": "images a class given",
@@ -20,21 +20,21 @@ FACT_LABELS = {
   "n_test": "test images",
   "missing_classes": "classes without images",
 }
-# In a comparison each quantity has a column for every run, and one for every difference.
+# A comparison has one column per quantity and run, and one per quantity and difference.
 OF_RUN, LESS = " @ ", " − "
 
 
-# Bytes of the table on the page. All cells lie in a file beside it, whatever their number.
+# Bytes of the table on the page. A file beside the page has all cells.
 TABLE_BUDGET = 2_500_000
 Thinner = Callable[[Sequence[Results]], list[Results]]
 
 
 def thinned_cells(every: Sequence[Results]) -> tuple[dict[str, Any], str]:
-  """Return the table of all cells as the page's script reads it, and in words what was left out of it.
+  """Return the table of all cells for the page's script, and a sentence on what was left out.
 
-  A table that is too large is thinned step by step until it fits: first other protocols and encoders go, then
-  single seeds, then other prompt strategies than the headline's, then numbers of images between the smallest
-  and the largest, at last datasets from the end.
+  A table that is too large is thinned step by step until it fits. It drops other protocols and
+  encoders, single seeds, prompt strategies other than the headline's, numbers of images between the
+  smallest and the largest, and finally datasets from the end.
   """
   data, said = cell_data(cells_table(every)), list[str]()
   total = len(data["rows"])
@@ -52,12 +52,12 @@ def thinned_cells(every: Sequence[Results]) -> tuple[dict[str, Any], str]:
     return data, ""
   return (
     data,
-    f"{len(data['rows']):,} of {total:,} cells: {', '.join(said)}. The file tables/cells.csv has all.",
+    f"{len(data['rows']):,} of {total:,} cells: {', '.join(said)}. The file tables/cells.csv has all cells.",
   )
 
 
 def _size(data: dict[str, Any]) -> int:
-  """About the bytes of the table in the page, by those of its first rows."""
+  """Estimate the bytes of the table in the page from a sample of its rows."""
   rows = data["rows"]
   sample = rows[:: max(1, len(rows) // 200)] or [[]]
   return len(json.dumps(sample, separators=(",", ":"))) * len(rows) // len(sample)
@@ -65,13 +65,13 @@ def _size(data: dict[str, Any]) -> int:
 
 def _kept(every: Sequence[Results], keep: Callable[[Results, Any], bool]) -> list[Results]:
   return [
-    dataclasses.replace(one, cells=tuple(cell for cell in one.cells if keep(one, cell)))
-    for one in every
+    dataclasses.replace(results, cells=tuple(cell for cell in results.cells if keep(results, cell)))
+    for results in every
   ]
 
 
 def _mean_of_seeds(every: Sequence[Results]) -> list[Results]:
-  """One cell in place of those that differ in their seed alone."""
+  """Merge cells that differ only in their seed."""
   found = []
   for results in every:
     groups: dict[Any, list[Any]] = {}
@@ -92,10 +92,10 @@ def _mean_of_seeds(every: Sequence[Results]) -> list[Results]:
 
 
 def _headline_strategies(every: Sequence[Results]) -> list[Results]:
-  chosen = [set(one.headline_series()) for one in every]
+  chosen = [set(results.headline_series()) for results in every]
   return [
-    _kept([one], lambda _, cell, series=series: cell.series in series)[0]  # type: ignore[misc]
-    for one, series in zip(every, chosen, strict=True)
+    _kept([results], lambda _, cell, series=series: cell.series in series)[0]  # type: ignore[misc]
+    for results, series in zip(every, chosen, strict=True)
   ]
 
 
@@ -112,10 +112,10 @@ THINNERS: tuple[tuple[Thinner, str], ...] = (
 
 
 def cell_data(table: Table) -> dict[str, Any]:
-  """Columns as name, label and kind, rows as lists; columns that say nothing are dropped.
+  """Return columns as name, label and kind, and rows as lists; columns without values are dropped.
 
-  The kind is `key`, `fact`, or a quantity's own. Keys and facts are plain values, quantities
-  [value] or [value, low, high] or null.
+  The kind is `key`, `fact` or the kind of the quantity. Keys and facts are plain values. Quantities
+  are [value], [value, low, high] or null.
   """
   columns, places = [], []
   for place, name in sorted(enumerate(table.columns), key=_beside_keys):
@@ -131,7 +131,7 @@ def cell_data(table: Table) -> dict[str, Any]:
 
 
 def _beside_keys(column: tuple[int, str]) -> int:
-  """Sorts keys first, then the real images seen, then the rest."""
+  """Sort keys first, then the number of real images, then the rest."""
   name = column[1]
   return 0 if name in KEYS else 1 if name == BESIDE_KEYS else 2
 
@@ -155,5 +155,5 @@ def _cell_value(row: tuple[Value, ...], place: int, kind: str) -> Any:
 
 
 def _short(value: Value, digits: int) -> float | None:
-  """So many significant digits: more than are shown, so that what is shown is rightly rounded."""
+  """Round to enough digits that values are displayed with correct rounding."""
   return None if value is None else float(f"{float(value):.{digits}g}")

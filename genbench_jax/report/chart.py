@@ -7,7 +7,7 @@ from typing import Literal
 
 from genbench_jax.cells import strategy_parts
 
-# A marker for each strategy; a source without strategies has the circle.
+# One marker per strategy; sources without a strategy use the circle.
 MARKERS = {
   "": "circle",
   "simple_template": "square",
@@ -21,7 +21,7 @@ MARKERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-  """Maps [low, high] of the data to [start, end] of the drawing."""
+  """Map from data [low, high] to drawing coordinates [start, end]."""
 
   low: float
   high: float
@@ -41,7 +41,7 @@ class Tick:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-  """A path with its classes; `tip` is what a pointer at rest on it reads."""
+  """A path with its CSS classes; `tip` is shown when the pointer rests on it."""
 
   path: str
   css: str
@@ -60,14 +60,14 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-  """One plot. Lengths are in CSS pixels, the origin at the top left.
+  """One plot. Lengths are in CSS pixels, the origin is at the top left.
 
   Attributes:
-    title: what stands above the frame.
-    note: what stands beside the title, more quietly.
-    description: the plot in words, for those who do not see it.
+    title: text above the frame.
+    note: smaller text beside the title.
+    description: the plot in words, for screen readers.
     frame: left, top, right, bottom of the plotting area.
-    own_grid: whether the shapes hold the lines of the grid.
+    own_grid: whether the shapes contain the grid lines.
   """
 
   width: float
@@ -87,7 +87,7 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-  """An entry of the legend: the classes of a series, how it is drawn and its name."""
+  """An entry of the legend: CSS classes, drawing style and name of a series."""
 
   css: str
   path: str
@@ -96,11 +96,11 @@ class Key:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-  """One state of a figure with a choice, e.g. (linear probe, 16 images a class).
+  """One state of a figure with choices, such as (linear probe, 16 images a class).
 
   Attributes:
-    layout: how panels are set out: `medium`, `large` or `small` ones in a grid, or `forest`,
-      the same plot twice, for wide and for narrow screens.
+    layout: arrangement of the panels: `medium`, `large` or `small` in a grid, or `forest`, the same
+      plot twice, for wide and for narrow screens.
   """
 
   choice: tuple[str, ...]
@@ -114,7 +114,7 @@ class Figure:
   """Panels under one caption.
 
   Attributes:
-    choices: (label, options) of each choice; together the chosen options pick the variant.
+    choices: (label, options) of each choice; the chosen options together select the variant.
   """
 
   name: str
@@ -125,12 +125,18 @@ class Figure:
 
   @property
   def shown(self) -> Variant:
-    """The variant that is seen first, printed and written as a file: the last."""
+    """The variant that is shown first, printed and written to a file: the last one."""
     return self.variants[-1]
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-  """Round numbers, steps of 1, 2 or 5 times a power of ten, about `count` inside [low, high]."""
+  """Return round numbers in steps of 1, 2 or 5 times a power of ten.
+
+  Args:
+    low: start of the axis.
+    high: end of the axis.
+    count: approximate number of ticks.
+  """
   raw = (high - low) / max(count, 1)
   power = 10.0 ** math.floor(math.log10(raw))
   step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
@@ -139,12 +145,12 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def tick_text(value: float) -> str:
-  """A number on an axis, with a minus that is one."""
+  """Return a number for an axis, with a typographic minus sign."""
   return f"{value:g}".replace("-", "−")
 
 
 def cut(text: str, letters: int) -> str:
-  """The text, or as much of its beginning as there is room for."""
+  """Return the text, shortened with an ellipsis if it is longer than `letters`."""
   return text if len(text) <= letters else f"{text[: letters - 1].rstrip()}…"
 
 
@@ -154,7 +160,14 @@ def padded(
   least: float = 0.02,
   within: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[float, float]:
-  """The range of the values with some room at both ends, never of zero width; no room outside of `within`."""
+  """Return the range of the values with a margin at both ends; its width is never zero.
+
+  Args:
+    values: the data.
+    share: margin as a fraction of the range.
+    least: smallest width of the range.
+    within: bounds that the margin must not exceed.
+  """
   found = [value for value in values if math.isfinite(value)] or [0.0]
   low, high = min(found), max(found)
   room = max(share * (high - low), (least - (high - low)) / 2, 1e-9)
@@ -166,15 +179,38 @@ def polyline(xy: Sequence[tuple[float, float]]) -> str:
 
 
 def segment(x: float, y: float, to_x: float, to_y: float) -> str:
+  """Return the path of a straight line.
+
+  Args:
+    x: horizontal start.
+    y: vertical start.
+    to_x: horizontal end.
+    to_y: vertical end.
+  """
   return f"M{x:.1f} {y:.1f}L{to_x:.1f} {to_y:.1f}"
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> str:
+  """Return the path of a rectangle.
+
+  Args:
+    left: left edge.
+    top: top edge.
+    right: right edge.
+    bottom: bottom edge.
+  """
   return f"M{left:.1f} {top:.1f}H{right:.1f}V{bottom:.1f}H{left:.1f}Z"
 
 
 def marker(strategy: str, x: float, y: float, radius: float = 3.4) -> str:
-  """The outline of a strategy's marker, with new tokens or without; all have about the same area."""
+  """Return the outline of a strategy's marker; all markers have about the same area.
+
+  Args:
+    strategy: prompt strategy, with or without new tokens.
+    x: horizontal center.
+    y: vertical center.
+    radius: size in pixels.
+  """
   shape, r = MARKERS.get(strategy_parts(strategy)[0], "circle"), radius
   if shape == "circle":
     return f"M{x - r:.1f} {y:.1f}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0Z"

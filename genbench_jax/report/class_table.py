@@ -1,4 +1,4 @@
-"""Every class in one sortable table: how well it is recognized, what the images add, what it is taken for."""
+"""A sortable table of all classes: accuracy, gain from the images, most frequent confusion."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from genbench_jax.report.classes import ClassScores, Counts, class_gain, headline_scores, wilson
 from genbench_jax.report.results import Estimate, Series
 
-# Of more classes than this the page shows those that the images help and hurt most; the file has all.
+# With more classes, the page shows those with the largest gains and losses. The file has all.
 MOST_LINES = 3000
 
 Taken = Mapping[tuple[str, Series], Mapping[str, str]]
@@ -15,12 +15,12 @@ Taken = Mapping[tuple[str, Series], Mapping[str, str]]
 def class_data(
   every: Sequence[ClassScores], counts: Counts, taken: Taken
 ) -> tuple[dict[str, Any], int] | None:
-  """Return the table as the page's script reads it, and how many lines were left out; None without scores.
+  """Return the table for the page's script and the number of omitted lines; None without scores.
 
   Args:
-    every: the classes' accuracies.
-    counts: dataset -> class -> test images.
-    taken: dataset and series -> class -> what it was most often taken for.
+    every: accuracies of the classes.
+    counts: dataset -> class -> number of test images.
+    taken: dataset and series -> class -> its most frequent confusion.
   """
   chosen = headline_scores(every)
   if not chosen:
@@ -78,7 +78,9 @@ def _thinned(
   scores: Mapping[tuple[str, Series], ClassScores],
   series: Sequence[Series],
 ) -> list[tuple[str, str]]:
-  """The lines that fit: of each dataset its share of classes with the highest and lowest gain of its first series."""
+  """Return the lines that fit: for each dataset, the classes with extreme gains of its first
+  series.
+  """
   if len(lines) <= MOST_LINES:
     return list(lines)
   datasets = list(dict.fromkeys(dataset for dataset, _ in lines))

@@ -1,4 +1,4 @@
-"""Strengths and weaknesses: the classes that the images help most, and least."""
+"""The classes that the images help most and least."""
 
 import dataclasses
 import math
@@ -36,12 +36,12 @@ MOST = 6
 
 @dataclasses.dataclass(frozen=True)
 class ClassScores:
-  """How well each class is recognized in one cell.
+  """Accuracy of each class in one cell.
 
   Attributes:
-    quantity: the recognizer, by its name in the rows.
-    scores: class name -> the class's own accuracy (recall), a fraction.
-    zero_shot: class name -> the same of zero-shot.
+    quantity: name of the recognizer in the rows.
+    scores: class name -> accuracy of the class (recall), a fraction.
+    zero_shot: class name -> the same for zero-shot.
   """
 
   dataset: str
@@ -58,18 +58,19 @@ class ClassScores:
     return Series(self.source, self.strategy, self.generator)
 
 
-# dataset -> class name -> its number of test images
+# dataset -> class name -> number of test images
 Counts = Mapping[str, Mapping[str, int]]
 
 
 def classes_figure(
   every: Sequence[ClassScores], counts: Counts | None = None
 ) -> chart.Figure | None:
-  """For each dataset the classes with the highest and the lowest gain; None without scores.
+  """Return, for each dataset, the classes with the highest and the lowest gain; None without
+  scores.
 
   Args:
-    every: the classes' accuracies, of any recognizer and budget.
-    counts: of the classes' test images, for the intervals; without them there are none.
+    every: accuracies of the classes, for any recognizer and budget.
+    counts: numbers of test images of the classes; without them there are no intervals.
   """
   chosen = headline_scores(every)
   if not chosen:
@@ -91,12 +92,12 @@ def classes_figure(
   shots = sorted({one.shots for one in chosen})
   return chart.Figure(
     name="classes",
-    title="Class by class: where the images help, and where they hurt",
+    title="Classes that the images help and hurt most",
     caption=(
-      f"Gain over zero-shot of each class’s own accuracy, {quantity}, "
-      f"{' or '.join(map(budget_words, shots))}. Of a dataset with many classes the {MOST} with "
-      f"the highest and the {MOST} with the lowest gain are shown: extremes of many are partly luck."
-      + " Lines are 95 % intervals (Wilson’s, combined by Newcombe’s method): a class has few test images."
+      f"Gain over zero-shot in the accuracy of each class, {quantity}, "
+      f"{' or '.join(map(budget_words, shots))}. If a dataset has many classes, the {MOST} with "
+      f"the highest and the {MOST} with the lowest gain are shown; extremes among many classes are partly chance."
+      + " Lines are 95 % intervals (Wilson’s, combined by Newcombe’s method), which are wide because a class has few test images."
       * bool(counts)
     ),
     variants=(
@@ -108,7 +109,7 @@ def classes_figure(
 
 
 def class_gains(every: Sequence[ClassScores]) -> dict[str, dict[str, float]]:
-  """dataset -> class name -> its gain, by the first source that isn't the dataset's own images where there is one."""
+  """Return dataset -> class name -> gain, from the first source other than original images if any."""
   chosen = headline_scores(every)
   found: dict[str, dict[str, float]] = {}
   for one in sorted(chosen, key=lambda one: (one.source == "original", one.series.order)):
@@ -119,7 +120,9 @@ def class_gains(every: Sequence[ClassScores]) -> dict[str, dict[str, float]]:
 
 
 def headline_scores(every: Sequence[ClassScores]) -> list[ClassScores]:
-  """One recognizer, and for each dataset and source its headline strategy at its largest budget."""
+  """Return the scores of one recognizer: for each dataset and source, one strategy and its largest
+  budget.
+  """
   every = [one for one in every if one.source != "control"]
   if not every:
     return []
@@ -147,14 +150,20 @@ def _lines(
 
 
 def class_gain(scores: ClassScores | None, name: str, count: int | None) -> Estimate | None:
-  """What the images add to one class; with an interval where its number of test images is known."""
+  """Return what the images add to one class.
+
+  Args:
+    scores: accuracies of the classes in one cell.
+    name: the class.
+    count: its number of test images; without it there is no interval.
+  """
   if scores is None or name not in scores.scores or name not in scores.zero_shot:
     return None
   return difference(wilson(scores.scores[name], count), wilson(scores.zero_shot[name], count))
 
 
 def wilson(share: float, count: int | None) -> Estimate:
-  """A share of `count` test images with Wilson's 95 % interval: never of zero width, never outside 0 to 1."""
+  """Return a fraction of `count` test images with Wilson's 95 % interval."""
   if not count:
     return Estimate(share)
   z = 1.959964
@@ -182,9 +191,9 @@ SHOWN = (*RECOGNIZERS, "cler")
 
 
 def class_scores(every: Sequence[ClassValues]) -> list[ClassScores]:
-  """How well each recognizer knows the single classes, beside zero-shot: means over the seeds.
+  """Return the accuracy of each class for each recognizer, beside zero-shot, averaged over seeds.
 
-  Of one protocol, `strict` where it was run: `reference` says what the published code would, not what is so.
+  All scores have one protocol: `strict` if it was run, else `reference`.
   """
   protocols = {one["protocol"] for one in every}
   of_one = [one for one in every if one["protocol"] == min(protocols, key=PROTOCOLS.index)]

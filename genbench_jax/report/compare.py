@@ -1,4 +1,4 @@
-"""Any number of runs side by side: by how much each differs from the first, and whether that can be told from none."""
+"""Comparison of runs: differences of each run from the first, with intervals and tests."""
 
 import dataclasses
 import json
@@ -50,10 +50,10 @@ class RunToCompare:
   """One of the runs.
 
   Attributes:
-    name: short and different from the others': that of the work folder.
-    rows: with the keys of the results file.
-    about: what was run, see `page.RunInfo`.
-    hits: which test images were recognized, see `duels.Hits`; empty where that was not kept.
+    name: short and unique: the name of the work folder.
+    rows: rows with the keys of the results file.
+    about: description of the run, see `page.RunInfo`.
+    hits: recognized test images, see `duels.Hits`; empty if they were not kept.
   """
 
   name: str
@@ -67,7 +67,7 @@ class Comparison:
   """Runs on the cells that each shares with the first.
 
   Attributes:
-    less: for each run but the first, run less first, as estimates of the same names.
+    less: for each run but the first, run minus first, as estimates with the same names.
   """
 
   names: tuple[str, ...]
@@ -76,17 +76,17 @@ class Comparison:
 
   @property
   def quantities(self) -> tuple[str, ...]:
-    """The recognizers that the first run and another measured, in the order of the page."""
+    """Recognizers that the first run and another measured, in the order of the page."""
     measured = {name for less in self.less for *_, name in less.folded}
     return tuple(name for name in self.runs[0].recognizers() if name in measured)
 
 
 def write_comparison(runs: Sequence[RunToCompare], folder: Path) -> Path:
-  """Write `folder/index.html`, which sets every run against the first, its tables and figures.
+  """Write `folder/index.html`, which compares every run with the first, its tables and figures.
 
   Args:
-    runs: two or more.
-    folder: made where it is missing.
+    runs: two or more runs.
+    folder: folder of the page; created if missing.
 
   Raises:
     UsageError: there are fewer than two runs, or one has no cell in common with the first.
@@ -119,7 +119,7 @@ def write_comparison(runs: Sequence[RunToCompare], folder: Path) -> Path:
 
 
 def compare(runs: Sequence[RunToCompare]) -> Comparison:
-  """Return the runs under a view that all have; where there is none, each under its own first.
+  """Return the runs under a view that all have; if there is none, each under its own first view.
 
   Raises:
     UsageError: there are fewer than two runs, or one has no cell in common with the first.
@@ -138,7 +138,7 @@ def compare(runs: Sequence[RunToCompare]) -> Comparison:
     found = _less(sides[0], side, runs[0].hits, run.hits) if sides[0] and side else None
     if found is None:
       raise UsageError(
-        f"{run.name} and {runs[0].name} have no cell in common: same dataset, source, generator, strategy and shots. "
+        f"{run.name} and {runs[0].name} have no cell in common (dataset, source, generator, strategy, shots). "
         "Compare runs of the same benchmark."
       )
     less.append(found)
@@ -147,20 +147,22 @@ def compare(runs: Sequence[RunToCompare]) -> Comparison:
 
 
 def settings_table(runs: Sequence[RunToCompare]) -> Table:
-  """Every setting, version, device and time that is not the same in all runs that record them."""
+  """Return the settings, versions, devices and times that differ between the runs."""
   runs = [run for run in runs if run.about]
   known = [dict(_settings(run.about)) for run in runs]
-  names = dict.fromkeys(name for one in known for name in one)
+  names = dict.fromkeys(name for about in known for name in about)
   rows = tuple(
-    (name, *(one.get(name) for one in known))
+    (name, *(about.get(name) for about in known))
     for name in names
-    if len({one.get(name) for one in known}) > 1
+    if len({about.get(name) for about in known}) > 1
   )
   return Table("settings", "Settings that differ.", ("setting", *(run.name for run in runs)), rows)
 
 
 def differences_table(comparison: Comparison) -> Table:
-  """A line a cell (its seeds averaged): every run's value and its difference to the first, headline first."""
+  """Return one line per cell: the value of every run and its difference from the first, headline
+  first.
+  """
   order = {name: place for place, name in enumerate(comparison.quantities)}
   measured = dict.fromkeys(name for less in comparison.less for *_, name in less.folded)
   names = sorted(measured, key=lambda name: (order.get(name, len(order)), by_quantity(name)))
@@ -181,7 +183,9 @@ def differences_table(comparison: Comparison) -> Table:
 
 
 def verdicts_table(comparison: Comparison) -> Table:
-  """Which run is better, for each source, over all datasets and on each: difference, interval, p and a plain verdict."""
+  """Return which run is better, for each source, overall and by dataset, with intervals and
+  p-values.
+  """
   headline = next(iter(comparison.quantities), None)
   shots = _largest(comparison, headline) if headline else None
   found = (
@@ -203,11 +207,11 @@ def verdicts_table(comparison: Comparison) -> Table:
 def _verdict_lines(
   comparison: Comparison, quantity: str, shots: int
 ) -> Iterator[tuple[str, str, str, Estimate]]:
-  """(images, datasets, run, difference) of all headline series."""
+  """Return (images, datasets, run, difference) of all headline series."""
   for other, less in zip(comparison.names[1:], comparison.less, strict=True):
-    for one in less.headline_series():
-      label = one.label
-      each = _each(less, one, shots, quantity)
+    for series in less.headline_series():
+      label = series.label
+      each = _each(less, series, shots, quantity)
       mean = average(each, less.datasets)
       if mean and len(each) > 1:
         yield label, f"all {len(each)} datasets", other, mean.estimate
@@ -221,7 +225,7 @@ def _verdict(estimate: Estimate, p: float, first: str, other: str) -> str:
 
 
 def _less(a: Results, b: Results, hits_a: Hits, hits_b: Hits) -> Results | None:
-  """b less a on the cells that both have, test image by test image where both kept their hits."""
+  """Return b minus a on the cells that both have, paired by test image if both kept their hits."""
   keys = [key for key in a.folded if key in b.folded]
   if not keys:
     return None
@@ -236,8 +240,8 @@ def _less(a: Results, b: Results, hits_a: Hits, hits_b: Hits) -> Results | None:
       )
       for seed in sorted(seeds)
     ]
-    one, other = b.folded[key], a.folded[key]
-    folded[key] = paired_estimate(pairs, (one, other)) or difference(one, other)
+    item, other = b.folded[key], a.folded[key]
+    folded[key] = paired_estimate(pairs, (item, other)) or difference(item, other)
   cells = tuple(
     cell for cell in a.cells if any((*_key(cell), name) in folded for name in cell.estimates)
   )
@@ -245,18 +249,18 @@ def _less(a: Results, b: Results, hits_a: Hits, hits_b: Hits) -> Results | None:
 
 
 def _figures(comparison: Comparison) -> Iterator[Figure]:
-  """Run less first, source by source: the average first, then every dataset."""
+  """Return the figure of run minus first by source: the average first, then every dataset."""
   first, blocks = comparison.names[0], []
   for other, less in zip(comparison.names[1:], comparison.less, strict=True):
-    where = f"{other} less {first}"
+    where = f"{other} minus {first}"
     for quantity in comparison.quantities:
-      series = tuple(one for one in less.headline_series() if less.has(one, quantity))
+      series = tuple(item for item in less.headline_series() if less.has(item, quantity))
       for shots in budgets(less, quantity):
         each = [
-          Line(name, tuple(less.estimate(name, one, shots, quantity) for one in series))
+          Line(name, tuple(less.estimate(name, item, shots, quantity) for item in series))
           for name in less.datasets
         ]
-        mean = average_line([_mean(less, one, shots, quantity) for one in series])
+        mean = average_line([_mean(less, item, shots, quantity) for item in series])
         lines = tuple([mean, *by_first(each)] if len(each) > 1 else each)
         blocks.append(Block(quantity, shots, series, lines, where))
   if blocks:
@@ -264,7 +268,7 @@ def _figures(comparison: Comparison) -> Iterator[Figure]:
       name="differences",
       title=f"Difference to {first}, source by source",
       caption=(
-        f"Points of accuracy by which a run is above (right) or below (left) {first}, with 95 % intervals."
+        f"Accuracy of a run above (right) or below (left) {first} in points, with 95 % intervals."
         + AVERAGE_CAPTION * any(len(less.datasets) > 1 for less in comparison.less)
       ),
       blocks=blocks,
@@ -277,42 +281,44 @@ def _figures(comparison: Comparison) -> Iterator[Figure]:
 def _groups(
   comparison: Comparison, quantity: str, shots: int
 ) -> Iterator[tuple[str, list[Finding]]]:
-  """For each run but the first: what it is compared with, and a finding a source."""
+  """For each run but the first, return its headline and one finding per source."""
   first = comparison.names[0]
   for other, less in zip(comparison.names[1:], comparison.less, strict=True):
     found = []
-    for one in less.headline_series():
-      if mean := _mean(less, one, shots, quantity):
-        above = sum(e.value > 0 for e in _each(less, one, shots, quantity).values())
+    for series in less.headline_series():
+      if mean := _mean(less, series, shots, quantity):
+        above = sum(e.value > 0 for e in _each(less, series, shots, quantity).values())
         count = f"{other} above {first} on {above} of {len(mean.included)} datasets"
-        label = one.label
+        label = series.label
         figure, interval = points(mean.estimate.value), interval_words(mean.estimate)
-        found.append(Finding(css_of(one), label, figure, "points", interval, count, mean.missing))
-    yield f"{other} less {first}", found
+        found.append(
+          Finding(css_of(series), label, figure, "points", interval, count, mean.missing)
+        )
+    yield f"{other} minus {first}", found
 
 
 def _alone(comparison: Comparison) -> list[str]:
-  """How many cells of each run the others lack, in words."""
+  """Describe how many cells of each run the others lack."""
   sets = [set(_cells(results)) for results in comparison.runs]
   texts = []
   for index, (name, mine) in enumerate(zip(comparison.names, sets, strict=True)):
     others = set().union(*(cells for place, cells in enumerate(sets) if place != index))
     if count := len(mine - others):
-      texts.append(f"{count} in {name} alone")
+      texts.append(f"{count} only in {name}")
   return texts
 
 
-def _each(less: Results, one: Series, shots: int, quantity: str) -> dict[str, Estimate]:
-  found = {name: less.estimate(name, one, shots, quantity) for name in less.datasets}
+def _each(less: Results, series: Series, shots: int, quantity: str) -> dict[str, Estimate]:
+  found = {name: less.estimate(name, series, shots, quantity) for name in less.datasets}
   return {name: estimate for name, estimate in found.items() if estimate is not None}
 
 
-def _mean(less: Results, one: Series, shots: int, quantity: str) -> Average | None:
-  return average(_each(less, one, shots, quantity), less.datasets)
+def _mean(less: Results, series: Series, shots: int, quantity: str) -> Average | None:
+  return average(_each(less, series, shots, quantity), less.datasets)
 
 
 def _largest(comparison: Comparison, quantity: str) -> int | None:
-  """The largest number of images at which any run can be compared with the first."""
+  """Return the largest number of images at which any run can be compared with the first."""
   measured = [shots for less in comparison.less for shots in budgets(less, quantity)]
   return max(measured, key=lambda shots: (shots <= 0, shots), default=None)
 
@@ -326,7 +332,7 @@ def _cells(results: Results) -> dict[tuple[str, Series, int], None]:
 
 
 def _settings(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-  """The leaves of the config, then what the run records of itself, as text."""
+  """Return the leaves of the config and what the run recorded about itself, as text."""
   try:
     config = json.loads(run.get("config") or "{}")
   except ValueError:

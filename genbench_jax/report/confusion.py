@@ -1,4 +1,4 @@
-"""Confusion matrices: what the test images of each class were taken for."""
+"""Confusion matrices of the test images."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,26 +10,26 @@ from genbench_jax.report import chart
 from genbench_jax.report.quantities import budget_words, images_label, percent, quantity_of
 from genbench_jax.report.recognitions import Recognition
 
-# More classes than this can't be told apart in the figure: those that are confused most are shown.
+# More classes than this are not legible; the most confused ones are shown.
 MOST_CLASSES = 24
-# Shades of a cell, from a trace to all images of the class.
+# Shades of a cell, from few images to all images of the class.
 SHADES = 8
 WIDE, NARROW = 800.0, 358.0
 
 
 def confusion_figure(found: Sequence[Recognition]) -> chart.Figure | None:
-  """Return the matrix of each dataset and source, one seen at a time; None where none was kept."""
-  known = [one for one in _first_seeds(found) if one.confusion is not None]
+  """Return the matrix of each dataset and source, shown one at a time; None without predictions."""
+  known = [recognition for recognition in _first_seeds(found) if recognition.confusion is not None]
   if not known:
     return None
-  variants = [_variant(one) for one in known]
+  variants = [_variant(recognition) for recognition in known]
   return chart.Figure(
     name="confusion",
-    title="What was taken for what",
+    title="Confusion matrix",
     caption=(
       f"Test images by true class (rows) and recognized class (columns), {quantity_of(known[0].quantity).label}, "
-      f"{budget_words(known[0].shots)}; the darker, the larger the share of the row. Of more than {MOST_CLASSES} "
-      "classes those that are confused most are shown."
+      f"{budget_words(known[0].shots)}; darker cells are a larger fraction of the row. Of more than {MOST_CLASSES} "
+      "classes, the most confused are shown."
     ),
     variants=tuple(reversed(variants)),
     choices=(
@@ -46,44 +46,46 @@ def most_confused(counts: Int[np.ndarray, "k k"], most: int) -> list[int]:
   return sorted(int(i) for i in np.argsort(-errors, kind="stable")[:most])
 
 
-def taken_for(one: Recognition) -> dict[str, str]:
-  """Return class name -> what its missed test images were most often taken for, with how many."""
-  if one.confusion is None:
+def taken_for(recognition: Recognition) -> dict[str, str]:
+  """Return class name -> the most frequent wrong prediction, with its count."""
+  if recognition.confusion is None:
     return {}
-  wrong = one.confusion - np.diag(np.diag(one.confusion))
+  wrong = recognition.confusion - np.diag(np.diag(recognition.confusion))
   best = wrong.argmax(axis=1)
   return {
-    name: f"{one.class_names[best[i]]} ({wrong[i, best[i]]})"
-    for i, name in enumerate(one.class_names)
+    name: f"{recognition.class_names[best[i]]} ({wrong[i, best[i]]})"
+    for i, name in enumerate(recognition.class_names)
     if wrong[i, best[i]] > 0
   }
 
 
 def class_counts(found: Sequence[Recognition]) -> dict[str, dict[str, int]]:
-  """Return dataset -> class name -> how many test images it has."""
+  """Return dataset -> class name -> number of test images."""
   return {
-    one.dataset: dict(zip(one.class_names, one.confusion.sum(axis=1).tolist(), strict=True))
-    for one in found
-    if one.confusion is not None
+    recognition.dataset: dict(
+      zip(recognition.class_names, recognition.confusion.sum(axis=1).tolist(), strict=True)
+    )
+    for recognition in found
+    if recognition.confusion is not None
   }
 
 
 def _first_seeds(found: Sequence[Recognition]) -> list[Recognition]:
   chosen: dict[tuple, Recognition] = {}
-  for one in sorted(found, key=lambda one: one.seed):
-    chosen.setdefault((one.dataset, one.series), one)
+  for recognition in sorted(found, key=lambda recognition: recognition.seed):
+    chosen.setdefault((recognition.dataset, recognition.series), recognition)
   return list(chosen.values())
 
 
-def _variant(one: Recognition) -> chart.Variant:
-  panels = tuple(_panel(one, width) for width in (WIDE, NARROW))
-  label = images_label(one.series.source, one.series.generator)
-  return chart.Variant((one.dataset, label), panels, (), "forest")
+def _variant(recognition: Recognition) -> chart.Variant:
+  panels = tuple(_panel(recognition, width) for width in (WIDE, NARROW))
+  label = images_label(recognition.series.source, recognition.series.generator)
+  return chart.Variant((recognition.dataset, label), panels, (), "forest")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Grid:
-  """Where the cells of a matrix stand; `letters` of a name have room."""
+  """Positions of the cells of a matrix; `letters` is the space for a name."""
 
   left: float
   top: float
@@ -99,14 +101,17 @@ def _grid(count: int, width: float) -> _Grid:
   return _Grid(left, top, side, 18 if wide else 9, wide and side >= 22)
 
 
-def _panel(one: Recognition, width: float) -> chart.Panel:
-  assert one.confusion is not None
-  shown = most_confused(one.confusion, MOST_CLASSES)
-  counts, names = one.confusion[np.ix_(shown, shown)], [one.class_names[i] for i in shown]
-  totals, grid = one.confusion.sum(axis=1)[shown], _grid(len(shown), width)
+def _panel(recognition: Recognition, width: float) -> chart.Panel:
+  assert recognition.confusion is not None
+  shown = most_confused(recognition.confusion, MOST_CLASSES)
+  counts, names = (
+    recognition.confusion[np.ix_(shown, shown)],
+    [recognition.class_names[i] for i in shown],
+  )
+  totals, grid = recognition.confusion.sum(axis=1)[shown], _grid(len(shown), width)
   right, bottom = grid.left + grid.side * len(names), grid.top + grid.side * len(names)
   shapes = [chart.Shape(chart.rectangle(grid.left, grid.top, right, bottom), "frame")]
-  note = "recognized as (columns); right: share recognized, %"
+  note = "recognized as (columns); right: correct, %"
   texts = [*_heads(names, grid), chart.Text(grid.left, bottom + 18, note, "tiny quiet")]
   for row in range(len(names)):
     texts += _row_texts(row, names, counts[row], int(totals[row]), grid)
@@ -117,8 +122,8 @@ def _panel(one: Recognition, width: float) -> chart.Panel:
     height=bottom + 30,
     title="",
     description=(
-      f"{one.dataset}, {images_label(one.series.source, one.series.generator)}: {errors} of {int(totals.sum())} test "
-      "images of the classes shown were missed."
+      f"{recognition.dataset}, {images_label(recognition.series.source, recognition.series.generator)}: {errors} of {int(totals.sum())} test "
+      "images of the classes shown were misclassified."
     ),
     frame=(grid.left, grid.top, right, bottom),
     shapes=tuple(shapes),
@@ -128,7 +133,7 @@ def _panel(one: Recognition, width: float) -> chart.Panel:
 
 
 def _heads(names: Sequence[str], grid: _Grid) -> list[chart.Text]:
-  """The names of the columns, turned so that they stand beside each other."""
+  """Return the rotated column names."""
   return [
     chart.Text(
       grid.left + (i + 0.5) * grid.side + 4,
@@ -145,7 +150,7 @@ def _heads(names: Sequence[str], grid: _Grid) -> list[chart.Text]:
 def _row_texts(
   row: int, names: Sequence[str], counts: Int[np.ndarray, "k"], total: int, grid: _Grid
 ) -> list[chart.Text]:
-  """The name of a row, its share recognized, and the counts where cells are large enough."""
+  """Return the name of a row, its accuracy, and the counts if the cells are large enough."""
   y = grid.top + (row + 0.5) * grid.side + 4
   right = grid.left + grid.side * len(names)
   recall = counts[row] / total if total else 0.0
@@ -164,7 +169,7 @@ def _row_texts(
 def _row_cells(
   row: int, names: Sequence[str], counts: Int[np.ndarray, "k"], total: int, grid: _Grid
 ) -> list[chart.Shape]:
-  """A shaded square for every class that some image of the row was taken for."""
+  """Return a shaded square for every class that images of the row were assigned to."""
   return [
     _cell(
       grid.left + column * grid.side,
@@ -187,7 +192,7 @@ def _cell(x: float, y: float, side: float, share: float, right: bool, tip: str) 
 
 def _tip(true: str, taken: str, count: int, total: int) -> str:
   return (
-    f"{count} of {total} test images of {true} were taken for {taken}"
+    f"{count} of {total} test images of {true} were classified as {taken}"
     if true != taken
-    else f"{count} of {total} test images of {true} were recognized"
+    else f"{count} of {total} test images of {true} were classified correctly"
   )

@@ -1,4 +1,4 @@
-"""Accuracy against shots, a panel for each dataset."""
+"""Accuracy against shots, one panel per dataset."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,19 +13,19 @@ from genbench_jax.report.quantities import (
 )
 from genbench_jax.report.results import Estimate, Results, Series, with_control
 
-# Many series at many budgets need room to stand side by side.
+# Many series at many budgets need space side by side.
 MEDIUM, LARGE, CROWDED = 332.0, 504.0, 45
-ONE, ALL = "one a source", "all"
-# A single dataset has the page's width to itself.
+ONE, ALL = "one per source", "all"
+# A single dataset uses the full width of the page.
 SINGLE = 800.0
 LEFT, TOP, MARGIN = 34.0, 30.0, 8.0
 Curve = dict[int, Estimate]
-# Points of all panels together: of more, the strategies go first, then recognizers from the end.
+# Limit on the points of all panels. Beyond it, strategies are dropped first, then recognizers.
 MOST_POINTS = 6000
 
 
 def curves_figure(results: Results, quantities: Sequence[str]) -> chart.Figure:
-  """For every recognizer and CLER: the mean over datasets first, then every dataset."""
+  """Return the mean over datasets and every dataset, for every recognizer and CLER."""
   crowded = len(_trained(results)) * len(results.shots) > CROWDED
   prompts: tuple[str, ...] = (ONE, ALL) if crowded else (ALL,)
   prompts, quantities, left_out = _fitting(results, prompts, quantities)
@@ -33,8 +33,8 @@ def curves_figure(results: Results, quantities: Sequence[str]) -> chart.Figure:
     name="accuracy-against-shots",
     title="Accuracy against the number of training images a class",
     caption=(
-      "Accuracy in per cent, with 95 % intervals; the dashed line is zero-shot with its interval. "
-      "Points of one budget stand side by side so that intervals can be told apart. Each panel has its "
+      "Accuracy in percent, with 95 % intervals; the dashed line is zero-shot with its interval. "
+      "Points of one budget are drawn side by side so that their intervals stay visible. Each panel has its "
       "own vertical scale." + left_out
     ),
     variants=tuple(
@@ -50,13 +50,13 @@ def curves_figure(results: Results, quantities: Sequence[str]) -> chart.Figure:
 def _fitting(
   results: Results, prompts: tuple[str, ...], quantities: Sequence[str]
 ) -> tuple[tuple[str, ...], list[str], str]:
-  """The strategies and recognizers that the figure has room for, and a sentence on what it leaves out."""
+  """Return the strategies and recognizers that fit into the figure, and a sentence on omissions."""
   points = len(results.shots) * (len(results.datasets) + 1)
   every, one_each = len(_trained(results)), len(results.headline_series())
   said = ""
   if prompts != (ONE,) and points * every * len(quantities) > MOST_POINTS:
     prompts = (ONE,)
-    said = " Of each source one prompt strategy is drawn; the others are in the table of all cells."
+    said = " One prompt strategy per source is drawn; the others are in the table of all cells."
   most = max(1, MOST_POINTS // max(points * one_each, 1)) if prompts == (ONE,) else len(quantities)
   if len(quantities) > most:
     said += " Some recognizers are left out to keep the page small."
@@ -64,14 +64,14 @@ def _fitting(
 
 
 def _trained(results: Results) -> list[Series]:
-  return [one for one in results.series if one.source != "control"]
+  return [series for series in results.series if series.source != "control"]
 
 
 def _variant(results: Results, quantity: str, which: str) -> chart.Variant:
-  """The panels of one recognizer, of all series or of one strategy a source."""
+  """Return the panels of one recognizer, for all series or one strategy per source."""
   candidates = results.headline_series() if which == ONE else _trained(results)
   series = with_control(
-    results, [one for one in candidates if results.has(one, quantity)], quantity
+    results, [item for item in candidates if results.has(item, quantity)], quantity
   )
   keys = (*keys_of(series, by_strategy=True), ZERO_SHOT)
   choice = (quantity_of(quantity).label, which)
@@ -90,7 +90,7 @@ def _panels(
     curve_panel(
       title=dataset,
       note="",
-      curves={one: _curve(results, dataset, one, quantity) for one in series},
+      curves={item: _curve(results, dataset, item, quantity) for item in series},
       baseline=results.zero_shot.get(dataset),
       shots=results.shots,
       about=quantity_of(quantity).label,
@@ -102,15 +102,15 @@ def _panels(
   return [mean, *panels] if mean else panels
 
 
-def _curve(results: Results, dataset: str, one: Series, quantity: str) -> Curve:
-  found = {shots: results.estimate(dataset, one, shots, quantity) for shots in results.shots}
+def _curve(results: Results, dataset: str, series: Series, quantity: str) -> Curve:
+  found = {shots: results.estimate(dataset, series, shots, quantity) for shots in results.shots}
   return {shots: estimate for shots, estimate in found.items() if estimate is not None}
 
 
 def _average_panel(
   results: Results, quantity: str, series: Sequence[Series], width: float
 ) -> chart.Panel | None:
-  """The mean over the datasets that have every series at every budget drawn: a fair average."""
+  """Return the mean over the datasets that have every series at every budget drawn."""
   measured = {(s, k) for _, s, k, name in results.folded if name == quantity and s in series}
   full = [
     dataset
@@ -120,7 +120,7 @@ def _average_panel(
   ]
   if not full:
     return None
-  curves = {one: _mean_curve(results, one, quantity, full) for one in series}
+  curves = {item: _mean_curve(results, item, quantity, full) for item in series}
   return curve_panel(
     title="mean over datasets",
     note=f"n = {len(full)} of {len(results.datasets)}",
@@ -132,8 +132,8 @@ def _average_panel(
   )
 
 
-def _mean_curve(results: Results, one: Series, quantity: str, datasets: Sequence[str]) -> Curve:
-  curves = {dataset: _curve(results, dataset, one, quantity) for dataset in datasets}
+def _mean_curve(results: Results, series: Series, quantity: str, datasets: Sequence[str]) -> Curve:
+  curves = {dataset: _curve(results, dataset, series, quantity) for dataset in datasets}
   found = {
     shots: _mean({name: curve[shots] for name, curve in curves.items() if shots in curve}, datasets)
     for shots in results.shots
@@ -142,7 +142,7 @@ def _mean_curve(results: Results, one: Series, quantity: str, datasets: Sequence
 
 
 def _mean(estimates: Mapping[str, Estimate], datasets: Sequence[str]) -> Estimate | None:
-  """The mean over exactly these datasets, or None."""
+  """Return the mean over exactly these datasets, or None if one is missing."""
   mean = average(estimates, datasets)
   return mean.estimate if mean and not mean.missing else None
 
@@ -156,19 +156,31 @@ def curve_panel(
   about: str,
   width: float,
 ) -> chart.Panel:
-  """One dataset. Budgets are equally spaced; the series of a budget stand side by side."""
+  """Return the panel of one dataset.
+
+  Budgets are equally spaced, and the series of a budget are drawn side by side.
+
+  Args:
+    title: name of the dataset.
+    note: text beside the title.
+    curves: series -> shots -> accuracy.
+    baseline: zero-shot accuracy.
+    shots: budgets on the x axis.
+    about: what the y axis shows, for the description.
+    width: width in pixels.
+  """
   height = 262.0 if width < SINGLE else 340.0
   left, top, right, bottom = frame = (LEFT, TOP, width - MARGIN, height - 42)
-  drawn = {one: curve for one, curve in curves.items() if curve}
+  drawn = {series: curve for series, curve in curves.items() if curve}
   known = [e for curve in drawn.values() for e in curve.values()] + ([baseline] if baseline else [])
   ends = [end for e in known for end in (e.value, e.low, e.high) if end is not None]
   y = chart.Scale(*chart.padded(ends, least=0.05, within=(0, 1)), bottom, top)
   step = (right - left) / max(len(shots), 1)
   shapes = _baseline(baseline, y, right)
-  for place, (one, curve) in enumerate(drawn.items()):
+  for place, (series, curve) in enumerate(drawn.items()):
     offset = step * 0.72 * ((place + 0.5) / len(drawn) - 0.5)
     at = {s: left + step * (shots.index(s) + 0.5) + offset for s in curve}
-    shapes += _series(one, curve, at, y)
+    shapes += _series(series, curve, at, y)
   for index, budget in enumerate(shots):
     zone = chart.rectangle(left + step * index, top, left + step * (index + 1), bottom)
     if width != LARGE:
@@ -197,15 +209,17 @@ def _baseline(baseline: Estimate | None, y: chart.Scale, right: float) -> list[c
   return [chart.Shape(band, "zero-shot-band"), line]
 
 
-def _series(one: Series, curve: Curve, at: dict[int, float], y: chart.Scale) -> list[chart.Shape]:
-  """The line, all its intervals in one path and all its markers in another."""
-  css = css_of(one)
+def _series(
+  series: Series, curve: Curve, at: dict[int, float], y: chart.Scale
+) -> list[chart.Shape]:
+  """Return the line, the intervals in one path and the markers in another."""
+  css = css_of(series)
   whiskers = "".join(
     f"M{at[s]:.1f} {y(e.low):.1f}V{y(e.high):.1f}"
     for s, e in curve.items()
     if e.low is not None and e.high is not None
   )
-  markers = "".join(chart.marker(one.strategy, at[s], y(e.value), 2.9) for s, e in curve.items())
+  markers = "".join(chart.marker(series.strategy, at[s], y(e.value), 2.9) for s, e in curve.items())
   line = chart.polyline([(at[s], y(e.value)) for s, e in curve.items()])
   drawn = (("line", line), ("whisker thin", whiskers), ("mark", markers))
   return [chart.Shape(path, f"series {css} {kind}") for kind, path in drawn if path]
@@ -219,11 +233,11 @@ def _interval(estimate: Estimate) -> str:
 
 def _tip(title: str, budget: int, curves: dict[Series, Curve], baseline: Estimate | None) -> str:
   ranked = sorted(
-    ((one, curve[budget]) for one, curve in curves.items() if budget in curve),
+    ((series, curve[budget]) for series, curve in curves.items() if budget in curve),
     key=lambda item: -item[1].value,
   )
   lines = [f"{title}, {budget_words(budget)}"]
-  lines += [f"{_interval(e)}  {one.label}" for one, e in ranked]
+  lines += [f"{_interval(e)}  {series.label}" for series, e in ranked]
   return "\n".join(lines + ([f"{_interval(baseline)}  zero-shot"] if baseline else []))
 
 
@@ -231,9 +245,9 @@ def _description(
   title: str, about: str, curves: dict[Series, Curve], baseline: Estimate | None
 ) -> str:
   parts = [
-    f"{one.label} from {percent(next(iter(curve.values())).value)} "
+    f"{series.label} from {percent(next(iter(curve.values())).value)} "
     f"to {percent(list(curve.values())[-1].value)}"
-    for one, curve in curves.items()
+    for series, curve in curves.items()
   ]
-  zero = f" Zero-shot {percent(baseline.value)} per cent." if baseline else ""
-  return f"{title}, {about} in per cent from the fewest to the most images a class: {'; '.join(parts)}.{zero}"
+  zero = f" Zero-shot {percent(baseline.value)} percent." if baseline else ""
+  return f"{title}, {about} in percent from the fewest to the most images a class: {'; '.join(parts)}.{zero}"

@@ -1,4 +1,4 @@
-"""Who beats whom: every two sources on the same test images, with a plain verdict."""
+"""Pairwise comparisons of sources on the same test images, with a verdict."""
 
 import dataclasses
 import itertools
@@ -18,26 +18,26 @@ from genbench_jax.report.results import Estimate, Results, Series
 
 @dataclasses.dataclass(frozen=True)
 class ImageHits:
-  """1 where a test image was recognized, 0 where it was not; `test` tells one set of test images from another."""
+  """1 where a test image was recognized, else 0; `test` identifies the set of test images."""
 
   values: Float[np.ndarray, "n"]
   test: str = ""
 
 
-# By (dataset, series, shots, seed, quantity).
+# Keys are (dataset, series, shots, seed, quantity).
 Hits = Mapping[tuple[str, Series, int, int, str], ImageHits]
 
 
 @dataclasses.dataclass(frozen=True)
 class Duel:
-  """Two sources compared.
+  """Comparison of two sources.
 
   Attributes:
-    difference: mean over datasets of `first` less `second`, with its interval.
-    p: of no difference, corrected for the number of comparisons shown (Holm).
-    datasets: how many both have.
-    paired: whether the test images were compared one by one; else the intervals were combined as if
-      they were independent, which is too wide.
+    difference: mean over datasets of `first` minus `second`, with its interval.
+    p: p-value of no difference, corrected for the number of comparisons shown (Holm).
+    datasets: number of datasets that both have.
+    paired: whether test images were compared one by one. Otherwise the intervals were combined as
+      if they were independent, which is too wide.
   """
 
   first: Series
@@ -49,7 +49,7 @@ class Duel:
 
   @property
   def winner(self) -> Series | None:
-    """The better one; None where they can't be told apart."""
+    """The better source; None if they can't be told apart."""
     if self.p >= LEVEL:
       return None
     return self.first if self.difference.value > 0 else self.second
@@ -71,28 +71,28 @@ class Duel:
 def duels(
   results: Results, series: Sequence[Series], shots: int, quantity: str, hits: Hits | None = None
 ) -> list[Duel]:
-  """Return every two of the series compared on the datasets that both have.
+  """Return the comparison of every two series on the datasets that both have.
 
-  The interval is that for the generator where rows know it: the test images are paired, and what other
-  training images would change is added for either side.
+  Where rows contain the interval for the generator, test images are paired and the variance due to
+  other training images is added for both sides.
 
   Args:
     results: the rows.
-    series: what is compared.
+    series: the series to compare.
     shots: images a class.
     quantity: the recognizer.
-    hits: which test images were recognized, where that was kept.
+    hits: recognized test images, if they were kept.
   """
   found = []
   for first, second in itertools.combinations(series, 2):
     each = {}
     paired = True
     for dataset in results.datasets:
-      one, other = (results.estimate(dataset, s, shots, quantity) for s in (first, second))
-      if one and other:
+      mine, other = (results.estimate(dataset, s, shots, quantity) for s in (first, second))
+      if mine and other:
         exact = paired_difference(results, dataset, (first, second), shots, quantity, hits or {})
         paired = paired and exact is not None
-        each[dataset] = exact or difference(one, other)
+        each[dataset] = exact or difference(mine, other)
     if mean := average(each, results.datasets):
       found.append(Duel(first, second, mean.estimate, p_of(mean.estimate), len(each), paired))
   corrected = holm_corrected([duel.p for duel in found])
@@ -112,28 +112,41 @@ def paired_difference(
   quantity: str,
   hits: Hits,
 ) -> Estimate | None:
-  """Return the mean over seeds of first less second, test image by test image; None without both's hits."""
+  """Return the mean over seeds of first minus second, paired by test image; None without hits of
+  both.
+
+  Args:
+    results: the rows.
+    dataset: name of the dataset.
+    pair: first and second series.
+    shots: images a class.
+    quantity: the recognizer.
+    hits: recognized test images.
+  """
   seeds = sorted({cell.seed for cell in results.cells if cell.dataset == dataset})
-  both = [tuple(hits.get((dataset, one, shots, seed, quantity)) for one in pair) for seed in seeds]
-  estimates = tuple(results.estimate(dataset, one, shots, quantity) for one in pair)
+  both = [
+    tuple(hits.get((dataset, first, shots, seed, quantity)) for first in pair) for seed in seeds
+  ]
+  estimates = tuple(results.estimate(dataset, first, shots, quantity) for first in pair)
   return paired_estimate(both, estimates)
 
 
 def paired_estimate(
   both: Sequence[Sequence[ImageHits | None]], estimates: Sequence[Estimate | None]
 ) -> Estimate | None:
-  """Return first less second, test image by test image; None unless both kept their hits on the same test images.
+  """Return first minus second, paired by test image; None unless both have hits on the same images.
 
   Args:
-    both: the hits of first and second, seed by seed.
-    estimates: of first and second: what they know of other training images is added to the interval.
+    both: the hits of first and second for each seed.
+    estimates: estimates of first and second. Their variance due to other training images is added
+      to the interval.
   """
   pairs = [
-    (one, other)
-    for one, other in both
-    if one and other and one.test == other.test and len(one.values) == len(other.values) > 1
+    (first, other)
+    for first, other in both
+    if first and other and first.test == other.test and len(first.values) == len(other.values) > 1
   ]
-  if not pairs or len({len(one.values) for one, _ in pairs}) > 1:
+  if not pairs or len({len(first.values) for first, _ in pairs}) > 1:
     return None
   sides = [np.mean([pair[side].values for pair in pairs], axis=0) for side in (0, 1)]
   images = [_image_variance(estimate) for estimate in estimates]
@@ -145,17 +158,19 @@ def paired_estimate(
 
 
 def _compared(sides: Sequence[Float[np.ndarray, "n"]], images: Sequence[float]) -> Estimate:
-  """First less second by the analysis' paired interval, with what other training images add to either side."""
-  one, other = (
+  """Return first minus second with the paired interval and the variance due to other training
+  images.
+  """
+  first, other = (
     paired.Judged(values, external_variance=variance)
     for values, variance in zip(sides, images, strict=True)
   )
-  found = paired.paired_difference("first", "second", "", one, other)
+  found = paired.paired_difference("first", "second", "", first, other)
   return Estimate(found.difference, found.ci_low, found.ci_high)
 
 
 def _image_variance(estimate: Estimate | None) -> float:
-  """What other training images add to the variance of one side; 0 where the rows don't know."""
+  """Return the variance of one side due to other training images; 0 if the rows do not contain it."""
   if estimate is None or estimate.interval is None or estimate.wide_interval is None:
     return 0.0
   near, wide = (high - low for low, high in (estimate.interval, estimate.wide_interval))
@@ -163,7 +178,7 @@ def _image_variance(estimate: Estimate | None) -> float:
 
 
 def p_of(estimate: Estimate) -> float:
-  """Return the two-sided normal p-value that belongs to the interval; 1 where there is none."""
+  """Return the two-sided normal p-value that belongs to the interval; 1 without an interval."""
   ends = estimate.wide_interval or estimate.interval
   if ends is None:
     return 1.0

@@ -86,7 +86,7 @@ def test_the_matrix_shows_the_most_confused_classes(found):
   wide, narrow = figure.shown.panels
   assert "8 of 30 test images" in wide.description
   tips = [shape.tip for shape in wide.shapes if shape.tip]
-  assert "5 of 10 test images of owl were taken for dog" in tips
+  assert "5 of 10 test images of owl were classified as dog" in tips
   assert len(tips) == np.count_nonzero(CONFUSION)
   assert {"80.0", "90.0", "50.0"} <= {text.text for text in narrow.texts}
 

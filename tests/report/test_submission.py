@@ -138,7 +138,7 @@ def test_the_command_writes_and_checks(workdir, tmp_path, capfd):
   assert main([]) == 2
   assert main([str(tmp_path / "nowhere")]) == 2
   said = capfd.readouterr().err
-  assert "is no sound submission: submission.format is missing." in said
+  assert "is not a valid submission: submission.format is missing." in said
   assert "Traceback" not in said
 
 
@@ -198,7 +198,7 @@ def test_a_folder_with_an_unsound_file_builds_no_board(document, tmp_path):
   (tmp_path / "a.json").write_text(json.dumps(document))
   assert [name for name, _ in read_entries(tmp_path)] == ["a.json"]
   (tmp_path / "b.json").write_text(json.dumps(document | {"by": "Eve"}))
-  with pytest.raises(UsageError, match=r"b\.json is no sound submission"):
+  with pytest.raises(UsageError, match=r"b\.json is not a valid submission"):
     read_entries(tmp_path)
   with pytest.raises(UsageError, match="no submission"):
     read_entries(tmp_path / "empty")
