@@ -21,6 +21,7 @@ from genbench_jax.diffusion.options import parse_loras, parse_scheduler_settings
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.embedding.embedder import ImageEmbedder
 from genbench_jax.embedding.preprocess import Resize
+from genbench_jax.models.checkpoints import is_single_file
 from genbench_jax.models.clip import Clip, load_clip
 from genbench_jax.models.diffusion_parts import CheckpointParts
 from genbench_jax.models.image_encoder import ImageEncoder, load_image_encoder
@@ -128,7 +129,8 @@ class Run:
     if backends.is_function(asked.backend):
       return backends.function_fingerprint(asked.backend)
     pinned = self.fingerprint(diffusion_pin(self.config))
-    if not asked.loras and not asked.autoencoder:
+    # One file has its tokenizer beside it, or CLIP's, which counts as well.
+    if not (asked.loras or asked.autoencoder or is_single_file(asked.checkpoint)):
       return pinned
     return self.shared.get(("parts", self._model_settings), lambda: self._parts().fingerprint)
 

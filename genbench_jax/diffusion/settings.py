@@ -35,7 +35,8 @@ class Generation:
   """How images are generated.
 
   Attributes:
-    checkpoint: a Stable Diffusion folder or hub id; `zoo/diffusion` is the small model that ships.
+    checkpoint: a Stable Diffusion folder, hub id or single `.safetensors` file; `zoo/diffusion` is the small
+      model that ships.
     revision: the hub revision, a commit; empty for local folders.
     sha256: the checksum that `genbench pins` prints; a checkpoint with another one is refused.
     strategies: prompt strategies; each makes an image set.

@@ -68,6 +68,12 @@ def is_shipped(checkpoint: str) -> bool:
   return checkpoint != name and name in (folder.name for folder in ZOO.iterdir())
 
 
+def is_single_file(checkpoint: str | Path) -> bool:
+  """Whether this is a checkpoint in one file, and not a folder or a hub id."""
+  path = Path(checkpoint).expanduser()
+  return path.suffix == ".safetensors" and path.is_file()
+
+
 def locate(checkpoint: str, revision: str | None = None, patterns: Sequence[str] = ()) -> Path:
   """Return the local folder of a checkpoint; download it if it is a hub id.
 

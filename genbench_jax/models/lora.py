@@ -89,7 +89,7 @@ def with_loras(
   names = _known_names(parts)
   digest = hashlib.sha256(parts.fingerprint.encode())
   for given, weight in loras:
-    path = _file(Path(given).expanduser())
+    path = _file(given)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
       raise UsageError(f"{path}: the LoRA's weight is {weight!r}; wanted a finite number.")
     for place, change in _changes(path, float(weight), names).items():
@@ -145,20 +145,23 @@ def _delta(change: Change, name: str) -> Float32[np.ndarray, "..."]:
   return change.weight * alpha / rank * product
 
 
-def _file(path: Path) -> Path:
-  """Return a LoRA's safetensors file: `path` itself, or the only one in the folder.
+def _file(given: str | Path) -> Path:
+  """Return a LoRA's safetensors file: `given` itself, the only one in the folder, or one that ships (`zoo/few_step`).
 
   Raises:
     UsageError: there is no such file, or only a pickle.
   """
-  if path.is_file() and path.suffix == ".safetensors":
-    return path
+  if checkpoints.is_single_file(given):
+    return Path(given).expanduser()
+  path = Path(given).expanduser()
+  if checkpoints.is_shipped(str(given)):
+    path = checkpoints.locate(str(given))
   found = sorted(path.glob("*.safetensors")) if path.is_dir() else []
   if len(found) == 1:
     return found[0]
   if path.is_file():
     raise UsageError(f"{path} is not a safetensors file, and pickles are never opened: convert it.")
-  raise UsageError(f"LoRA {str(path)!r}: wanted a .safetensors file, or a folder with one.")
+  raise UsageError(f"LoRA {str(given)!r}: wanted a .safetensors file, or a folder with one.")
 
 
 # ---- names in files and in the model ------------------------------------------------------------

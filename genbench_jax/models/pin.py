@@ -32,10 +32,12 @@ class Pin:
   settings: tuple[str, str]
 
   def folder(self) -> Path:
-    """Return the local folder (for some encoders a file), downloaded if necessary."""
+    """Return the local folder (or file), downloaded if necessary."""
     place = named_place(self.checkpoint, self.revision or None)
     if place is not None:
       return place
+    if checkpoints.is_single_file(self.checkpoint):
+      return Path(self.checkpoint).expanduser()
     return checkpoints.locate(self.checkpoint, self.revision or None, self.downloads)
 
   def fingerprint(self) -> str:

@@ -5,6 +5,7 @@ Configurations follow from the tensors' shapes; tokenizers are CLIP's. Nothing i
 """
 
 import functools
+import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -83,6 +84,34 @@ def single_file_parts(path: Path) -> CheckpointParts:
     UsageError: the tokenizer is neither beside the file nor on the hub.
     RunError: the file is damaged or not a Stable Diffusion.
   """
+  configs, weights, towers = _contents(path)
+  folder = _tokenizer_folder(path)
+  # OpenCLIP pads with token 0 ("!"), OpenAI with the end-of-text token.
+  pads = tuple("!" if TOWERS[prefix][1] else None for prefix in towers.values())
+  # The tokenizer decides what a prompt means, and is not in the file.
+  both = f"{checkpoints.file_digest(path)} {checkpoints.fingerprint(folder)}"
+  return CheckpointParts(
+    where=path,
+    configs=configs,
+    weights=weights,
+    tokenizers=tuple(folder for _ in towers),
+    pads=pads,
+    pipeline={},
+    fingerprint=hashlib.sha256(both.encode()).hexdigest(),
+  )
+
+
+def single_file_configs(path: Path) -> dict[str, Settings]:
+  """Return the configuration of every part of a single-file checkpoint; needs no tokenizer.
+
+  Raises:
+    RunError: the file is damaged or holds something else.
+  """
+  return _contents(path)[0]
+
+
+def _contents(path: Path) -> tuple[dict[str, Settings], dict[str, Weights], dict[str, str]]:
+  """Return configurations and weights of the parts, and the prefix of each text tower."""
   tensors = checkpoints.read_safetensors(path)
   unet = {name.removeprefix(UNET): read for name, read in tensors.items() if name.startswith(UNET)}
   if not unet:
@@ -102,18 +131,8 @@ def single_file_parts(path: Path) -> CheckpointParts:
   if own:
     configs["vae"], weights["vae"] = _autoencoder(own, len(towers) == 2)
   configs["scheduler"] = _scheduler(tensors, checkpoints.read_notes(path), len(towers) == 2)
-  folder = _tokenizer_folder(path)
-  # OpenCLIP pads with token 0 ("!"), OpenAI with the end-of-text token.
-  pads = tuple("!" if TOWERS[prefix][1] else None for prefix in towers.values())
-  return CheckpointParts(
-    where=path,
-    configs={part: Settings(config, path, f"{part}.") for part, config in configs.items()},
-    weights=weights,
-    tokenizers=tuple(folder for _ in towers),
-    pads=pads,
-    pipeline={},
-    fingerprint=checkpoints.file_digest(path),
-  )
+  settings = {part: Settings(config, path, f"{part}.") for part, config in configs.items()}
+  return settings, weights, towers
 
 
 def _has(tensors: Iterable[str], prefix: str) -> bool:

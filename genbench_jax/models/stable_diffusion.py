@@ -182,9 +182,8 @@ def open_parts(
   from genbench_jax.models.lora import with_loras
   from genbench_jax.models.single_file import single_file_parts
 
-  path = Path(checkpoint).expanduser()
-  if path.is_file() and path.suffix == ".safetensors":
-    parts = single_file_parts(path)
+  if checkpoints.is_single_file(checkpoint):
+    parts = single_file_parts(Path(checkpoint).expanduser())
   else:
     parts = folder_parts(checkpoints.locate(str(checkpoint), revision, DOWNLOADS))
   if autoencoder:

@@ -8,7 +8,8 @@ from typing import Any
 
 from genbench_jax.config import Generation
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.models.checkpoints import read_json, weight_files
+from genbench_jax.models.checkpoints import is_single_file, read_json, weight_files
+from genbench_jax.models.single_file import single_file_configs
 from genbench_jax.planning import work
 
 Settings = Mapping[str, Any]
@@ -150,6 +151,10 @@ def _found(checkpoint: str, revision: str, kind: str) -> tuple[Path | None, Sett
   """The folder of a checkpoint on this machine and its configuration, each None where it is not known."""
   import yaml
 
+  if kind == "diffusion" and is_single_file(checkpoint):
+    path = Path(checkpoint).expanduser()
+    configs = single_file_configs(path)
+    return path.parent, {part: settings.values for part, settings in configs.items()}
   folder = local_folder(checkpoint, revision)
   try:
     if folder is not None and kind == "clip":

@@ -11,8 +11,11 @@ from typing import Any
 
 from genbench_jax.cells import ImageSetKey, image_sets, strategy_parts
 from genbench_jax.config import Config
-from genbench_jax.errors import NotPreparedError, RunError, UsageError
+from genbench_jax.errors import NotPreparedError, UsageError
 from genbench_jax.models import checkpoints
+from genbench_jax.models.configuration import Settings
+from genbench_jax.models.diffusion_parts import part_settings
+from genbench_jax.models.single_file import single_file_parts
 from genbench_jax.models.tokenizer import load_tokenizer
 from genbench_jax.prompts.lint import Finding, lint_prompts
 from genbench_jax.prompts.strategies import Prompt, prompts_of_class
@@ -244,18 +247,20 @@ def tell_lint(run: Run) -> list[str]:
 def prompt_limit(config: Config) -> Callable[[str], bool]:
   """Whether a text is within the length of the diffusion model's text encoder."""
   settings = config.generation
-  folder = checkpoints.locate(
-    settings.checkpoint,
-    settings.revision or None,
-    ("tokenizer/*.json", "tokenizer/merges.txt", "text_encoder/config.json"),
-  )
-  tokenizer = load_tokenizer(folder / "tokenizer")
-  positions = checkpoints.read_json(folder / "text_encoder" / "config.json").get(
-    "max_position_embeddings", 77
-  )
-  if not isinstance(positions, int):
-    raise RunError(f"{folder / 'text_encoder' / 'config.json'} has no whole number of positions.")
+  folder, text = _text_side(settings.checkpoint, settings.revision or None)
+  tokenizer = load_tokenizer(folder)
+  positions = text.integer("max_position_embeddings", 77)
   return within(tokenizer, min(tokenizer.model_max_length, positions))
+
+
+def _text_side(checkpoint: str, revision: str | None) -> tuple[Path, Settings]:
+  """The tokenizer's folder of a diffusion model, and the configuration of its first text tower."""
+  if checkpoints.is_single_file(checkpoint):
+    parts = single_file_parts(Path(checkpoint).expanduser())
+    return parts.tokenizers[0], parts.configs["text_encoder"]
+  wanted = ("tokenizer/*.json", "tokenizer/merges.txt", "text_encoder/config.json")
+  folder = checkpoints.locate(checkpoint, revision, wanted)
+  return folder / "tokenizer", part_settings(folder, "text_encoder")
 
 
 def within(tokenizer: Any, length: int) -> Callable[[str], bool]:

@@ -1,20 +1,29 @@
 """One-file checkpoints in the original layout: names, shapes to configurations, and the same model as from a folder."""
 
 import gzip
+import hashlib
+import io
 import json
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
+from genbench_jax.cells import image_sets
+from genbench_jax.config import make_config
 from genbench_jax.errors import RunError
 from genbench_jax.models import checkpoints, single_file
 from genbench_jax.models.configuration import Settings
 from genbench_jax.models.single_file import unet_names
 from genbench_jax.models.stable_diffusion import load_stable_diffusion, open_parts
 from genbench_jax.models.unet_config import read_unet_config
+from genbench_jax.pipeline.artifacts import image_folder, open_image_set
+from genbench_jax.pipeline.stages import run_stages
+from genbench_jax.planning.models import diffusion_cost
+from genbench_jax.run import Run, pins
 from genbench_jax.zoo import tiny
 
 NAMES = Path(__file__).parent.parent / "data" / "single_file_names.json.gz"
@@ -140,6 +149,58 @@ def test_a_stable_diffusion_2_leaves_its_last_layer_out(wide_autoencoder, tmp_pa
   assert model.towers[0].network.sizes.encoder.layers == 1
   assert model.towers[0].network.sizes.encoder.activation == "gelu"
   assert model.schedule.prediction_type == "epsilon" and model.towers[0].tokenizer.pad_token == "!"
+
+
+@pytest.fixture
+def one_file(wide_autoencoder, tmp_path):
+  shallow = tiny.SHALLOW_UNET | {"block_out_channels": [64], "attention_head_dim": 1}
+  folder = tiny.write_tiny_stable_diffusion(tmp_path / "sd", unet=shallow)
+  towers = {"text_encoder": "cond_stage_model.transformer."}
+  return write(tmp_path / "one" / "sd.safetensors", original_layout(folder, towers))
+
+
+def run_of(path, workdir):
+  values = {
+    "datasets": ("shapes",),
+    "sources": ("generative",),
+    "shots": (1,),
+    "generation": {
+      "checkpoint": str(path), "steps": 1, "guidance_scale": 1.0, "height": 16, "width": 16, "batch_per_device": 1,
+    },
+  }  # fmt: skip
+  return Run(make_config(values), workdir)
+
+
+def test_a_run_makes_images_of_one_file(one_file, tmp_path):
+  run = run_of(one_file, tmp_path / "run")
+  run_stages(run.config, run.workdir, ("images",), "a test")
+  (key,) = image_sets(run.config)
+  assert Image.open(io.BytesIO(open_image_set(run, key)[7].image)).size == (16, 16)
+
+
+def test_a_file_is_pinned_by_its_checksum_and_named_with_its_tokenizer(one_file, tmp_path):
+  run = run_of(one_file, tmp_path / "run")
+  (pin,) = [pin for pin in pins(run.config) if pin.checkpoint == str(one_file)]
+  checksum = hashlib.sha256(one_file.read_bytes()).hexdigest()
+  assert list(pin.lines()) == [f'config.generation.sha256 = "{checksum}"']
+  before, folder = run.diffusion_fingerprint, image_folder(run, *image_sets(run.config))
+  assert before == open_parts(one_file).fingerprint != checksum
+  merges = one_file.parent / "tokenizer" / "merges.txt"
+  merges.write_text("\n".join(merges.read_text().splitlines()[:-1]) + "\n")
+  other = run_of(one_file, tmp_path / "run")
+  assert other.diffusion_fingerprint != before
+  assert image_folder(other, *image_sets(other.config)) != folder
+
+
+def test_the_plan_reads_the_architecture_of_one_file(one_file, tmp_path):
+  found = diffusion_cost(run_of(one_file, tmp_path).config.generation)
+  assert found.folder == one_file.parent and found.pixels == 16 * 16
+  parts = open_parts(one_file)
+  tensors = sum(
+    read().size for part in ("unet", "text_encoder") for read in parts.weights[part].values()
+  )
+  # The plan counts products, not norms and biases, and the decoder alone of the autoencoder.
+  assert found.flops and 0.9 * tensors < found.weights < 2 * tensors
 
 
 def test_damaged_and_other_files_are_refused(tmp_path):
