@@ -1,1 +1,1 @@
-"""Arrays in, numbers out: every number that says something about external images."""
+"""Metrics of external images: pure functions from feature and label arrays to numbers."""

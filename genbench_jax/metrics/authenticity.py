@@ -1,7 +1,7 @@
-"""Are the images copies of training images? Authenticity, and distances to the nearest training image.
+"""Authenticity and near copies: are external images copies of training images?
 
-The training images are the real ones that the run has embedded. A generator that has not seen them cannot have copied them:
-the numbers then say how near it comes by chance.
+The training images are the real ones with stored features. A generator that has not seen them
+cannot have copied them; the metrics then say how close it comes by chance.
 """
 
 from collections.abc import Collection, Iterator
@@ -20,23 +20,26 @@ from genbench_jax.metrics.set_spread import set_measurements
 from genbench_jax.metrics.strata import sampled_strata, strata_of
 
 NAMES = ("auth_pct", "near_copies")
-# An image nearer to a training image than all but this share of unseen real images looks like a copy.
+# An image looks like a copy if it is closer to a training image than all but this share of unseen
+# real images.
 NEAREST_SHARE = 0.05
 
 
 def auth_pct(
   training: Float[Any, "n d"], generated: Float[Any, "m d"], mesh: Mesh | None = None
 ) -> float:
-  """Per cent of authentic images (Alaa et al. 2022; as dgm-eval computes it).
+  """Compute the percentage of authentic images (Alaa et al. 2022, as dgm-eval computes it).
 
-  An image is authentic if its nearest training image has another training image that is nearer to it than the image is.
-  50 to 80 for independent images, 0 for copies.
+  An image is authentic if its nearest training image is closer to another training image than to
+  it. Independent images give 50 to 80, copies 0.
 
   Args:
-    training: features of the training images, two or more; generated: of the external images.
+    training: features of the training images, at least two.
+    generated: features of the external images.
+    mesh: devices to compute on; None for all.
 
   Raises:
-    UsageError: shapes or values that do not fit, or a single training image.
+    UsageError: shapes or values do not fit, or there is a single training image.
   """
   training, generated = _checked(training, generated)
   mesh = or_default(mesh)
@@ -51,13 +54,17 @@ def near_copies(
   unseen: Float[Any, "u d"],
   mesh: Mesh | None = None,
 ) -> float:
-  """Share of images nearer to a training image than 95 % of unseen real images are; 0.05 for unseen real images.
+  """Compute the share of images closer to a training image than 95 % of unseen real images.
+
+  Unseen real images themselves give 0.05.
 
   Args:
-    training, generated: see `auth_pct`; unseen: real images that are no training images, as the test images.
+    training, generated: see `auth_pct`.
+    unseen: features of real images outside the training set, such as the test images.
+    mesh: devices to compute on; None for all.
 
   Raises:
-    UsageError: shapes or values that do not fit, or a single training image.
+    UsageError: shapes or values do not fit, or there is a single training image.
   """
   training, generated = _checked(training, generated)
   unseen = feature_rows("unseen", unseen, training.shape[1])
@@ -72,7 +79,7 @@ def _checked(training: Any, generated: Any) -> tuple[np.ndarray, np.ndarray]:
   training = feature_rows("training", training)
   generated = feature_rows("generated", generated, training.shape[1])
   if len(training) < 2:
-    raise UsageError("authenticity needs 2 training images or more, got 1")
+    raise UsageError("authenticity needs at least 2 training images, got 1")
   scale = common_scale(training, generated)
   return (training, generated) if scale == 1 else (training / scale, generated / scale)
 
@@ -82,7 +89,7 @@ def few(
   generated: Float[np.ndarray, "m d"],
   unseen: Float[np.ndarray, "u d"],
 ) -> Float[np.ndarray, "2"]:
-  """The same on the host in float64, from all distances."""
+  """Compute both metrics of small sets on the host in float64, from all pairwise distances."""
   within = squared_distances(training, training)
   np.fill_diagonal(within, np.inf)
   across = squared_distances(generated, training)
@@ -93,7 +100,7 @@ def few(
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """For the registry: of unit-norm features, where the run has embedded training images."""
+  """Yield both metrics on unit-norm features, if training images have stored features."""
   if sets.training is None or len(sets.training) < 2:
     return
   training, generated, unseen = (
@@ -104,11 +111,11 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
     near_copies(training, generated, unseen, sets.mesh),
   ])  # fmt: skip
   strata = strata_of(sets.labels, len(generated)), sampled_strata(sets.test_labels, len(unseen))
-  # Training images are as they are: what is drawn anew are unseen and generated ones.
-  some = training[np.random.default_rng(sets.seed).permutation(len(training))[:2000]]
+  # Training images are fixed; unseen and generated images are resampled.
+  drawn = training[np.random.default_rng(sets.seed).permutation(len(training))[:2000]]
   found = set_measurements(
     values,
-    lambda images, tests: few(some, images, tests),
+    lambda images, tests: few(drawn, images, tests),
     generated,
     unseen,
     strata,

@@ -1,7 +1,8 @@
-"""Class centers, and the scores of test images by the five ways to use external images (protocol, section 5).
+"""Class centers and the five CLER scores of test images (docs/protocol, section 5).
 
-f(x) is the unit-norm feature of x, t_c the text prototype of class c, v_c the unit-norm mean of the unit-norm features of
-the external images of c. But for `softmax_scores` this is device code over the rows one device holds, without collectives.
+f(x) is the unit-norm feature of image x, t_c the text prototype of class c, and v_c the unit-norm
+mean of the unit-norm features of the external images of c. Except for `softmax_scores`, this is
+device code on local rows, without collectives.
 """
 
 from typing import NamedTuple
@@ -15,17 +16,19 @@ from genbench_jax.metrics.inputs import HIGHEST, masked_rows, unit_rows
 
 PROTOTYPE_SCORES = ("zero_shot", "cler", "cler_image")
 VOTE_SCORES = ("topk_vote", "topk_vote_text")
-# CLIP's own inverse temperature, used where text prototypes alone are the classifier.
+# CLIP's inverse temperature, used where text prototypes alone form the classifier.
 ZERO_SHOT_SCALE = 100.0
-# Stands for the similarity of a neighbor that there is not; below every cosine.
+# Similarity of a missing neighbor; smaller than every cosine.
 NO_NEIGHBOR = -2.0
 
 
 class ClassSums(NamedTuple):
-  """State of the class centers: per device and class, the sum of unit-norm features and, last, how many.
+  """Mergeable state of the class centers: sum of unit-norm features and count, by class.
 
-  A device adds what it holds (`from_batch`); states of equal shape add (`merge`); one all-reduce of k x (d + 1)
-  over the devices, in `cler_program.reduce_program`, ends it.
+  `cler_program.reduce_program` adds the states of all devices in one all-reduce of k x (d + 1).
+
+  Attributes:
+    sums: [p, k, d + 1] for p devices; the last column is the count.
   """
 
   sums: Float[Array, "p k d+1"]
@@ -48,13 +51,15 @@ class ClassSums(NamedTuple):
     return ClassSums(self.sums + other.sums)
 
   def compute(self) -> tuple[Float[Array, "k d"], Int[Array, "k"]]:
-    """`class_centers` and how many images each class has; a class without images has a zero center."""
+    """Return the class centers and image counts; an empty class has a zero center."""
     total = self.sums.sum(0)
+    # The norm of the sum is the norm of the mean times n, so normalizing makes the division by n
+    # unnecessary.
     return unit_rows(total[:, :-1]), total[:, -1].astype(jnp.int32)
 
 
 class Neighbors(NamedTuple):
-  """The nearest external images of each test image, for the votes; NO_NEIGHBOR where there are fewer."""
+  """Nearest external images of each test image, for the votes; missing ones have NO_NEIGHBOR."""
 
   similarity: Float[Array, "m j"]
   labels: Int[Array, "m j"] | Bool[Array, "m j k"]
@@ -63,9 +68,10 @@ class Neighbors(NamedTuple):
 def class_prototypes(
   class_centers: Float[Array, "k d"], counts: Int[Array, "k"], text_features: Float[Array, "k d"]
 ) -> Float[Array, "3 k d"]:
-  """Unit-norm prototypes of `PROTOTYPE_SCORES`: t_c, norm(t_c + v_c) and v_c.
+  """Return the unit-norm prototypes of `PROTOTYPE_SCORES`: t_c, norm(t_c + v_c) and v_c.
 
-  A class without images is represented by its text alone in `cler`, and by nothing in `cler_image`.
+  For a class without images, the `cler` prototype is its text and the `cler_image` prototype is
+  zero.
   """
   text = unit_rows(text_features)
   both = jnp.where(counts[:, None] > 0, unit_rows(text + class_centers), text)
@@ -78,10 +84,17 @@ def class_cosines(
   counts: Int[Array, "k"],
   reference: bool,
 ) -> Float[Array, "3 k"]:
-  """Cosine of one test image with each prototype, in the order of `PROTOTYPE_SCORES`.
+  """Return the cosine of one test image with each prototype, in the order of `PROTOTYPE_SCORES`.
 
-  In the strict protocol a class without images is excluded from `cler_image`. In the reference protocol it makes all
-  scores of `cler` and `cler_image` useless, as its NaN does in the published code: class 0 is predicted always.
+  In the strict protocol, `cler_image` never predicts an empty class. In the reference protocol, one
+  empty class makes `cler` and `cler_image` predict class 0 for every image, as the NaN does in the
+  published code.
+
+  Args:
+    feature: feature of the image.
+    prototypes: see `class_prototypes`.
+    counts: external images of each class.
+    reference: use the reference protocol.
   """
   cosines = jnp.matmul(prototypes, unit_rows(feature), precision=HIGHEST)
   missing = counts == 0
@@ -93,10 +106,14 @@ def class_cosines(
 def predicted_classes(
   cosines: Float[Array, "3 k"], neighbors: Neighbors | None, reference: bool
 ) -> Int[Array, "v"]:
-  """The class that each way predicts for one test image; of equal scores the first.
+  """Return the class that each score predicts for one test image; ties go to the first class.
 
-  Classes with equally many votes are told apart by the summed similarity of their voters, except in the reference
-  protocol.
+  In the strict protocol, the summed similarity of the voters breaks ties between equal vote counts.
+
+  Args:
+    cosines: see `class_cosines`.
+    neighbors: voters of the image; None for no votes.
+    reference: use the reference protocol.
   """
   predicted = jnp.argmax(cosines, axis=1)
   if neighbors is None:
@@ -109,7 +126,7 @@ def predicted_classes(
 
 
 def votes(neighbors: Neighbors, num_classes: int) -> tuple[Float[Array, "k"], Float[Array, "k"]]:
-  """Share of each class among the neighbors of one image, and the summed similarity of its voters."""
+  """Return each class's share among the neighbors, and the summed similarity of its voters."""
   hot = neighbors.labels
   if hot.ndim == 1:
     hot = hot[:, None] == jnp.arange(num_classes)
@@ -122,9 +139,9 @@ def votes(neighbors: Neighbors, num_classes: int) -> tuple[Float[Array, "k"], Fl
 def softmax_scores(
   columns: Float[np.ndarray, "m c k"],
 ) -> Float[np.ndarray, "m v k"]:
-  """From cosines and, if any, shares of votes: the scores as published, in float64.
+  """Turn cosines and vote shares (if any) into the published scores, in float64.
 
-  In float32 the softmax at scale 100 gives many images the score 1, and the order among them is lost.
+  In float32 the softmax at scale 100 saturates to 1 for many images, which destroys their order.
   """
   cosines, shares = columns[:, :3].astype(np.float64), columns[:, 3:].astype(np.float64)
   scales = np.array([ZERO_SHOT_SCALE, 1.0, 1.0])[:, None]

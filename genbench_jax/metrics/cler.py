@@ -1,4 +1,4 @@
-"""CLER and its siblings: recognition of test images by class centers of external images and text prototypes."""
+"""CLER scores: recognition by class centers of external images and text prototypes."""
 
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -54,20 +54,21 @@ from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.runtime.mesh import batch_sharding, replicated
 from genbench_jax.runtime.protocol import PROTOCOLS, Protocol
 
-# Shuffles of the control's labels.
+# Shuffles of the labels for the control.
 PERMUTATIONS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class ClerResult:
-  """What external images are worth by CLER, each number with its 95 % intervals.
+  """Scores of external images as training data, with 95 % intervals.
 
   Attributes:
-    scores: the five scores and `cler_gain` = cler - zero_shot, its interval that of paired differences.
-    control: the same with the labels of the external images shuffled, less zero_shot, which they don't touch.
-    per_class: score -> class -> recall (average precision for `map_11_point`) of the classes that occur among
-      the test images; empty for `roc_auc`.
-    missing_classes: the classes without external images.
+    scores: the five scores, and `cler_gain` = cler - zero_shot with a paired interval.
+    control: the scores with shuffled labels of the external images; without zero_shot, which does
+      not use them.
+    per_class: recall (for `map_11_point`, average precision) by score and by class that occurs
+      among the test images; empty for `roc_auc`.
+    missing_classes: classes without external images.
   """
 
   scores: dict[str, Measurement]
@@ -78,7 +79,7 @@ class ClerResult:
 
 @dataclasses.dataclass(frozen=True)
 class _Inputs:
-  """Checked inputs on the host."""
+  """Checked inputs, on the host."""
 
   image_features: Float[np.ndarray, "n d"]
   labels: Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]
@@ -89,9 +90,13 @@ class _Inputs:
 
 @dataclasses.dataclass(frozen=True)
 class _Outcome:
-  """One way of labeling the external images, scored: value and per-class values by score, in order.
+  """Scores for one labeling of the external images.
 
-  `judged` is what the bootstrap needs: right or wrong [m, v], or scores [m, v, k].
+  Attributes:
+    values: value of each score.
+    per_class: value of each score by class.
+    judged: what the intervals need: correctness [m, v], or scores [m, v, k].
+    counts: external images of each class.
   """
 
   values: list[float]
@@ -112,35 +117,37 @@ def cler(
   mesh: Mesh | None = None,
   class_names: Sequence[str] = (),
 ) -> dict[str, float]:
-  """The five scores of external images as training data, without training (arXiv 2307.13697).
+  """Compute the five CLER scores of external images, without training (arXiv 2307.13697).
 
-  Features need not be unit-norm. With t_c the text prototype and v_c the unit-norm mean of the unit-norm features of
-  class c, a test image goes to the class with the highest
+  With f the unit-norm feature of a test image, t_c the text prototype of class c and v_c the
+  unit-norm mean of the unit-norm features of its external images, the predicted class maximizes
 
     zero_shot       f . t_c
     cler            f . norm(t_c + v_c)
     cler_image      f . v_c
-    topk_vote       share among the labels of its `top_k` nearest external images, by cosine
+    topk_vote       share of c among the labels of the `top_k` nearest external images, by cosine
     topk_vote_text  topk_vote + softmax(100 f . t_c)
 
   Args:
-    image_features, labels: the external images; class indices, names with `class_names`, or multi-hot [n, k].
-    text_features: one prototype a class, in label order.
-    test_features, test_labels: the images to recognize; multi-hot labels for `map_11_point`.
-    metric: see `recognition_score`. Those that need scores take softmax scores, at temperature 1 except for
-      zero_shot's 100, as published.
-    top_k: neighbors that vote (fewer, if there are fewer images); None leaves the votes out, which are all of the
-      cost at scale.
-    protocol: `strict`, or `reference` for the published treatment of empty classes and equal votes
+    image_features: features of the external images; no features need to be unit-norm.
+    labels: their classes: indices, names (with `class_names`) or multi-hot [n, k].
+    text_features: one prototype per class, in label order.
+    test_features: features of the images to recognize.
+    test_labels: their classes; multi-hot for `map_11_point`.
+    metric: see `recognition_score`. Metrics that need scores use softmax scores at temperature 1,
+      for zero_shot at 1 / 100, as published.
+    top_k: number of neighbors that vote (all images if there are fewer). None skips the votes,
+      which dominate the cost of large sets.
+    protocol: `strict`, or `reference` for the published treatment of empty classes and ties
       (`class_scores`).
-    mesh: devices that share the work; by default this process's.
-    class_names: one a class, in label order, where labels are given as names.
+    mesh: devices to compute on; None for all.
+    class_names: class names in label order, if labels are names.
 
   Returns:
     The scores by name, fractions from 0 to 1.
 
   Raises:
-    UsageError: shapes, labels or values that do not fit, or no labeled external image at all.
+    UsageError: shapes, labels or values do not fit, or no external image is labeled.
   """
   mesh = or_default(mesh)
   labels = named_labels("labels", labels, class_names)
@@ -166,21 +173,26 @@ def measure_cler(
   mesh: Mesh | None = None,
   permutations: int = PERMUTATIONS,
 ) -> ClerResult:
-  """`cler` with all that belongs beside it: intervals, gain, control, per class, missing classes.
+  """Measure `cler` with intervals, gain, control, per-class values and missing classes.
 
   Args:
-    seed: shuffles the control's labels and draws halves of the external images, whose spread the second interval
-      needs, and, for `map_11_point`, of the test images.
-    resamples: at most so many halves are drawn; 60 of the external and 100 of the test images are enough.
-    permutations: shuffles of the labels; the control's value is their mean, and its second interval says where one
-      more would lie.
-  See `cler` for the rest.
+    image_features, labels, text_features, test_features, test_labels, metric, top_k, protocol,
+    mesh: see `cler`.
+    seed: of the control's shuffles and of the halves behind the intervals.
+    resamples: maximal number of halves; at most 60 of the external and 100 of the test images are
+      used.
+    permutations: number of label shuffles. The control is their mean; its second interval predicts
+      one more shuffle.
+
+  Raises:
+    UsageError: as `cler`.
   """
   mesh = or_default(mesh)
   inputs = _checked(
     image_features, labels, text_features, test_features, test_labels, metric, protocol
   )
   random = np.random.default_rng(seed)
+  # Shuffling labels keeps the class sizes: the control differs from the score in the pairing only.
   shuffled = [random.permutation(inputs.labels) for _ in range(permutations)]
   outcomes = _score(inputs, [inputs.labels, *shuffled], metric, top_k, protocol, mesh)
   names = score_names(top_k)
@@ -190,7 +202,9 @@ def measure_cler(
     _measurements(names, outcome, inputs, metric, None, seed, resamples) for outcome in outcomes[1:]
   ]
   control = {
-    name: over_permutations([each[name] for each in controls], -1.0 if name == "cler_gain" else 0.0)
+    name: over_permutations(
+      [shuffle[name] for shuffle in controls], -1.0 if name == "cler_gain" else 0.0
+    )
     for name in scores
     if name != "zero_shot"
   }
@@ -200,25 +214,26 @@ def measure_cler(
 
 
 def over_permutations(found: Sequence[Measurement], lowest: float) -> Measurement:
-  """The mean of a control over its shuffles, the mean interval over the test images, and where one more would lie.
+  """Return the mean of a control over its shuffles, with two intervals.
 
-  The last is the prediction interval m +- t s sqrt(1 + 1 / r) of r shuffles, cut to `lowest` and 1.
+  The first is the mean of the intervals over the test images. The second is the prediction interval
+  of one more shuffle, m +- t s sqrt(1 + 1 / r) for r shuffles, clipped to [`lowest`, 1].
   """
   from scipy import stats
 
-  values = np.array([one.value for one in found])
+  values = np.array([shuffle.value for shuffle in found])
   value, count = float(values.mean()), len(found)
   low, high = (
-    float(np.mean([getattr(one, key) for one in found])) for key in ("ci_low", "ci_high")
+    float(np.mean([getattr(shuffle, key) for shuffle in found])) for key in ("ci_low", "ci_high")
   )
   if count < 2:
-    return Measurement(value, low, high, note="one shuffle has no spread")
+    return Measurement(value, low, high, note="a single shuffle has no spread")
   half = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) * np.sqrt(1 + 1 / count))
   return Measurement(value, low, high, max(value - half, lowest), min(value + half, 1.0))
 
 
 def score_names(top_k: int | None) -> tuple[str, ...]:
-  """The scores in their order, the votes only where there are some."""
+  """Return the names of the scores in order, with the votes if `top_k` is set."""
   return PROTOTYPE_SCORES if top_k is None else PROTOTYPE_SCORES + VOTE_SCORES
 
 
@@ -261,7 +276,8 @@ def _measurements(
   seed: int,
   resamples: int,
 ) -> dict[str, Measurement]:
-  """Both intervals by name, and those of the gain over zero-shot. Zero-shot has nothing to do with external images."""
+  """Return both intervals of each score and of the gain over zero-shot."""
+  # Zero-shot does not use external images, so they add no variance to it.
   known = {"zero_shot": 0.0, **(variances or {})}
   if metric == "map_11_point":
     found = _ranked_measurements(names, outcome, inputs, known, seed, resamples)
@@ -272,7 +288,9 @@ def _measurements(
     }
     found["cler_gain"] = _gain(names, outcome, inputs, metric, known.get("cler"))
   if variances is None:
-    found = {name: _unknown(one) if name != "zero_shot" else one for name, one in found.items()}
+    found = {
+      name: _unknown(score) if name != "zero_shot" else score for name, score in found.items()
+    }
   return found
 
 
@@ -291,7 +309,7 @@ def _measurement(
 def _gain(
   names: Sequence[str], outcome: _Outcome, inputs: _Inputs, metric: str, external: float | None
 ) -> Measurement:
-  """CLER less zero-shot; the external images vary it as they vary CLER."""
+  # External images vary the gain as they vary CLER, because zero-shot is constant in them.
   first, second = (outcome.judged[:, names.index(name)] for name in ("cler", "zero_shot"))
   if metric == "roc_auc":
     return area_gain_measurement(first[:, 1], second[:, 1], inputs.test_labels == 1, external)
@@ -314,6 +332,7 @@ def _ranked_measurements(
   }
   zero_shot, cler = names.index("zero_shot"), names.index("cler")
   gain = outcome.values[cler] - outcome.values[zero_shot]
+  # Both scores are taken on the same halves, so their difference is paired.
   moved = halves[:, cler] - halves[:, zero_shot]
   found["cler_gain"] = halved_measurement(gain, moved, known.get("cler"), lowest=-1.0)
   return found
@@ -322,9 +341,9 @@ def _ranked_measurements(
 def _external_variances(
   inputs: _Inputs, metric: str, top_k: int | None, seed: int, resamples: int, mesh: Mesh
 ) -> dict[str, float] | None:
-  """Of each score over fresh draws of the external images; see `cler_spread`."""
+  """Return each score's variance over fresh draws of external images; see `cler_spread`."""
   chosen = chosen_tests(len(inputs.test_features), seed)
-  if metric != "accuracy":  # each class counts: all test images, so that none is lost
+  if metric != "accuracy":  # classes count equally: keep all test images, so that no class is lost
     chosen = np.arange(len(inputs.test_features))
   tests, voters = inputs.test_features[chosen], None
   if top_k is not None:
@@ -352,9 +371,13 @@ def _score(
   protocol: str,
   mesh: Mesh,
 ) -> list[_Outcome]:
-  """The scores for each way of labeling the external images, whose sums and neighbors cost one
-  pass each."""
+  """Return the scores for each labeling of the external images.
+
+  The labelings share the passes over the features and the search for neighbors.
+  """
   classes, width = inputs.text_features.shape
+  # All blocks but the last are folded into class sums; the last one joins the reduction, so that a
+  # small set needs a single program.
   folded = [_no_sums(mesh, classes, width) for _ in label_sets]
   *starts, last = range(0, len(inputs.image_features), BLOCK_ROWS)
   for start in starts:
@@ -391,12 +414,13 @@ def _no_sums(mesh: Mesh, classes: int, width: int) -> ClassSums:
 def _voters(
   inputs: _Inputs, label_sets: Sequence[np.ndarray], top_k: int | None, mesh: Mesh
 ) -> list[Neighbors | None]:
-  """For each label set, similarity and labels of the nearest external images of each test image."""
+  """Return similarity and labels of each test image's nearest external images, per labeling."""
   if top_k is None:
     return [None for _ in label_sets]
   if top_k < 1:
-    raise UsageError(f"top_k must be at least 1, or None for no votes; got {top_k}")
+    raise UsageError(f"top_k must be at least 1, or None for no votes, got {top_k}")
   similarity, rows = nearest(inputs.test_features, inputs.image_features, top_k, mesh=mesh)
+  # `place` rejects infinite values.
   similarity = np.where(rows < 0, NO_NEIGHBOR, similarity)
   placed = (place("similarities", mesh, similarity, labels[rows])[:2] for labels in label_sets)
   return [Neighbors(*pair) for pair in placed]
@@ -404,6 +428,7 @@ def _voters(
 
 def _outcome(output: Any, inputs: _Inputs, metric: str, mesh: Mesh) -> _Outcome:
   judged, hits, counts = fetch(mesh, output)
+  # Rows beyond the test images are padding of the mesh.
   judged = judged[: len(inputs.test_features)]
   if metric in FROM_PREDICTIONS:
     *hits, totals = hits.T
@@ -430,7 +455,7 @@ def _average_precisions(scores: Float[np.ndarray, "m k"], labels: np.ndarray) ->
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """For the registry: the whole family at once; the neighbors only where votes are wanted."""
+  """Yield the whole family at once; neighbors are searched only if votes are requested."""
   votes = any(name in wanted for name in VOTE_SCORES)
   found = measure_cler(
     sets.external,

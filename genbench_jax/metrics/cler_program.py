@@ -1,4 +1,4 @@
-"""The device programs of CLER: one reduction over the sharded features, and what crosses devices in it."""
+"""Device programs of CLER: one reduction over sharded features, with two all-reduces."""
 
 import functools
 
@@ -22,7 +22,7 @@ TEST_ROWS_AT_ONCE = 256
 
 @functools.cache
 def fold_program(mesh: Mesh) -> jax.stages.Wrapped:
-  """Adds a block of external images to the state; no device speaks to another."""
+  """Return a program that adds a block of external images to the state, without communication."""
 
   def local(
     state: ClassSums, features: Float[Array, "n d"], labels: Array, mask: Bool[Array, "n"]
@@ -35,10 +35,16 @@ def fold_program(mesh: Mesh) -> jax.stages.Wrapped:
 
 @functools.cache
 def reduce_program(mesh: Mesh, from_predictions: bool, reference: bool) -> jax.stages.Wrapped:
-  """The last block of external images, the class centers, and the test side, as one reduction.
+  """Return the program that finishes CLER: last external block, class centers, test images.
 
-  Gives for each test image right or wrong by each way, or what `softmax_scores` takes; the counts of right predictions by
-  way and class and, last, of test images; and how many external images each class has. Two all-reduces: k x (d + 1) class sums, and k x (v + 1) counts of the test side.
+  Its outputs, with v scores and k classes:
+    judged: per test image, whether each score predicts its class; without `from_predictions`, the
+      inputs of `softmax_scores`.
+    hits: [k, v + 1], correct predictions by class and score; the last column counts the test
+      images.
+    counts: [k], external images of each class.
+
+  It communicates twice: all-reduces of the class sums, k x (d + 1), and of the hits, k x (v + 1).
   """
 
   def local(
@@ -51,11 +57,12 @@ def reduce_program(mesh: Mesh, from_predictions: bool, reference: bool) -> jax.s
     image_features, image_labels, image_mask = external
     batch = ClassSums.from_batch(image_features, image_labels, image_mask, len(text))
     state = state.merge(batch)
+    # The first all-reduce. From here on every device has all class centers.
     centers, counts = ClassSums(jax.lax.psum(state.sums, DATA_AXIS)).compute()
     prototypes = class_prototypes(centers, counts, text)
     features, labels, mask = tests
 
-    def one(row: tuple[Float[Array, "d"], Neighbors | None]) -> Array:
+    def judge_image(row: tuple[Float[Array, "d"], Neighbors | None]) -> Array:
       feature, voters = row
       cosines = class_cosines(feature, prototypes, counts, reference)
       if from_predictions:
@@ -63,11 +70,12 @@ def reduce_program(mesh: Mesh, from_predictions: bool, reference: bool) -> jax.s
       shares = [] if voters is None else [votes(voters, len(text))[0]]
       return jnp.stack([*cosines, *shares])
 
-    judged = jax.lax.map(one, (features, neighbors), batch_size=TEST_ROWS_AT_ONCE)
+    judged = jax.lax.map(judge_image, (features, neighbors), batch_size=TEST_ROWS_AT_ONCE)
     if not from_predictions:
       return judged, jnp.zeros((len(text), 1), jnp.int32), counts
     correct = judged == labels[:, None]
     columns = jnp.concatenate([correct, jnp.ones_like(correct[:, :1])], 1) & mask[:, None]
+    # Integer counts, so that the sum over devices is exact in any order.
     hits = jax.ops.segment_sum(columns.astype(jnp.int32), labels, len(text))
     return correct, jax.lax.psum(hits, DATA_AXIS), counts
 

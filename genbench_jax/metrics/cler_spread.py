@@ -1,6 +1,7 @@
-"""How CLER and its siblings vary with the external images: their variance over fresh draws, from halves of them.
+"""Variance of the CLER scores over fresh draws of the external images, from random halves of them.
 
-On the host, on at most `TEST_ROWS` test images: what is wanted is a variance, not a value.
+It is computed on the host from at most `TEST_ROWS` test images: a variance needs fewer of them than
+a value.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ from genbench_jax.metrics.inputs import BLOCK_ROWS, host_unit_rows
 from genbench_jax.metrics.strata import are_paired, strata_of
 
 TEST_ROWS = 2000
-# Neighbors looked at for each that votes, so that half of them are left in almost every half.
+# Neighbors to search per voter, so that almost every half still contains enough of them.
 SPARE = 3
 
 Voters = tuple[Float[np.ndarray, "m j"], Int[np.ndarray, "m j"]]
@@ -31,14 +32,18 @@ def external_variances(
   seed: int,
   resamples: int = REPEATS,
 ) -> dict[str, float] | None:
-  """Score -> its variance over fresh draws of the external images; None with one image in most classes.
+  """Return the variance of each score over fresh draws of the external images.
 
   Args:
-    image_features, labels, text_features, test_features, test_labels, metric: as `cler` takes them.
-    voters: similarity and row of the nearest external images of each test image, at least `SPARE * top_k` of them
-      where there are so many.
-    top_k: how many of these vote; None without votes.
-    seed: draws the halves; resamples: how many, 60 at most.
+    image_features, labels, text_features, test_features, test_labels, metric: as in `cler.cler`.
+    voters: similarity and row of the nearest external images of each test image, `SPARE * top_k` of
+      them if available.
+    top_k: number of neighbors that vote; None for no votes.
+    seed: of the halves.
+    resamples: number of halves, at most `REPEATS`.
+
+  Returns:
+    Variance by score; None if most classes have a single image.
   """
   strata = strata_of(labels, len(labels))
   if not are_paired(strata):
@@ -51,12 +56,12 @@ def external_variances(
     for replicate in range(len(halves.kept))
   ]
   names = list(values[0])
-  found = variance_of(np.array([[one[name] for name in names] for one in values]), halves)
+  found = variance_of(np.array([[half[name] for name in names] for half in values]), halves)
   return dict(zip(names, found.tolist(), strict=True))
 
 
 def chosen_tests(count: int, seed: int) -> Int[np.ndarray, "t"]:
-  """The test images that the variance is looked at on."""
+  """Return the rows of the test images on which the variance is computed."""
   order = np.random.default_rng([seed, 0x7E57]).permutation(count)
   return np.sort(order[:TEST_ROWS])
 
@@ -64,7 +69,7 @@ def chosen_tests(count: int, seed: int) -> Int[np.ndarray, "t"]:
 def _group_sums(
   features: Float[np.ndarray, "n d"], labels: np.ndarray, halves: Halves, classes: int
 ) -> Float[np.ndarray, "g k d"]:
-  """The sum of the unit-norm features of each group and class."""
+  """Return the sum of the unit-norm features of each group and class."""
   groups = halves.kept.shape[2]
   sums = np.zeros((groups * classes, features.shape[1]), np.float32)
   for start in range(0, len(features), BLOCK_ROWS):
@@ -76,7 +81,7 @@ def _group_sums(
 
 
 def _pairs(labels: np.ndarray) -> tuple[Int[np.ndarray, "p"], Int[np.ndarray, "p"]]:
-  """Image and class of each label."""
+  """Return the image and the class of each label."""
   if labels.ndim == 2:
     image, own = np.nonzero(labels)
     return image, own
@@ -95,9 +100,11 @@ def _scores(
   voters: Voters | None,
   top_k: int | None,
 ) -> dict[str, float]:
-  """The scores on one half, as the strict protocol has them."""
+  """Return the scores on one half, by the strict protocol."""
   kept = _kept_by_class(halves, replicate, labels, len(text))
+  # Class sums of a half are sums over its groups: no pass over the images per replicate.
   centers = host_unit_rows(np.einsum("gkd,kg->kd", sums, kept))
+  # An empty class is represented by its text in `cler` and excluded from `cler_image`.
   there = np.linalg.norm(centers, axis=1) > 0
   both = np.where(there[:, None], host_unit_rows(text + centers), text)
   columns = {
@@ -111,16 +118,16 @@ def _scores(
     columns["topk_vote_text"] = shares + _softmax(ZERO_SHOT_SCALE * base)
   if metric not in ("accuracy", "mean_per_class"):
     columns = {
-      name: _softmax(each) if name in ("cler", "cler_image") else each
-      for name, each in columns.items()
+      name: _softmax(scores) if name in ("cler", "cler_image") else scores
+      for name, scores in columns.items()
     }
-  return {name: recognition_score(each, test_labels, metric) for name, each in columns.items()}
+  return {name: recognition_score(scores, test_labels, metric) for name, scores in columns.items()}
 
 
 def _kept_by_class(
   halves: Halves, replicate: int, labels: np.ndarray, classes: int
 ) -> Float[np.ndarray, "k g"]:
-  """Which groups of each class a replicate keeps; where classes are no strata, the same for all."""
+  """Return which groups of each class a replicate keeps."""
   kept = halves.kept[replicate].astype(np.float32)
   if len(kept) == 1:
     return np.repeat(kept, classes, axis=0)
@@ -133,10 +140,14 @@ def _kept_by_class(
 def _shares(
   voters: Voters, kept: Bool[np.ndarray, "n"], labels: np.ndarray, classes: int, top_k: int
 ) -> Float[np.ndarray, "m k"]:
-  """Votes of the nearest images that were kept, half as many as of all, and a little of their similarity for ties."""
+  """Return the vote shares of the nearest kept images.
+
+  A half has half the votes of the full set. A small share of the similarity breaks ties.
+  """
   similarity, row = voters
   counted = kept[row] & (row >= 0)
   count = max(1, round(top_k * float(kept.mean())))
+  # Neighbors are sorted by similarity: keep the first `count` that belong to the half.
   counted &= np.cumsum(counted, axis=1) <= count
   shares = np.zeros((len(row), classes))
   hot = labels if labels.ndim == 2 else None

@@ -1,4 +1,4 @@
-"""CLIP score: how well images fit their texts."""
+"""CLIP score: how well images match their texts."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ from genbench_jax.runtime.mesh import DATA_AXIS, replicated
 
 @dataclasses.dataclass(frozen=True)
 class ClipScoreResult:
-  """The mean CLIP score with its interval over the images, and the mean of each class that has images."""
+  """Mean CLIP score with its interval over the images, and the mean of each class."""
 
   score: Measurement
   per_class: dict[int, float]
@@ -40,16 +40,19 @@ def clip_score(
   labels: Any | None = None,
   mesh: Mesh | None = None,
 ) -> float:
-  """Mean over the images of 100 max(cos(image, text), 0), from 0 to 100 (Hessel et al. 2021, with w = 100).
+  """Compute the mean over images of 100 max(cos(image, text), 0), from 0 to 100.
+
+  Hessel et al. 2021, with w = 100.
 
   Args:
-    image_features: one row an image, not necessarily unit-norm.
-    text_features: without `labels`, the text of each image, row by row; with them, one prototype a class.
-    labels: class indices [n], or multi-hot [n, k]: such an image has the mean score of its classes, and one
-      without classes does not count.
+    image_features: one row per image, not necessarily unit-norm.
+    text_features: without `labels`, one text per image; with them, one prototype per class.
+    labels: class indices [n], or multi-hot [n, k]. An image with several classes scores their mean;
+      an image without classes is ignored.
+    mesh: devices to compute on; None for all.
 
   Raises:
-    UsageError: shapes, labels or values that do not fit.
+    UsageError: shapes, labels or values do not fit.
   """
   scores, _ = image_scores(image_features, text_features, labels, mesh)
   return float(scores.mean())
@@ -63,8 +66,14 @@ def measure_clip_score(
   resamples: int = RESAMPLES,
   mesh: Mesh | None = None,
 ) -> ClipScoreResult:
-  """`clip_score` with its bootstrap interval over the images, drawn anew within their classes, and by class where labels are
-  given. No test image is in it: both intervals are this one."""
+  """Measure `clip_score` with its interval by a bootstrap within classes, and by class.
+
+  The score does not depend on test images, so both intervals are the same.
+
+  Args:
+    image_features, text_features, labels, mesh: see `clip_score`.
+    seed, resamples: of the bootstrap.
+  """
   scores, counted = image_scores(image_features, text_features, labels, mesh)
   strata = strata_of(counted, len(scores))
   score = own_interval(float(scores.mean()), scores, strata, resamples, seed, or_default(mesh))
@@ -77,7 +86,11 @@ def image_scores(
   labels: Any | None = None,
   mesh: Mesh | None = None,
 ) -> tuple[Float[np.ndarray, "n"], np.ndarray | None]:
-  """The score of each image that counts, in float64, and its labels."""
+  """Return the score of each image that has a class, in float64, and the labels of these images.
+
+  Args:
+    image_features, text_features, labels, mesh: see `clip_score`.
+  """
   mesh = or_default(mesh)
   images = feature_rows("image_features", image_features)
   texts = feature_rows("text_features", text_features, images.shape[1])
@@ -85,6 +98,7 @@ def image_scores(
     return _row_scores(images, texts, mesh), None
   labels = label_rows("labels", labels, len(images), len(texts))
   check_finite("text_features", texts)
+  # Prototypes are few and replicated; images are sharded.
   prototypes = jax.device_put(texts.astype(np.float32), replicated(mesh))
   program = _scores_program(mesh, by_class=True)
   scores = by_block(
@@ -113,7 +127,8 @@ def _row_scores(
 ) -> Float[np.ndarray, "n"]:
   if len(texts) != len(images):
     raise UsageError(
-      f"without labels every image needs its own text: got {len(images)} images and {len(texts)} texts"
+      f"without labels every image needs its own text: got {len(images)} images and "
+      f"{len(texts)} texts"
     )
   check_finite("text_features", texts)
   program = _scores_program(mesh, by_class=False)
@@ -132,6 +147,7 @@ def _scores_program(mesh: Mesh, by_class: bool) -> jax.stages.Wrapped:
     if labels is None or labels.ndim == 1:
       own = texts if labels is None else texts[labels]
       return 100 * jnp.maximum(jnp.sum(features * own, axis=1), 0)
+    # Multi-hot labels: [n, k] scores, averaged over the classes of each image.
     every = 100 * jnp.maximum(jnp.matmul(features, texts.T, precision="highest"), 0)
     return jnp.sum(every * labels, axis=1) / jnp.maximum(jnp.sum(labels, axis=1), 1)
 
@@ -146,7 +162,7 @@ def _means_by_class(scores: Float[np.ndarray, "n"], labels: np.ndarray) -> dict[
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """For the registry."""
+  """Yield `clip_score`."""
   found = measure_clip_score(
     sets.external, sets.text, sets.labels, sets.seed, sets.resamples, sets.mesh
   )

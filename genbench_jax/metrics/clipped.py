@@ -1,7 +1,9 @@
 """Clipped density and clipped coverage (Salvy, Talbot & Thirion 2025, arXiv 2507.01761).
 
-No single image counts more than once, and no ball is larger than the median one, so that outliers on either side do not carry
-the mean. Both are scaled so that a share p of good images among hopeless ones gives about p.
+No image counts more than once and no ball exceeds the median radius, so outliers in either set
+cannot dominate the mean.
+Both metrics are calibrated: if a share p of the images is good and the rest is useless, the value
+is about p.
 """
 
 import dataclasses
@@ -30,27 +32,32 @@ def clipped_density_coverage(
   k: int = NEIGHBORS,
   mesh: Mesh | None = None,
 ) -> dict[str, float]:
-  """Both numbers by name, from 0 to 1.
+  """Compute clipped density and clipped coverage, from 0 to 1, by name.
 
-    clipped_density   mean over generated images of min(1, real balls around it / k), over the same mean of real images in
-                      each other's balls; radii are the distance to the k-th neighbor, at most the median one
-    clipped_coverage  mean over real images of min(k, generated images in its unclipped ball) / k, put through the
-                      inverse of what m independent images of the real distribution would give, m / (number generated)
+    clipped_density   mean over generated images of min(1, number of real balls that hold it / k),
+                      divided by the same mean over real images; the radius is the distance to the
+                      k-th neighbor, at most the median radius clipped_coverage  m' / m, with m' the
+                      number of independent real images that would cover as much as the m generated
+                      images: the mean over real images of min(k, generated images in its unclipped
+                        ball) / k
 
   Args:
-    real, generated: features as they are; distances are Euclidean.
-    k: neighbors that make a radius.
+    real, generated: features, not normalized; distances are Euclidean.
+    k: neighbors that define a radius.
+    mesh: devices to compute on; None for all.
 
   Raises:
-    UsageError: shapes or values that do not fit, or not more than k images in a set.
+    UsageError: shapes or values do not fit, or a set has at most k images.
   """
   real = feature_rows("real", real)
   generated = feature_rows("generated", generated, real.shape[1])
   if not 1 <= k < min(len(real), len(generated)):
     raise UsageError(
-      f"k={k} neighbors need k + 1 images or more in each set, got {len(real)} and {len(generated)}"
+      f"k={k} neighbors need at least k + 1 images per set, got {len(real)} and {len(generated)}"
     )
   mesh, scale = or_default(mesh), common_scale(real, generated)
+  # Squared distances from |a|^2 + |b|^2 - 2 a . b cancel far from the origin: move the set there
+  # first.
   shift = np.asarray(real[:4096], np.float64).mean(axis=0)
   real, generated = (
     ((np.asarray(rows, np.float64) - shift) / scale).astype(np.float32)
@@ -62,6 +69,8 @@ def clipped_density_coverage(
   to_generated = -nearest(real, generated, k, "euclidean", mesh=mesh)[0]
   near = (to_generated < within[:, -1:]).mean(axis=1)
   numbers = nearest(real, real, k, "euclidean", skip_self=True, mesh=mesh)[1]
+  # Real image j lies in the ball of i only if it is among the k nearest of i, because radii are
+  # clipped from above.
   held_real = np.bincount(numbers[within <= radii[:, None]], minlength=len(real))
   values = _both(held / k, held_real / k, near, len(real), len(generated), k)
   return dict(zip(NAMES, values.tolist(), strict=True))
@@ -75,20 +84,20 @@ def _both(
   m: int,
   k: int,
 ) -> Float[np.ndarray, "2"]:
-  """Clipped and scaled."""
+  """Clip and calibrate: return density and coverage from the three per-image statistics."""
   ideal = np.minimum(held_real, 1).mean()
   density = min(float(np.minimum(held, 1).mean() / ideal), 1.0) if ideal > 0 else 0.0
   expected = expected_coverage(n, m, k)
-  # A coverage that the expectation reaches at m' images is that of m' good ones.
+  # The expected coverage increases with m': find the m' that reaches the observed one.
   coverage = np.searchsorted(expected, near.mean()) / len(expected)
   return np.array([density, min(float(coverage), 1.0)])
 
 
 def expected_coverage(n: int, m: int, k: int) -> Float[np.ndarray, "m+1"]:
-  """The mean of min(k, J) / k for 0, 1, ..., m generated images of the real distribution.
+  """Return the mean of min(k, J) / k for 0, 1, ..., m generated images from the real distribution.
 
-  How many of m' of them lie within the k-th of n - 1 real neighbors is beta-binomial, J ~ BB(m', k, n - k). With fewer
-  than k images the published curve is 0.
+  J is the number of m' generated images within the k-th of n - 1 real neighbors. It is
+  beta-binomial, J ~ BB(m', k, n - k). Below k images the published curve is 0.
   """
   from scipy.special import betaln, gammaln
 
@@ -101,7 +110,7 @@ def expected_coverage(n: int, m: int, k: int) -> Float[np.ndarray, "m+1"]:
     + betaln(k + j, n + sizes - k - j)
     - betaln(k, n - k)
   )
-  # E min(k, J) = k - sum_{j < k} (k - j) P(J = j): k terms instead of m'.
+  # E min(k, J) = k - sum_{j < k} (k - j) P(J = j) needs k terms instead of m'.
   missing = np.sum((k - j) * np.exp(log_chance), axis=1)
   return np.concatenate([np.zeros(k), 1 - missing / k])
 
@@ -109,7 +118,7 @@ def expected_coverage(n: int, m: int, k: int) -> Float[np.ndarray, "m+1"]:
 def few(
   real: Float[np.ndarray, "n d"], generated: Float[np.ndarray, "m d"], k: int
 ) -> Float[np.ndarray, "2"]:
-  """The same on the host in float64, from all distances."""
+  """Compute both metrics of small sets on the host in float64, from all pairwise distances."""
   within, across = squared_distances(real, real), squared_distances(real, generated)
   np.fill_diagonal(within, np.inf)
   k = min(k, len(real) - 1, len(generated))
@@ -122,7 +131,7 @@ def few(
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """For the registry: of unit-norm features."""
+  """Yield both metrics on unit-norm features."""
   generated, real = host_unit_rows(sets.external), host_unit_rows(sets.test)
   if min(len(real), len(generated)) <= NEIGHBORS:
     return
@@ -130,7 +139,7 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
   strata = strata_of(sets.labels, len(generated)), sampled_strata(sets.test_labels, len(real))
   found = set_measurements(
     np.array([values[name] for name in NAMES]),
-    lambda some, tests: few(tests, some, NEIGHBORS),
+    lambda external, tests: few(tests, external, NEIGHBORS),
     generated,
     real,
     strata,

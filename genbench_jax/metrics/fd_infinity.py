@@ -1,8 +1,9 @@
-"""The Fréchet distance extrapolated to infinitely many external images (Chong & Forsyth 2020, arXiv 1911.07023).
+"""Fréchet distance extrapolated to infinitely many external images.
 
-The distance of n images is, to first order, the distance of infinitely many and a bias that goes as 1 / n. It is measured on
-random parts of the external images, drawn class by class, and a straight line in 1 / n is followed to 0. The test images are
-as many as there are: their own bias stays, and is the same for every source.
+Chong & Forsyth 2020 (arXiv 1911.07023): to first order, the distance at n images is the distance at
+infinitely many plus a bias proportional to 1 / n. The distance is measured on subsets of the
+external images of several sizes, drawn class by class, and a line in 1 / n is extrapolated to 0.
+The number of test images is fixed, so their own bias remains; it is the same for every source.
 """
 
 from collections.abc import Collection, Iterator
@@ -20,9 +21,10 @@ from genbench_jax.metrics.moments import moments
 from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.metrics.strata import strata_of
 
-PARTS = 15
-# The smallest part, of all images.
+PARTS = 15  # subsets, with evenly spaced sizes
+# Size of the smallest subset, as a share of all images.
 SMALLEST = 0.25
+# The 97.5 % quantile of the standard normal distribution.
 NORMAL = 1.959964
 
 
@@ -33,16 +35,18 @@ def fd_infinity(
   seed: int = 0,
   mesh: Mesh | None = None,
 ) -> float:
-  """The distance that infinitely many images of x's distribution would have to y.
+  """Estimate the distance to y of infinitely many images from the distribution of x.
 
   Args:
-    x: features of the external images, more than four times as many as dimensions; y: of the test images.
-    labels: of x: parts are then drawn class by class.
-    seed: draws the parts.
+    x: features of the external images; more than four times as many images as dimensions.
+    y: features of the test images.
+    labels: classes of x; subsets are then drawn class by class.
+    seed: of the subsets.
+    mesh: devices to compute on; None for all.
 
   Raises:
-    UsageError: shapes or values that do not fit, or too few images: a covariance of fewer images than dimensions has
-      a bias that does not go as 1 / n.
+    UsageError: shapes or values do not fit, or there are too few images: the bias of a covariance
+      from fewer images than dimensions is not proportional to 1 / n.
   """
   return _extrapolated(x, y, labels, seed, mesh)[0]
 
@@ -55,7 +59,12 @@ def measure_fd_infinity(
   resamples: int = RESAMPLES,
   mesh: Mesh | None = None,
 ) -> Measurement:
-  """`fd_infinity` with its intervals: those of the distance itself, widened by the error of the extrapolated line."""
+  """Measure `fd_infinity` with its intervals.
+
+  The interval is that of the Fréchet distance at n, centered at the extrapolated value and widened
+  by the standard
+  error of the intercept. Arguments and errors: see `fd_infinity` and `measure_frechet_distance`.
+  """
   own = labels[0] if labels else None
   value, error = _extrapolated(x, y, own, seed, mesh)
   at_n = measure_frechet_distance(x, y, "strict", False, seed, resamples, mesh, labels)
@@ -69,7 +78,7 @@ def measure_fd_infinity(
 def _widened(
   value: float, at_n: float, low: float, high: float, error: float
 ) -> tuple[float, float]:
-  """The interval around the distance, moved to its limit, and the error of that added."""
+  """Center an interval around `at_n` at `value` and add the extrapolation error in quadrature."""
   below, above = (float(np.hypot(end - at_n, NORMAL * error)) for end in (low, high))
   return value - below, value + above
 
@@ -77,7 +86,7 @@ def _widened(
 def _extrapolated(
   x: Any, y: Any, labels: Any | None, seed: int, mesh: Mesh | None
 ) -> tuple[float, float]:
-  """The line at 1 / n = 0, and its standard error."""
+  """Return the intercept of the line at 1 / n = 0 and its standard error."""
   mesh = or_default(mesh)
   x = feature_rows("x", x)
   y = feature_rows("y", y, x.shape[1])
@@ -91,7 +100,8 @@ def _extrapolated(
   random = np.random.default_rng([seed, 0xFD])
   order = _evenly(strata_of(labels, len(x)), random)
   sizes = np.linspace(SMALLEST * len(x), len(x), PARTS).astype(int)
-  # Each part begins elsewhere in the order, so that the small ones are not the same images.
+  # Each subset starts at its own place in the order, so that the small subsets do not share their
+  # images.
   starts = random.integers(0, len(x), PARTS)
   parts = [np.take(order, np.arange(start, start + size), mode="wrap")
            for start, size in zip(starts, sizes, strict=True)]  # fmt: skip
@@ -103,8 +113,9 @@ def _extrapolated(
 
 
 def _evenly(strata: Int[np.ndarray, "n"], random: np.random.Generator) -> Int[np.ndarray, "n"]:
-  """The images in an order of which every stretch holds the classes in their proportions."""
+  """Return an order in which every stretch has about the class proportions of the whole."""
   place = np.empty(len(strata))
+  # Images of a class are spread over [0, 1) at equal steps with a random phase, then sorted.
   for stratum in np.unique(strata):
     own = random.permutation(np.flatnonzero(strata == stratum))
     place[own] = (np.arange(len(own)) + random.random()) / len(own)
@@ -112,15 +123,16 @@ def _evenly(strata: Int[np.ndarray, "n"], random: np.random.Generator) -> Int[np
 
 
 def _intercept(x: Float[np.ndarray, "p"], y: Float[np.ndarray, "p"]) -> tuple[float, float]:
-  """Of the least-squares line, and its standard error."""
+  """Fit a least-squares line; return its intercept and the standard error of the intercept."""
   design = np.stack([np.ones_like(x), x], axis=1)
   solution, *_ = np.linalg.lstsq(design, y, rcond=None)
+  # s^2 (X'X)^-1, with s^2 the residual variance over p - 2 degrees of freedom.
   residual = float(np.sum((y - design @ solution) ** 2)) / (len(x) - 2)
   return float(solution[0]), float(np.sqrt(residual * np.linalg.inv(design.T @ design)[0, 0]))
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """For the registry: of unit-norm features, as `fid`."""
+  """Yield `fd_infinity` on unit-norm features, like `fid`, if there are enough images."""
   x, y = host_unit_rows(sets.external), host_unit_rows(sets.test)
   if len(x) * SMALLEST > x.shape[1]:
     labels = (sets.labels, sets.test_labels)

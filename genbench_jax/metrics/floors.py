@@ -1,7 +1,7 @@
-"""The floor of a distance: what real training images score at equal n.
+"""Floor of a distance: its value for equally many real training images of the same classes.
 
-A distance to the test images is biased at small n; most of it is then not about the images. Its floor is the same distance
-of as many real training images of the same classes, and only what lies above says that images are not real.
+A distance to the test images is biased at small n, and most of it then says nothing about the
+images. Only what exceeds the floor shows that external images differ from real ones.
 """
 
 import dataclasses
@@ -13,14 +13,14 @@ from jaxtyping import Int
 from genbench_jax.metrics.registry import Metric, Sets
 from genbench_jax.metrics.strata import strata_of
 
-# Choices of training images that share none; their mean is the floor.
+# The floor is the mean over up to this many disjoint subsets of the training images.
 MOST_DRAWS = 4
 # The floor needs no interval of its own.
 RESAMPLES = 2
 
 
 def floors(metric: Metric, sets: Sets) -> dict[str, float]:
-  """Quantity -> the mean over choices of real training images; empty where there are not as many of them."""
+  """Return the floor of each quantity; empty if there are too few real training images."""
   found: dict[str, list[float]] = {}
   for rows in draws(sets.labels, sets.training_labels):
     real = dataclasses.replace(
@@ -35,19 +35,20 @@ def floors(metric: Metric, sets: Sets) -> dict[str, float]:
 
 
 def draws(labels: Any, training_labels: Any | None) -> list[Int[np.ndarray, "n"]]:
-  """Choices of training images of the same size, class by class where images have one class each.
+  """Return disjoint subsets of the training images, of the same size (per class, if possible).
 
-  Training images are taken in their order, so that the first choice is the smallest budget's own.
+  Subsets follow the order of the training images, so the first equals the smallest budget's own
+  images.
   """
   if training_labels is None:
     return []
   labels, training_labels = np.asarray(labels), np.asarray(training_labels)
   if labels.ndim == 2 or training_labels.ndim == 2:
-    if len(np.unique(strata_of(labels, len(labels)))) == 1:  # several labels an image
+    if len(np.unique(strata_of(labels, len(labels)))) == 1:  # several labels per image
       times = min(len(training_labels) // max(len(labels), 1), MOST_DRAWS)
       return [np.arange(len(labels)) + turn * len(labels) for turn in range(times)]
     labels, training_labels = (
-      each.argmax(axis=1) if each.ndim == 2 else each for each in (labels, training_labels)
+      given.argmax(axis=1) if given.ndim == 2 else given for given in (labels, training_labels)
     )
   classes, counts = np.unique(labels, return_counts=True)
   own = [np.flatnonzero(training_labels == c) for c in classes]

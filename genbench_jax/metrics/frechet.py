@@ -1,4 +1,4 @@
-"""Fréchet distance between Gaussians fitted to two sets of features: FID on any features."""
+"""Fréchet distance between Gaussians fitted to two sets of features (FID, for any encoder)."""
 
 import functools
 from collections.abc import Collection, Iterator
@@ -37,19 +37,25 @@ def frechet_distance(
   normalize: bool = False,
   mesh: Mesh | None = None,
 ) -> float:
-  """|mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^1/2), 0 for equal sets (Heusel et al. 2017, eq. 6).
+  """Compute |mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^1/2) (Heusel et al. 2017, eq. 6).
 
-  The covariances have rank n - 1 at most: with few images the distance is defined, and biased upward. Compare
-  only distances from equally many images.
+  A covariance of n images has at most rank n - 1. With few images the distance is defined but
+  biased upward: compare only distances between equally many images.
 
   Args:
-    x: features of the external images; y: of the images to compare with. Float32 on the device, moments
-      finished in float64.
-    protocol: `strict`: each covariance divided by its own n - 1. `reference`, as published: both by that of x.
-    normalize: take unit-norm rows, as the published code does with CLIP features.
+    x: features of the external images.
+    y: features of the images to compare with. Blocks are reduced in float32 on the mesh and merged
+      in float64.
+    protocol: `strict` divides each covariance by its own n - 1. `reference` divides both by that of
+      x, as published.
+    normalize: scale rows to unit length, as the published code does with CLIP features.
+    mesh: devices to compute on; None for all.
+
+  Returns:
+    The distance, in squared units of the features.
 
   Raises:
-    UsageError: shapes or values that do not fit, or a set with a single image, which has no covariance.
+    UsageError: shapes or values do not fit, or a set has a single image and thus no covariance.
   """
   scaled, scale = _scaled(x, y)
   first, second = _gaussians(*scaled, protocol, normalize, or_default(mesh))
@@ -66,14 +72,20 @@ def measure_frechet_distance(
   mesh: Mesh | None = None,
   labels: tuple[Any, Any] | None = None,
 ) -> Measurement:
-  """`frechet_distance` with its intervals.
+  """Measure `frechet_distance` with its intervals.
 
-  The bootstrap is of first order: the distance is linearized in the weights of the images of both sets, at the cost of one
-  more pass over each. It says how the distance varies with the images drawn, and leaves its bias at small n where it is.
+  The bootstrap is first-order: the distance is linearized in the weights of the images of both
+  sets, which costs one more pass over each. The interval covers the sampling of images; it does not
+  correct the bias at small n.
 
   Args:
-    labels: classes of x and of y: images are drawn anew within what was drawn class by class (`strata`). See
-      `frechet_distance` for the rest.
+    x, y, protocol, normalize, mesh: see `frechet_distance`.
+    seed, resamples: of the bootstrap.
+    labels: classes of x and of y; sets drawn class by class are resampled within classes (see
+      `strata`).
+
+  Raises:
+    UsageError: as `frechet_distance`.
   """
   mesh = or_default(mesh)
   scaled, scale = _scaled(x, y)
@@ -83,7 +95,7 @@ def measure_frechet_distance(
   of_y = _influences(scaled[1], second, first, normalize, mesh)
   labels_x, labels_y = labels or (None, None)
   strata_x, strata_y = strata_of(labels_x, len(of_x)), sampled_strata(labels_y, len(of_y))
-  square = 1.0 if normalize else scale**2
+  square = 1.0 if normalize else scale**2  # the distance is quadratic in the features
   return two_sided_interval(
     square * value,
     square * centered_within(of_x, strata_x) if are_paired(strata_x) else None,
@@ -96,12 +108,15 @@ def measure_frechet_distance(
 
 
 def distance_of_gaussians(first: Gaussian, second: Gaussian) -> float:
-  """The distance from means and covariances in float64.
+  """Compute the distance from means and covariances in float64.
 
-  tr (S_x S_y)^1/2 is the sum of the square roots of the eigenvalues of S_x^1/2 S_y S_x^1/2, which is symmetric.
+  tr (S_x S_y)^1/2 is the sum of the square roots of the eigenvalues of S_x^1/2 S_y S_x^1/2. That
+  matrix is symmetric, so `eigvalsh` applies; S_x S_y is not, and its matrix square root can come
+  out complex.
   """
   (mean_x, cov_x), (mean_y, cov_y) = first, second
   root = _square_root(cov_x)
+  # Rounding leaves tiny negative eigenvalues where a covariance is rank-deficient.
   eigenvalues = np.linalg.eigvalsh(root @ cov_y @ root)
   cross = np.sqrt(np.maximum(eigenvalues, 0)).sum()
   distance = np.sum((mean_x - mean_y) ** 2) + np.trace(cov_x) + np.trace(cov_y) - 2 * cross
@@ -116,7 +131,7 @@ def _square_root(covariance: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d
 def _scaled(
   x: Any, y: Any
 ) -> tuple[tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]], float]:
-  """Checked features divided by a power of two where their squares would leave float32, and that number."""
+  """Return checked features, divided by `common_scale`, and that scale."""
   x = feature_rows("x", x)
   y = feature_rows("y", y, x.shape[1])
   if min(len(x), len(y)) < 2:
@@ -137,6 +152,8 @@ def _gaussians(
   mean_x, cov_x = moments("x", x, mesh, normalize).compute()
   mean_y, cov_y = moments("y", y, mesh, normalize).compute()
   if protocol == "reference":
+    # Undo the division by m - 1 and divide by n - 1 instead. The published code divides both
+    # scatters by the size of x.
     cov_y = cov_y * ((len(y) - 1) / (len(x) - 1))
   return (mean_x, cov_x), (mean_y, cov_y)
 
@@ -144,15 +161,16 @@ def _gaussians(
 def _influences(
   x: Float[np.ndarray, "n d"], first: Gaussian, second: Gaussian, normalize: bool, mesh: Mesh
 ) -> Float[np.ndarray, "n"]:
-  """What each image of x adds to the distance, to first order in its weight.
+  """Return the influence of each image of x: the derivative of the distance by its weight.
 
-  With z = x_i - mu_x: 2 (mu_x - mu_y) . z + n / (n - 1) z' (1 - A) z, where A = S_y^1/2 (S_y^1/2 S_x S_y^1/2)^-1/2 S_y^1/2
-  is the derivative of 2 tr (S_x S_y)^1/2 by S_x.
+  With z = x_i - mu_x, it is 2 (mu_x - mu_y) . z + n / (n - 1) z' (1 - A) z, where A = S_y^1/2
+  (S_y^1/2 S_x S_y^1/2)^-1/2 S_y^1/2 is the derivative of 2 tr (S_x S_y)^1/2 by S_x.
   """
   (mean_x, cov_x), (mean_y, cov_y) = first, second
   root = _square_root(cov_y)
   eigenvalues, vectors = np.linalg.eigh(root @ cov_x @ root)
-  # What float32 features cannot tell from zero is zero, and has no inverse.
+  # Float32 features do not resolve eigenvalues below this share of the largest; inverting them
+  # would amplify noise.
   kept = eigenvalues > eigenvalues[-1] * len(eigenvalues) * np.finfo(np.float32).eps
   inverse = np.where(kept, 1 / np.sqrt(np.where(kept, eigenvalues, 1)), 0)
   half = root @ vectors
@@ -184,7 +202,7 @@ def _influence_program(mesh: Mesh, normalize: bool) -> jax.stages.Wrapped:
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """For the registry: of unit-norm features, where both sets have a covariance."""
+  """Yield `fid` on unit-norm features, if both sets have a covariance."""
   x, y = host_unit_rows(sets.external), host_unit_rows(sets.test)
   if min(len(x), len(y)) > 1:
     labels = (sets.labels, sets.test_labels)

@@ -1,7 +1,7 @@
-"""Scores from a few real training images, *guides*, that nothing else has seen: class Chamfer distance, guide ridge.
+"""Scores against *guides*: a few real training images that no other part of a cell uses.
 
-Neither trains on the guides: they are looked at as test images would be, so that a source can be judged before any test image
-is touched.
+Class Chamfer distance and guide ridge do not train on the guides. They use them like test images,
+so that a source can be judged before any test image is touched.
 """
 
 from collections.abc import Collection, Iterator
@@ -19,23 +19,25 @@ from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.metrics.strata import are_paired, centered_within, sampled_strata, strata_of
 
 NAMES = ("class_chamfer", "guide_ridge")
-# The penalty as a share of the mean eigenvalue of the features' second moment.
+# Ridge penalty as a share of the mean eigenvalue of the features' second moment.
 PENALTY = 0.1
 
 
 def class_chamfer(
   x: Float[Any, "n d"], labels: Any, guides: Float[Any, "g d"], guide_labels: Any
 ) -> float:
-  """Mean over the guides of the distance to the nearest image of their class; Euclidean, features as they are.
+  """Compute the mean over guides of the Euclidean distance to the nearest image of the same class.
 
-  A guide whose class has no image counts with the greatest distance to any image: nothing of its class was given.
+  A guide whose class has no image counts with the largest distance to any image.
 
   Args:
-    x: features of the external images; labels: their classes, indices or multi-hot.
-    guides: features of the guides; guide_labels: their classes.
+    x: features of the external images, not normalized.
+    labels: their classes, indices or multi-hot.
+    guides: features of the guides.
+    guide_labels: their classes.
 
   Raises:
-    UsageError: shapes or values that do not fit.
+    UsageError: shapes or values do not fit.
   """
   hot, guide_hot, x, guides = _checked(x, labels, guides, guide_labels)
   return float(_chamfer(np.sqrt(squared_distances(guides, x)), hot, guide_hot).mean())
@@ -48,17 +50,18 @@ def guide_ridge(
   guide_labels: Any,
   penalty: float = PENALTY,
 ) -> float:
-  """Share of the guides that a ridge classifier of the external images recognizes; of several classes any one will do.
+  """Compute the share of guides that a ridge classifier trained on the external images recognizes.
 
-  W = (X'X / n + penalty tr(X'X / n) / d)^-1 X'Y / n, of features less their mean and targets 1 and 0 less theirs, each
-  class counting alike; the class with the highest score wins.
+  W = (X'X / n + penalty tr(X'X / n) / d)^-1 X'Y / n, with centered features and centered 0/1
+  targets, weighted so that all classes count equally. The class with the highest score is
+  predicted. For a guide with several classes, any of them is correct.
 
   Args:
     x, labels, guides, guide_labels: see `class_chamfer`.
-    penalty: as a share of the mean eigenvalue.
+    penalty: ridge penalty as a share of the mean eigenvalue.
 
   Raises:
-    UsageError: shapes or values that do not fit.
+    UsageError: shapes or values do not fit.
   """
   hot, guide_hot, x, guides = _checked(x, labels, guides, guide_labels)
   return float(_recognized(x, hot, guides, guide_hot, penalty).mean())
@@ -73,8 +76,8 @@ def _checked(
   check_finite("guides", guides)
   classes = max(_classes(labels), _classes(guide_labels))
   hot = (
-    _hot(name, each, len(rows), classes)
-    for name, each, rows in (("labels", labels, x), ("guide_labels", guide_labels, guides))
+    _hot(name, given, len(rows), classes)
+    for name, given, rows in (("labels", labels, x), ("guide_labels", guide_labels, guides))
   )
   return *hot, x, guides
 
@@ -94,8 +97,9 @@ def _chamfer(
   hot: Bool[np.ndarray, "n k"],
   guide_hot: Bool[np.ndarray, "g k"],
 ) -> Float[np.ndarray, "g"]:
-  """Of each guide the distance to the nearest image that shares a class with it."""
+  """Return, for each guide, the distance to the nearest image that shares a class with it."""
   shared = (guide_hot.astype(np.float32) @ hot.T.astype(np.float32)) > 0
+  # [g, n] -> [g]; infinite if the class of the guide has no image.
   closest = np.where(shared, distances, np.inf).min(axis=1)
   return np.where(np.isfinite(closest), closest, distances.max())
 
@@ -107,36 +111,42 @@ def _recognized(
   guide_hot: Bool[np.ndarray, "g k"],
   penalty: float,
 ) -> Bool[np.ndarray, "g"]:
-  """Whether the class with the highest ridge score is one of the guide's."""
+  """Return whether the class with the highest ridge score is one of the guide's classes."""
   counts = hot.sum(axis=0)
+  # Each class has total weight 1 / k, however many images it has.
   weights = (hot / np.maximum(counts, 1)).sum(axis=1)
   weights = weights / max(weights.sum(), 1e-12)
   middle = weights @ x
   moved, targets = x - middle, hot - weights @ hot
   second = (moved * weights[:, None]).T @ moved
+  # Relative to the mean eigenvalue, the penalty does not depend on the scale of the features.
   level = penalty * max(np.trace(second) / len(second), 1e-12)
   solution = np.linalg.solve(
     second + level * np.eye(len(second)), (moved * weights[:, None]).T @ targets
   )
+  # An empty class has zero weights, which could still win against negative scores.
   scores = np.where(counts > 0, (guides - middle) @ solution + weights @ hot, -np.inf)
   return guide_hot[np.arange(len(guides)), scores.argmax(axis=1)]
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """For the registry: of unit-norm features. The first interval has the guides drawn anew, the second the images, too."""
+  """Yield both scores on unit-norm features.
+
+  The first interval resamples the guides; the second also the external images.
+  """
   if sets.guides is None or not len(sets.guides):
     return
   hot, guide_hot, x, guides = _checked(
     host_unit_rows(sets.external), sets.labels, host_unit_rows(sets.guides), sets.guide_labels
   )
   distances = np.sqrt(squared_distances(guides, x))
-  each = {
+  per_guide = {
     "class_chamfer": _chamfer(distances, hot, guide_hot),
     "guide_ridge": _recognized(x, hot, guides, guide_hot, PENALTY).astype(float),
   }
   external = _variances(x, hot, guides, guide_hot, distances, sets) if wanted else None
   strata = sampled_strata(sets.guide_labels, len(guides))
-  for place, (name, values) in enumerate(each.items()):
+  for place, (name, values) in enumerate(per_guide.items()):
     extra = None if external is None else float(external[place])
     value = _measurement(name, values, strata, extra)
     yield Result(name, value, _by_class(values, guide_hot))
@@ -150,7 +160,7 @@ def _variances(
   distances: np.ndarray,
   sets: Sets,
 ) -> Float[np.ndarray, "2"] | None:
-  """Over fresh draws of the external images, from halves of them; None with one image in most classes."""
+  """Return the variances over draws of external images; None without pairs within classes."""
   strata: Int[np.ndarray, "n"] = strata_of(sets.labels, len(x))
   if not are_paired(strata):
     return None
@@ -171,7 +181,7 @@ def _measurement(
   strata: Int[np.ndarray, "g"],
   external: float | None,
 ) -> Measurement:
-  """Guides are drawn class by class: what differs between classes does not vary."""
+  # Guides are drawn class by class, so differences between classes do not add variance.
   value = float(values.mean())
   variance = float(np.mean(centered_within(values, strata) ** 2)) / len(values)
 

@@ -1,9 +1,9 @@
-"""FID, KID and the Inception score with the settings of their papers, on features and logits of Inception-v3.
+"""FID, KID and Inception score as their papers define them, on Inception-v3 features and logits.
 
 References:
   Heusel et al., "GANs trained by a two time-scale update rule", 2017 (arXiv 1706.08500): FID.
-  Binkowski et al., "Demystifying MMD GANs", 2018 (arXiv 1801.01401): KID.
-  Salimans et al., "Improved techniques for training GANs", 2016 (arXiv 1606.03498): the Inception score.
+  Binkowski et al., "Demystifying MMD GANs", 2018 (arXiv 1801.01401): KID. Salimans et al.,
+  "Improved techniques for training GANs", 2016 (arXiv 1606.03498): the Inception score.
 """
 
 from pathlib import Path
@@ -22,20 +22,20 @@ from genbench_jax.metrics.reference_statistics import (
   statistics_of,
 )
 
-# Features of a set, its statistics, or a file of these.
+# Features of a set, their statistics, or a file of statistics.
 Reference: TypeAlias = Float[Any, "n d"] | ReferenceStatistics | str | Path
-# KID's paper averages over so many random subsets of so many images.
+# The KID paper averages over this many random subsets of this many images.
 SUBSETS, SUBSET_SIZE = 100, 1000
-# The Inception score's paper averages over ten parts.
+# The Inception score paper averages over ten parts.
 SPLITS = 10
 
 
 class MeanOverParts(NamedTuple):
-  """A score as its paper gives it.
+  """A score as its paper reports it.
 
   Attributes:
-    mean: over the parts or subsets.
-    std: over them; a spread of the estimate, no interval.
+    mean: mean over the parts or subsets.
+    std: standard deviation over them; it is not a confidence interval.
   """
 
   mean: float
@@ -43,23 +43,23 @@ class MeanOverParts(NamedTuple):
 
 
 def fid_inception(x: Reference, y: Reference, mesh: Mesh | None = None) -> float:
-  """Return the Fréchet inception distance: |mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^1/2).
+  """Compute the Fréchet inception distance, |mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^1/2).
 
-  It is biased upward at few images: below some thousand of each set compare only equal numbers. Published values are of
-  50,000 images, or 10,000.
+  It is biased upward for few images: with less than a few thousand images per set, compare only
+  equal numbers. Published values use 50,000 or 10,000 images.
 
   Args:
     x: features [n, 2048] of the images, their statistics, or an .npz of pytorch-fid or clean-fid.
-    y: the same of the images to compare with.
-    mesh: its devices share the sums.
+    y: the same for the images to compare with.
+    mesh: devices to compute on; None for all.
 
   Raises:
-    UsageError: shapes or values that do not fit, or a set with a single image.
+    UsageError: shapes or values do not fit, or a set has a single image.
   """
   first, second = (_statistics(given, mesh) for given in (x, y))
   if first.mean.shape != second.mean.shape:
     raise UsageError(
-      f"statistics of {len(first.mean)} features and of {len(second.mean)} can't be compared"
+      f"cannot compare statistics of {len(first.mean)} and of {len(second.mean)} features"
     )
   return distance_of_gaussians(first, second)
 
@@ -79,19 +79,20 @@ def kid_inception(
   subset_size: int = SUBSET_SIZE,
   seed: int = 0,
 ) -> MeanOverParts:
-  """Return the kernel inception distance: unbiased squared MMD under (a . b / d + 1)^3, over random subsets.
+  """Compute the kernel inception distance: MMD^2 under (a . b / d + 1)^3 over random subsets.
 
-  `kernel_distance` is the same over all pairs at once, which has less noise; this is what papers quote.
+  Papers quote this version. `kernel_distance` uses all pairs at once and has less noise.
 
   Args:
     x: features of the images.
-    y: of the images to compare with.
-    subsets: how many pairs of subsets are drawn.
-    subset_size: images in each, drawn without repetition; fewer where a set has fewer.
+    y: features of the images to compare with.
+    subsets: number of pairs of subsets.
+    subset_size: images per subset, drawn without replacement; reduced to the size of the smaller
+      set.
     seed: of the draws.
 
   Raises:
-    UsageError: shapes or values that do not fit, or a set with a single image.
+    UsageError: shapes or values do not fit, or a set has a single image.
   """
   x = feature_rows("x", x)
   y = feature_rows("y", y, x.shape[1])
@@ -109,10 +110,10 @@ def kid_inception(
 
 
 def _unbiased_mmd(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "m d"]) -> float:
-  """Equation 4 of KID's paper; an image is not compared with itself."""
+  """Return the unbiased MMD^2 (Binkowski et al. 2018, eq. 4)."""
 
   def kernel(a: Float[np.ndarray, "m d"], b: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m m"]:
-    # Products in float32, as the features are; the cube and the sums, which cancel, in float64.
+    # Products in float32, like the features. The cube and the sums cancel, so they are in float64.
     return ((a @ b.T).astype(np.float64) / a.shape[1] + 1) ** 3
 
   count = len(x)
@@ -122,19 +123,20 @@ def _unbiased_mmd(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "m d"]) -> f
 
 
 def inception_score(logits: Float[Any, "n k"], splits: int = SPLITS) -> MeanOverParts:
-  """Return exp of the mean divergence of p(class | image) from p(class), over equal parts in the order given.
+  """Compute exp of the mean KL divergence of p(class | image) from p(class), over equal parts.
 
   Args:
-    logits: of 1,008 classes, without bias, see `models.inception_network.InceptionOutput`.
-    splits: parts; the paper has 10 of 5,000 images.
+    logits: [n, 1008] logits without bias, see `models.inception_network.InceptionOutput`.
+    splits: number of parts; the paper uses 10 parts of 5,000 images.
 
   Raises:
-    UsageError: fewer images than parts, or something that is no matrix of finite numbers.
+    UsageError: there are fewer images than parts, or `logits` is not a matrix of finite numbers.
   """
   logits = np.asarray(feature_rows("logits", logits), np.float64)
   check_finite("logits", logits)
   if not 1 <= splits <= len(logits):
     raise UsageError(f"{len(logits)} images can't be split into {splits} parts")
+  # Log-softmax; subtracting the maximum avoids overflow.
   log_p = logits - logits.max(axis=1, keepdims=True)
   log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
   bounds = [len(logits) * part // splits for part in range(splits + 1)]
@@ -144,6 +146,6 @@ def inception_score(logits: Float[Any, "n k"], splits: int = SPLITS) -> MeanOver
 
 def _score(log_p: Float[np.ndarray, "m k"]) -> float:
   p = np.exp(log_p)
-  # The mean of m numbers of which some are 0: the log of 0 meets a weight of 0.
+  # A mean probability of 0 has weight 0: the floor only keeps its logarithm finite.
   log_mean = np.log(np.maximum(p.mean(axis=0), np.finfo(np.float64).tiny))
   return float(np.exp((p * (log_p - log_mean)).sum(axis=1).mean()))

@@ -1,4 +1,4 @@
-"""What all metrics do with their inputs: check them, cut them into blocks, lay them on the mesh."""
+"""Input handling shared by all metrics: validation, blocks of rows, placement on the mesh."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -13,32 +13,38 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.runtime.mesh import data_mesh, padded_size, replicated, shard_rows
 
-# Rows go to the device in blocks of a few sizes, so that few programs are compiled and memory is
-# bounded by the block and not by the data.
+# Row counts are padded to a few sizes, so that few programs are compiled. Larger sets are processed
+# in blocks, so that device memory is bounded by the block and not by the data.
 BUCKETS = (256, 1024, 4096)
 BLOCK_ROWS = 65_536
-# Features of this size have squares, and sums of a million of them, within float32.
+# Between these magnitudes, squares and sums of a million squares stay within the normal range of
+# float32.
 SAFE_SIZES = (1e-9, 1e13)
 HIGHEST = jax.lax.Precision.HIGHEST
 Tree = TypeVar("Tree")
 
 
 def or_default(mesh: Mesh | None) -> Mesh:
-  """The mesh that was given, or all devices."""
+  """Return the given mesh, or one over all devices."""
   return data_mesh() if mesh is None else mesh
 
 
 def bucket_rows(size: int, devices: int) -> int:
-  """Rows to pad to: 256, 1,024, or a multiple of 4,096, and in any case a multiple of the devices."""
+  """Return the row count to pad to: 256, 1,024 or a multiple of 4,096, divisible by `devices`."""
   rows = next((bucket for bucket in BUCKETS if size <= bucket), padded_size(size, BUCKETS[-1]))
   return padded_size(rows, devices)
 
 
 def feature_rows(name: str, features: Any, width: int | None = None) -> Float[np.ndarray, "n d"]:
-  """The features as they are on the host (a memory map stays one), checked for their shape.
+  """Return the checked features as a host array; a memory map stays a memory map.
+
+  Args:
+    name: name of the argument for error messages.
+    features: matrix of features, [n, d].
+    width: required d; None accepts any.
 
   Raises:
-    UsageError: not a non-empty matrix of real numbers, or not `width` wide.
+    UsageError: `features` is not a non-empty matrix of real numbers, or is not `width` wide.
   """
   array = features if isinstance(features, np.ndarray) else np.asarray(features)
   if array.ndim != 2 or 0 in array.shape:
@@ -51,18 +57,18 @@ def feature_rows(name: str, features: Any, width: int | None = None) -> Float[np
 
 
 def check_finite(name: str, array: np.ndarray) -> None:
-  """Raises UsageError where a value is NaN or infinite: no metric is defined there."""
+  """Raise UsageError if a value is NaN or infinite, because no metric is defined there."""
   if not np.isfinite(array).all():
     raise UsageError(f"{name} hold NaN or infinite values")
 
 
 def common_scale(*sets: Float[np.ndarray, "n d"]) -> float:
-  """A power of two to divide features by, so that squares of their differences stay in float32; 1 where they do.
+  """Return a power of two to divide features by so that their squares fit float32; often 1.
 
-  Of distances the division takes nothing: it is exact, and is undone by a multiplication.
+  Dividing by a power of two is exact, so a distance is recovered exactly by multiplying it back.
 
   Raises:
-    UsageError: NaN or infinite values.
+    UsageError: the features hold NaN or infinite values.
   """
   largest = max(
     float(np.abs(rows[start : start + BLOCK_ROWS]).max())
@@ -77,36 +83,44 @@ def common_scale(*sets: Float[np.ndarray, "n d"]) -> float:
 
 
 def named_labels(name: str, labels: Any, class_names: Sequence[str]) -> Any:
-  """Labels as class indices where they are given as names; other labels as they are.
+  """Return labels as class indices if they are class names; return other labels unchanged.
 
   Args:
-    name: what the labels are called in errors.
-    labels: one a row.
-    class_names: one a class, in label order; may be empty where labels are no names.
+    name: name of the argument for error messages.
+    labels: one label per row.
+    class_names: class names in label order; may be empty if labels are not names.
 
   Raises:
-    UsageError: labels are names and no class names are given, or one is none of them.
+    UsageError: labels are names but `class_names` is empty, has duplicates or lacks one of them.
   """
   array = np.asarray(labels)
   if array.dtype.kind not in "USO" or not array.size:
     return labels
   if not len(class_names):
     raise UsageError(
-      f"{name} are names such as {str(array.flat[0])!r}: give class_names, one a class."
+      f"{name} are names such as {str(array.flat[0])!r}: give class_names, one per class."
     )
-  index = {str(each): place for place, each in enumerate(class_names)}
+  index = {str(class_name): label for label, class_name in enumerate(class_names)}
   if len(index) < len(class_names):
-    raise UsageError("class_names names a class twice: labels must be indices then.")
-  if unknown := next((str(each) for each in array.flat if str(each) not in index), None):
+    raise UsageError(
+      "class_names lists a class twice: make the names unique, or give labels as indices."
+    )
+  if unknown := next((str(label) for label in array.flat if str(label) not in index), None):
     raise unknown_name(f"class in {name}", unknown, index)
-  return np.array([index[str(each)] for each in array.flat], np.int32).reshape(array.shape)
+  return np.array([index[str(label)] for label in array.flat], np.int32).reshape(array.shape)
 
 
 def label_rows(name: str, labels: Any, rows: int, num_classes: int) -> Int[np.ndarray, "n *k"]:
-  """Class indices [n] as int32, or multi-hot labels [n, k] as bool, checked.
+  """Return checked labels: class indices [n] as int32, or multi-hot labels [n, k] as bool.
+
+  Args:
+    name: name of the argument for error messages.
+    labels: class indices or a 0/1 matrix.
+    rows: required n.
+    num_classes: required k.
 
   Raises:
-    UsageError: not one label a row, not whole numbers, or a class that does not exist.
+    UsageError: the shape does not fit, indices are not whole numbers, or an index is out of range.
   """
   array = np.asarray(labels)
   if array.ndim not in (1, 2) or len(array) != rows:
@@ -125,10 +139,10 @@ def label_rows(name: str, labels: Any, rows: int, num_classes: int) -> Int[np.nd
 
 
 def rows_of_classes(labels: Any) -> dict[int, Int[np.ndarray, "m"]]:
-  """The row numbers of each class that occurs, of class indices or multi-hot labels.
+  """Return the row numbers of each class that occurs, from class indices or multi-hot labels.
 
   Raises:
-    UsageError: neither of the two.
+    UsageError: the labels are neither of the two.
   """
   labels = np.asarray(labels)
   if labels.ndim == 2:
@@ -147,7 +161,15 @@ def by_block(
   features: Float[np.ndarray, "n d"],
   *others: np.ndarray,
 ) -> Shaped[np.ndarray, "n ..."]:
-  """A value a row: `function(features, *others, mask)` of each block on the device, joined on the host."""
+  """Apply `function(features, *others, mask)` block by block; return its per-row values.
+
+  Args:
+    function: maps sharded, padded arrays and their mask to one value (or row of values) per row.
+    name: name of the features for error messages.
+    mesh: devices to compute on.
+    features: checked features.
+    others: further arrays with one row per feature row.
+  """
   found = []
   for start in range(0, len(features), BLOCK_ROWS):
     arrays = [array[start : start + BLOCK_ROWS] for array in (features, *others)]
@@ -159,7 +181,7 @@ def by_block(
 def place(
   name: str, mesh: Mesh, features: Float[np.ndarray, "n d"], *others: np.ndarray
 ) -> tuple[Array, ...]:
-  """One block on the mesh, padded to its bucket: features as float32, the others, and the mask."""
+  """Put one block on the mesh, padded: features as float32, the others, and the mask."""
   block = np.asarray(features, np.float32)
   check_finite(name, block)
   multiple = bucket_rows(len(block), mesh.size) // mesh.size
@@ -167,10 +189,10 @@ def place(
 
 
 def fetch(mesh: Mesh, tree: Tree) -> Tree:
-  """The arrays on the host, whole, also where other hosts hold parts of them.
+  """Return whole arrays on the host, including shards that other processes hold.
 
-  Devices of one process need no collective for that, and do without: on CPU several at once can block all threads that
-  would finish them.
+  Arrays that this process can address are copied without a collective: on CPU, several concurrent
+  collectives can deadlock by occupying all threads of the pool.
   """
   if not replicated(mesh).is_fully_addressable:
     tree = _gather_program(mesh)(tree)
@@ -183,15 +205,16 @@ def _gather_program(mesh: Mesh) -> jax.stages.Wrapped:
 
 
 def unit_rows(features: Float[Array, "n d"]) -> Float[Array, "n d"]:
-  """Rows of length one; a row of zeros stays zero."""
+  """Return rows scaled to unit length; a zero row stays zero."""
   largest = jnp.max(jnp.abs(features), axis=-1, keepdims=True)
-  scaled = features / jnp.where(largest > 0, largest, 1)  # no overflow in the squares
+  # Dividing by the largest entry first keeps the squares from overflowing.
+  scaled = features / jnp.where(largest > 0, largest, 1)
   length = jnp.sqrt(jnp.sum(scaled**2, axis=-1, keepdims=True))
   return scaled / jnp.where(length > 0, length, 1)
 
 
 def host_unit_rows(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-  """Rows of length one on the host, in float32; a row of zeros stays zero."""
+  """Return rows scaled to unit length in float32, on the host; a zero row stays zero."""
   rows = np.asarray(features, np.float32)
   largest = np.abs(rows).max(axis=1, keepdims=True, initial=0)
   scaled = rows / np.where(largest > 0, largest, 1)
@@ -200,5 +223,5 @@ def host_unit_rows(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d
 
 
 def masked_rows(features: Float[Array, "n d"], mask: Bool[Array, "n"]) -> Float[Array, "n d"]:
-  """The features with the padded rows set to zero."""
+  """Return the features with padded rows set to zero."""
   return jnp.where(mask[:, None], features, 0)

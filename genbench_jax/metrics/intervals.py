@@ -1,9 +1,10 @@
-"""Intervals of recognition scores: fractions that may lie at the ceiling, and differences of two on the same images.
+"""Intervals of recognition scores: proportions near 0 or 1, and paired differences.
 
-A percentile bootstrap of 100 right answers of 100 says [1, 1]. Wilson's interval does not: it asks which true accuracies
-would give what was seen. A score that is no plain proportion is treated as one of that many images as have its variance
-(Kish's effective sample size; Korn & Graubard 1998; for the area under the ROC curve Kottas et al. 2014). External images
-that vary add to the variance.
+A percentile bootstrap of 100 correct answers out of 100 gives [1, 1]. Wilson's interval does not:
+it contains the true accuracies under which the observation is plausible. A score that is not a
+plain proportion is treated as a proportion of as many images as give its variance (Kish's effective
+sample size; Korn & Graubard 1998; for the area under the ROC curve Kottas et al. 2014). The
+variance due to the external images is added.
 """
 
 from typing import Any
@@ -19,24 +20,30 @@ from genbench_jax.metrics.accuracy import (
 from genbench_jax.metrics.bootstrap import Measurement
 from genbench_jax.metrics.strata import is_drawn_by_class
 
-NORMAL = 1.959964
-# Images of an average class that stand beside those of a class whose recall is to vary.
+NORMAL = 1.959964  # 97.5 % quantile of the standard normal distribution
+# Pseudo-images at the mean recall that are added to each class, so that no recall has zero
+# variance.
 SHRINKAGE = 1.0
-# A stratified sample is worth more images than it has, but hardly more than so many times.
+# A stratified sample can be worth more images than it has; the effective size is capped at this
+# multiple.
 MOST_GAIN = 4
+# The step from the value to the mean over halves, multiplied by this, estimates the bias
+# (benchmarks/intervals.py).
 HALF_SAMPLES = 100
 BIAS_STEPS = 1.3
 
 
 def wilson(value: float, variance: float, most: float) -> tuple[float, float]:
-  """Wilson's 95 % interval (1927) of a fraction with that variance.
+  """Return Wilson's 95 % interval (1927) of a proportion with a given variance.
 
   Args:
-    value: the fraction; variance: of the value.
-    most: the number of images that a value at 0 or 1, whose variance is unknown, stands for.
+    value: the proportion.
+    variance: variance of `value`.
+    most: number of images to assume if `value` is 0 or 1, where the variance is unknown.
   """
   binomial = value * (1 - value)
   known = variance > 0 and binomial > 0
+  # p (1 - p) / n = variance defines the effective n.
   count = min(binomial / variance, MOST_GAIN * most) if known else most
   square = NORMAL**2
   center = (value + square / (2 * count)) / (1 + square / count)
@@ -50,13 +57,13 @@ def recognition_interval(
   metric: str,
   seed: int = 0,
 ) -> tuple[float, float]:
-  """The 95 % interval of a recognition score over the test images.
+  """Return the 95 % interval of a recognition score over the test images.
 
   Args:
     scores: score of each class for each test image.
     labels: class indices, or multi-hot for `map_11_point`.
     metric: see `recognition_score`.
-    seed: draws the half samples of `map_11_point`.
+    seed: of the half samples for `map_11_point`.
   """
   scores, labels = np.asarray(scores), np.asarray(labels)
   if metric in FROM_PREDICTIONS:
@@ -76,10 +83,13 @@ def correct_measurement(
   metric: str,
   external: float | None = None,
 ) -> Measurement:
-  """`accuracy` or `mean_per_class` with its intervals.
+  """Measure `accuracy` or `mean_per_class` with its intervals.
 
   Args:
-    external: the variance that the external images add; None where it can't be told.
+    correct: whether each test image is recognized.
+    labels: class indices.
+    metric: `accuracy` or `mean_per_class`.
+    external: variance due to the external images; None if unknown.
   """
   weights = image_weights(labels, metric)
   value = float(weights @ correct)
@@ -89,7 +99,7 @@ def correct_measurement(
 
 
 def image_weights(labels: Int[np.ndarray, "n"], metric: str) -> Float[np.ndarray, "n"]:
-  """What each test image counts in the score: the weights of its right answers."""
+  """Return the weight of each test image in the score; weights sum to 1."""
   if metric == "accuracy":
     return np.full(len(labels), 1 / len(labels))
   counts = np.bincount(labels)
@@ -99,8 +109,13 @@ def image_weights(labels: Int[np.ndarray, "n"], metric: str) -> Float[np.ndarray
 def _variance_of_recalls(
   correct: Bool[np.ndarray, "n"], labels: Int[np.ndarray, "n"], weights: Float[np.ndarray, "n"]
 ) -> float:
-  """Of the weighted share of right answers: binomial for independent images, else that of each class, a little towards the
-  mean: a test set drawn class by class, or a mean over classes, does not vary by how many images a class has."""
+  """Return the variance of the weighted share of correct answers.
+
+  It is binomial for independent images. If the test set was drawn class by class, or the score is a
+  mean over classes,
+  class counts do not vary: the variance is the sum of the classes' variances, with recalls shrunk
+  towards the mean.
+  """
   value = float(weights @ correct)
   counts = np.bincount(labels)
   if np.ptp(weights) == 0 and not is_drawn_by_class(counts[counts > 0]):
@@ -113,7 +128,13 @@ def _variance_of_recalls(
 def area_measurement(
   scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], external: float | None = None
 ) -> Measurement:
-  """The area under the ROC curve with its intervals, the variance by DeLong et al. (1988)."""
+  """Measure the area under the ROC curve with its intervals; variance by DeLong et al. (1988).
+
+  Args:
+    scores: score of the positive class.
+    positive: whether each image is positive.
+    external: variance due to the external images; None if unknown.
+  """
   parts = _placements(scores, positive)
   return _measurement(float(parts[0].mean()), _variance_of_means(parts), len(scores), external)
 
@@ -124,11 +145,17 @@ def area_gain_measurement(
   positive: Bool[np.ndarray, "n"],
   external: float | None = None,
 ) -> Measurement:
-  """The difference of two areas on the same images, its variance by DeLong et al. (1988)."""
+  """Measure the difference of two areas on the same images; variance by DeLong et al. (1988).
+
+  Args:
+    first, second: scores of the positive class by two classifiers.
+    positive: whether each image is positive.
+    external: variance due to the external images; None if unknown.
+  """
   pairs = zip(_placements(first, positive), _placements(second, positive), strict=True)
-  parts = [one - other for one, other in pairs]
+  parts = [ours - theirs for ours, theirs in pairs]
   value = float(parts[0].mean())
-  # As in `difference_measurement`: no difference seen is not none possible.
+  # As in `difference_measurement`: observing no difference does not mean that none is possible.
   variance = _variance_of_means(parts) + 1 / (len(first) + 2) ** 2
   low, high = _around(value, variance)
   if external is None:
@@ -139,7 +166,7 @@ def area_gain_measurement(
 def _placements(
   scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"]
 ) -> list[Float[np.ndarray, "_"]]:
-  """For each positive the share of negatives below it, for each negative that of positives above it."""
+  """Return the share of negatives below each positive, and of positives above each negative."""
   above = _shares_below(scores[positive], scores[~positive])
   return [above, 1 - _shares_below(scores[~positive], scores[positive])]
 
@@ -151,7 +178,7 @@ def _variance_of_means(parts: list[Float[np.ndarray, "_"]]) -> float:
 def _shares_below(
   scores: Float[np.ndarray, "p"], others: Float[np.ndarray, "q"]
 ) -> Float[np.ndarray, "p"]:
-  """For each score the share of the others below it, an equal one counting half."""
+  """Return, for each score, the share of the others below it; ties count one half."""
   ranked = np.sort(others)
   below, through = (np.searchsorted(ranked, scores, side) for side in ("left", "right"))
   return (below + through) / (2 * len(others))
@@ -167,17 +194,19 @@ def _measurement(value: float, variance: float, most: float, external: float | N
 def halved_measurement(
   value: float, halves: Float[np.ndarray, "r"], external: float | None = None, lowest: float = 0.0
 ) -> Measurement:
-  """The interval of a biased estimator from its values on random halves of the test images.
+  """Measure a biased estimator from its values on random halves of the test images.
 
-  A half without replacement varies as the whole does (delete-half jackknife, Shao & Wu 1989). Its mean is off by the bias
-  of the whole once more, if that went as 1 / n; that of 11-point precision goes more slowly, and 1.3 times the step is
-  taken back (benchmarks/intervals.py), and counted as uncertain by three quarters of a step. A percentile bootstrap, which repeats
-  the bias, has it twice. The interval holds the value itself, and is cut to what is possible.
+  A half drawn without replacement varies as the whole does (delete-half jackknife, Shao & Wu 1989).
+  Its mean exceeds the value by once the bias of the whole, if the bias goes as 1 / n. The bias of
+  11-point precision falls more slowly: 1.3 times the step is subtracted (benchmarks/intervals.py),
+  and 3/4 of a step is added as uncertainty. A percentile bootstrap would double the bias instead.
+  The interval contains the value and is clipped to what is possible.
 
   Args:
-    value: of all test images; halves: of each half.
-    external: the variance that the external images add; None where it can't be told.
-    lowest: the least possible value; the highest is 1.
+    value: the score of all test images.
+    halves: the score of each half.
+    external: variance due to the external images; None if unknown.
+    lowest: smallest possible value; the largest is 1.
   """
   step = float(halves.mean()) - value
   middle, variance = value - BIAS_STEPS * step, float(halves.var(ddof=1)) + (0.75 * step) ** 2
@@ -198,15 +227,15 @@ def difference_measurement(
   weights: Float[np.ndarray, "n"],
   external: float | None = None,
 ) -> Measurement:
-  """The difference of two scores on the same test images: weighted mean of what each image adds.
+  """Measure the difference of two scores on the same test images.
 
-  As for matched pairs (Agresti & Min 2005) two images, one for each side, are added, so that no difference seen is not
-  taken for none possible.
+  As for matched pairs (Agresti & Min 2005), two pseudo-images are added, one in favor of each side.
+  Otherwise, observing no difference would give a zero-width interval.
 
   Args:
-    differences: right by the first less right by the second, for each image.
+    differences: correctness by the first minus correctness by the second, per image.
     weights: of the images, see `image_weights`; they sum to 1.
-    external: the variance that the external images add; None where it can't be told.
+    external: variance due to the external images; None if unknown.
   """
   value = float(weights @ differences)
   count = 1 / float(np.sum(weights**2))
@@ -228,7 +257,14 @@ def _around(center: float, variance: float) -> tuple[float, float]:
 def halved_precision(
   columns: Float[np.ndarray, "n v k"], labels: Any, seed: int, repeats: int = HALF_SAMPLES
 ) -> Float[np.ndarray, "r v"]:
-  """Mean 11-point precision of each column of scores on random halves of the test images."""
+  """Return the mean 11-point precision of each classifier on random halves of the test images.
+
+  Args:
+    columns: scores [n, v, k] of v classifiers.
+    labels: class indices or multi-hot.
+    seed: of the halves.
+    repeats: number of halves.
+  """
   generator = np.random.default_rng(seed)
   hot = labels if labels.ndim == 2 else np.eye(columns.shape[2], dtype=bool)[labels]
   occurs = np.flatnonzero(hot.any(axis=1))
@@ -236,7 +272,7 @@ def halved_precision(
   def of_half() -> list[float]:
     half = generator.permutation(len(hot))[: max(len(hot) // 2, 1)]
     drawn = hot[half]
-    if not drawn.any():  # few positives: the mean needs one
+    if not drawn.any():  # few positives: precision needs at least one
       half = occurs[:1]
       drawn = hot[half]
     used = np.flatnonzero(drawn.any(axis=0))

@@ -1,13 +1,15 @@
-"""Sums of kernel values over pairs of images, tile by tile, without losing digits far from the origin.
+"""Sums of kernel values over pairs of images, without cancellation far from the origin.
 
-The cubic kernel k(a, b) = (a . b / d + 1)^3 of features of size 1,000 is 1e18, and a distance between two sets is what is
-left of such numbers. With a = c + u, b = c + v, A = c . c / d + 1, p = c . u / d, q = c . v / d and r = u . v / d it is
-(A + p + q + r)^3, and what depends on a alone or on b alone cancels in every distance. What stays,
+The cubic kernel k(a, b) = (a . b / d + 1)^3 of features of magnitude 1,000 is about 1e18, and a
+distance between two sets is a small difference of such numbers. Write a = c + u, b = c + v, A = c .
+c / d + 1, p = c . u / d, q = c . v / d and r = u . v / d. Then k = (A + p + q + r)^3, and terms
+that depend on a alone or on b alone cancel in every distance. The rest,
 
   3 p q (A + B) + r (3 B^2 + r (3 B + r)),   B = A + p + q,
 
-has no large terms that cancel, and is what is summed here. All of it is divided by a scale T^3, so that float32 neither
-overflows nor underflows. The Gaussian kernel is taken of unit-norm features, and k - 1 summed.
+has no large terms that cancel; it is what this module sums. Everything is divided by a scale T^3,
+so that float32 neither overflows nor underflows. The Gaussian kernel uses unit-norm features, and k
+- 1 is summed.
 """
 
 import dataclasses
@@ -28,16 +30,17 @@ from genbench_jax.runtime.mesh import DATA_AXIS
 Kernel = Literal["polynomial", "gaussian"]
 # CMMD's bandwidth, for unit-norm features.
 BANDWIDTH = 10.0
+# Rows per set from which the typical summand is estimated.
 TYPICAL_ROWS = 256
 
 
 class KernelRows(NamedTuple):
-  """Rows of one set in the frame of a kernel.
+  """Rows of one set in the coordinates of a `Frame`.
 
   Attributes:
-    features: u / sqrt(d T), or unit-norm rows.
+    features: u / sqrt(d T); unit-norm rows for the Gaussian kernel.
     offset: p / T; 0 for the Gaussian kernel.
-    number: of the row in its set; -1 is padding.
+    number: index of the row in its set; -1 is padding.
   """
 
   features: Float[Any, "n d"]
@@ -46,9 +49,10 @@ class KernelRows(NamedTuple):
 
 
 class KernelSums(NamedTuple):
-  """State: for each row of one set, the sum of its kernel values with the rows of another set seen so far.
+  """Mergeable state: for each row, the sum of its kernel values with the rows seen so far.
 
-  All pairs count, so that the rows themselves must be there: the state grows by blocks of the other set, not of its own.
+  The state grows by blocks of the other set only: all pairs count, so the rows of its own set must
+  be known up front.
   """
 
   sums: Float[Any, "n"]
@@ -63,7 +67,16 @@ class KernelSums(NamedTuple):
     skip_self: bool,
     devices: int,
   ) -> "KernelSums":
-    """Inside shard_map: of all rows of y, which travel round the ring, with the rows of x this device holds."""
+    """Sum over all rows of y for the rows of x on this device (inside shard_map).
+
+    Args:
+      x: rows that stay on this device.
+      y: rows that travel; each device starts with its shard.
+      level: `Frame.constant` and `Frame.typical`.
+      kernel: kernel to evaluate.
+      skip_self: leave out pairs of equal row numbers.
+      devices: number of devices in the ring.
+    """
 
     def visit(state: "KernelSums", y: KernelRows) -> tuple["KernelSums", KernelRows]:
       return state.merge(cls(_over_tiles(x, y, level, kernel, skip_self))), y
@@ -72,26 +85,28 @@ class KernelSums(NamedTuple):
     return ring(visit, nothing, y, devices)[0]
 
   def merge(self, other: "KernelSums") -> "KernelSums":
-    """Of the same rows with the rows of both others."""
+    """Return the sums over the union of both other sets, for the same rows."""
     return KernelSums(self.sums + other.sums)
 
   def compute(self, pairs: int) -> Float[Any, "n"]:
-    """Mean kernel value of each row with `pairs` others."""
+    """Return the mean kernel value of each row over `pairs` pairs."""
     return self.sums / pairs
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-  """Where a kernel looks at features from, and how it evaluates pairs.
+  """Coordinates in which a kernel is evaluated without cancellation (see the module docstring).
 
   Attributes:
     kernel: `polynomial` or `gaussian`.
-    center: c, or the mean that standardized features are taken from.
-    scale: the square root of d T, by which u is divided.
+    center: c; for standardized features, the mean that is subtracted.
+    scale: sqrt(d T), by which u is divided.
     constant: A / T.
-    has_offset: whether p and q are there; not for standardized features, whose origin is the center.
-    factor: T^3, by which what is summed is multiplied in the end.
-    typical: a typical summand, taken away from each: it cancels, and what is summed in float32 gets small.
+    has_offset: whether p and q are nonzero; False for standardized features, whose origin is the
+      center.
+    factor: T^3, by which sums are multiplied in the end.
+    typical: a typical summand, subtracted from each. It cancels in a distance and keeps float32
+      sums small.
   """
 
   kernel: Kernel
@@ -105,7 +120,7 @@ class Frame:
   def host_rows(
     self, features: Float[np.ndarray, "n d"]
   ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n"]]:
-    """Features and offsets of `KernelRows` in float64."""
+    """Return the features and offsets of `KernelRows` in float64."""
     rows = np.asarray(features, np.float64)
     check_finite("features", rows)
     if self.kernel == "gaussian":
@@ -118,7 +133,7 @@ class Frame:
   def host_values(
     self, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]
   ) -> Float[np.ndarray, "n m"]:
-    """All summands of few rows, in float64."""
+    """Return the matrix of summands of a few rows, in float64."""
     (first, p), (second, q) = self.host_rows(x), self.host_rows(y)
     inner = first @ second.T
     if self.kernel == "gaussian":
@@ -129,10 +144,17 @@ class Frame:
 def frame_of(
   x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], kernel: Kernel, standardize: bool
 ) -> Frame:
-  """The frame for two sets: about the mean of both, or, to standardize, about y's, scaled by its spread.
+  """Return the frame for two sets: centered at the mean of both, or standardized by y.
+
+  Args:
+    x: checked features of the external images.
+    y: checked features of the images to compare with.
+    kernel: kernel to evaluate.
+    standardize: for the cubic kernel: subtract y's mean and divide by y's root mean square
+      deviation.
 
   Raises:
-    UsageError: values that are not finite, or test features that are all the same where they should be standardized.
+    UsageError: values are not finite, or y has no spread to standardize by.
   """
   width = x.shape[1]
   if kernel == "gaussian":
@@ -142,8 +164,11 @@ def frame_of(
     center = _mean(y)
     spread = _root_mean_square(y, center)
     if spread == 0:
-      raise UsageError("the images to compare with are all the same: features have no scale")
-    # Mean |z|^2 / d is 1 for the test images; T keeps that of far away ones in range.
+      raise UsageError(
+        "all images to compare with have the same features: cannot standardize by their spread"
+      )
+    # Mean |z|^2 / d is 1 for the test images; T keeps the cube of distant external images within
+    # float32.
     size = (_root_mean_square(x, center) / spread) ** 2 + 1
     scale = spread * np.sqrt(width * size)
     frame = Frame(kernel, center, float(scale), 1 / size, False, size**3)
@@ -164,7 +189,17 @@ def kernel_sums(
   skip_self: bool,
   mesh: Mesh,
 ) -> KernelSums:
-  """For each row of x the sum over y, merged over the blocks in float64; times `frame.factor` it is in the kernel's unit."""
+  """Return, for each row of x, the sum over y, merged over blocks in float64.
+
+  Multiply by `frame.factor` for the unit of the kernel.
+
+  Args:
+    x: checked features; one sum per row.
+    y: checked features to sum over.
+    frame: coordinates of the kernel.
+    skip_self: x and y are the same set; leave out the pair of a row with itself.
+    mesh: devices to compute on.
+  """
   program = _sums_program(mesh, frame.kernel, skip_self)
   level = np.array([frame.constant, frame.typical], np.float32)
   found = []
@@ -180,21 +215,22 @@ def kernel_sums(
 
 def _placed(x: Float[np.ndarray, "n d"], start: int, frame: Frame, mesh: Mesh) -> KernelRows:
   features, offset = frame.host_rows(x[start : start + BLOCK_ROWS])
-  # One is added so that the padding, zero, becomes -1.
+  # Padding is zero; numbering from 1 on the way in turns it into -1 below.
   number = np.arange(start + 1, start + 1 + len(features), dtype=np.int32)
   rows, offsets, numbers, _ = place("features", mesh, features, offset.astype(np.float32), number)
   return KernelRows(rows, offsets, numbers - 1)
 
 
 def _with_typical(frame: Frame, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> Frame:
-  """With the mean summand of the first images of both sets."""
+  """Set `typical` to the mean summand over the first rows of both sets."""
   values = frame.host_values(x[:TYPICAL_ROWS], y[:TYPICAL_ROWS])
   return dataclasses.replace(frame, typical=float(values.mean()))
 
 
 def _unit(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
   largest = np.abs(rows).max(axis=1, keepdims=True)
-  scaled = rows / np.where(largest > 0, largest, 1)  # no overflow in the squares
+  # Dividing by the largest entry first keeps the squares from overflowing.
+  scaled = rows / np.where(largest > 0, largest, 1)
   length = np.linalg.norm(scaled, axis=1, keepdims=True)
   return scaled / np.where(length > 0, length, 1)
 
@@ -208,14 +244,14 @@ def _mean(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d"]:
 
 
 def _root_mean_square(rows: Float[np.ndarray, "n d"], center: Float[np.ndarray, "d"]) -> float:
-  """Over all numbers of the deviations from a center."""
+  """Return the root mean square over all entries of `rows - center`."""
   starts = range(0, len(rows), BLOCK_ROWS)
   blocks = (np.asarray(rows[s : s + BLOCK_ROWS], np.float64) - center for s in starts)
   return float(np.sqrt(sum(float(np.sum(block**2)) for block in blocks) / rows.size))
 
 
 def _cubic(inner: Any, p: Any, q: Any, constant: Any) -> Any:
-  """What the cubic kernel is without what depends on one image alone; see the module."""
+  """Return the cubic kernel less the terms of a single image; see the module docstring."""
   together = constant + p + q
   return 3 * p * q * (constant + together) + inner * (
     3 * together**2 + inner * (3 * together + inner)
@@ -234,12 +270,14 @@ def _sums_program(mesh: Mesh, kernel: Kernel, skip_self: bool) -> jax.stages.Wra
 def _over_tiles(
   x: KernelRows, y: KernelRows, level: Float[Array, "2"], kernel: Kernel, skip_self: bool
 ) -> Float[Array, "n"]:
-  """For each row of x the sum over y: one tile of kernel values at a time."""
+  """Return, for each row of x, the sum over y, holding one tile of kernel values at a time."""
   y_tiles = _row_tiles(y, COLUMN_TILE)
 
   def of_tiles(x: KernelRows, y: KernelRows) -> Float[Array, "t"]:
     inner = products(x.features, y.features)
     if kernel == "gaussian":
+      # |a - b|^2 = 2 - 2 a . b for unit-norm rows; expm1 keeps the digits that exp(.) - 1 would
+      # lose.
       values = jnp.expm1((inner - 1) / BANDWIDTH**2)
     else:
       values = _cubic(inner, x.offset[:, None], y.offset, level[0])
@@ -249,9 +287,9 @@ def _over_tiles(
     return jnp.sum(jnp.where(real, values - level[1], 0), axis=1)
 
   def of_tiles_if_any(x: KernelRows, y: KernelRows) -> Float[Array, "t"]:
-    # Padding comes last: a tile that begins with it holds nothing else.
-    some = (x.number[0] >= 0) & (y.number[0] >= 0)
-    return jax.lax.cond(some, of_tiles, lambda x, _: jnp.zeros_like(x.offset), x, y)
+    # Padding comes last, so a tile that begins with padding holds nothing else.
+    has_rows = (x.number[0] >= 0) & (y.number[0] >= 0)
+    return jax.lax.cond(has_rows, of_tiles, lambda x, _: jnp.zeros_like(x.offset), x, y)
 
   def of_row_tile(x: KernelRows) -> Float[Array, "t"]:
     return jnp.sum(jax.lax.map(lambda y: of_tiles_if_any(x, y), y_tiles), axis=0)
@@ -260,7 +298,7 @@ def _over_tiles(
 
 
 def _row_tiles(rows: KernelRows, size: int) -> KernelRows:
-  """The rows in tiles, padding marked as such."""
+  """Return the rows in tiles; fill rows get number -1."""
   return KernelRows(
     tiles(rows.features, size), tiles(rows.offset, size), tiles(rows.number, size, fill=-1)
   )

@@ -1,8 +1,8 @@
-"""Kernel distances (maximum mean discrepancy) between two sets of features: KID and CMMD.
+"""Kernel distances (maximum mean discrepancy, MMD) between two sets of features: KID and CMMD.
 
-No kernel matrix is held: each image has the sum of its kernel values with the images of a set seen so far, tile by tile
-(`kernel_sums`). The distances are of sets that were drawn class by class, as external images are: pairs of one class count
-as often as they would among independent images.
+No kernel matrix is stored: `kernel_sums` accumulates, for each image, the sum of its kernel values
+with the other set, tile by tile. External images are drawn class by class, so pairs within a class
+are rarer than among independent images; the estimators here reweight them.
 """
 
 import dataclasses
@@ -21,17 +21,17 @@ from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.metrics.strata import are_paired, centered_within, sampled_strata, strata_of
 
 KERNELS = get_args(Kernel)
-CMMD_SCALE = 1000.0
-# Up to this many images of a class its pairs are summed on the host: classes are many and small.
+CMMD_SCALE = 1000.0  # the published unit
+# Classes up to this size are summed on the host: there are many of them, and each is small.
 HOST_ROWS = 512
-# Images of each set that the spread of kernel values is estimated from.
+# Images per set from which the variance of the kernel values is estimated.
 SPREAD_ROWS = 512
 Labels = tuple[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Sides:
-  """One distance between two checked sets, and how each was drawn."""
+  """Two checked sets, their strata, and the frame that evaluates the kernel."""
 
   x: Float[np.ndarray, "n d"]
   y: Float[np.ndarray, "m d"]
@@ -49,36 +49,46 @@ def kernel_distance(
   labels: Labels | None = None,
   standardize: bool = False,
 ) -> float:
-  """The squared maximum mean discrepancy, without bias: about 0, of either sign, for equal distributions.
+  """Compute the unbiased squared MMD: about 0, of either sign, for equal distributions.
 
-  With labels the estimator is stratified: with w_c the share of class c among n images, the mean of k within a set is
-  sum_c w_c^2 mean_{i != j in c} k + sum_{c != c'} w_c w_c' mean k. The plain mean over i != j has too few pairs of one
-  class, and is biased downward by the spread between classes over n.
+  With labels the estimator is stratified. With w_c the share of class c among n images, the mean of
+  k within a set is sum_c w_c^2 mean_{i != j in c} k + sum_{c != c'} w_c w_c' mean k. The plain mean
+  over i != j has too few pairs within a class; it is biased downward by the spread between classes
+  over n.
 
   Args:
-    x: features of the external images; y: of the images to compare with; at least two each.
-    kernel: `polynomial`, (a . b / d + 1)^3 on the features as they are: KID, over all pairs instead of random
-      subsets (Binkowski et al. 2018, eq. 4). `gaussian`, exp(-|a - b|^2 / 200) on unit-norm features.
-    labels: classes of x and of y, indices or multi-hot. x counts as drawn class by class, y if its classes are more
-      even than chance; images with several labels as independent.
-    standardize: for `polynomial`: take y's mean from the features and divide by the root mean square of y's
-      deviations, one number, so that |z|^2 / d is about 1. At this scale the square and the cube matter; of unit-norm
-      features (|a|^2 / d = 1 / d) the kernel sees nothing but the means.
+    x: features of the external images; at least two.
+    y: features of the images to compare with; at least two.
+    kernel: `polynomial`, (a . b / d + 1)^3 on the features as given: KID, over all pairs instead of
+      random subsets (Binkowski et al. 2018, eq. 4). `gaussian`, exp(-|a - b|^2 / 200) on unit-norm
+      features.
+    mesh: devices to compute on; None for all.
+    labels: classes of x and of y, as indices or multi-hot. x is treated as drawn class by class; y
+      only if its classes are more even than chance. Images with several labels are treated as
+      independent.
+    standardize: for `polynomial`: subtract y's mean from the features and divide by the root mean
+      square of y's deviations, a single number, so that |z|^2 / d is about 1. At this scale the
+      square and the cube matter. On unit-norm features (|a|^2 / d = 1 / d) the kernel sees only the
+      means.
+
+  Returns:
+    The squared MMD, in units of the kernel.
 
   Raises:
-    UsageError: an unknown kernel, shapes or values that do not fit, fewer than two images in a set, or too few
-      classes with two images.
+    UsageError: the kernel is unknown, shapes or values do not fit, a set has fewer than two images,
+      or too few classes have two images.
   """
   sides = _sides(x, y, kernel, labels, standardize, mesh)
   return sides.frame.factor * _unbiased(sides)[0]
 
 
 def cmmd(x: Float[Any, "n d"], y: Float[Any, "m d"], mesh: Mesh | None = None) -> float:
-  """1,000 times the squared discrepancy of unit-norm CLIP features under the Gaussian kernel of bandwidth 10.
+  """Compute CMMD: 1,000 times the squared MMD of unit-norm CLIP features, Gaussian kernel.
 
-  As published (Jayasumana et al. 2024, section 4) the mean runs over all pairs, an image with itself included: never
-  negative, 0 for equal sets, and biased upward for few images. The bandwidth is so wide that this is, to 1 %, 10 times
-  the squared distance of the means. Arguments and errors as `kernel_distance`.
+  As published (Jayasumana et al. 2024, section 4), the mean runs over all pairs, including each
+  image with itself. The value is never negative, 0 for equal sets, and biased upward for few
+  images. The bandwidth is so wide that the squared MMD is, within 1 %, the squared distance of the
+  means over 100. Arguments and errors: see `kernel_distance`.
   """
   return CMMD_SCALE * _biased(_sides(x, y, "gaussian", None, False, mesh))[0]
 
@@ -93,10 +103,11 @@ def measure_kernel_distance(
   labels: Labels | None = None,
   standardize: bool = False,
 ) -> Measurement:
-  """`kernel_distance` with its intervals, a bootstrap of first order within what was drawn.
+  """Measure `kernel_distance` with its intervals, by a first-order bootstrap within strata.
 
-  For equal distributions the first order vanishes and the second is left, of which the first order's estimate shows twice
-  as much as there is: it is taken away once. See `kernel_distance` for arguments and errors.
+  For equal distributions the first-order term vanishes and the second-order term remains. The
+  first-order estimate contains twice that term's variance, so it is subtracted once (`_shrink`).
+  Arguments and errors: see `kernel_distance`.
   """
   sides = _sides(x, y, kernel, labels, standardize, mesh)
   value, of_x, of_y = _unbiased(sides)
@@ -115,7 +126,13 @@ def measure_cmmd(
   mesh: Mesh | None = None,
   labels: Labels | None = None,
 ) -> Measurement:
-  """`cmmd` with its intervals, a bootstrap of first order within what was drawn."""
+  """Measure `cmmd` with its intervals, by a first-order bootstrap within strata.
+
+  Args:
+    x, y, mesh: see `kernel_distance`.
+    seed, resamples: of the bootstrap.
+    labels: classes of x and of y. They affect the intervals only.
+  """
   sides = _sides(x, y, "gaussian", None, False, mesh)
   value, of_x, of_y = _biased(sides)
   strata_x, strata_y = _strata(sides.x, sides.y, labels)
@@ -142,8 +159,8 @@ def _sides(
   strata = _strata(x, y, labels)
   if not all(are_paired(side) for side in strata):
     raise UsageError(
-      "a kernel distance of sets drawn class by class needs 2 images of most classes: with one a class nothing is "
-      "known about pairs of one class"
+      "a kernel distance of sets drawn class by class needs 2 images of most classes: a class with one image has no "
+      "pairs"
     )
   frame = frame_of(x, y, kernel, standardize)  # type: ignore[arg-type]
   return _Sides(x, y, *strata, frame, or_default(mesh))
@@ -160,7 +177,7 @@ def _strata(
 
 
 def _biased(sides: _Sides) -> tuple[float, Float[np.ndarray, "n"], Float[np.ndarray, "m"]]:
-  """The discrepancy with all pairs, never negative, and what each image adds to first order in its weight."""
+  """Return the MMD over all pairs (never negative) and the influence of each image."""
   x, y = sides.x, sides.y
   within_x, within_y = (
     kernel_sums(rows, rows, sides.frame, False, sides.mesh).compute(len(rows)) for rows in (x, y)
@@ -171,8 +188,11 @@ def _biased(sides: _Sides) -> tuple[float, Float[np.ndarray, "n"], Float[np.ndar
 
 
 def _unbiased(sides: _Sides) -> tuple[float, Float[np.ndarray, "n"], Float[np.ndarray, "m"]]:
-  """The discrepancy without bias, in the frame's unit, and what each image adds, centered within its stratum:
-  2 (mean of k with the images of its own set - mean of k with those of the other)."""
+  """Return the unbiased MMD, in the frame's unit, and the influence of each image.
+
+  The influence is 2 (mean of k with the images of its own set - mean of k with the images of the
+  other set).
+  """
   within_x = _within(sides.x, sides.strata_x, sides.frame, sides.mesh)
   within_y = _within(sides.y, sides.strata_y, sides.frame, sides.mesh)
   to_y, to_x = _across(sides)
@@ -183,7 +203,7 @@ def _unbiased(sides: _Sides) -> tuple[float, Float[np.ndarray, "n"], Float[np.nd
 
 
 def _across(sides: _Sides) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "m"]]:
-  """Mean of k of each image of one set with those of the other."""
+  """Return the mean of k of each image with the other set, for both sets."""
   to_y = kernel_sums(sides.x, sides.y, sides.frame, False, sides.mesh).compute(len(sides.y))
   to_x = kernel_sums(sides.y, sides.x, sides.frame, False, sides.mesh).compute(len(sides.x))
   return to_y, to_x
@@ -192,9 +212,11 @@ def _across(sides: _Sides) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "m
 def _within(
   rows: Float[np.ndarray, "n d"], strata: Int[np.ndarray, "n"], frame: Frame, mesh: Mesh
 ) -> Float[np.ndarray, "n"]:
-  """Of each image the mean of k with the others, those of its class counted n_c / (n_c - 1) times.
+  """Return, for each image, the mean of k with the other images of its set.
 
-  An image alone in its class has no such pair: the mean over the other classes stands for it.
+  Pairs within class c are weighted n_c / (n_c - 1), which makes up for the missing pair of an image
+  with itself. An image that is alone in its class has no such pair; the mean over the other classes
+  replaces it.
   """
   sums = kernel_sums(rows, rows, frame, True, mesh).sums
   counts = np.bincount(strata)
@@ -202,7 +224,8 @@ def _within(
   if len(counts) == 1:
     return sums / (len(rows) - 1)
   same = _sums_by_class(rows, strata, frame, mesh)
-  pair_means = same / np.maximum(own - 1, 1)  # mean of k with the others of the class
+  # A class of size n_c counts as n_c pair means: the n_c - 1 pairs in `sums`, and one more.
+  pair_means = same / np.maximum(own - 1, 1)
   missing = own == 1
   if missing.any():
     by_class = np.bincount(strata, pair_means) / np.maximum(counts, 1)
@@ -213,7 +236,7 @@ def _within(
 def _sums_by_class(
   rows: Float[np.ndarray, "n d"], strata: Int[np.ndarray, "n"], frame: Frame, mesh: Mesh
 ) -> Float[np.ndarray, "n"]:
-  """For each row the sum over the others of its stratum."""
+  """Return, for each row, the sum of k over the other rows of its stratum."""
   sums = np.zeros(len(rows))
   order = np.argsort(strata, kind="stable")
   for members in np.split(order, np.cumsum(np.bincount(strata))[:-1]):
@@ -229,11 +252,12 @@ def _sums_by_class(
 def _shrink(
   sides: _Sides, of_x: Float[np.ndarray, "n"], of_y: Float[np.ndarray, "m"]
 ) -> tuple[float, float]:
-  """By how much to shrink deviations of first order, for the test images and for both.
+  """Return the factors that shrink first-order deviations: of y alone, and of both sets.
 
-  With s_xx, s_yy, s_xy the mean squares of k less what each image has of its own, the second order has the variance
-  2 s_xx / n^2 + 2 s_yy / m^2 + 4 s_xy / (n m), and the first order's estimate holds twice that, in the noise of its
-  means over finitely many images. With the images of x as they are, means over them are no noise.
+  Let s_xx, s_yy and s_xy be the mean squares of k after subtracting row and column means. The
+  second-order term has variance 2 s_xx / n^2 + 2 s_yy / m^2 + 4 s_xy / (n m). The first-order
+  estimate contains twice that, as noise of its means over finitely many images. If the images of x
+  are fixed, means over them carry no noise.
   """
   n, m = len(sides.x), len(sides.y)
   xx, yy, xy = _spreads(sides)
@@ -244,10 +268,11 @@ def _shrink(
 
 
 def _excess(strata: Int[np.ndarray, "n"]) -> float:
-  """How much too much of the second order the first order shows, as a share of all pairs.
+  """Return by how much the first-order estimate exceeds the second-order variance.
 
-  Once too much for pairs of different classes. Two images of a class share the one value between them, and their
-  difference shows nothing of it: once too little.
+  Pairs of different classes are counted once too often. In a class with two images, both share the
+  only value between
+  them, so their difference does not show it: that is once too few.
   """
   counts = np.bincount(strata).astype(float)
   counts = counts[counts > 1]
@@ -257,12 +282,12 @@ def _excess(strata: Int[np.ndarray, "n"]) -> float:
 
 
 def _root_share(whole: float, excess: float) -> float:
-  """Never less than the half that is left if all of it is second order."""
+  """Return sqrt((whole - excess) / whole), but at least sqrt(1/2): all of it second-order."""
   return float(np.sqrt(max(whole - excess, whole / 2) / whole)) if whole > 0 else 1.0
 
 
 def _spreads(sides: _Sides) -> tuple[float, float, float]:
-  """Mean squares of k between images of x, of y, and of both, less row and column means within the strata."""
+  """Return the mean squares of k within x, within y and across, less stratum means."""
   x, strata_x = _some(sides.x, sides.strata_x)
   y, strata_y = _some(sides.y, sides.strata_y)
   pairs = ((x, strata_x, x, strata_x), (y, strata_y, y, strata_y), (x, strata_x, y, strata_y))
@@ -271,6 +296,7 @@ def _spreads(sides: _Sides) -> tuple[float, float, float]:
     values = sides.frame.host_values(rows, columns)
     residual = _less_means(_less_means(values, own).T, others).T
     if rows is columns:
+      # k(a, a) is no pair of distinct images.
       np.fill_diagonal(residual, 0)
     found.append(float(np.mean(residual**2)))
   return found[0], found[1], found[2]
@@ -279,7 +305,8 @@ def _spreads(sides: _Sides) -> tuple[float, float, float]:
 def _some(
   rows: Float[np.ndarray, "n d"], strata: Int[np.ndarray, "n"]
 ) -> tuple[Float[np.ndarray, "r d"], Int[np.ndarray, "r"]]:
-  """Whole classes of at most `SPREAD_ROWS` images in all, or the first so many of one stratum."""
+  """Return at most `SPREAD_ROWS` rows: whole classes, or the first images of a single stratum."""
+  # Sorting by stratum keeps classes whole, which the means within strata need.
   order = np.argsort(strata, kind="stable")[:SPREAD_ROWS]
   return rows[order], np.unique(strata[order], return_inverse=True)[1]
 
@@ -287,7 +314,7 @@ def _some(
 def _less_means(
   values: Float[np.ndarray, "n m"], strata: Int[np.ndarray, "n"]
 ) -> Float[np.ndarray, "n m"]:
-  """Less the mean over the rows of each stratum, so scaled that squares are unbiased."""
+  """Subtract the mean over the rows of each stratum; scale so that mean squares are unbiased."""
   counts = np.bincount(strata)
   sums = np.zeros((len(counts), values.shape[1]))
   np.add.at(sums, strata, values)
@@ -296,7 +323,7 @@ def _less_means(
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """For the registry: KID where pairs of one class are known."""
+  """Yield KID, if most classes have pairs, and CMMD, on unit-norm features."""
   x, y = host_unit_rows(sets.external), host_unit_rows(sets.test)
   if min(len(x), len(y)) < 2:
     return

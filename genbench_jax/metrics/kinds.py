@@ -1,4 +1,4 @@
-"""The names of the scores of recognition: no more than names, so that reading a dataset's spec starts no JAX."""
+"""Names of the recognition scores. Imports nothing: reading a dataset spec must not start JAX."""
 
 from typing import Literal
 

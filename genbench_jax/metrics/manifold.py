@@ -1,7 +1,8 @@
-"""Precision, recall, density and coverage: do the generated images lie among the real ones, and reach all of them?
+"""Precision, recall, density and coverage: fidelity and diversity of generated images.
 
-The manifold of a set is the union of balls, one around each image, that reach to its k-th nearest other image of the set.
-An image lies in a ball if its distance from the center is smaller than the radius, beyond the rounding of float32.
+The manifold of a set is the union of balls around its images; the radius is the distance to the
+k-th nearest other image of the set. A point lies in a ball if its distance to the center is smaller
+than the radius by more than float32 rounding.
 """
 
 import dataclasses
@@ -38,23 +39,26 @@ from genbench_jax.metrics.strata import are_paired, sampled_strata, strata_of
 from genbench_jax.runtime.mesh import DATA_AXIS
 
 NAMES = ("precision", "recall", "density", "coverage")
-# That make a radius in the benchmark.
+# Neighbors that define a radius in the benchmark.
 NEIGHBORS = 5
-# A squared distance comes from squared lengths, each with a rounding error of a few units in the last place.
+# A squared distance |a|^2 + |b|^2 - 2 a . b inherits a few units in the last place from the squared
+# lengths.
 ROUNDING = 16 * np.finfo(np.float32).eps
-# Up to this many pairs of images of a class are measured on the host: a class is small, and classes are many.
+# Up to this many pairs per class are computed on the host: there are many classes, and each is
+# small.
 HOST_PAIRS = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class ManifoldResult:
-  """The four numbers with their intervals, and the coverage of each class.
+  """The four metrics with their intervals, and the coverage of each class.
 
   Attributes:
-    scores: `precision` and `density` are means over the generated images, `recall` and `coverage` over the real ones.
-      The first interval has the real images drawn anew, the second both sets.
-    per_class: class -> coverage of its real images by generated images of the class, radii within the class; 0 where
-      nothing was generated; classes with a single real image have no radius and are left out.
+    scores: `precision` and `density` are means over generated images, `recall` and `coverage` over
+      real ones. The first interval redraws the real images, the second both sets.
+    per_class: coverage of the real images of each class by generated images of that class, with
+      radii within the class; 0 for a class without generated images. A class with one real image
+      has no radius and is left out.
   """
 
   scores: dict[str, Measurement]
@@ -62,7 +66,7 @@ class ManifoldResult:
 
 
 class Balls(NamedTuple):
-  """Centers, squared radii less their rounding (negative for padding)."""
+  """Centers, and squared radii (negative for padding)."""
 
   centers: Float[Any, "n d"]
   radii: Float[Any, "n"]
@@ -74,19 +78,20 @@ def precision_recall_density_coverage(
   k: int = 5,
   mesh: Mesh | None = None,
 ) -> dict[str, float]:
-  """The four numbers by name (Kynkäänniemi et al. 2019; Naeem et al. 2020, eqs. 3, 4, 8 and 9).
+  """Compute the four metrics (Kynkäänniemi et al. 2019; Naeem et al. 2020, eqs. 3, 4, 8 and 9).
 
     precision  share of generated images in the real manifold
     recall     share of real images in the generated manifold
-    density    mean number of real balls a generated image lies in, over k; may exceed 1
+    density    mean number of real balls that hold a generated image, over k; may exceed 1
     coverage   share of real images whose ball holds a generated image
 
   Args:
-    real, generated: features as they are; distances are Euclidean.
-    k: neighbors that make a radius.
+    real, generated: features, not normalized; distances are Euclidean.
+    k: neighbors that define a radius.
+    mesh: devices to compute on; None for all.
 
   Raises:
-    UsageError: shapes or values that do not fit, or not more than k images in a set.
+    UsageError: shapes or values do not fit, or a set has at most k images.
   """
   inside = _inside(*_checked(real, generated, k), k, or_default(mesh))
   return {name: float(values.mean()) for name, values in inside.items()}
@@ -101,12 +106,16 @@ def measure_manifold(
   resamples: int = RESAMPLES,
   mesh: Mesh | None = None,
 ) -> ManifoldResult:
-  """The same with intervals and, given labels, coverage by class.
+  """Measure the four metrics with intervals and, given labels, coverage by class.
 
   Args:
-    real, generated, k: see `precision_recall_density_coverage`.
-    labels: of the real and of the generated images, class indices or multi-hot.
-    seed: draws halves of both sets, whose spread the intervals need; resamples: at most so many, 60 are enough.
+    real, generated, k, mesh: see `precision_recall_density_coverage`.
+    labels: classes of the real and of the generated images, indices or multi-hot.
+    seed: of the halves behind the intervals.
+    resamples: number of halves, at most `REPEATS`.
+
+  Raises:
+    UsageError: as `precision_recall_density_coverage`.
   """
   mesh = or_default(mesh)
   real, generated = _checked(real, generated, k)
@@ -115,7 +124,7 @@ def measure_manifold(
   strata = sampled_strata(real_labels, len(real)), strata_of(generated_labels, len(generated))
   found = spread_of(real, generated, *strata, k, seed, min(resamples, REPEATS))
   known = are_paired(strata[1])
-  scores = {name: _measurement(name, each, found, known) for name, each in inside.items()}
+  scores = {name: _measurement(name, values, found, known) for name, values in inside.items()}
   per_class = {} if labels is None else _coverage_by_class(real, generated, *labels, k, mesh)
   return ManifoldResult(scores, per_class)
 
@@ -123,7 +132,7 @@ def measure_manifold(
 def _measurement(
   name: str, values: Float[np.ndarray, "images"], spread: Spread | None, known: bool
 ) -> Measurement:
-  """Wilson's interval for fractions, the normal one for density; see `manifold_spread` for the variances."""
+  """Return Wilson's interval for fractions and the normal one for density."""
   value, alone = float(values.mean()), float(values.var()) / len(values)
   both = alone * spread.both[name] if spread else alone
   test = both * spread.test[name] if spread else alone
@@ -136,7 +145,7 @@ def _measurement(
 
   found = Measurement(value, *around(test))
   if spread is None:
-    return dataclasses.replace(found, note="too few images to tell how the balls vary")
+    return dataclasses.replace(found, note="too few images to estimate how the balls vary")
   if not known:
     return dataclasses.replace(found, note=ONE_A_CLASS)
   low, high = around(both)
@@ -149,7 +158,7 @@ def _checked(real: Any, generated: Any, k: int) -> tuple[np.ndarray, np.ndarray]
   fewest = min(len(real), len(generated))
   if not 1 <= k < fewest:
     raise UsageError(
-      f"k={k} neighbors need k + 1 images or more in each set, got {len(real)} and {len(generated)}"
+      f"k={k} neighbors need at least k + 1 images per set, got {len(real)} and {len(generated)}"
     )
   scale = common_scale(real, generated)
   return (real, generated) if scale == 1 else (real / scale, generated / scale)
@@ -158,7 +167,7 @@ def _checked(real: Any, generated: Any, k: int) -> tuple[np.ndarray, np.ndarray]
 def _inside(
   real: Float[np.ndarray, "n d"], generated: Float[np.ndarray, "m d"], k: int, mesh: Mesh
 ) -> dict[str, Float[np.ndarray, "images"]]:
-  """What each of the four numbers is the mean of."""
+  """Return the per-image values whose means are the four metrics."""
   real, generated = _near_zero(real, generated)
   real_balls = Balls(real, _radii(real, k, mesh))
   generated_balls = Balls(generated, _radii(generated, k, mesh))
@@ -174,13 +183,13 @@ def _inside(
 def _near_zero(
   real: Float[np.ndarray, "n d"], generated: Float[np.ndarray, "m d"]
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]]:
-  """Both sets moved to where distances are most exact."""
+  """Shift both sets by the mean of the first real block, where squared distances cancel least."""
   shift = np.asarray(real[:BLOCK_ROWS], np.float64).mean(0).astype(np.float32)
   return np.asarray(real, np.float32) - shift, np.asarray(generated, np.float32) - shift
 
 
 def _radii(features: Float[np.ndarray, "n d"], k: int, mesh: Mesh) -> Float[np.ndarray, "n"]:
-  """Squared distance to the k-th nearest other row."""
+  """Return the squared distance to the k-th nearest other row."""
   similarity, _ = nearest(features, features, k, "euclidean", skip_self=True, mesh=mesh)
   return -similarity[:, -1]
 
@@ -188,8 +197,14 @@ def _radii(features: Float[np.ndarray, "n d"], k: int, mesh: Mesh) -> Float[np.n
 def _cross(
   real: Balls, generated: Balls, mesh: Mesh
 ) -> tuple[Int[np.ndarray, "m"], Bool[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
-  """Real balls each generated image lies in; real images in a generated ball; real balls that hold one."""
+  """Compare all pairs of images and balls.
+
+  Returns:
+    For each generated image, the number of real balls that hold it; for each real image, whether a
+    generated ball holds it, and whether its own ball holds a generated image.
+  """
   program = _cross_program(mesh)
+  # Counts add over the blocks of real images; memberships are joined by "or".
   counts = np.zeros(len(generated.radii), np.int64)
   in_generated, covered = np.zeros((2, len(real.radii)), bool)
   for start in range(0, len(real.radii), BLOCK_ROWS):
@@ -209,8 +224,16 @@ def balls_held(
   points: Float[np.ndarray, "m d"],
   mesh: Mesh,
 ) -> Int[np.ndarray, "m"]:
-  """In how many balls of these squared radii each point lies."""
+  """Return the number of balls that hold each point.
+
+  Args:
+    centers: centers of the balls.
+    radii: squared radii.
+    points: points to test.
+    mesh: devices to compute on.
+  """
   nothing = np.zeros(len(points), np.float32)
+  # A point is a ball of radius zero.
   balls = Balls(centers, np.asarray(radii, np.float32))
   return _cross(balls, Balls(points, nothing), mesh)[0]
 
@@ -223,7 +246,7 @@ def _placed(balls: Balls, start: int, mesh: Mesh) -> tuple[Balls, slice]:
 
 @functools.cache
 def _cross_program(mesh: Mesh) -> jax.stages.Wrapped:
-  """One pass over all pairs. The counts of the generated images travel with them round the ring."""
+  """Return the program for one pass over all pairs of balls."""
 
   def local(real: Balls, generated: Balls) -> tuple[Array, Array, Array]:
     def visit(state: tuple[Array, Array], block: tuple[Balls, Array]) -> Any:
@@ -243,11 +266,11 @@ def _cross_program(mesh: Mesh) -> jax.stages.Wrapped:
 def cross_block(
   real: Balls, generated: Balls
 ) -> tuple[Int[Array, "m"], Bool[Array, "n"], Bool[Array, "n"]]:
-  """`_cross` for the rows of one device and one visiting block."""
+  """Compute `_cross` for the rows of one device and one visiting block."""
   visiting = _ball_tiles(generated, COLUMN_TILE)
 
-  def one_real_tile(count: Int[Array, "t c"], real: Balls) -> tuple[Array, tuple[Array, Array]]:
-    def one(generated: Balls) -> tuple[Array, Array, Array]:
+  def visit_real_tile(count: Int[Array, "t c"], real: Balls) -> tuple[Array, tuple[Array, Array]]:
+    def compare(generated: Balls) -> tuple[Array, Array, Array]:
       in_real, in_generated = memberships(real, generated)
       return in_real.sum(0, dtype=jnp.int32), in_generated.any(1), in_real.any(1)
 
@@ -255,16 +278,16 @@ def cross_block(
       nowhere = jnp.zeros_like(real.radii, bool)
       return jnp.zeros_like(generated.radii, jnp.int32), nowhere, nowhere
 
-    def one_if_any(generated: Balls) -> tuple[Array, Array, Array]:
-      # Padding comes last: a tile that begins with it holds nothing else.
-      some = (real.radii[0] >= 0) & (generated.radii[0] >= 0)
-      return jax.lax.cond(some, one, nothing, generated)
+    def compare_if_any(generated: Balls) -> tuple[Array, Array, Array]:
+      # Padding comes last, so a tile that begins with padding holds nothing else.
+      has_rows = (real.radii[0] >= 0) & (generated.radii[0] >= 0)
+      return jax.lax.cond(has_rows, compare, nothing, generated)
 
-    added, inside, holds = jax.lax.map(one_if_any, visiting)
+    added, inside, holds = jax.lax.map(compare_if_any, visiting)
     return count + added, (inside.any(0), holds.any(0))
 
   start = jax.lax.pcast(jnp.zeros(visiting.radii.shape, jnp.int32), DATA_AXIS, to="varying")
-  count, (inside, holds) = jax.lax.scan(one_real_tile, start, _ball_tiles(real, ROW_TILE))
+  count, (inside, holds) = jax.lax.scan(visit_real_tile, start, _ball_tiles(real, ROW_TILE))
   size = len(real.radii)
   return untiled(count, len(generated.radii)), untiled(inside, size), untiled(holds, size)
 
@@ -274,9 +297,11 @@ def _ball_tiles(balls: Balls, size: int) -> Balls:
 
 
 def memberships(real: Balls, generated: Balls) -> tuple[Bool[Array, "r g"], Bool[Array, "r g"]]:
-  """Whether the generated image lies in the real ball, and the real image in the generated ball."""
+  """Return which generated images lie in which real balls, and vice versa."""
   real_lengths, generated_lengths = (jnp.sum(balls.centers**2, 1) for balls in (real, generated))
   lengths = real_lengths[:, None] + generated_lengths
+  # Overestimating the distance by its rounding error keeps points on the boundary outside, on every
+  # device.
   distance = lengths * (1 + ROUNDING) - 2 * products(real.centers, generated.centers)
   both = (real.radii >= 0)[:, None] & (generated.radii >= 0)
   return both & (distance < real.radii[:, None]), both & (distance < generated.radii)
@@ -304,7 +329,7 @@ def _coverage_by_class(
 def _coverage(
   real: Float[np.ndarray, "n d"], generated: Float[np.ndarray, "m d"], k: int, mesh: Mesh
 ) -> float:
-  """Coverage of one class; in a class of k images or fewer the farthest makes the radius."""
+  """Return the coverage of one class; up to k real images, the farthest defines the radius."""
   if not len(generated):
     return 0.0
   real, generated = _near_zero(real, generated)
@@ -327,7 +352,7 @@ def _coverage_of_few(
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """For the registry: of unit-norm features, where both sets have more images than neighbors are asked for."""
+  """Yield the four metrics on unit-norm features, if both sets have enough images."""
   generated, real = host_unit_rows(sets.external), host_unit_rows(sets.test)
   if min(len(real), len(generated)) > NEIGHBORS:
     labels = (sets.test_labels, sets.labels)

@@ -1,8 +1,9 @@
-"""How precision, recall, density and coverage vary with the images of both sets.
+"""Variance of precision, recall, density and coverage over the images of both sets.
 
-They are means over the images of one set, but an image of the other set makes or moves the balls that many of them lie in.
-On random halves of a few hundred images of each set the whole is computed anew; how much more it varies there than the
-mean alone would is taken over to the full sets.
+Each is a mean over the images of one set. But an image of the other set creates or moves the balls
+that many of them lie in, so the variance exceeds that of a mean. All four are recomputed on random
+halves of a few hundred images per set; the ratio of their variance to that of a mean is applied to
+the full sets.
 """
 
 from typing import NamedTuple
@@ -14,15 +15,16 @@ from genbench_jax.metrics.half_samples import REPEATS, Halves, halves_of, varian
 from genbench_jax.metrics.strata import are_paired
 
 NAMES = ("precision", "recall", "density", "coverage")
-# Images of each set that are looked at; their halves must hold more than the k neighbors of a radius.
+# Images per set that are used. A half must have more images than the k neighbors of a radius.
 MOST_ROWS = 400
 
 
 class Spread(NamedTuple):
-  """Variances of the four numbers, as shares of the variance of a mean of independent values.
+  """Variances of the four metrics, relative to that of a mean of independent values.
 
   Attributes:
-    test: with real images drawn anew, as a share of `both`; both: with both sets drawn anew, over that of the mean.
+    test: variance with real images redrawn, relative to `both`.
+    both: variance with both sets redrawn, relative to the variance of the mean.
   """
 
   test: dict[str, float]
@@ -38,13 +40,23 @@ def spread_of(
   seed: int,
   repeats: int = REPEATS,
 ) -> Spread | None:
-  """The spread of the four numbers; None where halves would have too few images."""
+  """Return the spread of the four metrics; None if halves would have too few images.
+
+  Args:
+    real, generated: features of both sets.
+    real_strata, generated_strata: strata of both sets.
+    k: neighbors that define a radius.
+    seed: of the subsets and halves.
+    repeats: number of halves.
+  """
   random = np.random.default_rng([seed, 0xBA11])
-  rows, columns = (np.sort(random.permutation(len(each))[:MOST_ROWS]) for each in (real, generated))
+  rows, columns = (
+    np.sort(random.permutation(len(images))[:MOST_ROWS]) for images in (real, generated)
+  )
   if min(len(rows), len(columns)) < 2 * (k + 2):
     return None
   first, second = (
-    np.asarray(each[some], np.float64) for each, some in ((real, rows), (generated, columns))
+    np.asarray(images[drawn], np.float64) for images, drawn in ((real, rows), (generated, columns))
   )
   within_real, within_generated = squared_distances(first, first), squared_distances(second, second)
   across = squared_distances(first, second)
@@ -54,8 +66,9 @@ def spread_of(
   )
   every = np.ones(len(columns), bool)
 
-  # Half as many neighbors among half as many generated images, for balls of about the same size: recall saturates
-  # otherwise. What lies in real balls is a count of many, which a smaller k only makes noisier.
+  # Half as many neighbors among half as many generated images keep the balls about equally large;
+  # otherwise recall saturates. The number of real balls that hold an image is a count; a smaller k
+  # would only add noise to it.
   fewer = (k + 1) // 2
 
   def values(own: np.ndarray, other: np.ndarray) -> list[float]:
@@ -70,7 +83,7 @@ def spread_of(
 
   test = [values(halves[0].rows(r), every) for r in range(repeats)]
   both = [values(halves[0].rows(r), halves[1].rows(r)) for r in range(repeats)]
-  # The variance of a mean over one set, as the whole sets have it.
+  # Variance of a mean over one full set.
   inside = _each(within_real, within_generated, across, k, k)
   alone = np.array([part.var() / len(part) for part in inside])
   of_test, of_both = variance_of(np.array(test), halves[0]), variance_of(np.array(both), halves[0])
@@ -83,7 +96,7 @@ def spread_of(
 
 
 def _halves(strata: Int[np.ndarray, "n"], seed: int, repeats: int) -> Halves:
-  """Within the strata where these have pairs, else of all."""
+  """Return halves within strata if these have pairs, else of all images."""
   strata = np.unique(strata, return_inverse=True)[1]
   return halves_of(strata if are_paired(strata) else np.zeros_like(strata), seed, repeats)
 
@@ -95,7 +108,7 @@ def _each(
   k: int,
   k_generated: int,
 ) -> list[np.ndarray]:
-  """What each of the four is the mean of, radii from k real and `k_generated` generated neighbors."""
+  """Return the per-image values whose means are the four metrics."""
   real, generated = squared_radii(within_real, k), squared_radii(within_generated, k_generated)
   in_real = across < real[:, None]
   return [
@@ -107,14 +120,14 @@ def _each(
 
 
 def squared_radii(within: Float[np.ndarray, "n n"], k: int) -> Float[np.ndarray, "n"]:
-  """Squared distance to the k-th nearest other image: the k-th after the zero on the diagonal."""
+  """Return the squared distance to the k-th nearest other image, after the diagonal's zero."""
   return np.partition(within, k, axis=1)[:, k]
 
 
 def squared_distances(
   rows: Float[np.ndarray, "n d"], columns: Float[np.ndarray, "m d"]
 ) -> Float[np.ndarray, "n m"]:
-  """In float64; what float32 features can't tell from zero is zero."""
+  """Return squared distances in float64; those below float32 resolution become zero."""
   rows, columns = rows.astype(np.float64), columns.astype(np.float64)
   lengths = np.sum(rows**2, 1)[:, None] + np.sum(columns**2, 1)
   distances = lengths - 2 * rows @ columns.T

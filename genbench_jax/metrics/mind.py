@@ -1,4 +1,4 @@
-"""Monge Inception distance: the sliced 2-Wasserstein distance of two sets of features (Berthet et al. 2026, 2605.06797)."""
+"""Monge Inception distance: a sliced 2-Wasserstein distance (Berthet et al. 2026, 2605.06797)."""
 
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -13,7 +13,8 @@ from genbench_jax.metrics.set_spread import set_measurements
 from genbench_jax.metrics.strata import sampled_strata, strata_of
 
 DIRECTIONS = 1000
-# Directions that the spread is looked at in, and that are projected at once.
+# Directions for the spread, and directions that are projected at once (bounds the memory of the
+# projections).
 FEW_DIRECTIONS, AT_ONCE = 100, 100
 
 
@@ -23,18 +24,21 @@ def mind(
   directions: Float[Any, "r d"] | int = DIRECTIONS,
   seed: int = 0,
 ) -> float:
-  """3 d times the mean over directions u of the squared 2-Wasserstein distance of u . x and u . y, 0 for equal sets.
+  """Compute 3 d times the mean over directions u of the squared W2 distance of u . x and u . y.
 
-  In one dimension that is the mean squared difference of the sorted values. Of sets of unequal size as many of the larger
-  one are drawn as the smaller one has, as published. Biased upward for few images: compare equal n.
+  In one dimension, the squared 2-Wasserstein distance is the mean squared difference of the sorted
+  values. If the sets differ in size, a random subset of the larger one is used, as published. The
+  distance is 0 for equal sets and biased
+  upward for few images: compare equal n.
 
   Args:
-    x, y: features of the external images and of those to compare with, as they are.
-    directions: unit vectors, or how many to draw.
-    seed: draws directions and images.
+    x: features of the external images, not normalized.
+    y: features of the images to compare with.
+    directions: unit vectors, [r, d], or how many to draw.
+    seed: of the directions and of the subset.
 
   Raises:
-    UsageError: shapes or values that do not fit.
+    UsageError: shapes or values do not fit.
   """
   x = np.asarray(feature_rows("x", x), np.float64)
   y = np.asarray(feature_rows("y", y, x.shape[1]), np.float64)
@@ -53,7 +57,8 @@ def mind(
 def unit_directions(
   count: int, width: int, random: np.random.Generator
 ) -> Float[np.ndarray, "r d"]:
-  """Random unit vectors."""
+  """Draw unit vectors, uniform on the sphere."""
+  # A normalized Gaussian vector is uniform on the sphere.
   lines = random.normal(size=(count, width))
   return lines / np.linalg.norm(lines, axis=1, keepdims=True)
 
@@ -61,10 +66,11 @@ def unit_directions(
 def sliced(
   x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"], directions: Float[np.ndarray, "r d"]
 ) -> float:
-  """`mind` of sets of equal size, some directions at a time."""
+  """Compute `mind` for sets of equal size, `AT_ONCE` directions at a time."""
   total = 0.0
   for start in range(0, len(directions), AT_ONCE):
     lines = directions[start : start + AT_ONCE].T
+    # In one dimension, optimal transport matches the i-th smallest values of both sets.
     first, second = (np.sort(rows @ lines, axis=0) for rows in (x, y))
     total += float(np.sum(np.mean((first - second) ** 2, axis=0)))
   return 3 * x.shape[1] * total / len(directions)
@@ -77,16 +83,16 @@ def _drawn(
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """For the registry: of unit-norm features."""
+  """Yield `mind` on unit-norm features."""
   x, y = host_unit_rows(sets.external), host_unit_rows(sets.test)
   if min(len(x), len(y)) < 2:
     return
   random = np.random.default_rng([sets.seed, 0x313E])
   lines = unit_directions(FEW_DIRECTIONS, x.shape[1], random)
 
-  def of_few(some: Float[np.ndarray, "a d"], tests: Float[np.ndarray, "b d"]) -> np.ndarray:
-    size = min(len(some), len(tests))
-    return np.array([sliced(_drawn(some, size, random), _drawn(tests, size, random), lines)])
+  def of_few(external: Float[np.ndarray, "a d"], tests: Float[np.ndarray, "b d"]) -> np.ndarray:
+    size = min(len(external), len(tests))
+    return np.array([sliced(_drawn(external, size, random), _drawn(tests, size, random), lines)])
 
   strata = strata_of(sets.labels, len(x)), sampled_strata(sets.test_labels, len(y))
   found = set_measurements(

@@ -1,7 +1,8 @@
-"""The nearest rows of one set to each row of another, exact, without the matrix between them.
+"""Exact nearest neighbors between two sets, without storing the matrix of similarities.
 
-Both sets are split over the devices. Each device keeps its queries and the best it has seen; the blocks of the
-other set travel round the ring of devices. In memory stands one tile of similarities a device.
+Both sets are sharded. Each device keeps its queries and their best neighbors so far, while the
+blocks of the other set travel round the ring of devices. A device holds one tile of similarities at
+a time.
 """
 
 import functools
@@ -29,13 +30,18 @@ def nearest(
   skip_self: bool = False,
   mesh: Mesh | None = None,
 ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
-  """The k rows of `base` nearest to each query: similarities and row numbers, best first.
+  """Find the k rows of `base` nearest to each query, best first.
 
   Args:
     queries, base: checked features, not normalized.
-    k: neighbors; where there are fewer, minus infinity and row -1 stand for the rest.
+    k: number of neighbors. If `base` has fewer rows, the rest is filled with minus infinity and row
+      -1.
     similarity: `cosine`, or `euclidean`: minus the squared distance.
-    skip_self: the sets are the same, and a row is not its own neighbor.
+    skip_self: the sets are the same; exclude each row from its own neighbors.
+    mesh: devices to compute on; None for all.
+
+  Returns:
+    Similarities and row numbers, both [q, k].
   """
   mesh = or_default(mesh)
   search, values = _search_program(mesh, similarity), _values_program(mesh, similarity)
@@ -43,6 +49,7 @@ def nearest(
   for start in range(0, len(queries), BLOCK_ROWS):
     query = placed_rows(queries, start, mesh)
     nothing = Nearest.nothing(len(query.number), k + skip_self)
+    # [q, k], or [q, k + 1] to make room for the row itself.
     best = jax.device_put(nothing, batch_sharding(mesh))
     for base_start in range(0, len(base), BLOCK_ROWS):
       best = search(best, query, placed_rows(base, base_start, mesh))
@@ -54,7 +61,11 @@ def nearest(
 
 @functools.cache
 def _search_program(mesh: Mesh, similarity: Similarity) -> jax.stages.Wrapped:
-  """The best by score: the inner product, for distances less half the squared length of the other row."""
+  """Return a program that updates the best neighbors with one block of base rows.
+
+  Rows are ranked by q . b, less |b|^2 / 2 for distances. |q|^2 does not change the order and is
+  added at the end.
+  """
 
   def local(best: Nearest, query: Rows, base: Rows) -> Nearest:
     if similarity == "cosine":
@@ -73,12 +84,13 @@ def _search_program(mesh: Mesh, similarity: Similarity) -> jax.stages.Wrapped:
 
 @functools.cache
 def _values_program(mesh: Mesh, similarity: Similarity) -> jax.stages.Wrapped:
-  """Similarities from scores, and the numbers of the rows."""
+  """Return a program that turns ranking scores into similarities."""
 
   def local(best: Nearest, query: Rows) -> Nearest:
     if similarity == "cosine":
       return best
     lengths = jnp.sum(query.features**2, 1, keepdims=True)
+    # -|q - b|^2 = 2 (q . b - |b|^2 / 2) - |q|^2. Rounding can make it positive for equal rows.
     return best._replace(score=jnp.minimum(2 * best.score - lengths, 0))
 
   return _by_rows(mesh, local)
@@ -92,8 +104,9 @@ def _by_rows(mesh: Mesh, local: Any) -> jax.stages.Wrapped:
 def _without_self(
   similarities: Float[np.ndarray, "q k+1"], numbers: Int[np.ndarray, "q k+1"]
 ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
-  """Less the query's own row; less the last one where enough others are as near as itself."""
+  """Drop each query's own row, or its last neighbor if exact duplicates have crowded it out."""
   own = numbers == np.arange(len(numbers))[:, None]
+  # Exactly one column per row is True, so that the boolean index keeps k of k + 1 columns.
   own[:, -1] |= ~own.any(1)
   shape = len(numbers), numbers.shape[1] - 1
   return similarities[~own].reshape(shape), numbers[~own].reshape(shape)

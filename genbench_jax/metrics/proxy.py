@@ -1,4 +1,4 @@
-"""Proxy-A-distance: how well a linear classifier tells two sets of features apart."""
+"""Proxy-A-distance: how well a linear classifier separates two sets of features."""
 
 import dataclasses
 import functools
@@ -37,14 +37,15 @@ SVM_ITERATIONS = 20_000
 
 @dataclasses.dataclass(frozen=True)
 class ProxyResult:
-  """The mean over the repeats, and their spread.
+  """Mean proxy-A-distance over the repeats, and their spread.
 
   Attributes:
-    distance: mean over the repeats, and how much it depends on the images that were drawn: t s sqrt(1 / r + test /
-      train), the corrected interval for r random divisions, which share images (Nadeau & Bengio 2003). Of the one division
-      of the reference protocol the binomial one. Cut at -2 and 2. Both intervals are this one: test images and external
-      ones are divided together, and are not told apart.
-    deviation: the standard deviation of a repeat; 0 in the reference protocol, which has one.
+    distance: mean over the repeats with its interval, t s sqrt(1 / r + test / train) clipped to
+      [-2, 2]: the corrected interval for r random divisions that share images (Nadeau & Bengio
+      2003). The single division of the reference protocol has the binomial interval. Both intervals
+      of the measurement are this one, because each division draws test and external images
+      together.
+    deviation: standard deviation over the repeats; 0 in the reference protocol, which has one.
     repeats: distance of each repeat.
   """
 
@@ -56,19 +57,23 @@ class ProxyResult:
 def proxy_a_distance(
   x: Float[Any, "n d"], y: Float[Any, "m d"], seed: int = 0, protocol: Protocol = "strict"
 ) -> float:
-  """2 (1 - 2 err): 2 for sets that a line separates, about 0 (of either sign) for one distribution
-  (Ben-David et al. 2007).
+  """Compute 2 (1 - 2 err): 2 for linearly separable sets, about 0 for one distribution.
+
+  Ben-David et al. 2007. The features are standardized with the statistics of the training half.
 
   Args:
-    x, y: features as they are; standardized inside by what is trained on.
-    seed: draws and divides the images.
-    protocol: `strict`: equally many images of each set, at most 1,000, half of them to train on, one fifth of these to
-      choose the ridge penalty, the other half to test; mean of 10 repeats. `reference`, as published: all images in the
-      order given, first half of each set to train, the other to test; a linear SVM with the best of ten costs
-      on the test half; err at most one half. Sets of unequal size alone then give a distance.
+    x: features of the external images.
+    y: features of the images to compare with.
+    seed: of the draws and divisions.
+    protocol: `strict` draws equally many images of each set, at most 1,000. One half is for
+      training, a fifth of which chooses the ridge penalty; the other half is for testing. The
+      result is the mean of 10 repeats. `reference` follows the published code: all images in the
+      given order, the first half of each set for training, the second for testing; a linear SVM
+      with the best of ten costs on the test half; err is at most one half. It gives a nonzero
+      distance for sets that differ only in size.
 
   Raises:
-    UsageError: shapes or values that do not fit, or fewer than 4 images in a set.
+    UsageError: shapes or values do not fit, or a set has fewer than 4 images.
   """
   return measure_proxy_a_distance(x, y, seed, protocol).distance.value
 
@@ -79,7 +84,7 @@ def measure_proxy_a_distance(
   seed: int = 0,
   protocol: Protocol = "strict",
 ) -> ProxyResult:
-  """`proxy_a_distance` with its spread over the repeats."""
+  """Measure `proxy_a_distance` with its spread over the repeats; arguments and errors as there."""
   x, y = _checked(x, y, protocol)
   if protocol == "reference":
     distances = np.array([_by_svm(np.asarray(x, np.float64), np.asarray(y, np.float64))])
@@ -94,8 +99,9 @@ def measure_proxy_a_distance(
 def _half_width(value: float, deviation: float, repeats: int, images: int) -> float:
   from scipy import stats
 
-  if repeats > 1:  # halves: as many images to test as to train
+  if repeats > 1:  # test and training halves are equally large, so test / train = 1
     return float(stats.t.ppf(0.975, repeats - 1) * deviation * np.sqrt(1 / repeats + 1))
+  # Invert d = 2 (1 - 2 err); d changes by 4 per unit of err.
   error = (1 - value / 2) / 2
   tested = max(images // 2, 1) * 2
   return float(1.96 * 4 * np.sqrt(max(error * (1 - error), 0.0) / tested))
@@ -108,7 +114,7 @@ def _checked(x: Any, y: Any, protocol: str) -> tuple[np.ndarray, np.ndarray]:
   y = feature_rows("y", y, x.shape[1])
   if min(len(x), len(y)) < FEWEST_IMAGES:
     raise UsageError(
-      f"proxy_a_distance needs at least {FEWEST_IMAGES} images a set, got {len(x)} and {len(y)}"
+      f"proxy_a_distance needs at least {FEWEST_IMAGES} images per set, got {len(x)} and {len(y)}"
     )
   scale = common_scale(x, y)
   return (x, y) if scale == 1 else (x / scale, y / scale)
@@ -117,13 +123,13 @@ def _checked(x: Any, y: Any, protocol: str) -> tuple[np.ndarray, np.ndarray]:
 def _by_ridge(
   x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], seed: int
 ) -> Float[np.ndarray, "r"]:
-  """One distance a repeat, all repeats and penalties in one program on one device."""
+  """Return one distance per repeat; all repeats and penalties run in one program on one device."""
   size = min(len(x), len(y), MOST_IMAGES)
   random = np.random.default_rng(seed)
   drawn = [
     np.stack([random.permutation(len(rows))[:size] for _ in range(REPEATS)]) for rows in (x, y)
   ]
-  # Only rows that are drawn go to the device, padded so that few programs are compiled.
+  # Only the drawn rows go to the device, padded to a bucket so that few programs are compiled.
   used, where = zip(*(np.unique(numbers, return_inverse=True) for numbers in drawn), strict=True)
   sets = [np.asarray(rows[numbers], np.float32) for rows, numbers in zip((x, y), used, strict=True)]
   for rows in sets:
@@ -148,15 +154,17 @@ def _ridge_errors(
 
 
 def ridge_error(x: Float[Array, "s d"], y: Float[Array, "s d"]) -> Float[Array, ""]:
-  """Error on the second halves of the ridge classifier trained on the first.
+  """Train a ridge classifier on the first halves; return its error on the second halves.
 
-  With equally many of both sets and targets 1 and -1 this is Fisher's linear discriminant, for every penalty at the cost
-  of one eigenvalue problem.
+  With equally many images of both sets and targets 1 and -1, ridge regression is Fisher's linear
+  discriminant. One eigendecomposition X'X = V diag(l) V' solves it for every penalty: w = V (V' X'y
+  / (l + penalty)).
   """
   half = x.shape[0] // 2
   validating = max(1, half // 5)
   training = half - validating
   both = jnp.concatenate([x[:training], y[:training]])
+  # Standardize with training rows only; the test half must not leak into the scale.
   middle, scale = both.mean(0), both.std(0)
   x, y = ((rows - middle) / jnp.where(scale > 0, scale, 1) for rows in (x, y))
   both = jnp.concatenate([x[:training], y[:training]])
@@ -173,18 +181,18 @@ def ridge_error(x: Float[Array, "s d"], y: Float[Array, "s d"]) -> Float[Array, 
 def _errors(
   x: Float[Array, "s d"], y: Float[Array, "s d"], weights: Float[Array, "p d"]
 ) -> Float[Array, "p"]:
-  """Share on the wrong side, for each classifier; what lies on the line is half wrong."""
+  """Return the error of each classifier; a point on the decision boundary counts one half."""
   sides = [jnp.sign(jnp.matmul(rows, weights.T, precision=HIGHEST)) for rows in (x, y)]
   return (1 - (sides[0].mean(0) - sides[1].mean(0)) / 2) / 2
 
 
 def _by_svm(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
-  """The published procedure, with a cap on the solver's iterations."""
+  """Return the distance by the published procedure, with a cap on the solver's iterations."""
   from sklearn.preprocessing import StandardScaler
 
   check_finite("x", x)
   check_finite("y", y)
-  # As published the scaler is part of the classifier's pipeline: it sees the training halves alone.
+  # The published scaler is part of the classifier's pipeline: it sees the training halves only.
   scaler = StandardScaler().fit(np.concatenate([x[: len(x) // 2], y[: len(y) // 2]]))
   halves = [np.array_split(scaler.transform(rows), [len(rows) // 2]) for rows in (x, y)]
   train, test = (np.concatenate([rows[part] for rows in halves]) for part in (0, 1))
@@ -207,15 +215,14 @@ def _svm_error(
   from sklearn.svm import SVC
 
   with warnings.catch_warnings():
-    warnings.simplefilter(
-      "ignore", ConvergenceWarning
-    )  # the cap is meant: overlapping sets never converge
+    # The cap is intended: the solver need not converge on overlapping sets.
+    warnings.simplefilter("ignore", ConvergenceWarning)
     model = SVC(C=cost, kernel="linear", max_iter=SVM_ITERATIONS).fit(train, train_side)
   return float(np.mean(model.predict(test) != test_side))
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """For the registry: of unit-norm features."""
+  """Yield `proxy_a_distance` on unit-norm features."""
   x, y = host_unit_rows(sets.external), host_unit_rows(sets.test)
   if min(len(x), len(y)) >= FEWEST_IMAGES:
     found = measure_proxy_a_distance(x, y, sets.seed, sets.protocol)

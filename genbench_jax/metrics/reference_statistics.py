@@ -1,4 +1,4 @@
-"""Mean and covariance of a set of features as a file: what pytorch-fid and clean-fid exchange, `mu` and `sigma` in an .npz."""
+"""Mean and covariance of features as an .npz with `mu` and `sigma` (pytorch-fid, clean-fid)."""
 
 import os
 from pathlib import Path
@@ -12,16 +12,16 @@ from genbench_jax.errors import UsageError
 from genbench_jax.metrics.inputs import check_finite, feature_rows, or_default
 from genbench_jax.metrics.moments import moments
 
-# A matrix of 16,384 columns in float64.
+# 16,384 columns: the covariance then takes 2 GiB in float64.
 MOST_WIDTH = 1 << 14
 
 
 class ReferenceStatistics(NamedTuple):
-  """A Gaussian that stands for a set of images.
+  """Gaussian fitted to the features of a set of images.
 
   Attributes:
-    mean: of the features.
-    covariance: of the features, over n - 1.
+    mean: mean of the features.
+    covariance: unbiased covariance (divided by n - 1).
   """
 
   mean: Float[np.ndarray, "d"]
@@ -29,10 +29,10 @@ class ReferenceStatistics(NamedTuple):
 
 
 def statistics_of(features: Float[Any, "n d"], mesh: Mesh | None = None) -> ReferenceStatistics:
-  """Return mean and covariance of features, in float64.
+  """Return the mean and covariance of features, in float64.
 
   Raises:
-    UsageError: fewer than two rows, or something that is no matrix of finite numbers.
+    UsageError: there are fewer than two rows, or `features` is not a matrix of finite numbers.
   """
   features = feature_rows("features", features)
   if len(features) < 2:
@@ -41,36 +41,37 @@ def statistics_of(features: Float[Any, "n d"], mesh: Mesh | None = None) -> Refe
 
 
 def read_statistics(path: str | Path) -> ReferenceStatistics:
-  """Return the statistics in an .npz with `mu` and `sigma`.
+  """Read the statistics from an .npz with `mu` and `sigma`.
 
   Raises:
-    UsageError: there is no such file, or it holds something else.
+    UsageError: the file does not exist or is not such an .npz.
   """
   try:
     with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
       missing = [name for name in ("mu", "sigma") if name not in file.files]
       if missing:
         raise UsageError(
-          f"{path} has no {' and no '.join(missing)}: wanted an .npz with mu and sigma."
+          f"{path} has no {' and no '.join(missing)}: expected an .npz with mu and sigma."
         )
       mean, covariance = (np.asarray(file[name], np.float64) for name in ("mu", "sigma"))
   except UsageError:
     raise
-  except Exception as error:  # zip and npy files break in a dozen ways
+  except Exception as error:  # a damaged zip or npy raises one of many exception types
     raise UsageError(f"{path} can't be read as an .npz with mu and sigma ({error}).") from error
   if mean.ndim != 1 or covariance.shape != (len(mean),) * 2 or len(mean) > MOST_WIDTH:
     raise UsageError(
-      f"{path} holds mu of shape {mean.shape} and sigma of shape {covariance.shape}."
+      f"{path} holds mu of shape {mean.shape} and sigma of shape {covariance.shape}: expected [d] and [d, d] with d up to "
+      f"{MOST_WIDTH}."
     )
   for name, array in (("mu", mean), ("sigma", covariance)):
     check_finite(f"{name} in {path}", array)
   if np.abs(covariance - covariance.T).max() > 1e-6 * max(np.abs(covariance).max(), 1e-300):
-    raise UsageError(f"sigma in {path} is not symmetric: it is no covariance.")
+    raise UsageError(f"sigma in {path} is not symmetric, so it is not a covariance.")
   return ReferenceStatistics(mean, covariance)
 
 
 def write_statistics(path: str | Path, statistics: ReferenceStatistics) -> None:
-  """Write the statistics as an .npz with `mu` and `sigma`, whole or not at all."""
+  """Write the statistics atomically as an .npz with `mu` and `sigma`."""
   path = Path(path)
   temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
   try:

@@ -1,6 +1,6 @@
-"""The one list of metrics. A metric is one file and one entry here, or one call of `register`.
+"""Registry of metrics. A new metric is one file and one entry here, or one call of `register`.
 
-Nothing heavy is imported: an entry names the function that measures, and it is loaded when it is first called.
+Entries name their function as `module:function`, so that importing the registry stays cheap.
 """
 
 import dataclasses
@@ -13,19 +13,22 @@ from genbench_jax.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Sets:
-  """What a metric may look at: external and test images of one cell as features, and how to measure.
+  """Inputs of a metric: features of the external and test images of one cell, and how to measure.
 
   Attributes:
-    external, test: features as the encoder gives them, [n, d] and [m, d].
+    external, test: features as the encoder returns them, [n, d] and [m, d].
     labels, test_labels: class indices, or multi-hot.
-    text: one prototype a class; None where the encoder knows no text.
-    num_classes: of the dataset.
-    metric: how recognition is scored, see `accuracy.recognition_score`.
-    guides, guide_labels: real training images that nothing else has seen; None where there are none.
-    training, training_labels: all real training images that the run has embedded; None where there are none.
+    text: one unit-norm prototype per class, [k, d]; None for encoders without a text tower.
+    num_classes: number of classes of the dataset.
+    metric: recognition score, see `accuracy.recognition_score`.
+    guides, guide_labels: real training images that no other part of the cell uses; None if there
+      are none.
+    training, training_labels: all real training images with stored features; None if there are
+      none.
     protocol: `strict` or `reference`.
-    top_k: neighbors that vote.
-    seed, resamples, mesh: of what is drawn and computed.
+    top_k: number of neighbors that vote; None for all.
+    seed, resamples: of the bootstrap and of every random draw.
+    mesh: devices to compute on.
   """
 
   external: Any
@@ -48,13 +51,13 @@ class Sets:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """One number of a cell.
+  """One measured quantity of a cell.
 
   Attributes:
-    name: the quantity.
+    name: name of the quantity.
     value: a `bootstrap.Measurement`.
-    by_class: class index -> value, where the quantity has them.
-    control: the same with shuffled labels, where that says something.
+    by_class: value by class index, for quantities that are defined per class.
+    control: the same quantity with shuffled labels, for quantities that depend on labels.
   """
 
   name: str
@@ -68,17 +71,18 @@ Measure = Callable[[Sets, Collection[str]], Iterable[Result]]
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-  """One function that measures one quantity, or several at the cost of one.
+  """A function that measures one quantity, or several that share their cost.
 
   Attributes:
-    names: the quantities, as rows call them.
-    measure: the function, or `module:function`. It yields those of the wanted quantities that are defined for the sets,
-      and nothing for the others.
+    names: names of the quantities, as they appear in rows.
+    measure: the function, or `module:function`. It yields the requested quantities that are defined
+      for the sets and skips the others.
     better: whether a higher or a lower value means better images.
-    needs_text: whether it needs the texts of the classes; names that do, if not all.
-    is_distance: whether it is a distance to the test images, biased at small n: it then stands beside its floor, the
-      same distance of as many real training images.
-    on_demand: whether it is measured only where a config asks for it by name.
+    needs_text: names of the quantities that need text prototypes.
+    is_distance: True for a distance to the test images. Such a distance is biased at small n, so it
+      is reported next
+      to its floor: the same distance for equally many real training images.
+    on_demand: True if the quantity is measured only when a config names it.
   """
 
   names: tuple[str, ...]
@@ -89,7 +93,7 @@ class Metric:
   on_demand: bool = False
 
   def __call__(self, sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-    """The wanted ones of its quantities."""
+    """Yield the requested quantities of this metric."""
     function = self.measure if callable(self.measure) else _loaded(self.measure)
     asked = [name for name in self.names if name in wanted]
     return (result for result in function(sets, asked) if result.name in asked)
@@ -104,10 +108,10 @@ METRICS: list[Metric] = []
 
 
 def register(metric: Metric) -> Metric:
-  """Adds a metric; its quantities are then measured wherever a config asks for them.
+  """Add a metric to the registry, so that configs can request its quantities.
 
   Raises:
-    UsageError: a quantity of that name is there already.
+    UsageError: one of its names is taken.
   """
   if taken := [name for name in metric.names if name in known_quantities()]:
     raise UsageError(f"metric {', '.join(taken)} is registered already")
@@ -116,12 +120,12 @@ def register(metric: Metric) -> Metric:
 
 
 def known_quantities() -> tuple[str, ...]:
-  """Every quantity, in the order of registration."""
+  """Return the names of all quantities, in the order of registration."""
   return tuple(name for metric in METRICS for name in metric.names)
 
 
 class KnownQuantities:
-  """`known_quantities` as they are when asked for: what is registered later is known, too."""
+  """Live view of `known_quantities`: it includes metrics registered after the view was created."""
 
   def __iter__(self) -> Iterator[str]:
     return iter(known_quantities())
@@ -131,17 +135,17 @@ class KnownQuantities:
 
 
 def usual_quantities() -> tuple[str, ...]:
-  """Those that are measured unless a config says otherwise."""
+  """Return the names of the quantities that are measured by default."""
   return tuple(name for metric in METRICS if not metric.on_demand for name in metric.names)
 
 
 def lower_is_better() -> tuple[str, ...]:
-  """Those of which a low value means good images."""
+  """Return the names of the quantities for which a lower value is better."""
   return tuple(name for metric in METRICS if metric.better == "lower" for name in metric.names)
 
 
 def measured(sets: Sets, wanted: Collection[str]) -> Iterator[tuple[Metric, Result]]:
-  """Every wanted quantity that is defined for the sets, with its metric."""
+  """Yield every requested quantity that is defined for the sets, with its metric."""
   for metric in METRICS:
     asked = [name for name in metric.names if name in wanted and _has_text(metric, name, sets)]
     if asked:

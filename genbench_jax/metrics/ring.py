@@ -1,4 +1,4 @@
-"""Pairs of rows of two sharded sets, tile by tile, the blocks of one set travelling round the ring of devices."""
+"""All pairs of rows of two sharded sets: blocks of one set travel round the ring of devices."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -14,22 +14,22 @@ from genbench_jax.runtime.mesh import DATA_AXIS
 
 State = TypeVar("State")
 Block = TypeVar("Block")
-# Their products stay in a CPU's cache, and are large enough for its matrix units.
+# A tile of products fits a CPU's cache and is large enough to fill a matrix unit.
 ROW_TILE = 2048
 COLUMN_TILE = 1024
 
 
 class Rows(NamedTuple):
-  """Rows of one set and their numbers in it; -1 is padding."""
+  """Rows of one set and their indices in it; -1 is padding."""
 
   features: Float[Array, "n d"]
   number: Int[Array, "n"]
 
 
 def placed_rows(features: Float[np.ndarray, "n d"], start: int, mesh: Mesh) -> Rows:
-  """The block of checked features that begins at row `start`, on the mesh."""
+  """Put the block of checked features that begins at row `start` on the mesh."""
   block = features[start : start + BLOCK_ROWS]
-  # One is added so that the padding, zero, becomes -1.
+  # Padding is zero; numbering from 1 on the way in turns it into -1 below.
   number = np.arange(start + 1, start + 1 + len(block), dtype=np.int32)
   placed, number_plus_one, _ = place("features", mesh, block, number)
   return Rows(placed, number_plus_one - 1)
@@ -38,7 +38,17 @@ def placed_rows(features: Float[np.ndarray, "n d"], start: int, mesh: Mesh) -> R
 def ring(
   visit: Callable[[State, Block], tuple[State, Block]], state: State, block: Block, devices: int
 ) -> tuple[State, Block]:
-  """Inside shard_map: every device's block visits every device, changes the state there, and comes home changed."""
+  """Let every device's block visit every device and return home (inside shard_map).
+
+  Args:
+    visit: maps the local state and the visiting block to the new state and block.
+    state: stays on its device.
+    block: travels; `visit` may change it.
+    devices: number of devices in the ring.
+
+  Returns:
+    The final state, and this device's own block after its visits.
+  """
   if devices == 1:
     return visit(state, block)
   following = [(device, (device + 1) % devices) for device in range(devices)]
@@ -51,7 +61,7 @@ def ring(
 
 
 def tiles(array: Shaped[Array, "n ..."], rows: int, fill: float = 0) -> Shaped[Array, "t r ..."]:
-  """The rows in tiles of at most `rows`; `fill` stands in what is missing of the last tile."""
+  """Split the rows into tiles [t, r, ...] of at most `rows`; `fill` completes the last tile."""
   rows = min(rows, len(array))
   missing = -len(array) % rows
   padding = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
@@ -60,15 +70,15 @@ def tiles(array: Shaped[Array, "n ..."], rows: int, fill: float = 0) -> Shaped[A
 
 
 def row_tiles(rows: Rows, size: int) -> Rows:
-  """The rows in tiles, padding marked as such."""
+  """Return the rows in tiles; fill rows get number -1."""
   return Rows(tiles(rows.features, size), tiles(rows.number, size, fill=-1))
 
 
 def untiled(tiled: Shaped[Array, "t r ..."], rows: int) -> Shaped[Array, "n ..."]:
-  """The first `rows` rows, tiles joined."""
+  """Join the tiles and return the first `rows` rows."""
   return tiled.reshape(-1, *tiled.shape[2:])[:rows]
 
 
 def products(rows: Float[Array, "t d"], columns: Float[Array, "m d"]) -> Float[Array, "t m"]:
-  """Inner products of the rows of two tiles."""
+  """Return the inner products of the rows of two tiles."""
   return jnp.matmul(rows, columns.T, precision=HIGHEST)

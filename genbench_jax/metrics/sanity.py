@@ -1,7 +1,8 @@
-"""Which metric moves the right way when images become worse training data in a known way?
+"""Sanity check of metrics: does each one react to known degradations of training images?
 
-Half of each class stands for the external images, half for the real ones; the external half is then spoiled in seven
-ways, over several divisions. A metric moves the right way if it gets worse by more than the divisions make it vary.
+Half of each class plays the external images, half the real ones. The external half is degraded in
+seven ways (`shifts`), over several random divisions. A metric reacts correctly if it worsens by
+more than it varies over the divisions.
 """
 
 import dataclasses
@@ -15,23 +16,24 @@ from genbench_jax.metrics.registry import Sets, known_quantities, lower_is_bette
 from genbench_jax.metrics.shifts import SHIFTS, Features, rows_by_class, unit
 
 NEED_TEXT = ("zero_shot", "cler", "cler_gain", "topk_vote_text", "clip_score")
-# Values alone are looked at, not their intervals.
+# Only the values are used, not their intervals.
 RESAMPLES = 2
 DIVISIONS = 5
 FEWEST_A_CLASS = 8
-# In standard errors: with five divisions chance goes that far once in sixty times.
+# In standard errors. With five divisions (4 degrees of freedom) chance exceeds this once in sixty
+# times.
 MOVES = 4.0
 VERDICTS = {1: "right", 0: "-", -1: "WRONG"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Movement:
-  """How a metric changes under a shift: values before and after, mean over the divisions, and how it varies.
+  """How a metric changes under a degradation.
 
   Attributes:
-    before, after: mean values.
-    worsening: mean change towards the worse, over its standard error; infinite if it never varies.
-    verdict: 1 it got worse, as it should; 0 no change to speak of; -1 it got better.
+    before, after: values, averaged over the divisions.
+    worsening: mean change for the worse in standard errors; infinite if it never varies.
+    verdict: 1 if the metric got worse, as it should; 0 if it barely changed; -1 if it got better.
   """
 
   before: float
@@ -41,12 +43,12 @@ class Movement:
 
 
 def measure_all(external: Features, real: Features) -> dict[str, float]:
-  """Every registered metric of the external images against the real ones, as far as it is defined for so many.
+  """Measure every registered metric that is defined for these images.
 
-  Every other image of the real ones is a test image; the rest are training images and guides.
+  Alternate real images are test images; the others are training images and guides.
   """
   has_text = external.text is not None
-  # Any prototypes will do for the scores that don't use them.
+  # Scores that ignore the text still need a prototype per class; any will do.
   text = external.text
   if text is None:
     text = np.ones((int(real.labels.max()) + 1, real.features.shape[1]))
@@ -63,14 +65,20 @@ def measure_all(external: Features, real: Features) -> dict[str, float]:
 
 
 def _every_other(labels: np.ndarray, turn: int) -> np.ndarray:
-  """Half of the rows of each class."""
+  """Return every other row of each class, starting at `turn`."""
   return np.concatenate([own[turn::2] for own in rows_by_class(labels)])
 
 
 def movements(
   given: Features, divisions: int = DIVISIONS, seed: int = 0
 ) -> dict[str, dict[str, Movement]]:
-  """By metric and shift, how the metric moves."""
+  """Return how each metric moves under each degradation, by metric and degradation.
+
+  Args:
+    given: features of real images, at least `FEWEST_A_CLASS` per class.
+    divisions: number of random divisions into halves.
+    seed: of the divisions and degradations.
+  """
   values: dict[str, list[dict[str, float]]] = {name: [] for name in ("clean", *SHIFTS)}
   for division in range(divisions):
     random = np.random.default_rng([seed, division])
@@ -81,7 +89,7 @@ def movements(
   return {
     metric: {name: _movement(metric, values["clean"], values[name]) for name in SHIFTS}
     for metric in values["clean"][0]
-    if metric != "zero_shot"  # it has nothing to do with the external images
+    if metric != "zero_shot"  # it does not depend on the external images
   }
 
 
@@ -96,13 +104,13 @@ def _movement(
   metric: str, clean: list[dict[str, float]], shifted: list[dict[str, float]]
 ) -> Movement:
   before, after = (
-    np.array([values.get(metric, np.nan) for values in each]) for each in (clean, shifted)
+    np.array([values.get(metric, np.nan) for values in runs]) for runs in (clean, shifted)
   )
   if not np.isfinite(after).all():  # not defined for so few images
     return Movement(float(before.mean()), float("nan"), 0.0, 0)
   worse = (after - before) * (1 if metric in lower_is_better() else -1)
   error = worse.std(ddof=1) / np.sqrt(len(worse))
-  # Changes beyond the 8th digit are rounding.
+  # Changes beyond the 8th digit are rounding errors.
   mean = worse.mean() if abs(worse.mean()) > 1e-8 * np.abs(before).max() else 0.0
   worsening = mean / error if error > 0 else np.sign(mean) * np.inf if mean else 0.0
   verdict = int(np.sign(mean)) if abs(worsening) > MOVES else 0
@@ -110,10 +118,15 @@ def _movement(
 
 
 def checked(features: Any, labels: Any, text: Any = None) -> Features:
-  """Features to run on, made unit-norm.
+  """Return checked features, scaled to unit norm.
+
+  Args:
+    features: [n, d].
+    labels: class indices, [n].
+    text: one prototype per class, if any.
 
   Raises:
-    UsageError: arrays that do not fit, a single class, or a class with fewer than 8 images.
+    UsageError: arrays do not fit, there is a single class, or a class has fewer than 8 images.
   """
   rows = np.asarray(feature_rows("features", features), np.float32)
   check_finite("features", rows)
@@ -129,6 +142,6 @@ def checked(features: Any, labels: Any, text: Any = None) -> Features:
   fewest = min(len(own) for own in rows_by_class(labels))
   if len(np.unique(labels)) < 2 or fewest < FEWEST_A_CLASS:
     raise UsageError(
-      f"needs 2 classes or more with at least {FEWEST_A_CLASS} images each, the smallest has {fewest}"
+      f"needs at least 2 classes with at least {FEWEST_A_CLASS} images each; the smallest has {fewest}"
     )
   return Features(unit(rows), labels, None if text is None else np.asarray(text, np.float32))

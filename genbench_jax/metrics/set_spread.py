@@ -1,4 +1,4 @@
-"""The two intervals of a number of two sets that is no mean: from its values on random halves of a few hundred images."""
+"""Intervals of a statistic of two sets that is not a mean, from its values on random halves."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from genbench_jax.metrics.half_samples import REPEATS, halves_of, variance_of
 from genbench_jax.metrics.intervals import NORMAL
 from genbench_jax.metrics.strata import are_paired
 
-# Images of each set that are looked at.
+# Images of each set that are used, to bound the cost of a replicate.
 MOST_ROWS = 400
 
 Statistic = Callable[[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]], Float[np.ndarray, "v"]]
@@ -26,17 +26,19 @@ def set_measurements(
   resamples: int = REPEATS,
   limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> list[Measurement]:
-  """Values with normal intervals; the variances are those of halves, in proportion to the sizes of the sets.
+  """Return the values with normal intervals; variances come from halves of both sets.
 
   Args:
-    values: of all images.
-    statistic: the same numbers of some external and test images.
-    external, test: features; strata: of both, see `strata`.
-    seed: draws images and halves; resamples: at most so many halves.
-    limits: the least and the greatest possible value.
+    values: the statistics of all images.
+    statistic: computes the same statistics from a subset of external and of test images.
+    external, test: features of both sets.
+    strata: strata of both sets, see `strata`.
+    seed: of the subsets and halves.
+    resamples: number of halves, at most `REPEATS`.
+    limits: smallest and largest possible value.
   """
   random = np.random.default_rng([seed, 0x5E7])
-  rows = [np.sort(random.permutation(len(each))[:MOST_ROWS]) for each in (external, test)]
+  rows = [np.sort(random.permutation(len(images))[:MOST_ROWS]) for images in (external, test)]
   parts = [np.asarray(e[r], np.float64) for e, r in zip((external, test), rows, strict=True)]
   own = [np.unique(s[r], return_inverse=True)[1] for s, r in zip(strata, rows, strict=True)]
   paired = are_paired(own[0])
@@ -46,16 +48,17 @@ def set_measurements(
     for turn, s in enumerate(own)
   ]
   tests = [parts[1][halves[1].rows(r)] for r in range(repeats)]
-  of_test = np.array([statistic(parts[0], each) for each in tests])
+  of_test = np.array([statistic(parts[0], half) for half in tests])
   of_both = np.array([
-    statistic(parts[0][halves[0].rows(r)], each) for r, each in enumerate(tests)
+    statistic(parts[0][halves[0].rows(r)], half) for r, half in enumerate(tests)
   ])  # fmt: skip
+  # A variance is proportional to 1 / n: scale it from the subset to the full set.
   share = len(rows[1]) / len(test), len(rows[0]) / len(external)
   test_variance = variance_of(of_test, halves[1]) * share[0]
   both_variance = np.maximum(variance_of(of_both, halves[0]) * max(share), test_variance)
   return [
-    _measurement(*each, paired, limits)
-    for each in zip(values, test_variance, both_variance, strict=True)
+    _measurement(*columns, paired, limits)
+    for columns in zip(values, test_variance, both_variance, strict=True)
   ]
 
 

@@ -1,4 +1,4 @@
-"""Ways in which images become worse training data, done to their features."""
+"""Degradations of training images, simulated on their features."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-  """Unit-norm features of labeled images, and the class prototypes of the texts, if any."""
+  """Unit-norm features of labeled images, and the text prototypes of their classes, if any."""
 
   features: Float[np.ndarray, "n d"]
   labels: Int[np.ndarray, "n"]
@@ -23,14 +23,14 @@ Shift = Callable[[Features, np.random.Generator], Features]
 
 
 def dropped_modes(given: Features, random: np.random.Generator) -> Features:
-  """No images of half of the classes."""
+  """Remove all images of half of the classes."""
   classes = np.unique(given.labels)
   kept = random.permutation(classes)[: max(1, len(classes) // 2)]
   return given.take(np.isin(given.labels, kept))
 
 
 def duplicates(given: Features, random: np.random.Generator) -> Features:
-  """As many images of each class, but only an eighth of them different."""
+  """Replace the images of each class by copies of an eighth of them."""
   rows = [
     random.choice(random.permutation(own)[: max(1, len(own) // 8)], len(own))
     for own in rows_by_class(given.labels)
@@ -39,26 +39,27 @@ def duplicates(given: Features, random: np.random.Generator) -> Features:
 
 
 def noise(given: Features, random: np.random.Generator) -> Features:
-  """Noise of the size of the spread within the classes on every feature."""
+  """Add noise with the standard deviation that features have within classes."""
+  # The mean over classes of the standard deviation of a feature within a class.
   spread = np.mean([given.features[own].std(0).mean() for own in rows_by_class(given.labels)])
   noisy = given.features + spread * random.normal(size=given.features.shape)
   return dataclasses.replace(given, features=unit(noisy))
 
 
 def outliers(given: Features, random: np.random.Generator) -> Features:
-  """A fifth of the images replaced by something else: random directions."""
+  """Replace a fifth of the images by random directions."""
   strange = random.random(len(given.labels)) < 0.2
   elsewhere = unit(random.normal(size=given.features.shape))
   return dataclasses.replace(given, features=np.where(strange[:, None], elsewhere, given.features))
 
 
 def blurred(given: Features, random: np.random.Generator) -> Features:
-  """Every image halfway to the mean of all: nothing in it is wrong, but little is its own."""
+  """Move every image halfway to the overall mean: less of it is its own, but nothing is wrong."""
   return dataclasses.replace(given, features=unit(given.features + given.features.mean(0)))
 
 
 def swapped_labels(given: Features, random: np.random.Generator) -> Features:
-  """The labels of 40 % of the images exchanged among them: the images are as good as before."""
+  """Permute the labels of 40 % of the images. The images themselves are unchanged."""
   swapped = np.flatnonzero(random.random(len(given.labels)) < 0.4)
   labels = given.labels.copy()
   labels[swapped] = labels[random.permutation(swapped)]
@@ -66,7 +67,7 @@ def swapped_labels(given: Features, random: np.random.Generator) -> Features:
 
 
 def fewer_images(given: Features, random: np.random.Generator) -> Features:
-  """An eighth of the images of each class."""
+  """Keep an eighth of the images of each class."""
   rows = [random.permutation(own)[: max(1, len(own) // 8)] for own in rows_by_class(given.labels)]
   return given.take(np.concatenate(rows))
 
@@ -80,11 +81,11 @@ SHIFTS: dict[str, Shift] = {
 
 
 def rows_by_class(labels: Int[np.ndarray, "n"]) -> list[Int[np.ndarray, "m"]]:
-  """The row numbers of each class that occurs."""
+  """Return the row numbers of each class that occurs."""
   return [np.flatnonzero(labels == c) for c in np.unique(labels)]
 
 
 def unit(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-  """Rows of length one; a row of zeros stays zero."""
+  """Return rows scaled to unit length; a zero row stays zero."""
   length = np.linalg.norm(rows, axis=1, keepdims=True)
   return (rows / np.where(length > 0, length, 1)).astype(np.float32)

@@ -1,7 +1,8 @@
-"""How a set of images was drawn: class by class, or as it came.
+"""Strata of a set of images: its classes if it was drawn class by class, else a single stratum.
 
-A set with s images of every class has fewer pairs of one class than a sample of independent images would have, and its
-class proportions do not vary. Estimators and intervals have to know which of the two they are looking at.
+A set with s images of every class has fewer pairs within a class than independent images would
+have, and its class proportions do not vary. Estimators and intervals must know which of the two
+cases holds.
 """
 
 import functools
@@ -10,14 +11,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-# A set whose class counts are more even than one in a thousand independent samples was made even.
+# A set counts as drawn class by class if its counts are more even than 99.9 % of independent
+# samples.
 EVENNESS = 1e-3
-# Within-class terms of classes with a single image are taken from the others, which must be this share of all.
+# Within-class terms of single-image classes are taken from the other classes, which must be at
+# least this share.
 FEWEST_PAIRED = 0.5
 
 
 def strata_of(labels: Any | None, rows: int) -> Int[np.ndarray, "n"]:
-  """The stratum of each image: its class, or 0 for all where images have no label or not exactly one."""
+  """Return the stratum of each image: its class, or 0 for all without one label per image."""
   if labels is None:
     return np.zeros(rows, np.int64)
   labels = np.asarray(labels)
@@ -29,15 +32,16 @@ def strata_of(labels: Any | None, rows: int) -> Int[np.ndarray, "n"]:
 
 
 def sampled_strata(labels: Any | None, rows: int) -> Int[np.ndarray, "n"]:
-  """`strata_of` a test set: its classes if it was drawn class by class, else one stratum."""
+  """Return `strata_of` a test set if it was drawn class by class, else a single stratum."""
   strata = strata_of(labels, rows)
   return strata if is_drawn_by_class(np.bincount(strata)) else np.zeros(rows, np.int64)
 
 
 def is_drawn_by_class(counts: Int[np.ndarray, "k"]) -> bool:
-  """Whether classes of these sizes are more even than independent draws would be.
+  """Return whether class counts are more even than independent draws would be.
 
-  Pearson's statistic against equal proportions, in the lower tail of its chi-square distribution.
+  The test is Pearson's statistic against equal proportions, in the lower tail of its chi-square
+  distribution.
   """
   if len(counts) < 2:
     return False
@@ -54,25 +58,26 @@ def _even_threshold(freedom: int) -> float:
 
 
 def are_paired(strata: Int[np.ndarray, "n"]) -> bool:
-  """Whether enough classes have two images or more: without pairs nothing is known about what is within a class."""
+  """Return whether enough classes have two or more images to estimate within-class terms."""
   counts = np.bincount(strata)
   counts = counts[counts > 0]
   return bool(np.mean(counts > 1) >= FEWEST_PAIRED)
 
 
 def has_pairs(labels: Any) -> bool:
-  """`are_paired` of the classes of labeled images."""
+  """Return `are_paired` for the classes of labeled images."""
   return are_paired(strata_of(labels, len(labels)))
 
 
 def centered_within(
   values: Float[np.ndarray, "n"], strata: Int[np.ndarray, "n"]
 ) -> Float[np.ndarray, "n"]:
-  """Deviations from the mean of the stratum, so scaled that their mean square is the unbiased variance.
+  """Return deviations from stratum means, scaled to have the unbiased variance.
 
-  A bootstrap of these is a bootstrap within the strata: the sum over a stratum is zero, so that it does not matter how
-  often the stratum itself is drawn. sqrt(n_c / (n_c - 1)) makes up for the mean that was estimated from n_c images
-  (Rao and Wu 1988); a single image of a class stands for an average one of the others.
+  They sum to zero in each stratum. A bootstrap of them is therefore a bootstrap within strata: how
+  often a stratum is drawn does not matter. sqrt(n_c / (n_c - 1)) corrects for the mean estimated
+  from n_c images (Rao & Wu 1988). An image alone in its class gets the root mean square of the
+  others.
   """
   counts = np.bincount(strata)
   means = np.bincount(strata, values) / np.maximum(counts, 1)

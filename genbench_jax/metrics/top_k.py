@@ -1,7 +1,7 @@
-"""The k best rows for each query, exact, over rows that come tile by tile.
+"""The k best rows for each query, exact, over rows that arrive tile by tile.
 
-Of a tile only what beats the k-th best so far is looked at: after the first tiles that is next to nothing, and the cost is
-that of the matrix product.
+Only scores that beat the current k-th best are inserted. After the first tiles there are very few
+of them, so that the cost is that of the matrix product.
 """
 
 from collections.abc import Callable
@@ -15,30 +15,31 @@ from jaxtyping import Array, Bool, Float, Int
 from genbench_jax.metrics.inputs import HIGHEST
 from genbench_jax.metrics.ring import Rows, row_tiles, tiles, untiled
 
-# Queries and rows that meet at once. On CPU their products stay in the cache; accelerators want larger tiles.
+# Tile sizes. On CPU the product of two tiles stays in the cache; accelerators want larger tiles.
 QUERY_TILE = 512
 CPU_ROW_TILE, ACCELERATOR_ROW_TILE = 2048, 16_384
+# Columns per group: each insertion rescans one group instead of the whole tile.
 GROUP = 64
 
 
 class Nearest(NamedTuple):
-  """State: the k best of each query so far, best first: score, and number of the row (-1: none)."""
+  """Mergeable state: the k best rows of each query, best first: score and row (-1: none)."""
 
   score: Float[Any, "*m q k"]
   row: Int[Any, "*m q k"]
 
   @classmethod
   def nothing(cls, *shape: int) -> "Nearest":
-    """Before the first row, on the host."""
+    """Return the empty state, as host arrays."""
     return cls(np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int32))
 
   def merge(self, other: "Nearest") -> "Nearest":
-    """The k best of both; of equals the lower row, so that the order of arrival does not matter."""
+    """Return the k best of both; ties go to the lower row, whatever the order of merging."""
     both = Nearest(*(jnp.concatenate(pair, -1) for pair in zip(self, other, strict=True)))
     return both.first(self.row.shape[-1])
 
   def first(self, k: int) -> "Nearest":
-    """The k best of longer lists in any order."""
+    """Return the k best of longer, unsorted lists."""
     negative, row = jax.lax.sort((-self.score, self.row), num_keys=2)
     return Nearest(-negative[..., :k], jnp.where(jnp.isinf(negative[..., :k]), -1, row[..., :k]))
 
@@ -50,11 +51,12 @@ Update = Callable[
 
 
 class _Left(NamedTuple):
-  """What of a tile is still to be looked at, in groups of neighboring columns.
+  """Candidates of a tile that have not been taken yet, in groups of neighboring columns.
 
   Attributes:
-    maximum: the best of each group that has not been taken.
-    first: the column of its group from which on values equal to `maximum` count; earlier ones were taken.
+    maximum: best remaining score of each group.
+    first: within each group, the first column at which a score equal to `maximum` still counts;
+      earlier ones are taken.
   """
 
   maximum: Float[Array, "q g"]
@@ -62,7 +64,7 @@ class _Left(NamedTuple):
 
 
 def row_tile() -> int:
-  """Rows that meet the queries at once on the default device."""
+  """Return the number of rows per tile for the default device."""
   return CPU_ROW_TILE if jax.default_backend() == "cpu" else ACCELERATOR_ROW_TILE
 
 
@@ -73,13 +75,17 @@ def search_rows(
   penalty: Float[Array, "n"],
   update: Update | None = None,
 ) -> Nearest:
-  """The best so far with those of more rows; scores are inner products less the penalty of the row.
+  """Update the best rows with more rows, scored by inner product minus penalty.
 
   Args:
-    query, rows: numbers go up by one, padding stands last.
-    update: how a tile is looked through; by default exactly.
+    best: state so far.
+    query: queries.
+    rows: rows to search. Numbers increase by one; padding comes last.
+    penalty: subtracted from the score of each row.
+    update: processes one tile; the default is exact.
   """
   update = update or with_tile
+  # Whole groups only; padding has an infinite penalty, so it never wins.
   missing = -len(rows.number) % GROUP
   rows = Rows(
     jnp.pad(rows.features, ((0, missing), (0, 0))),
@@ -87,28 +93,29 @@ def search_rows(
   )
   penalty = jnp.where(rows.number >= 0, jnp.pad(penalty, (0, missing)), jnp.inf)
 
-  def one_row_tile(best: Nearest, tile: tuple[Rows, Array]) -> tuple[Nearest, None]:
+  def search_row_tile(best: Nearest, tile: tuple[Rows, Array]) -> tuple[Nearest, None]:
     rows, penalty = tile
     columns = rows.features.astype(jnp.float32).T
 
-    def one_query_tile(part: tuple[Nearest, Rows]) -> Nearest:
+    def search_query_tile(part: tuple[Nearest, Rows]) -> Nearest:
       best, query = part
 
       def found(best: Nearest) -> Nearest:
         products = jnp.matmul(query.features, columns, precision=HIGHEST)
         return update(best, products, penalty, rows.number)
 
-      # Padding comes last: a tile that begins with it holds nothing else.
-      some = (query.number[0] >= 0) & (rows.number[0] >= 0)
-      return jax.lax.cond(some, found, lambda best: best, best)
+      # Padding comes last, so a tile that begins with padding holds nothing else.
+      has_rows = (query.number[0] >= 0) & (rows.number[0] >= 0)
+      return jax.lax.cond(has_rows, found, lambda best: best, best)
 
-    return jax.lax.map(one_query_tile, (best, query_tiles)), None
+    return jax.lax.map(search_query_tile, (best, query_tiles)), None
 
-  size = -(-len(query.number) // -(-len(query.number) // QUERY_TILE))  # evenly cut
+  # Query tiles of equal size, so that the last one is not mostly padding.
+  size = -(-len(query.number) // -(-len(query.number) // QUERY_TILE))
   query_tiles = row_tiles(query, size)
   best_tiles = jax.tree.map(lambda array: tiles(array, size), best)
   every = row_tiles(rows, row_tile()), tiles(penalty, row_tile(), fill=jnp.inf)
-  found = jax.lax.scan(one_row_tile, best_tiles, every)[0]
+  found = jax.lax.scan(search_row_tile, best_tiles, every)[0]
   return jax.tree.map(lambda array: untiled(array, len(query.number)), found)
 
 
@@ -118,12 +125,13 @@ def with_tile(
   penalty: Float[Array, "n"],
   row: Int[Array, "n"],
 ) -> Nearest:
-  """The best so far with those of a tile, of equals the lower row: one of every query a turn, until no query gains.
+  """Update the best rows with one tile: insert one candidate per query and turn.
 
   Args:
-    products: the scores are these less the penalty of their column; a multiple of 64 columns.
-    penalty: infinite where a column is padding.
-    row: number of each column, one more each; -1 where it is padding.
+    best: state so far; ties go to the lower row.
+    products: [q, n]; the scores are these minus the penalty. n is a multiple of 64.
+    penalty: [n]; infinite for padding.
+    row: [n], consecutive row numbers; -1 for padding.
   """
   queries, columns = products.shape
   grouped = products.reshape(queries, columns // GROUP, GROUP)
@@ -134,7 +142,7 @@ def with_tile(
   def gaining(carry: tuple[Nearest, _Left]) -> Bool[Array, ""]:
     best, left = carry
     last, last_row = best.score[:, -1:], best.row[:, -1:]
-    # An equal counts where its row may be lower, as in blocks that come out of order.
+    # A tie can win if its row number is lower, which happens when blocks arrive out of order.
     lower = rows[:, 0] + left.first < last_row
     return ((left.maximum > last) | ((left.maximum == last) & lower)).any()
 
@@ -158,12 +166,13 @@ def with_tile(
 
 
 def _inserted(best: Nearest, score: Float[Array, "q 1"], row: Int[Array, "q 1"]) -> Nearest:
-  """One more candidate a query at its place; the last one drops out, which may be itself."""
+  """Insert one candidate per query at its rank; drop the last entry, possibly the candidate."""
   before = (best.score > score) | ((best.score == score) & (best.row < row))
   at = before.sum(-1, keepdims=True)
   place = jnp.arange(best.row.shape[1])
 
-  def placed(list_: Array, one: Array) -> Array:
-    return jnp.where(place < at, list_, jnp.where(place == at, one, jnp.roll(list_, 1, axis=1)))
+  def placed(ranked: Array, candidate: Array) -> Array:
+    shifted = jnp.roll(ranked, 1, axis=1)
+    return jnp.where(place < at, ranked, jnp.where(place == at, candidate, shifted))
 
   return Nearest(placed(best.score, score), placed(best.row, row))

@@ -1,4 +1,4 @@
-"""Vendi score: how many different images there effectively are."""
+"""Vendi score: the effective number of distinct images."""
 
 import dataclasses
 import functools
@@ -28,32 +28,35 @@ from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.metrics.strata import strata_of
 from genbench_jax.runtime.mesh import DATA_AXIS
 
-# Eigenvalues below this share of the largest are rounding of float32 features.
+# Eigenvalues below this share of the largest are rounding errors of float32 features.
 NOTHING = 1e-7
 
 
 @dataclasses.dataclass(frozen=True)
 class VendiResult:
-  """The Vendi score with its interval over the images, and that of each class that has images."""
+  """Vendi score with its interval over the images, and the score of each class that has images."""
 
   score: Measurement
   per_class: dict[int, float]
 
 
 def vendi(x: Float[Any, "n d"], mesh: Mesh | None = None, order: float = 1.0) -> float:
-  """exp of the entropy of the eigenvalues of K / n, K the cosines of all pairs (Friedman & Dieng 2023, eq. 2).
+  """Compute exp of the entropy of the eigenvalues of K / n, with K the cosines of all pairs.
 
-  1 for copies of one image, n for n orthogonal ones, never more than n or d. The eigenvalues are those of the d x d second
-  moment of the unit-norm features, so that no n x n matrix is needed. An image whose features are all zero has no
-  direction and does not count.
+  Friedman & Dieng 2023, eq. 2. The score is 1 for copies of one image, n for n orthogonal images,
+  and never more than n or d. K / n has the same nonzero eigenvalues as the d x d second moment of
+  the unit-norm features, so no n x n matrix is needed. An image whose features are all zero has no
+  direction and is ignored.
 
   Args:
     x: features, not necessarily unit-norm.
-    order: q of Rényi's entropy, (sum of l^q)^(1 / (1 - q)) for eigenvalues l (Pasarkar & Dieng 2024): above 1 common
-      images count more, infinite: 1 / (the largest); below 1 rare ones.
+    mesh: devices to compute on; None for all.
+    order: q of Rényi's entropy, (sum of l^q)^(1 / (1 - q)) for eigenvalues l (Pasarkar & Dieng
+      2024). Orders above 1 weight common images more, orders below 1 rare ones; infinity gives 1 /
+      max(l).
 
   Raises:
-    UsageError: shapes or values that do not fit, a negative order, or features that are all zero.
+    UsageError: shapes or values do not fit, the order is negative, or all features are zero.
   """
   if not order >= 0:
     raise UsageError(f"order must be 0 or greater, got {order}")
@@ -69,10 +72,18 @@ def measure_vendi(
   mesh: Mesh | None = None,
   order: float = 1.0,
 ) -> VendiResult:
-  """`vendi` with its bootstrap interval, of first order, and by class where class indices or multi-hot
-  labels are given.
+  """Measure `vendi` with its first-order bootstrap interval, and by class if labels are given.
 
-  The score cannot grow by drawing images again, so that the interval says how it varies around the value at this n.
+  Resampling can only repeat images and thus lowers the score, so the interval is centered at the
+  value of this n.
+
+  Args:
+    x, mesh, order: see `vendi`.
+    labels: class indices or multi-hot labels.
+    seed, resamples: of the bootstrap.
+
+  Raises:
+    UsageError: as `vendi`, or `labels` and `x` differ in length.
   """
   mesh = or_default(mesh)
   x = _in_range(x)
@@ -87,7 +98,7 @@ def measure_vendi(
 
 
 def _in_range(x: Any) -> Float[np.ndarray, "n d"]:
-  """Checked features, divided where the reciprocal of their size would be no normal float32."""
+  """Return checked features, scaled so that the reciprocals of their norms stay normal floats."""
   rows = feature_rows("x", x)
   scale = common_scale(rows)
   return rows if scale == 1 else rows / scale
@@ -95,6 +106,7 @@ def _in_range(x: Any) -> Float[np.ndarray, "n d"]:
 
 def _second_moment(x: Float[np.ndarray, "n d"], mesh: Mesh) -> Float[np.ndarray, "d d"]:
   state = moments("x", x, mesh, normalize=True)
+  # E[f f'] = covariance + mean mean'. Zero rows count in n, so the trace is normalized to 1 below.
   second = state.scatter / state.count + np.outer(state.mean, state.mean)
   trace = np.trace(second)
   if trace == 0:
@@ -104,6 +116,7 @@ def _second_moment(x: Float[np.ndarray, "n d"], mesh: Mesh) -> Float[np.ndarray,
 
 def _of_eigenvalues(eigenvalues: Float[np.ndarray, "d"], order: float = 1.0) -> float:
   kept = eigenvalues[eigenvalues > NOTHING * eigenvalues.max()]
+  # Dropped eigenvalues must not leave the entropy of a distribution that sums to less than 1.
   kept = kept / kept.sum()
   if order == 1:
     return float(np.exp(-np.sum(kept * np.log(kept))))
@@ -119,9 +132,11 @@ def _surprises(
   mesh: Mesh,
   order: float = 1.0,
 ) -> Float[np.ndarray, "n"]:
-  """f' g(C) f of each unit-norm row f: the derivative of the logarithm of the score by the weight of the row, but for
-  a constant. g(l) is -log l for order 1, q / (1 - q) l^(q - 1) / (sum of l^q) for q, and -1 / l at the largest alone
-  for an infinite order."""
+  """Return f' g(C) f for each unit-norm row f: d log(score) / d weight, up to a constant.
+
+  g(l) is -log l for order 1, q / (1 - q) l^(q - 1) / (sum of l^q) for order q, and -1 / l at the
+  largest eigenvalue (0 elsewhere) for infinite order.
+  """
   kept = eigenvalues > NOTHING * eigenvalues.max()
   safe = np.where(kept, eigenvalues, 1)
   if order == 1:
@@ -130,6 +145,8 @@ def _surprises(
     slopes = np.where(np.arange(len(safe)) == eigenvalues.argmax(), -1 / safe, 0)
   else:
     slopes = order / (1 - order) * safe ** (order - 1) / np.sum(safe[kept] ** order)
+  # g(C) = V g(L) V'; dropped eigenvalues get slope 0, because log and negative powers diverge
+  # there.
   form = (vectors * np.where(kept, slopes, 0)) @ vectors.T
   program = _form_program(mesh)
   values = by_block(lambda rows, _: program(rows, form.astype(np.float32)), "x", mesh, x)
@@ -147,7 +164,7 @@ def _form_program(mesh: Mesh) -> jax.stages.Wrapped:
 
 
 def _by_class(x: Float[np.ndarray, "n d"], labels: Any, order: float = 1.0) -> dict[int, float]:
-  """On the host: a class has few images, and the smaller of its two matrices is enough."""
+  """Return the score of each class, on the host, from the smaller of the two Gram matrices."""
   classes = rows_of_classes(labels).items()
   return {c: _of_few(np.asarray(x[rows], np.float64), order) for c, rows in classes}
 
@@ -158,6 +175,7 @@ def _of_few(x: Float[np.ndarray, "n d"], order: float = 1.0) -> float:
   unit = x[length[:, 0] > 0] / length[length[:, 0] > 0]
   if not len(unit):
     return 1.0
+  # Both Gram matrices have the same nonzero eigenvalues.
   gram = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit
   return _of_eigenvalues(np.linalg.eigvalsh(gram), order)
 
@@ -166,7 +184,7 @@ ORDERS = {"vendi": 1.0, "vendi_q2": 2.0, "vendi_inf": np.inf}
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """For the registry: the orders that are wanted."""
+  """Yield the Vendi scores of the requested orders."""
   for name in wanted:
     found = measure_vendi(
       sets.external, sets.labels, sets.seed, sets.resamples, sets.mesh, ORDERS[name]

@@ -1,4 +1,4 @@
-"""Diversity within the classes: how different the images of one class are, by encoder."""
+"""Diversity within classes: mean cosine distance between images of the same class."""
 
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -19,21 +19,23 @@ from genbench_jax.metrics.registry import Result, Sets
 
 
 def intra_class_diversity(x: Float[Any, "n d"], labels: Any) -> dict[int, float]:
-  """Class -> mean cosine distance of two different images of the class; classes with one image are left out.
+  """Compute the mean cosine distance between images of each class with at least two images.
 
-  From the sum s of the n unit-norm features of a class: 1 - (|s|^2 - n) / (n (n - 1)), without any pair.
+  With s the sum of the n unit-norm features of a class, it is 1 - (|s|^2 - n) / (n (n - 1)), which
+  needs no pairs.
 
   Args:
-    x: features, not necessarily unit-norm; labels: class indices or multi-hot.
+    x: features, not necessarily unit-norm.
+    labels: class indices or multi-hot.
 
   Raises:
-    UsageError: shapes or values that do not fit, or no class with two images.
+    UsageError: shapes or values do not fit, or no class has two images.
   """
   return {c: float(values.mean()) for c, (_, values) in _distances(x, labels).items()}
 
 
 def _distances(x: Any, labels: Any) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-  """Class -> its rows, and of each the mean cosine distance to the others of the class."""
+  """Return, by class, its rows and the mean cosine distance of each to the others of the class."""
   rows = feature_rows("x", x)
   check_finite("x", rows)
   if len(labels) != len(rows):
@@ -42,8 +44,8 @@ def _distances(x: Any, labels: Any) -> dict[int, tuple[np.ndarray, np.ndarray]]:
   found = {}
   for c, own in rows_of_classes(labels).items():
     if len(own) > 1:
-      some = unit[own]
-      cosines = some @ some.sum(axis=0) - np.sum(some**2, axis=1)
+      members = unit[own]
+      cosines = members @ members.sum(axis=0) - np.sum(members**2, axis=1)
       found[c] = own, 1 - cosines / (len(own) - 1)
   if not found:
     raise UsageError("diversity within classes needs a class with two images")
@@ -51,12 +53,13 @@ def _distances(x: Any, labels: Any) -> dict[int, tuple[np.ndarray, np.ndarray]]:
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """For the registry: the mean over the classes, each counting once."""
+  """Yield the mean over classes, each counted once."""
   if not any(len(own) > 1 for own in rows_of_classes(sets.labels).values()):
     return
   found = _distances(sets.external, sets.labels)
   by_class = {c: float(values.mean()) for c, (_, values) in found.items()}
-  # An image is in all pairs of its class: to first order it adds twice its mean distance.
+  # An image is part of two of the n factors in every pair: its influence is twice its mean
+  # distance.
   influences = np.concatenate([
     2 * values * len(own_rows) for own_rows, values in found.values()
   ])  # fmt: skip

@@ -76,7 +76,7 @@ def test_of_equal_scores_the_first_class_wins():
     (np.eye(3), [0, 1, 2], "acuracy", "Did you mean 'accuracy'"),
     (np.eye(3), [0, 1, 3], "accuracy", "0..2"),
     (np.eye(3), [0, 1], "accuracy", r"\[3\]"),
-    (np.eye(3), np.eye(3), "accuracy", "one class an image"),
+    (np.eye(3), np.eye(3), "accuracy", "one class per image"),
     (np.eye(3), [0, 1, 2], "roc_auc", "two classes"),
     (np.eye(2), [1, 1], "roc_auc", "both of them"),
     (np.eye(2), np.zeros((2, 2)), "map_11_point", "positive"),

@@ -58,13 +58,13 @@ def test_the_second_interval_adds_the_external_images():
   both = np.hypot(2 / 20, 1 / np.sqrt(300))
   assert found.generator_high - found.generator_low == pytest.approx(3.92 * both, rel=0.1)
   alone = two_sided_interval(0.0, None, test)
-  assert alone.generator_low is None and "one image a class" in alone.note
+  assert alone.generator_low is None and "one image per class" in alone.note
 
 
 def test_one_image_a_class_is_said():
   found = own_interval(1.0, np.arange(5.0), np.arange(5))
   assert found.generator_low is None and found.ci_low < 1 < found.ci_high
-  assert "one image a class" in found.note
+  assert "one image per class" in found.note
 
 
 def test_resamples_without_a_value_are_left_out():

@@ -211,7 +211,7 @@ def test_two_small_all_reduces_and_nothing_else(world, mesh):
     ({"labels": np.full(63, 7)}, "0..6"),
     ({"labels": np.zeros((63, 7))}, "no class"),
     ({"tests": np.zeros((0, 16))}, "at least one"),
-    ({"test_labels": np.zeros((150, 7))}, "one class an image"),
+    ({"test_labels": np.zeros((150, 7))}, "one class per image"),
     ({"metric": "f1"}, "recognition metric"),
     ({"protocol": "stict"}, "Did you mean 'strict'"),
     ({"top_k": 0}, "at least 1"),
@@ -256,5 +256,5 @@ def test_labels_may_be_names_where_the_names_are_given(world):
     UsageError, match=r"unknown class in test_labels 'klass 0'. Did you mean 'class 0'"
   ):
     cler(images, words, text, tests, ["klass 0", *test_words[1:]], class_names=names)
-  with pytest.raises(UsageError, match="names a class twice"):
+  with pytest.raises(UsageError, match="lists a class twice"):
     cler(images, words, text, tests, test_labels, class_names=[*names[:6], names[0]])

@@ -80,7 +80,7 @@ def test_other_files_are_one_clear_line(tmp_path, make, message):
 
 def test_sets_that_do_not_fit_are_refused(sets):
   x, y = sets
-  with pytest.raises(UsageError, match="12 features and of 5"):
+  with pytest.raises(UsageError, match="12 and of 5 features"):
     fid_inception(x, ReferenceStatistics(np.zeros(5), np.eye(5)))
   with pytest.raises(UsageError, match="at least 2 images, got 1"):
     fid_inception(x[:1], y)
