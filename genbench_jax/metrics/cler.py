@@ -47,6 +47,7 @@ from genbench_jax.metrics.intervals import (
   difference_measurement,
   halved_measurement,
   halved_precision,
+  image_values,
   image_weights,
 )
 from genbench_jax.metrics.neighbors import nearest
@@ -69,12 +70,15 @@ class ClerResult:
     per_class: recall (for `map_11_point`, average precision) by score and by class that occurs
       among the test images; empty for `roc_auc`.
     missing_classes: classes without external images.
+    per_image: contribution of each test image by score, see `intervals.image_values`; empty for
+      `map_11_point`.
   """
 
   scores: dict[str, Measurement]
   control: dict[str, Measurement]
   per_class: dict[str, dict[int, float]]
   missing_classes: tuple[int, ...]
+  per_image: dict[str, Float[np.ndarray, "m"]] = dataclasses.field(compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +214,15 @@ def measure_cler(
   }
   per_class = dict(zip(names, outcomes[0].per_class, strict=True)) if metric != "roc_auc" else {}
   missing = tuple(int(index) for index in np.flatnonzero(outcomes[0].counts == 0))
-  return ClerResult(scores, control, per_class, missing)
+  per_image = _per_image(names, outcomes[0].judged, inputs.test_labels, metric)
+  return ClerResult(scores, control, per_class, missing, per_image)
+
+
+def _per_image(
+  names: Sequence[str], judged: np.ndarray, test_labels: np.ndarray, metric: str
+) -> dict[str, Float[np.ndarray, "m"]]:
+  found = {name: image_values(judged[:, v], test_labels, metric) for v, name in enumerate(names)}
+  return {name: values for name, values in found.items() if values is not None}
 
 
 def over_permutations(found: Sequence[Measurement], lowest: float) -> Measurement:
@@ -471,4 +483,5 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
     mesh=sets.mesh,
   )
   for name, value in found.scores.items():
-    yield Result(name, value, found.per_class.get(name, {}), found.control.get(name))
+    by_class, control = found.per_class.get(name, {}), found.control.get(name)
+    yield Result(name, value, by_class, control, found.per_image.get(name))

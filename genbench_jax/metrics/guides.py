@@ -149,7 +149,8 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
   for place, (name, values) in enumerate(per_guide.items()):
     extra = None if external is None else float(external[place])
     value = _measurement(name, values, strata, extra)
-    yield Result(name, value, _by_class(values, guide_hot))
+    per_image = values if name == "guide_ridge" else None
+    yield Result(name, value, _by_class(values, guide_hot), per_image=per_image, on_guides=True)
 
 
 def _variances(

@@ -58,12 +58,17 @@ class Result:
     value: a `bootstrap.Measurement`.
     by_class: value by class index, for quantities that are defined per class.
     control: the same quantity with shuffled labels, for quantities that depend on labels.
+    per_image: contribution of each test image, see `intervals.image_values`; None if the quantity
+      is not a mean over images.
+    on_guides: whether the images of `per_image` are the guides.
   """
 
   name: str
   value: Any
   by_class: Mapping[int, float] = dataclasses.field(default_factory=dict)
   control: Any = None
+  per_image: Any = None
+  on_guides: bool = False
 
 
 Measure = Callable[[Sets, Collection[str]], Iterable[Result]]

@@ -184,6 +184,11 @@ def classes_path(run: Run, key: ImageSetKey, stage: str) -> Path:
   return run.workdir / "classes" / key.dataset / rows_path(run, key, stage).name
 
 
+def hits_path(run: Run, key: ImageSetKey, stage: str) -> Path:
+  """Where stands what each test image adds to the scores whose rows have the same name."""
+  return run.workdir / "hits" / key.dataset / rows_path(run, key, stage).name
+
+
 def results_folder(
   run: Run, key: ImageSetKey, recognizer: str, protocol: str, shots: int, space: str = ""
 ) -> Path:

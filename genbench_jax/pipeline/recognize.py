@@ -23,7 +23,9 @@ from genbench_jax.config import Config
 from genbench_jax.embedding.input_pipeline import Images, image_batches
 from genbench_jax.embedding.stored import preprocessing_of
 from genbench_jax.errors import ModelError
+from genbench_jax.metrics.accuracy import FROM_PREDICTIONS
 from genbench_jax.metrics.bootstrap import Measurement
+from genbench_jax.metrics.intervals import image_values
 from genbench_jax.pipeline import image_recognizers
 from genbench_jax.pipeline.artifacts import results_folder, spaces_beside
 from genbench_jax.pipeline.external import External, external_images
@@ -34,6 +36,7 @@ from genbench_jax.pipeline.rows import (
   _measure,
   dataset_features,
   make_row,
+  per_image,
   versions,
 )
 from genbench_jax.pipeline.tasks import (
@@ -74,7 +77,7 @@ from genbench_jax.recognizers.visual_prompts import (
 )
 from genbench_jax.recognizers.zero_shot import zero_shot_scores
 from genbench_jax.run import Run
-from genbench_jax.store import files
+from genbench_jax.store import files, hits
 
 SUMMARY = "summary.json"
 # Why a recognizer has no interval for the generator: `analysis.seeds` has one of several seeds.
@@ -330,7 +333,15 @@ def _summary(task: Task, found: Recognized, data: DatasetFeatures) -> dict[str, 
   about |= {"versions": versions(), "encoder": data.encoder}
   plain = {key: _plain(value) for key, value in found.result.items() if not _is_array(value)}
   by_class = class_scores(found.result["scores"], data.test.labels, data.spec.metric)
-  return about | plain | {"by_class": _plain(by_class)}
+  return about | plain | {"by_class": _plain(by_class)} | _per_image(found, data)
+
+
+def _per_image(found: Recognized, data: DatasetFeatures) -> dict[str, Any]:
+  """What each test image adds to the score, as JSON; nothing where the score is no mean over them."""
+  scores, labels, metric = found.result["scores"], data.test.labels, data.spec.metric
+  judged = scores.argmax(axis=1) == labels if metric in FROM_PREDICTIONS else scores
+  values = image_values(judged, labels, metric)
+  return {} if values is None else {"per_image": hits.encoded(per_image(values, data))}
 
 
 def _save(task: Task, found: Recognized, data: DatasetFeatures, with_predictions: bool) -> None:
@@ -371,7 +382,8 @@ def _measured(
     if f"{prefix}score" in summary:
       score, low, high = (summary[f"{prefix}{key}"] for key in ("score", "ci_low", "ci_high"))
       value = Measurement(score, low, high, note=ONE_TRAINING)
-      yield Measured(make_row(about, quantity, value, summary["seconds"]), classes)
+      kept = hits.decoded(summary["per_image"]) if not prefix and "per_image" in summary else None
+      yield Measured(make_row(about, quantity, value, summary["seconds"]), classes, kept)
 
 
 def recognize(run: Run) -> int:

@@ -15,12 +15,12 @@ from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.cells import Cell, ImageSetKey, cells_of, measured_sets
 from genbench_jax.errors import ModelError, NotPreparedError, RunError
 from genbench_jax.metrics.bootstrap import Measurement
-from genbench_jax.pipeline.artifacts import classes_path, rows_path, test_path, text_path
+from genbench_jax.pipeline.artifacts import classes_path, hits_path, rows_path, test_path, text_path
 from genbench_jax.pipeline.external import External, external_images
 from genbench_jax.recognizers.linear_probe import CLIP_LOGIT_SCALE
 from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.runtime.progress import Progress, say
-from genbench_jax.store import class_values
+from genbench_jax.store import class_values, hits
 from genbench_jax.store.embedding_set import EmbeddingSet, load_embeddings
 from genbench_jax.store.rows import Row, read_rows, write_rows
 
@@ -42,10 +42,11 @@ class DatasetFeatures:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-  """A row, and the value of each class behind it (class index -> value) where the quantity has them."""
+  """A row; behind it the value of each class (class index -> value) and of each test image, where the quantity has them."""
 
   row: Row
   by_class: Mapping[int, float] = dataclasses.field(default_factory=dict)
+  per_image: hits.PerImage | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,15 +89,23 @@ def _measure(run: Run, stage: str, function: MeasureCells) -> int:
 
 
 def _is_measured(run: Run, key: ImageSetKey, stage: str) -> bool:
-  """Whether the rows are there, and whole beside them the values of single classes.
+  """Whether the rows are there, and whole beside them the values of single classes and of test images.
 
-  Rows that are damaged are refused where they are read; class values follow from what is on disk, and are made again.
+  Rows that are damaged are refused where they are read; what stands beside them follows from what is on disk, and is made
+  again.
   """
   if not rows_path(run, key, stage).exists():
     return False
-  path = classes_path(run, key, stage)
+  beside = (
+    (class_values.read, classes_path(run, key, stage)),
+    (hits.read, hits_path(run, key, stage)),
+  )
+  return all(_is_whole(read, path) for read, path in beside)
+
+
+def _is_whole(read: Callable[[Path], object], path: Path) -> bool:
   try:
-    class_values.read(path)
+    read(path)
   except FileNotFoundError:
     say(f"{path} is missing: it is made again")
     return False
@@ -131,6 +140,8 @@ def _write_measured(run: Run, key: ImageSetKey, stage: str, measured: Sequence[M
   names = run.config.spec(key.dataset).names
   classes = [class_values.of_row(one.row, one.by_class, names) for one in measured if one.by_class]
   class_values.write(classes_path(run, key, stage), classes)
+  known = [hits.of_row(one.row, one.per_image) for one in measured if one.per_image]
+  hits.write(hits_path(run, key, stage), known)
   path, rows = rows_path(run, key, stage), [one.row for one in measured]
   if any(name.startswith(f"{key.name}, ") for name in run.failures.reasons):
     write_rows(_partial(path), rows)
@@ -213,6 +224,13 @@ def make_row(
     "n_real": about.n_real,
     "versions": about.versions or versions(),
   }
+
+
+def per_image(values: Float[np.ndarray, "n"], data: DatasetFeatures) -> hits.PerImage:
+  """What each test image adds to a score of the dataset's metric."""
+  test = data.test
+  classes = test.labels if data.spec.metric == "mean_per_class" else np.zeros(0, np.int64)
+  return hits.PerImage(values, hits.digest_of(test.ids, test.labels), classes)
 
 
 def _number(value: float | None) -> float | None:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from genbench_jax.cells import Cell, ImageSetKey, cells_of, measured_sets
 from genbench_jax.config import Config
 from genbench_jax.metrics.floors import floors
-from genbench_jax.metrics.registry import Metric, Sets, measured
+from genbench_jax.metrics.registry import Metric, Result, Sets, measured
 from genbench_jax.pipeline.artifacts import image_set_path, spaces_beside
 from genbench_jax.pipeline.external import External, external_images
 from genbench_jax.pipeline.guides import GUIDED, guides_path, wants_guides
@@ -23,10 +23,12 @@ from genbench_jax.pipeline.rows import (
   _measure,
   dataset_features,
   make_row,
+  per_image,
 )
 from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.runtime.protocol import Protocol
 from genbench_jax.store.embedding_set import EmbeddingSet, load_embeddings
+from genbench_jax.store.hits import PerImage, digest_of
 
 
 def score(run: Run) -> int:
@@ -135,10 +137,22 @@ def _score_cell(
     if result.name in GUIDED and real.guides is not None:
       own = dataclasses.replace(about, n_real=about.n_real + len(real.guides))
     row = make_row(own, result.name, result.value, seconds, floor)
-    yield Measured(row, result.by_class)
+    yield Measured(row, result.by_class, _per_image(result, data, real))
     if result.control is not None:
       controls.append(Measured(make_row(control, result.name, result.control, seconds)))
   yield from controls
+
+
+def _per_image(result: Result, data: DatasetFeatures, real: RealImages) -> PerImage | None:
+  """What each test image, or guide, adds to a number that is a mean over them."""
+  if result.per_image is None:
+    return None
+  if not result.on_guides:
+    return per_image(result.per_image, data)
+  guides = real.guides
+  if guides is None:
+    return None
+  return PerImage(result.per_image, digest_of(guides.ids, guides.labels))
 
 
 def _sets(

@@ -19,12 +19,19 @@ from genbench_jax.report.from_disk import MADE_FROM, RUN
 from genbench_jax.retrieval.build import NAMES, shard_file
 from genbench_jax.retrieval.pool import MANIFEST as POOL_MANIFEST
 from genbench_jax.runtime.progress import Progress
-from genbench_jax.store import class_values, embedding_set, files, rows
+from genbench_jax.store import class_values, embedding_set, files, hits, rows
 from genbench_jax.store.image_set import LABELS, MANIFEST, TFDS_FILES, ImageSet, layout_of
 
 DAMAGED, MISSING, ORPHANED = "damaged", "missing", "orphaned"
 RUN_AGAIN = "delete it, then run the same command again"
 NOT_NEEDED = "no run has written it, or none needs it: delete it if it is not yours"
+# What stands beside the rows of the same name.
+BESIDE_ROWS: tuple[tuple[str, str, Callable[[Path], object]], ...] = (
+  ("classes", "files of class values", class_values.read),
+  ("hits", "files of recognized test images", hits.read),
+)
+# How the rows of an image set end of which a cell has failed.
+PARTIAL = ".partial.jsonl"
 # Files that a run keeps for itself in the root.
 _OWN = frozenset(
   {".lock", ".holder", ".url", ".mirror.json", "results.jsonl", "results.csv", "results.about.json"}
@@ -214,17 +221,27 @@ def _rows(look: _Look) -> None:
     look.saw("files of rows", path)
     with look.noting(path):
       rows.read_rows([path])
-    values = look.workdir / "classes" / path.parent.name / path.name
-    if not values.is_file():
-      look.fault(
-        values, MISSING, "the values of single classes behind rows", "run the same command again"
-      )
-  for path in sorted(look.workdir.glob("classes/*/*.jsonl")):
-    look.saw("files of class values", path)
+  for beside in BESIDE_ROWS:
+    _beside_rows(look, *beside)
+
+
+def _beside_rows(look: _Look, folder: str, kind: str, read: Callable[[Path], object]) -> None:
+  """What stands beside rows: whole, of rows that are there, and there for all rows."""
+  named = {
+    path.relative_to(look.workdir / "rows").as_posix().replace(PARTIAL, ".jsonl")
+    for path in look.workdir.glob("rows/*/*.jsonl")
+  }
+  for path in sorted(look.workdir.glob(f"{folder}/*/*.jsonl")):
+    look.saw(kind, path)
     with look.noting(path):
-      class_values.read(path)
-    if not (look.workdir / "rows" / path.parent.name / path.name).is_file():
+      read(path)
+    name = path.relative_to(look.workdir / folder).as_posix()
+    if name not in named:
       look.fault(path, ORPHANED, "there are no rows of its name", "run the same command again")
+    named.discard(name)
+  for name in sorted(named):
+    path = look.workdir / folder / name
+    look.fault(path, MISSING, f"of the {kind} behind rows", "run the same command again")
 
 
 def _results(look: _Look) -> None:

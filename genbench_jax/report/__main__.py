@@ -12,10 +12,12 @@ from pathlib import Path
 
 from genbench_jax.errors import UsageError
 from genbench_jax.report.compare import RunToCompare, write_comparison
-from genbench_jax.report.from_disk import read_run, rebuild, recognitions_of
-from genbench_jax.report.recognitions import by_cell
+from genbench_jax.report.from_disk import read_run, rebuild
+from genbench_jax.report.hits import hits_of
+from genbench_jax.report.results import beside_their_encoder, views
 from genbench_jax.runtime.command import command
 from genbench_jax.runtime.progress import say
+from genbench_jax.runtime.public import public
 from genbench_jax.runtime.stopping import leave
 
 
@@ -64,7 +66,10 @@ def compare_folders(workdirs: Sequence[Path], out: Path) -> Path:
   runs = []
   for workdir, name in zip(workdirs, short_names(workdirs), strict=True):
     rows, about = read_run(workdir)
-    runs.append(RunToCompare(name, rows, about, dict(by_cell(recognitions_of(workdir, rows)))))
+    hits = {
+      view: hits_of(workdir, rows, view) for view in views(public(beside_their_encoder(rows)))
+    }
+    runs.append(RunToCompare(name, rows, about, hits))
   return write_comparison(runs, out)
 
 

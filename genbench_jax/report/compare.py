@@ -35,6 +35,7 @@ from genbench_jax.report.results import (
   Results,
   Row,
   Series,
+  View,
   beside_their_encoder,
   results_of,
   views,
@@ -53,13 +54,13 @@ class RunToCompare:
     name: short and unique: the name of the work folder.
     rows: rows with the keys of the results file.
     about: description of the run, see `page.RunInfo`.
-    hits: recognized test images, see `duels.Hits`; empty if they were not kept.
+    hits: recognized test images under each view, see `duels.Hits`; empty if they were not kept.
   """
 
   name: str
   rows: Sequence[Row]
   about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  hits: Hits = dataclasses.field(default_factory=dict)
+  hits: Mapping[View, Hits] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +136,11 @@ def compare(runs: Sequence[RunToCompare]) -> Comparison:
   ]
   less = []
   for run, side in zip(runs[1:], sides[1:], strict=True):
-    found = _less(sides[0], side, runs[0].hits, run.hits) if sides[0] and side else None
+    found = (
+      _less(sides[0], side, _hits(runs[0], sides[0]), _hits(run, side))
+      if sides[0] and side
+      else None
+    )
     if found is None:
       raise UsageError(
         f"{run.name} and {runs[0].name} have no cell in common (dataset, source, generator, strategy, shots). "
@@ -144,6 +149,10 @@ def compare(runs: Sequence[RunToCompare]) -> Comparison:
     less.append(found)
   names = tuple(run.name for run in runs)
   return Comparison(names, tuple(side for side in sides if side), tuple(less))
+
+
+def _hits(run: RunToCompare, side: Results) -> Hits:
+  return run.hits.get(side.view, {})
 
 
 def settings_table(runs: Sequence[RunToCompare]) -> Table:

@@ -14,18 +14,10 @@ from genbench_jax.analysis.statistics import holm
 from genbench_jax.report.gains import average, difference
 from genbench_jax.report.quantities import images_label, p_value, points
 from genbench_jax.report.results import Estimate, Results, Series
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageHits:
-  """1 where a test image was recognized, else 0; `test` identifies the set of test images."""
-
-  values: Float[np.ndarray, "n"]
-  test: str = ""
-
+from genbench_jax.store.hits import PerImage
 
 # Keys are (dataset, series, shots, seed, quantity).
-Hits = Mapping[tuple[str, Series, int, int, str], ImageHits]
+Hits = Mapping[tuple[str, Series, int, int, str], PerImage]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,9 +124,12 @@ def paired_difference(
 
 
 def paired_estimate(
-  both: Sequence[Sequence[ImageHits | None]], estimates: Sequence[Estimate | None]
+  both: Sequence[Sequence[PerImage | None]], estimates: Sequence[Estimate | None]
 ) -> Estimate | None:
   """Return first minus second, paired by test image; None unless both have hits on the same images.
+
+  External images are not paired: sources share none. Where two runs use the same external images, adding their variance for
+  each side makes the interval too wide.
 
   Args:
     both: the hits of first and second for each seed.
@@ -144,25 +139,33 @@ def paired_estimate(
   pairs = [
     (first, other)
     for first, other in both
-    if first and other and first.test == other.test and len(first.values) == len(other.values) > 1
+    if first
+    and other
+    and first.images == other.images
+    and len(first.values) == len(other.values) > 1
   ]
   if not pairs or len({len(first.values) for first, _ in pairs}) > 1:
     return None
   sides = [np.mean([pair[side].values for pair in pairs], axis=0) for side in (0, 1)]
   images = [_image_variance(estimate) for estimate in estimates]
-  near = _compared(sides, (0.0, 0.0))
+  weights = pairs[0][0].weights
+  near = _compared(sides, weights, (0.0, 0.0))
   if not any(images):
     return near
-  wide = _compared(sides, images)
+  wide = _compared(sides, weights, images)
   return dataclasses.replace(near, wide_low=wide.low, wide_high=wide.high)
 
 
-def _compared(sides: Sequence[Float[np.ndarray, "n"]], images: Sequence[float]) -> Estimate:
+def _compared(
+  sides: Sequence[Float[np.ndarray, "n"]],
+  weights: Float[np.ndarray, "n"],
+  images: Sequence[float],
+) -> Estimate:
   """Return first minus second with the paired interval and the variance due to other training
   images.
   """
   first, other = (
-    paired.Judged(values, external_variance=variance)
+    paired.Judged(values, weights=weights, external_variance=variance)
     for values, variance in zip(sides, images, strict=True)
   )
   found = paired.paired_difference("first", "second", "", first, other)

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.report.classes import ClassScores, class_gains, class_scores
 from genbench_jax.report.gallery import Entry, Gallery, Judged, Nearest
+from genbench_jax.report.hits import hits_of
 from genbench_jax.report.page import every_view, headline_of, write_report
 from genbench_jax.report.recognitions import Recognition, recognitions
 from genbench_jax.report.results import is_number
@@ -70,11 +71,12 @@ def write_page(
     for path in folders
   ]
   found = recognitions_of(workdir, rows)
+  hits = hits_of(workdir, rows, every_view(rows)[0].view)
   # A page is made to be shown: what it and the file beside it say of the run is nothing of this machine.
   rows, about = public(list(rows)), public(dict(about))
   galleries = [dataclasses.replace(one, generator=public(one.generator)) for one in galleries]
   class_scores = [dataclasses.replace(one, generator=public(one.generator)) for one in class_scores]
-  page = write_report(rows, galleries, about, workdir / "report", class_scores, found)
+  page = write_report(rows, galleries, about, workdir / "report", class_scores, found, hits)
   made_from = {
     "run": dict(about),
     "image_sets": [path.relative_to(workdir).as_posix() for path in folders],

@@ -15,7 +15,7 @@ from genbench_jax.report.cell_table import thinned_cells
 from genbench_jax.report.class_table import class_data
 from genbench_jax.report.classes import ClassScores, class_gains
 from genbench_jax.report.confusion import class_counts, taken_for
-from genbench_jax.report.duels import duels
+from genbench_jax.report.duels import Hits, duels
 from genbench_jax.report.encoders import (
   cross_agreements,
   cross_table,
@@ -37,7 +37,7 @@ from genbench_jax.report.headline import (
 )
 from genbench_jax.report.quantities import RECOGNIZERS, budget_words, number, quantity_of
 from genbench_jax.report.ranking import Rank, duels_table, ranking_table, ranks
-from genbench_jax.report.recognitions import Recognition, by_cell
+from genbench_jax.report.recognitions import Recognition
 from genbench_jax.report.results import (
   Results,
   Row,
@@ -100,6 +100,7 @@ def write_report(
   folder: Path,
   class_scores: Sequence[ClassScores] = (),
   found: Sequence[Recognition] = (),
+  hits: Hits | None = None,
 ) -> Path:
   """Write `folder/index.html`, `folder/tables/` and `folder/figures/`; return the page's path.
 
@@ -114,6 +115,7 @@ def write_report(
     folder: made where it is missing.
     class_scores: how well single classes are recognized, for the figure of the best and worst.
     found: what the recognizer of the head left beside its rows, see `recognitions`.
+    hits: which test images were recognized under the first view, see `hits_of`.
 
   Raises:
     UsageError: there is no row with a finite value.
@@ -121,7 +123,7 @@ def write_report(
   """
   every = every_view(rows)
   info = cast(RunInfo, dict(run))
-  parts = _Parts(every, info, class_scores, found)
+  parts = _Parts(every, info, class_scores, found, hits or {})
   context = {
     **render.assets(),
     **parts.context(),
@@ -188,8 +190,10 @@ class _Parts:
     run: RunInfo,
     class_scores: Sequence[ClassScores],
     found: Sequence[Recognition],
+    hits: Hits,
   ) -> None:
     self.every, self.run, self.class_scores, self.found = every, run, class_scores, found
+    self.hits = hits
     self.main = every[0]
     self.headline, self.shots = headline_of(self.main)
     self.lines: list[HeadLine] = head_lines(self.main, text_start(run))
@@ -227,7 +231,7 @@ class _Parts:
     ]
     if len(series) < 2:
       return [], []
-    compared = duels(self.main, series, self.shots, quantity, dict(by_cell(self.found)))
+    compared = duels(self.main, series, self.shots, quantity, self.hits)
     return compared, ranks(self.main, series, self.shots, quantity, compared)
 
   @functools.cached_property

@@ -1,25 +1,22 @@
-"""What the recognizers left in the work folder beside their rows: confusions, hits and the chosen penalty."""
+"""What the recognizers left in the work folder beside their rows: confusions and the chosen penalty."""
 
 import csv
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from genbench_jax.report.duels import ImageHits
 from genbench_jax.report.quantities import RECOGNIZERS
 from genbench_jax.report.results import Row, Series
 from genbench_jax.store import files
 from genbench_jax.store.image_set import distinct_names
 
 FOLDER = re.compile(r"^(?P<quantity>[a-z_]+)-(?P<protocol>[a-z]+)-(?P<shots>\d+)shots$")
-# A file of predictions that is larger than this is not read for the page.
 MEND = "Delete its folder and the rows of its name, then run again."
-LARGEST = 400_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +26,6 @@ class Recognition:
   Attributes:
     class_names: in label order.
     confusion: rows are the true classes, columns what they were taken for; None for multi-label sets.
-    hits: 1 where a test image was recognized, in the order of the test set; None where that was not kept.
     penalty, grid: of the linear probe: the one chosen, and those that were tried.
   """
 
@@ -40,7 +36,6 @@ class Recognition:
   quantity: str
   class_names: tuple[str, ...] = ()
   confusion: Int[np.ndarray, "k k"] | None = None
-  hits: ImageHits | None = None
   penalty: float | None = None
   grid: tuple[float, ...] = ()
 
@@ -120,7 +115,6 @@ def _recognition(
     quantity,
     names,
     confusion,
-    _hits(folder / "predictions.npz"),
     _nearest(penalty, grid),
     grid,
   )
@@ -149,17 +143,6 @@ def _confusion_of(path: Path) -> tuple[tuple[str, ...], Int[np.ndarray, "k k"] |
   return tuple(names), counts if counts.shape == (len(names), len(names)) else None
 
 
-def _hits(path: Path) -> ImageHits | None:
-  if not path.exists() or path.stat().st_size > LARGEST:
-    return None
-  with files.reading(path, MEND), np.load(path, allow_pickle=False) as stored:
-    if not {"scores", "labels"} <= set(stored.files) or stored["labels"].ndim != 1:
-      return None
-    right = stored["scores"].argmax(axis=1) == stored["labels"]
-    ids = stored["ids"].tolist() if "ids" in stored.files else []
-    return ImageHits(right.astype(np.float64), files.digest(ids))
-
-
 def penalty_words(found: Sequence[Recognition]) -> str:
   """Return which penalties were chosen, and how often at the edge of the grid; empty where none was."""
   known = [one for one in found if one.penalty is not None and one.grid]
@@ -175,12 +158,3 @@ def penalty_words(found: Sequence[Recognition]) -> str:
     if edge
     else f"{text}, none at the edge of the grid."
   )
-
-
-def by_cell(
-  found: Sequence[Recognition],
-) -> Iterator[tuple[tuple[str, Series, int, int, str], Any]]:
-  """Yield the hits by the key that `duels` looks them up with."""
-  for one in found:
-    if one.hits is not None:
-      yield (one.dataset, one.series, one.shots, one.seed, one.quantity), one.hits

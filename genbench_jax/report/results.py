@@ -197,7 +197,7 @@ def views(rows: Sequence[Row]) -> tuple[View, ...]:
   protocols = {view.protocol for view in found if view.protocol} or {""}
   encoders = {view.encoder for view in found if view.encoder} or {""}
   named = {View(protocol, encoder) for protocol in protocols for encoder in encoders}
-  measured = [view for view in named if any(_belongs(row, view) for row in rows)]
+  measured = [view for view in named if any(belongs(row, view) for row in rows)]
   # The run's main encoder is measured first: its rows come first.
   order = list(dict.fromkeys(row.get("encoder") or "" for row in rows))
   return tuple(
@@ -216,7 +216,7 @@ def results_of(rows: Sequence[Row], view: View) -> Results:
   mine = [
     excess
     for row in rows
-    if is_number(row.get("value")) and _belongs(row, view)
+    if is_number(row.get("value")) and belongs(row, view)
     for excess in with_excess(
       {**row, "quantity": on_its_features(row["quantity"], row.get("encoder") or "")}
     )
@@ -288,7 +288,7 @@ def _image_spread(estimates: Sequence[Estimate]) -> float:
   return math.sqrt(max(math.fsum(parts) / len(parts), 0.0)) / 2 if parts else 0.0
 
 
-def _belongs(row: Row, view: View) -> bool:
+def belongs(row: Row, view: View) -> bool:
   """Rows that name no protocol or no encoder hold under each."""
   return (row.get("protocol") or view.protocol) == view.protocol and (
     row.get("encoder") or view.encoder

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax.report.duels import Duel, duels
-from genbench_jax.report.from_disk import recognitions_of
+from genbench_jax.report.hits import hits_of
 from genbench_jax.report.page import every_view, headline_of
 from genbench_jax.report.quantities import budget_words, percent, quantity_of
 from genbench_jax.report.ranking import Rank, ranks
-from genbench_jax.report.recognitions import by_cell
 from genbench_jax.report.results import Series
 from genbench_jax.report.text_table import aligned
 
@@ -31,7 +30,7 @@ def ranking(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> str:
   ]
   if len(series) < 2:
     return ""
-  hits = dict(by_cell(recognitions_of(workdir, rows)))
+  hits = hits_of(workdir, rows, results.view)
   compared = duels(results, series, shots, quantity, hits)
   ranked = ranks(results, series, shots, quantity, compared)
   head = f"Ranked by {quantity_of(quantity).label} at {budget_words(shots)}"

@@ -11,7 +11,7 @@ import pytest
 from genbench_jax.cli.genbench import main
 from genbench_jax.errors import UsageError
 from genbench_jax.pipeline.verify import verify
-from genbench_jax.store import class_values, embedding_set, files, rows
+from genbench_jax.store import class_values, embedding_set, files, hits, rows
 from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout, ImageSetWriter, encode_png
 
@@ -45,6 +45,9 @@ def whole(tmp_path_factory):
   rows.write_rows(workdir / "rows" / "digits" / "original-score-0.jsonl", measured)
   values = [class_values.of_row(row, {0: 0.5}, ("zero\u2028", "one")) for row in measured]
   class_values.write(workdir / "classes" / "digits" / "original-score-0.jsonl", values)
+  recognized = hits.PerImage(np.array([1.0, 0, 1, 0]), "t")
+  kept = [hits.of_row(row, recognized) for row in measured]
+  hits.write(workdir / "hits" / "digits" / "original-score-0.jsonl", kept)
   rows.write_results(workdir, measured)
   cell = workdir / "recognizers" / "digits" / "original-recognize-0" / "linear_probe-strict-1shots"
   files.write_csv(cell / "classes.csv", [{"class": "zero"}], ["class"])

@@ -14,8 +14,8 @@ from genbench_jax.report.compare import (
   verdicts_table,
   write_comparison,
 )
-from genbench_jax.report.duels import ImageHits
-from genbench_jax.report.results import Series
+from genbench_jax.report.results import Series, View
+from genbench_jax.store.hits import PerImage
 
 GENERATED = Series("generative", "defined_template")
 
@@ -79,14 +79,15 @@ def test_paired_hits_tell_a_difference_that_intervals_cannot(rows):
     for r in some
   ]  # fmt: skip
   key = ("shapes", GENERATED, 16, 0, "linear_probe")
-  kept = [{key: ImageHits(values.astype(float), "t")} for values in (hits, more)]
+  view = View("strict", "zoo/clip")
+  kept = [{view: {key: PerImage(values.astype(float), "t")}} for values in (hits, more)]
   plain = verdicts_table(compare([RunToCompare("a", some), RunToCompare("b", better)]))
   paired = verdicts_table(
     compare([RunToCompare("a", some, {}, kept[0]), RunToCompare("b", better, {}, kept[1])])
   )
   assert plain.rows[0][-1] == "can’t be told apart"
   assert paired.rows[0][-1] == "b is better"
-  other = {key: ImageHits(more.astype(float), "other images")}
+  other = {view: {key: PerImage(more.astype(float), "other images")}}
   unlike = compare([RunToCompare("a", some, {}, kept[0]), RunToCompare("b", better, {}, other)])
   assert verdicts_table(unlike).rows[0][-1] == "can’t be told apart"
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from genbench_jax.report.duels import ImageHits, duels, paired_estimate
+from genbench_jax.report.duels import duels, paired_estimate
 from genbench_jax.report.exchange import (
   exchange_of,
   exchange_sentence,
@@ -16,6 +16,7 @@ from genbench_jax.report.generators import Cost, costs_of, settings_of
 from genbench_jax.report.ranking import duels_table, ranking_table, ranks
 from genbench_jax.report.results import Estimate, Series, results_of, views
 from genbench_jax.report.sweeps import curves_of, front_figure, front_of, sweeps_figure
+from genbench_jax.store.hits import PerImage
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_no_more_false_winners_than_promised():
   for _ in range(runs):
     series = [Series("generative", "", f"g{i}") for i in range(10)]
     hits = {
-      ("d", one, 1, 0, "linear_probe"): ImageHits((random.random(300) < 0.7).astype(float))
+      ("d", one, 1, 0, "linear_probe"): PerImage((random.random(300) < 0.7).astype(float))
       for one in series
     }
     rows = [
@@ -71,20 +72,20 @@ def test_pairing_takes_out_what_the_test_images_share():
   """Against the formula: the interval of the mean of differences, not of two independent means."""
   random = np.random.default_rng(1)
   shared = random.random(500) < 0.6
-  one = ImageHits(np.where(random.random(500) < 0.05, 1, shared).astype(float), "t")
-  other = ImageHits(shared.astype(float), "t")
+  one = PerImage(np.where(random.random(500) < 0.05, 1, shared).astype(float), "t")
+  other = PerImage(shared.astype(float), "t")
   found = paired_estimate([(one, other)], (None, None))
   each = one.values - other.values
   assert found.value == pytest.approx(each.mean())
   # Agresti and Min add an image to either side: a little wider than the plain formula.
   half = 1.959964 * each.std(ddof=1) / np.sqrt(500)
   assert half < (found.high - found.low) / 2 < 1.25 * half
-  assert paired_estimate([(one, ImageHits(other.values, "u"))], (None, None)) is None
+  assert paired_estimate([(one, PerImage(other.values, "u"))], (None, None)) is None
   assert paired_estimate([(one, None)], (None, None)) is None
 
 
 def test_what_other_images_of_the_generator_change_is_added():
-  hits = [(ImageHits(np.ones(100)), ImageHits(np.zeros(100)))]
+  hits = [(PerImage(np.ones(100)), PerImage(np.zeros(100)))]
   wide = Estimate(1.0, 0.97, 1.03, 0.95, 1.05)
   found = paired_estimate(hits, (wide, wide))
   images = 2 * (0.1**2 - 0.06**2) / 4

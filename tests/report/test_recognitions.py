@@ -1,4 +1,4 @@
-"""What recognizers left beside their rows: confusions, hits, the chosen penalty."""
+"""What recognizers left beside their rows: confusions, the chosen penalty."""
 
 import csv
 
@@ -32,9 +32,6 @@ def _write(workdir, name, score=22 / 30, penalty=0.10000000149011612):
     writer = csv.writer(file)
     writer.writerow(["true class", *(f"{i} {name}" for i, name in enumerate(NAMES))])
     writer.writerows([f"{i} {NAMES[i]}", *counts] for i, counts in enumerate(CONFUSION.tolist()))
-  labels = np.repeat(np.arange(3), 10)
-  taken = np.concatenate([np.repeat(np.arange(3), row) for row in CONFUSION])
-  np.savez(folder / "predictions.npz", scores=np.eye(3)[taken], labels=labels, ids=np.arange(30))
 
 
 @pytest.fixture
@@ -49,7 +46,6 @@ def test_only_what_belongs_to_a_row_is_read(found):
   assert one.series == Series("generative", "simple_template")
   assert one.class_names == NAMES
   assert np.array_equal(one.confusion, CONFUSION)
-  assert one.hits.values.mean() == pytest.approx(22 / 30)
 
 
 def test_a_penalty_at_the_edge_of_its_grid_is_told(found):
@@ -63,15 +59,9 @@ def test_a_penalty_at_the_edge_of_its_grid_is_told(found):
 def test_other_recognizers_and_multi_label_sets_have_none(tmp_path):
   assert recognitions(tmp_path, [ROW], "cler", 4, "strict") == []
   _write(tmp_path, "x")
-  np.savez(
-    next(tmp_path.rglob("predictions.npz")),
-    scores=np.ones((30, 3)),
-    labels=np.ones((30, 3)),
-    ids=np.arange(30),
-  )
   next(tmp_path.rglob("confusion.csv")).unlink()
   (one,) = recognitions(tmp_path, [ROW], "linear_probe", 4, "strict")
-  assert one.hits is None and one.confusion is None
+  assert one.confusion is None
   assert confusion_figure([one]) is None
 
 

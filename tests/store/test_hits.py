@@ -1,0 +1,70 @@
+"""What each test image adds to a score is kept whole, and weighs as the score does."""
+
+import numpy as np
+import pytest
+
+from genbench_jax.errors import RunError
+from genbench_jax.metrics.accuracy import recognition_score
+from genbench_jax.metrics.intervals import area_measurement, image_values
+from genbench_jax.store import hits
+from genbench_jax.store.class_values import key_of
+from genbench_jax.store.hits import PerImage, digest_of
+
+ROW = {"dataset": "d", "source": "original", "generator": "", "strategy": "", "shots": 4, "seed": 0,
+       "protocol": "strict", "encoder": "e", "quantity": "cler", "value": 0.5}  # fmt: skip
+
+
+def test_bits_floats_and_classes_come_back(tmp_path):
+  random = np.random.default_rng(0)
+  right = (random.random(13) < 0.6).astype(float)
+  some = PerImage(right, "t", random.integers(0, 3, 13))
+  other = PerImage(random.normal(size=13).astype(np.float32).astype(float), "t")
+  lines = [hits.of_row(ROW, some), hits.of_row({**ROW, "quantity": "topk_vote"}, other)]
+  hits.write(tmp_path / "h.jsonl", lines)
+  first, second = hits.read(tmp_path / "h.jsonl").values()
+  assert key_of(ROW) in hits.read(tmp_path / "h.jsonl")
+  assert np.array_equal(first.values, right) and np.array_equal(first.classes, some.classes)
+  assert np.array_equal(second.values, other.values) and not len(second.classes)
+  assert len(lines[0]["values"]) == 4  # 13 bits
+
+
+def test_a_changed_file_is_refused(tmp_path):
+  hits.write(tmp_path / "h.jsonl", [hits.of_row(ROW, PerImage(np.ones(9), "t"))])
+  (tmp_path / "h.jsonl").write_text((tmp_path / "h.jsonl").read_text().replace('"t"', '"u"'))
+  with pytest.raises(RunError, match="checksum"):
+    hits.read(tmp_path / "h.jsonl")
+  hits.write(
+    tmp_path / "h.jsonl", [{**ROW, "count": 9, "coded": "bits", "values": "//", "classes": ""}]
+  )
+  with pytest.raises(RunError, match="damaged"):
+    hits.read(tmp_path / "h.jsonl")
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "mean_per_class", "roc_auc"])
+def test_values_add_up_to_the_score(metric):
+  random = np.random.default_rng(1)
+  labels = random.choice(2, 60, p=(0.3, 0.7))
+  scores = random.normal(size=(60, 2)) + np.eye(2)[labels]
+  judged = scores if metric == "roc_auc" else scores.argmax(1) == labels
+  values = image_values(judged, labels, metric)
+  found = PerImage(values, "", labels if metric == "mean_per_class" else np.zeros(0, int))
+  assert found.score == pytest.approx(recognition_score(scores, labels, metric))
+  assert found.weights.sum() == pytest.approx(1)
+
+
+def test_pseudo_values_of_the_roc_area_vary_as_delong_says():
+  random = np.random.default_rng(2)
+  positive = random.random(400) < 0.4
+  scores = random.normal(size=(400, 2)) + positive[:, None]
+  values = image_values(scores, positive.astype(int), "roc_auc")
+  found = area_measurement(scores[:, 1], positive)
+  half = 1.959964 * values.std(ddof=1) / np.sqrt(400)
+  assert half == pytest.approx((found.ci_high - found.ci_low) / 2, rel=0.05)
+  assert image_values(scores, positive.astype(int), "map_11_point") is None
+
+
+def test_the_digest_tells_other_images_and_labels_apart():
+  ids, labels = np.arange(4), np.array([0, 1, 0, 1])
+  assert digest_of(ids, labels) == digest_of(ids.astype(str), labels)
+  assert digest_of(ids, labels) != digest_of(ids + 1, labels)
+  assert digest_of(ids, labels) != digest_of(ids, labels[::-1])
