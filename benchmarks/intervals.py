@@ -256,13 +256,13 @@ def series_rows(
 
 
 def _paired_lines(repeats: int) -> Iterator[dict[str, Any]]:
-  from genbench_jax.analysis.paired import Judged, paired_difference
+  from genbench_jax.analysis.paired import ImageOutcomes, paired_difference
 
   random = np.random.default_rng(3)
   for n, first, second in ((100, 0.5, 0.4), (500, 0.97, 0.95)):
 
-    def judged(easy: np.ndarray, chance: float) -> Judged:
-      return Judged((easy | (random.random(len(easy)) < chance)).astype(float))
+    def judged(easy: np.ndarray, chance: float) -> ImageOutcomes:
+      return ImageOutcomes((easy | (random.random(len(easy)) < chance)).astype(float))
 
     found = []
     for _ in range(repeats):

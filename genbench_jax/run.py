@@ -65,7 +65,7 @@ class FeatureSpace:
     return self._embedder()
 
 
-class Shared:
+class SharedValues:
   """What runs of several configs on one work folder share: models, labels, digests, each made once.
 
   A key holds every setting that decides the value, so that no run is given the value of another config.
@@ -101,7 +101,7 @@ class Run:
   workdir: Path
   failures: Failures = dataclasses.field(default_factory=Failures)
   is_plan: bool = False
-  shared: Shared = dataclasses.field(default_factory=Shared)
+  shared: SharedValues = dataclasses.field(default_factory=SharedValues)
 
   @functools.cached_property
   def hosts(self) -> Hosts:

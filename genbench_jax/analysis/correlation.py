@@ -18,7 +18,14 @@ from genbench_jax.analysis.permutation import (
   p_value_of_pairs,
   p_value_within,
 )
-from genbench_jax.analysis.series import Named, Row, Table, Values, tables_of, values_by_quantity
+from genbench_jax.analysis.series import (
+  QuantityKey,
+  Row,
+  Table,
+  Values,
+  tables_of,
+  values_by_quantity,
+)
 from genbench_jax.analysis.statistics import COEFFICIENTS, METHODS, holm
 from genbench_jax.errors import UsageError
 
@@ -88,8 +95,8 @@ class _Question:
   """One metric against one target in one protocol."""
 
   protocol: str
-  metric: Named
-  target: Named
+  metric: QuantityKey
+  target: QuantityKey
   tables: tuple[Table, ...]
 
   def about(self, method: str, level: str, dataset: str | None) -> Correlation:
@@ -139,7 +146,7 @@ def correlations(
 
 
 def _questions(
-  values: Mapping[str, Mapping[Named, Values]], target: str, quantities: Sequence[str] | None
+  values: Mapping[str, Mapping[QuantityKey, Values]], target: str, quantities: Sequence[str] | None
 ) -> list[_Question]:
   targets = [
     (protocol, named)
@@ -160,8 +167,8 @@ def _questions(
 
 
 def _metrics(
-  found: Mapping[Named, Values], target: str, quantities: Sequence[str] | None
-) -> list[Named]:
+  found: Mapping[QuantityKey, Values], target: str, quantities: Sequence[str] | None
+) -> list[QuantityKey]:
   names = [named for named in found if named.quantity != target]
   if quantities is None:
     return [named for named in names if named.quantity not in TRAINED]
@@ -196,7 +203,7 @@ def _of_level(
   return found
 
 
-def _shown(named: Named, beside: Named) -> str:
+def _shown(named: QuantityKey, beside: QuantityKey) -> str:
   """The quantity, with its encoder where that differs."""
   if named.encoder == beside.encoder:
     return named.quantity

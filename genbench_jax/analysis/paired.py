@@ -20,7 +20,7 @@ LEVEL = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class ImageOutcomes:
   """One recognizer on the test images of one dataset.
 
   Attributes:
@@ -62,7 +62,7 @@ class Comparison:
   verdict: str = ""
 
 
-def compare(runs: Mapping[str, Mapping[str, Judged]]) -> list[Comparison]:
+def compare(runs: Mapping[str, Mapping[str, ImageOutcomes]]) -> list[Comparison]:
   """Every two runs or sources on each dataset that both have, and over these datasets.
 
   Args:
@@ -85,7 +85,7 @@ def compare(runs: Mapping[str, Mapping[str, Judged]]) -> list[Comparison]:
 
 
 def _of_pair(
-  first: str, second: str, one: Mapping[str, Judged], other: Mapping[str, Judged]
+  first: str, second: str, one: Mapping[str, ImageOutcomes], other: Mapping[str, ImageOutcomes]
 ) -> list[Comparison]:
   shared = [dataset for dataset in one if dataset in other]
   each = [
@@ -95,7 +95,7 @@ def _of_pair(
 
 
 def paired_difference(
-  first: str, second: str, dataset: str, one: Judged, other: Judged
+  first: str, second: str, dataset: str, one: ImageOutcomes, other: ImageOutcomes
 ) -> Comparison:
   """Two recognizers on the same images (Agresti & Min 2005).
 

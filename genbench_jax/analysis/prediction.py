@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from genbench_jax.analysis.correlation import TARGET, TRAINED
-from genbench_jax.analysis.series import Named, Row, Table, tables_of, values_by_quantity
+from genbench_jax.analysis.series import QuantityKey, Row, Table, tables_of, values_by_quantity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,20 +43,20 @@ def leave_one_dataset_out(
     prediction
     for protocol, found in values_by_quantity(rows).items()
     for named in found
-    if _is_asked(named, target, quantities) and Named(target, named.encoder) in found
-    for tables in [tables_of(found[named], found[Named(target, named.encoder)])]
+    if _is_asked(named, target, quantities) and QuantityKey(target, named.encoder) in found
+    for tables in [tables_of(found[named], found[QuantityKey(target, named.encoder)])]
     if len(tables) > 1
     for prediction in _of_metric(protocol, named, tables)
   ]
 
 
-def _is_asked(named: Named, target: str, quantities: Sequence[str] | None) -> bool:
+def _is_asked(named: QuantityKey, target: str, quantities: Sequence[str] | None) -> bool:
   if quantities is None:
     return named.quantity not in (*TRAINED, target)
   return named.quantity in quantities
 
 
-def _of_metric(protocol: str, named: Named, tables: Sequence[Table]) -> list[Prediction]:
+def _of_metric(protocol: str, named: QuantityKey, tables: Sequence[Table]) -> list[Prediction]:
   x, y = ([getattr(table, side)[table.there] for table in tables] for side in "xy")
   each = []
   for index, table in enumerate(tables):

@@ -21,7 +21,7 @@ Values = dict[Key, float]
 
 
 @dataclasses.dataclass(frozen=True)
-class Named:
+class QuantityKey:
   """One measured quantity: its name, and the encoder whose features it was measured on."""
 
   quantity: str
@@ -66,17 +66,17 @@ class Table:
     return float(np.nanmean(self.x)), float(np.nanmean(self.y))
 
 
-def values_by_quantity(rows: Iterable[Row]) -> dict[str, dict[Named, Values]]:
+def values_by_quantity(rows: Iterable[Row]) -> dict[str, dict[QuantityKey, Values]]:
   """protocol -> quantity and encoder -> cell -> value, without the controls.
 
   Raises:
     UsageError: a cell has a quantity twice.
   """
-  found: dict[str, dict[Named, Values]] = {}
+  found: dict[str, dict[QuantityKey, Values]] = {}
   for row in rows:
     if row.get("source") == "control":
       continue
-    named = Named(str(row["quantity"]), str(row.get("encoder") or ""))
+    named = QuantityKey(str(row["quantity"]), str(row.get("encoder") or ""))
     cells = found.setdefault(str(row.get("protocol") or ""), {}).setdefault(named, {})
     key = tuple(_part(row, name) for name in CELL)
     if key in cells:

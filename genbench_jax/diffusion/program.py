@@ -42,7 +42,7 @@ DECODED_AT_ONCE = 4 * 512 * 512
 COMPILER_OPTIONS = {"gpu": {"xla_gpu_dot_merger_threshold_mb": 0}}
 
 
-class Made(NamedTuple):
+class GeneratedBatch(NamedTuple):
   """A batch on the devices: images, the clean latents that they are decoded from, and what CLIP sees in them.
 
   `are_finite` is False where the models gave NaN or infinity. `features`, not normalized, are None where the program
@@ -283,7 +283,7 @@ def embedding_params_on(clip: Clip, mesh: Mesh, height: int, width: int, resize:
 
 @functools.lru_cache(maxsize=8)
 def sampling_program(model: StableDiffusion, mesh: Mesh, clip: Clip | None = None) -> Any:
-  """The jitted sampler; its result is `Made`."""
+  """The jitted sampler; its result is `GeneratedBatch`."""
   platform = mesh.devices.flat[0].platform
   if platform == "gpu":
     cudnn_works()  # asked out here, where nothing is being traced
@@ -298,14 +298,14 @@ def sampling_program(model: StableDiffusion, mesh: Mesh, clip: Clip | None = Non
     steps: Steps,
     initial_scale: Float[Array, ""],
     guidance: Guidance,
-  ) -> Made:
+  ) -> GeneratedBatch:
     start = initial_scale * latents
     clean = denoise(model, params["unet"], texts, start, steps, guidance, noise, platform)
     images, are_finite = decode(model, params["vae"], clean, platform)
     features = None
     if clip is not None:
       features = embed(clip, params["clip"], params["resize"], images)
-    return Made(images, clean, are_finite, features)
+    return GeneratedBatch(images, clean, are_finite, features)
 
   everywhere, rows = PartitionSpec(), PartitionSpec(DATA_AXIS)
   specs = (everywhere, rows, rows, rows, everywhere, everywhere, everywhere)

@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float, Float32, UInt8, UInt32
 from genbench_jax.diffusion.inversion.embeddings import LearnedEmbeddings
 from genbench_jax.diffusion.memory import batch_that_fits
 from genbench_jax.diffusion.program import (
+  GeneratedBatch,
   Guidance,
-  Made,
   Noise,
   ProgramShape,
   drawing_program,
@@ -182,7 +182,7 @@ class Sampler:
       raise UsageError("this scheduler adds noise: give seeds or step_noise beside the latents.")
     return Noise(keys=self._put(np.asarray(keys, np.uint32)))
 
-  def launch(self, inputs: Inputs) -> Made:
+  def launch(self, inputs: Inputs) -> GeneratedBatch:
     """Starts one batch and returns without waiting for it.
 
     Returns:
@@ -203,7 +203,7 @@ class Sampler:
     Raises:
       ModelError: the model gave NaN or infinity.
     """
-    waiting: Made | None = None
+    waiting: GeneratedBatch | None = None
     images = [np.zeros((0, self.height, self.width, 3), np.uint8)]
     for rows in _slices(len(prompts), self.batch_size):
       key, latent = (None if array is None else array[rows] for array in (keys, latents))
@@ -243,7 +243,7 @@ def _check_guidance(scale: float, rescale: float) -> None:
     raise UsageError(f"guidance_rescale is {rescale}; it must be from 0 to 1.")
 
 
-def _fetched(made: Made) -> UInt8[np.ndarray, "b h w 3"]:
+def _fetched(made: GeneratedBatch) -> UInt8[np.ndarray, "b h w 3"]:
   """The images of a batch, once they are there.
 
   Raises:

@@ -42,7 +42,7 @@ class Features:
 
   name: str
   path: Path
-  open: Callable[[], "_Unembedded"]
+  open: Callable[[], "_EmbeddingJob"]
   space: FeatureSpace
   are_images: bool = True
 
@@ -91,7 +91,7 @@ def _wanted_features(run: Run) -> Iterator[Features]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Unembedded:
+class _EmbeddingJob:
   """What features are made from: how much there is, and how a range of it is embedded."""
 
   size: int
@@ -125,7 +125,7 @@ def _join_if_whole(run: Run, features: Features) -> None:
     parts.join()
 
 
-def _open_texts(run: Run, dataset: str, space: FeatureSpace) -> _Unembedded:
+def _open_texts(run: Run, dataset: str, space: FeatureSpace) -> _EmbeddingJob:
   spec = run.config.spec(dataset)
 
   def embed_texts(rows: range, progress: Progress) -> EmbeddingSet:
@@ -139,10 +139,10 @@ def _open_texts(run: Run, dataset: str, space: FeatureSpace) -> _Unembedded:
       features, classes.astype(np.int32), classes, np.ones(len(classes), np.uint8)
     )
 
-  return _Unembedded(1, embed_texts)
+  return _EmbeddingJob(1, embed_texts)
 
 
-def _open_test(run: Run, dataset: str, space: FeatureSpace) -> _Unembedded:
+def _open_test(run: Run, dataset: str, space: FeatureSpace) -> _EmbeddingJob:
   split = run.split(dataset, "test")
 
   def embed_test(rows: range, progress: Progress) -> EmbeddingSet:
@@ -150,10 +150,10 @@ def _open_test(run: Run, dataset: str, space: FeatureSpace) -> _Unembedded:
     images, name = SplitImages(split), f"{dataset} test"
     return _embedded(run, name, dataset, images, labels, rows, progress, space)
 
-  return _Unembedded(len(split), embed_test)
+  return _EmbeddingJob(len(split), embed_test)
 
 
-def _open_guides(run: Run, dataset: str, space: FeatureSpace) -> _Unembedded:
+def _open_guides(run: Run, dataset: str, space: FeatureSpace) -> _EmbeddingJob:
   """Real training images that no recognizer sees, see `guides.guides_of`."""
   chosen = guides_of(run, dataset)
   images = ChosenImages(SplitImages(run.split(dataset, "train")), chosen)
@@ -163,7 +163,7 @@ def _open_guides(run: Run, dataset: str, space: FeatureSpace) -> _Unembedded:
     own, name = labels[rows.start : rows.stop], f"{dataset} guides"
     return _embedded(run, name, dataset, images, own, rows, progress, space)
 
-  return _Unembedded(len(chosen), embed_guides)
+  return _EmbeddingJob(len(chosen), embed_guides)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +180,7 @@ class ChosenImages:
     return self.images[int(self.chosen[index])]
 
 
-def _open_images(run: Run, key: ImageSetKey, space: FeatureSpace) -> _Unembedded:
+def _open_images(run: Run, key: ImageSetKey, space: FeatureSpace) -> _EmbeddingJob:
   if embedded_as_made(run, key):
     raise RunError(
       f"there are no features of {key.name}: they are made with its images. Run the stage `images` first."
@@ -193,7 +193,7 @@ def _open_images(run: Run, key: ImageSetKey, space: FeatureSpace) -> _Unembedded
     stored = StoredImages(images)
     return _embedded(run, key.name, key.dataset, stored, labels, rows, progress, space)
 
-  return _Unembedded(len(images), embed_images)
+  return _EmbeddingJob(len(images), embed_images)
 
 
 def _labels_of(images: ImageSet, rows: range, spec: DatasetSpec) -> np.ndarray:

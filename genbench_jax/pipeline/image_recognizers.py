@@ -12,7 +12,7 @@ from genbench_jax.errors import ModelError
 from genbench_jax.models import weights
 from genbench_jax.pipeline.rows import DatasetFeatures
 from genbench_jax.pipeline.tasks import (
-  Recognized,
+  RecognizerResult,
   Task,
   decoded,
   test_images,
@@ -35,7 +35,7 @@ MakeMethod = Callable[[Task], Method]
 
 def from_scratch(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
-) -> Iterator[Recognized | ModelError]:
+) -> Iterator[RecognizerResult | ModelError]:
   """A network that knows the images of each cell alone."""
   settings = run.config.recognition.from_scratch
   method = scratch.method(settings, data.spec.num_classes, data.spec.multi_label, protocol)
@@ -45,7 +45,7 @@ def from_scratch(
 
 def fine_tune(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
-) -> Iterator[Recognized | ModelError]:
+) -> Iterator[RecognizerResult | ModelError]:
   """CLIP's vision tower, or another pretrained network, on the images of each cell."""
   settings = run.config.recognition.fine_tune
   clip = None if settings.checkpoint else run.clip
@@ -57,7 +57,7 @@ def fine_tune(
 
 def lora(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
-) -> Iterator[Recognized | ModelError]:
+) -> Iterator[RecognizerResult | ModelError]:
   """Low rank in both towers, on the images of each cell."""
   settings, spec = run.config.recognition.lora, data.spec
 
@@ -78,7 +78,7 @@ def trained(
   protocol: str,
   method_of: MakeMethod,
   at_once: int = 1,
-) -> Iterator[Recognized | ModelError]:
+) -> Iterator[RecognizerResult | ModelError]:
   """What each task comes to: its images decoded, trained on, and tested. Few are held in memory at a time.
 
   Args:
@@ -107,7 +107,7 @@ def trained(
         method, fit, training_set, tested, data.test.labels, data.spec.metric, run.mesh
       )
       save = functools.partial(_save, method.name, fit)
-      yield Recognized(result, save, (time.monotonic() - began) / len(members))
+      yield RecognizerResult(result, save, (time.monotonic() - began) / len(members))
 
 
 def _training_set(run: Run, data: DatasetFeatures, task: Task, size: int) -> TrainingSet:

@@ -25,16 +25,16 @@ from genbench_jax.pipeline.embed import (
 from genbench_jax.pipeline.ledger import Ledger
 from genbench_jax.run import Run
 from genbench_jax.runtime.progress import Progress
-from genbench_jax.sources.batches import MadeShard, made_shards
+from genbench_jax.sources.batches import ImageShard, made_shards
 from genbench_jax.sources.generative import sampler_and_order
 from genbench_jax.sources.index_space import class_shot
 from genbench_jax.sources.prompting import tell_lint
 from genbench_jax.sources.registry import SOURCES
 from genbench_jax.sources.source import (
-  Given,
   ImageFeatures,
   Images,
   Need,
+  NeededValues,
   TestFeatures,
 )
 from genbench_jax.store.background import BackgroundWriter
@@ -133,7 +133,7 @@ def _make_and_embed(run: Run, key: ImageSetKey, own: list[int]) -> int:
   if not missing:
     return 0
 
-  def write(made: MadeShard) -> None:
+  def write(made: ImageShard) -> None:
     if made.shard in without_images:
       images.writer.write_shard(made.shard, made.records)
     if made.shard in unembedded:
@@ -159,7 +159,7 @@ def _progress(run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: list[i
 
 
 def _embeddings(
-  run: Run, key: ImageSetKey, layout: ImageSetLayout, made: MadeShard
+  run: Run, key: ImageSetKey, layout: ImageSetLayout, made: ImageShard
 ) -> EmbeddingSet:
   assert made.features is not None, "the sampler has no encoder"
   ids = np.asarray(layout.shard_range(made.shard), np.int64)
@@ -241,7 +241,7 @@ def _features(need: TestFeatures | ImageFeatures) -> Features:
   return features_of_images(need.run, need.key, need.space)
 
 
-def given(run: Run, key: ImageSetKey) -> Given:
+def given(run: Run, key: ImageSetKey) -> NeededValues:
   """What an image set's source needs, as it stands on disk.
 
   Raises:

@@ -121,7 +121,7 @@ def _is_safe(line: dict[str, Any]) -> bool:
 
 
 @dataclasses.dataclass
-class Taken:
+class IntakeReport:
   """What came of taking images in.
 
   Attributes:
@@ -156,7 +156,7 @@ class Taken:
     return "\n".join(f"{len(names)} {what}: {listed(names)}." for names, what in found if names)
 
 
-def take_images(folder: Path, wanted: Sequence[dict[str, Any]], out: Path) -> Taken:
+def take_images(folder: Path, wanted: Sequence[dict[str, Any]], out: Path) -> IntakeReport:
   """Copy the images that are wanted from a folder, each set into one of its own with its list beside the images.
 
   The same call takes what has been made since, and leaves what it has.
@@ -172,7 +172,7 @@ def take_images(folder: Path, wanted: Sequence[dict[str, Any]], out: Path) -> Ta
   if not folder.is_dir():
     raise UsageError(f"there is no folder {str(folder)!r}.")
   there = _by_stem(folder, wanted)
-  taken, rows, seen = Taken(), dict[Path, list[dict[str, Any]]](), dict[str, str]()
+  taken, rows, seen = IntakeReport(), dict[Path, list[dict[str, Any]]](), dict[str, str]()
   with Progress("import", len(wanted), "images") as progress:
     for line in wanted:
       path = there.pop(str(PurePosixPath(line["file"]).with_suffix("")), None)
@@ -203,7 +203,7 @@ def _take(
   path: str | None,
   line: dict[str, Any],
   target: Path,
-  taken: Taken,
+  taken: IntakeReport,
   seen: dict[str, str],
 ) -> dict[str, Any] | None:
   """Copy one image; return its line of the set's own list, or None where it is not taken."""

@@ -32,7 +32,7 @@ from genbench_jax.pipeline.external import External, external_images
 from genbench_jax.pipeline.rows import (
   About,
   DatasetFeatures,
-  Measured,
+  MeasuredRow,
   _measure,
   dataset_features,
   make_row,
@@ -40,8 +40,8 @@ from genbench_jax.pipeline.rows import (
   versions,
 )
 from genbench_jax.pipeline.tasks import (
-  Recognized,
   Recognizer,
+  RecognizerResult,
   Task,
   make_task,
   test_images,
@@ -87,12 +87,12 @@ LAST_EPOCH = "last_epoch_"
 
 def recognize_cells(
   run: Run, data: DatasetFeatures, external: Sequence[External]
-) -> Iterator[tuple[ImageSetKey, list[Measured]]]:
+) -> Iterator[tuple[ImageSetKey, list[MeasuredRow]]]:
   """The rows of every cell of each image set, from each recognizer under each of its protocols.
 
   In encoders other than the run's own there are linear probes.
   """
-  rows: dict[ImageSetKey, list[Measured]] = {one.key: [] for one in external}
+  rows: dict[ImageSetKey, list[MeasuredRow]] = {one.key: [] for one in external}
   for name, protocol in _trainings(run.config):
     _recognize(run, data, external, (name, protocol), rows)
   for space in spaces_beside(run, "recognize"):
@@ -109,7 +109,7 @@ def _recognize(
   data: DatasetFeatures,
   external: Sequence[External],
   training: tuple[str, str],
-  rows: dict[ImageSetKey, list[Measured]],
+  rows: dict[ImageSetKey, list[MeasuredRow]],
   space: str = "",
 ) -> None:
   """Adds the rows of one recognizer under one protocol.
@@ -188,7 +188,7 @@ def _trainings(config: Config) -> Iterator[tuple[str, str]]:
 
 def linear_probe(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
-) -> Iterator[Recognized]:
+) -> Iterator[RecognizerResult]:
   """Probes on the features; those of equal shape are trained at once."""
   began = time.monotonic()
   probes = linear_probes(
@@ -213,7 +213,7 @@ def linear_probe(
     def save_model(path: Path, result: dict[str, Any] = result, strict: bool = strict) -> None:
       save_probe(path, result, normalize=strict, multi_label=strict and data.spec.multi_label)
 
-    yield Recognized(result, save_model, seconds)
+    yield RecognizerResult(result, save_model, seconds)
 
 
 def _published(probe: dict[str, Any], data: DatasetFeatures, seed: int) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def _published(probe: dict[str, Any], data: DatasetFeatures, seed: int) -> dict[
 
 def coop(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
-) -> Iterator[Recognized]:
+) -> Iterator[RecognizerResult]:
   """A context for the class names, learned on the features."""
   settings = run.config.recognition
   for task in tasks:
@@ -241,12 +241,12 @@ def coop(
     scores = np.asarray(zero_shot_scores(data.test.features, text, data.logit_scale))
     result = _prompt_result(scores, targets, data, task)
     save_model = lambda path, context=context: save_context(path, context)  # noqa: E731
-    yield Recognized(result, save_model, time.monotonic() - began)
+    yield RecognizerResult(result, save_model, time.monotonic() - began)
 
 
 def vpt(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
-) -> Iterator[Recognized]:
+) -> Iterator[RecognizerResult]:
   """Tokens in the vision tower, learned on the images themselves."""
   settings = run.config.recognition
   for task in tasks:
@@ -264,7 +264,7 @@ def vpt(
     )  # fmt: skip
     result = _prompt_result(scores, targets, data, task)
     save_model = lambda path, prompts=prompts: save_visual_prompts(path, prompts)  # noqa: E731
-    yield Recognized(result, save_model, time.monotonic() - began)
+    yield RecognizerResult(result, save_model, time.monotonic() - began)
 
 
 def _reader(run: Run, data: DatasetFeatures, images: Images) -> ReadPixels:
@@ -290,7 +290,7 @@ def _prompt_result(
 
 def tip_adapter(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
-) -> Iterator[Recognized]:
+) -> Iterator[RecognizerResult]:
   """A cache of the features beside the zero-shot classifier."""
   settings = run.config.recognition
   for task in tasks:
@@ -306,7 +306,7 @@ def tip_adapter(
     arrays = {name: result[name] for name in ("keys", "values")}
     about = {"kind": "tip_adapter", "alpha": result["alpha"], "beta": result["beta"]}
     save = functools.partial(save_model, arrays=arrays, about=about)
-    yield Recognized(result, save, time.monotonic() - began)
+    yield RecognizerResult(result, save, time.monotonic() - began)
 
 
 RECOGNIZERS: dict[str, Recognizer] = {
@@ -327,7 +327,7 @@ ON_FEATURES = ("linear_probe",)
 # ---- what is left of a cell -------------------------------------------------------------------
 
 
-def _summary(task: Task, found: Recognized, data: DatasetFeatures) -> dict[str, Any]:
+def _summary(task: Task, found: RecognizerResult, data: DatasetFeatures) -> dict[str, Any]:
   """What is known of a cell in plain numbers."""
   about = dataclasses.asdict(task.cell) | {"metric": data.spec.metric, "seconds": found.seconds}
   about |= {"versions": versions(), "encoder": data.encoder}
@@ -336,7 +336,7 @@ def _summary(task: Task, found: Recognized, data: DatasetFeatures) -> dict[str, 
   return about | plain | {"by_class": _plain(by_class)} | _per_image(found, data)
 
 
-def _per_image(found: Recognized, data: DatasetFeatures) -> dict[str, Any]:
+def _per_image(found: RecognizerResult, data: DatasetFeatures) -> dict[str, Any]:
   """What each test image adds to the score, as JSON; nothing where the score is no mean over them."""
   scores, labels, metric = found.result["scores"], data.test.labels, data.spec.metric
   judged = scores.argmax(axis=1) == labels if metric in FROM_PREDICTIONS else scores
@@ -344,7 +344,9 @@ def _per_image(found: Recognized, data: DatasetFeatures) -> dict[str, Any]:
   return {} if values is None else {"per_image": hits.encoded(per_image(values, data))}
 
 
-def _save(task: Task, found: Recognized, data: DatasetFeatures, with_predictions: bool) -> None:
+def _save(
+  task: Task, found: RecognizerResult, data: DatasetFeatures, with_predictions: bool
+) -> None:
   scores, labels, names = found.result["scores"], data.test.labels, data.spec.names
   if with_predictions:
     ids = [str(image) for image in data.test.ids]
@@ -371,7 +373,7 @@ def _plain(value: Any) -> Any:
 
 def _measured(
   task: Task, name: str, protocol: str, data: DatasetFeatures, summary: dict[str, Any]
-) -> Iterator[Measured]:
+) -> Iterator[MeasuredRow]:
   """The row of a recognizer on a cell; of the reference's probe two, see `_published`."""
   about = About(
     data, task.cell, protocol, summary["n_external"], len(summary["missing_classes"]),
@@ -383,7 +385,7 @@ def _measured(
       score, low, high = (summary[f"{prefix}{key}"] for key in ("score", "ci_low", "ci_high"))
       value = Measurement(score, low, high, note=ONE_TRAINING)
       kept = hits.decoded(summary["per_image"]) if not prefix and "per_image" in summary else None
-      yield Measured(make_row(about, quantity, value, summary["seconds"]), classes, kept)
+      yield MeasuredRow(make_row(about, quantity, value, summary["seconds"]), classes, kept)
 
 
 def recognize(run: Run) -> int:

@@ -27,7 +27,7 @@ from genbench_jax.pipeline.versions import VERSIONS
 from genbench_jax.prompts.lint import alike_names
 from genbench_jax.report.classes import class_gains, class_scores
 from genbench_jax.report.from_disk import MADE_FROM, shown_rows, write_page
-from genbench_jax.report.gallery import Judged, Nearest
+from genbench_jax.report.gallery import ImageVerdict, Nearest
 from genbench_jax.report.thumbnails import thumbnail
 from genbench_jax.run import Run
 from genbench_jax.runtime.progress import say
@@ -104,7 +104,7 @@ def nearest_test_images(run: Run, key: ImageSetKey, rows: Sequence[int]) -> dict
 
 def judged_images(
   run: Run, key: ImageSetKey, labels: np.ndarray, rows: Sequence[int]
-) -> dict[int, Judged]:
+) -> dict[int, ImageVerdict]:
   """Image index -> what zero-shot takes the image for; empty where the set or the texts are not embedded.
 
   Args:
@@ -128,15 +128,15 @@ def judged_images(
   }
 
 
-def _judged(cosines: np.ndarray, label: np.ndarray, names: Sequence[str]) -> Judged:
+def _judged(cosines: np.ndarray, label: np.ndarray, names: Sequence[str]) -> ImageVerdict:
   """One image: `label` is its class, or of a multi-label set which classes it has."""
   own = np.flatnonzero(label) if label.size == len(cosines) > 1 else label
   best = int(cosines.argmax())
   others = np.delete(cosines, own)
   if not len(own) or not len(others):  # no class of its own, or no other
-    return Judged(names[best], True, 0.0)
+    return ImageVerdict(names[best], True, 0.0)
   margin = float(cosines[own].max() - others.max())
-  return Judged(names[best], bool(best in own), margin)
+  return ImageVerdict(names[best], bool(best in own), margin)
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

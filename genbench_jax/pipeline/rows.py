@@ -41,7 +41,7 @@ class DatasetFeatures:
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class MeasuredRow:
   """A row; behind it the value of each class (class index -> value) and of each test image, where the quantity has them."""
 
   row: Row
@@ -64,7 +64,7 @@ class About:
 
 MeasureCells = Callable[
   [DatasetFeatures, Sequence[External]],
-  Iterator[tuple[ImageSetKey, list[Measured]]],
+  Iterator[tuple[ImageSetKey, list[MeasuredRow]]],
 ]
 
 
@@ -117,7 +117,7 @@ def _is_whole(read: Callable[[Path], object], path: Path) -> bool:
 
 def _measured(
   run: Run, function: MeasureCells, keys: Sequence[ImageSetKey]
-) -> Iterator[tuple[ImageSetKey, list[Measured]]]:
+) -> Iterator[tuple[ImageSetKey, list[MeasuredRow]]]:
   """What is measured of image sets of one dataset."""
   data = dataset_features(run, keys[0].dataset, run.space)
   external = []
@@ -135,7 +135,9 @@ def _refuse_non_finite_rows(rows: Sequence[Row], key: ImageSetKey) -> None:
       raise ModelError(f"{cell}: {row['quantity']} ({row['protocol']}) is {row['value']}.")
 
 
-def _write_measured(run: Run, key: ImageSetKey, stage: str, measured: Sequence[Measured]) -> None:
+def _write_measured(
+  run: Run, key: ImageSetKey, stage: str, measured: Sequence[MeasuredRow]
+) -> None:
   """Writes the rows last: what has rows is complete."""
   names = run.config.spec(key.dataset).names
   classes = [class_values.of_row(one.row, one.by_class, names) for one in measured if one.by_class]

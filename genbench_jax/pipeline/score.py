@@ -19,7 +19,7 @@ from genbench_jax.pipeline.guides import GUIDED, guides_path, wants_guides
 from genbench_jax.pipeline.rows import (
   About,
   DatasetFeatures,
-  Measured,
+  MeasuredRow,
   _measure,
   dataset_features,
   make_row,
@@ -38,7 +38,7 @@ def score(run: Run) -> int:
 
 def _score_cells(
   run: Run, data: DatasetFeatures, external: Sequence[External]
-) -> Iterator[tuple[ImageSetKey, list[Measured]]]:
+) -> Iterator[tuple[ImageSetKey, list[MeasuredRow]]]:
   """Every metric in the run's encoder and in each of the others, as far as it knows texts."""
   dataset = data.spec.name
   others = [
@@ -89,7 +89,7 @@ def score_cells(
   external: Sequence[External],
   mesh: Mesh,
   real: RealImages | None = None,
-) -> Iterator[tuple[ImageSetKey, list[Measured]]]:
+) -> Iterator[tuple[ImageSetKey, list[MeasuredRow]]]:
   """The metrics of every cell of each image set, under each protocol.
 
   Args:
@@ -121,7 +121,7 @@ def _score_cell(
   external: External,
   mesh: Mesh,
   real: RealImages,
-) -> Iterator[Measured]:
+) -> Iterator[MeasuredRow]:
   images = external.of_shots(cell.shots)
   missing = data.spec.num_classes - _classes_present(images.labels)
   about = About(data, cell, protocol, len(images), missing, external.real_images[cell.shots])
@@ -137,9 +137,9 @@ def _score_cell(
     if result.name in GUIDED and real.guides is not None:
       own = dataclasses.replace(about, n_real=about.n_real + len(real.guides))
     row = make_row(own, result.name, result.value, seconds, floor)
-    yield Measured(row, result.by_class, _per_image(result, data, real))
+    yield MeasuredRow(row, result.by_class, _per_image(result, data, real))
     if result.control is not None:
-      controls.append(Measured(make_row(control, result.name, result.control, seconds)))
+      controls.append(MeasuredRow(make_row(control, result.name, result.control, seconds)))
   yield from controls
 
 

@@ -55,7 +55,7 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
-class Recognized:
+class RecognizerResult:
   """What a recognizer found for a cell.
 
   Attributes:
@@ -72,7 +72,7 @@ class Recognized:
 
 # The result of each task, in order; a cell that failed has its error.
 Recognizer = Callable[
-  [Run, DatasetFeatures, Sequence[Task], str], Iterator[Recognized | ModelError]
+  [Run, DatasetFeatures, Sequence[Task], str], Iterator[RecognizerResult | ModelError]
 ]
 
 

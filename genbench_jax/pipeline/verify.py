@@ -58,7 +58,7 @@ class Fault:
 
 
 @dataclasses.dataclass(frozen=True)
-class Verified:
+class VerificationResult:
   """What was looked at: how many files of each kind, and what is wrong."""
 
   counts: dict[str, int]
@@ -103,7 +103,7 @@ class _Look:
     return path.relative_to(self.workdir).as_posix()
 
 
-def verify(workdir: Path) -> Verified:
+def verify(workdir: Path) -> VerificationResult:
   """Read every file of a work folder again and say what is not as it was written.
 
   Raises:
@@ -129,7 +129,7 @@ def verify(workdir: Path) -> Verified:
   if not look.counts:
     raise UsageError(f"{workdir} is not a work folder: no run has written anything there.")
   _orphans(look)
-  return Verified(look.counts, tuple(look.faults))
+  return VerificationResult(look.counts, tuple(look.faults))
 
 
 @contextlib.contextmanager

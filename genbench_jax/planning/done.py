@@ -11,7 +11,7 @@ from genbench_jax.errors import NotPreparedError
 
 
 @dataclasses.dataclass(frozen=True)
-class Done:
+class FinishedWork:
   """How many image sets are made and embedded, and how many of them and of their mixtures scored and recognized."""
 
   image_sets: int = 0
@@ -20,21 +20,21 @@ class Done:
   recognized: int = 0
 
 
-def done(config: Config, workdir: Path) -> Done:
+def done(config: Config, workdir: Path) -> FinishedWork:
   """Counts what a run of the config would find done. The checkpoints must be on this machine.
 
   Names carry fingerprints of all that made them: what was made under other settings doesn't count.
   """
   begun = [key for key in image_sets(config) if _begun(workdir, key)]
   if not begun:
-    return Done()
+    return FinishedWork()
   # Imported here: they bring the models' libraries along, which a fresh folder can do without.
   from genbench_jax.pipeline import artifacts
   from genbench_jax.run import Run
 
   run = Run(config, workdir, is_plan=True)
   measured = [key for key in measured_sets(config) if key in begun or key.source == "combined"]
-  return Done(
+  return FinishedWork(
     sum(artifacts.find_image_set(run, key) is not None for key in begun),
     sum(_is_there(artifacts.image_set_path, run, key) for key in begun),
     sum(_is_there(artifacts.rows_path, run, key, "score") for key in measured),

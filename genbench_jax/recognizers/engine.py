@@ -308,7 +308,7 @@ def program_recipe(recipe: Recipe) -> Recipe:
   return dataclasses.replace(recipe, **{name: getattr(fixed, name) for name in names})
 
 
-class Trained(NamedTuple):
+class TrainingResult(NamedTuple):
   """What came out: the model to test, and loss and accuracy of each step that was run."""
 
   model: Model
@@ -325,7 +325,7 @@ def train(
   directory: Path | None = None,
   save_every: int = 100,
   watch: Callable[[int, Outcome], None] = lambda number, outcome: None,
-) -> list[Trained]:
+) -> list[TrainingResult]:
   """Trains one model, or several of equal shapes and lengths side by side.
 
   Args:
@@ -369,13 +369,15 @@ def _lane(state: dict[str, Any], lane: int) -> dict[str, Any]:
   return jax.tree.map(lambda leaf: leaf[lane], state)
 
 
-def _trained(state: dict[str, Any], model: Model, outcomes: Outcome, lane: int | None) -> Trained:
+def _trained(
+  state: dict[str, Any], model: Model, outcomes: Outcome, lane: int | None
+) -> TrainingResult:
   variables = state.get("average", state["variables"])
   losses, accuracies = (
     values if lane is None else values[:, lane] for values in (outcomes.loss, outcomes.accuracy)
   )
   model = Model(variables, state["stats"], model.frozen)
-  return Trained(model, np.asarray(losses), np.asarray(accuracies))
+  return TrainingResult(model, np.asarray(losses), np.asarray(accuracies))
 
 
 def _batches(

@@ -19,7 +19,7 @@ from genbench_jax.recognizers.engine import (
   Model,
   Outcome,
   Problem,
-  Trained,
+  TrainingResult,
   View,
   check_recipe,
   predict,
@@ -142,7 +142,7 @@ def _trained_together(
   sets: Sequence[TrainingSet],
   curricula: Sequence[Curriculum],
   places: Sequence[Place],
-) -> list[Trained | ModelError]:
+) -> list[TrainingResult | ModelError]:
   models = [method.start(data.seed) for data in sets]
   place = places[0]
   name = place.name if len(sets) == 1 else f"{place.name} and {len(sets) - 1} more"
@@ -174,7 +174,7 @@ def watcher(report: "Report", lanes: int) -> Callable[[int, Outcome], None]:
   return watch
 
 
-def _checked(trained: Trained, name: str, method: str) -> Trained | ModelError:
+def _checked(trained: TrainingResult, name: str, method: str) -> TrainingResult | ModelError:
   finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(trained.model.variables))
   if finite and np.isfinite(trained.losses).all():
     return trained

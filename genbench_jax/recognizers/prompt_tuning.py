@@ -103,7 +103,7 @@ def first_context(
   return np.tile(vectors, (num_classes, 1, 1)) if settings.per_class else vectors
 
 
-class Frozen(NamedTuple):
+class FrozenTower(NamedTuple):
   """What every step reads and none changes."""
 
   params: Any
@@ -204,15 +204,15 @@ def _program(clip: Any, settings: CoopSettings, mesh: Mesh) -> Program:
   )
 
 
-def frozen_tower(clip: Any, blocks: Blocks, mesh: Mesh) -> Frozen:
+def frozen_tower(clip: Any, blocks: Blocks, mesh: Mesh) -> FrozenTower:
   """CLIP's parameters on every device, its own logit scale, and the classes' prompts."""
   scale = jnp.exp(jnp.asarray(clip.params["logit_scale"], jnp.float32))
   params, scale = jax.device_put((clip.params, scale), replicated(mesh))
-  return Frozen(params, blocks, scale)
+  return FrozenTower(params, blocks, scale)
 
 
 def coop_loss(
-  module: Any, context: Float[Array, "*k m w"], frozen: Frozen, batch: Batch
+  module: Any, context: Float[Array, "*k m w"], frozen: FrozenTower, batch: Batch
 ) -> Float[Array, ""]:
   """Mean cross-entropy of the scaled cosines; several labels of an image share its weight."""
   num_classes = batch.targets.shape[1]

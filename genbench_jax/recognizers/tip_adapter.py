@@ -60,7 +60,7 @@ class Cache(NamedTuple):
   values: Float[Array, "n k"]
 
 
-class Frozen(NamedTuple):
+class CacheConstants(NamedTuple):
   """What every step reads and none changes."""
 
   values: Float[Array, "n k"]
@@ -80,7 +80,7 @@ class Batch(NamedTuple):
 
 @jax.jit
 def cache_logits(
-  features: Float[Array, "m d"], keys: Float[Array, "n d"], frozen: Frozen
+  features: Float[Array, "m d"], keys: Float[Array, "n d"], frozen: CacheConstants
 ) -> Float[Array, "m k"]:
   """Zero-shot logits and what the cache adds."""
   with jax.default_matmul_precision("highest"):
@@ -88,7 +88,7 @@ def cache_logits(
     return frozen.scale * features @ frozen.text.T + frozen.alpha * affinities @ frozen.values
 
 
-def _loss(keys: Float[Array, "n d"], frozen: Frozen, batch: Batch) -> Float[Array, ""]:
+def _loss(keys: Float[Array, "n d"], frozen: CacheConstants, batch: Batch) -> Float[Array, ""]:
   logits = cache_logits(batch.features, keys, frozen)
   return jnp.mean(batch.weights * optax.softmax_cross_entropy(logits, batch.targets))
 
@@ -100,7 +100,7 @@ def _program(learning_rate: float, steps: int, mesh: Mesh) -> Program:
   return make_program("tip_adapter", jax.value_and_grad(_loss), optimizer, mesh)
 
 
-class Chosen(NamedTuple):
+class CacheStrength(NamedTuple):
   """Weight and sharpness of the cache, and the held-out loss of each pair tried."""
 
   alpha: float
@@ -125,17 +125,17 @@ class TipData:
     values = label_shares(self.targets[rows]) * self.weights[rows, None]
     return Cache(jnp.asarray(self.features[rows]), jnp.asarray(values))
 
-  def frozen(self, values: Float[Array, "n k"], alpha: float, beta: float) -> Frozen:
+  def frozen(self, values: Float[Array, "n k"], alpha: float, beta: float) -> CacheConstants:
     numbers = (jnp.asarray(value, jnp.float32) for value in (self.scale, alpha, beta))
-    return Frozen(values, jnp.asarray(self.text), *numbers)
+    return CacheConstants(values, jnp.asarray(self.text), *numbers)
 
 
-def chosen(data: TipData, settings: TipAdapterSettings, protocol: str) -> Chosen:
+def chosen(data: TipData, settings: TipAdapterSettings, protocol: str) -> CacheStrength:
   """The pair with the least loss on held-out external images, each held out once; the given one where none can be.
 
   `reference` takes the given one: the published search looks at images that are not external.
   """
-  given = Chosen(settings.alpha, settings.beta, {})
+  given = CacheStrength(settings.alpha, settings.beta, {})
   pairs = list(itertools.product(settings.search_alphas, settings.search_betas))
   if protocol == "reference" or len(pairs) < 2 or not can_hold_out(data.targets):
     return given
@@ -150,7 +150,7 @@ def chosen(data: TipData, settings: TipAdapterSettings, protocol: str) -> Chosen
   tried = {
     f"alpha {a:g}, beta {b:g}": float(loss) for (a, b), loss in zip(pairs, losses, strict=True)
   }
-  return Chosen(alpha, beta, tried)
+  return CacheStrength(alpha, beta, tried)
 
 
 def _held_out_losses(
@@ -169,7 +169,7 @@ def _held_out_losses(
 def trained_keys(
   data: TipData,
   settings: TipAdapterSettings,
-  pair: Chosen,
+  pair: CacheStrength,
   mesh: Mesh,
   directory: Path | None = None,
   save_every: int = 100,

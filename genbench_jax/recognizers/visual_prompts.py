@@ -55,7 +55,7 @@ class MicroBatches(NamedTuple):
   mask: Bool[Array, "a b"]
 
 
-class Frozen(NamedTuple):
+class FrozenTower(NamedTuple):
   """What every step reads and none changes."""
 
   params: Any
@@ -92,7 +92,7 @@ def first_prompts(clip: Any, settings: VptSettings, seed: int = 0) -> Float[np.n
 def vpt_loss(
   module: Any,
   tokens: Float[Array, "j m w"],
-  frozen: Frozen,
+  frozen: FrozenTower,
   pixels: Float[Array, "b h w 3"],
   targets: Float[Array, "b k"],
   mask: Bool[Array, "b"],
@@ -104,7 +104,7 @@ def vpt_loss(
 
 
 def _loss_and_gradient(
-  module: Any, tokens: Float[Array, "j m w"], frozen: Frozen, batch: MicroBatches
+  module: Any, tokens: Float[Array, "j m w"], frozen: FrozenTower, batch: MicroBatches
 ) -> tuple[Float[Array, ""], Float[Array, "j m w"]]:
   """Of the mean loss of a step's images, summed over its micro-batches."""
 
@@ -186,11 +186,11 @@ def learn_visual_prompts(
   return VisualPrompts(tokens, clip.fingerprint, losses)
 
 
-def frozen_tower(clip: Any, text_features: Float[np.ndarray, "k d"], mesh: Mesh) -> Frozen:
+def frozen_tower(clip: Any, text_features: Float[np.ndarray, "k d"], mesh: Mesh) -> FrozenTower:
   """CLIP's parameters, its own logit scale and the unit-norm text prototypes on every device."""
   scale = jnp.exp(jnp.asarray(clip.params["logit_scale"], jnp.float32))
   text = unit_rows(jnp.asarray(text_features, jnp.float32))
-  return Frozen(*jax.device_put((clip.params, text, scale), replicated(mesh)))
+  return FrozenTower(*jax.device_put((clip.params, text, scale), replicated(mesh)))
 
 
 def micro_batches(
@@ -236,9 +236,9 @@ def prompted_scores(
 @functools.lru_cache(maxsize=4)
 def _prompted_scores(
   clip: Any, mesh: Mesh
-) -> Callable[[Frozen, Array, Array], Float[Array, "b k"]]:
+) -> Callable[[FrozenTower, Array, Array], Float[Array, "b k"]]:
 
-  def scores(frozen: Frozen, tokens: Array, pixels: Array) -> Float[Array, "b k"]:
+  def scores(frozen: FrozenTower, tokens: Array, pixels: Array) -> Float[Array, "b k"]:
     features = clip_towers.image_features(clip.module, frozen.params, pixels, tokens, remat=False)
     return jax.nn.softmax(frozen.logit_scale * features @ frozen.text.T, axis=-1)
 

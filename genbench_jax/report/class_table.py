@@ -9,11 +9,11 @@ from genbench_jax.report.results import Estimate, Series
 # With more classes, the page shows those with the largest gains and losses. The file has all.
 MOST_LINES = 3000
 
-Taken = Mapping[tuple[str, Series], Mapping[str, str]]
+Confusions = Mapping[tuple[str, Series], Mapping[str, str]]
 
 
 def class_data(
-  every: Sequence[ClassScores], counts: Counts, taken: Taken
+  every: Sequence[ClassScores], counts: Counts, taken: Confusions
 ) -> tuple[dict[str, Any], int] | None:
   """Return the table for the page's script and the number of omitted lines; None without scores.
 
@@ -59,7 +59,7 @@ def _line(
   series: Sequence[Series],
   scores: Mapping[tuple[str, Series], ClassScores],
   counts: Counts,
-  taken: Taken,
+  taken: Confusions,
 ) -> list[Any]:
   count = counts.get(dataset, {}).get(name)
   known = [one for (where, _), one in scores.items() if where == dataset and name in one.zero_shot]

@@ -165,7 +165,7 @@ def _compared(
   images.
   """
   first, other = (
-    paired.Judged(values, weights=weights, external_variance=variance)
+    paired.ImageOutcomes(values, weights=weights, external_variance=variance)
     for values, variance in zip(sides, images, strict=True)
   )
   found = paired.paired_difference("first", "second", "", first, other)

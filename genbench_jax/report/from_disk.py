@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.report.classes import ClassScores, class_gains, class_scores
-from genbench_jax.report.gallery import Entry, Gallery, Judged, Nearest
+from genbench_jax.report.gallery import Entry, Gallery, ImageVerdict, Nearest
 from genbench_jax.report.hits import hits_of
 from genbench_jax.report.page import every_view, headline_of, write_report
 from genbench_jax.report.recognitions import Recognition, recognitions
@@ -39,7 +39,7 @@ def write_page(
   gallery_images: int,
   class_scores: Sequence[ClassScores] = (),
   nearest: Mapping[Path, Mapping[int, Nearest]] | None = None,
-  judged: Mapping[Path, Mapping[int, Judged]] | None = None,
+  judged: Mapping[Path, Mapping[int, ImageVerdict]] | None = None,
   generators: Mapping[Path, str] | None = None,
 ) -> Path:
   """Writes `report/` and, beside the page, what it was made from, so that it can be made again.
@@ -154,7 +154,7 @@ def gallery(
   nearest: Mapping[int, Nearest],
   sets: int,
   gains: ClassGains,
-  judged: Mapping[int, Judged] | None = None,
+  judged: Mapping[int, ImageVerdict] | None = None,
   generator: str = "",
 ) -> Gallery:
   """The images of an image set that `shown_rows` names.
@@ -219,7 +219,7 @@ def rebuild(workdir: Path, price: float | None = None) -> Path:
   per_class = made_from.get("gallery_images", 6)
   with files.reading(workdir / "report" / RUN, MEND):
     judged = {
-      workdir / name: {int(row): Judged(*verdict) for row, *verdict in some}
+      workdir / name: {int(row): ImageVerdict(*verdict) for row, *verdict in some}
       for name, some in made_from.get("judged", {}).items()
     }
     generators = {workdir / name: own for name, own in made_from.get("generators", {}).items()}

@@ -29,7 +29,7 @@ class Nearest:
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class ImageVerdict:
   """What zero-shot takes an image for.
 
   Attributes:
@@ -57,7 +57,7 @@ class Entry:
   negative_prompt: str | None = None
   seed: int | None = None
   nearest: Nearest | None = None
-  judged: Judged | None = None
+  judged: ImageVerdict | None = None
   index: int | None = None
 
 

@@ -81,7 +81,7 @@ def build_pool(
   return done
 
 
-class _Hashed:
+class _HashingReader:
   """The images of entries; the checksum of each is kept when it is read."""
 
   def __init__(self, entries: Sequence[Entry]) -> None:
@@ -100,7 +100,7 @@ class _Hashed:
 def _embedded(images: ImageEmbedder, texts: TextEmbedder, part: Part, what: str) -> _Shard:
   """A shard whose images and captions are embedded."""
   entries, left_out = part.listing()
-  hashed = _Hashed(entries)
+  hashed = _HashingReader(entries)
   features, valid = np.zeros((0, 0), np.float32), np.zeros(0, np.uint8)
   if entries:
     with Progress(what, len(entries), "images") as progress:

@@ -17,7 +17,7 @@ from genbench_jax.retrieval.collection import Place
 from genbench_jax.retrieval.images import PLACED_BY, ImageFinder, origin
 from genbench_jax.retrieval.leaks import Leaks
 from genbench_jax.retrieval.pool import Pool
-from genbench_jax.retrieval.ranking import Ranked
+from genbench_jax.retrieval.ranking import RankedImages
 from genbench_jax.store.image_files import image_formats
 
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
@@ -26,7 +26,7 @@ _CHUNK = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Chosen:
+class ChosenImage:
   """An image that a class gets."""
 
   row: int
@@ -73,7 +73,9 @@ class Chooser:
   read: set[Path] = dataclasses.field(default_factory=set)
   absent: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
-  def choose(self, classes: Sequence[Ranked], wanted: int) -> Iterator[tuple[int, Chosen]]:
+  def choose(
+    self, classes: Sequence[RankedImages], wanted: int
+  ) -> Iterator[tuple[int, ChosenImage]]:
     """(class, image), at most `wanted` a class: the best of each class first, then the second best, and so on.
 
     What is chosen for fewer is the beginning of what is chosen for more.
@@ -84,11 +86,11 @@ class Chooser:
         if one := next(walk, None):
           yield label, one
 
-  def _walk(self, images: Ranked) -> Iterator[Chosen]:
+  def _walk(self, images: RankedImages) -> Iterator[ChosenImage]:
     """The images of a class that can be used, best first."""
     features = np.zeros((0, self.pool.width), np.float32)
     for start in range(0, len(images.row), _CHUNK):
-      some = Ranked(*(part[start : start + _CHUNK] for part in images))
+      some = RankedImages(*(part[start : start + _CHUNK] for part in images))
       for one, feature in self._candidates(some):
         if len(features) and (features @ feature).max() >= self.duplicate_threshold:
           self.counts.duplicates += 1
@@ -96,7 +98,9 @@ class Chooser:
           features = np.concatenate([features, feature[None]])
           yield found
 
-  def _candidates(self, images: Ranked) -> list[tuple[dict[str, Any], Float32[np.ndarray, "d"]]]:
+  def _candidates(
+    self, images: RankedImages
+  ) -> list[tuple[dict[str, Any], Float32[np.ndarray, "d"]]]:
     """What is known of each image that is no leak, and its unit-norm feature."""
     features = unit_norm(self.pool.features("image", images.row))
     leaks = self.audit(features)
@@ -120,7 +124,7 @@ class Chooser:
       if not flagged
     ]
 
-  def _fetched(self, one: dict[str, Any]) -> Chosen | None:
+  def _fetched(self, one: dict[str, Any]) -> ChosenImage | None:
     """The candidate, if its image is there, can be decoded and is new."""
     place = self.finder.place(one["line"])
     if place is None:
@@ -141,4 +145,4 @@ class Chooser:
       return None
     self.seen.add(sha256)
     where = origin(one["line"])
-    return Chosen(one["row"], one["score"], one["prompt"], one["cosine"], where, sha256, place)
+    return ChosenImage(one["row"], one["score"], one["prompt"], one["cosine"], where, sha256, place)

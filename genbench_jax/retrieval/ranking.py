@@ -9,7 +9,7 @@ Ranking = Literal["mean", "max", "rerank"]
 RANKINGS: tuple[Ranking, ...] = ("mean", "max", "rerank")
 
 
-class Ranked(NamedTuple):
+class RankedImages(NamedTuple):
   """Images of a class, best first; of equals the lower row.
 
   Attributes:
@@ -25,7 +25,7 @@ class Ranked(NamedTuple):
 
 def ranked(
   scores: Float[np.ndarray, "p k"], rows: Int[np.ndarray, "p k"], by: Literal["mean", "max"]
-) -> Ranked:
+) -> RankedImages:
   """The images that the prompts of a class found.
 
   Args:
@@ -44,16 +44,16 @@ def ranked(
   score = found[first]
   if by == "mean":
     score = np.bincount(inverse, found, len(row)) / np.bincount(inverse, minlength=len(row))
-  return reordered(Ranked(row, score, prompt[first]), score)
+  return reordered(RankedImages(row, score, prompt[first]), score)
 
 
-def reordered(images: Ranked, score: Float[np.ndarray, "m"]) -> Ranked:
+def reordered(images: RankedImages, score: Float[np.ndarray, "m"]) -> RankedImages:
   """The same images by another score."""
   order = np.lexsort((images.row, -score))
-  return Ranked(images.row[order], score[order], images.prompt[order])
+  return RankedImages(images.row[order], score[order], images.prompt[order])
 
 
-def without_shared(classes: list[Ranked]) -> list[Ranked]:
+def without_shared(classes: list[RankedImages]) -> list[RankedImages]:
   """Each image in one class only: where its score is highest, of equals the lower class."""
   row = np.concatenate([images.row for images in classes])
   score = np.concatenate([images.score for images in classes])
@@ -64,5 +64,5 @@ def without_shared(classes: list[Ranked]) -> list[Ranked]:
   return [_kept(images, owned[label == number]) for number, images in enumerate(classes)]
 
 
-def _kept(images: Ranked, keep: Bool[np.ndarray, "m"]) -> Ranked:
-  return Ranked(*(part[keep] for part in images))
+def _kept(images: RankedImages, keep: Bool[np.ndarray, "m"]) -> RankedImages:
+  return RankedImages(*(part[keep] for part in images))

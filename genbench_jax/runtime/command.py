@@ -10,7 +10,7 @@ from typing import ParamSpec
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.disk import disk_reason
 from genbench_jax.runtime.progress import say
-from genbench_jax.runtime.stopping import Stopped, stops_on_signals
+from genbench_jax.runtime.stopping import StopSignal, stops_on_signals
 
 # Letters of our own output, for terminals that can't show them.
 _PLAIN = str.maketrans({
@@ -46,11 +46,11 @@ def run_command(work: Callable[[], int], debug: bool = False) -> int:
   try:
     with stops_on_signals():
       return work()
-  except Stopped as stopped:
+  except StopSignal as stopped:
     say(str(stopped))
     return stopped.status
   except KeyboardInterrupt:  # before the handler stood, or where another one was set
-    say(str(Stopped(2)))
+    say(str(StopSignal(2)))
     return 130
   except BrokenPipeError:  # `| head`: whoever read the output has gone
     _close_output()

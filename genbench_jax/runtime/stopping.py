@@ -28,7 +28,7 @@ GRACE_SECONDS = 18.0
 SAME_SECONDS = 0.5
 
 
-class Stopped(BaseException):
+class StopSignal(BaseException):
   """A signal has asked for the end. Not an error: nothing that handles errors may swallow it."""
 
   def __init__(self, number: int = signal.SIGTERM) -> None:
@@ -45,7 +45,7 @@ class _Note:
   """Which signal has come, if any; 0 before. Handlers write it, the work reads it."""
 
   number = 0
-  wanted = False  # whether somebody is there to catch `Stopped`
+  wanted = False  # whether somebody is there to catch `StopSignal`
   error: Exception | None = None  # what a thread has found that ends the work
 
 
@@ -60,13 +60,13 @@ def look() -> None:
   """End the work here if a signal has asked for it. To be called between two pieces of work.
 
   Raises:
-    Stopped: a signal has come. In the main thread alone, and again at each look until the block is left.
+    StopSignal: a signal has come. In the main thread alone, and again at each look until the block is left.
     Exception: what `fail_at_next_look` was given.
   """
   if threading.current_thread() is not threading.main_thread():
     return
   if _Note.number and _Note.wanted:
-    raise Stopped(_Note.number)
+    raise StopSignal(_Note.number)
   if _Note.error:
     error, _Note.error = _Note.error, None
     raise error
@@ -84,7 +84,7 @@ def is_asked_to_stop() -> bool:
 
 @contextlib.contextmanager
 def stops_on_signals(grace: float = GRACE_SECONDS) -> Iterator[None]:
-  """Have SIGTERM and Ctrl-C end the block by `Stopped`, and the process where that can't be had within the grace.
+  """Have SIGTERM and Ctrl-C end the block by `StopSignal`, and the process where that can't be had within the grace.
 
   A thread reads the signals as they come and ends the process when the time is over, or at a second Ctrl-C. Once a
   signal has come it goes on counting after the block, until the process has ended: cleaning up is part of the bound.
@@ -93,7 +93,7 @@ def stops_on_signals(grace: float = GRACE_SECONDS) -> Iterator[None]:
     grace: seconds from the first signal to the end of the process.
 
   Raises:
-    Stopped: a signal has come while the block ran, even if nothing in it has looked.
+    StopSignal: a signal has come while the block ran, even if nothing in it has looked.
   """
   if threading.current_thread() is not threading.main_thread() or _Note.wanted:
     yield  # signals are the business of the main thread, and of the outermost block

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from genbench_jax.diffusion.program import Made
+from genbench_jax.diffusion.program import GeneratedBatch
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.errors import ModelError, RunError
 from genbench_jax.prompts.strategies import Prompt
@@ -34,7 +34,7 @@ class ImageOrder(NamedTuple):
   strategy: str
 
 
-class MadeShard(NamedTuple):
+class ImageShard(NamedTuple):
   """A shard: the records of those of its images that are kept, and the features of all where the sampler embeds."""
 
   shard: int
@@ -42,7 +42,7 @@ class MadeShard(NamedTuple):
   features: Float32[np.ndarray, "n d"] | None
 
 
-class _MadePart(NamedTuple):
+class _ImagePart(NamedTuple):
   part: Part
   records: list[Future[ImageRecord]]
   features: Float32[np.ndarray, "n d"] | None
@@ -55,7 +55,7 @@ def made_shards(
   order: ImageOrder,
   kept: int,
   meter: Meter,
-) -> Iterator[MadeShard]:
+) -> Iterator[ImageShard]:
   """The given shards, in order.
 
   Every device's batch holds images of one shard only, always the same ones: an image does not depend on
@@ -77,8 +77,8 @@ def made_shards(
     ThreadPoolExecutor(thread_name_prefix="encode") as encoding,
   ):
 
-    def in_turn() -> Iterator[_MadePart]:
-      under_way: deque[Future[list[_MadePart]]] = deque()
+    def in_turn() -> Iterator[_ImagePart]:
+      under_way: deque[Future[list[_ImagePart]]] = deque()
       for begin in range(0, len(parts), batches.devices):
         some = parts[begin : begin + batches.devices]
         under_way.append(fetching.submit(batches.finish, some, batches.start(some), encoding))
@@ -101,7 +101,7 @@ class _Batches:
     self.devices = sampler.mesh.size
     self.rows = sampler.batch_size // self.devices
 
-  def start(self, parts: Sequence[Part]) -> Made:
+  def start(self, parts: Sequence[Part]) -> GeneratedBatch:
     """Gives the devices a batch, a part to each, and returns without waiting."""
     prompts, seed, dataset, strategy = self.order
     indices = [index for part in parts for index in _filled(part.indices, self.rows)]
@@ -113,8 +113,8 @@ class _Batches:
     return self.sampler.launch(inputs)
 
   def finish(
-    self, parts: Sequence[Part], made: Made, encoding: ThreadPoolExecutor
-  ) -> list[_MadePart]:
+    self, parts: Sequence[Part], made: GeneratedBatch, encoding: ThreadPoolExecutor
+  ) -> list[_ImagePart]:
     """Waits for a batch, fetches what is wanted of it and has its images encoded."""
     jax.block_until_ready(made)
     self.meter.ended(sum(len(part.indices) for part in parts))
@@ -123,7 +123,7 @@ class _Batches:
     images = self._by_device(made.images if any(kept) else None)
     features = self._by_device(made.features)
     return [
-      _MadePart(
+      _ImagePart(
         part,
         [
           encoding.submit(self._record, index, image)
@@ -164,7 +164,7 @@ def _filled(indices: range, size: int) -> list[int]:
   return [*indices, *[indices[-1]] * (size - len(indices))]
 
 
-def _whole_shards(parts: Iterator[_MadePart], layout: ImageSetLayout) -> Iterator[MadeShard]:
+def _whole_shards(parts: Iterator[_ImagePart], layout: ImageSetLayout) -> Iterator[ImageShard]:
   """Parts joined to shards."""
   records: list[ImageRecord] = []
   features: list[Float32[np.ndarray, "n d"]] = []
@@ -175,7 +175,7 @@ def _whole_shards(parts: Iterator[_MadePart], layout: ImageSetLayout) -> Iterato
     features += [] if made.features is None else [made.features]
     done += len(indices)
     if done == len(layout.shard_range(shard)):
-      yield MadeShard(shard, records, np.concatenate(features) if features else None)
+      yield ImageShard(shard, records, np.concatenate(features) if features else None)
       records, features, done = [], [], 0
   if done:
     raise RunError(f"a shard of {layout.name} ended after {done} images")

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from genbench_jax.benchmark.few_shot import rows_of_shots
 from genbench_jax.errors import RunError
-from genbench_jax.retrieval.choose import Chooser, Chosen, Counts
+from genbench_jax.retrieval.choose import Chooser, ChosenImage, Counts
 from genbench_jax.retrieval.collection import Place
 from genbench_jax.retrieval.images import ImageFinder
 from genbench_jax.store import files
@@ -29,7 +29,7 @@ class Choice(NamedTuple):
     counts: what became of the candidates.
   """
 
-  images: list[tuple[int, str, Chosen]]
+  images: list[tuple[int, str, ChosenImage]]
   counts: Counts
 
   def per_class(self, num_classes: int) -> Int[np.ndarray, "c"]:
@@ -113,14 +113,14 @@ def larger_choices(folder: Path, per_class: int) -> Sequence[Path]:
   return [path for path in found if int(path.stem) >= per_class]
 
 
-def _as_json(label: int, query: str, one: Chosen, root: Path | None) -> dict[str, Any]:
+def _as_json(label: int, query: str, one: ChosenImage, root: Path | None) -> dict[str, Any]:
   path = one.place.path.relative_to(root).as_posix() if root else str(one.place.path)
   place = [path, one.place.offset, one.place.size]
   return {"class": label, "query": query, **dataclasses.asdict(one), "place": place}
 
 
-def _from_json(line: dict[str, Any], root: Path | None) -> tuple[int, str, Chosen]:
+def _from_json(line: dict[str, Any], root: Path | None) -> tuple[int, str, ChosenImage]:
   name, offset, size = line.pop("place")
   label, query = line.pop("class"), line.pop("query")
   path = root / name if root else Path(name)
-  return label, query, Chosen(**line, place=Place(path, offset, size, root=root))
+  return label, query, ChosenImage(**line, place=Place(path, offset, size, root=root))

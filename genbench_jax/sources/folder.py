@@ -10,7 +10,7 @@ from genbench_jax.benchmark.user_images import ClassMatching, UserImages, open_u
 from genbench_jax.cells import ImageSetKey
 from genbench_jax.run import Run
 from genbench_jax.sources.original import copy_shards
-from genbench_jax.sources.source import Given, ImageSource, ShardRecords
+from genbench_jax.sources.source import ImageSource, NeededValues, ShardRecords
 from genbench_jax.store.image_set import ImageSetLayout
 
 
@@ -36,7 +36,7 @@ class Folder(ImageSource):
     key: ImageSetKey,
     layout: ImageSetLayout,
     shards: Sequence[int],
-    given: Given = (),
+    given: NeededValues = (),
   ) -> ShardRecords:
     images = user_images(run, key.dataset, key.generator)
     return copy_shards(images, layout, shards, few_shot(images.labels(), run.per_class, key.seed))

@@ -14,7 +14,7 @@ from genbench_jax.runtime.throughput import Meter
 from genbench_jax.sources import inversion, prompting, selection
 from genbench_jax.sources.backend import backend_shards, open_backend
 from genbench_jax.sources.batches import ImageOrder, made_shards
-from genbench_jax.sources.source import Given, ImageSource, Need, ShardRecords
+from genbench_jax.sources.source import ImageSource, Need, NeededValues, ShardRecords
 from genbench_jax.store.image_set import ImageSetLayout
 
 
@@ -26,7 +26,7 @@ class Generative(ImageSource):
       return (*selection.needs(run, key), *inversion.needs(run, key))
     return inversion.needs(run, key)
 
-  def prepare(self, run: Run, key: ImageSetKey, given: Given) -> None:
+  def prepare(self, run: Run, key: ImageSetKey, given: NeededValues) -> None:
     if run.config.selection.is_on:
       return  # its candidates have been prepared
     if run.hosts.is_first:
@@ -69,7 +69,7 @@ class Generative(ImageSource):
     key: ImageSetKey,
     layout: ImageSetLayout,
     shards: Sequence[int],
-    given: Given = (),
+    given: NeededValues = (),
   ) -> ShardRecords:
     if run.config.generation.backend:
       return _from_backend(run, key, layout, shards)
@@ -110,7 +110,7 @@ def _from_backend(
 
 
 def sampler_and_order(
-  run: Run, key: ImageSetKey, sampler: Sampler, given: Given
+  run: Run, key: ImageSetKey, sampler: Sampler, given: NeededValues
 ) -> tuple[Sampler, ImageOrder]:
   """What makes a generated image set, and what it is made of.
 

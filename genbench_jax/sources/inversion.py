@@ -34,7 +34,7 @@ from genbench_jax.errors import RunError, UsageError
 from genbench_jax.run import Run
 from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.sources.retrieval import Retrieval
-from genbench_jax.sources.source import Given, Images, Need
+from genbench_jax.sources.source import Images, Need, NeededValues
 from genbench_jax.store import files
 from genbench_jax.store.image_set import ImageSet
 
@@ -68,7 +68,7 @@ def needs(run: Run, key: ImageSetKey) -> tuple[Need, ...]:
   return (Images(run, _retrieval_key(key)),) if key.references == "retrieval" else ()
 
 
-def class_tokens(run: Run, key: ImageSetKey, given: Given = ()) -> ClassTokens:
+def class_tokens(run: Run, key: ImageSetKey, given: NeededValues = ()) -> ClassTokens:
   """The tokens of a key's classes, which `learn_share` has learned.
 
   Raises:
@@ -158,7 +158,7 @@ def _own_paths(run: Run, dataset: str) -> dict[int, Path]:
 # ---- tokens learned here -------------------------------------------------------------------------
 
 
-def learn_share(run: Run, key: ImageSetKey, given: Given = ()) -> None:
+def learn_share(run: Run, key: ImageSetKey, given: NeededValues = ()) -> None:
   """Learns those missing tokens of a key that are this process's to learn.
 
   Raises:
@@ -169,7 +169,7 @@ def learn_share(run: Run, key: ImageSetKey, given: Given = ()) -> None:
 
 
 def _concepts(
-  run: Run, key: ImageSetKey, given: Given = ()
+  run: Run, key: ImageSetKey, given: NeededValues = ()
 ) -> tuple[list[Concept], dict[int, Path]]:
   """The tokens of a key, and class -> the file of its token. Classes without references have none."""
   settings, spec = run.config.textual_inversion, run.config.spec(key.dataset)
@@ -277,7 +277,7 @@ def _slug(name: str) -> str:
 # ---- references ---------------------------------------------------------------------------------
 
 
-def _references(run: Run, key: ImageSetKey, given: Given) -> _References:
+def _references(run: Run, key: ImageSetKey, given: NeededValues) -> _References:
   if key.references == "retrieval":
     return _retrieved_references(run, key, given[0])
   return _original_references(run, key)

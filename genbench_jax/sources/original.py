@@ -11,7 +11,7 @@ from genbench_jax.benchmark.reader import Split
 from genbench_jax.cells import ImageSetKey
 from genbench_jax.embedding.plain_image import plain_image
 from genbench_jax.run import Run
-from genbench_jax.sources.source import Given, ImageSource, ShardRecords
+from genbench_jax.sources.source import ImageSource, NeededValues, ShardRecords
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout
 
 
@@ -40,7 +40,7 @@ class Original(ImageSource):
     key: ImageSetKey,
     layout: ImageSetLayout,
     shards: Sequence[int],
-    given: Given = (),
+    given: NeededValues = (),
   ) -> ShardRecords:
     split = run.split(key.dataset, "train")
     return copy_shards(split, layout, shards, chosen_originals(run, key))

@@ -20,12 +20,12 @@ from genbench_jax.embedding.embedder import text_features, text_prototypes, unit
 from genbench_jax.embedding.plain_image import plain_image
 from genbench_jax.embedding.stored import embed_stored
 from genbench_jax.errors import NotPreparedError, RunError, UsageError
-from genbench_jax.retrieval.choose import Chooser, Chosen, Counts
+from genbench_jax.retrieval.choose import Chooser, ChosenImage, Counts
 from genbench_jax.retrieval.demo_pool import NAME, VERSION, demo_pool
 from genbench_jax.retrieval.images import ImageFinder
 from genbench_jax.retrieval.leaks import audit
 from genbench_jax.retrieval.pool import Pool, open_pool
-from genbench_jax.retrieval.ranking import Ranked, ranked, reordered, without_shared
+from genbench_jax.retrieval.ranking import RankedImages, ranked, reordered, without_shared
 from genbench_jax.retrieval.retrieve import retrieve
 from genbench_jax.run import Run, encoder_pin
 from genbench_jax.runtime.progress import Progress, say
@@ -38,9 +38,9 @@ from genbench_jax.sources.choice import (
   still_holds,
 )
 from genbench_jax.sources.source import (
-  Given,
   ImageSource,
   Need,
+  NeededValues,
   ShardRecords,
   TestFeatures,
 )
@@ -58,7 +58,7 @@ class Retrieval(ImageSource):
   def needs(self, run: Run, key: ImageSetKey) -> tuple[Need, ...]:
     return (TestFeatures(run, key.dataset),)
 
-  def prepare(self, run: Run, key: ImageSetKey, given: Given) -> None:
+  def prepare(self, run: Run, key: ImageSetKey, given: NeededValues) -> None:
     if run.hosts.is_first:  # the others read what it has chosen
       choose_images(run, key, given[0])
 
@@ -83,7 +83,7 @@ class Retrieval(ImageSource):
     key: ImageSetKey,
     layout: ImageSetLayout,
     shards: Sequence[int],
-    given: Given = (),
+    given: NeededValues = (),
   ) -> ShardRecords:
     images = chosen_images(run, key).images
     for shard in shards:
@@ -264,7 +264,7 @@ def _choose(run: Run, key: ImageSetKey, test: EmbeddingSet) -> Choice:
 
 def _rankings(
   run: Run, dataset: str, queries: Queries, places: Sequence[Int[np.ndarray, "p"]]
-) -> list[Ranked]:
+) -> list[RankedImages]:
   """The images of each class, best first; `places` are the queries of each class."""
   settings, pool = run.config.retrieval, _pool(run)
   say(f"retrieve {dataset}: {len(queries.texts)} queries in {len(pool)} rows of {pool.folder}")
@@ -297,7 +297,7 @@ def _queries(run: Run, key: ImageSetKey) -> Queries:
     with Progress(f"embed {key.dataset} queries", len(chosen), "images") as progress:
       features, _ = embed_stored(
         run.embedder,
-        _Some(split, chosen),
+        _SplitRows(split, chosen),
         range(len(chosen)),
         spec.resize,
         progress,
@@ -321,7 +321,7 @@ def _query_images(run: Run, key: ImageSetKey) -> Int[np.ndarray, "m"]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Some:
+class _SplitRows:
   """Some images of a split."""
 
   split: Split
@@ -334,11 +334,15 @@ class _Some:
     return self.split.example(int(self.rows[index]))["image"]
 
 
-def _ranked(run: Run, scores: Float32[np.ndarray, "p k"], rows: Int[np.ndarray, "p k"]) -> Ranked:
+def _ranked(
+  run: Run, scores: Float32[np.ndarray, "p k"], rows: Int[np.ndarray, "p k"]
+) -> RankedImages:
   return ranked(scores, rows, "mean" if run.config.retrieval.ranking == "mean" else "max")
 
 
-def _reranked(run: Run, dataset: str, pool: Pool, rankings: list[Ranked]) -> list[Ranked]:
+def _reranked(
+  run: Run, dataset: str, pool: Pool, rankings: list[RankedImages]
+) -> list[RankedImages]:
   """By the cosine of each image with its class's text prototype."""
   spec = run.config.spec(dataset)
   prototypes = text_prototypes(run.clip, spec.names, spec.templates, run.local_mesh)
@@ -348,7 +352,7 @@ def _reranked(run: Run, dataset: str, pool: Pool, rankings: list[Ranked]) -> lis
   ]
 
 
-def _record(label: int, query: str, image: Chosen, index: int) -> ImageRecord:
+def _record(label: int, query: str, image: ChosenImage, index: int) -> ImageRecord:
   try:
     content = image.place.read()
   except OSError as error:

@@ -15,7 +15,7 @@ from genbench_jax.cells import ImageSetKey
 from genbench_jax.config import Selection
 from genbench_jax.embedding.embedder import text_features, unit_norm
 from genbench_jax.run import Run, judge_pin
-from genbench_jax.sources.source import Given, ImageFeatures, Images, Need, ShardRecords
+from genbench_jax.sources.source import ImageFeatures, Images, Need, NeededValues, ShardRecords
 from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import ImageRecord, ImageSet, ImageSetLayout
 
@@ -43,7 +43,7 @@ def needs(run: Run, key: ImageSetKey) -> tuple[Need, ...]:
 
 
 def chosen_shards(
-  run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int], given: Given
+  run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int], given: NeededValues
 ) -> ShardRecords:
   """The records of each shard of the chosen images, best first: the s best of each class are the s-shot set.
 

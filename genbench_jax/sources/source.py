@@ -34,7 +34,7 @@ class ImageFeatures(NamedTuple):
 
 Need: TypeAlias = TestFeatures | Images | ImageFeatures
 # The value of each need, in their order: an EmbeddingSet or an ImageSet.
-Given: TypeAlias = Sequence[Any]
+NeededValues: TypeAlias = Sequence[Any]
 
 
 class ImageSource(Protocol):
@@ -47,7 +47,7 @@ class ImageSource(Protocol):
     """What other artifacts the stage has to make first; it hands them over as `given`, in this order."""
     return ()
 
-  def prepare(self, run: Run, key: ImageSetKey, given: Given) -> None:
+  def prepare(self, run: Run, key: ImageSetKey, given: NeededValues) -> None:
     """Make this process's share of what is kept in the work folder before images are: a choice, tokens, sentences."""
     return
 
@@ -81,7 +81,7 @@ class ImageSource(Protocol):
     key: ImageSetKey,
     layout: ImageSetLayout,
     shards: Sequence[int],
-    given: Given = (),
+    given: NeededValues = (),
   ) -> ShardRecords:
     """The records of each of the given shards, in order."""
     ...

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from genbench_jax.analysis.paired import Judged, compare, paired_difference
+from genbench_jax.analysis.paired import ImageOutcomes, compare, paired_difference
 from genbench_jax.errors import UsageError
 
 
 def judged(values, **more):
-  return Judged(np.asarray(values, float), **more)
+  return ImageOutcomes(np.asarray(values, float), **more)
 
 
 def two(random, n, first, second):

@@ -133,7 +133,7 @@ HOSTILE = '"><script>window.pwned = 1</script><img src=x onerror="window.pwned =
 
 @pytest.fixture(scope="session")
 def galleries():
-  from genbench_jax.report.gallery import Entry, Gallery, Judged
+  from genbench_jax.report.gallery import Entry, Gallery, ImageVerdict
 
   colors = {"circle": (86, 180, 233), "disc": (230, 159, 0), HOSTILE: (0, 158, 115)}
 
@@ -145,7 +145,7 @@ def galleries():
         f"a photo of a {name}" if prompts else None,
         "blurry, </figcaption>" if prompts else None,
         seed if prompts else None,
-        judged=Judged(
+        judged=ImageVerdict(
           "disc" if seed == 2 else name, seed != 2, -0.1 if seed == 2 else 0.4 - 0.1 * seed
         ),
         index=seed,

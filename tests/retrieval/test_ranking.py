@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from genbench_jax.retrieval.ranking import Ranked, ranked, reordered, without_shared
+from genbench_jax.retrieval.ranking import RankedImages, ranked, reordered, without_shared
 
 # Image 7 is hit once at 0.9; image 3 by all three prompts at 0.85; image 5 at 0.95 and 0.6.
 ROWS = np.array([[7, 3, -1], [5, 3, -1], [3, 5, -1]])
@@ -32,8 +32,8 @@ def test_nothing_found_is_an_empty_ranking():
 
 
 def test_an_image_belongs_to_the_class_where_it_scores_highest():
-  one = Ranked(np.array([1, 2, 3]), np.array([0.9, 0.5, 0.4]), np.array([0, 1, 2]))
-  other = Ranked(np.array([2, 3, 8]), np.array([0.7, 0.4, 0.1]), np.array([3, 4, 5]))
+  one = RankedImages(np.array([1, 2, 3]), np.array([0.9, 0.5, 0.4]), np.array([0, 1, 2]))
+  other = RankedImages(np.array([2, 3, 8]), np.array([0.7, 0.4, 0.1]), np.array([3, 4, 5]))
   first, second = without_shared([one, other])
   assert first.row.tolist() == [1, 3]  # the tie for 3 goes to the lower class
   assert second.row.tolist() == [2, 8]
@@ -41,7 +41,7 @@ def test_an_image_belongs_to_the_class_where_it_scores_highest():
 
 
 def test_reordered_by_another_score():
-  images = Ranked(np.array([4, 6, 9]), np.array([3.0, 2.0, 1.0]), np.array([0, 1, 2]))
+  images = RankedImages(np.array([4, 6, 9]), np.array([3.0, 2.0, 1.0]), np.array([0, 1, 2]))
   found = reordered(images, np.array([0.1, 0.3, 0.3]))
   assert found.row.tolist() == [6, 9, 4]
   assert found.prompt.tolist() == [1, 2, 0]

@@ -7,7 +7,7 @@ import pytest
 
 from genbench_jax.retrieval.choose import _CHUNK, Chooser
 from genbench_jax.retrieval.leaks import Leaks
-from genbench_jax.retrieval.ranking import Ranked
+from genbench_jax.retrieval.ranking import RankedImages
 from genbench_jax.store.image_set import encode_png
 
 WIDTH = 128
@@ -55,7 +55,7 @@ def audit(features):
 
 def ranking(rows):
   rows = np.asarray(rows)
-  return Ranked(rows, -rows.astype(float), np.zeros(len(rows), int))
+  return RankedImages(rows, -rows.astype(float), np.zeros(len(rows), int))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genbench_jax.diffusion.program import Made
+from genbench_jax.diffusion.program import GeneratedBatch
 from genbench_jax.errors import ModelError
 from genbench_jax.prompts.strategies import Prompt
 from genbench_jax.runtime.throughput import Meter
@@ -36,7 +36,7 @@ class RecordingSampler:
     latents = np.zeros((self.batch_size, 1, 1, 1), np.float32)
     are_finite = np.ones(self.batch_size, bool)
     are_finite[: len(prompts)] = [prompt not in self.broken for prompt in prompts]
-    return Made(images, latents, are_finite, features)
+    return GeneratedBatch(images, latents, are_finite, features)
 
 
 def _layout(shard_size):
