@@ -101,12 +101,16 @@ def timed(step, steps: int, batch: int, wait) -> dict:  # type: ignore[no-untype
     step()
   wait()
   first = time.perf_counter() - began
-  began = time.perf_counter()
+  began, began_cpu = time.perf_counter(), time.process_time()
   for _ in range(steps):
     step()
   wait()
-  seconds = time.perf_counter() - began
-  return {"images_a_second": steps * batch / seconds, "warm_up_seconds": first}
+  seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
+  return {
+    "images_a_second": steps * batch / seconds,
+    "cpu_seconds_an_image": cpu_seconds / (steps * batch),
+    "warm_up_seconds": first,
+  }
 
 
 # ---- ours -------------------------------------------------------------------------------------
