@@ -10,6 +10,7 @@ Takes a minute. The suite reads the file and needs no torch.
 import itertools
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -32,20 +33,26 @@ EVALUATIONS = 10  # of the UNet: PNDM makes one more than it has steps
 
 
 def with_weights(model: torch.nn.Module) -> torch.nn.Module:
-  """The model with the fixed random weights."""
-  shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-  weights = tiny.random_weights({k: v for k, v in shapes.items() if "position_ids" not in k})
-  model.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()}, strict=True)
+  """The model with the fixed random weights, which follow from the published names of its tensors."""
+  # transformers 5 leaves the prefix out that all published text towers have.
+  is_text = isinstance(model, CLIPTextModel)
+  state = {name: value for name, value in model.state_dict().items() if "position_ids" not in name}
+  published = {
+    name: f"text_model.{name}" if is_text and not name.startswith("text_model.") else name
+    for name in state
+  }
+  weights = tiny.random_weights({published[k]: tuple(v.shape) for k, v in state.items()})
+  model.load_state_dict({k: torch.from_numpy(weights[published[k]]) for k in state}, strict=True)
   return model.eval()
 
 
-def pipeline() -> diffusers.StableDiffusionPipeline:
+def pipeline(unet: dict[str, Any] = tiny.UNET) -> diffusers.StableDiffusionPipeline:
   """The tiny Stable Diffusion in PyTorch."""
   with tempfile.TemporaryDirectory() as folder:
     tiny.write_tokenizer(Path(folder))
     tokenizer = CLIPTokenizer.from_pretrained(folder)
   return diffusers.StableDiffusionPipeline(
-    unet=with_weights(diffusers.UNet2DConditionModel.from_config(tiny.UNET)),
+    unet=with_weights(diffusers.UNet2DConditionModel.from_config(unet)),
     vae=with_weights(diffusers.AutoencoderKL.from_config(tiny.VAE)),
     text_encoder=with_weights(CLIPTextModel(CLIPTextConfig.from_dict(tiny.text_config()))),
     tokenizer=tokenizer,
