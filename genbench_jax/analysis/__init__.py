@@ -1,1 +1,1 @@
-"""What the rows say together: do the metrics predict recognition?"""
+"""Statistics across cells: which metrics predict recognition, and which source is better."""

@@ -1,8 +1,9 @@
-"""Which metric goes with accuracy: correlation at equal budget within datasets, and over datasets.
+"""Correlation of metrics with accuracy: at equal budget within datasets, and over datasets.
 
-More images raise accuracy and many metrics alike, so that cells of all budgets together correlate whatever a metric says about
-the images. A coefficient is therefore of the series of one dataset at one number of shots; those of the budgets are averaged.
-The pooled coefficient stands beside it for comparison, without a test. Protocols are never mixed.
+More images raise accuracy and many metrics alike, so pooling cells of all budgets correlates them
+whatever a metric says about the images. A coefficient is therefore computed over the series of one
+dataset at one number of shots, then averaged over budgets. The pooled coefficient is reported for
+comparison, without a test. Protocols are never mixed.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ from genbench_jax.analysis.statistics import COEFFICIENTS, METHODS, holm
 from genbench_jax.errors import UsageError
 
 TARGET = "linear_probe"
-# What is trained on external images; everything else in the rows is a metric.
+# Quantities trained on external images; every other quantity in the rows is a metric.
 TRAINED = (
   "linear_probe", "linear_probe_last_epoch", "coop", "vpt", "from_scratch", "fine_tune", "lora",
   "tip_adapter",
@@ -38,32 +39,34 @@ TRAINED = (
 LEVELS = ("within_dataset", "over_datasets", "pooled")
 RESAMPLES = 2000
 FEWEST = 3
-# Variance of atanh of a coefficient of n independent pairs, times n - 3.
+# (n - 3) var(atanh r) for coefficients of n independent pairs (Fieller, Hartley & Pearson 1957).
 SCALES = {"pearson": 1.0, "spearman": 1.06, "kendall": 0.437}
-# An interval from fewer series, or datasets, would say nothing.
+# With fewer series (or datasets) an interval would be meaningless.
 FEWEST_FOR_INTERVAL = 5
 POOLED = "budgets drive both sides: for comparison only"
 
 
 @dataclasses.dataclass(frozen=True)
 class Correlation:
-  """How one metric goes with accuracy.
+  """Correlation of one metric with accuracy.
 
   Attributes:
-    quantity, encoder: the metric, and the features it was measured on.
-    target, target_encoder: the accuracy, and the features that its recognizer was trained on.
-    protocol: of both.
+    quantity, encoder: the metric, and the encoder of its features.
+    target, target_encoder: the accuracy, and the encoder of its recognizer.
+    protocol: protocol of both.
     method: `pearson`, `spearman` or `kendall`.
-    level: `within_dataset`: at equal budget, mean over the budgets, of one dataset or, with no `dataset`, the mean of
-      these over the datasets. `over_datasets`: of the datasets' means. `pooled`: of all cells.
+    level: `within_dataset` is the mean over budgets within one dataset or, if `dataset` is None,
+      the mean of these over datasets. `over_datasets` correlates the means of datasets. `pooled`
+      correlates all cells.
     dataset: the dataset, or None.
-    n: cells; units: series, or datasets, that are independent of each other.
-    value: the coefficient; None where there is none, and then `reason` says why.
+    n: number of cells.
+    units: number of independent series, or datasets.
+    value: the coefficient; None if undefined, and then `reason` says why.
     ci_low, ci_high: 95 % interval; None with fewer than 5 units.
-    p_value: by exchanging series (datasets at `over_datasets`), exact where they are few; p_corrected: for all tests of
-      one call by one method (Holm).
-    same_as: an earlier quantity that orders the units exactly as this one does: one number under two names, which is tested
-      once.
+    p_value: p-value from exchanging series (datasets for `over_datasets`); exact if there are few.
+    p_corrected: p-value corrected for all tests of one call by one method (Holm).
+    reason: why a value is missing, or a caveat.
+    same_as: earlier quantity that orders the units identically; the pair is tested once.
   """
 
   quantity: str
@@ -86,13 +89,13 @@ class Correlation:
 
   @property
   def is_independent(self) -> bool:
-    """Whether metric and recognizer look through different encoders; on the same they are partly one thing."""
+    """Whether metric and recognizer use different encoders; sharing one couples them."""
     return self.encoder != self.target_encoder
 
 
 @dataclasses.dataclass(frozen=True)
 class _Question:
-  """One metric against one target in one protocol."""
+  """One metric to compare with one target in one protocol."""
 
   protocol: str
   metric: QuantityKey
@@ -114,19 +117,20 @@ def correlations(
   seed: int = 0,
   methods: Sequence[str] = METHODS,
 ) -> list[Correlation]:
-  """Every metric that the rows hold against the target, at each level and by each coefficient.
+  """Correlate every metric in the rows with the target, at each level and by each coefficient.
 
   Args:
-    rows: as in results.jsonl. Cells without the metric or without the target do not count for it, nor do those of
+    rows: rows of results.jsonl. Cells that lack the metric or the target are skipped, and so is
       source `control`.
-    target: the accuracy; each encoder that has it is a target of its own.
-    quantities: the metrics; all that are not trained by default.
-    resamples: how often series are drawn for an interval, whole, within their datasets; datasets at `over_datasets`.
-    seed: draws these, and the exchanges where there are too many to try all.
-    methods: some of `pearson`, `spearman`, `kendall`.
+    target: accuracy to correlate with; each encoder that has it is a target of its own.
+    quantities: metrics to use; None for all that are not trained.
+    resamples: number of bootstrap resamples of series within their datasets (of datasets for
+      `over_datasets`).
+    seed: of the resamples, and of the permutations if there are too many to enumerate.
+    methods: a subset of `pearson`, `spearman` and `kendall`.
 
   Raises:
-    UsageError: no row of the target quantity, or twice the same quantity of a cell.
+    UsageError: no row has the target quantity, or a cell has a quantity twice.
   """
   questions = _questions(values_by_quantity(rows), target, quantities)
   levels: list[tuple[str, str | None]] = [(level, None) for level in LEVELS]
@@ -184,14 +188,14 @@ def _of_level(
   resamples: int,
   seed: int,
 ) -> list[Correlation]:
-  """One coefficient a question; of questions with the same answer the first alone is tested."""
+  """Return one coefficient per question; metrics with identical orders are tested once."""
   found: list[Correlation] = []
   seen: dict[Any, Any] = {}
   for question in questions:
     tables = [t for t in question.tables if dataset in (None, t.dataset)]
     if not tables:
       continue
-    # The same resamples for every metric.
+    # Reseeding gives every metric the same resamples, so their intervals are comparable.
     random = np.random.default_rng(seed)
     blank = question.about(method, level, dataset)
     correlation = _at(blank, tables, resamples, random)
@@ -204,14 +208,14 @@ def _of_level(
 
 
 def _shown(named: QuantityKey, beside: QuantityKey) -> str:
-  """The quantity, with its encoder where that differs."""
+  """Return the quantity, with its encoder if that differs."""
   if named.encoder == beside.encoder:
     return named.quantity
   return f"{named.quantity} [{named.encoder}]"
 
 
 def _signature(tables: Sequence[Table], level: str) -> bytes:
-  """How a metric orders the units, whichever way is up."""
+  """Return a key of how a metric orders the units; reversed orders have the same key."""
   from scipy.stats import rankdata
 
   if level == "over_datasets":
@@ -265,7 +269,7 @@ def _over_datasets(
 
 
 def _value(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"], method: str, reason: str) -> dict:
-  """The coefficient and why not, or what to keep in mind."""
+  """Return the coefficient with a caveat, or None with the reason."""
   if why := _why_undefined(x, y):
     return {"value": None, "reason": why}
   value = COEFFICIENTS[method](x, y, np.ones((1, len(x)), int))[0]
@@ -279,10 +283,18 @@ def within_interval(
   resamples: int,
   random: np.random.Generator,
 ) -> tuple[float, float]:
-  """The 95 % interval of the mean coefficient, whole series drawn anew within each dataset.
+  """Return the 95 % interval of the mean coefficient, resampling whole series within datasets.
 
-  On Fisher's scale atanh(r), with the deviation of the resampled means, at least what so many independent cells would
-  have, sqrt(1.06 / (n - 3)) a budget (Fieller et al. 1957; 0.437 for Kendall): near +-1 a bootstrap has no width.
+  The interval is symmetric on Fisher's scale, atanh(r). Its standard deviation is that of the
+  resampled means, but at least that of independent cells, sqrt(1.06 / (n - 3)) per budget (Fieller
+  et al. 1957; 0.437 for Kendall), because near +-1 a bootstrap has no width.
+
+  Args:
+    tables: one table per dataset.
+    method: coefficient, one of `METHODS`.
+    value: mean coefficient of the tables.
+    resamples: number of resamples.
+    random: draws the resamples.
   """
   from scipy import stats
 
@@ -291,6 +303,7 @@ def within_interval(
   defined = ~np.isnan(resampled)
   means = np.where(defined, resampled, 0).sum(0) / np.maximum(defined.sum(0), 1)
   means = means[defined.any(0)]
+  # atanh diverges at +-1: clip to the largest coefficient that n units can tell from 1.
   bound = 1 - 1 / (2 * units.mean() ** 2)
   center = np.arctanh(np.clip(value, -bound, bound))
   spread = float(np.std(np.arctanh(np.clip(means, -bound, bound)))) if len(means) > 1 else 0.0
@@ -304,38 +317,41 @@ def within_interval(
 def _resampled(
   table: Table, method: str, resamples: int, random: np.random.Generator
 ) -> Float[np.ndarray, "r"]:
-  """The table's coefficient with its series drawn anew, all their budgets together; NaN where none is defined."""
+  """Return the coefficient in each resample of whole series; NaN if undefined."""
   drawn = random.integers(0, table.units, (resamples, table.units))
   weights = np.stack([np.bincount(row, minlength=table.units) for row in drawn])
-  each = [
+  by_budget = [
     COEFFICIENTS[method](x, y, weights[:, own]) for own, x, y in table.budgets() if is_defined(x, y)
   ]
-  values = np.array(each)
+  values = np.array(by_budget)
   defined = ~np.isnan(values)
   total = np.where(defined, values, 0).sum(0)
   return np.where(defined.any(0), total / np.maximum(defined.sum(0), 1), np.nan)
 
 
 def _corrected(found: Sequence[Correlation]) -> list[Correlation]:
-  """One family: every test that is not another's under a second name."""
-  tested = [one for one in found if one.p_value is not None and not one.same_as]
-  corrected = holm(np.array([one.p_value for one in tested], float)).tolist()
+  """Correct the p-values as one family, in which duplicates (`same_as`) count once."""
+  tested = [each for each in found if each.p_value is not None and not each.same_as]
+  corrected = holm(np.array([each.p_value for each in tested], float)).tolist()
   by_name = {
-    _place(one, one.quantity, one.encoder): p for one, p in zip(tested, corrected, strict=True)
+    _place(each, each.quantity, each.encoder): p for each, p in zip(tested, corrected, strict=True)
   }
 
-  def with_correction(one: Correlation) -> Correlation:
-    if one.p_value is None:
-      return one
-    quantity, _, encoder = (one.same_as or one.quantity).partition(" [")
-    place = _place(one, quantity, encoder.rstrip("]") or one.encoder)
-    return dataclasses.replace(one, p_corrected=by_name[place])
+  def with_correction(correlation: Correlation) -> Correlation:
+    if correlation.p_value is None:
+      return correlation
+    # A duplicate takes the corrected p-value of the quantity it duplicates: "name [encoder]".
+    quantity, _, encoder = (correlation.same_as or correlation.quantity).partition(" [")
+    place = _place(correlation, quantity, encoder.rstrip("]") or correlation.encoder)
+    return dataclasses.replace(correlation, p_corrected=by_name[place])
 
-  return [with_correction(one) for one in found]
+  return [with_correction(correlation) for correlation in found]
 
 
-def _place(one: Correlation, quantity: str, encoder: str) -> tuple:
-  return quantity, encoder, one.level, one.dataset, one.protocol, one.target, one.target_encoder
+def _place(found: Correlation, quantity: str, encoder: str) -> tuple:
+  return (
+    quantity, encoder, found.level, found.dataset, found.protocol, found.target, found.target_encoder,
+  )  # fmt: skip
 
 
 def _few(what: str) -> str:
@@ -344,7 +360,7 @@ def _few(what: str) -> str:
 
 def _why_none(tables: Sequence[Table], dataset: str | None) -> str:
   if dataset is None:
-    return "in no dataset defined"
+    return "not defined in any dataset"
   return _why_undefined(*_largest_budget(tables[0]))
 
 
@@ -357,7 +373,7 @@ def _why_undefined(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> str:
   if len(x) < FEWEST:
     return f"fewer than {FEWEST} pairs"
   if np.ptp(x) == 0:
-    return "the metric is the same everywhere"
+    return "the metric is constant"
   if np.ptp(y) == 0:
-    return "the accuracy is the same everywhere"
+    return "the accuracy is constant"
   return ""

@@ -1,4 +1,4 @@
-"""Accuracy against images a class: the measured points of one source, and monotone and power-law curves through them."""
+"""Accuracy against images per class: measured points, monotone and power-law fits."""
 
 import dataclasses
 import math
@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-NORMAL = 1.959964
-EXPONENTS = np.linspace(0.05, 2.0, 40)
+NORMAL = 1.959964  # 97.5 % quantile of the standard normal distribution
+EXPONENTS = np.linspace(0.05, 2.0, 40)  # grid of the power law's exponent
 DRAWS = 400
-FEWEST_FOR_LAW = 4
+FEWEST_FOR_LAW = 4  # points: the law has three parameters
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-  """One budget.
+  """Accuracy at one budget.
 
   Attributes:
-    images: a class, as given, which may be fewer than were asked for.
-    value: accuracy; error: its standard error for this generator.
+    images: images per class that were available; may be fewer than requested.
+    value: accuracy.
+    error: standard error of the accuracy for this generator.
   """
 
   images: float
@@ -30,12 +31,14 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class PowerLaw:
-  """error(n) = floor + scale n^-exponent, with 95 % intervals; `reason` says why there is none.
+  """Fit of error(n) = floor + scale n^-exponent, with 95 % intervals.
 
   Attributes:
-    floor: the error that no number of images gets below; scale: of the rest at one image a class.
-    exponent, exponent_low, exponent_high: how fast the rest falls.
-    limit_low, limit_high: interval of 1 - floor, the accuracy it tends to.
+    floor: error that remains with infinitely many images.
+    scale: reducible error at one image per class.
+    exponent, exponent_low, exponent_high: decay of the reducible error, with its interval.
+    limit_low, limit_high: interval of 1 - floor, the limiting accuracy.
+    reason: why there is no fit; empty if there is one.
   """
 
   floor: float = math.nan
@@ -48,14 +51,14 @@ class PowerLaw:
   reason: str = ""
 
   def accuracy(self, images: float) -> float:
-    """The fitted accuracy at so many images a class."""
+    """Return the fitted accuracy at a number of images per class."""
     return 1 - self.floor - self.scale * images**-self.exponent
 
 
 def points_of(rows: Iterable[Mapping[str, Any]]) -> list[Point]:
-  """The points of rows of one quantity, dataset, source and strategy; seeds of a budget are averaged.
+  """Return the points of rows of one quantity, dataset, source and strategy, averaged over seeds.
 
-  Budgets that came to the same number of images are one, whatever was asked for: they are the same images.
+  Budgets that ended up with the same number of images are merged: they hold the same images.
   """
   seeds: dict[float, dict[Any, Mapping[str, Any]]] = {}
   for row in rows:
@@ -72,13 +75,13 @@ def points_of(rows: Iterable[Mapping[str, Any]]) -> list[Point]:
 
 
 def images_given(row: Mapping[str, Any]) -> float:
-  """Images a class that were there; rows of older runs know only what was asked for."""
+  """Return the available images per class; rows of older runs record only the requested number."""
   given = row.get("shots_given")
   return float(row["shots"]) if given in (None, "") else float(given)
 
 
 def _error(row: Mapping[str, Any]) -> float:
-  """The standard error for this generator, or, where that isn't known, for these images."""
+  """Return the standard error for this generator or, if unknown, for these images."""
   for low, high in (("generator_low", "generator_high"), ("ci_low", "ci_high")):
     if row.get(low) not in (None, "") and row.get(high) not in (None, ""):
       return (float(row[high]) - float(row[low])) / (2 * NORMAL)
@@ -86,7 +89,7 @@ def _error(row: Mapping[str, Any]) -> float:
 
 
 def drawn(points: Sequence[Point], random: np.random.Generator) -> Float[np.ndarray, "r b"]:
-  """The values as they might have come out, by their standard errors."""
+  """Redraw the values by their standard errors, `DRAWS` times."""
   values, errors = (np.array([getattr(p, key) for p in points]) for key in ("value", "error"))
   return values + np.nan_to_num(errors) * random.normal(size=(DRAWS, len(points)))
 
@@ -94,10 +97,11 @@ def drawn(points: Sequence[Point], random: np.random.Generator) -> Float[np.ndar
 def monotone(
   values: Float[np.ndarray, "b"], errors: Float[np.ndarray, "b"]
 ) -> Float[np.ndarray, "b"]:
-  """The nearest sequence that never falls (pool adjacent violators), weighted by 1 / error^2."""
+  """Return the closest non-decreasing sequence (pool adjacent violators, weights 1 / error^2)."""
   blocks: list[list[float]] = []  # mean, weight, length
   for value, error in zip(values, errors, strict=True):
     blocks.append([float(value), 1 / max(float(error), 1e-6) ** 2, 1])
+    # A block that exceeds its successor is merged with it into their weighted mean.
     while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
       mean, weight, length = blocks.pop()
       before = blocks[-1]
@@ -108,7 +112,7 @@ def monotone(
 
 
 def power_law(points: Sequence[Point], seed: int = 0) -> PowerLaw:
-  """The power law through the points (Hestness et al. 2017), each drawn again by its error for the intervals."""
+  """Fit a power law (Hestness et al. 2017); refits of redrawn points give the intervals."""
   if len(points) < FEWEST_FOR_LAW:
     return PowerLaw(reason=f"fewer than {FEWEST_FOR_LAW} budgets")
   images, errors = (np.array([getattr(p, key) for p in points]) for key in ("images", "error"))
@@ -119,7 +123,7 @@ def power_law(points: Sequence[Point], seed: int = 0) -> PowerLaw:
     return PowerLaw(reason="accuracy does not rise by more than its error")
   floor, scale, exponent = _fit(images, values, errors)
   draws = drawn(points, np.random.default_rng(seed))
-  fits = np.array([_fit(images, each, errors) for each in draws[: DRAWS // 4]])
+  fits = np.array([_fit(images, redrawn, errors) for redrawn in draws[: DRAWS // 4]])
   low, high = np.quantile(fits, [0.025, 0.975], axis=0)
   return PowerLaw(
     floor, scale, exponent, float(low[2]), float(high[2]), float(1 - high[0]), float(1 - low[0])
@@ -129,7 +133,10 @@ def power_law(points: Sequence[Point], seed: int = 0) -> PowerLaw:
 def _fit(
   images: Float[np.ndarray, "b"], values: Float[np.ndarray, "b"], errors: Float[np.ndarray, "b"]
 ) -> tuple[float, float, float]:
-  """Weighted least squares: floor and scale, neither negative, for each exponent; the best of these."""
+  """Return the weighted least-squares fit over the grid of exponents, without negative terms.
+
+  For a fixed exponent the law is linear in floor and scale, so `nnls` solves it exactly.
+  """
   from scipy.optimize import nnls
 
   weights = 1 / np.maximum(errors, 1e-6)

@@ -1,7 +1,8 @@
-"""Exchange rates: how many real images a class give the accuracy that a source's images give.
+"""Exchange rates: how many real images per class give the same accuracy as a source's images.
 
-The accuracy of real images against their number is made monotone and interpolated over the logarithm of the number; real
-images and the source's are drawn again by their standard errors, and the interval is that of the crossings.
+The accuracy of real images is made monotone in their number and interpolated over its logarithm.
+The interval comes from redrawing the accuracies of real images and of the source by their standard
+errors.
 """
 
 import dataclasses
@@ -13,19 +14,19 @@ from jaxtyping import Float
 
 from genbench_jax.analysis.curves import NORMAL, Point, drawn, monotone
 
-UNKNOWN = "can't be told"
+UNKNOWN = "unknown"
 
 
 @dataclasses.dataclass(frozen=True)
 class ExchangeRate:
-  """What the images of a source at one budget are worth in real images a class.
+  """Worth of a source's images at one budget, in real images per class.
 
   Attributes:
-    images: the source's images a class.
-    value: real images a class of equal accuracy; None where it can't be told.
-    low, high: its 95 % interval; 0: fewer than the smallest number of real images that was tried; infinite: more than
-      the largest.
-    verdict: in words.
+    images: the source's images per class.
+    value: real images per class with equal accuracy; None if unknown.
+    low, high: 95 % interval. 0 means fewer than the smallest tested number, infinity more than the
+      largest.
+    verdict: the rate in words.
   """
 
   images: float
@@ -38,10 +39,15 @@ class ExchangeRate:
 def exchange_rates(
   source: Sequence[Point], real: Sequence[Point], seed: int = 0
 ) -> list[ExchangeRate]:
-  """One rate for each budget of the source.
+  """Return one rate per budget of the source.
 
-  It can't be told where fewer than two numbers of real images were tried, where more real images do not give more
-  accuracy than error alone would, or where all numbers tried are possible.
+  A rate is unknown if fewer than two numbers of real images were tested, if accuracy does not rise
+  with the number by more than its error, or if the interval spans all tested numbers.
+
+  Args:
+    source: points of the source, by budget.
+    real: points of the real images.
+    seed: of the redraws.
   """
   real = sorted(real, key=lambda point: point.images)
   if reason := why_not(real):
@@ -52,15 +58,15 @@ def exchange_rates(
 
 
 def why_not(real: Sequence[Point]) -> str:
-  """Why real images are no scale to measure by; empty where they are."""
+  """Return why real images cannot serve as a scale; empty if they can."""
   if len(real) < 2:
-    return "real images were tried at one number a class only"
+    return "real images were tested at a single number per class"
   first, last = real[0], real[-1]
   error = math.hypot(first.error, last.error)
   if not math.isfinite(error):
     return "real images have no standard errors"
   if last.value - first.value < NORMAL * error:
-    return "more real images do not give more accuracy than error alone would"
+    return "accuracy does not rise with the number of real images by more than its error"
   return ""
 
 
@@ -77,6 +83,7 @@ def _rate(
     crossing(images, monotone(curve, errors), value)
     for curve, value in zip(curves, values, strict=True)
   ])  # fmt: skip
+  # Nearest rank: interpolating between 0 and infinity would be meaningless.
   low, high = np.quantile(crossings, [0.025, 0.975], method="nearest")
   best = crossing(images, monotone(np.array([p.value for p in real]), errors), point.value)
   return ExchangeRate(
@@ -91,7 +98,16 @@ def _rate(
 def crossing(
   images: Float[np.ndarray, "b"], accuracy: Float[np.ndarray, "b"], value: float
 ) -> float:
-  """Images at which a curve that never falls reaches the value; 0 below its start, infinite above its end."""
+  """Return the number of images at which a non-decreasing curve reaches a value.
+
+  Args:
+    images: images per class, increasing.
+    accuracy: accuracy at these numbers, non-decreasing.
+    value: accuracy to reach.
+
+  Returns:
+    The number; 0 below the start of the curve, infinity above its end.
+  """
   if value < accuracy[0]:
     return 0.0
   if value > accuracy[-1]:
@@ -101,14 +117,14 @@ def crossing(
 
 def _words(best: float, low: float, high: float, fewest: float, most: float) -> str:
   if low == 0 and high == math.inf:
-    return f"{UNKNOWN}: anything from fewer than {fewest:g} to more than {most:g} real images a class is possible"
+    return f"{UNKNOWN}: anything from fewer than {fewest:g} to more than {most:g} real images per class is possible"
   if high == 0:
-    return f"fewer than {fewest:g} real images a class"
+    return f"fewer than {fewest:g} real images per class"
   if low == math.inf:
-    return f"more than {most:g} real images a class"
+    return f"more than {most:g} real images per class"
   ends = (
     f"fewer than {fewest:g}" if low == 0 else f"{low:.3g}",
     f"more than {most:g}" if high == math.inf else f"{high:.3g}",
   )
   middle = {0.0: f"fewer than {fewest:g}", math.inf: f"more than {most:g}"}.get(best, f"{best:.3g}")
-  return f"{middle} real images a class ({ends[0]} to {ends[1]})"
+  return f"{middle} real images per class ({ends[0]} to {ends[1]})"

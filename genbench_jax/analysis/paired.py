@@ -1,7 +1,8 @@
-"""Who is better on the same test images: difference, interval, p-value and a plain verdict.
+"""Paired comparison of two recognizers on the same test images.
 
-Two recognizers that are tried on the same images err on the same hard ones: their difference varies less than two separate
-intervals suggest. What other external images would change (the second interval of a row) is added for either side.
+Two recognizers tend to fail on the same hard images, so their difference varies less than their
+separate intervals suggest. The variance due to external images (the second interval of a row) is
+added for both sides.
 """
 
 import dataclasses
@@ -15,20 +16,20 @@ from jaxtyping import Float
 from genbench_jax.analysis.statistics import holm
 from genbench_jax.errors import UsageError
 
-NORMAL = 1.959964
+NORMAL = 1.959964  # 97.5 % quantile of the standard normal distribution
 LEVEL = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageOutcomes:
-  """One recognizer on the test images of one dataset.
+  """Outcomes of one recognizer on the test images of one dataset.
 
   Attributes:
-    values: what each image adds: 1 where it was recognized, 0 where not.
-    images: a digest of the test images' ids: only equal ones can be compared.
-    weights: what each image counts, summing to 1: all the same for accuracy, 1 / (images of its class x classes) for
-      mean per class. All the same by default.
-    external_variance: of the score over fresh draws of the external images.
+    values: contribution of each image: 1 if it was recognized, else 0.
+    images: digest of the test images' ids; outcomes are comparable only if it is equal.
+    weights: weight of each image; they sum to 1. None means equal weights, which gives accuracy; 1
+      / (images of its class x classes) gives the mean per class.
+    external_variance: variance of the score over fresh draws of the external images.
   """
 
   values: Float[np.ndarray, "n"]
@@ -39,15 +40,17 @@ class ImageOutcomes:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """First less second.
+  """Difference of two recognizers, the first minus the second.
 
   Attributes:
     first, second: their names.
-    dataset: the dataset, or None for the mean over all that both have.
-    difference: in the unit of the score; ci_low, ci_high: its 95 % interval.
-    p_value: of no difference, two-sided; p_corrected: for all comparisons of one call (Holm).
-    n: test images, or datasets.
-    verdict: `NAME is better` where p_corrected is below 0.05, else `can't be told apart`.
+    dataset: the dataset, or None for the mean over all shared datasets.
+    difference: difference of the scores, in their unit.
+    ci_low, ci_high: 95 % interval of the difference.
+    p_value: two-sided p-value of no difference.
+    p_corrected: p-value corrected for all comparisons of one call (Holm).
+    n: number of test images, or of datasets.
+    verdict: `NAME is better` if p_corrected is below 0.05, else `can't be told apart`.
   """
 
   first: str
@@ -63,61 +66,70 @@ class Comparison:
 
 
 def compare(runs: Mapping[str, Mapping[str, ImageOutcomes]]) -> list[Comparison]:
-  """Every two runs or sources on each dataset that both have, and over these datasets.
+  """Compare every pair of recognizers on each shared dataset, and over their shared datasets.
 
   Args:
-    runs: name -> dataset -> what was recognized.
+    runs: outcomes by name and dataset.
 
   Returns:
-    For each pair its datasets in order, then the mean over them, each dataset counting once. Pairs without a common
-    dataset are left out.
+    For each pair, its datasets in order and then their mean, each dataset counted once. Pairs
+    without a shared dataset are left out.
 
   Raises:
-    UsageError: two runs have different test images of one dataset.
+    UsageError: two recognizers were tested on different images of a dataset.
   """
   found = [
     comparison
-    for (first, one), (second, other) in itertools.combinations(runs.items(), 2)
-    for comparison in _of_pair(first, second, one, other)
+    for (first, ours), (second, theirs) in itertools.combinations(runs.items(), 2)
+    for comparison in _of_pair(first, second, ours, theirs)
   ]
-  corrected = holm(np.array([each.p_value for each in found])).tolist() if found else []
-  return [_with_verdict(each, p) for each, p in zip(found, corrected, strict=True)]
+  corrected = holm(np.array([comparison.p_value for comparison in found])).tolist() if found else []
+  return [_with_verdict(comparison, p) for comparison, p in zip(found, corrected, strict=True)]
 
 
 def _of_pair(
-  first: str, second: str, one: Mapping[str, ImageOutcomes], other: Mapping[str, ImageOutcomes]
+  first: str, second: str, ours: Mapping[str, ImageOutcomes], theirs: Mapping[str, ImageOutcomes]
 ) -> list[Comparison]:
-  shared = [dataset for dataset in one if dataset in other]
-  each = [
-    paired_difference(first, second, dataset, one[dataset], other[dataset]) for dataset in shared
+  shared = [dataset for dataset in ours if dataset in theirs]
+  comparisons = [
+    paired_difference(first, second, dataset, ours[dataset], theirs[dataset]) for dataset in shared
   ]
-  return [*each, _mean(each)] if len(each) > 1 else each
+  return [*comparisons, _mean(comparisons)] if len(comparisons) > 1 else comparisons
 
 
 def paired_difference(
-  first: str, second: str, dataset: str, one: ImageOutcomes, other: ImageOutcomes
+  first: str, second: str, dataset: str, ours: ImageOutcomes, theirs: ImageOutcomes
 ) -> Comparison:
-  """Two recognizers on the same images (Agresti & Min 2005).
+  """Compare two recognizers on the same images (Agresti & Min 2005).
 
-  As for matched pairs two images, one for each side, are added, so that no difference seen is not taken for none
-  possible. The p-value is the normal one of the same difference and variance: interval and test agree.
+  As for matched pairs, two pseudo-images are added, one in favor of each side; otherwise, observing
+  no difference would give a zero-width interval. The p-value uses the same normal approximation, so
+  test and interval agree.
+
+  Args:
+    first, second: names of the recognizers.
+    dataset: name of the dataset.
+    ours, theirs: outcomes of the first and of the second.
 
   Raises:
-    UsageError: the test images are not the same.
+    UsageError: the test images differ.
   """
-  if one.images != other.images or len(one.values) != len(other.values):
+  if ours.images != theirs.images or len(ours.values) != len(theirs.values):
     raise UsageError(
-      f"{first} and {second} were tried on different test images of {dataset}: they can't be compared image by image"
+      f"cannot compare {first} and {second} on {dataset}: they were tested on different test images of {dataset}"
     )
-  differences = np.asarray(one.values, float) - np.asarray(other.values, float)
+  differences = np.asarray(ours.values, float) - np.asarray(theirs.values, float)
   weights = (
-    one.weights if one.weights is not None else np.full(len(differences), 1 / len(differences))
+    ours.weights if ours.weights is not None else np.full(len(differences), 1 / len(differences))
   )
+  # Kish's effective number of images: n for equal weights.
   count = 1 / float(np.sum(weights**2))
+  # Two more images with differences +1 and -1 leave the sum unchanged and add 2 to the sum of
+  # squares.
   center = float(weights @ differences) * count / (count + 2)
   square = float(weights @ differences**2)
   variance = ((square * count + 1) / (count + 2) - center**2) / (count + 2)
-  variance += one.external_variance + other.external_variance
+  variance += ours.external_variance + theirs.external_variance
   half = NORMAL * math.sqrt(variance)
   return Comparison(
     first,
@@ -131,21 +143,21 @@ def paired_difference(
   )
 
 
-def _mean(each: Sequence[Comparison]) -> Comparison:
-  """Over these very datasets, each counting once; they have different test images, so that variances add."""
-  value = float(np.mean([one.difference for one in each]))
-  center = float(np.mean([(one.ci_low + one.ci_high) / 2 for one in each]))
-  errors = np.array([(one.ci_high - one.ci_low) / (2 * NORMAL) for one in each])
-  error = math.sqrt(float(np.sum(errors**2))) / len(each)
+def _mean(comparisons: Sequence[Comparison]) -> Comparison:
+  """Return the mean over datasets. Their test images are disjoint, so variances add."""
+  value = float(np.mean([each.difference for each in comparisons]))
+  center = float(np.mean([(each.ci_low + each.ci_high) / 2 for each in comparisons]))
+  errors = np.array([(each.ci_high - each.ci_low) / (2 * NORMAL) for each in comparisons])
+  error = math.sqrt(float(np.sum(errors**2))) / len(comparisons)
   return Comparison(
-    each[0].first,
-    each[0].second,
+    comparisons[0].first,
+    comparisons[0].second,
     None,
     value,
     center - NORMAL * error,
     center + NORMAL * error,
     math.erfc(abs(center) / error / math.sqrt(2)),
-    len(each),
+    len(comparisons),
   )
 
 

@@ -1,7 +1,8 @@
-"""Permutation tests over series: exact where there are few, so that no p-value is smaller than the number of series allows.
+"""Permutation tests over series, exact if there are few.
 
-If metric and accuracy had nothing to do with each other, the accuracies of one series could as well have been another's,
-at all budgets together. Only series that were measured at the same budgets are exchanged.
+Under the null hypothesis that metric and accuracy are unrelated, the accuracies of one series could
+be those of another, at all budgets together. Only series with the same budgets are exchanged. No
+p-value can be smaller than the number of series permits.
 """
 
 import itertools
@@ -14,15 +15,15 @@ from jaxtyping import Float, Int
 from genbench_jax.analysis.series import Table
 from genbench_jax.analysis.statistics import COEFFICIENTS, permuted_orders
 
-# Up to this many orders all are looked at; of more, so many drawn at random.
+# Up to this many orders are enumerated; beyond, `DRAWN` random ones are used.
 MOST_ORDERS = 5040
 DRAWN = 1999
-# Coefficients that differ by less are equal: rounding must not split ties.
+# Coefficients that differ by less are treated as equal: rounding must not break ties.
 EQUAL = 1e-9
 
 
 def coefficient_of(table: Table, method: str) -> float:
-  """Mean of the coefficients at each budget; NaN where none is defined."""
+  """Return the mean of the coefficients at each budget; NaN if none is defined."""
   values = [
     COEFFICIENTS[method](x, y, np.ones((1, len(x)), int))[0]
     for _, x, y in table.budgets()
@@ -32,26 +33,35 @@ def coefficient_of(table: Table, method: str) -> float:
 
 
 def is_defined(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> bool:
-  """Whether three or more cells vary on both sides."""
+  """Return whether there are at least three cells and both sides vary."""
   return len(x) >= 3 and np.ptp(x) > 0 and np.ptp(y) > 0
 
 
 def p_value_within(tables: Sequence[Table], method: str, random: np.random.Generator) -> float:
-  """Two-sided p-value of the mean coefficient over datasets, series exchanged within each."""
-  shuffled = [_coefficients(table, method, orders_of(table, random)) for table in tables]
-  observed = float(np.mean([each[0] for each in shuffled]))
-  count = math.prod(len(each) for each in shuffled)
+  """Return the two-sided p-value of the mean coefficient over datasets.
+
+  Args:
+    tables: one table per dataset; series are exchanged within each.
+    method: coefficient, one of `statistics.METHODS`.
+    random: draws the orders if there are too many to enumerate.
+  """
+  coefficients = [_coefficients(table, method, orders_of(table, random)) for table in tables]
+  observed = float(np.mean([values[0] for values in coefficients]))
+  count = math.prod(len(values) for values in coefficients)
   if all(_is_whole(table) for table in tables) and count <= MOST_ORDERS:
-    sums = shuffled[0]
-    for each in shuffled[1:]:
-      sums = np.add.outer(sums, each).ravel()
-    return _two_sided(sums / len(shuffled), observed, 0)
-  drawn = np.mean([each[random.integers(0, len(each), DRAWN)] for each in shuffled], axis=0)
+    # The exact distribution of the sum: every combination of one order per dataset.
+    sums = coefficients[0]
+    for values in coefficients[1:]:
+      sums = np.add.outer(sums, values).ravel()
+    return _two_sided(sums / len(coefficients), observed, 0)
+  drawn = np.mean(
+    [values[random.integers(0, len(values), DRAWN)] for values in coefficients], axis=0
+  )
   return _two_sided(drawn, observed, 1)
 
 
 def _two_sided(values: Float[np.ndarray, "p"], observed: float, more: int) -> float:
-  """Twice the smaller tail; of drawn orders the one that was measured counts as one `more`."""
+  """Return twice the smaller tail; random orders count the observed one in (`more` = 1)."""
   above = np.sum(values >= observed - EQUAL)
   below = np.sum(values <= observed + EQUAL)
   return min(1.0, float(2 * (min(above, below) + more) / (len(values) + more)))
@@ -60,13 +70,19 @@ def _two_sided(values: Float[np.ndarray, "p"], observed: float, more: int) -> fl
 def p_value_of_pairs(
   x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"], method: str, random: np.random.Generator
 ) -> float:
-  """Two-sided p-value of a coefficient of n independent pairs."""
+  """Return the two-sided p-value of a coefficient of n independent pairs.
+
+  Args:
+    x, y: values, [n].
+    method: coefficient, one of `statistics.METHODS`.
+    random: draws the orders if there are too many to enumerate.
+  """
   table = Table("", (0,), x[None], y[None])
   return p_value_within([table], method, random)
 
 
 def orders_of(table: Table, random: np.random.Generator) -> Int[np.ndarray, "p n"]:
-  """Ways to exchange the series, the one that was measured first: all, or that and as many random ones."""
+  """Return permutations of the series, the identity first: all of them, or `DRAWN` random ones."""
   blocks = _blocks(table)
   if _is_whole(table):
     return np.array([
@@ -80,7 +96,7 @@ def orders_of(table: Table, random: np.random.Generator) -> Int[np.ndarray, "p n
 
 
 def _blocks(table: Table) -> list[list[int]]:
-  """Series by the budgets that they have."""
+  """Group the series by the budgets they have."""
   blocks: dict[bytes, list[int]] = {}
   for series, there in enumerate(table.there.T):
     blocks.setdefault(there.tobytes(), []).append(series)
@@ -101,7 +117,7 @@ def _order(blocks: Sequence[Sequence[int]], parts: Sequence, units: int) -> Int[
 def _coefficients(
   table: Table, method: str, orders: Int[np.ndarray, "p n"]
 ) -> Float[np.ndarray, "p"]:
-  """The mean coefficient over the budgets for each order of the accuracies."""
+  """Return the mean coefficient over the budgets for each order of the accuracies."""
   found = []
   for own, x, y in table.budgets():
     if is_defined(x, y):

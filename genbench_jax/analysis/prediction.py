@@ -1,4 +1,4 @@
-"""How well a metric predicts accuracy on a dataset that it has not seen."""
+"""Leave-one-dataset-out: how well a metric predicts accuracy on an unseen dataset."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -12,14 +12,16 @@ from genbench_jax.analysis.series import QuantityKey, Row, Table, tables_of, val
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """Error of predicting accuracy from one metric on one held-out dataset.
+  """Error of predicting accuracy from one metric on a held-out dataset.
 
   Attributes:
-    quantity: the metric; dataset: the one held out, or None for the mean over all of them.
-    n: cells predicted.
+    quantity: the metric.
+    dataset: the held-out dataset, or None for the mean over all of them.
+    n: number of predicted cells.
     error: mean absolute error, in units of accuracy.
-    baseline: that of always predicting the mean accuracy of the other datasets' cells.
-    protocol: of both; encoder: of the metric and of the recognizer.
+    baseline: the error of predicting the mean accuracy of the other datasets' cells.
+    protocol: protocol of metric and accuracy.
+    encoder: encoder of metric and recognizer.
   """
 
   quantity: str
@@ -34,10 +36,15 @@ class Prediction:
 def leave_one_dataset_out(
   rows: Iterable[Row], target: str = TARGET, quantities: Sequence[str] | None = None
 ) -> list[Prediction]:
-  """For each metric and dataset: a straight line through the cells of the other datasets, tried on its own.
+  """Fit a line of accuracy on a metric to the other datasets and test it on each dataset in turn.
 
-  Needs the metric in two datasets; metrics that have it in fewer are left out. For each metric the mean over the
-  datasets, each counting once, comes last. Protocols and encoders are kept apart.
+  A metric needs two datasets; others are left out. The mean over datasets, each counted once, comes
+  last for each metric. Protocols and encoders are not mixed.
+
+  Args:
+    rows: rows of results.jsonl.
+    target: quantity to predict.
+    quantities: metrics to predict from; None for all that are not trained.
   """
   return [
     prediction
@@ -58,25 +65,25 @@ def _is_asked(named: QuantityKey, target: str, quantities: Sequence[str] | None)
 
 def _of_metric(protocol: str, named: QuantityKey, tables: Sequence[Table]) -> list[Prediction]:
   x, y = ([getattr(table, side)[table.there] for table in tables] for side in "xy")
-  each = []
+  predictions = []
   for index, table in enumerate(tables):
     error, baseline = _held_out(x, y, index)
-    each.append(
+    predictions.append(
       Prediction(
         named.quantity, table.dataset, table.cells, error, baseline, protocol, named.encoder
       )
     )
   error, baseline = (
-    float(np.mean([getattr(one, key) for one in each])) for key in ("error", "baseline")
+    float(np.mean([getattr(each, key) for each in predictions])) for key in ("error", "baseline")
   )
   total = Prediction(
-    named.quantity, None, sum(p.n for p in each), error, baseline, protocol, named.encoder
+    named.quantity, None, sum(p.n for p in predictions), error, baseline, protocol, named.encoder
   )
-  return [*each, total]
+  return [*predictions, total]
 
 
 def _held_out(x: Sequence[np.ndarray], y: Sequence[np.ndarray], index: int) -> tuple[float, float]:
-  """Error on the dataset of that index, and of the mean accuracy elsewhere."""
+  """Return the error on the dataset of that index, and that of predicting the others' mean."""
   other_x, other_y = (np.concatenate([*side[:index], *side[index + 1 :]]) for side in (x, y))
   predicted = _line(other_x, other_y, x[index])
   error, baseline = (
@@ -88,7 +95,7 @@ def _held_out(x: Sequence[np.ndarray], y: Sequence[np.ndarray], index: int) -> t
 def _line(
   x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"], at: Float[np.ndarray, "m"]
 ) -> Float[np.ndarray, "m"]:
-  """The least-squares line through (x, y), at other places; level where x does not vary."""
+  """Evaluate the least-squares line through (x, y) at other points; flat if x is constant."""
   deviation = x - x.mean()
   spread = np.sum(deviation**2)
   slope = np.sum(deviation * y) / spread if spread > 0 else 0.0

@@ -1,7 +1,7 @@
-"""What several seeds say together: the mean of their values, with both intervals.
+"""Mean over seeds, with both intervals.
 
-A seed draws its own external images and trains anew, on the same test images: what differs between seeds is what would differ
-for other images of this generator, and needs no resampling.
+Each seed draws its own external images and trains anew, on the same test images. The spread over
+seeds is therefore the variation over images of this generator; it needs no resampling.
 """
 
 import dataclasses
@@ -11,19 +11,22 @@ from typing import Any
 
 import numpy as np
 
-NORMAL = 1.959964
+NORMAL = 1.959964  # 97.5 % quantile of the standard normal distribution
 KEYS = ("dataset", "source", "generator", "strategy", "shots", "protocol", "encoder", "quantity")
 
 
 @dataclasses.dataclass(frozen=True)
 class OverSeeds:
-  """The mean over seeds.
+  """Mean of a quantity over seeds.
 
   Attributes:
-    about: what it is of: the keys of a row but for the seed.
-    seeds: how many there are.
-    value: their mean; ci_low, ci_high: for these images, the mean of the seeds' own intervals.
-    generator_low, generator_high: for this generator; None with one seed that has no such interval itself.
+    about: keys of the rows, without the seed.
+    seeds: number of seeds.
+    value: mean of the values.
+    ci_low, ci_high: interval for these images: the mean of the seeds' own intervals; None if a seed
+      has none.
+    generator_low, generator_high: interval for this generator; with a single seed, its own, or
+      None.
   """
 
   about: dict[str, Any]
@@ -36,7 +39,7 @@ class OverSeeds:
 
 
 def over_seeds(rows: Iterable[Mapping[str, Any]]) -> list[OverSeeds]:
-  """One summary for each cell and quantity, in the order of the rows."""
+  """Return one summary per cell and quantity, in the order of the rows."""
   groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
   for row in rows:
     groups.setdefault(tuple(row.get(key) for key in KEYS), []).append(row)
@@ -52,8 +55,10 @@ def _summary(about: dict[str, Any], rows: list[Mapping[str, Any]]) -> OverSeeds:
     return OverSeeds(about, 1, value, low, high, *wide)
   from scipy import stats
 
-  # The test images are the same for all seeds: their part does not shrink with the number of seeds.
+  # All seeds share the test images, so their part of the error does not shrink with the number of
+  # seeds.
   test = (high - low) / (2 * NORMAL) if low is not None and high is not None else 0.0
+  # Student's t, because the standard deviation is estimated from a few seeds.
   spread = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1)) / math.sqrt(len(values))
   half = math.hypot(NORMAL * test, spread)
   return OverSeeds(about, len(rows), value, low, high, value - half, value + half)

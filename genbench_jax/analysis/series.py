@@ -1,7 +1,9 @@
-"""Rows arranged for comparison: metric and accuracy of each series at each of its budgets.
+"""Rows arranged by series and budget, for comparing metrics with accuracy.
 
-A *series* is one generator, strategy and seed at all its budgets. Budgets of a series are nested sets of the same images, so
-that they are not separate evidence: what is resampled, permuted and counted is the series.
+A *series* is one source, generator, strategy and seed at all its budgets. The budgets of a series
+are nested sets of the
+same images, so they are not independent evidence: series are what is resampled, permuted and
+counted.
 """
 
 import dataclasses
@@ -22,7 +24,7 @@ Values = dict[Key, float]
 
 @dataclasses.dataclass(frozen=True)
 class QuantityKey:
-  """One measured quantity: its name, and the encoder whose features it was measured on."""
+  """Key of a measured quantity: its name, and the encoder that made the features."""
 
   quantity: str
   encoder: str
@@ -33,8 +35,10 @@ class Table:
   """Metric and accuracy of one dataset; NaN where a series has no such cell.
 
   Attributes:
-    dataset: its name; shots: the budgets.
-    x: the metric; y: the accuracy.
+    dataset: name of the dataset.
+    shots: the b budgets.
+    x: metric, [b, n] for n series.
+    y: accuracy, [b, n].
   """
 
   dataset: str
@@ -48,7 +52,7 @@ class Table:
 
   @property
   def units(self) -> int:
-    """Series that the table holds."""
+    """Number of series in the table."""
     return self.x.shape[1]
 
   @property
@@ -56,18 +60,18 @@ class Table:
     return int(self.there.sum())
 
   def budgets(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """For each budget which series have it, their metric and their accuracy."""
+    """Yield, for each budget, the indices of its series, their metric and their accuracy."""
     for there, x, y in zip(self.there, self.x, self.y, strict=True):
       own = np.flatnonzero(there)
       yield own, x[own], y[own]
 
   def means(self) -> tuple[float, float]:
-    """Metric and accuracy over all cells."""
+    """Return the mean metric and the mean accuracy over all cells."""
     return float(np.nanmean(self.x)), float(np.nanmean(self.y))
 
 
 def values_by_quantity(rows: Iterable[Row]) -> dict[str, dict[QuantityKey, Values]]:
-  """protocol -> quantity and encoder -> cell -> value, without the controls.
+  """Return the values by protocol, quantity and cell; rows of source `control` are left out.
 
   Raises:
     UsageError: a cell has a quantity twice.
@@ -92,7 +96,7 @@ def _part(row: Row, name: str) -> Any:
 
 
 def tables_of(metric: Values, target: Values) -> list[Table]:
-  """One table a dataset, of the cells that have both, datasets in order of name."""
+  """Return one table per dataset, of the cells that have both values, sorted by dataset name."""
   both = sorted((key for key in metric if key in target), key=repr)
   datasets = sorted({str(key[0]) for key in both})
   return [

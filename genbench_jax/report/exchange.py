@@ -4,14 +4,14 @@ import math
 from collections.abc import Sequence
 
 from genbench_jax.analysis.curves import NORMAL, Point, power_law
-from genbench_jax.analysis.exchange import ExchangeRate, exchange_rates
+from genbench_jax.analysis.exchange import UNKNOWN, ExchangeRate, exchange_rates
 from genbench_jax.report.headline import originals
 from genbench_jax.report.quantities import percent, quantity_of
 from genbench_jax.report.ranking import mean_over
 from genbench_jax.report.results import Estimate, Results, Series
 from genbench_jax.report.tables import Table
 
-NOUN = " real images a class"
+NOUN = " real images per class"
 
 
 def exchange_of(
@@ -44,14 +44,14 @@ def exchange_of(
 
 def exchange_words(rate: ExchangeRate) -> str:
   """Return the rate in the short words of a table."""
-  return rate.verdict.replace(NOUN, "").replace("can't", "can’t")
+  return rate.verdict.replace(NOUN, "")
 
 
 def exchange_sentence(rate: ExchangeRate) -> str:
   """Return the rate as a sentence on "they"."""
-  verdict = rate.verdict.replace("can't", "can’t").replace(NOUN, " original images a class")
-  if rate.verdict.startswith("can't"):
-    return f"What they are worth in original images {verdict}."
+  verdict = rate.verdict.replace(NOUN, " original images per class")
+  if rate.verdict.startswith(UNKNOWN):
+    return f"Their worth in original images is {verdict}."
   return f"They are worth {verdict}."
 
 

@@ -219,8 +219,10 @@ def test_huge_values_are_correlated():
 
 def test_what_has_no_coefficient_says_why(found):
   constant = found["zero_shot", "pearson", "within_dataset", "set0"]
-  assert constant.value is None and constant.reason == "the metric is the same everywhere"
-  assert found["zero_shot", "pearson", "within_dataset", None].reason == "in no dataset defined"
+  assert constant.value is None and constant.reason == "the metric is constant"
+  assert (
+    found["zero_shot", "pearson", "within_dataset", None].reason == "not defined in any dataset"
+  )
   two = correlations(cell_rows(datasets=2), quantities=["cler"], resamples=10)
   over = next(c for c in two if c.level == "over_datasets")
   assert over.reason == "fewer than 3 pairs"

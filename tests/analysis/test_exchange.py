@@ -22,7 +22,7 @@ def test_a_source_of_known_worth_gets_that_worth():
   source = [Point(64, law(4), 0.005)]
   rate = exchange_rates(source, points(0.005))[0]
   assert rate.value == pytest.approx(4, rel=0.05) and rate.low < 4 < rate.high
-  assert rate.verdict.startswith("4 real images a class (")
+  assert rate.verdict.startswith("4 real images per class (")
 
 
 def test_intervals_hold_the_true_rate():
@@ -37,17 +37,17 @@ def test_intervals_hold_the_true_rate():
 
 def test_beyond_what_was_tried_it_says_so():
   low, high = exchange_rates([Point(8, 0.1, 0.005), Point(16, 0.95, 0.005)], points(0.005))
-  assert (low.value, low.verdict) == (None, "fewer than 1 real images a class")
-  assert (high.value, high.verdict) == (None, "more than 16 real images a class")
+  assert (low.value, low.verdict) == (None, "fewer than 1 real images per class")
+  assert (high.value, high.verdict) == (None, "more than 16 real images per class")
 
 
 def test_what_cannot_be_told_is_not_said():
   flat = [Point(n, 0.5, 0.05) for n in (1, 2, 4)]
-  assert exchange_rates([Point(8, 0.5, 0.01)], flat)[0].verdict.startswith("can't be told: more")
+  assert exchange_rates([Point(8, 0.5, 0.01)], flat)[0].verdict.startswith("unknown: accuracy")
   vague = exchange_rates([Point(8, law(4), 0.5)], points(0.01))[0]
-  assert vague.value is None and vague.verdict.startswith("can't be told: anything")
+  assert vague.value is None and vague.verdict.startswith("unknown: anything")
   single = exchange_rates([Point(8, 0.5, 0.01)], points(0.01)[:1])[0]
-  assert "one number a class" in single.verdict and single.high == math.inf
+  assert "a single number per class" in single.verdict and single.high == math.inf
 
 
 def test_the_nearest_sequence_that_never_falls():

@@ -202,7 +202,7 @@ def test_images_are_exchanged_for_as_many_original_ones_as_give_their_accuracy(r
   assert 4 < sdxl.value < 64 and sdxl.low < sdxl.value
   assert turbo.value < sdxl.value
   assert exchange_sentence(sdxl).startswith("They are worth ")
-  assert "original images a class (" in exchange_sentence(sdxl)
+  assert "original images per class (" in exchange_sentence(sdxl)
   assert "real images" not in exchange_words(sdxl)
 
 
@@ -218,7 +218,7 @@ def test_what_cannot_be_told_is_not_told(results, many):
     some.headline_series()[0]
   ]
   assert rate.value is None
-  assert "can’t be told: real images were tried at one number" in exchange_sentence(rate)
+  assert "is unknown: real images were tested at a single number" in exchange_sentence(rate)
   without = [r for r in rows if r["source"] != "original"]
   assert (
     exchange_of(
