@@ -56,8 +56,8 @@ class Selection:
     method: `none` keeps all images; `clip` generates more and keeps those nearest to "a photo of a <class>";
       `random` generates as many and keeps a seeded choice, as a control.
     candidates: images generated for each one kept.
-    checkpoint: the CLIP that judges, a folder or hub id; use another than the one that measures. The published choice
-      is `openai/clip-vit-base-patch16`.
+    checkpoint: the CLIP or SigLIP that judges, a folder or hub id; use another than the one that measures. The
+      published choice is `openai/clip-vit-base-patch16`.
     revision: its hub revision, a commit; empty for local folders.
     sha256: its checksum.
   """
@@ -137,10 +137,6 @@ class Scoring:
 
   Attributes:
     quantities: names of metrics.
-    feature_checkpoint: a DINOv2 or another CLIP, folder or hub id; metrics that need no text are computed on its
-      features, too, in rows that name it as encoder.
-    feature_revision: its hub revision, a commit; empty for local folders.
-    feature_sha256: its checksum.
     protocols: `strict`, `reference` or both.
     top_k: neighbors of `topk_vote`.
     resamples: of the bootstrap.
@@ -149,9 +145,6 @@ class Scoring:
   """
 
   quantities: Annotated[tuple[str, ...], OneOf("metric", KnownQuantities())] = SCORED
-  feature_checkpoint: str = ""
-  feature_revision: str = ""
-  feature_sha256: str = ""
   protocols: Annotated[tuple[str, ...], OneOf("protocol", PROTOCOLS)] = ("strict",)
   top_k: Annotated[int, AtLeast(1)] = 10
   resamples: Annotated[int, AtLeast(1)] = 1000
@@ -364,9 +357,8 @@ def _check_kept_images(config: Config) -> None:
   if kept == "all":
     return
   reader, enough = "", "'all'"
-  if config.scoring.feature_checkpoint or config.encoders:
-    other = "scoring.feature_checkpoint" if config.scoring.feature_checkpoint else "encoders"
-    reader = f"config.{other} embeds kept images"
+  if config.encoders:
+    reader = "config.encoders embeds kept images"
   elif config.selection.is_on:
     reader = "config.selection.method chooses among kept images"
   elif (
@@ -387,11 +379,6 @@ def _check_encoders(config: Config) -> None:
       raise UsageError(
         f"config.encoders.{name} is {encoder.checkpoint!r}, the same as config.encoder: remove it."
       )
-  if config.scoring.feature_checkpoint == config.encoder.checkpoint:
-    raise UsageError(
-      f"config.scoring.feature_checkpoint is {config.encoder.checkpoint!r}, the same as"
-      " config.encoder: remove it."
-    )
 
 
 def _check_inversion(config: Config) -> None:

@@ -21,10 +21,17 @@ from genbench_jax.diffusion.options import parse_loras, parse_scheduler_settings
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.embedding.embedder import ImageEmbedder
 from genbench_jax.embedding.preprocess import Resize
+from genbench_jax.errors import UsageError
 from genbench_jax.models.checkpoints import is_single_file
-from genbench_jax.models.clip import Clip, load_clip
+from genbench_jax.models.clip import Clip
 from genbench_jax.models.diffusion_parts import CheckpointParts
-from genbench_jax.models.image_encoder import ImageEncoder, load_image_encoder
+from genbench_jax.models.image_encoder import (
+  ImageEncoder,
+  TextEncoder,
+  kind_and_place,
+  load_image_encoder,
+  load_text_encoder,
+)
 from genbench_jax.models.pin import Pin
 from genbench_jax.models.stable_diffusion import (
   StableDiffusion,
@@ -145,7 +152,7 @@ class Run:
     return open_parts(asked.checkpoint, asked.revision or None, loras, asked.autoencoder)
 
   @property
-  def clip_fingerprint(self) -> str:
+  def encoder_fingerprint(self) -> str:
     return self.space.fingerprint
 
   @property
@@ -170,7 +177,7 @@ class Run:
   def embedding_sampler(self, resize: Resize) -> Sampler:
     """A sampler that embeds what it makes."""
     key = (self._sampler_settings, encoder_pin(self.config), resize)
-    return self.shared.only("embedding sampler", key, lambda: self._sampler(self.clip, resize))
+    return self.shared.only("embedding sampler", key, lambda: self._sampler(self.encoder, resize))
 
   @property
   def _sampler_settings(self) -> Hashable:
@@ -181,7 +188,7 @@ class Run:
     )  # fmt: skip
     return self._model_settings, *(getattr(settings, name) for name in of_sampler)
 
-  def _sampler(self, clip: Clip | None = None, resize: Resize = "crop") -> Sampler:
+  def _sampler(self, encoder: TextEncoder | None = None, resize: Resize = "crop") -> Sampler:
     settings = self.config.generation
     return Sampler(
       self.diffusion,
@@ -192,7 +199,7 @@ class Run:
       settings.scheduler,
       settings.height or None,
       settings.width or None,
-      clip,
+      encoder,
       resize,
       eta=settings.eta,
       guidance_rescale=settings.guidance_rescale,
@@ -221,47 +228,57 @@ class Run:
     keep_all = self.config.generation.keep_images == "all"
     sampler = self.sampler if keep_all else self.embedding_sampler("crop")
     shape = (sampler.evaluations, sampler.guided, sampler.latent_shape)
-    return flops_of_image(self.diffusion, *shape, sampler.clip)
+    return flops_of_image(self.diffusion, *shape, sampler.encoder)
+
+  @property
+  def encoder(self) -> TextEncoder:
+    """The main encoder: a CLIP, a SigLIP, or any registered one that embeds texts, too."""
+    return self._text_encoder(encoder_pin(self.config))
 
   @property
   def clip(self) -> Clip:
+    """The main encoder, for what goes into a CLIP's towers; see `refuse_other_than_clip`."""
+    assert isinstance(self.encoder, Clip)
+    return self.encoder
+
+  def refuse_other_than_clip(self, recognizer: str) -> None:
+    """Ends a run of a recognizer that puts tokens into a CLIP's towers; nothing is loaded for it.
+
+    Raises:
+      UsageError: the main encoder is no CLIP.
+    """
     pin = encoder_pin(self.config)
+    kind, _ = kind_and_place(pin.checkpoint, pin.revision or None)
+    if kind != "clip":
+      raise UsageError(
+        f"the recognizer `{recognizer}` puts tokens into the towers of a CLIP, but config.encoder.checkpoint"
+        f" {pin.checkpoint!r} is of type {kind!r}: leave it out of config.recognition.recognizers."
+      )
+
+  def _text_encoder(self, pin: Pin) -> TextEncoder:
     _ = self.fingerprint(pin)  # refuses another one than is pinned
-    load = functools.partial(load_clip, pin.checkpoint, pin.revision or None)
-    return self.shared.get(("clip", pin), load)
+    load = functools.partial(load_text_encoder, pin.checkpoint, pin.revision or None)
+    return self.shared.get(("encoder", pin), load)
 
   @functools.cached_property
   def space(self) -> FeatureSpace:
-    """The features of the run's CLIP, on which everything is measured."""
-    return self._space(encoder_pin(self.config), lambda: self.clip)
-
-  @functools.cached_property
-  def other_space(self) -> FeatureSpace | None:
-    """Those of `scoring.feature_checkpoint`, on which metrics without text are measured too; None where it is empty."""
-    pin = feature_pin(self.config)
-    if not pin.checkpoint:
-      return None
-    load = functools.partial(load_image_encoder, pin.checkpoint, pin.revision or None)
-    return self._space(pin, load)
+    """The features of the main encoder, on which everything is measured."""
+    return self._space(encoder_pin(self.config), lambda: self.encoder)
 
   @functools.cached_property
   def other_spaces(self) -> tuple[FeatureSpace, ...]:
-    """All but the run's own: those of the table of encoders by name, and `other_space`."""
-    named = [
+    """Those of the table of encoders, by name."""
+    return tuple(
       self._space(
         pin, functools.partial(load_image_encoder, pin.checkpoint, pin.revision or None), name
       )
       for name, pin in encoder_pins(self.config).items()
-    ]
-    return (*named, self.other_space) if self.other_space else tuple(named)
+    )
 
   @property
-  def judge(self) -> Clip:
-    """The CLIP that chooses among candidates."""
-    pin = judge_pin(self.config)
-    _ = self.fingerprint(pin)
-    load = functools.partial(load_clip, pin.checkpoint, pin.revision or None)
-    return self.shared.get(("clip", pin), load)
+  def judge(self) -> TextEncoder:
+    """The encoder that chooses among candidates."""
+    return self._text_encoder(judge_pin(self.config))
 
   @property
   def judge_space(self) -> FeatureSpace:
@@ -348,7 +365,7 @@ def diffusion_pin(config: Config) -> Pin:
 
 
 def encoder_pin(config: Config) -> Pin:
-  """The CLIP that measures."""
+  """The main encoder."""
   from genbench_jax.models.clip import DOWNLOADS
 
   asked = config.encoder
@@ -365,22 +382,8 @@ def encoder_pins(config: Config) -> dict[str, Pin]:
   }
 
 
-def feature_pin(config: Config) -> Pin:
-  """The second encoder, on whose features is measured what needs no text; its name is empty where there is none."""
-  from genbench_jax.models.clip import DOWNLOADS
-
-  asked = config.scoring
-  return Pin(
-    asked.feature_checkpoint,
-    asked.feature_revision,
-    asked.feature_sha256,
-    DOWNLOADS,
-    _settings("scoring.feature", "_"),
-  )
-
-
 def judge_pin(config: Config) -> Pin:
-  """The CLIP that chooses among candidates."""
+  """The encoder that chooses among candidates."""
   from genbench_jax.models.clip import DOWNLOADS
 
   asked = config.selection
@@ -412,8 +415,6 @@ def pins(config: Config) -> Iterator[Pin]:
     yield from dict.fromkeys(map(diffusion_pin, runs))
   yield encoder_pin(config)
   yield from encoder_pins(config).values()
-  if config.scoring.feature_checkpoint:
-    yield feature_pin(config)
   if config.selection.method == "clip":
     yield judge_pin(config)
   if config.prompts.sentence_model:

@@ -22,7 +22,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     "collection", help="folder of images, of tars, or of a dataset by TFDS; or a tar"
   )
   parser.add_argument("--out", required=True, help="folder of the pool")
-  parser.add_argument("--checkpoint", default="zoo/clip", help="a CLIP: folder or hub id")
+  parser.add_argument("--checkpoint", default="zoo/clip", help="a CLIP or SigLIP: folder or hub id")
   parser.add_argument("--revision", default="", help="commit, tag or branch of a hub id")
   parser.add_argument(
     "--shard-size", type=positive, default=10_000, help="images of a folder a shard"
@@ -33,7 +33,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 @subcommand("embed", _arguments, __doc__)
 def main(options: argparse.Namespace) -> None:
   """Make the pool, or go on with it."""
-  from genbench_jax.models.clip import load_clip
+  from genbench_jax.models.image_encoder import load_text_encoder
   from genbench_jax.retrieval.collection import open_collection
   from genbench_jax.runtime.jax_start import start_jax
   from genbench_jax.store.workdir import locked
@@ -45,9 +45,9 @@ def main(options: argparse.Namespace) -> None:
 
   out = Path(options.out).expanduser()
   with locked(out):
-    features = parts[0].kind == "features"  # by whichever CLIP: ours has nothing to do
-    clip = None if features else load_clip(options.checkpoint, options.revision or None)
-    if not build_pool(parts, out, clip, data_mesh(), options.batch_per_device):
+    features = parts[0].kind == "features"  # by whichever encoder: ours has nothing to do
+    encoder = None if features else load_text_encoder(options.checkpoint, options.revision or None)
+    if not build_pool(parts, out, encoder, data_mesh(), options.batch_per_device):
       say("embed: nothing to do")
 
 

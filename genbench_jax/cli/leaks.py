@@ -135,10 +135,10 @@ def _embedded(
 ) -> tuple[Float[np.ndarray, "n d"], np.ndarray]:
   from genbench_jax.embedding.embedder import ImageEmbedder
   from genbench_jax.embedding.stored import embed_stored
-  from genbench_jax.models.clip import load_clip
+  from genbench_jax.models.image_encoder import load_image_encoder
   from genbench_jax.runtime.progress import Progress
 
-  embedder = ImageEmbedder(load_clip(options.checkpoint))
+  embedder = ImageEmbedder(load_image_encoder(options.checkpoint))
   with Progress("embed", len(images), "images") as progress:
     return embed_stored(embedder, images, range(len(images)), resize, progress, "embed")
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genbench_jax.models.attention import PLAIN
-from genbench_jax.models.clip import Clip
+from genbench_jax.models.image_encoder import ImageEncoder
 from genbench_jax.models.stable_diffusion import (
   StableDiffusion,
   apply_decoder,
@@ -24,7 +24,7 @@ def flops_of_image(
   evaluations: int,
   guided: bool,
   latent_shape: tuple[int, int, int],
-  clip: Clip | None = None,
+  encoder: ImageEncoder | None = None,
 ) -> float:
   """Floating-point operations of one image: all evaluations of the UNet, the decoder, and CLIP's tower where given.
 
@@ -45,9 +45,9 @@ def flops_of_image(
     unet, model.params["unet"], rows, described_conditions(model, 1 + guided)
   )
   total += _flops(decoder, model.params["vae"], latents)
-  if clip is not None:
-    pixels = jax.ShapeDtypeStruct((1, clip.image_size, clip.image_size, 3), np.float32)
-    total += _flops(clip.embed_pixels, clip.params, pixels)
+  if encoder is not None:
+    pixels = jax.ShapeDtypeStruct((1, encoder.input.size, encoder.input.size, 3), np.float32)
+    total += _flops(encoder.embed_pixels, encoder.params, pixels)
   return total
 
 

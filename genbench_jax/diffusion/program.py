@@ -21,11 +21,11 @@ from genbench_jax.embedding.device_preprocess import (
   preprocess_on_device,
   resize_weights,
 )
-from genbench_jax.embedding.embedder import params_on as clip_params_on
+from genbench_jax.embedding.embedder import params_on as encoder_params_on
 from genbench_jax.embedding.preprocess import Resize
 from genbench_jax.models.attention import cudnn_works, tpu_kernels_work
 from genbench_jax.models.checkpoints import Params
-from genbench_jax.models.clip import Clip
+from genbench_jax.models.image_encoder import ImageEncoder
 from genbench_jax.models.stable_diffusion import (
   StableDiffusion,
   Texts,
@@ -194,11 +194,11 @@ def to_uint8(images: Float[Array, "b h w 3"]) -> UInt8[Array, "b h w 3"]:
 
 
 def embed(
-  clip: Clip, params: Params, weights: ResizeWeights, images: UInt8[Array, "b h w 3"]
+  encoder: ImageEncoder, params: Params, weights: ResizeWeights, images: UInt8[Array, "b h w 3"]
 ) -> Float32[Array, "b d"]:
   """CLIP features, not normalized, of images that stay on the device."""
-  pixels = preprocess_on_device(images, weights, clip.image_mean, clip.image_std)
-  return clip.embed_pixels(params, pixels)
+  pixels = preprocess_on_device(images, weights, encoder.input.mean, encoder.input.std)
+  return encoder.embed_pixels(params, pixels)
 
 
 class ProgramShape(NamedTuple):
@@ -220,7 +220,7 @@ class ProgramShape(NamedTuple):
 
 
 def lower_program(
-  model: StableDiffusion, mesh: Mesh, shape: ProgramShape, clip: Clip | None = None
+  model: StableDiffusion, mesh: Mesh, shape: ProgramShape, encoder: ImageEncoder | None = None
 ) -> jax.stages.Lowered:
   """The sampler's program, from shapes alone: neither weights nor the mesh's devices need be there.
 
@@ -228,7 +228,7 @@ def lower_program(
     model: its `params` may be `jax.ShapeDtypeStruct`.
     mesh: may be of described devices (`jax.experimental.topologies`).
     shape: of the program.
-    clip: embeds the images, if given.
+    encoder: embeds the images, if given.
   """
   rows = shape.batch_per_device * mesh.size
   shared, split = replicated(mesh), batch_sharding(mesh)
@@ -249,14 +249,14 @@ def lower_program(
   steps = Steps(**columns | {"recent": number(shape.evaluations, HISTORY)})
   noise = Noise(of_images(np.uint32, 2)) if shape.adds_noise else None
   params = _sampling_params(model)
-  if clip is not None:
+  if encoder is not None:
     height, width = (side * model.downsampling_factor for side in shape.latents[:2])
-    resize = resize_weights(height, width, clip.input, "crop")
-    params = params | {"clip": clip.params, "resize": resize}
+    resize = resize_weights(height, width, encoder.input, "crop")
+    params = params | {"clip": encoder.params, "resize": resize}
   shapes = jax.tree.map(like, params)
   latents = of_images(np.float32, *shape.latents)
   settings = (steps, number(), Guidance(number(), number()))
-  return sampling_program(model, mesh, clip).lower(
+  return sampling_program(model, mesh, encoder).lower(
     shapes, Texts(states, pooled), latents, noise, *settings
   )
 
@@ -275,14 +275,21 @@ def params_on(model: StableDiffusion, mesh: Mesh) -> Params:
 
 
 @functools.lru_cache(maxsize=4)
-def embedding_params_on(clip: Clip, mesh: Mesh, height: int, width: int, resize: Resize) -> Params:
+def embedding_params_on(
+  encoder: ImageEncoder, mesh: Mesh, height: int, width: int, resize: Resize
+) -> Params:
   """The parameters of embedding images of one size, on every device of a mesh."""
-  weights = resize_weights(height, width, clip.input, resize)
-  return {"clip": clip_params_on(clip, mesh), "resize": jax.device_put(weights, replicated(mesh))}
+  weights = resize_weights(height, width, encoder.input, resize)
+  return {
+    "clip": encoder_params_on(encoder, mesh),
+    "resize": jax.device_put(weights, replicated(mesh)),
+  }
 
 
 @functools.lru_cache(maxsize=8)
-def sampling_program(model: StableDiffusion, mesh: Mesh, clip: Clip | None = None) -> Any:
+def sampling_program(
+  model: StableDiffusion, mesh: Mesh, encoder: ImageEncoder | None = None
+) -> Any:
   """The jitted sampler; its result is `GeneratedBatch`."""
   platform = mesh.devices.flat[0].platform
   if platform == "gpu":
@@ -303,8 +310,8 @@ def sampling_program(model: StableDiffusion, mesh: Mesh, clip: Clip | None = Non
     clean = denoise(model, params["unet"], texts, start, steps, guidance, noise, platform)
     images, are_finite = decode(model, params["vae"], clean, platform)
     features = None
-    if clip is not None:
-      features = embed(clip, params["clip"], params["resize"], images)
+    if encoder is not None:
+      features = embed(encoder, params["clip"], params["resize"], images)
     return GeneratedBatch(images, clean, are_finite, features)
 
   everywhere, rows = PartitionSpec(), PartitionSpec(DATA_AXIS)

@@ -28,7 +28,7 @@ from genbench_jax.diffusion.schedulers import sampler_steps
 from genbench_jax.diffusion.text import TextEncoder, text_encoder_on
 from genbench_jax.embedding.preprocess import Resize
 from genbench_jax.errors import ModelError, UsageError
-from genbench_jax.models.clip import Clip
+from genbench_jax.models.image_encoder import ImageEncoder
 from genbench_jax.models.stable_diffusion import StableDiffusion, Texts
 from genbench_jax.runtime.mesh import batch_sharding, pad_rows, replicated
 
@@ -53,7 +53,7 @@ class Sampler:
       distilled to take it as an input is told it.
     scheduler: one of `schedulers.SCHEDULERS`, or `auto` for the checkpoint's own.
     height, width: in pixels, by default those that the model was trained for.
-    clip: embeds the images on the devices, straight after they are decoded, in the same program.
+    encoder: embeds the images on the devices, straight after they are decoded, in the same program.
     resize: how its preprocessing comes to a square.
     eta: share of fresh noise in DDIM and TCD.
     guidance_rescale: how far guidance's deviation is brought back, 0 to 1 (arXiv 2305.08891).
@@ -75,7 +75,7 @@ class Sampler:
     scheduler: str = "dpmsolver++",
     height: int | None = None,
     width: int | None = None,
-    clip: Clip | None = None,
+    encoder: ImageEncoder | None = None,
     resize: Resize = "crop",
     *,
     eta: float = 0.0,
@@ -84,7 +84,7 @@ class Sampler:
     scheduler_settings: Mapping[str, Any] | None = None,
   ):
     _check_guidance(guidance_scale, guidance_rescale)
-    self.model, self.mesh, self.clip = model, mesh, clip
+    self.model, self.mesh, self.encoder = model, mesh, encoder
     self.height = model.image_size if height is None else height
     self.width = model.image_size if width is None else width
     self.latent_shape = _latent_shape(model, self.height, self.width)
@@ -96,10 +96,10 @@ class Sampler:
     settings = (table, np.float32(initial_scale), guidance)
     self._settings = jax.device_put(settings, replicated(mesh))
     self._params = params_on(model, mesh)
-    if clip is not None:
-      embedding = embedding_params_on(clip, mesh, self.height, self.width, resize)
+    if encoder is not None:
+      embedding = embedding_params_on(encoder, mesh, self.height, self.width, resize)
       self._params = self._params | embedding
-    self._program = sampling_program(model, mesh, clip)
+    self._program = sampling_program(model, mesh, encoder)
     if batch_per_device is None:
       batch_per_device = batch_that_fits(self.lower, mesh)
     self.batch_size = batch_per_device * mesh.size
@@ -219,7 +219,7 @@ class Sampler:
   def lower(self, batch_per_device: int) -> jax.stages.Lowered:
     """The program for another batch, to be compiled and asked for its memory or FLOPs; see `lower_program`."""
     size = (batch_per_device, self.evaluations, self.guided, self.latent_shape, self.adds_noise)
-    return lower_program(self.model, self.mesh, ProgramShape(*size), self.clip)
+    return lower_program(self.model, self.mesh, ProgramShape(*size), self.encoder)
 
   def _put(self, rows: np.ndarray) -> Array:
     return jax.device_put(pad_rows(rows, self.batch_size), batch_sharding(self.mesh))

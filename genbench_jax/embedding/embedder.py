@@ -64,24 +64,24 @@ class TextEmbedder:
   """A text tower on a mesh: parameters replicated once, one program for each power of two of rows.
 
   Args:
-    clip: the model.
+    encoder: a CLIP, a SigLIP, or any other model that embeds texts.
     mesh: its devices share every batch. By default all devices of this host.
     batch_per_device: texts on each device at once, at most; fewer where there are fewer texts.
   """
 
-  def __init__(self, clip: TextEncoder, mesh: Mesh | None = None, batch_per_device: int = 64):
-    self.clip = clip
+  def __init__(self, encoder: TextEncoder, mesh: Mesh | None = None, batch_per_device: int = 64):
+    self.encoder = encoder
     self.mesh = _local_mesh() if mesh is None else mesh
     self.batch_per_device = batch_per_device
-    self._program = _program(clip, "embed_tokens", self.mesh)
-    self._params = params_on(clip, self.mesh)
+    self._program = _program(encoder, "embed_tokens", self.mesh)
+    self._params = params_on(encoder, self.mesh)
 
   def __call__(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
     """The features of all texts, not normalized."""
     size = fitting_batch(len(texts), self.mesh.size, self.batch_per_device)
-    chunks = (self.clip.tokenize(chunk) for chunk in _chunks(texts, size))
+    chunks = (self.encoder.tokenize(chunk) for chunk in _chunks(texts, size))
     run = functools.partial(_run, self._program, self._params, size=size, mesh=self.mesh)
-    return _joined(_pipelined((run(tokens), len(tokens)) for tokens in chunks), self.clip.width)
+    return _joined(_pipelined((run(tokens), len(tokens)) for tokens in chunks), self.encoder.width)
 
 
 def image_features(
@@ -97,19 +97,25 @@ def image_features(
 
 
 def text_features(
-  clip: TextEncoder, texts: Sequence[str], mesh: Mesh | None = None
+  encoder: TextEncoder, texts: Sequence[str], mesh: Mesh | None = None
 ) -> Float32[np.ndarray, "n d"]:
   """Features of texts, not normalized. Texts longer than the model's positions are cut."""
-  return TextEmbedder(clip, mesh)(texts)
+  return TextEmbedder(encoder, mesh)(texts)
 
 
 def text_prototypes(
-  clip: TextEncoder, class_names: Sequence[str], templates: Sequence[str], mesh: Mesh | None = None
+  encoder: TextEncoder,
+  class_names: Sequence[str],
+  templates: Sequence[str],
+  mesh: Mesh | None = None,
 ) -> Float32[np.ndarray, "k d"]:
   """One unit-norm text prototype a class: the mean over templates of unit-norm features, normalized again.
 
+  Sigmoid models (SigLIP) have the same prototypes: scale and bias of the sigmoid are the same for all classes, so the
+  largest cosine is the largest probability.
+
   Args:
-    clip: the model.
+    encoder: the model.
     class_names: one name for each class.
     templates: texts with one `{}` for the class name.
     mesh: its devices share every batch.
@@ -123,7 +129,7 @@ def text_prototypes(
   texts = [template.replace("{}", name) for name in class_names for template in templates]
   distinct = list(dict.fromkeys(texts))
   row = {text: index for index, text in enumerate(distinct)}
-  features = unit_norm(text_features(clip, distinct, mesh))
+  features = unit_norm(text_features(encoder, distinct, mesh))
   by_class = features[[row[text] for text in texts]].reshape(len(class_names), len(templates), -1)
   prototypes = unit_norm(by_class.mean(axis=1))
   _refuse_equal(prototypes, class_names)

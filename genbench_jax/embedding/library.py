@@ -13,8 +13,8 @@ from PIL import Image, UnidentifiedImageError
 
 from genbench_jax.embedding.embedder import ImageEmbedder, fitting_batch, text_features
 from genbench_jax.embedding.preprocess import Resize, pixels_of
-from genbench_jax.errors import RunError, UsageError, unknown_name
-from genbench_jax.models.image_encoder import ImageEncoder, TextEncoder, load_image_encoder
+from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.models.image_encoder import ImageEncoder, load_image_encoder, with_texts
 
 AnyImage: TypeAlias = UInt8[np.ndarray, "h w 3"] | Image.Image | str | os.PathLike[str]
 
@@ -129,6 +129,4 @@ def embed_texts(
     if not isinstance(text, str):
       raise UsageError(f"a text is a string, but this is {type(text).__name__}: {text!r:.60}.")
   encoder = _loaded(str(checkpoint), revision)
-  if not isinstance(encoder, TextEncoder):
-    raise RunError(f"{checkpoint} embeds images only: texts need a CLIP or a SigLIP.")
-  return text_features(encoder, texts)
+  return text_features(with_texts(encoder, checkpoint), texts)

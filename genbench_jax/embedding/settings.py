@@ -8,10 +8,10 @@ from genbench_jax.runtime.settings import AtLeast, LocalPath
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-  """The CLIP that embeds images and texts.
+  """What embeds images and texts. The main encoder is a CLIP or SigLIP; others may know no texts.
 
   Attributes:
-    checkpoint: a folder or hub id; `zoo/clip` is the shipped small model.
+    checkpoint: a folder, a hub id, or a registered name such as `inception`; `zoo/clip` is the shipped small CLIP.
     revision: the hub revision, a commit; empty for local folders.
     sha256: the checksum that `genbench pins` prints; a checkpoint with another one is refused.
     batch_per_device: images on a device at once.

@@ -8,6 +8,8 @@ Reference:
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -129,33 +131,40 @@ class Dinov2Network(nn.Module):
     count = sizes.patches if self.is_initializing() else patches.shape[1]
     positions = self.param("embeddings.position_embeddings", noise, (1, count + 1, sizes.width))
     positions = jnp.asarray(positions, self.dtype)
-    tokens = [_repeated(first, patches) + positions[:, :1]]
     # Registers have no positions and follow the class token: [class, registers, patches].
+    tokens = [jnp.asarray(first, self.dtype) + positions[:, :1]]
     if sizes.registers:
       shape = (1, sizes.registers, sizes.width)
-      tokens.append(_repeated(self.param("embeddings.register_tokens", noise, shape), patches))
-    return jnp.concatenate([*tokens, patches + positions[:, 1:]], axis=1)
+      tokens.append(self.param("embeddings.register_tokens", noise, shape))
+    return behind_tokens(tokens, patches + positions[:, 1:])
 
 
-def _repeated(
-  token: Float[Array, "1 m d"], patches: Float[Array, "b n d"]
-) -> Float[Array, "b m d"]:
-  token = jnp.asarray(token, patches.dtype)
-  return jnp.broadcast_to(token, (len(patches), *token.shape[1:]))
+def behind_tokens(
+  tokens: Sequence[Float[Array, "1 _ d"]], patches: Float[Array, "b n d"]
+) -> Float[Array, "b l d"]:
+  """The patches of each image behind the same tokens: class token and registers."""
+  before = jnp.concatenate([jnp.asarray(token, patches.dtype) for token in tokens], axis=1)
+  repeated = jnp.broadcast_to(before, (len(patches), *before.shape[1:]))
+  return jnp.concatenate([repeated, patches], axis=1)
 
 
-class _Layer(nn.Module):
+class ScaledLayer(nn.Module):
   """A pre-norm layer with LayerScale: x + scale attention(norm(x)), then x + scale mlp(norm(x)).
 
   LayerScale: Touvron et al., "Going deeper with image transformers", 2021 (arXiv 2103.17239).
+
+  Attributes:
+    sizes: of the network.
+    dtype: of the computation.
   """
 
-  sizes: Dinov2Sizes
+  sizes: Any
   dtype: Dtype
 
   @nn.compact
-  def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-    attended = self._attention(LayerNorm(self.sizes.eps, name="norm1")(hidden))
+  def __call__(self, hidden: Float[Array, "b l d"], *positions: Any) -> Float[Array, "b l d"]:
+    """Args: hidden states, and what `_attention` has to know of their places."""
+    attended = self._attention(LayerNorm(self.sizes.eps, name="norm1")(hidden), *positions)
     hidden = hidden + self._scaled("layer_scale1", attended)
     mixed = self._mlp(LayerNorm(self.sizes.eps, name="norm2")(hidden))
     return hidden + self._scaled("layer_scale2", mixed)
@@ -163,6 +172,18 @@ class _Layer(nn.Module):
   def _scaled(self, name: str, branch: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
     scale = self.param(f"{name}.lambda1", nn.initializers.ones, branch.shape[-1:])
     return branch * jnp.asarray(scale, branch.dtype)
+
+  def _attention(self, hidden: Float[Array, "b l d"], *positions: Any) -> Float[Array, "b l d"]:
+    raise NotImplementedError
+
+  def _mlp(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+    raise NotImplementedError
+
+
+class _Layer(ScaledLayer):
+  """Positions are in the hidden states."""
+
+  sizes: Dinov2Sizes
 
   def _attention(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
     sizes = self.sizes

@@ -7,6 +7,7 @@ Reference:
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from genbench_jax.models.configuration import MOST_LAYERS, MOST_PIXELS, Settings
+from genbench_jax.models.dinov2_network import ScaledLayer, behind_tokens
 from genbench_jax.models.layers import (
   ACTIVATIONS,
   Dtype,
@@ -115,15 +117,11 @@ class Dinov3Network(nn.Module):
     patches = PatchEmbedding(
       sizes.width, sizes.patch_size, dtype=self.dtype, name="embeddings.patch_embeddings"
     )(pixels)
-    tokens = [self.param("embeddings.cls_token", noise, (1, 1, sizes.width))]
+    first = self.param("embeddings.cls_token", noise, (1, 1, sizes.width))
     # The mask token replaces masked patches in pretraining. Declared because checkpoints contain it.
     self.param("embeddings.mask_token", nn.initializers.zeros, (1, 1, sizes.width))
-    tokens.append(
-      self.param("embeddings.register_tokens", noise, (1, sizes.registers, sizes.width))
-    )
-    before = jnp.concatenate([jnp.asarray(token, self.dtype) for token in tokens], axis=1)
-    before = jnp.broadcast_to(before, (len(patches), *before.shape[1:]))
-    return jnp.concatenate([before, patches], axis=1)
+    shape = (1, sizes.registers, sizes.width)
+    return behind_tokens([first, self.param("embeddings.register_tokens", noise, shape)], patches)
 
 
 def rotary_angles(
@@ -158,29 +156,13 @@ def turned(
   return jnp.concatenate([heads[:, :prefix], rotated.astype(heads.dtype)], axis=1)
 
 
-class _Layer(nn.Module):
-  """A pre-norm layer with LayerScale: x + scale attention(norm(x)), then x + scale mlp(norm(x))."""
+class _Layer(ScaledLayer):
+  """A layer whose queries and keys are rotated by the angles of their patches."""
 
   sizes: Dinov3Sizes
-  dtype: Dtype
 
-  @nn.compact
-  def __call__(
-    self, hidden: Float[Array, "b l d"], angles: Float[np.ndarray, "n e"]
-  ) -> Float[Array, "b l d"]:
-    attended = self._attention(LayerNorm(self.sizes.eps, name="norm1")(hidden), angles)
-    hidden = hidden + self._scaled("layer_scale1", attended)
-    mixed = self._mlp(LayerNorm(self.sizes.eps, name="norm2")(hidden))
-    return hidden + self._scaled("layer_scale2", mixed)
-
-  def _scaled(self, name: str, branch: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-    scale = self.param(f"{name}.lambda1", nn.initializers.ones, branch.shape[-1:])
-    return branch * jnp.asarray(scale, branch.dtype)
-
-  def _attention(
-    self, hidden: Float[Array, "b l d"], angles: Float[np.ndarray, "n e"]
-  ) -> Float[Array, "b l d"]:
-    sizes = self.sizes
+  def _attention(self, hidden: Float[Array, "b l d"], *positions: Any) -> Float[Array, "b l d"]:
+    sizes, (angles,) = self.sizes, positions
 
     def project(name: str, use_bias: bool) -> Float[Array, "b l h e"]:
       linear = Linear(sizes.width, use_bias, self.dtype, name=f"attention.{name}_proj")

@@ -49,7 +49,14 @@ class ImageEncoder(Protocol):
 
 @runtime_checkable
 class TextEncoder(ImageEncoder, Protocol):
-  """An image encoder that also embeds texts into the space of its image features."""
+  """An image encoder that also embeds texts into the space of its image features: the main encoder of a run is one.
+
+  Attributes:
+    logit_scale: factor of the cosines before a softmax over classes.
+  """
+
+  @property
+  def logit_scale(self) -> float: ...
 
   def embed_tokens(self, params: Params, tokens: Int32[Array, "b l"]) -> Float[Array, "b d"]:
     """Compute unnormalized text features of token ids. Pure, for `jax.jit`."""
@@ -135,14 +142,46 @@ def load_image_encoder(
     UsageError: there is no such checkpoint.
     RunError: the checkpoint is incomplete, corrupt or of another architecture.
   """
-  place = named_place(str(checkpoint), revision)
+  kind, place = kind_and_place(str(checkpoint), revision)
+  return ENCODERS[kind].loader()(place, dtype)
+
+
+def kind_and_place(checkpoint: str, revision: str | None = None) -> tuple[str, Path]:
+  """Return the kind of an encoder, and where its checkpoint stands; nothing is loaded.
+
+  Raises:
+    UsageError: there is no such checkpoint.
+    RunError: its configuration is damaged or of a model that is not known.
+  """
+  place = named_place(checkpoint, revision)
   if place is not None:
-    return ENCODERS[str(checkpoint).partition(":")[0]].loader()(place, dtype)
-  folder = checkpoints.locate(str(checkpoint), revision, DOWNLOADS)
+    return checkpoint.partition(":")[0], place
+  folder = checkpoints.locate(checkpoint, revision, DOWNLOADS)
   found = checkpoints.read_json(folder / "config.json").get("model_type")
   if not isinstance(found, str) or found not in ENCODERS:
     raise RunError(f"{folder} contains a model of type {found!r}; known are {', '.join(ENCODERS)}.")
-  return ENCODERS[found].loader()(folder, dtype)
+  return found, folder
+
+
+def load_text_encoder(checkpoint: str | Path, revision: str | None = None) -> TextEncoder:
+  """Load an encoder of images and texts: a CLIP, a SigLIP, or a registered one that embeds both.
+
+  Raises:
+    UsageError: there is no such checkpoint.
+    RunError: it embeds images only, or is incomplete, corrupt or of another architecture.
+  """
+  return with_texts(load_image_encoder(checkpoint, revision), checkpoint)
+
+
+def with_texts(encoder: ImageEncoder, checkpoint: str | Path) -> TextEncoder:
+  """Return the encoder if it also embeds texts.
+
+  Raises:
+    RunError: it embeds images only.
+  """
+  if not isinstance(encoder, TextEncoder):
+    raise RunError(f"{checkpoint} embeds images only: texts need a CLIP or a SigLIP.")
+  return encoder
 
 
 def load_image_input(folder: Path) -> ImageInput:

@@ -149,19 +149,12 @@ def rows_path(run: Run, key: ImageSetKey, stage: str) -> Path:
     "metric": run.config.spec(key.dataset).metric,
     "version": VERSIONS[stage],
   }
-  if others := [_features_of(run, parts, space) for space in spaces_beside(run, stage)]:
+  if others := [_features_of(run, parts, space) for space in run.other_spaces]:
     made_from["features"] = others
   if key.source == "combined":
     made_from["mixture"] = dataclasses.asdict(run.config.mixture)
   name = f"{key.label}-{stage}-{files.digest(made_from)}.jsonl"
   return run.workdir / "rows" / key.dataset / name
-
-
-def spaces_beside(run: Run, stage: str) -> tuple[FeatureSpace, ...]:
-  """The encoders besides the run's own in which a stage measures: probes in those of the table alone."""
-  if stage == "score" or not run.other_space:
-    return run.other_spaces
-  return run.other_spaces[:-1]
 
 
 def _features_of(run: Run, parts: Sequence[ImageSetKey], space: FeatureSpace) -> list[str]:
@@ -175,8 +168,7 @@ def _settings(run: Run, stage: str) -> dict[str, Any]:
   """What of the config decides the rows, besides the images; other features are named by their files."""
   if stage == "recognize":
     return dataclasses.asdict(run.config.recognition)
-  settings = dataclasses.asdict(run.config.scoring)
-  return {name: value for name, value in settings.items() if not name.startswith("feature_")}
+  return dataclasses.asdict(run.config.scoring)
 
 
 def classes_path(run: Run, key: ImageSetKey, stage: str) -> Path:

@@ -46,11 +46,11 @@ def from_scratch(
 def fine_tune(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
 ) -> Iterator[RecognizerResult | ModelError]:
-  """CLIP's vision tower, or another pretrained network, on the images of each cell."""
+  """The main encoder's vision tower, or another pretrained network, on the images of each cell."""
   settings = run.config.recognition.fine_tune
-  clip = None if settings.checkpoint else run.clip
+  encoder = None if settings.checkpoint else run.encoder
   method = fine_tuning.method(
-    settings, clip, data.text, data.spec.num_classes, data.spec.multi_label, protocol
+    settings, encoder, data.text, data.spec.num_classes, data.spec.multi_label, protocol
   )
   yield from trained(run, data, tasks, protocol, lambda task: method)
 
@@ -64,7 +64,7 @@ def lora(
   @functools.cache
   def method(shots: int) -> Method:
     return low_rank.method(
-      settings, run.clip, spec.names, spec.templates[0], shots, spec.num_classes, spec.multi_label,
+      settings, run.encoder, spec.names, spec.templates[0], shots, spec.num_classes, spec.multi_label,
       protocol,
     )  # fmt: skip
 

@@ -103,7 +103,7 @@ class _ImageShards:
 def _feature_parts(run: Run, key: ImageSetKey) -> EmbeddingParts:
   """The features of a set, a part for each shard."""
   layout = image_layout(run, key)
-  made_from = {"clip": run.clip_fingerprint}
+  made_from = {"clip": run.encoder_fingerprint}
   return EmbeddingParts(image_set_path(run, key), layout.num_images, made_from, layout.shard_size)
 
 

@@ -27,7 +27,7 @@ from genbench_jax.metrics.accuracy import FROM_PREDICTIONS
 from genbench_jax.metrics.bootstrap import Measurement
 from genbench_jax.metrics.intervals import image_values
 from genbench_jax.pipeline import image_recognizers
-from genbench_jax.pipeline.artifacts import results_folder, spaces_beside
+from genbench_jax.pipeline.artifacts import results_folder
 from genbench_jax.pipeline.external import External, external_images
 from genbench_jax.pipeline.rows import (
   About,
@@ -95,7 +95,7 @@ def recognize_cells(
   rows: dict[ImageSetKey, list[MeasuredRow]] = {one.key: [] for one in external}
   for name, protocol in _trainings(run.config):
     _recognize(run, data, external, (name, protocol), rows)
-  for space in spaces_beside(run, "recognize"):
+  for space in run.other_spaces:
     other = dataset_features(run, data.spec.name, space)
     images = [external_images(run, one.key, space) for one in external]
     for training in _trainings(run.config):
@@ -322,6 +322,8 @@ RECOGNIZERS: dict[str, Recognizer] = {
 SIDE_BY_SIDE = ("linear_probe",)
 # They see features alone, so that they can be trained on those of any encoder.
 ON_FEATURES = ("linear_probe",)
+# They put tokens into the towers of a CLIP.
+IN_CLIPS_TOWERS = ("coop", "vpt")
 
 
 # ---- what is left of a cell -------------------------------------------------------------------
@@ -386,6 +388,17 @@ def _measured(
       value = Measurement(score, low, high, note=ONE_TRAINING)
       kept = hits.decoded(summary["per_image"]) if not prefix and "per_image" in summary else None
       yield MeasuredRow(make_row(about, quantity, value, summary["seconds"]), classes, kept)
+
+
+def refuse_unsuitable(run: Run) -> None:
+  """Ends a run before anything is made if the main encoder has not what a recognizer trains.
+
+  Raises:
+    UsageError: it names the recognizer.
+  """
+  for name in run.config.recognition.recognizers:
+    if name in IN_CLIPS_TOWERS:
+      run.refuse_other_than_clip(name)
 
 
 def recognize(run: Run) -> int:

@@ -15,6 +15,7 @@ from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.cells import Cell, ImageSetKey, cells_of, measured_sets
 from genbench_jax.errors import ModelError, NotPreparedError, RunError
 from genbench_jax.metrics.bootstrap import Measurement
+from genbench_jax.models.image_encoder import TextEncoder
 from genbench_jax.pipeline.artifacts import classes_path, hits_path, rows_path, test_path, text_path
 from genbench_jax.pipeline.external import External, external_images
 from genbench_jax.recognizers.linear_probe import CLIP_LOGIT_SCALE
@@ -174,14 +175,13 @@ def dataset_features(run: Run, dataset: str, space: FeatureSpace) -> DatasetFeat
   """What all cells of a dataset share, in an encoder."""
   text = load_embeddings(text_path(run, dataset, space)).features
   encoder = space.embedder.encoder
-  knows_text = bool(len(text)) and space is not run.other_space
   return DatasetFeatures(
     spec=run.config.spec(dataset),
     encoder=space.name,
-    logit_scale=encoder.logit_scale if hasattr(encoder, "logit_scale") else CLIP_LOGIT_SCALE,
-    text=text if knows_text else text[:0],
+    logit_scale=encoder.logit_scale if isinstance(encoder, TextEncoder) else CLIP_LOGIT_SCALE,
+    text=text,
     test=load_embeddings(test_path(run, dataset, space)).readable(),
-    knows_text=knows_text,
+    knows_text=bool(len(text)),
   )
 
 

@@ -13,7 +13,7 @@ from genbench_jax.cells import Cell, ImageSetKey, cells_of, measured_sets
 from genbench_jax.config import Config
 from genbench_jax.metrics.floors import floors
 from genbench_jax.metrics.registry import Metric, Result, Sets, measured
-from genbench_jax.pipeline.artifacts import image_set_path, spaces_beside
+from genbench_jax.pipeline.artifacts import image_set_path
 from genbench_jax.pipeline.external import External, external_images
 from genbench_jax.pipeline.guides import GUIDED, guides_path, wants_guides
 from genbench_jax.pipeline.rows import (
@@ -43,7 +43,7 @@ def _score_cells(
   dataset = data.spec.name
   others = [
     (space, dataset_features(run, dataset, space), real_images(run, dataset, space))
-    for space in spaces_beside(run, "score")
+    for space in run.other_spaces
   ]
   real = real_images(run, dataset)
   for key, found in score_cells(run.config, data, external, run.mesh, real):

@@ -18,7 +18,7 @@ from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.embedding.embedder import ImageEmbedder, text_prototypes
 from genbench_jax.embedding.stored import embed_stored
 from genbench_jax.metrics.accuracy import recognition_score
-from genbench_jax.models.clip import Clip, load_clip
+from genbench_jax.models.image_encoder import TextEncoder, load_text_encoder
 from genbench_jax.recognizers.zero_shot import zero_shot_scores
 from genbench_jax.runtime.mesh import data_mesh
 from genbench_jax.runtime.progress import Progress
@@ -81,26 +81,26 @@ def check_datasets(
     most_images: test images of a dataset, spread evenly; 0 takes all.
   """
   published = OWN if checkpoint == SHIPPED else PUBLISHED
-  clip = load_clip(checkpoint)
+  encoder = load_text_encoder(checkpoint)
   return [
-    _check(clip, dataset_spec(name), published[name], data_dir, most_images) for name in names
+    _check(encoder, dataset_spec(name), published[name], data_dir, most_images) for name in names
   ]
 
 
 def _check(
-  clip: Clip, spec: DatasetSpec, published: float, data_dir: str | None, most_images: int
+  encoder: TextEncoder, spec: DatasetSpec, published: float, data_dir: str | None, most_images: int
 ) -> Check:
   split = open_split(spec, "test", data_dir)
   count = min(most_images or len(split), len(split))
   rows = np.unique(np.linspace(0, len(split) - 1, count).astype(int))
-  embedder = ImageEmbedder(clip, data_mesh())
+  embedder = ImageEmbedder(encoder, data_mesh())
   with Progress(f"embed {spec.name} test", len(rows), "images") as progress:
     features, valid = embed_stored(
       embedder, SplitImages(split), rows.tolist(), spec.resize, progress, spec.name
     )
   kept = valid.astype(bool)
   labels = np.asarray(split.labels())[rows][kept]
-  texts = text_prototypes(clip, spec.names, spec.templates)
+  texts = text_prototypes(encoder, spec.names, spec.templates)
   scores = zero_shot_scores(features[kept], texts)
   measured = 100 * recognition_score(scores, labels, spec.metric)
   band = OWN_BAND if spec.name in OWN else WIDE_BAND if spec.name in WIDE else BAND

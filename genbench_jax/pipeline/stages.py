@@ -9,7 +9,7 @@ from genbench_jax.errors import RunError
 from genbench_jax.pipeline.embed import embed
 from genbench_jax.pipeline.images import make_images
 from genbench_jax.pipeline.ledger import Ledger
-from genbench_jax.pipeline.recognize import recognize
+from genbench_jax.pipeline.recognize import recognize, refuse_unsuitable
 from genbench_jax.pipeline.report import report
 from genbench_jax.pipeline.rows import measured_rows
 from genbench_jax.pipeline.score import score
@@ -36,6 +36,8 @@ def run_stages(
     "score": score,
     "recognize": recognize,
   }
+  if "recognize" in stages:
+    refuse_unsuitable(run)
   ledger = Ledger(workdir, config, command)
   for stage in STAGES:
     if stage in stages and stage in functions:

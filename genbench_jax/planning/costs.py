@@ -53,14 +53,12 @@ class Costs:
     diffusions: the generators by name.
     encoder: the main one.
     datasets: one after another.
-    features: the encoder of `scoring.feature_checkpoint`, if there is one.
     others: the table of encoders by name.
   """
 
   diffusions: Mapping[str, ModelCost]
   encoder: ModelCost
   datasets: tuple[DatasetCost, ...]
-  features: ModelCost | None = None
   others: Mapping[str, ModelCost] = dataclasses.field(default_factory=dict)
 
   @property
@@ -73,8 +71,7 @@ class Costs:
     """What each model is for -> the model."""
     makes = {f"diffusion {name}".strip(): model for name, model in self.diffusions.items()}
     others = {f"encoder {name}": model for name, model in self.others.items()}
-    every = {**makes, "encoder": self.encoder, **others, "other features": self.features}
-    return {name: model for name, model in every.items() if model is not None}
+    return {**makes, "encoder": self.encoder, **others}
 
   def total(self, part: Callable[[DatasetCost], float]) -> float:
     return sum(part(one) for one in self.datasets)
@@ -92,20 +89,14 @@ def costs(config: Config) -> Costs:
   table = config.generators or {"": config.generation}
   makes = "generative" in config.sources
   diffusions = {name: diffusion_cost(one) for name, one in table.items()} if makes else {}
-  batch, scoring = encoder.batch_per_device, config.scoring
-  embeds = encoder_cost(encoder.checkpoint, encoder.revision, batch)
-  features = (
-    feature_cost(scoring.feature_checkpoint, scoring.feature_revision, batch)
-    if scoring.feature_checkpoint
-    else None
-  )
+  embeds = encoder_cost(encoder.checkpoint, encoder.revision, encoder.batch_per_device)
   others = {
     name: feature_cost(one.checkpoint, one.revision, one.batch_per_device)
     for name, one in config.encoders.items()
   }
-  encoders = (embeds, *others.values(), features) if features else (embeds, *others.values())
+  encoders = (embeds, *others.values())
   datasets = tuple(_dataset(config, name, diffusions, encoders) for name in config.specs)
-  return Costs(diffusions, embeds, datasets, features, others)
+  return Costs(diffusions, embeds, datasets, others)
 
 
 def set_size(key: ImageSetKey, config: Config) -> int:

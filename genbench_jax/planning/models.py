@@ -33,7 +33,9 @@ VISION_DEFAULTS = {
   "intermediate_size": 3072,
   "num_hidden_layers": 12,
 }
-
+SIGLIP_TOWER = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+SIGLIP_TEXT = {**SIGLIP_TOWER, "vocab_size": 32000, "max_position_embeddings": 64}
+SIGLIP_VISION = {**SIGLIP_TOWER, "image_size": 224, "patch_size": 16}
 DINOV2_DEFAULTS = {
   "patch_size": 14,
   "hidden_size": 768,
@@ -114,7 +116,7 @@ def diffusion_cost(settings: Generation) -> ModelCost:
 
 
 def encoder_cost(checkpoint: str, revision: str, batch_per_device: int) -> ModelCost:
-  """A CLIP that embeds images."""
+  """A CLIP or SigLIP that embeds images; of the latter without its pooling, a hundredth of the whole."""
   folder, config = _found(checkpoint, revision, "clip")
   if config is None:
     return ModelCost(checkpoint, folder, None)
@@ -173,7 +175,11 @@ def _found(checkpoint: str, revision: str, kind: str) -> tuple[Path | None, Sett
 
 
 def _clip_settings(config: Settings) -> Settings:
-  """Configurations leave out what is the architecture's default."""
+  """Configurations of CLIP and SigLIP leave out what is the architecture's default."""
+  if config.get("model_type") == "siglip":
+    vision = SIGLIP_VISION | (config.get("vision_config") or {})
+    text = SIGLIP_TEXT | (config.get("text_config") or {})
+    return {"projection_dim": vision["hidden_size"], "text_config": text, "vision_config": vision}
   return {
     "projection_dim": config.get("projection_dim", 512),
     "text_config": TEXT_DEFAULTS | (config.get("text_config") or {}),

@@ -29,7 +29,7 @@ from genbench_jax.models.classifiers import (
   load_published,
   make_classifier,
 )
-from genbench_jax.models.clip import Clip
+from genbench_jax.models.image_encoder import TextEncoder, load_text_encoder
 from genbench_jax.recognizers.engine import Model, Problem, View
 from genbench_jax.recognizers.fit import Method, Place, fit_arrays
 from genbench_jax.recognizers.from_scratch import ClassifierLogits, compute_dtype
@@ -41,20 +41,21 @@ PUBLISHED = Recipe(
   min_crop=0.9, flip=False, clip_norm=1.0,
 )  # fmt: skip
 TOWER, PROJECTION = "vision_model.", "visual_projection."
-BEHIND_BLOCKS = ("vision_model.post_layernorm.", PROJECTION)
+# A SigLIP pools by attention where a CLIP projects.
+BEHIND_BLOCKS = ("vision_model.post_layernorm.", PROJECTION, "vision_model.head.")
 
 
 @dataclasses.dataclass(frozen=True)
 class TowerLogits:
-  """CLIP's vision tower and a linear head on unit-norm features."""
+  """The encoder's vision tower and a linear head on unit-norm features."""
 
-  clip: Clip
+  encoder: TextEncoder
 
   def __call__(
     self, variables: Any, stats: Any, frozen: Any, pixels: Float[Array, "b h w 3"], key: Any
   ) -> tuple[Float[Array, "b k"], Any]:
     params = with_leaves(frozen, variables["tower"])
-    features = unit_rows(self.clip.embed_pixels(params, pixels).astype(jnp.float32))
+    features = unit_rows(self.encoder.embed_pixels(params, pixels).astype(jnp.float32))
     head = variables["head"]
     return features @ head["weight"] + head["bias"], stats
 
@@ -64,18 +65,22 @@ def with_leaves(tree: Any, leaves: dict[str, Any]) -> Any:
   return weights.tree_of(tree, lambda name, leaf: leaves.get(name, leaf))
 
 
-def clip_view(clip: Clip) -> View:
-  """How a CLIP takes images."""
-  return View(clip.image_size, tuple(clip.image_mean), tuple(clip.image_std))
+def encoder_view(encoder: TextEncoder) -> View:
+  """How an encoder takes images."""
+  return View(encoder.input.size, encoder.input.mean, encoder.input.std)
 
 
 def trained_leaves(params: Any, blocks: int) -> dict[str, Any]:
   """The leaves of the vision tower that learn: all, or the last blocks and what is behind them.
 
   Raises:
-    UsageError: the tower has fewer blocks.
+    UsageError: the tower has fewer blocks, or the encoder has no tower of a known layout.
   """
   leaves = dict(weights.leaves(params))
+  if not num_blocks(leaves):
+    raise UsageError(
+      "fine_tune knows the vision towers of CLIP and SigLIP, and this encoder has none of them."
+    )
   if not blocks:
     return {name: leaf for name, leaf in leaves.items() if name.startswith((TOWER, PROJECTION))}
   depth = num_blocks(leaves)
@@ -105,7 +110,7 @@ def wise_ft(zero_shot: Any, fine_tuned: Any, alpha: float) -> Any:
 
 def method(
   settings: FineTuneSettings,
-  clip: Clip | None,
+  encoder: TextEncoder | None,
   text_features: Float[np.ndarray, "k d"] | None,
   num_classes: int,
   multi_label: bool,
@@ -115,7 +120,7 @@ def method(
 
   Args:
     settings: which weights learn, and the recipe.
-    clip: the run's CLIP, where `settings.checkpoint` is empty.
+    encoder: the run's, where `settings.checkpoint` is empty.
     text_features: its unit-norm text prototypes.
     num_classes: outputs.
     multi_label: binary cross-entropies in place of the softmax.
@@ -130,26 +135,30 @@ def method(
     raise UsageError(f"config.recognition.fine_tune.wise_ft is {settings.wise_ft}, wanted 0 to 1.")
   if settings.checkpoint:
     return _published_method(settings, num_classes, multi_label)
-  if clip is None or text_features is None:
-    raise UsageError("fine_tune without a checkpoint of its own needs a CLIP and text prototypes.")
-  return _clip_method(settings, clip, text_features, multi_label)
+  if encoder is None or text_features is None:
+    raise UsageError(
+      "fine_tune without a checkpoint of its own needs an encoder and text prototypes."
+    )
+  return _encoder_method(settings, encoder, text_features, multi_label)
 
 
-def _clip_method(
-  settings: FineTuneSettings, clip: Clip, text_features: Float[np.ndarray, "k d"], multi_label: bool
+def _encoder_method(
+  settings: FineTuneSettings,
+  encoder: TextEncoder,
+  text_features: Float[np.ndarray, "k d"],
+  multi_label: bool,
 ) -> Method:
-  tower = trained_leaves(clip.params, settings.blocks)
-  scale = float(np.exp(np.asarray(clip.params["logit_scale"], np.float32)))
+  tower = trained_leaves(encoder.params, settings.blocks)
   text = np.asarray(unit_rows(jnp.asarray(text_features, jnp.float32)))
-  kernel = scale * text.T
+  kernel = encoder.logit_scale * text.T
   if multi_label:
     # A scaled cosine is no log-odds: the mean prototype's logit is taken as zero.
     kernel = kernel - kernel.mean(axis=1, keepdims=True)
   head = {"weight": kernel, "bias": np.zeros(len(text), np.float32)}
   first = {"tower": _wide(tower), "head": _wide(head)}
-  rates = block_rates(num_blocks(dict(weights.leaves(clip.params))), settings.layer_decay)
-  problem = Problem(TowerLogits(clip), clip_view(clip), multi_label, rates)
-  start = Model(first, {}, clip.params)
+  rates = block_rates(num_blocks(dict(weights.leaves(encoder.params))), settings.layer_decay)
+  problem = Problem(TowerLogits(encoder), encoder_view(encoder), multi_label, rates)
+  start = Model(first, {}, encoder.params)
   finish = functools.partial(_averaged, first, settings.wise_ft)
   return Method("fine_tune", problem, lambda seed: start, settings.recipe, finish=finish)
 
@@ -206,7 +215,7 @@ def fine_tune(
   seed: int = 0,
   metric: Metric = "accuracy",
   *,
-  clip: Clip | None = None,
+  clip: TextEncoder | None = None,
   settings: FineTuneSettings | None = None,
   num_classes: int | None = None,
   loss_weights: Float[np.ndarray, "n"] | None = None,
@@ -222,11 +231,11 @@ def fine_tune(
     test_images: they choose nothing.
     test_labels: like `labels`.
     text_features: one text prototype a class, as `embed_texts` of the same CLIP gives them: the head's start.
-    checkpoint: the CLIP, where `settings.checkpoint` names no other network.
+    checkpoint: a CLIP or SigLIP, where `settings.checkpoint` names no other network.
     protocol: `strict` chooses rate and length on held-out external images; `reference` follows WiSE-FT.
     seed: of the order and the augmentation.
     metric: how the test images are scored.
-    clip: a loaded CLIP, in place of `checkpoint`.
+    clip: the loaded encoder, in place of `checkpoint`.
     settings: which weights learn, and the recipe.
     num_classes: k; by default what the labels show.
     loss_weights: of each image.
@@ -243,9 +252,7 @@ def fine_tune(
   """
   settings = settings or FineTuneSettings()
   if clip is None and not settings.checkpoint:
-    from genbench_jax.models.clip import load_clip
-
-    clip = load_clip(checkpoint)
+    clip = load_text_encoder(checkpoint)
   count = len(text_features) if text_features is not None else num_classes
   make = functools.partial(method, settings, clip, text_features)
   return fit_arrays(

@@ -19,10 +19,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.accuracy import Metric
 from genbench_jax.metrics.inputs import unit_rows
-from genbench_jax.models.clip import Clip
-from genbench_jax.models.tokenizer import tokenize
+from genbench_jax.models.image_encoder import TextEncoder, load_text_encoder
 from genbench_jax.recognizers.engine import Model, Problem
-from genbench_jax.recognizers.fine_tune import clip_view
+from genbench_jax.recognizers.fine_tune import encoder_view
 from genbench_jax.recognizers.fit import Method, Place, fit_arrays
 from genbench_jax.recognizers.low_rank import adapted, initial_adapters, merged
 from genbench_jax.recognizers.settings import LoraSettings, Recipe
@@ -60,7 +59,7 @@ class AdaptedLogits:
   In training the additions are computed beside the layers, with dropout; in testing they are merged into the weights.
   """
 
-  clip: Clip
+  encoder: TextEncoder
   scale: float
   dropout: float
 
@@ -76,9 +75,9 @@ class AdaptedLogits:
   def _logits(
     self, params: Any, tokens: Int[Array, "k l"], pixels: Float[Array, "b h w 3"]
   ) -> Float[Array, "b k"]:
-    images = unit_rows(self.clip.embed_pixels(params, pixels).astype(jnp.float32))
+    images = unit_rows(self.encoder.embed_pixels(params, pixels).astype(jnp.float32))
     parts = [
-      self.clip.embed_tokens(params, tokens[start : start + CLASSES_AT_ONCE])
+      self.encoder.embed_tokens(params, tokens[start : start + CLASSES_AT_ONCE])
       for start in range(0, len(tokens), CLASSES_AT_ONCE)
     ]
     text = unit_rows(jnp.concatenate(parts).astype(jnp.float32))
@@ -121,7 +120,7 @@ def published(settings: LoraSettings, shots: int) -> LoraSettings:
 
 def method(
   settings: LoraSettings,
-  clip: Clip,
+  encoder: TextEncoder,
   class_names: Sequence[str],
   template: str,
   shots: int,
@@ -133,7 +132,7 @@ def method(
 
   Args:
     settings: which layers have them, and the recipe.
-    clip: the towers.
+    encoder: the towers.
     class_names: one name a class.
     template: prompt with one `{}`, where the settings have none.
     shots: images a class, which CLIP-LoRA's number of steps depends on.
@@ -149,11 +148,13 @@ def method(
   if protocol == "reference":
     settings = published(settings, shots)
   prompts = [(settings.template or template).replace("{}", name) for name in class_names]
-  tokens = np.asarray(tokenize(clip.tokenizer, prompts, clip.max_tokens))
+  tokens = encoder.tokenize(prompts)
   scale = settings.alpha / settings.rank
-  problem = Problem(AdaptedLogits(clip, scale, settings.dropout), clip_view(clip), multi_label)
-  make = functools.partial(initial_adapters, clip.params, pattern(settings), settings.rank)
-  frozen = {"params": clip.params, "tokens": tokens}
+  problem = Problem(
+    AdaptedLogits(encoder, scale, settings.dropout), encoder_view(encoder), multi_label
+  )
+  make = functools.partial(initial_adapters, encoder.params, pattern(settings), settings.rank)
+  frozen = {"params": encoder.params, "tokens": tokens}
   return Method("lora", problem, lambda seed: Model(make(seed), {}, frozen), settings.recipe)
 
 
@@ -169,7 +170,7 @@ def lora(
   seed: int = 0,
   metric: Metric = "accuracy",
   *,
-  clip: Clip | None = None,
+  clip: TextEncoder | None = None,
   settings: LoraSettings | None = None,
   loss_weights: Float[np.ndarray, "n"] | None = None,
   later: Bool[np.ndarray, "n"] | None = None,
@@ -189,7 +190,7 @@ def lora(
     protocol: `strict` chooses rate and length on held-out external images; `reference` follows `settings.paper`.
     seed: of the additions, the order, the augmentation and the dropout.
     metric: how the test images are scored.
-    clip: a loaded CLIP, in place of `checkpoint`.
+    clip: the loaded encoder, in place of `checkpoint`.
     settings: which layers have additions, and the recipe.
     loss_weights: of each image.
     later: images of a second phase.
@@ -204,9 +205,7 @@ def lora(
     ModelError: the training diverged.
   """
   if clip is None:
-    from genbench_jax.models.clip import load_clip
-
-    clip = load_clip(checkpoint)
+    clip = load_text_encoder(checkpoint)
   shots = -(-len(images) // max(1, len(class_names)))
   make = functools.partial(
     method, settings or LoraSettings(), clip, tuple(class_names), template, shots
@@ -216,7 +215,7 @@ def lora(
   )  # fmt: skip
 
 
-def merged_params(clip: Clip, settings: LoraSettings, model: Model) -> Any:
+def merged_params(encoder: TextEncoder, settings: LoraSettings, model: Model) -> Any:
   """CLIP's parameters with trained additions in them, for any other use."""
   scale = settings.alpha / settings.rank
-  return jax.tree.map(np.asarray, merged(clip.params, model.variables, scale))
+  return jax.tree.map(np.asarray, merged(encoder.params, model.variables, scale))

@@ -18,7 +18,7 @@ from PIL import Image
 from genbench_jax.embedding.embedder import ImageEmbedder, TextEmbedder
 from genbench_jax.embedding.stored import embed_stored
 from genbench_jax.errors import UsageError
-from genbench_jax.models.clip import Clip
+from genbench_jax.models.image_encoder import TextEncoder
 from genbench_jax.retrieval.collection import IMAGE_FEATURES, TEXT_FEATURES, Entry, Part
 from genbench_jax.retrieval.images import remember_collection
 from genbench_jax.retrieval.pool import MANIFEST
@@ -48,14 +48,18 @@ class _Shard(NamedTuple):
 
 
 def build_pool(
-  parts: Sequence[Part], out: Path, clip: Clip | None, mesh: Mesh, batch_per_device: int = 64
+  parts: Sequence[Part],
+  out: Path,
+  encoder: TextEncoder | None,
+  mesh: Mesh,
+  batch_per_device: int = 64,
 ) -> int:
   """Makes the shards that are not yet in the pool and closes it; returns how many images they are of.
 
   Args:
     parts: of the collection.
     out: the pool's folder.
-    clip: embeds images and captions; None for parts that are features.
+    encoder: embeds images and captions; None for parts that are features.
     mesh: its devices.
     batch_per_device: images at once.
 
@@ -66,18 +70,18 @@ def build_pool(
   if (out / shard_file("img_emb", len(parts), "npy")).exists():
     raise UsageError(f"{out} holds shards of a larger collection. Give another --out.")
   make: Callable[[Part, str], _Shard] = _copied
-  if clip is not None:
-    embedders = ImageEmbedder(clip, mesh, batch_per_device), TextEmbedder(clip, mesh)
+  if encoder is not None:
+    embedders = ImageEmbedder(encoder, mesh, batch_per_device), TextEmbedder(encoder, mesh)
     make = functools.partial(_embedded, *embedders)
   done = 0
   for number, part in enumerate(parts):
-    made_from = files.digest([part.fingerprint(), clip.fingerprint if clip else ""])
+    made_from = files.digest([part.fingerprint(), encoder.fingerprint if encoder else ""])
     if _is_sealed(out, number, made_from):
       continue
-    shard = make(part, f"{'embed' if clip else 'copy'} {number + 1}/{len(parts)} {part.name}")
+    shard = make(part, f"{'embed' if encoder else 'copy'} {number + 1}/{len(parts)} {part.name}")
     _write_shard(out, number, made_from, shard)
     done += len(shard.lines) + shard.unreadable
-  _close(out, parts, clip)
+  _close(out, parts, encoder)
   return done
 
 
@@ -199,7 +203,7 @@ def _is_sealed(out: Path, number: int, made_from: str) -> bool:
   )
 
 
-def _close(out: Path, parts: Sequence[Part], clip: Clip | None) -> None:
+def _close(out: Path, parts: Sequence[Part], encoder: TextEncoder | None) -> None:
   """Writes the manifest."""
   seals = [files.read_json(_seal_path(out, number)) for number in range(len(parts))]
   total = {
@@ -207,10 +211,12 @@ def _close(out: Path, parts: Sequence[Part], clip: Clip | None) -> None:
   }
   if not total["rows"]:
     raise UsageError(f"none of the images of {parts[0].root} can be read: the pool is empty.")
-  encoder = {"clip": clip.fingerprint, "collection": _place_of(parts[0].root, out)} if clip else {}
-  manifest = encoder | total
+  made_by = (
+    {"clip": encoder.fingerprint, "collection": _place_of(parts[0].root, out)} if encoder else {}
+  )
+  manifest = made_by | total
   files.write_json(out / MANIFEST, manifest)
-  if clip:
+  if encoder:
     remember_collection(out, parts[0].root)
   say(
     f"{out}: {total['rows']} images, {total['captions']} with a caption; {total['unreadable']} could not"

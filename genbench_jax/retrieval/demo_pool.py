@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from genbench_jax.benchmark.captions import caption
 from genbench_jax.benchmark.worlds import WorldExample, world_example, world_size, world_specs
-from genbench_jax.models.clip import Clip
+from genbench_jax.models.image_encoder import TextEncoder
 from genbench_jax.retrieval.build import build_pool
 from genbench_jax.retrieval.collection import open_collection
 from genbench_jax.retrieval.pool import MANIFEST
@@ -30,14 +30,14 @@ WRONG_CAPTION, COPY, LEAK = 0.125, 0.08, 0.03
 _VARIANT = 1000
 
 
-def demo_pool(folder: Path, clip: Clip, mesh: Mesh) -> Path:
+def demo_pool(folder: Path, encoder: TextEncoder, mesh: Mesh) -> Path:
   """The folder of the pool, drawn and embedded there unless it has been."""
   pool = folder / "pool"
   tar = pool / COLLECTION / "images.tar"  # inside the pool, which may name no other place
   if not _names_own_collection(pool / MANIFEST):
     if not tar.exists():
       draw(tar)
-    build_pool(open_collection(tar.parent, per_part=1), pool, clip, mesh)
+    build_pool(open_collection(tar.parent, per_part=1), pool, encoder, mesh)
   return pool
 
 

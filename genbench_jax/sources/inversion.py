@@ -99,7 +99,7 @@ def made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
   del about["save_every"]
   about |= {"shots": settings.shots, "scope": settings.scope, "templates": settings.templates}
   if settings.clip_weight:
-    about["clip"] = run.clip_fingerprint
+    about["clip"] = run.encoder_fingerprint
   if key.references == "original":
     about["originals"] = run.digest(key.dataset, "train")
   if key.references == "retrieval":
@@ -209,7 +209,7 @@ def _learn(run: Run, key: ImageSetKey, concepts: Sequence[Concept]) -> None:
     sampler.height,
     sampler.width,
     key.seed,
-    run.clip if training.clip_weight else None,
+    run.encoder if training.clip_weight else None,
   )
   what = f"textual inversion {key.dataset} {key.references}"
   with Progress(what, missing * training.steps, "token-steps") as progress:

@@ -114,7 +114,7 @@ def _made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
     "templates": spec.templates,
     "resize": spec.resize,
     "test": run.digest(key.dataset, "test"),
-    "clip": run.clip_fingerprint,
+    "clip": run.encoder_fingerprint,
     **(by_images if _by_images(run) else {}),
   }
 
@@ -157,9 +157,9 @@ def _demo_folder(run: Run) -> Path:
 def _opened(run: Run, folder: Path) -> Pool:
   pool = open_pool(folder)
   pool.of("image")
-  if pool.manifest.get("clip", run.clip_fingerprint) != run.clip_fingerprint:
+  if pool.manifest.get("clip", run.encoder_fingerprint) != run.encoder_fingerprint:
     raise UsageError(
-      f"the pool {pool.folder} was embedded by another CLIP than {run.config.encoder.checkpoint!r}."
+      f"the pool {pool.folder} was embedded by another encoder than {run.config.encoder.checkpoint!r}."
     )
   if run.config.retrieval.queries == "text_to_text" and pool.manifest.get("captions") == 0:
     raise UsageError(
@@ -194,7 +194,7 @@ def choose_images(run: Run, key: ImageSetKey, test: EmbeddingSet) -> Choice:
     RunError: no image can be had.
   """
   if _is_demo(run):
-    demo_pool(_demo_folder(run).parent, run.clip, run.local_mesh)
+    demo_pool(_demo_folder(run).parent, run.encoder, run.local_mesh)
   found = _find_choice(run, key)
   if found is None:
     found = _choose(run, key, test.readable())
@@ -310,7 +310,7 @@ def _queries(run: Run, key: ImageSetKey) -> Queries:
   texts = [template.replace("{}", name) for name in spec.names for template in spec.templates]
   labels = np.repeat(np.arange(spec.num_classes), len(spec.templates))
   distinct, inverse = np.unique(texts, return_inverse=True)
-  features = unit_norm(text_features(run.clip, distinct.tolist(), run.local_mesh))[inverse]
+  features = unit_norm(text_features(run.encoder, distinct.tolist(), run.local_mesh))[inverse]
   return Queries(features, labels, texts)
 
 
@@ -345,7 +345,7 @@ def _reranked(
 ) -> list[RankedImages]:
   """By the cosine of each image with its class's text prototype."""
   spec = run.config.spec(dataset)
-  prototypes = text_prototypes(run.clip, spec.names, spec.templates, run.local_mesh)
+  prototypes = text_prototypes(run.encoder, spec.names, spec.templates, run.local_mesh)
   return [
     reordered(images, unit_norm(pool.features("image", images.row)) @ prototype)
     for images, prototype in zip(rankings, prototypes, strict=True)

@@ -207,6 +207,36 @@ def write_tiny_dinov2(folder: Path, seed: int = 0, **config: Any) -> Path:
   return folder
 
 
+SIGLIP_TOWER = {
+  "hidden_size": 32,
+  "intermediate_size": 64,
+  "num_hidden_layers": 2,
+  "num_attention_heads": 2,
+}
+LETTERS = "".join(map(chr, range(32, 127)))
+
+
+def write_tiny_siglip(folder: Path, seed: int = 0) -> Path:
+  """A SigLIP of 16 x 16 images, patch 4, two layers, 32 features, over single letters; returns the folder."""
+  from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+  from genbench_jax.models.siglip import parameter_shapes
+
+  pieces = ["<pad>", "<eos>", "<bos>", "<unk>", *LETTERS]
+  tokenizer = Tokenizer(models.WordLevel({p: i for i, p in enumerate(pieces)}, unk_token="<unk>"))
+  tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+  text = {"vocab_size": len(pieces), "max_position_embeddings": 64, "projection_size": 32}
+  config = {
+    "model_type": "siglip",
+    "text_config": SIGLIP_TOWER | text,
+    "vision_config": SIGLIP_TOWER | {"image_size": 16, "patch_size": 4},
+  }
+  _write_json(folder / "config.json", config)
+  tokenizer.save(str(folder / "tokenizer.json"))
+  _write_weights(folder / "model.safetensors", parameter_shapes(folder), seed)
+  return folder
+
+
 T5 = {
   "model_type": "t5",
   "vocab_size": 64,

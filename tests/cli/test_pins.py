@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from genbench_jax.cli import pins
-from genbench_jax.config import Config, Encoder, Generation, Prompts, Scoring, Selection
+from genbench_jax.config import Config, Encoder, Generation, Prompts, Selection
 from genbench_jax.errors import RunError
 from genbench_jax.main import main
 from genbench_jax.models import checkpoints
@@ -30,11 +30,11 @@ def _run(clip, sha256):
 
 def test_the_pinned_checkpoint_is_taken_and_another_one_refused(clip):
   pinned = checkpoints.fingerprint(clip)
-  assert _run(clip, pinned.upper()).clip_fingerprint == pinned
+  assert _run(clip, pinned.upper()).encoder_fingerprint == pinned
   message = (
     rf"has SHA-256 {pinned}, but config.encoder.sha256 is {'0' * 64}: the checkpoint is damaged or"
   )
-  for what in ("clip", "clip_fingerprint"):
+  for what in ("clip", "encoder_fingerprint"):
     with pytest.raises(RunError, match=message):
       getattr(_run(clip, "0" * 64), what)
 
@@ -78,7 +78,7 @@ def test_a_hub_id_is_told_with_its_commit(clip, tmp_path, monkeypatch):
     f'config.encoder.revision = "{COMMIT}"',
     f'config.encoder.sha256 = "{checkpoints.fingerprint(clip)}"',
   ]
-  assert Run(config, tmp_path).clip_fingerprint == checkpoints.fingerprint(clip)
+  assert Run(config, tmp_path).encoder_fingerprint == checkpoints.fingerprint(clip)
   assert set(asked) == {("owner/clip", None, True)}
 
 
@@ -87,13 +87,13 @@ def test_every_checkpoint_of_a_run_can_be_pinned():
     generation=Generation(checkpoint="a/diffusion"),
     encoder=Encoder(checkpoint="a/clip"),
     selection=Selection(method="clip", checkpoint="a/judge"),
-    scoring=Scoring(feature_checkpoint="a/dinov2"),
+    encoders={"other": Encoder(checkpoint="a/dinov2")},
     prompts=Prompts(sentence_model="a/t5"),
   )
   assert [(pin.checkpoint, *pin.settings) for pin in pins.pins(config)] == [
     ("a/diffusion", "config.generation.revision", "config.generation.sha256"),
     ("a/clip", "config.encoder.revision", "config.encoder.sha256"),
-    ("a/dinov2", "config.scoring.feature_revision", "config.scoring.feature_sha256"),
+    ("a/dinov2", "config.encoders.other.revision", "config.encoders.other.sha256"),
     ("a/judge", "config.selection.revision", "config.selection.sha256"),
     ("a/t5", "config.prompts.sentence_revision", "config.prompts.sentence_sha256"),
   ]

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float32, Int32, UInt8, UInt32
 from genbench_jax.diffusion.inversion.embeddings import tower_tables
 from genbench_jax.diffusion.inversion.settings import Training
 from genbench_jax.models.checkpoints import Params
-from genbench_jax.models.clip import Clip
+from genbench_jax.models.image_encoder import ImageEncoder
 from genbench_jax.models.stable_diffusion import (
   TEXT_PARTS,
   StableDiffusion,
@@ -130,7 +130,7 @@ def inversion_loss(
   row: Float32[Array, "1 d"],
   batch: Batch,
   text_features: Float32[Array, "k d"] | None = None,
-  guide: Clip | None = None,
+  guide: ImageEncoder | None = None,
   clip_weight: float = 0.0,
   platform: str | None = None,
 ) -> Float32[Array, ""]:
@@ -165,17 +165,17 @@ def clip_loss(
   params: Params,
   clean: Float32[Array, "b h w c"],
   text_features: Float32[Array, "b d"],
-  guide: Clip,
+  guide: ImageEncoder,
   platform: str | None = None,
 ) -> Float32[Array, ""]:
   """Mean of 1 - cos(image, text) over matching pairs; the images are decoded from predicted clean latents."""
   latents = model.vae.config.from_diffusion(clean).astype(model.vae_dtype)
   images = apply_decoder(model.vae, params["vae"], latents, platform).astype(jnp.float32)
   unit = jnp.clip(images / 2 + 0.5, 0, 1)
-  side = guide.image_size
+  side = guide.input.size
   unit = jax.image.resize(unit, (len(unit), side, side, 3), "bicubic")
-  pixels = (unit - jnp.asarray(guide.image_mean)) / jnp.asarray(guide.image_std)
-  features = guide.embed_pixels(params["clip"], pixels.astype(guide.module.dtype))
+  pixels = (unit - jnp.asarray(guide.input.mean)) / jnp.asarray(guide.input.std)
+  features = guide.embed_pixels(params["clip"], pixels)
   cosine = (features * text_features).sum(-1) / jnp.linalg.norm(features, axis=-1)
   return (1 - cosine).mean()
 
@@ -184,7 +184,7 @@ def update(
   model: StableDiffusion,
   params: Params,
   training: Training,
-  guide: Clip | None,
+  guide: ImageEncoder | None,
   platform: str | None,
   learner: Learner,
   references: References,
@@ -206,7 +206,7 @@ def update(
 
 @functools.lru_cache(maxsize=4)
 def training_program(
-  model: StableDiffusion, mesh: Mesh, training: Training, guide: Clip | None = None
+  model: StableDiffusion, mesh: Mesh, training: Training, guide: ImageEncoder | None = None
 ) -> Any:
   """Steps `first` to `last` of tokens that are split over the mesh: learners in, learners out.
 

@@ -33,7 +33,7 @@ from genbench_jax.diffusion.program import params_on
 from genbench_jax.diffusion.text import text_params_on
 from genbench_jax.embedding.embedder import text_features, unit_norm
 from genbench_jax.errors import RunError
-from genbench_jax.models.clip import Clip
+from genbench_jax.models.image_encoder import ImageEncoder
 from genbench_jax.models.stable_diffusion import StableDiffusion
 from genbench_jax.runtime.mesh import batch_sharding, replicated
 from genbench_jax.store import files
@@ -78,7 +78,7 @@ class Trainer:
     templates: of prompts, with one `{}` for the placeholder and the class name.
     height, width: in pixels; by default those that the model was trained for.
     seed: of all random numbers.
-    guide: the CLIP of the guided loss, where `training.clip_weight` asks for it.
+    guide: the encoder of the guided loss, where `training.clip_weight` asks for it.
   """
 
   def __init__(
@@ -90,7 +90,7 @@ class Trainer:
     height: int | None = None,
     width: int | None = None,
     seed: int = 0,
-    guide: Clip | None = None,
+    guide: ImageEncoder | None = None,
   ):
     self.model, self.mesh, self.training = model, mesh, training
     self.templates, self.seed = tuple(templates), seed
