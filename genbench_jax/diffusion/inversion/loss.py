@@ -23,7 +23,7 @@ from jaxtyping import Array, Float32, Int32, UInt8, UInt32
 from genbench_jax.diffusion.inversion.embeddings import tower_tables
 from genbench_jax.diffusion.inversion.settings import Training
 from genbench_jax.models.checkpoints import Params
-from genbench_jax.models.image_encoder import ImageEncoder
+from genbench_jax.models.image_encoder import TextEncoder
 from genbench_jax.models.stable_diffusion import (
   TEXT_PARTS,
   StableDiffusion,
@@ -130,7 +130,7 @@ def inversion_loss(
   row: Float32[Array, "1 d"],
   batch: Batch,
   text_features: Float32[Array, "k d"] | None = None,
-  guide: ImageEncoder | None = None,
+  guide: TextEncoder | None = None,
   clip_weight: float = 0.0,
   platform: str | None = None,
 ) -> Float32[Array, ""]:
@@ -165,7 +165,7 @@ def clip_loss(
   params: Params,
   clean: Float32[Array, "b h w c"],
   text_features: Float32[Array, "b d"],
-  guide: ImageEncoder,
+  guide: TextEncoder,
   platform: str | None = None,
 ) -> Float32[Array, ""]:
   """Mean of 1 - cos(image, text) over matching pairs; the images are decoded from predicted clean latents."""
@@ -184,7 +184,7 @@ def update(
   model: StableDiffusion,
   params: Params,
   training: Training,
-  guide: ImageEncoder | None,
+  guide: TextEncoder | None,
   platform: str | None,
   learner: Learner,
   references: References,
@@ -206,7 +206,7 @@ def update(
 
 @functools.lru_cache(maxsize=4)
 def training_program(
-  model: StableDiffusion, mesh: Mesh, training: Training, guide: ImageEncoder | None = None
+  model: StableDiffusion, mesh: Mesh, training: Training, guide: TextEncoder | None = None
 ) -> Any:
   """Steps `first` to `last` of tokens that are split over the mesh: learners in, learners out.
 

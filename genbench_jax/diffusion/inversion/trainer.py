@@ -33,7 +33,7 @@ from genbench_jax.diffusion.program import params_on
 from genbench_jax.diffusion.text import text_params_on
 from genbench_jax.embedding.embedder import text_features, unit_norm
 from genbench_jax.errors import RunError
-from genbench_jax.models.image_encoder import ImageEncoder
+from genbench_jax.models.image_encoder import TextEncoder
 from genbench_jax.models.stable_diffusion import StableDiffusion
 from genbench_jax.runtime.mesh import batch_sharding, replicated
 from genbench_jax.store import files
@@ -90,7 +90,7 @@ class Trainer:
     height: int | None = None,
     width: int | None = None,
     seed: int = 0,
-    guide: ImageEncoder | None = None,
+    guide: TextEncoder | None = None,
   ):
     self.model, self.mesh, self.training = model, mesh, training
     self.templates, self.seed = tuple(templates), seed
