@@ -10,6 +10,7 @@ On several hosts the same command runs on each, on a work folder that all of the
 """
 
 import genbench_jax.runtime.quiet_start  # noqa: F401, I001  before all others
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -20,10 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 from genbench_jax import __version__
-from genbench_jax.cli.flags import _flags, parse
+from genbench_jax.cli.flags import parse, run_parser
 from genbench_jax.config import STAGES, Config, make_config
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.runtime.address import Address, one_of_several
@@ -36,19 +35,19 @@ from genbench_jax.runtime.supervision import supervised
 
 def main(argv: Sequence[str]) -> int:
   """Run the command; returns its exit status, see `runtime.command.run_command`."""
-  if {"--help", "-h", "--helpfull"} & set(argv[1:]):
-    show(_help())
+  if {"--help", "-h"} & set(argv[1:]):
+    show(run_parser(_program(argv), __doc__).format_help(), end="")
     return 0
   return run_command(lambda: _run(argv), debug="--debug" in argv)
 
 
 def _run(argv: Sequence[str]) -> int:
-  values = parse(argv)
-  stages = _stages(values.stages)
-  if values.plan:
-    return _plan(values)
-  given = _workdir(values.workdir)
-  config = make_config(values.config)
+  options = parse(argv)
+  stages = _stages(options.stages)
+  if options.plan:
+    return _plan(options)
+  given = _workdir(options.workdir)
+  config = make_config(options.config)
   start_jax()
   look()  # importing takes seconds, in which nothing looks
   from genbench_jax.pipeline.stages import run_stages
@@ -58,16 +57,15 @@ def _run(argv: Sequence[str]) -> int:
 
   look()
   several = one_of_several(argv, os.environ)
-  name = "genbench run" if argv[0].startswith("genbench") else "python -m genbench_jax.main"
-  command = f"{name} {shlex.join(argv[1:])}"
-  with processes(_address(values), several) as hosts:
+  command = f"{_program(argv)} {shlex.join(argv[1:])}"
+  with processes(_address(options), several) as hosts:
     refuse_different(hosts, _settings(config, stages))
     with (
       work_folder(given, hosts.number, hosts.wait) as workdir,
       locked(workdir, hosts),
       _tracking(config, workdir) if hosts.is_first else contextlib.nullcontext(),
     ):
-      run_stages(config, workdir, stages, command, values.keep_going)
+      run_stages(config, workdir, stages, command, options.keep_going)
   return 0
 
 
@@ -103,25 +101,25 @@ def _workdir(given: str | None) -> str:
   return given
 
 
-def _plan(values: flags.FlagValues) -> int:
+def _program(argv: Sequence[str]) -> str:
+  return argv[0] if argv[0].startswith("genbench ") else "python -m genbench_jax.main"
+
+
+def _plan(options: argparse.Namespace) -> int:
   """Prints what a run would do and cost, without touching a device or the network."""
   os.environ["JAX_PLATFORMS"] = "cpu"
   from genbench_jax.planning.machines import machine
   from genbench_jax.planning.overview import overview
   from genbench_jax.store.mirror import local_copy
 
-  chosen = machine(values.machine, values.machines, values.price)
-  workdir = local_copy(values.workdir) if values.workdir else None
-  show(overview(make_config(values.config), workdir, chosen, values.machines), end="")
+  chosen = machine(options.machine, options.machines, options.price)
+  workdir = local_copy(options.workdir) if options.workdir else None
+  show(overview(make_config(options.config), workdir, chosen, options.machines), end="")
   return 0
 
 
-def _address(values: flags.FlagValues) -> Address:
-  return Address(values.coordinator, values.num_processes, values.process_id).check()
-
-
-def _help() -> str:
-  return f"{__doc__}\nFlags:\n{_flags().get_help()}"
+def _address(options: argparse.Namespace) -> Address:
+  return Address(options.coordinator, options.num_processes, options.process_id).check()
 
 
 def as_process(argv: Sequence[str]) -> int:

@@ -34,7 +34,7 @@ def coefficient_of(table: Table, method: str) -> float:
 
 def is_defined(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> bool:
   """Return whether there are at least three cells and both sides vary."""
-  return len(x) >= 3 and np.ptp(x) > 0 and np.ptp(y) > 0
+  return len(x) >= 3 and bool(np.ptp(x) > 0 and np.ptp(y) > 0)
 
 
 def p_value_within(tables: Sequence[Table], method: str, random: np.random.Generator) -> float:

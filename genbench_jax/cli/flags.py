@@ -1,67 +1,125 @@
-"""The flags and the config of `genbench run`."""
+"""The options of the commands that take a config: `run`, `plan`, `pins` and `prompts`."""
 
+import argparse
 from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from genbench_jax.cli.built_in import config_file, configs
+from genbench_jax.cli.subcommand import Parser
 from genbench_jax.config import STAGES, check_setting
 from genbench_jax.errors import UsageError
 
-
-def _flags(argv: Sequence[str] = ()) -> flags.FlagValues:
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "Config file, `path.py` or `path.py:arguments`.",
-    flag_values=values,
-    sys_argv=list(argv),
-  )
-  flags.DEFINE_string(
-    "workdir",
-    None,
-    "Folder of all that the run makes: a path, or gs://BUCKET/FOLDER.",
-    flag_values=values,
-  )
-  flags.DEFINE_list("stages", list(STAGES), "Stages to run, by comma.", flag_values=values)
-  flags.DEFINE_bool(
-    "plan", False, "Say what the run will cost, and do nothing.", flag_values=values
-  )
-  flags.DEFINE_string("machine", "v5e-8", "For --plan: v5e-8, h100, a100x4 ...", flag_values=values)
-  flags.DEFINE_float("price", None, "For --plan: USD a chip and hour.", flag_values=values)
-  flags.DEFINE_string("machines", "", "For --plan: your own machines.yaml.", flag_values=values)
-  flags.DEFINE_bool("debug", False, "Show the traceback of an error.", flag_values=values)
-  flags.DEFINE_bool(
-    "keep_going",
-    False,
-    "Go on after a failed cell; list those that failed at the end.",
-    flag_values=values,
-  )
-  flags.DEFINE_string(
-    "coordinator",
-    "",
-    "HOST:PORT of process 0, where the environment doesn't say.",
-    flag_values=values,
-  )
-  flags.DEFINE_integer("num_processes", -1, "Processes of the run.", flag_values=values)
-  flags.DEFINE_integer("process_id", -1, "Which of them this is, from 0.", flag_values=values)
-  return values
+SETTINGS = "\n--config.SECTION.NAME=VALUE overrides a setting of the config; docs/configuration.md lists them."
 
 
-def parse(argv: Sequence[str]) -> flags.FlagValues:
-  """The command's flags and its config.
+def add_config(parser: argparse.ArgumentParser) -> None:
+  """Add the config, by its place or as `--config`; `with_config` reads it."""
+  parser.epilog = SETTINGS
+  parser.add_argument(
+    "name", nargs="?", metavar="CONFIG", help="a built-in config, or a file `path.py:arguments`"
+  )
+  parser.add_argument("--config", metavar="CONFIG", help="the same")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+  """Add the options of `genbench run`."""
+  add_config(parser)
+  parser.add_argument("--workdir", metavar="DIR", help="work folder: a path or gs://BUCKET/FOLDER")
+  parser.add_argument(
+    "--stages",
+    type=lambda text: text.split(","),
+    default=list(STAGES),
+    help=f"stages to run, by comma; by default {','.join(STAGES)}",
+  )
+  parser.add_argument(
+    "--keep-going", action="store_true", help="go on after a failed cell; list those at the end"
+  )
+  parser.add_argument("--plan", action="store_true", help="print what the run will cost, and stop")
+  parser.add_argument(
+    "--machine", default="v5e-8", help="for --plan: v5e-8, h100, a100x4 ...; default %(default)s"
+  )
+  parser.add_argument("--price", type=float, help="for --plan: USD a chip-hour")
+  parser.add_argument(
+    "--machines", default="", metavar="FILE", help="for --plan: your machines.yaml"
+  )
+  parser.add_argument(
+    "--coordinator",
+    default="",
+    metavar="HOST:PORT",
+    help="address of process 0, where the environment does not give it",
+  )
+  parser.add_argument("--num-processes", type=int, default=-1, help="processes of the run")
+  parser.add_argument("--process-id", type=int, default=-1, help="number of this process, from 0")
+  parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def run_parser(program: str, description: str | None = None) -> Parser:
+  """Return the parser of `genbench run`."""
+  parser = Parser(prog=program, description=description)
+  add_run(parser)
+  return parser
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+  """Return the options of `genbench run`, with the config as a ConfigDict in `config`.
 
   Raises:
-    UsageError: a flag or setting that there is not, or that can't be read.
+    UsageError: an unknown option or setting, or one that can't be read.
   """
-  argv = _with_built_in(_last_of_each([_underscored(argument) for argument in argv]))
-  values = _flags(argv)
-  for override in (arg.removeprefix("--config.") for arg in argv if arg.startswith("--config.")):
-    check_setting(override.partition("=")[0])
+  return with_config(run_parser(argv[0]), argv[1:])
+
+
+def with_config(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
+  """Parse words that give a config and overrides of its settings.
+
+  Args:
+    parser: has the options of `add_config`.
+    words: of the command line, without the name of the command.
+
+  Returns:
+    The options, with the ConfigDict in `config`.
+
+  Raises:
+    UsageError: an unknown option or setting, one that can't be read, or no config.
+  """
+  words, settings = _without_settings(words)
+  options = parser.options(words)
+  if options.config and options.name:
+    parser.error(f"unexpected argument {options.name!r}. Give settings as --config.a.b=value")
+  options.config = _read_config(options.config or options.name, settings)
+  return options
+
+
+def _without_settings(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+  """The other words, and path -> text of the settings; the last of a repeated one wins.
+
+  ml_collections would join repeated tuples.
+  """
+  others: list[str] = []
+  settings: dict[str, str] = {}
+  left = iter(words)
+  for word in left:
+    if word.startswith("--config."):
+      path, equals, text = word.removeprefix("--config.").partition("=")
+      settings[path] = text if equals else next(left, "")
+    else:
+      others.append(word)
+  return others, settings
+
+
+def _read_config(given: str | None, settings: dict[str, str]) -> ConfigDict:
+  """The config of a file with its settings overridden, read by ml_collections."""
+  if not given:
+    raise UsageError(f"no config given. Try --config demo. {_known_configs()}")
+  for path in settings:
+    check_setting(path)
+  words = [f"--config={config_file(given)}", *(f"--config.{k}={v}" for k, v in settings.items())]
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["genbench", *words])
   try:
-    rest = values(list(argv))[1:]
+    values(["genbench", *words])
   except UsageError:
     raise
   except FileNotFoundError as error:
@@ -76,48 +134,11 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     ImportError,
   ) as error:
     raise UsageError(" ".join(str(error).split())) from error
-  if rest:
-    raise UsageError(f"unexpected argument {rest[0]!r}. Settings are given as --config.a.b=value.")
-  if values.config is None:
-    raise UsageError(f"no config given. Try --config demo. {_known_configs()}")
   if not isinstance(values.config, ConfigDict):
     missing = config_flags.get_config_filename(values["config"])
     raise UsageError(f"there is no config file {missing!r}. {_known_configs()}")
-  return values
+  return values.config
 
 
 def _known_configs() -> str:
   return f"Built in: {', '.join(configs())}."
-
-
-def _with_built_in(argv: Sequence[str]) -> list[str]:
-  """Replaces the name of a built-in config by its file."""
-  words, is_config = [], False
-  for word in argv:
-    if is_config:
-      word = config_file(word)
-    elif word.startswith("--config="):
-      word = f"--config={config_file(word.removeprefix('--config='))}"
-    is_config = word == "--config"
-    words.append(word)
-  return words
-
-
-def _underscored(argument: str) -> str:
-  """Both ways of writing a flag: `--keep-going` is `--keep_going`."""
-  name, equals, value = argument.partition("=")
-  return (
-    f"{name.replace('-', '_').replace('__', '--', 1)}{equals}{value}"
-    if name[:2] == "--"
-    else argument
-  )
-
-
-def _last_of_each(argv: Sequence[str]) -> list[str]:
-  """Without the settings that are given again further on: ml_collections would join tuples."""
-  last = {argument.partition("=")[0]: at for at, argument in enumerate(argv)}
-  return [
-    argument
-    for at, argument in enumerate(argv)
-    if not argument.startswith("--config.") or at == last[argument.partition("=")[0]]
-  ]

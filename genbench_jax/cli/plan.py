@@ -3,11 +3,9 @@
 import sys
 from collections.abc import Sequence
 
-from genbench_jax.cli.run import with_config
-
 
 def main(words: Sequence[str] | None = None) -> int:
   """Run the command; `genbench plan full` is `genbench run full --plan`. Return the exit status."""
   from genbench_jax.main import main as run
 
-  return run(["genbench plan", *with_config(sys.argv[1:] if words is None else words), "--plan"])
+  return run(["genbench plan", *(sys.argv[1:] if words is None else words), "--plan"])

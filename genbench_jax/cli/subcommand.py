@@ -5,14 +5,16 @@ import difflib
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, runtime_checkable
 
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.command import run_command
+from genbench_jax.runtime.progress import show
 
 Run = Callable[[argparse.Namespace], int | None]
 
 
+@runtime_checkable
 class Main(Protocol):
   """The command: takes words, by default those of the process, and returns its exit status."""
 
@@ -31,16 +33,24 @@ class Parser(argparse.ArgumentParser):
     raise UsageError(f"{message}. See `{self.prog} --help`.")
 
   def options(self, words: Sequence[str]) -> argparse.Namespace:
-    """Parse the words; an unknown option comes with the nearest known one."""
-    options, unknown = self.parse_known_args(words)
+    """Parse the words; `--keep_going` is `--keep-going`, and an unknown option is named with the nearest known one."""
+    options, unknown = self.parse_known_args([_dashed(word) for word in words])
     for word in unknown:
       near = difflib.get_close_matches(word.partition("=")[0], self._option_string_actions, n=1)
       self.error(f"unexpected argument {word!r}" + (f". Did you mean {near[0]}?" if near else ""))
     return options
 
 
+def _dashed(word: str) -> str:
+  name, equals, value = word.partition("=")
+  return f"{name.replace('_', '-')}{equals}{value}" if word.startswith("--") else word
+
+
 def subcommand(
-  name: str, arguments: Callable[[argparse.ArgumentParser], None], description: str | None
+  name: str,
+  arguments: Callable[[argparse.ArgumentParser], None],
+  description: str | None,
+  read: Callable[[Parser, Sequence[str]], argparse.Namespace] = Parser.options,
 ) -> Callable[[Run], Main]:
   """Make a subcommand of a function that takes the parsed options.
 
@@ -51,6 +61,7 @@ def subcommand(
     name: of the subcommand, such as `show`.
     arguments: adds the options to a parser.
     description: what `--help` says first.
+    read: parses the words with the parser.
   """
 
   def decorate(run: Run) -> Main:
@@ -63,9 +74,12 @@ def subcommand(
     @functools.wraps(run)
     def main(words: Sequence[str] | None = None) -> int:
       given = list(sys.argv[1:] if words is None else words)
+      if {"--help", "-h"} & set(given):
+        show(parser().format_help(), end="")
+        return 0
 
       def work() -> int:
-        status = run(parser().options(given)) or 0
+        status = run(read(parser(), given)) or 0
         sys.stdout.flush()  # a closed pipe shows here, not at exit
         return status
 

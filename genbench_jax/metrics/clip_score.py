@@ -123,7 +123,7 @@ def _that_count(
 
 
 def _row_scores(
-  images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "n d"], mesh: Mesh
+  images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "m d"], mesh: Mesh
 ) -> Float[np.ndarray, "n"]:
   if len(texts) != len(images):
     raise UsageError(

@@ -62,7 +62,7 @@ def check_finite(name: str, array: np.ndarray) -> None:
     raise UsageError(f"{name} hold NaN or infinite values")
 
 
-def common_scale(*sets: Float[np.ndarray, "n d"]) -> float:
+def common_scale(*sets: Float[np.ndarray, "_ d"]) -> float:
   """Return a power of two to divide features by so that their squares fit float32; often 1.
 
   Dividing by a power of two is exact, so a distance is recovered exactly by multiplying it back.
@@ -110,7 +110,9 @@ def named_labels(name: str, labels: Any, class_names: Sequence[str]) -> Any:
   return np.array([index[str(label)] for label in array.flat], np.int32).reshape(array.shape)
 
 
-def label_rows(name: str, labels: Any, rows: int, num_classes: int) -> Int[np.ndarray, "n *k"]:
+def label_rows(
+  name: str, labels: Any, rows: int, num_classes: int
+) -> Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]:
   """Return checked labels: class indices [n] as int32, or multi-hot labels [n, k] as bool.
 
   Args:
@@ -204,7 +206,7 @@ def _gather_program(mesh: Mesh) -> jax.stages.Wrapped:
   return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
 
-def unit_rows(features: Float[Array, "n d"]) -> Float[Array, "n d"]:
+def unit_rows(features: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
   """Return rows scaled to unit length; a zero row stays zero."""
   largest = jnp.max(jnp.abs(features), axis=-1, keepdims=True)
   # Dividing by the largest entry first keeps the squares from overflowing.

@@ -31,9 +31,9 @@ class Moments(NamedTuple):
   @classmethod
   def from_batch(
     cls,
-    features: Float[Array, "n d"],
-    mask: Bool[Array, "n"],
-    origin: Float[Array, "d"] | float = 0.0,
+    features: Float[Array | np.ndarray, "n d"],
+    mask: Bool[Array | np.ndarray, "n"],
+    origin: Float[Array | np.ndarray, "d"] | float = 0.0,
   ) -> "Moments":
     """Return the moments of `features - origin` over the rows where the mask is True.
 

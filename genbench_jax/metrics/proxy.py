@@ -153,7 +153,9 @@ def _ridge_errors(
   return jax.lax.map(repeat, (x_order, y_order))
 
 
-def ridge_error(x: Float[Array, "s d"], y: Float[Array, "s d"]) -> Float[Array, ""]:
+def ridge_error(
+  x: Float[Array | np.ndarray, "s d"], y: Float[Array | np.ndarray, "s d"]
+) -> Float[Array, ""]:
   """Train a ridge classifier on the first halves; return its error on the second halves.
 
   With equally many images of both sets and targets 1 and -1, ridge regression is Fisher's linear

@@ -53,7 +53,7 @@ def ring(
     return visit(state, block)
   following = [(device, (device + 1) % devices) for device in range(devices)]
 
-  def step(_: int, carry: tuple[State, Block]) -> tuple[State, Block]:
+  def step(_: Int[Array, ""], carry: tuple[State, Block]) -> tuple[State, Block]:
     state, block = visit(*carry)
     return state, jax.lax.ppermute(block, DATA_AXIS, following)
 

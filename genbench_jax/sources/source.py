@@ -1,7 +1,7 @@
 """What a source of images is to the stages: each makes the image sets of its keys, shard by shard."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from genbench_jax.cells import ImageSetKey
 from genbench_jax.run import FeatureSpace, Run
@@ -37,6 +37,7 @@ Need: TypeAlias = TestFeatures | Images | ImageFeatures
 NeededValues: TypeAlias = Sequence[Any]
 
 
+@runtime_checkable
 class ImageSource(Protocol):
   """A source of images. Add one by a subclass in a file of its own and a line in `sources.registry`.
 

@@ -22,12 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_subcommand_says_what_it_does(name, capsys):
-  if name in ("run", "plan", "pins", "prompts"):
-    assert main([name, "--help"]) == 0
-  else:
-    with pytest.raises(SystemExit) as ended:
-      main([name, "--help"])
-    assert ended.value.code == 0
+  assert main([name, "--help"]) == 0
   told = capsys.readouterr().out
   assert (len(told.splitlines()) > 4 and "config" in told) or "--" in told
 
