@@ -25,7 +25,6 @@ from PIL import Image
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cli.genbench import COMMANDS, main as genbench
-from genbench_jax.cli.run import with_config
 from genbench_jax.zoo.tiny import SHALLOW_UNET, write_tiny_dinov2, write_tiny_stable_diffusion
 
 ROOT = Path(__file__).parent.parent
@@ -243,7 +242,8 @@ def as_module(words):
     return words
   name, rest = words[1], words[2:]
   if name in ("run", "plan"):
-    rest = [*with_config(rest), *(["--plan"] if name == "plan" else [])]
+    rest = rest if rest[0].startswith("-") else ["--config", *rest]
+    rest = [*rest, *(["--plan"] if name == "plan" else [])]
     return ["python", "-m", "genbench_jax.main", *rest]
   module = "import_images" if name == "import" else name
   return ["python", "-m", f"genbench_jax.cli.{module}", *rest]
@@ -274,10 +274,10 @@ def parse(module, arguments):
   """The words are known to the module, which is not run."""
   found = importlib.util.find_spec(module)
   name = module.rpartition(".")[2]
-  if name in ("pins", "main"):  # take the flags of a run
-    parse_run(with_config(arguments))
+  if name == "main":
+    parse_run(arguments)
   elif name in COMMANDS and module in (f"genbench_jax.{name}", f"genbench_jax.cli.{name}"):
-    importlib.import_module(f"genbench_jax.cli.{name}").main.parser().options(arguments)
+    importlib.import_module(f"genbench_jax.cli.{name}").main.parse(arguments)
   else:
     source = Path(found.origin).read_text(encoding="utf-8")
     assert all(f'"{word}"' in source for word in arguments if word.startswith("--"))

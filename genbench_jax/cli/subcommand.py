@@ -71,6 +71,9 @@ def subcommand(
       arguments(made)
       return made
 
+    def parse(words: Sequence[str]) -> argparse.Namespace:
+      return read(parser(), words)
+
     @functools.wraps(run)
     def main(words: Sequence[str] | None = None) -> int:
       given = list(sys.argv[1:] if words is None else words)
@@ -79,13 +82,13 @@ def subcommand(
         return 0
 
       def work() -> int:
-        status = run(read(parser(), given)) or 0
+        status = run(parse(given)) or 0
         sys.stdout.flush()  # a closed pipe shows here, not at exit
         return status
 
       return run_command(work, debug="--debug" in given)
 
-    main.parser = parser  # type: ignore[attr-defined]
+    main.parse = parse  # type: ignore[attr-defined]
     return main
 
   return decorate
