@@ -1,10 +1,11 @@
 """CLIP's image preprocessing on the device, for images that never leave it.
 
-PIL resizes along one axis, rounds to 8 bits, then along the other, and rounds again. Each pass is a product with a fixed
-matrix of antialiased weights, so that the device can do the same. Against PIL (tests/clip/test_device_preprocess.py):
-square images, even of noise, are off by 1/255 at fewer than one value in ten thousand, where a tie is rounded otherwise.
-Oblong ones may be off by up to 8/255 on noise and by 1/255 on smooth images: PIL chooses by their shape which axis comes
-first, and the device always begins with the columns.
+PIL resizes one axis, rounds to 8 bits, resizes the other, and rounds again. Each pass is a product
+with a fixed matrix of antialiased weights, which a device can compute. Differences from PIL
+(tests/embedding/test_device_preprocess.py): square images, even noise, differ by 1/255 in fewer
+than one value in ten thousand, where a tie rounds the other way. Oblong ones differ by up to 8/255
+on noise and by 1/255 on smooth images, because PIL chooses the first axis by the shape, and the
+device always resizes columns first.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,24 +19,24 @@ from jaxtyping import Array, Float, Float32, Float64, UInt8
 from genbench_jax.embedding.preprocess import Resize
 from genbench_jax.models.image_input import ImageInput
 
-# PIL's weights are whole numbers over 2^22.
+# PIL stores its filter weights in fixed point with 22 fractional bits.
 PRECISION = 1 << 22
 
 
 class ResizeWeights(NamedTuple):
-  """Matrices from an image's rows and columns to those of the square that CLIP takes."""
+  """Matrices that resize the rows and columns of an image to the square that CLIP takes."""
 
   rows: Float32[np.ndarray, "s h"] | Float32[Array, "s h"]
   columns: Float32[np.ndarray, "s w"] | Float32[Array, "s w"]
 
 
 def resize_weights(height: int, width: int, how: ImageInput, resize: Resize) -> ResizeWeights:
-  """The matrices that do what `preprocess.to_square` does to an image.
+  """Return the matrices equivalent to `preprocess.to_square`.
 
   Args:
-    height, width: of the image.
-    how: what the encoder asks for.
-    resize: `crop`, the encoder's own way, or `squash`.
+    height, width: size of the image in pixels.
+    how: image input of the encoder.
+    resize: `crop`, the encoder's own method, or `squash`.
   """
   if resize == "squash":
     return ResizeWeights(*(_weights(length, how.size, how.filter) for length in (height, width)))
@@ -44,13 +45,14 @@ def resize_weights(height: int, width: int, how: ImageInput, resize: Resize) -> 
   matrices = []
   for length, scaled in zip((height, width), wanted, strict=True):
     first = round((scaled - how.size) / 2)
+    # Cropping the scaled image is cutting rows from its matrix.
     matrices.append(_weights(length, scaled, how.filter)[first : first + how.size])
   return ResizeWeights(*matrices)
 
 
 def _weights(length: int, size: int, name: str) -> Float32[np.ndarray, "size length"]:
-  """Weights of `length` pixels in each of `size`: antialiased, normalized, rounded as PIL rounds them."""
-  if length == size:  # PIL leaves such an axis alone
+  """Return the weights [size, length] of the source pixels: antialiased, rounded like PIL's."""
+  if length == size:  # PIL skips an axis that keeps its length
     return np.eye(size, dtype=np.float32)
   scale = length / size
   centers = (np.arange(size)[:, None] + 0.5) * scale
@@ -58,6 +60,8 @@ def _weights(length: int, size: int, name: str) -> Float32[np.ndarray, "size len
   if name == "nearest":
     return (np.floor(centers) == pixels).astype(np.float32)
   reach, kernel = _KERNELS[name]
+  # Antialiasing: when shrinking, the filter is stretched to cover the source pixels of one output
+  # pixel.
   stretch = max(scale, 1.0)
   first = np.floor(np.maximum(centers - reach * stretch + 0.5, 0))
   last = np.floor(np.minimum(centers + reach * stretch + 0.5, length))
@@ -69,7 +73,7 @@ def _weights(length: int, size: int, name: str) -> Float32[np.ndarray, "size len
 
 
 def _bicubic(x: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
-  """Keys' cubic convolution with a = -1/2 (1981)."""
+  """Evaluate Keys' cubic convolution kernel with a = -1/2 (1981)."""
   x = np.abs(x)
   near = (1.5 * x - 2.5) * x * x + 1
   far = ((-0.5 * x + 2.5) * x - 4) * x + 2
@@ -85,16 +89,16 @@ def _bilinear(x: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
 
 
 def _hamming(x: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
-  """A sinc under Hamming's window."""
+  """Evaluate a sinc with a Hamming window."""
   return np.where(np.abs(x) < 1, np.sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)), 0.0)
 
 
 def _lanczos(x: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
-  """A sinc under the middle of a sinc three times as wide."""
+  """Evaluate a sinc windowed by the main lobe of a sinc three times as wide."""
   return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
 
 
-# Pixels, of the coarser grid, that each filter reaches to each side, and its kernel.
+# Filter -> radius in pixels of the coarser grid, and kernel.
 _KERNELS: dict[str, tuple[float, Callable[..., Float64[np.ndarray, "..."]]]] = {
   "box": (0.5, _box),
   "bilinear": (1.0, _bilinear),
@@ -110,7 +114,14 @@ def preprocess_on_device(
   mean: Sequence[float],
   std: Sequence[float],
 ) -> Float[Array, "b s s 3"]:
-  """Pixels as CLIP takes them, as `preprocess.preprocess` makes them of single images. Pure: made for `jax.jit`."""
+  """Preprocess a batch of images for CLIP like `preprocess.preprocess`; for use under jit.
+
+  Args:
+    images: values 0 to 255, [b, h, w, 3].
+    weights: matrices for the size of the images.
+    mean, std: of the three channels, in [0, 1].
+  """
+  # A TPU's default precision (bfloat16) would change the rounding to 8 bits.
   exactly = jax.lax.Precision.HIGHEST
   pixels = images.astype(jnp.float32)
   pixels = _to_8_bits(jnp.einsum("vw,bhwc->bhvc", weights.columns, pixels, precision=exactly))

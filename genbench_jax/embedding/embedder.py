@@ -1,4 +1,4 @@
-"""Features of images and texts: fixed batches, sharded over the mesh, one compiled program per shape."""
+"""Features of images and texts: fixed batches sharded over the mesh, one program per shape."""
 
 import functools
 from collections import deque
@@ -14,17 +14,17 @@ from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models.image_encoder import ImageEncoder, TextEncoder
 from genbench_jax.runtime.mesh import batch_sharding, data_mesh, pad_rows, replicated
 
-# Batches on their way at once: one computes while the next is decoded and sent.
+# Concurrent batches: the device computes one while the next is decoded and transferred.
 IN_FLIGHT = 2
 
 
 class ImageEmbedder:
-  """An image encoder on a mesh: parameters replicated once, one program.
+  """Image encoder on a mesh, with replicated parameters and a single compiled program.
 
   Args:
-    encoder: a CLIP, or any other model that embeds images.
-    mesh: its devices share every batch. By default all devices of this host.
-    batch_per_device: images on each device at once.
+    encoder: CLIP or any other image encoder.
+    mesh: devices that share every batch; None for all devices of this host.
+    batch_per_device: images per device and batch.
   """
 
   def __init__(self, encoder: ImageEncoder, mesh: Mesh | None = None, batch_per_device: int = 32):
@@ -35,9 +35,12 @@ class ImageEmbedder:
     self._params = params_on(encoder, self.mesh)
 
   def dispatch(self, pixels: Float32[np.ndarray, "n h w 3"]) -> Float[Array, "b d"]:
-    """Starts the computation of at most `batch_size` images and returns without waiting.
+    """Start computing the features of at most `batch_size` images, without waiting for the result.
 
-    The result has `batch_size` rows; those from `n` on pad.
+    The result has `batch_size` rows; those from `n` on are padding.
+
+    Raises:
+      UsageError: the shape of the pixels does not fit.
     """
     side = self.encoder.input.size
     if pixels.shape[1:] != (side, side, 3) or len(pixels) > self.batch_size:
@@ -49,24 +52,25 @@ class ImageEmbedder:
   def stream(
     self, batches: Iterable[Float32[np.ndarray, "n h w 3"]]
   ) -> Iterator[Float32[np.ndarray, "n d"]]:
-    """The features of each batch, in order, not normalized.
+    """Yield the features of each batch in order, not normalized.
 
-    The next batch is taken from `batches` while earlier ones are computed: decode in the iterator.
+    The next batch is pulled from `batches` while earlier ones are computed, so decode in the
+    iterator.
     """
     return _pipelined((self.dispatch(pixels), len(pixels)) for pixels in batches)
 
   def __call__(self, pixels: Float32[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n d"]:
-    """The features of all images, not normalized."""
+    """Return the features of all images, not normalized."""
     return _joined(self.stream(_chunks(pixels, self.batch_size)), self.encoder.width)
 
 
 class TextEmbedder:
-  """A text tower on a mesh: parameters replicated once, one program for each power of two of rows.
+  """Text tower on a mesh, with replicated parameters and one program per power of two of rows.
 
   Args:
-    encoder: a CLIP, a SigLIP, or any other model that embeds texts.
-    mesh: its devices share every batch. By default all devices of this host.
-    batch_per_device: texts on each device at once, at most; fewer where there are fewer texts.
+    encoder: a CLIP, SigLIP or any other model that embeds texts.
+    mesh: devices that share every batch; None for all devices of this host.
+    batch_per_device: maximal number of texts per device and batch.
   """
 
   def __init__(self, encoder: TextEncoder, mesh: Mesh | None = None, batch_per_device: int = 64):
@@ -77,7 +81,7 @@ class TextEmbedder:
     self._params = params_on(encoder, self.mesh)
 
   def __call__(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
-    """The features of all texts, not normalized."""
+    """Return the features of all texts, not normalized."""
     size = fitting_batch(len(texts), self.mesh.size, self.batch_per_device)
     chunks = (self.encoder.tokenize(chunk) for chunk in _chunks(texts, size))
     run = functools.partial(_run, self._program, self._params, size=size, mesh=self.mesh)
@@ -90,7 +94,14 @@ def image_features(
   mesh: Mesh | None = None,
   batch_per_device: int = 32,
 ) -> Float32[np.ndarray, "n d"]:
-  """Features of preprocessed images, not normalized."""
+  """Compute the features of preprocessed images, not normalized.
+
+  Args:
+    encoder: CLIP or any other image encoder.
+    pixels: preprocessed images.
+    mesh: devices that share every batch; None for all devices of this host.
+    batch_per_device: images per device and batch.
+  """
   mesh = _local_mesh() if mesh is None else mesh
   rows = fitting_batch(len(pixels), mesh.size, batch_per_device) // mesh.size
   return ImageEmbedder(encoder, mesh, rows)(np.asarray(pixels, np.float32))
@@ -99,7 +110,13 @@ def image_features(
 def text_features(
   encoder: TextEncoder, texts: Sequence[str], mesh: Mesh | None = None
 ) -> Float32[np.ndarray, "n d"]:
-  """Features of texts, not normalized. Texts longer than the model's positions are cut."""
+  """Compute the features of texts, not normalized; texts that exceed the context are truncated.
+
+  Args:
+    encoder: a CLIP, SigLIP or any other model that embeds texts.
+    texts: texts to embed.
+    mesh: devices that share every batch; None for all devices of this host.
+  """
   return TextEmbedder(encoder, mesh)(texts)
 
 
@@ -109,22 +126,25 @@ def text_prototypes(
   templates: Sequence[str],
   mesh: Mesh | None = None,
 ) -> Float32[np.ndarray, "k d"]:
-  """One unit-norm text prototype a class: the mean over templates of unit-norm features, normalized again.
+  """Compute text prototypes: the mean over templates of unit-norm features, normalized.
 
-  Sigmoid models (SigLIP) have the same prototypes: scale and bias of the sigmoid are the same for all classes, so the
-  largest cosine is the largest probability.
+  Sigmoid models (SigLIP) have the same prototypes: scale and bias of the sigmoid are the same for
+  all classes, so the largest cosine is the largest probability.
 
   Args:
-    encoder: the model.
-    class_names: one name for each class.
+    encoder: a CLIP, SigLIP or any other model that embeds texts.
+    class_names: one name per class.
     templates: texts with one `{}` for the class name.
-    mesh: its devices share every batch.
+    mesh: devices that share every batch.
+
+  Returns:
+    Unit-norm prototypes, [k, d].
 
   Raises:
     RunError: two classes have the same prototype.
 
   Reference:
-    CLIP, section 3.1.4 (arXiv 2103.00020).
+    Radford et al., CLIP, section 3.1.4 (arXiv 2103.00020).
   """
   texts = [template.replace("{}", name) for name in class_names for template in templates]
   distinct = list(dict.fromkeys(texts))
@@ -137,31 +157,37 @@ def text_prototypes(
 
 
 def _refuse_equal(prototypes: Float32[np.ndarray, "k d"], class_names: Sequence[str]) -> None:
-  """Refuses classes that no image can be told apart by: of each pair, one would get all the images.
+  """Reject classes with equal prototypes: the first of a pair would get all images of both.
 
   Raises:
-    RunError: two prototypes are equal but for rounding; it names their classes.
+    RunError: two prototypes are equal up to rounding; the message names their classes.
   """
   places: dict[bytes, int] = {}
   for index, prototype in enumerate(prototypes):
-    # Unit-norm rows of some hundred numbers: five digits are far below what one word changes.
+    # Different words change a unit-norm feature far more than the fifth digit; rounding errors
+    # change it less.
     first = places.setdefault(np.round(prototype, 5).tobytes(), index)
     if first != index:
       raise RunError(
-        f"the classes {class_names[first]!r} and {class_names[index]!r} have the same text feature: name them apart,"
-        " or the checkpoint's tokenizer does not go with its text tower."
+        f"the classes {class_names[first]!r} and {class_names[index]!r} have the same text feature: rename one of them,"
+        " or check that the checkpoint's tokenizer matches its text tower."
       )
 
 
 def unit_norm(features: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
-  """Rows over their Euclidean norm."""
+  """Divide rows by their Euclidean norm."""
   return features / np.linalg.norm(features, axis=-1, keepdims=True)
 
 
 def fitting_batch(rows: int, devices: int, per_device: int) -> int:
-  """A batch for `rows` rows: at most `per_device` a device, and else the least power of two that holds them.
+  """Return a batch size for a number of rows: a power of two per device, at most `per_device`.
 
-  Powers of two, so that any number of rows needs few compiled programs.
+  Powers of two need few compiled programs for any number of rows.
+
+  Args:
+    rows: number of rows to process.
+    devices: number of devices that share a batch.
+    per_device: maximal number of rows per device.
   """
   wanted = max(1, -(-rows // devices))
   return devices * min(per_device, 1 << (wanted - 1).bit_length())
@@ -177,7 +203,7 @@ def _program(encoder: ImageEncoder, method: str, mesh: Mesh) -> Callable[..., Ar
 
 @functools.lru_cache(maxsize=2)
 def params_on(encoder: ImageEncoder, mesh: Mesh) -> dict[str, Array]:
-  """An encoder's parameters on every device of a mesh, put there once."""
+  """Return an encoder's parameters, replicated on a mesh; cached."""
   return jax.device_put(encoder.params, replicated(mesh))
 
 
@@ -196,7 +222,7 @@ def _run(
 
 
 def _pipelined(started: Iterable[tuple[Array, int]]) -> Iterator[Float32[np.ndarray, "n d"]]:
-  """Fetches results in order, each only when `IN_FLIGHT` later ones have been started."""
+  """Yield results in order; fetch one only after `IN_FLIGHT` later ones have been started."""
   waiting: deque[tuple[Array, int]] = deque()
   for item in started:
     waiting.append(item)

@@ -1,10 +1,13 @@
-"""The two ways in which FID papers bring images to 299 x 299; the score depends on which.
+"""The two resize methods of FID papers, to 299 x 299; the score depends on the method.
 
-`clean`: PIL's antialiased bicubic on each channel in floating point, without rounding to 8 bits, as clean-fid does.
-`legacy`: TensorFlow 1's bilinear, without antialiasing, corners aligned at zero, as the reference code does.
+`clean`: PIL's antialiased bicubic filter per channel in floating point, without rounding to 8 bits,
+as in clean-fid.
+`legacy`: TensorFlow 1's bilinear filter without antialiasing, corners aligned at zero, as in the
+reference code.
 
 Reference:
-  Parmar et al., "On aliased resizing and surprising subtleties in GAN evaluation", 2022 (arXiv 2104.11222).
+  Parmar et al., "On aliased resizing and surprising subtleties in GAN evaluation", 2022 (arXiv
+  2104.11222).
 """
 
 import numpy as np
@@ -13,7 +16,7 @@ from PIL import Image
 
 
 def clean(image: Image.Image, size: int) -> Float32[np.ndarray, "s s 3"]:
-  """An RGB image at `size` x `size`, 0 to 255, by PIL's bicubic in floating point."""
+  """Resize an RGB image to `size` x `size`, 0 to 255, with PIL's bicubic filter on floats."""
   if image.size == (size, size):
     return np.asarray(image, np.float32)
   channels = [
@@ -24,12 +27,12 @@ def clean(image: Image.Image, size: int) -> Float32[np.ndarray, "s s 3"]:
     )
     for channel in image.split()
   ]
-  # Bicubic overshoots at edges.
+  # The bicubic filter overshoots at edges.
   return np.stack(channels, axis=-1).clip(0, 255)
 
 
 def legacy(image: Image.Image, size: int) -> Float32[np.ndarray, "s s 3"]:
-  """An RGB image at `size` x `size`, 0 to 255, by TensorFlow 1's bilinear."""
+  """Resize an RGB image to `size` x `size`, 0 to 255, with TensorFlow 1's bilinear filter."""
   pixels: UInt8[np.ndarray, "h w 3"] = np.asarray(image)
   upper, lower, down = _neighbors(pixels.shape[0], size)
   left, right, across = _neighbors(pixels.shape[1], size)
@@ -43,9 +46,9 @@ def legacy(image: Image.Image, size: int) -> Float32[np.ndarray, "s s 3"]:
 
 
 def _neighbors(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """The two pixels that each of `size` ones lies between, and its share of the second.
+  """Return the two source pixels around each of `size` output pixels, and the weight of the second.
 
-  Pixel i of the result is at i * length / size, not at the centers' (i + 1/2) * length / size - 1/2.
+  Output pixel i samples i * length / size, not the pixel center (i + 1/2) * length / size - 1/2.
   """
   at = np.arange(size, dtype=np.float32) * np.float32(length / size)
   first = np.floor(at).astype(np.int64)

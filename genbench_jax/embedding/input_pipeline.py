@@ -1,7 +1,8 @@
-"""The one way of images to the encoder: stored bytes, decoded, as CLIP takes them, in padded batches.
+"""Input pipeline of the image encoders: decode, preprocess, and pad into batches.
 
-Original, generated, retrieved and user images go through it alike. Grain decodes on threads or in worker
-processes (started anew, never forked: JAX has threads) while the device computes. No TensorFlow.
+Original, generated, retrieved and user images share it. Grain decodes on threads or in worker
+processes while the device computes. Workers are spawned, not forked, because JAX is multithreaded.
+TensorFlow is not used.
 """
 
 import dataclasses
@@ -23,18 +24,19 @@ from genbench_jax.runtime.progress import say
 from genbench_jax.store.image_files import image_formats
 
 THREADS = 4
-# Images that are decoded and handed over together, at most: few enough to bound the memory.
+# Images decoded per work item; small, to bound the memory.
 _CHUNK = 16
-# Chunks that wait to be taken, in each process.
+# Finished chunks to buffer, per process.
 _CHUNKS_AHEAD = 4
-# What PIL raises at damaged or hostile files: its decoders have dozens of ways, struct.error and IndexError among them.
+# PIL decoders raise dozens of exception types on damaged files, among them struct.error and
+# IndexError.
 _UNREADABLE = Exception
 _PADDING = -1
 
 
 @runtime_checkable
 class Images(Protocol):
-  """Stored images by index; can be pickled if worker processes are to read them."""
+  """Stored images by index. Must be picklable to be read by worker processes."""
 
   def __len__(self) -> int: ...
 
@@ -43,12 +45,12 @@ class Images(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-  """A batch of images, always of the same size: the last one is padded.
+  """A batch of fixed size; the last one is padded.
 
   Attributes:
-    pixels: as CLIP takes them; zero where there is no valid image.
-    index: which of the images each is; -1 where the batch is padded.
-    valid: True for an image that could be decoded; False for a corrupt one, and for padding.
+    pixels: preprocessed pixels; zero where no image is valid.
+    index: index of each image; -1 for padding.
+    valid: True for a decoded image; False for a corrupt one and for padding.
   """
 
   pixels: Float32[np.ndarray, "b h w 3"]
@@ -61,8 +63,8 @@ class Preprocessing:
   """How an encoder takes the images of a dataset.
 
   Attributes:
-    how: what the encoder asks for.
-    resize: `crop` or `squash`, as in the dataset's spec.
+    how: image input of the encoder.
+    resize: resize method from the dataset's spec.
   """
 
   how: ImageInput
@@ -70,7 +72,7 @@ class Preprocessing:
 
   @property
   def size(self) -> int:
-    """Side in pixels."""
+    """Side of the input in pixels."""
     return self.how.size
 
 
@@ -84,19 +86,20 @@ def image_batches(
   threads: int = THREADS,
   what: str = "images",
 ) -> Iterator[Batch]:
-  """Decoded batches, in order, made ahead of their use.
+  """Yield preprocessed batches in order, decoded ahead of their use.
 
-  A corrupt image is named in the log, comes as zeros and is not `valid`: it stops nothing and is never
-  trained on.
+  A corrupt image is logged, yields zero pixels and is not `valid`. It does not stop the pipeline,
+  and training ignores it.
 
   Args:
-    images: what is read.
-    preprocessing: what the encoder asks for.
-    batch_size: images in each batch; the last one is padded to it.
-    rows: which images, in which order; by default all. Hosts share a dataset by taking different ones.
-    workers: processes that decode; 0 decodes on threads of this one, which is as fast on few cores.
-    threads: that decode, in each process.
-    what: what the images are, for the log.
+    images: images to read.
+    preprocessing: image input of the encoder.
+    batch_size: images per batch; the last batch is padded to it.
+    rows: indices to read, in order; None for all. Hosts share a dataset by taking different rows.
+    workers: decoding processes; 0 decodes on threads of this process, which is as fast on few
+      cores.
+    threads: decoding threads per process.
+    what: name of the images for the log.
   """
   order = np.arange(len(images)) if rows is None else np.asarray(rows, np.int64)
   chunk = math.gcd(batch_size, _CHUNK)
@@ -109,7 +112,7 @@ def image_batches(
 
 @dataclasses.dataclass(frozen=True)
 class _Decoder:
-  """Makes a chunk of images ready, in whatever thread or process."""
+  """Decodes and preprocesses one chunk, in any thread or process."""
 
   images: Images
   order: Int[np.ndarray, "n"]
@@ -126,7 +129,7 @@ class _Decoder:
     return {"pixels": pixels, "index": index, "valid": valid}
 
   def _decode(self, index: int, out: Float32[np.ndarray, "h w 3"]) -> bool:
-    """Writes the pixels of an image, 0 to 255; says whether it could be read."""
+    """Write the pixels of an image, 0 to 255, to `out`; return whether it could be read."""
     try:
       with opened(self.images[index]) as image:
         out[:] = square_pixels(to_rgb(image), self.preprocessing.how, self.preprocessing.resize)
@@ -137,9 +140,10 @@ class _Decoder:
 
 
 def normalize(pixels: Float32[np.ndarray, "b h w 3"], preprocessing: Preprocessing) -> None:
-  """Turns pixels of 0 to 255 in place into what the encoder takes, to the bit as `preprocess` does.
+  """Normalize pixels of 0 to 255 in place, bit-identical to `preprocess.pixels_of`.
 
-  Whole rows at a time: four times as fast as channels of three.
+  Working on whole rows of 3 * width values is four times as fast as broadcasting over three
+  channels.
   """
   width = pixels.shape[2]
   rows = pixels.reshape(*pixels.shape[:2], 3 * width)
@@ -149,7 +153,7 @@ def normalize(pixels: Float32[np.ndarray, "b h w 3"], preprocessing: Preprocessi
 
 
 def _decoded(decoder: _Decoder, workers: int, threads: int) -> Iterator[dict[str, np.ndarray]]:
-  """The chunks in order."""
+  """Yield the decoded chunks in order."""
   import grain
 
   starts = range(0, len(decoder.order), decoder.chunk)
@@ -161,24 +165,25 @@ def _decoded(decoder: _Decoder, workers: int, threads: int) -> Iterator[dict[str
 def _from_processes(dataset: Any, workers: int) -> Iterator[dict[str, np.ndarray]]:
   import grain
 
-  # Grain reads absl's flags when it starts a worker, and this may be no absl program.
+  # Grain reads absl flags when it starts a worker; outside an absl program they are not parsed yet.
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
   options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_CHUNKS_AHEAD)
   yield from dataset.mp_prefetch(options)
-  # What each worker sent last hangs in a cycle of Grain's frames: at exit its shared memory would be left behind.
+  # A reference cycle in Grain's frames keeps the last chunk of each worker. Without a collection,
+  # its shared memory leaks at exit.
   gc.collect()
 
 
 def opened(image: bytes | Image.Image) -> Image.Image:
-  """A stored image, opened but not yet decoded."""
+  """Open a stored image without decoding it."""
   return (
     Image.open(io.BytesIO(image), formats=image_formats()) if isinstance(image, bytes) else image
   )
 
 
 def _reason(images: Images, index: int) -> str:
-  """Why an image can't be read: worker processes don't say."""
+  """Return why an image cannot be read, by decoding it again: workers do not report the reason."""
   try:
     with opened(images[index]) as image:
       image.load()
@@ -190,14 +195,14 @@ def _reason(images: Images, index: int) -> str:
 def _next_batch(
   parts: Iterator[dict[str, np.ndarray]], chunks: int, batch_size: int
 ) -> Batch | None:
-  """The next chunks as one batch. Theirs may be shared memory of a worker: nothing here holds on to it."""
+  """Return the next chunks as one batch, copied: they may be shared memory of a worker."""
   gathered = list(itertools.islice(parts, chunks))
   return _padded(gathered, batch_size) if gathered else None
 
 
 def _padded(parts: Sequence[dict[str, np.ndarray]], batch_size: int) -> Batch:
-  """The chunks as one batch, padded."""
-  # Imported here: worker processes import this module and need no JAX.
+  """Concatenate the chunks and pad them to the batch size."""
+  # Imported here because worker processes import this module and must not load JAX.
   from genbench_jax.runtime.mesh import pad_rows
 
   pixels, index, valid = (

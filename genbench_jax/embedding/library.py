@@ -1,4 +1,4 @@
-"""Images and texts straight to features: for use without a config."""
+"""Features of images and texts in one call, without a config."""
 
 import functools
 import os
@@ -25,10 +25,10 @@ def _loaded(checkpoint: str, revision: str | None) -> ImageEncoder:
 
 
 def open_image(image: AnyImage) -> Image.Image:
-  """A PIL image from an array of uint8 [h, w, 3] or [h, w], a path, or a PIL image.
+  """Return a PIL image from a uint8 array [h, w, 3] or [h, w], a path, or a PIL image.
 
   Raises:
-    UsageError: the array is of another type or shape, or the file can't be read as an image.
+    UsageError: the array has another dtype or shape, or the file cannot be read as an image.
   """
   if isinstance(image, Image.Image):
     return image
@@ -36,7 +36,7 @@ def open_image(image: AnyImage) -> Image.Image:
     return _open_file(Path(image))
   array = np.asarray(image)
   if array.dtype != np.uint8 or array.shape[2:] not in ((), (3,)) or array.ndim < 2:
-    raise UsageError(f"an image is uint8 [h, w, 3], but this is {array.dtype} {list(array.shape)}.")
+    raise UsageError(f"an image must be uint8 [h, w, 3], got {array.dtype} {list(array.shape)}.")
   return Image.fromarray(array)
 
 
@@ -55,18 +55,20 @@ def embed_images(
   revision: str | None = None,
   resize: Resize | None = None,
 ) -> Float32[np.ndarray, "n d"]:
-  """Image features of any encoder, not normalized.
+  """Compute image features with any encoder; they are not normalized.
 
   Args:
-    images: uint8 arrays of any sizes, or paths, or PIL images; one of these alone counts as one image.
-    checkpoint: folder or hub id of a CLIP, SigLIP, DINOv2 or DINOv3 in the Hugging Face layout, or the name of a
-      registered encoder.
+    images: uint8 arrays of any size, paths, or PIL images; a single one is a batch of one.
+    checkpoint: folder or hub id of a CLIP, SigLIP, DINOv2 or DINOv3 in the Hugging Face layout, or
+      the name of a registered encoder.
     revision: commit, tag or branch of a hub id.
-    resize: `crop`, the encoder's own way, or `squash`, both sides to its square; for Inception `clean`, as clean-fid
-      does, or `legacy`, as the reference code of FID does. By default the first of what the encoder knows.
+    resize: `crop`, the encoder's own method, or `squash`, which scales both sides to its square.
+      For Inception `clean`, as in clean-fid, or `legacy`, as in the reference code of FID. None
+      takes the first method of the encoder.
 
   Raises:
-    UsageError: an image can't be read, there is no such checkpoint, or the encoder knows no such way.
+    UsageError: an image cannot be read, the checkpoint does not exist, or the encoder does not
+      support the resize method.
     RunError: the checkpoint is incomplete, corrupt or of another architecture.
   """
   images = _as_sequence(images)
@@ -78,11 +80,11 @@ def embed_images(
 def _embedded(
   images: Sequence[AnyImage], embedder: ImageEmbedder, resize: Resize | None
 ) -> Float32[np.ndarray, "n d"]:
-  """The features of images, decoded on threads while the device computes."""
+  """Compute the features of images that are decoded on threads while the device computes."""
   encoder = embedder.encoder
   ways = encoder.input.ways
   if resize is not None and resize not in ways:
-    raise unknown_name("way to resize images for this encoder", resize, ways)
+    raise unknown_name("resize method for this encoder", resize, ways)
   way: Any = resize or ways[0]
 
   def pixels(image: AnyImage) -> Float32[np.ndarray, "h w 3"]:
@@ -98,7 +100,7 @@ def _embedded(
 
 
 def _as_sequence(images: Any) -> Sequence[AnyImage]:
-  """The images as a sequence: a path has characters and an array has rows, which are no images."""
+  """Return a sequence of images: wrap a single path or array, whose items are not images."""
   is_one = isinstance(images, str | os.PathLike | Image.Image)
   if isinstance(images, np.ndarray):
     is_one = images.ndim == 2 or (images.ndim == 3 and images.shape[-1] == 3)
@@ -113,20 +115,20 @@ def _embedder(encoder: ImageEncoder, images: int) -> ImageEmbedder:
 def embed_texts(
   texts: str | Sequence[str], checkpoint: str, revision: str | None = None
 ) -> Float32[np.ndarray, "n d"]:
-  """Text features of a CLIP or SigLIP, not normalized.
+  """Compute text features with a CLIP or SigLIP; they are not normalized.
 
   Args:
-    texts: any texts, or one; those longer than the model's positions are cut.
+    texts: texts, or a single one; texts that exceed the model's context are truncated.
     checkpoint: folder or hub id of a CLIP or SigLIP in the Hugging Face layout.
     revision: commit, tag or branch of a hub id.
 
   Raises:
-    UsageError: there is no such checkpoint, or something is no text.
-    RunError: it embeds no texts.
+    UsageError: the checkpoint does not exist, or an item is not a string.
+    RunError: the checkpoint has no text tower.
   """
   texts = [texts] if isinstance(texts, str) else list(texts)
   for text in texts:
     if not isinstance(text, str):
-      raise UsageError(f"a text is a string, but this is {type(text).__name__}: {text!r:.60}.")
+      raise UsageError(f"a text must be a string, got {type(text).__name__}: {text!r:.60}.")
   encoder = _loaded(str(checkpoint), revision)
   return text_features(with_texts(encoder, checkpoint), texts)

@@ -1,4 +1,4 @@
-"""Images from outside as image sets keep them: the same pixels, and nothing that tells of people or places."""
+"""User images in the form in which image sets store them: same pixels, no metadata."""
 
 import io
 
@@ -8,14 +8,15 @@ from genbench_jax.embedding.preprocess import to_rgb
 from genbench_jax.store.image_bytes import without_metadata
 from genbench_jax.store.image_files import image_formats
 
-# Stands for an image that can't be decoded: it keeps its place in the set, and is found unreadable there.
+# Stored in place of an image that cannot be decoded, so that later images keep their index.
 UNREADABLE = b"not an image"
 
 
 def plain_image(image: bytes | Image.Image) -> bytes:
-  """Return an image as PNG or JPEG without metadata, with the pixels that `to_rgb` finds in it.
+  """Return an image as PNG or JPEG without metadata, with the pixels that `to_rgb` gives.
 
-  A PNG or JPEG keeps its compressed pixels; what is to be turned, or is of another format, becomes a PNG.
+  A PNG or JPEG keeps its compressed pixels. An image that must be rotated, or has another format,
+  becomes a PNG.
   """
   if isinstance(image, bytes) and (stripped := without_metadata(image)) is not None:
     return stripped
@@ -26,9 +27,10 @@ def plain_image(image: bytes | Image.Image) -> bytes:
         picture = to_rgb(opened)
     else:
       picture = image.copy()
-    picture.info = {}  # PNG would be given the EXIF, comment and profile of what was read
+    # Otherwise PNG inherits EXIF data, comment and color profile of the source.
+    picture.info = {}
     picture.getexif().clear()
     picture.save(buffer, format="PNG")
-  except Exception:  # PIL's decoders raise whatever they like at damaged and hostile files
+  except Exception:  # PIL decoders raise many exception types on damaged files
     return UNREADABLE
   return buffer.getvalue()

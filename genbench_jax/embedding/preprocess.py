@@ -1,6 +1,7 @@
-"""CLIP's own image preprocessing, with PIL, to the bit.
+"""CLIP's image preprocessing in PIL, bit-identical to the published one.
 
-PIL's antialiased bicubic is part of what CLIP was trained with: TensorFlow's and JAX's differ from it by up to 5/255.
+CLIP was trained with PIL's antialiased bicubic filter. Those of TensorFlow and JAX differ from it
+by up to 5/255.
 """
 
 from collections.abc import Sequence
@@ -15,66 +16,66 @@ from genbench_jax.models.image_input import FILTERS, ImageInput
 
 Resize = Literal["crop", "squash", "clean", "legacy"]
 PIL_FILTERS = {name: Image.Resampling[name.upper()] for name in FILTERS}
-# Pixels of a scaled image over those of the square that is cut from it, from which on only what is needed is scaled.
+# If the scaled image has more than this many times the pixels of the crop, only the needed part is
+# scaled.
 MOST_SCALED = 16
-# Source pixels that the widest filter, Lanczos, reaches to each side at full size.
+# Radius of the widest filter (Lanczos), in source pixels at scale 1.
 FILTER_REACH = 3
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-  """Any PIL image as 8-bit RGB, upright: EXIF orientation applied, first frame, transparency dropped.
+  """Convert any PIL image to upright 8-bit RGB: EXIF rotation applied, first frame, no alpha.
 
-  Images of 16 bits a channel are scaled to 8, not clipped; gray of 32 bits and floats go by `_grey_of_many_bits`. One
-  that is upright RGB already is returned as it is: the two copies that PIL would make cost a tenth of the whole
-  preprocessing.
+  16-bit channels are scaled to 8 bits, not clipped; 32-bit and float images are handled by
+  `_gray_of_many_bits`. An image that is upright RGB already is returned as is, because the two
+  copies that PIL would make take a tenth of the whole preprocessing time.
 
   Raises:
-    ValueError: the range of a gray image of 32 bits can't be told.
+    ValueError: the white level of a 32-bit grayscale image is unknown.
   """
   image.load()
-  is_tiff = image.format == "TIFF"  # a transposed image has no format any more
+  is_tiff = image.format == "TIFF"  # read it now: a transposed image loses its format
   if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
     image = ImageOps.exif_transpose(image)
   if image.mode == "F" or (image.mode == "I" and is_tiff):
-    return Image.fromarray(_grey_of_many_bits(np.asarray(image))).convert("RGB")
-  if image.mode in (
-    "I",
-    "I;16",
-    "I;16B",
-    "I;16L",
-  ):  # Pillow scales what else it opens as I to 16 bits
+    return Image.fromarray(_gray_of_many_bits(np.asarray(image))).convert("RGB")
+  # Pillow scales every other format that it opens in mode I to 16 bits.
+  if image.mode in ("I", "I;16", "I;16B", "I;16L"):
     return Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
   if image.mode == "P" and "transparency" in image.info:
     image = image.convert("RGBA")
   return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _grey_of_many_bits(pixels: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-  """Gray of 32 bits, integer or float, as 8 bits. Such files don't say what white is; their values have to.
+def _gray_of_many_bits(pixels: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+  """Convert 32-bit grayscale to 8 bits, inferring the white level, which files do not state.
 
-  Floats from 0 to 1 are shares of white. Other values from 0 to 255 are 8 bits, integers up to 65,535 are 16 bits.
-  Everything else, such as elevations or negative values, has no white: clipping it would make it black or white.
+  Floats in [0, 1] are fractions of white. Other values in [0, 255] are 8-bit, integers up to 65,535
+  are 16-bit. Anything else, such as elevations or negative values, has no known white level, and
+  clipping would destroy it.
   """
   low, high = float(pixels.min()), float(pixels.max())
   is_float = pixels.dtype.kind == "f"
-  if not low >= 0:  # NaN compares false
-    raise ValueError(f"gray of 32 bits from {low:g} to {high:g}: no image with a known white")
+  if not low >= 0:  # also catches NaN
+    raise ValueError(f"32-bit grayscale with values from {low:g} to {high:g}: unknown white level")
   if is_float and high <= 1:
     return np.rint(pixels * 255).astype(np.uint8)
   if high <= 255:
     return np.rint(pixels).astype(np.uint8)
   if not is_float and high <= 65_535:
+    # 65,535 / 257 = 255.
     return (pixels // 257).astype(np.uint8)
-  raise ValueError(f"gray of 32 bits from {low:g} to {high:g}: no image with a known white")
+  raise ValueError(f"32-bit grayscale with values from {low:g} to {high:g}: unknown white level")
 
 
 def to_square(image: Image.Image, how: ImageInput, resize: Resize = "crop") -> Image.Image:
-  """An image as the square that an encoder takes.
+  """Resize an image to the square that an encoder takes.
 
   Args:
-    image: RGB.
-    how: what the encoder asks for.
-    resize: `crop` is the encoder's own way; `squash` scales both sides to the square, whatever the aspect.
+    image: an RGB image.
+    how: image input of the encoder.
+    resize: `crop` is the encoder's own method; `squash` scales both sides to the square and ignores
+      the aspect ratio.
   """
   chosen = PIL_FILTERS[how.filter]
   if resize == "squash":
@@ -83,7 +84,7 @@ def to_square(image: Image.Image, how: ImageInput, resize: Resize = "crop") -> I
   width, height = image.size
   if how.keep_aspect:
     short = min(width, height)
-    # The longer side is rounded down and the margin half to even, as the published preprocessing does.
+    # The published preprocessing rounds the longer side down and the crop margin half to even.
     wanted = (side * width // short, side * height // short)
   else:
     wanted = (side, side)
@@ -95,10 +96,11 @@ def to_square(image: Image.Image, how: ImageInput, resize: Resize = "crop") -> I
 
 
 def _resized(image: Image.Image, size: tuple[int, int], chosen: Image.Resampling) -> Image.Image:
-  """The image at another size. PIL begins with the width, and keeps the result at the full height.
+  """Resize an image, vertically first if that is much cheaper.
 
-  Where that would be far larger than the result, the height comes first: an image of 2 x 60,000 pixels
-  costs what its square costs. The order changes few pixels, by one step.
+  PIL resizes horizontally first and keeps the intermediate at full height. For an image of 2 x
+  60,000 pixels that is wasteful; resizing vertically first costs as much as the square itself. The
+  order changes few pixels, by one level.
   """
   if size[0] * image.height > MOST_SCALED * size[0] * size[1] and image.height > size[1]:
     image = image.resize((image.width, size[1]), chosen)
@@ -111,10 +113,20 @@ def _cut_first(
   box: tuple[int, int, int, int],
   chosen: Image.Resampling,
 ) -> Image.Image:
-  """`image.resize(wanted).crop(box)` without the pixels outside of the box, which a very oblong image has millions of."""
+  """Return `image.resize(wanted).crop(box)` without computing the pixels outside the box.
+
+  A very oblong image has millions of them.
+
+  Args:
+    image: an RGB image.
+    wanted: size of the scaled image.
+    box: part of the scaled image to compute.
+    chosen: filter.
+  """
   across, down = image.width / wanted[0], image.height / wanted[1]
   source = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
-  # What the box leaves of the longer side, and a margin for the filter: PIL takes boxes in single precision.
+  # Cut the source region plus the filter radius first: PIL stores boxes in single precision, which
+  # is too coarse for coordinates in a long image.
   margin = FILTER_REACH * (1 + max(across, down))
   left, top = max(0, int(source[0] - margin)), max(0, int(source[1] - margin))
   right = min(image.width, int(source[2] + margin) + 1)
@@ -127,12 +139,12 @@ def _cut_first(
 def square_pixels(
   image: Image.Image, how: ImageInput, resize: Resize = "crop"
 ) -> Float32[np.ndarray, "h w 3"]:
-  """Pixels, 0 to 255, of an RGB image as the square that an encoder takes.
+  """Return the pixels of an RGB image, 0 to 255, as the square that an encoder takes.
 
   Args:
-    image: RGB.
-    how: what the encoder asks for.
-    resize: how the square is made; an encoder that knows no such way takes its own.
+    image: an RGB image.
+    how: image input of the encoder.
+    resize: resize method; an encoder that does not support it uses its own.
   """
   way = resize if resize in how.ways else how.ways[0]
   if way == "clean":
@@ -150,14 +162,15 @@ def preprocess(
   resize: Resize = "crop",
   shorter: int = 0,
 ) -> Float32[np.ndarray, "h w 3"]:
-  """Pixels as CLIP takes them: RGB, square, in [0, 1], then less `mean` and over `std`.
+  """Preprocess an image: RGB, square, scaled to [0, 1], minus `mean`, divided by `std`.
 
   Args:
     image: any PIL image.
     size: side of the result in pixels.
     mean, std: of the three channels, in [0, 1].
-    resize: `crop` (shorter side to `shorter`, center crop) or `squash` (straight to the square).
-    shorter: pixels; 0 is `size`.
+    resize: `crop` (shorter side to `shorter`, then center crop) or `squash` (directly to the
+      square).
+    shorter: length of the shorter side in pixels; 0 means `size`.
   """
   channels = [(float(v[0]), float(v[1]), float(v[2])) for v in (mean, std)]
   return pixels_of(image, ImageInput(size, shorter, mean=channels[0], std=channels[1]), resize)
@@ -166,6 +179,6 @@ def preprocess(
 def pixels_of(
   image: Image.Image, how: ImageInput, resize: Resize = "crop"
 ) -> Float32[np.ndarray, "h w 3"]:
-  """Pixels of any PIL image as an encoder takes them; see `square_pixels` for the arguments."""
+  """Preprocess any PIL image for an encoder; arguments as in `square_pixels`."""
   pixels = square_pixels(to_rgb(image), how, resize) / np.float32(255)
   return (pixels - np.asarray(how.mean, np.float32)) / np.asarray(how.std, np.float32)

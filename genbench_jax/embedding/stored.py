@@ -1,4 +1,4 @@
-"""Stored images to features: decoding ahead of the device, through the one input pipeline."""
+"""Features of stored images, through the input pipeline."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +15,7 @@ from genbench_jax.store.embedding_set import EmbeddingSet
 
 
 def preprocessing_of(encoder: ImageEncoder, resize: Resize) -> Preprocessing:
-  """How an encoder takes the images of a dataset."""
+  """Return how an encoder takes the images of a dataset."""
   return Preprocessing(encoder.input, resize)
 
 
@@ -27,9 +27,20 @@ def embed_stored(
   progress: Progress,
   what: str,
 ) -> tuple[Float32[np.ndarray, "n d"], UInt8[np.ndarray, "n"]]:
-  """Features of the images of the given rows, not normalized, and which of them could be read.
+  """Compute the features of stored images, not normalized.
 
-  An image that can't be decoded is named in the log and has the features of a blank one.
+  An image that cannot be decoded is logged and gets the features of a blank image.
+
+  Args:
+    embedder: image encoder on a mesh.
+    images: stored images.
+    rows: indices to embed, in order.
+    resize: resize method.
+    progress: advanced by the number of finished images.
+    what: name of the images for the log.
+
+  Returns:
+    Features [n, d], and 1 for each image that could be read, else 0.
   """
   if not len(rows):
     return np.zeros((0, embedder.encoder.width), np.float32), np.zeros(0, np.uint8)
@@ -44,20 +55,22 @@ def embed_stored(
   for part in embedder.stream(pixels()):
     features.append(part)
     done = sum(map(len, features))
+    # The last batch is padded; count real images only.
     progress.advance(len(part) - max(0, done - len(rows)))
   read = np.concatenate(valid)[: len(rows)].astype(np.uint8)
   return np.concatenate(features)[: len(rows)], read
 
 
 def refuse_non_finite(embeddings: EmbeddingSet, name: str) -> None:
-  """Stops where an encoder gave anything but numbers.
+  """Reject features with NaN or infinite values.
 
   Raises:
-    ModelError: it names the first such rows.
+    ModelError: there are some; the message names the first rows.
   """
   bad = np.flatnonzero(~np.isfinite(embeddings.features).all(axis=1))
   if len(bad):
     rows = ", ".join(str(row) for row in embeddings.ids[bad[:5]])
+    more = "" if len(bad) <= 5 else ", ..."
     raise ModelError(
-      f"{name}: the encoder gave NaN or infinity for {len(bad)} of {len(embeddings)} rows ({rows}{'' if len(bad) <= 5 else ', ...'})."
+      f"{name}: the encoder returned NaN or infinity for {len(bad)} of {len(embeddings)} rows ({rows}{more})."
     )

@@ -86,7 +86,7 @@ def fid_between_folders(
   loaded = load_image_encoder(encoder)
   ways = loaded.input.ways
   if resize is not None and resize not in ways:
-    raise unknown_name("way to resize images for this encoder", resize, ways)
+    raise unknown_name("resize method for this encoder", resize, ways)
   way = ways[0] if resize is None else resize
   embedder = ImageEmbedder(loaded, batch_per_device=batch_per_device)
   how = Preprocessing(loaded.input, way)  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ def test_none_gives_none(tiny_clip_folder):
   "array", [np.zeros((4, 4, 3)), np.zeros(4, np.uint8), np.zeros((4, 4, 2), np.uint8)]
 )
 def test_arrays_that_are_no_images_are_refused(tiny_clip_folder, array):
-  with pytest.raises(UsageError, match="an image is uint8"):
+  with pytest.raises(UsageError, match="an image must be uint8"):
     embed_images([array], tiny_clip_folder)
 
 

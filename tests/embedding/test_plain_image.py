@@ -47,7 +47,7 @@ CASES = {
   "jpeg": _encoded("JPEG"),
   "progressive": _encoded("JPEG", progressive=True),
   "cmyk": _encoded("JPEG", mode="CMYK"),
-  "grey": _encoded("JPEG", mode="L"),
+  "gray": _encoded("JPEG", mode="L"),
   "jpeg, turned": _encoded("JPEG", 8),
   "with restarts": _encoded("JPEG", restart_marker_blocks=1),
   "two pictures": _encoded("JPEG") + _encoded("JPEG"),

@@ -110,9 +110,9 @@ def test_images_are_resized_as_asked(monkeypatch):
   for found, resize in ((cleaned, clean), (old, legacy)):
     wanted = (resize(Image.fromarray(image), 299)[10:12, 10:12] - 128) / 128
     np.testing.assert_allclose(found[0], wanted.reshape(-1), atol=1e-5)
-  with pytest.raises(UsageError, match="unknown way to resize images for this encoder 'crop'"):
+  with pytest.raises(UsageError, match="unknown resize method for this encoder 'crop'"):
     gb.embed_images(image, "corner", resize="crop")
-  with pytest.raises(UsageError, match=r"unknown way .* 'clean'"):
+  with pytest.raises(UsageError, match=r"unknown resize method .* 'clean'"):
     gb.embed_images(image, "zoo/clip", resize="clean")
   with pytest.raises(RunError, match="embeds images only"):
     gb.embed_texts("a text", "corner")

@@ -47,7 +47,7 @@ def test_what_is_no_folder_of_images_is_refused(folders, tmp_path):
     fid_between_folders(folders / "a", tmp_path / "nothing", "zoo/clip")
   with pytest.raises(UsageError, match="has 0 readable images"):
     fid_between_folders(folders / "a" / ".thumbs" / "..", tmp_path, "zoo/clip")
-  with pytest.raises(UsageError, match="unknown way to resize images"):
+  with pytest.raises(UsageError, match="unknown resize method"):
     fid_between_folders(folders / "a", folders / "b", "zoo/clip", resize="clean")
   np.savez(tmp_path / "wide.npz", mu=np.zeros(3), sigma=np.eye(3))
   with pytest.raises(UsageError, match="has 3 features, and the encoder 64"):

@@ -215,7 +215,7 @@ GREY = np.tile((np.arange(64) * 4).astype(np.uint8), (64, 1))
     GREY.astype(np.int32) * 257,
   ],
 )
-def test_grey_of_32_bits_by_its_range(tmp_path, pixels):
+def test_white_level_of_32_bit_gray_is_inferred_from_its_range(tmp_path, pixels):
   Image.fromarray(pixels).save(tmp_path / "gray.tif")
   with Image.open(tmp_path / "gray.tif") as image:
     shown = np.asarray(to_rgb(image))[..., 0].astype(int)
@@ -226,12 +226,12 @@ def test_grey_of_32_bits_by_its_range(tmp_path, pixels):
   "pixels",
   [GREY.astype(np.float32) * 100, GREY - 10.0, GREY * np.nan, GREY.astype(np.int32) * 2**22],
 )
-def test_grey_without_a_known_white_is_unreadable(tmp_path, pixels):
+def test_gray_with_unknown_white_level_is_unreadable(tmp_path, pixels):
   Image.fromarray(pixels.astype(pixels.dtype if pixels.dtype == np.int32 else np.float32)).save(
     tmp_path / "gray.tif"
   )
   with (
     Image.open(tmp_path / "gray.tif") as image,
-    pytest.raises(ValueError, match="no image with a known white"),
+    pytest.raises(ValueError, match="unknown white level"),
   ):
     to_rgb(image)
