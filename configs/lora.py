@@ -1,16 +1,19 @@
-"""Low rank in both CLIP towers, on real images, generated ones, and both together as DataDream weighs them.
+"""LoRA in both CLIP towers, on real images, generated images, and both together with DataDream's weights.
 
   genbench run --config configs/lora.py --workdir runs/lora
   genbench plan --config configs/lora.py
 
-Four datasets, 16 shots, CLIP ViT-B/16. Generated images come alone and mixed with originals, whose loss counts 0.8 and theirs 0.2 (DataDream,
-arXiv 2407.10910). The protocol `reference` follows DataDream's recipe (rank 16 on q and v, 10 epochs), `strict` chooses rate and length
-on held-out external images. Beside it the training-free recognizers: zero-shot, probe and Tip-Adapter.
+Four datasets, 16 shots, CLIP ViT-B/16. Generated images are used alone and mixed with originals, weighted 0.8
+for original and 0.2 for generated images (DataDream, arXiv 2407.10910). The protocol `reference` follows
+DataDream's recipe (rank 16 on q and v, 10 epochs); `strict` chooses learning rate and length on held-out
+external images. Training-free recognizers are run for comparison: zero-shot, probe and Tip-Adapter.
 
-About two H100-hours, half of it generation: 16 images of each of 194 classes, then 24 trainings of some hundred to two thousand steps.
+Takes about two H100-hours, half of it for generation: 16 images of each of 194 classes, then 24 trainings of a
+few hundred to two thousand steps.
 
-Expect of 16 real shots what CLIP-LoRA (arXiv 2405.18541, ViT-B/16) reports: EuroSAT 92, DTD 72, pets 92, aircraft 55 %, against 48, 44, 89 and 25 zero-shot.
-Generated images alone give a part of that gain; mixed with the real ones they add a point or two, on fine-grained sets least.
+Expected for 16 real shots, as reported by CLIP-LoRA (arXiv 2405.18541, ViT-B/16): EuroSAT 92, DTD 72, pets 92,
+aircraft 55 %, versus 48, 44, 89 and 25 % zero-shot. Generated images alone give a part of that gain; mixed
+with real ones they add a point or two, least on fine-grained datasets.
 """
 
 from genbench_jax.config import default_config, parse_arguments

@@ -1,13 +1,15 @@
-"""New tokens against plain prompts on the demo world `signs`, which the small models have never seen, nor read a name of.
+"""Learned tokens versus plain prompts on the demo world `signs`, which the small models have never seen or read about.
 
   python -m genbench_jax.main --config configs/textual_inversion.py --workdir runs/inversion
 
-A token for each of the eight signs, from five original images of it; originals are the yardstick. About five minutes on two cores.
-Expect of 16 images a class a CLER of 0.10 by plain prompts and 0.97 by tokens, and a linear probe at 0.13 and 0.95.
+Learns a token for each of the eight signs from five original images; original images are the baseline. Takes
+about five minutes on two cores. Expected at 16 images per class: a CLER of 0.10 with plain prompts and 0.97
+with tokens, and linear-probe accuracies of 0.13 and 0.95.
 
-Arguments: `low` shrinks the references to 4 pixels and back, the paper's finding on references of low resolution;
-`retrieval` learns tokens from five retrieved images beside those from originals; `reference` takes the published
-settings (5,000 steps, end-of-text start, references squashed to 224 pixels). They can be combined.
+Arguments: `low` reduces the references to 4 pixels and scales them back, for the paper's result on
+low-resolution references; `retrieval` also learns tokens from five retrieved images; `reference` uses the
+published settings (5,000 steps, initialized with end-of-text, references squashed to 224 pixels). They can be
+combined.
 """
 
 from genbench_jax.config import default_config, parse_arguments

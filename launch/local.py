@@ -1,9 +1,9 @@
-"""Runs the benchmark as several processes on this machine, which find each other on the loopback.
+"""Run the benchmark as several processes on this machine, which communicate over the loopback interface.
 
-python launch/local.py --processes 4 -- --config configs/demo.py --workdir demo
+  python launch/local.py --processes 4 -- --config configs/demo.py --workdir demo
 
-On CPU every process takes its share of the cores. On a machine with several GPUs one process uses all of them: give
-each process its own devices by CUDA_VISIBLE_DEVICES only where you want that (see `--gpus`).
+On CPU, every process uses its share of the cores. On a machine with several GPUs, one process uses all of
+them; `--gpus` gives each process one GPU through CUDA_VISIBLE_DEVICES.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs all processes; returns the first exit status that is not 0, in the order in which they ended."""
+  """Run all processes; return the first nonzero exit status, in the order in which they ended, or 0."""
   options = _parse(argv)
   address = f"127.0.0.1:{_free_port()}"
   processes = [
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in range(options.processes)
   ]
   for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, lambda got, frame: [one.send_signal(got) for one in processes])
+    signal.signal(number, lambda got, frame: [process.send_signal(got) for process in processes])
   ended: list[int] = []
   readers = [
     threading.Thread(target=_follow, args=(number, process, ended))
@@ -49,13 +49,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("--processes", type=int, default=2, help="how many")
-  parser.add_argument("--devices", type=int, default=0, help="fake CPU devices of each, for tests")
-  parser.add_argument("--gpus", action="store_true", help="one GPU for each process")
-  parser.add_argument("arguments", nargs="+", help="of genbench_jax.main, after --")
+  parser.add_argument("--processes", type=int, default=2, help="number of processes")
+  parser.add_argument(
+    "--devices", type=int, default=0, help="simulated CPU devices per process, for tests"
+  )
+  parser.add_argument("--gpus", action="store_true", help="one GPU per process")
+  parser.add_argument("arguments", nargs="+", help="arguments of genbench_jax.main, after --")
   options = parser.parse_args(argv)
   if options.processes < 1:
-    parser.error(f"--processes is {options.processes}, wanted at least 1")
+    parser.error(f"--processes is {options.processes}, expected at least 1")
   return options
 
 
@@ -85,7 +87,7 @@ def _free_port() -> int:
 
 
 def _follow(number: int, process: subprocess.Popen[str], ended: list[int]) -> None:
-  """Passes the lines of a process on, with its number before them."""
+  """Print the lines of a process, prefixed with its number."""
   assert process.stdout is not None
   for line in process.stdout:
     sys.stderr.write(f"[{number}] {line}")

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# A run on a Cloud TPU slice of any number of hosts, by gcloud.
+# A run on a Cloud TPU slice with any number of hosts, with gcloud.
 #
-#   launch/tpu_vm.sh create                      makes the slice
-#   launch/tpu_vm.sh install                     puts this checkout and its locked dependencies on all its hosts
+#   launch/tpu_vm.sh create                      creates the slice
+#   launch/tpu_vm.sh install                     installs this checkout and its locked dependencies on all hosts
 #   launch/tpu_vm.sh run --config configs/full.py --workdir /shared/full
-#   launch/tpu_vm.sh resume --config ...         after preemption: makes what is gone anew, then runs; the same command
-#                                                goes on from what is in the work folder
-#   launch/tpu_vm.sh delete                      ends what costs money
+#   launch/tpu_vm.sh resume --config ...         after preemption: recreates the slice if necessary, then runs;
+#                                                the run continues from the work folder
+#   launch/tpu_vm.sh delete                      deletes the slice, which ends its costs
 #
-# The work folder must be one that all hosts see: a mounted Filestore, or gs://BUCKET/FOLDER.
-# Settings by environment, with their defaults:
+# All hosts must see the work folder: a mounted Filestore, or gs://BUCKET/FOLDER.
+# Settings are environment variables, with these defaults:
 set -euo pipefail
 
 NAME=${NAME:-genbench}
@@ -17,7 +17,7 @@ ZONE=${ZONE:-us-west4-a}
 TYPE=${TYPE:-v5litepod-16}
 VERSION=${VERSION:-v2-alpha-tpuv5-lite}
 SPOT=${SPOT:-yes}
-# How often `resume` tries again after another preemption.
+# How often `resume` tries again after a preemption.
 TRIES=${TRIES:-100}
 PREEMPTED=143
 
@@ -37,7 +37,7 @@ install() {
   git -C "$repository" archive --format=tar.gz --output="$archive" HEAD
   "${tpu[@]}" scp "$archive" "$NAME:genbench_jax.tar.gz" "--zone=$ZONE" --worker=all
   rm -f "$archive"
-  # The images carry an older Python than 3.11: uv brings its own.
+  # The images have an older Python than 3.11, so uv installs its own.
   on_all "rm -rf genbench && mkdir genbench && tar -xzf genbench_jax.tar.gz -C genbench && cd genbench \
 && python3 -m pip install --quiet --user uv \
 && ~/.local/bin/uv venv --quiet --python 3.11 .venv \
@@ -72,7 +72,7 @@ resume() {
     fi
     status=0
     run "$@" || status=$?
-    # 1 and 2 are the run's own errors: trying again would meet them again, unless a host has gone.
+    # 1 and 2 are errors of the run itself, which trying again would repeat, unless a host is gone.
     if [[ $status != "$PREEMPTED" && $(state) == READY ]]; then return "$status"; fi
     echo "preempted; try $((try + 1)) of $TRIES follows" >&2
     sleep "${PAUSE:-60}"

@@ -1,1 +1,1 @@
-"""Image sets and features in the forms that other tools read: one form a file."""
+"""Export image sets and features to the formats of other tools, one format per file."""

@@ -2,5 +2,5 @@
 
 import runpy
 
-# By name: rooms know nothing of the commands above them.
+# By name, because this package must not import the command line above it.
 runpy.run_module("genbench_jax.cli.export", run_name="__main__")

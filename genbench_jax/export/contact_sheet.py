@@ -1,4 +1,4 @@
-"""A contact sheet of an image set: a row a class, its name beside its images."""
+"""Contact sheets of image sets: one row per class, with the class name beside its images."""
 
 import io
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ LONGEST_NAME = 22
 def contact_sheet(
   images: ImageSet, per_class: int = 8, classes: int = 30, side: int = 96
 ) -> Image.Image:
-  """The first images of each class, in rows.
+  """Draw the first images of each class, in rows.
 
   Args:
-    images: the set.
-    per_class: images of a class.
-    classes: rows at most; of a set with more classes they are taken evenly.
-    side: of an image on the sheet, pixels.
+    images: the image set.
+    per_class: images per class.
+    classes: maximum number of rows; larger sets are sampled evenly.
+    side: side of an image on the sheet, in pixels.
   """
   names = images.class_names
   rows = _evenly(len(names), classes)
@@ -51,7 +51,7 @@ def _evenly(count: int, most: int) -> list[int]:
 
 
 def _first(images: ImageSet, labels: Sequence[int], per_class: int) -> dict[int, list[int]]:
-  """The indices of the first images of the wanted classes; reads no further than it must."""
+  """Return the indices of the first images of the given classes, reading no more than necessary."""
   chosen: dict[int, list[int]] = {label: [] for label in labels}
   for index, record in enumerate(images):
     for label in labels_of(record):
@@ -63,7 +63,7 @@ def _first(images: ImageSet, labels: Sequence[int], per_class: int) -> dict[int,
 
 
 def _thumbnail(data: bytes, side: int) -> Image.Image:
-  """The image scaled to fit a square: small ones by whole pixels, so that they stay sharp."""
+  """Scale an image to fit a square. Small images use nearest neighbors, so that they stay sharp."""
   try:
     with Image.open(io.BytesIO(data), formats=image_formats()) as opened:
       image = opened.convert("RGB")

@@ -1,4 +1,4 @@
-"""Features as NumPy archives, with the moments that Fréchet-distance tools read."""
+"""Export features as NumPy archives, with the moments that Fréchet-distance tools read."""
 
 from pathlib import Path
 
@@ -9,20 +9,23 @@ from genbench_jax.store import embedding_set, files
 
 
 def features(source: Path, out: Path, unit_norm: bool = False) -> int:
-  """Writes `mu`, `sigma` (n - 1), `features`, `labels` and `ids` to an .npz file; returns how many images.
+  """Write `mu`, `sigma` (divided by n - 1), `features`, `labels` and `ids` to an .npz file.
 
   Args:
     source: a file of `WORKDIR/embeddings`.
-    out: the file; it must not exist.
-    unit_norm: whether features are scaled to length one first, as this package's `fid` does.
+    out: file to write; must not exist.
+    unit_norm: whether to scale features to unit norm first, as this package's `fid` does.
+
+  Returns:
+    The number of images.
 
   Raises:
-    UsageError: `source` is no file, or `out` exists.
+    UsageError: `source` is not a file, or `out` exists.
     RunError: the source is damaged, or `out` can't be written.
   """
   if not source.is_file():
     raise UsageError(
-      f"{str(source)!r} is no file of features. A run makes them in WORKDIR/embeddings."
+      f"{str(source)!r} is not a file with features. A run writes them to WORKDIR/embeddings."
     )
   if out.exists():
     raise UsageError(f"{str(out)!r} exists. Give another name, or delete it.")

@@ -1,4 +1,4 @@
-"""A folder a class, as torchvision's ImageFolder and Hugging Face's `imagefolder` read them."""
+"""Export to one folder per class, for torchvision's ImageFolder and Hugging Face's `imagefolder`."""
 
 import csv
 import json
@@ -14,10 +14,15 @@ Advance = Callable[[int], None]
 
 
 def image_folder(images: ImageSet, out: Path, advance: Advance) -> None:
-  """Writes `out/0003_three/00000013.png` and `out/metadata.csv`.
+  """Write `out/0003_three/00000013.png` etc. and `out/metadata.csv`.
 
-  Every class has a folder, one without images too, so that class indices are ours. An image of several
-  classes lies in the folder of the first; `metadata.csv` names them all.
+  Classes without images have folders, too, so that class indices stay the same. An image with several
+  classes is in the first one's folder; `metadata.csv` lists all of them.
+
+  Args:
+    images: the image set.
+    out: folder to write; must not exist or be empty.
+    advance: called with the number of written images, for progress.
   """
   with whole_folder(out) as folder:
     rows = list(_write(images, folder, advance))
@@ -29,7 +34,13 @@ def image_folder(images: ImageSet, out: Path, advance: Advance) -> None:
 
 
 def hugging_face(images: ImageSet, out: Path, advance: Advance) -> None:
-  """Writes a folder that `datasets.load_dataset(out)` reads, prompts and seeds as columns; see its README."""
+  """Write a folder for `datasets.load_dataset(out)`, with prompts and seeds as columns; see its README.
+
+  Args:
+    images: the image set.
+    out: folder to write; must not exist or be empty.
+    advance: called with the number of written images, for progress.
+  """
   with whole_folder(out) as folder:
     (folder / "train").mkdir()
     with (folder / "train" / "metadata.jsonl").open("w", encoding="utf-8") as file:
@@ -56,9 +67,9 @@ def _write(images: ImageSet, folder: Path, advance: Advance) -> Iterator[dict[st
 def _card(images: ImageSet) -> str:
   made_from = json.dumps(images.manifest["made_from"], ensure_ascii=False, indent=2)
   return (
-    "---\npretty_name: an image set of genbench_jax\ntask_categories: [image-classification]\n---\n\n"
+    "---\npretty_name: image set of genbench_jax\ntask_categories: [image-classification]\n---\n\n"
     f"{len(images)} images of {len(images.class_names)} classes, made by genbench_jax.\n\n"
     '    from datasets import load_dataset\n    images = load_dataset("PATH OF THIS FOLDER", split="train")\n\n'
-    "`class_names.json` names the labels. The set was made from:\n\n"
+    "`class_names.json` contains the names of the labels. The set was made from:\n\n"
     + "".join(f"    {line}\n" for line in made_from.splitlines())
   )

@@ -1,4 +1,4 @@
-"""What every form of export shares: safe names, what stands beside an image, and a folder that is whole or absent."""
+"""Shared by all export formats: safe names, an image's metadata, and atomic folders."""
 
 import contextlib
 import io
@@ -14,43 +14,43 @@ from genbench_jax.store.image_bytes import without_metadata
 from genbench_jax.store.image_files import image_formats
 from genbench_jax.store.image_set import ImageRecord, ImageSet
 
-# Files that begin so keep their pixels as they are; others are written as PNG.
+# Files with these signatures are copied; others are re-encoded as PNG.
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
 MARKER = ".genbench_export"
 LONGEST_NAME = 60
 
 
 def open_image_set(folder: Path) -> ImageSet:
-  """The image set in a folder.
+  """Open the image set in a folder.
 
   Raises:
-    UsageError: there is none; those below the folder are named.
+    UsageError: there is none; the message lists image sets below the folder.
   """
   if ImageSet.exists(folder):
     return ImageSet(folder)
   below = [str(path.parent) for path in sorted(folder.glob("**/manifest.json"))[:5]]
-  hint = f" There is {', '.join(below)}." if below else " A run makes them in WORKDIR/images."
-  raise UsageError(f"{str(folder)!r} is no complete image set.{hint}")
+  hint = f" Found: {', '.join(below)}." if below else " A run writes image sets to WORKDIR/images."
+  raise UsageError(f"{str(folder)!r} is not a complete image set.{hint}")
 
 
 def labels_of(record: ImageRecord) -> tuple[int, ...]:
-  """The classes of an image: one, or for a multi-label set any number."""
+  """Return the classes of an image: one, or any number for a multi-label set."""
   return (record.label,) if isinstance(record.label, int) else record.label
 
 
 def class_folder(label: int, class_names: tuple[str, ...]) -> str:
-  """`0003_three`: sorts by label, is unique where names aren't, and is safe whatever the name holds."""
+  """Return a folder name such as `0003_three`: sorted by label, unique, and safe for any class name."""
   return f"{label:0{max(4, len(str(len(class_names) - 1)))}d}_{safe(class_names[label])}"
 
 
 def safe(name: str) -> str:
-  """The name in letters, digits, `_` and `-` alone, of a length that every file system takes."""
+  """Reduce a name to letters, digits, `_` and `-`, with a length that every file system supports."""
   ascii_only = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
   return re.sub(r"[^A-Za-z0-9-]+", "_", ascii_only).strip("_")[:LONGEST_NAME] or "class"
 
 
 def encoded(record: ImageRecord) -> tuple[bytes, str]:
-  """The image's bytes as PNG or JPEG, and the ending of a file of them."""
+  """Return the image as PNG or JPEG bytes without metadata, and the file name extension."""
   if (plain := without_metadata(record.image)) is not None:
     return plain, next(end for start, end in SIGNATURES.items() if plain.startswith(start))
   from PIL import Image, ImageOps
@@ -67,7 +67,7 @@ def encoded(record: ImageRecord) -> tuple[bytes, str]:
 
 
 def about(record: ImageRecord, class_names: tuple[str, ...]) -> dict[str, Any]:
-  """What is known of an image."""
+  """Return an image's metadata, for export."""
   labels = labels_of(record)
   names = [class_names[label] for label in labels]
   single = isinstance(record.label, int)
@@ -84,17 +84,17 @@ def about(record: ImageRecord, class_names: tuple[str, ...]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-  """A folder to write to that takes the name `out` once all is in it.
+  """Yield a temporary folder that is renamed to `out` on success.
 
   Raises:
-    UsageError: `out` exists and isn't an empty folder.
-    RunError: it can't be written.
+    UsageError: `out` exists and is not an empty folder.
+    RunError: the folder can't be written.
   """
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
     raise UsageError(f"{str(out)!r} exists and is not an empty folder. Give another, or delete it.")
   part = out.with_name(f".{out.name}.part")
   try:
-    if (part / MARKER).exists():  # left over from an export that was stopped
+    if (part / MARKER).exists():  # left by an interrupted export
       shutil.rmtree(part)
     part.mkdir(parents=True)
     (part / MARKER).touch()

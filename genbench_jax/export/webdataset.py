@@ -1,4 +1,4 @@
-"""Tar shards, as the webdataset library and its like read them."""
+"""Export to tar shards, for webdataset and compatible libraries."""
 
 import io
 import json
@@ -15,7 +15,16 @@ SHARD_SIZE = 1000
 def webdataset(
   images: ImageSet, out: Path, advance: Callable[[int], None], shard_size: int = SHARD_SIZE
 ) -> None:
-  """Writes `out/NAME-000000.tar` ...; an example is `00000013.png`, `.cls` and `.json`. Same images, same bytes."""
+  """Write `out/NAME-000000.tar` etc. Equal image sets give byte-identical files.
+
+  An example consists of `00000013.png` (or `.jpg`), `00000013.cls` and `00000013.json`.
+
+  Args:
+    images: the image set.
+    out: folder to write; must not exist or be empty.
+    advance: called with the number of written images, for progress.
+    shard_size: images per tar file.
+  """
   with whole_folder(out) as folder:
     for shard, begin in enumerate(range(0, len(images), shard_size)):
       path = folder / f"{images.manifest['name']}-{shard:06d}.tar"

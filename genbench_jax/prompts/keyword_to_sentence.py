@@ -1,7 +1,7 @@
-"""Sentences about a class from a keyword-to-sentence T5, for Category Enhancement.
+"""Write sentences about a class with a keyword-to-sentence T5, for Category Enhancement.
 
-Any T5 in the Hugging Face layout will do; the published one is `mrm8488/t5-base-finetuned-common_gen`. Sampling is
-plain: temperature 1, the 50 likeliest tokens, at most 20 of them, as the published code left it.
+Any T5 in the Hugging Face layout works; the paper's code uses `mrm8488/t5-base-finetuned-common_gen`. As in
+that code, sampling has temperature 1, the 50 most likely tokens, and at most 20 tokens.
 """
 
 import re
@@ -13,22 +13,28 @@ import numpy as np
 
 @runtime_checkable
 class SentenceWriter(Protocol):
-  """A model that writes sentences about given words, see `models.t5.SentenceModel`."""
+  """A model that writes sentences about given words, such as `models.t5.SentenceModel`."""
 
   def sample(self, words: str, count: int, seed: int) -> list[str]: ...
 
 
-# Distinct sentences a class: strict's own choice, and the reference's `total_num_temps`.
+# Distinct sentences per class: our choice for strict, `total_num_temps` of the published code for reference.
 SENTENCES = {"strict": 64, "reference": 16}
-# The reference samples so many more, since some come out equal.
+# Extra samples in the reference, since some are duplicates.
 _SPARE = 50
 
 
 def write_sentences(model: SentenceWriter, name: str, seed: int, protocol: str) -> list[str]:
-  """Distinct sentences about a class, in a seeded order.
+  """Return distinct sentences about a class, in a seeded order.
 
-  Strict makes sure that each names the class: one that doesn't has the name in front. Reference takes
-  the name apart at full stops, writes on each part and joins what comes.
+  Strict puts the class name in front of a sentence that lacks it. Reference splits the name at periods,
+  writes about each part, and joins the results.
+
+  Args:
+    model: writes the sentences.
+    name: class name.
+    seed: random seed.
+    protocol: `strict` or `reference`.
   """
   wanted = SENTENCES[protocol]
   parts = [name]

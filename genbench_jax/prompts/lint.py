@@ -1,4 +1,4 @@
-"""What is wrong with prompts, seen before an image is made from them."""
+"""Find problems of prompts before images are generated from them."""
 
 import dataclasses
 import re
@@ -12,12 +12,12 @@ _SHOWN = 3
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """One fault of the prompts of an image set.
+  """A problem of an image set's prompts.
 
   Attributes:
-    kind: `duplicate` (classes that share a prompt, so that their images can't differ in kind), `cut` (the
-      encoder doesn't hear the prompt's end), `cut_negative`, or `empty_negative`.
-    count: how many distinct prompts it concerns; of `empty_negative`, how many classes.
+    kind: `duplicate` (classes share a prompt, so that their images cannot differ systematically), `cut` (the
+      prompt is too long for the encoder), `cut_negative`, or `empty_negative`.
+    count: number of distinct prompts concerned; for `empty_negative`, number of classes.
     examples: a few of them.
   """
 
@@ -27,10 +27,10 @@ class Finding:
 
   def __str__(self) -> str:
     what = {
-      "duplicate": "prompts serve more than one class",
-      "cut": "prompts are longer than the text encoder hears and are cut",
-      "cut_negative": "negative prompts are longer than the text encoder hears and are cut",
-      "empty_negative": "classes have no negative prompt though the strategy asks for one",
+      "duplicate": "prompts are shared by several classes",
+      "cut": "prompts are too long for the text encoder and are truncated",
+      "cut_negative": "negative prompts are too long for the text encoder and are truncated",
+      "empty_negative": "classes have no negative prompt, although the strategy requires one",
     }[self.kind]
     return f"{self.count} {what}: {'; '.join(self.examples)}"
 
@@ -41,12 +41,13 @@ def lint_prompts(
   fits: Callable[[str], bool],
   negatives_wanted: bool,
 ) -> list[Finding]:
-  """The faults of the prompts of an image set, worst first.
+  """Return the problems of an image set's prompts, worst first.
 
   Args:
     prompts: class -> shot -> prompt.
-    fits: whether the text encoder hears a text to its end.
-    negatives_wanted: whether the strategy gives negative prompts.
+    class_names: name of each class.
+    fits: whether a text fits into the text encoder's input.
+    negatives_wanted: whether the strategy uses negative prompts.
   """
   found = [
     ("duplicate", _duplicates(prompts, class_names)),
@@ -54,7 +55,7 @@ def lint_prompts(
     ("cut_negative", [text for text in _distinct(prompts, "negative") if not fits(text)]),
   ]
   if negatives_wanted:
-    empty = (not all(prompt.negative for prompt in some) for some in prompts)
+    empty = (not all(prompt.negative for prompt in of_class) for of_class in prompts)
     found.append(
       ("empty_negative", [name for name, bad in zip(class_names, empty, strict=True) if bad])
     )
@@ -66,22 +67,22 @@ def lint_prompts(
 
 
 def _duplicates(prompts: Sequence[Sequence[Prompt]], class_names: Sequence[str]) -> list[str]:
-  """The texts that serve several classes, each with their labels."""
+  """Return the texts shared by several classes, with their labels."""
   labels = defaultdict(set)
-  for label, some in enumerate(prompts):
-    for prompt in some:
+  for label, of_class in enumerate(prompts):
+    for prompt in of_class:
       labels[prompt.text].add(label)
   repeated = Counter(class_names)
   return [
     f"{text} (classes {', '.join(map(str, sorted(classes)))}"
-    f"{', one name' if repeated[class_names[min(classes)]] > 1 else ''})"
+    f"{', same name' if repeated[class_names[min(classes)]] > 1 else ''})"
     for text, classes in labels.items()
     if len(classes) > 1
   ]
 
 
 def _distinct(prompts: Sequence[Sequence[Prompt]], field: str) -> list[str]:
-  return list(dict.fromkeys(getattr(prompt, field) for some in prompts for prompt in some))
+  return list(dict.fromkeys(getattr(prompt, field) for of_class in prompts for prompt in of_class))
 
 
 def _short(text: str) -> str:
@@ -89,15 +90,16 @@ def _short(text: str) -> str:
 
 
 def alike_names(class_names: Sequence[str]) -> list[str]:
-  """Classes that a text encoder can hardly tell apart by name: one line a group, whatever the images are from.
+  """Describe groups of classes whose names a text encoder can hardly tell apart, one line per group.
 
-  Names count as alike if they are the same words in any order, without case, punctuation, articles and plural s.
+  Names are alike if they consist of the same words in any order, ignoring case, punctuation, articles and
+  plural s.
   """
   groups: dict[tuple[str, ...], list[int]] = {}
   for index, name in enumerate(class_names):
     groups.setdefault(_bare_words(name), []).append(index)
   return [
-    f"classes {', '.join(map(str, own))} are called {' and '.join(repr(class_names[i]) for i in own)}: by name they are one"
+    f"classes {', '.join(map(str, own))} are named {' and '.join(repr(class_names[i]) for i in own)}, which mean the same"
     for own in groups.values()
     if len(own) > 1
   ]

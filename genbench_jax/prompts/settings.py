@@ -1,4 +1,4 @@
-"""The settings of prompts."""
+"""Settings of prompts."""
 
 import dataclasses
 from typing import Annotated
@@ -9,16 +9,16 @@ from genbench_jax.runtime.settings import OneOf
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
-  """How the prompts of generated images are written.
+  """How prompts of generated images are written.
 
   Attributes:
-    protocol: `strict`, or `reference` with the published code's choices.
-    sentence_model: a keyword-to-sentence T5 for Category Enhancement, folder or hub id; empty takes the small
+    protocol: `strict`, or `reference` for the published code's choices.
+    sentence_model: folder or hub id of a keyword-to-sentence T5 for Category Enhancement; empty for the
       built-in grammar.
-    sentence_revision: its hub revision, a commit; empty for local folders.
-    sentence_sha256: its checksum.
-    sentence_file: a JSON file `{"class name": ["sentence", ...]}` in place of a model; `{dataset}` in its path stands
-      for the name of the dataset.
+    sentence_revision: hub revision of the model, a commit; empty for local folders.
+    sentence_sha256: checksum of the model.
+    sentence_file: JSON file `{"class name": ["sentence", ...]}` to use instead of a model; `{dataset}` in its
+      path is replaced by the dataset's name.
   """
 
   protocol: Annotated[str, OneOf("protocol", PROTOCOLS)] = "strict"

@@ -1,4 +1,4 @@
-"""The five prompt strategies (GenBench, section 3), and a sixth of our own: class names and templates in, prompts out."""
+"""The five prompt strategies (GenBench, section 3) and one of our own: class names and templates to prompts."""
 
 import dataclasses
 import zlib
@@ -15,12 +15,13 @@ STRATEGIES = (
   "category_enhancement",
   "restrictive_description",
   "negative_prompts",
-  # Sentences by a small grammar of ours. Category Enhancement has them from a language model.
+  # Sentences from a small grammar of ours; Category Enhancement uses a language model.
   "category_grammar",
 )
-# Appended as it is by reference; by strict with a space after each comma, in place of the full stop.
+# Suffix of restrictive descriptions: reference appends it unchanged, strict adds a space after each comma
+# and drops the template's final period.
 SHARP_FOCUS = ",highly detailed,hires,8k,sharp focus"
-# The published tail of quality words. Its double brackets mean nothing to a diffusion model.
+# The published quality words. Their double brackets are syntax of a user interface, not of diffusion models.
 REFERENCE_QUALITY_WORDS = (
   "((disfigured))", "((bad art))", "((deformed))", "((poorly drawn))", "((extra limbs))", "((close up))",
   "((b&w))", "weird colors", "blurry", "lowres", "bad anatomy", "bad hands", "text", "error", "missing fingers",
@@ -28,13 +29,16 @@ REFERENCE_QUALITY_WORDS = (
   "signature", "watermark", "username", "blurry", "out of focus", "censorship",
 )  # fmt: skip
 QUALITY_WORDS = tuple(dict.fromkeys(word.strip("()") for word in REFERENCE_QUALITY_WORDS))
-# The reference's `total_num_temps`: so many prompts a class, each for as many images as it takes.
+# `total_num_temps` of the published code: distinct prompts per class.
 REFERENCE_PROMPTS = 16
 NEGATIVE_CLASSES = 10
+# Other classes in a negative prompt of the strict protocol, at most.
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
+  """A prompt and its negative prompt, empty for none."""
+
   text: str
   negative: str = ""
 
@@ -50,19 +54,25 @@ def prompts_of_class(
   protocol: str = "strict",
   sentences: Sequence[str] = (),
 ) -> list[Prompt]:
-  """The prompts of the first `count` images of a class.
+  """Return the prompts of the first `count` images of a class.
 
-  Image j takes template j of a seeded list, which is the same for every class and begins anew when it
-  ends. Strict's list has every template once: any number of images uses each equally often, up to one.
+  Image j uses template j of a seeded list, which is the same for every class and repeats. Strict's list
+  contains every template once, so that their frequencies differ by at most one.
 
   Args:
-    fits: whether a text is within the text encoder's length; negative prompts are filled up to it.
-    protocol: `reference` keeps the published choices, see `_template_list`, `_suffixed` and
+    strategy: one of `STRATEGIES`.
+    label: index of the class.
+    class_names: name of each class.
+    templates: prompt templates with `{}` for the class name.
+    count: number of prompts.
+    seed: random seed.
+    fits: whether a text fits into the text encoder's input; negative prompts are filled up to it.
+    protocol: `strict` or `reference`; for the published choices see `_template_list`, `_suffixed` and
       `reference_negative_prompt`.
-    sentences: of the class, for Category Enhancement; by default from a small grammar.
+    sentences: sentences of the class, for Category Enhancement; from a small grammar by default.
 
   Raises:
-    UsageError: there is no such strategy or protocol.
+    UsageError: the strategy or protocol is unknown.
   """
   for kind, given, known in (("strategy", strategy, STRATEGIES), ("protocol", protocol, PROTOCOLS)):
     if given not in known:
@@ -86,11 +96,18 @@ def prompts_of_class(
 def negative_prompt(
   label: int, class_names: Sequence[str], seed: int, fits: Callable[[str], bool]
 ) -> str:
-  """A seeded sample of other classes, then the quality words, as far as they fit."""
+  """Return a seeded sample of other classes followed by quality words, as many as fit.
+
+  Args:
+    label: index of the class.
+    class_names: name of each class.
+    seed: random seed.
+    fits: whether a text fits into the text encoder's input.
+  """
   others = [name for name in dict.fromkeys(class_names) if name != class_names[label]]
   rng = np.random.default_rng([seed, zlib.crc32(b"negative"), label])
   chosen = [others[i] for i in rng.permutation(len(others))[:NEGATIVE_CLASSES]]
-  # Half of the room at most goes to class names, so that the quality words are heard as well.
+  # Class names take at most half of the space, so that quality words fit, too.
   kept: list[str] = []
   for word in chosen:
     if fits(", ".join([*kept, word] * 2)):
@@ -104,9 +121,16 @@ def negative_prompt(
 def reference_negative_prompt(
   label: int, class_names: Sequence[str], seed: int, fits: Callable[[str], bool]
 ) -> str:
-  """All other classes in their order, then the published tail: more than the text encoder hears.
+  """Return all other classes in order, then the published quality words, as the published code does.
 
-  It ends with the first word that doesn't fit, which the encoder cuts: what follows would never be heard.
+  That is more than the text encoder reads. The text ends with the first word that does not fit, since the
+  encoder truncates the rest.
+
+  Args:
+    label: index of the class.
+    class_names: name of each class.
+    seed: ignored; the result is deterministic.
+    fits: whether a text fits into the text encoder's input.
   """
   kept: list[str] = []
   others = [name for index, name in enumerate(class_names) if index != label]
@@ -118,10 +142,10 @@ def reference_negative_prompt(
 
 
 def _template_list(templates: Sequence[str], seed: int, protocol: str) -> list[str]:
-  """The templates in a seeded order.
+  """Return the templates in a seeded order.
 
-  Reference repeats them until there are more than 16, shuffles and keeps 16: of few templates each comes
-  about equally often, of many a random choice.
+  Reference repeats the list until it has more than 16 entries, shuffles it, and keeps 16. A short list is
+  used about evenly, a long one becomes a random subset.
   """
   rng = np.random.default_rng([seed, zlib.crc32("|".join(templates).encode())])
   if protocol == "reference":
@@ -137,7 +161,7 @@ def _suffixed(template: str, protocol: str) -> str:
 
 
 def expand(name: str, seed: int) -> str:
-  """A sentence about a class from a small grammar, where no keyword-to-sentence model is at hand."""
+  """Return a sentence about a class from a small grammar, for use without a keyword-to-sentence model."""
   rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
   pick = lambda words: words[rng.integers(len(words))]  # noqa: E731
   view = pick(("a close view of", "a wide shot of", "a picture of", "a scene with"))

@@ -1,4 +1,4 @@
-"""Images from another program, shard by shard, through the same index space as our own: see `diffusion.backends`."""
+"""Generate image sets with another program, shard by shard, in our index space; see `diffusion.backends`."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +17,10 @@ from genbench_jax.store.image_set import ImageRecord, ImageSetLayout, encode_png
 
 
 def open_backend(settings: Any) -> Backend:
-  """The backend of a config's generation settings.
+  """Open the backend that a config's generation settings name.
 
   Raises:
-    UsageError: it is not there.
+    UsageError: the backend does not exist.
     RunError: it can't be loaded.
   """
   if backends.is_function(settings.backend):
@@ -32,7 +32,7 @@ def open_backend(settings: Any) -> Backend:
 
 
 def image_seeds(keys: UInt32[np.ndarray, "n 2"]) -> list[int]:
-  """One seed for each image, of 31 bits, which every library takes; those of `genbench prompts`."""
+  """Return a 31-bit seed per image, which every library accepts; `genbench prompts` writes the same ones."""
   return [int(seed) for seed in keys[:, 1] & 0x7FFFFFFF]
 
 
@@ -45,19 +45,19 @@ def backend_shards(
   size: Size,
   meter: Meter,
 ) -> Iterator[tuple[int, list[ImageRecord]]]:
-  """The records of each shard, in order.
+  """Yield the records of each shard, in order.
 
-  Every call of the backend is for images of one shard, always the same ones: what is made does not depend on what
-  else was left to make.
+  Each call of the backend is for images of one shard, and always for the same ones, so that the result does
+  not depend on which shards were missing.
 
   Args:
-    backend: makes the images.
-    layout: of all images.
-    shards: those to make.
-    order: what is made.
-    batch: images a call, at most.
-    size: height and width in pixels, None for the backend's own.
-    meter: told of every batch.
+    backend: generates the images.
+    layout: layout of the image set.
+    shards: shards to make.
+    order: prompts and random keys of the images.
+    batch: maximum number of images per call.
+    size: height and width in pixels; None for the backend's default.
+    meter: records every batch.
   """
   with ThreadPoolExecutor(thread_name_prefix="encode") as encoding:
     for shard in shards:

@@ -1,7 +1,7 @@
-"""Generated images from the devices to whole shards, without a stall.
+"""Turn generated images on the devices into complete shards, without idle devices.
 
-The devices always have the next batch waiting; one thread fetches the batches that are done, others encode their images as
-PNG. Whatever runs at once, the shards come out whole and in their order.
+The next batch is always queued on the devices. One thread fetches finished batches, others encode their
+images as PNG. Shards are yielded complete and in order.
 """
 
 from collections import deque
@@ -21,12 +21,12 @@ from genbench_jax.runtime.throughput import Meter
 from genbench_jax.sources.index_space import Part, class_shot, image_keys, parts_of
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout, encode_png
 
-# Batches that are computed, fetched or encoded while the next one's inputs are made.
+# Batches in flight (computed, fetched or encoded) while the inputs of the next one are prepared.
 IN_FLIGHT = 2
 
 
 class ImageOrder(NamedTuple):
-  """What a generated image set is made of: class -> shot -> prompt, and the three parts of its random keys."""
+  """What to generate: prompts by class and shot, and the three parts of the random keys."""
 
   prompts: Sequence[Sequence[Prompt]]
   seed: int
@@ -35,7 +35,7 @@ class ImageOrder(NamedTuple):
 
 
 class ImageShard(NamedTuple):
-  """A shard: the records of those of its images that are kept, and the features of all where the sampler embeds."""
+  """A complete shard: records of the kept images, and features of all if the sampler embeds."""
 
   shard: int
   records: list[ImageRecord]
@@ -56,22 +56,22 @@ def made_shards(
   kept: int,
   meter: Meter,
 ) -> Iterator[ImageShard]:
-  """The given shards, in order.
+  """Yield the given shards, in order.
 
-  Every device's batch holds images of one shard only, always the same ones: an image does not depend on
-  what else was left to make.
+  A device's batch contains images of one shard only, and always the same ones, so that an image does not
+  depend on which shards were missing.
 
   Args:
-    sampler: embeds the images too if it has an encoder.
-    layout: of all images.
-    shards: those to make.
-    order: what is made.
-    kept: images of a smaller index are fetched and encoded, the others stay on the devices.
-    meter: told of every batch.
+    sampler: generates the images, and embeds them if it has an encoder.
+    layout: layout of the image set.
+    shards: shards to make.
+    order: prompts and random keys of the images.
+    kept: images with an index below this are fetched and encoded; others stay on the devices.
+    meter: records every batch.
   """
   batches = _Batches(sampler, len(layout.class_names), order, kept, meter)
   parts = parts_of(layout, shards, batches.rows)
-  meter.count_flops()  # now, while no batch waits for it
+  meter.count_flops()  # compiles once more, so do it before a batch is waiting
   with (
     ThreadPoolExecutor(1, "fetch") as fetching,
     ThreadPoolExecutor(thread_name_prefix="encode") as encoding,
@@ -80,8 +80,8 @@ def made_shards(
     def in_turn() -> Iterator[_ImagePart]:
       under_way: deque[Future[list[_ImagePart]]] = deque()
       for begin in range(0, len(parts), batches.devices):
-        some = parts[begin : begin + batches.devices]
-        under_way.append(fetching.submit(batches.finish, some, batches.start(some), encoding))
+        batch = parts[begin : begin + batches.devices]
+        under_way.append(fetching.submit(batches.finish, batch, batches.start(batch), encoding))
         if len(under_way) > IN_FLIGHT:
           yield from under_way.popleft().result()
       while under_way:
@@ -91,7 +91,7 @@ def made_shards(
 
 
 class _Batches:
-  """Starts and finishes single batches."""
+  """Start and finish single batches."""
 
   def __init__(
     self, sampler: Sampler, num_classes: int, order: ImageOrder, kept: int, meter: Meter
@@ -102,7 +102,7 @@ class _Batches:
     self.rows = sampler.batch_size // self.devices
 
   def start(self, parts: Sequence[Part]) -> GeneratedBatch:
-    """Gives the devices a batch, a part to each, and returns without waiting."""
+    """Launch a batch, one part per device, without waiting for it."""
     prompts, seed, dataset, strategy = self.order
     indices = [index for part in parts for index in _filled(part.indices, self.rows)]
     where = [class_shot(index, self.num_classes) for index in indices]
@@ -115,7 +115,7 @@ class _Batches:
   def finish(
     self, parts: Sequence[Part], made: GeneratedBatch, encoding: ThreadPoolExecutor
   ) -> list[_ImagePart]:
-    """Waits for a batch, fetches what is wanted of it and has its images encoded."""
+    """Wait for a batch, fetch what is needed of it, and submit its images for encoding."""
     jax.block_until_ready(made)
     self.meter.ended(sum(len(part.indices) for part in parts))
     self._refuse_broken(parts, np.asarray(made.are_finite).reshape(self.devices, -1))
@@ -147,7 +147,7 @@ class _Batches:
           )
 
   def _by_device(self, rows: jax.Array | None) -> Sequence[Any]:
-    """Of each device, the rows on the host [rows, ...]; None where there are none."""
+    """Return each device's rows on the host [rows, ...]; None for each if there are none."""
     if rows is None:
       return [None] * self.devices
     return list(np.asarray(rows).reshape(self.devices, self.rows, *rows.shape[1:]))
@@ -160,12 +160,12 @@ class _Batches:
 
 
 def _filled(indices: range, size: int) -> list[int]:
-  """The indices, the last one repeated up to `size`."""
+  """Repeat the last index up to `size` entries."""
   return [*indices, *[indices[-1]] * (size - len(indices))]
 
 
 def _whole_shards(parts: Iterator[_ImagePart], layout: ImageSetLayout) -> Iterator[ImageShard]:
-  """Parts joined to shards."""
+  """Join parts to shards."""
   records: list[ImageRecord] = []
   features: list[Float32[np.ndarray, "n d"]] = []
   done = 0

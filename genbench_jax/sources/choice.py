@@ -1,7 +1,7 @@
-"""What a dataset gets from a pool, as it is kept in the work folder, and whether that still holds.
+"""Store which pool images were chosen for a dataset, and check whether the choice is still valid.
 
-A choice is kept with the digests of all files that were looked at and with what was looked for in vain. Where one of them has
-changed or has appeared since, the choice is made again.
+A choice is stored with the digests of all files that it was based on, and with the images that were not
+found. If a file has changed or a missing image has appeared, the choice is made again.
 """
 
 import dataclasses
@@ -22,39 +22,39 @@ from genbench_jax.store.digests import FileDigests
 
 
 class Choice(NamedTuple):
-  """What was chosen for a dataset.
+  """The images chosen for a dataset.
 
   Attributes:
     images: (class, query, image) in the order of shots.
-    counts: what became of the candidates.
+    counts: what happened to the candidates.
   """
 
   images: list[tuple[int, str, ChosenImage]]
   counts: Counts
 
   def per_class(self, num_classes: int) -> Int[np.ndarray, "c"]:
-    """How many images each class has."""
+    """Return the number of images per class."""
     return np.bincount([label for label, _, _ in self.images], minlength=num_classes)
 
   def first(self, per_class: int) -> "Choice":
-    """What would have been chosen for so many images a class."""
+    """Return the choice for fewer images per class."""
     rows = rows_of_shots(np.array([label for label, _, _ in self.images]), per_class)
     return self._replace(images=[self.images[row] for row in rows])
 
   @property
   def digest(self) -> str:
-    """What stands for the images, their classes and their order."""
-    return files.digest([[label, query, one.sha256] for label, query, one in self.images])
+    """Digest of the images, their classes and their order."""
+    return files.digest([[label, query, image.sha256] for label, query, image in self.images])
 
 
 class Evidence(NamedTuple):
-  """What a choice rests on.
+  """What a choice is based on.
 
   Attributes:
     has_root: whether there is a folder of images.
     read: path below the root -> SHA-256.
-    absent: the metadata of images that are not there.
-    tars: names of all tars, which names are looked up in.
+    absent: metadata of images that were not found.
+    tars: names of all tar files, which are searched by name.
   """
 
   has_root: bool
@@ -64,7 +64,7 @@ class Evidence(NamedTuple):
 
 
 def evidence(chooser: Chooser, digests: FileDigests) -> Evidence:
-  """Return what a choice rests on, once it has been made."""
+  """Return what a choice is based on, once it has been made."""
   root = chooser.finder.root
   if root is None:
     return Evidence(False, {}, chooser.absent, [])
@@ -75,7 +75,7 @@ def evidence(chooser: Chooser, digests: FileDigests) -> Evidence:
 
 
 def still_holds(then: Evidence, finder: ImageFinder, digests: FileDigests) -> bool:
-  """Whether what a choice rests on is as it was, wherever the folder of the images stands now."""
+  """Whether everything that a choice is based on is unchanged. The folder of images may have moved."""
   root = finder.root
   if root is None:
     return not then.has_root
@@ -86,14 +86,21 @@ def still_holds(then: Evidence, finder: ImageFinder, digests: FileDigests) -> bo
 
 
 def save_choice(path: Path, choice: Choice, found: Evidence, root: Path | None) -> None:
-  """Write a choice and what it rests on; places are written as they are below `root`."""
-  images = [_as_json(label, query, one, root) for label, query, one in choice.images]
+  """Write a choice and its evidence; paths are stored relative to `root`.
+
+  Args:
+    path: file to write.
+    choice: the choice.
+    found: its evidence.
+    root: folder of the images, if there is one.
+  """
+  images = [_as_json(label, query, image, root) for label, query, image in choice.images]
   about = {"counts": dataclasses.asdict(choice.counts), "images": images}
   files.write_json(path, about | {"evidence": found._asdict()})
 
 
 def load_choice(path: Path, root: Path | None) -> tuple[Choice, Evidence]:
-  """Read a choice; its images are looked for below `root`.
+  """Read a choice and its evidence; relative paths are resolved against `root`.
 
   Raises:
     RunError: the file is damaged.
@@ -108,15 +115,15 @@ def load_choice(path: Path, root: Path | None) -> tuple[Choice, Evidence]:
 
 
 def larger_choices(folder: Path, per_class: int) -> Sequence[Path]:
-  """The choices of a folder for so many images a class or more, the smallest first."""
+  """Return a folder's choices for at least `per_class` images per class, the smallest first."""
   found = sorted(path for path in folder.glob("*.json") if path.stem.isdecimal())
   return [path for path in found if int(path.stem) >= per_class]
 
 
-def _as_json(label: int, query: str, one: ChosenImage, root: Path | None) -> dict[str, Any]:
-  path = one.place.path.relative_to(root).as_posix() if root else str(one.place.path)
-  place = [path, one.place.offset, one.place.size]
-  return {"class": label, "query": query, **dataclasses.asdict(one), "place": place}
+def _as_json(label: int, query: str, image: ChosenImage, root: Path | None) -> dict[str, Any]:
+  path = image.place.path.relative_to(root).as_posix() if root else str(image.place.path)
+  place = [path, image.place.offset, image.place.size]
+  return {"class": label, "query": query, **dataclasses.asdict(image), "place": place}
 
 
 def _from_json(line: dict[str, Any], root: Path | None) -> tuple[int, str, ChosenImage]:

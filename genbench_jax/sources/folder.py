@@ -1,4 +1,4 @@
-"""Images from a user's folder, by whichever generator: a seeded choice of a folder of images by class."""
+"""Images of any generator from a user's folder with images by class, in a seeded selection."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from genbench_jax.store.image_set import ImageSetLayout
 
 
 class Folder(ImageSource):
-  """As many images of each class as are asked for and there, in a seeded order."""
+  """Up to the requested number of images of each class, in a seeded order."""
 
   def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
     return {"files": user_images(run, key.dataset, key.generator).digest}
@@ -43,7 +43,7 @@ class Folder(ImageSource):
 
 
 def user_images(run: Run, dataset: str, name: str = "") -> UserImages:
-  """The user's images of a dataset by the name of the folder; what is left out has been said."""
+  """Open the user's images of a dataset from the folder with this name; skipped files are reported."""
   settings = run.config.folder
   paths = settings.named_paths
   path = paths.get(name, next(iter(paths.values()))).replace("{dataset}", dataset)
@@ -59,7 +59,7 @@ def user_images(run: Run, dataset: str, name: str = "") -> UserImages:
 
 
 def left_out(run: Run) -> list[str]:
-  """What was left out of the user's folders, a sentence each, for the report."""
+  """Return what was skipped in the user's folders, one sentence each, for the report."""
   if "folder" not in run.config.sources:
     return []
   return [

@@ -1,4 +1,4 @@
-"""Images from a diffusion model, shard by shard."""
+"""Generate image sets with a diffusion model, shard by shard."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from genbench_jax.store.image_set import ImageSetLayout
 
 
 class Generative(ImageSource):
-  """Images from a diffusion model, as many of every class."""
+  """Images from a diffusion model, equally many of every class."""
 
   def needs(self, run: Run, key: ImageSetKey) -> tuple[Need, ...]:
     if run.config.selection.is_on:
@@ -28,7 +28,7 @@ class Generative(ImageSource):
 
   def prepare(self, run: Run, key: ImageSetKey, given: NeededValues) -> None:
     if run.config.selection.is_on:
-      return  # its candidates have been prepared
+      return  # the candidates have been prepared as an image set of their own
     if run.hosts.is_first:
       prompting.write_class_sentences(run, key)
     if key.references:
@@ -80,7 +80,10 @@ class Generative(ImageSource):
 
 
 def _more_settings(settings: Generation) -> dict[str, Any]:
-  """Settings that decide the images where they are not the usual ones; LoRAs are in the model's fingerprint."""
+  """Return settings that change the images, if they differ from the defaults.
+
+  LoRAs are missing because the model's fingerprint covers them.
+  """
   usual = Generation()
   names = (
     "implementation", "backend", "eta", "guidance_rescale", "timesteps", "scheduler_settings", "negative_prompt",
@@ -95,7 +98,7 @@ def _from_backend(
   settings = run.config.generation
   if run.config.selection.is_on or key.references or settings.keep_images != "all":
     raise UsageError(
-      "a backend makes whole image sets: without selection, textual inversion and keep_images."
+      "a backend can't be combined with selection, textual inversion or keep_images."
     )
   sentences, names = prompting.class_sentences(run, key), run.config.spec(key.dataset).names
   prompts = with_negatives(
@@ -104,7 +107,7 @@ def _from_backend(
   )
   order = ImageOrder(prompts, key.seed, key.dataset, prompting.prompt_strategy(key))
   size = (settings.height, settings.width) if settings.height and settings.width else None
-  # Its operations are not counted: another program's are not known.
+  # Operations are not counted, because those of another program are unknown.
   meter, batch = run.meter(key), settings.batch_per_device or 1
   return backend_shards(open_backend(settings), layout, shards, order, batch, size, meter)
 
@@ -112,13 +115,13 @@ def _from_backend(
 def sampler_and_order(
   run: Run, key: ImageSetKey, sampler: Sampler, given: NeededValues
 ) -> tuple[Sampler, ImageOrder]:
-  """What makes a generated image set, and what it is made of.
+  """Return the sampler and the order of a generated image set.
 
   Args:
     run: a config on its work folder.
     key: the image set.
-    sampler: of the set's model; it is given new tokens where they are asked for.
-    given: what the set needs, see `source.ImageSource.needs`.
+    sampler: sampler of the set's model; learned tokens are added if the key asks for them.
+    given: values of the set's needs, see `source.ImageSource.needs`.
   """
   names = run.config.spec(key.dataset).names
   if key.references:
@@ -129,10 +132,12 @@ def sampler_and_order(
 
 
 def class_prompts(run: Run, key: ImageSetKey, names: Sequence[str]) -> list[list[Prompt]]:
-  """class -> shot -> prompt.
+  """Return class -> shot -> prompt.
 
   Args:
-    names: what each class is called in its own prompts: its name, or new token and name.
+    run: a config on its work folder.
+    key: the image set.
+    names: name of each class in its own prompts: the class name, or learned token and class name.
   """
   model, sentences = run.diffusion, prompting.class_sentences(run, key)
   fits = prompting.within(model.tokenizer, model.max_tokens)
@@ -143,7 +148,7 @@ def class_prompts(run: Run, key: ImageSetKey, names: Sequence[str]) -> list[list
 
 
 def with_negatives(prompts: list[list[Prompt]], settings: Generation) -> list[list[Prompt]]:
-  """The prompts with the generator's own negative prompt behind that of their strategy."""
+  """Append the generator's negative prompt to those of the strategy."""
   if not settings.negative_prompt:
     return prompts
 
@@ -161,7 +166,15 @@ def generate_shards(
   order: ImageOrder,
   meter: Meter | None = None,
 ) -> ShardRecords:
-  """The records of each shard, in order; see `batches.made_shards`."""
+  """Yield the records of each shard, in order; see `batches.made_shards`.
+
+  Args:
+    sampler: generates the images.
+    layout: layout of the image set.
+    shards: shards to make.
+    order: prompts and random keys of the images.
+    meter: records every batch; a new one by default.
+  """
   meter = Meter(sampler.mesh.size) if meter is None else meter
   for made in made_shards(sampler, layout, shards, order, layout.num_images, meter):
     yield made.shard, made.records

@@ -1,7 +1,8 @@
-"""One index space of generated images for every machine.
+"""The index space of generated images, the same on every machine.
 
-Image j of class c has the index j * K + c, so that the first s * K images are the s-shot set, and a key
-folded from (seed, dataset, strategy, c, j), so that it is the same image on any number of devices.
+Image j of class c has index j * K + c for K classes, so that the first s * K images are the s-shot set. Its
+random key is folded from (seed, dataset, strategy, c, j), so that it does not depend on the number of
+devices.
 """
 
 import zlib
@@ -16,21 +17,21 @@ from genbench_jax.store.image_set import ImageSetLayout
 
 
 class ClassShot(NamedTuple):
-  """Which image: the `shot`-th, from 0, of a class."""
+  """Image number `shot`, from 0, of a class."""
 
   label: int
   shot: int
 
 
 class Part(NamedTuple):
-  """Images of one shard that share a device's batch."""
+  """Images of one shard that form a device's batch."""
 
   shard: int
   indices: range
 
 
 def class_shot(index: int, num_classes: int) -> ClassShot:
-  """The class and shot of an index."""
+  """Return the class and shot of an index."""
   shot, label = divmod(index, num_classes)
   return ClassShot(label, shot)
 
@@ -38,8 +39,16 @@ def class_shot(index: int, num_classes: int) -> ClassShot:
 def image_keys(
   seed: int, dataset: str, strategy: str, class_shots: Sequence[ClassShot]
 ) -> UInt32[np.ndarray, "n 2"]:
-  """The random key of each image, as key data."""
+  """Return the random key of each image, as key data.
+
+  Args:
+    seed: seed of the config.
+    dataset: name of the dataset.
+    strategy: name of the prompt strategy.
+    class_shots: class and shot of each image.
+  """
   key = jax.random.key(seed)
+  # crc32, because `hash` of a string differs between processes.
   for word in (dataset, strategy):
     key = jax.random.fold_in(key, zlib.crc32(word.encode()))
   labels, shots = np.asarray(class_shots, np.uint32).reshape(-1, 2).T
@@ -55,7 +64,7 @@ def _fold(key: Array, labels: Int[Array, "n"], shots: Int[Array, "n"]) -> UInt32
 
 
 def parts_of(layout: ImageSetLayout, shards: Sequence[int], size: int) -> list[Part]:
-  """The shards cut into parts of at most `size` images: always the same, whichever shards are left to make."""
+  """Split shards into parts of at most `size` images; the parts of a shard never depend on other shards."""
   return [
     Part(shard, indices[begin : begin + size])
     for shard in shards

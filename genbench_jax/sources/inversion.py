@@ -1,8 +1,8 @@
 """Textual inversion as a modifier of a prompt strategy: new tokens for the classes of a dataset.
 
-`defined_template+inversion_original` is `defined_template` with "<new token> class name" in place of the class name,
-its tokens learned from original images (`original`), from retrieved ones (`retrieval`), or elsewhere (`folder`). The
-random numbers of the images are those of the plain strategy, so that the two are paired.
+`defined_template+inversion_original` is `defined_template` with "<new token> class name" instead of the class
+name. Tokens are learned from original images (`original`), from retrieved images (`retrieval`), or elsewhere
+(`folder`). Images have the same random numbers as with the plain strategy, so that the two are paired.
 """
 
 import dataclasses
@@ -40,11 +40,11 @@ from genbench_jax.store.image_set import ImageSet
 
 
 class ClassTokens(NamedTuple):
-  """The new tokens of a dataset.
+  """The learned tokens of a dataset.
 
   Attributes:
-    learned: the embeddings of all placeholders.
-    names: of each class, with its placeholder where it has one.
+    learned: embeddings of all placeholders.
+    names: name of each class, preceded by its placeholder if it has one.
   """
 
   learned: LearnedEmbeddings
@@ -52,11 +52,11 @@ class ClassTokens(NamedTuple):
 
 
 class _References(NamedTuple):
-  """Images that tokens are learned from.
+  """Images to learn tokens from.
 
   Attributes:
-    images: read one by its row.
-    rows: of each class.
+    images: function that reads an image by its row.
+    rows: rows of each class.
   """
 
   images: Any
@@ -64,15 +64,15 @@ class _References(NamedTuple):
 
 
 def needs(run: Run, key: ImageSetKey) -> tuple[Need, ...]:
-  """The retrieved images, where tokens are learned from those."""
+  """Return the retrieved images as a need, if tokens are learned from them."""
   return (Images(run, _retrieval_key(key)),) if key.references == "retrieval" else ()
 
 
 def class_tokens(run: Run, key: ImageSetKey, given: NeededValues = ()) -> ClassTokens:
-  """The tokens of a key's classes, which `learn_share` has learned.
+  """Return the tokens of a key's classes, after `learn_share` has learned them.
 
   Raises:
-    UsageError: there are none in the user's folder, or they were learned for another model.
+    UsageError: the user's folder has none, or they were learned for another model.
     RunError: a file is missing or damaged.
   """
   spec = run.config.spec(key.dataset)
@@ -90,7 +90,7 @@ def class_tokens(run: Run, key: ImageSetKey, given: NeededValues = ()) -> ClassT
 
 
 def made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
-  """Everything that determines the tokens besides the key and the model, as JSON."""
+  """Return everything that determines the tokens besides the key and the model, as JSON."""
   settings = run.config.textual_inversion
   if key.references == "folder":
     paths = _own_paths(run, key.dataset)
@@ -108,7 +108,7 @@ def made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
 
 
 def real_images(run: Run, key: ImageSetKey) -> int:
-  """How many real images of the dataset the tokens of a key have been learned from."""
+  """Return the number of the dataset's real images that a key's tokens were learned from."""
   if key.references == "original":
     references = _original_references(run, key)
     return len(np.unique(np.concatenate(references.rows)))
@@ -120,7 +120,13 @@ def real_images(run: Run, key: ImageSetKey) -> int:
 def renamed(
   sentences: Sequence[Sequence[str]], old: Sequence[str], new: Sequence[str]
 ) -> tuple[tuple[str, ...], ...]:
-  """The sentences of each class with its new name in place of the old one, or behind them where that is not said."""
+  """Replace the old name of each class by the new one in its sentences; append it if it does not occur.
+
+  Args:
+    sentences: sentences of each class.
+    old: name of each class.
+    new: new name of each class.
+  """
   return tuple(
     tuple(_renamed(text, before, after) for text in of_class)
     for of_class, before, after in zip(sentences, old, new, strict=False)
@@ -138,11 +144,11 @@ def _renamed(text: str, before: str, after: str) -> str:
 
 
 def _own_paths(run: Run, dataset: str) -> dict[int, Path]:
-  """class -> its file below the user's folder: `CLASS/learned_embeds.safetensors` or `CLASS.safetensors`."""
+  """Return class -> file in the user's folder: `CLASS/learned_embeds.safetensors` or `CLASS.safetensors`."""
   settings, spec = run.config.textual_inversion, run.config.spec(dataset)
   root = Path(settings.folder.replace("{dataset}", dataset)).expanduser()
   if not root.is_dir():
-    raise UsageError(f"config.textual_inversion.folder: there is no folder {str(root)!r}.")
+    raise UsageError(f"config.textual_inversion.folder: the folder {str(root)!r} does not exist.")
   found: dict[str, Path] = {}
   for path in sorted(root.iterdir()):
     if path.name.startswith("."):
@@ -150,7 +156,7 @@ def _own_paths(run: Run, dataset: str) -> dict[int, Path]:
     if path.is_dir() or path.suffix == ".safetensors":
       found[path.name.removesuffix(".safetensors")] = path
   if not found:
-    raise UsageError(f"{str(root)!r} holds no learned embeddings: wanted CLASS/{FILE_NAME}.")
+    raise UsageError(f"{str(root)!r} contains no learned embeddings; expected CLASS/{FILE_NAME}.")
   label_of = match_folders(list(found), spec).label_of
   return {label: embedding_file(found[name]) for name, label in label_of.items()}
 
@@ -159,10 +165,10 @@ def _own_paths(run: Run, dataset: str) -> dict[int, Path]:
 
 
 def learn_share(run: Run, key: ImageSetKey, given: NeededValues = ()) -> None:
-  """Learns those missing tokens of a key that are this process's to learn.
+  """Learn this process's share of a key's missing tokens.
 
   Raises:
-    RunError: there is nothing to learn them from, or a token came out as NaN.
+    RunError: there are no references, or a token became NaN.
   """
   if key.references != "folder":
     _learn(run, key, _concepts(run, key, given)[0])
@@ -171,7 +177,7 @@ def learn_share(run: Run, key: ImageSetKey, given: NeededValues = ()) -> None:
 def _concepts(
   run: Run, key: ImageSetKey, given: NeededValues = ()
 ) -> tuple[list[Concept], dict[int, Path]]:
-  """The tokens of a key, and class -> the file of its token. Classes without references have none."""
+  """Return the tokens of a key, and class -> file of its token. Classes without references have none."""
   settings, spec = run.config.textual_inversion, run.config.spec(key.dataset)
   folder = inversion_folder(run, key)
   references = _references(run, key, given)
@@ -179,7 +185,9 @@ def _concepts(
   if not labels:
     raise RunError(f"{key.dataset}: there are no references to learn tokens from.")
   if len(labels) < spec.num_classes:
-    say(f"{key.dataset}: {spec.num_classes - len(labels)} classes without references get no token")
+    say(
+      f"{key.dataset}: {spec.num_classes - len(labels)} classes have no references and get no token"
+    )
   if settings.scope == "dataset":
     path = folder / "all" / FILE_NAME
     return [_shared_concept(spec, references, labels, path)], dict.fromkeys(labels, path)
@@ -188,7 +196,7 @@ def _concepts(
 
 
 def inversion_folder(run: Run, key: ImageSetKey) -> Path:
-  """Where the tokens of a key stand: a folder a class, each as diffusers' `load_textual_inversion` takes it."""
+  """Return the folder of a key's tokens, with one folder per class for diffusers' `load_textual_inversion`."""
   about = made_from(run, key) | {"model": run.diffusion_fingerprint, "seed": key.seed}
   about |= {"dataset": key.dataset}
   name = f"{key.references}-seed{key.seed}-{files.digest(about)}"
@@ -218,7 +226,7 @@ def _learn(run: Run, key: ImageSetKey, concepts: Sequence[Concept]) -> None:
 
 
 def _training(settings: TextualInversion) -> Training:
-  """The settings of the training alone."""
+  """Return the part of the settings that concerns training."""
   names = [field.name for field in dataclasses.fields(Training)]
   return Training(**{name: getattr(settings, name) for name in names})
 
@@ -253,7 +261,7 @@ def _read(references: _References, rows: Int[np.ndarray, "r"]) -> list[Image.Ima
 
 
 def _placeholders(spec: DatasetSpec, scope: str) -> list[str]:
-  """`<dataset-class>` of each class, with its index where two classes would share one; or one for all."""
+  """Return `<dataset-class>` for each class, with an index if names clash; or one placeholder for all."""
   dataset = _slug(spec.name) or "dataset"
   if scope == "dataset":
     return [f"<{dataset}>"] * spec.num_classes
@@ -269,7 +277,7 @@ def _folder_name(spec: DatasetSpec, label: int) -> str:
 
 
 def _slug(name: str) -> str:
-  """Plain letters, digits and hyphens, whatever the name holds: safe in a file's name and in a prompt."""
+  """Reduce a name to letters, digits and hyphens, safe in file names and prompts."""
   plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
   return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:60].strip("-")
 
@@ -284,7 +292,7 @@ def _references(run: Run, key: ImageSetKey, given: NeededValues) -> _References:
 
 
 def _original_references(run: Run, key: ImageSetKey) -> _References:
-  """The first training images of each class in a seeded order, those of one label before those of several."""
+  """Return the first training images of each class in a seeded order, single-label images first."""
   labels, split = run.labels(key.dataset, "train"), run.split(key.dataset, "train")
   shots, classes = run.config.textual_inversion.shots, run.config.spec(key.dataset).num_classes
   order = np.random.default_rng(key.seed).permutation(len(labels))
@@ -298,7 +306,7 @@ def _original_references(run: Run, key: ImageSetKey) -> _References:
 
 
 def _retrieved_references(run: Run, key: ImageSetKey, images: ImageSet) -> _References:
-  """The first images of each class in the retrieved set of the same seed."""
+  """Return the first images of each class in the retrieved set with the same seed."""
   labels = np.array([_label(record.label) for record in images], np.int64)
   shots, classes = run.config.textual_inversion.shots, run.config.spec(key.dataset).num_classes
   rows = tuple(np.flatnonzero(labels == label)[:shots] for label in range(classes))

@@ -1,4 +1,4 @@
-"""Images of the dataset's own training split: the yardstick for all other sources."""
+"""Images of the dataset's own training split, the baseline for all other sources."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from genbench_jax.store.image_set import ImageRecord, ImageSetLayout
 
 
 class Original(ImageSource):
-  """A seeded few-shot choice of the dataset's training images."""
+  """A seeded few-shot subset of the dataset's training images."""
 
   def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
     return {"images": run.digest(key.dataset, "train")}
@@ -47,14 +47,21 @@ class Original(ImageSource):
 
 
 def chosen_originals(run: Run, key: ImageSetKey) -> Int[np.ndarray, "m"]:
-  """Which training images make an image set of originals, in its order."""
+  """Return the rows of the training images in a set of originals, in its order."""
   return few_shot(run.labels(key.dataset, "train"), run.per_class, key.seed)
 
 
 def copy_shards(
   split: Split, layout: ImageSetLayout, shards: Sequence[int], chosen: Int[np.ndarray, "m"]
 ) -> ShardRecords:
-  """The records of each shard: the chosen images as they are stored, with their name in the dataset."""
+  """Yield the records of each shard: the chosen images as stored, with their names in the dataset.
+
+  Args:
+    split: split of the dataset.
+    layout: layout of the image set.
+    shards: shards to make.
+    chosen: rows of the split, in the set's order.
+  """
   for shard in shards:
     yield shard, [_record(split, int(chosen[index]), index) for index in layout.shard_range(shard)]
 

@@ -1,6 +1,6 @@
-"""The prompts of generated image sets: from a config, with its sentences, and what is wrong with them.
+"""The prompts of generated image sets: made from a config, with class sentences, and linted.
 
-Of a checkpoint only the tokenizer is read here, and nothing is put on a device.
+Of a checkpoint only the tokenizer is read, and nothing is put on a device.
 """
 
 import functools
@@ -23,13 +23,14 @@ from genbench_jax.run import Run, sentence_pin
 from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import files
 
-# No list of templates is longer: from then on the prompts of a class repeat.
+# More than any list of templates contains: further prompts of a class repeat these.
 _DISTINCT_PROMPTS = 100
+# Lint findings to print; the rest is in a file.
 _SAID = 10
 
 
 def made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
-  """What determines the prompts of a set besides its key and templates; empty where that is all."""
+  """Return what determines a set's prompts besides its key and templates; empty if nothing does."""
   settings, strategy = run.config.prompts, prompt_strategy(key)
   about: dict[str, Any] = {}
   if settings.protocol != "strict":
@@ -44,7 +45,7 @@ def made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
 
 
 def grammar_notes(config: Config) -> list[str]:
-  """Says so where Category Enhancement, which the paper's code has from a T5, is made by our grammar."""
+  """Return a note if Category Enhancement uses our grammar instead of the T5 of the paper's code."""
   prompts = config.prompts
   if prompts.sentence_file or prompts.sentence_model:
     return []
@@ -52,13 +53,13 @@ def grammar_notes(config: Config) -> list[str]:
   if not sets:
     return []
   return [
-    "category_enhancement is made by this package's small grammar: the paper's code has the sentences from the T5 "
-    "mrm8488/t5-base-finetuned-common_gen (prompts.sentence_model). By its own name it is the strategy category_grammar."
+    "category_enhancement uses this package's small grammar; the paper's code uses sentences of the T5 "
+    "mrm8488/t5-base-finetuned-common_gen (prompts.sentence_model). The strategy category_grammar uses the grammar explicitly."
   ]
 
 
 def prompt_strategy(key: ImageSetKey) -> str:
-  """The prompt strategy of a set, without what modifies it."""
+  """Return the prompt strategy of a set, without modifiers."""
   return strategy_parts(key.strategy)[0]
 
 
@@ -70,12 +71,15 @@ def prompts_of_set(
   sentences: Sequence[Sequence[str]] = (),
   names: Sequence[str] = (),
 ) -> list[list[Prompt]]:
-  """class -> shot -> prompt, of the first `count` shots.
+  """Return class -> shot -> prompt, for the first `count` shots.
 
   Args:
-    fits: whether the text encoder hears a text to its end.
-    sentences: of each class, for Category Enhancement.
-    names: what each class is called in its own prompts; by default its name.
+    config: the config.
+    key: the image set.
+    count: number of prompts per class.
+    fits: whether a text fits into the text encoder's input.
+    sentences: sentences of each class, for Category Enhancement.
+    names: name of each class in its own prompts; the class name by default.
   """
   spec = config.spec(key.dataset)
   return [
@@ -98,7 +102,7 @@ def prompts_of_set(
 
 
 def class_sentences(run: Run, key: ImageSetKey) -> tuple[tuple[str, ...], ...]:
-  """The sentences of each class, from the user's file or as the model wrote them; empty where a grammar makes them.
+  """Return the sentences of each class, from the user's file or the model; empty if the grammar makes them.
 
   Raises:
     NotPreparedError: the model has not written them yet.
@@ -117,7 +121,7 @@ def class_sentences(run: Run, key: ImageSetKey) -> tuple[tuple[str, ...], ...]:
 
 
 def write_class_sentences(run: Run, key: ImageSetKey) -> None:
-  """Has the model write the sentences of each class, unless it has; they are kept in the form that `sentence_file` takes."""
+  """Let the model write the sentences of each class, unless they exist; stored in `sentence_file`'s format."""
   settings = run.config.prompts
   is_wanted = prompt_strategy(key) == "category_enhancement" and settings.sentence_model
   if is_wanted and not settings.sentence_file and not _written_path(run, key).exists():
@@ -148,12 +152,12 @@ def _write_sentences(run: Run, key: ImageSetKey) -> dict[str, list[str]]:
 def _sentence_file(config: Config, dataset: str) -> Path:
   path = Path(config.prompts.sentence_file.replace("{dataset}", dataset)).expanduser()
   if not path.is_file():
-    raise UsageError(f"config.prompts.sentence_file: there is no file {str(path)!r}.")
+    raise UsageError(f"config.prompts.sentence_file: the file {str(path)!r} does not exist.")
   return path
 
 
 def _read_sentences(path: Path, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-  """The sentences of each class from a JSON file `{"class name": ["sentence", ...]}`."""
+  """Read the sentences of each class from a JSON file `{"class name": ["sentence", ...]}`."""
   try:
     given = json.loads(path.read_text(encoding="utf-8"))
   except (OSError, ValueError) as error:
@@ -162,7 +166,7 @@ def _read_sentences(path: Path, names: Sequence[str]) -> tuple[tuple[str, ...], 
     raise UsageError(f'{path} must be {{"class name": ["sentence", ...], ...}}.')
   if missing := [name for name in names if not _are_sentences(given.get(name))]:
     raise UsageError(
-      f"{path} has no list of sentences for {len(missing)} of {len(names)} classes, {missing[0]!r} the first."
+      f"{path} has no list of sentences for {len(missing)} of {len(names)} classes, the first being {missing[0]!r}."
     )
   return tuple(tuple(given[name]) for name in names)
 
@@ -183,13 +187,13 @@ def sentence_model_fingerprint(run: Run) -> str:
 
 
 def lint(config: Config, fits: Callable[[str], bool] | None = None) -> list[str]:
-  """What is wrong with the prompts of a config, a sentence a fault and image set.
+  """Return the problems of a config's prompts, one sentence per problem and image set.
 
-  Sentences that a model has yet to write are not known, and not judged.
+  Sentences that a model has yet to write are skipped.
 
   Args:
-    config: whose generated images' prompts they are.
-    fits: whether the text encoder hears a text to its end; by default the checkpoint's tokenizer is asked.
+    config: the config.
+    fits: whether a text fits into the text encoder's input; by default the checkpoint's tokenizer decides.
   """
   found: list[str] = []
   limits: dict[tuple[str, str], Callable[[str], bool]] = {}
@@ -198,20 +202,20 @@ def lint(config: Config, fits: Callable[[str], bool] | None = None) -> list[str]
     if key.source != "generative" or (written and not config.prompts.sentence_file):
       continue
     own = config.of_generator(key.generator) if config.generators else config
-    # What another program's text encoder hears is not known.
+    # The limit of another program's text encoder is unknown.
     of_model = (lambda text: True) if own.generation.backend else fits or _limit_of(own, limits)
     sentences: Sequence[Sequence[str]] = ()
     if prompt_strategy(key) == "category_enhancement" and config.prompts.sentence_file:
       path = _sentence_file(config, key.dataset)
       sentences = _read_sentences(path, config.spec(key.dataset).names)
-    found += [f"{key.name}: {one}" for one in _findings(config, key, of_model, sentences)]
+    found += [f"{key.name}: {finding}" for finding in _findings(config, key, of_model, sentences)]
   return found
 
 
 def _limit_of(
   config: Config, known: dict[tuple[str, str], Callable[[str], bool]]
 ) -> Callable[[str], bool]:
-  """The limit of the config's model, one for each checkpoint."""
+  """Return the text limit of the config's model; cached per checkpoint."""
   model = config.generation.checkpoint, config.generation.revision
   if model not in known:
     known[model] = prompt_limit(config)
@@ -231,7 +235,7 @@ def _findings(
 
 
 def tell_lint(run: Run) -> list[str]:
-  """Says what is wrong with the prompts, a line each up to ten, and leaves all in the work folder for the report."""
+  """Print up to ten problems of the prompts, store all in the work folder for the report, and return them."""
   path = run.workdir / "prompts" / f"lint-{files.digest(run.config.as_json())}.txt"
   if path.exists():
     return path.read_text(encoding="utf-8").split("\n")[:-1]
@@ -245,7 +249,7 @@ def tell_lint(run: Run) -> list[str]:
 
 
 def prompt_limit(config: Config) -> Callable[[str], bool]:
-  """Whether a text is within the length of the diffusion model's text encoder."""
+  """Return a function that tells whether a text fits into the diffusion model's text encoder."""
   settings = config.generation
   folder, text = _text_side(settings.checkpoint, settings.revision or None)
   tokenizer = load_tokenizer(folder)
@@ -264,9 +268,9 @@ def _text_side(checkpoint: str, revision: str | None) -> tuple[Path, Settings]:
 
 
 def within(tokenizer: Any, length: int) -> Callable[[str], bool]:
-  """Whether a text has at most so many tokens, start and end included.
+  """Return a function that tells whether a text has at most `length` tokens, including start and end.
 
-  CLIP's tokens end at white space: the tokens of a text are those of its words, each counted once.
+  CLIP's tokens never span white space, so a text's count is the sum over its words, which are cached.
   """
 
   @functools.cache

@@ -1,4 +1,4 @@
-"""The sources by name."""
+"""Registry of the image sources."""
 
 from genbench_jax.sources.folder import Folder
 from genbench_jax.sources.generative import Generative

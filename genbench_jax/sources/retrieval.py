@@ -1,6 +1,6 @@
-"""Images from a pool: those whose captions or pictures are nearest to what a class is asked for with.
+"""Images from a pool, ranked by the similarity of their captions or pixels to the queries of a class.
 
-What a class gets is chosen once and kept in the work folder: the images follow from it.
+The images of a class are chosen once, and the choice is stored in the work folder.
 """
 
 import dataclasses
@@ -48,18 +48,18 @@ from genbench_jax.store import files
 from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout
 
-# Classes that a sentence names.
+# Number of class names in a message.
 _SHOWN = 10
 
 
 class Retrieval(ImageSource):
-  """The images of a pool that rank best for each class, without leaks and duplicates."""
+  """The best-ranked pool images of each class, without leaks and duplicates."""
 
   def needs(self, run: Run, key: ImageSetKey) -> tuple[Need, ...]:
     return (TestFeatures(run, key.dataset),)
 
   def prepare(self, run: Run, key: ImageSetKey, given: NeededValues) -> None:
-    if run.hosts.is_first:  # the others read what it has chosen
+    if run.hosts.is_first:  # other processes read the stored choice
       choose_images(run, key, given[0])
 
   def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Retrieval(ImageSource):
     return {shots: int(np.minimum(counts, shots).sum()) for shots in run.config.shots}
 
   def real_images(self, run: Run, key: ImageSetKey) -> dict[int, int]:
-    """The original images that were queries. The retrieved ones are not of the dataset."""
+    """Return the number of original images used as queries; retrieved images are not the dataset's."""
     seen = len(_query_images(run, key)) if _by_images(run) else 0
     return dict.fromkeys(run.config.shots, seen)
 
@@ -91,7 +91,7 @@ class Retrieval(ImageSource):
 
 
 class Queries(NamedTuple):
-  """What is asked for: unit-norm features, the class of each, and its text, empty for an image."""
+  """Queries of a search: unit-norm features, class labels, and texts (empty for image queries)."""
 
   features: Float32[np.ndarray, "p d"]
   labels: Int[np.ndarray, "p"]
@@ -103,7 +103,7 @@ def _by_images(run: Run) -> bool:
 
 
 def _made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
-  """All that decides which images are chosen, but for the images themselves."""
+  """Return everything that determines the choice, except the candidate images."""
   spec, settings = run.config.spec(key.dataset), dataclasses.asdict(run.config.retrieval)
   del settings["pool"], settings["image_root"]
   by_images = {"query_seed": key.seed, "originals": run.digest(key.dataset, "train")}
@@ -120,15 +120,15 @@ def _made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
 
 
 def _pool_digest(run: Run) -> str:
-  """What stands for the content of the config's pool."""
-  if _is_demo(run):  # drawn, and embedded by the run's own encoder
+  """Return the digest of the pool's content."""
+  if _is_demo(run):  # drawn deterministically, and embedded by the run's own encoder
     return f"{NAME} {VERSION}"
   return run.shared.get(("pool digest", _pool(run).folder), lambda: _content_digest(run))
 
 
 def _content_digest(run: Run) -> str:
   pool = _pool(run)
-  # The user has laid these files out, and may have linked them from elsewhere.
+  # Files that the user has arranged may be links to other places.
   paths = [(path, path.resolve()) for path in pool.content_files()]
   found = run.file_digests("pool").of([(real.parent, real.name) for _, real in paths])
   names = [path.relative_to(pool.folder).as_posix() for path, _ in paths]
@@ -136,10 +136,10 @@ def _content_digest(run: Run) -> str:
 
 
 def _pool(run: Run) -> Pool:
-  """The config's pool; that of the demo must have been made.
+  """Open the config's pool; the demo's must have been made.
 
   Raises:
-    UsageError: there is none, it has no image features, or another encoder made it.
+    UsageError: there is no pool, it has no image features, or another encoder made it.
   """
   folder = _demo_folder(run) if _is_demo(run) else Path(run.config.retrieval.pool)
   return run.shared.get(("pool", folder, encoder_pin(run.config)), lambda: _opened(run, folder))
@@ -150,7 +150,7 @@ def _is_demo(run: Run) -> bool:
 
 
 def _demo_folder(run: Run) -> Path:
-  """Where the pool of the demo is made."""
+  """Return the folder of the demo's pool."""
   return run.workdir / "pool" / "pool"
 
 
@@ -169,10 +169,10 @@ def _opened(run: Run, folder: Path) -> Pool:
 
 
 def chosen_images(run: Run, key: ImageSetKey) -> Choice:
-  """What a dataset gets from the pool.
+  """Return the images chosen for a dataset.
 
   Raises:
-    NotPreparedError: nothing has been chosen, or it doesn't hold any more.
+    NotPreparedError: no images have been chosen, or the choice is outdated.
   """
   found = _find_choice(run, key)
   if found is None:
@@ -183,15 +183,15 @@ def chosen_images(run: Run, key: ImageSetKey) -> Choice:
 
 
 def choose_images(run: Run, key: ImageSetKey, test: EmbeddingSet) -> Choice:
-  """What a dataset gets from the pool, chosen now unless an earlier choice holds.
+  """Choose images for a dataset from the pool, unless an earlier choice is still valid.
 
   Args:
     run: a config on its work folder.
     key: the image set.
-    test: the features of the dataset's test images, for the leak audit.
+    test: features of the dataset's test images, for the leak audit.
 
   Raises:
-    RunError: no image can be had.
+    RunError: no image is available.
   """
   if _is_demo(run):
     demo_pool(_demo_folder(run).parent, run.encoder, run.local_mesh)
@@ -202,7 +202,7 @@ def choose_images(run: Run, key: ImageSetKey, test: EmbeddingSet) -> Choice:
 
 
 def _find_choice(run: Run, key: ImageSetKey) -> Choice | None:
-  """An earlier choice, if there is one that holds; looked at once, for data do not change while a run goes on."""
+  """Return a valid earlier choice, if any. Checked once, since data do not change during a run."""
   known = run.shared.get(("choices",), dict)
   place = _choice_key(run, key)
   if place not in known and (found := _load_choice(run, key)):
@@ -222,7 +222,7 @@ def _choices_folder(run: Run, key: ImageSetKey) -> Path:
 
 def _load_choice(run: Run, key: ImageSetKey) -> Choice | None:
   for path in larger_choices(_choices_folder(run, key), run.per_class):
-    if _is_demo(run) and not _demo_folder(run).is_dir():  # drawn, so that it is as it was
+    if _is_demo(run) and not _demo_folder(run).is_dir():  # deterministic, so it is still valid
       return load_choice(path, None)[0]
     finder = _finder(run)
     choice, found = load_choice(path, finder.root)
@@ -250,8 +250,8 @@ def _choose(run: Run, key: ImageSetKey, test: EmbeddingSet) -> Choice:
   ]
   rankings = _rankings(run, key.dataset, queries, places)
   images = [
-    (label, queries.texts[int(places[label][one.prompt])], one)
-    for label, one in chooser.choose(without_shared(rankings), run.per_class)
+    (label, queries.texts[int(places[label][image.prompt])], image)
+    for label, image in chooser.choose(without_shared(rankings), run.per_class)
   ]
   if not images:
     raise RunError(_nothing(pool, chooser.counts))
@@ -265,7 +265,14 @@ def _choose(run: Run, key: ImageSetKey, test: EmbeddingSet) -> Choice:
 def _rankings(
   run: Run, dataset: str, queries: Queries, places: Sequence[Int[np.ndarray, "p"]]
 ) -> list[RankedImages]:
-  """The images of each class, best first; `places` are the queries of each class."""
+  """Rank the pool's images for each class, best first.
+
+  Args:
+    run: a config on its work folder.
+    dataset: name of the dataset.
+    queries: queries of all classes.
+    places: indices of each class's queries.
+  """
   settings, pool = run.config.retrieval, _pool(run)
   say(f"retrieve {dataset}: {len(queries.texts)} queries in {len(pool)} rows of {pool.folder}")
   scores, rows = retrieve(
@@ -283,10 +290,10 @@ def _rankings(
 def _nothing(pool: Pool, counts: Counts) -> str:
   if counts.absent:
     return (
-      f"none of the images of {pool.folder} is on this machine. Download them by the urls in its metadata,"
-      " by img2dataset say, and name the folder of images or tars in config.retrieval.image_root."
+      f"none of the images of {pool.folder} is on this machine. Download them from the URLs in its metadata,"
+      " for example with img2dataset, and set config.retrieval.image_root to the folder of images or tar files."
     )
-  return f"nothing in {pool.folder} can be used: {_counted(counts)}."
+  return f"no image of {pool.folder} can be used: {_counted(counts)}."
 
 
 def _queries(run: Run, key: ImageSetKey) -> Queries:
@@ -303,7 +310,7 @@ def _queries(run: Run, key: ImageSetKey) -> Queries:
         progress,
         f"queries of {key.dataset}",
       )
-    if labels.ndim == 2:  # an image with several labels asks for each of its classes
+    if labels.ndim == 2:  # an image with several labels is a query for each of its classes
       row, label = np.nonzero(labels)
       return Queries(unit_norm(features)[row], label, [""] * len(row))
     return Queries(unit_norm(features), labels, [""] * len(chosen))
@@ -315,14 +322,14 @@ def _queries(run: Run, key: ImageSetKey) -> Queries:
 
 
 def _query_images(run: Run, key: ImageSetKey) -> Int[np.ndarray, "m"]:
-  """Which original images are queries."""
+  """Return the rows of the original images that are queries."""
   labels = run.labels(key.dataset, "train")
   return few_shot(labels, run.config.retrieval.query_shots, key.seed)
 
 
 @dataclasses.dataclass(frozen=True)
 class _SplitRows:
-  """Some images of a split."""
+  """Images of selected rows of a split, as a sequence."""
 
   split: Split
   rows: Int[np.ndarray, "m"]
@@ -343,7 +350,7 @@ def _ranked(
 def _reranked(
   run: Run, dataset: str, pool: Pool, rankings: list[RankedImages]
 ) -> list[RankedImages]:
-  """By the cosine of each image with its class's text prototype."""
+  """Reorder by the cosine of each image with its class's text prototype."""
   spec = run.config.spec(dataset)
   prototypes = text_prototypes(run.encoder, spec.names, spec.templates, run.local_mesh)
   return [
@@ -359,25 +366,25 @@ def _record(label: int, query: str, image: ChosenImage, index: int) -> ImageReco
     raise RunError(f"{image.place.path} can't be read any more: {error}.") from error
   if hashlib.sha256(content).hexdigest() != image.sha256:
     raise RunError(
-      f"{image.place.path} has changed since its images were chosen. Make the pool anew."
+      f"{image.place.path} has changed since its images were chosen. Rebuild the pool."
     )
   return ImageRecord(plain_image(content), label, index, query, origin=image.origin)
 
 
 def leak_notes(run: Run) -> list[str]:
-  """What the leak audit found in the retrieved images, a sentence each, for the report."""
+  """Return the results of the leak audit, one sentence each, for the report."""
   threshold = run.config.retrieval.leak_threshold
   return [
-    f"{key.dataset}, retrieval: {counts.leaks} of {counts.looked_at} candidates lie at a cosine of"
-    f" {threshold:g} or more to a test image and were left out. Of those kept the nearest lies at {nearest:.3f}."
+    f"{key.dataset}, retrieval: {counts.leaks} of {counts.looked_at} candidates have a cosine of"
+    f" {threshold:g} or more with a test image and were rejected. The largest cosine among the kept ones is {nearest:.3f}."
     for key, selection in _selections(run)
     for counts in [selection.counts]
-    for nearest in [max(one.cosine_to_test for _, _, one in selection.images)]
+    for nearest in [max(image.cosine_to_test for _, _, image in selection.images)]
   ]
 
 
 def shortages(run: Run) -> list[str]:
-  """Which classes got fewer images than were asked for, and what was left out, a sentence each."""
+  """Return which classes got fewer images than requested, and what was rejected, one sentence each."""
   notes = []
   for key, selection in _selections(run):
     names = run.config.spec(key.dataset).names
@@ -393,7 +400,7 @@ def shortages(run: Run) -> list[str]:
 
 
 def _selections(run: Run) -> Iterator[tuple[ImageSetKey, Choice]]:
-  """One for each dataset, of the first seed; none where nothing has been chosen."""
+  """Yield each dataset's choice for the first seed, if it has been made."""
   if "retrieval" in run.config.sources:
     for dataset in run.config.specs:
       key = ImageSetKey(dataset, "retrieval", "", run.config.seeds[0])
@@ -403,6 +410,6 @@ def _selections(run: Run) -> Iterator[tuple[ImageSetKey, Choice]]:
 
 def _counted(counts: Counts) -> str:
   return (
-    f"Of {counts.looked_at} candidates {counts.leaks} were near a test image, {counts.duplicates} duplicates,"
+    f"Of {counts.looked_at} candidates, {counts.leaks} were near a test image, {counts.duplicates} duplicates,"
     f" {counts.absent} not on this machine, {counts.unreadable} unreadable"
   )

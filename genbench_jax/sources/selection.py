@@ -1,7 +1,7 @@
-"""The best of several generated images: more are made of each class, and those with the highest CLIP score are kept.
+"""Best-of-n selection of generated images: generate more per class and keep those with the highest CLIP score.
 
-The candidates are an image set of their own, that of the same config with more shots. The judge is a second encoder, so
-that the one which measures has no say in what it measures.
+The candidates are an image set of their own, that of the same config with more shots. The judge is a second
+encoder, so that the measuring encoder does not select what it measures.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ TEMPLATE = "a photo of a {}"
 
 
 def made_from(run: Run) -> dict[str, Any]:
-  """What determines the choice, as JSON; empty where every image is kept."""
+  """Return what determines the selection, as JSON; empty without selection."""
   settings = run.config.selection
   if not settings.is_on:
     return {}
@@ -35,7 +35,7 @@ def made_from(run: Run) -> dict[str, Any]:
 
 
 def needs(run: Run, key: ImageSetKey) -> tuple[Need, ...]:
-  """The candidates, and where a CLIP judges them their features in it."""
+  """Return the needed candidates and, if a CLIP judges them, their features."""
   wider = _wider(run)
   judged = run.config.selection.method == "clip"
   features = (ImageFeatures(wider, key, run.judge_space),) if judged else ()
@@ -45,17 +45,19 @@ def needs(run: Run, key: ImageSetKey) -> tuple[Need, ...]:
 def chosen_shards(
   run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: Sequence[int], given: NeededValues
 ) -> ShardRecords:
-  """The records of each shard of the chosen images, best first: the s best of each class are the s-shot set.
+  """Yield the records of each shard of the selected images, best first.
+
+  The s best images of each class form the s-shot set.
 
   Args:
     run: a config on its work folder.
     key: the image set.
-    layout: of the chosen images.
-    shards: those to make.
-    given: what `needs` asks for.
+    layout: layout of the selected images.
+    shards: shards to make.
+    given: values of `needs`.
   """
   candidates: ImageSet = given[0]
-  features = [one for one in given if isinstance(one, EmbeddingSet)]
+  features = [value for value in given if isinstance(value, EmbeddingSet)]
   scores = _scores(run, key, candidates, features)
   order = best_of(scores, candidates.labels, run.per_class)
   for shard in shards:
@@ -72,12 +74,18 @@ def chosen_shards(
 def best_of(
   scores: Float[np.ndarray, "n"], labels: Int[np.ndarray, "n"], count: int
 ) -> Int[np.ndarray, "m"]:
-  """The rows of the `count` highest scores of each class: the best of every class, then the second best.
+  """Return the rows of the `count` highest scores of each class: all best ones, then all second best, etc.
 
-  Of equal scores the first is the better one.
+  Ties are broken by the lower row.
+
+  Args:
+    scores: score of each row.
+    labels: class of each row.
+    count: rows per class.
   """
   by_class = np.lexsort((-scores, labels))
   counts = np.bincount(labels)
+  # Rank of each row within its class: position minus the class's start in the sorted order.
   rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
   kept = rank < count
   return by_class[kept][np.lexsort((labels[by_class][kept], rank[kept]))]
@@ -88,7 +96,7 @@ def _record(candidate: ImageRecord, index: int, row: int, score: float) -> Image
 
 
 def _wider(run: Run) -> Run:
-  """The run that makes the candidates."""
+  """Return the run that generates the candidates."""
   shots = (run.config.selection.candidates * run.per_class,)
   return run.with_config(dataclasses.replace(run.config, shots=shots, selection=Selection()))
 
@@ -96,9 +104,9 @@ def _wider(run: Run) -> Run:
 def _scores(
   run: Run, key: ImageSetKey, candidates: ImageSet, features: Sequence[EmbeddingSet]
 ) -> Float[np.ndarray, "n"]:
-  """The score of each candidate: 100 x cosine with the text of its class, or a seeded number where there are no features.
+  """Score each candidate: 100 x cosine with the text of its class, or a seeded random number without features.
 
-  The score of an image that can't be read is minus infinity.
+  Unreadable images score minus infinity.
   """
   if not features:
     return np.random.default_rng([key.seed, len(candidates)]).random(len(candidates))

@@ -1,4 +1,4 @@
-"""What a source of images is to the stages: each makes the image sets of its keys, shard by shard."""
+"""The interface of image sources to the stages. A source makes the image sets of its keys, shard by shard."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -11,21 +11,21 @@ ShardRecords = Iterator[tuple[int, list[ImageRecord]]]
 
 
 class TestFeatures(NamedTuple):
-  """The features of a dataset's test images, in the run's own encoder."""
+  """Need: features of a dataset's test images, by the run's own encoder."""
 
   run: Run
   dataset: str
 
 
 class Images(NamedTuple):
-  """Another image set, whole."""
+  """Need: another complete image set."""
 
   run: Run
   key: ImageSetKey
 
 
 class ImageFeatures(NamedTuple):
-  """The features of another image set in some encoder."""
+  """Need: features of another image set, by any encoder."""
 
   run: Run
   key: ImageSetKey
@@ -33,27 +33,28 @@ class ImageFeatures(NamedTuple):
 
 
 Need: TypeAlias = TestFeatures | Images | ImageFeatures
-# The value of each need, in their order: an EmbeddingSet or an ImageSet.
+# The values of the needs, in order: an EmbeddingSet or an ImageSet each.
 NeededValues: TypeAlias = Sequence[Any]
 
 
 @runtime_checkable
 class ImageSource(Protocol):
-  """A source of images. Add one by a subclass in a file of its own and a line in `sources.registry`.
+  """A source of images. To add one, subclass it in its own file and add a line to `sources.registry`.
 
-  Only `prepare` and `records` do work. All else answers from settings, digests, and what `prepare` has left on disk.
+  Only `prepare` and `records` do work. All other methods answer from settings, digests, and what `prepare`
+  has stored on disk.
   """
 
   def needs(self, run: Run, key: ImageSetKey) -> tuple[Need, ...]:
-    """What other artifacts the stage has to make first; it hands them over as `given`, in this order."""
+    """Return the artifacts that the stage must make first; it passes them as `given`, in this order."""
     return ()
 
   def prepare(self, run: Run, key: ImageSetKey, given: NeededValues) -> None:
-    """Make this process's share of what is kept in the work folder before images are: a choice, tokens, sentences."""
+    """Make this process's share of what precedes the images in the work folder: a choice, tokens, sentences."""
     return
 
   def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
-    """Everything that determines the images besides the key, as JSON: it names the image set.
+    """Return everything that determines the images besides the key, as JSON; it names the image set.
 
     Raises:
       NotPreparedError: it depends on what `prepare` makes.
@@ -61,7 +62,7 @@ class ImageSource(Protocol):
     ...
 
   def size(self, run: Run, key: ImageSetKey) -> int:
-    """How many images the set has, known before the first is made."""
+    """Return the number of images in the set, which is known before the first is made."""
     ...
 
   def multi_label(self, run: Run, key: ImageSetKey) -> bool:
@@ -69,11 +70,11 @@ class ImageSource(Protocol):
     return False
 
   def shot_sizes(self, run: Run, key: ImageSetKey) -> dict[int, int]:
-    """shots -> how many images: the s-shot set is the beginning of the image set."""
+    """Return shots -> number of images. The s-shot set is the beginning of the image set."""
     ...
 
   def real_images(self, run: Run, key: ImageSetKey) -> dict[int, int]:
-    """shots -> how many real images the set of so many shots has seen: its own, references, queries."""
+    """Return shots -> number of real images used for the s-shot set: its own, references, queries."""
     return dict.fromkeys(run.config.shots, 0)
 
   def records(
@@ -84,5 +85,5 @@ class ImageSource(Protocol):
     shards: Sequence[int],
     given: NeededValues = (),
   ) -> ShardRecords:
-    """The records of each of the given shards, in order."""
+    """Yield the records of each given shard, in order."""
     ...

@@ -134,7 +134,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_half(image_set, tmp_path, ca
   assert main([str(image_set), "--to", "hf", str(out)]) == 2
   assert "is not an empty folder" in capfd.readouterr().err
   assert main([str(image_set.parent), "--to", "hf", str(tmp_path / "new")]) == 2
-  assert f"There is {image_set}" in capfd.readouterr().err
+  assert f"Found: {image_set}" in capfd.readouterr().err
 
   def full(*_):
     raise OSError(28, "No space left on device")

@@ -88,7 +88,7 @@ def test_several_machines_of_gpus(stand_ins):
   values = values_of(stand_ins.calls()[0])
   assert values.coordinator == "10.0.0.1:12355"
   assert (values.num_processes, values.process_id) == (4, 2)
-  assert "HOSTS: how many" in stand_ins.run("multi_gpu.sh", "x", COORDINATOR="a:1").stderr
+  assert "HOSTS: number of machines" in stand_ins.run("multi_gpu.sh", "x", COORDINATOR="a:1").stderr
 
 
 def test_slurm_runs_the_command_and_queues_again_after_preemption(stand_ins):

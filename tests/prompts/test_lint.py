@@ -21,7 +21,7 @@ def test_a_prompt_of_two_classes_is_a_duplicate_and_of_one_class_is_not():
   found = _found(prompts)
   assert list(found) == ["duplicate"]
   assert str(found["duplicate"]) == (
-    "1 prompts serve more than one class: 'a missile (classes 0, 2, one name)'"
+    "1 prompts are shared by several classes: 'a missile (classes 0, 2, same name)'"
   )
 
 

@@ -151,9 +151,9 @@ def test_names_that_are_alike_are_told_whatever_the_source():
   ]
   found = alike_names(names)
   assert found == [
-    "classes 0, 3 are called 'missile' and 'Missile': by name they are one",
-    "classes 2, 4 are called 'A jail cell' and 'cell, jail': by name they are one",
-    "classes 7, 8 are called 'cars' and 'car': by name they are one",
+    "classes 0, 3 are named 'missile' and 'Missile', which mean the same",
+    "classes 2, 4 are named 'A jail cell' and 'cell, jail', which mean the same",
+    "classes 7, 8 are named 'cars' and 'car', which mean the same",
   ]
   assert alike_names(["the", "a"]) == []
 

@@ -148,10 +148,10 @@ def test_placeholders_are_plain_and_distinct_whatever_the_names_hold():
 
 def test_a_folder_that_is_not_there_is_named(config, tmp_path):
   run = Run(_with(config, references=("folder",), folder=str(tmp_path / "no")), tmp_path)
-  with pytest.raises(UsageError, match="there is no folder"):
+  with pytest.raises(UsageError, match="does not exist"):
     inversion.class_tokens(run, _key("folder"))
   (tmp_path / "no").mkdir()
-  with pytest.raises(UsageError, match="holds no learned embeddings"):
+  with pytest.raises(UsageError, match="contains no learned embeddings"):
     inversion.class_tokens(run, _key("folder"))
 
 

@@ -65,9 +65,9 @@ def test_a_file_that_lacks_a_class_is_refused_by_name(tmp_path):
   file = tmp_path / "some.json"
   file.write_text(json.dumps({name: ["x"] for name in NAMES[1:]}))
   run, key = _run(tmp_path, sentence_file=str(file))
-  with pytest.raises(UsageError, match="for 1 of 10 classes, 'zero' the first"):
+  with pytest.raises(UsageError, match="for 1 of 10 classes, the first being 'zero'"):
     class_sentences(run, key)
-  with pytest.raises(UsageError, match="there is no file"):
+  with pytest.raises(UsageError, match="does not exist"):
     made_from(*_run(tmp_path, sentence_file="none.json"))
 
 
@@ -95,10 +95,10 @@ def test_lint_knows_the_models_own_length_and_says_each_fault_once(tmp_path, cap
   config = _config("negative_prompts", protocol="reference")
   found = lint(config)
   assert len(found) == 1
-  assert "digits generative-negative_prompts-seed0: 10 negative prompts are longer" in found[0]
+  assert "digits generative-negative_prompts-seed0: 10 negative prompts are too long" in found[0]
   run = Run(config, tmp_path)
   assert tell_lint(run) == tell_lint(run) == found
-  assert capsys.readouterr().err.count("are longer") == 1
+  assert capsys.readouterr().err.count("are too long") == 1
   strict = dataclasses.replace(config, prompts=Prompts())
   assert lint(strict) == []
 
@@ -106,8 +106,8 @@ def test_lint_knows_the_models_own_length_and_says_each_fault_once(tmp_path, cap
 def test_duplicates_are_found_where_classes_share_a_name():
   config = dataclasses.replace(_config("simple_template"), datasets=("imagenet2012",), shots=(1,))
   (found,) = lint(config)
-  assert "2 prompts serve more than one class" in found
-  assert "'missile (classes 657, 744, one name)'" in found
+  assert "2 prompts are shared by several classes" in found
+  assert "'missile (classes 657, 744, same name)'" in found
 
 
 @pytest.mark.parametrize(
