@@ -100,7 +100,8 @@ def stops_on_signals(grace: float = GRACE_SECONDS) -> Iterator[None]:
     return
   told, telling = socket.socketpair()
   telling.setblocking(False)
-  watch = threading.Thread(target=_watch, args=(told, grace), name="signals", daemon=True)
+  # The thread keeps both ends: one that nobody holds is closed, which would end the process before its cleaning up.
+  watch = threading.Thread(target=_watch, args=(told, telling, grace), name="signals", daemon=True)
   watch.start()
   # Whoever started the process in the background has said that Ctrl-C is not meant for it.
   obeyed = [n for n in STATUSES if n != signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]
@@ -125,7 +126,7 @@ def _note(number: int, frame: FrameType | None) -> None:
   _Note.number = _Note.number or number
 
 
-def _watch(told: socket.socket, grace: float) -> None:
+def _watch(told: socket.socket, telling: socket.socket, grace: float) -> None:
   """Read the numbers of signals until the other end is closed; after the first, no longer than the grace."""
   first, began = 0, 0.0
   try:

@@ -42,9 +42,9 @@ atexit.register(time.sleep, 60)
 """
 
 
-def _stopped(number, work, before="", grace=None):
+def _stopped(number, work, before="", grace=None, program=PROGRAM):
   """Status, seconds and output of a program that gets a signal when it is ready."""
-  program = PROGRAM.format(work=work, before=before)
+  program = program.format(work=work, before=before)
   if grace:
     program = f"import genbench_jax.runtime.stopping as s\ns.stops_on_signals.__wrapped__.__defaults__ = ({grace},)\n{program}"
   process = subprocess.Popen(
@@ -80,6 +80,16 @@ def test_a_signal_ends_work_that_cannot_look(number):
   assert (status, output) == (STATUSES[number], "")
   assert 0.9 < seconds < 10
   assert "What is complete is kept" in errors
+
+
+def test_what_is_to_be_done_after_the_block_is_done():
+  program = PROGRAM.replace(
+    "leave(", "status = run_command(work)\ngc.collect(); time.sleep(0.3); print('sent', flush=True)\nleave("
+  ).replace("leave(run_command(work))", "leave(status)")
+  assert "leave(status)" in program
+  status, _, output, errors = _stopped(signal.SIGTERM, LOOKS, program=program)
+  assert (status, output) == (143, "sent\n")
+  assert errors.count("What is complete is kept") == 1
 
 
 def test_a_block_that_never_looked_still_ends_by_the_signal():
