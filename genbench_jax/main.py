@@ -29,6 +29,7 @@ from genbench_jax.runtime.address import Address, one_of_several
 from genbench_jax.runtime.command import run_command
 from genbench_jax.runtime.jax_start import start_jax
 from genbench_jax.runtime.progress import show
+from genbench_jax.runtime.rendezvous import meet
 from genbench_jax.runtime.stopping import leave, look
 from genbench_jax.runtime.supervision import supervised
 
@@ -48,6 +49,10 @@ def _run(argv: Sequence[str]) -> int:
     return _plan(options)
   given = _workdir(options.workdir)
   config = make_config(options.config)
+  address = _address(options)
+  if address.is_given:
+    # Before JAX is imported, which takes seconds: a slip in a launch script is told within a minute on a busy machine, too.
+    meet(address)
   start_jax()
   look()  # importing takes seconds, in which nothing looks
   from genbench_jax.pipeline.stages import run_stages
@@ -58,7 +63,7 @@ def _run(argv: Sequence[str]) -> int:
   look()
   several = one_of_several(argv, os.environ)
   command = f"{_program(argv)} {shlex.join(argv[1:])}"
-  with processes(_address(options), several) as hosts:
+  with processes(address, several) as hosts:
     refuse_different(hosts, _settings(config, stages))
     with (
       work_folder(given, hosts.number, hosts.wait) as workdir,

@@ -40,6 +40,5 @@ def features(source: Path, out: Path, unit_norm: bool = False) -> int:
     "labels": found.labels,
     "ids": found.ids,
   }
-  with files.atomic_path(out) as temporary, temporary.open("wb") as file:
-    np.savez(file, **arrays)
+  files.write_arrays(out, **arrays)
   return len(found)

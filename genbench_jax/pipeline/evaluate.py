@@ -188,11 +188,11 @@ def named_sources(given: Sequence[str]) -> dict[str, str]:
   Raises:
     UsageError: two have one name.
   """
-  if len(given) == 1 and not _NAMED.match(given[0]):
+  if len(given) == 1 and not _named(given[0]):
     return {"": given[0]}
   found: dict[str, str] = {}
   for text in given:
-    named = _NAMED.match(text)
+    named = _named(text)
     path = named[2] if named else text
     name = named[1] if named else _plain_name(path)
     if name in found:
@@ -203,8 +203,12 @@ def named_sources(given: Sequence[str]) -> dict[str, str]:
   return found
 
 
-# A name of at least one letter before `=`; what looks like a path is none.
+# A name of at least one letter before `=`; what looks like a path, or is one, is none.
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,59})=(.+)", re.DOTALL)
+
+
+def _named(text: str) -> re.Match[str] | None:
+  return None if Path(text).exists() else _NAMED.match(text)
 
 
 def _plain_name(path: str) -> str:
@@ -333,4 +337,4 @@ def _lines(text: str) -> list[str]:
   file = Path(text).expanduser()
   if "{}" in text or not file.is_file():
     return [text]
-  return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+  return [line.strip() for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from genbench_jax.errors import RunError
-from genbench_jax.store.files import atomic_path
+from genbench_jax.store.files import FORMAT, atomic_path, check_format
 
 
 def save_model(path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
@@ -17,14 +17,14 @@ def save_model(path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any])
 
   contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
   with atomic_path(path) as temporary:
-    save_file(contiguous, temporary, metadata={"about": json.dumps(about)})
+    save_file(contiguous, temporary, metadata={"about": json.dumps({**about, "format": FORMAT})})
 
 
 def load_model(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   """The arrays and what they are.
 
   Raises:
-    RunError: the file is missing, broken, or no model of this kind.
+    RunError: the file is missing, broken, of a later format, or no model of this kind.
   """
   from safetensors import SafetensorError, safe_open
 
@@ -36,6 +36,7 @@ def load_model(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, 
     raise RunError(f"the model in {path} can't be read: {error}") from error
   if not isinstance(about, dict) or about.get("kind") != kind:
     raise RunError(f"{path} holds no {kind}.")
+  check_format(path, about.pop("format", FORMAT))  # files of the first versions say none
   return arrays, about
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from genbench_jax.errors import RunError
 from genbench_jax.metrics.accuracy import eleven_point_precision
 from genbench_jax.metrics.kinds import Metric
-from genbench_jax.store.files import atomic_path, write_csv
+from genbench_jax.store.files import check_arrays_format, write_arrays, write_csv
 
 Labels = Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]
 PER_CLASS_COLUMNS = ("index", "class_name", "images", "predicted", "recall", "precision")
@@ -102,13 +102,13 @@ def save_predictions(
   """
   labels = np.asarray(labels)
   names = [str(row) for row in range(len(scores))] if ids is None else ids
-  with atomic_path(path) as temporary, temporary.open("wb") as file:
-    np.savez_compressed(
-      file,
-      scores=np.asarray(scores, np.float32),
-      labels=labels if labels.dtype == bool else labels.astype(np.int32),
-      ids=np.asarray(names, dtype=np.str_),
-    )
+  write_arrays(
+    path,
+    compressed=True,
+    scores=np.asarray(scores, np.float32),
+    labels=labels if labels.dtype == bool else labels.astype(np.int32),
+    ids=np.asarray(names, dtype=np.str_),
+  )
 
 
 def load_predictions(path: Path) -> tuple[Float[np.ndarray, "n k"], Labels, list[str]]:
@@ -119,6 +119,7 @@ def load_predictions(path: Path) -> tuple[Float[np.ndarray, "n k"], Labels, list
   """
   try:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+      check_arrays_format(path, arrays)
       return arrays["scores"], arrays["labels"], arrays["ids"].tolist()
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
     raise RunError(f"the predictions in {path} can't be read: {error}") from error

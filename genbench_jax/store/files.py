@@ -94,6 +94,23 @@ def write_array(path: Path, array: np.ndarray) -> None:
   write_bytes(path, buffer.getvalue())
 
 
+def write_arrays(path: Path, compressed: bool = False, **arrays: np.ndarray) -> None:
+  """Write an .npz file, which `numpy.load` reads; the array `format` holds the version of the format."""
+  save = np.savez_compressed if compressed else np.savez
+  with atomic_path(path) as temporary, temporary.open("wb") as file:
+    save(file, **arrays, format=np.asarray(FORMAT))
+
+
+def check_arrays_format(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+  """Refuse an .npz file of a later format; those of the first versions say none.
+
+  Raises:
+    RunError: it is of a later format.
+  """
+  if "format" in arrays:
+    check_format(path, arrays["format"].item())
+
+
 def write_text(path: Path, text: str) -> None:
   write_bytes(path, text.encode("utf-8"))
 

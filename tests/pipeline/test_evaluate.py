@@ -109,6 +109,13 @@ def test_a_second_run_adds_and_says_what_it_replaces(two, folder, tmp_path, caps
   assert "results for digits are replaced by those for shapes" in capsys.readouterr().err
 
 
+def test_a_path_that_looks_like_a_named_source_is_a_path(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "scale=3").mkdir()
+  assert named_sources(["scale=3"]) == {"": "scale=3"}
+  assert named_sources(["low=scale=3", "scale=3"]) == {"low": "scale=3", "scale_3": "scale=3"}
+
+
 def test_names_of_sources():
   assert named_sources(["a/b"]) == {"": "a/b"}
   assert named_sources(["x=a/b.zip", "c/d.tar.gz"]) == {"x": "a/b.zip", "d": "c/d.tar.gz"}

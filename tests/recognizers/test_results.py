@@ -11,6 +11,7 @@ from genbench_jax.metrics.accuracy import recognition_score
 from genbench_jax.recognizers import results
 from genbench_jax.recognizers.linear_probe import linear_probe
 from genbench_jax.recognizers.models import load_probe_scores, save_model, save_probe
+from genbench_jax.store import files
 
 NAMES = ["cat", "dog, small", "owl"]
 
@@ -52,6 +53,12 @@ def test_every_metric_can_be_recomputed_from_the_predictions_file(scored, tmp_pa
     expected = recognition_score(scores, labels, metric)
     assert recognition_score(loaded, loaded_labels, metric) == expected
   assert ids[49] == "image 49"
+  with np.load(path) as arrays:
+    written = dict(arrays)
+  assert written["format"] == files.FORMAT
+  np.savez(path, **{**written, "format": files.FORMAT + 1})
+  with pytest.raises(RunError, match="Upgrade"):
+    results.load_predictions(path)
   path.write_bytes(path.read_bytes()[:100])
   with pytest.raises(RunError, match="can't be read"):
     results.load_predictions(path)

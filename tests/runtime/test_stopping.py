@@ -84,7 +84,8 @@ def test_a_signal_ends_work_that_cannot_look(number):
 
 def test_what_is_to_be_done_after_the_block_is_done():
   program = PROGRAM.replace(
-    "leave(", "status = run_command(work)\ngc.collect(); time.sleep(0.3); print('sent', flush=True)\nleave("
+    "leave(",
+    "status = run_command(work)\ngc.collect(); time.sleep(0.3); print('sent', flush=True)\nleave(",
   ).replace("leave(run_command(work))", "leave(status)")
   assert "leave(status)" in program
   status, _, output, errors = _stopped(signal.SIGTERM, LOOKS, program=program)
