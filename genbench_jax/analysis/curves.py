@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 NORMAL = 1.959964  # 97.5 % quantile of the standard normal distribution
 EXPONENTS = np.linspace(0.05, 2.0, 40)  # grid of the power law's exponent
@@ -131,7 +131,7 @@ def power_law(points: Sequence[Point], seed: int = 0) -> PowerLaw:
 
 
 def _fit(
-  images: Float[np.ndarray, "b"], values: Float[np.ndarray, "b"], errors: Float[np.ndarray, "b"]
+  images: Num[np.ndarray, "b"], values: Float[np.ndarray, "b"], errors: Float[np.ndarray, "b"]
 ) -> tuple[float, float, float]:
   """Return the weighted least-squares fit over the grid of exponents, without negative terms.
 

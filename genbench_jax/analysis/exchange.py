@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from genbench_jax.analysis.curves import NORMAL, Point, drawn, monotone
 
@@ -95,9 +95,7 @@ def _rate(
   )
 
 
-def crossing(
-  images: Float[np.ndarray, "b"], accuracy: Float[np.ndarray, "b"], value: float
-) -> float:
+def crossing(images: Num[np.ndarray, "b"], accuracy: Float[np.ndarray, "b"], value: float) -> float:
   """Return the number of images at which a non-decreasing curve reaches a value.
 
   Args:

@@ -31,7 +31,7 @@ class ClassSums(NamedTuple):
     sums: [p, k, d + 1] for p devices; the last column is the count.
   """
 
-  sums: Float[Array, "p k d+1"]
+  sums: Float[Array, "p k width"]
 
   @classmethod
   def from_batch(

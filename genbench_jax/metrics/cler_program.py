@@ -53,7 +53,7 @@ def reduce_program(mesh: Mesh, from_predictions: bool, reference: bool) -> jax.s
     text: Float[Array, "k d"],
     tests: tuple[Array, ...],
     neighbors: Neighbors | None,
-  ) -> tuple[Array, Int[Array, "k v+1"], Int[Array, "k"]]:
+  ) -> tuple[Array, Int[Array, "k bins"], Int[Array, "k"]]:
     image_features, image_labels, image_mask = external
     batch = ClassSums.from_batch(image_features, image_labels, image_mask, len(text))
     state = state.merge(batch)

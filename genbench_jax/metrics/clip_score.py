@@ -85,7 +85,7 @@ def image_scores(
   text_features: Float[Any, "t d"],
   labels: Any | None = None,
   mesh: Mesh | None = None,
-) -> tuple[Float[np.ndarray, "n"], np.ndarray | None]:
+) -> tuple[Float[np.ndarray, "with_class"], np.ndarray | None]:
   """Return the score of each image that has a class, in float64, and the labels of these images.
 
   Args:

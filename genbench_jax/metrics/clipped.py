@@ -93,7 +93,7 @@ def _both(
   return np.array([density, min(float(coverage), 1.0)])
 
 
-def expected_coverage(n: int, m: int, k: int) -> Float[np.ndarray, "m+1"]:
+def expected_coverage(n: int, m: int, k: int) -> Float[np.ndarray, "{m}+1"]:
   """Return the mean of min(k, J) / k for 0, 1, ..., m generated images from the real distribution.
 
   J is the number of m' generated images within the k-th of n - 1 real neighbors. It is

@@ -23,7 +23,7 @@ from genbench_jax.metrics.reference_statistics import (
 )
 
 # Features of a set, their statistics, or a file of statistics.
-Reference: TypeAlias = Float[Any, "n d"] | ReferenceStatistics | str | Path
+Reference: TypeAlias = Float[Any, "_ d"] | ReferenceStatistics | str | Path
 # The KID paper averages over this many random subsets of this many images.
 SUBSETS, SUBSET_SIZE = 100, 1000
 # The Inception score paper averages over ten parts.

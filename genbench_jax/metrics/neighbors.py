@@ -102,7 +102,7 @@ def _by_rows(mesh: Mesh, local: Any) -> jax.stages.Wrapped:
 
 
 def _without_self(
-  similarities: Float[np.ndarray, "q k+1"], numbers: Int[np.ndarray, "q k+1"]
+  similarities: Float[np.ndarray, "q found"], numbers: Int[np.ndarray, "q found"]
 ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
   """Drop each query's own row, or its last neighbor if exact duplicates have crowded it out."""
   own = numbers == np.arange(len(numbers))[:, None]

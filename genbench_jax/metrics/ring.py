@@ -60,7 +60,9 @@ def ring(
   return jax.lax.fori_loop(0, devices, step, (state, block))
 
 
-def tiles(array: Shaped[Array, "n ..."], rows: int, fill: float = 0) -> Shaped[Array, "t r ..."]:
+def tiles(
+  array: Shaped[Array | np.ndarray, "n ..."], rows: int, fill: float = 0
+) -> Shaped[Array, "t r ..."]:
   """Split the rows into tiles [t, r, ...] of at most `rows`; `fill` completes the last tile."""
   rows = min(rows, len(array))
   missing = -len(array) % rows

@@ -1,0 +1,77 @@
+"""Constraints on the fields of settings, and how sections and tables of them are read."""
+
+import dataclasses
+from typing import Annotated
+
+import pytest
+
+from genbench_jax.errors import UsageError
+from genbench_jax.runtime.settings import (
+  Above,
+  AtLeast,
+  AtMost,
+  Distinct,
+  OneOf,
+  read_section,
+  read_table,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+  rate: Annotated[float, Above(0), AtMost(1)] = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+  steps: Annotated[int, AtLeast(1)] = 5
+  kind: Annotated[str, OneOf("kind", ("fast", "slow"))] = "fast"
+  shots: Annotated[tuple[int, ...], Distinct(), AtLeast(1)] = (1,)
+  on: bool = False
+  checkpoint: str = "base"
+  revision: str = "abc"
+  sha256: str = "def"
+  inner: Inner = dataclasses.field(default_factory=Inner)
+
+
+def test_what_is_not_given_keeps_its_default():
+  assert read_section(Section, {}, "config") == Section()
+  given = {"steps": 7, "inner": {"rate": 1}, "shots": [1, 2]}
+  assert read_section(Section, given, "config") == Section(7, inner=Inner(1.0), shots=(1, 2))
+  assert read_section(Section, {"shots": 3}, "config").shots == (3,)
+
+
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    ({"steps": 0}, "config.steps is 0, wanted at least 1."),
+    ({"steps": True}, r"config.steps is True \(bool\), wanted int."),
+    ({"steps": 1.5}, r"config.steps is 1.5 \(float\), wanted int."),
+    ({"on": 1}, r"config.on is 1 \(int\), wanted bool."),
+    ({"stps": 1}, "unknown setting 'config.stps'. Did you mean 'config.steps'"),
+    ({"kind": "fats"}, "unknown kind 'fats'. Did you mean 'fast'"),
+    ({"shots": ()}, "config.shots is empty, wanted at least one."),
+    ({"shots": (1, 1)}, r"config.shots names something twice: \(1, 1\)."),
+    ({"shots": (1, 0)}, "config.shots is 0, wanted at least 1."),
+    ({"inner": {"rate": 0}}, "config.inner.rate is 0.0, wanted above 0."),
+    ({"inner": {"rate": 2}}, "config.inner.rate is 2.0, wanted at most 1."),
+    ({"inner": {"rate": float("nan")}}, "config.inner.rate is nan, wanted a finite number."),
+    ({"inner": 3}, "config.inner is 3, wanted a section of settings."),
+  ],
+)
+def test_a_mistake_is_reported_with_its_path(given, message):
+  with pytest.raises(UsageError, match=message):
+    read_section(Section, given, "config")
+
+
+def test_an_entry_inherits_all_but_the_pins_of_another_checkpoint():
+  table = read_table(Section(steps=9), {"b": {"checkpoint": "own"}, "a": {"on": True}}, "config.t")
+  assert list(table) == ["a", "b"]
+  assert table["a"] == Section(steps=9, on=True)
+  assert table["b"] == Section(steps=9, checkpoint="own", revision="", sha256="")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "-a", "a" * 81])
+def test_a_name_that_cannot_be_part_of_a_file_name_is_rejected(name):
+  with pytest.raises(UsageError, match="a name may have letters"):
+    read_table(Section(), {name: {}}, "config.t")
