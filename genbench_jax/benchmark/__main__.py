@@ -1,6 +1,6 @@
-"""`genbench benchmark`, the same as `genbench benchmark`."""
+"""`python -m genbench_jax.benchmark`, the same as `genbench benchmark`."""
 
 import runpy
 
-# By name: rooms know nothing of the commands above them.
+# By name, because this package must not import the command line above it.
 runpy.run_module("genbench_jax.cli.benchmark", run_name="__main__")

@@ -1,7 +1,7 @@
-"""Reading what datasets are delivered in: zip, tar or a plain folder, without unpacking anything.
+"""Read datasets in the form of their delivery: zip, tar or a plain folder, without unpacking.
 
-Nothing is written and no path from an archive is ever opened, so that a hostile archive can't reach
-outside itself; links are skipped, and names that climb out are refused.
+Nothing is written, and no path from an archive is opened, so that a hostile archive cannot reach outside.
+Links are skipped, and names that leave the archive are rejected.
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ class Archive:
   """An official file of a dataset.
 
   Attributes:
-    filename: its official name; under this name it may lie in the manual folder.
-    url: where to get it, empty if that takes a click or a login.
-    md5: its published checksum, empty where none is published.
+    filename: official name, which the file has in the manual folder.
+    url: download location; empty if a click or a login is required.
+    md5: published checksum; empty if there is none.
   """
 
   filename: str
@@ -35,14 +35,19 @@ class Archive:
 def members(
   path: Path, wanted: Callable[[PurePosixPath], bool], max_bytes: int = MAX_IMAGE_BYTES
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
-  """The wanted files of a zip, a tar (of any compression) or a folder, in their order there.
+  """Yield the wanted files of a zip, a tar (of any compression) or a folder, in order.
+
+  Args:
+    path: archive or folder.
+    wanted: whether to yield a file, by its name inside the archive.
+    max_bytes: maximum size of a file.
 
   Yields:
     The name inside the archive and the content.
 
   Raises:
-    RunError: if the archive is damaged or is none of these, or a wanted file is larger than
-      `max_bytes` or has a name that climbs out.
+    RunError: the archive is damaged or of another format, or a wanted file is larger than `max_bytes` or has
+      a name that leaves the archive.
   """
   read = (
     _folder_members if path.is_dir() else _zip_members if zipfile.is_zipfile(path) else _tar_members
@@ -50,17 +55,19 @@ def members(
   try:
     for name, content in read(path, wanted, max_bytes + 1):
       if name.is_absolute() or ".." in name.parts:
-        raise RunError(f"{path} holds '{name}', outside of itself: it is not the official archive.")
+        raise RunError(
+          f"{path} contains '{name}', which leaves the archive: it is not the official archive."
+        )
       if len(content) > max_bytes:
         raise RunError(
-          f"'{name}' in {path} is larger than {max_bytes >> 20} MiB: it is not official."
+          f"'{name}' in {path} is larger than {max_bytes >> 20} MiB: it is not the official file."
         )
       yield name, content
   except (RunError, FileNotFoundError, PermissionError):
     raise
-  # The readers' own errors and, at headers that lie, any other: a gzip of three bytes is a TypeError.
+  # Besides their own errors, readers raise others for invalid headers: a gzip of three bytes is a TypeError.
   except Exception as error:
-    raise RunError(f"{path} is damaged ({error}): delete it and fetch it again.") from error
+    raise RunError(f"{path} is damaged ({error}). Delete it and download it again.") from error
 
 
 def _folder_members(
@@ -89,7 +96,7 @@ def _zip_members(
 def _tar_members(
   path: Path, wanted: Callable[[PurePosixPath], bool], limit: int
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
-  # The streaming mode reads the file once, forwards, whatever its compression.
+  # Streaming mode reads the file once, sequentially, for any compression.
   with tarfile.open(path, "r|*") as archive:
     for info in archive:
       name = PurePosixPath(info.name)
@@ -100,10 +107,10 @@ def _tar_members(
 
 
 def check_md5(path: Path, md5: str) -> None:
-  """Compares a file with its published checksum, where there is one.
+  """Compare a file with its published checksum, if there is one.
 
   Raises:
-    RunError: if they differ.
+    RunError: they differ.
   """
   if not md5:
     return
@@ -111,5 +118,5 @@ def check_md5(path: Path, md5: str) -> None:
     found = hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
   if found != md5:
     raise RunError(
-      f"{path} is not the official file (md5 {found}, published {md5}): delete it and fetch it again."
+      f"{path} is not the official file (md5 {found}, published {md5}). Delete it and download it again."
     )

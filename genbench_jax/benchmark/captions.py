@@ -1,4 +1,4 @@
-"""The sentences that the zoo's models learn from, and those of the pool, made of what is known of each image."""
+"""Captions for training the zoo's models and for the demo's pool, made from the known content of each image."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ HIDDEN = ("partly hidden", "cropped")
 
 
 def caption(world: str, example: WorldExample, rng: np.random.Generator) -> str:
-  """One of the many true sentences about an image."""
+  """Return one of many true sentences about an image."""
   if world == "shapes":
     return _shape_caption(example, rng)
   if world == "signs":
@@ -40,7 +40,7 @@ def caption(world: str, example: WorldExample, rng: np.random.Generator) -> str:
 
 
 def all_phrases() -> list[str]:
-  """A sample of every word the captions use, to train the tokenizer on."""
+  """Return phrases with every word that captions use, for training the tokenizer."""
   templates = (*DIGIT_TEMPLATES, *HARD_DIGIT_TEMPLATES, *SHAPE_TEMPLATES)
   words = (*DIGIT_NAMES, *SHAPE_NAMES, *COLORS, *SHARP, *NOISY, *BLURRY, *HIDDEN)
   return [template.format(word) for template in templates for word in words] + list(words) * 3
@@ -71,7 +71,7 @@ def _flawed_photo(subject: str, example: WorldExample, rng: np.random.Generator)
 
 
 def _flaws(example: WorldExample, rng: np.random.Generator) -> str:
-  """What is wrong with the image, each flaw named or not."""
+  """Return the names of the image's flaws, each mentioned with probability one half."""
   flaws = ((example.noisy, NOISY), (example.blurry, BLURRY), (example.hidden, HIDDEN))
   named = [_choice(words, rng) for present, words in flaws if present and rng.random() < 0.5]
   return "".join(f", {word}" for word in named)

@@ -1,9 +1,9 @@
-"""Whichever names the class folders of a user's images have: which class is each?
+"""Match the names of the user's class folders to the classes of a dataset.
 
-The forms, the first that fits: the dataset's label or a name of the class, as written; the same but for case,
-spaces and punctuation; the folder names of the reference; a number and then the name (`657_missile`), also as an export
-writes it; a WordNet id (`n01440764`, `n01440764-tench`); singular for plural; and where no folder is called by a name,
-the class index alone. A class map, given by the user, comes before all.
+The first matching form wins: the dataset's label or a class name as written; the same without case, spaces
+and punctuation; the reference's folder names; a number and a name (`657_missile`), also as written by an
+export; a WordNet id (`n01440764`, `n01440764-tench`); singular instead of plural; and, if no folder matches by
+name, the plain class index. A class map from the user takes precedence over all of them.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from genbench_jax.runtime.printable import listed, storable
 
 _WORDNET = re.compile(r"(n\d{8})(?:[\W_]+(.+))?", re.DOTALL)
 _INDEX = re.compile(r"[0-9]{1,9}")
-# Of a name that is no class a similar one is told, if it is at least so similar.
+# Minimum similarity of a class name that is suggested for an unmatched name.
 _SIMILAR = 0.6
 _HINTS = 5
 _NUMBERED = re.compile(r"(\d+)[\W_]+(.+)", re.DOTALL)
@@ -28,13 +28,13 @@ _NUMBERED = re.compile(r"(\d+)[\W_]+(.+)", re.DOTALL)
 
 @dataclasses.dataclass(frozen=True)
 class ClassFolders:
-  """Which class each folder is.
+  """The class of each folder.
 
   Attributes:
     label_of: folder -> class index.
-    unmatched: folders that are no class of the dataset.
+    unmatched: folders that match no class of the dataset.
     missing: class indices without a folder.
-    similar: of unmatched folders the class name that is most like theirs, where one is like it.
+    similar: unmatched folder -> the most similar class name, if any is similar.
   """
 
   label_of: Mapping[str, int]
@@ -43,7 +43,7 @@ class ClassFolders:
   similar: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def unmatched_note(self, spec: DatasetSpec) -> str:
-    """Return a sentence on the folders that are no class; empty where there are none."""
+    """Return a sentence on unmatched folders; empty if there are none."""
     if not self.unmatched:
       return ""
     hints = [
@@ -52,22 +52,22 @@ class ClassFolders:
       if name in self.similar
     ]
     names = listed([storable(name) for name in self.unmatched])
-    told = f"{len(self.unmatched)} left out, no class of '{spec.name}': {names}."
+    told = f"{len(self.unmatched)} left out, not a class of '{spec.name}': {names}."
     return " ".join([told, *hints])
 
 
 def match_folders(
   names: Sequence[str], spec: DatasetSpec, class_map: Mapping[str, str] | None = None
 ) -> ClassFolders:
-  """Match the names of class folders with the classes of a dataset.
+  """Match names of class folders to the classes of a dataset.
 
   Args:
-    names: of the folders, or whatever names the classes of images.
-    spec: whose classes they are.
-    class_map: name -> the name or index of its class, for names that can't be told otherwise.
+    names: names of folders, or any other names of images' classes.
+    spec: the dataset.
+    class_map: name -> name or index of its class, for names that do not match otherwise.
 
   Raises:
-    UsageError: a name fits several classes, the indices count from 1, or no name fits any class.
+    UsageError: a name matches several classes, the indices start at 1, or no name matches any class.
   """
   matcher = ClassMatcher(spec)
   mapped = _mapped(class_map or {}, names, matcher)
@@ -89,7 +89,7 @@ def match_folders(
 def _mapped(
   class_map: Mapping[str, str], names: Sequence[str], matcher: "ClassMatcher"
 ) -> dict[str, list[int]]:
-  """The classes of the names that the class map has. A name that is mapped to nothing is left out without a word."""
+  """Return the classes of names in the class map. Names that are mapped to nothing are skipped silently."""
   found = {}
   for name in names:
     if name in class_map:
@@ -99,7 +99,7 @@ def _mapped(
         classes = [int(target)]
       if target and not classes:
         raise UsageError(
-          f"the class map gives {name!r} the class {target!r}, which '{matcher.spec.name}' has not:"
+          f"the class map maps {name!r} to {target!r}, which is not a class of '{matcher.spec.name}':"
           f" {listed(matcher.spec.names)}."
         )
       found[name] = classes
@@ -107,7 +107,7 @@ def _mapped(
 
 
 class ClassMatcher:
-  """The names of a dataset's classes, in all the forms that they are looked up in."""
+  """Look up names of a dataset's classes in all supported forms."""
 
   def __init__(self, spec: DatasetSpec) -> None:
     self.spec = spec
@@ -117,7 +117,7 @@ class ClassMatcher:
     )
 
   def classes(self, name: str) -> list[int]:
-    """The classes that a name may mean, by the first form that fits."""
+    """Return the classes that a name may mean, by the first matching form."""
     for names in self._written:
       if classes := names.get(name):
         return classes
@@ -130,12 +130,12 @@ class ClassMatcher:
     )
 
   def may_be_class(self, name: str) -> bool:
-    """Whether a folder of that name may hold the images of a class, by its name or its index."""
+    """Whether a folder with this name may contain a class's images, by name or index."""
     is_index = bool(_INDEX.fullmatch(name)) and int(name) <= self.spec.num_classes
     return is_index or bool(self.classes(name))
 
   def similar(self, names: Sequence[str]) -> dict[str, str]:
-    """For each name the class that is most like it, where one is."""
+    """Return name -> the most similar class name, for names that have one."""
     found = {}
     for name in names[:_HINTS]:
       numbered = _NUMBERED.fullmatch(name)
@@ -154,13 +154,13 @@ class ClassMatcher:
     classes = self._folded.get(rest, [])
     if index in classes:
       return [index]
-    # An export writes names in ASCII: what is left of an accent or of another script must be what is left of ours.
+    # An export writes names in ASCII: what remains of accents or other scripts must equal what remains of ours.
     if not classes and index < self.spec.num_classes and rest in _exported(self.spec, index):
       return [index]
     return classes or self._singular.get(_singular(rest), [])
 
   def _by_wordnet(self, name: str) -> list[int]:
-    """By the name behind a WordNet id, or by the names that ImageNet has for it."""
+    """Match the name after a WordNet id, or ImageNet's names for the id."""
     found = _WORDNET.fullmatch(name)
     if not found:
       return []
@@ -168,12 +168,12 @@ class ClassMatcher:
       if classes := names.get(found[1]):
         return classes
     synonyms = [found[2] or "", *_imagenet_names().get(found[1], ())]
-    return next(filter(None, (self._folded.get(_fold(each), []) for each in synonyms)), [])
+    return next(filter(None, (self._folded.get(_fold(synonym), []) for synonym in synonyms)), [])
 
 
 @functools.cache
 def _imagenet_names() -> dict[str, tuple[str, ...]]:
-  """WordNet id -> the names that ImageNet's class has."""
+  """Return WordNet id -> names of ImageNet's class."""
   from genbench_jax.benchmark.registry import dataset_spec
 
   spec = dataset_spec("imagenet2012")
@@ -181,7 +181,7 @@ def _imagenet_names() -> dict[str, tuple[str, ...]]:
 
 
 def _exported(spec: DatasetSpec, index: int) -> set[str]:
-  """What `export` may make of a class's name: letters outside of ASCII without accents, or dropped."""
+  """Return what an export may make of a class name: non-ASCII letters without accents, or dropped."""
   forms = set()
   for name in (*spec.class_names[index], *spec.label_names[index : index + 1]):
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
@@ -190,7 +190,7 @@ def _exported(spec: DatasetSpec, index: int) -> set[str]:
 
 
 def _singular(folded: str) -> str:
-  """A folded name without the ending of a plural: `cherries`, `boxes`, `cats`."""
+  """Remove a plural ending from a folded name: `cherries`, `boxes`, `cats`."""
   for ending, instead in (
     ("ies", "y"),
     ("ches", "ch"),
@@ -205,7 +205,7 @@ def _singular(folded: str) -> str:
 
 
 def _written_names(spec: DatasetSpec) -> list[dict[str, list[int]]]:
-  """Name -> classes, as written: the data's own labels, which are distinct, before the names for prompts."""
+  """Return name -> classes as written: the data's labels, which are distinct, before the names for prompts."""
   labels = _classes_of((label, index) for index, label in enumerate(spec.label_names))
   names = _classes_of(
     (name, index) for index, names in enumerate(spec.class_names) for name in names
@@ -218,7 +218,7 @@ def _folded_names(spec: DatasetSpec) -> dict[str, list[int]]:
     (_fold(form), index)
     for index, synonyms in enumerate(spec.class_names)
     for name in (*synonyms, "_and_".join(synonyms), *spec.label_names[index : index + 1])
-    # The reference writes a slash in a folder's name as `or`.
+    # The reference writes a slash in a folder name as `or`.
     for form in (name, name.replace("/", "or"))
   )
 
@@ -232,7 +232,7 @@ def _classes_of(pairs: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
 
 
 def _fold(name: str) -> str:
-  """The name without case, spaces and punctuation."""
+  """Remove case, spaces and punctuation from a name."""
   return "".join(c for c in unicodedata.normalize("NFKC", name).casefold() if c.isalnum())
 
 
@@ -240,8 +240,8 @@ def _by_index(names: Sequence[str], spec: DatasetSpec) -> dict[str, list[int]]:
   indices = {name: int(name) for name in names if _INDEX.fullmatch(name)}
   if spec.num_classes in indices.values() and 0 not in indices.values():
     raise UsageError(
-      f"the folders seem to be numbered from 1 to {spec.num_classes}: class indices of"
-      f" '{spec.name}' count from 0. Rename them, by class name if you can."
+      f"the folders seem to be numbered from 1 to {spec.num_classes}, but class indices of"
+      f" '{spec.name}' start at 0. Rename them, preferably to class names."
     )
   return {
     name: [indices[name]] if indices.get(name, spec.num_classes) < spec.num_classes else []
@@ -252,8 +252,8 @@ def _by_index(names: Sequence[str], spec: DatasetSpec) -> dict[str, list[int]]:
 def _ambiguous(name: str, classes: Sequence[int], spec: DatasetSpec) -> UsageError:
   ways = [f"{index}_{spec.names[index]}" for index in classes]
   return UsageError(
-    f"the folder {name!r} could be any of the classes {', '.join(map(str, classes))} of '{spec.name}':"
-    f" rename it {' or '.join(map(repr, ways))}."
+    f"the folder {name!r} matches the classes {', '.join(map(str, classes))} of '{spec.name}'."
+    f" Rename it to {' or '.join(map(repr, ways))}."
   )
 
 

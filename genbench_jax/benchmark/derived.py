@@ -1,4 +1,4 @@
-"""Splits and labels that the benchmark derives from what TFDS has."""
+"""Splits and labels that the benchmark derives from TFDS's data."""
 
 import dataclasses
 import random
@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-# KITTI's kinds of objects that count as vehicles: Car, Van, Truck.
+# KITTI's object types that count as vehicles.
 VEHICLES = ("Car", "Van", "Truck")
-# Upper ends in metres of the bins of the nearest vehicle; beyond the last there is none.
+# Upper bounds, in meters, of the distance bins; images without a vehicle are the last class.
 DISTANCE_BINS = (8.0, 20.0, 999.0)
 NO_VEHICLE = 1000.0
 
 
 @dataclasses.dataclass(frozen=True)
 class PerClassDeal:
-  """How many images of each class go to each split."""
+  """Number of images of each class in each split."""
 
   train: int
   validation: int
@@ -24,8 +24,8 @@ class PerClassDeal:
   seed: int = 0
 
 
-# TFDS has one split of these. The reference's file lists are not public: the sizes are its own,
-# the choice of images is ours.
+# Datasets with a single split in TFDS. The reference's file lists are not public: we use its sizes and our own
+# choice of images.
 DEALS = {
   "eurosat": PerClassDeal(500, 500, 500),
   "resisc45": PerClassDeal(70, 70, 560),
@@ -35,14 +35,19 @@ DEALS = {
 def deal(
   file_names: Sequence[str], labels: Int[np.ndarray, "n"], sizes: PerClassDeal
 ) -> dict[str, Int[np.ndarray, "m"]]:
-  """Deals the images of each class out to train, validation and test.
+  """Distribute the images of each class to train, validation and test.
 
-  The images of a class are sorted by file name, shuffled by the seed and dealt in this order, so that
-  the result depends on names alone, not on how the data lie on disk. A class that has fewer images
-  than asked for is dealt out in turns.
+  The images of a class are sorted by file name, shuffled with the seed, and assigned in this order, so that
+  the result depends only on names, not on the order on disk. Classes with too few images are split into
+  thirds.
+
+  Args:
+    file_names: name of each image.
+    labels: class of each image.
+    sizes: images per class and split.
 
   Returns:
-    For each split the sorted indices of its images.
+    Sorted indices of the images of each split.
   """
   splits: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
   names = np.asarray(file_names)
@@ -66,21 +71,21 @@ def _counts(available: int, sizes: PerClassDeal) -> dict[str, int]:
 
 
 def nearest_vehicle_bin(is_vehicle: Sequence[bool], depths: Float[np.ndarray, "n"]) -> int:
-  """The class of a KITTI image: how far the nearest car, van or truck is.
+  """Return the class of a KITTI image: the distance to the nearest car, van or truck.
 
   Args:
-    is_vehicle: for each object whether it is one.
-    depths: the distance of each object along the camera's axis, in metres.
+    is_vehicle: whether each object is a vehicle.
+    depths: distance of each object along the camera's axis, in meters.
 
   Returns:
-    0 up to 8 m, 1 up to 20 m, 2 beyond, 3 without vehicle (VTAB's closest_vehicle_distance).
+    0 up to 8 m, 1 up to 20 m, 2 beyond, 3 without a vehicle (VTAB's closest_vehicle_distance).
   """
   vehicles = [float(depth) for depth, vehicle in zip(depths, is_vehicle, strict=True) if vehicle]
   return int(np.searchsorted(DISTANCE_BINS, min([*vehicles, NO_VEHICLE])))
 
 
 def kitti_label(objects: Mapping[str, np.ndarray], type_names: Sequence[str]) -> int:
-  """The class of a decoded TFDS `kitti` example, given the names of its object types."""
+  """Return the class of a decoded TFDS `kitti` example, given the names of its object types."""
   vehicle_ids = [type_names.index(name) for name in VEHICLES]
   is_vehicle = np.isin(objects["type"], vehicle_ids)
   return nearest_vehicle_bin(

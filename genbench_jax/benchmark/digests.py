@@ -1,4 +1,4 @@
-"""What stands for the content of a split: it names everything that is made of its images and labels."""
+"""Digests of splits, which are part of the name of everything made from their images and labels."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from genbench_jax.runtime.printable import storable
 from genbench_jax.store import files
 from genbench_jax.store.digests import FileDigests
 
-# Beside the shards of a TFDS dataset: which features there are, and the labels by name.
+# Metadata beside the shards of a TFDS dataset: its features, and its label names.
 _TFDS_FILES = ("features.json", "*.labels.txt")
 
 
 def split_digest(split: Split, known: FileDigests) -> str:
-  """Return twelve digits that change when an image or a label of a split does.
+  """Return twelve digits that change if an image or a label of a split changes.
 
   Args:
-    split: of a dataset.
-    known: digests of files, remembered.
+    split: split of a dataset.
+    known: remembered digests of files.
   """
   return files.digest(_content(split, known))
 
@@ -35,11 +35,11 @@ def _content(split: Split, known: FileDigests) -> list[Any]:
 
 
 def _tfds_content(split: TfdsSplit, known: FileDigests) -> list[Any]:
-  """The bytes of the shards, whatever their names; and how labels are read from them."""
+  """Return the digests of the shards, regardless of their names, and how labels are read from them."""
   spec, folder = split.spec, split.folder
   names = [path.name for pattern in _TFDS_FILES for path in sorted(folder.glob(pattern))]
   how = [spec.splits[split.split], spec.image_key, spec.label_key, spec.multi_label]
   classes = list(spec.label_names)
-  # The user has laid these files out, and may have linked them from elsewhere.
+  # Files that the user has arranged may be links to other places.
   paths = [(folder / name).resolve() for name in (*names, *split.shard_names())]
   return [how, classes, known.of([(path.parent, path.name) for path in paths])]

@@ -1,7 +1,7 @@
 """Few-shot subsets of a training split.
 
-`few_shot` is strict's: seeded and nested. `reference_few_shot` is the reference's to the letter, where
-each number of shots is walked anew. Validation data are split off afterwards, by the recognizers.
+`few_shot` is for the strict protocol: seeded and nested. `reference_few_shot` reproduces the published code,
+where each number of shots starts anew. Recognizers split off validation data afterwards.
 """
 
 import random
@@ -16,19 +16,19 @@ ALL_SHOTS = (0, -1)
 def few_shot(
   labels: Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"], shots: int, seed: int
 ) -> Int[np.ndarray, "m"]:
-  """A seeded subset with at most `shots` images a class, and all subsets of fewer shots inside it.
+  """Return a seeded subset with at most `shots` images per class that contains all smaller subsets.
 
-  A class that has fewer images keeps what it has. Of several labels, an image is taken by the rule of
-  `reference_few_shot`, applied for 1, 2, ... shots in turn, each time to what is left; its number of
-  images a class is about, not exactly, `shots`.
+  Classes with fewer images keep all of them. With multi-hot labels, the rule of `reference_few_shot` is
+  applied for 1, 2, ... shots in turn, each time to the remaining images; the number of images per class is
+  then only about `shots`.
 
   Args:
     labels: class indices, or multi-hot.
-    shots: images a class; 0 or -1 for all.
-    seed: of the order in which images are taken.
+    shots: images per class; 0 or -1 for all.
+    seed: seed of the order in which images are taken.
 
   Returns:
-    Indices in the order they are taken: those of the first shot first. A subset of fewer shots of the
+    Row indices in the order in which they are taken, first shots first. The subset for fewer shots with the
     same seed is a prefix.
   """
   order = np.random.default_rng(seed).permutation(len(labels))
@@ -42,7 +42,7 @@ def few_shot(
 def _rank_in_class(
   labels: Int[np.ndarray, "n"], order: Int[np.ndarray, "n"]
 ) -> Int[np.ndarray, "n"]:
-  """How many images of the same class come before each image in the given order."""
+  """Return how many images of the same class precede each image in the given order."""
   by_class = order[np.argsort(labels[order], kind="stable")]
   counts = np.bincount(labels)
   rank = np.empty(len(labels), np.int64)
@@ -53,7 +53,7 @@ def _rank_in_class(
 def _grown(
   labels: Bool[np.ndarray, "n k"], order: Int[np.ndarray, "n"], shots: int
 ) -> Int[np.ndarray, "m"]:
-  """The subset grown shot by shot; every image where all are asked for."""
+  """Grow the subset shot by shot; return every image if all are requested."""
   walk = _Walk(labels)
   left = order.tolist()
   last = int(max(1, labels.sum(axis=0).max(initial=0), (~labels.any(axis=1)).sum()))
@@ -68,15 +68,21 @@ def _grown(
 def reference_few_shot(
   labels: Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"], shots: int, seed: int
 ) -> Int[np.ndarray, "m"]:
-  """The reference's few-shot subset (`sample_few_shot_subset`), in its order.
+  """Return the reference's few-shot subset (`sample_few_shot_subset`), in its order.
 
-  All images are shuffled by Python's Random(seed) and walked through. Of one label: an image is kept
-  while its class has fewer than `shots`. Of several: it is left out if all of its classes have `shots`;
-  kept if the rarest of them has at most half of that, or the most frequent one at most 1.5 times.
-  Images without label are kept up to `shots`. The walk ends once every class has its shots. One shot means two, of which
-  one is for validation.
+  All images are shuffled by Python's Random(seed) and visited in turn. With one label, an image is kept while
+  its class has fewer than `shots`. With several labels, it is dropped if all of its classes have `shots`, and
+  kept if the rarest of them has at most half of that, or the most frequent at most 1.5 times that. Images
+  without labels are kept up to `shots`. The walk ends when every class has its shots. One shot means two, one
+  of them for validation.
 
-  Args and Returns: as for `few_shot`; the order is the shuffled one.
+  Args:
+    labels: class indices, or multi-hot.
+    shots: images per class; 0 or -1 for all.
+    seed: seed of the shuffle.
+
+  Returns:
+    Row indices, in the shuffled order.
   """
   order = list(range(len(labels)))
   random.Random(seed).shuffle(order)
@@ -95,7 +101,7 @@ def _one_hot(labels: Int[np.ndarray, "n"]) -> Bool[np.ndarray, "n k"]:
 
 
 class _Walk:
-  """A walk through images that counts what it has taken of each class."""
+  """A walk through images that counts the images taken per class."""
 
   def __init__(self, labels: Bool[np.ndarray, "n k"]):
     self.classes = [np.flatnonzero(row) for row in labels]
@@ -104,7 +110,7 @@ class _Walk:
     self.taken: list[int] = []
 
   def take(self, indices: Iterable[int], shots: int) -> list[int]:
-    """The images among these that `shots` images a class still ask for, which are now taken."""
+    """Take the images that are still wanted at `shots` images per class, and return them."""
     before = len(self.taken)
     for index in indices:
       if self._is_wanted(index, shots):
@@ -122,7 +128,7 @@ class _Walk:
 
 
 def rows_of_shots(labels: Int[np.ndarray, "n"], shots: int) -> Int[np.ndarray, "m"]:
-  """The rows of the first `shots` images of each class, in order; a class that has fewer keeps them all."""
+  """Return the rows of the first `shots` images of each class, in order; small classes keep all."""
   order = np.argsort(labels, kind="stable")
   counts = np.bincount(labels)
   starts = np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,18 +1,18 @@
-"""Datasets of one's own: any TFDS name, or a folder `split/class/image`.
+"""The user's own datasets: any TFDS name, or a folder `split/class/image`.
 
-A YAML file beside them says what can't be read off the data. All keys are optional but the first three, of
-which there is one (in `dataset.yaml` inside a folder, none):
+A YAML file adds what the data do not contain. It has exactly one of the keys `tfds`, `folder` and `dataset`
+(none in a folder's own `dataset.yaml`); all other keys are optional:
 
     tfds: beans                  # or  folder: path/to/root  or  dataset: cifar10, to change names and templates
     name: beans
-    class_names:                 # by the builder's label or the folder's name; those left out keep theirs
+    class_names:                 # by the builder's label or folder name; omitted classes keep their names
       healthy: [healthy leaf, green leaf]
       bean_rust: leaf with rust
     templates: ["a photo of a {}."]
-    metric: accuracy             # mean_per_class, map_11_point, roc_auc
+    metric: accuracy             # or mean_per_class, map_11_point, roc_auc
     splits: {train: train, test: "test[:50%]"}
     resize: crop                 # or squash
-    label_key: label             # TFDS only, as image_key
+    label_key: label             # only for TFDS, like image_key
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from genbench_jax.store.yaml_files import YamlError, read_yaml
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 FOLDER_FILE = "dataset.yaml"
-# Our split -> the names under which folders and TFDS datasets usually have it, the best one first.
+# Our split -> its usual names in folders and TFDS datasets, best first.
 _SPLIT_NAMES = {
   "train": ("train", "training"),
   "validation": ("validation", "val", "valid"),
@@ -41,25 +41,25 @@ _KEYS = (
   "tfds", "folder", "dataset", "name", "class_names", "templates", "metric", "splits", "resize",
   "image_key", "label_key",
 )  # fmt: skip
-# It becomes part of the names of files.
+# In characters, since the name becomes part of file names.
 _LONGEST_NAME = 100
 _RESIZES = ("crop", "squash")
 
 
 def is_own(name: str) -> bool:
-  """Whether a dataset's name asks for one of the user's own."""
+  """Whether a dataset name refers to one of the user's own datasets."""
   is_path = any(part in name for part in ("/", os.sep)) and Path(name).expanduser().is_dir()
   return name.startswith(("tfds:", "folder:")) or name.endswith((".yaml", ".yml")) or is_path
 
 
 def own_spec(name: str) -> DatasetSpec:
-  """The spec of a dataset of one's own.
+  """Return the spec of one of the user's own datasets.
 
   Args:
-    name: `tfds:NAME[/CONFIG]`, the path of a folder, with `folder:` before it or not, or of a YAML file as above.
+    name: `tfds:NAME[/CONFIG]`, the path of a folder (with or without prefix `folder:`), or of a YAML file.
 
   Raises:
-    UsageError: if it can't be found, or the YAML is wrong.
+    UsageError: the dataset does not exist, or the YAML is invalid.
   """
   if name.startswith("tfds:"):
     return _tfds_spec(name.removeprefix("tfds:"), {})
@@ -73,7 +73,7 @@ def own_spec(name: str) -> DatasetSpec:
 def _yaml_spec(file: Path) -> DatasetSpec:
   settings = _read_yaml(file, follow=True)
   if sum(key in settings for key in ("tfds", "folder", "dataset")) != 1:
-    raise UsageError(f"{file} must have one of the keys 'tfds', 'folder' and 'dataset'.")
+    raise UsageError(f"{file} must have exactly one of the keys 'tfds', 'folder' and 'dataset'.")
   if "dataset" in settings:
     return _changed_spec(file, settings)
   if "tfds" in settings:
@@ -82,13 +82,13 @@ def _yaml_spec(file: Path) -> DatasetSpec:
 
 
 def _changed_spec(file: Path, settings: Mapping[str, Any]) -> DatasetSpec:
-  """A known dataset with other class names or templates, under a name of its own."""
+  """Return a known dataset with other class names or templates, under a new name."""
   from genbench_jax.benchmark.registry import dataset_spec
 
   base = dataset_spec(str(settings["dataset"]))
   if odd := sorted(set(settings) - {"dataset", "name", "class_names", "templates"}):
     raise UsageError(
-      f"{file}: {odd[0]!r} can't be changed of the known dataset '{base.name}': only name,"
+      f"{file}: {odd[0]!r} of the known dataset '{base.name}' can't be changed, only name,"
       " class_names and templates."
     )
   labels = base.label_names or base.names
@@ -109,7 +109,7 @@ def _read_yaml(file: Path, follow: bool = False) -> dict[str, Any]:
   except OSError as error:
     raise UsageError(f"can't read the dataset file {file}: {error.strerror or error}.") from error
   except YamlError as error:
-    raise UsageError(f"{file} is no YAML for a dataset: {error}.") from error
+    raise UsageError(f"{file} is not a valid YAML file: {error}.") from error
   if not isinstance(settings, dict):
     raise UsageError(f"{file} must be a mapping of {', '.join(_KEYS)}.")
   for key in settings:
@@ -125,7 +125,7 @@ def _tfds_spec(tfds_name: str, settings: Mapping[str, Any]) -> DatasetSpec:
   builder = builder_for(probe, None)
   image_key = str(settings.get("image_key", "image"))
   if image_key not in builder.info.features:
-    raise UsageError(f"TFDS dataset '{tfds_name}' has no feature {image_key!r}: give image_key.")
+    raise UsageError(f"TFDS dataset '{tfds_name}' has no feature {image_key!r}; set image_key.")
   label_key, names, multi_label = _label_feature(builder, settings)
   found = {split.name: split.num_examples for split in builder.info.splits.values()}
   splits = _named_splits(settings) or _usual_splits(found or ("train", "test"))
@@ -143,7 +143,7 @@ def _tfds_spec(tfds_name: str, settings: Mapping[str, Any]) -> DatasetSpec:
 
 
 def _label_feature(builder: Any, settings: Mapping[str, Any]) -> tuple[str, tuple[str, ...], bool]:
-  """The feature with the labels: its key, its names, and whether there are several an image."""
+  """Return the label feature: its key, its names, and whether an image may have several labels."""
   features = {
     key: getattr(feature, "feature", feature) for key, feature in builder.info.features.items()
   }
@@ -152,7 +152,7 @@ def _label_feature(builder: Any, settings: Mapping[str, Any]) -> tuple[str, tupl
   key = str(settings.get("label_key", (usual or candidates or ["label"])[0]))
   if key not in candidates:
     raise UsageError(
-      f"TFDS dataset '{builder.name}' has no class labels in {key!r}; it has them in: {candidates}."
+      f"TFDS dataset '{builder.name}' has no class labels in {key!r}; features with class labels: {candidates}."
     )
   return key, tuple(features[key].names), features[key] is not builder.info.features[key]
 
@@ -163,8 +163,8 @@ def _folder_spec(root: Path, settings: Mapping[str, Any]) -> DatasetSpec:
   splits = _named_splits(settings) or _usual_splits([path.name for path in _folders(root)])
   labels = sorted({path.name for split in splits.values() for path in _folders(root / split)})
   if not labels:
-    raise UsageError(f"{root} has no class folders: it must hold test/CLASS/*.jpg.")
-  # Counted as `reader.FolderSplit` reads: class by class, by the same walk.
+    raise UsageError(f"{root} has no class folders; expected test/CLASS/*.jpg.")
+  # Counted with the same walk that `reader.FolderSplit` uses, class by class.
   sizes = {
     split: sum(1 for label in labels for _ in ImageWalk(root / folder / label).images())
     for split, folder in splits.items()
@@ -191,7 +191,7 @@ def _usual_splits(found: Sequence[str] | Mapping[str, int]) -> dict[str, str]:
   for split, names in _SPLIT_NAMES.items():
     if usual := [name for name in names if name in found]:
       splits[split] = usual[0]
-  # Many datasets publish what they test on as `validation`.
+  # Many datasets publish their test data as `validation`.
   if "test" not in splits and "validation" in splits:
     splits["test"] = splits.pop("validation")
   if "test" not in splits:
@@ -203,7 +203,7 @@ def _named_splits(settings: Mapping[str, Any]) -> dict[str, str]:
   splits = settings.get("splits", {})
   if not isinstance(splits, dict) or not all(isinstance(name, str) for name in splits.values()):
     raise UsageError(
-      "'splits' must map train, validation and test to the names they have in the data."
+      "'splits' must map train, validation and test to the names of splits in the data."
     )
   for split in splits:
     if split not in _SPLIT_NAMES:
@@ -231,10 +231,10 @@ def _spec(
     **facts,
   )
   if spec.metric == "map_11_point" and not spec.multi_label:
-    raise UsageError(f"'{spec.name}': the metric map_11_point is for several labels an image.")
+    raise UsageError(f"'{spec.name}': the metric map_11_point requires several labels per image.")
   if spec.metric == "roc_auc" and spec.num_classes != 2:
     raise UsageError(
-      f"'{spec.name}': the metric roc_auc is for two classes, not {spec.num_classes}."
+      f"'{spec.name}': the metric roc_auc requires two classes, not {spec.num_classes}."
     )
   return spec
 
@@ -243,7 +243,7 @@ def _name(settings: Mapping[str, Any], default: str) -> str:
   name = settings.get("name", default)
   if not isinstance(name, (str, int)) or len(str(name)) > _LONGEST_NAME:
     raise UsageError(
-      f"'name' must be a text of at most {_LONGEST_NAME} letters, not {str(name)[:80]!r}."
+      f"'name' must be a string of at most {_LONGEST_NAME} characters, not {str(name)[:80]!r}."
     )
   return str(name)
 
@@ -262,7 +262,7 @@ def _one_of(key: str, settings: Mapping[str, Any], default: str, known: Sequence
 def _class_names(
   labels: Sequence[str], given: Any, usual: Sequence[tuple[str, ...]] = ()
 ) -> dict[str, tuple[str, ...]]:
-  """Label -> synonyms: those given first and in their order, then the others with their usual names; never by position."""
+  """Return label -> synonyms: given ones in their order, then the other labels with default names."""
   names = dict(zip(labels, usual, strict=True)) if usual else {}
   names = names or {label: (label.replace("_", " ").strip() or label,) for label in labels}
   if given is None:
@@ -283,7 +283,7 @@ def _synonyms(label: Any, value: Any) -> tuple[str, ...]:
     or not synonyms
     or not all(str(name).strip() for name in synonyms)
   ):
-    raise UsageError(f"'class_names' must give {label!r} a name or a list of names.")
+    raise UsageError(f"'class_names' must map {label!r} to a name or a list of names.")
   return tuple(str(name).strip() for name in synonyms)
 
 
@@ -291,12 +291,12 @@ def _templates(given: Any) -> tuple[str, ...]:
   templates = [given] if isinstance(given, str) else given
   is_list = isinstance(templates, (list, tuple)) and len(templates) > 0
   if not is_list or not all(isinstance(t, str) and t.count("{}") == 1 for t in templates):
-    raise UsageError(f"'templates' must be texts with one {{}} each, not {str(given)[:80]!r}.")
+    raise UsageError(f"'templates' must be strings with one {{}} each, not {str(given)[:80]!r}.")
   return tuple(templates)
 
 
 def _safe_name(name: str) -> str:
-  """A name that is a plain folder name, and none of the known ones."""
+  """Return a valid folder name that differs from all known datasets."""
   from genbench_jax.benchmark.registry import known_datasets
   from genbench_jax.benchmark.worlds import world_specs
 

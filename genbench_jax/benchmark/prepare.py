@@ -1,4 +1,4 @@
-"""Preparing datasets with TFDS, always as ArrayRecord, which is read without TensorFlow."""
+"""Prepare datasets with TFDS, always as ArrayRecord, which can be read without TensorFlow."""
 
 import importlib.resources
 import importlib.util
@@ -11,20 +11,20 @@ from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import RunError, UsageError
 
 FILE_FORMAT = "array_record"
-# A folder with this file holds drawn stand-ins only, so that they can't pass for the data.
+# Marks a folder that contains only drawn stand-ins, so that they are not mistaken for the data.
 STAND_IN_MARKER = "STAND_IN"
 _INSTALL = "pip install 'genbench_jax[prepare]'"
 
 
 def builder_for(spec: DatasetSpec, data_dir: str | Path | None = None) -> Any:
-  """The TFDS builder of a dataset, ours or TFDS's own.
+  """Return the TFDS builder of a dataset, ours or TFDS's own.
 
   Args:
-    spec: a dataset that lies in TFDS.
+    spec: a dataset with a TFDS name.
     data_dir: TFDS's data folder; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
 
   Raises:
-    UsageError: if TFDS knows no such dataset.
+    UsageError: TFDS does not know the dataset.
   """
   _provide_importlib_resources()
   if spec.tfds_name in BUILDERS:
@@ -39,7 +39,7 @@ def builder_for(spec: DatasetSpec, data_dir: str | Path | None = None) -> Any:
 
 
 def _provide_importlib_resources() -> None:
-  """TFDS 4.9.10 imports a package that it doesn't install; Python's own module has all it uses."""
+  """Provide a package that TFDS 4.9.10 imports but does not install; Python's own module suffices."""
   if importlib.util.find_spec("importlib_resources") is None:
     sys.modules["importlib_resources"] = importlib.resources
 
@@ -47,16 +47,16 @@ def _provide_importlib_resources() -> None:
 def prepare(
   spec: DatasetSpec, data_dir: str | Path | None = None, manual_dir: str | Path | None = None
 ) -> None:
-  """Downloads and prepares a dataset; one that is prepared already is left as it is.
+  """Download and prepare a dataset, unless it is already prepared.
 
   Args:
-    spec: a dataset that lies in TFDS.
-    data_dir: as for `builder_for`.
-    manual_dir: where files lie that were fetched by hand; by default `<data_dir>/downloads/manual`.
+    spec: a dataset with a TFDS name.
+    data_dir: see `builder_for`.
+    manual_dir: folder of manually downloaded files; by default `<data_dir>/downloads/manual`.
 
   Raises:
-    UsageError: if the data folder is one of stand-ins.
-    RunError: if packages or files are missing, or what was fetched is damaged.
+    UsageError: the data folder is one of stand-ins.
+    RunError: packages or files are missing, or a download is damaged.
   """
   if not spec.tfds_name:
     return
@@ -64,7 +64,7 @@ def prepare(
 
   builder = builder_for(spec, data_dir)
   if is_stand_in(builder):
-    raise UsageError(f"{builder.data_dir_root} is for stand-ins: prepare data in another folder.")
+    raise UsageError(f"{builder.data_dir_root} is for stand-ins. Prepare data in another folder.")
   if builder.data_path.exists() and builder.is_prepared():
     return
   if missing := missing_packages(spec):
@@ -74,7 +74,7 @@ def prepare(
     builder.download_and_prepare(file_format=FILE_FORMAT, download_config=config)
   except RunError:
     raise
-  except Exception as error:  # The built-in builders raise whatever their readers do.
+  except Exception as error:  # built-in builders pass on all errors of their readers
     raise RunError(f"preparing '{spec.name}' failed: {type(error).__name__}: {error}") from error
 
 
@@ -84,7 +84,7 @@ def is_stand_in(builder: Any) -> bool:
 
 
 def is_readable(builder: Any) -> bool:
-  """Whether a prepared dataset is in a format that is read without TensorFlow, and at random."""
+  """Whether a prepared dataset's format allows random access without TensorFlow."""
   return bool(builder.info.available_file_formats() & _random_access_formats())
 
 
@@ -95,7 +95,7 @@ def _random_access_formats() -> set[Any]:
 
 
 def missing_packages(spec: DatasetSpec) -> tuple[str, ...]:
-  """The packages that preparing takes and that are not installed."""
+  """Return the packages needed for preparing a dataset that are not installed."""
   return tuple(
     package
     for package in needed_packages(spec.data_name)
@@ -104,9 +104,9 @@ def missing_packages(spec: DatasetSpec) -> tuple[str, ...]:
 
 
 def needed_packages(name: str) -> tuple[str, ...]:
-  """What it takes to prepare one of the datasets, beyond what this package installs.
+  """Return the packages needed for preparing a dataset, beyond those of this package.
 
-  TFDS's own builders read or unpack through TensorFlow, all of them.
+  All of TFDS's own builders read or unpack data with TensorFlow.
   """
   if name in BUILDERS:
     return ()

@@ -1,7 +1,7 @@
-"""One way to read every dataset: encoded images by index, with labels in the benchmark's class order.
+"""Read all datasets the same way: encoded images by index, with labels in the benchmark's class order.
 
-Nothing is decoded here and TensorFlow is not needed. What `open_split` returns can be pickled for worker
-processes; each opens the files anew.
+Images are not decoded here, and TensorFlow is not needed. The result of `open_split` can be pickled for worker
+processes; each of them opens the files anew.
 """
 
 import abc
@@ -28,7 +28,7 @@ _BATCH = 256
 
 
 class Example(TypedDict):
-  """An image as it was stored, its label (class index, or multi-hot [k]) and its unique name."""
+  """An image as stored, its label (class index, or multi-hot [k]) and its unique name."""
 
   image: bytes | Image.Image
   label: int | Bool[np.ndarray, "k"]
@@ -36,17 +36,17 @@ class Example(TypedDict):
 
 
 class Split(Sequence[Example], abc.ABC):
-  """A split of a dataset: a sequence of examples, and all labels without the images."""
+  """A split of a dataset: a sequence of examples, with labels available without the images."""
 
   spec: DatasetSpec
 
   @abc.abstractmethod
   def labels(self) -> Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]:
-    """The labels of all examples, in order."""
+    """Return the labels of all examples, in order."""
 
   @abc.abstractmethod
   def example(self, index: int) -> Example:
-    """The example at `index`, from 0 to len - 1."""
+    """Return the example at `index`, from 0 to len - 1."""
 
   def __getitem__(self, index: Any) -> Any:
     position = int(index)
@@ -56,7 +56,7 @@ class Split(Sequence[Example], abc.ABC):
 
 
 def open_split(spec: DatasetSpec, split: str, data_dir: str | Path | None = None) -> Split:
-  """Opens a split for reading.
+  """Open a split for reading.
 
   Args:
     spec: the dataset.
@@ -64,8 +64,8 @@ def open_split(spec: DatasetSpec, split: str, data_dir: str | Path | None = None
     data_dir: TFDS's data folder; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
 
   Raises:
-    UsageError: if the dataset has no such split.
-    RunError: if it is not prepared, or its labels are not those of the benchmark.
+    UsageError: the dataset has no such split.
+    RunError: the dataset is not prepared, or its labels are not those of the benchmark.
   """
   if split not in spec.splits:
     raise unknown_name(f"split of '{spec.name}'", split, spec.splits)
@@ -77,7 +77,7 @@ def open_split(spec: DatasetSpec, split: str, data_dir: str | Path | None = None
 
 
 class TfdsSplit(Split):
-  """A split of a dataset that TFDS prepared as ArrayRecord."""
+  """A split of a dataset prepared by TFDS as ArrayRecord."""
 
   def __init__(self, spec: DatasetSpec, split: str, data_dir: str | Path | None):
     self.spec, self.split, self.data_dir = spec, split, data_dir
@@ -97,11 +97,11 @@ class TfdsSplit(Split):
 
   @property
   def folder(self) -> Path:
-    """Where TFDS has prepared the dataset."""
+    """Folder of the prepared dataset."""
     return Path(self._opened.data_path)
 
   def shard_names(self) -> list[str]:
-    """The names of the files that hold the split, or the splits that it is a part of."""
+    """Return the names of the files that contain the split."""
     names = _tfds_splits(self.spec.splits[self.split])
     return [str(file) for name in names for file in self._opened.info.splits[name].filenames]
 
@@ -119,7 +119,7 @@ class TfdsSplit(Split):
     builder = builder_for(self.spec, self.data_dir)
     if not builder.is_prepared():
       raise NotPreparedError(
-        f"'{self.spec.name}' is not prepared in {builder.data_path}: run"
+        f"'{self.spec.name}' is not prepared in {builder.data_path}. Run"
         f" `genbench benchmark prepare {self.spec.data_name}`."
       )
     return builder
@@ -132,14 +132,14 @@ class TfdsSplit(Split):
     available = list(self._opened.info.splits)
     if not set(_tfds_splits(name)) <= set(available):
       raise RunError(
-        f"'{self.spec.name}' has no TFDS split '{name}': it has {', '.join(available)}."
+        f"'{self.spec.name}' has no TFDS split '{name}'; it has {', '.join(available)}."
       )
     if not is_readable(self._opened):
       raise RunError(
-        f"'{self.spec.name}' was prepared as TFRecord in {self._opened.data_path}: move it away and"
+        f"'{self.spec.name}' was prepared as TFRecord in {self._opened.data_path}. Move it away and"
         f" prepare it with `genbench benchmark prepare {self.spec.data_name}`."
       )
-    # No image is decoded here, segmentation masks neither.
+    # No image feature is decoded here, including segmentation masks.
     features = self._opened.info.features.items()
     images = [key for key, feature in features if isinstance(feature, tfds.features.Image)]
     decoders = {key: tfds.decode.SkipDecoding() for key in images}
@@ -151,11 +151,11 @@ class TfdsSplit(Split):
 
   @functools.cached_property
   def _class_of(self) -> Int[np.ndarray, "c"]:
-    """For each label of the builder the class of the benchmark, by name."""
+    """Class index of the benchmark for each of the builder's labels, matched by name."""
     return class_of_label(self.spec, getattr(self._feature, "feature", self._feature).names)
 
   def _select(self) -> Int[np.ndarray, "n"] | None:
-    """The records of a derived split; None where the split is one of TFDS's."""
+    """Return the records of a derived split; None for a split of TFDS."""
     sizes = derived.DEALS.get(self.spec.data_name)
     if sizes is None:
       return None
@@ -168,7 +168,7 @@ class TfdsSplit(Split):
     return index if self._indices is None else int(self._indices[index])
 
   def _records(self, indices: Int[np.ndarray, "n"]) -> Any:
-    """The records at these places without their images, read in batches."""
+    """Yield the records at these positions without their images, read in batches."""
     for start in range(0, len(indices), _BATCH):
       for record in self._source.__getitems__(indices[start : start + _BATCH].tolist()):
         record.pop(self.spec.image_key)
@@ -186,15 +186,15 @@ class TfdsSplit(Split):
 
 
 def _tfds_splits(expression: str) -> list[str]:
-  """The splits that a TFDS expression such as `train[:50%]+test` takes from, each once."""
+  """Return the distinct splits in a TFDS expression such as `train[:50%]+test`."""
   return sorted({part.partition("[")[0].strip() for part in expression.split("+")})
 
 
 def class_of_label(spec: DatasetSpec, names: Sequence[str]) -> Int[np.ndarray, "c"]:
-  """For each of a builder's labels, given by their names, the class index of the benchmark.
+  """Return the benchmark's class index for each of a builder's label names.
 
   Raises:
-    RunError: if the names are not the benchmark's.
+    RunError: the names are not the benchmark's.
   """
   if not spec.label_names:
     return np.arange(len(names))
@@ -207,10 +207,10 @@ def class_of_label(spec: DatasetSpec, names: Sequence[str]) -> Int[np.ndarray, "
 
 
 class FolderSplit(Split):
-  """A split of a user's `split/class/image` tree; ids are paths inside the split.
+  """A split of a user's tree `split/class/image`; ids are paths inside the split.
 
-  The folders of the split and of its classes may be links, for the user has laid them out; below them
-  no link is followed (`store.image_files`). What is left out is said when the split is opened.
+  The folders of the split and of its classes may be links; below them, links are not followed
+  (`store.image_files`). Skipped files are reported when the split is opened.
 
   Attributes:
     files: (class folder, path inside it, class index) of each image.
@@ -235,8 +235,8 @@ class FolderSplit(Split):
     except OSError as error:
       place = printable(str(self.root / folder / path))
       raise RunError(
-        f"{place} can't be read any more ({error.strerror}). Leave the folder as it is while a run"
-        " reads it, then run again."
+        f"{place} can't be read any more ({error.strerror}). Leave the folder unchanged during a"
+        " run, then run again."
       ) from error
     return {"image": image, "label": label, "id": storable(f"{folder}/{path}")}
 
@@ -250,7 +250,7 @@ def _say_left_out(walk: ImageWalk) -> None:
 
 
 class WorldSplit(Split):
-  """A split of a demo world, drawn as it is read."""
+  """A split of a demo world, drawn while it is read."""
 
   def __init__(self, spec: DatasetSpec, split: str):
     self.spec, self.split = spec, split
@@ -271,7 +271,7 @@ class WorldSplit(Split):
 
 @dataclasses.dataclass(frozen=True)
 class SplitImages:
-  """The images of a split of a dataset."""
+  """The images of a split, as a sequence."""
 
   split: Split
 

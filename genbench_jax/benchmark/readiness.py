@@ -1,4 +1,4 @@
-"""Which datasets are ready on this machine, and what to do for those that are not."""
+"""Check which datasets are ready on this machine, and list the steps for those that are not."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ from genbench_jax.benchmark.builders import BUILDERS
 from genbench_jax.benchmark.prepare import builder_for, is_readable, is_stand_in, missing_packages
 from genbench_jax.benchmark.spec import DatasetSpec
 
-# What can't be downloaded by a program: any one of these sets of files has to lie in the manual folder.
+# Files that must be downloaded manually; any one of the alternatives suffices.
 _BY_HAND: Mapping[str, tuple[tuple[str, ...], ...]] = {
   "fer2013": (("fer2013.csv",), ("icml_face_data.csv",), ("fer2013.tar.gz",), ("fer2013.zip",), ("fer2013",)),
   "hateful_memes": (("hateful_memes.zip",), ("hateful_memes",)),
@@ -30,7 +30,7 @@ _WHERE = {
   ),
   "imagenet2012": "https://image-net.org/download-images (register)",
 }
-# Downloads of many gigabytes, or from servers that are often down.
+# Large downloads, and servers that are often down.
 _REMARKS = {
   "country211": "downloads 11 GB",
   "eurosat": "downloads 90 MB; if madm.dfki.de is down, put EuroSAT.zip from zenodo.org/records/7711810 into the manual folder",
@@ -44,15 +44,15 @@ PREPARE = "genbench benchmark prepare"
 
 @dataclasses.dataclass(frozen=True)
 class Readiness:
-  """Whether a dataset can be used, and if not, why and what to do.
+  """Whether a dataset can be used; if not, why, and what to do.
 
   Attributes:
-    name: the dataset.
+    name: name of the dataset.
     ready: whether it can be read.
-    stand_in: whether what is there are drawn stand-ins.
-    sizes: for each TFDS split the images found, none while it is not ready.
-    missing: what is missing, empty where nothing is.
-    steps: what to do about it, in turn.
+    stand_in: whether it consists of drawn stand-ins.
+    sizes: number of images found in each TFDS split; empty if it is not ready.
+    missing: what is missing; empty if nothing is.
+    steps: what to do about it, in order.
   """
 
   name: str
@@ -64,19 +64,19 @@ class Readiness:
 
 
 def default_data_dir() -> Path:
-  """Where TFDS keeps its data when nothing else is said."""
+  """Return TFDS's default data folder."""
   return Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
 
 def readiness(
   spec: DatasetSpec, data_dir: str | Path | None = None, manual_dir: str | Path | None = None
 ) -> Readiness:
-  """Looks whether a dataset is prepared, and if not, what it takes.
+  """Check whether a dataset is prepared, and if not, what is needed.
 
   Args:
     spec: the dataset.
     data_dir: TFDS's data folder; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-    manual_dir: where files lie that were fetched by hand; by default `<data_dir>/downloads/manual`.
+    manual_dir: folder of manually downloaded files; by default `<data_dir>/downloads/manual`.
   """
   if not spec.tfds_name:
     return Readiness(spec.name, ready=True, sizes=dict(spec.split_sizes))
@@ -87,7 +87,7 @@ def readiness(
     return _unprepared(spec, manual)
   again = (f"delete {builder.data_path}", f"{PREPARE} {spec.data_name}")
   if not is_readable(builder):
-    missing = "prepared as TFRecord, wanted ArrayRecord"
+    missing = "prepared as TFRecord, expected ArrayRecord"
     return Readiness(spec.name, ready=False, missing=missing, steps=again)
   stand_in = is_stand_in(builder)
   found = {split.name: split.num_examples for split in builder.info.splits.values()}
@@ -96,8 +96,8 @@ def readiness(
 
 
 def _prepared_builder(spec: DatasetSpec, root: Path) -> Any:
-  """The builder of a dataset that is prepared, else None."""
-  # TFDS is slow to import: where there is no folder, there is nothing to ask it.
+  """Return the builder of a prepared dataset, otherwise None."""
+  # TFDS is slow to import, so check for the folder first.
   if not (root / spec.tfds_name.partition("/")[0]).is_dir():
     return None
   builder = builder_for(spec, root)
@@ -105,12 +105,12 @@ def _prepared_builder(spec: DatasetSpec, root: Path) -> Any:
 
 
 def _odd_sizes(spec: DatasetSpec, found: Mapping[str, int]) -> str:
-  """Where a TFDS split has another number of images than the benchmark expects."""
+  """Describe TFDS splits whose number of images differs from the benchmark's."""
   odd = []
   for name in dict.fromkeys(spec.splits.values()):
     ours = [split for split, theirs in spec.splits.items() if theirs == name]
     wanted, there = sum(spec.split_sizes[split] for split in ours), found.get(name, 0)
-    # A split that is dealt out may leave images over. Parts of splits, and the user's, have no known size.
+    # A derived split may leave images over. Parts of splits and the user's splits have no known size.
     is_odd = there < wanted if len(ours) > 1 else there != wanted
     if wanted and name.isidentifier() and is_odd:
       odd.append(f"{name} has {there} images, not {wanted}")
@@ -132,7 +132,7 @@ def _unprepared(spec: DatasetSpec, manual: Path) -> Readiness:
 
 
 def _missing_files(name: str, manual: Path) -> str:
-  """The files of the first choice that are missing, unless another choice is complete."""
+  """Return the missing files of the first alternative, unless another alternative is complete."""
   choices = _BY_HAND.get(name, ((),))
   if any(all((manual / file).exists() for file in files) for files in choices):
     return ""
@@ -140,7 +140,7 @@ def _missing_files(name: str, manual: Path) -> str:
 
 
 def builder_label(spec: DatasetSpec) -> str:
-  """Who builds the dataset, in words for the table."""
+  """Return who builds the dataset, for the table."""
   if spec.folder:
     return f"folder {spec.folder}"
   if not spec.tfds_name:

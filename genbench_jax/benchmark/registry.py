@@ -1,7 +1,7 @@
-"""The table of the 22 datasets of GenBench, 2548 classes in all.
+"""The table of GenBench's 22 datasets with 2548 classes.
 
-The words (class names, templates, the builders' label names) are data files beside this, each naming
-its source and license. Groups are this project's proposal: the paper's are not in its code.
+Words (class names, templates, the builders' label names) are in data files, which state their source and
+license. The groups are our proposal, because the paper's groups are not in its code.
 """
 
 import dataclasses
@@ -37,15 +37,15 @@ def _sizes(train: int, validation: int, test: int) -> dict[str, int]:
   return {split: size for split, size in sizes.items() if size}
 
 
-# In the order of the paper. Sizes are those of the TFDS builder where it differs from the reference:
-# caltech101 (3060/6084 there) and rendered_sst2 (827 there, a slip for the official 872).
+# In the paper's order. Sizes are those of the TFDS builder where they differ from the reference's: caltech101
+# (there 3060/6084) and rendered_sst2 (there 827, by mistake, instead of the official 872).
 _TABLE = (
   _Entry("caltech101", "caltech-101", "common", "mean_per_class", _sizes(3059, 0, 6085)),
   _Entry("cifar10", "cifar-10", "common", "accuracy", _sizes(50000, 0, 10000)),
   _Entry("cifar100", "cifar-100", "common", "accuracy", _sizes(50000, 0, 10000)),
   _Entry("country211", "country211", "fine_grained", "accuracy", _sizes(31650, 10550, 21100)),
   _Entry("dtd", "dtd", "rare", "accuracy", _sizes(1880, 1880, 1880)),
-  # Its only split is `train`; derived.py deals it out.
+  # TFDS has a single split, `train`, which derived.py splits.
   _Entry(
     "eurosat",
     "eurosat_clip",
@@ -63,7 +63,7 @@ _TABLE = (
     "mean_per_class",
     _sizes(3334, 3333, 3333),
   ),
-  # TFDS calls the official test images `validation`.
+  # TFDS names the official test images `validation`.
   _Entry(
     "food101",
     "food-101",
@@ -74,7 +74,7 @@ _TABLE = (
   ),
   _Entry("gtsrb", "gtsrb", "rare", "accuracy", _sizes(26640, 12569, 12630)),
   _Entry("hateful_memes", "hateful-memes", "rare", "roc_auc", _sizes(8500, 0, 500)),
-  # Its label is derived from the objects; images are squashed, not cropped, as in the reference.
+  # The label is derived from the objects. Images are squashed, not cropped, as in the reference.
   _Entry(
     "kitti_distance",
     "kitti-distance",
@@ -106,7 +106,7 @@ _TABLE = (
     splits={"train": "train", "validation": "train", "test": "train"},
   ),
   _Entry("cars196", "stanford-cars", "fine_grained", "accuracy", _sizes(8144, 0, 8041)),
-  # Objects marked difficult don't count, as in the challenge.
+  # Objects marked as difficult are ignored, as in the challenge.
   _Entry(
     "voc2007",
     "voc-2007-classification",
@@ -117,7 +117,7 @@ _TABLE = (
     other_names=("voc/2007",),
     options={"multi_label": True, "label_key": "labels_no_difficult"},
   ),
-  # The reference has no training images for ImageNet: only external data train on it.
+  # The reference has no training images for ImageNet; only external images are used for training.
   _Entry(
     "imagenet2012",
     "imagenet-1k",
@@ -142,24 +142,25 @@ _ALIASES = {
 
 
 def known_datasets() -> tuple[str, ...]:
-  """The names of the 22 datasets, in the paper's order."""
+  """Return the names of the 22 datasets, in the paper's order."""
   return tuple(_ENTRIES)
 
 
-# What else a dataset may be given as.
+# Appended to the error for an unknown dataset.
 OTHERS = "Or one of your own: a folder with test/CLASS/*.jpg, a YAML file that describes one, or tfds:NAME."
 
 
 def dataset_spec(name: str) -> DatasetSpec:
-  """The spec of a dataset.
+  """Return the spec of a dataset.
 
   Args:
     name: one of `known_datasets()`, the reference's name for it (`cifar-10`), a demo world (`digits`),
-      `imagenet2012_disambiguated`, `tfds:NAME` for any other TFDS dataset, the path of a folder for a
-      `split/class/image` tree of one's own (`folder:PATH` where it has no slash), or the path of a YAML file that describes either (`own.py`).
+      `imagenet2012_disambiguated`, `tfds:NAME` for any other TFDS dataset, the path of a folder with a tree
+      `split/class/image` (`folder:PATH` if it has no slash), or the path of a YAML file that describes one
+      of these (see `own.py`).
 
   Raises:
-    UsageError: if there is no such dataset.
+    UsageError: there is no such dataset.
   """
   from genbench_jax.benchmark.own import is_own, own_spec
 
@@ -183,7 +184,7 @@ def _world_spec(name: str) -> DatasetSpec:
 
 
 def words(name: str) -> dict[str, Any]:
-  """The data file of one of the 22: sources, templates, and class names by the builder's label."""
+  """Return the data file of one of the 22 datasets: sources, templates, and class names by label."""
   file = resources.files("genbench_jax.benchmark") / "data" / f"{name}.json"
   return json.loads(file.read_text(encoding="utf-8"))
 
@@ -209,10 +210,10 @@ def _load(name: str) -> DatasetSpec:
 
 @functools.cache
 def _disambiguated(name: str) -> DatasetSpec:
-  """The dataset with a name of its own for every class; the label order stays.
+  """Return the dataset with a unique name for every class, in the same label order.
 
-  ImageNet's usual list says "missile" and "sunglasses" twice. Here the second missile is a projectile
-  and the lens that kindles fire a sunglass, as in WordNet.
+  ImageNet's usual list contains "missile" and "sunglasses" twice. Here the second missile is a projectile,
+  and the lens for kindling fire a sunglass, as in WordNet.
   """
   spec, distinct = _load(name), words(name)["disambiguated"]
   class_names = tuple(

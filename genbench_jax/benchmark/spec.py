@@ -1,4 +1,4 @@
-"""What the benchmark knows of a dataset."""
+"""Description of a dataset."""
 
 import dataclasses
 from typing import Literal
@@ -10,25 +10,25 @@ Group = Literal["common", "fine_grained", "rare", "demo", "own"]
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
-  """One dataset: its classes, the words for them, its splits and how it is scored.
+  """A dataset: its classes, their names, its splits and its metric.
 
   Attributes:
-    name: our name, the TFDS name where there is one.
-    group: common, fine_grained or rare (paper, section 3), demo for the shipped worlds.
-    class_names: for each class, in label order, its synonyms; the first is used in prompts.
+    name: our name; the TFDS name if there is one.
+    group: common, fine_grained or rare (paper, section 3), demo for the shipped worlds, or own.
+    class_names: synonyms of each class, in label order; prompts use the first one.
     templates: prompt templates, each with one `{}` for the class name.
-    metric: how recognition is scored on this dataset.
+    metric: metric of recognition on this dataset.
     splits: our split (train, validation, test) -> TFDS split expression.
     split_sizes: our split -> number of images.
     tfds_name: `name[/config]` of the TFDS builder.
-    multi_label: whether an image has several classes; labels are then multi-hot.
-    resize: `crop` (shorter side, then center crop) or `squash` (straight to the square).
-    aliases: other names it is known by, the reference's among them.
-    label_names: for each class, what the TFDS builder calls it: labels are mapped by these names,
-      never by position. Empty where the builder's order is ours by construction (the worlds).
-    image_key, label_key: the TFDS features that hold the image and the label or labels.
-    folder: the root of a user's own `split/class/image` tree; `tfds_name` is then empty.
-    data_of: the known dataset whose data these are, where names or templates have been changed.
+    multi_label: whether an image may have several classes; labels are then multi-hot.
+    resize: `crop` (resize the shorter side, then center-crop) or `squash` (resize to the square).
+    aliases: other names, such as the reference's.
+    label_names: the TFDS builder's name of each class. Labels are mapped by these names, never by position.
+      Empty if the builder's order is ours by construction (the worlds).
+    image_key, label_key: TFDS features with the image and with the label or labels.
+    folder: root of a user's tree `split/class/image`; `tfds_name` is then empty.
+    data_of: the known dataset with the same data, if names or templates have been changed.
   """
 
   name: str
@@ -50,12 +50,12 @@ class DatasetSpec:
 
   @property
   def names(self) -> tuple[str, ...]:
-    """The first name of each class."""
+    """First name of each class."""
     return tuple(synonyms[0] for synonyms in self.class_names)
 
   @property
   def data_name(self) -> str:
-    """The known dataset that the data are of; its own name where it is one."""
+    """Name of the known dataset that contains the data; otherwise the dataset's own name."""
     return self.data_of or self.name
 
   @property

@@ -1,7 +1,7 @@
-"""Drawn images in a dataset's own features and splits, for runs without the data.
+"""Draw stand-in images with a dataset's own features and splits, for runs without the data.
 
-They go through the dataset's real TFDS builder: its features, its writer, its label names. Only the
-images are drawn: each class has its own shape and colors, so that there is something to recognize.
+They are written by the dataset's real TFDS builder, with its features and label names. Only the images are
+drawn: each class has its own shape and colors, so that it can be recognized.
 """
 
 import colorsys
@@ -18,10 +18,10 @@ from genbench_jax.benchmark.prepare import FILE_FORMAT, STAND_IN_MARKER, builder
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import UsageError
 
-# Height and width where the features leave them open; KITTI's are very wide.
+# Height and width if the features leave them open; KITTI's images are very wide.
 _USUAL_SIZE = (60, 90)
 _SIZES = {"kitti_distance": (38, 124)}
-# KITTI's classes as the depth in metres of the one car in the image.
+# Depth in meters of the single car in the image, for each of KITTI's classes with a vehicle.
 _CAR_DEPTHS = (5.0, 15.0, 50.0)
 _GOLDEN_RATIO = 0.618
 
@@ -29,22 +29,22 @@ _GOLDEN_RATIO = 0.618
 def prepare_stand_in(
   spec: DatasetSpec, data_dir: str | Path, images_per_class: Mapping[str, int], seed: int = 0
 ) -> None:
-  """Prepares drawn images as if they were the dataset; one that is there already stays.
+  """Prepare drawn images as if they were the dataset, unless they exist.
 
   Args:
-    spec: a dataset that lies in TFDS.
-    data_dir: TFDS's data folder, new or of stand-ins only.
-    images_per_class: for each split of the spec, how many images of each class to draw.
-    seed: of the images.
+    spec: a dataset with a TFDS name.
+    data_dir: TFDS's data folder, new or with stand-ins only.
+    images_per_class: split of the spec -> number of images of each class.
+    seed: seed of the images.
 
   Raises:
-    UsageError: if the folder holds something else.
+    UsageError: the folder contains something else.
   """
   _claim(Path(data_dir).expanduser())
   builder = builder_for(spec, data_dir)
   if builder.is_prepared():
     return
-  # CIFAR's names come with its data: the real builder sets them in the same way.
+  # CIFAR's class names come with its data; set them as the real builder does.
   if spec.data_name.startswith("cifar"):
     builder.info.features[spec.label_key].names = list(spec.label_names)
   counts = _counts(spec, images_per_class)
@@ -57,16 +57,16 @@ def prepare_stand_in(
 
 
 def _claim(data_dir: Path) -> None:
-  """Marks the folder as one of stand-ins."""
+  """Mark the folder as one of stand-ins."""
   marker = data_dir / STAND_IN_MARKER
   if data_dir.exists() and any(data_dir.iterdir()) and not marker.exists():
-    raise UsageError(f"{data_dir} holds other data: give an empty folder for stand-ins.")
+    raise UsageError(f"{data_dir} contains other data. Give an empty folder for stand-ins.")
   data_dir.mkdir(parents=True, exist_ok=True)
   marker.write_text("The datasets in this folder are drawn stand-ins, not the real ones.\n")
 
 
 def _counts(spec: DatasetSpec, images_per_class: Mapping[str, int]) -> dict[str, int]:
-  """How many images of each class each TFDS split needs."""
+  """Return the number of images per class for each TFDS split."""
   if spec.data_name in derived.DEALS:
     return {"train": 3 * max(images_per_class[split] for split in spec.splits)}
   return {spec.splits[split]: images_per_class[split] for split in spec.splits}
@@ -84,13 +84,13 @@ def _examples(
 
 
 class _Drawer:
-  """Makes up an example of one class."""
+  """Draw an example of one class."""
 
   def __init__(self, spec: DatasetSpec, label: int, generator: np.random.Generator):
     self.spec, self.label, self.generator = spec, label, generator
 
   def fill(self, feature: Any, name: str) -> Any:
-    """A value for a feature, by its kind."""
+    """Return a value for a feature, depending on its type."""
     import tensorflow_datasets as tfds
 
     if isinstance(feature, tfds.features.Image):
@@ -104,19 +104,19 @@ class _Drawer:
     return []
 
   def labels(self, features: Any) -> dict[str, Any]:
-    """The features that tell the class."""
+    """Return the features that contain the class."""
     if self.spec.data_name == "kitti_distance":
       return {"objects": [_kitti_object(self.label)]}
     name = self.spec.label_names[self.label]
     if not self.spec.multi_label:
       return {self.spec.label_key: name}
-    # Every other image shows a second class as well.
+    # About every second image also has a second label.
     other = self.spec.label_names[(self.label + 1) % self.spec.num_classes]
     names = [name, other] if self.generator.random() < 0.5 else [name]
     return {key: names for key in ("labels", "labels_no_difficult") if key in features}
 
   def image(self, feature: Any) -> io.BytesIO:
-    """A shape of the class's colors on the class's ground, with noise, encoded as the feature asks."""
+    """Draw a shape and background in the class's colors, with noise, encoded as the feature requires."""
     height, width, channels = feature.shape
     usual_height, usual_width = _SIZES.get(self.spec.data_name, _USUAL_SIZE)
     size = (width or usual_width, height or usual_height)
@@ -133,7 +133,7 @@ class _Drawer:
 
 
 def _drawn(label: int, size: tuple[int, int], generator: np.random.Generator) -> Image.Image:
-  """A polygon of 3 to 10 corners, by the class, at a random place."""
+  """Draw a polygon with 3 to 10 corners, depending on the class, at a random position."""
   image = Image.new("RGB", size, _color(label, 0.35))
   radius = min(size) * generator.uniform(0.25, 0.4)
   x, y = (generator.uniform(radius, side - radius) for side in size)
@@ -144,14 +144,14 @@ def _drawn(label: int, size: tuple[int, int], generator: np.random.Generator) ->
 
 
 def _color(label: float, brightness: float) -> tuple[int, ...]:
-  """A hue far from those of the neighboring classes."""
+  """Return a hue far from those of neighboring classes."""
   return tuple(
     round(255 * part) for part in colorsys.hsv_to_rgb(label * _GOLDEN_RATIO % 1, 0.8, brightness)
   )
 
 
 def _kitti_object(label: int) -> dict[str, Any]:
-  """A car at the class's distance; where there is to be none, a pedestrian nearby."""
+  """Return a car at the class's distance; for the class without vehicles, a nearby pedestrian."""
   import tensorflow_datasets as tfds
 
   is_car = label < len(_CAR_DEPTHS)

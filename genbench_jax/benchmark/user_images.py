@@ -1,7 +1,7 @@
-"""A user's images by class, from any generator: what is there, what is left out, and why.
+"""Read a user's labeled images from any generator, and report what is skipped and why.
 
-Nothing that is read is trusted. Links aren't followed, only images that decode are taken, and whatever is left out is
-named and counted. `inputs/` has the forms in which images may come.
+The input is untrusted. Links are not followed, only images that can be decoded are used, and everything skipped
+is named and counted. `inputs/` contains the supported formats.
 """
 
 import dataclasses
@@ -34,11 +34,11 @@ from genbench_jax.store.image_files import MOST_BYTES, image_formats
 
 @dataclasses.dataclass(frozen=True)
 class ClassMatching:
-  """How the names that a user has for classes are taken.
+  """How the user's class names are matched.
 
   Attributes:
-    class_map: name -> name or index of the class, before anything else is tried.
-    strict: whether a name that is no class is an error, rather than left out.
+    class_map: name -> name or index of the class; takes precedence.
+    strict: whether an unmatched name is an error instead of being skipped.
   """
 
   class_map: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -47,15 +47,15 @@ class ClassMatching:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-  """The images of an input, class by class in the order of their names, before any is opened.
+  """The images of an input, by class and name, before any image is opened.
 
   Attributes:
-    root: what was opened.
-    paths: a name for each image, inside of the root.
-    labels: the class of each.
-    read: index -> the encoded image.
-    notes: what is left out, a sentence each.
-    digest: of the names, classes and contents.
+    root: the folder or file that was opened.
+    paths: name of each image, inside the root.
+    labels: class of each image.
+    read: index -> encoded image.
+    notes: what is skipped, one sentence each.
+    digest: digest of the names, classes and contents.
   """
 
   root: Path
@@ -67,11 +67,11 @@ class Listing:
 
 
 class UserImages(Split):
-  """The images of a user that can be read; ids are paths inside of the input.
+  """The readable images of a user; ids are paths inside the input.
 
   Attributes:
-    notes: what was left out, a sentence each.
-    digest: identity of the images; it changes when one of them does.
+    notes: what was skipped, one sentence each.
+    digest: digest of the images; changes if any of them changes.
   """
 
   def __init__(
@@ -108,17 +108,17 @@ class UserImages(Split):
 def open_user_images(
   given: str | Path, spec: DatasetSpec, cache: Path | None, matching: ClassMatching | None = None
 ) -> UserImages:
-  """The images of an input, each of them decoded once to see that it can be.
+  """Open the images of an input; each is decoded once to verify that it is readable.
 
   Args:
     given: a folder, archive, list or shards; see `inputs.find.FORMS`.
-    spec: whose classes they are.
-    cache: where digests and the outcome are kept, so that unchanged images aren't read and decoded again, and what
-      can't be read in place; None keeps nothing.
-    matching: how the names of classes are taken.
+    spec: the dataset that the classes belong to.
+    cache: folder for digests and results, so that unchanged images are not decoded again, and for copies of
+      what can't be read in place; None stores nothing.
+    matching: how class names are matched.
 
   Raises:
-    UsageError: there is nothing, its classes can't be told, or it has no image.
+    UsageError: there is nothing, its classes are unknown, or it has no image.
   """
   listing = list_images(given, spec, cache, matching)
   known = cache and cache / f"{listing.digest}.json"
@@ -139,7 +139,17 @@ def list_images(
   cache: Path | None = None,
   matching: ClassMatching | None = None,
 ) -> Listing:
-  """What an input holds, without decoding an image; arguments as those of `open_user_images`."""
+  """List an input without decoding images.
+
+  Args:
+    given: see `open_user_images`.
+    spec: see `open_user_images`.
+    cache: see `open_user_images`.
+    matching: see `open_user_images`.
+
+  Raises:
+    UsageError: there is nothing, its classes are unknown, or it has no image.
+  """
   matching = matching or ClassMatching()
   matcher, class_map = ClassMatcher(spec), matching.class_map
 
@@ -147,22 +157,24 @@ def list_images(
     return name in class_map or matcher.may_be_class(name)
 
   found = find_images(given, is_class, cache)
-  names = dict.fromkeys([*found.named, *(name for each in found.classes for name in each)])
+  names = dict.fromkeys([*found.named, *(name for classes in found.classes for name in classes)])
   matched = match_folders(list(names), spec, class_map)
   if matching.strict and matched.unmatched:
     raise UsageError(
-      f"{found.root}: {matched.unmatched_note(spec)} Give them a class with --class-map, or leave"
-      " --strict out."
+      f"{found.root}: {matched.unmatched_note(spec)} Give them a class with --class-map, or omit"
+      " --strict."
     )
   _refuse_two_classes(found, matched)
-  labels = [matched.label_of.get(each[0]) for each in found.classes]
+  labels = [matched.label_of.get(classes[0]) for classes in found.classes]
   order = sorted((label, found.ids[i], i) for i, label in enumerate(labels) if label is not None)
   if not order:
     raise UsageError(
       f"{found.root} has no image of a class of '{spec.name}'. {' '.join(found.notes)}"
     )
   memory = cache and cache / f"digests-{files.digest(storable(str(found.root)))}.json"
-  places = list(dict.fromkeys(found.places[i] for *_, i in order))  # an archive holds many images
+  places = list(
+    dict.fromkeys(found.places[i] for *_, i in order)
+  )  # an archive contains many images
   content_of = dict(zip(places, FileDigests(memory).of(places), strict=True))
   described = [
     [storable(name), label, found.marks[i], content_of[found.places[i]]] for label, name, i in order
@@ -178,12 +190,12 @@ def list_images(
 
 
 def _refuse_two_classes(found: ImageList, matched: ClassFolders) -> None:
-  """Names that stand for one class are one class; those of no class are told apart by themselves."""
+  """Reject images with several classes. Different names of the same class are no contradiction."""
   for path, classes in zip(found.ids, found.classes, strict=True):
     if len(classes) > 1 and len({matched.label_of.get(name, name) for name in classes}) > 1:
       raise UsageError(
-        f"{found.root} gives {path!r} several classes: {listed(classes)}. An image has one class:"
-        " keep one line of it."
+        f"{found.root} gives {path!r} several classes: {listed(classes)}. An image must have a single class:"
+        " keep one of its lines."
       )
 
 
@@ -194,19 +206,19 @@ def _folder_notes(matched: ClassFolders, spec: DatasetSpec) -> list[str]:
     twice[label].append(name)
   for label, same in twice.items():
     if len(same) > 1:
-      notes.append(f"{listed(same)} are all taken for {spec.names[label]!r}.")
+      notes.append(f"{listed(same)} are all matched to {spec.names[label]!r}.")
   return notes
 
 
 def _unreadable(listing: Listing) -> list[tuple[int, str]]:
-  """Which of the images can't be decoded, and why; all processors share the work."""
+  """Return the images that can't be decoded, and why, using all processors."""
   found = []
   with (
     Progress(f"check {listing.root}", len(listing.paths), "images") as progress,
     ThreadPoolExecutor(os.cpu_count()) as pool,
     warnings.catch_warnings(),
   ):
-    # An image of so many pixels that PIL warns of it is none to train on.
+    # Images so large that PIL warns of a decompression bomb are not training images.
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     fault_of = functools.partial(_fault, listing)
     for index, fault in enumerate(pool.map(fault_of, range(len(listing.paths)))):
@@ -217,14 +229,14 @@ def _unreadable(listing: Listing) -> list[tuple[int, str]]:
 
 
 def _fault(listing: Listing, index: int) -> str:
-  """Why an image can't be decoded; empty if it can."""
+  """Return why an image can't be decoded; empty if it can."""
   try:
     content = listing.read(index)
     if len(content) > MOST_BYTES:
       return f"larger than {MOST_BYTES} bytes"
     with Image.open(io.BytesIO(content), formats=image_formats()) as image:
       to_rgb(image)
-  except Exception as error:  # PIL's decoders raise whatever they like at damaged and hostile files
+  except Exception as error:  # PIL's decoders raise many types for damaged and hostile files
     return f"{type(error).__name__}: {printable(' '.join(str(error).split()))[:200] or 'no reason'}"
   return ""
 

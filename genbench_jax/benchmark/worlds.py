@@ -1,10 +1,10 @@
-"""Four small worlds of 32 x 32 images on which the whole benchmark runs in minutes.
+"""Four small worlds of 32 x 32 images, on which the whole benchmark runs in minutes.
 
 `digits` are scikit-learn's real handwritten digits (Alpaydin and Kaynak, UCI, 1,797 images of 8 x 8),
-`digits_hard` the same digits in other styles, under noise and an occluder, `shapes` are drawn. `signs` are
-shapes of one color each under names of their own: kept from the shipped models as a whole. Every image is a
-function of (world, split, index) alone. The splits are disjoint: `zoo` is what the shipped models were trained
-on, `train` is the pool of originals, `test` is what recognition is measured on.
+`digits_hard` the same digits in other styles with noise and an occluder. `shapes` are drawn. `signs` are shapes
+with one color each under new names; the shipped models were trained without them. Every image is a function of
+(world, split, index). The splits are disjoint: the shipped models were trained on `zoo`, `train` is the pool of
+originals, and recognition is measured on `test`.
 """
 
 import dataclasses
@@ -18,15 +18,15 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from genbench_jax.benchmark.spec import DatasetSpec
 
-# Raise it when an image or label of a world is drawn otherwise: results on the old ones are not taken over.
+# Increment this when an image or label of a world changes, so that older results are not reused.
 VERSION = 1
 SIDE = 32
 SPLITS = ("zoo", "train", "test")
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SHAPE_NAMES = ("circle", "square", "triangle", "pentagon", "star", "heart", "cross", "ring")
-# Known to the zoo's CLIP, never seen by its diffusion model: for textual inversion.
+# Known to the zoo's CLIP but not to its diffusion model, for textual inversion.
 UNSEEN_SHAPE = "pentagon"
-# Name, color and shape: each shares its color or its shape with the next.
+# Name, color and shape. Each sign shares its color or shape with the next.
 SIGNS = (
   ("caution", "yellow", "triangle"),
   ("yield", "red", "triangle"),
@@ -72,7 +72,7 @@ _SIGN_SIZES = {"zoo": 0, "train": 640, "test": 800}
 
 @dataclasses.dataclass(frozen=True)
 class WorldExample:
-  """An image with all that is known of it: what the zoo's captions are made of."""
+  """An image and its known content, from which the zoo's captions are made."""
 
   image: UInt8[np.ndarray, "32 32 3"]
   label: int
@@ -83,7 +83,7 @@ class WorldExample:
 
 
 def world_specs() -> dict[str, DatasetSpec]:
-  """The specs of the four worlds by name."""
+  """Return the specs of the four worlds by name."""
   return {
     "digits": _spec("digits", DIGIT_NAMES, DIGIT_TEMPLATES, _DIGIT_SIZES),
     "digits_hard": _spec("digits_hard", DIGIT_NAMES, HARD_DIGIT_TEMPLATES, _DIGIT_SIZES),
@@ -93,12 +93,19 @@ def world_specs() -> dict[str, DatasetSpec]:
 
 
 def world_size(world: str, split: str) -> int:
-  """How many images a split holds."""
+  """Return the number of images in a split."""
   return {"shapes": _SHAPE_SIZES, "signs": _SIGN_SIZES}.get(world, _DIGIT_SIZES)[split]
 
 
 def world_example(world: str, split: str, index: int, variant: int = 0) -> WorldExample:
-  """Image `index` of a split; `variant` > 0 draws the same subject again under other conditions."""
+  """Draw image `index` of a split.
+
+  Args:
+    world: name of the world.
+    split: name of the split.
+    index: index of the image.
+    variant: if positive, draw the same subject under other conditions.
+  """
   rng = np.random.default_rng([zlib.crc32(world.encode()), SPLITS.index(split), index, variant])
   if world == "shapes":
     label = index % len(SHAPE_NAMES)
@@ -141,7 +148,7 @@ def _digit_splits() -> dict[str, tuple[UInt8[np.ndarray, "n 8 8"], np.ndarray]]:
 
 
 def _digit(split: str, index: int) -> tuple[Float[np.ndarray, "32 32"], int]:
-  """The ink of a digit, 0 to 1, and its class."""
+  """Return the ink of a digit, 0 to 1, and its class."""
   images, labels = _digit_splits()[split]
   large = Image.fromarray(images[index]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
   return np.asarray(large, np.float32) / 255, int(labels[index])
@@ -150,7 +157,7 @@ def _digit(split: str, index: int) -> tuple[Float[np.ndarray, "32 32"], int]:
 def _jitter(
   ink: Float[np.ndarray, "32 32"], rng: np.random.Generator
 ) -> Float[np.ndarray, "32 32"]:
-  """The digit turned, scaled and shifted a little, as another hand would have written it."""
+  """Rotate, scale and shift a digit slightly, like other handwriting."""
   angle, scale = np.deg2rad(rng.uniform(-12, 12)), rng.uniform(0.9, 1.12)
   shift = rng.uniform(-1.5, 1.5, 2)
   cos, sin, center = np.cos(angle) / scale, np.sin(angle) / scale, (SIDE - 1) / 2
@@ -169,7 +176,7 @@ def _plain_digit(ink: Float[np.ndarray, "32 32"], label: int) -> WorldExample:
 def _hard_digit(
   ink: Float[np.ndarray, "32 32"], label: int, rng: np.random.Generator
 ) -> WorldExample:
-  """A colored digit on a colored ground, often noisy, often partly hidden by a bar."""
+  """Draw a colored digit on a colored ground, often with noise, often partly hidden by a bar."""
   color = str(rng.choice(list(COLORS)))
   ground = rng.uniform(0, 255, 3) * rng.choice([0.25, 1.0])
   image = _paint(ink, np.asarray(COLORS[color]), ground)
@@ -183,7 +190,7 @@ def _hard_digit(
 
 
 def _drawn_example(rng: np.random.Generator, label: int, shape: str, color: str) -> WorldExample:
-  """A colored shape on a shaded ground; a third noisy, a fifth blurry, a fifth hidden."""
+  """Draw a colored shape on a shaded ground; about a third noisy, a fifth blurry, a fifth hidden."""
   ground = np.full(3, rng.uniform(10, 245)) + rng.uniform(-20, 20, 3)
   shade = 1 + rng.uniform(-0.25, 0.25) * np.linspace(-1, 1, SIDE)[:, None, None]
   mask = _shape_mask(shape, rng)
@@ -204,7 +211,7 @@ def _paint(
 
 
 def _hide(image: Float[np.ndarray, "32 32 3"], rng: np.random.Generator) -> np.ndarray:
-  """The image with a gray bar across it."""
+  """Draw a gray bar across the image."""
   start, width = int(rng.integers(4, SIDE - 9)), int(rng.integers(3, 7))
   rows = slice(start, start + width)
   hidden = image.copy()
@@ -223,7 +230,7 @@ def _finish(
 
 
 def _shape_mask(shape: str, rng: np.random.Generator) -> Float[np.ndarray, "32 32"]:
-  """Coverage, 0 to 1, of a shape of random place, size and turn, drawn four times as large."""
+  """Return the coverage, 0 to 1, of a shape with random position, size and angle, drawn at 4 times the size."""
   radius = rng.uniform(9.0, 13.0)
   center = SIDE / 2 + rng.uniform(-4.0, 4.0, 2)
   angle = np.deg2rad(rng.uniform(-20, 20))
@@ -237,7 +244,7 @@ def _shape_mask(shape: str, rng: np.random.Generator) -> Float[np.ndarray, "32 3
 
 
 def _outlines(shape: str) -> list[tuple[Float[np.ndarray, "m 2"], int]]:
-  """The polygons of a shape of radius 1 in drawing order, each with its ink (0 cuts a hole)."""
+  """Return the polygons of a shape with radius 1 in drawing order, each with its ink (0 cuts a hole)."""
   if shape == "circle":
     return [(_polygon(64), 255)]
   if shape == "ring":
@@ -260,6 +267,6 @@ def _outlines(shape: str) -> list[tuple[Float[np.ndarray, "m 2"], int]]:
 
 
 def _polygon(sides: int, start: float = 0.0) -> Float[np.ndarray, "m 2"]:
-  """A regular polygon of radius 1 with its first corner on top, turned by `start` radians."""
+  """Return a regular polygon with radius 1 and its first corner on top, rotated by `start` radians."""
   angles = start + np.arange(sides) * (2 * np.pi / sides)
   return np.stack([np.sin(angles), -np.cos(angles)], axis=1)

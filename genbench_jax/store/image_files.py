@@ -146,7 +146,7 @@ class ImageWalk:
     if PurePath(path).suffix.lower() in self._beside:
       return False
     if not stat.S_ISREG(about.st_mode) or not self._looks_like_image(path):
-      return self.leave_out("no images", path)
+      return self.leave_out("not images", path)
     if not 0 < about.st_size <= MOST_BYTES:
       return self.leave_out(f"empty or above {MOST_BYTES >> 20} MB", path)
     return True

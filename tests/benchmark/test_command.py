@@ -62,7 +62,7 @@ def test_tfrecord_is_not_ready(tmp_path, capsys):
   prepare_stand_in(spec, tmp_path, {"train": 1, "test": 1})
   (info,) = tmp_path.glob("mnist/*/dataset_info.json")
   info.write_text(info.read_text().replace("array_record", "tfrecord"))
-  assert readiness(spec, tmp_path).missing == "prepared as TFRecord, wanted ArrayRecord"
+  assert readiness(spec, tmp_path).missing == "prepared as TFRecord, expected ArrayRecord"
   with pytest.raises(RunError, match="was prepared as TFRecord"):
     open_split(spec, "test", tmp_path)
 

@@ -140,7 +140,7 @@ def test_a_dataset_of_tfds_is_read_by_label_name(tmp_path):
   [
     ("color: red", r"unknown key in .*dataset\.yaml: 'color'"),
     ("[1, 2]", "must be a mapping"),
-    ("a: [", "is no YAML"),
+    ("a: [", "is not a valid YAML"),
     ("metric: auc", "unknown metric 'auc'. Did you mean"),
     ("metric: map_11_point", "several labels"),
     ("templates: [a photo]", "one {} each"),
@@ -155,7 +155,7 @@ def test_a_dataset_of_tfds_is_read_by_label_name(tmp_path):
     ("splits: {test: tset}", "there is no folder .*tset"),
     ("splits: {dev: val}", "unknown split 'dev'"),
     ("resize: stretch", "unknown resize 'stretch'"),
-    ("name: !!python/object/apply:os.getcwd []", "is no YAML"),
+    ("name: !!python/object/apply:os.getcwd []", "is not a valid YAML"),
   ],
 )
 def test_mistakes_are_told_in_one_line(text, message, root):
@@ -211,5 +211,5 @@ def test_a_known_dataset_takes_other_names_and_templates(tmp_path):
   mine, theirs = open_split(spec, "test"), open_split(digits, "test")
   np.testing.assert_array_equal(mine.labels(), theirs.labels())
   file.write_text("dataset: digits\nsplits: {test: train}\n")
-  with pytest.raises(UsageError, match="'splits' can't be changed"):
+  with pytest.raises(UsageError, match="'splits' of the known dataset"):
     dataset_spec(str(file))

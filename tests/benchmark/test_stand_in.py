@@ -100,7 +100,7 @@ def test_indices_beyond_the_end_raise(data_dir):
 def test_stand_ins_are_made_once_and_only_in_a_folder_of_their_own(data_dir, tmp_path):
   prepared("mnist", data_dir)
   (tmp_path / "mnist").mkdir()
-  with pytest.raises(UsageError, match="holds other data"):
+  with pytest.raises(UsageError, match="contains other data"):
     prepare_stand_in(dataset_spec("mnist"), tmp_path, COUNTS)
 
 

@@ -72,9 +72,9 @@ def test_traps_are_named_and_counted_and_never_taken(named, tmp_path, capsys):
   images = open_user_images(named, SPEC, tmp_path / "cache")
   assert images.labels().tolist() == [0, 1, 1, 2, 2, 2, 2]
   notes = "\n".join(images.notes)
-  assert "1 left out, no class of 'digits': 'unicorn'." in notes
+  assert "1 left out, not a class of 'digits': 'unicorn'." in notes
   assert "3 left out, symbolic links: '7', '0/link.png', '1/loop'." in notes
-  assert "2 left out, no images: '0/readme.md', '1/pipe.png'." in notes
+  assert "2 left out, not images: '0/readme.md', '1/pipe.png'." in notes
   assert "1 left out, empty or above 256 MB: '0/empty.png'." in notes
   assert "3 left out, can't be decoded: '0/bomb.png', '0/cut.png', '0/text.jpg'" in notes
   said = capsys.readouterr().err
@@ -100,7 +100,7 @@ def test_a_list_of_labels_stands_for_class_folders(folder, tmp_path):
   assert images.labels().tolist() == [0, 1, 2]
   assert any("gone.png" in note for note in images.notes)
   (folder / "labels.csv").write_text("file,label\n../outside.png,1\n")
-  with pytest.raises(UsageError, match="names files outside of its folder"):
+  with pytest.raises(UsageError, match="names files outside its folder"):
     open_user_images(folder, SPEC, tmp_path / "cache")
 
 

@@ -73,7 +73,7 @@ def test_every_suffix_that_pillow_reads_and_names_without_one(root, capsys):
   (cats / "g.dat").write_bytes(b"neither")
   found = _read(root)
   assert {"cat/a.jfif", "cat/b.JPE", "cat/c", "cat/d.v2", "cat/e.jp2"} < set(found)
-  assert "2 left out, no images: 'g.dat', 'notes.md'." in capsys.readouterr().err
+  assert "2 left out, not images: 'g.dat', 'notes.md'." in capsys.readouterr().err
   listed = list_images(root / "test", dataset_spec(f"folder:{root}"))
   assert list(listed.paths) == found
   assert "EPS" not in image_formats()  # would be handed to Ghostscript

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-# Each stands in the module of its own name.
+# Name, which is also the module's, -> class.
 BUILDERS = {
   "country211": "Country211",
   "fer2013": "Fer2013",
@@ -15,5 +15,5 @@ BUILDERS = {
 
 
 def builder_class(name: str) -> Any:
-  """The builder class of one of `BUILDERS`."""
+  """Return the builder class of one of `BUILDERS`."""
   return getattr(importlib.import_module(f"{__name__}.{name}"), BUILDERS[name])

@@ -1,4 +1,4 @@
-"""What the six builders share: features, and how the official files are found and checked."""
+"""Shared by the six builders: features, and locating and checking the official files."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -15,20 +15,20 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.errors import RunError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-# What TFDS asks of a generator: a unique key and the example.
+# What TFDS expects from a generator: a unique key and the example.
 Examples = Iterator[tuple[str, dict[str, Any]]]
-# Tells the label of a file in an archive, None if it is none of the images asked for.
+# Returns the label of a file in an archive; None if the file is not a wanted image.
 LabelOf = Callable[[PurePosixPath], str | None]
 
 
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-  """A dataset read straight out of its official archives: encoded bytes, nothing unpacked.
+  """A dataset that is read directly from its official archives, as encoded bytes.
 
-  Prepares and reads without TensorFlow when asked for `file_format="array_record"`.
+  With `file_format="array_record"` it prepares and reads without TensorFlow.
   """
 
   VERSION = tfds.core.Version("1.0.0")
-  # Lets TFDS offer its manual folder to every one of them; files there go before a download.
+  # Makes TFDS use the manual folder; files in it take precedence over a download.
   MANUAL_DOWNLOAD_INSTRUCTIONS = "See `python -m genbench_jax.benchmark`."
   HOMEPAGE: ClassVar[str]
   DESCRIPTION: ClassVar[str]
@@ -52,12 +52,12 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
     )
 
   def _generate_examples(self, path: Path, label_of: LabelOf) -> Examples:
-    """Examples of an archive whose file names tell the label, see `labeled_images`."""
+    """Yield the examples of an archive whose file names determine the label, see `labeled_images`."""
     return labeled_images(path, label_of, frozenset(self.info.features["label"].names))
 
 
 class FolderBuilder(ArchiveBuilder, skip_registration=True):  # type: ignore[call-arg]
-  """One archive of `.../{train,valid,test}/<label>/<image>`."""
+  """A single archive of `.../{train,valid,test}/<label>/<image>`."""
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
     path = fetch(dl_manager, self.ARCHIVES[0])
@@ -69,10 +69,10 @@ class FolderBuilder(ArchiveBuilder, skip_registration=True):  # type: ignore[cal
 
 
 def fetch(dl_manager: tfds.download.DownloadManager, archive: Archive) -> Path:
-  """The local path of an official file: from the manual folder if it lies there, else downloaded.
+  """Return the local path of an official file: in the manual folder, or downloaded.
 
   Raises:
-    RunError: if it can't be had, or its checksum is wrong.
+    RunError: it is not available, or its checksum is wrong.
   """
   path = manual_path(dl_manager, archive.filename)
   if path is None:
@@ -82,47 +82,52 @@ def fetch(dl_manager: tfds.download.DownloadManager, archive: Archive) -> Path:
 
 
 def manual_path(dl_manager: tfds.download.DownloadManager, name: str) -> Path | None:
-  """The file or folder of this name in the manual folder, if there is one."""
+  """Return the file or folder with this name in the manual folder, if it exists."""
   path = manual_folder(dl_manager) / name
   return path if path.exists() else None
 
 
 def manual_folder(dl_manager: tfds.download.DownloadManager) -> Path:
-  """Where the user may put official files. TFDS's own property raises where it is empty."""
+  """Return the folder for official files from the user. TFDS's own property raises if it is empty."""
   return Path(dl_manager._manual_dir)
 
 
 def _download(dl_manager: tfds.download.DownloadManager, archive: Archive) -> Path:
   folder = manual_folder(dl_manager)
   if not archive.url:
-    raise RunError(f"'{archive.filename}' is missing: put it into {folder}.")
+    raise RunError(f"'{archive.filename}' is missing. Put it into {folder}.")
   try:
     return Path(dl_manager.download(archive.url))
-  except Exception as error:  # TFDS lets through whatever the network layer raises.
+  except Exception as error:  # TFDS passes on any error of the network layer
     raise RunError(
-      f"can't download {archive.url} ({error}): put '{archive.filename}' into {folder}."
+      f"can't download {archive.url} ({error}). Put '{archive.filename}' into {folder}."
     ) from error
 
 
 def labeled_images(path: Path, label_of: LabelOf, known: frozenset[str]) -> Examples:
-  """Examples of an archive whose file names tell the label; files whose label is None are left out.
+  """Yield the examples of an archive whose file names determine the label; files with label None are skipped.
+
+  Args:
+    path: the archive.
+    label_of: returns the label of a file name.
+    known: all valid labels.
 
   Raises:
-    RunError: if a label is unknown, or no file has one.
+    RunError: a label is unknown, or no file has one.
   """
   found = False
   for name, content in members(path, lambda name: label_of(name) is not None):
     label = label_of(name)
     if label not in known:
-      raise RunError(f"{path} holds '{name}', but '{label}' is no class of this dataset.")
+      raise RunError(f"{path} contains '{name}', but '{label}' is not a class of this dataset.")
     found = True
     yield str(name), {"image": content, "label": label, "file_name": str(name)}
   if not found:
-    raise RunError(f"{path} has no images where the official archive has them.")
+    raise RunError(f"{path} has no images at the places of the official archive.")
 
 
 def split_and_class_folders(folder: str) -> LabelOf:
-  """Tells the label of `.../<folder>/<label>/<image>`."""
+  """Return a function that gives the label of `.../<folder>/<label>/<image>`."""
 
   def label_of(name: PurePosixPath) -> str | None:
     if len(name.parts) < 3 or name.parts[-3] != folder or name.suffix.lower() not in IMAGE_SUFFIXES:
@@ -133,10 +138,15 @@ def split_and_class_folders(folder: str) -> LabelOf:
 
 
 def named_images(path: Path, folder: str, labels: dict[str, str]) -> Examples:
-  """Examples of the images `.../<folder>/<name>` that `labels` names, in the archive's order.
+  """Yield the examples for the images `.../<folder>/<name>` in `labels`, in the archive's order.
+
+  Args:
+    path: the archive.
+    folder: folder of the images.
+    labels: image name -> label.
 
   Raises:
-    RunError: if some of them are missing.
+    RunError: an image is missing.
   """
   missing = dict(labels)
 
@@ -148,20 +158,20 @@ def named_images(path: Path, folder: str, labels: dict[str, str]) -> Examples:
     yield name.name, {"image": content, "label": label, "file_name": name.name}
   if missing:
     raise RunError(
-      f"{path} lacks {len(missing)} of {len(labels)} listed images, '{min(missing)}' among them:"
-      " fetch it again."
+      f"{path} lacks {len(missing)} of {len(labels)} listed images, such as '{min(missing)}'."
+      " Download it again."
     )
 
 
 def encode_png(pixels: UInt8[np.ndarray, "h w *channels"]) -> bytes:
-  """The image as PNG, which loses nothing."""
+  """Encode an image as PNG, which is lossless."""
   buffer = io.BytesIO()
   Image.fromarray(pixels).save(buffer, format="PNG")
   return buffer.getvalue()
 
 
 def as_png(encoded: bytes) -> bytes:
-  """The same image as PNG; what can't be decoded stays as it is, for the reader to count as corrupt."""
+  """Re-encode an image as PNG; return undecodable bytes unchanged, which the reader counts as corrupt."""
   try:
     with Image.open(io.BytesIO(encoded)) as image:
       return encode_png(np.asarray(image))

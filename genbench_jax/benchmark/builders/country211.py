@@ -1,11 +1,11 @@
-"""Country211: in which of 211 countries a photograph was taken."""
+"""Country211: the country, out of 211, where a photograph was taken."""
 
 from genbench_jax.benchmark.archives import Archive
 from genbench_jax.benchmark.builders.base import FolderBuilder
 
 
 class Country211(FolderBuilder):
-  """`country211/{train,valid,test}/<ISO 3166 code>/*.jpg`: 150, 50 and 100 images a country."""
+  """`country211/{train,valid,test}/<ISO 3166 code>/*.jpg`: 150, 50 and 100 images per country."""
 
   HOMEPAGE = "https://github.com/openai/CLIP/blob/main/data/country211.md"
   DESCRIPTION = "Photographs from YFCC100M labeled with the country where they were taken."

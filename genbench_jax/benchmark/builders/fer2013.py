@@ -19,17 +19,17 @@ from genbench_jax.benchmark.builders.base import (
 )
 from genbench_jax.errors import RunError
 
-# The ids of the csv, which are not our class order.
+# Emotions by their number in the CSV, which differs from our class order.
 _EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 _USAGES = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 _CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
 _SIDE = 48
-# The official csv has 301 MB.
+# The official CSV has 301 MB.
 _MAX_CSV_BYTES = 2**30
 
 
 class Fer2013(ArchiveBuilder):
-  """`fer2013.csv` of the Kaggle competition, or its folder version `{train,test}/<label>/<usage>_*.jpg`."""
+  """`fer2013.csv` of the Kaggle competition, or the folder version `{train,test}/<label>/<usage>_*.jpg`."""
 
   HOMEPAGE = "https://www.kaggle.com/competitions/challenges-in-representation-learning-facial-expression-recognition-challenge"
   DESCRIPTION = "Faces showing one of seven emotions."
@@ -45,8 +45,8 @@ class Fer2013(ArchiveBuilder):
     if path is None:
       raise RunError(
         f"none of {', '.join(archive.filename for archive in self.ARCHIVES)} is in"
-        f" {manual_folder(dl_manager)}: get one at {self.HOMEPAGE}, or the folder version"
-        " (msambare/fer2013) as fer2013.zip. train.csv with test.csv won't do: its test has no labels."
+        f" {manual_folder(dl_manager)}. Get one at {self.HOMEPAGE}, or the folder version"
+        " (msambare/fer2013) as fer2013.zip. train.csv and test.csv are not sufficient, because test.csv has no labels."
       )
     return {split: self._examples(path, usage) for split, usage in _USAGES.items()}
 
@@ -76,17 +76,17 @@ def _csv_examples(path: Path, usage: str) -> Examples:
         {"image": image, "label": _emotion(row["emotion"], path, number), "file_name": name},
       )
   if not found:
-    raise RunError(f"{path} has no rows of the usage {usage!r}: fetch it again.")
+    raise RunError(f"{path} has no rows with usage {usage!r}. Download it again.")
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
   contents = (content for _, content in members(path, _is_csv, _MAX_CSV_BYTES))
   content = path.read_bytes() if path.suffix == ".csv" else next(contents)
-  # One of the published versions has a blank before each column name.
+  # One published version has a space before each column name.
   text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
   rows = csv.DictReader(text, skipinitialspace=True)
   if missing := {"emotion", "pixels", "Usage"} - set(rows.fieldnames or ()):
-    raise RunError(f"{path} has no column {min(missing)!r}: it is not the labeled csv.")
+    raise RunError(f"{path} has no column {min(missing)!r}: it is not the labeled CSV.")
   yield from rows
 
 
@@ -96,18 +96,20 @@ def _pixels(text: str, path: Path, number: int) -> np.ndarray:
   except (ValueError, AttributeError, OverflowError):
     values = np.zeros(0, np.int64)
   if len(values) != _SIDE**2 or values.min() < 0 or values.max() > 255:
-    raise RunError(f"row {number} of {path} has not {_SIDE**2} pixels of 0 to 255: fetch it again.")
+    raise RunError(
+      f"row {number} of {path} does not have {_SIDE**2} pixels from 0 to 255. Download it again."
+    )
   return values.astype(np.uint8).reshape(_SIDE, _SIDE)
 
 
 def _emotion(text: str, path: Path, number: int) -> str:
   if text not in set("0123456"):
-    raise RunError(f"row {number} of {path} has the emotion {text!r}; 0 to 6 are known.")
+    raise RunError(f"row {number} of {path} has emotion {text!r}, expected 0 to 6.")
   return _EMOTIONS[int(text)]
 
 
 def _usage_and_class_folder(usage: str) -> LabelOf:
-  """Tells the label of `.../<label>/<usage>_<number>.jpg`."""
+  """Return a function that gives the label of `.../<label>/<usage>_<number>.jpg`."""
 
   def label_of(name: PurePosixPath) -> str | None:
     is_image = name.suffix == ".jpg" and name.name.startswith(f"{usage}_")

@@ -1,4 +1,4 @@
-"""FGVC-Aircraft 2013b, labeled with one of 100 variants."""
+"""FGVC-Aircraft 2013b, with 100 variants as classes."""
 
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +18,7 @@ _LISTS = {
 class FgvcAircraft(ArchiveBuilder):
   """`data/variants.txt`, `data/images_variant_{train,val,test}.txt` and `data/images/<id>.jpg`.
 
-  The copyright line at the foot of each image, 20 pixels high, stays, as in the reference.
+  The copyright line at the bottom of each image, 20 pixels high, is kept, as in the reference.
   """
 
   HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/"
@@ -39,7 +39,7 @@ class FgvcAircraft(ArchiveBuilder):
     known = set(self.info.features["label"].names)
     if variants != known:
       raise RunError(
-        f"{path} lists other variants than the official ones: {sorted(variants ^ known)[:3]}."
+        f"{path} lists variants that differ from the official ones: {sorted(variants ^ known)[:3]}."
       )
     return {
       split: named_images(path, "images", _labels(texts[name])) for split, name in _LISTS.items()
@@ -54,11 +54,11 @@ def _annotations(path: Path) -> dict[str, str]:
 
   texts = {name.name: content.decode() for name, content in members(path, is_annotation)}
   if missing := wanted - texts.keys():
-    raise RunError(f"{path} lacks data/{min(missing)}: delete it and fetch it again.")
+    raise RunError(f"{path} lacks data/{min(missing)}. Delete it and download it again.")
   return texts
 
 
 def _labels(text: str) -> dict[str, str]:
-  """File name -> variant, from lines of "<id> <variant with spaces>"."""
+  """Return file name -> variant, from lines of "<id> <variant with spaces>"."""
   pairs = (line.split(" ", 1) for line in text.splitlines() if line)
   return {f"{image}.jpg": variant for image, variant in pairs}

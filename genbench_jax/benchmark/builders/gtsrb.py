@@ -1,4 +1,4 @@
-"""The German Traffic Sign Recognition Benchmark as the reference splits it."""
+"""The German Traffic Sign Recognition Benchmark, with the reference's splits."""
 
 import csv
 import io
@@ -25,9 +25,9 @@ def _archive(filename: str, md5: str = "") -> Archive:
 
 
 class Gtsrb(ArchiveBuilder):
-  """Train: the training set of the online competition; validation: its test set; test: the final test set.
+  """Train: training set of the online competition; validation: its test set; test: the final test set.
 
-  Whole images, not cut to the sign. They come as PPM and are stored as PNG, which loses nothing.
+  Images are whole, not cropped to the sign. They are delivered as PPM and stored as PNG, losslessly.
   """
 
   HOMEPAGE = "https://benchmark.ini.rub.de/"
@@ -59,18 +59,20 @@ def _stored_as_png(examples: Examples) -> Examples:
 
 
 def _class_folder(name: PurePosixPath) -> str | None:
-  """The label of `.../<five digits>/<image>.ppm`."""
+  """Return the label of `.../<five digits>/<image>.ppm`."""
   folder = name.parent.name
   is_class = len(folder) == 5 and folder.isascii() and folder.isdigit()
   return folder if is_class and name.suffix == ".ppm" else None
 
 
 def _test_labels(path: Path) -> dict[str, str]:
-  """File name -> label, from `GT-final_test.csv`."""
+  """Return file name -> label, from `GT-final_test.csv`."""
   for _, content in members(path, lambda name: name.name == "GT-final_test.csv"):
     rows = csv.DictReader(io.StringIO(content.decode()), delimiter=";")
     try:
       return {row["Filename"]: f"{int(row['ClassId']):05d}" for row in rows}
     except (KeyError, TypeError, ValueError) as error:
-      raise RunError(f"GT-final_test.csv in {path} is not as published ({error!r}).") from error
-  raise RunError(f"{path} lacks GT-final_test.csv: delete it and fetch it again.")
+      raise RunError(
+        f"GT-final_test.csv in {path} differs from the published file ({error!r})."
+      ) from error
+  raise RunError(f"{path} lacks GT-final_test.csv. Delete it and download it again.")

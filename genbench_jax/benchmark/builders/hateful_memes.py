@@ -15,7 +15,7 @@ from genbench_jax.benchmark.builders.base import (
 )
 from genbench_jax.errors import RunError
 
-# The test labels were never published: the reference tests on dev_seen.
+# Test labels were never published, so the reference tests on dev_seen.
 _LISTS = {"train": "train.jsonl", "test": "dev_seen.jsonl"}
 _LABELS = {0: "not_hateful", 1: "hateful"}
 
@@ -24,7 +24,7 @@ class HatefulMemes(ArchiveBuilder):
   """`img/*.png`, `train.jsonl` and `dev_seen.jsonl`, as an archive or as a folder."""
 
   HOMEPAGE = "https://ai.meta.com/tools/hatefulmemes/"
-  DESCRIPTION = "Memes, hateful or not. The text in them is not used but as part of the image."
+  DESCRIPTION = "Memes, hateful or not. Their text is used only as part of the image."
   CITATION = "Kiela et al., The Hateful Memes Challenge, arXiv:2005.04790, 2020"
   ARCHIVES = (Archive("hateful_memes.zip"),)
 
@@ -32,8 +32,8 @@ class HatefulMemes(ArchiveBuilder):
     path = manual_path(dl_manager, "hateful_memes.zip") or manual_path(dl_manager, "hateful_memes")
     if path is None:
       raise RunError(
-        f"'hateful_memes.zip' (or the folder 'hateful_memes') is missing in {manual_folder(dl_manager)}:"
-        f" accept the license at {self.HOMEPAGE} and put it there."
+        f"'hateful_memes.zip' (or the folder 'hateful_memes') is missing in {manual_folder(dl_manager)}"
+        f". Accept the license at {self.HOMEPAGE} and put it there."
       )
     wanted = set(_LISTS.values())
     found = members(path, lambda name: name.name in wanted)
@@ -46,7 +46,7 @@ class HatefulMemes(ArchiveBuilder):
 
 
 def _labels(text: str, path: Path) -> dict[str, str]:
-  """File name -> label, from one JSON object a line with `img` and `label`."""
+  """Return file name -> label, from one JSON object per line with `img` and `label`."""
   labels = {}
   for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
     try:
@@ -54,6 +54,6 @@ def _labels(text: str, path: Path) -> dict[str, str]:
       labels[record["img"].removeprefix("img/")] = _LABELS[record["label"]]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
       raise RunError(
-        f"line {number} of a list in {path} is not as published: {line[:80]!r}."
+        f"line {number} of a list in {path} differs from the published file: {line[:80]!r}."
       ) from error
   return labels

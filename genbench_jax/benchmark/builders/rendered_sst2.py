@@ -1,4 +1,4 @@
-"""Rendered SST2: film reviews as pictures of their text, negative or positive."""
+"""Rendered SST2: movie reviews as images of their text, negative or positive."""
 
 from genbench_jax.benchmark.archives import Archive
 from genbench_jax.benchmark.builders.base import FolderBuilder

@@ -1,1 +1,1 @@
-"""Images by class in the forms that people have them: folders, archives, lists, Parquet, arrays. One file a form."""
+"""Labeled images in common formats: folders, archives, lists, Parquet, arrays. One format per file."""

@@ -1,7 +1,8 @@
-"""Archives: zip and tar of class folders, and webdataset shards, read in place; a compressed tar is copied out once.
+"""Read archives in place: zip and tar files of class folders, and webdataset shards.
 
-Nothing is extracted by name: members are read by their place, so a name such as `../../x` leads nowhere. Links, devices,
-hidden members and those above a size are passed by.
+Compressed tar files are decompressed once to a cache. Nothing is extracted by name: members are read by their
+position, so that a name such as `../../x` has no effect. Links, devices, hidden members and oversized ones are
+skipped.
 """
 
 import bz2
@@ -41,9 +42,9 @@ class Member(NamedTuple):
   """A file in an archive.
 
   Attributes:
-    name: its path inside of the archive.
-    archive: the file of the archive.
-    size: in bytes.
+    name: path inside the archive.
+    archive: path of the archive.
+    size: size in bytes.
     read: returns the content.
   """
 
@@ -54,21 +55,21 @@ class Member(NamedTuple):
 
 
 def is_tar(path: Path) -> bool:
-  """Whether a file is a tar by its name, compressed or not."""
+  """Whether a file name is that of a tar file, compressed or not."""
   return path.name.lower().endswith(TAR_SUFFIXES)
 
 
 def zip_images(path: Path, is_class: Callable[[str], bool]) -> ImageList:
-  """Return the images of a zip of class folders.
+  """Return the images of a zip file with class folders.
 
   Raises:
-    UsageError: it is no zip, or has no class folders.
+    UsageError: the file is not a zip, or has no class folders.
   """
   try:
     archive = zipfile.ZipFile(path)
   except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
     raise UsageError(f"{path} can't be read as zip: {error}.") from error
-  lock = threading.Lock()  # the archive has one place in its file
+  lock = threading.Lock()  # reads share the archive's file position
 
   def content(info: zipfile.ZipInfo) -> bytes:
     with lock, archive.open(info) as file:
@@ -83,15 +84,15 @@ def zip_images(path: Path, is_class: Callable[[str], bool]) -> ImageList:
 
 
 def tar_images(paths: Sequence[Path], is_class: Callable[[str], bool], cache: Path) -> ImageList:
-  """Return the images of tars: webdataset shards, or one tar of class folders.
+  """Return the images of tar files: webdataset shards, or one tar of class folders.
 
   Args:
-    paths: the shards, in order.
-    is_class: whether a folder's name may be that of a class.
-    cache: where images of a compressed tar are copied to.
+    paths: the files, in order.
+    is_class: whether a folder name may be that of a class.
+    cache: folder for decompressed copies.
 
   Raises:
-    UsageError: one is no tar, or there are no class folders.
+    UsageError: a file is not a tar, or there are no class folders.
   """
   members = [member for path in paths for member in _tar_members(path, _uncompressed(path, cache))]
   root = paths[0] if len(paths) == 1 else paths[0].parent
@@ -99,7 +100,7 @@ def tar_images(paths: Sequence[Path], is_class: Callable[[str], bool], cache: Pa
 
 
 def _uncompressed(path: Path, cache: Path) -> Path:
-  """The tar itself where it is not compressed, else a copy that is not: members are read by their place."""
+  """Return an uncompressed tar, a copy if necessary, whose members can be read by position."""
   try:
     with path.open("rb") as file:
       start = file.read(8)
@@ -122,7 +123,7 @@ def _uncompressed(path: Path, cache: Path) -> Path:
 
 
 def _tar_members(named: Path, path: Path) -> Iterator[Member]:
-  """The files of a tar that is not compressed; `named` is what errors call it."""
+  """Yield the files of an uncompressed tar; `named` is its path in messages."""
 
   def content(begin: int, size: int) -> bytes:
     try:
@@ -143,12 +144,12 @@ def _tar_members(named: Path, path: Path) -> Iterator[Member]:
 
 
 def is_image_name(name: str) -> bool:
-  """Whether a member is an image by its suffix."""
+  """Whether a member is an image, by its suffix."""
   return PurePosixPath(name).suffix.lower() in image_suffixes()
 
 
 def _tree(root: Path, members: Sequence[Member], is_class: Callable[[str], bool]) -> ImageList:
-  """The images of a tree of class folders inside of an archive."""
+  """Return the images of a tree of class folders inside an archive."""
   passed: dict[str, list[str]] = defaultdict(list)
   images = [member for member in members if _is_taken(member, passed)]
   below: dict[str, dict[str, None]] = defaultdict(dict)
@@ -169,7 +170,7 @@ def _tree(root: Path, members: Sequence[Member], is_class: Callable[[str], bool]
     passed["not in a class folder"] = loose
   if not found:
     raise UsageError(
-      f"{root} has no class folders: it must hold CLASS/*.png, classes by name or index."
+      f"{root} has no class folders: expected CLASS/*.png, with class names or indices."
     )
   found.sort(key=lambda pair: pair[0].name)
   return ImageList(
@@ -188,7 +189,7 @@ def _is_taken(member: Member, passed: dict[str, list[str]]) -> bool:
   if is_hidden(member.name):
     return False
   if not is_image_name(member.name):
-    passed["no images"].append(member.name)
+    passed["not images"].append(member.name)
     return False
   if not 0 < member.size <= MOST_BYTES:
     passed[f"empty or above {MOST_BYTES >> 20} MB"].append(member.name)
@@ -202,7 +203,7 @@ def _notes(passed: dict[str, list[str]]) -> Iterator[str]:
 
 
 def _is_webdataset(members: Sequence[Member]) -> bool:
-  """Whether files that say the class lie beside images of the same key."""
+  """Whether files with a class have the same key as an image."""
   keys: dict[str, set[str]] = defaultdict(set)
   for member in members[:4096]:
     key, ending = _key(member.name)
@@ -211,14 +212,14 @@ def _is_webdataset(members: Sequence[Member]) -> bool:
 
 
 def _key(name: str) -> tuple[str, str]:
-  """Key and ending, parted at the first dot of the last part of the name, as webdataset does."""
+  """Split a name into key and extension at the first dot of its last component, as webdataset does."""
   folder, base = posixpath.split(name)
   stem, _, ending = base.partition(".")
   return posixpath.join(folder, stem), ending.lower()
 
 
 def _webdataset(root: Path, members: Sequence[Member]) -> ImageList:
-  """The examples of webdataset shards: an image, and its class in `.cls` or `.json`."""
+  """Return the examples of webdataset shards: an image, with its class in `.cls` or `.json`."""
   examples: dict[str, dict[str, Member]] = defaultdict(dict)
   current: dict[str, str] = {}
   for place, member in enumerate(members):
@@ -226,7 +227,7 @@ def _webdataset(root: Path, members: Sequence[Member]) -> ImageList:
     if is_hidden(member.name):
       continue
     key = current.get(key, key)
-    if ending in examples[key]:  # the same key again, as in another shard
+    if ending in examples[key]:  # a repeated key, for example from another shard
       key = current[_key(member.name)[0]] = f"{key}#{place}"
     examples[key][ending] = member
   found: list[tuple[str, str, Member]] = []
@@ -239,7 +240,9 @@ def _webdataset(root: Path, members: Sequence[Member]) -> ImageList:
     elif image is not None:
       without.append(key)
   if not found:
-    raise UsageError(f"{root} has no image with a class: wanted KEY.jpg with KEY.cls or KEY.json.")
+    raise UsageError(
+      f"{root} has no image with a class; expected KEY.jpg with KEY.cls or KEY.json."
+    )
   notes = [f"{len(without)} left out, without a class: {listed(without)}."] if without else []
   return ImageList(
     root,
@@ -254,7 +257,7 @@ def _webdataset(root: Path, members: Sequence[Member]) -> ImageList:
 
 
 def _class_name(parts: dict[str, Member]) -> str | None:
-  """The class of an example: by name from its JSON, else what `.cls` says, which may be an index or a name."""
+  """Return the class of an example: a name from its JSON, otherwise the content of `.cls`, a name or an index."""
   about = _json(parts.get("json"))
   for column in ("class_name", "label_name", "class", "category", "label"):
     value = about.get(column)
@@ -263,7 +266,7 @@ def _class_name(parts: dict[str, Member]) -> str | None:
       return str(value).strip()
   if "cls" in parts and parts["cls"].size <= _MOST_TEXT:
     text = parts["cls"].read().decode("utf-8", "replace").strip()
-    # Several classes stand one beside the other: the first one counts.
+    # Of several space-separated class indices, the first one is used.
     return text.split()[0] if re.fullmatch(r"[\d\s]+", text) else text or None
   return None
 

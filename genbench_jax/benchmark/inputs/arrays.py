@@ -1,4 +1,4 @@
-"""NumPy archives: images `[n, h, w, 3]` and their labels, as samplers write them."""
+"""Read NumPy archives with images `[n, h, w, 3]` and labels, as samplers write them."""
 
 import io
 import zipfile
@@ -19,14 +19,14 @@ _NAME_KEYS = ("class_names", "names")
 
 
 def array_images(path: Path, cache: Path) -> ImageList:
-  """Return the images of an .npz, written as PNG once; they go through memory one at a time.
+  """Return the images of an .npz file, converted to PNG once, one at a time to save memory.
 
   Args:
-    path: of the archive, with uint8 images `[n, h, w, 3]` or `[n, h, w]` and n labels, indices or names.
-    cache: where the copy lies.
+    path: file with uint8 images `[n, h, w, 3]` or `[n, h, w]` and n labels, indices or names.
+    cache: folder for the converted copy.
 
   Raises:
-    UsageError: it can't be read, or has no such arrays.
+    UsageError: the file can't be read, or lacks such arrays.
   """
   return spool_for(cache, "npz", [path]).fill(lambda: _images(path)).image_list(path, [path])
 
@@ -57,13 +57,13 @@ def _key(path: Path, keys: list[str], wanted: tuple[str, ...], what: str) -> str
       return key
   if "features" in keys:
     raise UsageError(
-      f"{path} holds features, no images. Give the images that they are of, or the export of an image set."
+      f"{path} contains features, not images. Give the images themselves, or an exported image set."
     )
-  raise UsageError(f"{path} has no array of {what} among {listed(keys)}: call it {wanted[0]!r}.")
+  raise UsageError(f"{path} has no array of {what} among {listed(keys)}; name it {wanted[0]!r}.")
 
 
 def _rows(path: Path, file: IO[bytes], count: int) -> Iterator[Any]:
-  """The images of an array in a file, one at a time."""
+  """Yield the images of an array in a file, one at a time."""
   version = np.lib.format.read_magic(file)
   read = (
     np.lib.format.read_array_header_1_0
@@ -74,13 +74,13 @@ def _rows(path: Path, file: IO[bytes], count: int) -> Iterator[Any]:
   is_image = dtype == np.uint8 and (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4)))
   if not is_image or is_fortran or shape[0] != count:
     raise UsageError(
-      f"{path}: images must be uint8 [{count}, h, w, 3], one a label, not {dtype} {list(shape)}."
+      f"{path}: images must be uint8 [{count}, h, w, 3], one per label, not {dtype} {list(shape)}."
     )
   size = int(np.prod(shape[1:]))
   for _ in range(count):
     content = file.read(size)
     if len(content) < size:
-      raise ValueError("it ends within an image")
+      raise ValueError("the file ends within an image")
     yield np.frombuffer(content, np.uint8).reshape(shape[1:])
 
 

@@ -1,4 +1,4 @@
-"""A folder for each class, at the top, in a wrapper folder or in `train/`; or images beside a list of their labels."""
+"""Read one folder per class, at the top, in a wrapper folder or in `train/`; or images with a list of labels."""
 
 import posixpath
 from collections.abc import Callable
@@ -17,8 +17,8 @@ def class_folders(root: Path, is_class: Callable[[str], bool]) -> ImageList:
   """List the images of a folder.
 
   Args:
-    root: of the class folders, or of what they lie in.
-    is_class: whether a folder's name may be that of a class.
+    root: folder that contains the class folders, possibly in a subfolder.
+    is_class: whether a folder name may be that of a class.
 
   Raises:
     UsageError: there are neither class folders nor a list of labels.
@@ -35,7 +35,7 @@ def class_folders(root: Path, is_class: Callable[[str], bool]) -> ImageList:
   if not names:
     lists = " or ".join(label_list.NAMES)
     raise UsageError(
-      f"{root} has no class folders and no {lists}: it must hold CLASS/*.png, classes by name or index."
+      f"{root} has no class folders and no {lists}: expected CLASS/*.png, with class names or indices."
     )
   found = [(path, posixpath.basename(name)) for name in names for path in walk.images(name)]
   return ImageList(
@@ -51,7 +51,7 @@ def class_folders(root: Path, is_class: Callable[[str], bool]) -> ImageList:
 
 
 def reader_of(root: Path, paths: list[str]) -> Callable[[int], bytes]:
-  """Return a function that reads the files below a folder by their index."""
+  """Return a function that reads files below a folder by index."""
 
   def read(index: int) -> bytes:
     try:
@@ -59,7 +59,7 @@ def reader_of(root: Path, paths: list[str]) -> Callable[[int], bytes]:
     except OSError as error:
       raise RunError(
         f"{storable(paths[index])!r} in {root} can't be read any more ({error.strerror}). Leave the"
-        " folder as it is while a run reads it, then run again."
+        " folder unchanged during a run, then run again."
       ) from error
 
   return read

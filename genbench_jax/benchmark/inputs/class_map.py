@@ -1,4 +1,4 @@
-"""A file that says which class each of one's own names means: CSV, JSON or YAML."""
+"""Read a file that maps the user's own names to classes: CSV, JSON or YAML."""
 
 import csv
 import io
@@ -13,13 +13,13 @@ _MOST_BYTES = 1 << 26
 
 
 def read_class_map(file: Path) -> dict[str, str]:
-  """Return name -> class. An empty class leaves the images of that name out.
+  """Return name -> class. An empty class excludes the images of that name.
 
   Args:
     file: two columns of CSV, with or without the header `name,class`, or a mapping in JSON or YAML.
 
   Raises:
-    UsageError: it can't be read, or holds something else.
+    UsageError: the file can't be read, or has other content.
   """
   try:
     text = read_file(file.expanduser(), _MOST_BYTES, follow=True).decode("utf-8-sig")

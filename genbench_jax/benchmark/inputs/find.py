@@ -1,4 +1,4 @@
-"""Which form an input has, by what lies at its path."""
+"""Detect the format of an input from the files at its path."""
 
 import dataclasses
 import glob
@@ -30,15 +30,16 @@ _MOST_SHARDS = 100_000
 def find_images(
   given: str | Path, is_class: Callable[[str], bool], cache: Path | None
 ) -> ImageList:
-  """Return the images at a path, whatever form they have.
+  """Return the images at a path, in any supported format.
 
   Args:
     given: a folder or file; shards may be given as `name-{000..031}.tar` or with `*`.
     is_class: whether a name may be that of a class.
-    cache: where what can't be read in place is copied to; None is a folder that goes with the list.
+    cache: folder for copies of what can't be read in place; None for a temporary folder, which is deleted
+      with the list.
 
   Raises:
-    UsageError: there is nothing, or nothing of a known form.
+    UsageError: there is nothing, or nothing in a supported format.
   """
   if cache is not None:
     return _found(given, is_class, cache)
@@ -84,7 +85,7 @@ def _in_file(path: Path, is_class: Callable[[str], bool], cache: Path) -> ImageL
     return array_images(path, cache)
   if path.suffix.lower() in label_list.SUFFIXES:
     return label_list.open_list(path)
-  raise UsageError(f"{path} is of no form that is read: {FORMS}.")
+  raise UsageError(f"{path} has no supported format. Supported: {FORMS}.")
 
 
 def _shards(paths: list[Path], is_class: Callable[[str], bool], cache: Path) -> ImageList:
@@ -93,12 +94,12 @@ def _shards(paths: list[Path], is_class: Callable[[str], bool], cache: Path) -> 
   if all(path.suffix == ".parquet" for path in paths):
     return parquet_images(paths, cache)
   raise UsageError(
-    f"{paths[0]} and {len(paths) - 1} more are not shards of one form: tar or Parquet."
+    f"{paths[0]} and {len(paths) - 1} more are not shards of the same format, tar or Parquet."
   )
 
 
 def _expanded(given: str) -> list[Path]:
-  """The files of a pattern such as `a-{000..003}.tar` or `a-*.tar`; a path that is there is meant as it is."""
+  """Expand a pattern such as `a-{000..003}.tar` or `a-*.tar`; an existing path is taken literally."""
   if Path(given).expanduser().exists():
     return [Path(given).expanduser()]
   texts = _ranges(str(Path(given).expanduser()))
@@ -109,7 +110,7 @@ def _expanded(given: str) -> list[Path]:
 
 
 def _ranges(text: str) -> list[str]:
-  """The texts of all ranges `{000..031}`, in order."""
+  """Expand all ranges `{000..031}` in a text, in order."""
   parts = re.split(r"\{(\d+)\.\.(\d+)\}", text)
   ranges = [
     [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]

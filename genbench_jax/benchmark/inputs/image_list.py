@@ -1,4 +1,4 @@
-"""What every form of input gives: images in an order, each with the class that its owner wrote."""
+"""The common result of all input formats: ordered images, each with its class as the owner named it."""
 
 import dataclasses
 import os
@@ -13,17 +13,17 @@ from genbench_jax.store import files
 
 @dataclasses.dataclass(frozen=True)
 class ImageList:
-  """The images of an input before any is decoded or any class is matched.
+  """The images of an input, before images are decoded and classes matched.
 
   Attributes:
-    root: what was opened.
-    ids: a name for each image: its path inside of the root, or its place.
-    classes: the names that each image's class is given. Names of several classes are a contradiction.
-    places: for each image the file that it is in, a folder and a path below it.
-    marks: for each image what tells it from the others in that file.
-    read: index -> the encoded image.
-    notes: what was left out, or where the images were found, a sentence each.
-    named: classes that are there by name without an image, such as empty folders.
+    root: the folder or file that was opened.
+    ids: name of each image: its path inside the root, or its position.
+    classes: class names given for each image; more than one is a contradiction.
+    places: file that contains each image, as a folder and a path below it.
+    marks: what distinguishes each image from others in the same file.
+    read: index -> encoded image.
+    notes: sentences about what was skipped, or where the images were found.
+    named: class names that occur without images, such as empty folders.
   """
 
   root: Path
@@ -37,10 +37,10 @@ class ImageList:
 
 
 class Spool:
-  """Images that can't be read in place, copied one behind the other into one file, so that memory stays small.
+  """Images that can't be read in place, concatenated in one file to save memory.
 
   Args:
-    path: of the file; beside it lies an index. What is there already is used again.
+    path: the file; its index is stored beside it. Existing files are reused.
   """
 
   def __init__(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class Spool:
     self.rows: list[list[Any]] = []
 
   def fill(self, images: Callable[[], Iterable[tuple[str, tuple[str, ...], bytes]]]) -> "Spool":
-    """Copy (id, classes, content) of every image, unless that has been done."""
+    """Copy (id, classes, content) of every image, unless that was done before."""
     if not self._index.exists():
       rows, begin = [], 0
       with files.atomic_path(self.path) as temporary, temporary.open("wb") as out:
@@ -67,7 +67,7 @@ class Spool:
     """Return an image.
 
     Raises:
-      RunError: the file has gone.
+      RunError: the file no longer exists.
     """
     _, _, begin, size = self.rows[index]
     with self._lock:
@@ -88,8 +88,8 @@ class Spool:
     """Return the images as a list.
 
     Args:
-      root: what the images are said to be from.
-      paths: the files that they were copied from; an image is named `FILE/ROW` if there are several.
+      root: input that the images came from, for messages.
+      paths: files that they were copied from; with several, an image is named `FILE/ROW`.
     """
     place_of = {path.name: (path.parent, path.name) for path in paths}
     first = (paths[0].parent, paths[0].name)
@@ -104,7 +104,7 @@ class Spool:
 
 
 def spool_for(cache: Path, kind: str, paths: Sequence[Path]) -> Spool:
-  """Return the spool of some files; changed files have another."""
+  """Return the spool for some files; changed files get a new one."""
   name = files.digest([kind, *([str(path.resolve()), *_identity(path)] for path in paths)])
   return Spool(cache / f"{kind}-{name}.images")
 
@@ -115,5 +115,5 @@ def _identity(path: Path) -> list[int]:
 
 
 def copy_name(path: Path) -> str:
-  """Return a name for what is copied from a file; a changed file has another."""
+  """Return a name for a copy of a file; a changed file gets a new name."""
   return files.digest([str(path.resolve()), *_identity(path)])

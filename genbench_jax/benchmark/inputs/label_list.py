@@ -1,7 +1,7 @@
-"""A list of images and their labels: CSV, TSV, JSON lines or JSON, as `labels.csv` or Hugging Face's `metadata.csv`.
+"""Read lists of images and labels: CSV, TSV, JSON lines or JSON, such as `labels.csv` or Hugging Face's `metadata.csv`.
 
-The column of the file is called `file_name`, `path` or the like, that of the class `class_name`, `label` or the like.
-In `labels.csv` the second column is the class, whatever it is called.
+The file column is named `file_name`, `path` etc., the class column `class_name`, `label` etc. In `labels.csv`,
+any other column may contain the class.
 """
 
 import csv
@@ -37,7 +37,7 @@ Rows = list[dict[str, Any]]
 
 
 def list_in(folder: Path) -> Path | None:
-  """Return the list of labels that lies in a folder; None where there is none, or one that names no classes."""
+  """Return the list of labels in a folder; None if there is none, or one without classes."""
   for name in NAMES:
     file = folder / name
     if os.path.lexists(file) and (name == NAMES[0] or _class_column(_rows(file)) is not None):
@@ -46,20 +46,20 @@ def list_in(folder: Path) -> Path | None:
 
 
 def open_list(file: Path) -> ImageList:
-  """Return the images that a list names, which lie beside it or below."""
+  """Return the images named by a list, which are beside or below it."""
   return listed_images(file, ImageWalk(file.parent.resolve()), Place("", ()))
 
 
 def listed_images(file: Path, walk: ImageWalk, place: Place) -> ImageList:
-  """Return the images that a list names.
+  """Return the images named by a list.
 
   Args:
     file: the list.
-    walk: through the folder whose images are wanted.
-    place: of the list inside of that folder; the files it names lie beside it or below.
+    walk: walk through the folder with the images.
+    place: the list's place inside that folder; listed files are beside or below it.
 
   Raises:
-    UsageError: the list can't be read, has no such columns, or names files outside of its folder.
+    UsageError: the list can't be read, lacks the columns, or names files outside its folder.
   """
   from genbench_jax.benchmark.inputs.class_folders import reader_of
 
@@ -79,7 +79,7 @@ def listed_images(file: Path, walk: ImageWalk, place: Place) -> ImageList:
 
 
 def _classes(file: Path, rows: Rows) -> tuple[dict[str, list[str]], list[str]]:
-  """File -> the names of its class, and what is to be said. Paths are normalized: `./a.png` and `a.png` are one."""
+  """Return file -> class names, and notes. Paths are normalized: `./a.png` is `a.png`."""
   path_column, class_column = _columns(file, rows)
   found: dict[str, list[str]] = defaultdict(list)
   outside, several = [], 0
@@ -92,15 +92,15 @@ def _classes(file: Path, rows: Rows) -> tuple[dict[str, list[str]], list[str]]:
       found[path].append(names[0])
   if outside:
     raise UsageError(
-      f"{file} names files outside of its folder: {listed(outside)}. Put the list beside the images"
+      f"{file} names files outside its folder: {listed(outside)}. Put the list beside the images"
       " or into a folder above them."
     )
-  notes = [f"{several} images have several classes: the first one counts."] if several else []
+  notes = [f"{several} images have several classes; the first one is used."] if several else []
   return {path: names for path, names in found.items() if names}, notes
 
 
 def _inside(file: Path, path: str) -> str | None:
-  """The path inside of the list's folder; None where it is outside."""
+  """Return the path relative to the list's folder; None if it is outside."""
   if PurePath(path).is_absolute():
     try:
       path = str(PurePath(path).relative_to(file.parent.absolute()))
@@ -110,29 +110,29 @@ def _inside(file: Path, path: str) -> str | None:
 
 
 def _names(value: Any) -> list[str]:
-  """The class or classes of one image as text; an empty list where none is given."""
+  """Return the class names of an image; an empty list if none is given."""
   if isinstance(value, str) and value[:2] in ("['", '["') and value[-1] == "]":
-    value = [part.strip(" '\"") for part in value[1:-1].split(",")]  # as csv writes a list
+    value = [part.strip(" '\"") for part in value[1:-1].split(",")]  # a list as written by pandas
   values = value if isinstance(value, list) else [value]
-  return [str(each).strip() for each in values if each is not None and str(each).strip()]
+  return [str(name).strip() for name in values if name is not None and str(name).strip()]
 
 
 def _columns(file: Path, rows: Rows) -> tuple[str, str]:
   if not rows:
-    raise UsageError(f"{file} must have the columns file,label and a line an image.")
+    raise UsageError(f"{file} must have the columns file,label and one line per image.")
   columns = [column for column in rows[0] if column is not None]
   path_column = next((c for name in _FILE_COLUMNS for c in columns if _plain(c) == name), None)
   if path_column is None:
     raise UsageError(
-      f"{file} has no header: its first line is {','.join(columns[:2])!r}, wanted 'file,label'. Put"
-      " that line before the others."
+      f"{file} has no header: its first line is {','.join(columns[:2])!r}, expected 'file,label'. Insert"
+      " that line at the top."
     )
   class_column = _class_column(rows, path_column)
   if class_column is None and file.name == NAMES[0]:
     class_column = next((c for c in columns if c != path_column), None)
   if class_column is None:
     raise UsageError(
-      f"{file} has no column of classes among {listed(columns)}: call it one of"
+      f"{file} has no class column among {listed(columns)}; name it one of"
       f" {', '.join(_CLASS_COLUMNS)}."
     )
   return path_column, class_column
@@ -148,10 +148,10 @@ def _plain(column: str) -> str:
 
 
 def _rows(file: Path) -> Rows:
-  """The rows of a list, as dictionaries.
+  """Return the rows of a list as dictionaries.
 
   Raises:
-    UsageError: it can't be read.
+    UsageError: the list can't be read.
   """
   form = "JSON" if "json" in file.suffix else "CSV"
   try:
@@ -167,14 +167,14 @@ def _rows(file: Path) -> Rows:
   except (OSError, UnicodeDecodeError, csv.Error, ValueError, RecursionError) as error:
     raise UsageError(f"{file} can't be read as {form}: {error}.") from error
   if any(None in row or None in row.values() for row in found):
-    raise UsageError(f"{file} must have the columns file,label and a line an image.")
+    raise UsageError(f"{file} must have the columns file,label and one line per image.")
   return found
 
 
 def _json_rows(value: Any) -> Rows:
-  """Objects in a list; a mapping from file to class is one, too."""
+  """Return the rows of a list of objects, or of a mapping from file to class."""
   if isinstance(value, Mapping):
     value = [{"file": path, "label": name} for path, name in value.items()]
   if not isinstance(value, Sequence) or not all(isinstance(row, dict) for row in value):
-    raise ValueError("wanted an object an image, or a mapping from file to class")
+    raise ValueError("expected one object per image, or a mapping from file to class")
   return list(value)

@@ -1,4 +1,4 @@
-"""Parquet files with the images inside, as Hugging Face writes them: columns `image` and `label`."""
+"""Read Parquet files with embedded images, as Hugging Face writes them, with columns `image` and `label`."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -27,14 +27,14 @@ _ROWS = 64
 def parquet_images(paths: Sequence[Path], cache: Path) -> ImageList:
   """Return the images of Parquet files.
 
-  The images are copied out once, some rows at a time: a row group may be larger than the memory.
+  Images are copied out once, a few rows at a time, because a row group may be larger than the memory.
 
   Args:
     paths: the files, in order.
-    cache: where the copy lies.
+    cache: folder for the copy.
 
   Raises:
-    UsageError: one can't be read, or has no column of images or of classes.
+    UsageError: a file can't be read, or has no image or class column.
   """
 
   def images() -> Iterator[tuple[str, tuple[str, ...], bytes]]:
@@ -82,13 +82,13 @@ def _columns(path: Path, columns: Sequence[str]) -> tuple[str, str]:
   ):
     if column is None:
       raise UsageError(
-        f"{path} has no column of {what} among {listed(columns)}: call it one of {', '.join(wanted)}."
+        f"{path} has no column of {what} among {listed(columns)}; name it one of {', '.join(wanted)}."
       )
   return str(found[0]), str(found[1])
 
 
 def class_labels(metadata: dict[bytes, bytes], column: str) -> list[str]:
-  """Return the names of a column's classes from what Hugging Face's datasets keeps in a schema; none where it has none."""
+  """Return a column's class names from the schema metadata of Hugging Face datasets; empty if missing."""
   try:
     features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
     names = features[column].get("names") or features[column].get("feature", {}).get("names")

@@ -1,15 +1,15 @@
-"""Where in a tree of folders the class folders are: at the top, in a wrapper folder, or in `train/`."""
+"""Locate the class folders in a tree of folders: at the top, in a wrapper folder, or in `train/`."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-# Names of folders of splits. Of several the first one is scored.
+# Names of split folders. If there are several, the first in this order is used.
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 _DEEPEST = 6
 
 
 class Place(NamedTuple):
-  """The folder that holds the class folders, and why it is that one, a sentence each."""
+  """The folder that contains the class folders, and notes on how it was chosen."""
 
   folder: str
   notes: tuple[str, ...]
@@ -22,13 +22,13 @@ def class_place(
 ) -> Place:
   """Find the class folders.
 
-  A folder that holds a class is the place. One that holds splits alone leads into the first split, one that holds a
-  single folder into it.
+  The search stops at a folder that contains a class. From a folder with only splits it goes to the first
+  split, from a folder with a single subfolder into that one.
 
   Args:
-    children: the names of the folders in a folder; "" is the top.
+    children: returns the names of the folders in a folder; "" is the top.
     is_class: whether a name may be that of a class.
-    is_end: whether a folder is the place whatever it holds, such as one with a list of labels.
+    is_end: whether to stop at a folder regardless of its content, for example at a list of labels.
   """
   folder, notes = "", []
   for _ in range(_DEEPEST):
@@ -40,7 +40,7 @@ def class_place(
       chosen = min(splits, key=lambda name: SPLITS.index(name.lower()))
       if others := [name for name in splits if name != chosen]:
         notes.append(
-          f"the images of {chosen!r} are taken; {', '.join(map(repr, others))} are left out."
+          f"the images of {chosen!r} are used; {', '.join(map(repr, others))} are left out."
         )
     elif len(names) == 1:
       chosen = names[0]

@@ -226,7 +226,7 @@ def test_every_form_gives_the_same_images_and_classes(form, tmp_path, spec):
 
 def test_what_is_left_out_of_splits_is_said(tmp_path, spec):
   images = open_user_images(split_folders(tmp_path), spec, tmp_path / "cache")
-  assert "the images of 'train' are taken; 'test' are left out." in images.notes
+  assert "the images of 'train' are used; 'test' are left out." in images.notes
 
 
 @pytest.mark.parametrize("write", [image_folder, hugging_face, webdataset])
@@ -262,10 +262,10 @@ def test_changed_images_have_another_digest(tmp_path, spec):
     ("a.npz", b"PK\x05\x06" + bytes(18), "has no array of images"),
     ("a.npz", b"no", "can't be read as .npz"),
     ("a.csv", b"x,y\n1,2\n", "has no header"),
-    ("a.csv", b"path\nx.png\n", "no column of classes"),
-    ("a.csv", b"path,label\n/etc/passwd,heart\n", "outside of its folder"),
+    ("a.csv", b"path\nx.png\n", "no class column"),
+    ("a.csv", b"path,label\n/etc/passwd,heart\n", "outside its folder"),
     ("a.jsonl", b"{\n", "can't be read as JSON"),
-    ("a.exe", b"MZ", "is of no form that is read"),
+    ("a.exe", b"MZ", "has no supported format"),
   ],
 )
 def test_what_cannot_be_read_is_said_in_one_line(name, content, said, tmp_path, spec):
@@ -277,7 +277,7 @@ def test_what_cannot_be_read_is_said_in_one_line(name, content, said, tmp_path, 
 
 def test_features_are_no_images(tmp_path, spec):
   np.savez(tmp_path / "f.npz", features=np.ones((3, 2)), labels=np.zeros(3, int))
-  with pytest.raises(UsageError, match="holds features, no images"):
+  with pytest.raises(UsageError, match="contains features, not images"):
     list_images(tmp_path / "f.npz", spec, tmp_path / "cache")
 
 
@@ -288,13 +288,13 @@ def test_a_class_that_matches_nothing_gets_a_hint_a_map_or_an_error(tmp_path, sp
   found = list_images(root, spec)
   assert set(found.labels) == {0, 3}
   assert any("'haert': did you mean 'heart'?" in note for note in found.notes)
-  with pytest.raises(UsageError, match=r"2 left out, no class of 'ds'.*--class-map"):
+  with pytest.raises(UsageError, match=r"2 left out, not a class of 'ds'.*--class-map"):
     list_images(root, spec, matching=ClassMatching(strict=True))
   (tmp_path / "map.csv").write_text("name,class\nhaert,heart\njapan,日本\n", encoding="utf-8")
   matching = ClassMatching(read_class_map(tmp_path / "map.csv"), strict=True)
   assert set(list_images(root, spec, matching=matching).labels) == {0, 1, 2, 3}
   wrong = ClassMatching({"haert": "hart"})
-  with pytest.raises(UsageError, match="gives 'haert' the class 'hart'"):
+  with pytest.raises(UsageError, match="maps 'haert' to 'hart'"):
     list_images(root, spec, matching=wrong)
   left_out = ClassMatching({"haert": "", "japan": ""}, strict=True)
   assert set(list_images(root, spec, matching=left_out).labels) == {0, 3}
