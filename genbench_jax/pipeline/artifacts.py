@@ -1,7 +1,7 @@
-"""Where each artifact of a run stands.
+"""Paths of the artifacts of a run.
 
-Names carry the fingerprint of all that made them: settings, checkpoints, digests of the data, and the version of the code.
-They are computed without making anything.
+A name contains a fingerprint of everything that determines the content: settings, checkpoints,
+digests of the data and the version of the code. Paths are computed without making anything.
 """
 
 import dataclasses
@@ -21,25 +21,25 @@ from genbench_jax.store.image_set import ImageSet, ImageSetLayout, images_digest
 
 
 def image_identity(run: Run, key: ImageSetKey) -> dict[str, Any]:
-  """Everything that decides the images of a set, as JSON.
+  """Return everything that determines the images of a set, as JSON.
 
   Raises:
-    NotPreparedError: the source has to prepare something first.
+    NotPreparedError: the source must prepare something first.
   """
   about = dataclasses.asdict(key)
-  del about["generator"]  # two entries that make the same images share them
+  del about["generator"]  # entries that make the same images share them
   made_from = SOURCES[key.source].made_from(run.of(key), key)
   return {**about, "per_class": run.per_class, "version": VERSIONS["images"], **made_from}
 
 
 def image_folder(run: Run, key: ImageSetKey) -> Path:
-  """Where an image set stands: a changed setting makes another folder."""
+  """Return the folder of an image set; a changed setting gives another folder."""
   name = f"{key.label}-{_images_digest(run, key, _kept_identity(run, key))}"
   return run.workdir / "images" / key.dataset / name
 
 
 def image_layout(run: Run, key: ImageSetKey) -> ImageSetLayout:
-  """What an image set will be, with its size."""
+  """Return the layout of an image set, including its size."""
   source = SOURCES[key.source]
   return ImageSetLayout(
     f"{key.dataset}_{key.source}",
@@ -52,12 +52,12 @@ def image_layout(run: Run, key: ImageSetKey) -> ImageSetLayout:
 
 
 def embedded_as_made(run: Run, key: ImageSetKey) -> bool:
-  """Whether the images of a set are embedded on the devices that make them, and not all of them kept."""
+  """Return whether images are embedded on the devices that generate them, and not all are kept."""
   return key.source == "generative" and run.config.generation.keep_images != "all"
 
 
 def kept_layout(run: Run, key: ImageSetKey) -> ImageSetLayout:
-  """What of an image set stands on disk: all of it, or the first images of every class."""
+  """Return the layout of the stored images: all of them, or the first of every class."""
   layout = image_layout(run, key)
   if not embedded_as_made(run, key):
     return layout
@@ -66,7 +66,7 @@ def kept_layout(run: Run, key: ImageSetKey) -> ImageSetLayout:
 
 
 def find_image_set(run: Run, key: ImageSetKey) -> ImageSet | None:
-  """A complete image set; None where it has not been made."""
+  """Return a complete image set; None if it has not been made."""
   try:
     folder = image_folder(run, key)
   except NotPreparedError:
@@ -75,7 +75,7 @@ def find_image_set(run: Run, key: ImageSetKey) -> ImageSet | None:
 
 
 def open_image_set(run: Run, key: ImageSetKey) -> ImageSet:
-  """A complete image set.
+  """Return a complete image set.
 
   Raises:
     RunError: it has not been made.
@@ -106,7 +106,15 @@ def _kept(run: Run) -> int:
 def embedding_path(
   run: Run, dataset: str, label: str, made_from: dict[str, Any], space: FeatureSpace | None = None
 ) -> Path:
-  """Where features of something of a dataset stand: what they were made from names the file."""
+  """Return the path of the features of images or texts, named by what determines them.
+
+  Args:
+    run: a config on its work folder.
+    dataset: name of the dataset.
+    label: what was embedded.
+    made_from: everything that determines the features.
+    space: name of the encoder, if it is not the run's own.
+  """
   encoder, resize = (space or run.space).fingerprint, run.config.spec(dataset).resize
   about = {"clip": encoder, "resize": resize, "version": VERSIONS["embed"]}
   fingerprint = files.digest({**made_from, **about})
@@ -114,20 +122,38 @@ def embedding_path(
 
 
 def test_path(run: Run, dataset: str, space: FeatureSpace | None = None) -> Path:
-  """Where the features of a dataset's test images stand."""
+  """Return the path of the features of a dataset's test images.
+
+  Args:
+    run: a config on its work folder.
+    dataset: name of the dataset.
+    space: name of the encoder, if it is not the run's own.
+  """
   return embedding_path(run, dataset, "test", {"images": run.digest(dataset, "test")}, space)
 
 
 def image_set_path(run: Run, key: ImageSetKey, space: FeatureSpace | None = None) -> Path:
-  """Where the features of an image set stand."""
+  """Return the path of the features of an image set.
+
+  Args:
+    run: a config on its work folder.
+    key: the image set.
+    space: name of the encoder, if it is not the run's own.
+  """
   made_from = {"images": _images_digest(run, key, image_identity(run, key))}
-  if embedded_as_made(run, key):  # resized on the devices, and not to the last bit as PIL resizes
+  if embedded_as_made(run, key):  # the device resize differs from PIL's in the last bits
     made_from["preprocessing"] = "device"
   return embedding_path(run, key.dataset, key.label, made_from, space)
 
 
 def text_path(run: Run, dataset: str, space: FeatureSpace | None = None) -> Path:
-  """Where the text prototypes of a dataset stand; there are none in the file of an encoder that knows no texts."""
+  """Return the path of the text prototypes of a dataset; empty for encoders without text.
+
+  Args:
+    run: a config on its work folder.
+    dataset: name of the dataset.
+    space: name of the encoder, if it is not the run's own.
+  """
   spec = run.config.spec(dataset)
   made_from = {"names": spec.names, "templates": spec.templates}
   return embedding_path(run, dataset, "text", made_from, space)
@@ -137,7 +163,13 @@ def text_path(run: Run, dataset: str, space: FeatureSpace | None = None) -> Path
 
 
 def rows_path(run: Run, key: ImageSetKey, stage: str) -> Path:
-  """Where the rows of an image set stand: a changed setting makes another file."""
+  """Return the path of the rows of an image set; a changed setting gives another file.
+
+  Args:
+    run: a config on its work folder.
+    key: the image set.
+    stage: `score` or `recognize`.
+  """
   parts = mixtures(run.config).get(key, (key,))
   images = [image_set_path(run, part).name for part in parts]
   made_from = {
@@ -158,41 +190,53 @@ def rows_path(run: Run, key: ImageSetKey, stage: str) -> Path:
 
 
 def _features_of(run: Run, parts: Sequence[ImageSetKey], space: FeatureSpace) -> list[str]:
-  """The names of all that is measured in an encoder."""
+  """Return the names of all features that are measured with an encoder."""
   dataset = parts[0].dataset
   tests = [path(run, dataset, space).name for path in (test_path, text_path)]
   return [space.name, *tests, *(image_set_path(run, part, space).name for part in parts)]
 
 
 def _settings(run: Run, stage: str) -> dict[str, Any]:
-  """What of the config decides the rows, besides the images; other features are named by their files."""
+  """Return the settings that determine the rows besides the images."""
   if stage == "recognize":
     return dataclasses.asdict(run.config.recognition)
   return dataclasses.asdict(run.config.scoring)
 
 
 def classes_path(run: Run, key: ImageSetKey, stage: str) -> Path:
-  """Where the values of single classes stand that are behind the rows of the same name."""
+  """Return the path of the values by class behind the rows of the same name.
+
+  Args:
+    run: a config on its work folder.
+    key: the image set.
+    stage: `score` or `recognize`.
+  """
   return run.workdir / "classes" / key.dataset / rows_path(run, key, stage).name
 
 
 def hits_path(run: Run, key: ImageSetKey, stage: str) -> Path:
-  """Where stands what each test image adds to the scores whose rows have the same name."""
+  """Return the path of the contributions of single test images to the rows of the same name.
+
+  Args:
+    run: a config on its work folder.
+    key: the image set.
+    stage: `score` or `recognize`.
+  """
   return run.workdir / "hits" / key.dataset / rows_path(run, key, stage).name
 
 
 def results_folder(
   run: Run, key: ImageSetKey, recognizer: str, protocol: str, shots: int, space: str = ""
 ) -> Path:
-  """Where the predictions, tables and model of a recognizer on a cell stand, beside its rows by name.
+  """Return the folder of the predictions, tables and model of a recognizer on a cell.
 
   Args:
     run: a config on its work folder.
     key: the image set.
     recognizer: its name.
-    protocol: under which it was trained.
-    shots: of the cell.
-    space: the name of the encoder, where it is not the run's own.
+    protocol: `strict` or `reference`.
+    shots: shots of the cell.
+    space: name of the encoder, if it is not the run's own.
   """
   rows = rows_path(run, key, "recognize").stem
   name = "-".join(filter(None, (recognizer, protocol, f"{shots}shots", space)))

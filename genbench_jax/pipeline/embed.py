@@ -1,4 +1,4 @@
-"""Features of images and class names on disk: what the stage `embed` does, and what others have it make first."""
+"""The stage `embed`: features of images and class names on disk."""
 
 import dataclasses
 import functools
@@ -32,13 +32,13 @@ from genbench_jax.store.image_set import ImageSet, StoredImages
 
 
 def embed(run: Run) -> int:
-  """Embeds this process's share of all images and class names not yet embedded; returns how many images."""
+  """Embed this process's share of all missing features; return the number of images."""
   return embed_features(run, list(_wanted_features(run)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-  """One file of features: what they are of and in, where they stand, and how to read what they are made from."""
+  """A file of features: its path, encoder and inputs."""
 
   name: str
   path: Path
@@ -48,7 +48,7 @@ class Features:
 
 
 def embed_features(run: Run, wanted: Sequence[Features]) -> int:
-  """Embeds this process's share of some features and waits for the others; returns how many images."""
+  """Embed this process's share of features and wait for the others; return the number of images."""
   count = 0
   for turn, features in enumerate(wanted):
     if features.name not in run.failures and not features.path.exists():
@@ -62,13 +62,25 @@ def embed_features(run: Run, wanted: Sequence[Features]) -> int:
 
 
 def features_of_test(run: Run, dataset: str, space: FeatureSpace) -> Features:
-  """The features of a dataset's test images."""
+  """Return the features of a dataset's test images.
+
+  Args:
+    run: a config on its work folder.
+    dataset: name of the dataset.
+    space: the encoder.
+  """
   opened = functools.partial(_open_test, run, dataset, space)
   return Features(f"{dataset} test", test_path(run, dataset, space), opened, space)
 
 
 def features_of_images(run: Run, key: ImageSetKey, space: FeatureSpace) -> Features:
-  """The features of an image set."""
+  """Return the features of an image set.
+
+  Args:
+    run: a config on its work folder.
+    key: the image set.
+    space: the encoder.
+  """
   opened = functools.partial(_open_images, run, key, space)
   return Features(key.name, image_set_path(run, key, space), opened, space)
 
@@ -92,14 +104,17 @@ def _wanted_features(run: Run) -> Iterator[Features]:
 
 @dataclasses.dataclass(frozen=True)
 class _EmbeddingJob:
-  """What features are made from: how much there is, and how a range of it is embedded."""
+  """Inputs of features: their number, and a function that embeds a range of them."""
 
   size: int
   embed: Callable[[range, Progress], EmbeddingSet]
 
 
 def _embed_parts(run: Run, features: Features, turn: int) -> int:
-  """Embeds those missing parts that are this process's; `turn` evens out small sets. Returns how many images."""
+  """Embed the missing parts of this process; return the number of images.
+
+  `turn` distributes small sets over the processes.
+  """
   unembedded = features.open()
   parts = EmbeddingParts(features.path, unembedded.size, {"clip": features.space.fingerprint})
   own = [part for part in range(len(parts)) if run.hosts.owns(turn + part)]
@@ -117,7 +132,7 @@ def _embed_parts(run: Run, features: Features, turn: int) -> int:
 
 
 def _join_if_whole(run: Run, features: Features) -> None:
-  """Joins features whose last part was another process's."""
+  """Join features whose last part another process made."""
   if features.name in run.failures or features.path.exists():
     return
   parts = EmbeddingParts(features.path, features.open().size, {"clip": features.space.fingerprint})
@@ -154,7 +169,7 @@ def _open_test(run: Run, dataset: str, space: FeatureSpace) -> _EmbeddingJob:
 
 
 def _open_guides(run: Run, dataset: str, space: FeatureSpace) -> _EmbeddingJob:
-  """Real training images that no recognizer sees, see `guides.guides_of`."""
+  """Return real training images that no recognizer uses, see `guides.guides_of`."""
   chosen = guides_of(run, dataset)
   images = ChosenImages(SplitImages(run.split(dataset, "train")), chosen)
   labels = run.labels(dataset, "train")[chosen]
@@ -168,7 +183,7 @@ def _open_guides(run: Run, dataset: str, space: FeatureSpace) -> _EmbeddingJob:
 
 @dataclasses.dataclass(frozen=True)
 class ChosenImages:
-  """Some of the images of a split."""
+  """Selected images of a split."""
 
   images: Images
   chosen: np.ndarray
@@ -183,7 +198,7 @@ class ChosenImages:
 def _open_images(run: Run, key: ImageSetKey, space: FeatureSpace) -> _EmbeddingJob:
   if embedded_as_made(run, key):
     raise RunError(
-      f"there are no features of {key.name}: they are made with its images. Run the stage `images` first."
+      f"there are no features of {key.name}. They are made with its images: run the stage `images` first."
     )
   images = open_image_set(run, key)
 
@@ -197,7 +212,7 @@ def _open_images(run: Run, key: ImageSetKey, space: FeatureSpace) -> _EmbeddingJ
 
 
 def _labels_of(images: ImageSet, rows: range, spec: DatasetSpec) -> np.ndarray:
-  """Class indices [n]; multi-hot [n, k] for a multi-label dataset, generated images too."""
+  """Return class indices [n], or multi-hot labels [n, k] for a multi-label dataset."""
   labels = images.labels[rows.start : rows.stop]
   if labels.ndim == 2 or not spec.multi_label:
     return labels
@@ -214,7 +229,7 @@ def _embedded(
   progress: Progress,
   space: FeatureSpace,
 ) -> EmbeddingSet:
-  """The features of the given rows of some images."""
+  """Return the features of the given rows of some images."""
   resize = run.config.spec(dataset).resize
   features, valid = embed_stored(space.embedder, images, rows, resize, progress, f"embed {name}")
   stored = labels.astype(np.uint8 if labels.ndim == 2 else np.int32)

@@ -1,4 +1,4 @@
-"""Score images by class, from any generator, as training data for a dataset; several sources on one page.
+"""Score images of any generator as training data for a dataset. Several sources share a page.
 
 genbench evaluate my_images/ --dataset digits
 genbench evaluate sd15=a/ flux=b.zip --dataset cifar10 --workdir out --with-originals
@@ -28,13 +28,13 @@ from genbench_jax.store import files
 
 ENCODER = "openai/clip-vit-base-patch32"
 SHIPPED_ENCODER = "zoo/clip"
-# In a work folder: which sources its page has, name -> path, and of which dataset.
+# File of a work folder with the dataset and sources of its page, as name -> path.
 SOURCES_FILE = "sources.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-  """What is asked of `evaluate`; see `evaluate_folder`."""
+  """Arguments of `evaluate`; see `evaluate_folder`."""
 
   sources: Mapping[str, str]
   dataset: str
@@ -60,25 +60,27 @@ def evaluate_folder(
   strict: bool = False,
   settings: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-  """All metrics and the linear probe of images by class.
+  """Measure all metrics and the linear probe of images in class folders or another form.
 
   Args:
-    folder: of the images, in any of the forms of docs/howto/inputs.md; several are a mapping from name to path.
-    dataset: whose classes they are, and whose test images judge them.
-    workdir: where features, rows and the page stay; the same call goes on from there. By default nothing stays.
-    shots: images a class, each measured; by default 1, 4, 16, ... and the size of the largest class.
-    seeds: of the choice among the images of a class, each measured.
-    encoder: CLIP checkpoint, folder or hub id; by default CLIP ViT-B/32, for the demo worlds the shipped one.
-    with_originals: whether the dataset's own training images are measured at the same shots.
-    class_map: a file that says which class each of one's own names means.
-    strict: whether a name that is no class of the dataset is an error.
-    settings: any other setting of the config by its path, such as `{"scoring.resamples": 200}`.
+    folder: images in any form of docs/howto/inputs.md, or a mapping from name to path.
+    dataset: dataset with the classes and the test images.
+    workdir: folder for features, rows and the page; the same call resumes there. By default nothing
+      is kept.
+    shots: numbers of images a class; by default 1, 4, 16, ... and the size of the largest class.
+    seeds: seeds of the selection among the images of a class.
+    encoder: CLIP checkpoint, folder or hub id; by default CLIP ViT-B/32, for the demo datasets the
+      small one of the package.
+    with_originals: whether to measure the dataset's own training images at the same shots.
+    class_map: file that maps names of the images' classes to classes of the dataset.
+    strict: whether a name that matches no class of the dataset is an error.
+    settings: other settings of the config by path, such as `{"scoring.resamples": 200}`.
 
   Returns:
-    The rows, one a measured quantity, with the keys of `results.jsonl`.
+    The rows, one per measured quantity, with the keys of `results.jsonl`.
 
   Raises:
-    UsageError: there are no such images or dataset, or the classes of the images can't be told.
+    UsageError: images or dataset do not exist, or the classes of the images are ambiguous.
   """
   several = folder if isinstance(folder, Mapping) else {"": folder}
   question = Question(
@@ -94,7 +96,12 @@ def evaluate_folder(
 def evaluate(
   question: Question, workdir: Path, stages: Sequence[str] = STAGES
 ) -> list[dict[str, Any]]:
-  """Answer a question in a work folder; return the rows.
+  """Evaluate in a work folder and return the rows.
+
+  Args:
+    question: what to evaluate.
+    workdir: the work folder.
+    stages: the stages to run.
 
   Raises:
     UsageError: as `evaluate_folder`.
@@ -111,11 +118,11 @@ def evaluate(
 
 
 def config_of(question: Question, workdir: Path | None) -> Config:
-  """Return the config that a question amounts to.
+  """Return the config of an evaluation.
 
   Args:
-    question: what is asked.
-    workdir: where the outcome of looking through the images is kept; None keeps nothing.
+    question: what to evaluate.
+    workdir: folder for the cached list of images; None caches nothing.
   """
   spec = dataset_spec(question.dataset)
   opened = open_sources(question, spec, workdir and workdir / "folders")
@@ -132,7 +139,7 @@ def config_of(question: Question, workdir: Path | None) -> Config:
   config.seeds = question.seeds
   is_demo = spec.group == "demo"
   config.encoder.checkpoint = question.encoder or (SHIPPED_ENCODER if is_demo else ENCODER)
-  # As in configs/demo.py: with language the probe shows little of the images of these small worlds.
+  # As in configs/demo.py: a probe that starts from text shows little of these small images.
   config.recognition.language_init = not is_demo
   names = [name or images.root.name for name, images in opened.items()]
   config.report.title = f"How good are the images of {_and(names)} as training data?"
@@ -145,7 +152,16 @@ def config_of(question: Question, workdir: Path | None) -> Config:
 def open_sources(
   question: Question, spec: DatasetSpec, cache: Path | None
 ) -> dict[str, UserImages]:
-  """Return the images of each source."""
+  """Return the images of each source.
+
+  Args:
+    question: what to evaluate.
+    spec: the dataset.
+    cache: folder for the cached list of images.
+
+  Raises:
+    UsageError: original images are requested and the dataset has no training split.
+  """
   class_map = read_class_map(Path(question.class_map)) if question.class_map else {}
   matching = ClassMatching(class_map, question.strict)
   return {
@@ -157,16 +173,16 @@ def open_sources(
 def _has_originals(question: Question, spec: DatasetSpec) -> bool:
   if question.with_originals and "train" not in spec.splits:
     raise UsageError(
-      f"'{spec.name}' has no training split, so that there are no original images to compare with."
+      f"'{spec.name}' has no training split, so there are no original images to compare with."
     )
   return question.with_originals
 
 
 def refuse_unprepared(question: Question) -> None:
-  """Stop before anything is read or embedded where the dataset is not ready.
+  """Raise an error if the dataset is not ready, before anything is read or embedded.
 
   Raises:
-    UsageError: it says what is to do.
+    UsageError: the dataset is not prepared; the message says what to do.
   """
   state = readiness(dataset_spec(question.dataset), question.settings.get("data_dir") or None)
   if not state.ready:
@@ -175,7 +191,7 @@ def refuse_unprepared(question: Question) -> None:
 
 
 def shots_up_to(largest: int) -> tuple[int, ...]:
-  """1, 4, 16, ... below the size of the largest class, and that size."""
+  """Return 1, 4, 16, ... below the size of the largest class, and that size."""
   powers = [4**power for power in range(16) if 4**power < largest]
   return (*powers, largest)
 
@@ -183,10 +199,10 @@ def shots_up_to(largest: int) -> tuple[int, ...]:
 def named_sources(given: Sequence[str]) -> dict[str, str]:
   """Return name -> path of sources given as `PATH` or `NAME=PATH`.
 
-  A single path needs no name; of several each is called as it is written or else as its folder.
+  A single path needs no name. Several paths without names are named like their folders.
 
   Raises:
-    UsageError: two have one name.
+    UsageError: two sources have the same name.
   """
   if len(given) == 1 and not _named(given[0]):
     return {"": given[0]}
@@ -197,13 +213,13 @@ def named_sources(given: Sequence[str]) -> dict[str, str]:
     name = named[1] if named else _plain_name(path)
     if name in found:
       raise UsageError(
-        f"two sources are called {name!r}: name them, as in a={given[0]} b={given[1]}."
+        f"two sources have the name {name!r}. Name them, as in a={given[0]} b={given[1]}."
       )
     found[name] = path
   return found
 
 
-# A name of at least one letter before `=`; what looks like a path, or is one, is none.
+# A name has at least one letter before `=` and does not look like a path.
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,59})=(.+)", re.DOTALL)
 
 
@@ -217,9 +233,9 @@ def _plain_name(path: str) -> str:
 
 
 def with_earlier(question: Question, workdir: Path) -> Question:
-  """Return the question with the sources that the work folder has from before; says what is added and what replaced.
+  """Return the question with earlier sources of the work folder; report added and replaced ones.
 
-  Earlier sources count if they are of the same dataset and are still there.
+  Earlier sources are kept if they have the same dataset and still exist.
   """
   file = workdir / SOURCES_FILE
   earlier = files.read_json(file) if file.exists() else {}
@@ -235,7 +251,7 @@ def with_earlier(question: Question, workdir: Path) -> Question:
   if new == known:
     return question
   if "" in question.sources or "" in known:
-    # A source without a name can't stand beside others: all get the names of their folders.
+    # A source without a name cannot be combined with others, so all get the names of their folders.
     known = {name or _plain_name(path): path for name, path in known.items()}
     sources = {name or _plain_name(path): path for name, path in question.sources.items()}
     question = dataclasses.replace(question, sources=sources)
@@ -243,9 +259,9 @@ def with_earlier(question: Question, workdir: Path) -> Question:
   replaced = [name for name in known if name in new and new[name] != known[name]]
   kept = {n: p for n, p in known.items() if n not in new and Path(p).exists()}
   if replaced:
-    say(f"{workdir}: {_and(replaced)} is another path now; its earlier results are replaced.")
+    say(f"{workdir}: the path of {_and(replaced)} has changed; the earlier results are replaced.")
   if kept:
-    say(f"{workdir}: {_and(list(kept))} stays on the page, from before.")
+    say(f"{workdir}: earlier results of {_and(list(kept))} stay on the page.")
   if (
     not kept
     and len(question.sources) == 1
@@ -278,17 +294,17 @@ def own_dataset(
   templates: Sequence[str] = (),
   class_names: str = "",
 ) -> str:
-  """Return the dataset to measure on: as it is named, or as a YAML file in the work folder describes it.
+  """Return the dataset as named, or a YAML file in the work folder that describes it.
 
   Args:
-    workdir: where the file is written, if one is needed.
-    dataset: a name, a folder or a YAML file; may be empty where there is a test folder.
-    test_dir: folder of test images by class, in place of a dataset.
-    templates: prompt templates, or files of one a line.
-    class_names: a file that gives each label of the data the words for it.
+    workdir: folder of the YAML file.
+    dataset: a name, a folder or a YAML file; may be empty with a test folder.
+    test_dir: folder of test images by class, instead of a dataset.
+    templates: prompt templates, or files with one per line.
+    class_names: file that maps each label of the data to its words.
 
   Raises:
-    UsageError: there is no dataset, or one is given twice.
+    UsageError: no dataset is given, or more than one.
   """
   if bool(dataset) == bool(test_dir):
     raise UsageError(
@@ -316,7 +332,7 @@ def _data_of(dataset: str, test_dir: str) -> dict[str, Any]:
   if test_dir:
     folder = Path(test_dir).expanduser().resolve()
     if not folder.is_dir():
-      raise UsageError(f"there is no folder {test_dir!r}.")
+      raise UsageError(f"the folder {test_dir!r} does not exist.")
     name = f"{folder.parent.name}_{folder.name}"
     return {"folder": str(folder.parent), "splits": {"test": folder.name}, "name": name}
   if dataset.endswith((".yaml", ".yml")):

@@ -1,4 +1,4 @@
-"""The images of a cell, as features: those of an image set, or originals and external ones together."""
+"""The images of a cell as features: an image set, or original and external images together."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,8 +28,8 @@ class External:
   """An image set's readable images.
 
   Attributes:
-    shot_sizes: shots -> how many of the first images.
-    real_images: shots -> how many real images these have seen, see `ImageSource`.
+    shot_sizes: shots -> number of leading images.
+    real_images: shots -> number of real images used, see `ImageSource`.
   """
 
   key: ImageSetKey
@@ -38,13 +38,13 @@ class External:
   real_images: Mapping[int, int]
 
   def of_shots(self, shots: int) -> EmbeddingSet:
-    """The images of the first `shots` a class."""
+    """Return the images of the first `shots` a class."""
     return self.images.take(np.flatnonzero(self.images.ids < self.shot_sizes[shots]))
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixture(External):
-  """Original images together with external ones, `others`; shots are the mixture's in both."""
+  """Original images combined with external ones, `others`; both use the shots of the mixture."""
 
   others: External
 
@@ -52,20 +52,20 @@ class Mixture(External):
     return self.originals(shots).joined(self.added(shots))
 
   def originals(self, shots: int) -> EmbeddingSet:
-    """The real images of a mixture of so many shots, which come first."""
+    """Return the real images of a mixture, which come first."""
     return super().of_shots(shots)
 
   def added(self, shots: int) -> EmbeddingSet:
-    """The external images beside them."""
+    """Return the external images of a mixture."""
     return self.others.of_shots(shots)
 
 
 @dataclasses.dataclass(frozen=True)
 class LongTail(Mixture):
-  """Ever fewer original images from class to class, each class filled up to the shots with external ones.
+  """Decreasing numbers of original images by class, each filled up with external ones.
 
   Attributes:
-    counts: shots -> original images of each class.
+    counts: shots -> number of original images of each class.
   """
 
   counts: Mapping[int, Int[np.ndarray, "k"]]
@@ -80,7 +80,13 @@ class LongTail(Mixture):
 
 
 def external_images(run: Run, key: ImageSetKey, space: FeatureSpace | None = None) -> External:
-  """The readable images of an image set or a mixture, in the run's features or in others."""
+  """Return the readable images of an image set or a mixture.
+
+  Args:
+    run: a config on its work folder.
+    key: the image set.
+    space: the encoder.
+  """
   if key.source != "combined":
     source = SOURCES[key.source]
     images = load_embeddings(image_set_path(run, key, space)).readable()
@@ -100,15 +106,15 @@ def external_images(run: Run, key: ImageSetKey, space: FeatureSpace | None = Non
 
 
 def _long_tail(run: Run, mixture: Mixture) -> LongTail:
-  """The mixture with ever fewer originals.
+  """Return the mixture with decreasing numbers of originals.
 
   Raises:
-    UsageError: an image of the dataset may have several labels.
+    UsageError: the dataset is multi-label.
   """
   spec, key = run.config.spec(mixture.key.dataset), mixture.key
   if spec.multi_label:
     raise UsageError(
-      f"images of {spec.name} have several labels, so it has no long tail: use another config.mixture.budget."
+      f"images of {spec.name} have several labels, so a long tail is not defined. Use another config.mixture.budget."
     )
   imbalance = run.config.mixture.imbalance
   counts = {
@@ -126,7 +132,7 @@ def _long_tail(run: Run, mixture: Mixture) -> LongTail:
 def _part(
   run: Run, key: ImageSetKey, budgets: dict[int, int], space: FeatureSpace | None
 ) -> External:
-  """An image set, of which a mixture of so many shots takes so many images a class."""
+  """Return an image set with the number of images that a mixture uses for each budget."""
   config = dataclasses.replace(run.config, shots=tuple(sorted(set(budgets.values()))))
   source, at_budgets = SOURCES[key.source], run.with_config(config)
   sizes, real = source.shot_sizes(at_budgets, key), source.real_images(at_budgets, key)

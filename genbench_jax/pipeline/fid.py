@@ -1,4 +1,4 @@
-"""FID and KID between two folders of images, as papers quote them."""
+"""FID and KID between two folders of images, comparable with papers."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -24,20 +24,20 @@ from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store.image_files import ImageWalk
 
 Features: TypeAlias = Float32[np.ndarray, "n d"]
-# Below this many images of a set the distance is mostly its bias.
+# With fewer images in a set, the distance is mostly bias.
 FEW = 2048
 
 
 @dataclasses.dataclass(frozen=True)
 class FolderDistance:
-  """How far two sets of images are from each other.
+  """Distance between two sets of images.
 
   Attributes:
     fid: Fréchet distance of their features.
-    kid: kernel distance over random subsets, or None where a side is only statistics.
-    images: how many images each side has; 0 where it is only statistics.
-    encoder: whose features they are.
-    resize: how images were brought to the encoder's square.
+    kid: kernel distance over random subsets; None if a side consists of statistics.
+    images: number of images of each side; 0 for statistics.
+    encoder: the encoder of the features.
+    resize: how images were resized to the encoder's input.
   """
 
   fid: float
@@ -49,7 +49,7 @@ class FolderDistance:
 
 @dataclasses.dataclass(frozen=True)
 class FolderImages:
-  """The images below a folder, hidden ones and links left out."""
+  """The images below a folder, without hidden files and links."""
 
   walk: ImageWalk
   paths: tuple[str, ...]
@@ -69,18 +69,20 @@ def fid_between_folders(
   batch_per_device: int = 32,
   save: str | Path | None = None,
 ) -> FolderDistance:
-  """Measure two folders of images against each other.
+  """Return the distance between two folders of images.
 
   Args:
-    first: folder of images, of any sizes and nested to any depth.
-    second: the same, or reference statistics: an .npz with `mu` and `sigma`.
-    encoder: whose features are compared; FID's own is `inception` or `inception:FILE.safetensors`.
-    resize: `clean` or `legacy` for Inception, else `crop` or `squash`; by default the encoder's own.
+    first: folder of images of any size, nested to any depth.
+    second: another folder, or reference statistics: an .npz with `mu` and `sigma`.
+    encoder: encoder of the features; FID uses `inception` or `inception:FILE.safetensors`.
+    resize: `clean` or `legacy` for Inception, else `crop` or `squash`; by default the encoder's
+      own.
     batch_per_device: images on each device at once.
-    save: where the statistics of `first` are written, for a later comparison.
+    save: file for the statistics of `first`, for later comparisons.
 
   Raises:
-    UsageError: a folder or checkpoint is not there, or a folder has fewer than two readable images.
+    UsageError: a folder or checkpoint does not exist, or a folder has fewer than two readable
+      images.
     RunError: the checkpoint is damaged.
   """
   loaded = load_image_encoder(encoder)
@@ -98,7 +100,7 @@ def fid_between_folders(
   counts = [len(side) if isinstance(side, np.ndarray) else 0 for side in sides]
   if any(len(side) < FEW for side in features):
     say(
-      f"fewer than {FEW} images: most of this FID is bias. Compare it only with one of as many images."
+      f"fewer than {FEW} images: this FID is mostly bias. Compare it only with values for as many images."
     )
   kid = kid_inception(features[0], features[1]) if len(features) == 2 else None
   fid = fid_inception(statistics[0], statistics[1])
@@ -108,16 +110,16 @@ def fid_between_folders(
 def _side(
   place: Path, embedder: ImageEmbedder, how: Preprocessing
 ) -> Features | ReferenceStatistics:
-  """The features of a folder's images, or the statistics in a file."""
+  """Return the features of a folder's images, or the statistics in a file."""
   if place.is_file() and place.suffix == ".npz":
     found = read_statistics(place)
     if len(found.mean) != embedder.encoder.width:
       raise UsageError(
-        f"{place} has {len(found.mean)} features, and the encoder {embedder.encoder.width}."
+        f"{place} has {len(found.mean)} features, but the encoder has {embedder.encoder.width}."
       )
     return found
   if not place.is_dir():
-    raise UsageError(f"{place} is no folder of images and no .npz of statistics.")
+    raise UsageError(f"{place} is neither a folder of images nor an .npz of statistics.")
   walk = ImageWalk(place)
   images = FolderImages(walk, tuple(walk.images()))
   for note in walk.notes():
@@ -131,7 +133,7 @@ def _side(
 def _features(
   images: FolderImages, embedder: ImageEmbedder, how: Preprocessing, what: str
 ) -> Features:
-  """The features of the images that can be read."""
+  """Return the features of the readable images."""
   valid: list[np.ndarray] = []
 
   def pixels() -> Iterator[Float32[np.ndarray, "b h w 3"]]:

@@ -1,4 +1,4 @@
-"""Guides: real training images that no recognizer sees, for the scores that ask for some."""
+"""Guides: real training images that no recognizer uses, for the scores that need them."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from genbench_jax.benchmark.few_shot import few_shot
 from genbench_jax.pipeline.artifacts import embedding_path
 from genbench_jax.run import FeatureSpace, Run
 
-# The quantities that need them.
+# Quantities that need guides.
 GUIDED = frozenset({"class_chamfer", "guide_ridge"})
 
 
 def wants_guides(run: Run, dataset: str) -> bool:
-  """Whether a score needs real training images that nothing else sees, and the run looks at training images at all."""
+  """Return whether a score needs guides and the run uses training images at all."""
   scoring = run.config.scoring
   asked = GUIDED & set(scoring.quantities)
   has_originals = "original" in run.config.sources and "train" in run.config.spec(dataset).splits
@@ -22,7 +22,7 @@ def wants_guides(run: Run, dataset: str) -> bool:
 
 
 def guides_of(run: Run, dataset: str) -> Int[np.ndarray, "m"]:
-  """Which training images are guides: those that a larger few-shot choice of originals would add."""
+  """Return the training images that a larger few-shot selection of originals would add."""
   labels = run.labels(dataset, "train")
   used = [few_shot(labels, run.per_class, seed) for seed in run.config.seeds]
   more = few_shot(labels, run.per_class + run.config.scoring.guides, min(run.config.seeds))
@@ -30,7 +30,13 @@ def guides_of(run: Run, dataset: str) -> Int[np.ndarray, "m"]:
 
 
 def guides_path(run: Run, dataset: str, space: FeatureSpace | None = None) -> Path:
-  """Where the features of a dataset's guides stand."""
+  """Return the path of the features of a dataset's guides.
+
+  Args:
+    run: a config on its work folder.
+    dataset: name of the dataset.
+    space: name of the encoder, if it is not the run's own.
+  """
   made_from = {
     "images": run.digest(dataset, "train"),
     "guides": run.config.scoring.guides,

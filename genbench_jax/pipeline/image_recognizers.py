@@ -1,4 +1,4 @@
-"""The recognizers that train on images, on the cells of a dataset."""
+"""The recognizers that train on images, applied to the cells of a dataset."""
 
 import functools
 import time
@@ -29,14 +29,21 @@ from genbench_jax.recognizers.splits import class_targets
 from genbench_jax.recognizers.training_set import TrainingSet, make_training_set
 from genbench_jax.run import Run
 
-# A task -> how it is trained: what depends on the number of shots may differ.
+# Task -> training method; settings may depend on the number of shots.
 MakeMethod = Callable[[Task], Method]
 
 
 def from_scratch(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
 ) -> Iterator[RecognizerResult | ModelError]:
-  """A network that knows the images of each cell alone."""
+  """Train a network from scratch on the images of each cell.
+
+  Args:
+    run: a config on its work folder.
+    data: texts and test images of the dataset.
+    tasks: the cells.
+    protocol: `strict` or `reference`.
+  """
   settings = run.config.recognition.from_scratch
   method = scratch.method(settings, data.spec.num_classes, data.spec.multi_label, protocol)
   at_once = scratch.cells_at_once(settings)
@@ -46,7 +53,14 @@ def from_scratch(
 def fine_tune(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
 ) -> Iterator[RecognizerResult | ModelError]:
-  """The main encoder's vision tower, or another pretrained network, on the images of each cell."""
+  """Fine-tune CLIP's vision tower, or another pretrained network, on the images of each cell.
+
+  Args:
+    run: a config on its work folder.
+    data: texts and test images of the dataset.
+    tasks: the cells.
+    protocol: `strict` or `reference`.
+  """
   settings = run.config.recognition.fine_tune
   encoder = None if settings.checkpoint else run.encoder
   method = fine_tuning.method(
@@ -58,7 +72,14 @@ def fine_tune(
 def lora(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
 ) -> Iterator[RecognizerResult | ModelError]:
-  """Low rank in both towers, on the images of each cell."""
+  """Train low-rank updates of both CLIP towers on the images of each cell.
+
+  Args:
+    run: a config on its work folder.
+    data: texts and test images of the dataset.
+    tasks: the cells.
+    protocol: `strict` or `reference`.
+  """
   settings, spec = run.config.recognition.lora, data.spec
 
   @functools.cache
@@ -79,15 +100,17 @@ def trained(
   method_of: MakeMethod,
   at_once: int = 1,
 ) -> Iterator[RecognizerResult | ModelError]:
-  """What each task comes to: its images decoded, trained on, and tested. Few are held in memory at a time.
+  """Return the result of each task: decode its images, train and test.
+
+  Only a few cells are in memory at a time.
 
   Args:
-    run: the run.
-    data: what all cells share.
+    run: a config on its work folder.
+    data: texts and test images of the dataset.
     tasks: the cells.
     protocol: `strict` or `reference`.
-    method_of: how each is trained.
-    at_once: cells in one program at most.
+    method_of: function from a task to its training method.
+    at_once: maximum number of cells in one program.
   """
   if not tasks:
     return
@@ -126,6 +149,6 @@ def _place(run: Run, task: Task, at_once: int) -> Place:
 
 
 def _save(kind: str, fit: Fit, path: Path) -> None:
-  """The trained weights under their PyTorch names, and what is needed to use them."""
+  """Save the trained weights under their PyTorch names, with what is needed to use them."""
   arrays = weights.to_torch(fit.model.variables) | weights.to_torch(fit.model.stats)
   save_model(path, arrays, {"kind": kind, **fit.about})

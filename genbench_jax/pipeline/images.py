@@ -1,4 +1,4 @@
-"""Image sets made: what their source gives, written behind its back, or embedded on the spot."""
+"""The stage `images`: make image sets, writing or embedding images in the background."""
 
 from collections.abc import Sequence
 
@@ -44,9 +44,12 @@ from genbench_jax.store.image_set import ImageSet, ImageSetLayout, ImageSetWrite
 
 
 def make_shards(run: Run, key: ImageSetKey, turn: int) -> int:
-  """Makes those missing shards of an image set that are this process's; returns how many images were made.
+  """Make this process's missing shards of an image set; return the number of images.
 
-  `turn` evens out small sets.
+  Args:
+    run: a config on its work folder.
+    key: the image set.
+    turn: offset that distributes small sets over the processes.
   """
   run = run.of(key)
   own = [s for s in range(image_layout(run, key).num_shards) if run.hosts.owns(turn + s)]
@@ -57,7 +60,7 @@ def make_shards(run: Run, key: ImageSetKey, turn: int) -> int:
 
 
 def is_made(run: Run, key: ImageSetKey) -> bool:
-  """Whether nothing is left to make of an image set, by any process."""
+  """Return whether an image set is complete for all processes."""
   try:
     features_are = not embedded_as_made(run, key) or image_set_path(run, key).exists()
     return features_are and _is_closed(run, key)
@@ -66,7 +69,7 @@ def is_made(run: Run, key: ImageSetKey) -> bool:
 
 
 def _is_closed(run: Run, key: ImageSetKey) -> bool:
-  """Whether all images are there that are kept."""
+  """Return whether all images that are kept exist."""
   return _has_none(run, key) or ImageSet.exists(image_folder(run, key))
 
 
@@ -75,7 +78,7 @@ def _has_none(run: Run, key: ImageSetKey) -> bool:
 
 
 def close_if_whole(run: Run, key: ImageSetKey) -> None:
-  """Closes an image set, and joins its features, if every process's shards are there."""
+  """Close an image set and join its features if the shards of all processes exist."""
   images = _ImageShards(run, key)
   if not images.are_closed and images.writer.is_whole():
     images.writer.close()
@@ -86,7 +89,7 @@ def close_if_whole(run: Run, key: ImageSetKey) -> None:
 
 
 class _ImageShards:
-  """The images of a set that stand on disk: all, some or none of those made."""
+  """The images of a set on disk: all, some or none of those generated."""
 
   def __init__(self, run: Run, key: ImageSetKey) -> None:
     self.layout = kept_layout(run, key)
@@ -94,21 +97,21 @@ class _ImageShards:
     self.are_closed = _is_closed(run, key)
 
   def missing(self, among: list[int]) -> list[int]:
-    """Those of the given shards that are not there whole."""
+    """Return the given shards that are missing or incomplete."""
     if self.are_closed:
       return []
     return self.writer.missing_shards(s for s in among if s < self.layout.num_shards)
 
 
 def _feature_parts(run: Run, key: ImageSetKey) -> EmbeddingParts:
-  """The features of a set, a part for each shard."""
+  """Return the features of a set, one part per shard."""
   layout = image_layout(run, key)
   made_from = {"clip": run.encoder_fingerprint}
   return EmbeddingParts(image_set_path(run, key), layout.num_images, made_from, layout.shard_size)
 
 
 def _make_and_keep(run: Run, key: ImageSetKey, own: list[int]) -> int:
-  """All images, to be embedded by the next stage."""
+  """Make all images; the next stage embeds them."""
   images = _ImageShards(run, key)
   missing = images.missing(own)
   if not missing:
@@ -125,7 +128,7 @@ def _make_and_keep(run: Run, key: ImageSetKey, own: list[int]) -> int:
 
 
 def _make_and_embed(run: Run, key: ImageSetKey, own: list[int]) -> int:
-  """The features of all images and, of each class, as many images as are kept."""
+  """Make the features of all images, and keep some images of each class."""
   layout, images, parts = image_layout(run, key), _ImageShards(run, key), _feature_parts(run, key)
   without_images = images.missing(own)
   unembedded = [] if parts.path.exists() else [s for s in own if parts.is_missing(s)]
@@ -150,7 +153,7 @@ def _make_and_embed(run: Run, key: ImageSetKey, own: list[int]) -> int:
 
 
 def _progress(run: Run, key: ImageSetKey, layout: ImageSetLayout, shards: list[int]) -> Progress:
-  """Counts the images of some shards, batch by batch where the devices make them."""
+  """Return a progress bar over the images of some shards, updated per batch if generated."""
   meter = run.meter(key)
   total = sum(len(layout.shard_range(shard)) for shard in shards)
   progress = Progress(f"images {key.name}", total, "images", meter.cost)
@@ -170,7 +173,7 @@ def _embeddings(
 
 
 def _labels(indices: list[int], num_classes: int, multi_label: bool) -> Shaped[np.ndarray, "n ..."]:
-  """As an embedding set stores them: int32 [n], or uint8 [n, k] multi-hot."""
+  """Return labels as an embedding set stores them: int32 [n], or uint8 [n, k] multi-hot."""
   labels = np.array([class_shot(index, num_classes).label for index in indices], np.int32)
   return np.eye(num_classes, dtype=np.uint8)[labels] if multi_label else labels
 
@@ -179,15 +182,21 @@ def _labels(indices: list[int], num_classes: int, multi_label: bool) -> Shaped[n
 
 
 def make_images(run: Run, ledger: Ledger) -> int:
-  """Makes this process's missing shards of every image set; returns how many images were made."""
+  """Make this process's missing shards of every image set; return the number of images."""
   if run.hosts.is_first:
     tell_lint(run)
   return make_sets(run, ledger, image_sets(run.config))
 
 
 def make_sets(run: Run, ledger: Ledger, keys: Sequence[ImageSetKey]) -> int:
-  """Makes this process's share of image sets, what they need first."""
-  # The sets of one generator after another: its model is loaded once.
+  """Make this process's share of image sets, after the sets that they need.
+
+  Args:
+    run: a config on its work folder.
+    ledger: record of the costs.
+    keys: the image sets.
+  """
+  # Sets are ordered by generator, so that each model is loaded once.
   order = [*run.config.generators]
   keys = sorted(
     _unfinished(run, keys),
@@ -214,13 +223,13 @@ def make_sets(run: Run, ledger: Ledger, keys: Sequence[ImageSetKey]) -> int:
 
 
 def _unfinished(run: Run, keys: Sequence[ImageSetKey]) -> list[ImageSetKey]:
-  """The image sets that are still to be made, the same on every process."""
+  """Return the image sets that are not complete, the same on every process."""
   left = run.hosts.agreed((not is_made(run, key) for key in keys), "a look at the image sets")
   return [key for key, is_left in zip(keys, left, strict=True) if is_left]
 
 
 def _make_needed(run: Run, ledger: Ledger, keys: Sequence[ImageSetKey]) -> int:
-  """Makes what the sources of image sets need first; returns how many images that were."""
+  """Make what the sources of image sets need first; return the number of images."""
   needs = [need for key in keys for need in _needs(run, key)]
   made = 0
   for need in needs:
@@ -242,7 +251,7 @@ def _features(need: TestFeatures | ImageFeatures) -> Features:
 
 
 def given(run: Run, key: ImageSetKey) -> NeededValues:
-  """What an image set's source needs, as it stands on disk.
+  """Return what an image set's source needs, from disk.
 
   Raises:
     RunError: it has not been made.
@@ -256,7 +265,7 @@ def given(run: Run, key: ImageSetKey) -> NeededValues:
 
 
 def _prepare(run: Run, keys: Sequence[ImageSetKey]) -> None:
-  """Has each source make its share of what it prepares."""
+  """Let each source prepare its share."""
   for key in keys:
     with run.failures.caught(key.name):
       SOURCES[key.source].prepare(run.of(key), key, given(run, key))

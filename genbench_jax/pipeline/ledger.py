@@ -1,4 +1,4 @@
-"""What the runs of a config on a work folder have cost, over all restarts."""
+"""The cost of the runs of a config on a work folder, over all restarts."""
 
 import dataclasses
 import time
@@ -13,7 +13,7 @@ from genbench_jax.store import files
 
 
 class Ledger:
-  """Seconds and images of each stage, what each generated image set has cost, and what the page says of the run."""
+  """Seconds and images of each stage, cost of each generated image set, and facts for the page."""
 
   def __init__(self, workdir: Path, config: Config, command: str) -> None:
     self.config = config
@@ -28,16 +28,22 @@ class Ledger:
     if self.path.exists():
       self.entry = files.read_json(self.path)
     self.entry.setdefault("costs", {})
-    # Whose rows they are, for a page that is made without the config.
+    # Identifies the rows for a page that is made without the config.
     self.entry |= {"run": self.name, "title": config.report.title, "config": config.as_json()}
 
   def keep(self) -> None:
-    """Write down what the config is, for whoever reads its rows."""
+    """Write the config, for readers of its rows."""
     if not self.path.exists():
       files.write_json(self.path, self.entry)
 
   def add(self, stage: str, done: int, seconds: float) -> None:
-    """A stage has done some more: images, or cells."""
+    """Record work of a stage.
+
+    Args:
+      stage: name of the stage.
+      done: number of images or cells.
+      seconds: wall-clock time.
+    """
     if done:
       totals = self.entry["seconds"]
       totals[stage] = round(totals.get(stage, 0.0) + seconds, 3)
@@ -46,7 +52,7 @@ class Ledger:
       files.write_json(self.path, self.entry)
 
   def add_cost(self, image_set: str, cost: Cost) -> None:
-    """Some more images of a set have been generated, at a cost."""
+    """Record the cost of generated images of a set."""
     if cost.images:
       fields = {field.name for field in dataclasses.fields(Cost)}
       before = self.entry["costs"].get(image_set, {})
@@ -55,7 +61,7 @@ class Ledger:
       files.write_json(self.path, self.entry)
 
   def about(self) -> dict[str, Any]:
-    """The report's `RunInfo`."""
+    """Return the report's `RunInfo`."""
     devices = jax.devices()
     return {
       **self.entry,

@@ -1,7 +1,8 @@
-"""Images by other programs, by manifest: a list of every image that is wanted goes out, the images come in.
+"""Lists of prompts for images by other programs, and the import of these images.
 
-A line of the list is one image: its class, index, prompt, negative prompt and seed, and the file that it is to become. Any
-program on any machine makes them, in any order and number of sittings. What comes in is checked against the list.
+A line of the list describes one image: class, index, prompt, negative prompt, seed and file. Any
+program on any machine can generate them, in any order and in several sessions. The import checks
+the images against the list.
 """
 
 import dataclasses
@@ -46,22 +47,23 @@ _KEYS = (
 
 
 def wanted_images(config: Config, workdir: Path) -> Iterator[dict[str, Any]]:
-  """Yield what is known of every image that a config generates, set by set in the order of the index.
+  """Yield the description of every image that a config generates, set by set in index order.
 
-  Prompts are whole, whatever the text encoder of the program that makes the images may hear of them. The seed of an image
-  comes from the key that it has here: it does not depend on how many are made.
+  Prompts are not truncated, since text encoders of other programs may differ. The seed of an image
+  is derived from its key and does not depend on the number of images.
 
   Args:
-    config: with the source `generative`; sets that learn tokens are left out, since no other program has these.
-    workdir: where sentences that a model writes are kept.
+    config: a config with the source `generative`; sets with learned tokens are skipped, because no
+      other program has these tokens.
+    workdir: folder for sentences that a model writes.
 
   Raises:
-    UsageError: nothing is generated.
+    UsageError: the config generates nothing.
   """
   run = Run(config, workdir)
   keys = [key for key in image_sets(config) if key.source == "generative" and not key.references]
   if not keys:
-    raise UsageError("the config generates no images: its sources are without 'generative'.")
+    raise UsageError("the config generates no images: 'generative' is not among its sources.")
   for key in keys:
     yield from _of_set(run.of(key), key)
 
@@ -78,7 +80,7 @@ def _of_set(run: Run, key: ImageSetKey) -> Iterator[dict[str, Any]]:
     class_shot(index, spec.num_classes) for index in range(run.per_class * spec.num_classes)
   ]
   strategy = prompting.prompt_strategy(key)
-  # 31 bits, which every library takes as a seed.
+  # 31 bits, which every library accepts as a seed.
   seeds = image_keys(key.seed, key.dataset, strategy, places)[:, 1] & 0x7FFFFFFF
   name = "-".join(filter(None, (key.generator, key.strategy, f"seed{key.seed}")))
   for index, (label, shot) in enumerate(places):
@@ -99,21 +101,21 @@ def read_manifest(file: Path) -> list[dict[str, Any]]:
   """Return the lines of a list of wanted images.
 
   Raises:
-    UsageError: it can't be read, or a line is not one of `genbench prompts`.
+    UsageError: the file cannot be read, or a line is not one of `genbench prompts`.
   """
   try:
     text = read_file(file, _MOST_LIST_BYTES, follow=True).decode("utf-8")
     lines = [json.loads(line) for line in text.split("\n") if line.strip()]
   except (OSError, ValueError, RecursionError) as error:
-    raise UsageError(f"{str(file)!r} can't be read as a list of prompts: {error}.") from error
+    raise UsageError(f"cannot read {str(file)!r} as a list of prompts: {error}.") from error
   for number, line in enumerate(lines, 1):
     if not isinstance(line, dict) or not set(_KEYS) <= set(line) or not _is_safe(line):
-      raise UsageError(f"{file}, line {number} is none that `genbench prompts` writes.")
+      raise UsageError(f"{file}, line {number} is not a line of `genbench prompts`.")
   return lines
 
 
 def _is_safe(line: dict[str, Any]) -> bool:
-  """Whether the names in a line lead into no folder but those that they should, and its numbers are numbers."""
+  """Return whether the names in a line stay inside their folders and its numbers are numbers."""
   file = line["file"]
   is_inside = isinstance(file, str) and not file.startswith("/") and ".." not in file.split("/")
   are_names = all(_NAME.fullmatch(str(line[key])) for key in ("dataset", "set"))
@@ -122,15 +124,15 @@ def _is_safe(line: dict[str, Any]) -> bool:
 
 @dataclasses.dataclass
 class IntakeReport:
-  """What came of taking images in.
+  """Result of an import.
 
   Attributes:
-    folders: of the image sets, each of which `genbench evaluate` takes.
-    count: images taken, those of earlier calls included.
-    missing: files that are wanted and not there.
-    unreadable: files that can't be decoded, each with the reason.
+    folders: folders of the image sets, which `genbench evaluate` accepts.
+    count: number of imported images, including those of earlier calls.
+    missing: wanted files that do not exist.
+    unreadable: files that cannot be decoded, each with the reason.
     twice: files with the same content as another one.
-    strange: images that nobody asked for.
+    strange: images that are not wanted.
   """
 
   folders: list[Path] = dataclasses.field(default_factory=list)
@@ -142,35 +144,35 @@ class IntakeReport:
 
   @property
   def is_whole(self) -> bool:
-    """Whether all images that are wanted are there, readable and different."""
+    """Whether all wanted images exist, are readable and differ."""
     return not (self.missing or self.unreadable or self.twice)
 
   def words(self) -> str:
-    """What is missing or wrong, a line each."""
+    """Return one line per kind of problem."""
     found = (
       (self.missing, "missing"),
-      (self.unreadable, "can't be decoded"),
+      (self.unreadable, "cannot be decoded"),
       (self.twice, "the same as another image"),
-      (self.strange, "not asked for, and left out"),
+      (self.strange, "not wanted, and left out"),
     )
     return "\n".join(f"{len(names)} {what}: {listed(names)}." for names, what in found if names)
 
 
 def take_images(folder: Path, wanted: Sequence[dict[str, Any]], out: Path) -> IntakeReport:
-  """Copy the images that are wanted from a folder, each set into one of its own with its list beside the images.
+  """Copy the wanted images from a folder, each set into its own folder with its list.
 
-  The same call takes what has been made since, and leaves what it has.
+  Another call adds images that were generated since and keeps those it has.
 
   Args:
-    folder: holds the files by the names that the list gives them, with any suffix of an image.
-    wanted: see `read_manifest`.
-    out: where the sets go: `out/DATASET/SET`.
+    folder: files with the names of the list and any image suffix.
+    wanted: the list, see `read_manifest`.
+    out: destination; sets go to `out/DATASET/SET`.
 
   Raises:
-    UsageError: there is no such folder.
+    UsageError: the folder does not exist.
   """
   if not folder.is_dir():
-    raise UsageError(f"there is no folder {str(folder)!r}.")
+    raise UsageError(f"the folder {str(folder)!r} does not exist.")
   there = _by_stem(folder, wanted)
   taken, rows, seen = IntakeReport(), dict[Path, list[dict[str, Any]]](), dict[str, str]()
   with Progress("import", len(wanted), "images") as progress:
@@ -189,7 +191,7 @@ def take_images(folder: Path, wanted: Sequence[dict[str, Any]], out: Path) -> In
 
 
 def _by_stem(folder: Path, wanted: Sequence[dict[str, Any]]) -> dict[str, str]:
-  """Name of the list without suffix -> path in the folder. The images of a single set may lie in the folder itself."""
+  """Return name without suffix -> path. The images of a single set may be in the folder itself."""
   paths = {str(PurePosixPath(path).with_suffix("")): path for path in ImageWalk(folder).images()}
   sets = {str(PurePosixPath(line["file"]).parent) for line in wanted}
   if len(sets) == 1:
@@ -206,7 +208,7 @@ def _take(
   taken: IntakeReport,
   seen: dict[str, str],
 ) -> dict[str, Any] | None:
-  """Copy one image; return its line of the set's own list, or None where it is not taken."""
+  """Copy one image; return its line of the set's list, or None if it is rejected."""
   kept = _kept(target, line["index"])
   if path is None and kept is None:
     taken.missing.append(line["file"])
@@ -217,7 +219,7 @@ def _take(
     )
     with Image.open(io.BytesIO(content), formats=image_formats()) as image:
       to_rgb(image)
-  except Exception as error:  # Pillow's decoders raise whatever they like
+  except Exception as error:  # Pillow's decoders raise arbitrary exceptions
     taken.unreadable.append(f"{line['file']} ({type(error).__name__})")
     return None
   content_digest = hashlib.sha256(content).hexdigest()
@@ -237,7 +239,7 @@ def _take(
 
 
 def _kept(target: Path, index: int) -> Path | None:
-  """The image of an earlier call."""
+  """Return the image of an earlier call."""
   return next(
     (path for path in target.glob(f"{index:08d}.*") if path.suffix.lower() in image_suffixes()),
     None,

@@ -1,9 +1,9 @@
-"""The recognizers on the cells of a dataset, and the files that each leaves: what the stage `recognize` does.
+"""The stage `recognize`: recognizers on the cells of a dataset, and their files.
 
-A recognizer is a function from the cells of a dataset to what it found for each; `RECOGNIZERS` names them. What
-it leaves of a cell stands in a folder of its own: `predictions.npz` (scores, labels and ids of the test
-images), `classes.csv`, `confusion.csv` where an image has one label, `model.safetensors`, and, written
-last, `summary.json`: a cell that has one is not trained again.
+A recognizer is a function from the cells of a dataset to a result for each; `RECOGNIZERS` names
+them. Each cell has a folder with `predictions.npz` (scores, labels and ids of the test images),
+`classes.csv`, `confusion.csv` for single-label datasets, `model.safetensors` and, written last,
+`summary.json`. A cell with a summary is not trained again.
 """
 
 import dataclasses
@@ -80,24 +80,29 @@ from genbench_jax.run import Run
 from genbench_jax.store import files, hits
 
 SUMMARY = "summary.json"
-# Why a recognizer has no interval for the generator: `analysis.seeds` has one of several seeds.
-ONE_TRAINING = "one training says nothing about other images or seeds: run several seeds"
+# Recognizers have no interval for the generator; `analysis.seeds` computes one over seeds.
+ONE_TRAINING = "one training run has no variance over images or seeds: run several seeds"
 LAST_EPOCH = "last_epoch_"
 
 
 def recognize_cells(
   run: Run, data: DatasetFeatures, external: Sequence[External]
 ) -> Iterator[tuple[ImageSetKey, list[MeasuredRow]]]:
-  """The rows of every cell of each image set, from each recognizer under each of its protocols.
+  """Return the rows of every cell of each image set, for all recognizers and protocols.
 
-  In encoders other than the run's own there are linear probes.
+  Encoders other than the run's own have linear probes only.
+
+  Args:
+    run: a config on its work folder.
+    data: texts and test images of the dataset.
+    external: the image sets of the dataset.
   """
-  rows: dict[ImageSetKey, list[MeasuredRow]] = {one.key: [] for one in external}
+  rows: dict[ImageSetKey, list[MeasuredRow]] = {image_set.key: [] for image_set in external}
   for name, protocol in _trainings(run.config):
     _recognize(run, data, external, (name, protocol), rows)
   for space in run.other_spaces:
     other = dataset_features(run, data.spec.name, space)
-    images = [external_images(run, one.key, space) for one in external]
+    images = [external_images(run, image_set.key, space) for image_set in external]
     for training in _trainings(run.config):
       if training[0] in ON_FEATURES:
         _recognize(run, other, images, training, rows, space.name)
@@ -112,15 +117,15 @@ def _recognize(
   rows: dict[ImageSetKey, list[MeasuredRow]],
   space: str = "",
 ) -> None:
-  """Adds the rows of one recognizer under one protocol.
+  """Add the rows of one recognizer under one protocol.
 
   Args:
     run: a config on its work folder.
     data: texts and test images of the dataset.
-    external: its image sets.
+    external: the image sets of the dataset.
     training: recognizer and protocol.
-    rows: what it adds to.
-    space: the name of the encoder, where it is not the run's own.
+    rows: dictionary that the rows are added to.
+    space: name of the encoder, if it is not the run's own.
   """
   name, protocol = training
   tasks = _tasks(run, external, name, protocol, space)
@@ -137,7 +142,7 @@ def _recognize(
     summaries[task.folder] = _summary(task, found, data)
     if run.hosts.is_first:
       _save(task, found, data, run.config.recognition.save_predictions)
-      # Checkpoints go once the summary stands, so they are not among what it lists.
+      # Checkpoints are deleted once the summary exists, so the summary does not list them.
       listed = {
         name: checksum
         for name, checksum in files.checksums(task.folder).items()
@@ -152,20 +157,23 @@ def _recognize(
 def _tasks(
   run: Run, external: Sequence[External], name: str, protocol: str, space: str
 ) -> list[Task]:
-  """The cells that a recognizer trains."""
+  """Return the cells that a recognizer trains."""
   shots = run.config.recognition.shots_of(name)
   return [
     make_task(
-      cell, one, results_folder(run, one.key, name, protocol, cell.shots, space), run.config.mixture
+      cell,
+      item,
+      results_folder(run, item.key, name, protocol, cell.shots, space),
+      run.config.mixture,
     )
-    for one in external
-    for cell in cells_of(one.key, run.config)
+    for item in external
+    for cell in cells_of(item.key, run.config)
     if not shots or cell.shots in shots
   ]
 
 
 def _earlier(run: Run, tasks: Sequence[Task]) -> dict[Path, dict[str, Any]]:
-  """The summaries of the cells that were recognized before, as the first process finds them."""
+  """Return the summaries of cells that were recognized before, as the first process finds them."""
   own = [
     files.read_json(task.folder / SUMMARY)
     if run.hosts.is_first and (task.folder / SUMMARY).exists()
@@ -173,11 +181,11 @@ def _earlier(run: Run, tasks: Sequence[Task]) -> dict[Path, dict[str, Any]]:
     for task in tasks
   ]
   told = run.hosts.gathered([own], "the recognized cells")[0]
-  return {task.folder: one for task, one in zip(tasks, told, strict=True) if one is not None}
+  return {task.folder: item for task, item in zip(tasks, told, strict=True) if item is not None}
 
 
 def _trainings(config: Config) -> Iterator[tuple[str, str]]:
-  """Recognizers and protocols. Prompts have settings for what their papers do, and the one protocol `strict`."""
+  """Return recognizers and protocols. Prompt tuning has only the protocol `strict`."""
   for name in config.recognition.recognizers:
     for protocol in ("strict",) if name in ("coop", "vpt") else config.recognition.protocols:
       yield name, protocol
@@ -189,7 +197,14 @@ def _trainings(config: Config) -> Iterator[tuple[str, str]]:
 def linear_probe(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
 ) -> Iterator[RecognizerResult]:
-  """Probes on the features; those of equal shape are trained at once."""
+  """Train probes on the features; probes of equal shape are trained together.
+
+  Args:
+    run: a config on its work folder.
+    data: texts and test images of the dataset.
+    tasks: the cells.
+    protocol: `strict` or `reference`.
+  """
   began = time.monotonic()
   probes = linear_probes(
     [
@@ -217,7 +232,7 @@ def linear_probe(
 
 
 def _published(probe: dict[str, Any], data: DatasetFeatures, seed: int) -> dict[str, Any]:
-  """The reference's figure as it was published, of the best epoch on the test images; the last epoch beside it."""
+  """Return the published score (best epoch on the test images) and that of the last epoch."""
   summary = score_summary(probe["best_epoch_scores"], data.test.labels, data.spec.metric, seed)
   model = {"weights": probe["best_epoch_weights"], "bias": probe["best_epoch_bias"]}
   last = {f"{LAST_EPOCH}{key}": probe[key] for key in ("score", "ci_low", "ci_high")}
@@ -227,7 +242,14 @@ def _published(probe: dict[str, Any], data: DatasetFeatures, seed: int) -> dict[
 def coop(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
 ) -> Iterator[RecognizerResult]:
-  """A context for the class names, learned on the features."""
+  """Learn context vectors for the class names on the features.
+
+  Args:
+    run: a config on its work folder.
+    data: texts and test images of the dataset.
+    tasks: the cells.
+    protocol: `strict` or `reference`.
+  """
   settings = run.config.recognition
   for task in tasks:
     began = time.monotonic()
@@ -247,7 +269,14 @@ def coop(
 def vpt(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
 ) -> Iterator[RecognizerResult]:
-  """Tokens in the vision tower, learned on the images themselves."""
+  """Learn tokens of the vision tower on the images.
+
+  Args:
+    run: a config on its work folder.
+    data: texts and test images of the dataset.
+    tasks: the cells.
+    protocol: `strict` or `reference`.
+  """
   settings = run.config.recognition
   for task in tasks:
     began = time.monotonic()
@@ -268,7 +297,7 @@ def vpt(
 
 
 def _reader(run: Run, data: DatasetFeatures, images: Images) -> ReadPixels:
-  """Reads images by row through the one input pipeline."""
+  """Return a function that reads images by row through the shared input pipeline."""
   preprocessing = preprocessing_of(run.clip, data.spec.resize)
 
   def read(rows: Int[np.ndarray, "m"], batch_size: int) -> Iterator[Float[np.ndarray, "b h w 3"]]:
@@ -291,7 +320,14 @@ def _prompt_result(
 def tip_adapter(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
 ) -> Iterator[RecognizerResult]:
-  """A cache of the features beside the zero-shot classifier."""
+  """Combine a cache of the features with the zero-shot classifier.
+
+  Args:
+    run: a config on its work folder.
+    data: texts and test images of the dataset.
+    tasks: the cells.
+    protocol: `strict` or `reference`.
+  """
   settings = run.config.recognition
   for task in tasks:
     began = time.monotonic()
@@ -318,19 +354,20 @@ RECOGNIZERS: dict[str, Recognizer] = {
   "fine_tune": image_recognizers.fine_tune,
   "from_scratch": image_recognizers.from_scratch,
 }
-# Their cells are trained in one program, and come out the same to the last bit only in the same company.
+# Cells of these recognizers are trained in one program. Results are bit-identical only if the same
+# cells are trained together.
 SIDE_BY_SIDE = ("linear_probe",)
-# They see features alone, so that they can be trained on those of any encoder.
+# These recognizers use only features, so they can be trained on those of any encoder.
 ON_FEATURES = ("linear_probe",)
 # They put tokens into the towers of a CLIP.
 IN_CLIPS_TOWERS = ("coop", "vpt")
 
 
-# ---- what is left of a cell -------------------------------------------------------------------
+# ---- the files of a cell ----------------------------------------------------------------------
 
 
 def _summary(task: Task, found: RecognizerResult, data: DatasetFeatures) -> dict[str, Any]:
-  """What is known of a cell in plain numbers."""
+  """Return the results of a cell as plain numbers."""
   about = dataclasses.asdict(task.cell) | {"metric": data.spec.metric, "seconds": found.seconds}
   about |= {"versions": versions(), "encoder": data.encoder}
   plain = {key: _plain(value) for key, value in found.result.items() if not _is_array(value)}
@@ -339,7 +376,7 @@ def _summary(task: Task, found: RecognizerResult, data: DatasetFeatures) -> dict
 
 
 def _per_image(found: RecognizerResult, data: DatasetFeatures) -> dict[str, Any]:
-  """What each test image adds to the score, as JSON; nothing where the score is no mean over them."""
+  """Return the contribution of each test image to the score as JSON; empty if it is not a mean."""
   scores, labels, metric = found.result["scores"], data.test.labels, data.spec.metric
   judged = scores.argmax(axis=1) == labels if metric in FROM_PREDICTIONS else scores
   values = image_values(judged, labels, metric)
@@ -365,9 +402,9 @@ def _is_array(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-  """The value as JSON has it, which knows no NaN."""
+  """Return the value as JSON, which has no NaN."""
   if isinstance(value, dict):
-    return {str(key): _plain(one) for key, one in value.items()}
+    return {str(key): _plain(item) for key, item in value.items()}
   if isinstance(value, float):
     return float(value) if math.isfinite(value) else None
   return value
@@ -376,12 +413,12 @@ def _plain(value: Any) -> Any:
 def _measured(
   task: Task, name: str, protocol: str, data: DatasetFeatures, summary: dict[str, Any]
 ) -> Iterator[MeasuredRow]:
-  """The row of a recognizer on a cell; of the reference's probe two, see `_published`."""
+  """Return the row of a recognizer on a cell; the reference probe has two, see `_published`."""
   about = About(
     data, task.cell, protocol, summary["n_external"], len(summary["missing_classes"]),
     task.external.real_images[task.cell.shots], summary.get("versions", ""),
   )  # fmt: skip
-  by_class = {int(index): one for index, one in summary["by_class"].items()}
+  by_class = {int(index): item for index, item in summary["by_class"].items()}
   for quantity, prefix, classes in ((name, "", by_class), (f"{name}_last_epoch", LAST_EPOCH, {})):
     if f"{prefix}score" in summary:
       score, low, high = (summary[f"{prefix}{key}"] for key in ("score", "ci_low", "ci_high"))
@@ -402,5 +439,5 @@ def refuse_unsuitable(run: Run) -> None:
 
 
 def recognize(run: Run) -> int:
-  """Trains the recognizers of every cell not yet recognized; returns how many cells."""
+  """Train the recognizers of every cell that has no result; return the number of cells."""
   return _measure(run, "recognize", lambda data, sets: recognize_cells(run, data, sets))

@@ -1,4 +1,4 @@
-"""What the page of a run shows besides its rows: gathered here, drawn in `report/`."""
+"""The data of a run's page besides its rows; `report/` draws the page."""
 
 import contextlib
 import dataclasses
@@ -39,18 +39,19 @@ from genbench_jax.store.embedding_set import load_embeddings
 from genbench_jax.store.image_files import is_hidden
 from genbench_jax.store.image_set import ImageSet
 
-# Images with their nearest test image, of a set: each is read from the dataset and takes room on the page.
+# Number of images per set that are shown with their nearest test image, which must be read from the
+# dataset.
 NEAREST_A_SET = 24
 _DRAWS = (".py", ".jinja", ".css", ".js")
 
 
 def write_report(run: Run, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> Path:
-  """Writes the page of a run and all that stands beside it; returns its path.
+  """Write the page of a run and its files; return the page's path.
 
   Args:
-    run: the config on its work folder.
-    rows: all that was measured.
-    about: what was run, see `report.page.RunInfo`.
+    run: a config on its work folder.
+    rows: all rows.
+    about: description of the run, see `report.page.RunInfo`.
   """
   keys: dict[Path, ImageSetKey] = {}
   generators: dict[Path, str] = {}
@@ -75,16 +76,16 @@ def write_report(run: Run, rows: Sequence[Mapping[str, Any]], about: Mapping[str
 
 
 def _class_values(run: Run) -> list[class_values.ClassValues]:
-  return [one for path in _classes_paths(run) for one in class_values.read(path)]
+  return [entry for path in _classes_paths(run) for entry in class_values.read(path)]
 
 
 def nearest_test_images(run: Run, key: ImageSetKey, rows: Sequence[int]) -> dict[int, Nearest]:
-  """Image index -> the test image of the largest cosine; empty where the set or the test split is not embedded.
+  """Return image index -> the most similar test image; empty if features are missing.
 
   Args:
-    run: the config on its work folder.
+    run: a config on its work folder.
     key: the image set.
-    rows: which of its images, by index.
+    rows: indices of images.
   """
   paths = image_set_path(run, key), test_path(run, key.dataset)
   if not rows or not all(path.exists() for path in paths):
@@ -105,35 +106,35 @@ def nearest_test_images(run: Run, key: ImageSetKey, rows: Sequence[int]) -> dict
 def judged_images(
   run: Run, key: ImageSetKey, labels: np.ndarray, rows: Sequence[int]
 ) -> dict[int, ImageVerdict]:
-  """Image index -> what zero-shot takes the image for; empty where the set or the texts are not embedded.
+  """Return image index -> zero-shot prediction; empty if features or texts are missing.
 
   Args:
-    run: the config on its work folder.
+    run: a config on its work folder.
     key: the image set.
-    labels: of all its images: class indices, or multi-hot.
-    rows: which of its images, by index.
+    labels: labels of all its images: class indices, or multi-hot.
+    rows: indices of images.
   """
   paths = image_set_path(run, key), text_path(run, key.dataset)
   if not rows or not all(path.exists() for path in paths):
     return {}
   texts = load_embeddings(paths[1]).features
-  if not len(texts):  # an encoder that knows no texts takes nothing for anything
+  if not len(texts):  # encoders without text make no predictions
     return {}
   features = load_embeddings(paths[0]).features[np.array(rows)]
   cosines = _unit(features) @ _unit(texts).T
   names = run.config.spec(key.dataset).names
   return {
-    row: _judged(each, np.atleast_1d(labels[row]), names)
-    for row, each in zip(rows, cosines, strict=True)
+    row: _judged(row_cosines, np.atleast_1d(labels[row]), names)
+    for row, row_cosines in zip(rows, cosines, strict=True)
   }
 
 
 def _judged(cosines: np.ndarray, label: np.ndarray, names: Sequence[str]) -> ImageVerdict:
-  """One image: `label` is its class, or of a multi-label set which classes it has."""
+  """Return the prediction for one image; `label` is its class index or its multi-hot labels."""
   own = np.flatnonzero(label) if label.size == len(cosines) > 1 else label
   best = int(cosines.argmax())
   others = np.delete(cosines, own)
-  if not len(own) or not len(others):  # no class of its own, or no other
+  if not len(own) or not len(others):  # no class of its own, or no other class
     return ImageVerdict(names[best], True, 0.0)
   margin = float(cosines[own].max() - others.max())
   return ImageVerdict(names[best], bool(best in own), margin)
@@ -144,7 +145,7 @@ def _unit(features: np.ndarray) -> np.ndarray:
 
 
 def _name_notes(run: Run) -> list[str]:
-  """Classes whose names are alike, of every dataset: prompts, retrieval and text prototypes confuse them."""
+  """Return notes on similar class names, which prompts, retrieval and prototypes confuse."""
   return [
     f"{dataset}: {note}"
     for dataset in run.config.datasets
@@ -153,7 +154,11 @@ def _name_notes(run: Run) -> list[str]:
 
 
 def report(run: Run, ledger: Ledger) -> None:
-  """Writes the page, if anything in it has changed."""
+  """Write the page if its inputs have changed.
+
+  Raises:
+    UsageError: there are no rows.
+  """
   rows = measured_rows(run)
   if not rows:
     raise RunError("there are no rows to report. Run the stages `score` and `recognize` first.")
@@ -175,7 +180,7 @@ def report(run: Run, ledger: Ledger) -> None:
 
 
 def _page_made_from(run: Run, rows: Sequence[Mapping[str, Any]]) -> str:
-  """What stands for all that decides the page: the rows themselves, the values of classes, the config, and the code."""
+  """Return digests of everything that determines the page: rows, class values, config and code."""
   return files.digest(
     {
       "rows": list(rows),
@@ -195,12 +200,12 @@ def _classes_paths(run: Run) -> Iterator[Path]:
 
 @dataclasses.dataclass(frozen=True)
 class Seal:
-  """What a page was made from, and the checksums of its files: one that was changed since is made again."""
+  """Inputs of a page and checksums of its files. A page that was changed is made again."""
 
   folder: Path
 
   def holds(self, made_from: str) -> bool:
-    """Whether the page is whole, and made from this."""
+    """Return whether the page is complete and has these inputs."""
     path = self.folder / MADE_FROM
     try:
       return path.exists() and files.read_json(path) == self._described(made_from)
@@ -208,7 +213,7 @@ class Seal:
       return False
 
   def write(self, made_from: str) -> None:
-    """Seal the page as it stands."""
+    """Seal the current page."""
     files.write_json(self.folder / MADE_FROM, self._described(made_from))
 
   def _described(self, made_from: str) -> dict[str, Any]:
@@ -219,7 +224,7 @@ class Seal:
 
 
 def code_digest() -> str:
-  """What stands for the code, the templates and the styles that draw the page."""
+  """Return a digest of the code, templates and styles that draw the page."""
   room = resources.files("genbench_jax.report")
   with resources.as_file(room) as folder:
     paths = sorted(path for path in folder.rglob("*") if path.suffix in _DRAWS)

@@ -1,4 +1,4 @@
-"""From features to rows: what the stages `score` and `recognize` share."""
+"""From features to rows: code that the stages `score` and `recognize` share."""
 
 import contextlib
 import dataclasses
@@ -28,9 +28,9 @@ from genbench_jax.store.rows import Row, read_rows, write_rows
 
 @dataclasses.dataclass(frozen=True)
 class DatasetFeatures:
-  """What all cells of a dataset share: text prototypes, test images, and the encoder's own logit scale.
+  """Data that all cells of a dataset share: text prototypes, test images and the logit scale.
 
-  Where an encoder knows no text, what needs it is not measured.
+  Quantities that need text are not measured for encoders without text.
   """
 
   spec: DatasetSpec
@@ -43,7 +43,7 @@ class DatasetFeatures:
 
 @dataclasses.dataclass(frozen=True)
 class MeasuredRow:
-  """A row; behind it the value of each class (class index -> value) and of each test image, where the quantity has them."""
+  """A row with the value of each class (class index -> value) if the quantity has them."""
 
   row: Row
   by_class: Mapping[int, float] = dataclasses.field(default_factory=dict)
@@ -52,7 +52,7 @@ class MeasuredRow:
 
 @dataclasses.dataclass(frozen=True)
 class About:
-  """What the rows of a cell have in common; `versions` are those of this process unless an earlier one measured them."""
+  """Common values of the rows of a cell; `versions` are those of the process that measured them."""
 
   data: DatasetFeatures
   cell: Cell
@@ -70,7 +70,7 @@ MeasureCells = Callable[
 
 
 def _measure(run: Run, stage: str, function: MeasureCells) -> int:
-  """Rows of each dataset's missing image sets, the image sets of a dataset together."""
+  """Compute the rows of each dataset's missing image sets, all sets of a dataset together."""
   keys = [key for key in measured_sets(run.config) if key.name not in run.failures]
   gone = run.hosts.agreed((not _is_measured(run, key, stage) for key in keys), stage)
   missing = [key for key, is_gone in zip(keys, gone, strict=True) if is_gone]
@@ -82,7 +82,7 @@ def _measure(run: Run, stage: str, function: MeasureCells) -> int:
       with run.failures.caught([key.name for key in group]):
         for key, measured in _measured(run, function, group):
           with run.failures.caught(key.name):
-            _refuse_non_finite_rows([one.row for one in measured], key)
+            _refuse_non_finite_rows([item.row for item in measured], key)
             if run.hosts.is_first:
               _write_measured(run, key, stage, measured)
           progress.advance(cells[key])
@@ -90,10 +90,9 @@ def _measure(run: Run, stage: str, function: MeasureCells) -> int:
 
 
 def _is_measured(run: Run, key: ImageSetKey, stage: str) -> bool:
-  """Whether the rows are there, and whole beside them the values of single classes and of test images.
+  """Return whether the rows exist, together with complete values by class.
 
-  Rows that are damaged are refused where they are read; what stands beside them follows from what is on disk, and is made
-  again.
+  Damaged rows raise an error where they are read. Values by class can be computed again.
   """
   if not rows_path(run, key, stage).exists():
     return False
@@ -108,7 +107,7 @@ def _is_whole(read: Callable[[Path], object], path: Path) -> bool:
   try:
     read(path)
   except FileNotFoundError:
-    say(f"{path} is missing: it is made again")
+    say(f"{path} is missing and is made again")
     return False
   except RunError as error:
     say(f"{error} It is made again")
@@ -119,7 +118,7 @@ def _is_whole(read: Callable[[Path], object], path: Path) -> bool:
 def _measured(
   run: Run, function: MeasureCells, keys: Sequence[ImageSetKey]
 ) -> Iterator[tuple[ImageSetKey, list[MeasuredRow]]]:
-  """What is measured of image sets of one dataset."""
+  """Return the measured rows of the image sets of one dataset."""
   data = dataset_features(run, keys[0].dataset, run.space)
   external = []
   for key in keys:
@@ -139,13 +138,15 @@ def _refuse_non_finite_rows(rows: Sequence[Row], key: ImageSetKey) -> None:
 def _write_measured(
   run: Run, key: ImageSetKey, stage: str, measured: Sequence[MeasuredRow]
 ) -> None:
-  """Writes the rows last: what has rows is complete."""
+  """Write the rows last, so that an image set with rows is complete."""
   names = run.config.spec(key.dataset).names
-  classes = [class_values.of_row(one.row, one.by_class, names) for one in measured if one.by_class]
+  classes = [
+    class_values.of_row(item.row, item.by_class, names) for item in measured if item.by_class
+  ]
   class_values.write(classes_path(run, key, stage), classes)
-  known = [hits.of_row(one.row, one.per_image) for one in measured if one.per_image]
+  known = [hits.of_row(item.row, item.per_image) for item in measured if item.per_image]
   hits.write(hits_path(run, key, stage), known)
-  path, rows = rows_path(run, key, stage), [one.row for one in measured]
+  path, rows = rows_path(run, key, stage), [item.row for item in measured]
   if any(name.startswith(f"{key.name}, ") for name in run.failures.reasons):
     write_rows(_partial(path), rows)
     return
@@ -154,25 +155,31 @@ def _write_measured(
 
 
 def _partial(path: Path) -> Path:
-  """Where the rows stand of an image set of which a cell has failed: the next run tries that cell again."""
+  """Return the path of rows with a failed cell; the next run tries that cell again."""
   return path.with_suffix(".partial.jsonl")
 
 
 def measured_rows(run: Run) -> list[dict[str, Any]]:
-  """All rows of the config so far, in the order of its cells."""
+  """Yield all rows of the config so far, in the order of its cells."""
   return read_rows(_rows_paths(run))
 
 
 def _rows_paths(run: Run) -> Iterator[Path]:
   for key in measured_sets(run.config):
-    with contextlib.suppress(NotPreparedError):  # what can't be named yet has no rows
+    with contextlib.suppress(NotPreparedError):  # artifacts without a name have no rows
       for stage in ("score", "recognize"):
         path = rows_path(run, key, stage)
-        yield from [one for one in (path, _partial(path)) if one.exists()][:1]
+        yield from [item for item in (path, _partial(path)) if item.exists()][:1]
 
 
 def dataset_features(run: Run, dataset: str, space: FeatureSpace) -> DatasetFeatures:
-  """What all cells of a dataset share, in an encoder."""
+  """Return the data that all cells of a dataset share.
+
+  Args:
+    run: a config on its work folder.
+    dataset: name of the dataset.
+    space: the encoder.
+  """
   text = load_embeddings(text_path(run, dataset, space)).features
   encoder = space.embedder.encoder
   return DatasetFeatures(
@@ -192,13 +199,14 @@ def make_row(
   seconds: float,
   floor: float | None = None,
 ) -> Row:
-  """One row of a cell; the keys of `store.rows.Row`.
+  """Return one row of a cell with the keys of `store.rows.Row`.
 
   Args:
     about: the cell.
-    quantity: what was measured; measured: its value and intervals.
-    seconds: what it took.
-    floor: the same distance of real training images at equal n, see `metrics.floors`.
+    quantity: name of the quantity.
+    measured: its value and intervals.
+    seconds: time of the measurement.
+    floor: the same distance of as many real training images, see `metrics.floors`.
   """
   classes = max(about.data.spec.num_classes - about.missing_classes, 1)
   return {
@@ -229,7 +237,7 @@ def make_row(
 
 
 def per_image(values: Float[np.ndarray, "n"], data: DatasetFeatures) -> hits.PerImage:
-  """What each test image adds to a score of the dataset's metric."""
+  """Return the contribution of each test image to a score of the dataset's metric."""
   test = data.test
   classes = test.labels if data.spec.metric == "mean_per_class" else np.zeros(0, np.int64)
   return hits.PerImage(values, hits.digest_of(test.ids, test.labels), classes)
@@ -241,5 +249,5 @@ def _number(value: float | None) -> float | None:
 
 @functools.cache
 def versions() -> str:
-  """The versions of the package and of JAX, which made the rows of this process."""
+  """Return the versions of the package and of JAX."""
   return f"genbench_jax {version('genbench_jax')}, jax {version('jax')}"

@@ -1,4 +1,4 @@
-"""From the features of a dataset's image sets to rows: what the stage `score` does."""
+"""The stage `score`: from the features of a dataset's image sets to rows."""
 
 import dataclasses
 import functools
@@ -32,14 +32,14 @@ from genbench_jax.store.hits import PerImage, digest_of
 
 
 def score(run: Run) -> int:
-  """Measures every cell not yet measured; returns how many cells."""
+  """Measure every cell that has no rows; return the number of cells."""
   return _measure(run, "score", functools.partial(_score_cells, run))
 
 
 def _score_cells(
   run: Run, data: DatasetFeatures, external: Sequence[External]
 ) -> Iterator[tuple[ImageSetKey, list[MeasuredRow]]]:
-  """Every metric in the run's encoder and in each of the others, as far as it knows texts."""
+  """Return every metric with the run's encoder, and with the others as far as they have text."""
   dataset = data.spec.name
   others = [
     (space, dataset_features(run, dataset, space), real_images(run, dataset, space))
@@ -59,8 +59,8 @@ class RealImages:
   """Real training images of a dataset.
 
   Attributes:
-    training: all that the run has embedded: those of source `original`, if there are any.
-    guides: those that nothing else has seen, if they are wanted.
+    training: all that the run has embedded: those of the source `original`, if any.
+    guides: images that nothing else uses, if they are needed.
   """
 
   training: EmbeddingSet | None = None
@@ -68,7 +68,13 @@ class RealImages:
 
 
 def real_images(run: Run, dataset: str, space: FeatureSpace | None = None) -> RealImages:
-  """The real training images of a dataset that the run has embedded."""
+  """Return the embedded real training images of a dataset.
+
+  Args:
+    run: a config on its work folder.
+    dataset: name of the dataset.
+    space: the encoder.
+  """
   paths = [
     image_set_path(run, key, space)
     for key in measured_sets(run.config)
@@ -76,10 +82,12 @@ def real_images(run: Run, dataset: str, space: FeatureSpace | None = None) -> Re
   ]
   guides = [guides_path(run, dataset, space)] if wants_guides(run, dataset) else []
   training, guided = (
-    load_embeddings(some[0]).readable() if some and some[0].exists() else None
-    for some in (paths, guides)
+    load_embeddings(embedding_set[0]).readable()
+    if embedding_set and embedding_set[0].exists()
+    else None
+    for embedding_set in (paths, guides)
   )
-  # Where the training split has no images to spare there are no guides.
+  # If the training split has no images to spare, there are no guides.
   return RealImages(training, guided if guided is not None and len(guided) else None)
 
 
@@ -90,24 +98,24 @@ def score_cells(
   mesh: Mesh,
   real: RealImages | None = None,
 ) -> Iterator[tuple[ImageSetKey, list[MeasuredRow]]]:
-  """The metrics of every cell of each image set, under each protocol.
+  """Return the metrics of every cell of each image set, under each protocol.
 
   Args:
-    config: which metrics and budgets.
+    config: metrics and budgets.
     data: texts and test images of the dataset.
-    external: its image sets.
-    mesh: of the devices.
-    real: real training images, which distances are held against, and guides.
+    external: the image sets of the dataset.
+    mesh: device mesh.
+    real: real training images for floors, and guides.
   """
-  for one in external:
+  for image_set in external:
     yield (
-      one.key,
+      image_set.key,
       [
         found
         for protocol in config.scoring.protocols
-        for cell in cells_of(one.key, config)
+        for cell in cells_of(image_set.key, config)
         for found in _score_cell(
-          config, cast(Protocol, protocol), data, cell, one, mesh, real or RealImages()
+          config, cast(Protocol, protocol), data, cell, image_set, mesh, real or RealImages()
         )
       ],
     )
@@ -144,7 +152,7 @@ def _score_cell(
 
 
 def _per_image(result: Result, data: DatasetFeatures, real: RealImages) -> PerImage | None:
-  """What each test image, or guide, adds to a number that is a mean over them."""
+  """Return the contribution of each test image, or guide, to a number that is a mean over them."""
   if result.per_image is None:
     return None
   if not result.on_guides:
@@ -188,7 +196,7 @@ def _sets(
 def _floors_once(
   metric: Metric, sets: Sets, known: dict[Metric, dict[str, float]]
 ) -> dict[str, float]:
-  """The floors of a distance, looked for when its first quantity comes."""
+  """Return the floors of a distance, computed at its first quantity."""
   if metric not in known:
     known[metric] = floors(metric, sets) if metric.is_distance else {}
   return known[metric]
@@ -199,7 +207,7 @@ def _classes_present(labels: np.ndarray) -> int:
 
 
 def _control_of(cell: Cell) -> Cell:
-  """The cell whose labels are shuffled; its strategy says which images they were."""
+  """Return the cell with shuffled labels; its strategy names the shuffled images."""
   strategy = cell.strategy or cell.source
   if cell.source == "combined":
     strategy = f"combined_{strategy}"

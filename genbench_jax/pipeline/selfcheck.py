@@ -1,9 +1,10 @@
-"""Zero-shot recognition against figures that others have published: is the set-up right?
+"""Zero-shot accuracy compared with published values, to check the setup.
 
-CLIP ViT-B/32 of OpenAI, as CLIP_benchmark (https://github.com/LAION-AI/CLIP_benchmark, results of `openai` ViT-B-32) reports it.
-Their prompts are the dataset's templates, as here, but not letter for letter: a value within a band says that data, labels,
-preprocessing, tokenizer and weights are right, not that two programs agree to the last digit. Most mistakes of a set-up,
-such as labels in another order, miss a band by far.
+The reference is OpenAI's CLIP ViT-B/32 as reported by CLIP_benchmark
+(https://github.com/LAION-AI/CLIP_benchmark, results of `openai` ViT-B-32). Their prompts are the
+dataset's templates with small differences in wording. A value within its band therefore shows that
+data, labels, preprocessing, tokenizer and weights are right, not that both programs agree exactly.
+Most errors of a setup, such as labels in another order, are far outside the band.
 """
 
 import dataclasses
@@ -25,16 +26,16 @@ from genbench_jax.runtime.progress import Progress
 
 CHECKPOINT = "openai/clip-vit-base-patch32"
 SHIPPED = "zoo/clip"
-# Percent, by the metric that the dataset has here.
+# In percent, with the dataset's metric here.
 PUBLISHED = {
   "imagenet2012": 63.3, "cifar10": 89.8, "cifar100": 64.5, "mnist": 48.6, "sun397": 62.5, "cars196": 59.4,
   "dtd": 44.3, "eurosat": 50.7, "resisc45": 53.8, "patch_camelyon": 62.2, "gtsrb": 33.1, "fer2013": 40.9,
   "country211": 17.2, "rendered_sst2": 59.0, "kitti_distance": 27.4, "caltech101": 87.9,
   "oxford_iiit_pet": 87.0, "oxford_flowers102": 66.5, "fgvc_aircraft": 19.7, "voc2007": 76.0,
 }  # fmt: skip
-# The shipped CLIP on the shipped worlds, as measured when it was trained (genbench_jax/zoo/README.md).
+# The small CLIP on its own datasets, as measured after training (genbench_jax/zoo/README.md).
 OWN = {"digits": 98.6, "digits_hard": 87.9, "shapes": 88.8}
-# Points. Datasets that hang on the wording of few prompts, or are split by us, may be further off.
+# In points. Bands are wider for datasets that are sensitive to prompt wording or that we split.
 BAND, WIDE_BAND, OWN_BAND = 2.0, 6.0, 1.0
 WIDE = (
   "mnist", "patch_camelyon", "rendered_sst2", "kitti_distance", "eurosat", "resisc45", "fer2013", "gtsrb",
@@ -44,10 +45,10 @@ WIDE = (
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-  """Zero-shot recognition of one dataset beside the published figure, in percent.
+  """Zero-shot accuracy of one dataset and the published value, in percent.
 
   Attributes:
-    error: twice the standard error, where not all test images were taken.
+    error: twice the standard error, if only a part of the test images was used.
   """
 
   dataset: str
@@ -59,12 +60,12 @@ class Check:
 
   @property
   def passes(self) -> bool:
-    """Whether the value lies within the band, widened by what a part of the images leaves open."""
+    """Whether the value is within the band, widened by the sampling error."""
     return abs(self.measured - self.published) <= self.band + self.error
 
 
 def ready_datasets(data_dir: str | None) -> list[str]:
-  """Return the datasets with a published figure that are prepared on this machine, with real data."""
+  """Return the prepared datasets with real data that have a published value."""
   states = {name: readiness(dataset_spec(name), data_dir) for name in known_datasets()}
   return [n for n, state in states.items() if n in PUBLISHED and state.ready and not state.stand_in]
 
@@ -72,13 +73,13 @@ def ready_datasets(data_dir: str | None) -> list[str]:
 def check_datasets(
   names: Sequence[str], checkpoint: str, data_dir: str | None = None, most_images: int = 0
 ) -> list[Check]:
-  """Measure zero-shot recognition of each dataset.
+  """Measure the zero-shot accuracy of each dataset.
 
   Args:
-    names: of datasets with a known figure.
-    checkpoint: the CLIP, whose figures they must be.
+    names: datasets with a published value.
+    checkpoint: the CLIP of these values.
     data_dir: TFDS's data folder.
-    most_images: test images of a dataset, spread evenly; 0 takes all.
+    most_images: number of test images, spread evenly; 0 uses all.
   """
   published = OWN if checkpoint == SHIPPED else PUBLISHED
   encoder = load_text_encoder(checkpoint)

@@ -1,4 +1,4 @@
-"""The five stages in their order. Each reads what earlier ones left on disk and makes what is missing."""
+"""The five stages in order. Each reads the output of earlier stages and makes what is missing."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -22,12 +22,19 @@ from genbench_jax.store.rows import write_results
 def run_stages(
   config: Config, workdir: Path, stages: Sequence[str], command: str, keep_going: bool = False
 ) -> None:
-  """Runs the given stages in their order and says what each did.
+  """Run the given stages in order and print what each did.
 
-  Every process of the run calls it. The first one alone writes rows and report.
+  Every process of the run calls this function. Only the first one writes rows and report.
+
+  Args:
+    config: the config.
+    workdir: the work folder.
+    stages: names of the stages.
+    command: the command line, for the page.
+    keep_going: whether other cells continue after a failure.
 
   Raises:
-    RunError: at the end, if parts of the run failed; it lists them.
+    RunError: parts of the run failed; raised at the end with a list.
   """
   run = Run(config, workdir, Failures(keep_going))
   functions: dict[str, Callable[[Run], int]] = {
@@ -57,7 +64,7 @@ def run_stages(
 
 
 def _together(run: Run, stage: str, done: int) -> int:
-  """Waits for the other processes at the end of a stage; how much was done and what failed by all of them."""
+  """Wait for the other processes at the end of a stage; return their total work and failures."""
   told = run.hosts.gathered([[done, run.failures.reasons]], f"the end of stage {stage}")
   for _, reasons in told:
     run.failures.reasons.update(reasons)

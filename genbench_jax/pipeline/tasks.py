@@ -1,4 +1,4 @@
-"""What recognizers are given and leave: cells, their images in order, and the weights of a mixture."""
+"""Inputs and outputs of recognizers: cells, their images in order, and weights of a mixture."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ from genbench_jax.store import files
 from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import StoredImages
 
-# Decoded images beyond this stand in a file of the work folder and are mapped.
+# Larger sets of decoded images are memory-mapped files of the work folder.
 IN_MEMORY_BYTES = 2**29
 DECODED_AT_ONCE = 64
 
@@ -33,12 +33,12 @@ class Task:
   """A cell to recognize.
 
   Attributes:
-    cell: which.
-    external: its image set, or its mixture.
-    images: its own images; of a mixture the originals first.
-    folder: of its results.
-    weights: of the loss of each image; none are equal ones.
-    later: the images that train after the others; none is all together.
+    cell: the cell.
+    external: its image set or mixture.
+    images: its images; for a mixture, originals first.
+    folder: folder of its results.
+    weights: loss weight of each image; None for equal weights.
+    later: images that are trained after the others; None to train all together.
   """
 
   cell: Cell
@@ -50,19 +50,19 @@ class Task:
 
   @property
   def name(self) -> str:
-    """The cell, for people."""
+    """Readable name of the cell."""
     return f"{self.external.key.name}, {self.cell.shots} shots"
 
 
 @dataclasses.dataclass(frozen=True)
 class RecognizerResult:
-  """What a recognizer found for a cell.
+  """Result of a recognizer on a cell.
 
   Attributes:
-    result: `scores` of the test images, `score`, `ci_low`, `ci_high`, `n_external`, `missing_classes`, and
-      whatever else there is to say of the training: what is a number or a list goes into the summary.
-    save_model: writes what was learned to a file that others can load.
-    seconds: what it took.
+    result: `scores` of the test images, `score`, `ci_low`, `ci_high`, `n_external`,
+      `missing_classes` and other numbers or lists for the summary.
+    save_model: function that writes the trained weights to a file.
+    seconds: training time.
   """
 
   result: dict[str, Any]
@@ -70,20 +70,20 @@ class RecognizerResult:
   seconds: float
 
 
-# The result of each task, in order; a cell that failed has its error.
+# The result of each task, in order; a failed cell has its error.
 Recognizer = Callable[
   [Run, DatasetFeatures, Sequence[Task], str], Iterator[RecognizerResult | ModelError]
 ]
 
 
 def make_task(cell: Cell, external: External, folder: Path, mixture: MixtureSettings) -> Task:
-  """A cell with its images, and of a mixture the weight and the order of its sources.
+  """Return a cell with its images and, for a mixture, the weights and order of its sources.
 
   Args:
-    cell: which.
-    external: its image set, or its mixture.
-    folder: of its results.
-    mixture: how sources are weighed and ordered.
+    cell: the cell.
+    external: its image set or mixture.
+    folder: folder of its results.
+    mixture: weights and order of the sources.
   """
   images = external.of_shots(cell.shots)
   if not isinstance(external, Mixture):
@@ -99,7 +99,7 @@ def make_task(cell: Cell, external: External, folder: Path, mixture: MixtureSett
 
 @dataclasses.dataclass(frozen=True)
 class ChosenImages:
-  """Chosen images of one place or several, one after another."""
+  """Selected images from one or several places, in order."""
 
   places: Sequence[tuple[Images, Int[np.ndarray, "n"]]]
 
@@ -115,7 +115,7 @@ class ChosenImages:
 
 
 def training_images(run: Run, task: Task) -> ChosenImages:
-  """The images of a cell in the order of its features: of a mixture, originals first."""
+  """Return the images of a cell in the order of its features; for a mixture, originals first."""
   external, shots = task.external, task.cell.shots
   keys = mixtures(run.config).get(external.key, (external.key,))
   if isinstance(external, Mixture):
@@ -127,21 +127,21 @@ def training_images(run: Run, task: Task) -> ChosenImages:
 
 
 def test_images(run: Run, data: DatasetFeatures) -> ChosenImages:
-  """The readable test images in the order of their features."""
+  """Return the readable test images in the order of their features."""
   return ChosenImages([(SplitImages(run.split(data.spec.name, "test")), data.test.ids)])
 
 
 def decoded(
   run: Run, data: DatasetFeatures, images: ChosenImages, size: int, what: str
 ) -> UInt8[np.ndarray, "n s s 3"]:
-  """Images as squares, decoded once by the one input pipeline: in memory, or many of them in a file that is mapped.
+  """Return square images, decoded once by the shared input pipeline, in memory or memory-mapped.
 
   Args:
-    run: whose work folder has the file.
-    data: whose dataset says how images are made square.
-    images: which.
+    run: the run; its work folder holds the file.
+    data: the dataset, which determines how images are made square.
+    images: the images.
     size: side in pixels.
-    what: names the images and, among those of a size, the file.
+    what: name of the images, for progress and the file.
   """
   shape = (len(images), size, size, 3)
   if np.prod(shape) <= IN_MEMORY_BYTES:
@@ -159,7 +159,7 @@ def _decode_into(
   size: int,
   what: str,
 ) -> UInt8[np.ndarray, "n s s 3"]:
-  # Mean 0 and deviation 1 / 255 give 0 to 255 back.
+  # Mean 0 and standard deviation 1 / 255 restore values from 0 to 255.
   how = ImageInput(size, mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
   plain = Preprocessing(how, data.spec.resize)
   start = 0

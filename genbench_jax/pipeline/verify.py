@@ -1,7 +1,7 @@
-"""Whether a work folder is what its runs have written: every seal, checksum, fingerprint and format version.
+"""Verification of a work folder: every seal, checksum, fingerprint and format version.
 
-Nothing is changed, no model and no dataset is loaded. What a later run of the same config would not use, such as the images
-of other settings, is in order too: a work folder may hold many configs.
+Nothing is changed and no model or dataset is loaded. Artifacts of other settings are valid, because
+a work folder may hold many configs.
 """
 
 import contextlib
@@ -23,29 +23,29 @@ from genbench_jax.store import class_values, embedding_set, files, hits, rows
 from genbench_jax.store.image_set import LABELS, MANIFEST, TFDS_FILES, ImageSet, layout_of
 
 DAMAGED, MISSING, ORPHANED = "damaged", "missing", "orphaned"
-RUN_AGAIN = "delete it, then run the same command again"
-NOT_NEEDED = "no run has written it, or none needs it: delete it if it is not yours"
-# What stands beside the rows of the same name.
+RUN_AGAIN = "delete it and run the same command again"
+NOT_NEEDED = "no run wrote or needs it: delete it if it is not yours"
+# Files with the same names as files of rows.
 BESIDE_ROWS: tuple[tuple[str, str, Callable[[Path], object]], ...] = (
   ("classes", "files of class values", class_values.read),
   ("hits", "files of recognized test images", hits.read),
 )
-# How the rows of an image set end of which a cell has failed.
+# Suffix of the rows of an image set with a failed cell.
 PARTIAL = ".partial.jsonl"
-# Files that a run keeps for itself in the root.
+# Internal files of a run in the root.
 _OWN = frozenset(
   {".lock", ".holder", ".url", ".mirror.json", "results.jsonl", "results.csv", "results.about.json"}
 )
-# Folders that others fill: TensorBoard, TFDS, and files that a run reads and others can't damage unnoticed.
+# Folders that others fill: TensorBoard, TFDS, and files whose damage a run notices.
 _UNCHECKED = frozenset({"tensorboard", "stand_ins", "folders", "digests", "inputs"})
 
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-  """Something that is not as it was written.
+  """A file that differs from what was written.
 
   Attributes:
-    path: inside the work folder.
+    path: path inside the work folder.
     kind: `damaged`, `missing` or `orphaned`.
     why: what was found.
     advice: what to do.
@@ -59,18 +59,18 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True)
 class VerificationResult:
-  """What was looked at: how many files of each kind, and what is wrong."""
+  """Number of checked files of each kind, and the faults."""
 
   counts: dict[str, int]
   faults: tuple[Fault, ...]
 
 
-class _Look:
-  """A look at a work folder that remembers which files belong to something, and what is wrong.
+class _Inspection:
+  """State of a verification: the files that belong to artifacts, and the faults.
 
   Args:
     workdir: the folder.
-    advance: called after each file.
+    advance: callback after each file.
   """
 
   def __init__(self, workdir: Path, advance: Callable[[int], None]) -> None:
@@ -80,41 +80,48 @@ class _Look:
     self.faults: list[Fault] = []
 
   def saw(self, kind: str, *paths: Path) -> None:
-    """Files that belong to the work folder."""
+    """Record files that belong to the work folder."""
     self.known.update(paths)
     self.counts[kind] = self.counts.get(kind, 0) + 1
     self._advance(1)
 
   def fault(self, path: Path, kind: str, why: str, advice: str = RUN_AGAIN) -> None:
-    """Note a fault."""
+    """Record a fault.
+
+    Args:
+      path: path inside the work folder.
+      kind: `damaged`, `missing` or `orphaned`.
+      why: what was found.
+      advice: what to do.
+    """
     self.faults.append(Fault(self._name(path), kind, why, advice))
 
   @contextlib.contextmanager
   def noting(self, path: Path, advice: str = RUN_AGAIN) -> Iterator[None]:
-    """Note whatever reading a file raises, and go on."""
+    """Record any error raised while a file is read, and continue."""
     try:
       yield
     except (RunError, UsageError, OSError) as error:
       self.fault(path, DAMAGED, _short(error, self.workdir), advice)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-      self.fault(path, DAMAGED, f"it does not hold what it should ({type(error).__name__})", advice)
+      self.fault(path, DAMAGED, f"unexpected content ({type(error).__name__})", advice)
 
   def _name(self, path: Path) -> str:
     return path.relative_to(self.workdir).as_posix()
 
 
 def verify(workdir: Path) -> VerificationResult:
-  """Read every file of a work folder again and say what is not as it was written.
+  """Read every file of a work folder and report what differs from what was written.
 
   Raises:
-    UsageError: there is no such folder, no run has written to it, or one is writing to it now.
+    UsageError: the folder does not exist, is not a work folder, or is in use.
   """
   if not workdir.is_dir():
-    raise UsageError(f"there is no work folder {str(workdir)!r}.")
+    raise UsageError(f"the work folder {str(workdir)!r} does not exist.")
   with _undisturbed(workdir):
     total = sum(1 for path in workdir.rglob("*") if path.is_file())
     with Progress(f"verify {workdir}", total, "files") as progress:
-      look = _Look(workdir, progress.advance)
+      inspection = _Inspection(workdir, progress.advance)
       for part in (
         _image_sets,
         _features,
@@ -125,16 +132,16 @@ def verify(workdir: Path) -> VerificationResult:
         _report,
         _json_files,
       ):
-        part(look)
-  if not look.counts:
-    raise UsageError(f"{workdir} is not a work folder: no run has written anything there.")
-  _orphans(look)
-  return VerificationResult(look.counts, tuple(look.faults))
+        part(inspection)
+  if not inspection.counts:
+    raise UsageError(f"{workdir} is not a work folder: no run has written to it.")
+  _orphans(inspection)
+  return VerificationResult(inspection.counts, tuple(inspection.faults))
 
 
 @contextlib.contextmanager
 def _undisturbed(workdir: Path) -> Iterator[None]:
-  """Hold the folder's lock where there is one that can be held; a folder that can't be written to needs none."""
+  """Hold the folder's lock if it can be locked; a read-only folder needs no lock."""
   from filelock import FileLock, Timeout
 
   if not (workdir / ".lock").is_file():
@@ -144,7 +151,9 @@ def _undisturbed(workdir: Path) -> Iterator[None]:
   try:
     lock.acquire()
   except Timeout as error:
-    raise UsageError(f"a run is using {str(workdir)!r}. Wait for it, then verify again.") from error
+    raise UsageError(
+      f"a run is using {str(workdir)!r}. Wait until it ends, then verify again."
+    ) from error
   except OSError:
     yield
     return
@@ -157,226 +166,237 @@ def _undisturbed(workdir: Path) -> Iterator[None]:
 # ---- the kinds of artifacts ---------------------------------------------------------------------
 
 
-def _image_sets(look: _Look) -> None:
-  for folder in sorted(path for path in look.workdir.glob("images/*/*") if path.is_dir()):
+def _image_sets(inspection: _Inspection) -> None:
+  for folder in sorted(path for path in inspection.workdir.glob("images/*/*") if path.is_dir()):
     if (folder / MANIFEST).is_file():
-      with look.noting(folder / MANIFEST):
-        _image_set(look, ImageSet(folder))
+      with inspection.noting(folder / MANIFEST):
+        _image_set(inspection, ImageSet(folder))
     else:
-      _unfinished_set(look, folder)
+      _unfinished_set(inspection, folder)
 
 
-def _image_set(look: _Look, images: ImageSet) -> None:
+def _image_set(inspection: _Inspection, images: ImageSet) -> None:
   folder, manifest = images.folder, images.manifest
   tfds = [folder / name for name in TFDS_FILES]
-  look.saw("image sets", folder / MANIFEST, folder / LABELS, *tfds)
-  look.known.update(folder.glob("*.labels.txt"))
-  anew = f"delete {(folder / MANIFEST).relative_to(look.workdir)}, then run again: what is damaged is made anew"
+  inspection.saw("image sets", folder / MANIFEST, folder / LABELS, *tfds)
+  inspection.known.update(folder.glob("*.labels.txt"))
+  anew = f"delete {(folder / MANIFEST).relative_to(inspection.workdir)} and run again: damaged shards are made again"
   if not folder.name.endswith(f"-{layout_of(manifest).fingerprint}"):
-    look.fault(
-      folder / MANIFEST, DAMAGED, "the folder's name is not the fingerprint of what it says"
+    inspection.fault(
+      folder / MANIFEST, DAMAGED, "the folder's name does not match the fingerprint of its manifest"
     )
   for path in tfds:
     if not path.is_file():
-      look.fault(path, MISSING, "the set can't be opened without it", anew)
+      inspection.fault(path, MISSING, "the set cannot be opened without it", anew)
     elif files.sha256(path) != manifest.get("metadata_sha256", {}).get(
       path.name, files.sha256(path)
     ):
-      look.fault(path, DAMAGED, "its checksum differs", anew)
-  with look.noting(folder / LABELS, anew):
+      inspection.fault(path, DAMAGED, "its checksum differs", anew)
+  with inspection.noting(folder / LABELS, anew):
     if len(images.labels) != sum(shard["images"] for shard in manifest["shards"]):
-      raise RunError("the shards hold another number of images")
+      raise RunError("the number of images in the shards differs from the manifest")
   for shard, path in enumerate(images.shard_paths()):
     seal = folder / "seals" / f"{shard:05d}.json"
-    look.saw("shards", path, seal)
-    with look.noting(path, anew):
+    inspection.saw("shards", path, seal)
+    with inspection.noting(path, anew):
       images.verify_shard(shard)
-    with look.noting(seal, anew):
+    with inspection.noting(seal, anew):
       if files.read_json(seal)["sha256"] != manifest["shards"][shard]["sha256"]:
-        raise RunError("it seals another shard than the manifest names")
+        raise RunError("its shard is not the one in the manifest")
 
 
-def _unfinished_set(look: _Look, folder: Path) -> None:
-  """A set without manifest is being made: its sealed shards are checked, and the rest is made by the next run."""
+def _unfinished_set(inspection: _Inspection, folder: Path) -> None:
+  """Check the sealed shards of a set without manifest; the next run makes the rest."""
   for seal in sorted(folder.glob("seals/*.json")):
     shard = next(iter(folder.glob(f"*.array_record-{seal.stem}-of-*")), None)
-    look.saw("shards of unfinished sets", seal, *([shard] if shard else []))
-    with look.noting(seal):
+    inspection.saw("shards of unfinished sets", seal, *([shard] if shard else []))
+    with inspection.noting(seal):
       if shard is None or files.read_json(seal)["sha256"] != files.sha256(shard):
-        raise RunError("its shard is missing or differs; the next run makes it anew")
-  look.known.update(path for path in folder.iterdir() if path.is_file())
+        raise RunError("its shard is missing or differs; the next run makes it again")
+  inspection.known.update(path for path in folder.iterdir() if path.is_file())
 
 
-def _features(look: _Look) -> None:
-  for path in sorted(look.workdir.glob("embeddings/**/*.safetensors")):
-    look.saw("files of features", path)
-    with look.noting(path):
+def _features(inspection: _Inspection) -> None:
+  for path in sorted(inspection.workdir.glob("embeddings/**/*.safetensors")):
+    inspection.saw("files of features", path)
+    with inspection.noting(path):
       found = embedding_set.load(path)
       if not len(found.features) == len(found.labels) == len(found.ids) == len(found.valid):
         raise RunError("its arrays differ in length")
 
 
-def _rows(look: _Look) -> None:
-  for path in sorted(look.workdir.glob("rows/*/*.jsonl")):
-    look.saw("files of rows", path)
-    with look.noting(path):
+def _rows(inspection: _Inspection) -> None:
+  for path in sorted(inspection.workdir.glob("rows/*/*.jsonl")):
+    inspection.saw("files of rows", path)
+    with inspection.noting(path):
       rows.read_rows([path])
   for beside in BESIDE_ROWS:
-    _beside_rows(look, *beside)
+    _beside_rows(inspection, *beside)
 
 
-def _beside_rows(look: _Look, folder: str, kind: str, read: Callable[[Path], object]) -> None:
-  """What stands beside rows: whole, of rows that are there, and there for all rows."""
+def _beside_rows(
+  inspection: _Inspection, folder: str, kind: str, read: Callable[[Path], object]
+) -> None:
+  """Check files that belong to rows: complete, with rows, and present for all rows."""
   named = {
-    path.relative_to(look.workdir / "rows").as_posix().replace(PARTIAL, ".jsonl")
-    for path in look.workdir.glob("rows/*/*.jsonl")
+    path.relative_to(inspection.workdir / "rows").as_posix().replace(PARTIAL, ".jsonl")
+    for path in inspection.workdir.glob("rows/*/*.jsonl")
   }
-  for path in sorted(look.workdir.glob(f"{folder}/*/*.jsonl")):
-    look.saw(kind, path)
-    with look.noting(path):
+  for path in sorted(inspection.workdir.glob(f"{folder}/*/*.jsonl")):
+    inspection.saw(kind, path)
+    with inspection.noting(path):
       read(path)
-    name = path.relative_to(look.workdir / folder).as_posix()
+    name = path.relative_to(inspection.workdir / folder).as_posix()
     if name not in named:
-      look.fault(path, ORPHANED, "there are no rows of its name", "run the same command again")
+      inspection.fault(
+        path, ORPHANED, "there are no rows with its name", "run the same command again"
+      )
     named.discard(name)
   for name in sorted(named):
-    path = look.workdir / folder / name
-    look.fault(path, MISSING, f"of the {kind} behind rows", "run the same command again")
+    path = inspection.workdir / folder / name
+    inspection.fault(path, MISSING, f"of the {kind} behind rows", "run the same command again")
 
 
-def _results(look: _Look) -> None:
-  """The rows for people: each must be one of a stage's, and the CSV must be the same rows."""
-  path = look.workdir / "results.jsonl"
+def _results(inspection: _Inspection) -> None:
+  """Check the rows for people: each must be a row of a stage, and the CSV must match."""
+  path = inspection.workdir / "results.jsonl"
   if not path.is_file():
-    if any(look.workdir.glob("rows/*/*.jsonl")):
-      look.fault(path, MISSING, "the rows of all cells", "run the same command again")
+    if any(inspection.workdir.glob("rows/*/*.jsonl")):
+      inspection.fault(path, MISSING, "the rows of all cells", "run the same command again")
     return
-  look.saw("results", path)
-  about = look.workdir / rows.ABOUT_RESULTS
+  inspection.saw("results", path)
+  about = inspection.workdir / rows.ABOUT_RESULTS
   if about.is_file():
-    with look.noting(about):
+    with inspection.noting(about):
       files.read_json(about)
-  if not rows.results_run(look.workdir)[1]:
-    look.fault(path, DAMAGED, "it is not what the run has written: it was edited")
-  with look.noting(path):
+  if not rows.results_run(inspection.workdir)[1]:
+    inspection.fault(path, DAMAGED, "it was edited after the run wrote it")
+  with inspection.noting(path):
     found = files.read_json_lines(path)
     sealed = set()
-    for file in look.workdir.glob("rows/*/*.jsonl"):
-      with contextlib.suppress(RunError, OSError):  # told already
+    for file in inspection.workdir.glob("rows/*/*.jsonl"):
+      with contextlib.suppress(RunError, OSError):  # already reported
         sealed |= {_key(row) for row in rows.read_rows([file])}
     if not found:
       raise RunError("it is empty")
     if odd := [row for row in found if _key(row) not in sealed]:
       raise RunError(
-        f"{len(odd)} of its {len(found)} rows are in no file of rows: it was edited, or those were deleted"
+        f"{len(odd)} of its {len(found)} rows are in no file of rows: it was edited, or files of rows were deleted"
       )
-    csv = look.workdir / "results.csv"
+    csv = inspection.workdir / "results.csv"
     if not csv.is_file():
-      look.fault(csv, MISSING, "the rows as CSV", "run the same command again")
+      inspection.fault(csv, MISSING, "the rows as CSV", "run the same command again")
     elif csv.read_bytes() != files.csv_text(found, rows.COLUMNS).encode():
-      look.fault(csv, DAMAGED, "it does not hold the rows of results.jsonl")
-    _about_results(look)
+      inspection.fault(csv, DAMAGED, "its rows differ from results.jsonl")
+    _about_results(inspection)
 
 
-def _about_results(look: _Look) -> None:
-  """Whose rows they are."""
-  path = look.workdir / rows.ABOUT_RESULTS
+def _about_results(inspection: _Inspection) -> None:
+  """Check the file that says which run the rows belong to."""
+  path = inspection.workdir / rows.ABOUT_RESULTS
   if not path.is_file():
-    look.fault(path, MISSING, "whose rows the results are", "run the same command again")
+    inspection.fault(path, MISSING, "the run of the results", "run the same command again")
     return
-  with look.noting(path, "run the same command again"):
+  with inspection.noting(path, "run the same command again"):
     about = files.read_json(path)
     name = about.get("run") if isinstance(about, dict) else None
-    is_known = name == "" or (look.workdir / "runs" / f"{name}.json").is_file()
-    if not is_known or about != rows.described_results(look.workdir, str(name)):
-      raise RunError("it is of other rows, or of no run")
+    is_known = name == "" or (inspection.workdir / "runs" / f"{name}.json").is_file()
+    if not is_known or about != rows.described_results(inspection.workdir, str(name)):
+      raise RunError("it belongs to other rows, or to no run")
 
 
 def _key(row: dict[str, Any]) -> str:
   return json.dumps(row, sort_keys=True)
 
 
-def _recognizers(look: _Look) -> None:
-  for path in sorted(look.workdir.glob(f"recognizers/*/*/*/{SUMMARY}")):
-    look.saw("recognized cells", path)
-    with look.noting(path):
-      _listed_files(look, path.parent, files.read_json(path).get("files", {}), "recognizer files")
+def _recognizers(inspection: _Inspection) -> None:
+  for path in sorted(inspection.workdir.glob(f"recognizers/*/*/*/{SUMMARY}")):
+    inspection.saw("recognized cells", path)
+    with inspection.noting(path):
+      _listed_files(
+        inspection, path.parent, files.read_json(path).get("files", {}), "recognizer files"
+      )
 
 
-def _listed_files(look: _Look, folder: Path, listed: dict[str, str], kind: str) -> None:
-  """Files whose checksums another file holds."""
+def _listed_files(inspection: _Inspection, folder: Path, listed: dict[str, str], kind: str) -> None:
+  """Check files whose checksums are in another file."""
   for name, checksum in listed.items():
     path = folder / name
-    look.saw(kind, path)
+    inspection.saw(kind, path)
     if not path.is_file():
-      look.fault(
+      inspection.fault(
         path,
         MISSING,
         "it is listed with a checksum",
-        f"delete {folder.relative_to(look.workdir)}, then run again",
+        f"delete {folder.relative_to(inspection.workdir)} and run again",
       )
     elif files.sha256(path) != checksum:
-      look.fault(
+      inspection.fault(
         path,
         DAMAGED,
         "its checksum differs",
-        f"delete {folder.relative_to(look.workdir)}, then run again",
+        f"delete {folder.relative_to(inspection.workdir)} and run again",
       )
 
 
-def _pools(look: _Look) -> None:
-  for manifest in sorted(look.workdir.glob(f"pool*/**/{POOL_MANIFEST}")):
-    look.saw("pools", manifest)
-    with look.noting(manifest):
+def _pools(inspection: _Inspection) -> None:
+  for manifest in sorted(inspection.workdir.glob(f"pool*/**/{POOL_MANIFEST}")):
+    inspection.saw("pools", manifest)
+    with inspection.noting(manifest):
       files.read_json(manifest)
-    look.known.update(path for path in (manifest.parent / "collection").glob("*") if path.is_file())
+    inspection.known.update(
+      path for path in (manifest.parent / "collection").glob("*") if path.is_file()
+    )
     for seal in sorted(manifest.parent.glob("seals/*.json")):
-      look.saw("shards of pools", seal)
-      with look.noting(seal):
+      inspection.saw("shards of pools", seal)
+      with inspection.noting(seal):
         for name, checksum in files.read_json(seal).get("sha256", {}).items():
           path = manifest.parent / shard_file(name, int(seal.stem), dict(NAMES)[name])
-          look.known.add(path)
+          inspection.known.add(path)
           if files.sha256(path) != checksum:
-            raise RunError(f"{path.name} differs from what is sealed")
+            raise RunError(f"{path.name} does not match its seal")
 
 
-def _report(look: _Look) -> None:
-  folder = look.workdir / "report"
+def _report(inspection: _Inspection) -> None:
+  folder = inspection.workdir / "report"
   if not folder.is_dir():
     return
   path = folder / RUN
-  look.known.add(folder / MADE_FROM)
+  inspection.known.add(folder / MADE_FROM)
   if not path.is_file():
-    look.fault(
-      path, MISSING, "the page can't be checked without it", "delete report/, then run again"
+    inspection.fault(
+      path, MISSING, "the page cannot be checked without it", "delete report/ and run again"
     )
     return
-  look.saw("pages", path)
-  with look.noting(path, "delete report/, then run again"):
+  inspection.saw("pages", path)
+  with inspection.noting(path, "delete report/ and run again"):
     about = files.read_json(path)
-    _listed_files(look, folder, about.get("files", {}), "files of the page")
+    _listed_files(inspection, folder, about.get("files", {}), "files of the page")
     for name in about.get("image_sets", ()):
-      if not (look.workdir / name / MANIFEST).is_file():
-        look.fault(
-          look.workdir / name, MISSING, "the page shows its images", "run the same command again"
+      if not (inspection.workdir / name / MANIFEST).is_file():
+        inspection.fault(
+          inspection.workdir / name,
+          MISSING,
+          "the page shows its images",
+          "run the same command again",
         )
 
 
-def _json_files(look: _Look) -> None:
-  """What is JSON and in no other kind: ledgers, choices, sentences."""
-  for path in sorted(look.workdir.glob("**/*.json")):
-    if path in look.known or _top(look, path) in _UNCHECKED or path.name in _OWN:
+def _json_files(inspection: _Inspection) -> None:
+  """Check other JSON files: ledgers, choices, sentences."""
+  for path in sorted(inspection.workdir.glob("**/*.json")):
+    if path in inspection.known or _top(inspection, path) in _UNCHECKED or path.name in _OWN:
       continue
-    if _top(look, path) in ("runs", "retrieved", "prompts", "selection", "inversion"):
-      look.saw("other files", path)
-      with look.noting(path):
+    if _top(inspection, path) in ("runs", "retrieved", "prompts", "selection", "inversion"):
+      inspection.saw("other files", path)
+      with inspection.noting(path):
         files.read_json(path)
   for name in ("prompts", "inversion", "selection"):
-    for path in look.workdir.glob(f"{name}/**/*"):
+    for path in inspection.workdir.glob(f"{name}/**/*"):
       if path.is_file() and not files.is_part(path.name):
-        look.known.add(path)
-  for path in look.workdir.glob("inversion/**/*.safetensors"):
-    with look.noting(path):
+        inspection.known.add(path)
+  for path in inspection.workdir.glob("inversion/**/*.safetensors"):
+    with inspection.noting(path):
       _open_safetensors(path)
 
 
@@ -387,28 +407,37 @@ def _open_safetensors(path: Path) -> None:
     with safe_open(path, framework="numpy") as file:
       for name in file.keys():  # noqa: SIM118
         if not np.isfinite(file.get_tensor(name).astype(np.float32)).all():
-          raise RunError(f"{name} holds NaN or infinity")
+          raise RunError(f"{name} contains NaN or infinity")
   except SafetensorError as error:
-    raise RunError(f"no safetensors: {error}") from error
+    raise RunError(f"not safetensors: {error}") from error
 
 
-def _orphans(look: _Look) -> None:
-  for path in sorted(look.workdir.rglob("*")):
+def _orphans(inspection: _Inspection) -> None:
+  for path in sorted(inspection.workdir.rglob("*")):
     if path.is_dir() and not path.is_symlink():
       if path.name.startswith(".") and path.name.endswith(".parts"):
-        look.known.update(path.glob("*"))  # features in the making
+        inspection.known.update(path.glob("*"))  # unfinished features
       continue
     if files.is_part(path.name):
-      look.fault(path, ORPHANED, "half written by a run that was killed", "the next run removes it")
-    elif path not in look.known and path.name not in _OWN and _top(look, path) not in _UNCHECKED:
-      look.fault(path, ORPHANED, "it belongs to nothing here", NOT_NEEDED)
+      inspection.fault(
+        path,
+        ORPHANED,
+        "incomplete: a run was killed while it wrote the file",
+        "the next run removes it",
+      )
+    elif (
+      path not in inspection.known
+      and path.name not in _OWN
+      and _top(inspection, path) not in _UNCHECKED
+    ):
+      inspection.fault(path, ORPHANED, "it belongs to no artifact", NOT_NEEDED)
 
 
-def _top(look: _Look, path: Path) -> str:
-  return path.relative_to(look.workdir).parts[0]
+def _top(inspection: _Inspection, path: Path) -> str:
+  return path.relative_to(inspection.workdir).parts[0]
 
 
 def _short(error: Exception, workdir: Path) -> str:
-  """An error's first sentence, without the work folder's place: paths are told beside it."""
+  """Return an error's first sentence without the work folder's path."""
   told = " ".join(str(error).split()).replace(f"{workdir}/", "")
   return told[:300]

@@ -1,4 +1,4 @@
-"""The version of the code behind each stage: a part of every name, so that no upgrade shows old results as new."""
+"""Versions of the code of each stage, which are part of every name."""
 
-# Raise a stage's number when its code gives other results from the same data and settings.
+# Increase the number of a stage if its code gives other results for the same data and settings.
 VERSIONS = {"images": 2, "embed": 2, "score": 5, "recognize": 5, "report": 2}

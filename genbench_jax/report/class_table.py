@@ -25,13 +25,13 @@ def class_data(
   chosen = headline_scores(every)
   if not chosen:
     return None
-  series = sorted({one.series for one in chosen}, key=lambda one: one.order)
-  scores = {(one.dataset, one.series): one for one in chosen}
+  series = sorted({cell.series for cell in chosen}, key=lambda item: item.order)
+  scores = {(cell.dataset, cell.series): cell for cell in chosen}
   lines = [
     (dataset, name)
-    for dataset in dict.fromkeys(one.dataset for one in chosen)
+    for dataset in dict.fromkeys(cell.dataset for cell in chosen)
     for name in dict.fromkeys(
-      name for one in chosen if one.dataset == dataset for name in one.zero_shot
+      name for cell in chosen if cell.dataset == dataset for name in cell.zero_shot
     )
   ]
   kept = _thinned(lines, scores, series)
@@ -41,14 +41,14 @@ def class_data(
     {"name": "tests", "label": "test images", "kind": "fact"},
     {"name": "zero_shot", "label": "zero-shot", "kind": "accuracy"},
   ]
-  for one in series:
-    label = one.label
+  for item in series:
+    label = item.label
     columns += [
       {"name": "score", "label": label, "kind": "accuracy"},
       {"name": "gain", "label": "gain", "kind": "difference"},
     ]
-    if any(key[1] == one for key in taken):
-      columns.append({"name": "taken", "label": "most often taken for", "kind": "fact"})
+    if any(key[1] == item for key in taken):
+      columns.append({"name": "taken", "label": "most often classified as", "kind": "fact"})
   rows = [_line(dataset, name, series, scores, counts, taken) for dataset, name in kept]
   return {"columns": columns, "rows": rows, "noun": "classes"}, len(lines) - len(kept)
 
@@ -62,14 +62,16 @@ def _line(
   taken: Confusions,
 ) -> list[Any]:
   count = counts.get(dataset, {}).get(name)
-  known = [one for (where, _), one in scores.items() if where == dataset and name in one.zero_shot]
+  known = [
+    cell for (where, _), cell in scores.items() if where == dataset and name in cell.zero_shot
+  ]
   values: list[Any] = [dataset, name, count, _numbers(wilson(known[0].zero_shot[name], count))]
-  for one in series:
-    mine = scores.get((dataset, one))
+  for item in series:
+    mine = scores.get((dataset, item))
     score = wilson(mine.scores[name], count) if mine and name in mine.scores else None
     values += [_numbers(score), _numbers(class_gain(mine, name, count))]
-    if any(key[1] == one for key in taken):
-      values.append(taken.get((dataset, one), {}).get(name))
+    if any(key[1] == item for key in taken):
+      values.append(taken.get((dataset, item), {}).get(name))
   return values
 
 
@@ -78,9 +80,7 @@ def _thinned(
   scores: Mapping[tuple[str, Series], ClassScores],
   series: Sequence[Series],
 ) -> list[tuple[str, str]]:
-  """Return the lines that fit: for each dataset, the classes with extreme gains of its first
-  series.
-  """
+  """Return the lines that fit: the classes of each dataset with extreme gains."""
   if len(lines) <= MOST_LINES:
     return list(lines)
   datasets = list(dict.fromkeys(dataset for dataset, _ in lines))
@@ -88,10 +88,10 @@ def _thinned(
   kept = []
   for dataset in datasets:
     names = [name for where, name in lines if where == dataset]
-    first = next((scores[dataset, one] for one in series if (dataset, one) in scores), None)
+    first = next((scores[dataset, item] for item in series if (dataset, item) in scores), None)
     ranked = sorted(names, key=lambda name: _gain(first, name))
-    some = {*ranked[: share // 2], *ranked[-(share // 2) :]} if len(names) > share else {*names}
-    kept += [(dataset, name) for name in names if name in some]
+    shown = {*ranked[: share // 2], *ranked[-(share // 2) :]} if len(names) > share else {*names}
+    kept += [(dataset, name) for name in names if name in shown]
   return kept
 
 

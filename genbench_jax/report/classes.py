@@ -65,8 +65,7 @@ Counts = Mapping[str, Mapping[str, int]]
 def classes_figure(
   every: Sequence[ClassScores], counts: Counts | None = None
 ) -> chart.Figure | None:
-  """Return, for each dataset, the classes with the highest and the lowest gain; None without
-  scores.
+  """Return the classes of each dataset with the highest and lowest gains; None without scores.
 
   Args:
     every: accuracies of the classes, for any recognizer and budget.
@@ -75,12 +74,12 @@ def classes_figure(
   chosen = headline_scores(every)
   if not chosen:
     return None
-  series = tuple(sorted({one.series for one in chosen}, key=lambda s: s.order))
+  series = tuple(sorted({cell.series for cell in chosen}, key=lambda s: s.order))
   by_dataset = {
     name: _lines(
-      [one for one in chosen if one.dataset == name], series, (counts or {}).get(name, {})
+      [cell for cell in chosen if cell.dataset == name], series, (counts or {}).get(name, {})
     )
-    for name in dict.fromkeys(one.dataset for one in chosen)
+    for name in dict.fromkeys(cell.dataset for cell in chosen)
   }
   quantity = quantity_of(chosen[0].quantity).label
   alone = len(by_dataset) == 1
@@ -89,7 +88,7 @@ def classes_figure(
     for name, lines in by_dataset.items()
     for layout in ((wide_layout(lines, series), NARROW) if alone else (NARROW,))
   )
-  shots = sorted({one.shots for one in chosen})
+  shots = sorted({cell.shots for cell in chosen})
   return chart.Figure(
     name="classes",
     title="Classes that the images help and hurt most",
@@ -112,37 +111,40 @@ def class_gains(every: Sequence[ClassScores]) -> dict[str, dict[str, float]]:
   """Return dataset -> class name -> gain, from the first source other than original images if any."""
   chosen = headline_scores(every)
   found: dict[str, dict[str, float]] = {}
-  for one in sorted(chosen, key=lambda one: (one.source == "original", one.series.order)):
-    known = one.scores.keys() & one.zero_shot.keys()
-    gains = {name: one.scores[name] - one.zero_shot[name] for name in one.scores if name in known}
-    found.setdefault(one.dataset, gains)
+  for cell in sorted(chosen, key=lambda cell: (cell.source == "original", cell.series.order)):
+    known = cell.scores.keys() & cell.zero_shot.keys()
+    gains = {
+      name: cell.scores[name] - cell.zero_shot[name] for name in cell.scores if name in known
+    }
+    found.setdefault(cell.dataset, gains)
   return found
 
 
 def headline_scores(every: Sequence[ClassScores]) -> list[ClassScores]:
-  """Return the scores of one recognizer: for each dataset and source, one strategy and its largest
-  budget.
+  """Return the scores of one recognizer.
+
+  For each dataset and source, they have one strategy and the largest budget.
   """
-  every = [one for one in every if one.source != "control"]
+  every = [cell for cell in every if cell.source != "control"]
   if not every:
     return []
-  first = min((one.quantity for one in every), key=lambda name: order_of(name, tuple(QUANTITIES)))
+  first = min((cell.quantity for cell in every), key=lambda name: order_of(name, tuple(QUANTITIES)))
   chosen: dict[tuple[str, str, str], ClassScores] = {}
-  for one in sorted(every, key=lambda o: (order_of(o.strategy, HEADLINE_STRATEGIES), -o.shots)):
-    if one.quantity == first:
-      chosen.setdefault((one.dataset, one.source, one.generator), one)
+  for cell in sorted(every, key=lambda o: (order_of(o.strategy, HEADLINE_STRATEGIES), -o.shots)):
+    if cell.quantity == first:
+      chosen.setdefault((cell.dataset, cell.source, cell.generator), cell)
   return list(chosen.values())
 
 
 def _lines(
   scores: Sequence[ClassScores], series: Sequence[Series], counts: Mapping[str, int]
 ) -> list[Line]:
-  by_series = {one.series: one for one in scores}
-  zero_shot = {name: value for one in scores for name, value in one.zero_shot.items()}
+  by_series = {cell.series: cell for cell in scores}
+  zero_shot = {name: value for cell in scores for name, value in cell.zero_shot.items()}
   return by_first([
     Line(
       name,
-      tuple(class_gain(by_series.get(one), name, counts.get(name)) for one in series),
+      tuple(class_gain(by_series.get(item), name, counts.get(name)) for item in series),
       f"zero-shot {percent(value)}",
     )
     for name, value in zero_shot.items()
@@ -195,22 +197,24 @@ def class_scores(every: Sequence[ClassValues]) -> list[ClassScores]:
 
   All scores have one protocol: `strict` if it was run, else `reference`.
   """
-  protocols = {one["protocol"] for one in every}
-  of_one = [one for one in every if one["protocol"] == min(protocols, key=PROTOCOLS.index)]
-  zero_shot = {one["dataset"]: one["values"] for one in of_one if one["quantity"] == "zero_shot"}
+  protocols = {entry["protocol"] for entry in every}
+  chosen = [entry for entry in every if entry["protocol"] == min(protocols, key=PROTOCOLS.index)]
+  zero_shot = {
+    entry["dataset"]: entry["values"] for entry in chosen if entry["quantity"] == "zero_shot"
+  }
   seeds: dict[tuple[str, str, str, int, str, str], list[Mapping[str, float]]] = {}
-  for one in of_one:
-    if one["quantity"] in SHOWN and one["dataset"] in zero_shot:
-      generator = str(one.get("generator") or "")
+  for entry in chosen:
+    if entry["quantity"] in SHOWN and entry["dataset"] in zero_shot:
+      generator = str(entry.get("generator") or "")
       key = (
-        one["dataset"],
-        one["source"],
-        one["strategy"],
-        one["shots"],
-        one["quantity"],
+        entry["dataset"],
+        entry["source"],
+        entry["strategy"],
+        entry["shots"],
+        entry["quantity"],
         generator,
       )
-      seeds.setdefault(key, []).append(one["values"])
+      seeds.setdefault(key, []).append(entry["values"])
   return [
     ClassScores(*key[:5], _means(values), zero_shot[key[0]], key[5])
     for key, values in seeds.items()
@@ -218,4 +222,4 @@ def class_scores(every: Sequence[ClassValues]) -> list[ClassScores]:
 
 
 def _means(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
-  return {name: float(np.mean([one[name] for one in values])) for name in values[0]}
+  return {name: float(np.mean([scores[name] for scores in values])) for name in values[0]}

@@ -169,9 +169,7 @@ def settings_table(runs: Sequence[RunToCompare]) -> Table:
 
 
 def differences_table(comparison: Comparison) -> Table:
-  """Return one line per cell: the value of every run and its difference from the first, headline
-  first.
-  """
+  """Return one line per cell: the value of every run and its difference from the first."""
   order = {name: place for place, name in enumerate(comparison.quantities)}
   measured = dict.fromkeys(name for less in comparison.less for *_, name in less.folded)
   names = sorted(measured, key=lambda name: (order.get(name, len(order)), by_quantity(name)))
@@ -192,9 +190,7 @@ def differences_table(comparison: Comparison) -> Table:
 
 
 def verdicts_table(comparison: Comparison) -> Table:
-  """Return which run is better, for each source, overall and by dataset, with intervals and
-  p-values.
-  """
+  """Return which run is better for each source, with intervals and p-values."""
   headline = next(iter(comparison.quantities), None)
   shots = _largest(comparison, headline) if headline else None
   found = (

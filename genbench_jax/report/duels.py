@@ -104,8 +104,9 @@ def paired_difference(
   quantity: str,
   hits: Hits,
 ) -> Estimate | None:
-  """Return the mean over seeds of first minus second, paired by test image; None without hits of
-  both.
+  """Return the mean over seeds of first minus second, paired by test image.
+
+  The result is None without hits of both.
 
   Args:
     results: the rows.
@@ -127,9 +128,6 @@ def paired_estimate(
   both: Sequence[Sequence[PerImage | None]], estimates: Sequence[Estimate | None]
 ) -> Estimate | None:
   """Return first minus second, paired by test image; None unless both have hits on the same images.
-
-  External images are not paired: sources share none. Where two runs use the same external images, adding their variance for
-  each side makes the interval too wide.
 
   Args:
     both: the hits of first and second for each seed.
@@ -161,9 +159,7 @@ def _compared(
   weights: Float[np.ndarray, "n"],
   images: Sequence[float],
 ) -> Estimate:
-  """Return first minus second with the paired interval and the variance due to other training
-  images.
-  """
+  """Return first minus second, with the variance due to other training images."""
   first, other = (
     paired.ImageOutcomes(values, weights=weights, external_variance=variance)
     for values, variance in zip(sides, images, strict=True)

@@ -1,4 +1,4 @@
-"""Does the answer depend on the encoder, or on the recognizer? Agreement of their orders, and scores across encoders."""
+"""Agreement between encoders and between recognizers on the order of the sources."""
 
 import dataclasses
 import itertools
@@ -19,20 +19,21 @@ from genbench_jax.report.quantities import (
 from genbench_jax.report.results import Cell, Results, Series, folded_of
 from genbench_jax.report.tables import Table
 
-# Recognizers that train a network, in the order in which they judge CLER: those that share least with it first.
+# Recognizers that train a network. Those that share least with CLER come first.
 FROM_NOTHING, FROM_CLIP = ("from_scratch",), ("fine_tune", "lora")
-# Fewer sources than this have no order worth comparing.
+# With fewer sources, an order is not worth comparing.
 FEWEST_SERIES = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class OrderAgreement:
-  """How far two measures put the sources in the same order.
+  """Agreement of two measures on the order of the sources.
 
   Attributes:
-    tau: mean over datasets and numbers of images of Kendall's tau-b.
-    interval: 95 %, whole series resampled; None where there are too few of them.
-    groups: datasets at a number of images; series: sources. How many are behind it.
+    tau: Kendall's tau-b, averaged over datasets and numbers of images.
+    interval: 95 % interval from resampled series; None with too few series.
+    groups: number of (dataset, number of images) groups.
+    series: number of sources.
   """
 
   first: str
@@ -44,9 +45,9 @@ class OrderAgreement:
 
 
 def merged(every: Sequence[Results]) -> Results:
-  """Return the page's main results with the accuracies in other encoders of its protocol as further quantities."""
+  """Return the main results, extended by the accuracies of other encoders with the same protocol."""
   main = every[0]
-  others = [one for one in every[1:] if one.view.protocol == main.view.protocol]
+  others = [series for series in every[1:] if series.view.protocol == main.view.protocol]
   if not others:
     return main
   beside: dict[tuple[str, Series, int, int], dict] = {}
@@ -66,10 +67,10 @@ def merged(every: Sequence[Results]) -> Results:
 
 
 def judge_of(results: Results, headline: str) -> str:
-  """Return the recognizer that says whether CLER predicts anything: the one that shares least with it.
+  """Return the recognizer that tests whether CLER predicts accuracy.
 
-  A probe on CLER's own features is partly CLER itself: a network of another kind, or the same probe in
-  another encoder, comes first where it was measured.
+  A probe on CLER's own features agrees with CLER in part by construction. A trained network, or the
+  probe on another encoder, is preferred if it was measured.
   """
   elsewhere = [name for name in results.quantities if name.startswith(f"{headline} [")]
   candidates = (*FROM_NOTHING, *elsewhere, *FROM_CLIP)
@@ -77,7 +78,7 @@ def judge_of(results: Results, headline: str) -> str:
 
 
 def encoder_table(every: Sequence[Results], quantity: str) -> Table | None:
-  """Return how far the encoders agree on the order of the sources; None with fewer than two of them."""
+  """Return the agreement of the encoders on the order of the sources; None with fewer than two."""
   results = merged(every)
   names = [
     name for name in results.quantities if name == quantity or name.startswith(f"{quantity} [")
@@ -88,17 +89,15 @@ def encoder_table(every: Sequence[Results], quantity: str) -> Table | None:
     return short_name(main if name == quantity else name.partition(" [")[2].removesuffix("]"))
 
   found = order_agreements(results, names, label)
-  caption = (
-    f"Kendall’s τ of the orders of sources by the {quantity_of(quantity).label} in two encoders."
-  )
+  caption = f"Kendall’s τ between the orders of sources by the {quantity_of(quantity).label} on two encoders."
   return _table("encoder-agreement", caption, ("encoder", "encoder"), found)
 
 
 def recognizer_table(results: Results) -> Table | None:
-  """Return how far the recognizers agree on the order of the sources; None with fewer than two of them."""
+  """Return the agreement of the recognizers on the order of the sources; None with fewer than two."""
   names = [name for name in (*RECOGNIZERS, "cler") if name in results.quantities]
   found = order_agreements(results, names, lambda name: quantity_of(name).label)
-  caption = "Kendall’s τ of the orders of sources by two recognizers."
+  caption = "Kendall’s τ between the orders of sources by two recognizers."
   return _table("recognizer-agreement", caption, ("recognizer", "recognizer"), found)
 
 
@@ -110,7 +109,7 @@ def order_agreements(
   Args:
     results: the rows.
     names: the quantities.
-    label: what the page calls each.
+    label: function from a quantity to its name on the page.
   """
   pairs = [(_agreement(results, *pair), pair) for pair in itertools.combinations(names, 2)]
   return [
@@ -121,7 +120,7 @@ def order_agreements(
 
 
 def cross_agreements(every: Sequence[Results]) -> list[tuple[str, str, Agreement]]:
-  """Return (encoder of CLER, encoder of the probe, their agreement) for every two, other encoders first."""
+  """Return (encoder of CLER, encoder of the probe, agreement), different encoders first."""
   results, main = merged(every), every[0].view.encoder
   spaces = {
     name: main if "[" not in name else name.partition(" [")[2].removesuffix("]")
@@ -137,24 +136,24 @@ def cross_agreements(every: Sequence[Results]) -> list[tuple[str, str, Agreement
     for cler in clers
     for probe in probes
   ]
-  return sorted(found, key=lambda one: one[0] == one[1])
+  return sorted(found, key=lambda series: series[0] == series[1])
 
 
 def cross_table(every: Sequence[Results]) -> Table | None:
-  """Return CLER in one encoder against probes in another: rows and columns are encoders; None with one of them."""
+  """Return CLER on one encoder against probes on another; None with one encoder."""
   found = cross_agreements(every)
   if not found:
     return None
   rows = list(dict.fromkeys(cler for cler, _, _ in found))
   columns = list(dict.fromkeys(probe for _, probe, _ in found))
-  # An encoder that knows no texts has probes, but no CLER.
+  # Encoders without a text tower have probes but no CLER.
   columns.sort(key=lambda name: rows.index(name) if name in rows else len(rows))
   cells = {(cler, probe): _rho_words(item) for cler, probe, item in found}
   caption = (
-    "Mean rank correlation within dataset and number of images. On the diagonal both see the same features: there it is "
-    "partly an identity."
+    "Mean rank correlation within dataset and number of images. On the diagonal both use the same features, so they "
+    "agree in part by construction."
   )
-  head = ("CLER in", *(f"probe in {short_name(name)}" for name in columns))
+  head = ("CLER on", *(f"probe on {short_name(name)}" for name in columns))
   lines = tuple(
     (short_name(cler), *(cells.get((cler, probe), "–") for probe in columns)) for cler in rows
   )
@@ -173,16 +172,16 @@ def _rho_words(item: Agreement) -> str:
 
 
 def _agreement(results: Results, first: str, second: str) -> OrderAgreement | None:
-  """Kendall's tau-b of two quantities over the sources, averaged over datasets and numbers of images."""
-  series = [one for one in results.series if one.source != "control"]
+  """Return Kendall's tau-b of two quantities over the sources, averaged over datasets and shots."""
+  series = [item for item in results.series if item.source != "control"]
   if len(results.generators) >= FEWEST_SERIES:
     series = list(results.generators)
-  # Seeds are averaged: what is ordered is the source, not one draw of it.
+  # Seeds are averaged, because sources are ordered, not single draws.
   wanted = set(series)
   values: tuple[Values, Values] = ({}, {})
-  for (dataset, one, shots, name), estimate in results.folded.items():
-    if name in (first, second) and one in wanted:
-      key = (dataset, one.source, one.generator, one.strategy, shots)
+  for (dataset, item, shots, name), estimate in results.folded.items():
+    if name in (first, second) and item in wanted:
+      key = (dataset, item.source, item.generator, item.strategy, shots)
       values[name == second][key] = estimate.value
   tables = [
     table
@@ -204,11 +203,11 @@ def _table(
     return None
   rows = tuple(
     (
-      one.first, one.second, _signed(one.tau),
-      f"{_signed(one.interval[0])} to {_signed(one.interval[1])}" if one.interval else None,
-      one.series, one.groups,
+      series.first, series.second, _signed(series.tau),
+      f"{_signed(series.interval[0])} to {_signed(series.interval[1])}" if series.interval else None,
+      series.series, series.groups,
     )
-    for one in found
+    for series in found
   )  # fmt: skip
   columns = (head[0], f"and {head[1]}", "τ", "95 % interval", "sources", "datasets × shots")
   return Table(name, caption, columns, rows)

@@ -1,4 +1,4 @@
-"""What images are worth in real ones, and what more of them would give: from curves over the number of images."""
+"""Exchange rates in real images, and power laws over the number of images."""
 
 import math
 from collections.abc import Sequence
@@ -17,13 +17,14 @@ NOUN = " real images per class"
 def exchange_of(
   results: Results, series: Sequence[Series], shots: int, quantity: str
 ) -> dict[Series, ExchangeRate]:
-  """Return how many original images a class give the mean accuracy of each series; empty without originals.
+  """Return how many original images a class reach the mean accuracy of each series.
 
-  The mean is over the datasets that have the originals at all of their budgets and the series.
+  The mean is over the datasets that have the series and the originals at all of their budgets. The
+  result is empty without originals.
 
   Args:
     results: the rows.
-    series: what is to be exchanged; originals themselves are left out.
+    series: the series to compare; originals are ignored.
     shots: images a class of the series.
     quantity: the recognizer.
   """
@@ -31,36 +32,43 @@ def exchange_of(
   if real is None:
     return {}
   found = {}
-  for one in series:
-    if one.source == "original":
+  for item in series:
+    if item.source == "original":
       continue
-    datasets = _datasets(results, (real, one), quantity, shots)
+    datasets = _datasets(results, (real, item), quantity, shots)
     points = curve(results, real, quantity, datasets)
-    mine = mean_over(results, one, shots, quantity, datasets)
+    mine = mean_over(results, item, shots, quantity, datasets)
     if points and mine and shots > 0:
-      (found[one],) = exchange_rates([_point(shots, mine)], points)
+      (found[item],) = exchange_rates([_point(shots, mine)], points)
   return found
 
 
 def exchange_words(rate: ExchangeRate) -> str:
-  """Return the rate in the short words of a table."""
+  """Return the rate as a short table entry."""
   return rate.verdict.replace(NOUN, "")
 
 
 def exchange_sentence(rate: ExchangeRate) -> str:
-  """Return the rate as a sentence on "they"."""
+  """Return the rate as a sentence whose subject is "they"."""
   verdict = rate.verdict.replace(NOUN, " original images per class")
   if rate.verdict.startswith(UNKNOWN):
     return f"Their worth in original images is {verdict}."
   return f"They are worth {verdict}."
 
 
-def curve(results: Results, one: Series, quantity: str, datasets: Sequence[str]) -> list[Point]:
-  """Return the mean accuracy over exactly these datasets at each number of images a class."""
+def curve(results: Results, series: Series, quantity: str, datasets: Sequence[str]) -> list[Point]:
+  """Return the mean accuracy over exactly these datasets at each number of images a class.
+
+  Args:
+    results: the rows.
+    series: the series.
+    quantity: the recognizer.
+    datasets: the datasets to average over.
+  """
   if not datasets:
     return []
   means = {
-    shots: mean_over(results, one, shots, quantity, datasets)
+    shots: mean_over(results, series, shots, quantity, datasets)
     for shots in results.shots
     if shots > 0
   }
@@ -68,16 +76,21 @@ def curve(results: Results, one: Series, quantity: str, datasets: Sequence[str])
 
 
 def scaling_table(results: Results, series: Sequence[Series], quantity: str) -> Table | None:
-  """Return the power law through each series' curve; None where no series has one.
+  """Return the power law through the curve of each series; None if no series has one.
 
-  error(n) = floor + scale · n^−exponent, n images a class.
+  error(n) = floor + scale · n^−exponent, with n images a class.
+
+  Args:
+    results: the rows.
+    series: the series to fit.
+    quantity: the recognizer.
   """
   rows = []
-  for one in series:
-    law = power_law(curve(results, one, quantity, _datasets(results, (one,), quantity)))
+  for item in series:
+    law = power_law(curve(results, item, quantity, _datasets(results, (item,), quantity)))
     if not law.reason:
       rows.append((
-        one.label,
+        item.label,
         f"{law.exponent:.2f} ({law.exponent_low:.2f} to {law.exponent_high:.2f})",
         f"{percent(1 - law.floor)} ({percent(law.limit_low)} to {percent(law.limit_high)})",
       ))  # fmt: skip
@@ -85,28 +98,28 @@ def scaling_table(results: Results, series: Sequence[Series], quantity: str) -> 
     return None
   caption = (
     f"Power law through the mean {quantity_of(quantity).label}: error = floor + scale × n^−exponent, n images a class; "
-    "95 % intervals. A limit far above what was measured is an extrapolation."
+    "95 % intervals. A limit far above the measured range is an extrapolation."
   )
-  return Table("scaling", caption, ("images", "exponent", "accuracy it tends to, %"), tuple(rows))
+  return Table("scaling", caption, ("images", "exponent", "limit of the accuracy, %"), tuple(rows))
 
 
 def _datasets(
   results: Results, series: Sequence[Series], quantity: str, shots: int | None = None
 ) -> list[str]:
-  """The datasets that have the first series at all of its budgets, and every other one at `shots`."""
+  """Return the datasets that have the first series at all of its budgets and the others at `shots`."""
   first, *others = series
-  budgets = {s for _, one, s, name in results.folded if one == first and name == quantity}
+  budgets = {s for _, item, s, name in results.folded if item == first and name == quantity}
   return [
     dataset
     for dataset in results.datasets
     if budgets
     and all(results.estimate(dataset, first, s, quantity) for s in budgets)
-    and all(results.estimate(dataset, one, shots or 0, quantity) for one in others)
+    and all(results.estimate(dataset, item, shots or 0, quantity) for item in others)
   ]
 
 
 def _point(shots: int, estimate: Estimate) -> Point:
-  """One budget, its error from the interval for the generator where that is known."""
+  """Return one budget with the error for the generator if it is known."""
   ends = estimate.wide_interval or estimate.interval
   error = (ends[1] - ends[0]) / (2 * NORMAL) if ends else math.nan
   return Point(float(shots), estimate.value, error)

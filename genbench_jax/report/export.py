@@ -1,4 +1,4 @@
-"""A figure as one SVG file that stands alone: its panels in a grid under title and legend."""
+"""A figure as a single SVG file: its panels in a grid below title and legend."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class PlacedKey:
 
 @dataclasses.dataclass(frozen=True)
 class Sheet:
-  """What `templates/figure.svg.jinja` draws."""
+  """The input of `templates/figure.svg.jinja`."""
 
   figure: chart.Figure
   keys: tuple[PlacedKey, ...]
@@ -34,7 +34,7 @@ class Sheet:
 
 
 def sheet(figure: chart.Figure) -> Sheet:
-  """The figure's shown variant, three panels abreast; of a forest the wide layout alone."""
+  """Return the figure's shown variant with three panels per row; a forest uses its wide layout."""
   panels = figure.shown.panels[:1] if figure.shown.layout == "forest" else figure.shown.panels
   columns = min(3, max(len(panels), 1))
   across = max((panel.width for panel in panels), default=300.0) + GAP
@@ -50,7 +50,7 @@ def sheet(figure: chart.Figure) -> Sheet:
 
 
 def _legend(keys: Sequence[chart.Key], width: float) -> tuple[tuple[PlacedKey, ...], float]:
-  """Keys from left to right, wrapped; and where the panels start below them."""
+  """Return the wrapped legend keys and the vertical position below them."""
   placed: list[PlacedKey] = []
   x, y = MARGIN, 38.0
   for key in keys:

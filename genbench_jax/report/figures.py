@@ -1,4 +1,4 @@
-"""The figures that the rows have the numbers for."""
+"""Selection of the figures for which the rows have numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,9 +18,9 @@ from genbench_jax.report.results import Results
 from genbench_jax.report.scatter import cross_figure, metric_figure, ranks_figure
 from genbench_jax.report.sweeps import front_figure, sweeps_figure
 
-# The votes are in the table; a curve for each would double the page.
+# Votes appear only in the table; curves for them would double the size of the page.
 VOTES = ("topk_vote", "topk_vote_text")
-UNLIKE = " Zero-shot knows the class names, this recognizer does not: the two are not alike."
+UNLIKE = " Zero-shot uses the class names and this recognizer does not, so they are not directly comparable."
 
 
 def page_figures(
@@ -34,17 +34,17 @@ def page_figures(
   costs: Mapping[str, Cost],
   settings: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Figure]:
-  """Return the figures by the names that the template knows; those without numbers are left out.
+  """Return the figures by their names in the template; figures without numbers are left out.
 
   Args:
-    results: of the page's main protocol and encoder.
-    run: what was run.
-    found: how metrics agree with the recognizer that judges them.
-    cross: CLER in one encoder against the probe in another.
-    class_scores: of single classes.
-    recognized: what the recognizer left beside its rows.
+    results: rows of the page's main protocol and encoder.
+    run: description of the run.
+    found: agreement of metrics with the recognizer that tests them.
+    cross: CLER on one encoder against the probe on another.
+    class_scores: accuracies of single classes.
+    recognized: predictions that the recognizers stored.
     ranked: the headline series from best to worst.
-    costs: generator -> what its images have cost.
+    costs: generator -> cost of its images.
     settings: generator -> its settings.
   """
   quantity = next(iter(results.recognizers()), "")
@@ -63,7 +63,7 @@ def page_figures(
 
 
 def _gain_figures(results: Results, probe_knows_text: bool) -> dict[str, Figure | None]:
-  """Like with like: what knows text against zero-shot, what doesn't against original images."""
+  """Compare recognizers that use text with zero-shot, and the others with original images."""
   with_text = compared(results, probe_knows_text) if results.zero_shot else []
   alone = [name for name in without_text(results, probe_knows_text) if name not in VOTES]
   against = originals_figure(results, alone) if alone else None

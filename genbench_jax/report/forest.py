@@ -1,4 +1,4 @@
-"""The forest plot: a dot and its interval for every gain, a line a dataset."""
+"""The forest plot: a dot and an interval for every gain, one line per dataset."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from genbench_jax.report.results import Estimate, Series
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """A line of the forest: its name and one estimate a series.
+  """A line of the forest: its name and one estimate per series.
 
   Attributes:
-    series: what the estimates are of, where that is not the same on every line.
+    series: the series of the estimates, if they differ between lines.
   """
 
   name: str
@@ -33,14 +33,14 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Where things stand, in pixels.
+  """Positions in pixels.
 
   Attributes:
     numbers: width of a column of numbers.
-    stacked: whether the numbers of a line stand below one another in one column, each beside its mark;
-      else every series has a column.
-    name_height: of the row with the name above the marks; 0 where the name stands beside them.
-    pitch: from one mark of a line to the next.
+    stacked: whether the numbers of a line share one column, each beside its mark. Otherwise every
+      series has a column.
+    name_height: height of the row with the name above the marks; 0 if the name is beside them.
+    pitch: distance between marks of a line.
   """
 
   width: float
@@ -51,27 +51,27 @@ class Layout:
   pitch: float
 
 
-AVERAGE_CAPTION = " The top line averages over datasets; n says over how many."
-# Width of a letter of a name, rather too wide.
+AVERAGE_CAPTION = " The top line is the average over datasets; n is their number."
+# Width of a letter of a name, an overestimate.
 LETTER = 6.8
 WIDE = Layout(width=800, left=176, numbers=64, stacked=False, name_height=0, pitch=11.0)
 NARROW = Layout(width=358, left=10, numbers=46, stacked=True, name_height=17, pitch=13.0)
-# A figure of more marks than this is a megabyte: views that are seen rarely are left out.
+# A figure with more marks takes about a megabyte, so rare views are left out.
 MOST_MARKS = 1500
 LEFT_OUT = (
   " Some views are left out to keep the page small; the file tables/gains.csv has their numbers."
 )
-# So many series have a column each; more than that stand below one another.
+# Up to this many series have their own columns; more are stacked.
 MOST_COLUMNS = 5
 INTERVALS = (
-  " Thick lines are 95 % intervals for these images; thin ones, where they reach further, for this generator: "
+  " Thick lines are 95 % intervals for these images; thin extensions are for this generator: "
   "other images and seeds of it."
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-  """The lines of one quantity at one budget; `where` tells blocks apart that differ in their datasets."""
+  """The lines of one quantity at one budget; `where` distinguishes blocks by their datasets."""
 
   quantity: str
   shots: int
@@ -89,10 +89,18 @@ def forest_figure(
   x_label: str = "points above zero-shot",
   where_label: str = "On",
 ) -> chart.Figure:
-  """A figure that shows one block at a time, the headline's quantity and budget first.
+  """Return a figure that shows one block at a time, the headline's quantity and budget first.
 
-  Every block has an axis that fits its own data: one that had to hold all budgets would press the marks of
-  most into a corner.
+  Every block has its own axis. One axis for all budgets would compress most of the marks.
+
+  Args:
+    name: name of the figure's file.
+    title: title of the figure.
+    caption: text below the title.
+    blocks: the blocks to choose from.
+    headline: quantity and budget that are shown first.
+    x_label: label of the axis.
+    where_label: label of the choice between blocks with different datasets.
   """
   first = blocks[0].where if blocks else ""
   kept = fitting(blocks, (*headline, first))
@@ -117,10 +125,10 @@ def forest_figure(
 
 
 def fitting(blocks: Sequence[Block], headline: tuple[str, int | None, str]) -> list[Block]:
-  """The blocks that a figure has room for, in their order: those nearest to the headline's come first.
+  """Return the blocks that fit into a figure, in their order.
 
-  The headline itself is always kept; then its quantity at other budgets, then other quantities at its budget,
-  then the rest.
+  The headline is always kept. Then come its quantity at other budgets, other quantities at its
+  budget, and the rest.
   """
 
   def distance(block: Block) -> int:
@@ -138,14 +146,14 @@ def fitting(blocks: Sequence[Block], headline: tuple[str, int | None, str]) -> l
 
 
 def average_line(means: Sequence[Average | None], strong: bool = True) -> Line:
-  """The line of the means over datasets, with how many are behind them."""
+  """Return the line of means over datasets, with the number of datasets."""
   counts = sorted({len(mean.included) for mean in means if mean})
   note = f"n = {'–'.join(str(count) for count in counts)}" if counts else ""
   return Line("all datasets", tuple(m.estimate if m else None for m in means), note, strong)
 
 
 def by_first(lines: Sequence[Line]) -> list[Line]:
-  """Lines from the highest to the lowest value of their first series, those without it last."""
+  """Sort lines by descending value of their first series; lines without it come last."""
   return sorted(
     lines, key=lambda line: -line.estimates[0].value if line.estimates[0] else float("inf")
   )
@@ -171,7 +179,7 @@ def _variant(block: Block, x_label: str) -> chart.Variant:
 
 
 def wide_layout(lines: Sequence[Line], series: Sequence[Series]) -> Layout:
-  """The layout for wide screens: a column for each of a few series, one stacked column for many."""
+  """Return the layout for wide screens: one column per series if few, else one stacked column."""
   names = max((len(line.name) for line in lines), default=0)
   left = min(max(WIDE.left, 22 + LETTER * names), 300.0)
   alone = all(line.series for line in lines)
@@ -180,9 +188,9 @@ def wide_layout(lines: Sequence[Line], series: Sequence[Series]) -> Layout:
 
 
 def reach_of(lines: Sequence[Line]) -> tuple[float, float]:
-  """The range of the axis: zero, every value, and the interval ends that are not out of all proportion.
+  """Return the range of the axis: zero, every value, and interval ends except extreme ones.
 
-  One dataset with a handful of test images would otherwise press all others together.
+  A single dataset with few test images would otherwise compress all others.
   """
   known = [e for line in lines for e in line.estimates if e]
   furthest = max(3 * max((abs(e.value) for e in known), default=0.0), 0.04)
@@ -204,8 +212,16 @@ def forest(
   x_label: str,
   head: float = 0.0,
 ) -> chart.Panel:
-  """One forest plot, `head` pixels left free for a title. Lines run down the page, the series of a
-  line below one another.
+  """Return one forest plot. The series of a line are drawn below each other.
+
+  Args:
+    lines: the lines.
+    series: the series of every line.
+    reach: lowest and highest value of the axis.
+    about: what is shown, for the description.
+    layout: positions.
+    x_label: label of the axis.
+    head: pixels reserved for a title.
   """
   columns = 1 if layout.stacked else len(series)
   right = layout.width - layout.numbers * columns - 10
@@ -221,7 +237,7 @@ def forest(
     y, own = top + index * height, line.series or series
     whole = chart.rectangle(0, y, layout.width, y + height)
     stripes += [chart.Shape(whole, "stripe")] if index % 2 == 0 else []
-    # Lines of the grid end below the names, so that no number stands on one.
+    # Grid lines end below the names, so that none crosses a number.
     shapes.append(
       chart.Shape(_grid(tick_values, scale, y + layout.name_height, y + height), "grid")
     )
@@ -251,11 +267,11 @@ def _column_heads(series: Sequence[Series], right: float, layout: Layout) -> lis
     chart.Text(
       right + layout.numbers * (i + 1),
       14,
-      chart.cut(images_label(one.source, one.generator).removeprefix("label-"), 10),
-      f"head {css_of(one)}",
+      chart.cut(images_label(item.source, item.generator).removeprefix("label-"), 10),
+      f"head {css_of(item)}",
       "end",
     )
-    for i, one in enumerate(series)
+    for i, item in enumerate(series)
   ]
 
 
@@ -274,17 +290,17 @@ def _names(line: Line, y: float, height: float, layout: Layout) -> list[chart.Te
 def _numbers(
   line: Line, series: Sequence[Series], right: float, y: float, height: float, layout: Layout
 ) -> list[chart.Text]:
-  """The values of a line: in a column each, or each beside its mark."""
+  """Return the values of a line, in columns or beside their marks."""
   middle = y + (layout.name_height + height) / 2
   texts = []
-  for place, (one, estimate) in enumerate(zip(series, line.estimates, strict=True)):
+  for place, (item, estimate) in enumerate(zip(series, line.estimates, strict=True)):
     at = _mark_y(middle, place, len(series), layout)
     x, base = (
       (right + layout.numbers, at + 3.6)
       if layout.stacked
       else (right + layout.numbers * (place + 1), middle + 4)
     )
-    css = f"series {css_of(one)} number{' strong' * line.strong}{' small' * layout.stacked}"
+    css = f"series {css_of(item)} number{' strong' * line.strong}{' small' * layout.stacked}"
     if estimate or not layout.stacked:
       texts.append(chart.Text(x, base, points(estimate.value) if estimate else "–", css, "end"))
   return texts
@@ -301,13 +317,13 @@ def _grid(values: Sequence[float], scale: chart.Scale, top: float, bottom: float
 def _marks(
   line: Line, series: Sequence[Series], scale: chart.Scale, y: float, height: float, layout: Layout
 ) -> list[chart.Shape]:
-  """The zero of one line, and an interval and a dot for each of its series."""
+  """Return the zero mark of a line, and an interval and a dot for each series."""
   zero = chart.segment(scale(0), y + layout.name_height, scale(0), y + height)
   shapes = [chart.Shape(zero, "baseline")]
   middle = y + (layout.name_height + height) / 2
-  for place, (one, estimate) in enumerate(zip(series, line.estimates, strict=True)):
+  for place, (item, estimate) in enumerate(zip(series, line.estimates, strict=True)):
     at = _mark_y(middle, place, len(series), layout)
-    shapes += _mark(estimate, scale, at, f"series {css_of(one)}", line.strong) if estimate else []
+    shapes += _mark(estimate, scale, at, f"series {css_of(item)}", line.strong) if estimate else []
   return shapes
 
 
@@ -327,7 +343,7 @@ def _mark(
 
 
 def _arrows(left: bool, right: bool, scale: chart.Scale, y: float) -> str:
-  """Arrow heads where an interval goes on beyond the axis."""
+  """Return arrow heads for an interval that extends beyond the axis."""
   start, end = scale.start, scale.end
   heads = [chart.polyline([(start + 4, y - 3), (start, y), (start + 4, y + 3)])] * left
   heads += [chart.polyline([(end - 4, y - 3), (end, y), (end - 4, y + 3)])] * right
@@ -335,7 +351,7 @@ def _arrows(left: bool, right: bool, scale: chart.Scale, y: float) -> str:
 
 
 def _tip(line: Line, series: Sequence[Series]) -> str:
-  """A line's name, and a line of text for each series."""
+  """Return a line's name followed by one line of text per series."""
   named = zip(series, line.estimates, strict=True)
   words = (f"{_words(estimate)}  {s.label}" for s, estimate in named)
   return "\n".join((line.name, *words))
@@ -356,8 +372,8 @@ def _words(estimate: Estimate | None) -> str:
 
 def _sentence(line: Line, series: Sequence[Series]) -> str:
   parts = (
-    f"{images_label(one.source, one.generator)} {points(estimate.value)}"
-    for one, estimate in zip(series, line.estimates, strict=True)
+    f"{images_label(item.source, item.generator)} {points(estimate.value)}"
+    for item, estimate in zip(series, line.estimates, strict=True)
     if estimate
   )
   return f"{line.name}: " + (", ".join(parts) or "not measured")

@@ -1,4 +1,4 @@
-"""The page of a work folder, from what lies in it: rows, image sets, values of classes. No model, no dataset."""
+"""The report page from the contents of a work folder, without models or datasets."""
 
 import collections
 import dataclasses
@@ -24,10 +24,10 @@ from genbench_jax.store.image_set import MANIFEST, ImageSet
 from genbench_jax.store.rows import results_run
 
 ClassGains = Mapping[str, Mapping[str, float]]
-MEND = "Delete the folder report/, then run again."
+MEND = "Delete the folder report/ and run again."
 RUN, MADE_FROM = "run.json", ".made_from"
-EDITED = "These rows were changed after the run had written them: results.jsonl is not what it was."
-# Images of the whole page, more than ever fit into it, and of one set.
+EDITED = "The rows were changed after the run wrote them: results.jsonl does not match its seal."
+# Limits on the images of the whole page, more than ever fit, and of one set.
 MOST_SHOWN, LEAST_SHOWN = 4000, 24
 
 
@@ -42,18 +42,19 @@ def write_page(
   judged: Mapping[Path, Mapping[int, ImageVerdict]] | None = None,
   generators: Mapping[Path, str] | None = None,
 ) -> Path:
-  """Writes `report/` and, beside the page, what it was made from, so that it can be made again.
+  """Write `report/` and a file with the inputs of the page, so that it can be made again.
 
   Args:
-    workdir: of the run.
-    rows: as in `results.jsonl`.
-    about: what was run, see `page.RunInfo`.
+    workdir: work folder of the run.
+    rows: rows of `results.jsonl`.
+    about: description of the run, see `page.RunInfo`.
     image_sets: folders of the image sets to show, in order.
-    gallery_images: how many images of a class.
-    class_scores: for the figure of the best and worst classes.
-    nearest: image set -> image index -> the test image that is most like it.
-    judged: image set -> image index -> what zero-shot takes the image for.
-    generators: image set -> whose images they are, where there are several; by default what the set says.
+    gallery_images: number of images of a class.
+    class_scores: accuracies for the figure of the best and worst classes.
+    nearest: image set -> image index -> the most similar test image.
+    judged: image set -> image index -> zero-shot prediction of the image.
+    generators: image set -> name of its generators, if there are several; by default the name
+      stored in the set.
   """
   folders = list(image_sets)
   known, verdicts = nearest or {}, judged or {}
@@ -72,10 +73,12 @@ def write_page(
   ]
   found = recognitions_of(workdir, rows)
   hits = hits_of(workdir, rows, every_view(rows)[0].view)
-  # A page is made to be shown: what it and the file beside it say of the run is nothing of this machine.
+  # A page is made to be shared, so nothing on it identifies this machine.
   rows, about = public(list(rows)), public(dict(about))
-  galleries = [dataclasses.replace(one, generator=public(one.generator)) for one in galleries]
-  class_scores = [dataclasses.replace(one, generator=public(one.generator)) for one in class_scores]
+  galleries = [dataclasses.replace(shown, generator=public(shown.generator)) for shown in galleries]
+  class_scores = [
+    dataclasses.replace(scores, generator=public(scores.generator)) for scores in class_scores
+  ]
   page = write_report(rows, galleries, about, workdir / "report", class_scores, found, hits)
   made_from = {
     "run": dict(about),
@@ -86,9 +89,9 @@ def write_page(
     },
     "judged": {
       path.relative_to(workdir).as_posix(): [
-        [row, one.class_name, one.right, one.margin] for row, one in some.items()
+        [row, verdict.class_name, verdict.right, verdict.margin] for row, verdict in by_row.items()
       ]
-      for path, some in verdicts.items()
+      for path, by_row in verdicts.items()
     },
   }
   made_from["files"] = {
@@ -101,7 +104,7 @@ def write_page(
 
 
 def recognitions_of(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> list[Recognition]:
-  """What the recognizer of the page's head left beside its rows; nothing where no row has a value."""
+  """Return the predictions of the headline's recognizer; empty if no row has a value."""
   if not any(is_number(row.get("value")) for row in rows):
     return []
   main = every_view(rows)[0]
@@ -112,16 +115,17 @@ def recognitions_of(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> list[Re
 
 
 def shown_rows(images: ImageSet, per_class: int, sets: int, gains: ClassGains) -> list[int]:
-  """Which images of a set a gallery shows: the first of each class.
+  """Return the images of a set that a gallery shows: the first of each class.
 
-  Beside many other sets a page has no room for as many: then of fewer classes, those that the images help and hurt most, or
-  evenly where that is not known, so that image sets of one dataset show the same.
+  A page with many image sets has less space for each. Fewer classes are then shown: those with the
+  largest gains and losses, or evenly spaced ones if gains are unknown, so that all image sets of a
+  dataset show the same classes.
 
   Args:
     images: the set.
-    per_class: images of a class.
-    sets: how many image sets are on the page.
-    gains: dataset -> class name -> what the images add to it.
+    per_class: number of images of a class.
+    sets: number of image sets on the page.
+    gains: dataset -> class name -> gain from the images.
   """
   labels, most = _first_labels(images), max(LEAST_SHOWN, MOST_SHOWN // sets)
   names = images.class_names
@@ -138,7 +142,7 @@ def shown_rows(images: ImageSet, per_class: int, sets: int, gains: ClassGains) -
 
 
 def first_of_each(labels: Int[np.ndarray, "n"], count: int) -> list[int]:
-  """The rows of the first `count` images of each class, in order."""
+  """Return the rows of the first `count` images of each class, in order."""
   seen: collections.Counter[int] = collections.Counter()
   rows = []
   for row, label in enumerate(labels.tolist()):
@@ -157,16 +161,16 @@ def gallery(
   judged: Mapping[int, ImageVerdict] | None = None,
   generator: str = "",
 ) -> Gallery:
-  """The images of an image set that `shown_rows` names.
+  """Return the images of a set that `shown_rows` selects.
 
   Args:
     images: the set.
-    per_class: images of a class.
-    nearest: image index -> the test image that is most like it.
-    sets: how many image sets are on the page.
-    gains: dataset -> class name -> what the images add to it.
-    judged: image index -> what zero-shot takes the image for.
-    generator: whose images they are; by default what the set says.
+    per_class: number of images of a class.
+    nearest: image index -> the most similar test image.
+    sets: number of image sets on the page.
+    gains: dataset -> class name -> gain from the images.
+    judged: image index -> zero-shot prediction of the image.
+    generator: name of the generator; by default the name stored in the set.
   """
   judged = judged or {}
   key, names, labels = images.manifest["made_from"], images.class_names, _first_labels(images)
@@ -190,17 +194,17 @@ def gallery(
 
 
 def _first_labels(images: ImageSet) -> Int[np.ndarray, "n"]:
-  """The class under which an image is shown: of several the first, and the first of all for one without any."""
+  """Return the class under which an image is shown: its first class, or class 0 without any."""
   labels = images.labels
   return labels.argmax(axis=1) if labels.ndim == 2 else labels
 
 
 def rebuild(workdir: Path, price: float | None = None) -> Path:
-  """Make the page of a work folder again from what lies in it.
+  """Make the page of a work folder again.
 
   Args:
-    workdir: of the run.
-    price: USD of a device and hour; with it the ranking gives what the images have cost.
+    workdir: work folder of the run.
+    price: USD per device-hour; with it, the ranking shows the cost of the images.
 
   Raises:
     UsageError: there are no results.
@@ -213,14 +217,14 @@ def rebuild(workdir: Path, price: float | None = None) -> Path:
   there = [folder for folder in sets if ImageSet.exists(folder)]
   keys = {class_values.key_of(row) for row in rows}
   values = [
-    one for file in sorted(workdir.glob("classes/*/*.jsonl")) for one in class_values.read(file)
+    entry for file in sorted(workdir.glob("classes/*/*.jsonl")) for entry in class_values.read(file)
   ]
-  measured = [one for one in values if class_values.key_of(one) in keys]
+  measured = [entry for entry in values if class_values.key_of(entry) in keys]
   per_class = made_from.get("gallery_images", 6)
   with files.reading(workdir / "report" / RUN, MEND):
     judged = {
-      workdir / name: {int(row): ImageVerdict(*verdict) for row, *verdict in some}
-      for name, some in made_from.get("judged", {}).items()
+      workdir / name: {int(row): ImageVerdict(*verdict) for row, *verdict in verdicts}
+      for name, verdicts in made_from.get("judged", {}).items()
     }
     generators = {workdir / name: own for name, own in made_from.get("generators", {}).items()}
   scores = class_scores(measured)
@@ -230,17 +234,15 @@ def rebuild(workdir: Path, price: float | None = None) -> Path:
 
 
 def read_run(workdir: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-  """The rows of a work folder, and what is known of the run.
+  """Return the rows of a work folder and the description of the run.
 
   Raises:
     UsageError: there are no results.
-    RunError: they are damaged.
+    RunError: the results are damaged.
   """
   results = workdir / "results.jsonl"
   if not results.exists():
-    raise UsageError(
-      f"there is no {results}: give the work folder of a run that has measured something."
-    )
+    raise UsageError(f"there is no {results}. Give the work folder of a run that has results.")
   rows = files.read_json_lines(results)
   for row in rows:
     if not {"dataset", "source", "quantity", "value"} <= set(row):
@@ -251,7 +253,7 @@ def read_run(workdir: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def _about_results(workdir: Path) -> dict[str, Any]:
-  """What is known of the run whose rows they are: of that one alone, whichever run the page was last made of."""
+  """Return the description of the run that measured the rows."""
   name, as_written = results_run(workdir)
   about = _page_of(workdir, name).get("run") or _ledger(workdir, name)
   if as_written:
@@ -260,24 +262,24 @@ def _about_results(workdir: Path) -> dict[str, Any]:
 
 
 def _page_of(workdir: Path, name: str) -> dict[str, Any]:
-  """What the last page was made from, if that was the run of this name."""
+  """Return the inputs of the last page, if it is a page of this run."""
   made_from = _page_before(workdir)
   is_same = not name or made_from.get("run", {}).get("run") == name
   return made_from if is_same else {}
 
 
 def _ledger(workdir: Path, name: str) -> dict[str, Any]:
-  """What a run has noted of itself; by default the last one."""
+  """Return what a run recorded about itself; by default the last run."""
   ledgers = sorted((workdir / "runs").glob("*.json"), key=lambda file: file.stat().st_mtime)
   own = [path for path in ledgers if path.stem == name] if name else ledgers
   return files.read_json(own[-1]) if own else {}
 
 
 def _page_before(workdir: Path) -> dict[str, Any]:
-  """What the page was made from that stands there; empty where none stands there.
+  """Return the inputs of the existing page; empty if there is none.
 
   Raises:
-    RunError: it is not of the form that `write_page` writes, or names image sets outside of the work folder.
+    RunError: the file is malformed or names image sets outside the work folder.
   """
   path = workdir / "report" / RUN
   if not path.exists():
@@ -288,15 +290,15 @@ def _page_before(workdir: Path) -> dict[str, Any]:
     isinstance(made_from.get(name, kind()), kind) for name, kind in kinds.items()
   )
   if not is_whole or "run" not in made_from or not _is_info(made_from["run"]):
-    raise RunError(f"{path} is damaged: it does not say what the page was made from. {MEND}")
+    raise RunError(f"{path} is damaged: the inputs of the page are missing. {MEND}")
   for name in made_from.get("image_sets", ()):
     if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
-      raise RunError(f"{path} is damaged: it names image sets outside of the work folder. {MEND}")
+      raise RunError(f"{path} is damaged: it names image sets outside the work folder. {MEND}")
   return made_from
 
 
 def _is_info(info: Mapping[str, Any]) -> bool:
-  """Whether the values of a `RunInfo` are of their kinds."""
+  """Return whether the values of a `RunInfo` have the right types."""
   words = all(
     isinstance(info.get(name, ""), str)
     for name in ("title", "command", "config", "device", "started")
@@ -312,7 +314,7 @@ def _is_info(info: Mapping[str, Any]) -> bool:
 
 
 def _newest_sets(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-  """Of each image set that has rows the one made last."""
+  """Return the newest version of each image set that has rows."""
   wanted = {(row["dataset"], row["source"], row.get("strategy") or "") for row in rows}
   newest: dict[tuple[str, str, str], Path] = {}
   for path in sorted(workdir.glob(f"images/*/*/{MANIFEST}"), key=lambda file: file.stat().st_mtime):

@@ -1,4 +1,4 @@
-"""The headline figures: what each source adds to zero-shot, and how it stands against original images."""
+"""The headline figures: gains over zero-shot and differences from original images."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -18,30 +18,31 @@ from genbench_jax.report.quantities import percent, strategy_label
 from genbench_jax.report.results import Estimate, Results, Series, with_control
 
 ALL = "all datasets"
-# With more series than this a line is a series, and the datasets are chosen; with fewer a line is a dataset.
+# With more series than this, each line is a series and the dataset is a choice. With fewer, each
+# line is a dataset.
 MOST_SERIES = 6
 
-# (series, shots, quantity) -> dataset -> the difference that a figure shows.
+# (series, shots, quantity) -> dataset -> the difference shown
 Differences = Callable[[Series, int, str], dict[str, Estimate]]
 
 
 def gains_figure(results: Results, quantities: Sequence[str], reason: str = "") -> chart.Figure:
-  """Each source against zero-shot: the average first, then every dataset, at every budget.
+  """Return the figure of each source against zero-shot at every budget, the average first.
 
   Args:
     results: the rows.
-    quantities: recognizers that know the class names, as zero-shot does.
-    reason: a sentence for the caption where they don't.
+    quantities: recognizers that use the class names, as zero-shot does.
+    reason: a sentence for the caption if they do not.
   """
 
-  def each(one: Series, shots: int, quantity: str) -> dict[str, Estimate]:
-    return gains(results, one, shots, quantity)
+  def each(item: Series, shots: int, quantity: str) -> dict[str, Estimate]:
+    return gains(results, item, shots, quantity)
 
   return forest_figure(
     name="gains",
     title="Gain over zero-shot, source by source",
     caption=(
-      "Points of accuracy above (right) or below (left) zero-shot, with 95 % intervals."
+      "Accuracy above (right) or below (left) zero-shot in points, with 95 % intervals."
       + reason
       + AVERAGE_CAPTION * (len(results.datasets) > 1)
     ),
@@ -51,11 +52,11 @@ def gains_figure(results: Results, quantities: Sequence[str], reason: str = "") 
 
 
 def originals_figure(results: Results, quantities: Sequence[str]) -> chart.Figure | None:
-  """Each source against as many original images; None where no dataset has both."""
+  """Return the figure of each source against as many original images; None without both."""
   baseline = originals(results)
 
-  def each(one: Series, shots: int, quantity: str) -> dict[str, Estimate]:
-    return {} if one == baseline else against_originals(results, one, shots, quantity)
+  def each(item: Series, shots: int, quantity: str) -> dict[str, Estimate]:
+    return {} if item == baseline else against_originals(results, item, shots, quantity)
 
   def note(results: Results, dataset: str, shots: int, quantity: str) -> str:
     theirs = results.estimate(dataset, baseline, shots, quantity) if baseline else None
@@ -67,10 +68,10 @@ def originals_figure(results: Results, quantities: Sequence[str]) -> chart.Figur
     return None
   return forest_figure(
     name="against-originals",
-    title="Against as many original images, source by source",
+    title="Difference from as many original images, source by source",
     caption=(
-      "Points of accuracy above (right) or below (left) the same recognizer on as many original training images, "
-      "with 95 % intervals. Neither side knows the class names."
+      "Accuracy above (right) or below (left) the same recognizer on as many original training images, in points "
+      "with 95 % intervals. Neither side uses the class names."
       + AVERAGE_CAPTION
       * (len(results.datasets) > 1)
     ),
@@ -81,14 +82,14 @@ def originals_figure(results: Results, quantities: Sequence[str]) -> chart.Figur
 
 
 def strategies_figure(results: Results, quantities: Sequence[str]) -> chart.Figure | None:
-  """The prompt strategies against each other, on average; None where there is but one."""
+  """Return the figure that compares prompt strategies on average; None with only one."""
   prompted = [
-    one for one in results.series if one.strategy and one.source not in ("control", "combined")
+    item for item in results.series if item.strategy and item.source not in ("control", "combined")
   ]
-  strategies = tuple(dict.fromkeys(one.strategy for one in prompted))
+  strategies = tuple(dict.fromkeys(item.strategy for item in prompted))
   if len(strategies) < 2:
     return None
-  series = tuple(dict.fromkeys(one.plain for one in prompted))
+  series = tuple(dict.fromkeys(item.plain for item in prompted))
   blocks = [
     Block(
       quantity,
@@ -104,7 +105,7 @@ def strategies_figure(results: Results, quantities: Sequence[str]) -> chart.Figu
     title="Prompt strategies compared",
     caption=(
       "Points above zero-shot, averaged over datasets, for each way of writing the prompt, with 95 % "
-      "intervals. To pick the best of them by this figure is to pick on test data."
+      "intervals. Choosing the best strategy from this figure is choosing on test data."
     ),
     blocks=blocks,
     headline=(quantities[0], shared_budget(results, quantities[0])),
@@ -117,19 +118,19 @@ def _blocks(
   each: Differences,
   note_of: Callable[[Results, str, int, str], str],
 ) -> list[Block]:
-  """A block for each quantity and budget, and with many series for each dataset."""
+  """Return a block for each quantity and budget; with many series, also for each dataset."""
   blocks = []
   for quantity in quantities:
-    measured = [one for one in results.headline_series() if results.has(one, quantity)]
+    measured = [item for item in results.headline_series() if results.has(item, quantity)]
     series = with_control(results, measured, quantity)
     for shots in budgets(results, quantity):
-      found = {one: each(one, shots, quantity) for one in series}
-      shown = tuple(one for one in series if found[one])
+      found = {item: each(item, shots, quantity) for item in series}
+      shown = tuple(item for item in series if found[item])
       if len(shown) > MOST_SERIES:
-        blocks += _by_series(results, quantity, shots, {one: found[one] for one in shown})
+        blocks += _by_series(results, quantity, shots, {item: found[item] for item in shown})
       elif shown:
         notes = {name: note_of(results, name, shots, quantity) for name in results.datasets}
-        lines = _by_dataset(results, {one: found[one] for one in shown}, notes)
+        lines = _by_dataset(results, {item: found[item] for item in shown}, notes)
         blocks.append(Block(quantity, shots, shown, tuple(lines)))
   return blocks
 
@@ -137,34 +138,34 @@ def _blocks(
 def _by_dataset(
   results: Results, found: dict[Series, dict[str, Estimate]], notes: dict[str, str]
 ) -> list[Line]:
-  """A line a dataset, the average first."""
-  names = [name for name in results.datasets if any(name in each for each in found.values())]
+  """Return one line per dataset, the average first."""
+  names = [name for name in results.datasets if any(name in values for values in found.values())]
   lines = [
-    Line(name, tuple(each.get(name) for each in found.values()), notes[name]) for name in names
+    Line(name, tuple(values.get(name) for values in found.values()), notes[name]) for name in names
   ]
   if len(lines) == 1:
     return lines
-  means = [average(each, results.datasets) for each in found.values()]
+  means = [average(values, results.datasets) for values in found.values()]
   return [average_line(means), *by_first(lines)]
 
 
 def _by_series(
   results: Results, quantity: str, shots: int, found: dict[Series, dict[str, Estimate]]
 ) -> list[Block]:
-  """A block for the average and for each dataset, with a line a series, the best first."""
+  """Return blocks for the average and each dataset with one line per series, the best first."""
   means: dict[Series, Average | None] = {
-    one: average(each, results.datasets) for one, each in found.items()
+    item: average(by_dataset, results.datasets) for item, by_dataset in found.items()
   }
   blocks = []
   for where in ([ALL] if len(results.datasets) > 1 else []) + list(results.datasets):
     lines = []
-    for one, each in found.items():
-      mean = means[one]
-      estimate = each.get(where) if where != ALL else (mean.estimate if mean else None)
+    for item, by_dataset in found.items():
+      mean = means[item]
+      estimate = by_dataset.get(where) if where != ALL else (mean.estimate if mean else None)
       count = f"n = {len(mean.included)}" if where == ALL and mean else ""
-      name = one.label
+      name = item.label
       if estimate:
-        lines.append(Line(name, (estimate,), count, series=(one,)))
+        lines.append(Line(name, (estimate,), count, series=(item,)))
     blocks.append(Block(quantity, shots, tuple(found), tuple(by_first(lines)), where))
   return [block for block in blocks if block.lines]
 
@@ -178,7 +179,7 @@ def _strategy_line(
   results: Results, quantity: str, shots: int, series: Sequence[Series], strategy: str
 ) -> Line:
   mean = [
-    average_gain(results, dataclasses.replace(one, strategy=strategy), shots, quantity)
-    for one in series
+    average_gain(results, dataclasses.replace(item, strategy=strategy), shots, quantity)
+    for item in series
   ]
   return dataclasses.replace(average_line(mean, strong=False), name=strategy_label(strategy))

@@ -1,4 +1,4 @@
-"""How far each source beats or falls short of zero-shot, on each dataset and on average."""
+"""Gains of each source over zero-shot, by dataset and on average."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ from genbench_jax.report.results import Estimate, Results, Series
 
 @dataclasses.dataclass(frozen=True)
 class Average:
-  """A mean over datasets, and by name those that are in it and those that are not."""
+  """A mean over datasets, with the names of the included and the missing datasets."""
 
   estimate: Estimate
   included: tuple[str, ...]
@@ -17,11 +17,11 @@ class Average:
 
 
 def difference(one: Estimate, other: Estimate) -> Estimate:
-  """one - other, with an interval.
+  """Return one - other, with an interval.
 
-  The two intervals are combined as if they were independent (MOVER; Newcombe 1998, method 10).
-  Both come from the same test images and so rise and fall together: the interval is rather too
-  wide than too narrow. Without an interval for `one` there is none for the difference.
+  The intervals are combined as if they were independent (MOVER; Newcombe 1998, method 10). Both
+  come from the same test images and are positively correlated, so the interval is rather too wide.
+  Without an interval of `one`, the difference has none.
   """
   ends = _difference_ends(one, other, one.interval, other.interval)
   wide: tuple[float, float] | tuple[()] | None = ()
@@ -38,7 +38,7 @@ def _difference_ends(
   interval: tuple[float, float] | None,
   baseline: tuple[float, float] | None,
 ) -> tuple[float, float] | None:
-  """MOVER for a difference; a baseline without an interval counts as known."""
+  """Return the ends by MOVER; a baseline without an interval counts as exact."""
   if interval is None:
     return None
   low, high = baseline or (other.value, other.value)
@@ -52,9 +52,16 @@ def _difference_ends(
 def gain(
   results: Results, dataset: str, series: Series, shots: int, quantity: str
 ) -> Estimate | None:
-  """What `quantity` adds to zero-shot on one dataset; None where either was not measured.
+  """Return what `quantity` adds to zero-shot on one dataset; None if either was not measured.
 
-  For CLER the measured `cler_gain` is taken where it has an interval: that one is paired.
+  CLER uses the measured `cler_gain` if it has an interval, because that interval is paired.
+
+  Args:
+    results: the rows.
+    dataset: name of the dataset.
+    series: source, generator and strategy.
+    shots: images a class.
+    quantity: the recognizer.
   """
   if quantity == "cler":
     paired = results.estimate(dataset, series, shots, "cler_gain")
@@ -66,16 +73,23 @@ def gain(
 
 
 def gains(results: Results, series: Series, shots: int, quantity: str) -> dict[str, Estimate]:
-  """The gain on every dataset that has one."""
+  """Return the gain on every dataset that has one.
+
+  Args:
+    results: the rows.
+    series: source, generator and strategy.
+    shots: images a class.
+    quantity: the recognizer.
+  """
   found = {name: gain(results, name, series, shots, quantity) for name in results.datasets}
   return {name: estimate for name, estimate in found.items() if estimate is not None}
 
 
 def average(estimates: Mapping[str, Estimate], datasets: Sequence[str]) -> Average | None:
-  """The mean over the datasets that have an estimate; None where none has.
+  """Return the mean over the datasets that have an estimate; None if no dataset has one.
 
-  The interval is that of the mean over just these datasets, whose test sets are independent
-  samples (MOVER for a sum): it says nothing of datasets that are not among them.
+  The interval is that of the mean over these datasets, whose test sets are independent samples
+  (MOVER for a sum). It does not generalize to other datasets.
   """
   included = tuple(name for name in datasets if name in estimates)
   if not included:
@@ -84,7 +98,7 @@ def average(estimates: Mapping[str, Estimate], datasets: Sequence[str]) -> Avera
   value = math.fsum(e.value for e in chosen) / len(chosen)
   missing = tuple(name for name in datasets if name not in estimates)
   near = _mean_ends(value, [(e.value, e.interval) for e in chosen])
-  # A dataset that knows nothing of other images of the generator counts with the interval it has.
+  # A dataset without an interval for the generator contributes its interval for these images.
   wide: tuple[float | None, float | None] = (None, None)
   if any(e.wide_interval for e in chosen):
     wide = _mean_ends(value, [(e.value, e.wide_interval or e.interval) for e in chosen])
@@ -94,7 +108,7 @@ def average(estimates: Mapping[str, Estimate], datasets: Sequence[str]) -> Avera
 def _mean_ends(
   value: float, known: Sequence[tuple[float, tuple[float, float] | None]]
 ) -> tuple[float | None, float | None]:
-  """MOVER for a mean of independent estimates; no ends where one of them has none."""
+  """Return the ends of a mean of independent estimates by MOVER; None if one has no interval."""
   intervals = [(middle - ends[0], ends[1] - middle) for middle, ends in known if ends]
   if len(intervals) < len(known):
     return None, None
@@ -103,11 +117,19 @@ def _mean_ends(
 
 
 def average_gain(results: Results, series: Series, shots: int, quantity: str) -> Average | None:
+  """Return the mean gain over datasets; None if no dataset has one.
+
+  Args:
+    results: the rows.
+    series: source, generator and strategy.
+    shots: images a class.
+    quantity: the recognizer.
+  """
   return average(gains(results, series, shots, quantity), results.datasets)
 
 
 def budgets(results: Results, quantity: str) -> tuple[int, ...]:
-  """The shot counts at which `quantity` was measured for some source."""
+  """Return the shot counts at which `quantity` was measured for a source."""
   measured = {
     shots
     for _, series, shots, name in results.folded
@@ -117,7 +139,7 @@ def budgets(results: Results, quantity: str) -> tuple[int, ...]:
 
 
 def headline_budget(results: Results, quantity: str) -> int | None:
-  """The largest budget that every headline series has; failing that, the largest of any."""
+  """Return the largest budget that every headline series has, else the largest of any."""
   measured = budgets(results, quantity)
   shared = [
     shots

@@ -1,4 +1,4 @@
-"""Example images with the prompts that made them."""
+"""Example images with their prompts."""
 
 import base64
 import collections
@@ -12,16 +12,16 @@ from genbench_jax.report.legend import css_of
 from genbench_jax.report.quantities import series_label
 from genbench_jax.report.results import Series
 
-# Bytes of the page that examples may take, and that the markup of one takes.
+# Bytes of the page for examples, and of the markup of one example.
 IMAGE_BUDGET, MARKUP = 6_000_000, 400
-# Negative prompts name every other class: of a long one the beginning is shown.
+# Negative prompts can name every other class; long ones are truncated.
 LONGEST_PROMPT = 400
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Nearest:
-  """The test image whose features are most like an image's, as PNG or JPEG; `cosine` says how like."""
+  """The test image with the most similar features, as PNG or JPEG; `cosine` is the similarity."""
 
   image: bytes
   class_name: str
@@ -30,12 +30,13 @@ class Nearest:
 
 @dataclasses.dataclass(frozen=True)
 class ImageVerdict:
-  """What zero-shot takes an image for.
+  """Zero-shot prediction of an image.
 
   Attributes:
-    class_name: the class with the nearest text.
-    right: whether that is one of the image's own classes.
-    margin: cosine with its own class's text less the largest with another's: below 0 where it is wrong.
+    class_name: class with the nearest text.
+    right: whether it is one of the image's own classes.
+    margin: cosine with the text of its own class minus the largest cosine with another's; negative
+      if wrong.
   """
 
   class_name: str
@@ -45,10 +46,10 @@ class ImageVerdict:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """One image. `image` is a PNG or JPEG file's bytes; prompts are None where there is none.
+  """One image. `image` holds the bytes of a PNG or JPEG file; prompts are None if there are none.
 
-  `index` is its place in the image set: the same index of two sets has the same class and, where a
-  generator's noise allows it, the same seed.
+  `index` is the position in the image set. The same index in two sets has the same class and, if
+  the generators' noise has the same shape, the same seed.
   """
 
   class_name: str
@@ -63,7 +64,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-  """Examples from one image set; those of a class are shown in the order given."""
+  """Examples from one image set; those of a class are shown in the given order."""
 
   dataset: str
   source: str
@@ -87,7 +88,7 @@ class Gallery:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-  """An entry as the page embeds it."""
+  """An entry as embedded in the page."""
 
   entry: Entry
   uri: str
@@ -98,7 +99,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class ClassRow:
-  """One class of a dataset: for each image set of the wall, its pictures of the class; and what the images add to it."""
+  """One class: its pictures for each image set of the wall, and the gain from the images."""
 
   class_name: str
   pictures: tuple[tuple[Picture, ...], ...]
@@ -107,7 +108,7 @@ class ClassRow:
 
 @dataclasses.dataclass(frozen=True)
 class Wall:
-  """All the examples of a dataset: a column for each image set, a row for each class."""
+  """All examples of a dataset: one column per image set, one row per class."""
 
   dataset: str
   sets: tuple[Gallery, ...]
@@ -115,10 +116,10 @@ class Wall:
 
 
 def fit(galleries: Sequence[Gallery], budget: int = IMAGE_BUDGET) -> tuple[list[Gallery], int]:
-  """The galleries cut to `budget` bytes of the page, and how many images that left out.
+  """Return the galleries reduced to `budget` bytes of the page, and the number of omitted images.
 
-  What is cut is cut evenly: the first image of every class comes before the second of any, and a
-  class comes with the same class of the other image sets.
+  Images are omitted evenly: the first image of every class comes before the second of any, and all
+  image sets show the same classes.
   """
   queue = sorted(
     (turn, rank, index, place)
@@ -141,7 +142,7 @@ def fit(galleries: Sequence[Gallery], budget: int = IMAGE_BUDGET) -> tuple[list[
 
 
 def _turns_and_ranks(gallery: Gallery) -> Iterator[tuple[int, int]]:
-  """Of each entry: how many of its class stand before it, and which class of the set it is."""
+  """Return, for each entry, the number of earlier images of its class and the rank of its class."""
   ranks: dict[str, int] = {}
   turns: collections.Counter[str] = collections.Counter()
   for entry in gallery.entries:
@@ -150,7 +151,7 @@ def _turns_and_ranks(gallery: Gallery) -> Iterator[tuple[int, int]]:
 
 
 def weight(entry: Entry) -> int:
-  """About how many bytes of the page an entry takes: base64, and its words."""
+  """Estimate the bytes of the page that an entry takes: base64 and text."""
   words = len(entry.prompt or "") + len(_cut(entry.negative_prompt) or "")
   pixels = len(entry.image) + (len(entry.nearest.image) + MARKUP if entry.nearest else 0)
   return pixels * 4 // 3 + words + MARKUP
@@ -161,15 +162,16 @@ def walls(
   gains: Mapping[str, Mapping[str, float]] | None = None,
   hues: Mapping[str, int] | None = None,
 ) -> list[Wall]:
-  """Galleries by dataset, then class, then image set, all in the order given.
+  """Return the galleries by dataset, class and image set, in the given order.
 
   Args:
     galleries: examples.
-    gains: dataset -> class name -> what the images add to it; the classes of such a dataset go from the best to the worst.
-    hues: generator -> its place among all, for its color.
+    gains: dataset -> class name -> gain from the images; classes of such a dataset are sorted from
+      best to worst.
+    hues: generator -> its position among all generators, which determines its color.
 
   Raises:
-    RunError: an image is neither PNG nor JPEG, or can't be read.
+    RunError: an image is neither PNG nor JPEG, or cannot be read.
   """
   galleries = [
     dataclasses.replace(gallery, hue=(hues or {}).get(gallery.generator, 0))
@@ -208,7 +210,7 @@ def _picture(entry: Entry, dataset: str) -> Picture:
 
 
 def _uri(data: bytes, what: str) -> tuple[str, tuple[int, int]]:
-  """The image as a data URI, and its size. Reads the header only: the type is taken from the bytes, never from a name."""
+  """Return the image as a data URI with its size. The type comes from the bytes, not from a name."""
   from PIL import Image, UnidentifiedImageError
 
   try:
@@ -222,4 +224,4 @@ def _uri(data: bytes, what: str) -> tuple[str, tuple[int, int]]:
 def _cut(prompt: str | None) -> str | None:
   if prompt is None or len(prompt) <= LONGEST_PROMPT:
     return prompt
-  return f"{prompt[:LONGEST_PROMPT]}… ({len(prompt)} letters in all)"
+  return f"{prompt[:LONGEST_PROMPT]}… ({len(prompt)} characters in all)"

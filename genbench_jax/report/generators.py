@@ -1,4 +1,4 @@
-"""What the run says of its generators: their settings and what their images have cost."""
+"""Settings of the generators and the cost of their images."""
 
 import dataclasses
 import json
@@ -10,12 +10,12 @@ from genbench_jax.report.results import Results, Series
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What the images of a generator have cost. Speed is that of warm devices, compilation left out.
+  """Cost of the images of a generator.
 
   Attributes:
-    images: how many were made.
-    chip_seconds: time of all devices together, compilation included.
-    rate: images a second and device; 0 where it is not known.
+    images: number of images.
+    chip_seconds: total time of all devices, including compilation.
+    rate: images per second and device, excluding compilation; 0 if unknown.
   """
 
   images: int
@@ -28,14 +28,14 @@ class Cost:
 
   @property
   def chip_seconds_per_image(self) -> float:
-    """Seconds of one device for an image: warm where that was measured."""
+    """Device-seconds per image, excluding compilation if the rate is known."""
     if self.rate > 0:
       return 1 / self.rate
     return self.chip_seconds / self.images if self.images else 0.0
 
 
 def settings_of(run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-  """Return generator -> its settings; the one generator of a plain config has the name ""."""
+  """Return generator -> its settings; the single generator of a plain config has the name ""."""
   try:
     config = json.loads(run.get("config") or "{}")
   except (TypeError, ValueError):
@@ -56,8 +56,8 @@ def settings_of(run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def costs_of(run: Mapping[str, Any], results: Results) -> dict[str, Cost]:
-  """Return generator -> what its images have cost over all datasets and strategies."""
-  names = {one.generator for one in results.series if one.source == "generative"}
+  """Return generator -> cost of its images over all datasets and strategies."""
+  names = {series.generator for series in results.series if series.source == "generative"}
   sums: dict[str, list[Mapping[str, Any]]] = {}
   for label, cost in dict(run.get("costs") or {}).items():
     name = _generator_of(label, names)
@@ -67,12 +67,15 @@ def costs_of(run: Mapping[str, Any], results: Results) -> dict[str, Cost]:
 
 
 def cost_of(costs: Mapping[str, Cost], series: Series) -> Cost | None:
-  """Return the cost of a series' images; real and retrieved ones have none."""
+  """Return the cost of the images of a series; real and retrieved images have none."""
   return costs.get(series.generator) if series.source == "generative" else None
 
 
 def _generator_of(label: str, names: set[str]) -> str | None:
-  """Whose images a ledger entry is of: `digits generative-NAME-defined_template-seed0`, the longest name wins."""
+  """Return the generator of a ledger entry; the longest matching name wins.
+
+  An entry is named like `digits generative-NAME-defined_template-seed0`.
+  """
   _, _, image_set = label.partition(" ")
   if not image_set.startswith("generative-"):
     return None

@@ -1,4 +1,4 @@
-"""The head of the page: what the images add where the class names are known, and what they teach alone."""
+"""The head of the page: gains where class names are known, and accuracies from images alone."""
 
 import dataclasses
 import json
@@ -24,23 +24,23 @@ from genbench_jax.report.quantities import (
 )
 from genbench_jax.report.results import Estimate, Results, Series
 
-# Recognizers that see the images alone, trained ones first.
+# Recognizers that use images only, trained ones first.
 WITHOUT_TEXT = ("from_scratch", "cler_image", "topk_vote")
-# More sources than this are told apart in the ranking, not in the head.
+# With more sources, only the ranking shows all of them.
 MOST_FINDINGS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """What one source does to recognition, as the head of the page sets it out.
+  """Result of one source, as the head of the page shows it.
 
   Attributes:
-    css: the classes of its color.
-    label: the source, its generator and its strategy.
+    css: CSS classes of its color.
+    label: source, generator and strategy.
     figure: the number, in `unit`.
-    interval: its 95 % interval and of what kind it is, or "".
-    count: how many datasets are behind it, and on how many of them it is above the baseline.
-    missing: the datasets that are not in the average.
+    interval: its 95 % interval and the kind of interval, or "".
+    count: number of datasets, and on how many of them it is above the baseline.
+    missing: datasets that are not in the average.
   """
 
   css: str
@@ -54,13 +54,13 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class HeadLine:
-  """One of the two comparisons of the head: like with like.
+  """One of the two comparisons of the head.
 
   Attributes:
-    quantity: the recognizer that stands on both sides.
-    baseline: what it is compared with, in words.
-    shots: the number of images a class.
-    left_out: how many sources are in the ranking only.
+    quantity: the recognizer used on both sides.
+    baseline: the baseline in words.
+    shots: number of images a class.
+    left_out: number of sources that only the ranking shows.
   """
 
   quantity: str
@@ -76,7 +76,7 @@ class HeadLine:
 
 
 def text_start(run: Mapping[str, Any]) -> bool:
-  """Return whether the linear probe starts from the class texts, by what the run says of its config."""
+  """Return whether the linear probe starts from the class texts, according to the config."""
   try:
     config = json.loads(run.get("config") or "{}")
   except (TypeError, ValueError):
@@ -87,19 +87,19 @@ def text_start(run: Mapping[str, Any]) -> bool:
 
 
 def with_text(results: Results, probe_knows_text: bool) -> list[str]:
-  """Return the measured recognizers that know the class names, as zero-shot does; trained ones first."""
+  """Return the measured recognizers that use the class names, trained ones first."""
   names = ("linear_probe", "linear_probe_last_epoch") if probe_knows_text else ()
   return [name for name in (*names, *WITH_TEXT) if name in results.quantities]
 
 
 def without_text(results: Results, probe_knows_text: bool) -> list[str]:
-  """Return the measured recognizers that see images only; trained ones first."""
+  """Return the measured recognizers that use images only, trained ones first."""
   names = () if probe_knows_text else ("linear_probe", "linear_probe_last_epoch")
   return [name for name in (*names, *WITHOUT_TEXT) if name in results.quantities]
 
 
 def head_lines(results: Results, probe_knows_text: bool) -> list[HeadLine]:
-  """Return the comparisons that the rows have the numbers for: with text, then without."""
+  """Return the comparisons for which the rows have numbers: with text, then without."""
   lines = [
     _gain_line(results, with_text(results, probe_knows_text)),
     _alone_line(results, without_text(results, probe_knows_text)),
@@ -110,7 +110,14 @@ def head_lines(results: Results, probe_knows_text: bool) -> list[HeadLine]:
 def against_originals(
   results: Results, series: Series, shots: int, quantity: str
 ) -> dict[str, Estimate]:
-  """Return dataset -> what the images are above (below) as many original images of the dataset."""
+  """Return dataset -> difference between the images and as many original images.
+
+  Args:
+    results: the rows.
+    series: source, generator and strategy.
+    shots: images a class.
+    quantity: the recognizer.
+  """
   original = originals(results)
   if original is None:
     return {}
@@ -124,26 +131,26 @@ def against_originals(
 
 
 def originals(results: Results) -> Series | None:
-  """Return the dataset's own training images, where they were measured."""
-  return next((one for one in results.headline_series() if one.source == "original"), None)
+  """Return the series of the dataset's own training images, if it was measured."""
+  return next((item for item in results.headline_series() if item.source == "original"), None)
 
 
 def shared_budget(results: Results, quantity: str) -> int | None:
-  """Return the largest budget at which every headline series was measured; failing that, the largest of any."""
+  """Return the largest budget at which every headline series was measured, else the largest of any."""
   measured = budgets(results, quantity)
-  series = [one for one in results.headline_series() if results.has(one, quantity)]
+  series = [item for item in results.headline_series() if results.has(item, quantity)]
   shared = [
     shots
     for shots in measured
     if all(
-      any(results.estimate(d, one, shots, quantity) for d in results.datasets) for one in series
+      any(results.estimate(d, item, shots, quantity) for d in results.datasets) for item in series
     )
   ]
   return next(iter(reversed(shared or measured)), None)
 
 
 def interval_words(estimate: Estimate, source: str = "generative") -> str:
-  """Return `95 % interval −0.2 to 4.0, for this generator`, or nothing where there is none."""
+  """Return text such as `95 % interval −0.2 to 4.0, for this generator`; empty without an interval."""
   interval = estimate.wide_interval or estimate.interval
   if interval is None:
     return ""
@@ -153,22 +160,22 @@ def interval_words(estimate: Estimate, source: str = "generative") -> str:
 
 
 def _gain_line(results: Results, quantities: Sequence[str]) -> HeadLine | None:
-  """The gain over zero-shot of the first recognizer that knows the class names."""
+  """Return the gain over zero-shot of the first recognizer that uses the class names."""
   for quantity in quantities if results.zero_shot else ():
     shots = shared_budget(results, quantity)
     if shots is None:
       continue
     chosen = [
-      one for one in results.headline_series() if average_gain(results, one, shots, quantity)
+      item for item in results.headline_series() if average_gain(results, item, shots, quantity)
     ]
     found = []
-    for one in _first(chosen, results, quantity, shots):
-      mean = average_gain(results, one, shots, quantity)
+    for item in _first(chosen, results, quantity, shots):
+      mean = average_gain(results, item, shots, quantity)
       assert mean is not None
-      above = sum(e.value > 0 for e in gains(results, one, shots, quantity).values())
-      found.append(_finding(one, mean, "above zero-shot", above))
+      above = sum(e.value > 0 for e in gains(results, item, shots, quantity).values())
+      found.append(_finding(item, mean, "above zero-shot", above))
     if found:
-      question = "Gain over zero-shot of a classifier that knows the class names"
+      question = "Gain over zero-shot of a classifier that uses the class names"
       return HeadLine(
         quantity, question, "zero-shot", shots, tuple(found), len(chosen) - len(found)
       )
@@ -176,71 +183,71 @@ def _gain_line(results: Results, quantities: Sequence[str]) -> HeadLine | None:
 
 
 def _alone_line(results: Results, quantities: Sequence[str]) -> HeadLine | None:
-  """The accuracy of the first recognizer that sees images only, beside as many original images."""
+  """Return the accuracy of the first recognizer that uses images only, beside as many originals."""
   for quantity in quantities:
     shots = shared_budget(results, quantity)
     if shots is None:
       continue
-    chosen = [one for one in results.headline_series() if results.has(one, quantity)]
+    chosen = [item for item in results.headline_series() if results.has(item, quantity)]
     first = _first(chosen, results, quantity, shots)
-    found = [_accuracy_finding(results, one, shots, quantity) for one in first]
+    found = [_accuracy_finding(results, item, shots, quantity) for item in first]
     known = tuple(finding for finding in found if finding)
     if known:
-      question = "Accuracy of a classifier that sees the images and no text"
+      question = "Accuracy of a classifier that uses the images and no text"
       baseline = "as many original images" if originals(results) else ""
       return HeadLine(quantity, question, baseline, shots, known, len(chosen) - len(known))
   return None
 
 
 def _first(series: Sequence[Series], results: Results, quantity: str, shots: int) -> list[Series]:
-  """As many series as the head has room for: the best generators, then the other sources."""
+  """Return the series that fit into the head: the best generators, then the other sources."""
   if len(series) <= MOST_FINDINGS:
     return list(series)
-  others = [one for one in series if one not in results.generators]
+  others = [item for item in series if item not in results.generators]
 
-  def mean(one: Series) -> float:
-    each = [results.estimate(d, one, shots, quantity) for d in results.datasets]
+  def mean(item: Series) -> float:
+    each = [results.estimate(d, item, shots, quantity) for d in results.datasets]
     known = [e.value for e in each if e]
     return sum(known) / len(known) if known else -1.0
 
   ranked = sorted(results.generators, key=mean, reverse=True)
   kept = {*ranked[: max(1, MOST_FINDINGS - len(others))], *others}
-  return [one for one in series if one in kept][:MOST_FINDINGS]
+  return [item for item in series if item in kept][:MOST_FINDINGS]
 
 
-def _finding(one: Series, mean: Average, baseline: str, above: int) -> Finding:
+def _finding(item: Series, mean: Average, baseline: str, above: int) -> Finding:
   on = f"on {mean.included[0]}" if len(mean.included) == 1 else ""
   return Finding(
-    css=css_of(one),
-    label=one.label,
+    css=css_of(item),
+    label=item.label,
     figure=points(mean.estimate.value),
     unit="points",
-    interval=interval_words(mean.estimate, one.source),
+    interval=interval_words(mean.estimate, item.source),
     count=on or f"{baseline} on {above} of {len(mean.included)} datasets",
     missing=mean.missing,
   )
 
 
-def _accuracy_finding(results: Results, one: Series, shots: int, quantity: str) -> Finding | None:
-  each = {d: results.estimate(d, one, shots, quantity) for d in results.datasets}
+def _accuracy_finding(results: Results, item: Series, shots: int, quantity: str) -> Finding | None:
+  each = {d: results.estimate(d, item, shots, quantity) for d in results.datasets}
   mean = average({d: e for d, e in each.items() if e}, results.datasets)
   if mean is None:
     return None
-  versus = average(against_originals(results, one, shots, quantity), results.datasets)
-  if one.source == "original":
+  versus = average(against_originals(results, item, shots, quantity), results.datasets)
+  if item.source == "original":
     said = "the baseline: real training images"
   elif versus:
-    said = f"{points(versus.estimate.value)} points against as many original images"
+    said = f"{points(versus.estimate.value)} points from as many original images"
   else:
     said = ""
   return Finding(
-    css=css_of(one),
-    label=one.label,
+    css=css_of(item),
+    label=item.label,
     figure=percent(mean.estimate.value),
     unit="%",
     interval=said,
-    count=interval_words(versus.estimate, one.source)
-    if versus and one.source != "original"
+    count=interval_words(versus.estimate, item.source)
+    if versus and item.source != "original"
     else _share(mean),
     missing=mean.missing,
   )
@@ -252,6 +259,6 @@ def _share(mean: Average) -> str:
 
 
 def compared(results: Results, probe_knows_text: bool) -> list[str]:
-  """Return what is set against zero-shot in the figures: what knows the class names as zero-shot does."""
+  """Return the recognizers that the figures compare with zero-shot."""
   measured = with_text(results, probe_knows_text)
   return [name for name in measured if name in (*RECOGNIZERS, "cler")] or measured

@@ -1,4 +1,4 @@
-"""Which test images each score of a run recognized, by the cell that duels and comparisons look it up with."""
+"""Contribution of each test image to the scores of a run, with the keys of duels and comparisons."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,27 +12,27 @@ from genbench_jax.store import hits
 from genbench_jax.store.class_values import key_of
 from genbench_jax.store.hits import PerImage
 
-# A score is the mean of its hits, up to how it was summed.
+# A score equals the mean of its hits up to rounding.
 SAME = 1e-5
 Key = tuple[str, Series, int, int, str]
 
 
 def hits_of(workdir: Path, rows: Sequence[Row], view: View) -> Hits:
-  """Return what each test image adds to the rows of a view, where that was kept.
+  """Return the contribution of each test image to the rows of a view, if it was kept.
 
-  Files of other settings may lie beside those of the rows: what counts is what adds up to a row's value.
+  Files of other settings may exist. Hits are used only if their mean equals the value of a row.
 
   Args:
-    workdir: of the run.
-    rows: as in `results.jsonl`.
+    workdir: work folder of the run.
+    rows: rows of `results.jsonl`.
     view: protocol and encoder.
   """
   stored = _stored(workdir)
   found = dict(_of_rows(stored, rows, view))
-  for (*cell, quantity), one in list(found.items()):
+  for (*cell, quantity), per_image in list(found.items()):
     base = found.get((*cell, "zero_shot"))  # type: ignore[arg-type]
-    if quantity == "cler" and base is not None and base.images == one.images:
-      gain = PerImage(one.values - base.values, one.images, one.classes)
+    if quantity == "cler" and base is not None and base.images == per_image.images:
+      gain = PerImage(per_image.values - base.values, per_image.images, per_image.classes)
       found[(*cell, "cler_gain")] = gain  # type: ignore[index]
   return found
 
@@ -40,21 +40,21 @@ def hits_of(workdir: Path, rows: Sequence[Row], view: View) -> Hits:
 def _stored(workdir: Path) -> dict[tuple[Any, ...], list[PerImage]]:
   found: dict[tuple[Any, ...], list[PerImage]] = {}
   for path in sorted(workdir.glob("hits/*/*.jsonl")):
-    for key, one in hits.read(path).items():
-      found.setdefault(key, []).append(one)
+    for key, per_image in hits.read(path).items():
+      found.setdefault(key, []).append(per_image)
   return found
 
 
 def _of_rows(
   stored: Mapping[tuple[Any, ...], Sequence[PerImage]], rows: Sequence[Row], view: View
 ) -> Iterator[tuple[Key, PerImage]]:
-  # Keys as the page has them: no path of this machine in a generator's name.
+  # Keys as on the page: a generator's name contains no path of this machine.
   for row, shown in zip(rows, public(beside_their_encoder(rows)), strict=True):
     if not belongs(shown, view):
       continue
-    for one in stored.get(key_of(row), ()):
-      if abs(one.score - float(row["value"] or 0)) < SAME:
-        yield _key(shown), one
+    for per_image in stored.get(key_of(row), ()):
+      if abs(per_image.score - float(row["value"] or 0)) < SAME:
+        yield _key(shown), per_image
 
 
 def _key(row: Row) -> Key:

@@ -1,4 +1,4 @@
-"""Colors and markers: the same source has the same color in every figure, with new tokens hollow and dashed."""
+"""Colors and markers. A source has the same color in all figures; new tokens are hollow and dashed."""
 
 from collections.abc import Iterable
 
@@ -11,14 +11,14 @@ from genbench_jax.report.quantities import (
 )
 from genbench_jax.report.results import Series
 
-# What new tokens can be learned from: the classes that `assets/figure.css` has for them.
+# Sources of new tokens that have classes in `assets/figure.css`.
 TOKEN_REFERENCES = ("original", "retrieval", "folder")
-# As many as `assets/figure.css` has.
+# Number of colors in `assets/figure.css`.
 GENERATOR_COLORS = 10
 
 
 def css_of(series: Series) -> str:
-  """The classes of a series. Names from outside never become classes: unknown ones share one."""
+  """Return the CSS classes of a series. Unknown names share one class."""
   source = series.source if series.source in SOURCES else "other"
   prompts, references = strategy_parts(series.strategy)
   strategy = f" t-{STRATEGIES.index(prompts)}" if prompts in STRATEGIES else ""
@@ -27,7 +27,7 @@ def css_of(series: Series) -> str:
 
 
 def _hue(series: Series) -> str:
-  """One of ten colors for a generator among several; the eleventh has that of the first again."""
+  """Return one of ten colors for a generator; the eleventh has the color of the first."""
   colored = series.hue > 0 and series.source in ("generative", "folder", "combined")
   return f" g-{(series.hue - 1) % GENERATOR_COLORS + 1}" if colored else ""
 
@@ -36,12 +36,12 @@ ZERO_SHOT = chart.Key("zero-shot", chart.segment(2, 7, 22, 7), "zero-shot")
 
 
 def keys_of(series: Iterable[Series], by_strategy: bool) -> tuple[chart.Key, ...]:
-  """Legend entries: one a series, or one a source with the plain marker."""
+  """Return legend entries: one per series, or one per source with the plain marker."""
   return tuple(
     chart.Key(
-      f"{css_of(one)} mark",
-      chart.marker(one.strategy if by_strategy else "", 12, 7, 3.8),
-      one.label if by_strategy else images_label(one.source, one.generator),
+      f"{css_of(item)} mark",
+      chart.marker(item.strategy if by_strategy else "", 12, 7, 3.8),
+      item.label if by_strategy else images_label(item.source, item.generator),
     )
-    for one in series
+    for item in series
   )

@@ -1,4 +1,4 @@
-"""The report: one self-contained page, and beside it its tables and figures as files."""
+"""The report: one self-contained page, with its tables and figures as files beside it."""
 
 import dataclasses
 import functools
@@ -49,31 +49,31 @@ from genbench_jax.report.results import (
 )
 from genbench_jax.report.settings_words import settings_words
 
-# The whole page, bytes; examples are left out until it fits.
+# Limit on the bytes of the page; examples are omitted until it fits.
 PAGE_BUDGET = 9_500_000
-# More sources than this make a table of who beats whom that nobody reads.
+# With more sources, the table of pairwise comparisons is not readable.
 MOST_DUELISTS = 12
 
 
 class RunInfo(TypedDict, total=False):
-  """What the page says of the run. Every key may be left out.
+  """Description of the run for the page. Every key is optional.
 
   Attributes:
     title: the page's title.
     command: the command line, as typed.
     config: the config as JSON text.
     versions: package -> version.
-    device: the devices in words, e.g. "8 x TPU v5e".
-    devices: how many of them; with it the page gives device-hours.
-    started: when the run began, e.g. "2026-01-31 12:00 UTC".
+    device: the devices in words, such as "8 x TPU v5e".
+    devices: number of devices; with it, the page shows device-hours.
+    started: start of the run, such as "2026-01-31 12:00 UTC".
     seconds: stage -> wall-clock seconds.
-    images: stage -> how many images it went through; with it the page gives images a second.
-    datasets: the datasets that were asked for; those without rows are named.
-    warnings: what the reader must know, a sentence each.
-    prompt_lint: what was found about the prompts (cut, colliding ...), a sentence each.
-    leak_audit: what was found about external images that resemble test images, a sentence each.
-    costs: image set -> what it has cost, see `generators.costs_of`.
-    price: USD of a device and hour; with it the ranking gives money.
+    images: stage -> number of images processed; with it, the page shows images a second.
+    datasets: the requested datasets; those without rows are named.
+    warnings: sentences that the reader must know.
+    prompt_lint: problems of the prompts, such as truncation or duplicates, one sentence each.
+    leak_audit: external images that resemble test images, one sentence each.
+    costs: image set -> its cost, see `generators.costs_of`.
+    price: USD per device-hour; with it, the ranking shows costs in USD.
   """
 
   title: str
@@ -104,22 +104,21 @@ def write_report(
 ) -> Path:
   """Write `folder/index.html`, `folder/tables/` and `folder/figures/`; return the page's path.
 
-  Every file is written under a temporary name and renamed. The page needs no network and no
-  other file. It compares within one protocol and encoder, `strict` first; the table of all cells
-  has them all.
+  Every file is written under a temporary name and renamed. The page needs no network and no other
+  file. Comparisons stay within one protocol and encoder, preferably `strict`; the table of all
+  cells contains all of them.
 
   Args:
-    rows: the run's rows, with the keys of the results file.
-    galleries: example images; what goes beyond `gallery.IMAGE_BUDGET` is left out evenly.
-    run: what was run, see RunInfo.
-    folder: made where it is missing.
-    class_scores: how well single classes are recognized, for the figure of the best and worst.
-    found: what the recognizer of the head left beside its rows, see `recognitions`.
-    hits: which test images were recognized under the first view, see `hits_of`.
+    rows: rows of the run, with the keys of the results file.
+    galleries: example images; beyond `gallery.IMAGE_BUDGET` they are omitted evenly.
+    run: description of the run.
+    folder: folder of the page; created if missing.
+    class_scores: accuracies of single classes, for the figure of the best and worst.
+    found: predictions of the headline's recognizer, see `recognitions`.
 
   Raises:
-    UsageError: there is no row with a finite value.
-    RunError: a gallery's image can't be read.
+    UsageError: no row has a finite value.
+    RunError: an image of a gallery cannot be read.
   """
   every = every_view(rows)
   info = cast(RunInfo, dict(run))
@@ -131,7 +130,7 @@ def write_report(
   }
   written = [table for table in parts.written() if table.rows]
   render.write_files(folder, written, list(parts.figures.values()))
-  hues = {one.generator: one.hue for one in every[0].series}
+  hues = {item.generator: item.hue for item in every[0].series}
   return render.write(
     folder / "index.html", _page(context, galleries, class_gains(class_scores), hues)
   )
@@ -141,7 +140,7 @@ def every_view(rows: Sequence[Row]) -> list[Results]:
   """Return the results of every protocol and encoder, the page's main one first.
 
   Raises:
-    UsageError: there is no row with a finite value.
+    UsageError: no row has a finite value.
   """
   rows = beside_their_encoder(rows)
   every = [results for view in views(rows) if (results := results_of(rows, view)).cells]
@@ -153,7 +152,7 @@ def every_view(rows: Sequence[Row]) -> list[Results]:
 
 
 def headline_of(results: Results) -> tuple[str | None, int | None]:
-  """Return the recognizer that ranks, and the number of images at which it does."""
+  """Return the recognizer of the ranking and its number of images."""
   quantity = next((name for name in results.recognizers() if name in RECOGNIZERS), None)
   quantity = quantity or next(iter(results.recognizers()), None)
   return quantity, shared_budget(results, quantity) if quantity else None
@@ -165,13 +164,13 @@ def _page(
   gains: Mapping[str, Mapping[str, float]],
   hues: Mapping[str, int],
 ) -> str:
-  """The page with as many examples as it has room for."""
+  """Return the page with as many examples as fit."""
 
   def rendered(budget: int) -> str:
     shown, left_out = gallery.fit(galleries, budget)
     walls = gallery.walls(shown, gains, hues)
     ordered = any(wall.dataset in gains for wall in walls)
-    judged = any(entry.judged for one in shown for entry in one.entries)
+    judged = any(entry.judged for item in shown for entry in item.entries)
     return render.render(
       "page.html.jinja", **context, walls=walls, left_out=left_out, ordered=ordered, judged=judged
     )
@@ -182,7 +181,7 @@ def _page(
 
 
 class _Parts:
-  """What the page is made of, each part from the rows once."""
+  """The parts of the page, each computed once from the rows."""
 
   def __init__(
     self,
@@ -220,14 +219,14 @@ class _Parts:
     )
 
   def _duels_and_ranks(self) -> tuple[list, list[Rank]]:
-    """The comparison of the headline series, where there are two or more."""
+    """Comparisons and ranks of the headline series, if there are two or more."""
     if self.headline is None or self.shots is None:
       return [], []
     quantity = self.headline
     series = [
-      one
-      for one in self.main.headline_series()
-      if any(self.main.estimate(d, one, self.shots, quantity) for d in self.main.datasets)
+      item
+      for item in self.main.headline_series()
+      if any(self.main.estimate(d, item, self.shots, quantity) for d in self.main.datasets)
     ]
     if len(series) < 2:
       return [], []
@@ -236,14 +235,14 @@ class _Parts:
 
   @functools.cached_property
   def exchange(self) -> dict[Series, ExchangeRate]:
-    """What the headline series are worth in original images."""
+    """Exchange rates of the headline series in original images."""
     if self.headline is None or self.shots is None:
       return {}
     return exchange_of(self.main, self.main.headline_series(), self.shots, self.headline)
 
   @functools.cached_property
   def scaling(self) -> tables.Table | None:
-    """The power laws of accuracy over the number of images."""
+    """Power laws of accuracy over the number of images."""
     return (
       scaling_table(self.main, self.main.headline_series(), self.headline)
       if self.headline
@@ -262,7 +261,7 @@ class _Parts:
       costs=self.costs,
       settings=self.settings,
       price=self.run.get("price"),
-      exchange={one: exchange_words(rate) for one, rate in self.exchange.items()},
+      exchange={item: exchange_words(rate) for item, rate in self.exchange.items()},
     )
 
   def who_beats_whom(self) -> tables.Table | None:
@@ -270,7 +269,7 @@ class _Parts:
 
   @functools.cached_property
   def dependence(self) -> dict[str, tables.Table | None]:
-    """Whether the answer depends on the encoder or the recognizer."""
+    """Agreement between encoders and between recognizers."""
     quantity = str(self.headline)
     return {
       "encoder_table": encoder_table(self.every, quantity) if len(self.every) > 1 else None,
@@ -279,14 +278,14 @@ class _Parts:
     }
 
   def own_agreement_table(self) -> tables.Table | None:
-    """The rank correlations with the recognizer of the head, where another one judges."""
+    """Rank correlations with the headline's recognizer, if another one tests CLER."""
     if not self.own_agreements:
       return None
     table = tables.agreement_table(self.own_agreements)
     return dataclasses.replace(table, name="rank-correlations-own-features")
 
   def written(self) -> list[tables.Table]:
-    """The tables that are written beside the page."""
+    """Tables that are written beside the page."""
     own = [
       tables.gains_table(self.main, self.main.recognizers()),
       tables.agreement_table(self.agreements),
@@ -300,10 +299,10 @@ class _Parts:
     return [table for table in own if table]
 
   def context(self) -> dict[str, Any]:
-    """What the template needs besides the examples."""
+    """Variables of the template other than the examples."""
     main, run = self.main, self.run
     cells, cells_rule = thinned_cells(self.every)
-    taken = {(one.dataset, one.series): taken_for(one) for one in self.found}
+    taken = {(item.dataset, item.series): taken_for(item) for item in self.found}
     classes = class_data(self.class_scores, self.counts, taken)
     return {
       "run": run,
@@ -351,17 +350,17 @@ class _Parts:
 
 
 def _warnings(rows: Sequence[Row], run: RunInfo, main: Results) -> list[str]:
-  """The run's own warnings, and what the rows show to be missing."""
+  """Return the run's own warnings and warnings about missing data."""
   warnings = list(run.get("warnings", ()))
   if absent := [name for name in run.get("datasets", ()) if name not in main.datasets]:
-    warnings.append(f"No result for {', '.join(absent)}: no average contains them.")
+    warnings.append(f"No result for {', '.join(absent)}: no average includes them.")
   if without := [name for name in main.datasets if name not in main.zero_shot]:
-    warnings.append(f"No zero-shot baseline for {', '.join(without)}: no gain is computed there.")
+    warnings.append(f"No zero-shot baseline for {', '.join(without)}: gains are not computed.")
   if count := unreadable(rows):
     warnings.append(f"{count} rows have no finite value and are left out.")
   if empty := sum(cell.facts.get("missing_classes", 0) > 0 for cell in main.cells):
     warnings.append(
-      f"{empty} cells have classes without any training image; the table counts them."
+      f"{empty} cells have classes without a training image; the table of all cells counts them."
     )
   short = [
     cell for cell in main.cells if 0 < cell.facts.get("shots_given", cell.shots) < 0.95 * cell.shots
@@ -369,14 +368,14 @@ def _warnings(rows: Sequence[Row], run: RunInfo, main: Results) -> list[str]:
   if short:
     worst = min(short, key=lambda cell: cell.facts["shots_given"] / cell.shots)
     warnings.append(
-      f"{len(short)} cells have fewer images than asked for, such as {number(worst.facts['shots_given'])} a class "
-      f"in place of {worst.shots} ({worst.series.label} on {worst.dataset}): they are not what their number says."
+      f"{len(short)} cells have fewer images than requested, such as {number(worst.facts['shots_given'])} a class "
+      f"instead of {worst.shots} ({worst.series.label} on {worst.dataset})."
     )
   return warnings
 
 
 def _stages(run: RunInfo) -> tables.Table | None:
-  """Time of each stage; images a second a device and device-hours where the run tells enough."""
+  """Return the time of each stage, with images a second and device-hours if known."""
   seconds, images, devices = run.get("seconds") or {}, run.get("images") or {}, run.get("devices")
   if not seconds:
     return None
@@ -396,7 +395,7 @@ def _stages(run: RunInfo) -> tables.Table | None:
 
 
 def _pretty(config: str) -> str:
-  """JSON text indented; any other text as it is."""
+  """Return JSON text with indentation; other text is unchanged."""
   try:
     return json.dumps(json.loads(config), indent=2, ensure_ascii=False)
   except ValueError:

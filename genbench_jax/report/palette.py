@@ -1,6 +1,7 @@
-"""The colors of the page. Sources take theirs from Okabe and Ito's color-blind-safe set.
+"""The colors of the page. Sources use Okabe and Ito's color-blind-safe set.
 
-Text and lines have a contrast of at least 4.5 with their ground, marks of at least 3, in both themes.
+In both themes, text and lines have a contrast of at least 4.5 with the background, marks of at
+least 3.
 """
 
 import re
@@ -22,10 +23,10 @@ DARK = {
 
 
 def variables(colors: dict[str, str]) -> str:
-  """The colors as CSS custom properties."""
+  """Return the colors as CSS custom properties."""
   return " ".join(f"--{name}: {value};" for name, value in colors.items())
 
 
 def resolved(css: str) -> str:
-  """`css` with every color written out: many SVG programs know no custom properties."""
+  """Return `css` with all colors substituted, since many SVG programs lack custom properties."""
   return re.sub(r"var\(--([a-z0-9]+)\)", lambda match: LIGHT[match.group(1)], css)

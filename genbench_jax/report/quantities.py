@@ -1,4 +1,4 @@
-"""What each measured quantity is called on the page, its unit and which way is better."""
+"""Names, units and directions of the measured quantities on the page."""
 
 import dataclasses
 import math
@@ -16,8 +16,8 @@ STRATEGIES = (
   "negative_prompts",
   "category_grammar",
 )
-# Where a source has several strategies the headline shows one, named before any result is seen:
-# the benchmark's default first.
+# If a source has several strategies, the headline uses one that is fixed in advance: the
+# benchmark's default first.
 HEADLINE_STRATEGIES = ("", "defined_template", *STRATEGIES)
 
 
@@ -27,10 +27,10 @@ class Quantity:
 
   Attributes:
     name: its name in the rows.
-    label: what the page calls it.
-    kind: `accuracy` (a fraction, shown in per cent), `difference` of two accuracies (shown in
+    label: its name on the page.
+    kind: `accuracy` (a fraction, shown in percent), `difference` of two accuracies (shown in
       points) or `number` (shown in its own unit).
-    better: whether a higher or a lower value means better images.
+    better: whether higher or lower values mean better images.
     meaning: one sentence for the reader.
   """
 
@@ -49,14 +49,15 @@ def _number(name: str, label: str, better: Literal["higher", "lower"], meaning: 
   return Quantity(name, label, "number", better, meaning)
 
 
-# In the page's order: what is trained on the images, then what is not, then distances and diversity.
+# In the order of the page: recognizers that train on the images, training-free scores, distances,
+# diversity.
 _ALL = (
   _accuracy("zero_shot", "zero-shot", "Each test image goes to the class whose text is nearest."),
   _accuracy("linear_probe", "linear probe", "A linear classifier trained on the image features."),
   _accuracy(
     "linear_probe_last_epoch",
     "linear probe, last epoch",
-    "The reference's probe after its last epoch, which no test image has chosen.",
+    "The reference's probe after its last epoch, which is not chosen on test images.",
   ),
   _accuracy(
     "from_scratch",
@@ -64,22 +65,26 @@ _ALL = (
     "A network trained from random weights on these images alone.",
   ),
   _accuracy(
-    "fine_tune", "fine-tuned CLIP", "The vision tower trained on from a head of class texts."
+    "fine_tune",
+    "fine-tuned CLIP",
+    "The vision tower fine-tuned with a head initialized from the class texts.",
   ),
-  _accuracy("lora", "LoRA", "Both CLIP towers trained by low-rank updates."),
-  _accuracy("tip_adapter", "Tip-Adapter", "A cache of the training features beside zero-shot."),
+  _accuracy("lora", "LoRA", "Both CLIP towers fine-tuned by low-rank updates."),
+  _accuracy(
+    "tip_adapter", "Tip-Adapter", "Zero-shot combined with a cache of the training features."
+  ),
   _accuracy("coop", "CoOp", "Learned prompt vectors in front of the class name."),
   _accuracy("vpt", "VPT", "Learned tokens in the image encoder."),
   _accuracy(
     "cler",
     "CLER",
-    "Class-centered recognition without training: each test image goes to the class whose text "
-    "and mean training image, added up, are nearest.",
+    "Class-centered recognition without training: each test image goes to the class with the nearest "
+    "sum of text and mean training image.",
   ),
-  Quantity("cler_gain", "CLER gain", "difference", "higher", "CLER less zero-shot."),
-  _accuracy("cler_image", "CLER, images only", "As CLER, with the mean training images alone."),
+  Quantity("cler_gain", "CLER gain", "difference", "higher", "CLER minus zero-shot."),
+  _accuracy("cler_image", "CLER, images only", "CLER with the mean training images only."),
   _accuracy("topk_vote", "top-k vote", "The nearest training images vote."),
-  _accuracy("topk_vote_text", "top-k vote + text", "The vote and zero-shot, averaged."),
+  _accuracy("topk_vote_text", "top-k vote + text", "The average of the vote and zero-shot."),
   _accuracy(
     "guide_ridge",
     "guide ridge",
@@ -91,7 +96,7 @@ _ALL = (
     "lower",
     "Mean distance of a few real training images to the nearest image of their class.",
   ),
-  _number("clip_score", "CLIP score", "higher", "100 × cosine between image and its text."),
+  _number("clip_score", "CLIP score", "higher", "100 × cosine of an image and its class's text."),
   _number("fid", "FID (CLIP)", "lower", "Fréchet distance to the test images, on CLIP features."),
   _number(
     "fd_infinity",
@@ -103,7 +108,7 @@ _ALL = (
     "fid_inception",
     "FID (Inception)",
     "lower",
-    "Fréchet distance on Inception-v3 features: the FID that papers quote.",
+    "Fréchet distance on Inception-v3 features, the FID of papers.",
   ),
   _number("kid", "KID (CLIP)", "lower", "Kernel (MMD²) distance, cubic polynomial kernel."),
   _number(
@@ -113,45 +118,60 @@ _ALL = (
     "The same kernel distance on Inception-v3 features.",
   ),
   _number(
-    "inception_score", "Inception score", "higher", "How surely and how variously classes are seen."
+    "inception_score",
+    "Inception score",
+    "higher",
+    "Confidence and diversity of Inception's class predictions.",
   ),
   _number("cmmd", "CMMD", "lower", "Kernel (MMD²) distance, Gaussian kernel."),
-  _number("precision", "precision", "higher", "Share of images on the real manifold."),
-  _number("recall", "recall", "higher", "Share of real images on their manifold."),
-  _number("density", "density", "higher", "How many real neighborhoods hold each."),
-  _number("coverage", "coverage", "higher", "Share of real neighborhoods reached."),
+  _number("precision", "precision", "higher", "Fraction of images on the real manifold."),
+  _number("recall", "recall", "higher", "Fraction of real images on the images’ manifold."),
+  _number(
+    "density", "density", "higher", "Average density of real neighborhoods around each image."
+  ),
+  _number(
+    "coverage", "coverage", "higher", "Fraction of real neighborhoods that contain an image."
+  ),
   _number("vendi", "Vendi", "higher", "Effective number of different images."),
-  _number("proxy_a_distance", "proxy-A", "lower", "How well a classifier tells them from real."),
+  _number(
+    "proxy_a_distance",
+    "proxy-A",
+    "lower",
+    "How well a classifier distinguishes the images from real ones.",
+  ),
 )
 QUANTITIES = {quantity.name: quantity for quantity in _ALL}
-# What is trained on the images and tested on test images; the first that was measured is the headline.
+# Recognizers that train on the images; the first measured one is the headline.
 RECOGNIZERS = ("linear_probe", "from_scratch", "fine_tune", "lora", "tip_adapter", "coop", "vpt")
-# Those of them that see the class names besides the images: a gain over zero-shot compares like with like.
+# Recognizers that use the class names, so that a gain over zero-shot is a fair comparison.
 WITH_TEXT = ("fine_tune", "lora", "tip_adapter", "coop", "vpt", "cler", "topk_vote_text")
 EXCESS = "_excess"
-# Distances on the main encoder's features say so: FID without a word would be Inception's.
+# Distances on the main encoder's features are marked, because a plain FID means Inception's.
 CLIP = " (CLIP)"
 
 
 def excess_name(name: str) -> str:
-  """The name of what a distance has above its floor: `fid_excess`, `fid_excess [facebook/dinov2-base]`."""
+  """Return the name of the excess of a distance over its floor, such as `fid_excess`."""
   base, bracket, space = name.partition(" [")
   return f"{base}{EXCESS}{bracket}{space}"
 
 
 def raw_name(name: str) -> str:
-  """The name of the quantity that an excess is of; any other name as it is."""
+  """Return the quantity of an excess; other names are unchanged."""
   base, bracket, space = name.partition(" [")
   return f"{base.removesuffix(EXCESS)}{bracket}{space}"
 
 
 def in_space(name: str, encoder: str) -> str:
-  """The name of a quantity that was measured on other features than the run's: `fid [facebook/dinov2-base]`."""
+  """Return the name of a quantity on other features, such as `fid [facebook/dinov2-base]`."""
   return f"{name} [{encoder}]"
 
 
 def on_its_features(name: str, encoder: str) -> str:
-  """The name, with the encoder where the label would say CLIP and the encoder is none: `fid [google/siglip2]`."""
+  """Return the name, with the encoder if the label would wrongly say CLIP.
+
+  An example is `fid [google/siglip2]`.
+  """
   quantity = QUANTITIES.get(name)
   is_clip = not encoder or "clip" in encoder.lower()
   return (
@@ -160,18 +180,18 @@ def on_its_features(name: str, encoder: str) -> str:
 
 
 def known_name(name: str) -> str:
-  """The quantity's name without the features that it was measured on; empty for one that the page doesn't know."""
+  """Return the quantity's name without its features; empty if the page does not know it."""
   base = raw_name(name).partition(" [")[0]
   return base if base in QUANTITIES else ""
 
 
 def quantity_of(name: str) -> Quantity:
-  """The quantity of that name; one the page doesn't know is shown as a plain number."""
+  """Return the quantity of a name; unknown ones are shown as plain numbers."""
   if name in QUANTITIES:
     return QUANTITIES[name]
   if raw_name(name) != name:
     raw = quantity_of(raw_name(name))
-    meaning = f"{raw.meaning} Less what real training images have at equal number."
+    meaning = f"{raw.meaning} Minus the same distance of as many real training images."
     return dataclasses.replace(raw, name=name, label=f"{raw.label} above floor", meaning=meaning)
   if base := known_name(name):
     quantity, encoder = QUANTITIES[base], name.removeprefix(f"{base} [").removesuffix("]")
@@ -184,12 +204,12 @@ def quantity_of(name: str) -> Quantity:
 
 
 def short_name(encoder: str) -> str:
-  """`facebook/dinov2-base` is `dinov2-base`."""
+  """Return the last part of an encoder's name: `dinov2-base` for `facebook/dinov2-base`."""
   return encoder.rstrip("/").rpartition("/")[2]
 
 
 def source_label(source: str) -> str:
-  """What a source's images are called in running text."""
+  """Return the name of a source's images in running text."""
   return {
     "generative": "generated",
     "retrieval": "retrieved",
@@ -198,69 +218,75 @@ def source_label(source: str) -> str:
 
 
 def strategy_label(strategy: str) -> str:
-  """`defined template`, or `defined template with tokens from original images`."""
+  """Return `defined template` or `defined template with tokens from original images`."""
   prompts, references = strategy_parts(strategy)
   tokens = f" with tokens from {source_label(references)} images" if references else ""
   return prompts.replace("_", " ") + tokens
 
 
 def series_label(source: str, strategy: str, generator: str = "") -> str:
-  """`generated, simple template`, `sd21, simple template`; what images are called everywhere on the page."""
+  """Return the name of images on the page, such as `generated, simple template`.
+
+  Args:
+    source: name of the source.
+    strategy: prompt strategy, or "".
+    generator: name of the generator or folder, or "".
+  """
   return ", ".join(
     part for part in (images_label(source, generator), strategy_label(strategy)) if part
   )
 
 
 def images_label(source: str, generator: str = "") -> str:
-  """The generator's or the folder's own name where there is one; with its source where that is another."""
+  """Return the name of the generator or folder, with its source if that differs."""
   if not generator or source == "original":
     return source_label(source)
   return generator if source in ("generative", "folder") else f"{source_label(source)} {generator}"
 
 
 def shots_label(shots: int) -> str:
-  """Images a class; 0 or less stands for all there are."""
+  """Return the number of images a class; 0 or less means all."""
   return str(shots) if shots > 0 else "all"
 
 
 def budget_words(shots: int) -> str:
-  """`16 images a class`, or `all images`."""
+  """Return `16 images a class` or `all images`."""
   return f"{shots} {'image' if shots == 1 else 'images'} a class" if shots > 0 else "all images"
 
 
 def by_quantity(name: str) -> tuple[tuple[int, str], str]:
-  """A sort key: quantities in the page's order, each before itself on other features."""
+  """Return a sort key: the order of the page, each quantity before its variants on other features."""
   return order_of(known_name(name) or name, tuple(QUANTITIES)), name
 
 
 def order_of(name: str, known: tuple[str, ...]) -> tuple[int, str]:
-  """A sort key: known names in their order, then the others by name."""
+  """Return a sort key: known names in their order, then the others by name."""
   return (known.index(name) if name in known else len(known), name)
 
 
 def percent(value: float) -> str:
-  """A fraction in per cent with one decimal, without its sign: 0.931 is 93.1."""
+  """Return a fraction in percent with one decimal: 93.1 for 0.931."""
   return f"{tenths(100 * value):.1f}".replace("-", "−")
 
 
 def points(value: float) -> str:
-  """A difference of fractions in points, always with its sign: -0.012 is −1.2."""
+  """Return a difference of fractions in points, with its sign: −1.2 for -0.012."""
   text = f"{tenths(100 * value):+.1f}"
   return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
 def tenths(value: float) -> float:
-  """Rounded to one decimal, half away from zero.
+  """Round to one decimal, half away from zero.
 
-  Counts of 400 or 800 test images make halves (4.75) often, which binary fractions and their differences miss
-  by 1e-15 either way: without the 1e-6 the same gain would be 4.7 in a figure and 4.8 in a sentence. The
-  page's script rounds by the same rule.
+  Counts of 400 or 800 test images often give exact halves (4.75), which binary fractions and their
+  differences miss by 1e-15 either way. Without the 1e-6, the same gain would be 4.7 in a figure and
+  4.8 in a sentence. The page's script rounds by the same rule.
   """
   return math.copysign(math.floor(abs(value) * 10 + 0.5 + 1e-6) / 10, value)
 
 
 def number(value: float) -> str:
-  """Three significant digits or more, written out: 0.0000123 and 123,456, not 1.23e-5."""
+  """Return a number with three or more significant digits: 0.0000123 and 123,456, not 1.23e-5."""
   if value == 0:
     return "0.00"
   digits = 2 - math.floor(math.log10(abs(value)))
@@ -270,11 +296,11 @@ def number(value: float) -> str:
 
 
 def rate(value: float, unit: str) -> str:
-  """`0.25 images a second` as a person says it: `4.0 seconds an image` below one a second.
+  """Return a rate in readable units: below one a second, seconds per item.
 
   Args:
-    value: a second.
-    unit: what there is so many of, in the singular.
+    value: items per second.
+    unit: name of one item.
   """
   if value >= 1 or value <= 0:
     return f"{number(value)} {unit}s a second"
@@ -282,17 +308,17 @@ def rate(value: float, unit: str) -> str:
 
 
 def the(label: str) -> str:
-  """The label with its article: `the linear probe`, but `CLER` and `LoRA`, which are names."""
+  """Return the label with its article: `the linear probe`, but `CLER` and `LoRA`."""
   return (
     label if label[:2].isupper() or label in ("CoOp", "LoRA", "Tip-Adapter") else f"the {label}"
   )
 
 
 def p_value(p: float) -> str:
-  """`p = 0.03`, `p < 0.001`: never 0, never with an exponent."""
+  """Return `p = 0.03` or `p < 0.001`: never 0 and without an exponent."""
   return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def shown(quantity: Quantity, value: float) -> str:
-  """A value as the page writes it."""
+  """Return a value as the page shows it."""
   return {"accuracy": percent, "difference": points, "number": number}[quantity.kind](value)

@@ -1,4 +1,4 @@
-"""The ranking of generators and other sources: quality, cost, and who beats whom."""
+"""The ranking of generators and other sources: quality, cost and pairwise comparisons."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from genbench_jax.report.quantities import (
 from genbench_jax.report.results import Estimate, Results, Series
 from genbench_jax.report.tables import Table, Value, words_of
 
-# What the ranking shows besides, where it was measured: other recognizers, then what needs no training.
+# Further columns of the ranking, if measured: other recognizers, then training-free scores.
 BESIDE = (
   *RECOGNIZERS,
   "cler",
@@ -38,7 +38,7 @@ class Rank:
   """One line of the ranking.
 
   Attributes:
-    place: from 1; lines that the first of a place can't be told apart from share it.
+    place: rank from 1; lines that cannot be told apart from the first of a place share it.
     accuracy: mean over the datasets that all lines have.
   """
 
@@ -50,41 +50,63 @@ class Rank:
 def ranks(
   results: Results, series: Sequence[Series], shots: int, quantity: str, duels: Sequence[Duel]
 ) -> list[Rank]:
-  """Return the series from the best to the worst by mean accuracy over the datasets that all have.
+  """Return the series from best to worst by mean accuracy over the datasets that all have.
 
-  The best has the first place, and so have those that can't be told apart from it. The first line that is beaten by
-  the first of its place starts the next one.
+  The best series has the first place, and so has every series that cannot be told apart from it.
+  The first series that the first of a place beats starts the next place.
+
+  Args:
+    results: the rows.
+    series: the series to rank.
+    shots: images a class.
+    quantity: the recognizer.
+    duels: pairwise comparisons of the series.
   """
   shared = shared_datasets(results, series, shots, quantity)
-  means = {one: mean_over(results, one, shots, quantity, shared) for one in series}
-  known = {one: mean for one, mean in means.items() if mean}
-  ordered = sorted(known, key=lambda one: -known[one].value)
+  means = {item: mean_over(results, item, shots, quantity, shared) for item in series}
+  known = {item: mean for item, mean in means.items() if mean}
+  ordered = sorted(known, key=lambda item: -known[item].value)
   lost = {(duel.winner, loser) for duel in duels for loser in (duel.first, duel.second)}
   found: list[Rank] = []
   first, place = None, 1
-  for index, one in enumerate(ordered, 1):
-    if first is None or (first != one and (first, one) in lost):
-      first, place = one, index
-    found.append(Rank(place, one, known[one]))
+  for index, item in enumerate(ordered, 1):
+    if first is None or (first != item and (first, item) in lost):
+      first, place = item, index
+    found.append(Rank(place, item, known[item]))
   return found
 
 
 def shared_datasets(
   results: Results, series: Sequence[Series], shots: int, quantity: str
 ) -> list[str]:
-  """Return the datasets on which every series was measured."""
+  """Return the datasets on which every series was measured.
+
+  Args:
+    results: the rows.
+    series: the series.
+    shots: images a class.
+    quantity: the recognizer.
+  """
   return [
     dataset
     for dataset in results.datasets
-    if all(results.estimate(dataset, one, shots, quantity) for one in series)
+    if all(results.estimate(dataset, item, shots, quantity) for item in series)
   ]
 
 
 def mean_over(
-  results: Results, one: Series, shots: int, quantity: str, datasets: Sequence[str]
+  results: Results, series: Series, shots: int, quantity: str, datasets: Sequence[str]
 ) -> Estimate | None:
-  """Return the mean over exactly these datasets; None where one of them is missing."""
-  each = {name: results.estimate(name, one, shots, quantity) for name in datasets}
+  """Return the mean over exactly these datasets; None if one of them is missing.
+
+  Args:
+    results: the rows.
+    series: source, generator and strategy.
+    shots: images a class.
+    quantity: the recognizer.
+    datasets: the datasets to average over.
+  """
+  each = {name: results.estimate(name, series, shots, quantity) for name in datasets}
   mean = average({name: e for name, e in each.items() if e}, datasets)
   return mean.estimate if mean and not mean.missing else None
 
@@ -101,18 +123,18 @@ def ranking_table(
   price: float | None = None,
   exchange: Mapping[Series, str] | None = None,
 ) -> Table:
-  """Return the ranking as a table; columns without a value in any line are left out.
+  """Return the ranking as a table; columns without values are left out.
 
   Args:
     results: the rows.
     ranked: the lines, see `ranks`.
     shots: images a class.
-    quantity: the recognizer that ranks.
-    gain_quantity: the recognizer that is set against zero-shot: one that knows the class names, too.
-    costs: generator -> what its images have cost.
+    quantity: the recognizer of the ranking.
+    gain_quantity: the recognizer that is compared with zero-shot; it uses the class names too.
+    costs: generator -> cost of its images.
     settings: generator -> its settings.
-    price: USD of a device and hour, where it is known.
-    exchange: series -> how many real images a class are worth as much, in words.
+    price: USD per device-hour, if known.
+    exchange: series -> number of real images a class of the same worth, in words.
   """
   series = [rank.series for rank in ranked]
   shared = shared_datasets(results, series, shots, quantity)
@@ -121,37 +143,37 @@ def ranking_table(
     "images": [s.label for s in series],
     f"{quantity_of(quantity).label}, %": [_percent_words(rank.accuracy) for rank in ranked],
     f"gain over zero-shot, {quantity_of(gain_quantity).label}": [
-      _gain_words(results, one, shots, gain_quantity) for one in series
+      _gain_words(results, item, shots, gain_quantity) for item in series
     ],
-    "real images a class worth": [(exchange or {}).get(one) for one in series],
+    "worth in real images a class": [(exchange or {}).get(item) for item in series],
   }
   for name in _beside(results, quantity):
     columns[_head(name)] = [
-      _shown(name, mean_over(results, one, shots, name, shared)) for one in series
+      _shown(name, mean_over(results, item, shots, name, shared)) for item in series
     ]
-  own = [settings.get(one.generator, {}) if one.source == "generative" else {} for one in series]
+  own = [settings.get(item.generator, {}) if item.source == "generative" else {} for item in series]
   for name, label in (("steps", "steps"), ("guidance_scale", "guidance")):
-    columns[label] = [_setting(one.get(name)) for one in own]
-  spent = [cost_of(costs, one) for one in series]
+    columns[label] = [_setting(item.get(name)) for item in own]
+  spent = [cost_of(costs, item) for item in series]
   columns["images a second a chip"] = [number(c.rate) if c and c.rate else None for c in spent]
   columns["chip-hours"] = [number(c.chip_hours) if c else None for c in spent]
   if price is not None:
     columns["USD"] = [number(c.chip_hours * price) if c else None for c in spent]
   kept = {name: values for name, values in columns.items() if any(v is not None for v in values)}
-  caption = "Lines that the first of a place can’t be told apart from share it."
+  caption = "Lines that can’t be told apart from the first of a place share it."
   return Table("ranking", caption, tuple(kept), tuple(zip(*kept.values(), strict=True)))
 
 
 def duels_table(duels: Sequence[Duel], ranked: Sequence[Rank]) -> Table:
-  """Return who beats whom: row against column, in points, best first. The upper half says all."""
+  """Return pairwise differences, row minus column in points, best first."""
   series = [rank.series for rank in ranked]
-  labels = [images_label(one.source, one.generator) for one in series]
+  labels = [images_label(item.source, item.generator) for item in series]
   found = {(duel.first, duel.second): duel for duel in duels}
   rows = []
-  for one, label in zip(series, labels, strict=True):
-    words = [_duel_words(found.get((one, other)), found.get((other, one))) for other in series]
+  for item, label in zip(series, labels, strict=True):
+    words = [_duel_words(found.get((item, other)), found.get((other, item))) for other in series]
     rows.append((label, *words))
-  caption = "Row less column, in points; better and worse after Holm’s correction for all comparisons shown, = where the two can’t be told apart."
+  caption = "Row minus column, in points; better and worse after Holm’s correction for all comparisons shown, = if the two can’t be told apart."
   return Table("who-beats-whom", caption, ("", *labels), tuple(rows))
 
 
@@ -166,7 +188,7 @@ def _duel_words(forward: Duel | None, backward: Duel | None) -> str:
 
 
 def _beside(results: Results, quantity: str) -> list[str]:
-  """The quantities of `BESIDE` that were measured; a distance as it is only where its floor is unknown."""
+  """Return the measured quantities of `BESIDE`; a raw distance only if its floor is unknown."""
   names = [
     name
     for base in BESIDE
@@ -195,8 +217,8 @@ def _percent_words(estimate: Estimate) -> str:
   return f"{text} ({percent(ends[0])} to {percent(ends[1])})" if ends else text
 
 
-def _gain_words(results: Results, one: Series, shots: int, quantity: str) -> str | None:
-  mean = average_gain(results, one, shots, quantity)
+def _gain_words(results: Results, item: Series, shots: int, quantity: str) -> str | None:
+  mean = average_gain(results, item, shots, quantity)
   return words_of(mean.estimate) if mean else None
 
 

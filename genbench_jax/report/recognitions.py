@@ -1,4 +1,4 @@
-"""What the recognizers left in the work folder beside their rows: confusions and the chosen penalty."""
+"""Predictions that the recognizers stored in the work folder: confusions, hits and the penalty."""
 
 import csv
 import dataclasses
@@ -16,17 +16,19 @@ from genbench_jax.store import files
 from genbench_jax.store.image_set import distinct_names
 
 FOLDER = re.compile(r"^(?P<quantity>[a-z_]+)-(?P<protocol>[a-z]+)-(?P<shots>\d+)shots$")
-MEND = "Delete its folder and the rows of its name, then run again."
+MEND = "Delete its folder and the rows of the same name, then run again."
 
 
 @dataclasses.dataclass(frozen=True)
 class Recognition:
-  """One recognizer on one cell.
+  """Predictions of one recognizer on one cell.
 
   Attributes:
-    class_names: in label order.
-    confusion: rows are the true classes, columns what they were taken for; None for multi-label sets.
-    penalty, grid: of the linear probe: the one chosen, and those that were tried.
+    class_names: names in label order.
+    confusion: true classes (rows) by predicted classes (columns); None for multi-label sets.
+    hits: 1 where a test image was recognized, in the order of the test set; None if it was not
+      kept.
+    penalty, grid: the chosen penalty of the linear probe, and all that were tried.
   """
 
   dataset: str
@@ -52,13 +54,14 @@ class Recognition:
 def recognitions(
   workdir: Path, rows: Sequence[Row], quantity: str, shots: int, protocol: str
 ) -> list[Recognition]:
-  """Return what stands behind the rows of one recognizer at one number of images.
+  """Return the stored predictions behind the rows of one recognizer.
 
-  A folder counts only if its score is that of a row: those of other settings may lie beside it.
+  A folder is used only if its score equals that of a row, since folders of other settings may
+  exist.
 
   Args:
-    workdir: of the run.
-    rows: as in `results.jsonl`.
+    workdir: work folder of the run.
+    rows: rows of `results.jsonl`.
     quantity: the recognizer.
     shots: images a class.
     protocol: `strict` or `reference`.
@@ -82,7 +85,7 @@ def recognitions(
 
 
 def _generator(workdir: Path, folder: Path) -> str:
-  """Whose images a recognizer was trained on, by the rows of the same name; empty where they are not there."""
+  """Return the generator of a recognizer's training images from its rows; empty without rows."""
   rows = workdir / "rows" / folder.parent.name / f"{folder.name}.jsonl"
   if not rows.exists():
     return ""
@@ -121,7 +124,7 @@ def _recognition(
 
 
 def _nearest(penalty: float | None, grid: Sequence[float]) -> float | None:
-  """The grid's own value: the summary has it as a 32-bit float."""
+  """Return the exact value of the grid, since the summary stores a 32-bit float."""
   if penalty is None or not grid:
     return penalty
   return min(grid, key=lambda value: abs(value - penalty))
@@ -137,22 +140,24 @@ def _confusion(path: Path) -> tuple[tuple[str, ...], Int[np.ndarray, "k k"] | No
 def _confusion_of(path: Path) -> tuple[tuple[str, ...], Int[np.ndarray, "k k"] | None]:
   with path.open(encoding="utf-8", newline="") as file:
     lines = list(csv.reader(file))
-  # A label in front of every name keeps names that stand for several classes apart.
+  # A label prefix distinguishes equal names of different classes.
   names = distinct_names([name.partition(" ")[2] for name in lines[0][1:]])
   counts = np.array([[int(value) for value in line[1:]] for line in lines[1:]])
   return tuple(names), counts if counts.shape == (len(names), len(names)) else None
 
 
 def penalty_words(found: Sequence[Recognition]) -> str:
-  """Return which penalties were chosen, and how often at the edge of the grid; empty where none was."""
-  known = [one for one in found if one.penalty is not None and one.grid]
+  """Describe the chosen penalties and how many are at the edge of the grid."""
+  known = [
+    recognition for recognition in found if recognition.penalty is not None and recognition.grid
+  ]
   if not known:
     return ""
-  chosen = sorted({one.penalty for one in known if one.penalty is not None})
-  grid = sorted({value for one in known for value in one.grid})
+  chosen = sorted({recognition.penalty for recognition in known if recognition.penalty is not None})
+  grid = sorted({value for recognition in known for value in recognition.grid})
   span = f"{chosen[0]:g}" if len(chosen) == 1 else f"{chosen[0]:g} to {chosen[-1]:g}"
-  text = f"Its penalty was chosen on held-out training images among {grid[0]:g} to {grid[-1]:g}: {span} in the cells of the head"
-  edge = sum(one.at_edge for one in known)
+  text = f"Its penalty was chosen on held-out training images among {grid[0]:g} to {grid[-1]:g}: {span} in the headline's cells"
+  edge = sum(recognition.at_edge for recognition in known)
   return (
     f"{text}; {edge} of {len(known)} lie at the edge of the grid."
     if edge

@@ -1,4 +1,4 @@
-"""Templates and assets become text, and text becomes a file."""
+"""Rendering of templates and writing of files."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ LONGEST_ON_PAPER = 2000
 
 
 def figure_svg(figure: Figure) -> str:
-  """The figure as an SVG file of its own."""
+  """Return the figure as a standalone SVG file."""
   from markupsafe import Markup
 
   sheet = export.sheet(figure)
@@ -24,9 +24,14 @@ def figure_svg(figure: Figure) -> str:
 
 
 def write_files(folder: Path, written: Sequence[tables.Table], figures: Sequence[Figure]) -> None:
-  """The tables as CSV, Markdown and LaTeX and the figures as SVG, each file whole or not at all.
+  """Write the tables as CSV, Markdown and LaTeX and the figures as SVG, each atomically.
 
-  A table that is too long for paper is written as CSV alone.
+  Tables that are too long for paper are written only as CSV.
+
+  Args:
+    folder: folder of the page.
+    written: the tables.
+    figures: the figures.
   """
   for table in written:
     write(folder / "tables" / f"{table.name}.csv", tables.as_csv(table))
@@ -39,7 +44,7 @@ def write_files(folder: Path, written: Sequence[tables.Table], figures: Sequence
 
 
 def assets() -> dict[str, Any]:
-  """Style and script, and the hashes by which the page's policy admits just these two."""
+  """Return style and script, with the hashes by which the page's policy admits them."""
   from markupsafe import Markup
 
   dark = f"@media (prefers-color-scheme: dark) {{ :root {{ {palette.variables(palette.DARK)} }} }}"
@@ -85,13 +90,13 @@ def render(template: str, **context: Any) -> str:
 
 
 def _shown(value: tables.Value) -> str:
-  """A value in one of the small tables."""
+  """Return a value for one of the small tables."""
   if value is None:
     return "–"
   return f"{value:.2f}".replace("-", "−") if isinstance(value, float) else str(value)
 
 
 def write(path: Path, text: str) -> Path:
-  """Write the file whole or not at all; see `store.files.atomic_path`."""
+  """Write the file atomically; see `store.files.atomic_path`."""
   files.write_text(path, text)
   return path

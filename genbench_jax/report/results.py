@@ -1,4 +1,4 @@
-"""The rows of a run, indexed the way the page asks for them."""
+"""The rows of a run, indexed for the page."""
 
 import dataclasses
 import functools
@@ -24,11 +24,11 @@ ACCURACIES = tuple(name for name, quantity in QUANTITIES.items() if quantity.kin
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """A value with its 95 % intervals; the ends are None where none was measured.
+  """A value with its 95 % intervals; the ends are None if none was measured.
 
   Attributes:
-    low, high: the interval for *these images*: other test images, the same training images.
-    wide_low, wide_high: the interval for *this generator*: other training images and seeds, too.
+    low, high: interval for *these images*: other test images, the same training images.
+    wide_low, wide_high: interval for *this generator*: other training images and seeds as well.
   """
 
   value: float
@@ -52,11 +52,11 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-  """What is followed over shots: a source, its generator and prompt strategy ("" where it has none).
+  """A source with its generator and prompt strategy, measured at several shots.
 
   Attributes:
-    hue: the place of the generator among all, from 1; 0 where there is but one.
-    only: whether every generator has this strategy and no other, so that it needs no name.
+    hue: position of the generator among all, from 1; 0 if there is only one.
+    only: whether all generators have just this strategy, so that labels omit it.
   """
 
   source: str
@@ -67,12 +67,12 @@ class Series:
 
   @property
   def label(self) -> str:
-    """What the page calls it."""
+    """The name on the page."""
     return series_label(self.source, "" if self.only else self.strategy, self.generator)
 
   @property
   def plain(self) -> "Series":
-    """The source and generator, whatever the strategy."""
+    """The series without its strategy."""
     return dataclasses.replace(self, strategy="")
 
   @property
@@ -87,7 +87,7 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """One (dataset, source, generator, strategy, shots, seed) and all that was measured in it."""
+  """One (dataset, source, generator, strategy, shots, seed) with its measurements."""
 
   dataset: str
   series: Series
@@ -101,7 +101,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-  """The rows of one protocol and encoder: what may be compared with each other."""
+  """A protocol and an encoder. Rows of one view are comparable."""
 
   protocol: str
   encoder: str
@@ -133,11 +133,18 @@ class Results:
     return tuple(dict.fromkeys(name for cell in self.cells for name in cell.estimates))
 
   def estimate(self, dataset: str, series: Series, shots: int, quantity: str) -> Estimate | None:
-    """The mean over seeds, or None where it was not measured."""
+    """Return the mean over seeds, or None if it was not measured.
+
+    Args:
+      dataset: name of the dataset.
+      series: source, generator and strategy.
+      shots: images a class.
+      quantity: name of the quantity.
+    """
     return self.folded.get((dataset, series, shots, quantity))
 
   def recognizers(self) -> list[str]:
-    """The accuracies that are compared with zero-shot, trained ones first."""
+    """Accuracies that are compared with zero-shot, trained ones first."""
     accuracies = [name for name, q in QUANTITIES.items() if q.kind == "accuracy"]
     return [name for name in accuracies if name in self.quantities and name != "zero_shot"]
 
@@ -150,12 +157,16 @@ class Results:
 
   @functools.cached_property
   def generators(self) -> tuple[Series, ...]:
-    """The headline series of every generator; empty where images come from no or one generator."""
-    found = [one for one in self.headline_series() if one.generator and one.source != "combined"]
+    """The headline series of every generator; empty with at most one generator."""
+    found = [
+      series
+      for series in self.headline_series()
+      if series.generator and series.source != "combined"
+    ]
     return tuple(found) if len(found) > 1 else ()
 
   def headline_series(self) -> tuple[Series, ...]:
-    """One series a source and generator, controls left out: the strategy that stands first by convention."""
+    """Return one series per source and generator, without controls."""
     chosen: dict[tuple[str, str], Series] = {}
     by_convention = sorted(self.series, key=lambda s: order_of(s.strategy, HEADLINE_STRATEGIES))
     for series in by_convention:
@@ -165,7 +176,13 @@ class Results:
 
 
 def with_control(results: Results, series: Sequence[Series], quantity: str) -> tuple[Series, ...]:
-  """The series, and one label-shuffled control, that of the headline strategy where there is one."""
+  """Return the series, followed by a label-shuffled control of the headline strategy if measured.
+
+  Args:
+    results: the rows.
+    series: the series.
+    quantity: the recognizer.
+  """
   measured = [s for s in results.series if s.source == "control" and results.has(s, quantity)]
   chosen = sorted(measured, key=lambda s: order_of(s.strategy, HEADLINE_STRATEGIES))[:1]
   return (*series, *chosen)
@@ -176,9 +193,9 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def beside_their_encoder(rows: Sequence[Row]) -> list[Row]:
-  """Rows on features that recognize nothing (DINOv2's), as further quantities of the cells they are of.
+  """Turn rows of encoders without recognition (DINOv2) into quantities of the other cells.
 
-  Their quantity then names the features, and they hold beside every encoder.
+  Their quantity then names the features, and they belong to every encoder.
   """
   recognizes = {row.get("encoder") for row in rows if row["quantity"] in ACCURACIES}
   if not recognizes:
@@ -192,13 +209,13 @@ def beside_their_encoder(rows: Sequence[Row]) -> list[Row]:
 
 
 def views(rows: Sequence[Row]) -> tuple[View, ...]:
-  """Every protocol and encoder that has rows, `strict` first."""
+  """Return every protocol and encoder that has rows, `strict` first."""
   found = {View(row.get("protocol") or "", row.get("encoder") or "") for row in rows}
   protocols = {view.protocol for view in found if view.protocol} or {""}
   encoders = {view.encoder for view in found if view.encoder} or {""}
   named = {View(protocol, encoder) for protocol in protocols for encoder in encoders}
   measured = [view for view in named if any(belongs(row, view) for row in rows)]
-  # The run's main encoder is measured first: its rows come first.
+  # Rows of the run's main encoder come first.
   order = list(dict.fromkeys(row.get("encoder") or "" for row in rows))
   return tuple(
     sorted(
@@ -212,7 +229,7 @@ def views(rows: Sequence[Row]) -> tuple[View, ...]:
 
 
 def results_of(rows: Sequence[Row], view: View) -> Results:
-  """The rows of a view as cells; rows without a finite value are left out."""
+  """Return the rows of a view as cells; rows without a finite value are left out."""
   mine = [
     excess
     for row in rows
@@ -226,10 +243,10 @@ def results_of(rows: Sequence[Row], view: View) -> Results:
 
 
 def with_excess(row: Row) -> list[Row]:
-  """The row, and where it has a floor what lies above it, as a further quantity.
+  """Yield the row and, if it has a floor, its excess over the floor as a further quantity.
 
-  A distance at n images is mostly bias where n is small: real training images have it, too. What they
-  have at equal n is the floor, and only what lies above it tells of the images.
+  With few images, a distance is mostly bias, which real training images have as well. The floor is
+  the distance of as many real images; only the excess is due to the images.
   """
   floor = row.get("floor")
   if not is_number(floor):
@@ -243,17 +260,17 @@ def with_excess(row: Row) -> list[Row]:
 
 
 def unreadable(rows: Sequence[Row]) -> int:
-  """How many rows have no finite value."""
+  """Return the number of rows without a finite value."""
   return sum(not is_number(row.get("value")) for row in rows)
 
 
 def fold_seeds(estimates: Sequence[Estimate]) -> Estimate:
-  """The mean over seeds with both of its intervals.
+  """Return the mean over seeds with both intervals.
 
-  The seeds share the test images, so for *these images* the mean half-width of their intervals stays. For
-  *this generator* what other images and seeds would change is added in quadrature: Student's t interval of
-  the mean over seeds, or where that is narrower (two seeds can agree by luck) what the rows themselves know
-  of other images, which falls with the root of the number of seeds.
+  The seeds share the test images, so the interval for *these images* has the mean half-width of the
+  seeds' intervals. For *this generator*, the variation between images and seeds is added in
+  quadrature. It is Student's t interval of the mean over seeds or, if larger, the variation that
+  the rows report, divided by the root of the number of seeds. Two seeds can agree by chance.
   """
   count = len(estimates)
   value = math.fsum(e.value for e in estimates) / count
@@ -270,7 +287,7 @@ def fold_seeds(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def _seed_spread(estimates: Sequence[Estimate], mean: float) -> float:
-  """Half the width of Student's t interval (95 %) of the mean of two or more seeds."""
+  """Return half the width of Student's t interval (95 %) of the mean over two or more seeds."""
   from scipy.special import stdtrit
 
   count = len(estimates)
@@ -279,7 +296,7 @@ def _seed_spread(estimates: Sequence[Estimate], mean: float) -> float:
 
 
 def _image_spread(estimates: Sequence[Estimate]) -> float:
-  """What the training images add to the half-width of one seed's interval; 0 where no row knows."""
+  """Return the part of one seed's half-width due to training images; 0 if no row reports it."""
   parts = [
     (e.wide_interval[1] - e.wide_interval[0]) ** 2 - (e.interval[1] - e.interval[0]) ** 2
     for e in estimates
@@ -334,13 +351,13 @@ def _cells(rows: Sequence[Row], view: View) -> list[Cell]:
 
 
 def _hues(rows: Sequence[Row]) -> dict[str, int]:
-  """The place of every generator among all, from 1; nothing where there is but one."""
+  """Return generator -> position from 1; empty with one generator."""
   names = dict.fromkeys(row["generator"] for row in rows if row.get("generator"))
   return {name: place for place, name in enumerate(names, 1)} if len(names) > 1 else {}
 
 
 def _facts(rows: Sequence[Row]) -> dict[str, float]:
-  """Counts of the cell, the largest any of its rows saw, and the seconds of all of them."""
+  """Return the counts of a cell, the largest of its rows, and the total of their seconds."""
   facts: dict[str, float] = {}
   for name in ("shots_given", "n_external", "n_real", "n_test", "missing_classes"):
     if found := [row[name] for row in rows if is_number(row.get(name))]:
@@ -364,7 +381,7 @@ def _cell_order(rows: Sequence[Row]) -> Any:
 
 
 def _zero_shot(rows: Iterable[Row]) -> dict[str, Estimate]:
-  """The baseline of each dataset. It uses no external image: rows that repeat it say the same."""
+  """Return the baseline of each dataset. It uses no external image, so repeated rows agree."""
   found: dict[str, Estimate] = {}
   for row in rows:
     if row["quantity"] == "zero_shot":
@@ -373,7 +390,7 @@ def _zero_shot(rows: Iterable[Row]) -> dict[str, Estimate]:
 
 
 def folded_of(cells: Iterable[Cell]) -> dict[tuple[str, Series, int, str], Estimate]:
-  """The estimates of cells, seeds averaged, by dataset, series, shots and quantity."""
+  """Return the estimates of cells, averaged over seeds, by dataset, series, shots and quantity."""
   seeds: dict[tuple[str, Series, int, str], list[Estimate]] = {}
   for cell in cells:
     for name, estimate in cell.estimates.items():

@@ -17,18 +17,19 @@ from genbench_jax.report.quantities import (
 from genbench_jax.report.results import Cell, Series
 
 SIZE = (332.0, 288.0)
-# Dots of a figure with tips, and of the ranks without: of more, every second, third ... cell is drawn.
+# Limits on the dots of a figure with tips and of the rank figure. With more cells, every second,
+# third, ... is drawn.
 MOST_DOTS, MOST_RANKS = 4000, 40_000
-# A single dataset has the page's width to itself.
+# A single dataset uses the full width of the page.
 WIDE_SIZE = (800.0, 380.0)
 SMALL_SIDE = 188.0
-# Letters of a small panel's title: alone, and beside its number of cells.
+# Letters of a small panel's title: alone, and with its number of cells.
 WHOLE_LINE, BESIDE_NOTE = 24, 14
 SMALL_FRAME = (4.0, 40.0, 182.0, 168.0)
 
 
 def metric_figure(item: Agreement) -> chart.Figure:
-  """One metric against the recognizer, a panel for each dataset, with its rank correlation."""
+  """Return one metric against the recognizer, one panel per dataset, with rank correlations."""
   metric, recognizer = quantity_of(item.metric), quantity_of(item.recognizer)
   names = [name for name, cells in item.cells.items() if cells]
   sizes = (WIDE_SIZE, SIZE) if len(names) == 1 else (SIZE,)
@@ -39,8 +40,8 @@ def metric_figure(item: Agreement) -> chart.Figure:
     name=f"{item.metric.replace('_', '-')}-against-{item.recognizer.replace('_', '-')}",
     title=f"{metric.label} against {the(recognizer.label)}",
     caption=(
-      f"Each point is a cell: a source, a strategy, a number of images. ρ is the mean of Spearman’s rank "
-      f"correlations among cells of equal number of images. {metric.label} needs no training; where ρ is near 1 it orders the "
+      f"Each point is a cell: source, strategy and number of images. ρ is the mean of Spearman’s rank "
+      f"correlations among cells with equal numbers of images. {metric.label} needs no training; with ρ near 1 it orders the "
       "cells as training would." + step_words(step)
     ),
     variants=(chart.Variant((), panels, keys_of(_series_of([item]), by_strategy=True), layout),),
@@ -48,10 +49,10 @@ def metric_figure(item: Agreement) -> chart.Figure:
 
 
 def cross_figure(found: Sequence[tuple[str, str, Agreement]]) -> chart.Figure | None:
-  """CLER in one encoder against the probe in another; None with one encoder only.
+  """Return CLER on one encoder against the probe on another; None with one encoder.
 
   Args:
-    found: encoder of CLER, encoder of the probe, and their agreement; the first is shown first.
+    found: encoder of CLER, encoder of the probe and their agreement; the first is shown first.
   """
   known = [(cler, probe, item) for cler, probe, item in found if item.known]
   if not known:
@@ -65,37 +66,37 @@ def cross_figure(found: Sequence[tuple[str, str, Agreement]]) -> chart.Figure | 
     variants.append(chart.Variant((short_name(cler), short_name(probe)), panels, keys))
   return chart.Figure(
     name="cler-across-encoders",
-    title="CLER in one encoder against the probe in another",
+    title="CLER on one encoder against the probe on another",
     caption=(
-      "Each point is a cell. CLER and a probe on the same features are partly one thing; across encoders CLER has "
-      "to predict what it has not seen. ρ is the mean rank correlation among cells of equal number of images."
+      "Each point is a cell. CLER and a probe on the same features agree in part by construction; across encoders, CLER has "
+      "to predict from other features. ρ is the mean rank correlation among cells with equal numbers of images."
       + step_words(step)
     ),
     variants=tuple(reversed(variants)),
     choices=(
-      ("CLER in", tuple(dict.fromkeys(variant.choice[0] for variant in variants))),
-      ("Probe in", tuple(dict.fromkeys(variant.choice[1] for variant in variants))),
+      ("CLER on", tuple(dict.fromkeys(variant.choice[0] for variant in variants))),
+      ("Probe on", tuple(dict.fromkeys(variant.choice[1] for variant in variants))),
     ),
   )
 
 
 def ranks_figure(items: Sequence[Agreement]) -> chart.Figure:
-  """Every metric by rank within the datasets, the ones that agree most first."""
+  """Return every metric by rank within the datasets, sorted by agreement."""
   ordered = sorted(
     items, key=lambda item: -agrees(item, item.mean if item.mean is not None else -2)
   )
   recognizer = quantity_of(items[0].recognizer).label
   step = step_of(sum(item.count for item in items), MOST_RANKS)
-  sources = dict.fromkeys(one.plain for one in _series_of(items))
+  sources = dict.fromkeys(series.plain for series in _series_of(items))
   keys = keys_of(sources, by_strategy=False)
   return chart.Figure(
     name="all-metrics",
     title=f"Every metric against {the(recognizer)}, by rank",
     caption=(
       "Cells of equal dataset and number of images are ranked from the lowest to the highest, by the metric "
-      f"(across) and by {the(recognizer)} (up); all such groups lie over one another. ρ is the mean of the groups’ "
+      f"(across) and by {the(recognizer)} (up), with all groups overlaid. ρ is the mean of the groups’ "
       "own rank correlations, with its 95 % interval (whole series resampled); n counts cells. Where lower is "
-      "better, ρ near −1 is agreement; the panels run from most to least agreement. A metric that orders all cells as another does is drawn once."
+      "better, ρ near −1 is agreement. Panels are sorted by agreement. Metrics that order all cells identically are drawn once."
       + step_words(step)
     ),
     variants=(
@@ -107,13 +108,13 @@ def ranks_figure(items: Sequence[Agreement]) -> chart.Figure:
 
 
 def step_of(dots: int, most: int) -> int:
-  """Every how manieth cell is drawn, for a figure of at most so many dots."""
+  """Return n such that drawing every n-th cell gives at most `most` dots."""
   return max(1, -(-dots // most))
 
 
 def step_words(step: int) -> str:
-  """What the caption says of cells that are not drawn."""
-  return f" To keep the page small, one in {step} cells is drawn; the numbers are of all." * (
+  """Return the sentence of the caption about cells that are not drawn."""
+  return f" To keep the page small, one in {step} cells is drawn; the numbers use all cells." * (
     step > 1
   )
 
@@ -174,11 +175,11 @@ def _value_panel(
 
 
 def _rank_panel(item: Agreement, step: int) -> chart.Panel:
-  """Ranks as dots of zero length with round caps, a path a source: light even with thousands."""
+  """Draw ranks as dots of zero length with round caps, one path per source, to save bytes."""
   left, top, right, bottom = SMALL_FRAME
   x, y = chart.Scale(0, 1, left + 6, right - 6), chart.Scale(0, 1, bottom - 6, top + 6)
   paths: dict[str, list[str]] = {}
-  for cells in grouped([cell for some in item.cells.values() for cell in some]).values():
+  for cells in grouped([cell for group in item.cells.values() for cell in group]).values():
     across = ranks([cell.estimates[item.metric].value for cell in cells])
     up = ranks([cell.estimates[item.recognizer].value for cell in cells])
     for cell, a, u in list(zip(cells, across, up, strict=True))[::step]:
@@ -201,7 +202,7 @@ def _rank_panel(item: Agreement, step: int) -> chart.Panel:
 
 
 def ranks(values: Sequence[float]) -> list[float]:
-  """Ranks from 0 (lowest) to 1 (highest), ties at their mean; all 0.5 where there is one value."""
+  """Return ranks from 0 (lowest) to 1 (highest), ties at their mean; 0.5 if all values are equal."""
   from scipy.stats import rankdata
 
   if len(values) < 2:

@@ -1,4 +1,4 @@
-"""The settings that decide what the numbers mean, as sentences near the head of the page."""
+"""Sentences near the head of the page about the settings that determine the numbers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ from genbench_jax.report.recognitions import Recognition, penalty_words
 from genbench_jax.report.results import Results
 
 PROTOCOLS = {
-  "strict": "The protocol is “strict”: no test image chooses a setting, a stopping point or an epoch.",
+  "strict": "The protocol is “strict”: test images select no setting, stopping point or epoch.",
   "reference": (
-    "The protocol is “reference”: choices of the published code, some of which look at test images; its numbers "
-    "compare with the paper’s, not with those of “strict”."
+    "The protocol is “reference”: it follows the published code, which uses test images for some choices. Its numbers "
+    "are comparable with the paper’s, not with those of “strict”."
   ),
 }
 
@@ -21,12 +21,12 @@ PROTOCOLS = {
 def settings_words(
   every: Sequence[Results], run: Mapping[str, Any], found: Sequence[Recognition]
 ) -> list[str]:
-  """Return a sentence each on protocol, text, encoder, generation and what the intervals are of.
+  """Return sentences on protocol, text, encoder, generation and the kind of the intervals.
 
   Args:
     every: the results of each protocol and encoder, the page's main one first.
-    run: what was run, see `page.RunInfo`.
-    found: what the recognizer of the head left in the work folder.
+    run: description of the run, see `page.RunInfo`.
+    found: predictions of the headline's recognizer.
   """
   main = every[0]
   sentences = [
@@ -41,17 +41,17 @@ def settings_words(
 
 
 def _text_words(main: Results, probe_knows_text: bool) -> str:
-  """Which of the recognizers know the class names."""
+  """Describe which recognizers use the class names."""
   if "linear_probe" in main.quantities:
     if probe_knows_text:
-      return "The linear probe starts from the class texts, so it knows what zero-shot knows besides the images."
+      return "The linear probe starts from the class texts, so it has the knowledge of zero-shot besides the images."
     return (
-      "The linear probe starts from nothing and sees no text, while zero-shot and CLER know the class names: "
-      "it is compared with the same probe on original images, not with zero-shot."
+      "The linear probe uses no text, while zero-shot and CLER use the class names. "
+      "It is compared with the same probe on original images, not with zero-shot."
     )
   named = [quantity_of(name).label for name in WITH_TEXT if name in main.quantities]
   return (
-    f"{' and '.join(named[:2])} know{'s' * (len(named) == 1)} the class names besides the images."
+    f"{' and '.join(named[:2])} use{'s' * (len(named) == 1)} the class names besides the images."
     if named
     else ""
   )
@@ -62,15 +62,15 @@ def _encoder_words(every: Sequence[Results]) -> str:
   if not encoders:
     return ""
   others = (
-    f"; {', '.join(short_name(name) for name in encoders[1:])} beside it"
+    f"; further encoders: {', '.join(short_name(name) for name in encoders[1:])}"
     if len(encoders) > 1
     else ""
   )
-  return f"Features, zero-shot and distances are {encoders[0]}’s{others}: what it doesn’t see, they don’t."
+  return f"Features, zero-shot and distances come from {encoders[0]}{others}."
 
 
 def _generation_words(run: Mapping[str, Any]) -> str:
-  """The settings of the images, of the one generator of a plain config."""
+  """Describe the generation settings of the single generator of a plain config."""
   try:
     config = json.loads(run.get("config") or "{}")
   except (TypeError, ValueError):
@@ -90,12 +90,14 @@ def _generation_words(run: Mapping[str, Any]) -> str:
 
 
 def _interval_words(main: Results) -> str:
-  """Which of the two kinds of interval the numbers have."""
+  """Describe which of the two kinds of interval the numbers have."""
   if any(estimate.wide_interval for estimate in main.folded.values()):
     return (
-      "Intervals are of two kinds: “for these images” draws other test images; “for this generator” draws other "
-      "training images and seeds, too, and is what comparisons use."
+      "There are two kinds of interval: “for these images” resamples test images; “for this generator” also resamples "
+      "training images and seeds, and is used in comparisons."
     )
   if any(estimate.interval for estimate in main.folded.values()):
-    return "Intervals are for these images: other test images are drawn, other images of the generator are not."
+    return (
+      "Intervals are for these images: test images are resampled, images of the generator are not."
+    )
   return ""

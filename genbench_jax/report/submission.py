@@ -1,7 +1,7 @@
-"""A submission: what a run has measured, and on what, in one small JSON file that others can check.
+"""A submission: the measurements of a run in one small JSON file that others can check.
 
-Everything is read from the work folder; no model and no dataset is loaded. Folders of this machine are
-left out: of a path only its last part stays.
+Everything is read from the work folder; no model or dataset is loaded. Paths of this machine are
+reduced to their last component.
 """
 
 import json
@@ -17,9 +17,9 @@ from genbench_jax.store import files
 from genbench_jax.store.image_set import MANIFEST
 
 FORMAT, VERSION = "genbench-submission", 1
-# Seven digits say more than any interval, and a third of the bytes of a double's.
+# Seven digits exceed the precision of any interval and take a third of the bytes of a double.
 DIGITS = 7
-# Columns that say nothing of the result.
+# Columns that do not describe the result.
 LEFT_OUT = ("seconds",)
 PATH_START = re.compile(r"^(/|~|\\\\|[A-Za-z]:[\\/]|file:)")
 FINGERPRINT = re.compile(r"-([0-9a-f]{12})(?:\.[a-z]+)?$")
@@ -29,13 +29,13 @@ def submission(workdir: Path, by: str = "", note: str = "") -> dict[str, Any]:
   """Return the submission of a work folder, as JSON values.
 
   Args:
-    workdir: of a run that has measured something.
-    by: who submits it.
+    workdir: work folder of a run that has results.
+    by: name of the submitter.
     note: a sentence for the reader.
 
   Raises:
     UsageError: there are no results.
-    RunError: they are damaged.
+    RunError: the results are damaged.
   """
   rows, run = read_run(workdir)
   body = {
@@ -56,12 +56,12 @@ def submission(workdir: Path, by: str = "", note: str = "") -> dict[str, Any]:
 
 
 def checksum(document: Mapping[str, Any]) -> str:
-  """Return the digest of everything in a submission but the digest itself."""
+  """Return the digest of a submission without its `checksum` entry."""
   return files.digest({name: value for name, value in document.items() if name != "checksum"})
 
 
 def packed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """Return rows as column names and lists of values: a third of the size of objects."""
+  """Return rows as column names and lists of values, a third of the size of objects."""
   columns = list(dict.fromkeys(key for row in rows for key in row))
   columns = [name for name in columns if name not in LEFT_OUT]
   data = [[_short(row.get(name)) for name in columns] for row in rows]
@@ -69,12 +69,12 @@ def packed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def unpacked(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Return the rows that `packed` packed, as objects."""
+  """Return the rows of `packed` as objects."""
   return [dict(zip(rows["columns"], values, strict=True)) for values in rows["data"]]
 
 
 def _generators(workdir: Path) -> dict[str, str]:
-  """Image set -> whose images they are, as the page of the run knows it."""
+  """Return image set -> its generators, as stored for the page of the run."""
   path = workdir / "report" / RUN
   return dict(files.read_json(path).get("generators") or {}) if path.exists() else {}
 
@@ -82,16 +82,16 @@ def _generators(workdir: Path) -> dict[str, str]:
 def image_sets(
   workdir: Path, rows: Sequence[Mapping[str, Any]], generators: Mapping[str, str]
 ) -> Iterable[dict[str, Any]]:
-  """Yield every complete image set that has rows: its fingerprint, its content and what made it.
+  """Yield every complete image set that has rows: its fingerprint, content and recipe.
 
-  `fingerprint` is a digest of everything that decides the images; `content` is one of the images as
-  written. Two machines that agree on the first should agree on the rows; they agree on the second only
-  if the images are equal byte for byte.
+  `fingerprint` is a digest of everything that determines the images; `content` is a digest of the
+  image files. Two machines with equal fingerprints should have equal rows. Their contents agree
+  only if the images are equal byte for byte.
 
   Args:
-    workdir: of the run.
-    rows: what was measured.
-    generators: folder of an image set -> whose images they are; by default what the set says.
+    workdir: work folder of the run.
+    rows: the measured rows.
+    generators: folder of an image set -> its generators; by default the name stored in the set.
   """
   wanted = {row["dataset"] for row in rows}
   for path in sorted(workdir.glob(f"images/*/*/{MANIFEST}")):
@@ -111,7 +111,7 @@ def image_sets(
 
 
 def features(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-  """Return dataset -> the fingerprints of its test images and texts as the encoders saw them."""
+  """Return dataset -> fingerprints of its test images and texts for each encoder."""
   found: dict[str, list[str]] = {}
   for dataset in dict.fromkeys(row["dataset"] for row in rows):
     names = sorted(path.stem for path in (workdir / "embeddings" / dataset).glob("te[sx]t*-*"))
@@ -120,7 +120,7 @@ def features(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, list
 
 
 def public(value: Any) -> Any:
-  """Return the value with every path of this machine cut to its last part."""
+  """Return the value with every path of this machine reduced to its last component."""
   if isinstance(value, Mapping):
     return {str(name): public(item) for name, item in value.items()}
   if isinstance(value, list | tuple):
@@ -131,7 +131,7 @@ def public(value: Any) -> Any:
 
 
 def _recipe(made_from: Mapping[str, Any]) -> dict[str, Any]:
-  """What made the images, without what the entry says already."""
+  """Return what determines the images, without what the entry already contains."""
   said = ("dataset", "source", "generator", "strategy", "seed")
   return {name: value for name, value in made_from.items() if name not in said}
 
@@ -149,7 +149,7 @@ def _machine(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plan(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> dict[str, Any]:
-  """What was asked for, and how much of it was measured."""
+  """Return what was requested and how much of it was measured."""
   try:
     config = json.loads(run.get("config") or "{}")
   except ValueError:
@@ -167,5 +167,5 @@ def _plan(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> dict[str
 
 
 def _short(value: Any) -> Any:
-  """A number with as many digits as anyone reads; anything else as it is."""
+  """Round a number to the digits of a submission; other values are unchanged."""
   return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""Is a submission what it should be? Its form by the JSON schema, its content by sums and ranges."""
+"""Validation of a submission: its format by the JSON schema, its content by checksum and ranges."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from genbench_jax.report.quantities import quantity_of
 from genbench_jax.report.submission import checksum, unpacked
 
 NEEDED = ("dataset", "source", "strategy", "shots", "seed", "quantity", "value", "n_test")
-# Of a document that is wrong all over, the first problems say enough.
+# Limit on the number of reported problems.
 MOST_PROBLEMS = 20
 TYPES = {"object": dict, "array": list, "string": str, "integer": int}
 
@@ -23,7 +23,7 @@ def schema() -> dict[str, Any]:
 
 
 def problems(document: Any) -> list[str]:
-  """Return what is wrong with a submission, a sentence each; nothing where it is sound."""
+  """Return the problems of a submission, one sentence each; empty if it is valid."""
   found = list(violations(document, schema(), "submission"))
   if not found:
     found = [*_of_checksum(document), *_of_columns(document["rows"])]
@@ -33,18 +33,19 @@ def problems(document: Any) -> list[str]:
 
 
 def violations(value: Any, rule: Mapping[str, Any], path: str) -> Iterator[str]:
-  """Yield where a value breaks a JSON schema.
+  """Yield the violations of a JSON schema.
 
-  Only the keywords that our schema uses are known; a test holds the result to the package jsonschema.
+  Only the keywords of our schema are supported; a test compares the result with the package
+  jsonschema.
 
   Args:
-    value: JSON.
+    value: JSON value.
     rule: a schema.
-    path: where the value stands, for the message.
+    path: location of the value, for the message.
   """
   kind = rule.get("type")
   if kind and (not isinstance(value, TYPES[kind]) or isinstance(value, bool)):
-    yield f"{path} is {_told(value)}, wanted type {kind}."
+    yield f"{path} is {_told(value)}, expected type {kind}."
     return
   if "enum" in rule and value not in rule["enum"]:
     yield f"{path} is {_told(value)}, allowed: {', '.join(map(repr, rule['enum']))}."
@@ -63,18 +64,18 @@ def violations(value: Any, rule: Mapping[str, Any], path: str) -> Iterator[str]:
 
 def _bounds(value: Any, rule: Mapping[str, Any], path: str) -> Iterator[str]:
   if isinstance(value, str) and not re.search(rule.get("pattern", ""), value):
-    yield f"{path} is {_told(value)}, wanted the form {rule['pattern']}."
+    yield f"{path} is {_told(value)}, expected the format {rule['pattern']}."
   if isinstance(value, str) and len(value) > rule.get("maxLength", math.inf):
-    yield f"{path} has {len(value)} letters, at most {rule['maxLength']} are allowed."
+    yield f"{path} has {len(value)} characters, at most {rule['maxLength']} are allowed."
   if isinstance(value, list) and len(value) < rule.get("minItems", 0):
-    yield f"{path} has {len(value)} items, wanted at least {rule['minItems']}."
+    yield f"{path} has {len(value)} items, expected at least {rule['minItems']}."
   if isinstance(value, int) and value < rule.get("minimum", -math.inf):
-    yield f"{path} is {value}, wanted at least {rule['minimum']}."
+    yield f"{path} is {value}, expected at least {rule['minimum']}."
 
 
 def _of_checksum(document: Mapping[str, Any]) -> Iterator[str]:
   if document["checksum"] != (true := checksum(document)):
-    yield f"the checksum is {document['checksum']}, that of the content {true}: it was changed by hand."
+    yield f"the checksum is {document['checksum']}, but that of the content is {true}: the file was changed by hand."
 
 
 def _of_columns(rows: Mapping[str, Any]) -> Iterator[str]:
@@ -82,20 +83,20 @@ def _of_columns(rows: Mapping[str, Any]) -> Iterator[str]:
   width = len(rows["columns"])
   for index, values in enumerate(rows["data"]):
     if len(values) != width:
-      yield f"rows.data[{index}] has {len(values)} values, wanted {width}."
+      yield f"rows.data[{index}] has {len(values)} values, expected {width}."
 
 
 def _of_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-  """Values that can't be: accuracies outside 0 to 1, intervals the wrong way round, a row given twice."""
+  """Yield impossible values: accuracies outside 0 to 1, reversed intervals, duplicate rows."""
   seen = set()
   for index, row in enumerate(rows):
     where = f"row {index} ({row['quantity']} of {row['dataset']})"
     value, low, high = row["value"], row.get("ci_low"), row.get("ci_high")
     if not _is_number(value):
-      yield f"{where}: the value is {_told(value)}, wanted a finite number."
+      yield f"{where}: the value is {_told(value)}, expected a finite number."
       continue
     if quantity_of(str(row["quantity"])).kind == "accuracy" and not 0 <= value <= 1:
-      yield f"{where}: {value} is no accuracy, wanted a fraction from 0 to 1."
+      yield f"{where}: {value} is not an accuracy, expected a fraction from 0 to 1."
     if _is_number(low) and _is_number(high) and low > high:
       yield f"{where}: the interval runs from {low} to {high}."
     key = tuple(str(row.get(name)) for name in (*NEEDED[:6], "generator", "protocol", "encoder"))

@@ -1,4 +1,4 @@
-"""Curves against guidance and steps, and the front of quality against cost."""
+"""Accuracy against guidance and steps, and the front of quality against cost."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from genbench_jax.report.ranking import Rank
 from genbench_jax.report.results import Estimate, Series
 
 SWEPT = {"guidance_scale": "guidance scale", "steps": "steps"}
-# A curve of two points is a line; three show a bend.
+# A curve needs three points to show a bend.
 FEWEST_POINTS = 2
 SIZE = (332.0, 262.0)
 WIDE_SIZE = (800.0, 340.0)
@@ -24,7 +24,13 @@ Point = tuple[float, Series, Estimate]
 def sweeps_figure(
   ranked: Sequence[Rank], settings: Mapping[str, Mapping[str, Any]], quantity: str
 ) -> chart.Figure | None:
-  """Return accuracy against guidance and steps; None where no two generators differ in just that."""
+  """Return accuracy against guidance and steps; None if no generators differ only in those.
+
+  Args:
+    ranked: the ranked series.
+    settings: generator -> its settings.
+    quantity: the recognizer.
+  """
   label = quantity_of(quantity).label
   panels = []
   for name, words in SWEPT.items():
@@ -35,10 +41,10 @@ def sweeps_figure(
     return None
   return chart.Figure(
     name="sweeps",
-    title="Which guidance, how many steps?",
+    title="Accuracy by guidance and steps",
     caption=(
-      f"Mean {label} over the datasets, with 95 % intervals. A line joins settings of one generator that "
-      "differ in nothing else. To pick the best setting by this figure is to pick on test data."
+      f"Mean {label} over the datasets, with 95 % intervals. A line joins settings of a generator that "
+      "differ in nothing else. Choosing the best setting from this figure is choosing on test data."
     ),
     variants=(chart.Variant((), tuple(panels), keys_of([r.series for r in ranked], False)),),
   )
@@ -47,7 +53,13 @@ def sweeps_figure(
 def curves_of(
   ranked: Sequence[Rank], settings: Mapping[str, Mapping[str, Any]], name: str
 ) -> list[list[Point]]:
-  """Return groups of generators that are equal but for one setting, each in its order."""
+  """Return groups of generators that differ only in one setting, each sorted by it.
+
+  Args:
+    ranked: the ranked series.
+    settings: generator -> its settings.
+    name: the setting that differs.
+  """
   groups: dict[str, list[Point]] = {}
   for rank in ranked:
     own = (
@@ -64,29 +76,35 @@ def curves_of(
 def front_figure(
   ranked: Sequence[Rank], costs: Mapping[str, Cost], quantity: str
 ) -> chart.Figure | None:
-  """Return accuracy against the cost of an image; None with fewer than two generators of known cost."""
+  """Return accuracy against the cost per image; None with fewer than two generators of known cost.
+
+  Args:
+    ranked: the ranked series.
+    costs: generator -> cost of its images.
+    quantity: the recognizer.
+  """
   points = []
   for rank in ranked:
     cost = cost_of(costs, rank.series)
     if cost and cost.chip_seconds_per_image > 0:
       points.append((cost.chip_seconds_per_image, rank.series, rank.accuracy))
-  if len({one for _, one, _ in points}) < 2:
+  if len({item for _, item, _ in points}) < 2:
     return None
   label = quantity_of(quantity).label
   panels = tuple(_front_panel(points, label, size) for size in (WIDE_SIZE, SIZE))
   return chart.Figure(
     name="cost-and-quality",
-    title="What an image costs, and what it is worth",
+    title="Accuracy by cost per image",
     caption=(
-      f"Mean {label} over the datasets against the seconds that one device takes for an image (compiled, "
-      "logarithmic). On the line are the generators that no other beats at equal or lower cost."
+      f"Mean {label} over the datasets against device-seconds per image (without compilation, "
+      "logarithmic axis). The line connects the generators that no other beats at equal or lower cost."
     ),
     variants=(chart.Variant((), panels, keys_of([s for _, s, _ in points], False), "forest"),),
   )
 
 
 def front_of(points: Sequence[Point]) -> list[Point]:
-  """Return the points that have a higher value than every cheaper one, cheapest first."""
+  """Return the points with a higher value than every cheaper one, cheapest first."""
   best, front = -math.inf, []
   for point in sorted(points, key=lambda point: (point[0], -point[2].value)):
     if point[2].value > best:
@@ -112,7 +130,7 @@ def _sweep_panel(curves: Sequence[Sequence[Point]], words: str, label: str) -> c
   return chart.Panel(
     *SIZE,
     title=f"against {words}",
-    description=f"{label} in per cent against {words}. {said}.",
+    description=f"{label} in percent against {words}. {said}.",
     frame=frame,
     x_ticks=tuple(chart.Tick(x(v), f"{v:g}") for v in _apart(values, x)),
     y_ticks=_y_ticks(y),
@@ -128,12 +146,12 @@ def _front_panel(points: Sequence[Point], label: str, size: tuple[float, float])
   front = [(x(math.log10(cost)), y(e.value)) for cost, _, e in front_of(points)]
   shapes = [chart.Shape(chart.polyline(front), "series line join")] if len(front) > 1 else []
   texts = []
-  for cost, one, estimate in points:
+  for cost, item, estimate in points:
     at = x(math.log10(cost))
-    shapes += list(_dot((cost, one, estimate), at, y, "seconds an image", label))
+    shapes += list(_dot((cost, item, estimate), at, y, "seconds per image", label))
     if size == WIDE_SIZE and len(points) <= 12:
       end = at > (left + right) / 2
-      name = images_label(one.source, one.generator)
+      name = images_label(item.source, item.generator)
       texts.append(
         chart.Text(
           at - 8 if end else at + 8, y(estimate.value) - 7, name, "quiet", "end" if end else "start"
@@ -146,24 +164,24 @@ def _front_panel(points: Sequence[Point], label: str, size: tuple[float, float])
   return chart.Panel(
     *size,
     title="",
-    description=f"{label} in per cent against seconds of one device an image. {said}.",
+    description=f"{label} in percent against device-seconds per image. {said}.",
     frame=frame,
     x_ticks=tuple(chart.Tick(x(math.log10(t)), f"{t:g}") for t in _decades(10**low, 10**high)),
     y_ticks=_y_ticks(y),
-    x_label="seconds of one device an image",
+    x_label="device-seconds per image",
     shapes=tuple(shapes),
     texts=tuple(texts),
   )
 
 
 def _dot(point: Point, at: float, y: chart.Scale, words: str, label: str) -> Iterator[chart.Shape]:
-  value, one, estimate = point
-  css = f"series {css_of(one)}"
+  value, item, estimate = point
+  css = f"series {css_of(item)}"
   ends = estimate.wide_interval or estimate.interval
   if ends:
     yield chart.Shape(chart.segment(at, y(ends[0]), at, y(ends[1])), f"{css} whisker thin")
   interval = f" ({percent(ends[0])} to {percent(ends[1])})" if ends else ""
-  tip = f"{images_label(one.source, one.generator)}: {label} {percent(estimate.value)}{interval}, {number(value)} {words}"
+  tip = f"{images_label(item.source, item.generator)}: {label} {percent(estimate.value)}{interval}, {number(value)} {words}"
   yield chart.Shape(chart.marker("", at, y(estimate.value), 3.8), f"{css} mark", tip)
 
 
@@ -177,7 +195,7 @@ def _y_ticks(y: chart.Scale) -> tuple[chart.Tick, ...]:
 
 
 def _apart(values: Sequence[float], x: chart.Scale) -> list[float]:
-  """The values whose labels don't run into the one before."""
+  """Return the values whose labels do not overlap the previous one."""
   kept: list[float] = []
   for value in values:
     if not kept or x(value) - x(kept[-1]) > 22:
@@ -186,7 +204,7 @@ def _apart(values: Sequence[float], x: chart.Scale) -> list[float]:
 
 
 def _decades(low: float, high: float) -> list[float]:
-  """1, 2 and 5 times powers of ten in a range; its ends where that is too narrow for two of them."""
+  """Return 1, 2 and 5 times powers of ten in a range; its ends if it contains fewer than two."""
   powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
   values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
   found = [value for value in values if low <= value <= high]

@@ -1,4 +1,4 @@
-"""Tables as the page shows them and as CSV, LaTeX and Markdown files."""
+"""Tables for the page and as CSV, LaTeX and Markdown files."""
 
 import csv
 import dataclasses
@@ -33,7 +33,7 @@ _LATEX = str.maketrans(LATEX)
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """A table of plain values; None is a cell without one."""
+  """A table of plain values; None is an empty cell."""
 
   name: str
   caption: str
@@ -42,15 +42,15 @@ class Table:
 
 
 def cells_table(every: Sequence[Results]) -> Table:
-  """One line a cell, one column a quantity with the ends of its interval behind it."""
+  """Return one line per cell, and one column per quantity followed by the ends of its interval."""
   names = sorted({name for results in every for name in results.quantities}, key=by_quantity)
   measured = tuple(c for n in ("zero_shot", *names) for c in (n, f"{n}_ci_low", f"{n}_ci_high"))
   rows = []
   for results in every:
     for cell in results.cells:
       known = {"zero_shot": results.zero_shot.get(cell.dataset), **cell.estimates}
-      one = cell.series
-      key = (cell.dataset, one.source, one.generator, one.strategy, cell.shots, cell.seed)
+      item = cell.series
+      key = (cell.dataset, item.source, item.generator, item.strategy, cell.shots, cell.seed)
       ends = tuple(end for name in ("zero_shot", *names) for end in _ends(known.get(name)))
       facts = tuple(cell.facts.get(fact) for fact in FACTS)
       rows.append((*key, cell.protocol, cell.encoder, *ends, *facts))
@@ -58,54 +58,68 @@ def cells_table(every: Sequence[Results]) -> Table:
 
 
 def gains_table(results: Results, quantities: Sequence[str]) -> Table:
-  """Gains over zero-shot in points, for every dataset and on average, source by source."""
+  """Return gains over zero-shot in points by dataset, on average and by source."""
   rows: list[tuple[Value, ...]] = []
   for quantity in quantities:
     for shots in budgets(results, quantity):
-      for one in results.series:
+      for item in results.series:
         label = (
           quantity_of(quantity).label,
-          one.label,
+          item.label,
           shots,
         )
-        if mean := average_gain(results, one, shots, quantity):
+        if mean := average_gain(results, item, shots, quantity):
           rows.append((*label, "all datasets", len(mean.included), *_points(mean)))
-        each = gains(results, one, shots, quantity)
+        each = gains(results, item, shots, quantity)
         rows += [(*label, dataset, 1, *_points(found)) for dataset, found in each.items()]
   columns = ("measured by", "images", "shots", "dataset", "datasets", "gain", "low", "high")
-  return Table("gains", "Points of accuracy above zero-shot, 95 % intervals.", columns, tuple(rows))
+  return Table(
+    "gains", "Accuracy above zero-shot in points, with 95 % intervals.", columns, tuple(rows)
+  )
 
 
 def headline_table(results: Results, quantity: str, shots: int) -> Table:
-  """The numbers of the headline figure as they are read: a line a dataset, a column a source."""
+  """Return the numbers of the headline figure: one line per dataset, one column per source.
+
+  Args:
+    results: the rows.
+    quantity: the recognizer.
+    shots: images a class.
+  """
   series = results.headline_series()
-  means = [average_gain(results, one, shots, quantity) for one in series]
+  means = [average_gain(results, item, shots, quantity) for item in series]
   rows = [
     (
       name,
       percent(results.zero_shot[name].value),
-      *(words_of(gain(results, name, one, shots, quantity)) for one in series),
+      *(words_of(gain(results, name, item, shots, quantity)) for item in series),
     )
     for name in results.datasets
     if name in results.zero_shot
   ]
   mean = ("all datasets", "", *(words_of(m.estimate if m else None) for m in means))
-  labels = [one.label for one in series]
+  labels = [item.label for item in series]
   caption = f"{quantity_of(quantity).label} at {budget_words(shots)}: points above zero-shot, 95 % intervals."
   return Table("headline", caption, ("dataset", "zero-shot, %", *labels), (*rows, mean))
 
 
 def views_table(every: Sequence[Results], quantity: str, shots: int) -> Table:
-  """The mean gain of each source under each protocol and encoder."""
+  """Return the mean gain of each source under each protocol and encoder.
+
+  Args:
+    every: the results of each protocol and encoder.
+    quantity: the recognizer.
+    shots: images a class.
+  """
   series = every[0].headline_series()
   rows = []
   for results in every:
-    means = [average_gain(results, one, shots, quantity) for one in series]
+    means = [average_gain(results, item, shots, quantity) for item in series]
     counts = sorted({len(mean.included) for mean in means if mean})
     name = ", ".join(filter(None, (results.view.protocol, results.view.encoder)))
     gained = (words_of(mean.estimate if mean else None) for mean in means)
     rows.append((name, "–".join(str(count) for count in counts), *gained))
-  labels = [one.label for one in series]
+  labels = [item.label for item in series]
   caption = (
     f"{quantity_of(quantity).label}, {budget_words(shots)}: points above zero-shot, averaged."
   )
@@ -113,7 +127,7 @@ def views_table(every: Sequence[Results], quantity: str, shots: int) -> Table:
 
 
 def words_of(estimate: Estimate | None) -> str:
-  """`+1.2 (0.3 to 2.1)`, in points; the interval for the generator where it is known."""
+  """Return `+1.2 (0.3 to 2.1)` in points, with the interval for the generator if known."""
   if estimate is None:
     return "–"
   ends = estimate.wide_interval or estimate.interval
@@ -125,7 +139,7 @@ def words_of(estimate: Estimate | None) -> str:
 
 
 def agreement_table(items: Sequence[Agreement]) -> Table:
-  """The rank correlation of every metric: within dataset and shots, on each dataset, and pooled beside."""
+  """Return the rank correlations of every metric: within groups, by dataset and pooled."""
   datasets = list(dict.fromkeys(name for item in items for name in item.cells))
   rows = tuple(
     (
@@ -149,7 +163,7 @@ def agreement_table(items: Sequence[Agreement]) -> Table:
 
 
 def _metric_label(item: Agreement) -> str:
-  """The metric; of one that orders the cells as an earlier one does, that name, too."""
+  """Return the metric's label, with that of an earlier metric that orders the cells identically."""
   label = quantity_of(item.metric).label
   return f"{label} (the same order as {quantity_of(item.same_as).label})" if item.same_as else label
 
@@ -172,7 +186,7 @@ def as_markdown(table: Table) -> str:
 
 
 def as_latex(table: Table) -> str:
-  """A booktabs longtable: a table of all cells is longer than a page."""
+  """Return a booktabs longtable, since a table of all cells is longer than a page."""
   kinds = "".join("r" if _numeric(table, i) else "l" for i in range(len(table.columns)))
   lines = [" & ".join(_latex(value) for value in row) + r" \\" for row in table.rows]
   head = " & ".join(_latex(column) for column in table.columns) + r" \\"

@@ -1,4 +1,4 @@
-"""Which of several sources is best, and who beats whom, in plain text for the terminal."""
+"""The ranking of several sources and their pairwise comparisons as plain text for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,19 +14,19 @@ from genbench_jax.report.text_table import aligned
 
 
 def ranking(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> str:
-  """Return the sources from the best to the worst, and every two of them compared; empty for one source.
+  """Return the sources from best to worst with pairwise comparisons; empty for one source.
 
-  The order is that of the page: by the first recognizer, at the largest number of images that all have. Those that
-  can't be told apart share a place.
+  The order is that of the page: by the first recognizer, at the largest number of images that all
+  sources have. Sources that can't be told apart share a place.
   """
   results = every_view(rows)[0]
   quantity, shots = headline_of(results)
   if quantity is None or shots is None:
     return ""
   series = [
-    one
-    for one in results.headline_series()
-    if any(results.estimate(name, one, shots, quantity) for name in results.datasets)
+    candidate
+    for candidate in results.headline_series()
+    if any(results.estimate(name, candidate, shots, quantity) for name in results.datasets)
   ]
   if len(series) < 2:
     return ""
@@ -35,12 +35,12 @@ def ranking(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> str:
   ranked = ranks(results, series, shots, quantity, compared)
   head = f"Ranked by {quantity_of(quantity).label} at {budget_words(shots)}"
   return "\n\n".join(
-    [f"{head}\n{_places(ranked)}", f"Who beats whom, in points\n{_pairs(compared)}"]
+    [f"{head}\n{_places(ranked)}", f"Pairwise differences, in points\n{_pairs(compared)}"]
   )
 
 
 def _places(ranked: Sequence[Rank]) -> str:
-  return aligned([[f"  {one.place}. {_name(one.series)}", _percent(one)] for one in ranked])
+  return aligned([[f"  {rank.place}. {_name(rank.series)}", _percent(rank)] for rank in ranked])
 
 
 def _percent(rank: Rank) -> str:
@@ -51,7 +51,7 @@ def _percent(rank: Rank) -> str:
 
 def _pairs(compared: Sequence[Duel]) -> str:
   return "\n".join(
-    f"  {_name(duel.first)} less {_name(duel.second)}: {duel.words}; {duel.verdict}."
+    f"  {_name(duel.first)} minus {_name(duel.second)}: {duel.words}; {duel.verdict}."
     for duel in compared
   )
 

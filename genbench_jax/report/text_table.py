@@ -1,4 +1,4 @@
-"""Rows as a table in plain text, for the terminal."""
+"""Rows as a plain-text table for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,18 +17,19 @@ from genbench_jax.report.quantities import (
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 UNITS = {"accuracy": "%", "difference": "points", "number": ""}
-# Zero-shot sees none of the images: it has a line of its own. Control rows are explained below the table.
+# Zero-shot uses no images and has its own line. Control rows are explained below the table.
 _LEFT_OUT = ("control",)
-_NOTE = "{} of the rows are controls, the same images under shuffled labels: they stand in results.jsonl and on the page."
+_NOTE = "{} of the rows are controls, the same images with shuffled labels. They are in results.jsonl and on the page."
 
 Row = Mapping[str, Any]
 
 
 def table(rows: Sequence[Row]) -> str:
-  """Return the rows as a table: a block a source, a line a quantity, a column a number of shots, means over seeds.
+  """Return the rows as a table: one block per source, one line per quantity, one column per shots.
 
-  Behind a name stand its unit and an arrow to where better images lie; before a value its 95 % interval, so that the
-  last word of a line is a number, for people and for `awk`.
+  A name is followed by its unit and an arrow toward better values. A value follows its 95 %
+  interval, so the last word of a line is a number, for people and for `awk`. Values are means over
+  seeds.
   """
   shown_rows = [row for row in rows if row["source"] not in _LEFT_OUT]
   main = _main_encoder(shown_rows)
@@ -43,14 +44,14 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def zero_shot_line(rows: Sequence[Row]) -> str:
-  """Return what is recognized without any of the images, dataset by dataset; empty where that was not measured."""
+  """Return the zero-shot accuracy of each dataset; empty if it was not measured."""
   found: dict[str, Row] = {}
   for row in rows:
     if row["quantity"] == "zero_shot":
       found.setdefault(row["dataset"], row)
   quantity = quantity_of("zero_shot")
   return "\n".join(
-    f"zero-shot on {name}, without any of the images: {' '.join(reversed(_cell(quantity, [row]).rsplit(' ', 1)))} %"
+    f"zero-shot on {name}, without these images: {' '.join(reversed(_cell(quantity, [row]).rsplit(' ', 1)))} %"
     for name, row in found.items()
   )
 
@@ -61,7 +62,7 @@ def _label(row: Row) -> str:
 
 
 def _main_encoder(rows: Sequence[Row]) -> str:
-  """The encoder that the first row was measured on: other ones stand behind a quantity's name."""
+  """Return the encoder of the first row; other encoders appear in a quantity's name."""
   return next((row.get("encoder", "") for row in rows), "")
 
 
@@ -86,7 +87,7 @@ def _name(quantity: Quantity) -> str:
 
 
 def _cell(quantity: Quantity, rows: Sequence[Row]) -> str:
-  """The mean over seeds, and the interval of one of them, or the range of several."""
+  """Return the mean over seeds, with the interval of one seed or the range of several."""
   if not rows:
     return ""
   value = shown(quantity, float(np.mean([row["value"] for row in rows])))
@@ -99,7 +100,7 @@ def _cell(quantity: Quantity, rows: Sequence[Row]) -> str:
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-  """Return lines of cells in columns, the first to the left, the others to the right, two spaces between them."""
+  """Return lines of cells in columns, the first left-aligned, the others right-aligned."""
   count = max(map(len, lines))
   widths = [max(len(line[at]) if at < len(line) else 0 for line in lines) for at in range(count)]
   return "\n".join(

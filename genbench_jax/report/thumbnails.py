@@ -1,4 +1,4 @@
-"""Images as small as the page shows them."""
+"""Images in the size in which the page shows them."""
 
 import io
 
@@ -8,16 +8,18 @@ from genbench_jax.errors import RunError
 from genbench_jax.store.image_bytes import without_metadata
 from genbench_jax.store.image_files import image_formats
 
-# Twice the side at which the page shows an image: sharp on a fine screen.
+# Twice the displayed side, so that images are sharp on high-resolution screens.
 SIDE = 128
 QUALITY = 85
 
 
 def thumbnail(image: bytes | Image.Image) -> bytes:
-  """Return a PNG or JPEG of at most 128 pixels a side, without metadata; a small PNG or JPEG keeps its pixels as they are.
+  """Return a PNG or JPEG of at most 128 pixels a side, without metadata.
+
+  The pixels of a small PNG or JPEG are unchanged.
 
   Raises:
-    RunError: the bytes are no image.
+    RunError: the bytes are not an image.
   """
   try:
     with (
@@ -30,7 +32,7 @@ def thumbnail(image: bytes | Image.Image) -> bytes:
         return stripped
       picture = ImageOps.exif_transpose(opened).convert("RGB")
   except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-    raise RunError(f"an image for the page can't be read ({error}).") from error
+    raise RunError(f"an image for the page cannot be read ({error}).") from error
   picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
   picture.info = {}
   picture.getexif().clear()

@@ -1,7 +1,8 @@
-"""Where people already look: TensorBoard, and Weights & Biases if it is installed and asked for.
+"""Progress and rows for TensorBoard and Weights & Biases.
 
-`config.report.trackers` names them. Rows become scalars over shots, one run of the tracker's a source and strategy, so that its
-charts overlay them; progress becomes a rate over the images done.
+`config.report.trackers` names the trackers. Rows become scalars over shots, with one tracker run
+per source and strategy, so that the tracker's charts overlay them. Progress becomes a rate over the
+number of images.
 """
 
 import contextlib
@@ -20,32 +21,45 @@ PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 
 @runtime_checkable
 class Tracker(Protocol):
-  """Takes what a run has to tell."""
+  """Interface that receives the progress and rows of a run."""
 
   def progress(self, what: str, done: int, unit: str, rate: float) -> None:
-    """So many are done, at so many a second."""
+    """Report progress.
+
+    Args:
+      what: name of the work.
+      done: number of finished items.
+      unit: name of an item.
+      rate: items a second.
+    """
 
   def curve(self, name: str, value: float, step: int) -> None:
-    """What a training measured at a step, such as its loss."""
+    """Report a measurement during training.
+
+    Args:
+      name: name of the quantity, such as the loss.
+      value: its value.
+      step: the training step.
+    """
 
   def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-    """All rows so far."""
+    """Report all rows so far."""
 
   def close(self) -> None:
-    """There is no more."""
+    """Finish the run."""
 
 
 @contextlib.contextmanager
 def tracking(names: Sequence[str], settings: Mapping[str, Any], workdir: Path) -> Iterator[None]:
-  """Tell trackers of all progress meanwhile, and of the work folder's rows in the end.
+  """Report progress to trackers inside this context, and the work folder's rows at its end.
 
   Args:
-    names: of trackers, keys of `PACKAGES`.
+    names: names of trackers, keys of `PACKAGES`.
     settings: the config of the run, in plain values.
     workdir: the work folder.
 
   Raises:
-    UsageError: one of them is not installed.
+    UsageError: the package of a tracker is not installed.
   """
   for name in names:
     if importlib.util.find_spec(PACKAGES[name]) is None:
@@ -72,7 +86,7 @@ def tracking(names: Sequence[str], settings: Mapping[str, Any], workdir: Path) -
 
 
 def series_of(row: Mapping[str, Any]) -> str:
-  """What stays the same along a curve over shots, in words that are safe as a folder's name."""
+  """Return the name of a curve over shots, safe as a folder name."""
   parts = (
     row["source"],
     row.get("generator", ""),
@@ -84,7 +98,7 @@ def series_of(row: Mapping[str, Any]) -> str:
 
 
 class TensorBoard:
-  """Event files in `WORKDIR/tensorboard`; those of the rows are written anew each time."""
+  """Event files in `WORKDIR/tensorboard`; those of the rows are rewritten each time."""
 
   def __init__(self, settings: Mapping[str, Any], workdir: Path) -> None:
     self.folder = workdir / "tensorboard"
@@ -122,7 +136,10 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-  """One run a config and work folder, taken up again by later commands; rows as a table. Its own environment variables hold."""
+  """One tracker run per config and work folder, which later commands resume.
+
+  Rows are a table. The environment variables of Weights & Biases apply.
+  """
 
   def __init__(self, settings: Mapping[str, Any], workdir: Path) -> None:
     import wandb

@@ -1,4 +1,4 @@
-"""Do two submissions that measured the same thing agree? Same inputs by fingerprint, same values by tolerance."""
+"""Comparison of submissions with the same inputs: equal fingerprints, values within tolerance."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,21 +7,21 @@ from typing import Any
 from genbench_jax.report.quantities import percent, quantity_of, shown
 from genbench_jax.report.results import Estimate
 
-# Devices round differently: an image or two of a test set may change sides, no more.
+# Devices round differently, which can change the prediction of one or two test images.
 ACCURACY_TOLERANCE = 0.005
-# Of distances and counts, a share of the value.
+# Relative tolerance of distances and counts.
 RELATIVE_TOLERANCE = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-  """One line of the board before it is compared with others.
+  """One line of the leaderboard before it is compared with others.
 
   Attributes:
-    entry: which submission it is from.
-    key: what was measured: dataset, source, generator, strategy, shots, protocol, encoder.
-    inputs: the fingerprints of its image sets and of the dataset's features; empty where one is unknown.
-    estimates: quantity -> its value.
+    entry: index of its submission.
+    key: dataset, source, generator, strategy, shots, protocol, encoder.
+    inputs: fingerprints of its image sets and of the dataset's features; empty if one is unknown.
+    estimates: quantity -> value.
   """
 
   entry: int
@@ -32,7 +32,7 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """Whether others found the same: how many runs agree, and what the first that doesn't says."""
+  """Number of runs that agree, and the first disagreement."""
 
   agreeing: int = 0
   objection: str = ""
@@ -45,12 +45,12 @@ class Verdict:
 
 
 def verdict(mine: Measurement, every: Sequence[Measurement], runs: Sequence[Any]) -> Verdict:
-  """Return what other runs with the same inputs say of a measurement.
+  """Return whether other runs with the same inputs agree with a measurement.
 
   Args:
     mine: the measurement.
-    every: all measurements, of all submissions.
-    runs: what identifies the run of each submission; a run that is submitted twice verifies nothing.
+    every: all measurements of all submissions.
+    runs: identity of the run of each submission; submitting a run twice verifies nothing.
   """
   others = {
     runs[other.entry]: other
@@ -66,7 +66,7 @@ def verdict(mine: Measurement, every: Sequence[Measurement], runs: Sequence[Any]
 
 
 def disagreement(mine: Measurement, other: Measurement) -> str:
-  """Return the first quantity on which two measurements differ by more than rounding; empty where none does."""
+  """Return the first quantity on which two measurements disagree; empty if they agree."""
   for name, estimate in mine.estimates.items():
     if name in other.estimates and not agree(name, estimate.value, other.estimates[name].value):
       quantity = quantity_of(name)
@@ -76,14 +76,20 @@ def disagreement(mine: Measurement, other: Measurement) -> str:
 
 
 def agree(name: str, one: float, other: float) -> bool:
-  """Whether two values of a quantity are equal up to what devices and versions round differently."""
+  """Return whether two values of a quantity are equal within the tolerance.
+
+  Args:
+    name: name of the quantity.
+    one: a value.
+    other: another value.
+  """
   if quantity_of(name).kind in ("accuracy", "difference"):
     return abs(one - other) <= ACCURACY_TOLERANCE + 1e-12
   return abs(one - other) <= RELATIVE_TOLERANCE * max(abs(one), abs(other), 0.05)
 
 
 def tolerance_words() -> str:
-  """Return the rule in words, for the page."""
+  """Return the tolerances in words, for the page."""
   return (
     f"accuracies within {percent(ACCURACY_TOLERANCE)} points of each other, other quantities within "
     f"{percent(RELATIVE_TOLERANCE)} %"

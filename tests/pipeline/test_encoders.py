@@ -1,4 +1,4 @@
-"""A benchmark has encoders: a SigLIP as the main one here, a CLIP, and a DINOv2 that knows no texts."""
+"""Several encoders: each measures what the main one does, as far as it has text."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ def measured(config, tmp_path_factory):
   return workdir, [json.loads(line) for line in lines]
 
 
-def test_rows_name_the_encoder_that_they_were_measured_in(config, measured):
+def test_rows_name_their_encoder(config, measured):
   _, rows = measured
   found = {
     name: {row["quantity"]: row["value"] for row in rows if row["encoder"] == name}
@@ -63,7 +63,7 @@ def test_rows_name_the_encoder_that_they_were_measured_in(config, measured):
   assert {row["encoder"] for row in rows} == set(found)
   siglip, clip, dinov2 = found.values()
   assert siglip.keys() == clip.keys() == {*SCORED, "linear_probe"}
-  assert dinov2.keys() == {"fid", "linear_probe"}  # it knows no texts
+  assert dinov2.keys() == {"fid", "linear_probe"}  # it has no text tower
   assert len({values["fid"] for values in found.values()}) == 3
 
 
@@ -112,14 +112,14 @@ def test_recognizers_that_train_towers_begin_at_zero_shot(config, tmp_path, name
   np.testing.assert_allclose(logits, encoder.logit_scale * features @ text.T, rtol=1e-4, atol=1e-3)
 
 
-def test_nothing_is_made_twice(config, measured, capsys):
+def test_a_second_run_makes_nothing(config, measured, capsys):
   workdir, _ = measured
   run_stages(config, workdir, STAGES, "a test")
   said = capsys.readouterr().err
   assert all(f"{stage}: nothing to do" in said for stage in STAGES)
 
 
-def test_the_main_encoder_can_go_without_the_others(config, measured, capsys):
+def test_the_main_encoder_can_be_used_alone(config, measured, capsys):
   workdir, _ = measured
   run_stages(dataclasses.replace(config, encoders={}), workdir, STAGES[:2], "a test")
   assert "embed: nothing to do" in capsys.readouterr().err

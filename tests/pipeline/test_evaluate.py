@@ -1,4 +1,4 @@
-"""The five-minute use: a folder of images in, the table and the page out."""
+"""`evaluate`: from a folder of images to the table and the page."""
 
 import dataclasses
 import shutil
@@ -24,7 +24,7 @@ from genbench_jax.store.rows import COLUMNS
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """Digits by name, three of each class but the last, and a folder that is no class."""
+  """Digits by name, three of each class but the last, and a folder that matches no class."""
   root = tmp_path_factory.mktemp("given") / "my_images"
   spec = dataset_spec("digits")
   split = open_split(spec, "train")
@@ -56,7 +56,7 @@ def test_one_call_gives_the_rows_and_the_page(folder, tmp_path):
   assert "1 classes have no image" in page
 
 
-def test_mistakes_end_in_one_line(folder, tmp_path, capsys):
+def test_usage_errors_are_one_line(folder, tmp_path, capsys):
   assert main([str(tmp_path / "none"), "--dataset", "digits"]) == 2
   assert "there is no folder" in capsys.readouterr().err
   assert main([str(folder), "--dataset", "shapes"]) == 2
@@ -65,7 +65,7 @@ def test_mistakes_end_in_one_line(folder, tmp_path, capsys):
   assert "Did you mean 'digits'?" in capsys.readouterr().err
 
 
-def test_shots_grow_by_four_up_to_the_largest_class():
+def test_shots_grow_by_a_factor_of_four():
   assert [shots_up_to(n) for n in (1, 3, 4, 20)] == [(1,), (1, 3), (1, 4), (1, 4, 16, 20)]
 
 
@@ -75,7 +75,7 @@ def question(sources, **changes):
 
 @pytest.fixture(scope="module")
 def two(folder, tmp_path_factory):
-  """A work folder with two sources measured in one command, and what the command said."""
+  """A work folder with two sources measured in one command, and the output of the command."""
   workdir = tmp_path_factory.mktemp("two")
   other = workdir / "other"
   shutil.copytree(folder, other)
@@ -88,10 +88,10 @@ def test_several_sources_are_ranked_and_compared_on_one_page(two):
   found = {(row["source"], row["generator"], row["quantity"]) for row in rows}
   assert {("folder", "mine", "cler"), ("folder", "theirs", "linear_probe")} <= found
   text = ranking(workdir, rows)
-  # The same images: the same score, and neither is better.
+  # Equal images have equal scores, and neither is better.
   assert "Ranked by linear probe at 1 image a class" in text
   assert "1. mine" in text and "1. theirs" in text
-  assert "mine less theirs: 0.0" in text and "can’t be told apart" in text
+  assert "mine minus theirs: 0.0" in text and "can’t be told apart" in text
   page = (workdir / "report" / "index.html").read_text(encoding="utf-8")
   assert "How good are the images of mine and theirs as training data?" in page
 
@@ -100,10 +100,12 @@ def test_a_second_run_adds_and_says_what_it_replaces(two, folder, tmp_path, caps
   workdir, _ = two
   added = with_earlier(question({"third": str(folder)}), workdir)
   assert list(added.sources) == ["mine", "theirs", "third"]
-  assert "mine and theirs stays on the page, from before." in capsys.readouterr().err
+  assert "earlier results of mine and theirs stay on the page." in capsys.readouterr().err
   changed = with_earlier(question({"mine": str(tmp_path)}), workdir)
   assert changed.sources["mine"] == str(tmp_path) and "theirs" in changed.sources
-  assert "mine is another path now; its earlier results are replaced." in capsys.readouterr().err
+  assert (
+    "the path of mine has changed; the earlier results are replaced." in capsys.readouterr().err
+  )
   other = with_earlier(dataclasses.replace(question({"x": "y"}), dataset="shapes"), workdir)
   assert list(other.sources) == ["x"]
   assert "results for digits are replaced by those for shapes" in capsys.readouterr().err
@@ -120,7 +122,7 @@ def test_names_of_sources():
   assert named_sources(["a/b"]) == {"": "a/b"}
   assert named_sources(["x=a/b.zip", "c/d.tar.gz"]) == {"x": "a/b.zip", "d": "c/d.tar.gz"}
   assert named_sources(["a=1"]) == {"a": "1"}
-  with pytest.raises(UsageError, match="two sources are called 'b'"):
+  with pytest.raises(UsageError, match="two sources have the name 'b'"):
     named_sources(["a/b", "c/b"])
 
 
@@ -140,7 +142,7 @@ def test_a_test_folder_with_templates_and_names_is_a_dataset(folder, tmp_path):
     own_dataset(tmp_path, "digits", str(folder))
 
 
-def test_a_dataset_that_is_not_ready_is_said_before_anything_is_embedded(folder, tmp_path, capsys):
+def test_an_unprepared_dataset_is_reported_before_embedding(folder, tmp_path, capsys):
   (tmp_path / "map.json").write_text('{"ONE": "cat"}')
   arguments = [
     "--dataset",
@@ -155,12 +157,12 @@ def test_a_dataset_that_is_not_ready_is_said_before_anything_is_embedded(folder,
   assert "'cifar10' is not ready" in error and "benchmark prepare cifar10" in error
 
 
-def test_strict_refuses_what_is_no_class(folder, capsys):
+def test_strict_rejects_unknown_classes(folder, capsys):
   assert main([str(folder), "--dataset", "digits", "--strict"]) == 2
   assert "'unicorn'" in capsys.readouterr().err
 
 
-def test_a_plan_says_what_is_there_and_writes_nothing(folder, tmp_path, capsys, monkeypatch):
+def test_a_plan_lists_the_images_and_writes_nothing(folder, tmp_path, capsys, monkeypatch):
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   workdir = tmp_path / "w"
   assert main([str(folder), "--dataset", "digits", "--plan", "--workdir", str(workdir)]) == 0

@@ -1,4 +1,4 @@
-"""Mixtures: which images of both kinds a cell has, and how many real ones it has seen."""
+"""Mixtures: images of both kinds in a cell, and the number of real ones."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from genbench_jax.store.embedding_set import EmbeddingSet
 
 @pytest.fixture
 def run(tmp_path):
-  """Features of originals are 1, of external images 2; five of the latter of each class, 2 of class 0."""
+  """Features of originals are 1, of external images 2: five of each class, two of class 0."""
   from PIL import Image
 
   for label in range(10):
@@ -42,7 +42,7 @@ def run(tmp_path):
   return run
 
 
-def test_a_mixture_takes_the_first_shots_of_both(run):
+def test_a_mixture_uses_the_first_shots_of_both(run):
   (key,) = mixtures(run.config)
   mixture = external_images(run, key)
   two, four = mixture.of_shots(2), mixture.of_shots(4)
@@ -52,7 +52,7 @@ def test_a_mixture_takes_the_first_shots_of_both(run):
   assert mixture.real_images == {2: 10 + 3, 4: 20 + 3}
 
 
-def test_the_rows_of_a_mixture_stand_by_its_settings(run):
+def test_the_rows_of_a_mixture_depend_on_its_settings(run):
   import dataclasses
 
   (key,) = mixtures(run.config)
@@ -61,7 +61,7 @@ def test_the_rows_of_a_mixture_stand_by_its_settings(run):
   assert len(paths) == 2
 
 
-def test_an_image_set_is_itself(run):
+def test_an_image_set_is_unchanged(run):
   original, _ = image_sets(run.config)
   images = external_images(run, original)
   assert len(images.of_shots(2)) == 20

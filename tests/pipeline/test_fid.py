@@ -1,4 +1,4 @@
-"""FID between folders, by a small encoder: what is read, what is saved, what is refused."""
+"""FID between folders with a small encoder: input, saved statistics, errors."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_two_folders(folders, tmp_path):
   features = [
     gb.embed_images(sorted((folders / name).glob("class*/*.png")), "zoo/clip") for name in "ab"
   ]
-  # Features differ in the last digits with the batch, and the distance is a difference.
+  # Features vary in the last digits with the batch, and the distance is a difference.
   assert found.fid == pytest.approx(fid_inception(*features), rel=1e-3)
   assert found.kid is not None and found.kid.mean > 0
   again = fid_between_folders(folders / "b", tmp_path / "a.npz", "zoo/clip", batch_per_device=2)
@@ -42,13 +42,13 @@ def test_two_folders(folders, tmp_path):
   assert again.kid is None and again.images == (9, 0)
 
 
-def test_what_is_no_folder_of_images_is_refused(folders, tmp_path):
-  with pytest.raises(UsageError, match=r"is no folder of images and no \.npz"):
+def test_other_inputs_are_rejected(folders, tmp_path):
+  with pytest.raises(UsageError, match=r"is neither a folder of images nor an \.npz"):
     fid_between_folders(folders / "a", tmp_path / "nothing", "zoo/clip")
   with pytest.raises(UsageError, match="has 0 readable images"):
     fid_between_folders(folders / "a" / ".thumbs" / "..", tmp_path, "zoo/clip")
   with pytest.raises(UsageError, match="unknown resize method"):
     fid_between_folders(folders / "a", folders / "b", "zoo/clip", resize="clean")
   np.savez(tmp_path / "wide.npz", mu=np.zeros(3), sigma=np.eye(3))
-  with pytest.raises(UsageError, match="has 3 features, and the encoder 64"):
+  with pytest.raises(UsageError, match="has 3 features, but the encoder has 64"):
     fid_between_folders(folders / "a", tmp_path / "wide.npz", "zoo/clip")

@@ -1,4 +1,4 @@
-"""A benchmark has generators: each its own image sets and rows; what two of them share is made once."""
+"""Several generators: separate image sets and rows; shared images are made once."""
 
 import json
 
@@ -65,7 +65,7 @@ def test_rows_carry_their_generator(measured):
   assert {cell.generator for cell in all_cells(run.config)} == {*run.config.generators, ""}
 
 
-def test_images_that_two_share_are_made_once(measured):
+def test_shared_images_are_made_once(measured):
   run, _ = measured
   longer, plain, same, _ = image_sets(run.config)
   assert image_folder(run, plain) == image_folder(run, same) != image_folder(run, longer)
@@ -75,10 +75,10 @@ def test_images_that_two_share_are_made_once(measured):
   assert (first.negative_prompt, other.negative_prompt) == ("", "blurry")
 
 
-def test_costs_and_pins_know_every_generator(measured, values):
+def test_costs_and_pins_cover_every_generator(measured, values):
   run, _ = measured
   ledger = json.loads(next((run.workdir / "runs").glob("*.json")).read_text())
-  assert "shapes generative-plain-defined_template-seed0" in ledger["costs"]  # the page asks for it
+  assert "shapes generative-plain-defined_template-seed0" in ledger["costs"]  # the page uses it
   found = costs(run.config)
   assert list(found.diffusions) == ["longer", "plain", "same"]
   flops = [model.flops for model in found.diffusions.values()]
@@ -87,7 +87,7 @@ def test_costs_and_pins_know_every_generator(measured, values):
   assert len(list(pins(run.config))) == 2  # one checkpoint, and the encoder
 
 
-def test_the_list_of_wanted_images_names_each_generators(measured):
+def test_the_list_of_wanted_images_names_each_generator(measured):
   run, _ = measured
   lines = list(wanted_images(run.config, run.workdir))
   assert len({line["file"] for line in lines}) == len(lines) == 24
@@ -112,7 +112,7 @@ def test_a_sweep_has_every_combination():
   }
 
 
-def test_another_checkpoint_takes_over_no_pin():
+def test_another_checkpoint_does_not_inherit_the_pin():
   values = {
     "generation": {"checkpoint": "a/b", "revision": "1", "sha256": "2", "steps": 7},
     "generators": {"own": {"checkpoint": "c/d"}, "pinned": {"guidance_scale": 2}},

@@ -1,4 +1,4 @@
-"""Image sets and their features: kept and embedded later, or embedded on the devices as they are made."""
+"""Image sets and features: embedded later from disk, or on the devices during generation."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ from genbench_jax.zoo.tiny import write_tiny_clip, write_tiny_stable_diffusion
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-  """30 images in four shards, on tiny models."""
+  """30 images in four shards, with tiny models."""
   folder = tmp_path_factory.mktemp("models")
   return Config(
     datasets=("digits",),
@@ -45,7 +45,7 @@ def run_of(config, workdir, keep_images):
 
 @pytest.fixture(scope="module")
 def kept(config, tmp_path_factory):
-  """The image set with all its images, and its features by way of the disk."""
+  """The image set with all its images, and its features embedded from disk."""
   run, key = run_of(config, tmp_path_factory.mktemp("all"), "all")
   assert make_shards(run, key, 0) == 30
   embed(run)
@@ -53,7 +53,7 @@ def kept(config, tmp_path_factory):
 
 
 def centered_cosines(features, others):
-  """Of each row with its counterpart, without the mean that random weights give to all rows alike."""
+  """Return the cosine of each pair of rows, minus the mean that random weights add to all rows."""
   features, others = (x - others.mean(axis=0) for x in (features, others))
   return (
     (features * others).sum(1) / np.linalg.norm(features, axis=1) / np.linalg.norm(others, axis=1)
@@ -61,7 +61,7 @@ def centered_cosines(features, others):
 
 
 @pytest.mark.parametrize("keep", ["none", "2"])
-def test_embedded_as_made_is_as_embedded_from_disk(config, kept, tmp_path, keep):
+def test_embedding_on_the_devices_equals_embedding_from_disk(config, kept, tmp_path, keep):
   images, stored = kept
   run, key = run_of(config, tmp_path, keep)
   assert make_shards(run, key, 0) == 30
@@ -73,7 +73,7 @@ def test_embedded_as_made_is_as_embedded_from_disk(config, kept, tmp_path, keep)
     assert not image_folder(run, key).exists()
   else:
     assert list(open_image_set(run, key)) == [images[index] for index in range(20)]
-  # Nothing is left to do, neither here nor for the stage `embed`.
+  # Nothing remains to do, neither here nor in the stage `embed`.
   assert make_shards(run, key, 0) == 0
   before = image_set_path(run, key).read_bytes()
   embed(run)
@@ -83,7 +83,7 @@ def test_embedded_as_made_is_as_embedded_from_disk(config, kept, tmp_path, keep)
   assert cost.flops_per_image > 0
 
 
-def test_an_interrupted_set_goes_on_where_it_stopped(config, tmp_path, monkeypatch):
+def test_an_interrupted_set_resumes(config, tmp_path, monkeypatch):
   run, key = run_of(config, tmp_path, "2")
   write, written = EmbeddingParts.write, []
 
@@ -109,7 +109,7 @@ def test_an_interrupted_set_goes_on_where_it_stopped(config, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("keep", ["some", "0", "-1", ""])
-def test_other_words_for_what_is_kept_are_refused(keep):
+def test_invalid_values_of_keep_images_are_rejected(keep):
   from genbench_jax.config import default_config, make_config
 
   config = default_config()
@@ -118,7 +118,7 @@ def test_other_words_for_what_is_kept_are_refused(keep):
     make_config(config)
 
 
-def test_images_that_are_trained_on_have_to_be_kept():
+def test_training_images_must_be_kept():
   from genbench_jax.config import default_config, make_config
 
   config = default_config()

@@ -1,4 +1,4 @@
-"""By manifest: the list of what is wanted goes out, images made by anybody come in, checked against it."""
+"""Lists of prompts, and the import of images that other programs generated from them."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def lines_of(manifest):
 
 @pytest.fixture
 def made(manifest, tmp_path):
-  """What another program has made of the list: JPEG, in the folders that the list names."""
+  """Images of another program: JPEG, in the folders of the list."""
   for number, line in enumerate(lines_of(manifest)):
     path = (tmp_path / "made" / line["file"]).with_suffix(".JPG")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def made(manifest, tmp_path):
   return tmp_path / "made"
 
 
-def test_the_list_has_every_image_in_the_order_of_the_index(manifest):
+def test_the_list_has_every_image_in_index_order(manifest):
   lines = lines_of(manifest)
   spec = dataset_spec("digits")
   assert [line["index"] for line in lines] == list(range(20))
@@ -48,7 +48,7 @@ def test_the_list_has_every_image_in_the_order_of_the_index(manifest):
   assert all(0 <= line["seed"] < 1 << 31 for line in lines)
 
 
-def test_seeds_do_not_depend_on_how_many_are_made(manifest, tmp_path):
+def test_seeds_do_not_depend_on_the_number_of_images(manifest, tmp_path):
   few = [argument.replace("(1, 2)", "(1,)") for argument in ARGUMENTS]
   assert main(["prompts", *few, f"--out={tmp_path / 'few.jsonl'}"]) == 0
   assert lines_of(tmp_path / "few.jsonl") == lines_of(manifest)[:10]
@@ -58,7 +58,7 @@ def take(made, manifest, out, name="flux"):
   return main(["import", str(made), "--prompts", str(manifest), "--name", name, "--out", str(out)])
 
 
-def test_images_come_in_with_their_prompts_and_can_be_scored(made, manifest, tmp_path, capsys):
+def test_images_are_imported_with_their_prompts_and_scored(made, manifest, tmp_path, capsys):
   assert take(made, manifest, tmp_path / "in") == 0
   assert "20 of 20 images of flux are there." in capsys.readouterr().out
   folder = tmp_path / "in" / "flux" / "digits" / "defined_template-seed0"
@@ -68,7 +68,7 @@ def test_images_come_in_with_their_prompts_and_can_be_scored(made, manifest, tmp
   assert rows[3]["prompt"] == lines_of(manifest)[3]["prompt"]
 
 
-def test_what_is_missing_damaged_twice_or_strange_is_told_and_made_good(
+def test_missing_damaged_duplicate_and_unwanted_images_are_reported(
   made, manifest, tmp_path, capsys
 ):
   files = sorted(made.glob("digits/*/*.JPG"))
@@ -80,10 +80,10 @@ def test_what_is_missing_damaged_twice_or_strange_is_told_and_made_good(
   assert take(made, manifest, tmp_path / "in") == 1
   told = capsys.readouterr().err
   assert "1 missing: 'digits/defined_template-seed0/00000003.png'." in told
-  assert "1 can't be decoded: 'digits/defined_template-seed0/00000004.png" in told
+  assert "1 cannot be decoded: 'digits/defined_template-seed0/00000004.png" in told
   assert "1 the same as another image: 'digits/defined_template-seed0/00000006.png = " in told
-  assert "1 not asked for, and left out: 'digits/defined_template-seed0/holiday.jpg'." in told
-  # Only what was wrong is made again; what has come in may be gone.
+  assert "1 not wanted, and left out: 'digits/defined_template-seed0/holiday.jpg'." in told
+  # Only the rejected images are needed again; imported ones may be deleted.
   shutil.rmtree(made)
   for file, color in ((files[3], 200), (files[6], 20)):
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def test_what_is_missing_damaged_twice_or_strange_is_told_and_made_good(
   assert "20 of 20" in capsys.readouterr().out
 
 
-def test_images_of_a_single_set_may_lie_in_the_folder_itself(made, manifest, tmp_path):
+def test_images_of_a_single_set_may_be_in_the_folder_itself(made, manifest, tmp_path):
   flat = made / "digits" / "defined_template-seed0"
   assert take(flat, manifest, tmp_path / "in") == 0
 
@@ -102,13 +102,13 @@ def test_images_of_a_single_set_may_lie_in_the_folder_itself(made, manifest, tmp
   ("text", "said"),
   [("{", "can't be read"), ('{"file": "a"}', "line 1 is none"), ("[]", "line 1 is none")],
 )
-def test_a_list_that_is_none_is_refused(text, said, made, tmp_path, capsys):
+def test_an_invalid_list_is_rejected(text, said, made, tmp_path, capsys):
   (tmp_path / "p.jsonl").write_text(text)
   assert take(made, tmp_path / "p.jsonl", tmp_path / "in") == 2
   assert said in capsys.readouterr().err
 
 
-def test_a_list_leads_out_of_no_folder(made, manifest, tmp_path, capsys):
+def test_a_list_cannot_name_files_outside_the_folder(made, manifest, tmp_path, capsys):
   line = lines_of(manifest)[0] | {"dataset": "../../up", "file": "../x.png"}
   (tmp_path / "p.jsonl").write_text(json.dumps(line))
   assert take(made, tmp_path / "p.jsonl", tmp_path / "in") == 2

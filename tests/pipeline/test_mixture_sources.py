@@ -1,4 +1,4 @@
-"""What recognizers are given of mixtures: weights, order, and ever fewer originals from class to class."""
+"""Mixtures as training data: weights, order, and long-tailed numbers of originals."""
 
 import types
 
@@ -18,7 +18,7 @@ CLASSES, SHOTS = 5, 8
 
 
 def images(offset):
-  """Eight images of each of five classes, j-major; the feature says where each is from."""
+  """Return eight images of each of five classes, j-major; the feature encodes the origin."""
   labels = np.tile(np.arange(CLASSES), SHOTS)
   ids = np.arange(len(labels))
   features = (offset + ids)[:, None].astype(np.float32)
@@ -43,7 +43,7 @@ def task(of, **settings):
   return make_task(Cell("digits", "combined", "", 4, 0), of, None, Settings(**settings))
 
 
-def test_sources_weigh_what_they_should_whatever_their_number():
+def test_loss_weights_do_not_depend_on_the_number_of_images():
   found = task(mixture(), loss_weights=(0.8, 0.2))
   real = found.images.features[:, 0] < 1000
   assert real.sum() == (~real).sum() == 20
@@ -61,7 +61,7 @@ def test_real_images_come_last():
 
 
 def test_a_long_tail_is_filled_up():
-  """Counts fall from 8 to 1 by one factor; each class has 8 images in all, the first of each source."""
+  """Counts fall geometrically from 8 to 1; each class has 8 images, the first of each source."""
   counts = long_tail_counts(CLASSES, SHOTS, 8.0, seed=3)
   assert sorted(counts.tolist()) == [1, 2, 3, 5, 8]
   assert long_tail_counts(CLASSES, SHOTS, 8.0, seed=4).tolist() != counts.tolist()

@@ -1,4 +1,4 @@
-"""Names follow the data: whatever decides a number is in the name of what holds it."""
+"""Fingerprints: everything that determines a number is part of its name."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ def draw(path, shade):
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
-  """A dataset and a folder of generated images; digests are remembered at once."""
+  """A dataset and a folder of generated images; digests are cached immediately."""
   monkeypatch.setattr(digests, "_RESOLUTION_NS", -1)
   for number, name in enumerate(CLASSES):
     for shot in range(2):
@@ -36,7 +36,7 @@ def places(tmp_path, monkeypatch):
 
 
 def named(places):
-  """What stands where, for a process that starts now."""
+  """Return the paths of all artifacts for a new process."""
   values = {
     "datasets": (f"folder:{places / 'names'}",),
     "sources": ("folder", "original"),
@@ -75,7 +75,7 @@ def change_class_names(root):
 
 
 def replace_in_silence(path):
-  """Another content of equal size at the same place and the same time of modification."""
+  """Replace the content, keeping path, size and modification time."""
   before, content = path.stat(), path.read_bytes()
   path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
   os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -99,7 +99,7 @@ ROWS = {"score", "recognize"}
     (lambda root: (root / "names/test/square/1.png").unlink(), {"test", *ROWS}),
   ],
 )
-def test_a_change_of_the_data_renames_what_depends_on_it(places, change, renamed):
+def test_a_change_of_the_data_renames_dependent_artifacts(places, change, renamed):
   before = named(places)
   assert named(places) == before
   change(places)
@@ -107,7 +107,7 @@ def test_a_change_of_the_data_renames_what_depends_on_it(places, change, renamed
   assert {name for name in before if before[name] != after[name]} == renamed
 
 
-def test_a_change_undone_finds_the_old_results(places):
+def test_reverting_a_change_restores_the_old_results(places):
   before = named(places)
   swap_test_classes(places)
   swap_test_classes(places)
@@ -121,16 +121,14 @@ def test_unchanged_files_are_not_read_again(places, monkeypatch):
   assert path_of_test(run, "names").name == before["test"]
 
 
-def test_a_file_that_has_just_changed_is_not_remembered(places, monkeypatch):
+def test_the_digest_of_a_file_that_just_changed_is_not_cached(places, monkeypatch):
   monkeypatch.undo()
   named(places)
   assert not list((places / "out" / "digests").glob("*"))
 
 
 @pytest.mark.parametrize("stage", ["images", "embed", "score", "recognize"])
-def test_an_upgrade_takes_over_nothing_that_its_code_would_make_otherwise(
-  places, monkeypatch, stage
-):
+def test_a_new_code_version_reuses_nothing_that_it_changes(places, monkeypatch, stage):
   before = named(places)
   monkeypatch.setitem(versions.VERSIONS, stage, 99)
   after = named(places)
@@ -146,7 +144,7 @@ def test_an_upgrade_takes_over_nothing_that_its_code_would_make_otherwise(
   )
 
 
-def test_a_tfds_dataset_that_is_prepared_anew_is_another(tmp_path):
+def test_a_tfds_dataset_that_is_prepared_again_has_a_new_name(tmp_path):
   spec, data = dataset_spec("cifar10"), tmp_path / "data"
   config = Config(datasets=("cifar10",), sources=("original",), data_dir=str(data))
 

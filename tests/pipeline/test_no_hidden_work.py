@@ -1,4 +1,4 @@
-"""Names do no work, a plan writes nothing and starts no device, and a finished run leaves nothing behind in the process."""
+"""Names do no work, plans write nothing, and finished runs leave nothing in the process."""
 
 import gc
 import os
@@ -41,8 +41,8 @@ if jax is not None:
 """
 
 
-def test_a_plan_of_more_shots_retrieves_nothing_writes_nothing_and_starts_no_device(clip, tmp_path):
-  """Images are made at shots (1, 2); the plan is for (1, 16), which would take another choice from the pool."""
+def test_a_plan_of_more_shots_retrieves_and_writes_nothing_and_starts_no_device(clip, tmp_path):
+  """Images exist for shots (1, 2). The plan is for (1, 16), which selects differently from the pool."""
   arguments = [
     f"--config={ROOT / 'configs' / 'demo.py'}:quick",
     "--config.datasets=('shapes',)",
@@ -68,7 +68,7 @@ def test_a_plan_of_more_shots_retrieves_nothing_writes_nothing_and_starts_no_dev
   assert contents(tmp_path) == before
 
 
-def test_finished_evaluations_leave_no_run_behind(clip, tmp_path, monkeypatch):
+def test_finished_evaluations_leave_no_run_in_memory(clip, tmp_path, monkeypatch):
   runs = []
   made = run_module.Run.__init__
 
@@ -94,7 +94,7 @@ def test_finished_evaluations_leave_no_run_behind(clip, tmp_path, monkeypatch):
   assert len(runs) >= 3 and not [one for one in runs if one() is not None]
 
 
-def test_a_run_of_another_config_takes_over_no_values():
+def test_a_run_of_another_config_shares_no_cached_values():
   from genbench_jax.config import Config, Encoder
 
   run = run_module.Run(Config(), Path("unused"))

@@ -1,4 +1,4 @@
-"""The page follows the rows: whatever is edited, deleted or damaged is noticed and made again."""
+"""The page follows the rows: edited, deleted or damaged files are noticed and made again."""
 
 import csv
 import dataclasses
@@ -85,7 +85,7 @@ def damage_classes(workdir):
     lambda workdir: (workdir / "report" / "index.html").unlink(),
   ],
 )
-def test_what_was_changed_is_as_it_was(config, finished, workdir, change):
+def test_changed_files_are_restored(config, finished, workdir, change):
   change(workdir)
   assert contents(workdir) != contents(finished)
   run_stages(config, workdir, STAGES, "the command of A")
@@ -110,7 +110,7 @@ def test_a_page_of_edited_rows_says_so(workdir):
   assert EDITED in page(workdir)
 
 
-def test_rows_of_one_config_do_not_stand_under_the_name_of_another(config, workdir):
+def test_rows_of_one_config_are_not_shown_under_another(config, workdir):
   other = dataclasses.replace(config, seeds=(7,), report=Report(title="B"))
   run_stages(other, workdir, STAGES[:3], "the command of B")
   rebuild(workdir)
@@ -121,7 +121,7 @@ def test_rows_of_one_config_do_not_stand_under_the_name_of_another(config, workd
   assert "<title>A" in page(workdir) and about(workdir)["command"] == "the command of A"
 
 
-def test_another_code_draws_another_page(config, workdir, monkeypatch):
+def test_changed_code_redraws_the_page(config, workdir, monkeypatch):
   from genbench_jax.pipeline import report
 
   before = (workdir / "report" / "index.html").stat().st_mtime_ns
@@ -132,7 +132,7 @@ def test_another_code_draws_another_page(config, workdir, monkeypatch):
   assert (workdir / "report" / "index.html").stat().st_mtime_ns > before
 
 
-def test_old_numbers_keep_the_versions_that_made_them(config, workdir, monkeypatch):
+def test_old_rows_keep_the_versions_that_measured_them(config, workdir, monkeypatch):
   from genbench_jax.pipeline import recognize, rows
 
   made_by = {row["versions"] for row in _rows(workdir)}
@@ -142,8 +142,8 @@ def test_old_numbers_keep_the_versions_that_made_them(config, workdir, monkeypat
   damage_classes(workdir)
   run_stages(config, workdir, STAGES, "the command of A")
   found = {row["quantity"]: row["versions"] for row in _rows(workdir)}
-  assert found["cler"] == "genbench_jax 99, jax 99"  # measured anew
-  assert {found["linear_probe"]} == made_by  # read from what the probe had left
+  assert found["cler"] == "genbench_jax 99, jax 99"  # measured again
+  assert {found["linear_probe"]} == made_by  # read from the probe's files
 
 
 def _rows(workdir):

@@ -1,4 +1,4 @@
-"""Whatever is changed in a work folder, `genbench verify` names it; what is as it was written, it lets pass."""
+"""`genbench verify` names every changed file and accepts an unchanged work folder."""
 
 import fcntl
 import hashlib
@@ -20,7 +20,7 @@ ROW = {"dataset": "digits", "source": "original", "strategy": "", "shots": 1, "s
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-  """A work folder as a run leaves it, made by the same writers, without models."""
+  """A work folder like that of a run, written by the same functions without models."""
   workdir = tmp_path_factory.mktemp("verify") / "whole"
   layout = ImageSetLayout("digits_original", ("zero", "one"), 4, 2, {"dataset": "digits"})
   folder = workdir / "images" / "digits" / f"original-seed0-{layout.fingerprint}"
@@ -75,14 +75,14 @@ def _paths(workdir):
   return sorted(path for path in workdir.rglob("*") if path.is_file() and path.name != ".lock")
 
 
-def test_a_folder_as_it_was_written_passes(workdir, capsys):
+def test_an_unchanged_folder_passes(workdir, capsys):
   assert verify(workdir).faults == ()
   assert main(["verify", str(workdir)]) == 0
   assert "all as written" in capsys.readouterr().out
 
 
 def _named(workdir, path):
-  """Whether a fault names the file, or what it belongs to."""
+  """Return whether a fault names the file or its artifact."""
   name = path.relative_to(workdir).as_posix()
   return any(name == fault.path or name.startswith(fault.path) for fault in verify(workdir).faults)
 
@@ -91,11 +91,11 @@ UNSEALED = {
   "dataset_info.json",
   "features.json",
   "label.labels.txt",
-}  # TFDS's own: only their presence is known
+}  # TFDS's own files: only their presence is checked
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "empty"])
-def test_any_file_that_is_changed_is_named(workdir, how):
+def test_every_changed_file_is_named(workdir, how):
   for path in _paths(workdir):
     if path.name in UNSEALED:
       continue
@@ -119,7 +119,7 @@ MAY_GO = {
 }
 
 
-def test_any_file_that_is_gone_is_missed(workdir):
+def test_every_deleted_file_is_reported(workdir):
   for path in _paths(workdir):
     content = path.read_bytes()
     path.unlink()
@@ -127,7 +127,7 @@ def test_any_file_that_is_gone_is_missed(workdir):
     path.write_bytes(content)
 
 
-def test_what_belongs_to_nothing_is_an_orphan(workdir, capsys):
+def test_unknown_files_are_orphans(workdir, capsys):
   strange = [
     workdir / "images" / "digits" / "x\x1b.png",
     workdir / "notes.txt",
@@ -145,7 +145,7 @@ def test_what_belongs_to_nothing_is_an_orphan(workdir, capsys):
   assert {one["kind"] for one in json.loads(capsys.readouterr().out)["faults"]} == {"orphaned"}
 
 
-def test_a_later_format_is_named_and_not_read(workdir):
+def test_a_later_format_is_reported_and_not_read(workdir):
   path = workdir / "runs" / "0123.json"
   written = json.loads(path.read_text())
   assert written["genbench_jax"]["format"] == files.FORMAT
@@ -162,7 +162,7 @@ def test_a_later_format_is_named_and_not_read(workdir):
   )
 
 
-def test_edited_rows_and_names_that_lie_are_found(workdir):
+def test_edited_rows_and_wrong_names_are_found(workdir):
   path = workdir / "results.jsonl"
   path.write_text(path.read_text().replace("0.5", "0.9", 1))
   told = [fault.why for fault in verify(workdir).faults if fault.path == "results.jsonl"]
@@ -172,15 +172,15 @@ def test_edited_rows_and_names_that_lie_are_found(workdir):
   assert any("not the fingerprint" in fault.why for fault in verify(workdir).faults)
 
 
-def test_an_unfinished_set_is_no_fault(workdir):
+def test_an_unfinished_set_is_not_a_fault(workdir):
   (manifest,) = workdir.glob("images/*/*/manifest.json")
   manifest.unlink()
   shutil.rmtree(workdir / "report")
   assert verify(workdir).faults == ()
 
 
-def test_no_work_folder_and_one_in_use(workdir, tmp_path):
-  with pytest.raises(UsageError, match="there is no work folder"):
+def test_missing_and_busy_work_folders_are_usage_errors(workdir, tmp_path):
+  with pytest.raises(UsageError, match=r"the work folder .* does not exist"):
     verify(tmp_path / "nowhere")
   (tmp_path / "bare").mkdir()
   with pytest.raises(UsageError, match="not a work folder"):

@@ -1,4 +1,4 @@
-"""Made-up rows with the shape of real ones, and a browser to look at the page with."""
+"""Synthetic rows with the shape of real ones, and a browser for the page."""
 
 import io
 import math
@@ -15,7 +15,7 @@ STRATEGIES = (
   "restrictive_description",
   "negative_prompts",
 )
-# Zero-shot accuracy, and what generated and original images add with many shots.
+# Zero-shot accuracy, and gains of generated and original images with many shots.
 WORLDS = {
   "digits": (0.965, 0.012, 0.022),
   "digits_hard": (0.44, 0.11, 0.31),
@@ -25,7 +25,7 @@ TEST_IMAGES = 400
 
 
 def _noise(*key):
-  """A number in [-1, 1] that depends on the key alone."""
+  """Return a number in [-1, 1] that depends only on the key."""
   return zlib.crc32(repr(key).encode()) / 2**31 - 1
 
 
@@ -40,7 +40,7 @@ def _row(dataset, source, strategy, shots, quantity, value, interval=True, seed=
 
 
 def _cell(dataset, source, strategy, shots, base, lift, full=False):
-  """All quantities of a cell: they follow a saturating curve in shots, the metrics follow the probe."""
+  """Return all quantities of a cell: a saturating curve in shots, and metrics that follow the probe."""
   key = (dataset, source, strategy, shots)
   trained = min(0.999, base + lift * (1 - 1.6 / (1 + shots)) + 0.012 * _noise(*key))
   cler = min(0.999, base + 0.6 * (trained - base) + 0.006 * _noise("cler", *key))
@@ -68,7 +68,7 @@ def _cell(dataset, source, strategy, shots, base, lift, full=False):
 
 
 def make_rows(worlds, sources, shots, full=False):
-  """`sources` maps a source to its strategies; controls go beside every CLER."""
+  """Return rows; `sources` maps a source to its strategies, and every CLER has a control."""
   rows = []
   for dataset, (base, generated, original) in worlds.items():
     rows.append(_row(dataset, "", "", 0, "zero_shot", base))
@@ -77,7 +77,7 @@ def make_rows(worlds, sources, shots, full=False):
         lift = original if source == "original" else generated * (1.15 - 0.12 * index)
         for count in shots:
           rows += _cell(dataset, source, strategy, count, base, lift, full)
-          # As the run writes them: the strategy of a control says which images were shuffled.
+          # As in a run, the strategy of a control says which images were shuffled.
           control = ("control", strategy or source, count)
           rows.append(_row(dataset, *control, "cler", base - 0.04 - 0.02 / count))
   return rows
@@ -85,7 +85,7 @@ def make_rows(worlds, sources, shots, full=False):
 
 @pytest.fixture(scope="session")
 def rows():
-  """The demo: three worlds, four strategies, originals, controls, five budgets."""
+  """Rows like the demo's: three datasets, four strategies, originals, controls, five budgets."""
   return make_rows(
     WORLDS, {"generative": STRATEGIES[:2] + STRATEGIES[3:], "original": ("",)}, (1, 2, 4, 8, 16)
   )
@@ -93,7 +93,7 @@ def rows():
 
 @pytest.fixture(scope="session")
 def full_rows():
-  """22 datasets x 5 strategies x 3 sources x 9 shots, all quantities."""
+  """Rows of 22 datasets x 5 strategies x 3 sources x 9 shots, all quantities."""
   worlds = {
     f"dataset_{i:02d}": (
       0.6 + 0.35 * _noise(i),
@@ -167,7 +167,7 @@ def galleries():
 
 @pytest.fixture(scope="session")
 def full_page(full_rows, run, tmp_path_factory):
-  """The page of the full benchmark, with far more example images than it has room for."""
+  """The page of the full benchmark, with far more example images than fit."""
   from genbench_jax.report.gallery import Entry, Gallery
   from genbench_jax.report.page import write_report
 
@@ -201,7 +201,7 @@ def run():
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
-  """Headless Chromium that logs console and network; skipped only where there is none outside CI."""
+  """Headless Chromium that logs console and network; skipped only outside CI if it is missing."""
   chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
   if not (chromium and driver):
     if os.environ.get("CI"):

@@ -1,11 +1,11 @@
-"""Made-up rows of many generators, encoders and recognizers, and what such a run says of itself."""
+"""Synthetic rows of many generators, encoders and recognizers, and the run's description."""
 
 import json
 import math
 
 import numpy as np
 
-# Name -> (quality in 0..1, guidance, steps, seconds an image). The first four are a sweep of one model.
+# Name -> (quality in 0..1, guidance, steps, seconds per image). The first four are a sweep of one model.
 GENERATORS = {
   "sd21-g1.5": (0.35, 1.5, 25, 2.4),
   "sd21-g3": (0.62, 3.0, 25, 2.4),
@@ -45,7 +45,7 @@ def _row(key, quantity, value, half, encoder, **more):
 
 
 def _cell(key, encoder, base, lift, quality, random):
-  """All quantities of a cell. `from_scratch` is of no encoder; metrics follow quality with noise of their own."""
+  """Return all quantities of a cell. `from_scratch` uses no encoder; metrics are quality plus noise."""
   shots = key[4]
   curve = 1 - 1.3 / (1 + math.sqrt(shots))
   for name, share in RECOGNIZERS.items():
@@ -73,7 +73,7 @@ def _cell(key, encoder, base, lift, quality, random):
 def many_rows(
   datasets=tuple(WORLDS), generators=tuple(GENERATORS), encoders=ENCODERS, seeds=(0, 1)
 ):
-  """Rows of `generators` and the original images on `datasets`, in each encoder, for each seed."""
+  """Return rows of `generators` and the originals on `datasets`, for each encoder and seed."""
   random = np.random.default_rng(5)
   rows = []
   for dataset in datasets:
@@ -93,7 +93,7 @@ def many_rows(
 
 
 def many_run(generators=tuple(GENERATORS), datasets=tuple(WORLDS)):
-  """What the run of these rows says of itself: settings and costs of the generators."""
+  """Return the description of the run: settings and costs of the generators."""
   table = {
     name: {"checkpoint": name.split("-")[0], "guidance_scale": GENERATORS[name][1], "steps": GENERATORS[name][2]}
     for name in generators

@@ -38,8 +38,8 @@ def test_within_dataset_and_shots_against_numpy_and_without_controls(rows):
   assert low < found.mean < high <= 1
 
 
-def test_a_metric_that_carries_only_the_number_of_images_predicts_nothing():
-  """Pooled over numbers of images it seems to: both sides grow. Within them it is noise."""
+def test_a_metric_of_only_the_number_of_images_predicts_nothing():
+  """Pooled over numbers of images it seems to, because both grow. Within a number it is noise."""
   random = np.random.default_rng(3)
   rows = [
     {"dataset": d, "source": "generative", "generator": f"g{g}", "strategy": "", "shots": shots, "seed": 0,
@@ -54,13 +54,13 @@ def test_a_metric_that_carries_only_the_number_of_images_predicts_nothing():
 
 
 def test_few_series_have_no_interval(rows):
-  some = [r for r in rows if r["source"] == "generative"]  # four series
-  found = agreement(results_of(some, views(some)[0]), "cler", "linear_probe")
+  few = [r for r in rows if r["source"] == "generative"]  # four series
+  found = agreement(results_of(few, views(few)[0]), "cler", "linear_probe")
   assert found.mean is not None
   assert found.interval is None
 
 
-def test_a_distance_counts_by_what_it_has_above_its_floor(rows):
+def test_a_distance_is_used_as_its_excess_over_the_floor(rows):
   floored = [r | {"floor": 0.5 / r["shots"]} if r["quantity"] == "fid" else r for r in rows]
   names = [
     item.metric for item in agreements(results_of(floored, views(floored)[0]), "linear_probe")
@@ -68,7 +68,7 @@ def test_a_distance_counts_by_what_it_has_above_its_floor(rows):
   assert "fid_excess" in names and "fid" not in names
 
 
-def test_lower_is_better_turns_the_sign(rows):
+def test_lower_is_better_reverses_the_sign(rows):
   results = results_of(rows, views(rows)[0])
   items = {item.metric: item for item in agreements(results, "linear_probe")}
   assert next(iter(items)) == "cler"
@@ -76,12 +76,12 @@ def test_lower_is_better_turns_the_sign(rows):
   assert items["fid"].mean < 0 < agrees(items["fid"], items["fid"].mean)
 
 
-def test_ranks_run_from_zero_to_one_with_ties_at_their_mean():
+def test_ranks_are_scaled_to_zero_one_with_mean_ties():
   assert ranks([3.0, 1.0, 1.0, 9.0]) == pytest.approx([2 / 3, 1 / 6, 1 / 6, 1.0])
   assert ranks([4.0]) == [0.5]
 
 
-def test_interval_and_p_are_those_of_the_analysis(rows):
+def test_interval_and_p_equal_those_of_the_analysis(rows):
   from genbench_jax.analysis.correlation import correlations
 
   results = results_of(rows, views(rows)[0])
@@ -96,8 +96,8 @@ def test_interval_and_p_are_those_of_the_analysis(rows):
   assert found.p == pytest.approx(expected.p_value, abs=0.01)
 
 
-def test_one_number_under_two_names_is_tested_once(rows):
-  """KID and CMMD of unit-norm features are both a multiple of one number."""
+def test_metrics_with_the_same_order_are_tested_once(rows):
+  """KID and CMMD of unit-norm features are multiples of the same number."""
   double = [
     r | {"quantity": "kid", "value": 3 * r["value"] - 1} for r in rows if r["quantity"] == "fid"
   ]

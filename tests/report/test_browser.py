@@ -21,7 +21,7 @@ def page(browser, url):
   browser.get_log("browser")
   browser.get_log("performance")
   browser.get(url)
-  # The window counts as active whatever else the browser's start is still busy with.
+  # The window counts as active even while the browser is still starting.
   browser.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
   yield browser
   assert browser.get_log("browser") == []
@@ -34,7 +34,7 @@ def texts(page, css):
 
 
 def column(page, name):
-  """A column of the table of cells: the main value of each row that is shown."""
+  """Return a column of the table of cells: the main value of each visible row."""
   heads = [text.strip() for text in texts(page, "#cells-table thead th")]
   return page.execute_script(
     "return [...document.querySelectorAll('#cells-table tbody tr')]"
@@ -75,10 +75,10 @@ def test_nothing_is_fetched(page, url):
   assert [address for address in asked if not address.startswith(own)] == [url]
 
 
-def test_hostile_names_do_nothing(page):
+def test_hostile_names_are_inert(page):
   assert page.execute_script("return window.pwned") is None
   assert any("window.pwned = 1" in text for text in texts(page, ".wall th[scope=row]"))
-  # Even markup that got through would be stopped by the page's policy.
+  # The page's policy would stop even markup that was not escaped.
   page.execute_script(
     "document.body.insertAdjacentHTML('beforeend', '<img src=data:, onerror=\"window.pwned = 9\">')"
   )
@@ -167,7 +167,7 @@ def test_table_sorts_from_the_keyboard(page):
   assert column(page, "shots") == ["1"] * 30 + ["2"] * 20
 
 
-def test_prompt_shows_on_focus(page):
+def test_focus_shows_the_prompt(page):
   caption = "return getComputedStyle(document.querySelector('.pictures figcaption')).opacity"
   assert page.execute_script(caption) == "0"
   page.execute_script("document.querySelector('.pictures figure').focus()")
@@ -175,7 +175,7 @@ def test_prompt_shows_on_focus(page):
   assert "a photo of a circle" in texts(page, ".pictures figcaption")[0]
 
 
-def test_a_click_enlarges_an_image_and_keys_go_on(page):
+def test_a_click_enlarges_an_image_and_keys_move_on(page):
   from selenium.webdriver.common.keys import Keys
 
   click(page, ".pictures figure")
@@ -188,7 +188,7 @@ def test_a_click_enlarges_an_image_and_keys_go_on(page):
   assert not page.execute_script("return document.getElementById('large').open")
 
 
-def test_a_click_enlarges_a_panel_without_doubling_its_names(page):
+def test_a_click_enlarges_a_panel_with_unique_ids(page):
   from selenium.webdriver.common.keys import Keys
 
   page.execute_script(
@@ -210,8 +210,8 @@ def test_a_click_enlarges_a_panel_without_doubling_its_names(page):
   click(page, "#large .close")
 
 
-def test_gallery_shows_right_or_wrong_and_the_worst_first(page):
-  """Of the images of a class, made in order, the third is taken for another class."""
+def test_gallery_filters_by_prediction_and_sorts_worst_first(page):
+  """The third image of each class is classified as another class."""
 
   def seen():
     return page.execute_script(
@@ -223,7 +223,7 @@ def test_gallery_shows_right_or_wrong_and_the_worst_first(page):
   click(page, "#judged input[value=wrong]")
   assert seen() == ["2"]
   assert (
-    "Taken for disc by zero-shot" in texts(page, ".pictures figure:not([hidden]) figcaption")[0]
+    "Classified as disc by zero-shot" in texts(page, ".pictures figure:not([hidden]) figcaption")[0]
   )
   click(page, "#judged input[value=all]")
   click(page, "#judged input[value=worst]")
@@ -249,8 +249,8 @@ def test_ranking_sorts_by_any_heading(page):
   assert sorted(before) == sorted(places())
 
 
-def test_tables_and_figures_are_kept_as_files(page):
-  """What the buttons hand to the browser, caught before it is saved."""
+def test_tables_and_figures_can_be_saved(page):
+  """The files that the buttons create, intercepted before they are saved."""
   caught = page.execute_async_script(
     "const done = arguments[0]; const found = {};"
     "const make = URL.createObjectURL; URL.createObjectURL = (blob) => { blob.text().then((text) => {"
@@ -266,7 +266,7 @@ def test_tables_and_figures_are_kept_as_files(page):
   assert caught["image/svg+xml"].startswith("<svg")
 
 
-def test_paper_has_every_cell_and_no_json(page):
+def test_print_has_every_cell_and_no_json(page):
   page.execute_script("dispatchEvent(new Event('beforeprint'))")
   assert len(column(page, "dataset")) == 150
   assert page.execute_script("return document.querySelector('.unprinted').open") is False
@@ -288,7 +288,7 @@ def test_arrow_keys_go_through_a_gallery(page):
   assert "seed 2" in page.switch_to.active_element.text
 
 
-def test_figure_is_saved_as_it_is_seen(page):
+def test_figure_is_saved_as_displayed(page):
   svg = page.execute_script("return svgOf(document.getElementById('figure-all-metrics'))")
   root = ElementTree.fromstring(svg)
   shown = page.execute_script(
@@ -298,7 +298,7 @@ def test_figure_is_saved_as_it_is_seen(page):
   assert "var(" not in svg
 
 
-def test_every_figure_and_image_has_words(page):
+def test_every_figure_and_image_has_a_description(page):
   assert page.execute_script("return [...document.images].every(i => i.alt)")
   assert page.execute_script(
     "return [...document.querySelectorAll('svg[role=img]')].every("
@@ -314,7 +314,7 @@ def test_every_figure_and_image_has_words(page):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_phone_has_no_sideways_scroll(page, theme):
+def test_phone_has_no_horizontal_scroll(page, theme):
   features = [{"name": "prefers-color-scheme", "value": theme}]
   page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
   size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
@@ -337,7 +337,7 @@ def test_prints(page):
 
 
 def test_full_benchmark_opens_fast(browser, full_page):
-  """In CPU seconds of the renderer, so that other work on the machine doesn't count."""
+  """Measured in CPU seconds of the renderer, independent of the load of the machine."""
 
   def cpu_seconds():
     metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
@@ -350,7 +350,7 @@ def test_full_benchmark_opens_fast(browser, full_page):
   assert cpu_seconds() - before < 2
   browser.execute_cdp_cmd("Performance.disable", {})
   assert texts(browser, "[data-name=cells] .count")[0].startswith("50 of ")
-  # And all of its cells are sorted and filtered.
+  # All of its cells can be sorted and filtered.
   sort(browser, "linear probe")
   shown = [float(text) for text in column(browser, "linear probe")]
   assert shown == sorted(shown, reverse=True) and len(shown) == 50

@@ -45,7 +45,7 @@ def test_markers_of_the_strategies_differ():
   assert len(paths) == len(set(chart.MARKERS.values()))
 
 
-def test_new_tokens_keep_color_and_marker_and_are_told_apart():
+def test_new_tokens_keep_color_and_marker_but_are_distinguishable():
   plain = Series("generative", "defined_template")
   learned = [
     Series("generative", f"defined_template+inversion_{name}") for name in ("original", "folder")
@@ -72,7 +72,7 @@ def test_gains_figure_draws_the_numbers(results):
   probe = results.estimate("digits", results.headline_series()[0], 16, "linear_probe").value
   assert f"{100 * (probe - 0.965):+.1f}".replace("-", "−") in texts
   assert wide.width > 2 * narrow.width
-  # The shuffled control stands beside CLER and nowhere else.
+  # Only CLER has a shuffled control.
   controls = {v.choice[0] for v in figure.variants if any("control" in key.css for key in v.keys)}
   assert controls == {"CLER"}
 
@@ -89,7 +89,7 @@ def test_one_strategy_makes_no_strategy_figure(rows):
   assert strategies_figure(results_of(cut, views(cut)[0]), ("linear_probe",)) is None
 
 
-def test_svg_file_is_well_formed_and_stands_alone(results):
+def test_svg_file_is_well_formed_and_self_contained(results):
   svg = figure_svg(curves_figure(results, ("linear_probe", "cler")))
   root = ElementTree.fromstring(svg)
   assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -105,7 +105,7 @@ def test_colors_have_enough_contrast(colors):
 
 
 def _contrast(one: str, other: str) -> float:
-  """WCAG 2 contrast ratio."""
+  """Return the WCAG 2 contrast ratio."""
 
   def luminance(color: str) -> float:
     parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -116,7 +116,7 @@ def _contrast(one: str, other: str) -> float:
   return (light + 0.05) / (dark + 0.05)
 
 
-def test_a_figure_of_very_many_cells_draws_some_and_says_so(results, monkeypatch):
+def test_a_figure_of_very_many_cells_is_thinned_and_says_so(results, monkeypatch):
   monkeypatch.setattr("genbench_jax.report.scatter.MOST_DOTS", 30)
   monkeypatch.setattr("genbench_jax.report.scatter.MOST_RANKS", 100)
   found = agreements(results, "linear_probe")

@@ -54,5 +54,5 @@ def test_page_has_the_figure_and_the_findings(rows, tmp_path):
   text = page.read_text(encoding="utf-8")
   assert "Strengths and weaknesses" in text
   assert "&lt;u&gt;12&lt;/u&gt; prompts are cut." in text
-  assert "leaks from the test images (1)" in text
+  assert "Leak audit (1)" in text
   assert (tmp_path / "figures" / "classes.svg").exists()

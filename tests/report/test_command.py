@@ -33,7 +33,7 @@ def image_set(folder, strategy):
 
 @pytest.fixture
 def workdir(rows, run, tmp_path):
-  """A run that has shown one of its two image sets."""
+  """A run whose page showed one of its two image sets."""
   files.write_json_lines(tmp_path / "results.jsonl", rows)
   shown = image_set(tmp_path / "images" / "digits" / "a", "simple_template")
   image_set(tmp_path / "images" / "digits" / "b", "defined_template")
@@ -42,14 +42,14 @@ def workdir(rows, run, tmp_path):
   return tmp_path
 
 
-def test_nearest_test_images_stand_in_the_captions(workdir):
+def test_captions_contain_the_nearest_test_images(workdir):
   text = (workdir / "report" / "index.html").read_text(encoding="utf-8")
-  assert "The nearest test image, of class seven" in text
+  assert "Nearest test image, of class seven" in text
   assert "cosine 0.987" in text
-  assert text.count("nearest test image:") == 1
+  assert text.count("Nearest test image:") == 1
 
 
-def test_a_page_is_made_again_from_what_lies_there(workdir):
+def test_a_page_is_rebuilt_from_the_work_folder(workdir):
   page = workdir / "report" / "index.html"
   page.unlink()
   assert main([str(workdir)]) == 0
@@ -57,13 +57,13 @@ def test_a_page_is_made_again_from_what_lies_there(workdir):
   assert "The demo worlds" in text
   assert "prompt simple_template" in text
   assert "prompt defined_template" not in text
-  # Without a record of what was shown, every image set that has rows is.
+  # Without a record, every image set that has rows is shown.
   (workdir / "report" / "run.json").unlink()
   assert main([str(workdir)]) == 0
   assert "prompt defined_template" in page.read_text(encoding="utf-8")
 
 
-def test_two_runs_side_by_side(workdir, rows, tmp_path_factory):
+def test_two_runs_are_compared(workdir, rows, tmp_path_factory):
   other = tmp_path_factory.mktemp("other")
   files.write_json_lines(other / "results.jsonl", rows)
   files.write_json(other / "runs" / "x.json", {"command": "mended", "seconds": {}})
@@ -74,7 +74,7 @@ def test_two_runs_side_by_side(workdir, rows, tmp_path_factory):
   assert "mended" in text
 
 
-def test_mistakes_are_one_line(tmp_path, capfd):
+def test_usage_errors_are_one_line(tmp_path, capfd):
   assert main([]) == 2
   assert main([str(tmp_path)]) == 2
   (tmp_path / "results.jsonl").write_text("{")
@@ -99,7 +99,7 @@ def test_a_page_of_many_sets_shows_fewer_of_each(workdir):
   ]  # the twelve worst and the twelve best
 
 
-def test_thumbnails_are_small_and_small_images_untouched():
+def test_thumbnails_are_small_and_small_images_unchanged():
   large = thumbnail(encode_png(np.zeros((300, 200, 3), np.uint8)))
   assert large.startswith(b"\xff\xd8\xff")
   small = encode_png(np.zeros((30, 20, 3), np.uint8))
@@ -107,7 +107,7 @@ def test_thumbnails_are_small_and_small_images_untouched():
   assert thumbnail(Image.new("L", (SIDE, SIDE))).startswith(b"\x89PNG")
 
 
-def test_what_the_page_was_made_from_is_json(workdir):
+def test_the_inputs_of_the_page_are_json(workdir):
   made_from = json.loads((workdir / "report" / "run.json").read_text())
   assert made_from["image_sets"] == ["images/digits/a"]
 

@@ -1,4 +1,4 @@
-"""Runs side by side."""
+"""Comparison of runs."""
 
 import json
 
@@ -35,7 +35,7 @@ def runs(rows, better):
   return [RunToCompare("old", rows), RunToCompare("mended", better)]
 
 
-def test_differences_are_run_less_first_on_shared_cells(runs):
+def test_differences_are_run_minus_first_on_shared_cells(runs):
   (less,) = compare(runs).less
   found = less.estimate("shapes", GENERATED, 8, "linear_probe")
   assert found.value == pytest.approx(0.02)
@@ -55,7 +55,7 @@ def test_settings_that_differ_are_named():
   assert settings_table([runs[0], runs[2]]).rows == ()
 
 
-def test_table_sets_any_number_of_runs_side_by_side_headline_first(runs):
+def test_table_compares_any_number_of_runs_headline_first(runs):
   table = differences_table(compare([*runs, RunToCompare("third", runs[0].rows)]))
   assert table.columns[5:8] == (
     "linear_probe @ old", "linear_probe @ old_ci_low", "linear_probe @ old_ci_high"
@@ -68,8 +68,8 @@ def test_table_sets_any_number_of_runs_side_by_side_headline_first(runs):
   assert len(table.rows) == 3 * 5 * 2 * (4 + 1)
 
 
-def test_paired_hits_tell_a_difference_that_intervals_cannot(rows):
-  """One point on 400 shared test images, none of them lost: told apart image by image, not by intervals."""
+def test_paired_hits_detect_a_difference_that_intervals_cannot(rows):
+  """A gain of one point on 400 shared test images without a loss is significant only if paired."""
   hits = np.arange(400) % 5 > 0
   more = hits.copy()
   more[np.flatnonzero(~hits)[:8]] = True

@@ -46,7 +46,7 @@ def test_few_sources_have_no_interval(many):
   assert found.interval is None
 
 
-def test_a_network_from_scratch_judges_before_a_probe_elsewhere(every, many):
+def test_a_network_from_scratch_is_preferred_to_a_probe_on_another_encoder(every, many):
   results = merged(every)
   assert judge_of(results, "linear_probe") == "from_scratch"
   without = every_view([r for r in many.many_rows() if r["quantity"] != "from_scratch"])
@@ -54,14 +54,14 @@ def test_a_network_from_scratch_judges_before_a_probe_elsewhere(every, many):
   assert judge_of(without[0], "linear_probe") == "fine_tune"
 
 
-def test_cler_in_one_encoder_against_probes_in_another(every):
+def test_cler_on_one_encoder_against_probes_on_another(every):
   found = cross_agreements(every)
   assert [(a == b) for a, b, _ in found] == [False, False, True, True]
   table = cross_table(every)
   assert table.columns == (
-    "CLER in",
-    "probe in clip-vit-base-patch32",
-    "probe in siglip2-base-patch16-224",
+    "CLER on",
+    "probe on clip-vit-base-patch32",
+    "probe on siglip2-base-patch16-224",
   )
   assert table.rows[0][1] != table.rows[0][2]
   assert cross_table(every[:1]) is None

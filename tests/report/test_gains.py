@@ -24,7 +24,7 @@ def results(rows) -> Results:
 
 
 def test_difference_of_two_proportions_covers_like_newcombe():
-  """Against simulation: the interval of a difference holds the true difference 95 % of the time."""
+  """In a simulation, the interval contains the true difference 95 % of the time."""
   rng = np.random.default_rng(0)
   n, p, q, hits = 400, 0.7, 0.6, 0
   for _ in range(2000):
@@ -44,18 +44,18 @@ def test_difference_without_intervals():
   assert (exact.value, exact.low, exact.high) == pytest.approx((0.1, 0.0, 0.3))
 
 
-def test_gain_is_accuracy_less_zero_shot(results):
+def test_gain_is_accuracy_minus_zero_shot(results):
   probe = results.estimate("shapes", GENERATED, 16, "linear_probe").value
   assert gain(results, "shapes", GENERATED, 16, "linear_probe").value == pytest.approx(probe - 0.82)
   assert gain(results, "shapes", GENERATED, 64, "linear_probe") is None
 
 
-def test_cler_takes_the_paired_interval_that_was_measured(results):
+def test_cler_uses_the_measured_paired_interval(results):
   found = gain(results, "digits", GENERATED, 4, "cler")
   assert found.high - found.low == pytest.approx(0.04)
 
 
-def test_average_says_who_is_in_it_and_who_is_not():
+def test_average_names_included_and_missing_datasets():
   estimates = {"a": Estimate(0.1, 0.07, 0.13), "b": Estimate(0.3, 0.26, 0.34)}
   mean = average(estimates, ["a", "b", "c"])
   assert mean.included == ("a", "b")

@@ -1,4 +1,4 @@
-"""Example images: cut to size, sorted by class, checked."""
+"""Example images: limited in size, sorted by class, validated."""
 
 import pytest
 
@@ -11,18 +11,18 @@ def _gallery(source, counts):
   return Gallery("d", source, "", entries)
 
 
-def test_what_does_not_fit_is_cut_evenly():
+def test_images_beyond_the_budget_are_omitted_evenly():
   galleries = [_gallery("generative", {"a": 5, "b": 5}), _gallery("original", {"a": 5, "b": 5})]
   cut, left_out = fit(galleries, budget=8 * weight(galleries[0].entries[0]) + 5)
   assert [len(g.entries) for g in cut] == [4, 4]
   assert [e.class_name for e in cut[0].entries] == ["a", "a", "b", "b"]
   assert left_out == 12
-  # Room for less than one image a class: the sources still stand side by side.
+  # Even with less space than one image a class, the sources are shown side by side.
   cut, _ = fit(galleries, budget=2 * weight(galleries[0].entries[0]) + 5)
   assert [[e.class_name for e in g.entries] for g in cut] == [["a"], ["a"]]
 
 
-def test_walls_set_the_sources_side_by_side(galleries):
+def test_walls_show_the_sources_side_by_side(galleries):
   first = walls(galleries)[0]
   assert first.dataset == "digits"
   assert [one.label for one in first.sets][-1] == "original"
@@ -39,16 +39,16 @@ def test_only_png_and_jpeg_are_embedded(image):
     walls([gallery])
 
 
-def test_long_negative_prompts_are_cut_and_say_so(galleries):
+def test_long_negative_prompts_are_truncated_visibly(galleries):
   import dataclasses
 
   entry = dataclasses.replace(galleries[0].entries[0], negative_prompt="x" * 5000)
   shown = walls([Gallery("d", "generative", "", [entry])])[0].rows[0].pictures[0][0].entry
-  assert shown.negative_prompt == "x" * 400 + "… (5000 letters in all)"
+  assert shown.negative_prompt == "x" * 400 + "… (5000 characters in all)"
   assert weight(entry) < len(entry.image) * 4 // 3 + 1000
 
 
-def test_classes_go_from_the_best_to_the_worst(galleries):
+def test_classes_are_sorted_from_best_to_worst(galleries):
   gains = {"digits": {"disc": 0.1, "circle": -0.2}}
   digits, hard, *_ = walls(galleries, gains)
   assert [row.class_name for row in digits.rows[:2]] == ["disc", "circle"]

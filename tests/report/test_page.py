@@ -1,4 +1,4 @@
-"""The page as text: complete, self-contained, honest about what is missing."""
+"""The page as text: complete, self-contained, explicit about missing data."""
 
 import re
 
@@ -47,7 +47,7 @@ def test_page_is_self_contained(page):
 
 def test_page_names_what_is_missing(page):
   text = page.read_text(encoding="utf-8")
-  assert "No result for cifar10: no average contains them." in text
+  assert "No result for cifar10: no average includes them." in text
   assert "&lt;b&gt;bold&lt;/b&gt; is not markup here." in text
 
 
@@ -59,7 +59,7 @@ def test_no_rows_is_a_user_error(tmp_path):
 
 @pytest.mark.parametrize("quantities", [{"zero_shot", "cler"}, {"fid"}, {"linear_probe"}])
 def test_partial_runs_have_a_page(rows, quantities, tmp_path):
-  """A run that has only scored, or only trained, or has no baseline, still gets its page."""
+  """A run with only scores, only training or no baseline gets a page."""
   some = [row for row in rows if row["quantity"] in quantities]
   text = write_report(some, [], {}, tmp_path).read_text(encoding="utf-8")
   assert "GenBench report" in text
@@ -67,10 +67,10 @@ def test_partial_runs_have_a_page(rows, quantities, tmp_path):
 
 
 def test_full_benchmark_stays_small(full_page):
-  """The examples fill what room is left, and the page says how many it left out."""
+  """The examples fill the remaining space, and the page says how many were omitted."""
   text = full_page.read_text(encoding="utf-8")
   assert 9_000_000 < len(text.encode()) < 10_000_000
-  assert "images were left out, evenly" in text
+  assert "images were omitted evenly" in text
   assert text.count("<img ") > 60
 
 
@@ -87,8 +87,8 @@ def test_a_failed_write_leaves_the_old_page(rows, tmp_path, monkeypatch):
   assert not [p for p in tmp_path.rglob(".*") if p.is_file()]
 
 
-def test_metrics_on_other_features_are_ranked_with_the_rest(rows, run, tmp_path):
-  """The page of the demo's rows with a copy of its FIDs as another encoder's."""
+def test_metrics_on_other_features_are_ranked_too(rows, run, tmp_path):
+  """The page has a copy of the FIDs under the name of another encoder."""
   more = [row | {"encoder": "a/dinov2"} for row in rows if row["quantity"] == "fid"]
   page = write_report([*rows, *more], [], run, tmp_path).read_text(encoding="utf-8")
   assert "FID (dinov2)" in page
@@ -98,7 +98,7 @@ def test_metrics_on_other_features_are_ranked_with_the_rest(rows, run, tmp_path)
 def test_a_table_too_large_for_the_page_is_thinned_by_a_stated_rule(
   many, run, tmp_path, monkeypatch
 ):
-  """Other encoders go first, then seeds; the file beside the page has every cell."""
+  """Other encoders are dropped first, then seeds; the file beside the page has every cell."""
   monkeypatch.setattr("genbench_jax.report.cell_table.TABLE_BUDGET", 30_000)
   page = write_report(many.many_rows(datasets=("pets", "textures")), [], run, tmp_path)
   text = page.read_text(encoding="utf-8")
@@ -114,11 +114,11 @@ def test_the_last_resort_is_the_first_cells(many, run, tmp_path, monkeypatch):
   assert "the smallest and largest number of images, the first datasets. The file" in text
 
 
-def test_settings_that_matter_stand_near_the_head(rows, tmp_path):
+def test_settings_that_matter_are_near_the_head(rows, tmp_path):
   config = '{"recognition": {"language_init": false}, "sources": ["generative"], "generation": {"steps": 8, "guidance_scale": 5.0, "checkpoint": "zoo/diffusion"}}'
   text = write_report(rows, [], {"config": config}, tmp_path).read_text(encoding="utf-8")
   settings = text[text.index("Settings that matter") : text.index('aria-label="Contents"')]
-  assert "no test image chooses" in settings
+  assert "test images select no setting" in settings
   assert "The linear probe starts from nothing and sees no text" in settings
   assert "zoo/clip’s" in settings
   assert "zoo/diffusion with 8 steps at guidance 5" in settings
@@ -126,7 +126,7 @@ def test_settings_that_matter_stand_near_the_head(rows, tmp_path):
 
 
 def test_a_number_is_rounded_once(tmp_path, rows):
-  """−4.75 points (19 of 400 test images) is −4.8 wherever it stands."""
+  """−4.75 points (19 of 400 test images) are −4.8 everywhere."""
   from genbench_jax.report.quantities import points
 
   for value in (-0.0475, 0.85 - 0.8975, -0.047499999999999, (0.8525 - 0.9)):

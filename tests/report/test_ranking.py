@@ -32,7 +32,7 @@ def compared(results):
   return found, ranks(results, series, 64, "linear_probe", found)
 
 
-def test_places_are_shared_by_those_that_cannot_be_told_apart(compared):
+def test_sources_that_cannot_be_told_apart_share_a_place(compared):
   found, ranked = compared
   assert ranked[0].series.source == "original"
   values = [rank.accuracy.value for rank in ranked]
@@ -48,8 +48,8 @@ def test_places_are_shared_by_those_that_cannot_be_told_apart(compared):
     assert rank.place <= index + 1
 
 
-def test_no_more_false_winners_than_promised():
-  """Ten equal sources, 45 comparisons: in 95 % of the runs none of them is called better (Holm)."""
+def test_false_winners_are_as_rare_as_promised():
+  """With ten equal sources and 45 comparisons, 95 % of the runs have no winner (Holm)."""
   random = np.random.default_rng(0)
   runs, wrong = 200, 0
   for _ in range(runs):
@@ -68,8 +68,8 @@ def test_no_more_false_winners_than_promised():
   assert wrong / runs < 0.09
 
 
-def test_pairing_takes_out_what_the_test_images_share():
-  """Against the formula: the interval of the mean of differences, not of two independent means."""
+def test_pairing_removes_the_shared_variance_of_the_test_images():
+  """The interval equals the formula for a mean of differences, not for two independent means."""
   random = np.random.default_rng(1)
   shared = random.random(500) < 0.6
   one = PerImage(np.where(random.random(500) < 0.05, 1, shared).astype(float), "t")
@@ -77,14 +77,14 @@ def test_pairing_takes_out_what_the_test_images_share():
   found = paired_estimate([(one, other)], (None, None))
   each = one.values - other.values
   assert found.value == pytest.approx(each.mean())
-  # Agresti and Min add an image to either side: a little wider than the plain formula.
+  # Agresti and Min add an image to each side, which is slightly wider than the plain formula.
   half = 1.959964 * each.std(ddof=1) / np.sqrt(500)
   assert half < (found.high - found.low) / 2 < 1.25 * half
   assert paired_estimate([(one, PerImage(other.values, "u"))], (None, None)) is None
   assert paired_estimate([(one, None)], (None, None)) is None
 
 
-def test_what_other_images_of_the_generator_change_is_added():
+def test_variance_of_other_images_of_the_generator_is_added():
   hits = [(PerImage(np.ones(100)), PerImage(np.zeros(100)))]
   wide = Estimate(1.0, 0.97, 1.03, 0.95, 1.05)
   found = paired_estimate(hits, (wide, wide))
@@ -128,7 +128,7 @@ def test_ranking_shows_quality_cost_and_money(results, compared, many):
   assert original["steps"] is None and original["USD"] is None
 
 
-def test_who_beats_whom_is_antisymmetric(compared):
+def test_pairwise_comparisons_are_antisymmetric(compared):
   found, ranked = compared
   table = duels_table(found, ranked)
   grid = [row[1:] for row in table.rows]
@@ -140,7 +140,7 @@ def test_who_beats_whom_is_antisymmetric(compared):
         assert opposite[cell.split()[1]] == grid[j][i].split()[1]
 
 
-def test_costs_go_to_the_generator_with_the_longest_fitting_name(results, many):
+def test_costs_belong_to_the_longest_matching_generator_name(results, many):
   run = many.many_run()
   costs = costs_of(run, results)
   assert set(costs) == set(many.GENERATORS)
@@ -154,7 +154,7 @@ def test_a_config_without_generators_has_no_settings(config):
   assert settings_of({"config": config}) == {}
 
 
-def test_settings_come_from_a_table_or_a_list_over_the_short_form():
+def test_generator_settings_override_the_shared_ones():
   base = {"generation": {"steps": 50, "scheduler": "ddim"}}
   table = {**base, "generators": {"a": {"steps": 4}}}
   listed = {**base, "generators": [{"name": "a", "steps": 4}]}
@@ -163,7 +163,7 @@ def test_settings_come_from_a_table_or_a_list_over_the_short_form():
   assert settings_of({"config": json.dumps(base)}) == {"": base["generation"]}
 
 
-def test_a_sweep_joins_what_differs_in_one_setting_alone(compared, many):
+def test_a_sweep_joins_generators_that_differ_in_one_setting(compared, many):
   ranked, settings = compared[1], settings_of(many.many_run())
   (guidance,) = curves_of(ranked, settings, "guidance_scale")
   assert [(x, one.generator) for x, one, _ in guidance] == [
@@ -179,7 +179,7 @@ def test_a_sweep_joins_what_differs_in_one_setting_alone(compared, many):
   assert sweeps_figure(ranked, {}, "linear_probe") is None
 
 
-def test_the_front_is_what_no_cheaper_one_beats():
+def test_the_front_contains_points_that_no_cheaper_one_beats():
   points = [
     (cost, Series("generative", "", str(cost)), Estimate(value))
     for cost, value in ((3, 0.5), (1, 0.3), (2, 0.6), (4, 0.7))
@@ -194,7 +194,7 @@ def test_the_front_needs_two_costs(compared, many):
   assert front_figure(ranked, {"sdxl": Cost(100, 50.0, 2.0)}, "linear_probe") is None
 
 
-def test_images_are_exchanged_for_as_many_original_ones_as_give_their_accuracy(results, many):
+def test_exchange_rate_is_the_number_of_originals_with_equal_accuracy(results, many):
   found = exchange_of(results, results.headline_series(), 64, "linear_probe")
   assert {one.generator for one in found} == set(many.GENERATORS)
   sdxl = next(rate for one, rate in found.items() if one.generator == "sdxl")
@@ -206,8 +206,7 @@ def test_images_are_exchanged_for_as_many_original_ones_as_give_their_accuracy(r
   assert "real images" not in exchange_words(sdxl)
 
 
-def test_what_cannot_be_told_is_not_told(results, many):
-  """One number of original images is no scale."""
+def test_one_budget_of_originals_gives_no_exchange_rate(results, many):
   rows = [
     r
     for r in many.many_rows(encoders=many.ENCODERS[:1])
@@ -228,7 +227,7 @@ def test_what_cannot_be_told_is_not_told(results, many):
   )
 
 
-def test_power_laws_stand_in_a_table(results):
+def test_power_laws_are_in_a_table(results):
   table = scaling_table(results, results.headline_series(), "linear_probe")
-  assert table.columns == ("images", "exponent", "accuracy it tends to, %")
+  assert table.columns == ("images", "exponent", "limit of the accuracy, %")
   assert "sdxl" in [row[0] for row in table.rows]

@@ -1,4 +1,4 @@
-"""What recognizers left beside their rows: confusions, the chosen penalty."""
+"""Stored predictions: confusions, hits and the chosen penalty."""
 
 import csv
 
@@ -41,16 +41,16 @@ def found(tmp_path):
   return recognitions(tmp_path, [ROW], "linear_probe", 4, "strict")
 
 
-def test_only_what_belongs_to_a_row_is_read(found):
+def test_only_predictions_of_a_row_are_read(found):
   (one,) = found
   assert one.series == Series("generative", "simple_template")
   assert one.class_names == NAMES
   assert np.array_equal(one.confusion, CONFUSION)
 
 
-def test_a_penalty_at_the_edge_of_its_grid_is_told(found):
+def test_a_penalty_at_the_edge_of_its_grid_is_reported(found):
   assert found[0].at_edge and found[0].penalty == 0.1
-  assert "among 0.1 to 10: 0.1 in the cells of the head; 1 of 1 lie at the edge" in penalty_words(
+  assert "among 0.1 to 10: 0.1 in the headline's cells; 1 of 1 lie at the edge" in penalty_words(
     found
   )
   assert penalty_words([]) == ""
@@ -65,7 +65,7 @@ def test_other_recognizers_and_multi_label_sets_have_none(tmp_path):
   assert confusion_figure([one]) is None
 
 
-def test_what_a_class_is_taken_for(found):
+def test_most_frequent_confusion_of_a_class(found):
   assert taken_for(found[0]) == {"cat": "dog (2)", "dog": "cat (1)", "owl": "dog (5)"}
   assert class_counts(found) == {"pets": {"cat": 10, "dog": 10, "owl": 10}}
 
@@ -81,8 +81,8 @@ def test_the_matrix_shows_the_most_confused_classes(found):
   assert {"80.0", "90.0", "50.0"} <= {text.text for text in narrow.texts}
 
 
-def test_class_intervals_are_wilsons():
-  """Against the formula's values in Newcombe 1998: 81 of 263, and 0 of 20."""
+def test_class_intervals_are_wilson_intervals():
+  """The values for 81 of 263 and 0 of 20 are those of Newcombe 1998."""
   found = wilson(81 / 263, 263)
   assert (found.low, found.high) == pytest.approx((0.2553, 0.3662), abs=1e-4)
   assert wilson(0.0, 20).high == pytest.approx(0.1611, abs=1e-4)
@@ -100,7 +100,7 @@ def test_the_table_of_classes(found):
   )
   assert left_out == 0
   assert [column["label"] for column in data["columns"]] == [
-    "dataset", "class", "test images", "zero-shot", "generated, simple template", "gain", "most often taken for"
+    "dataset", "class", "test images", "zero-shot", "generated, simple template", "gain", "most often classified as"
   ]  # fmt: skip
   owl = data["rows"][2]
   assert owl[:3] == ["pets", "owl", 10]

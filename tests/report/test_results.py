@@ -21,11 +21,11 @@ from genbench_jax.report.results import (
 GENERATED = Series("generative", "defined_template")
 
 
-def test_cells_hold_everything_that_was_measured(rows):
+def test_cells_contain_all_measurements(rows):
   results = results_of(rows, views(rows)[0])
   assert results.datasets == ("digits", "digits_hard", "shapes")
   assert results.shots == (1, 2, 4, 8, 16)
-  # 4 strategies, the originals and a control of each, at 5 budgets, on 3 datasets.
+  # 4 strategies and the originals, each with a control, at 5 budgets on 3 datasets.
   assert len(results.cells) == 3 * 5 * 2 * (4 + 1)
   cell = next(c for c in results.cells if c.series == GENERATED and c.shots == 8)
   row = next(
@@ -47,7 +47,7 @@ def test_headline_series_is_chosen_by_convention_not_by_result(rows):
   assert with_control(results, (GENERATED,), "linear_probe") == (GENERATED,)
 
 
-def test_views_keep_protocols_and_encoders_apart(rows):
+def test_views_separate_protocols_and_encoders(rows):
   other = [dict(row, protocol="reference", value=0.5) for row in rows[:40]]
   shared = [dict(rows[1], protocol="", encoder="", quantity="vendi", value=3.0)]
   found = views([*other, *rows, *shared])
@@ -64,7 +64,7 @@ def test_rows_without_a_finite_value_are_counted_and_left_out(rows):
 
 
 def test_seeds_are_folded_into_two_intervals():
-  """For these images the test images' half-width stays; for the generator the spread of the seeds is added."""
+  """For these images the half-width is the mean; for the generator the spread of seeds is added."""
   values = [0.50, 0.54, 0.58]
   folded = fold_seeds([Estimate(v, v - 0.03, v + 0.03) for v in values])
   spread = stats.t.interval(0.95, 2, loc=0.54, scale=stats.sem(values))[1] - 0.54
@@ -76,7 +76,7 @@ def test_seeds_are_folded_into_two_intervals():
   assert fold_seeds([Estimate(0.5, 0.4, 0.6), Estimate(0.7)]) == Estimate(0.6)
 
 
-def test_seeds_that_agree_by_luck_keep_what_the_rows_know_of_other_images():
+def test_seeds_that_agree_by_chance_keep_the_rows_image_variance():
   rows = [Estimate(0.5, 0.47, 0.53, 0.45, 0.55)] * 2
   folded = fold_seeds(rows)
   images = np.sqrt(0.05**2 - 0.03**2) / np.sqrt(2)
@@ -84,7 +84,7 @@ def test_seeds_that_agree_by_luck_keep_what_the_rows_know_of_other_images():
   assert fold_seeds(rows[:1]).wide_low == 0.45
 
 
-def test_generators_are_told_apart_and_colored(rows):
+def test_generators_are_distinguished_and_colored(rows):
   other = [r | {"generator": "turbo"} for r in rows if r["source"] == "generative"]
   named = [r | {"generator": "sd"} if r["source"] == "generative" else r for r in rows]
   results = results_of([*named, *other], views(rows)[0])
@@ -114,8 +114,8 @@ def test_rows_of_an_encoder_without_accuracies_become_quantities_of_the_cell():
   assert beside_their_encoder([other]) == [other]
 
 
-def test_distances_say_on_which_features_they_are(rows):
-  """The label says CLIP only where the encoder is one."""
+def test_distances_name_their_features(rows):
+  """The label says CLIP only if the encoder is a CLIP."""
   from genbench_jax.report.quantities import quantity_of
 
   other = [row | {"encoder": "google/siglip2-base"} for row in rows]

@@ -1,4 +1,4 @@
-"""A submission says what was measured on what, nothing of this machine, and can be checked."""
+"""Submissions: contents, privacy, validation, verification and the leaderboard."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from genbench_jax.store import files
 
 @pytest.fixture
 def workdir(rows, run, tmp_path):
-  """A finished work folder: rows, the run, the manifest of one image set, features."""
+  """A finished work folder: rows, run, manifest of one image set, features."""
   place = tmp_path / "my run"
   files.write_json_lines(place / "results.jsonl", rows)
   about = run | {
@@ -52,7 +52,7 @@ def document(workdir):
   return submission(workdir, "Ann", "a note")
 
 
-def test_it_holds_rows_fingerprints_versions_plan_and_machine(document, rows):
+def test_it_contains_rows_fingerprints_versions_plan_and_machine(document, rows):
   found = unpacked(document["rows"])
   assert len(found) == len(rows)
   assert found[5]["value"] == pytest.approx(rows[5]["value"], rel=1e-6)
@@ -66,14 +66,14 @@ def test_it_holds_rows_fingerprints_versions_plan_and_machine(document, rows):
   assert document["plan"]["cells_measured"] == 150
 
 
-def test_it_holds_no_path_of_the_machine(document):
+def test_it_contains_no_path_of_the_machine(document):
   text = json.dumps(document)
   assert "/home/me" not in text and "/data" not in text and "~/x" not in text
   assert document["plan"]["command"] == "genbench run …/c.py --workdir …/x"
   assert public({"a": ["C:\\Users\\me\\x.png", "zoo/clip"]}) == {"a": ["…/x.png", "zoo/clip"]}
 
 
-def test_a_sound_one_has_no_problems(document):
+def test_a_valid_submission_has_no_problems(document):
   assert problems(document) == []
   assert problems(json.loads(json.dumps(document))) == []
   jsonschema.validate(document, schema())
@@ -84,20 +84,20 @@ def _sealed(document, **changes):
   return changed | {"checksum": checksum(changed)}
 
 
-def test_what_was_changed_by_hand_shows(document):
+def test_manual_changes_are_detected(document):
   changed = copy.deepcopy(document)
   changed["rows"]["data"][3][changed["rows"]["columns"].index("value")] = 0.99
   assert any("changed by hand" in text for text in problems(changed))
 
 
-def test_values_that_cannot_be_are_named(document):
+def test_impossible_values_are_reported(document):
   columns, data = document["rows"]["columns"], document["rows"]["data"]
   place = columns.index("value")
   wrong = [list(row) for row in data]
   wrong[1][place], wrong[2][place] = 1.2, None
   found = problems(_sealed(document, rows={"columns": columns, "data": wrong}))
-  assert "1.2 is no accuracy" in found[0]
-  assert "wanted a finite number" in found[1]
+  assert "1.2 is not an accuracy" in found[0]
+  assert "expected a finite number" in found[1]
   twice = problems(_sealed(document, rows={"columns": columns, "data": [*data, data[0]]}))
   assert "is given twice" in twice[0]
   short = problems(_sealed(document, rows={"columns": columns, "data": [*data, [1]]}))
@@ -112,7 +112,7 @@ def test_values_that_cannot_be_are_named(document):
     (("software",), {"jax": "1"}), (("plan",), []),
   ],
 )  # fmt: skip
-def test_the_checker_refuses_what_jsonschema_refuses(document, path, value):
+def test_the_checker_agrees_with_jsonschema(document, path, value):
   changed = copy.deepcopy(document)
   place = changed
   for key in path[:-1]:
@@ -124,7 +124,7 @@ def test_the_checker_refuses_what_jsonschema_refuses(document, path, value):
 
 
 @pytest.mark.parametrize("other", [None, [], "x", {}, {"format": "genbench-submission"}])
-def test_what_is_no_submission_at_all_is_told(other):
+def test_other_files_are_rejected(other):
   assert problems(other)
 
 
@@ -157,7 +157,7 @@ def test_verified_needs_another_run_with_the_same_inputs_and_values(document):
   other = _sealed(document, by="Ben")
   found = _checked([document, other])
   assert found["Ann", "digits", "defined template", 4] == "verified, 2 runs"
-  # Of shapes no image set is known: nothing says that the inputs were the same.
+  # No image set of shapes is known, so the inputs may differ.
   assert found["Ann", "shapes", "defined template", 4] == "one run"
   assert _checked([document, document])["Ann", "digits", "defined template", 4] == "one run"
 
@@ -172,7 +172,7 @@ def test_a_value_that_differs_is_disputed(document):
   assert found["Ann", "digits", "defined template", 4].startswith("disputed: linear probe")
 
 
-def test_other_images_verify_nothing(document):
+def test_other_images_do_not_verify(document):
   sets = copy.deepcopy(document["image_sets"])
   sets[0]["fingerprint"] = "0123456789ab"
   found = _checked([document, _sealed(document, by="Ben", image_sets=sets)])
@@ -194,7 +194,7 @@ def test_every_line_has_its_recipe(document):
   assert len(measurements(0, document)) == 75
 
 
-def test_a_folder_with_an_unsound_file_builds_no_board(document, tmp_path):
+def test_an_invalid_file_stops_the_board(document, tmp_path):
   (tmp_path / "a.json").write_text(json.dumps(document))
   assert [name for name, _ in read_entries(tmp_path)] == ["a.json"]
   (tmp_path / "b.json").write_text(json.dumps(document | {"by": "Eve"}))
@@ -229,7 +229,7 @@ def test_board_in_the_browser(browser, document, tmp_path):
   assert browser.get_log("browser") == []
 
 
-def test_the_entries_that_ship_are_sound_and_verify_each_other():
+def test_the_entries_in_the_repository_are_valid_and_verify_each_other():
   from pathlib import Path
 
   folder = Path(__file__).parents[2] / "leaderboard" / "entries"

@@ -40,7 +40,7 @@ def test_gains_table_counts_the_datasets(rows):
   assert len(table.rows) == 5 * 5 * 4
 
 
-def test_the_page_says_beside_the_shots_how_many_real_images_were_seen():
+def test_real_images_seen_are_beside_the_shots():
   columns = ("dataset", "shots", "seed", "cler", "cler_ci_low", "cler_ci_high", "n_test", "n_real")
   data = cell_data(Table("t", "", columns, (("digits", 4, 0, 0.5, 0.4, 0.6, 100, 40),)))
   assert [column["name"] for column in data["columns"]] == [
@@ -53,7 +53,7 @@ def test_the_page_says_beside_the_shots_how_many_real_images_were_seen():
   assert data["rows"] == [["digits", 4, 40, [0.5, 0.4, 0.6], 100]]
 
 
-def test_hostile_names_stay_text():
+def test_hostile_names_are_escaped():
   table = Table("t", "100 % & more", ("a_b", "|"), (("x|<b>\\", 1.23456), (None, 2)))
   assert as_markdown(table).splitlines()[2] == r"| x\|\<b\>\\ | 1.235 |"
   latex = as_latex(table)

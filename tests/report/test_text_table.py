@@ -1,4 +1,4 @@
-"""The table in the terminal: columns apart, units, arrows, intervals, and no row without a word of what it is."""
+"""The table in the terminal: columns, units, arrows, intervals and names."""
 
 from genbench_jax.report.text_table import aligned, table
 
@@ -18,7 +18,7 @@ def row(quantity, shots, value, low=None, high=None, **others):
   }  # fmt: skip
 
 
-def test_a_line_a_quantity_and_a_column_a_budget():
+def test_lines_are_quantities_and_columns_are_budgets():
   rows = [
     row("zero_shot", 1, 0.25, 0.2, 0.3),
     row("cler", 1, 0.5, 0.45, 0.55),
@@ -27,7 +27,7 @@ def test_a_line_a_quantity_and_a_column_a_budget():
     row("cler_gain", 4, -0.012, -0.02, 0.001),
   ]
   assert table(rows).splitlines() == [
-    "zero-shot on digits, without any of the images: 25.0 [20.0, 30.0] %",
+    "zero-shot on digits, without these images: 25.0 [20.0, 30.0] %",
     "",
     "folder, strict protocol             1 a class          4 a class",
     "CLER (%) ↑                  [45.0, 55.0] 50.0  [60.0, 65.0] 62.5",
@@ -36,7 +36,7 @@ def test_a_line_a_quantity_and_a_column_a_budget():
   ]
 
 
-def test_sources_have_their_names_controls_a_word_and_other_encoders_a_line():
+def test_sources_controls_and_other_encoders_are_named():
   rows = [
     row("cler", 4, 0.5, generator="mine"),
     row("cler", 4, 0.6, generator="theirs"),
@@ -47,7 +47,7 @@ def test_sources_have_their_names_controls_a_word_and_other_encoders_a_line():
   assert "mine, strict protocol" in text and "theirs, strict protocol" in text
   assert "FID (dinov2-base) ↓" in text
   assert text.splitlines()[-1].startswith(
-    "1 of the rows are controls, the same images under shuffled labels"
+    "1 of the rows are controls, the same images with shuffled labels"
   )
   assert "10.0" not in text
 

@@ -1,4 +1,4 @@
-"""What TensorBoard and Weights & Biases are told."""
+"""Output for TensorBoard and Weights & Biases."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ SETTINGS = json.loads(Config().as_json())
 
 
 def scalars(folder):
-  """(tag, step, value) of the event files in a folder, read without TensorFlow."""
+  """Return (tag, step, value) of the event files in a folder, read without TensorFlow."""
   from tensorboardX.proto.event_pb2 import Event
 
   found = []
@@ -57,7 +57,7 @@ def test_tensorboard_has_rows_over_shots_and_rates_over_images(tmp_path):
   assert {(tag, step) for tag, step, _ in rates} == {("images_a_second/images_digits", 8)}
 
 
-def test_weights_and_biases_takes_up_its_run(tmp_path, monkeypatch):
+def test_weights_and_biases_resumes_its_run(tmp_path, monkeypatch):
   calls = []
 
   class Run:
@@ -85,7 +85,7 @@ def test_weights_and_biases_takes_up_its_run(tmp_path, monkeypatch):
   assert calls[-1] == "finished"
 
 
-def test_weights_and_biases_itself_keeps_the_rows_offline(tmp_path, monkeypatch):
+def test_weights_and_biases_stores_rows_offline(tmp_path, monkeypatch):
   pytest.importorskip("wandb")
   monkeypatch.setenv("WANDB_MODE", "offline")
   monkeypatch.setenv("WANDB_SILENT", "true")

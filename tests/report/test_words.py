@@ -1,4 +1,4 @@
-"""The answer in words says what the numbers say."""
+"""The sentences of the answer match the numbers."""
 
 import json
 
@@ -25,16 +25,16 @@ def test_a_probe_with_text_is_compared_with_zero_shot(results):
 
 
 def test_a_probe_without_text_is_compared_with_original_images(results):
-  """Zero-shot knows the class names: a probe that doesn't is set against the same probe on real images."""
+  """Zero-shot uses the class names, so a probe without them is compared with originals."""
   line, alone = head_lines(results, probe_knows_text=False)
   assert (line.quantity, line.baseline) == ("cler", "zero-shot")
   assert (alone.quantity, alone.baseline) == ("linear_probe", "as many original images")
   generated, original = alone.findings
   assert (generated.unit, original.interval) == ("%", "the baseline: real training images")
-  assert generated.interval == "−8.6 points against as many original images"
+  assert generated.interval == "−8.6 points from as many original images"
 
 
-def test_the_config_says_whether_the_probe_knows_text():
+def test_the_config_says_whether_the_probe_uses_text():
   without = {"config": json.dumps({"recognition": {"language_init": False}})}
   assert not text_start(without)
   assert text_start({}) and text_start({"config": "no JSON"}) and text_start({"config": "[]"})
@@ -51,8 +51,8 @@ def test_answer_names_gain_and_range(results):
   assert "By themselves" not in original
 
 
-def test_a_gain_within_its_interval_is_not_sold_as_one(rows):
-  """Generated images that equal zero-shot are said to make no difference that can be told."""
+def test_a_gain_within_its_interval_is_not_claimed(rows):
+  """Generated images that equal zero-shot are reported as not distinguishable."""
   zero = {r["dataset"]: r for r in rows if r["quantity"] == "zero_shot"}
   keys = ("value", "ci_low", "ci_high")
   level = [
@@ -64,7 +64,7 @@ def test_a_gain_within_its_interval_is_not_sold_as_one(rows):
 
 
 def test_the_wider_interval_decides(rows):
-  """A gain that other images of the generator could turn is not called one, whatever the test images say."""
+  """A gain that other images of the generator could reverse is not reported as a gain."""
   wide = [
     r | {"generator_low": r["value"] - 0.3, "generator_high": r["value"] + 0.3}
     if r["quantity"] == "linear_probe" and r["source"] == "generative"
@@ -87,27 +87,28 @@ def test_findings_name_the_datasets_left_out(rows):
   assert original.count == "above zero-shot on 2 of 2 datasets"
 
 
-def test_control_stands_beside_cler(results):
+def test_control_is_reported_with_cler(results):
   generated, control = with_control(results, results.headline_series()[:1], "cler")
   expected = [average_gain(results, one, 16, "cler").estimate.value for one in (generated, control)]
   assert expected[0] > 0 > expected[1]
   words = control_words(results)
   assert (
-    f"With 16 images a class, CLER on generated images stands {points(expected[0])} points" in words
+    f"With 16 images a class, CLER on generated images differs from zero-shot by {points(expected[0])} points"
+    in words
   )
-  assert f"with their labels shuffled, {points(expected[1])}." in words
+  assert f"with shuffled labels, by {points(expected[1])}." in words
 
 
-def test_agreement_is_named_by_its_size(results):
+def test_agreement_is_described_by_its_size(results):
   words = agreement_words(agreements(results, "linear_probe"))
   assert "as the linear probe does: mean rank correlation" in words
-  assert "within 15 groups of equal dataset and number of images" in words
+  assert "within 15 groups with equal dataset and number of images" in words
 
 
 @pytest.mark.parametrize(
   ("rho", "interval", "words"),
-  [(0.3, (-0.2, 0.6), "told from chance"), (0.6, (0.4, 0.8), "roughly as"), (0.2, (0.1, 0.3), "hardly as")],
+  [(0.3, (-0.2, 0.6), "no better than chance"), (0.6, (0.4, 0.8), "roughly as"), (0.2, (0.1, 0.3), "hardly as")],
 )  # fmt: skip
-def test_weak_agreement_is_called_that(rho, interval, words):
+def test_weak_agreement_is_described_as_weak(rho, interval, words):
   item = Agreement("cler", "linear_probe", {"d": ()}, {("d", 1): rho}, rho, interval)
   assert words in agreement_words([item])

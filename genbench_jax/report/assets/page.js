@@ -10,7 +10,7 @@ const make = (tag, properties = {}, ...children) => {
 
 const seen = (element) => element.getClientRects().length > 0;
 
-// Figures: the radio buttons choose which variant is seen.
+// Figures: the radio buttons select the visible variant.
 const choose = (figure) => {
   const wanted = JSON.stringify(all("input:checked", figure).map((input) => input.value));
   let found = false;
@@ -21,7 +21,7 @@ const choose = (figure) => {
   one(".none", figure).hidden = found;
 };
 
-// Figures: a legend entry under the pointer, in focus or pressed fades the other series.
+// Figures: hovering over, focusing or pressing a legend entry fades the other series.
 const fade = (figure, css) => {
   const wanted = css && css.split(" ").filter((name) => name !== "mark");
   for (const mark of all(".series", figure)) {
@@ -44,7 +44,7 @@ const followLegend = (figure) => {
   }
 };
 
-// Files to keep, made here and now.
+// Downloads.
 const download = (blob, name) => {
   const url = URL.createObjectURL(blob);
   make("a", { href: url, download: name }).click();
@@ -54,7 +54,7 @@ const csvOf = (lines) =>
   lines.map((line) => line.map((text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)).join(",")).join("\n") + "\n";
 const saveTable = (lines, name) => download(new Blob(["\ufeff", csvOf(lines)], { type: "text/csv" }), `${name}.csv`);
 
-// Figures: what is seen, as one SVG file: panels three abreast below title and legend.
+// Figures: export the visible variant as one SVG file, three panels per row below title and legend.
 const svgOf = (figure) => {
   const name = "http://www.w3.org/2000/svg";
   const draw = (tag, attributes, text) => {
@@ -106,7 +106,7 @@ const savePng = (figure) => {
   picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svgOf(figure))}`;
 };
 
-// One dialog shows what was clicked, as large as the window: an image with its words, or a panel.
+// One dialog enlarges the clicked image, with its caption, or panel to the size of the window.
 const dialog = one("#large");
 let steps = null;
 const enlarge = (content, step) => {
@@ -145,7 +145,7 @@ dialog.addEventListener("keydown", ({ key }) => {
   if (by && steps) steps(by);
 });
 
-// One stop for the tab key in each gallery and row of panels; arrow keys go on inside, a click or Enter enlarges.
+// Each gallery and row of panels is one tab stop. Arrow keys move inside; a click or Enter enlarges.
 const rove = (root, items, act) => {
   const stop = (item) => items.forEach((other) => other.setAttribute("tabindex", other === item ? 0 : -1));
   stop(items[0]);
@@ -176,7 +176,7 @@ for (const figure of all("figure.figure")) {
 
 for (const wall of all(".wall")) rove(wall, all("figure", wall), enlargePicture);
 
-// Galleries: those taken for their class, those taken for another, all; in their order or the worst first.
+// Galleries: show all images, correctly or wrongly classified ones, by index or worst first.
 const judged = one("#judged");
 const judge = () => {
   const wanted = one("input[name=judged]:checked", judged).value;
@@ -192,7 +192,7 @@ const judge = () => {
 };
 if (judged) for (const input of all("input", judged)) input.addEventListener("change", judge);
 
-// Small tables: a heading sorts, a button keeps.
+// Small tables: headings sort, a button saves.
 const plainText = (cell) => cell.textContent.trim();
 const sizeOf = (text) => {
   const found = text.replaceAll("−", "-").replaceAll(",", "").match(/^[+-]?\d+(\.\d+)?/);
@@ -221,7 +221,7 @@ for (const table of all("table.plain[data-name]")) {
   table.parentElement.after(make("p", { className: "keep" }, button));
 }
 
-// Large tables: sorted, filtered and shown a page at a time. Text only, never markup.
+// Large tables: sorted, filtered and shown in pages. Values are text, never markup.
 const PAGE = 50;
 const PRINTED = 5000;
 const tenths = (value) => (Math.sign(value) * Math.floor(Math.abs(value) * 10 + 0.5 + 1e-6)) / 10;
@@ -339,7 +339,7 @@ const dataTable = (root) => {
     show();
   });
   one(".save", root).addEventListener("click", () => saveTable(lines(), root.dataset.name));
-  // Paper shows all cells that are on the page, and afterwards the screen what it showed before.
+  // Printing shows all cells of the page; afterwards the screen is restored.
   let shown = PAGE;
   addEventListener("beforeprint", () => {
     shown = state.shown;
@@ -354,5 +354,5 @@ const dataTable = (root) => {
 };
 for (const root of all(".data-table")) dataTable(root);
 
-// Paper shows what is folded away on the screen, but no settings in JSON.
+// Printing shows collapsed sections, except settings in JSON.
 addEventListener("beforeprint", () => all("details:not(.unprinted)").forEach((details) => (details.open = true)));
