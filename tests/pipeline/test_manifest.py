@@ -100,7 +100,7 @@ def test_images_of_a_single_set_may_be_in_the_folder_itself(made, manifest, tmp_
 
 @pytest.mark.parametrize(
   ("text", "said"),
-  [("{", "can't be read"), ('{"file": "a"}', "line 1 is none"), ("[]", "line 1 is none")],
+  [("{", "cannot read"), ('{"file": "a"}', "line 1 is not a line"), ("[]", "line 1 is not a line")],
 )
 def test_an_invalid_list_is_rejected(text, said, made, tmp_path, capsys):
   (tmp_path / "p.jsonl").write_text(text)
@@ -122,4 +122,4 @@ def test_a_config_without_generated_images_has_no_list(tmp_path, capsys):
   assert main(["prompts", *arguments]) == 2
   assert "generates no images" in capsys.readouterr().err
   assert main(["prompts", "demo"]) == 2
-  assert "--out prompts.jsonl" in capsys.readouterr().err
+  assert "required: --out" in capsys.readouterr().err

@@ -169,7 +169,7 @@ def test_edited_rows_and_wrong_names_are_found(workdir):
   assert "it was edited" in told[0] and "1 of its 2 rows are in no file of rows" in told[1]
   (folder,) = (workdir / "images" / "digits").iterdir()
   folder.rename(folder.with_name("original-seed0-0123456789ab"))
-  assert any("not the fingerprint" in fault.why for fault in verify(workdir).faults)
+  assert any("does not match the fingerprint" in fault.why for fault in verify(workdir).faults)
 
 
 def test_an_unfinished_set_is_not_a_fault(workdir):
