@@ -1,0 +1,42 @@
+"""Validation images: taken from the training images, never a whole class."""
+
+import numpy as np
+import pytest
+
+from genbench_jax.recognizers import splits
+
+
+def test_targets_of_indices_and_of_several_labels():
+  assert splits.class_targets(np.array([2, 0]), 3).tolist() == [[0, 0, 1], [1, 0, 0]]
+  hot = np.array([[True, True, False]])
+  assert splits.class_targets(hot, 3).dtype == np.float32
+
+
+def test_an_image_of_several_classes_belongs_to_the_rarest():
+  targets = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [1, 1, 1]], np.float32)
+  assert splits.strata(targets).tolist() == [0, 1, 3, 2]
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_folds_are_balanced_within_each_class(folds):
+  labels = np.repeat([0, 1, 2], [7, 4, 1])
+  found = splits.stratified_folds(splits.class_targets(labels, 3), folds, seed=1)
+  for label in (0, 1):
+    counts = np.bincount(found[labels == label], minlength=folds)
+    assert counts.max() - counts.min() <= 1
+  assert found[-1] == splits.NEVER_HELD_OUT
+  again = splits.stratified_folds(splits.class_targets(labels, 3), folds, seed=1)
+  np.testing.assert_array_equal(found, again)
+
+
+def test_one_image_a_class_can_not_be_held_out():
+  assert not splits.can_hold_out(np.eye(3, dtype=np.float32))
+  assert splits.can_hold_out(np.eye(3, dtype=np.float32)[[0, 0, 1]])
+
+
+def test_the_references_fifth_is_the_first_of_each_class():
+  labels = np.repeat([0, 1], [6, 2])
+  chosen = splits.first_fifth(splits.class_targets(labels, 2))
+  assert np.flatnonzero(chosen).tolist() == [0, 1, 6]  # ceil(1.2) and ceil(0.4)
+  hot = np.array([[1, 1], [1, 0], [0, 1], [1, 0]], np.float32)
+  assert np.flatnonzero(splits.first_fifth(hot)).tolist() == [0]
