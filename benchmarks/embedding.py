@@ -1,15 +1,17 @@
-"""Image encoders beside PyTorch: same CPU, shapes and precision, random weights, rounds in turn.
+"""Compare image encoders with PyTorch: same CPU, shapes and precision, random weights, alternating rounds.
 
   python benchmarks/embedding.py --peer TORCH_PYTHON --json embedding.json    # minutes on 2 cores
   python benchmarks/embedding.py --peer TORCH_PYTHON --models clip-b32 --batch 8 --rounds 3
 
-TORCH_PYTHON is the Python of an environment with torch, transformers and torch-fidelity; ours needs none of them. Each side is a
-process of its own that computes one batch when it is told to and waits else, so that both see the same machine. float32
-throughout; medians count. Ratios are PyTorch's seconds over ours: above 1 ours is faster.
+TORCH_PYTHON is the Python of an environment with torch, transformers and torch-fidelity, none of which ours needs.
+Each side is a separate process that computes a batch on request and otherwise waits, so that both see the same
+machine. Computed in float32. Reported are medians, and the ratio of PyTorch's seconds to ours: above 1, ours is
+faster.
 
   clip-b32    CLIP ViT-B/32's vision tower with projection, 224 x 224.
   siglip-b16  SigLIP B/16's vision tower with attention pooling, 224 x 224.
-  inception   Inception-v3 of FID from uint8 images of 299 x 299: torch-fidelity's forward against our preprocessing and network.
+  inception   Inception-v3 of FID from uint8 images of 299 x 299: torch-fidelity's forward pass versus our
+              preprocessing and network.
 """
 
 import argparse
@@ -54,7 +56,7 @@ def main() -> None:
 
 
 def compared(model: str, options: argparse.Namespace) -> dict[str, float]:
-  """Median seconds an image of both sides, and their ratio."""
+  """Return the median seconds per image of both sides, and their ratio."""
   pythons = {"ours": sys.executable, "torch": options.peer}
   workers = {side: started(pythons[side], side, model, options.batch) for side in SIDES}
   seconds: dict[str, list[float]] = {side: [] for side in SIDES}
@@ -73,7 +75,7 @@ def compared(model: str, options: argparse.Namespace) -> dict[str, float]:
 
 
 def started(python: str, side: str, model: str, batch: int) -> subprocess.Popen[str]:
-  """A process that computes a batch for each line that it reads."""
+  """Start a process that computes a batch for each line that it reads."""
   command = [python, __file__, "--serve", side, model, "--batch", str(batch)]
   root = str(Path(__file__).parent.parent)
   environment = os.environ | {"PYTHONPATH": root, "JAX_PLATFORMS": "cpu"}
@@ -83,7 +85,7 @@ def started(python: str, side: str, model: str, batch: int) -> subprocess.Popen[
 
 
 def one_batch(worker: subprocess.Popen[str]) -> float:
-  """Seconds of one batch."""
+  """Return the seconds of one batch."""
   assert worker.stdin is not None and worker.stdout is not None
   worker.stdin.write("go\n")
   worker.stdin.flush()
@@ -91,7 +93,7 @@ def one_batch(worker: subprocess.Popen[str]) -> float:
 
 
 def serve(side: str, model: str, batch: int) -> None:
-  """The loop of a worker: new images each time, made before the clock starts."""
+  """Run a worker's loop; images are new each time and made before the clock starts."""
   out, sys.stdout = sys.stdout, sys.stderr
   run = (ours if side == "ours" else torchs)(model)
   rng = np.random.default_rng(0)
@@ -112,7 +114,7 @@ def serve(side: str, model: str, batch: int) -> None:
 
 
 def ours(model: str) -> Run:
-  """Our network, its parameters on the device."""
+  """Return our network as a function, with its parameters on the device."""
   import jax
 
   from genbench_jax.models import weights
@@ -134,7 +136,7 @@ def ours(model: str) -> Run:
 
 
 def network_of(model: str) -> tuple[Any, str | None]:
-  """The network and the method of it that embeds images."""
+  """Return the network, and the name of its method that embeds images."""
   from genbench_jax.models.clip_network import (
     TEXT_DEFAULTS,
     VISION_DEFAULTS,
@@ -154,7 +156,7 @@ def network_of(model: str) -> tuple[Any, str | None]:
 
 
 def prepared(images: np.ndarray) -> np.ndarray:
-  """Images as `gb.embed_images(images, "inception")` prepares them."""
+  """Prepare images as `gb.embed_images(images, "inception")` does."""
   from PIL import Image
 
   from genbench_jax.embedding.preprocess import pixels_of
@@ -167,7 +169,7 @@ def prepared(images: np.ndarray) -> np.ndarray:
 
 
 def torchs(model: str) -> Run:
-  """PyTorch's network, as its library runs it."""
+  """Return PyTorch's network as a function, as its library runs it."""
   import torch
 
   torch.set_num_threads(os.cpu_count() or 1)
@@ -181,7 +183,7 @@ def torchs(model: str) -> Run:
 
 
 def torch_network(model: str) -> Any:
-  """A module of PyTorch with random weights."""
+  """Return a PyTorch module with random weights."""
   import transformers
 
   if model == "clip-b32":
@@ -189,13 +191,13 @@ def torch_network(model: str) -> Any:
     return transformers.CLIPVisionModelWithProjection(config)
   if model == "siglip-b16":
     return transformers.SiglipVisionModel(transformers.SiglipVisionConfig())
-  # torch-fidelity imports torchvision, for other networks than this one.
+  # torch-fidelity imports torchvision for other networks.
   for part in ("", ".datasets", ".transforms", ".transforms.functional", ".models", ".ops"):
     sys.modules.setdefault(f"torchvision{part}", MagicMock())
   from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
   FeatureExtractorInceptionV3.load_state_dict = lambda *_: None  # random weights
-  # Any file will do: what it holds is not looked at.
+  # The file must exist, but its content is ignored.
   blank = Path(__file__).parent.parent / "tests" / "data" / "torch_archive_zip.pth"
   return FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(blank))
 

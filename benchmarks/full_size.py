@@ -1,11 +1,11 @@
-"""Memory and speed of the full-size Stable Diffusion 2.1-base on CPU, beside PyTorch's pipeline.
+"""Compare memory and speed of the full-size Stable Diffusion 2.1-base on CPU with PyTorch's pipeline.
 
   python benchmarks/full_size.py --peer-python /path/to/env-with-torch/bin/python --json full_size.json
 
-Random weights in the published shapes (float32, 5.2 GB) are written to a temporary folder, or kept in `--model` and used again. Each side
-is a process of its own that loads the folder, makes one image of 512 x 512 in two guided steps, and makes it again: the second time
-counts, the first compiles. Peak memory is the kernel's account of the process (`ru_maxrss`), mapped files included. Both sides start from the same
-latents, and the images are compared.
+Random weights in the published shapes (float32, 5.2 GB) are written to a temporary folder, or to `--model` for
+reuse. Each side is a separate process that loads the folder and makes an image of 512 x 512 in two guided steps,
+twice: the first run compiles, the second is reported. Peak memory is the kernel's (`ru_maxrss`), including mapped
+files. Both sides start from the same latents, and the images are compared.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def parsed() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--peer-python", default="", help="an interpreter with torch and diffusers")
   parser.add_argument("--sides", default="ours,torch")
-  parser.add_argument("--model", default="", help="folder of the weights, written if it is empty")
+  parser.add_argument("--model", default="", help="folder of the weights; written if it is empty")
   parser.add_argument("--steps", type=int, default=2)
   parser.add_argument("--json", help="file for the results")
   parser.add_argument("--measure", default="", help=argparse.SUPPRESS)
@@ -79,7 +79,7 @@ def command(what: str, folder: Path, options: argparse.Namespace, python: str) -
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
-  """What one process does, and its peak memory in GB."""
+  """Run one side's process; return its timings and peak memory in GB."""
   folder = Path(options.model)
   if options.measure == "write":
     write_model(folder)
@@ -102,12 +102,12 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def peak() -> float:
-  """Peak resident memory of this process in GB of 10^9 bytes."""
+  """Return the peak resident memory of this process, in units of 10^9 bytes."""
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def write_model(folder: Path) -> None:
-  """The pipeline's folder; a part at a time, and the configuration of the whole at the end."""
+  """Write the pipeline's folder part by part; `model_index.json` comes last."""
   from safetensors.numpy import save_file
 
   sys.path.insert(0, str(ROOT))

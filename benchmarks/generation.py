@@ -1,25 +1,26 @@
-"""The sampler beside PyTorch's diffusers: same device, weights, texts, latents, steps and precision, in one run.
+"""Compare the sampler with PyTorch's diffusers: same device, weights, texts, latents, steps and precision.
 
-  python benchmarks/generation.py --json=generation.json     # CPU: a quarter of an hour on 2 cores; the same on one GPU
-  python benchmarks/generation.py --small                    # a smoke run: a minute or two
+  python benchmarks/generation.py --json=generation.json     # 15 minutes on 2 cores or on one GPU
+  python benchmarks/generation.py --small                    # smoke test: one or two minutes
 
-`--model` says which; each stands for its family:
+`--model` selects a model of each family:
 
-  reduced       Stable Diffusion 2 of reduced width and full 64 x 64 latents, so that attention sees as many tokens as at
-                full size: what a CPU takes by default
-  sd21          the UNet and autoencoder of SD 2.1-base: what a GPU takes by default
-  sdxl-reduced  SDXL of reduced width, 64 x 64 latents
+  reduced       Stable Diffusion 2 with reduced width and full 64 x 64 latents, so that attention sees as many
+                tokens as at full size; the default on CPU
+  sd21          U-Net and autoencoder of SD 2.1-base; the default on a GPU
+  sdxl-reduced  SDXL with reduced width and 64 x 64 latents
   sdxl          SDXL base, 128 x 128 latents
 
-with random weights, in float32 on CPU and in bfloat16 on a GPU (SDXL's autoencoder in float32), PyTorch compiled there, with
-scaled-dot-product attention and channels last. Rounds alternate between the two sides, warm, each with new random inputs;
-medians count. Ratios are PyTorch's seconds / ours: above 1 ours is faster.
+Weights are random. Precision is float32 on CPU and bfloat16 on a GPU (SDXL's autoencoder in float32). On a GPU,
+PyTorch is compiled and uses scaled-dot-product attention and channels-last tensors. Warm rounds alternate between
+the two sides, each with new random inputs. Reported are medians, and the ratio of PyTorch's seconds to ours:
+above 1, ours is faster.
 
-  loop    DPM-Solver++ steps with guidance; with `--few-step`, four steps of Euler without, as SD-Turbo takes them.
-  images  the whole sampler: the loop, decoding, uint8. Latents and texts are on the device at the start.
+  loop    DPM-Solver++ steps with guidance; with `--few-step`, four Euler steps without guidance, as for SD-Turbo.
+  images  the whole sampler: the loop, decoding, conversion to uint8. Latents and texts start on the device.
 
-`--sides ours` or `--sides torch` runs one of the two alone, to fill its compilation cache; `--profile` names the kernels of our
-denoising loop that take longest.
+`--sides ours` or `--sides torch` runs only one side, to fill its compilation cache. `--profile` lists the
+slowest kernels of our denoising loop.
 """
 
 import argparse
@@ -96,7 +97,7 @@ NARROW = {"block_out_channels": [64] * 4, "attention_head_dim": [1] * 4, "sample
 
 
 class Inputs(NamedTuple):
-  """Of one round: hidden states of negative prompt and prompt, or of the prompt alone, and unit-normal latents."""
+  """Inputs of a round: hidden states of negative prompt and prompt, or of the prompt alone, and unit-normal latents."""
 
   text: np.ndarray  # [b, g, l, d]
   pooled: np.ndarray | None  # [b, g, p]
@@ -104,7 +105,7 @@ class Inputs(NamedTuple):
 
 
 class Timing(NamedTuple):
-  """Medians, and the first call, which compiles."""
+  """Median times, and the time of the first call, which compiles."""
 
   seconds: float
   cpu_seconds: float
@@ -112,7 +113,7 @@ class Timing(NamedTuple):
 
 
 class Side(NamedTuple):
-  """One of the two, its functions from prepared inputs to results that have been waited for."""
+  """Functions of one side, from prepared inputs to results; they return when the result is ready."""
 
   prepare: Callable[[Inputs], Any]
   loop: Callable[[Any], Any]
@@ -171,9 +172,11 @@ def parsed() -> argparse.Namespace:
   parser.add_argument("--rounds", type=int, default=5)
   parser.add_argument("--sides", type=lambda text: text.split(","), default=["ours", "torch"])
   parser.add_argument(
-    "--torch-compile", default="max-autotune", help="mode of torch.compile, on a GPU"
+    "--torch-compile", default="max-autotune", help="mode of torch.compile on a GPU"
   )
-  parser.add_argument("--profile", action="store_true", help="of our loop: kernels by their time")
+  parser.add_argument(
+    "--profile", action="store_true", help="list kernels of our loop by their time"
+  )
   parser.add_argument("--small", action="store_true", help="16 x 16 latents, narrow")
   parser.add_argument("--loop-only", action="store_true", help="without the whole sampler")
   parser.add_argument("--json", help="file for the results")
@@ -181,7 +184,7 @@ def parsed() -> argparse.Namespace:
 
 
 def configurations(name: str) -> dict[str, dict[str, Any]]:
-  """Of UNet, autoencoder and text towers; the latter only for their widths."""
+  """Return configurations of U-Net, autoencoder and text encoders; the latter are used only for their widths."""
   published = {"sd21": "stable-diffusion-2.1-base", "sdxl": "sdxl-base-1.0"}
   if name in published:
     record = json.loads(gzip.decompress(PUBLISHED.read_bytes()))
@@ -200,7 +203,7 @@ def configurations(name: str) -> dict[str, dict[str, Any]]:
 
 
 def torch_modules(unet: dict[str, Any], vae: dict[str, Any]) -> tuple[Any, Any]:
-  """PyTorch's modules with fixed random weights that keep activations near one."""
+  """Return PyTorch's modules with fixed random weights that keep activations near one."""
   with torch.device("meta"):
     modules = (
       diffusers.UNet2DConditionModel.from_config(unet),
@@ -222,7 +225,7 @@ def write_part(folder: Path, module: Any) -> None:
 
 
 def our_model(configs: dict[str, Any], folder: Path, dtype: Any) -> StableDiffusion:
-  """The same model in this package, without texts: they are given as hidden states."""
+  """Return the same model in this package, without text encoders: texts are given as hidden states."""
   settings = {part: Settings(config, folder / part) for part, config in configs.items()}
   model = describe(settings, dtype)
   dtypes = {"unet": dtype, "vae": model.vae_dtype}
@@ -269,12 +272,12 @@ def our_side(model: StableDiffusion, arguments: argparse.Namespace) -> Side:
 
 
 def scheduler_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-  """Of both sides; distilled models begin at the last training step."""
+  """Return scheduler settings of both sides; distilled models start at the last training step."""
   return {"timestep_spacing": "trailing" if arguments.few_step else "linspace"}
 
 
 def torch_side(unet: Any, vae: Any, arguments: argparse.Namespace) -> Side:
-  """PyTorch's, as diffusers' pipelines run them."""
+  """Return PyTorch's functions, as diffusers' pipelines run them."""
   kinds = (diffusers.DPMSolverMultistepScheduler, diffusers.EulerDiscreteScheduler)
   kind = kinds[arguments.few_step]
   scheduler = kind.from_config(tiny.SCHEDULER | scheduler_settings(arguments))
@@ -341,7 +344,7 @@ def compared(
   arguments: argparse.Namespace,
   peak_tflops: float,
 ) -> dict[str, Any]:
-  """Medians of both sides, taken in turn, and whether they made the same images."""
+  """Return alternating medians of both sides, and the difference of their images."""
   draw = np.random.default_rng(batch)
   config, guided = model.unet.config, arguments.guidance > 1
   shape = (config.sample_size, config.sample_size, model.latent_channels)
@@ -386,7 +389,7 @@ def compared(
 def alternately(
   sides: dict[str, Side], what: str, inputs: Callable[[], Inputs], rounds: int
 ) -> dict[str, Timing]:
-  """Medians of each side; the first round warms up."""
+  """Return the timings of each side; the first round warms up and is excluded from the medians."""
   wall: dict[str, list[float]] = {name: [] for name in sides}
   cpu: dict[str, list[float]] = {name: [] for name in sides}
   for _ in range(rounds + 1):
@@ -407,7 +410,7 @@ def alternately(
 
 
 def longest_kernels(run: Callable[[], Any], count: int = 40) -> dict[str, float]:
-  """Milliseconds that a GPU spends in its kernels, by name, the longest first."""
+  """Return a GPU's milliseconds per kernel, by name, longest first."""
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
       run()
@@ -424,9 +427,9 @@ def longest_kernels(run: Callable[[], Any], count: int = 40) -> dict[str, float]
 
 
 def matmul_peak(dtype: Any, small: bool) -> float:
-  """FLOP/s of the best of a few large matrix products: what can be had on this device."""
+  """Return the FLOP/s of the fastest of several large matrix products: the device's practical peak."""
   side = 1024 if small or jax.default_backend() == "cpu" else 8192
-  matrix = jax.random.normal(jax.random.key(0), (side, side), dtype)  # zeros would run faster
+  matrix = jax.random.normal(jax.random.key(0), (side, side), dtype)  # zeros would be faster
   multiply = jax.jit(jnp.matmul)
   multiply(matrix, matrix).block_until_ready()
   seconds = []

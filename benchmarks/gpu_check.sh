@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Generation on one GPU beside PyTorch, in under eight minutes: the rows of docs/performance.md that a new network changes.
+# Compare generation with PyTorch on one GPU, in less than eight minutes, for the tables of docs/performance.md.
 #
-#   bash benchmarks/gpu_check.sh OUT     # needs JAX with CUDA, PyTorch, diffusers and this package's requirements
+#   bash benchmarks/gpu_check.sh OUT     # requires JAX with CUDA, PyTorch, diffusers and this package's dependencies
 #
-# Each part has its own limit, so that a slow one doesn't take the others' time. Results are JSON files in OUT.
+# Each part has its own time limit, so that a slow one leaves time for the others. Results are JSON files in OUT.
 set -uo pipefail
 out=${1:?folder for the results}
 mkdir -p "$out"
@@ -18,9 +18,9 @@ run() {  # run SECONDS NAME ARGUMENTS...
   timeout "$limit" python3 benchmarks/generation.py --json="$out/$name.json" "$@" 2>&1 | tail -n 60
 }
 
-# SD 2.1-base, bf16: batch 8 and 1, DPM-Solver++ with guidance, torch.compile beside it.
+# SD 2.1-base in bf16, batches of 8 and 1, DPM-Solver++ with guidance, versus torch.compile.
 run 270 sd21 --model=sd21 --batches=8,1 --rounds=5 --steps=10 --loop-only --torch-compile=reduce-overhead --profile
-# SDXL of reduced width with four steps and no guidance, as SDXL-Turbo takes them.
+# SDXL with reduced width, four steps without guidance, as for SDXL-Turbo.
 run 120 sdxl-few-step --model=sdxl-reduced --few-step --batches=8 --rounds=5 --torch-compile=reduce-overhead
-# Full-size SDXL base at 1024 x 1024, ours alone: what it takes to load, compile and step.
+# Full-size SDXL base at 1024 x 1024, only ours: time for loading, compilation and a step.
 run 90 sdxl --model=sdxl --batches=1 --rounds=2 --steps=4 --loop-only --sides=ours

@@ -1,12 +1,12 @@
-"""Images a second from JPEG files to CLIP's pixels: our input pipeline against a PyTorch DataLoader.
+"""Compare our input pipeline with a PyTorch DataLoader, in images per second from JPEG files to CLIP's pixels.
 
-Both read the same files of 500 x 375 pixels, decode them with PIL, do CLIP's preprocessing and hand out
-float32 batches, with the same number of workers. Rounds alternate; start-up is not counted. The peer may
-live in an environment of its own:
+Both read the same files of 500 x 375 pixels, decode them with PIL, apply CLIP's preprocessing and return float32
+batches, with the same number of workers. Rounds alternate; start-up is excluded. The peer may be in a separate
+environment:
 
   python benchmarks/input_pipeline.py --peer-python /path/to/env-with-torch/bin/python
 
-With `--memory-images 50000` it also reports how much the process grows over that many images.
+`--memory-images 50000` also reports how much the process grows over that many images.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--images", type=int, default=2000, help="images of each round")
+  parser.add_argument("--images", type=int, default=2000, help="images per round")
   parser.add_argument("--batch", type=int, default=64)
   parser.add_argument("--workers", type=int, default=os.cpu_count())
   parser.add_argument("--rounds", type=int, default=5)
@@ -61,7 +61,7 @@ def parse() -> argparse.Namespace:
 
 
 def write_images(folder: Path) -> None:
-  """Smooth color fields with a little grain: about as many bytes as photographs of this size."""
+  """Write smooth color fields with some grain, which compress to about the size of photographs."""
   generator = np.random.default_rng(0)
   for number in range(DISTINCT):
     coarse = Image.fromarray(generator.integers(0, 256, (24, 32, 3), np.uint8))
@@ -82,7 +82,7 @@ def compare(folder: Path, options: argparse.Namespace) -> dict:
   )
   return {
     "images_per_second": speed,
-    # Holds on a busy machine as well; that of `processes` includes their imports.
+    # Also valid on a busy machine. For `processes`, it includes their imports.
     "cpu_milliseconds_per_image": cpu,
     "all_rounds": rounds,
     "ratio_threads": speed["threads"] / speed["torch"],
@@ -95,7 +95,7 @@ def compare(folder: Path, options: argparse.Namespace) -> dict:
 
 
 class Files:
-  """The files over and over, `count` in all; importable for worker processes."""
+  """Repeat the files up to `count` items. At module level, so that worker processes can import it."""
 
   def __init__(self, folder: str | Path, count: int):
     self.files = sorted(str(file) for file in Path(folder).iterdir())
@@ -109,7 +109,7 @@ class Files:
 
 
 def our_batches(folder: Path, count: int, batch: int, workers: int, threads: int):
-  import grain  # noqa: F401  Imports are start-up, for the peer as well.
+  import grain  # noqa: F401  imports count as start-up, also for the peer
 
   from genbench_jax.embedding.input_pipeline import Preprocessing, image_batches
   from genbench_jax.models.image_input import ImageInput
@@ -126,7 +126,7 @@ def our_rate(
 
 
 def rate(counts, warm_up: int) -> tuple[float, float]:
-  """Images a second once the first batches are out, which were made during start-up; CPU ms an image."""
+  """Return images per second after the first batches, which were made during start-up, and CPU ms per image."""
   cpu = cpu_seconds()
   first = sum(next(counts) for _ in range(warm_up))
   began = time.perf_counter()
@@ -136,7 +136,7 @@ def rate(counts, warm_up: int) -> tuple[float, float]:
 
 
 def cpu_seconds() -> float:
-  """CPU time of this process and of those that it has waited for."""
+  """Return the CPU time of this process and of terminated children."""
   kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
   usages = [resource.getrusage(kind) for kind in kinds]
   return sum(usage.ru_utime + usage.ru_stime for usage in usages)
@@ -183,7 +183,7 @@ class PeerDataset:
 
 
 def memory_growth(folder: Path, options: argparse.Namespace) -> dict:
-  """The peak of the resident memory after a tenth of the images, and at the end."""
+  """Return the peak resident memory after a tenth of the images, and at the end."""
   count = options.memory_images
   seen, early = 0, 0.0
   for batch in our_batches(folder, count, options.batch, 0, options.workers):

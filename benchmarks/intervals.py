@@ -1,11 +1,12 @@
-"""How often do the 95 % intervals hold what they promise? Simulations, one line a quantity and kind of interval.
+"""Simulate the coverage of the 95 % intervals, with one line per quantity and kind of interval.
 
   JAX_PLATFORMS=cpu python benchmarks/intervals.py --json=intervals.json     # about half an hour on 2 cores
-  JAX_PLATFORMS=cpu python benchmarks/intervals.py --repeats=20 --only=sets  # a smoke run
+  JAX_PLATFORMS=cpu python benchmarks/intervals.py --repeats=20 --only=sets  # smoke test
 
-Images are unit-norm features around class centers; external images are drawn class by class, some way off the real ones. What
-an interval should hold is the expected value of the number itself at this budget: over test images for *these images*
-(external images fixed), over both for *this generator*; for recognition scores the true score. The goal is .93 to .97.
+Images are unit-norm features around class centers; external images are drawn per class at some distance from real
+ones. An interval should contain the expected value of the quantity at this budget: over test images for *these
+images* (external images fixed), over both for *this generator*; for recognition, the true score. The goal is a
+coverage of .93 to .97.
 
   recognition  accuracy, mean per class, ROC area, 11-point mAP, differences, near the ceiling and away from it
   sets         every metric of the registry
@@ -49,7 +50,7 @@ def main() -> None:
 def line(
   what: str, kind: str, intervals: list[Interval], truths: Any, deviation: float
 ) -> dict[str, Any]:
-  """Share of intervals that hold the truth, its standard error, and their mean width over 3.92 standard deviations."""
+  """Return the share of intervals that contain the truth, its standard error, and their mean relative width."""
   ends = np.array(intervals, float)
   held = (ends[:, 0] <= truths) & (truths <= ends[:, 1])
   coverage = float(held.mean())
@@ -80,7 +81,7 @@ def recognition(repeats: int) -> Iterator[dict[str, Any]]:
   many = 10 * repeats
 
   def proportion(low: float, high: float, n: int) -> Iterator[tuple[Any, float]]:
-    """True accuracies from a band: for a single one a binomial interval's coverage jumps with the number of misses."""
+    """Draw true accuracies from a band: for a single one, a binomial interval's coverage jumps with its misses."""
     for _ in range(many):
       truth = random.uniform(low, high)
       yield correct_measurement(random.random(n) < truth, np.zeros(n, int), "accuracy"), truth
@@ -127,7 +128,7 @@ def recognition(repeats: int) -> Iterator[dict[str, Any]]:
     truth = recognition_score(*draw(60_000, k, share, apart), "map_11_point")
     found = [draw(n, k, share, apart) for _ in range(repeats // 2)]
     ends = [recognition_interval(scores, hot, "map_11_point", i) for i, (scores, hot) in enumerate(found)]  # fmt: skip
-    values = [recognition_score(*each, "map_11_point") for each in found]
+    values = [recognition_score(*drawn, "map_11_point") for drawn in found]
     yield line(
       f"11-point mAP, {k} classes, {n} images", "images", ends, truth, float(np.std(values))
     )
@@ -135,9 +136,9 @@ def recognition(repeats: int) -> Iterator[dict[str, Any]]:
 
 def _of(what: str, found: Iterator[tuple[Any, float]]) -> dict[str, Any]:
   pairs = list(found)
-  ends = [(each.ci_low, each.ci_high) for each, _ in pairs]
+  ends = [(measurement.ci_low, measurement.ci_high) for measurement, _ in pairs]
   truths = np.array([truth for _, truth in pairs])
-  errors = [each.value - truth for each, truth in pairs]
+  errors = [measurement.value - truth for measurement, truth in pairs]
   return line(what, "images", ends, truths, float(np.std(errors)))
 
 
@@ -165,7 +166,7 @@ def images(
 
 
 def sets(repeats: int) -> Iterator[dict[str, Any]]:
-  """Every metric: both sets drawn anew for the second interval, test images alone for the first."""
+  """Simulate every metric; the generator interval draws both sets anew, the other only the test images."""
   import jax
 
   from genbench_jax.runtime.mesh import data_mesh
@@ -189,15 +190,17 @@ def sets(repeats: int) -> Iterator[dict[str, Any]]:
   draws = [measured_once(_external(given, random), seed) for seed in range(repeats)]
   print(f"sets: {time.monotonic() - began:.0f} s for {repeats} cells", flush=True)
   for name in draws[0]:
-    values = np.array([each[name].value for each in draws])
-    ends = [(each[name].generator_low, each[name].generator_high) for each in draws]
+    values = np.array([cell[name].value for cell in draws])
+    ends = [(cell[name].generator_low, cell[name].generator_high) for cell in draws]
     yield line(name, "generator", ends, values.mean(), float(values.std()))
   blocks = max(repeats // 60, 2)
   fixed = [_external(given, random) for _ in range(blocks)]
-  inside = [[measured_once(each, seed) for seed in range(repeats // blocks)] for each in fixed]
+  inside = [
+    [measured_once(external, seed) for seed in range(repeats // blocks)] for external in fixed
+  ]
   for name in draws[0]:
-    ends = [(one[name].ci_low, one[name].ci_high) for block in inside for one in block]
-    values = [np.array([one[name].value for one in block]) for block in inside]
+    ends = [(cell[name].ci_low, cell[name].ci_high) for block in inside for cell in block]
+    values = [np.array([cell[name].value for cell in block]) for block in inside]
     truths = np.concatenate([np.full(len(block), block.mean()) for block in values])
     yield line(name, "images", ends, truths, float(np.mean([block.std() for block in values])))
 
@@ -228,12 +231,12 @@ def _correlation_lines(repeats: int) -> Iterator[dict[str, Any]]:
       correlations(series_rows(random, datasets, series, rho), resamples=500, methods=["spearman"])[0]
       for _ in range(repeats)
     ]  # fmt: skip
-    values = np.array([each.value for each in found])
-    ends = [(each.ci_low, each.ci_high) for each in found]
+    values = np.array([result.value for result in found])
+    ends = [(result.ci_low, result.ci_high) for result in found]
     what = f"Spearman {values.mean():.2f}, {datasets} x {series} series"
     yield line(what, "series", ends, values.mean(), float(values.std()))
     if rho == 0:
-      wrong = float(np.mean([each.p_value >= 0.05 for each in found]))
+      wrong = float(np.mean([result.p_value >= 0.05 for result in found]))
       yield {"what": f"{what}: no discovery at .05", "kind": "test", "coverage": wrong,
              "error": float(np.sqrt(0.05 * 0.95 / repeats)), "width": float("nan")}  # fmt: skip
 
@@ -241,7 +244,7 @@ def _correlation_lines(repeats: int) -> Iterator[dict[str, Any]]:
 def series_rows(
   random: np.random.Generator, datasets: int, series: int, rho: float
 ) -> list[dict[str, Any]]:
-  """Metric and accuracy share the quality of a series by rho, and the budget drives both."""
+  """Return rows whose metric and accuracy share a series' quality with correlation rho, and grow with the budget."""
   rows = []
   for d in range(datasets):
     quality = random.multivariate_normal([0, 0], [[1, rho], [rho, 1]], series)
@@ -268,8 +271,8 @@ def _paired_lines(repeats: int) -> Iterator[dict[str, Any]]:
     for _ in range(repeats):
       easy = random.random(n) < 0.5
       found.append(paired_difference("a", "b", "d", judged(easy, first), judged(easy, second)))
-    values = np.array([each.difference for each in found])
-    ends = [(each.ci_low, each.ci_high) for each in found]
+    values = np.array([result.difference for result in found])
+    ends = [(result.ci_low, result.ci_high) for result in found]
     truth = 0.5 * (first - second)
     yield line(
       f"paired difference {truth:g}, {n} images", "images", ends, truth, float(values.std())

@@ -1,19 +1,19 @@
-"""Speed and memory of the metrics beside their peers, one run, medians.
+"""Compare speed and memory of the metrics with other implementations; medians of one run.
 
   python benchmarks/metrics.py --json=metrics.json --plot=cost_against_n.png   # half an hour on 2 cores
-  python benchmarks/metrics.py --scale=0.01                                    # a smoke run: a minute
+  python benchmarks/metrics.py --scale=0.01                                    # smoke test: a minute
   python benchmarks/metrics.py --only=cler,vote                                # some of the comparisons
 
-Peers (torch, faiss-cpu, prdc) are compared with where they are installed, or in an environment of their own, named by
---peer-python. Every measurement has its own process, so that thread pools don't disturb each other and peak memory is
-its own. Ratios are peer / ours: above 1 ours is faster.
+Peers (torch, faiss-cpu, prdc) are used if they are installed, here or in the environment of --peer-python. Every
+measurement has its own process, so that thread pools do not interfere and peak memory is separate. Ratios are
+peer / ours: above 1, ours is faster.
 
-  cler       external 1,274,000 x 512 and test 50,000 x 512 on disk, 1,000 classes. The peer is the published formula in
-             PyTorch: a loop over the classes, and the full similarity matrix in chunks. It is timed on a share of the
-             test images (--share) and scaled up; the same without the similarity matrix stands beside it.
-  vote       exact top-10 neighbors against faiss-cpu's flat index, both from memory.
-  frechet    against NumPy's covariance and eigh.
-  manifold   precision, recall, density and coverage, 10,000 x 10,000, against the prdc package.
+  cler       external 1,274,000 x 512 and test 50,000 x 512 on disk, 1,000 classes. The peer is the published
+             formula in PyTorch: a loop over the classes, and the full similarity matrix in chunks. It is timed on a
+             share of the test images (--share) and scaled up; its time without the similarity matrix is also given.
+  vote       exact top-10 neighbors versus faiss-cpu's flat index, both in memory.
+  frechet    versus NumPy's covariance and eigh.
+  manifold   precision, recall, density and coverage, 10,000 x 10,000, versus the prdc package.
   curve      CLER and the Fréchet distance for n = 1e4 ... 1e6 external images: the exponent of the cost.
 """
 
@@ -61,17 +61,17 @@ def parsed() -> argparse.Namespace:
     description=__doc__, formatter_class=argparse.RawTextHelpFormatter
   )
   parser.add_argument("--only", type=lambda text: text.split(","), default=list(NAMES))
-  parser.add_argument("--scale", type=float, default=1.0, help="scales all numbers of images")
+  parser.add_argument("--scale", type=float, default=1.0, help="factor for all numbers of images")
   parser.add_argument(
-    "--share", type=float, default=0.05, help="of the test images, for the published formula"
+    "--share", type=float, default=0.05, help="share of the test images for the published formula"
   )
   parser.add_argument("--repeats", type=int, default=3)
   parser.add_argument(
-    "--data", help="folder for the features on disk; default: the system's temporary one"
+    "--data", help="folder for features on disk; by default the system's temporary folder"
   )
-  parser.add_argument("--peer-python", default=sys.executable, help="a Python that has the peers")
+  parser.add_argument("--peer-python", default=sys.executable, help="a Python with the peers")
   parser.add_argument("--json", help="file for the results")
-  parser.add_argument("--plot", help="picture of the cost against n")
+  parser.add_argument("--plot", help="file for a plot of the cost against n")
   parser.add_argument("--child", help=argparse.SUPPRESS)
   arguments = parser.parse_args()
   if unknown := set(arguments.only) - set(NAMES):
@@ -80,7 +80,7 @@ def parsed() -> argparse.Namespace:
 
 
 def measured(folder: str, arguments: argparse.Namespace, name: str, **sizes: Any) -> dict[str, Any]:
-  """Runs a measurement in its own process."""
+  """Run a measurement in its own process."""
   task = json.dumps([name, {**sizes, "repeats": arguments.repeats}])
   ours = name.endswith("_ours")
   python = sys.executable if ours else arguments.peer_python
@@ -92,7 +92,7 @@ def measured(folder: str, arguments: argparse.Namespace, name: str, **sizes: Any
 
 
 def timed(function: Callable[[], Any], repeats: int) -> dict[str, Any]:
-  """Median wall time; the first call, with compilation, apart. Peak memory of the process."""
+  """Return the median wall time, the first call's time (with compilation), and the process's peak memory."""
   began = time.perf_counter()
   function()
   first = time.perf_counter() - began
@@ -127,7 +127,7 @@ def installed(arguments: argparse.Namespace, module: str) -> bool:
 def write_ours(
   folder: Path, file: str, rows: int, classes: int, seed: int, repeats: int
 ) -> dict[str, Any]:
-  """Clustered features and their labels as .npy, block by block. Apart, as a child inherits its parent's peak memory."""
+  """Write clustered features and labels as .npy, in blocks. In a child, which would inherit our peak memory."""
   return timed(lambda: write_features(folder / file, rows, classes, seed), 0)
 
 
@@ -163,7 +163,7 @@ def cloud(rows: int, seed: int) -> np.ndarray:
 
 
 def cler_ours(folder: Path, classes: int, repeats: int) -> dict[str, Any]:
-  """Without the votes, which need the similarities."""
+  """Time our CLER without the votes, which need the similarities."""
   from genbench_jax.metrics.cler import cler
 
   def run() -> dict[str, float]:
@@ -174,9 +174,9 @@ def cler_ours(folder: Path, classes: int, repeats: int) -> dict[str, Any]:
 
 
 def cler_torch(folder: Path, classes: int, share: float, repeats: int) -> dict[str, Any]:
-  """The published formula: features normalized, a loop over the classes, all similarities, top 10.
+  """Time the published formula: normalized features, a loop over the classes, all similarities, top 10.
 
-  The similarities are computed for a share of the test images, and their time scaled up.
+  The similarities are computed for a share of the test images, and their time is scaled up.
   """
   import torch
 
@@ -273,7 +273,7 @@ def manifold_prdc(folder: Path, rows: int, repeats: int) -> dict[str, Any]:
   real, generated = cloud(rows, 0), cloud(rows, 1)
 
   def run() -> dict[str, float]:
-    with contextlib.redirect_stdout(io.StringIO()):  # the package prints what it does
+    with contextlib.redirect_stdout(io.StringIO()):  # the package prints its progress
       return compute_prdc(real, generated, nearest_k=5)
 
   scores = {name: float(value) for name, value in run().items()}
@@ -281,7 +281,7 @@ def manifold_prdc(folder: Path, rows: int, repeats: int) -> dict[str, Any]:
 
 
 def curve_ours(folder: Path, rows: int, classes: int, repeats: int) -> dict[str, Any]:
-  """CLER and the Fréchet distance of the first `rows` external images on disk."""
+  """Time CLER and the Fréchet distance of the first `rows` external images on disk."""
   from genbench_jax.metrics.cler import cler
   from genbench_jax.metrics.frechet import frechet_distance
 
@@ -356,7 +356,7 @@ def compare_curve(run: Callable[..., Any], arguments: argparse.Namespace, folder
   found = [run("curve_ours", rows=rows, classes=100) for rows in sizes]
   cler = [point["median_seconds"] for point in found]
   frechet = [point["frechet_seconds"] for point in found]
-  # The two smallest hold what does not grow; the exponent is that of the larger ones.
+  # The two smallest sizes are dominated by fixed costs, so the exponent is fitted to the larger ones.
   exponents = {
     name: float(np.polyfit(np.log(sizes[2:]), np.log(seconds[2:]), 1)[0])
     for name, seconds in (("cler", cler), ("frechet", frechet))

@@ -1,27 +1,30 @@
-"""Which training-free score predicts what images teach a network that is trained on them? An experiment stated in advance.
+"""Which training-free score predicts how well a network learns from images? A preregistered experiment.
 
   python benchmarks/predictors.py --json predictors.json          # about ten minutes on two idle cores
-  python benchmarks/predictors.py --scale 0.1                     # a smoke run
+  python benchmarks/predictors.py --scale 0.1                     # smoke test
 
-Protocol, written before the first run and not changed since. In a pilot on two demo worlds, with ten sets of one generator over guidance and
-steps and one small network, the class Chamfer distance ranked the sets best. Here everything is held out from that pilot:
+The protocol was written before the first run; only its wording has changed since. In a pilot on two demo worlds,
+with ten sets of one generator over guidance and steps and one small network, the class Chamfer distance ranked
+the sets best. Here, everything is held out from that pilot:
 
-  worlds      `signs` (eight signs, each a color and a shape) and `inks` (eight pairs of a digit and a color); neither is in the
-              demo, and the pilot has seen neither.
-  generators  fourteen sets of 16 images a class in each world: seven of the shipped diffusion model under prompts, guidance,
-              steps and samplers that the pilot did not have, and seven of a generator that draws other real images with one flaw each:
-              none, noise, blur, four images a class again and again, a quarter of the labels wrong, gray, and one half hidden.
-  networks    `resnet8` and a plain convolutional network without normalization, each trained from scratch on a set alone for a fixed number
-              of steps, with two seeds; their mean accuracy on 320 test images is the truth. Nothing is tuned.
-  scores      in the features of the shipped CLIP, or of pixels, with eight real training images a class as guides that no
-              network and no test sees; metrics of two sets are measured against these guides as well.
-  measures    for each score the rank correlation (Spearman) with the truth over a world's sets, signs turned so that more is better,
-              and the regret of its pick: the best truth less that of the set it ranks first. Means over both worlds and networks, 95 %
-              intervals by resampling sets 2,000 times.
-  claim       class Chamfer distances predict better than CLER: it holds if the interval of the difference of their mean rank
-              correlations lies above zero. The same is asked of `guide_ridge`.
+  worlds      `signs` (eight signs, each a color and a shape) and `inks` (eight pairs of a digit and a color). Neither
+              is in the demo, and neither was in the pilot.
+  generators  fourteen sets of 16 images per class in each world. Seven come from the shipped diffusion model with
+              prompts, guidance, steps and samplers that the pilot did not have. Seven are other real images with one
+              flaw each: none, noise, blur, four images per class repeated, a quarter of the labels wrong, gray, and
+              one half hidden.
+  networks    `resnet8` and a plain convolutional network without normalization, each trained from scratch on a
+              single set for a fixed number of steps, with two seeds. Their mean accuracy on 320 test images is the
+              truth. Nothing is tuned.
+  scores      in the features of the shipped CLIP, or of pixels, with eight real training images per class as guides
+              that no network is trained or tested on; metrics of two sets are measured against these guides, too.
+  measures    for each score, the rank correlation (Spearman) with the truth over a world's sets, with signs such that
+              more is better, and the regret of its choice: the best truth minus that of the set ranked first. Means
+              over both worlds and networks, with 95 % intervals from 2,000 resamples of the sets.
+  claim       class Chamfer distances predict better than CLER. It holds if the interval of the difference of their
+              mean rank correlations is above zero. The same question is asked of `guide_ridge`.
 
-Whatever comes out stands in docs/metrics.md.
+The result is in docs/metrics.md.
 """
 
 import argparse
@@ -52,7 +55,7 @@ SHOTS, GUIDES, TESTS, CLASSES = 16, 8, 40, 8
 SEEDS, STEPS, BATCH, RESAMPLES = 2, 250, 32, 2000
 CLIP, DIFFUSION = "zoo/clip", "zoo/diffusion"
 DIGITS, INKS = ("two", "three", "five", "eight"), ("red", "blue")
-# (prompt, guidance, steps, sampler): none of them in the pilot, which varied guidance and steps of DPM-Solver++.
+# (prompt, guidance, steps, sampler). The pilot, which varied guidance and steps of DPM-Solver++, had none of them.
 SETTINGS = (
   ("a photo of a {}.", 1.0, 6, "ddim"),
   ("a photo of a {}.", 2.0, 6, "ddim"),
@@ -66,14 +69,14 @@ SETTINGS = (
 
 @dataclasses.dataclass(frozen=True)
 class World:
-  """Images of eight classes in order: of each class guides, test images, then as many as generators may draw."""
+  """Images of eight classes; in each class first guides, then test images, then those for generators."""
 
   name: str
   class_names: tuple[str, ...]
   images: np.ndarray  # [k, n, 32, 32, 3]
 
   def part(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """So many images of each class from a place on, class by class, and their labels."""
+    """Return `count` images of each class from `start` on, class by class, and their labels."""
     images = self.images[:, start : start + count]
     labels = np.repeat(np.arange(len(self.images)), images.shape[1])
     return images.reshape(-1, *images.shape[2:]), labels
@@ -89,7 +92,7 @@ def signs(per_class: int) -> World:
 
 
 def inks(per_class: int) -> World:
-  """Digits in color under noise and bars, by digit and color together."""
+  """Return colored digits with noise and bars; a class is a digit and a color."""
   names = tuple(f"{color} digit {digit}" for digit in DIGITS for color in INKS)
   found: dict[str, list[np.ndarray]] = {name: [] for name in names}
   for variant in range(1, 400):
@@ -107,7 +110,7 @@ def inks(per_class: int) -> World:
 
 
 def generated(world: World) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """The sets of the diffusion model."""
+  """Return the sets of the diffusion model."""
   sets = {}
   labels = np.repeat(np.arange(CLASSES), SHOTS)
   for number, (prompt, guidance, steps, scheduler) in enumerate(SETTINGS):
@@ -122,7 +125,7 @@ def generated(world: World) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def flawed(world: World) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """The sets of a generator that draws other real images with one flaw each."""
+  """Return sets of other real images with one flaw each."""
   rng = np.random.default_rng(7)
   start = GUIDES + TESTS
   images, labels = world.part(start, SHOTS)
@@ -192,7 +195,7 @@ def networks() -> dict[str, tuple[Problem, Callable[[int], Model], Recipe]]:
 
 
 def truth(name: str, images: np.ndarray, labels: np.ndarray, test: tuple[np.ndarray, np.ndarray]) -> float:  # fmt: skip
-  """Mean accuracy of a network over the seeds."""
+  """Return a network's accuracy, averaged over seeds."""
   problem, start, recipe = networks()[name]
   mesh, found = data_mesh(jax.devices()[:1]), []
   for seed in range(SEEDS):
@@ -211,20 +214,20 @@ def unit(features: np.ndarray) -> np.ndarray:
 
 
 def pixels(images: np.ndarray) -> np.ndarray:
-  """Blurred, centered pixels as features: what no network has made."""
+  """Return downsampled, centered pixels as features that do not come from a network."""
   small = images.reshape(len(images), 16, 2, 16, 2, 3).mean(axis=(2, 4)).reshape(len(images), -1)
   return unit(small - small.mean(axis=1, keepdims=True) + 1e-6)
 
 
 def class_chamfer(x: np.ndarray, labels: np.ndarray, guides: np.ndarray, guide_labels: np.ndarray) -> float:  # fmt: skip
-  """Mean over the guides of the distance to the nearest image of their class; the largest, 2, where there is none."""
+  """Return the guides' mean distance to the nearest image of their class; 2, the maximum, if there is none."""
   distances = np.linalg.norm(guides[:, None] - x[None], axis=2)
   same = guide_labels[:, None] == labels[None]
   return float(np.where(same, distances, 2.0).min(axis=1).mean())
 
 
 def guide_ridge(x: np.ndarray, labels: np.ndarray, guides: np.ndarray, guide_labels: np.ndarray) -> float:  # fmt: skip
-  """Accuracy on the guides of a ridge classifier (penalty 1 on unit-norm features with a constant) trained on the set."""
+  """Return the guides' accuracy of a ridge classifier (penalty 1, with a constant) trained on the set."""
   inputs = np.append(x, np.ones((len(x), 1)), axis=1)
   targets = 2 * np.eye(CLASSES)[labels] - 1
   weights = np.linalg.solve(inputs.T @ inputs + np.eye(inputs.shape[1]), inputs.T @ targets)
@@ -233,7 +236,7 @@ def guide_ridge(x: np.ndarray, labels: np.ndarray, guides: np.ndarray, guide_lab
 
 
 def scores(world: World, images: np.ndarray, labels: np.ndarray, text: np.ndarray) -> dict[str, float]:  # fmt: skip
-  """Every training-free score of a set, more is better."""
+  """Return every training-free score of a set; more is better."""
   guide_images, guide_labels = world.part(0, GUIDES)
   x, y = (unit(gb.embed_images(i, checkpoint=CLIP)) for i in (images, guide_images))
   cler = gb.cler(x, labels, text, y, guide_labels, top_k=None)
@@ -255,23 +258,23 @@ def scores(world: World, images: np.ndarray, labels: np.ndarray, text: np.ndarra
   }
 
 
-# ---- what it comes to -------------------------------------------------------------------------
+# ---- results ----------------------------------------------------------------------------------
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-  """Rank correlation with ties at their mean rank; 0 where one side does not vary."""
+  """Return the rank correlation, with ties at their mean rank; 0 if one side is constant."""
   ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (a, b)]
   norm = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
   return float((ranks[0] * ranks[1]).sum() / norm) if norm else 0.0
 
 
 def regret(score: np.ndarray, accuracy: np.ndarray) -> float:
-  """What the set with the best score lacks to the best set; of equals their mean."""
+  """Return the best accuracy minus that of the set with the best score; ties are averaged."""
   return float(accuracy.max() - accuracy[score == score.max()].mean())
 
 
 def summary(found: dict) -> dict:
-  """Mean rank correlation and regret of each score with intervals, and the difference to CLER."""
+  """Return each score's mean rank correlation and regret with intervals, and the difference to CLER."""
   rng, names = np.random.default_rng(0), list(found["signs"]["scores"])
   pairs = [(world, network) for world in found for network in found[world]["truth"]]
   draws = {world: rng.integers(0, 14, (RESAMPLES, 14)) for world in found}

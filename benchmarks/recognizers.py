@@ -1,22 +1,22 @@
-"""The recognizers beside their peers, one run: seconds, ratios, and that both found the same.
+"""Compare the recognizers with other implementations: seconds, ratios, and agreement of the results.
 
   python benchmarks/recognizers.py --peer-python /path/to/env-with-torch/bin/python --json recognizers.json
-  python benchmarks/recognizers.py --scale 0.02                    # a smoke run: a minute
+  python benchmarks/recognizers.py --scale 0.02                    # smoke test: a minute
 
-Ratios are peer / ours: above 1 ours is faster. Each measurement has its own process, so that thread pools
-don't disturb each other; rounds alternate; ours are counted without compilation, which is reported beside.
+Ratios are peer / ours: above 1, ours is faster. Each measurement has its own process, so that thread pools do not
+interfere. Rounds alternate. Our compilation time is excluded and reported separately.
 
-  strict     the whole regularization path of a linear probe, 50,000 x 512 features and 100 classes, against
-             scikit-learn's LogisticRegression (lbfgs, float32, warm-started along the same path). Both sides have
-             to come within 1e-3 nats of the least mean objective, computed in float64, at every penalty: to what
-             the probe is held. Ours stops at the tolerance with which the probe walks its own path;
-             scikit-learn at the largest of the tolerances below that gets it there. Its default of 1e-4,
-             a bound on the largest entry of the gradient, doesn't: unit-norm features and 100 classes make all
-             entries about that small, so that it returns some starts as they are.
-  reference  the reference's search, 90 trials of 10 epochs for each of three seeds, on 16 shots of 10 classes
-             (--search-classes for more), against a PyTorch loop over the same cached features, trials,
-             batches and validation images. With many classes arithmetic is what both spend their time on,
-             and the ratio falls; with few it is the loop.
+  strict     the regularization path of a linear probe with 50,000 x 512 features and 100 classes, versus
+             scikit-learn's LogisticRegression (lbfgs, float32, warm-started along the same path). Both sides must
+             come within 1e-3 nats of the minimal mean objective, computed in float64, at every penalty, which is the
+             probe's own requirement. Ours uses the tolerance with which the probe follows its path; scikit-learn uses
+             the largest tolerance below that suffices. Its default of 1e-4, a bound on the largest entry of the
+             gradient, does not: with unit-norm features and 100 classes all entries are about that small, so that
+             some starting points are returned unchanged.
+  reference  the reference's search, 90 trials of 10 epochs for each of three seeds, with 16 shots of 10 classes
+             (--search-classes for more), versus a PyTorch loop over the same cached features, trials, batches and
+             validation images. With many classes, arithmetic dominates on both sides and the ratio decreases; with
+             few, the overhead of the loop dominates.
 """
 
 import argparse
@@ -62,10 +62,10 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--width", type=int, default=512)
   parser.add_argument("--rounds", type=int, default=3)
   parser.add_argument(
-    "--scale", type=float, default=1.0, help="share of the rows and classes of the path"
+    "--scale", type=float, default=1.0, help="factor for rows and classes of the path"
   )
   parser.add_argument("--only", default="strict,reference")
-  parser.add_argument("--peer-python", default=sys.executable, help="a Python that has torch")
+  parser.add_argument("--peer-python", default=sys.executable, help="a Python with torch")
   parser.add_argument("--json", help="file for the result")
   parser.add_argument("--tolerance", type=float, help=argparse.SUPPRESS)
   parser.add_argument("--measure", help=argparse.SUPPRESS)
@@ -77,7 +77,7 @@ def parse() -> argparse.Namespace:
 
 
 def write_data(folder: Path, options: argparse.Namespace) -> None:
-  """Features like CLIP's: unit norm, a large common direction, classes that overlap."""
+  """Write features like CLIP's: unit norm, a large common direction, overlapping classes."""
   generator = np.random.default_rng(0)
   sizes = {
     "strict": (options.rows, options.classes),
@@ -93,7 +93,7 @@ def write_data(folder: Path, options: argparse.Namespace) -> None:
 
 
 def compare(name: str, folder: Path, options: argparse.Namespace) -> dict:
-  """Both sides in turn, round by round; medians, and the ratio of the medians."""
+  """Measure both sides in alternating rounds; return medians and their ratio."""
   rounds: dict[str, list[dict]] = {"ours": [], "peer": []}
   for _ in range(options.rounds):
     for side in rounds:
@@ -108,7 +108,7 @@ def compare(name: str, folder: Path, options: argparse.Namespace) -> dict:
 
 
 def compare_strict(name: str, folder: Path, options: argparse.Namespace) -> dict:
-  """As `compare`, once a tolerance is found at which the peer does solve its problems."""
+  """Find a tolerance at which the peer solves its problems, then run `compare`."""
   best = np.array(in_own_process("strict_optimum", folder, options)["objectives"])
 
   def worst_gap(found: dict) -> float:
@@ -141,7 +141,7 @@ def with_constant(features: np.ndarray) -> np.ndarray:
 
 
 def quality(weights: list[np.ndarray], inputs: np.ndarray, labels: np.ndarray) -> dict:
-  """The mean objective at each penalty and the largest entry of its gradient, in float64."""
+  """Return the mean objective at each penalty and the largest entry of its gradient, in float64."""
   inputs, count, rows = inputs.astype(np.float64), len(labels), np.arange(len(labels))
   found: dict[str, list[float]] = {"objectives": [], "largest_gradients": []}
   for penalty, matrix in zip(PENALTIES, np.asarray(weights, np.float64), strict=True):
@@ -251,7 +251,7 @@ def reference_ours(folder: Path, options: argparse.Namespace) -> dict:
 
 
 def reference_peer(folder: Path, options: argparse.Namespace) -> dict:
-  """The same search as a loop over its trials, as one would write it in PyTorch."""
+  """Time the same search as a loop over its trials, as one would write it in PyTorch."""
   import torch
 
   data = np.load(folder / "reference.npz")

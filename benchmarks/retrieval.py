@@ -1,12 +1,12 @@
-"""Exact retrieval from a pool on disk beside faiss-cpu's flat index, one run, the same threads.
+"""Compare exact retrieval from a pool on disk with faiss-cpu's flat index, using the same number of threads.
 
-  python benchmarks/retrieval.py --json=retrieval.json           # 1,000,000 x 512 float16, 2,000 queries, k = 30: ten minutes
-  python benchmarks/retrieval.py --rows=50000 --queries=500      # a smoke run: a minute
+  python benchmarks/retrieval.py --json=retrieval.json       # 1,000,000 x 512 float16, 2,000 queries, k = 30: ten minutes
+  python benchmarks/retrieval.py --rows=50000 --queries=500  # smoke test: a minute
 
-Each side has its own process, so that peak memory is its own; they take turns, and the medians are compared, of wall time and of
-CPU time. Ours streams the pool from disk at every search; faiss loads and converts it once, and then searches. Ratios are
-peer / ours, above 1 ours is faster: `from_disk` counts faiss's loading, `of_seconds` and `of_cpu_seconds` don't. The answers must be the same: every row that only one
-side has must score within rounding of the k-th best.
+Each side has its own process, so that peak memory is separate. The sides alternate, and medians of wall and CPU time
+are compared. Ours streams the pool from disk in every search; faiss loads and converts it once, then searches. Ratios
+are peer / ours: above 1, ours is faster. `from_disk` includes faiss's loading time, `of_seconds` and `of_cpu_seconds`
+do not. The results must be equal: a row that only one side returns must score within rounding of the k-th best.
 """
 
 import argparse
@@ -47,17 +47,19 @@ def parsed() -> argparse.Namespace:
   parser.add_argument("--width", type=int, default=512)
   parser.add_argument("--queries", type=int, default=2000)
   parser.add_argument("--k", type=int, default=30)
-  parser.add_argument("--repeats", type=int, default=3, help="turns of each side")
+  parser.add_argument("--repeats", type=int, default=3, help="runs of each side")
   parser.add_argument("--threads", type=int, default=os.cpu_count())
-  parser.add_argument("--data", help="folder for the pool; default: the system's temporary one")
-  parser.add_argument("--peer-python", default=sys.executable, help="a Python that has faiss")
+  parser.add_argument(
+    "--data", help="folder for the pool; by default the system's temporary folder"
+  )
+  parser.add_argument("--peer-python", default=sys.executable, help="a Python with faiss")
   parser.add_argument("--json", help="file for the results")
   parser.add_argument("--child", help=argparse.SUPPRESS)
   return parser.parse_args()
 
 
 def compared(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-  """Both sides in turns, their medians, the ratio and the agreement."""
+  """Return alternating medians of both sides, their ratios, and whether results agree."""
   write_pool(folder, arguments)
   turns: dict[str, list[dict[str, Any]]] = {"ours": [], "faiss": []}
   for _ in range(arguments.repeats):
@@ -77,7 +79,7 @@ def compared(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_pool(folder: Path, arguments: argparse.Namespace) -> None:
-  """Unit-norm features around a thousand centers, as those of real images are, in shards; and queries near them."""
+  """Write shards of unit-norm features around a thousand centers, like those of real images, and queries near them."""
   rng = np.random.default_rng(0)
   centers = rng.standard_normal((1000, arguments.width), dtype=np.float32)
 
@@ -94,7 +96,7 @@ def write_pool(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def run_child(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-  """One side in its own process, on the given number of threads."""
+  """Run one side in its own process with the given number of threads."""
   python = sys.executable if name == "ours" else arguments.peer_python
   command = [python, __file__, f"--child={name}", f"--data={folder}", f"--k={arguments.k}"]
   command.append(f"--threads={arguments.threads}")
@@ -122,7 +124,7 @@ def ours(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
   queries = np.load(folder / "queries.npy")
   began = time.perf_counter()
-  # The first blocks compile the program, as an earlier search of the same shape would have.
+  # Compile the program on the first block, as an earlier search of the same shape would have done.
   first = folder / "img_emb" / "img_emb_0000.npy"
   (folder / "warm").mkdir(exist_ok=True)
   np.save(folder / "warm" / "warm.npy", np.load(first, mmap_mode="r")[:65_536])
@@ -148,7 +150,7 @@ CHILDREN = {"ours": ours, "faiss": faiss}
 
 
 def timed(search: Any, path: Path) -> dict[str, Any]:
-  """One search, its answers kept; wall and CPU seconds, and the peak memory of the process."""
+  """Run a search and store its results; return wall and CPU seconds, and the process's peak memory."""
   began, cpu = time.perf_counter(), time.process_time()
   scores, rows = search()
   seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
@@ -158,14 +160,14 @@ def timed(search: Any, path: Path) -> dict[str, Any]:
 
 
 def same_answers(folder: Path) -> bool:
-  """Whether both have the same rows, but for those that are as good as the last one to rounding."""
-  with np.load(folder / "ours.npz") as one, np.load(folder / "faiss.npz") as other:
-    if not np.allclose(one["scores"], other["scores"], atol=TOLERANCE):
+  """Whether both sides return the same rows, except for ties with the last one within rounding."""
+  with np.load(folder / "ours.npz") as left, np.load(folder / "faiss.npz") as right:
+    if not np.allclose(left["scores"], right["scores"], atol=TOLERANCE):
       return False
     return all(
       set(a) - set(b)
       <= {row for row, score in zip(a, s, strict=True) if score <= s[-1] + TOLERANCE}
-      for a, b, s in zip(one["rows"], other["rows"], one["scores"], strict=True)
+      for a, b, s in zip(left["rows"], right["rows"], left["scores"], strict=True)
     )
 
 

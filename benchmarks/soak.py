@@ -1,10 +1,10 @@
-"""Generates and embeds with the shipped models for an hour and looks for anything that grows.
+"""Generate and embed with the shipped models for an hour, and check that nothing grows.
 
-python benchmarks/soak.py --minutes 60 --out soak.json
+  python benchmarks/soak.py --minutes 60 --out soak.json
 
-Samples resident memory and open files, and counts images a CPU second, since machines are shared. After a warm-up of a fifth of
-the time, memory and open files may grow by less than 5 % and the rate may fall by less than 5 %, each read off a straight line
-through the samples. Status 1 if they don't.
+Samples resident memory and open files, and counts images per CPU second, since machines are shared. After a warm-up
+of a fifth of the time, memory and open files may grow by less than 5 %, and the rate may fall by less than 5 %, each
+along a line fitted to the samples. Otherwise the exit status is 1.
 """
 
 import argparse
@@ -22,7 +22,7 @@ LIMIT = 0.05
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the soak; returns 0 if nothing grew."""
+  """Run the soak test; return 0 if nothing grew."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def soak(seconds: float, batch: int, steps: int) -> list[dict[str, float]]:
-  """A sample for each round of generating and embedding a batch of prompts that are never the same."""
+  """Return a sample per round of generating and embedding a batch of new prompts."""
   import genbench_jax as gb
 
   began, cpu_began = time.monotonic(), time.process_time()
@@ -66,13 +66,13 @@ def soak(seconds: float, batch: int, steps: int) -> list[dict[str, float]]:
 
 
 def resident_mb() -> float:
-  """Resident memory of this process."""
+  """Return the resident memory of this process, in MiB."""
   pages = int(Path("/proc/self/statm").read_text().split()[1])
   return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def judged(samples: Sequence[dict[str, float]]) -> dict[str, float | bool]:
-  """How much each thing grew after the warm-up, as a share of where it began."""
+  """Return the growth of each quantity after the warm-up, relative to its initial value."""
   times = np.array([sample["seconds"] for sample in samples])
   warm = [sample for sample, when in zip(samples, times, strict=True) if when > WARM_UP * times[-1]]
   growth = {name: grown(warm, name) for name in ("resident_mb", "open_files")}
@@ -97,7 +97,7 @@ def judged(samples: Sequence[dict[str, float]]) -> dict[str, float | bool]:
 
 
 def grown(samples: Sequence[dict[str, float]], name: str) -> float:
-  """The growth of a straight line through the samples, as a share of its beginning."""
+  """Return the growth along a line fitted to the samples, relative to its start."""
   times = np.array([sample["seconds"] for sample in samples])
   values = np.array([sample[name] for sample in samples])
   slope, start = np.polyfit(times - times[0], values, 1)

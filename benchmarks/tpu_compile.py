@@ -1,15 +1,16 @@
-"""The sampler in the real TPU compiler, without a TPU: FLOPs, bytes, memory and collectives of Stable Diffusion.
+"""Compile the sampler with the real TPU compiler, without a TPU: FLOPs, bytes, memory and collectives.
 
   pip install "jax[tpu]"                                   # libtpu; no TPU is needed
-  python benchmarks/tpu_compile.py --json=tpu.json         # 512 x 512, bf16, 8 images a chip; many minutes on 2 cores
+  python benchmarks/tpu_compile.py --json=tpu.json         # 512 x 512, bf16, 8 images per chip; many minutes on 2 cores
   python benchmarks/tpu_compile.py --model=sdxl-base-1.0 --batch=2 --no-step
-  python benchmarks/tpu_compile.py --small                 # a smoke run with a tiny model
+  python benchmarks/tpu_compile.py --small                 # smoke test with a tiny model
 
-For each slice the whole sampler is compiled (memory, collectives, time), and for one chip a guided step and its peer: the
-stock diffusers Flax UNet on the same inputs, where diffusers below 0.40 is installed. Ratios are ours / stock, of bytes
-moved an image and step. The last lines are the roofline: time a step by arithmetic and by bandwidth, and chip-hours for the whole benchmark.
+For each slice, the whole sampler is compiled (memory, collectives, time). For a single chip, a guided step is compared
+with diffusers' stock Flax U-Net on the same inputs, if diffusers below 0.40 is installed; ratios are ours / stock, of
+bytes moved per image and step. The last lines give the roofline (time per step by arithmetic and by bandwidth), and
+chip-hours for the whole benchmark.
 
-One process at a time uses libtpu; a killed one leaves its lock file behind, and the error names it.
+libtpu allows one process at a time. A killed process leaves its lock file, which the error names.
 """
 
 import argparse
@@ -75,22 +76,24 @@ def parsed() -> argparse.Namespace:
     default="stable-diffusion-2.1-base",
     help="stable-diffusion-1.5, stable-diffusion-2.1-base, stable-diffusion-2.1 or sdxl-base-1.0",
   )
-  parser.add_argument("--batch", type=int, default=8, help="images a chip")
+  parser.add_argument("--batch", type=int, default=8, help="images per chip")
   parser.add_argument("--steps", type=int, default=BENCHMARK_STEPS)
   parser.add_argument("--small", action="store_true", help="a tiny model")
   parser.add_argument("--no-step", action="store_true", help="only the whole sampler")
-  parser.add_argument("--json", help="where to write the results")
+  parser.add_argument("--json", help="file for the results")
   return parser.parse_args()
 
 
 def described_model(name: str) -> StableDiffusion:
-  """A model whose parameters are shapes, from its published configuration."""
-  configs = {part: Settings(each, Path(name) / part) for part, each in configurations(name).items()}
+  """Return a model with shapes as parameters, from its published configuration."""
+  configs = {
+    part: Settings(config, Path(name) / part) for part, config in configurations(name).items()
+  }
   return describe(configs, jnp.bfloat16)
 
 
 def configurations(name: str) -> dict[str, Any]:
-  """Configuration of each part."""
+  """Return the configuration of each part."""
   if name == "tiny":
     return {"unet": tiny.UNET, "vae": tiny.VAE, "text_encoder": tiny.text_config()}
   published = json.loads(gzip.decompress(PUBLISHED.read_bytes()))
@@ -100,7 +103,7 @@ def configurations(name: str) -> dict[str, Any]:
 
 
 def described_mesh(topology: str, chips: int | None = None) -> Mesh:
-  """A mesh of TPU chips that need not be there."""
+  """Return a mesh of TPU chips that do not have to exist."""
   description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
   return data_mesh(description.devices[:chips])
 
@@ -111,7 +114,7 @@ def latent_shape(model: StableDiffusion) -> tuple[int, int, int]:
 
 
 def sampler_on(model: StableDiffusion, topology: str, batch: int, steps: int) -> dict[str, Any]:
-  """Memory, collectives and compile time of the whole sampler on a slice."""
+  """Return memory, collectives and compile time of the whole sampler on a slice."""
   mesh = described_mesh(topology)
   lowered = lower_program(model, mesh, ProgramShape(batch, steps, True, latent_shape(model)))
   start = time.perf_counter()
@@ -131,7 +134,7 @@ def sampler_on(model: StableDiffusion, topology: str, batch: int, steps: int) ->
 def step_costs(
   model: StableDiffusion, name: str, topology: str, batch: int
 ) -> dict[str, dict[str, float]]:
-  """FLOPs and bytes an image of one guided step on one chip, ours and, where it is installed, the stock UNet's."""
+  """Return FLOPs and bytes per image of a guided step on one chip, for ours and, if installed, the stock U-Net."""
   mesh = described_mesh(topology)
   peers = {"ours": model} | stock_model(model, name)
   rows = 2 * batch * mesh.size
@@ -158,19 +161,21 @@ def step_costs(
 
 
 def stock_model(model: StableDiffusion, name: str) -> dict[str, StableDiffusion]:
-  """The model with diffusers' own UNet; nothing, and a line, where there is none."""
-  configs = {part: Settings(each, Path(name) / part) for part, each in configurations(name).items()}
+  """Return the model with diffusers' own U-Net; without it, print why and return nothing."""
+  configs = {
+    part: Settings(config, Path(name) / part) for part, config in configurations(name).items()
+  }
   try:
     unet, vae = stock_networks(configs, model.dtype, model.vae_dtype)
   except UsageError as error:
-    print(f"without its peer: {error}")
+    print(f"no comparison with the stock U-Net: {error}")
     return {}
   params = stock_params(unet, vae, model.params)
   return {"stock": dataclasses.replace(model, unet=unet, vae=vae, params=params)}
 
 
 def split(mesh: Mesh, tree: Any, spec: PartitionSpec | None = None) -> Any:
-  """The shapes of a tree, spread over the mesh: by default by their first axis."""
+  """Return the shapes of a tree sharded over the mesh, by default along the first axis."""
   sharding = NamedSharding(mesh, PartitionSpec(DATA_AXIS) if spec is None else spec)
   return jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
@@ -178,20 +183,20 @@ def split(mesh: Mesh, tree: Any, spec: PartitionSpec | None = None) -> Any:
 
 
 def report(costs: dict[str, dict[str, float]]) -> None:
-  """The roofline of a step."""
+  """Print the roofline of a step."""
   for name, cost in costs.items():
     arithmetic = cost["tflop_per_image"] * 1e12 / PEAK_FLOPS
     bandwidth = cost["gb_per_image"] * 1e9 / PEAK_BYTES
     hours = max(arithmetic, bandwidth) * BENCHMARK_STEPS * BENCHMARK_IMAGES / 3600
     print(
-      f"{name:6} {cost['tflop_per_image']:.2f} TFLOP and {cost['gb_per_image']:.2f} GB an image and step:"
+      f"{name:6} {cost['tflop_per_image']:.2f} TFLOP and {cost['gb_per_image']:.2f} GB per image and step:"
       f" {1e3 * arithmetic:.1f} ms of arithmetic, {1e3 * bandwidth:.1f} ms of memory,"
       f" {cost['temporary_gb']:.2f} GB temporary; {hours:,.0f} v5e chip-hours for the benchmark"
     )
   if len(costs) < 2:
     return
   ratio = costs["ours"]["gb_per_image"] / costs["stock"]["gb_per_image"]
-  print(f"bytes moved, ours / stock: {ratio:.2f} (aim: at most 0.55)")
+  print(f"bytes moved, ours / stock: {ratio:.2f} (goal: at most 0.55)")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""Images a second of the training engine beside a PyTorch loop: same network, batch, precision and augmentation.
+"""Compare the training engine with a PyTorch loop, in images per second: same network, batch, precision, augmentation.
 
   python benchmarks/training.py --peer-python /path/to/env-with-torch/bin/python --json training.json      # CPU: ResNet-18 at 64 pixels
   python benchmarks/training.py --network resnet50 --size 224 --batch 256 --classes 100                    # GPU, bfloat16
 
-Both sides train on the same uint8 images in memory: random resized crop, mirroring, normalization, SGD with momentum. PyTorch's loop has
-channels last, on GPUs bfloat16 autocast and cuDNN's search, a DataLoader with a worker for each core (`--workers`) whose transforms
-are PIL's, as torchvision's are, and the network as torchvision defines it (`--torch-compile` compiles it). Ours crops on the device. Each measurement
-is a process of its own; rounds alternate; warm-up and compilation are left out and reported beside. Ratios are ours / peer in images a second: above 1
-ours is faster.
+Both sides train on the same uint8 images in memory, with random resized crop, mirroring, normalization, and SGD with
+momentum. PyTorch's loop uses channels-last tensors, on GPUs bfloat16 autocast and cuDNN's search, a DataLoader with a
+worker per core (`--workers`) and PIL transforms like torchvision's, and torchvision's network (`--torch-compile`
+compiles it). Ours crops on the device. Each measurement is a separate process; rounds alternate; warm-up and
+compilation are excluded and reported separately. Ratios are ours / peer in images per second: above 1, ours is faster.
 
-  train      the whole: input, augmentation, forward, backward, update
+  train      everything: input, augmentation, forward, backward, update
   step       the same on one batch that stays on the device, without augmentation
-  input      the input pipeline alone: augmented, normalized batches on the device
+  input      only the input pipeline: augmented, normalized batches on the device
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> int:
     for _ in range(options.rounds):
       for side, measured in found.items():
         measured.append(measure(side, what, options))
-    rates = {side: statistics.median(one["images_a_second"] for one in measured) for side, measured in found.items()}  # fmt: skip
+    rates = {side: statistics.median(run["images_a_second"] for run in measured) for side, measured in found.items()}  # fmt: skip
     result[what] = {"images_a_second": rates, "measured": found}
     if len(rates) == 2:
       result[what]["ratio"] = rates["ours"] / rates["peer"]
@@ -57,12 +57,14 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--batch", type=int, default=64)
   parser.add_argument("--classes", type=int, default=10)
   parser.add_argument("--images", type=int, default=512, help="images in memory")
-  parser.add_argument("--steps", type=int, default=10, help="steps that are counted")
+  parser.add_argument("--steps", type=int, default=10, help="timed steps")
   parser.add_argument("--rounds", type=int, default=3)
   parser.add_argument("--only", default="train,step,input")
   parser.add_argument("--sides", default="ours,peer")
-  parser.add_argument("--workers", type=int, default=os.cpu_count(), help="PyTorch's loaders")
-  parser.add_argument("--peer-python", default=sys.executable, help="a Python that has torch")
+  parser.add_argument(
+    "--workers", type=int, default=os.cpu_count(), help="workers of PyTorch's DataLoader"
+  )
+  parser.add_argument("--peer-python", default=sys.executable, help="a Python with torch")
   parser.add_argument("--torch-compile", action="store_true")
   parser.add_argument("--json", help="file for the result")
   parser.add_argument("--measure", help=argparse.SUPPRESS)
@@ -70,7 +72,7 @@ def parse() -> argparse.Namespace:
 
 
 def measure(side: str, what: str, options: argparse.Namespace) -> dict:
-  """One measurement in a process of its own."""
+  """Run one measurement in its own process."""
   python = sys.executable if side == "ours" else options.peer_python
   given = {**vars(options), "measure": f"{side}:{what}", "json": None}
   arguments = []
@@ -87,7 +89,7 @@ def measure(side: str, what: str, options: argparse.Namespace) -> dict:
 
 
 def stored(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-  """Images as both sides have them in memory: an eighth larger than the network's where those are large."""
+  """Return the images in memory; large ones are an eighth larger than the network's input."""
   side = options.size if options.size <= 64 else 8 * round(options.size / 7)
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (options.images, side, side, 3), dtype=np.uint8)
@@ -95,7 +97,7 @@ def stored(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 
 def timed(step, steps: int, batch: int, wait) -> dict:  # type: ignore[no-untyped-def]
-  """Images a second of so many steps after a warm-up."""
+  """Return the images per second of `steps` steps after a warm-up."""
   began = time.perf_counter()
   for _ in range(WARM):
     step()
@@ -204,7 +206,7 @@ def peer(what: str, options: argparse.Namespace) -> dict:
 
 
 def loader(images: np.ndarray, labels: np.ndarray, options: argparse.Namespace, plain: bool):  # type: ignore[no-untyped-def]
-  """A DataLoader whose transforms are PIL's: random resized crop and mirroring, as torchvision draws and does them."""
+  """Return a DataLoader with PIL transforms: random resized crop and mirroring, as in torchvision."""
   import math
   import random
 
@@ -253,7 +255,7 @@ def endless(batches):  # type: ignore[no-untyped-def]
 
 
 def residual(name: str, classes: int, small: bool):  # type: ignore[no-untyped-def]
-  """ResNet-18 or -50 as torchvision defines them, or with the small-image stem."""
+  """Return ResNet-18 or -50 as torchvision defines them, optionally with the small-image stem."""
   from torch import nn
 
   bottleneck = name == "resnet50"

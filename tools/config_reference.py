@@ -1,4 +1,4 @@
-"""Makes docs/configuration.md from the typed configuration: python tools/config_reference.py"""
+"""Write docs/configuration.md from the typed configuration: python tools/config_reference.py"""
 
 import dataclasses
 import re
@@ -12,8 +12,10 @@ from genbench_jax.runtime.settings import plain_type
 OUT = Path(__file__).parent.parent / "docs" / "configuration.md"
 HEAD = """# Configuration
 
-Every setting, its type and its default. A config file is Python that starts from `genbench_jax.config.default_config()`; any setting is overridden on the command line as
-`--config.SECTION.NAME=value`. This page is made by `tools/config_reference.py` from the types of `genbench_jax/config.py`.
+Every setting, its type and its default. A config file is Python that starts from
+`genbench_jax.config.default_config()`. Any setting can be overridden on the command line with
+`--config.SECTION.NAME=value`. `tools/config_reference.py` writes this page from the types in
+`genbench_jax/config.py`.
 """
 
 
@@ -22,12 +24,12 @@ def main() -> None:
 
 
 def page() -> str:
-  """The page as Markdown."""
+  """Return the page as Markdown."""
   return HEAD + "".join(_sections(Config, "", Config()))
 
 
 def _sections(section: type, name: str, default: object) -> Iterator[str]:
-  """A section and those within it."""
+  """Yield a section and its subsections."""
   yield _section(section, name, default)
   hints = typing.get_type_hints(section)
   for field in dataclasses.fields(section):
@@ -37,7 +39,7 @@ def _sections(section: type, name: str, default: object) -> Iterator[str]:
 
 
 def _section(section: type, name: str, default: object) -> str:
-  """A table of the settings of a section that are not sections themselves."""
+  """Return a table of a section's settings, without subsections."""
   hints = typing.get_type_hints(section)
   bases = [_documented(base.__doc__ or "") for base in section.__mro__[-2::-1]]
   summary, about = (
@@ -56,7 +58,7 @@ def _section(section: type, name: str, default: object) -> str:
 
 
 def _documented(text: str) -> tuple[str, dict[str, str]]:
-  """The summary of a docstring, and what it says of each attribute; several may share a line."""
+  """Return the summary of a docstring, and its text for each attribute; a line may list several."""
   summary, _, attributes = text.partition("Attributes:")
   about: dict[str, str] = {}
   for entry in re.split(r"\n    (?=\w)", "\n" + attributes.strip("\n").removeprefix("  ")):

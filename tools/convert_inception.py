@@ -1,9 +1,9 @@
-"""Writes `pt_inception-2015-12-05-6726825d.pth`, the network of FID, as safetensors with the same names.
+"""Convert `pt_inception-2015-12-05-6726825d.pth`, the network of FID, to safetensors with the same names.
 
   python tools/convert_inception.py pt_inception-2015-12-05-6726825d.pth inception.safetensors
 
-The file is a pickle. It is read by a reader that makes arrays and refuses everything else; nothing in it is run, and PyTorch is
-not needed. The network is `gb.embed_images(images, "inception:inception.safetensors")` from then on.
+The source is a pickle. A reader that makes arrays and rejects everything else reads it, without running code
+and without PyTorch. Then use the network as `gb.embed_images(images, "inception:inception.safetensors")`.
 """
 
 import sys
@@ -18,7 +18,7 @@ from genbench_jax.models.torch_archive import read_archive
 
 
 def main(source: str, target: str) -> int:
-  """Converts; returns the exit status."""
+  """Convert the file; return the exit status."""
   wanted = weights.torch_shapes(parameter_shapes())
   try:
     found = read_archive(Path(source))
@@ -27,7 +27,10 @@ def main(source: str, target: str) -> int:
     return 1
   wrong = [n for n, shape in wanted.items() if n not in found or found[n].shape != shape]
   if wrong:
-    print(f"error: {source} is no Inception-v3 of FID: see {wrong[0]}.", file=sys.stderr)
+    print(
+      f"error: {source} is not the Inception-v3 of FID: {wrong[0]} is missing or has another shape.",
+      file=sys.stderr,
+    )
     return 1
   save_file({name: found[name] for name in wanted}, target)
   return 0

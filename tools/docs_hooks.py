@@ -1,4 +1,4 @@
-"""What `mkdocs build` does besides: notebooks and pages from elsewhere become pages, and search works from disk."""
+"""Hooks of `mkdocs build`: make pages from notebooks and other files, and a search that works from disk."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = "https://github.com/genbench-jax/genbench_jax/blob/main"
-# Page of the site <- file of the repository that it is.
+# Page of the site <- its file in the repository.
 ELSEWHERE = {
   "launch.md": "launch/README.md",
   "zoo.md": "genbench_jax/zoo/README.md",
@@ -25,7 +25,7 @@ ELSEWHERE = {
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-  """Add the pages that are made of files elsewhere in the repository."""
+  """Add pages made from files elsewhere in the repository."""
   pages = {page: (ROOT / file).read_text(encoding="utf-8") for page, file in ELSEWHERE.items()}
   homes = dict(ELSEWHERE)
   for notebook in sorted((ROOT / "examples").glob("*.ipynb")):
@@ -40,7 +40,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: Files) -> str:
-  """Let pages of docs/ name files of the repository by their path, as they do on the repository's site."""
+  """Resolve links in pages of docs/ to files of the repository, as on the repository's site."""
   if page.file.generated_by:
     return markdown
   homes = dict(ELSEWHERE) | {
@@ -53,9 +53,9 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
 def _with_links(
   text: str, page: str, homes: dict[str, str], home: str = "", drawn: Collection[str] = ()
 ) -> str:
-  """Point links at the pages of the site where there are such pages, else at the repository.
+  """Point links to pages of the site if they exist, otherwise to the repository.
 
-  Pictures that a notebook has `drawn` stand beside its page and stay as they are.
+  Images `drawn` by a notebook are beside its page, so links to them are unchanged.
   """
   home = home or homes[page]
   pages = {file: name for name, file in homes.items()}
@@ -75,7 +75,7 @@ def _with_links(
 
 
 def _page(notebook: Path, files: Files, config: MkDocsConfig) -> str:
-  """A notebook as a page: its text, its code, and what the code gave."""
+  """Convert a notebook to a page with its text, code and outputs."""
   cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
   parts = []
   for number, cell in enumerate(cells):
@@ -102,7 +102,7 @@ def _output(output: dict[str, Any], name: str, files: Files, config: MkDocsConfi
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-  """Write the index of the search as a script, and the search that reads it."""
+  """Write the search index as a script, with the search that reads it."""
   folder = Path(config.site_dir) / "search"
   index = json.loads((folder / "search_index.json").read_text(encoding="utf-8"))
   documents = json.dumps(index["docs"], ensure_ascii=False).replace("</", "<\\/")

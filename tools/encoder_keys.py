@@ -1,9 +1,9 @@
-"""Names and shapes of the tensors of published encoders, from PyTorch's classes and the published configurations.
+"""Write names and shapes of the tensors of published encoders, from PyTorch's classes and published configs.
 
   python tools/encoder_keys.py tests/data/encoder_keys.json.gz
 
-Needs torch and transformers >= 5. Nothing is downloaded and no weight is made: models are built on the meta device. The
-configurations are those on the hub, without the settings that are transformers' defaults.
+Requires torch and transformers >= 5. Nothing is downloaded, and models are built on the meta device without
+weights. The configurations are those on the hub, without settings equal to transformers' defaults.
 """
 
 import gzip
@@ -120,10 +120,10 @@ CLASSES = {
 
 
 def published_shapes(model: transformers.PreTrainedModel) -> dict[str, list[int]]:
-  """What `save_pretrained` would write: transformers renames some tensors on the way to and from the file."""
+  """Return what `save_pretrained` would write. transformers renames some tensors in files."""
   parameters = {id(parameter) for parameter in model.parameters()}
   state = model.state_dict(keep_vars=True)
-  # Copies of one parameter under a second name are left out, and so are buffers.
+  # Skip second names of the same parameter, and buffers.
   first = {id(tensor): name for name, tensor in reversed(state.items()) if id(tensor) in parameters}
   kept = {name: state[name] for name in state if first.get(id(state[name])) == name}
   return {n: list(t.shape) for n, t in revert_weight_conversion(model, kept).items()}
@@ -136,10 +136,10 @@ def main(path: str) -> None:
     with torch.device("meta"):
       model = model_class(config_class(**config))
     shapes = published_shapes(model)
-    if name.startswith("clip_text/"):  # published with the prefix that today's class has dropped
+    if name.startswith("clip_text/"):  # published with a prefix that the current class has dropped
       shapes = {f"text_model.{key}": shape for key, shape in shapes.items()}
     if config.get("tie_word_embeddings") is False:
-      # Published T5 1.1 files hold a table of their own for the logits; transformers 5 ties it while it builds.
+      # Published T5 1.1 files have a separate output table; transformers 5 ties it when building the model.
       shapes["lm_head.weight"] = shapes["shared.weight"]
     found[name] = {"config": {"model_type": config_class.model_type, **config}, "shapes": shapes}
     print(name, len(shapes))

@@ -1,10 +1,10 @@
-"""Makes tests/data/golden_clip.npz: what PyTorch's CLIP computes with the tiny weights of genbench_jax.tiny.
+"""Write tests/data/golden_clip.npz: outputs of PyTorch's CLIP with the weights of genbench_jax.zoo.tiny.
 
   python3 -m venv torchenv
   torchenv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors
   PYTHONPATH=. torchenv/bin/python tools/golden_clip.py
 
-Takes seconds. The suite reads the file and needs no torch.
+Takes seconds. The test suite reads the file and needs no torch.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ TEXTS = [
 
 
 def clip(config: dict) -> CLIPModel:
-  """The tiny CLIP in PyTorch."""
+  """Return the tiny CLIP in PyTorch."""
   model = CLIPModel(CLIPConfig.from_dict(config))
   shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
   weights = tiny.random_weights({k: v for k, v in shapes.items() if "position_ids" not in k})
@@ -42,7 +42,7 @@ def main() -> None:
   pixels = np.random.default_rng(3).standard_normal((4, 32, 32, 3), np.float32)
   tokens = tokenizer(TEXTS, padding="max_length", truncation=True, return_tensors="pt")
   golden = {"pixels": pixels, "texts": np.array(TEXTS), "tokens": tokens.input_ids.numpy()}
-  # OpenAI's checkpoints activate by quick_gelu and find the end of text by argmax; OpenCLIP's by gelu and by its id.
+  # OpenAI's checkpoints use quick_gelu and find the end of text by argmax; OpenCLIP's use gelu and the end id.
   for name, changes in {
     "own": {},
     "openai": {"eos_token_id": 2},

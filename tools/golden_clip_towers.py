@@ -1,8 +1,8 @@
-"""What PyTorch's CLIP makes of the tiny checkpoint: hidden states, pooled features and gradients.
+"""Write hidden states, pooled features and gradients of PyTorch's CLIP for the tiny checkpoint.
 
   python tools/golden_clip_towers.py tests/data/golden_clip_towers.npz
 
-Needs torch and transformers >= 5, in an environment of its own. The inputs are those of tests/data/golden_clip.npz.
+Requires torch and transformers >= 5 in a separate environment. Inputs are those of tests/data/golden_clip.npz.
 """
 
 import sys
@@ -18,7 +18,7 @@ INPUTS = Path(__file__).parent.parent / "tests" / "data" / "golden_clip.npz"
 
 
 def tiny_model() -> CLIPModel:
-  """The tiny CLIP with the weights that `write_tiny_clip` draws."""
+  """Return the tiny CLIP with the weights of `write_tiny_clip`."""
   model = CLIPModel(CLIPConfig(**tiny.clip_config())).eval()
   state = model.state_dict()
   drawn = tiny.random_weights({name: tuple(t.shape) for name, t in state.items()})
@@ -39,7 +39,7 @@ def main(path: str) -> None:
   images = model.visual_projection(model.vision_model(pixels).pooler_output)
   np.testing.assert_allclose(images.detach().numpy(), wanted, atol=1e-5)
   texts = model.text_projection(text.pooler_output)
-  # A loss with no symmetry: cosines of all pairs, each with its own weight.
+  # A loss without symmetry: every pair's cosine has its own weight.
   cosines = torch.nn.functional.normalize(images) @ torch.nn.functional.normalize(texts).T
   weights = torch.linspace(-1, 2, cosines.numel()).reshape(cosines.shape)
   (cosines * weights).sum().backward()

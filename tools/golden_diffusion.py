@@ -1,10 +1,10 @@
-"""Makes tests/data/golden_diffusion.npz: what PyTorch's diffusers computes with the tiny models of genbench_jax.zoo.tiny.
+"""Write tests/data/golden_diffusion.npz: outputs of PyTorch's diffusers with the tiny models of genbench_jax.zoo.tiny.
 
   python3 -m venv torchenv
   torchenv/bin/pip install torch==2.13.0 diffusers==0.39.0 transformers==4.57.6 safetensors
   PYTHONPATH=. torchenv/bin/python tools/golden_diffusion.py
 
-Takes a minute. The suite reads the file and needs no torch.
+Takes a minute. The test suite reads the file and needs no torch.
 """
 
 import itertools
@@ -29,12 +29,12 @@ SCHEDULERS = {
 PREDICTIONS = ("epsilon", "v_prediction")
 PROMPTS = ["a photo of a dog", "7"]
 NEGATIVE = ["blurry, out of frame", ""]
-EVALUATIONS = 10  # of the UNet: PNDM makes one more than it has steps
+EVALUATIONS = 10  # of the U-Net: PNDM makes one more than it has steps
 
 
 def with_weights(model: torch.nn.Module) -> torch.nn.Module:
-  """The model with the fixed random weights, which follow from the published names of its tensors."""
-  # transformers 5 leaves the prefix out that all published text towers have.
+  """Load the fixed random weights, which depend on the published names of the tensors, into the model."""
+  # transformers 5 drops the prefix that all published text encoders have.
   is_text = isinstance(model, CLIPTextModel)
   state = {name: value for name, value in model.state_dict().items() if "position_ids" not in name}
   published = {
@@ -47,7 +47,7 @@ def with_weights(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def pipeline(unet: dict[str, Any] = tiny.UNET) -> diffusers.StableDiffusionPipeline:
-  """The tiny Stable Diffusion in PyTorch."""
+  """Return the tiny Stable Diffusion in PyTorch."""
   with tempfile.TemporaryDirectory() as folder:
     tiny.write_tokenizer(Path(folder))
     tokenizer = CLIPTokenizer.from_pretrained(folder)
@@ -68,13 +68,13 @@ def channels_last(tensor: torch.Tensor) -> np.ndarray:
 
 
 def images(pipe: diffusers.StableDiffusionPipeline, latents: torch.Tensor) -> np.ndarray:
-  """uint8 images as the pipeline makes them of latents."""
+  """Return the pipeline's uint8 images from latents."""
   decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
   return np.stack([np.asarray(image) for image in pipe.image_processor.postprocess(decoded)])
 
 
 def trajectories() -> dict[str, np.ndarray]:
-  """Where each scheduler takes eight numbers under a made-up model, for spacings, offsets and step counts."""
+  """Return each scheduler's results from eight numbers with a made-up model, for many settings."""
   golden = {}
   settings = itertools.product(
     SCHEDULERS, PREDICTIONS, ("leading", "linspace", "trailing"), (1, 2, 3, 7, 20, 50), (0, 1)
@@ -96,7 +96,7 @@ def trajectories() -> dict[str, np.ndarray]:
 def pictures(
   pipe: diffusers.StableDiffusionPipeline, latents: torch.Tensor
 ) -> dict[str, np.ndarray]:
-  """Latents and images of the whole pipeline, over schedulers, predictions, guidance and negative prompts."""
+  """Return latents and images of the whole pipeline, over schedulers, predictions, guidance and negatives."""
   golden = {}
   for name, prediction, (guidance, negative) in itertools.product(
     SCHEDULERS, PREDICTIONS, ((1.0, False), (7.5, False), (7.5, True))
@@ -118,7 +118,7 @@ def pictures(
 
 
 def parts(pipe: diffusers.StableDiffusionPipeline) -> dict[str, np.ndarray]:
-  """Single forward passes: UNet on faint latents, where epsilons count; autoencoder where side = channels."""
+  """Return single forward passes: U-Net on faint latents, where epsilons matter; VAE where side = channels."""
   draw = np.random.default_rng(2)
   faint = torch.from_numpy(0.01 * draw.standard_normal((2, 8, 8, 8), np.float32))
   text = torch.from_numpy(draw.standard_normal((2, 24, 32), np.float32))

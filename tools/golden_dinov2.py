@@ -1,8 +1,8 @@
-"""Makes tests/data/golden_dinov2.npz: what PyTorch's DINOv2 computes with the tiny weights of genbench_jax.zoo.tiny.
+"""Write tests/data/golden_dinov2.npz: outputs of PyTorch's DINOv2 with the weights of genbench_jax.zoo.tiny.
 
   PYTHONPATH=. torchenv/bin/python tools/golden_dinov2.py
 
-The environment as for tools/golden_clip.py. Takes seconds. The suite reads the file and needs no torch.
+Uses the environment of tools/golden_clip.py. Takes seconds. The test suite reads the file and needs no torch.
 """
 
 import tempfile

@@ -1,9 +1,10 @@
-"""What PyTorch makes of tiny encoders with random weights: SigLIP, DINOv2 with registers, DINOv3, a gated T5.
+"""Write outputs of PyTorch's tiny encoders with random weights: SigLIP, DINOv2 with registers, DINOv3, gated T5.
 
   python tools/golden_encoders.py tests/data/golden_encoders.npz
 
-Needs torch and transformers >= 5, in an environment of its own. Each model is written as a checkpoint of the published layout and
-read by `from_pretrained`, so that names and layouts are tested, too. The golden file holds the configurations.
+Requires torch and transformers >= 5 in a separate environment. Each model is written as a checkpoint in the
+published layout and read by `from_pretrained`, which also tests names and layouts. The golden file contains
+the configurations.
 """
 
 import json
@@ -65,13 +66,13 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def random_model(class_name: str, config: dict[str, Any]) -> Any:
-  """The model with the weights that `random_weights` draws for the published names."""
+  """Return the model with the weights that `random_weights` draws for the published names."""
   model_class = getattr(transformers, class_name)
   own = model_class.config_class(**{k: v for k, v in config.items() if k != "model_type"})
   model = model_class(own)
   state = revert_weight_conversion(model, dict(model.state_dict()))
   shapes = {name: tuple(t.shape) for name, t in state.items() if "position_ids" not in name}
-  if class_name.startswith("T5"):  # a table of its own for the logits, as T5 1.1 has it
+  if class_name.startswith("T5"):  # a separate output table, as in T5 1.1
     shapes = {name: shape for name, shape in shapes.items() if "embed_tokens" not in name}
     shapes["lm_head.weight"] = shapes["shared.weight"]
   with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +82,7 @@ def random_model(class_name: str, config: dict[str, Any]) -> Any:
 
 
 def results(name: str, model: Any, rng: np.random.Generator) -> dict[str, Any]:
-  """Inputs and what the model makes of them."""
+  """Return inputs and the model's outputs."""
   if name == "t5_gated":
     tokens, written = (torch.tensor(rng.integers(2, 64, (2, n))) for n in (9, 7))
     mask = torch.ones_like(tokens)

@@ -1,11 +1,11 @@
-"""Makes tests/data/golden_families.npz: PyTorch's pipelines of SDXL and of the few-step models, tiny, with random weights.
+"""Write tests/data/golden_families.npz: outputs of PyTorch's pipelines of tiny SDXL and few-step models.
 
   python3 -m venv torchenv
   torchenv/bin/pip install torch==2.13.0 diffusers==0.42.0 transformers==5.24.0 safetensors peft
   PYTHONPATH=. torchenv/bin/python tools/golden_families.py
 
-The models are `genbench_jax.zoo.tiny`'s, whose weights follow from names and shapes. Fresh noise of each step is NumPy's, seed
-11. The suite reads the file and needs no torch.
+Models are those of `genbench_jax.zoo.tiny`, whose weights depend on names and shapes. The noise of each step is
+NumPy's with seed 11. The test suite reads the file and needs no torch.
 """
 
 import json
@@ -32,7 +32,7 @@ PROMPTS, NEGATIVE = ["a photo of a dog", "7"], ["blurry", "out of frame"]
 STEPS = 4
 TRAILING = {"timestep_spacing": "trailing"}
 LCM_UNET = tiny.UNET | {"time_cond_proj_dim": 16}
-# Name -> pipeline, scheduler, its settings, guidance, negative prompts, and arguments of the call.
+# Name -> pipeline, scheduler, its settings, guidance scale, whether to use negative prompts, call arguments.
 CASES: dict[str, tuple[str, str, dict, float, bool, dict]] = {
   "sdxl": ("xl", "EulerDiscrete", {}, 5.0, False, {}),
   "sdxl-negative": ("xl", "EulerDiscrete", {}, 5.0, True, {}),
@@ -63,7 +63,7 @@ LORAS = {"peft": {"peft": 0.7}, "kohya": {"kohya": 1.3}, "both": {"peft": 0.5, "
 
 
 def with_weights(model: torch.nn.Module, prefix: str = "") -> torch.nn.Module:
-  """The model with the fixed random weights; transformers 5 leaves `prefix` out of the published names."""
+  """Load the fixed random weights into the model; transformers 5 drops `prefix` from published names."""
   shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
   published = {
     name: name if name.startswith((prefix, "text_projection")) else prefix + name for name in shapes
@@ -82,7 +82,7 @@ def tokenizer(pad: str) -> CLIPTokenizer:
 
 
 def pipeline(kind: str) -> Any:
-  """`sd`, `lcm` or `xl`, with a scheduler that is replaced."""
+  """Return `sd`, `lcm` or `xl`, with a scheduler that is replaced later."""
   unet = {"sd": tiny.UNET, "lcm": LCM_UNET, "xl": tiny.UNET_XL}[kind]
   parts = {
     "unet": with_weights(diffusers.UNet2DConditionModel.from_config(unet)),
@@ -106,7 +106,7 @@ def pipeline(kind: str) -> Any:
 
 
 def made(pipe: Any, case: tuple, latents: torch.Tensor) -> np.ndarray:
-  """uint8 images of a case."""
+  """Return the uint8 images of a case."""
   _, scheduler, settings, guidance, negative, options = case
   kind = getattr(diffusers, f"{scheduler}Scheduler")
   pipe.scheduler = kind.from_config(tiny.SCHEDULER | settings)
@@ -127,7 +127,7 @@ def made(pipe: Any, case: tuple, latents: torch.Tensor) -> np.ndarray:
 
 
 def fuse_text(tower: torch.nn.Module, part: str, tensors: dict, weight: float) -> None:
-  """A LoRA of a text tower, by the formula: diffusers does not load it beside transformers 5."""
+  """Fuse a LoRA into a text encoder by its formula, since diffusers cannot do so with transformers 5."""
   for module in tiny.LORA_TARGETS[part]:
     kohya = f"{tiny.KOHYA[part]}_{module.replace('.', '_')}"
     if f"{kohya}.alpha" in tensors:
@@ -142,7 +142,7 @@ def fuse_text(tower: torch.nn.Module, part: str, tensors: dict, weight: float) -
 
 
 def with_loras(latents: torch.Tensor) -> dict[str, np.ndarray]:
-  """SDXL with a LoRA in each form, alone and together, as diffusers loads them."""
+  """Return images of SDXL with a LoRA in each format, separately and together, as diffusers loads them."""
   golden = {}
   with tempfile.TemporaryDirectory() as folder:
     files = {

@@ -1,9 +1,9 @@
-"""What torch-fidelity's Inception-v3 makes of random images with random weights, and how FID's two resizings come out.
+"""Write outputs of torch-fidelity's Inception-v3 with random weights, and of FID's two resize methods.
 
   python tools/golden_inception.py tests/data/golden_inception.npz
 
-Needs torch, torch-fidelity and clean-fid, in an environment of its own. The weights depend on names and shapes alone, so that
-the file holds none: `tiny.random_weights`, with batch norms' variances made positive.
+Requires torch, torch-fidelity and clean-fid in a separate environment. The weights (`tiny.inception_weights`)
+depend only on names and shapes, so that the file contains none.
 """
 
 import sys
@@ -20,13 +20,13 @@ SIZES = ((32, 32), (299, 299), (300, 200), (640, 480))
 
 
 def without_torchvision() -> None:
-  """torch-fidelity imports torchvision, for other networks than this one."""
+  """Replace torchvision, which torch-fidelity imports for other networks."""
   for part in ("", ".datasets", ".transforms", ".transforms.functional", ".models", ".ops"):
     sys.modules.setdefault(f"torchvision{part}", MagicMock())
 
 
 def random_network() -> Any:
-  """torch-fidelity's network with the weights that `inception_weights` draws."""
+  """Return torch-fidelity's network with the weights of `inception_weights`."""
   from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
   original = FeatureExtractorInceptionV3.load_state_dict
@@ -63,7 +63,7 @@ def main(path: str) -> None:
     small = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
     stacked = torch.tensor(small.transpose(2, 0, 1)[None].astype(np.float32))
     legacy = interpolate_bilinear_2d_like_tensorflow1x(stacked, (299, 299), align_corners=False)
-    # Every seventh pixel tells as much as all of them.
+    # Every seventh pixel is as informative as all of them.
     arrays[f"clean/{height}x{width}"] = clean(small)[::7, ::7]
     arrays[f"legacy/{height}x{width}"] = legacy[0].numpy().transpose(1, 2, 0)[::7, ::7]
   np.savez_compressed(path, **arrays)

@@ -1,12 +1,12 @@
-"""Writes tests/data/probe/reference_runs.npz: probe training runs of a plain PyTorch loop.
+"""Write tests/data/probe/reference_runs.npz: runs of a plain PyTorch training loop of a probe.
 
-Run in an environment with torch 2.13.0 and NumPy, which the package itself does not need:
+Requires torch 2.13.0 and NumPy in a separate environment:
 
   python tools/golden_probe.py tests/data/probe/reference_runs.npz
 
-Five epochs of BatchNorm1d(affine=False) -> Linear, SGD with momentum 0.9 and weight decay, batches
-of 64, the last partial batch kept, a batch of one image skipped; single-label on 129 images (so that one
-batch of each epoch is skipped) and multi-label on 150.
+Five epochs of BatchNorm1d(affine=False) -> Linear, SGD with momentum 0.9 and weight decay, in batches of 64.
+The last partial batch is kept, a batch of one image is skipped. Single-label with 129 images (so that one batch
+of each epoch is skipped) and multi-label with 150.
 """
 
 import sys
@@ -22,7 +22,7 @@ RUNS = {
 
 
 def inputs(name, rows):
-  """Features, targets, text prototypes and the order of the rows in each epoch."""
+  """Return features, targets, text prototypes and the order of the rows in each epoch."""
   generator = np.random.default_rng(rows)
   text = generator.normal(size=(CLASSES, WIDTH))
   text = (text / np.linalg.norm(text, axis=1, keepdims=True)).astype(np.float32)
@@ -37,7 +37,7 @@ def inputs(name, rows):
 
 
 def train(name, rows, learning_rate, weight_decay):
-  """The arrays of one run: its inputs, and the model after each epoch."""
+  """Return the arrays of a run: its inputs, and the model after each epoch."""
   features, targets, text, order = inputs(name, rows)
   norm = torch.nn.BatchNorm1d(WIDTH, affine=False)
   head = torch.nn.Linear(WIDTH, CLASSES)

@@ -1,13 +1,13 @@
-"""Makes tests/data/golden_recognizers.npz and recognizer_keys.json.gz: what PyTorch makes of our recognizers' networks.
+"""Write tests/data/golden_recognizers.npz and recognizer_keys.json.gz: PyTorch's results for our recognizers' networks.
 
   python3 -m venv torchenv
   torchenv/bin/pip install torch==2.13.0 timm scikit-learn
   PYTHONPATH=. torchenv/bin/python tools/golden_recognizers.py
 
-Weights are drawn from the CRC of each tensor's name (`drawn`, which the tests repeat), so the file holds results only:
-logits, loss, running averages, and of each gradient its product with a drawn tensor. timm's resnet18 and resnet50 have
-the names and the arithmetic of torchvision's. The last part trains a small residual network on scikit-learn's digits for
-200 steps: the images, the rows of each batch, and the loss of each step.
+Weights are drawn from the CRC of each tensor's name (`drawn`, which the tests repeat), so that the file contains
+only results: logits, loss, running averages, and the product of each gradient with a drawn tensor. timm's
+resnet18 and resnet50 have torchvision's names and arithmetic. The last part trains a small residual network on
+scikit-learn's digits for 200 steps; stored are the images, the rows of each batch, and the loss of each step.
 """
 
 import gzip
@@ -33,12 +33,12 @@ STEPS, WARMUP, LEARNING_RATE, DECAY, SMOOTHING, ROWS = 200, 10, 0.02, 5e-4, 0.1,
 
 
 def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
-  """The tensor of a name, in PyTorch's layout: sizes as after an initialization, nothing zero."""
+  """Draw the tensor for a name, in PyTorch's layout, with magnitudes as after initialization and no zeros."""
   normal = np.random.default_rng(zlib.crc32(name.encode())).normal(size=shape)
   if name.endswith("running_var"):
     return (0.5 + np.abs(normal)).astype(np.float32)
   if len(shape) == 1 and name.endswith("weight"):
-    # The last norm of a bottleneck is small, as in trained networks: sixteen full ones would multiply rounding errors.
+    # As in trained networks, the last norm of a bottleneck is small: 16 full ones would amplify rounding errors.
     return ((0.2 if name.endswith("bn3.weight") else 1) * (1 + 0.1 * normal)).astype(np.float32)
   fan_in = math.prod(shape[1:]) if len(shape) > 1 else 100
   return (normal / math.sqrt(fan_in)).astype(np.float32)
@@ -55,7 +55,7 @@ def fill(network: nn.Module) -> None:
 def results(name: str, size: int, options: dict) -> dict[str, np.ndarray]:
   network = timm.create_model(name, pretrained=False, num_classes=CLASSES, **options)
   fill(network)
-  # In float64, so that the differences that the tests see are ours alone.
+  # In float64, so that all differences in the tests are our own rounding errors.
   network.double()
   pixels = torch.from_numpy(drawn("pixels", (BATCH, 3, size, size)) * 10).double()
   labels = torch.arange(BATCH) % CLASSES
@@ -109,7 +109,7 @@ class Block(nn.Module):
 
 
 class SmallResNet(nn.Module):
-  """The `resnet8` of `recognizers/networks.py`: three stages of one basic block, 16, 32 and 64 wide."""
+  """`resnet8` of `models/classifier_shapes.py`: three stages of one basic block, with widths 16, 32 and 64."""
 
   def __init__(self, classes: int) -> None:
     super().__init__()
@@ -125,7 +125,7 @@ class SmallResNet(nn.Module):
 
 
 def learning_rate(step: int) -> float:
-  """Linear warm-up, then half a cosine down to zero."""
+  """Return the learning rate: linear warm-up, then half a cosine down to zero."""
   if step < WARMUP:
     return LEARNING_RATE * (step + 1) / WARMUP
   return LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP)))
@@ -138,11 +138,11 @@ def digits_run() -> dict[str, np.ndarray]:
   rows = np.stack(
     [np.random.default_rng([1, step]).permutation(320)[:ROWS] for step in range(STEPS)]
   )
-  # Steps amplify rounding errors some tenfold each hundred: in float64 PyTorch is the truth that ours is held to.
+  # Rounding errors grow about tenfold per hundred steps, so PyTorch's float64 run is the reference.
   network = SmallResNet(10)
   fill(network)
   network.double().train()
-  # Norms and biases are not decayed, as `Recipe.weight_decay` says.
+  # Norms and biases are not decayed, see `Recipe.weight_decay`.
   groups = [
     {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": DECAY},
     {"params": [p for p in network.parameters() if p.ndim == 1], "weight_decay": 0.0},

@@ -1,11 +1,11 @@
-"""Makes tests/data/golden_samplers.npz: where PyTorch's schedulers take eight numbers under a made-up model.
+"""Write tests/data/golden_samplers.npz: results of PyTorch's schedulers from eight numbers with a made-up model.
 
   python3 -m venv torchenv
   torchenv/bin/pip install torch==2.13.0 diffusers==0.42.0 scipy
   PYTHONPATH=. torchenv/bin/python tools/golden_samplers.py
 
-Each case is a sampler, settings that differ from Stable Diffusion's, a number of steps, eta and the end. Fresh noise is drawn
-from NumPy, in the order of the steps. The suite reads the file and needs no torch.
+A case is a sampler, settings that differ from Stable Diffusion's, a number of steps, eta and the result. Noise is
+drawn with NumPy in the order of the steps. The test suite reads the file and needs no torch.
 """
 
 import itertools
@@ -34,7 +34,7 @@ ZERO_SNR = V | {"rescale_betas_zero_snr": True}
 
 
 def cases() -> list[tuple[str, dict, int, float, list[int] | None]]:
-  """Sampler, settings, steps, eta, explicit timesteps."""
+  """Return tuples of sampler, settings, number of steps, eta, and explicit timesteps."""
   found = []
   for spacing, prediction, count in itertools.product(SPACINGS, ({}, V), (1, 4, 20)):
     found.append(("euler_ancestral", prediction | {"timestep_spacing": spacing}, count, 0.0, None))
@@ -78,7 +78,7 @@ def cases() -> list[tuple[str, dict, int, float, list[int] | None]]:
     found.append(("lcm", prediction, count, 0.0, None))
     found += [("tcd", prediction, count, eta, None) for eta in (0.0, 0.3, 1.0)]
   found.append(("lcm", {"original_inference_steps": 100, "timestep_scaling": 5.0}, 3, 0.0, None))
-  explicit = [999, 749, 499, 249]  # DMD2's
+  explicit = [999, 749, 499, 249]  # DMD2's timesteps
   found += [(sampler, {}, 4, 0.0, explicit) for sampler in ("lcm", "tcd", "euler", "dpmsolver++")]
   return found
 
@@ -86,7 +86,7 @@ def cases() -> list[tuple[str, dict, int, float, list[int] | None]]:
 def end_of(
   name: str, settings: dict, count: int, eta: float, given: list[int] | None
 ) -> np.ndarray:
-  """Where the scheduler ends from eight starts."""
+  """Return the scheduler's results from eight starting values."""
   scheduler = CLASSES[name].from_config(testing.SCHEDULER | settings)
   scheduler.set_timesteps(**({"timesteps": given} if given else {"num_inference_steps": count}))
   if hasattr(scheduler, "set_begin_index"):
@@ -105,7 +105,7 @@ def end_of(
 
 
 def noises(count: int) -> np.ndarray:
-  """Fresh noise of each step [t, 8]; the suite draws the same."""
+  """Return the noise of each step [t, 8]; the test suite draws the same."""
   return np.random.default_rng(7).standard_normal((count, 8), np.float32)
 
 

@@ -1,8 +1,8 @@
-"""Writes tests/prompts/t5.npz: the logits of PyTorch's T5 for the tiny checkpoint of `genbench_jax.zoo.tiny`.
+"""Write tests/prompts/t5.npz: logits of PyTorch's T5 for the tiny checkpoint of `genbench_jax.zoo.tiny`.
 
   python tools/golden_t5.py
 
-Needs torch, which the package and its tests don't.
+Requires torch, unlike the package and its tests.
 """
 
 import tempfile
@@ -22,7 +22,7 @@ def main() -> None:
     folder = write_tiny_t5(Path(temporary) / "t5")
     model = T5ForConditionalGeneration.from_pretrained(folder).eval()
   rng = np.random.default_rng(0)
-  # Longer than the 128 tokens from which on all distances share a bias.
+  # Longer than 128 tokens, from where all distances share a bias.
   tokens, written = rng.integers(2, 39, (2, 150)), rng.integers(2, 39, (2, 12))
   mask = np.ones_like(tokens)
   mask[1, 40:] = 0

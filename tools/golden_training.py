@@ -1,11 +1,12 @@
-"""Makes tests/data/golden_training.npz: PyTorch's gradients of the tiny diffusion model, and its parts in bfloat16.
+"""Write tests/data/golden_training.npz: PyTorch's gradients of the tiny diffusion model, and its parts in bfloat16.
 
   python3 -m venv torchenv
   torchenv/bin/pip install torch==2.13.0 diffusers==0.42.1 transformers==5.24.0 safetensors
   PYTHONPATH=. torchenv/bin/python tools/golden_training.py
 
-The gradient is that of textual inversion: of the mean squared error of the predicted noise, through UNet and text tower, with
-respect to the embedding of every token, with a UNet of one level, whose gradient compiles fast. The bfloat16 outputs are stored as float32. Takes some seconds.
+The gradient is that of textual inversion: of the mean squared error of the predicted noise, through U-Net and
+text encoder, with respect to every token's embedding. The U-Net has a single level, so that the test compiles
+quickly. bfloat16 outputs are stored as float32. Takes seconds.
 """
 
 import sys
@@ -24,7 +25,7 @@ TIME = 321
 
 
 def inputs() -> dict[str, torch.Tensor]:
-  """Fixed draws: what is noised, noise, a text and latents for the decoder."""
+  """Return fixed random inputs: noisy latents, noise, a text, and latents for the decoder."""
   draw = np.random.default_rng(5)
   shapes = {"noisy": (2, 8, 8, 8), "noise": (2, 8, 8, 8), "text": (2, 24, 32), "latents": (1, 8, 8, 8)}  # fmt: skip
   return {
@@ -34,7 +35,7 @@ def inputs() -> dict[str, torch.Tensor]:
 
 
 def embedding_gradient(pipe, given: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-  """Loss, and its gradient with respect to the embedding of each token of each prompt."""
+  """Return the loss and its gradient with respect to each token's embedding of each prompt."""
   tokens = pipe.tokenizer(PROMPTS, padding="max_length", return_tensors="pt").input_ids
   table = pipe.text_encoder.get_input_embeddings()
   looked_up = []
@@ -52,7 +53,7 @@ def embedding_gradient(pipe, given: dict[str, torch.Tensor]) -> dict[str, np.nda
 
 @torch.no_grad()
 def outputs(pipe, given: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, np.ndarray]:
-  """UNet and decoder, computed in a dtype."""
+  """Return outputs of U-Net and decoder, computed in a dtype."""
   unet, vae = pipe.unet.to(dtype), pipe.vae.to(dtype)
   noisy, text, latents = (given[name].to(dtype) for name in ("noisy", "text", "latents"))
   made = {"unet": unet(noisy, TIME, text).sample, "decoded": vae.decode(latents).sample}

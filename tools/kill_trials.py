@@ -1,13 +1,14 @@
-"""Kills runs with SIGKILL at random moments of each stage, goes on, and compares with a run that nobody disturbed.
+"""Kill runs with SIGKILL at random moments of each stage, continue them, and compare with an undisturbed run.
 
-python tools/kill_trials.py --trials 25 --out kill_trials.json
+  python tools/kill_trials.py --trials 25 --out kill_trials.json
 
-Models are as small as real ones can be, with random weights. For every trial the stages before the one under trial are copied from
-the undisturbed run; the stage is started in a process of its own, killed, and run again in another one. Half of the moments are
-drawn evenly over the time that the stage takes; the other half fall within 20 ms after a file drawn from those that the stage
-writes has appeared, since writing takes next to no time here. All that the stage makes must come out byte for byte the same, but for the seconds that
-rows and pages tell. Processes are forks of one that has imported everything, so that a trial takes seconds and no moment falls
-into imports. Trials are written to --out one by one; a stopped tool goes on from there. Status 1 if anything came out different.
+Models are as small as possible, with random weights. For every trial, the preceding stages are copied from the
+undisturbed run; the stage is started in its own process, killed, and run again in another process. Half of the
+moments are drawn uniformly over the stage's duration. The other half are within 20 ms after a randomly chosen
+file of the stage appears, since writing takes almost no time here. All outputs of the stage must be
+byte-identical, except for the seconds in rows and pages. Processes are forked from one that has imported
+everything, so that a trial takes seconds and no moment falls into imports. Trials are appended to --out; a
+stopped tool continues there. The exit status is 1 if any output differs.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from genbench_jax.runtime.jax_start import start_jax
 from genbench_jax.zoo.tiny import write_tiny_clip, write_tiny_stable_diffusion
 
 ROOT = Path(__file__).parents[1]
-# What each stage makes, in folders of the work folder.
+# Output folders of each stage, in the work folder.
 MAKES = {
   "images": ("images",),
   "embed": ("embeddings",),
@@ -41,7 +42,7 @@ MAKES = {
   "recognize": ("rows", "classes", "recognizers"),
   "report": ("report",),
 }
-RESULTS = ("results.jsonl", "results.csv")  # of every stage
+RESULTS = ("results.jsonl", "results.csv")  # written by every stage
 IMPORTED = (
   "diffusers.models.modeling_flax_utils",
   "genbench_jax.pipeline.report",
@@ -50,7 +51,7 @@ IMPORTED = (
   "tensorflow_datasets",
   "transformers",
 )
-# Wall-clock times, of a row or of all stages in JSON and in the page's table, and the checksum of rows that tell them.
+# Wall-clock times (of a row or of all stages, in JSON and in the page's table), and checksums of rows with them.
 SECONDS = re.compile(
   rb'"seconds": (?:[-+.e0-9]+|\{[^}]*\})|aria-label="Time and cost">.*?</div>|^\{"sha256": "\w+"\}$',
   re.DOTALL | re.MULTILINE,
@@ -59,11 +60,11 @@ AFTER_FILE_SECONDS = 0.02
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs all trials; returns 0 if all ended as the undisturbed run."""
+  """Run all trials; return 0 if all outputs equal the undisturbed run's."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("--trials", type=int, default=25, help="of each stage")
+  parser.add_argument("--trials", type=int, default=25, help="trials per stage")
   parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
   parser.add_argument("--out", type=Path, default=Path("kill_trials.json"))
   options = parser.parse_args(argv)
@@ -78,16 +79,16 @@ def main(argv: Sequence[str] | None = None) -> int:
           options.out.write_text(json.dumps(done, indent=1))
           print(f"{stage} {number}: {of_stage[-1]}", flush=True)
   print("\n".join(summary(done)))
-  return 1 if any(one["different"] for some in done.values() for one in some) else 0
+  return 1 if any(trial["different"] for trials in done.values() for trial in trials) else 0
 
 
 def summary(done: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
-  """One line a stage: how many trials, what they hit and how they ended."""
+  """Yield a line per stage: number of trials, when they were killed, and how they ended."""
   for stage, trials in done.items():
     counts = {
-      "killed": sum(one["killed"] for one in trials),
-      "with some files written and some not": sum(one["half_done"] for one in trials),
-      "different": sum(bool(one["different"]) for one in trials),
+      "killed": sum(trial["killed"] for trial in trials),
+      "with some files written and some not": sum(trial["half_done"] for trial in trials),
+      "different": sum(bool(trial["different"]) for trial in trials),
     }
     told = ", ".join(f"{count} {what}" for what, count in counts.items())
     yield f"{stage}: {len(trials)} trials, {told}"
@@ -101,14 +102,14 @@ class Trials:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
     _import_all()
     self._finish(lambda: _write_models(folder))
-    self.finish(self.whole, STAGES)  # to compile; its second time is the undisturbed run
+    self.finish(self.whole, STAGES)  # compiles; the second run is the undisturbed one
     shutil.rmtree(self.whole)
     self.seconds = {stage: self.finish(self.whole, [stage]) for stage in STAGES}
     self.files = {stage: made_by(stage, self.whole).keys() for stage in STAGES}
     print({stage: round(seconds, 1) for stage, seconds in self.seconds.items()}, flush=True)
 
   def trial(self, stage: str, number: int) -> dict[str, Any]:
-    """Kills the stage at a moment, goes on, and says what is different."""
+    """Kill the stage at a random moment, continue it, and return what differs."""
     rng = random.Random(f"{stage} {number}")
     workdir = self.folder / "trial"
     shutil.copytree(self.whole, workdir)
@@ -139,7 +140,7 @@ class Trials:
     }
 
   def _wait_for_files(self, process: int, workdir: Path, stage: str, count: int) -> None:
-    """Returns when so many files of a stage are there, or when it has ended."""
+    """Wait until a stage has written `count` files, or has ended."""
     deadline = time.monotonic() + 10 * self.seconds[stage] + 60
     while len(names_made_by(stage, workdir)) < count and time.monotonic() < deadline:
       if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
@@ -147,13 +148,13 @@ class Trials:
       time.sleep(0.002)
 
   def finish(self, workdir: Path, stages: Sequence[str]) -> float:
-    """Runs stages to their end; the seconds that they took."""
+    """Run stages to their end; return the seconds that they took."""
     began = time.monotonic()
     self._finish(lambda: run_command(["main", *self._arguments(workdir, stages)]))
     return time.monotonic() - began
 
   def start(self, workdir: Path, stages: Sequence[str]) -> int:
-    """Starts the command in a fork; its process id."""
+    """Start the command in a fork; return its process id."""
     return self._fork(lambda: run_command(["main", *self._arguments(workdir, stages)]))
 
   def _finish(self, work: Callable[[], int]) -> None:
@@ -201,7 +202,7 @@ def _write_models(folder: Path) -> int:
 
 
 def _import_all() -> None:
-  """Imports what a run imports, once for all forks. No arrays: JAX starts threads with its first one."""
+  """Import what a run imports, once for all forks. Makes no arrays, since JAX then starts threads."""
   start_jax()
   for name in IMPORTED:
     importlib.import_module(name)
@@ -209,23 +210,23 @@ def _import_all() -> None:
 
 
 def names_made_by(stage: str, workdir: Path) -> list[Path]:
-  """The files, whole or not, of what a stage makes."""
+  """Return the files, complete or not, that a stage makes."""
   found = [path for name in MAKES[stage] for path in (workdir / name).rglob("*") if path.is_file()]
-  # Scores and recognizers share folders and tell themselves apart by their names.
+  # Scores and recognizers share folders; their names differ.
   if stage in ("score", "recognize"):
     found = [path for path in found if f"-{stage}-" in str(path.relative_to(workdir))]
   return [*found, *(workdir / name for name in RESULTS if (workdir / name).exists())]
 
 
 def made_by(stage: str, workdir: Path) -> dict[str, bytes]:
-  """What a stage has made: the bytes of each file, without the seconds that rows tell."""
+  """Return the content of each file that a stage has made, without the seconds in rows."""
   return {
     str(path.relative_to(workdir)): without_seconds(path) for path in names_made_by(stage, workdir)
   }
 
 
 def without_seconds(path: Path) -> bytes:
-  """A file's content without the wall-clock times in it."""
+  """Return a file's content without wall-clock times."""
   content = path.read_bytes()
   if path.suffix != ".csv":
     return SECONDS.sub(b"", content)

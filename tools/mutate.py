@@ -1,13 +1,13 @@
-"""Measures how many small mistakes in the code the tests catch.
+"""Measure how many small errors in the code the tests detect (mutation testing).
 
   python tools/mutate.py --seed 7 --count 150 --out mutants.jsonl
-  python tools/mutate.py --seed 7 --count 150 --out mutants.jsonl --most 10   # ten more, then stop
+  python tools/mutate.py --seed 7 --count 150 --out mutants.jsonl --most 10   # try ten more, then stop
   python tools/mutate.py --list genbench_jax/metrics/cler.py
 
 A mutant is the package with one operator, comparison, constant or guard changed. It is caught if a test of the
-changed module fails or takes five times as long as without the change. Mutants are drawn by a seed, module by
-module in turn, from the rooms in ROOMS. Mutants that change nothing a test could see are listed with a reason in
-`tools/equivalent_mutants.txt` and don't count. The same command goes on where it was stopped.
+changed module fails, or takes five times as long as without the change. Mutants are drawn with a seed, from the
+modules of ROOMS in turn. Mutants whose change no test can observe are listed with a reason in
+`tools/equivalent_mutants.txt` and do not count. The same command continues a stopped run.
 """
 
 import argparse
@@ -31,10 +31,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "genbench_jax"
-# The numeric and storage core.
+# Packages of the numeric and storage core.
 ROOMS = ("metrics", "analysis", "recognizers", "retrieval", "store", "embedding", "diffusion")
 EQUIVALENT = ROOT / "tools" / "equivalent_mutants.txt"
-# Files that take minutes; what they alone catch counts as not caught.
+# Test files that take minutes are not run; mutants that only they catch count as not caught.
 SLOW_TESTS = ("test_main.py", "test_documented_commands.py", "test_examples.py", "test_making.py")
 COMPARISONS: dict[type[ast.cmpop], str] = {
   ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
@@ -50,23 +50,23 @@ NAMES = {
   "floor": "ceil", "ceil": "floor", "zeros": "ones", "ones": "zeros",
 }  # fmt: skip
 TIMES_AS_LONG, SECONDS_MORE = 5, 30
-# Test files of a module, the nearest ones.
+# Maximum number of test files per module, the closest ones first.
 MOST_TESTS = 6
-# Seconds; a longer test file is left out.
+# Test files that take longer, in seconds, are skipped.
 SLOWEST = 300
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Mutant:
-  """One change of one line.
+  """A change of one line.
 
   Attributes:
-    path: of the module, from the root of the repository.
-    line: number of the line, from 1.
+    path: the module's path, relative to the root of the repository.
+    line: line number, from 1.
     begin: offset of the changed text in the file.
-    end: where the changed text ends.
-    text: what stands there instead.
-    source: the line as it is, without its indent.
+    end: end of the changed text.
+    text: replacement.
+    source: the original line without indentation.
   """
 
   path: str
@@ -77,12 +77,12 @@ class Mutant:
   source: str
 
   def key(self, code: str) -> str:
-    """The name of the mutant in the list of equivalent ones; it holds when lines above it move."""
+    """Return the mutant's name in the list of equivalent ones; it does not depend on line numbers."""
     return f"{self.path}: {self.source} :: {code[self.begin : self.end]} -> {self.text}"
 
 
 def mutants_of(path: Path) -> list[Mutant]:
-  """All mutants of a module, in the order of their places."""
+  """Return all mutants of a module, in the order of their positions."""
   code = path.read_text(encoding="utf-8")
   lines = code.splitlines(keepends=True)
   starts = [0, *_cumulated(len(line) for line in lines)]
@@ -103,14 +103,14 @@ def _cumulated(sizes: Iterator[int]) -> Iterator[int]:
 
 
 class _Changes:
-  """The changes that a syntax tree allows, as (line, begin, end, new text)."""
+  """The possible changes of a syntax tree, as (line, begin, end, new text)."""
 
   def __init__(self, code: str, starts: Sequence[int]) -> None:
     self.code, self.starts = code, starts
 
   def of(self, node: ast.AST) -> Iterator[tuple[int, int, int, str]]:
-    """The changes of a node and of all below it, annotations, decorators and messages left out."""
-    # `zip(..., strict=True)` guards what holds anyway.
+    """Yield the changes of a node and its descendants, except annotations, decorators and messages."""
+    # `zip(..., strict=True)` checks what holds anyway.
     if isinstance(node, ast.keyword) and node.arg == "strict":
       return
     yield from self._here(node)
@@ -148,7 +148,7 @@ class _Changes:
         yield self._whole(node.test, "False")
 
   def _between(self, left: ast.expr, right: ast.expr, text: str) -> tuple[int, int, int, str]:
-    """Replaces the operator between two operands, brackets and spaces around it kept."""
+    """Return the replacement of the operator between two operands, keeping brackets and spaces."""
     begin, end = self._end(left), self._start(right)
     gap = self.code[begin:end]
     operator = re.search(r"not\s+in|is\s+not|[a-z]+|[-+*/%<>=!&|@]+", gap)
@@ -170,7 +170,7 @@ class _Changes:
     return self._offset(node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
 
   def _offset(self, line: int, column: int) -> int:
-    # Columns of the syntax tree count bytes, offsets into the text count characters.
+    # The syntax tree counts columns in bytes, offsets into the text count characters.
     begin = self.starts[line - 1]
     encoded = self.code[begin : begin + column].encode()
     return begin + len(encoded[:column].decode("utf-8", "ignore"))
@@ -190,7 +190,7 @@ def _other(value: bool | int | float) -> str:
 
 
 def drawn(modules: Sequence[Path], seed: int, count: int) -> list[Mutant]:
-  """Draws mutants, one of each module in turn, without those known as equivalent."""
+  """Draw mutants, from each module in turn, without known equivalent ones."""
   known = set(equivalent())
   randomness = random.Random(seed)
   piles = []
@@ -203,7 +203,7 @@ def drawn(modules: Sequence[Path], seed: int, count: int) -> list[Mutant]:
 
 
 def equivalent() -> Iterator[str]:
-  """The keys of mutants that change nothing a test could see: lines of the list before `  # reason`."""
+  """Yield the keys of mutants whose change no test can observe: lines of the list up to `  # reason`."""
   if EQUIVALENT.exists():
     for line in EQUIVALENT.read_text(encoding="utf-8").splitlines():
       if line and not line.startswith("#"):
@@ -211,9 +211,9 @@ def equivalent() -> Iterator[str]:
 
 
 def tests_of(path: Path) -> list[str]:
-  """The test files of a module: those named after it, and those that import it, slow ones left out.
+  """Return a module's test files: those named after it, and those that import it, without slow ones.
 
-  A module that no test imports is tested by way of the modules that import it.
+  A module that no test imports is tested through the modules that import it.
   """
   found = _tests_naming(path)
   if not found:
@@ -232,12 +232,12 @@ def _tests_naming(path: Path) -> list[Path]:
     for file in sorted((ROOT / "tests").rglob("test_*.py"))
     if file.name not in SLOW_TESTS and (file == own or _imports(path).search(_text(file)))
   ]
-  # The file named after the module first, then its room: most mutants end with the first failing test.
+  # The file named after the module comes first, then its folder: most mutants fail in the first test file.
   return sorted(found, key=lambda file: (file != own, file.parent != mirror))
 
 
 def _imports(path: Path) -> re.Pattern[str]:
-  """What a file that imports a module says."""
+  """Return a pattern that matches an import of a module."""
   module = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
   room, _, name = module.rpartition(".")
   name = re.escape(name)
@@ -250,7 +250,7 @@ def _text(file: Path) -> str:
 
 
 class Copy:
-  """A copy of the repository in which mutants are tried."""
+  """A copy of the repository, in which mutants are tried."""
 
   def __init__(self, place: Path) -> None:
     self.place = place
@@ -261,12 +261,12 @@ class Copy:
     for entry in ROOT.iterdir():
       if entry.name not in (PACKAGE, "tests") and not entry.name.startswith("."):
         (place / entry.name).symlink_to(entry)
-    # Compiled files that are valid for exactly this text: a mutant of the same size and second is not missed.
+    # Compiled files are validated by hash: otherwise a mutant with the same size and second would be missed.
     mode = py_compile.PycInvalidationMode.CHECKED_HASH
     compileall.compile_dir(place / PACKAGE, quiet=2, invalidation_mode=mode)
 
   def seconds(self, tests: Sequence[str], limit: float) -> float | None:
-    """How long the tests take; None if one of them fails or the time is up."""
+    """Return how long the tests take; None if one fails or the time is up."""
     begin = time.monotonic()
     command = [
       sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly",
@@ -282,15 +282,17 @@ class Copy:
     return time.monotonic() - begin if done.returncode == 0 else None
 
   def usual(self, test: str) -> float | None:
-    """How long a test file takes without a change; None if it fails, here or anyway."""
+    """Return how long a test file takes without a change; None if it fails."""
     if test not in self._usual:
       self._usual[test] = self.seconds([test], SLOWEST)
       if self._usual[test] is None:
-        print(f"left out, it fails or takes {SLOWEST} s without a change: {test}", flush=True)
+        print(
+          f"skipped, because it fails or takes {SLOWEST} s without a change: {test}", flush=True
+        )
     return self._usual[test]
 
   def outcome(self, mutant: Mutant) -> str:
-    """`caught`, `survived`, or `untested` where the module has no test that passes without the change."""
+    """Return `caught`, `survived`, or `untested` if no test of the module passes without the change."""
     times = {test: self.usual(test) for test in tests_of(ROOT / mutant.path)}
     tests = {test: seconds for test, seconds in times.items() if seconds is not None}
     if not tests:
@@ -308,7 +310,7 @@ class Copy:
 
 
 def run(mutants: Sequence[Mutant], out: Path, most: int) -> None:
-  """Tries the mutants that have no outcome yet, and appends theirs to a file of JSON lines."""
+  """Try the mutants without an outcome, and append their outcomes to a file of JSON lines."""
   known = {(row["path"], row["begin"], row["text"]) for row in outcomes(out)}
   left = [m for m in mutants if (m.path, m.begin, m.text) not in known][:most]
   with tempfile.TemporaryDirectory(prefix="mutants_") as place:
@@ -324,14 +326,14 @@ def run(mutants: Sequence[Mutant], out: Path, most: int) -> None:
 
 
 def outcomes(out: Path) -> list[dict[str, object]]:
-  """The outcomes so far."""
+  """Return the outcomes so far."""
   if not out.exists():
     return []
   return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
 
 def main() -> int:
-  """Runs the tool; returns 0, or 1 where fewer than the share asked for are caught."""
+  """Run the tool; return 0, or 1 if less than the required share is caught."""
   options = _parser().parse_args()
   if options.list:
     for mutant in mutants_of(options.list.resolve()):
@@ -355,12 +357,14 @@ def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("--seed", type=int, default=0, help="of the draw")
+  parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
   parser.add_argument("--count", type=int, default=150, help="mutants to draw")
-  parser.add_argument("--rooms", default=",".join(ROOMS), help="folders of the package, by comma")
+  parser.add_argument(
+    "--rooms", default=",".join(ROOMS), help="folders of the package, separated by commas"
+  )
   parser.add_argument("--out", type=Path, default=Path("mutants.jsonl"), help="file of outcomes")
   parser.add_argument("--most", type=int, default=10**9, help="mutants to try in this call")
-  parser.add_argument("--at-least", type=float, default=0.92, help="share to be caught")
+  parser.add_argument("--at-least", type=float, default=0.92, help="share that must be caught")
   parser.add_argument("--list", type=Path, help="print the mutants of one module and stop")
   return parser
 

@@ -1,6 +1,8 @@
-"""Runs the notebooks of examples/ and keeps what they gave, for the documentation: python tools/run_notebooks.py [NAME]
+"""Run the notebooks of examples/ and store their outputs for the documentation.
 
-Figures are kept as PNG at screen resolution; what a cell says on the standard error is dropped.
+  python tools/run_notebooks.py [NAME]
+
+Figures are stored as PNG at screen resolution; standard error is dropped.
 """
 
 import os

@@ -1,11 +1,11 @@
-"""Makes tests/data/single_file_names.json.gz: original name -> diffusers' name of every tensor of the published UNets.
+"""Write tests/data/single_file_names.json.gz: original name -> diffusers' name of every tensor of published U-Nets.
 
   torchenv/bin/pip install torch==2.13.0 diffusers==0.42.0
   PYTHONPATH=. python -c "import tools.single_file_names as names; names.propose('ours.json')"      # with JAX
   PYTHONPATH=. torchenv/bin/python tools/single_file_names.py ours.json                             # with PyTorch
 
-The original code's lists of names are not on any index, so ours are proposed, and kept only if diffusers' own converter turns
-them into the names that it expects, with nothing missing or left over.
+The original code publishes no list of names. So ours are proposed first, and stored only if diffusers' own
+converter maps them to exactly the names that it expects.
 """
 
 import gzip
@@ -22,7 +22,7 @@ def published() -> dict:
 
 
 def propose(path: str) -> None:
-  """Writes our names."""
+  """Write our proposed names to a file."""
   from genbench_jax.models.single_file import unet_names
 
   names = {model: unet_names(set(published()[f"{model}/unet"]["shapes"])) for model in MODELS}

@@ -1,11 +1,11 @@
-"""Makes tests/data/state_dict_keys.json.gz: names and shapes of published checkpoints, from the PyTorch classes.
+"""Write tests/data/state_dict_keys.json.gz: tensor names and shapes of published checkpoints, from PyTorch's classes.
 
   python3 -m venv torchenv
   torchenv/bin/pip install torch==2.13.0 diffusers==0.39.0 transformers==4.57.6
   PYTHONPATH=. torchenv/bin/python tools/state_dict_keys.py
 
-The models are made on the meta device from their published configurations, so no weights are needed. For each model
-the file holds the configurations, and PyTorch name -> shape.
+Models are built on the meta device from their published configurations, without weights. The file contains
+each model's configuration, and PyTorch name -> shape.
 """
 
 import gzip
@@ -94,7 +94,7 @@ UNET_XL = UNET | {
   "transformer_layers_per_block": [1, 2, 10],
   "use_linear_projection": True,
 }
-# OpenCLIP bigG's text tower, with its projection.
+# OpenCLIP bigG's text encoder, with its projection.
 TEXT_XL = TEXT | {
   "hidden_act": "gelu",
   "hidden_size": 1280,
@@ -106,7 +106,7 @@ TEXT_XL = TEXT | {
 
 
 def clip(text: dict, vision: dict, projection: int) -> dict:
-  """Configuration of a CLIP; where nothing else is said, of the layers of OpenAI's."""
+  """Return the configuration of a CLIP; the defaults are those of OpenAI's models."""
   text = TEXT | {"num_hidden_layers": 12, "projection_dim": projection} | text
   vision = {"image_size": 224, "projection_dim": projection} | vision
   return {
@@ -160,7 +160,7 @@ CLIPS = {
   "clip-vit-base-patch16": clip(BASE_TEXT, BASE_VISION | {"patch_size": 16}, 512),
   "clip-vit-large-patch14": clip(LARGE_TEXT, LARGE_VISION, 768),
   "clip-vit-large-patch14-336": clip(LARGE_TEXT, LARGE_VISION | {"image_size": 336}, 768),
-  # OpenCLIP's, converted: gelu, and another number of text layers.
+  # Converted from OpenCLIP: gelu, and another number of text layers.
   "CLIP-ViT-H-14-laion2B-s32B-b79K": clip(
     {
       "hidden_act": "gelu",
@@ -194,7 +194,7 @@ DINOV2S = {
 
 
 def shapes(model: torch.nn.Module) -> dict[str, list[int]]:
-  """Name -> shape of all tensors."""
+  """Return name -> shape of all tensors."""
   return {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
 
 

@@ -137,5 +137,5 @@ def test_the_tool_refuses_what_is_no_inception(tmp_path):
   done = subprocess.run(
     [*tool, other, str(tmp_path / "out.safetensors")], capture_output=True, text=True, cwd=ROOT
   )
-  assert done.returncode == 1 and "is no Inception-v3 of FID" in done.stderr
+  assert done.returncode == 1 and "is not the Inception-v3 of FID" in done.stderr
   assert not (tmp_path / "out.safetensors").exists()
