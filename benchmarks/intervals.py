@@ -16,7 +16,7 @@ coverage of .93 to .97.
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,13 @@ def main() -> None:
   )
   parser.add_argument("--repeats", type=int, default=300)
   parser.add_argument("--only", default="recognition,sets,analysis")
+  parser.add_argument("--quantities", default="", help="metrics of `sets`; empty: all")
   parser.add_argument("--json", type=Path)
   arguments = parser.parse_args()
   lines = []
   for name in arguments.only.split(","):
-    for line in PARTS[name](arguments.repeats):
+    given = (arguments.quantities.split(","),) if name == "sets" and arguments.quantities else ()
+    for line in PARTS[name](arguments.repeats, *given):
       lines.append(line)
       inside = "" if GOAL[0] <= line["coverage"] <= GOAL[1] else "  <-- outside .93-.97"
       print(f"{line['what']:44s} {line['kind']:10s} {line['coverage']:.3f} "
@@ -165,18 +167,20 @@ def images(
   return _unit(center[labels] + 1.2 * random.normal(size=(len(labels), WIDTH)))
 
 
-def sets(repeats: int) -> Iterator[dict[str, Any]]:
+def sets(repeats: int, quantities: Collection[str] = ()) -> Iterator[dict[str, Any]]:
   """Simulate every metric; the generator interval draws both sets anew, the other only the test images."""
   import jax
 
+  from genbench_jax.metrics.registry import known_quantities
   from genbench_jax.runtime.mesh import data_mesh
 
+  wanted = tuple(quantities) or known_quantities()
   random = np.random.default_rng(1)
   given, mesh = world(random), data_mesh(jax.devices()[:1])
   training = images(given, np.arange(TRAINING) % CLASSES, random, True)
 
   def measured_once(external: np.ndarray, seed: int) -> dict[str, Any]:
-    from genbench_jax.metrics.registry import Sets, known_quantities, measured
+    from genbench_jax.metrics.registry import Sets, measured
 
     test_labels, guide_labels = np.arange(TESTS) % CLASSES, np.arange(GUIDES) % CLASSES
     cell = Sets(
@@ -184,7 +188,7 @@ def sets(repeats: int) -> Iterator[dict[str, Any]]:
       guides=images(given, guide_labels, random, True), guide_labels=guide_labels, training=training,
       training_labels=np.arange(TRAINING) % CLASSES, seed=seed, resamples=300, mesh=mesh,
     )  # fmt: skip
-    return {result.name: result.value for _, result in measured(cell, known_quantities())}
+    return {result.name: result.value for _, result in measured(cell, wanted)}
 
   began = time.monotonic()
   draws = [measured_once(_external(given, random), seed) for seed in range(repeats)]
@@ -298,7 +302,7 @@ def _exchange_lines(repeats: int) -> Iterator[dict[str, Any]]:
     yield found
 
 
-PARTS: dict[str, Callable[[int], Iterator[dict[str, Any]]]] = {
+PARTS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
   "recognition": recognition,
   "sets": sets,
   "analysis": analysis,
