@@ -4,19 +4,21 @@ The training images are the real ones with stored features. A generator that has
 cannot have copied them; the metrics then say how close it comes by chance.
 """
 
+import dataclasses
 from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from genbench_jax.errors import UsageError
+from genbench_jax.metrics.bootstrap import Measurement
 from genbench_jax.metrics.inputs import common_scale, feature_rows, host_unit_rows, or_default
 from genbench_jax.metrics.manifold_spread import squared_distances
 from genbench_jax.metrics.neighbors import nearest
 from genbench_jax.metrics.registry import Result, Sets
-from genbench_jax.metrics.set_spread import set_measurements
+from genbench_jax.metrics.set_spread import OnParts, Prepare, set_measurements
 from genbench_jax.metrics.strata import sampled_strata, strata_of
 
 NAMES = ("auth_pct", "near_copies")
@@ -84,19 +86,29 @@ def _checked(training: Any, generated: Any) -> tuple[np.ndarray, np.ndarray]:
   return (training, generated) if scale == 1 else (training / scale, generated / scale)
 
 
-def few(
-  training: Float[np.ndarray, "n d"],
-  generated: Float[np.ndarray, "m d"],
-  unseen: Float[np.ndarray, "u d"],
-) -> Float[np.ndarray, "2"]:
-  """Compute both metrics of small sets on the host in float64, from all pairwise distances."""
-  within = squared_distances(training, training)
+def on_parts(drawn: Float[np.ndarray, "t d"]) -> Prepare:
+  """Return what `set_measurements` needs to compute both shares of parts of generated and unseen images.
+
+  Args:
+    drawn: the training images that are looked at.
+  """
+  within = squared_distances(drawn, drawn)
   np.fill_diagonal(within, np.inf)
-  across = squared_distances(generated, training)
-  closest = across.argmin(axis=1)
-  authentic = within.min(axis=1)[closest] < across.min(axis=1)
-  line = np.quantile(squared_distances(unseen, training).min(axis=1), NEAREST_SHARE)
-  return np.array([100 * authentic.mean(), np.mean(across.min(axis=1) < line)])
+  own = within.min(axis=1)
+
+  def prepare(generated: Float[np.ndarray, "m d"], unseen: Float[np.ndarray, "u d"]) -> OnParts:
+    across = squared_distances(generated, drawn)
+    distance = across.min(axis=1)
+    authentic = own[across.argmin(axis=1)] < distance
+    of_unseen = squared_distances(unseen, drawn).min(axis=1)
+
+    def of(images: Bool[np.ndarray, "m"], tests: Bool[np.ndarray, "u"]) -> Float[np.ndarray, "2"]:
+      line = np.quantile(of_unseen[tests], NEAREST_SHARE)
+      return np.array([authentic[images].mean(), np.mean(distance[images] < line)])
+
+    return of
+
+  return prepare
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
@@ -106,22 +118,23 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
   training, generated, unseen = (
     host_unit_rows(rows) for rows in (sets.training, sets.external, sets.test)
   )
-  values = np.array([
-    auth_pct(training, generated, sets.mesh),
+  shares = np.array([
+    auth_pct(training, generated, sets.mesh) / 100,
     near_copies(training, generated, unseen, sets.mesh),
   ])  # fmt: skip
   strata = strata_of(sets.labels, len(generated)), sampled_strata(sets.test_labels, len(unseen))
   # Training images are fixed; unseen and generated images are resampled.
   drawn = training[np.random.default_rng(sets.seed).permutation(len(training))[:2000]]
-  found = set_measurements(
-    values,
-    lambda images, tests: few(drawn, images, tests),
-    generated,
-    unseen,
-    strata,
-    sets.seed,
-    sets.resamples,
-    (0.0, 100.0),
+  authentic, copies = set_measurements(
+    shares, on_parts(drawn), generated, unseen, strata, sets.seed, sets.resamples, proportions=True
   )
-  for name, value in zip(NAMES, found, strict=True):
-    yield Result(name, value)
+  yield Result("auth_pct", _per_cent(authentic))
+  yield Result("near_copies", copies)
+
+
+def _per_cent(found: Measurement) -> Measurement:
+  ends = ("value", "ci_low", "ci_high", "generator_low", "generator_high")
+  known = {end: getattr(found, end) for end in ends}
+  return dataclasses.replace(
+    found, **{end: 100 * value for end, value in known.items() if value is not None}
+  )

@@ -7,12 +7,13 @@ is about p.
 """
 
 import dataclasses
+import functools
 from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.inputs import common_scale, feature_rows, host_unit_rows, or_default
@@ -20,7 +21,7 @@ from genbench_jax.metrics.manifold import NEIGHBORS, balls_held
 from genbench_jax.metrics.manifold_spread import squared_distances
 from genbench_jax.metrics.neighbors import nearest
 from genbench_jax.metrics.registry import Result, Sets
-from genbench_jax.metrics.set_spread import set_measurements
+from genbench_jax.metrics.set_spread import OnParts, set_measurements
 from genbench_jax.metrics.strata import sampled_strata, strata_of
 
 NAMES = ("clipped_density", "clipped_coverage")
@@ -93,6 +94,7 @@ def _both(
   return np.array([density, min(float(coverage), 1.0)])
 
 
+@functools.lru_cache(maxsize=64)
 def expected_coverage(n: int, m: int, k: int) -> Float[np.ndarray, "{m}+1"]:
   """Return the mean of min(k, J) / k for 0, 1, ..., m generated images from the real distribution.
 
@@ -115,19 +117,38 @@ def expected_coverage(n: int, m: int, k: int) -> Float[np.ndarray, "{m}+1"]:
   return np.concatenate([np.zeros(k), 1 - missing / k])
 
 
-def few(
-  real: Float[np.ndarray, "n d"], generated: Float[np.ndarray, "m d"], k: int
-) -> Float[np.ndarray, "2"]:
-  """Compute both metrics of small sets on the host in float64, from all pairwise distances."""
-  within, across = squared_distances(real, real), squared_distances(real, generated)
+def on_parts(external: Float[np.ndarray, "m d"], tests: Float[np.ndarray, "n d"]) -> OnParts:
+  """Return the function that computes both metrics of parts of small sets, on the host in float64.
+
+  Half of the test images with k neighbors have balls of twice the share, which hides what other test images change; with
+  k / 2 neighbors the balls are as large, but their counts noisier than those of all images. Truth lies between: both are
+  returned, and the variances averaged (benchmarks/intervals.py).
+  """
+  within, across = squared_distances(tests, tests), squared_distances(tests, external)
   np.fill_diagonal(within, np.inf)
-  k = min(k, len(real) - 1, len(generated))
+
+  def of(
+    external_part: Bool[np.ndarray, "m"], test_part: Bool[np.ndarray, "n"]
+  ) -> Float[np.ndarray, "4"]:
+    real = within[np.ix_(test_part, test_part)]
+    generated = across[np.ix_(test_part, external_part)]
+    fewer = NEIGHBORS if test_part.all() else (NEIGHBORS + 1) // 2
+    return np.concatenate([of_distances(real, generated, k) for k in (NEIGHBORS, fewer)])
+
+  return of
+
+
+def of_distances(
+  within: Float[np.ndarray, "n n"], across: Float[np.ndarray, "n m"], k: int
+) -> Float[np.ndarray, "2"]:
+  """Compute both metrics from squared distances between real images (infinite on the diagonal) and to generated ones."""
+  k = min(k, len(within) - 1, across.shape[1])
   radius = np.partition(within, k - 1, axis=1)[:, k - 1]
   radii = np.minimum(radius, np.median(radius))
   held = (across <= radii[:, None]).sum(axis=0)
   held_real = (within <= radii[:, None]).sum(axis=0)
   near = np.minimum((across < radius[:, None]).sum(axis=1), k) / k
-  return _both(held / k, held_real / k, near, len(real), len(generated), k)
+  return _both(held / k, held_real / k, near, len(within), across.shape[1], k)
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
@@ -138,14 +159,8 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
   values = clipped_density_coverage(real, generated, NEIGHBORS, sets.mesh)
   strata = strata_of(sets.labels, len(generated)), sampled_strata(sets.test_labels, len(real))
   found = set_measurements(
-    np.array([values[name] for name in NAMES]),
-    lambda external, tests: few(tests, external, NEIGHBORS),
-    generated,
-    real,
-    strata,
-    sets.seed,
-    sets.resamples,
-    (0.0, 1.0),
-  )
+    np.array([values[name] for name in NAMES]), on_parts, generated, real, strata, sets.seed,
+    sets.resamples, joint=True, bounded=True,
+  )  # fmt: skip
   for name, value in zip(NAMES, found, strict=True):
     yield Result(name, dataclasses.replace(value))

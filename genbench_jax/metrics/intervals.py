@@ -48,7 +48,8 @@ def wilson(value: float, variance: float, most: float) -> tuple[float, float]:
   square = NORMAL**2
   center = (value + square / (2 * count)) / (1 + square / count)
   half = NORMAL / (1 + square / count) * np.sqrt(binomial / count + square / (4 * count**2))
-  return max(float(center - half), 0.0), min(float(center + half), 1.0)
+  # Rounding must not leave the value outside: at 0 and 1 center and half cancel.
+  return max(min(float(center - half), value), 0.0), min(max(float(center + half), value), 1.0)
 
 
 def recognition_interval(

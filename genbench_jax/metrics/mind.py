@@ -4,12 +4,12 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.inputs import check_finite, feature_rows, host_unit_rows
 from genbench_jax.metrics.registry import Result, Sets
-from genbench_jax.metrics.set_spread import set_measurements
+from genbench_jax.metrics.set_spread import OnParts, set_measurements
 from genbench_jax.metrics.strata import sampled_strata, strata_of
 
 DIRECTIONS = 1000
@@ -82,27 +82,52 @@ def _drawn(
   return rows if len(rows) == count else rows[random.permutation(len(rows))[:count]]
 
 
+def transport(
+  first: Float[np.ndarray, "n r"], second: Float[np.ndarray, "m r"]
+) -> Float[np.ndarray, "r"]:
+  """Return the squared 2-Wasserstein distance of the sorted values in each column; n and m may differ.
+
+  It is the integral of the squared difference of both quantile functions, which are constant between the multiples of
+  1 / n and 1 / m.
+  """
+  n, m = len(first), len(second)
+  # Steps in units of 1 / (n m): whole numbers, no rounding.
+  steps = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)
+  starts, lengths = steps[:-1], np.diff(steps) / (n * m)
+  return lengths @ (first[starts // m] - second[starts // n]) ** 2
+
+
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
   """Yield `mind` on unit-norm features."""
   x, y = host_unit_rows(sets.external), host_unit_rows(sets.test)
   if min(len(x), len(y)) < 2:
     return
   random = np.random.default_rng([sets.seed, 0x313E])
-  lines = unit_directions(FEW_DIRECTIONS, x.shape[1], random)
+  lines = unit_directions(FEW_DIRECTIONS, x.shape[1], random).T
 
-  def of_few(external: Float[np.ndarray, "a d"], tests: Float[np.ndarray, "b d"]) -> np.ndarray:
-    size = min(len(external), len(tests))
-    return np.array([sliced(_drawn(external, size, random), _drawn(tests, size, random), lines)])
+  def on_parts(external: Float[np.ndarray, "n d"], tests: Float[np.ndarray, "m d"]) -> OnParts:
+    first, second = (np.sort(rows @ lines, axis=0) for rows in (external, tests))
+    places = [np.argsort(rows @ lines, axis=0) for rows in (external, tests)]
+
+    def of(images: Bool[np.ndarray, "n"], others: Bool[np.ndarray, "m"]) -> Float[np.ndarray, "1"]:
+      parts = [
+        _sorted_part(values, kept[place])
+        for values, kept, place in zip((first, second), (images, others), places, strict=True)
+      ]
+      return np.array([3 * x.shape[1] * transport(*parts).mean()])
+
+    return of
 
   strata = strata_of(sets.labels, len(x)), sampled_strata(sets.test_labels, len(y))
-  found = set_measurements(
-    np.array([mind(x, y, seed=sets.seed)]),
-    of_few,
-    x,
-    y,
-    strata,
-    sets.seed,
-    sets.resamples,
-    (0.0, np.inf),
-  )
-  yield Result("mind", found[0])
+  (found,) = set_measurements(
+    np.array([mind(x, y, seed=sets.seed)]), on_parts, x, y, strata, sets.seed, sets.resamples,
+    equal_sizes=True,
+  )  # fmt: skip
+  yield Result("mind", found)
+
+
+def _sorted_part(
+  values: Float[np.ndarray, "n r"], kept: Bool[np.ndarray, "n r"]
+) -> Float[np.ndarray, "p r"]:
+  """Return the kept entries of each sorted column, still sorted; every column keeps as many."""
+  return values.T[kept.T].reshape(values.shape[1], -1).T

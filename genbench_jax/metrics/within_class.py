@@ -1,10 +1,11 @@
 """Diversity within classes: mean cosine distance between images of the same class."""
 
+import dataclasses
 from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.bootstrap import RESAMPLES, own_interval
@@ -16,6 +17,10 @@ from genbench_jax.metrics.inputs import (
   rows_of_classes,
 )
 from genbench_jax.metrics.registry import Result, Sets
+
+TWO_A_CLASS = (
+  "two images a class have one distance: the interval is from the spread of the classes, and wide"
+)
 
 
 def intra_class_diversity(x: Float[Any, "n d"], labels: Any) -> dict[int, float]:
@@ -58,21 +63,45 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
     return
   found = _distances(sets.external, sets.labels)
   by_class = {c: float(values.mean()) for c, (_, values) in found.items()}
-  # An image is part of two of the n factors in every pair: its influence is twice its mean
-  # distance.
-  influences = np.concatenate([
-    2 * values * len(own_rows) for own_rows, values in found.values()
-  ])  # fmt: skip
-  strata = np.repeat(np.arange(len(found)), [len(own) for own, _ in found.values()])
-  counts = np.bincount(strata)[strata]
-  weighed = influences / counts * len(influences) / (len(found) * counts)
+  counts = np.array([len(values) for _, values in found.values()])
+  strata = np.repeat(np.arange(len(found)), counts)
+  has_spread = np.mean(counts > 2) >= 0.5
+  influences = _influences(found, counts) if has_spread else _class_influences(by_class, counts)
   value = own_interval(
     float(np.mean(list(by_class.values()))),
-    weighed,
-    strata,
+    influences,
+    strata if has_spread else np.zeros_like(strata),
     sets.resamples or RESAMPLES,
     sets.seed,
     or_default(sets.mesh),
     lowest=0.0,
   )
+  if not has_spread:
+    value = dataclasses.replace(value, note=TWO_A_CLASS)
   yield Result("intra_class_diversity", value, by_class)
+
+
+def _influences(
+  found: dict[int, tuple[np.ndarray, np.ndarray]], counts: Int[np.ndarray, "k"]
+) -> Float[np.ndarray, "n"]:
+  """Return what each image adds: it is in both places of a pair, so twice its mean distance, over k classes.
+
+  The mean distance h_i of an image to the n - 1 others shares pairs with theirs. The variance of the h_i over images
+  understates the first-order part by ((n - 2) / (n - 1))^2 and overstates the second-order part by 2 (n - 2) / (n - 1).
+  The factor (n - 1) / (n - 2) on the variance lies between both corrections.
+  """
+  total = int(counts.sum())
+  parts = [
+    2 * values * total / (len(counts) * count) * np.sqrt((count - 1) / max(count - 2, 1))
+    for (_, values), count in zip(found.values(), counts.tolist(), strict=True)
+  ]
+  return np.concatenate(parts)
+
+
+def _class_influences(
+  by_class: dict[int, float], counts: Int[np.ndarray, "k"]
+) -> Float[np.ndarray, "n"]:
+  """Return the values of the classes, an upper bound of what their images change; a class is one observation."""
+  values = np.array(list(by_class.values()))
+  weights = counts.sum() / (len(counts) * counts) * np.sqrt(counts)
+  return np.repeat((values - values.mean()) * weights, counts)
