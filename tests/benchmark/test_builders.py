@@ -1,4 +1,4 @@
-"""The six builders through the real `download_and_prepare`, on miniature archives in the official layout."""
+"""The six builders with the real `download_and_prepare`, on miniature archives in the official layout."""
 
 import csv
 import hashlib
@@ -52,7 +52,7 @@ def manual(tmp_path):
 
 @pytest.fixture
 def official(monkeypatch):
-  """Makes the miniature archives the official ones: their checksums, and no download."""
+  """Make the miniature archives pass for the official ones: set their checksums, prevent downloads."""
 
   def publish(name, folder):
     archives = tuple(
@@ -67,7 +67,7 @@ def official(monkeypatch):
 
 
 def read(name, data_dir):
-  """split -> {image bytes: label name}"""
+  """Return split -> {image bytes: label name}."""
   spec = dataset_spec(name)
   splits = {split: open_split(spec, split, data_dir) for split in spec.splits}
   return {
@@ -83,7 +83,7 @@ FOLDER_SETS = {
 
 
 def folder_files(root, labels, suffix, kind):
-  """Two images of each label in each split, with files around them that are no images."""
+  """Two images of each label in each split, and files around them that are not images."""
   images, expected = {}, {"train": {}, "validation": {}, "test": {}}
   folders = zip(("train", "valid", "test"), expected, strict=True)
   for folder, split in folders:
@@ -167,7 +167,7 @@ def test_gtsrb_stores_the_same_pixels_as_png(manual, official, tmp_path):
   found = read("gtsrb", tmp_path)
   assert sorted(found["train"].values()) == ["00000", "00042"]
   assert list(found["validation"].values()) == ["00014"]
-  # What can't be decoded keeps its bytes, so that the pipeline counts it.
+  # Undecodable files keep their bytes, so that the pipeline counts them.
   assert found["test"].pop(b"broken") == "00001"
   (stored, label), = found["test"].items()  # fmt: skip
   assert label == "00016"
@@ -219,7 +219,7 @@ def test_hateful_memes_never_opens_a_path_from_its_list(manual, tmp_path):
 @pytest.mark.parametrize(
   "line", [b"{", b"[]", b'{"img": 3, "label": 1}', b'{"img": "a", "label": 2}']
 )
-def test_hateful_memes_says_which_line_is_broken(line, manual, tmp_path):
+def test_hateful_memes_names_the_broken_line(line, manual, tmp_path):
   files, _ = memes()
   files["train.jsonl"] += b"\n" + line
   write_zip(manual / "hateful_memes.zip", files)
@@ -227,7 +227,7 @@ def test_hateful_memes_says_which_line_is_broken(line, manual, tmp_path):
     prepare(dataset_spec("hateful_memes"), tmp_path)
 
 
-def test_hateful_memes_says_what_to_put_where(manual, tmp_path):
+def test_hateful_memes_says_where_to_put_which_file(manual, tmp_path):
   with pytest.raises(
     RunError, match=r"hateful_memes\.zip.*missing in .*manual.*Accept the license"
   ):
@@ -264,7 +264,7 @@ def test_fer2013_csv(form, manual, tmp_path):
     (manual / "icml_face_data.csv").write_bytes(fer_csv(blanks=True))
   prepare(dataset_spec("fer2013"), tmp_path)
   spec = dataset_spec("fer2013")
-  # The csv counts sad, surprise, neutral as 4, 5, 6; the prompts neutral, sad, surprised.
+  # The CSV numbers sad, surprise, neutral as 4, 5, 6; the order of our classes is neutral, sad, surprised.
   assert [spec.label_names.index(name) for name in EMOTIONS[4:]] == [5, 6, 4]
   for split in USAGES:
     found = {}
@@ -299,20 +299,20 @@ def test_fer2013_folders(manual, tmp_path):
     ("0", "does not have 2304 pixels|no rows"),
   ],
 )
-def test_fer2013_says_which_row_is_broken(row, message, manual, tmp_path):
+def test_fer2013_names_the_broken_row(row, message, manual, tmp_path):
   pixels = " ".join(["0"] * 2304)
   (manual / "fer2013.csv").write_text(f"emotion,pixels,Usage\n{row.format(pixels=pixels)}\n")
   with pytest.raises(RunError, match=message):
     prepare(dataset_spec("fer2013"), tmp_path)
 
 
-def test_fer2013_without_labels_is_refused(manual, tmp_path):
+def test_fer2013_without_labels_is_rejected(manual, tmp_path):
   (manual / "fer2013.csv").write_text("pixels\n0 0\n")
   with pytest.raises(RunError, match="no column 'Usage'"):
     prepare(dataset_spec("fer2013"), tmp_path)
 
 
-def test_a_file_with_another_checksum_is_refused(manual, tmp_path):
+def test_a_file_with_another_checksum_is_rejected(manual, tmp_path):
   write_tar(manual / "country211.tgz", {"country211/train/AD/0.jpg": encoded(0)})
   with pytest.raises(RunError, match=r"country211\.tgz is not the official file \(md5"):
     prepare(dataset_spec("country211"), tmp_path)
@@ -330,14 +330,14 @@ def test_a_damaged_archive_is_named(damage, manual, official, tmp_path):
     prepare(dataset_spec("country211"), tmp_path)
 
 
-def test_an_unfinished_preparation_leaves_nothing_to_read(manual, official, tmp_path):
+def test_an_unfinished_preparation_is_not_readable(manual, official, tmp_path):
   test_a_damaged_archive_is_named("cut", manual, official, tmp_path)
   with pytest.raises(RunError, match="not prepared"):
     open_split(dataset_spec("country211"), "train", tmp_path)[0]
 
 
 @pytest.mark.parametrize("name", ["../../train/AD/0.jpg", "/train/AD/0.jpg"])
-def test_a_hostile_archive_is_refused(name, manual, official, tmp_path):
+def test_a_hostile_archive_is_rejected(name, manual, official, tmp_path):
   write_tar(manual / "country211.tgz", {name: encoded(0)})
   official("country211", manual)
   with pytest.raises(RunError, match="leaves the archive"):
@@ -393,7 +393,7 @@ def test_files_are_downloaded_without_tensorflow(server, monkeypatch, tmp_path):
   assert "tensorflow" not in sys.modules
 
 
-def test_a_failed_download_says_what_to_put_where(server, monkeypatch, tmp_path):
+def test_a_failed_download_says_where_to_put_which_file(server, monkeypatch, tmp_path):
   dead = Archive("rendered-sst2.tgz", f"{server[1]}gone.tgz")
   monkeypatch.setattr(builder_class("rendered_sst2"), "ARCHIVES", (dead,))
   with pytest.raises(
@@ -403,7 +403,7 @@ def test_a_failed_download_says_what_to_put_where(server, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_every_official_file_has_a_name_and_a_place(name):
+def test_every_official_file_has_a_name_and_a_source(name):
   for archive in builder_class(name).ARCHIVES:
     assert archive.url.startswith("https://") or not archive.url
     assert len(archive.md5) in (0, 32)

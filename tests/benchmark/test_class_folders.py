@@ -1,4 +1,4 @@
-"""Folders by whichever name, and the ones that can't be known."""
+"""Folders with all kinds of names, and those that can't be matched."""
 
 import re
 
@@ -43,7 +43,7 @@ def test_every_class_of_every_dataset_is_found(dataset, form):
   assert found.unmatched == found.missing == ()
 
 
-def test_a_name_of_two_classes_is_refused_and_the_way_out_works():
+def test_an_ambiguous_name_is_rejected_and_the_suggested_name_works():
   spec = dataset_spec("imagenet2012")
   with pytest.raises(UsageError, match="'missile' matches the classes 657, 744"):
     match_folders(["missile", "tench"], spec)
@@ -51,24 +51,24 @@ def test_a_name_of_two_classes_is_refused_and_the_way_out_works():
   assert len(set(distinct_names(spec.names))) == 1000
 
 
-def test_a_name_counts_before_the_number_in_front_of_it():
+def test_a_name_takes_precedence_over_its_number():
   found = match_folders(["001.cat", "002.dog", "003.unicorn"], dataset_spec("cifar10"))
   assert found.label_of == {"001.cat": 3, "002.dog": 5}
   assert found.unmatched == ("003.unicorn",)
   assert len(found.missing) == 8
 
 
-def test_numbers_beside_names_are_no_classes():
+def test_numbers_are_not_classes_if_other_folders_have_names():
   found = match_folders(["cat", "7"], dataset_spec("cifar10"))
   assert found.label_of == {"cat": 3}
   assert found.unmatched == ("7",)
 
 
-def test_numbers_from_one_are_refused():
+def test_numbers_from_one_are_rejected():
   with pytest.raises(UsageError, match="start at 0"):
     match_folders([str(i) for i in range(1, 11)], dataset_spec("cifar10"))
 
 
-def test_folders_of_something_else_are_refused_without_their_control_characters():
+def test_unmatched_folders_are_rejected_without_control_characters():
   with pytest.raises(UsageError, match=r"none of the folders 'x\\x1b\[31m', 'images' is a class"):
     match_folders(["x\x1b[31m", "images"], dataset_spec("cifar10"))

@@ -24,7 +24,7 @@ def test_table_has_a_row_for_each_of_the_22_and_says_what_to_do(tmp_path, capsys
   assert text.count("pip install 'genbench_jax[prepare]'") == 1
 
 
-def test_json_says_the_same(tmp_path, capsys):
+def test_json_has_the_same_content(tmp_path, capsys):
   assert main(["list", "--json", "--data-dir", str(tmp_path), "gtsrb", "cifar-10"]) == 1
   rows = json.loads(capsys.readouterr().out)
   assert [(row["name"], row["classes"], row["ready"]) for row in rows] == [
@@ -35,7 +35,7 @@ def test_json_says_the_same(tmp_path, capsys):
   assert rows[0]["expected_sizes"] == {"train": 26640, "validation": 12569, "test": 12630}
 
 
-def test_exit_status_is_0_where_all_is_ready(tmp_path, capsys):
+def test_exit_status_is_0_if_all_datasets_are_ready(tmp_path, capsys):
   prepare_stand_in(dataset_spec("mnist"), tmp_path, {"train": 1, "test": 1})
   assert main(["list", "mnist", "digits", "--data-dir", str(tmp_path)]) == 0
   assert "stand-in" in capsys.readouterr().out
@@ -43,7 +43,7 @@ def test_exit_status_is_0_where_all_is_ready(tmp_path, capsys):
   assert (state.ready, state.stand_in, state.sizes) == (True, True, {"train": 10, "test": 10})
 
 
-def test_a_dataset_of_an_odd_size_is_told(tmp_path):
+def test_a_dataset_with_an_unexpected_size_is_reported(tmp_path):
   prepare_stand_in(dataset_spec("mnist"), tmp_path, {"train": 1, "test": 1})
   (tmp_path / "STAND_IN").unlink()
   state = readiness(dataset_spec("mnist"), tmp_path)
@@ -51,7 +51,7 @@ def test_a_dataset_of_an_odd_size_is_told(tmp_path):
   assert state.steps[-1].endswith("prepare mnist")
 
 
-def test_a_derived_split_that_is_too_small_is_told(tmp_path):
+def test_a_derived_split_that_is_too_small_is_reported(tmp_path):
   prepare_stand_in(dataset_spec("eurosat"), tmp_path, {"train": 1, "validation": 1, "test": 1})
   (tmp_path / "STAND_IN").unlink()
   assert readiness(dataset_spec("eurosat"), tmp_path).missing == "train has 30 images, not 15000"
@@ -73,7 +73,7 @@ def test_data_are_not_prepared_among_stand_ins(tmp_path):
     prepare(dataset_spec("gtsrb"), tmp_path)
 
 
-def test_what_is_prepared_needs_no_packages(tmp_path):
+def test_a_prepared_dataset_needs_no_packages(tmp_path):
   spec = dataset_spec("mnist")
   prepare_stand_in(spec, tmp_path, {"train": 1, "test": 1})
   (tmp_path / "STAND_IN").unlink()
@@ -92,14 +92,14 @@ def test_missing_packages_are_named_before_anything_is_downloaded(name, packages
   assert not list(tmp_path.iterdir())
 
 
-def test_files_fetched_by_hand_are_seen(tmp_path):
+def test_manually_downloaded_files_are_found(tmp_path):
   spec = dataset_spec("hateful_memes")
   (tmp_path / "downloads" / "manual" / "hateful_memes").mkdir(parents=True)
   assert readiness(spec, tmp_path).missing == "not prepared"
   assert readiness(spec, tmp_path, tmp_path).missing == "files hateful_memes.zip"
 
 
-def test_prepare_goes_on_after_a_failure_and_tells_by_its_status(tmp_path, capsys):
+def test_prepare_continues_after_a_failure_and_returns_its_status(tmp_path, capsys):
   assert main(["prepare", "--data-dir", str(tmp_path), "--json", "fer2013", "digits"]) == 1
   captured = capsys.readouterr()
   failed, fine = json.loads(captured.out[captured.out.index("[\n") :])
@@ -119,7 +119,7 @@ def test_show_prints_names_templates_and_labels(capsys):
   assert shown["class_names"][3] == ["happy", "smiling"]
 
 
-def test_unknown_names_end_with_one_line(capsys):
+def test_unknown_names_give_one_line(capsys):
   assert main(["show", "cifar11"]) == 2
   error = capsys.readouterr().err
   assert error.startswith("error: unknown dataset 'cifar11'. Did you mean 'cifar10'?")
@@ -128,7 +128,7 @@ def test_unknown_names_end_with_one_line(capsys):
   assert "NAME" in capsys.readouterr().err
 
 
-def test_it_answers_without_importing_what_is_slow():
+def test_it_answers_without_slow_imports():
   code = (
     "import sys; from genbench_jax.cli.benchmark import main; main(['show', 'mnist']);"
     "slow = {'jax', 'tensorflow', 'tensorflow_datasets', 'transformers'} & set(sys.modules);"

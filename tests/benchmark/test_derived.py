@@ -49,7 +49,7 @@ def names_and_labels(counts):
   return [f"class{label}_{place}.jpg" for place, label in enumerate(labels)], labels
 
 
-def test_deal_gives_each_class_its_share_without_overlap():
+def test_deal_splits_each_class_without_overlap():
   names, labels = names_and_labels([20, 25, 30])
   splits = deal(names, labels, PerClassDeal(4, 5, 6))
   for split, count in {"train": 4, "validation": 5, "test": 6}.items():
@@ -71,7 +71,7 @@ def test_deal_depends_on_names_not_on_their_order():
   assert not np.array_equal(before["train"], other["train"])
 
 
-def test_deal_by_hand():
+def test_deal_matches_a_manual_example():
   # random.Random(0).shuffle([0, 1, 2, 3]) gives [2, 0, 1, 3].
   splits = deal(["a", "b", "c", "d"], np.zeros(4, int), PerClassDeal(1, 1, 2))
   assert {split: indices.tolist() for split, indices in splits.items()} == {
@@ -84,12 +84,12 @@ def test_deal_by_hand():
 @pytest.mark.parametrize(
   ("count", "expected"), [(1, [1, 0, 0]), (2, [1, 0, 1]), (3, [1, 1, 1]), (10, [4, 3, 3])]
 )
-def test_a_small_class_is_dealt_in_turns(count, expected):
+def test_a_small_class_is_split_evenly(count, expected):
   names, labels = names_and_labels([count])
   assert [len(part) for part in deal(names, labels, DEALS["resisc45"]).values()] == expected
 
 
-def test_sizes_are_those_of_the_protocol():
+def test_sizes_match_the_protocol():
   from genbench_jax.benchmark.registry import dataset_spec
 
   for name, sizes in DEALS.items():

@@ -11,7 +11,7 @@ def imbalanced():
 
 
 @pytest.mark.parametrize("sample", [few_shot, reference_few_shot])
-def test_classes_with_fewer_keep_what_they_have(sample):
+def test_small_classes_keep_all_images(sample):
   labels = imbalanced()
   chosen = sample(labels, 5, 0)
   np.testing.assert_array_equal(np.bincount(labels[chosen]), [5, 5, 2])
@@ -69,24 +69,24 @@ def test_reference_order_is_pythons_shuffle():
   assert reference_few_shot(labels, 12, 7).tolist() == order[:12]
 
 
-def test_reference_rule_of_several_labels_by_hand():
-  # Walked in the order 4, 2, 1, 0, 5, 3 (see above) with two shots; counts of (a, b) before each:
-  # 4 {a} (0,0) kept; 2 {a} (1,0) kept; 1 {a, b} (2,0): rarest 0 <= 1, kept; 0 {a} (3,1): rarest 3, out;
-  # 5 {b} (3,1) kept; 3 {a, b} (3,2): both have two, out.
+def test_reference_rule_for_several_labels_matches_a_manual_example():
+  # Visited in the order 4, 2, 1, 0, 5, 3 (see above) with two shots; counts of (a, b) before each:
+  # 4 {a} (0,0) kept; 2 {a} (1,0) kept; 1 {a, b} (2,0): rarest 0 <= 1, kept; 0 {a} (3,1): rarest 3, dropped;
+  # 5 {b} (3,1) kept; 3 {a, b} (3,2): both have two, dropped.
   labels = np.array([[1, 0], [1, 1], [1, 0], [1, 1], [1, 0], [0, 1]], bool)
   assert reference_few_shot(labels, 2, 0).tolist() == [4, 2, 1, 5]
 
 
-def test_reference_leaves_out_what_a_frequent_class_would_overfill():
-  # Four shots, walked 4, 2, 1, 0, 5, 3, 6, ...: `a` is in every image, `b` in the last few of the walk.
+def test_reference_drops_images_that_would_overfill_a_frequent_class():
+  # Four shots, visited as 4, 2, 1, 0, 5, 3, 6, ...: `a` is in every image, `b` in the last few.
   order = list(range(16))
   random.Random(0).shuffle(order)
   labels = np.zeros((16, 2), bool)
   labels[order[:4], 0] = True
-  # a has 4; b grows beside it: {a, b} is taken while b <= 2 (half) or a <= 6 (1.5 times).
+  # a has 4 and b increases: {a, b} is kept while b <= 2 (half) or a <= 6 (1.5 times).
   labels[order[4:], :] = True
   chosen = reference_few_shot(labels, 4, 0)
-  # b = 0, 1, 2, 3 are all taken (a = 4, 5, 6, 7: at b = 3, a = 7 > 6 and b > 2, so it is not).
+  # b = 0, 1, 2 are kept (a = 4, 5, 6). At b = 3, a = 7 > 6 and b > 2, so it is dropped.
   assert chosen.tolist() == order[:7]
 
 

@@ -61,7 +61,7 @@ splits: {train: train, test: val}
 """
 
 
-def test_a_yaml_in_the_folder_says_the_rest(root):
+def test_a_yaml_in_the_folder_adds_settings(root):
   (root / "dataset.yaml").write_text(YAML)
   spec = dataset_spec(f"folder:{root}")
   assert spec.name == "beans"
@@ -73,29 +73,29 @@ def test_a_yaml_in_the_folder_says_the_rest(root):
   assert split[2]["id"] == "bean_rust/1.jpg"
 
 
-def test_a_yaml_may_lie_elsewhere(root, tmp_path):
+def test_a_yaml_may_be_elsewhere(root, tmp_path):
   (tmp_path / "beans.yaml").write_text(f"folder: {root.name}\n{YAML}")
   assert dataset_spec(str(tmp_path / "beans.yaml")).folder == str(root)
 
 
-def test_a_known_name_is_not_taken_over(tmp_path):
+def test_a_known_name_is_not_replaced(tmp_path):
   write_image(tmp_path / "cifar10" / "test" / "cat" / "1.png", 1)
   assert dataset_spec(f"folder:{tmp_path / 'cifar10'}").name == "own_cifar10"
   assert dataset_spec("cifar10").group == "common"
 
 
-def test_two_datasets_of_one_name_are_told_apart(root, tmp_path):
+def test_two_datasets_with_the_same_name_are_distinguished(root, tmp_path):
   other = tmp_path / "other" / "My Leaves"
   write_image(other / "test" / "cat" / "1.png", 1)
   datasets = (f"folder:{root}", f"folder:{other}")
   with pytest.raises(UsageError, match="two datasets are called 'my_leaves'"):
     make_config({"datasets": datasets, "sources": ("generative",)})
-  for one in datasets:  # neither stands in the way of the other in a process
-    config = make_config({"datasets": (one,), "sources": ("generative",)})
-    assert config.spec("my_leaves").folder == one.removeprefix("folder:")
+  for dataset in datasets:  # one does not block the other in a process
+    config = make_config({"datasets": (dataset,), "sources": ("generative",)})
+    assert config.spec("my_leaves").folder == dataset.removeprefix("folder:")
 
 
-def test_any_dataset_of_tfds_goes_by_its_name(tmp_path):
+def test_any_tfds_dataset_can_be_named(tmp_path):
   spec = dataset_spec("tfds:beans")
   assert spec.label_names == ("angular_leaf_spot", "bean_rust", "healthy")
   assert spec.names == ("angular leaf spot", "bean rust", "healthy")
@@ -158,7 +158,7 @@ def test_a_dataset_of_tfds_is_read_by_label_name(tmp_path):
     ("name: !!python/object/apply:os.getcwd []", "is not a valid YAML"),
   ],
 )
-def test_mistakes_are_told_in_one_line(text, message, root):
+def test_mistakes_give_one_line(text, message, root):
   (root / "dataset.yaml").write_text(text)
   with pytest.raises(UsageError, match=message) as raised:
     dataset_spec(f"folder:{root}")
@@ -174,7 +174,7 @@ def test_mistakes_are_told_in_one_line(text, message, root):
     ("nowhere.yaml", "can't read the dataset file"),
   ],
 )
-def test_what_is_not_there_is_told_in_one_line(name, message):
+def test_missing_datasets_give_one_line(name, message):
   with pytest.raises(UsageError, match=message) as raised:
     dataset_spec(name)
   assert "\n" not in str(raised.value)
@@ -196,13 +196,13 @@ def test_class_names_may_be_given_for_some(root):
   np.testing.assert_array_equal(open_split(spec, "test").labels(), [0, 0, 1])
 
 
-def test_a_folder_needs_no_word_before_it(root):
+def test_a_folder_needs_no_prefix(root):
   assert dataset_spec(str(root)) == dataset_spec(f"folder:{root}")
   with pytest.raises(UsageError, match="Or one of your own: a folder with test/CLASS"):
     dataset_spec("cifar_10x")
 
 
-def test_a_known_dataset_takes_other_names_and_templates(tmp_path):
+def test_a_known_dataset_can_get_other_names_and_templates(tmp_path):
   file = tmp_path / "mine.yaml"
   file.write_text("dataset: digits\nclass_names: {three: [a three, drei]}\ntemplates: 'digit {}'\n")
   spec, digits = dataset_spec(str(file)), dataset_spec("digits")

@@ -3,20 +3,20 @@ import pytest
 from genbench_jax.benchmark import registry
 from genbench_jax.errors import UsageError
 
-# Protocol, in the paper's order: classes, templates.
+# The protocol, in the paper's order: numbers of classes and templates.
 CLASS_COUNTS = (
   102, 10, 100, 211, 47, 10, 7, 100, 101, 43, 2, 4, 10, 102, 37, 2, 2, 45, 196, 20, 1000, 397,
 )  # fmt: skip
 TEMPLATE_COUNTS = (34, 18, 18, 5, 8, 3, 6, 2, 1, 3, 1, 1, 5, 1, 1, 1, 1, 18, 8, 27, 80, 2)
 SPECS = [registry.dataset_spec(name) for name in registry.known_datasets()]
-# The label names of these come with the data, or from a builder of ours.
+# These label names come with the data, or from our own builders.
 WITHOUT_TFDS_NAMES = {"cifar10", "cifar100", "kitti_distance"}
 OWN_BUILDERS = {
   "country211", "fer2013", "fgvc_aircraft", "gtsrb", "hateful_memes", "rendered_sst2",
 }  # fmt: skip
 
 
-def test_class_and_template_counts_are_those_of_the_protocol():
+def test_class_and_template_counts_match_the_protocol():
   assert tuple(spec.num_classes for spec in SPECS) == CLASS_COUNTS
   assert tuple(len(spec.templates) for spec in SPECS) == TEMPLATE_COUNTS
   assert sum(CLASS_COUNTS) == 2548
@@ -26,7 +26,7 @@ def test_class_and_template_counts_are_those_of_the_protocol():
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_spec_is_sound(spec):
+def test_spec_is_consistent(spec):
   assert all(template.count("{}") == 1 for template in spec.templates)
   assert all(synonyms and all(name.strip() == name != "" for name in synonyms)
              for synonyms in spec.class_names)  # fmt: skip
@@ -42,7 +42,7 @@ def test_spec_is_sound(spec):
   [s for s in SPECS if s.name not in WITHOUT_TFDS_NAMES | OWN_BUILDERS],
   ids=lambda s: s.name,
 )
-def test_labels_are_exactly_those_that_the_installed_tfds_ships(spec, tmp_path):
+def test_labels_equal_those_of_the_installed_tfds(spec, tmp_path):
   import tensorflow_datasets as tfds
 
   builder = tfds.builder(spec.tfds_name, data_dir=tmp_path, try_gcs=False)
@@ -87,12 +87,12 @@ def test_a_label_has_its_name(dataset, label, name):
 
 
 @pytest.mark.parametrize("dataset", ["cifar100", "dtd", "food101", "resisc45", "oxford_iiit_pet"])
-def test_names_are_the_labels_spelt_out(dataset):
+def test_names_spell_out_the_labels(dataset):
   spec = registry.dataset_spec(dataset)
   assert spec.names == tuple(label.replace("_", " ") for label in spec.label_names)
 
 
-def test_order_differs_from_tfds_where_the_reference_does(tmp_path):
+def test_order_differs_from_tfds_as_in_the_reference(tmp_path):
   import tensorflow_datasets as tfds
 
   for dataset in ("cars196", "sun397"):
@@ -102,7 +102,7 @@ def test_order_differs_from_tfds_where_the_reference_does(tmp_path):
     assert list(spec.names) == sorted(spec.names, key=str.lower)
 
 
-def test_imagenet_keeps_two_classes_of_one_name_and_offers_distinct_names():
+def test_imagenet_keeps_duplicate_names_and_offers_distinct_ones():
   spec = registry.dataset_spec("imagenet-1k")
   assert len(set(spec.names)) == 998
   assert spec.names[657] == spec.names[744] == "missile"
@@ -143,7 +143,7 @@ def test_reference_names_are_aliases():
     assert alias in registry.dataset_spec(name).aliases
 
 
-def test_unknown_name_says_what_is_known():
+def test_unknown_name_lists_known_ones():
   with pytest.raises(
     UsageError, match=r"unknown dataset 'cifar1000'\. Did you mean 'cifar100'\?.*digits"
   ):

@@ -1,4 +1,4 @@
-"""Every dataset of TFDS in its real features, without its data: stand-ins, and the reader on them."""
+"""Every TFDS dataset with its real features but without its data: stand-ins, and reading them."""
 
 import colorsys
 import io
@@ -54,7 +54,7 @@ def ground_color(label):
   "name", ["cars196", "sun397", "cifar100", "caltech101", "eurosat", "gtsrb"]
 )
 def test_images_keep_their_class_through_the_mapping(name, data_dir):
-  # The drawn ground tells the class that the image was drawn for, whatever order TFDS counts in.
+  # The color of the background identifies the class, in whatever order TFDS numbers the classes.
   spec = prepared(name, data_dir)
   for example in list(open_split(spec, "test", data_dir))[:40]:
     pixels = np.asarray(Image.open(io.BytesIO(example["image"])).convert("RGB"), np.float32)
@@ -80,7 +80,7 @@ def test_labels_of_several_classes_are_multi_hot(data_dir):
   assert set(labels.sum(axis=1)) == {1, 2}
 
 
-def test_a_split_travels_to_a_worker(data_dir):
+def test_a_split_can_be_pickled_for_a_worker(data_dir):
   spec = prepared("eurosat", data_dir)
   split = open_split(spec, "test", data_dir)
   before = split[3]
@@ -97,7 +97,7 @@ def test_indices_beyond_the_end_raise(data_dir):
   assert len(list(split)) == 10
 
 
-def test_stand_ins_are_made_once_and_only_in_a_folder_of_their_own(data_dir, tmp_path):
+def test_stand_ins_are_made_once_in_a_separate_folder(data_dir, tmp_path):
   prepared("mnist", data_dir)
   (tmp_path / "mnist").mkdir()
   with pytest.raises(UsageError, match="contains other data"):
@@ -112,14 +112,14 @@ def test_unknown_split_and_unprepared_data_say_what_to_do(tmp_path):
     len(open_split(spec, "test", tmp_path))
 
 
-def test_labels_that_the_benchmark_does_not_know_are_refused():
+def test_unknown_labels_are_rejected():
   spec = dataset_spec("rendered_sst2")
   np.testing.assert_array_equal(class_of_label(spec, ["positive", "negative"]), [1, 0])
   with pytest.raises(RunError, match="labels unknown to the benchmark: \\['mixed'\\]"):
     class_of_label(spec, ["positive", "mixed"])
 
 
-def test_demo_worlds_are_read_alike():
+def test_demo_worlds_are_read_in_the_same_way():
   spec = dataset_spec("shapes")
   split = open_split(spec, "test")
   assert len(split) == spec.split_sizes["test"]

@@ -1,4 +1,4 @@
-"""TFDS's own builders on miniature archives in the official layout. They need TensorFlow to prepare."""
+"""TFDS's own builders on miniature archives in the official layout. Preparing them requires TensorFlow."""
 
 import importlib.util
 import io
@@ -28,7 +28,7 @@ def encoded(seed, size, kind="JPEG"):
 
 @pytest.fixture
 def manual(tmp_path, monkeypatch):
-  """The manual folder; the miniature files in it pass for the official ones."""
+  """The manual folder, with miniature files that pass for the official ones."""
   from tensorflow_datasets.core.download import download_manager
 
   monkeypatch.setattr(
@@ -46,7 +46,7 @@ def write_zip(path, files):
 
 
 def dealt(spec, data_dir):
-  """split -> {image bytes: label name}, each image in one split only."""
+  """Return split -> {image bytes: label name}, each image in one split only."""
   found = {
     split: {e["image"]: spec.label_names[e["label"]] for e in open_split(spec, split, data_dir)}
     for split in spec.splits
@@ -55,7 +55,7 @@ def dealt(spec, data_dir):
   return found
 
 
-def test_resisc45_is_dealt_out_class_by_class(manual, tmp_path, monkeypatch):
+def test_resisc45_is_split_per_class(manual, tmp_path, monkeypatch):
   monkeypatch.setitem(derived.DEALS, "resisc45", derived.PerClassDeal(1, 1, 2))
   spec = dataset_spec("resisc45")
   images = {}
@@ -72,7 +72,7 @@ def test_resisc45_is_dealt_out_class_by_class(manual, tmp_path, monkeypatch):
     assert found[split].items() <= images.items()
 
 
-def test_eurosat_is_dealt_out_class_by_class(manual, tmp_path, monkeypatch):
+def test_eurosat_is_split_per_class(manual, tmp_path, monkeypatch):
   monkeypatch.setitem(derived.DEALS, "eurosat", derived.PerClassDeal(1, 1, 1))
   spec = dataset_spec("eurosat")
   files = {
@@ -100,7 +100,7 @@ def kitti_line(kind, depth):
   return f"{kind} 0.00 0 -1.50 10.00 10.00 20.00 20.00 1.50 1.60 4.00 0.10 1.50 {depth:.2f} 0.00"
 
 
-def test_kitti_labels_are_the_nearest_vehicle(manual, tmp_path):
+def test_kitti_labels_depend_on_the_nearest_vehicle(manual, tmp_path):
   pytest.importorskip("cv2")
   spec = dataset_spec("kitti_distance")
   count = 12

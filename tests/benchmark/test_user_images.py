@@ -1,4 +1,4 @@
-"""A folder full of traps: what is good is taken, the rest is named and counted."""
+"""A folder with all kinds of problems: good images are used, the rest is named and counted."""
 
 import os
 import struct
@@ -21,7 +21,7 @@ def _write(path, value=0):
 
 
 def _bomb():
-  """A PNG that says it has 60,000 x 60,000 pixels."""
+  """Return a PNG whose header claims 60,000 x 60,000 pixels."""
   header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
   chunk = b"IHDR" + header
   return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def named(folder):
-  """The class folders by index."""
+  """Class folders named by index."""
   for path in list(folder.iterdir()):
     path.rename(folder / path.name.removeprefix("digit "))
   return folder
@@ -56,7 +56,7 @@ def test_images_come_class_by_class_in_the_order_of_their_names(named, tmp_path)
   )
 
 
-def test_traps_are_named_and_counted_and_never_taken(named, tmp_path, capsys):
+def test_problematic_files_are_named_counted_and_never_used(named, tmp_path, capsys):
   (named / "0" / "cut.png").write_bytes((named / "0" / "0.png").read_bytes()[:45])
   (named / "0" / "bomb.png").write_bytes(_bomb())
   (named / "0" / "text.jpg").write_text("no image")
@@ -104,7 +104,7 @@ def test_a_list_of_labels_stands_for_class_folders(folder, tmp_path):
     open_user_images(folder, SPEC, tmp_path / "cache")
 
 
-def test_mistakes_end_in_one_line(tmp_path, folder):
+def test_mistakes_give_one_line(tmp_path, folder):
   with pytest.raises(UsageError, match="there is no folder"):
     open_user_images(tmp_path / "nowhere", SPEC, tmp_path)
   (tmp_path / "bare").mkdir()

@@ -16,7 +16,7 @@ def test_an_image_is_a_function_of_world_split_and_index(world):
   assert (one.image != world_example(world, "train", 7).image).any()
 
 
-def test_digits_are_scikit_learns_and_every_split_has_its_own():
+def test_digits_are_scikit_learns_and_splits_are_disjoint():
   from sklearn.datasets import load_digits
 
   splits = worlds._digit_splits()
@@ -25,11 +25,11 @@ def test_digits_are_scikit_learns_and_every_split_has_its_own():
   everything = np.concatenate(parts)
   original = np.round(load_digits().images * (255 / 16)).astype(np.uint8).reshape(1797, -1)
   np.testing.assert_array_equal(np.sort(everything, axis=0), np.sort(original, axis=0))
-  # Some digits of the source are equal to the pixel; beyond these no image is in two splits.
+  # Some digits of the source are identical; apart from these, no image is in two splits.
   assert len(np.unique(everything, axis=0)) == len(np.unique(original, axis=0))
 
 
-def test_hard_digits_are_the_same_digits_split_alike():
+def test_hard_digits_have_the_same_digits_and_splits():
   labels = [world_example("digits", "test", index).label for index in range(40)]
   hard = [world_example("digits_hard", "test", index) for index in range(40)]
   assert [example.label for example in hard] == labels
@@ -54,11 +54,11 @@ def test_shapes_are_balanced_in_class_and_color():
   assert colors[1].min() > 90
 
 
-def test_each_sign_shares_its_color_or_its_shape_with_the_next():
+def test_each_sign_shares_its_color_or_shape_with_the_next():
   _, colors, shapes = zip(*worlds.SIGNS, strict=True)
   assert set(colors) <= set(worlds.COLORS) and set(shapes) <= set(worlds.SHAPE_NAMES)
   neighbors = zip(worlds.SIGNS, worlds.SIGNS[1:], strict=False)
-  assert all((one[1] == other[1]) != (one[2] == other[2]) for one, other in neighbors)
+  assert all((left[1] == right[1]) != (left[2] == right[2]) for left, right in neighbors)
   assert len({sign[1:] for sign in worlds.SIGNS}) == len(worlds.SIGNS)
   examples = [world_example("signs", "test", index) for index in range(16)]
   assert [example.color for example in examples] == list(colors) * 2

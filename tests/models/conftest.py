@@ -1,4 +1,4 @@
-"""Golden files and key lists of the networks' tests."""
+"""Golden files and published tensor lists for the tests of networks."""
 
 import gzip
 import json
@@ -12,7 +12,7 @@ DATA = Path(__file__).parent.parent / "data"
 
 @pytest.fixture(scope="session")
 def load_golden():
-  """Reads the arrays of a golden file by its name."""
+  """Return a function that reads a golden file's arrays by name."""
 
   def load(name):
     with np.load(DATA / f"{name}.npz") as file:
@@ -23,7 +23,7 @@ def load_golden():
 
 @pytest.fixture(scope="session")
 def published():
-  """Configuration, and names and shapes of the tensors, of published checkpoints."""
+  """Configurations, tensor names and shapes of published checkpoints."""
   lists = [DATA / "state_dict_keys.json.gz", DATA / "encoder_keys.json.gz"]
   found = {}
   for path in lists:
@@ -33,7 +33,7 @@ def published():
 
 @pytest.fixture(scope="session")
 def expected_shapes():
-  """Shapes by name without the constants that older files hold."""
+  """Return shapes by name, without constants that older files contain."""
   return lambda shapes: {
     name: tuple(shape) for name, shape in shapes.items() if "position_ids" not in name
   }

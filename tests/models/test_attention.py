@@ -1,4 +1,4 @@
-"""Every implementation of attention against the formula in float64."""
+"""Every implementation of attention agrees with the formula in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,9 @@ def formula(query, key, value):
   return np.einsum("bhqk,bkhd->bqhd", weights / weights.sum(-1, keepdims=True), value)
 
 
-# Short, long self-attention by blocks, long cross-attention, a length that no block divides.
+# Short; long self-attention in blocks; long cross-attention; a length that no block size divides.
 @pytest.mark.parametrize("lengths", [(16, 16), (512, 512), (256, 77), (300, 300)])
-def test_attention_is_the_formula_on_cpu(lengths):
+def test_attention_matches_the_formula_on_cpu(lengths):
   arrays = inputs(*lengths)
   np.testing.assert_allclose(jax.jit(attention)(*arrays), formula(*arrays), atol=1e-5)
 
@@ -43,14 +43,14 @@ def test_gradients_flow_through_blocks():
   np.testing.assert_allclose(blocks, whole, atol=1e-5)
 
 
-def test_flash_attention_is_the_formula():
+def test_flash_attention_matches_the_formula():
   arrays = inputs(256, 256, heads=2, width=64, batch=1)
   with tpu.force_tpu_interpret_mode():
     mixed = module._flash(*(jnp.asarray(x) for x in arrays))
   np.testing.assert_allclose(mixed, formula(*arrays), atol=1e-4)
 
 
-def test_flash_attention_is_for_long_whole_blocks():
+def test_flash_attention_requires_long_sequences_of_whole_blocks():
   def suits(queries, keys, width=64):
     return module._suits_flash(*inputs(queries, keys, 1, width, 1)[:2])
 
@@ -59,9 +59,9 @@ def test_flash_attention_is_for_long_whole_blocks():
   assert not suits(4096, 4096, 512)
 
 
-# Self-attention in one and in several blocks of queries, cross-attention with the texts' 77 tokens.
+# Self-attention with one and with several query blocks; cross-attention with 77 text tokens.
 @pytest.mark.parametrize("lengths", [(64, 64), (256, 256), (256, 77)])
-def test_attention_on_a_tpu_is_the_formula_and_has_its_gradient(lengths):
+def test_tpu_attention_matches_the_formula_and_its_gradient(lengths):
   drawn = inputs(*lengths, width=40)
   arrays = [jnp.asarray(x) for x in drawn]
 
@@ -78,7 +78,7 @@ def test_attention_on_a_tpu_is_the_formula_and_has_its_gradient(lengths):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_what_a_tpu_has_no_room_for_is_attended_otherwise():
+def test_tpu_attention_falls_back_if_it_does_not_fit():
   query, key, value = (
     jax.ShapeDtypeStruct((1, 65536, 5, 64), jnp.bfloat16) for _ in ("query", "key", "value")
   )
@@ -87,7 +87,7 @@ def test_what_a_tpu_has_no_room_for_is_attended_otherwise():
   assert "flash_attention" in str(made)
 
 
-def test_without_cudnn_einsums_are_used(caplog):
+def test_einsums_are_used_without_cudnn(caplog):
   module.cudnn_works.cache_clear()
   arrays = [jnp.asarray(x, jnp.bfloat16) for x in inputs(256, 256)]
   assert module._suits_cudnn(arrays[0])
@@ -96,7 +96,7 @@ def test_without_cudnn_einsums_are_used(caplog):
   module.cudnn_works.cache_clear()
 
 
-def test_cudnn_that_is_wrong_is_not_used(monkeypatch):
+def test_inaccurate_cudnn_is_not_used(monkeypatch):
   module.cudnn_works.cache_clear()
   monkeypatch.setattr(jax.nn, "dot_product_attention", lambda query, *_, **__: query)
   assert not module.cudnn_works()
@@ -108,9 +108,9 @@ def test_cudnn_that_is_wrong_is_not_used(monkeypatch):
   module.cudnn_works.cache_clear()
 
 
-def test_tpu_kernels_that_are_wrong_or_fail_are_not_used(monkeypatch, caplog):
+def test_inaccurate_or_failing_tpu_kernels_are_not_used(monkeypatch, caplog):
   module.tpu_kernels_work.cache_clear()
-  assert module.tpu_kernels_work()  # no TPU here: nothing to ask
+  assert module.tpu_kernels_work()  # no TPU here, so there is nothing to test
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
   module.tpu_kernels_work.cache_clear()
   with tpu.force_tpu_interpret_mode():

@@ -1,4 +1,4 @@
-"""The autoencoder against PyTorch's outputs, and its configuration's checks."""
+"""The autoencoder agrees with PyTorch, and rejects unsupported configurations."""
 
 import functools
 from pathlib import Path
@@ -20,7 +20,7 @@ def read(**changes):
   return read_autoencoder_config(Settings(VAE | changes, Path("vae/config.json")))
 
 
-def test_decoder_is_pytorchs_where_side_equals_channels(tiny_diffusion, golden_diffusion):
+def test_decoder_matches_pytorch_if_side_equals_channels(tiny_diffusion, golden_diffusion):
   latents = golden_diffusion["vae/latents"]
   assert latents.shape[1] == latents.shape[3] == 8
   decode = jax.jit(functools.partial(apply_decoder, tiny_diffusion.vae))
@@ -28,14 +28,14 @@ def test_decoder_is_pytorchs_where_side_equals_channels(tiny_diffusion, golden_d
   np.testing.assert_allclose(decoded, golden_diffusion["vae/decoded"], atol=1e-5)
 
 
-def test_encoder_is_pytorchs(tiny_diffusion, golden_diffusion):
+def test_encoder_matches_pytorch(tiny_diffusion, golden_diffusion):
   encode = jax.jit(functools.partial(apply_encoder, tiny_diffusion.vae))
   mean, log_variance = encode(tiny_diffusion.params["vae"], golden_diffusion["vae/image"])
   np.testing.assert_allclose(mean, golden_diffusion["vae/mean"], atol=1e-5)
   np.testing.assert_allclose(log_variance, golden_diffusion["vae/logvar"], atol=1e-5)
 
 
-def test_text_states_are_pytorchs(tiny_diffusion, golden_diffusion):
+def test_text_states_match_pytorch(tiny_diffusion, golden_diffusion):
   texts = golden_diffusion["prompts"].tolist()
   tokens = tokenize(tiny_diffusion.tokenizer, texts, tiny_diffusion.max_tokens)
   np.testing.assert_array_equal(tokens, golden_diffusion["text/tokens"])
@@ -48,7 +48,7 @@ def test_text_states_are_pytorchs(tiny_diffusion, golden_diffusion):
   "changes",
   [{"shift_factor": 0.1, "scaling_factor": 0.36}, {"latents_mean": [0.5], "latents_std": [2.0]}],
 )
-def test_scales_of_latents_are_each_others_inverse(changes):
+def test_latent_scaling_is_invertible(changes):
   config = read(latent_channels=1, **changes)
   latents = jnp.linspace(-3, 3, 8).reshape(1, 2, 4, 1)
   np.testing.assert_allclose(
@@ -58,7 +58,7 @@ def test_scales_of_latents_are_each_others_inverse(changes):
   np.testing.assert_allclose(config.from_diffusion(jnp.zeros(1)), shift, atol=1e-6)
 
 
-def test_the_convolutions_at_the_latents_are_optional():
+def test_convolutions_at_the_latents_are_optional():
   config = read(use_quant_conv=False, use_post_quant_conv=False, mid_block_add_attention=False)
   shapes = jax.eval_shape(Autoencoder(config).init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
   assert sorted(shapes["params"]) == ["decoder", "encoder"]
@@ -78,6 +78,6 @@ def test_the_convolutions_at_the_latents_are_optional():
     {"a_setting_of_next_year": 1},
   ],
 )
-def test_what_the_autoencoder_does_not_do_is_refused_by_name(changes):
+def test_unsupported_settings_are_rejected_by_name(changes):
   with pytest.raises(RunError, match=next(iter(changes))):
     read(**changes)

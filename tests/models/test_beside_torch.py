@@ -1,4 +1,4 @@
-"""Torch and a torchvision whose operators do not load may be installed beside: neither is imported."""
+"""Neither torch nor a broken torchvision is imported if they are installed."""
 
 import os
 import subprocess
@@ -14,14 +14,14 @@ print(gb.embed_images(np.zeros((1, 40, 40, 3), np.uint8), "zoo/clip").shape)
 print(gb.generate(["a heart"], "zoo/diffusion", steps=1).shape)
 print(sorted({"torch", "torchvision", "tensorflow"} & set(sys.modules)))
 """
-# What the real ones say at import where their builds do not fit each other.
+# Errors that the real packages raise at import if their builds are incompatible.
 FAULTS = {
   "torch": "raise RuntimeError('torch was imported')\n",
   "torchvision": "raise RuntimeError('operator torchvision::nms does not exist')\n",
 }
 
 
-def test_embedding_and_generation_import_neither(tmp_path):
+def test_embedding_and_generation_do_not_import_torch(tmp_path):
   for name, version in (("torch", "2.9.0"), ("torchvision", "0.24.0")):
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text(FAULTS[name])

@@ -1,4 +1,4 @@
-"""Published checkpoints map whole; broken ones are named; nothing is ever unpickled."""
+"""Published checkpoints map completely, broken ones are named, and nothing is unpickled."""
 
 import gzip
 import json
@@ -44,7 +44,7 @@ def clip_shapes(clip_folder):
 
 @pytest.fixture
 def folder(clip_folder, tmp_path):
-  """A copy of the tiny CLIP, to be broken."""
+  """A copy of the tiny CLIP, to be damaged."""
   return Path(shutil.copytree(clip_folder, tmp_path / "copy"))
 
 
@@ -96,7 +96,7 @@ def test_text_encoders_of_transformers_5_lack_a_prefix(published):
   assert all(checkpoints._today(n) == n for key in others for n in published[key]["shapes"])
 
 
-def test_old_files_name_the_autoencoders_attention_otherwise():
+def test_old_names_of_the_autoencoders_attention_are_mapped():
   old = "encoder.mid_block.attentions.0."
   assert checkpoints._today(f"{old}proj_attn.bias") == f"{old}to_out.0.bias"
   assert checkpoints._today(f"{old}query.weight") == f"{old}to_q.weight"
@@ -116,7 +116,7 @@ def assert_equal_trees(tree, other):
     np.testing.assert_array_equal(leaf, leaves(other)[path], err_msg=path)
 
 
-def test_round_trip_bit_for_bit(clip_folder, clip_shapes, tmp_path):
+def test_round_trip_is_bit_exact(clip_folder, clip_shapes, tmp_path):
   params = load_params(clip_folder, clip_shapes)
   save_file(weights.to_torch(params), tmp_path / "model.safetensors")
   assert_equal_trees(load_params(tmp_path, clip_shapes), params)
@@ -126,7 +126,7 @@ def test_round_trip_bit_for_bit(clip_folder, clip_shapes, tmp_path):
   assert all(np.array_equal(original[name], again[name]) for name in original)
 
 
-def test_layouts_are_pytorchs():
+def test_layouts_match_pytorch():
   kernel = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
   tree = {"conv_1": {"kernel": kernel, "bias": np.ones(5)}, "fc": {"kernel": kernel[0, 0]}}
   state = flax_names.torch_state(tree)
@@ -137,7 +137,7 @@ def test_layouts_are_pytorchs():
 
 
 def as_stock_flax(state):
-  """The tree of transformers' former Flax classes, which hub folders still hold as msgpack."""
+  """Return a tree like those of transformers' former Flax classes, which hub folders contain as msgpack."""
   tree = {}
   for name, tensor in state.items():
     *modules, leaf = name.split(".")
@@ -273,7 +273,7 @@ def test_broken_configurations_are_named(folder, text, message):
     checkpoints.read_json(folder / "config.json")
 
 
-def test_what_is_no_regular_file_is_not_waited_for(folder):
+def test_pipes_are_rejected_without_waiting(folder):
   (folder / "config.json").unlink()
   os.mkfifo(folder / "config.json")
   with pytest.raises(RunError, match=r"config\.json is not a regular file"):
@@ -288,7 +288,7 @@ def test_an_index_without_a_map_is_named(folder, clip_shapes, index):
     load_params(folder, clip_shapes)
 
 
-def test_unsupported_architectures_are_refused(diffusion_folder, tmp_path):
+def test_unsupported_architectures_are_rejected(diffusion_folder, tmp_path):
   from genbench_jax.models.stable_diffusion import load_stable_diffusion
 
   copy = Path(shutil.copytree(diffusion_folder, tmp_path / "copy"))
@@ -301,7 +301,7 @@ def test_unsupported_architectures_are_refused(diffusion_folder, tmp_path):
     load_stable_diffusion(copy)
 
 
-# ---- where checkpoints stand --------------------------------------------------------------------
+# ---- location -----------------------------------------------------------------------------------
 
 
 def test_only_safe_files_are_downloaded_at_the_pinned_revision(monkeypatch, tmp_path):
@@ -319,7 +319,7 @@ def test_only_safe_files_are_downloaded_at_the_pinned_revision(monkeypatch, tmp_
   assert not any(".bin" in pattern or pattern.endswith("*") for pattern in asked["allow_patterns"])
 
 
-def test_offline_is_one_clear_line(monkeypatch):
+def test_being_offline_gives_one_line(monkeypatch):
   from huggingface_hub.errors import LocalEntryNotFoundError
 
   def download(*_, **__):
@@ -334,7 +334,7 @@ def test_offline_is_one_clear_line(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["nothing", "/no/such/folder", "a/b/c", "../../etc/passwd x"])
-def test_names_that_can_be_no_checkpoint_are_refused(name):
+def test_impossible_checkpoint_names_are_rejected(name):
   with pytest.raises(UsageError, match="no checkpoint at"):
     checkpoints.locate(name)
 
@@ -342,7 +342,7 @@ def test_names_that_can_be_no_checkpoint_are_refused(name):
 # ---- identity -----------------------------------------------------------------------------------
 
 
-def test_fingerprint_follows_the_content_and_not_the_place(clip_folder, folder):
+def test_fingerprint_depends_on_content_not_location(clip_folder, folder):
   assert fingerprint(folder) == fingerprint(clip_folder)
   state = load_file(folder / "model.safetensors")
   state["logit_scale"] = np.array(5, np.float32)
@@ -350,7 +350,7 @@ def test_fingerprint_follows_the_content_and_not_the_place(clip_folder, folder):
   assert fingerprint(folder) != fingerprint(clip_folder)
 
 
-def test_fingerprint_of_a_pipeline_sees_every_part(diffusion_folder, tmp_path):
+def test_fingerprint_of_a_pipeline_covers_every_part(diffusion_folder, tmp_path):
   copy = Path(shutil.copytree(diffusion_folder, tmp_path / "copy"))
   seen = {fingerprint(copy)}
   for part in ("scheduler/scheduler_config.json", "tokenizer/vocab.json", "unet/config.json"):
@@ -368,8 +368,8 @@ def test_fingerprint_of_a_pipeline_sees_every_part(diffusion_folder, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux")
-def test_files_are_not_kept_mapped(clip_folder):
-  """Pages of a mapped file count as memory of the process: a full-size model would be there twice."""
+def test_files_do_not_stay_mapped(clip_folder):
+  """Pages of a mapped file count as memory of the process: a full-size model would exist twice."""
   reads = checkpoints.read_weights(clip_folder)
   tensors = [read() for read in reads.values()]
   assert tensors

@@ -1,4 +1,4 @@
-"""Residual networks and vision transformers agree with torchvision's and timm's, forwards and backwards."""
+"""Residual networks and vision transformers agree with torchvision and timm, forward and backward."""
 
 import gzip
 import json
@@ -21,19 +21,19 @@ SIZE = 64
 
 
 def drawn(name, shape):
-  """As tools/golden_recognizers.py draws it."""
+  """Draw a tensor as tools/golden_recognizers.py does."""
   normal = np.random.default_rng(zlib.crc32(name.encode())).normal(size=shape)
   if name.endswith("running_var"):
     return (0.5 + np.abs(normal)).astype(np.float32)
   if len(shape) == 1 and name.endswith("weight"):
-    # The last norm of a bottleneck is small, as in trained networks: sixteen full ones would multiply rounding errors.
+    # As in trained networks, the last norm of a bottleneck is small: 16 full ones would amplify rounding errors.
     return ((0.2 if name.endswith("bn3.weight") else 1) * (1 + 0.1 * normal)).astype(np.float32)
   fan_in = math.prod(shape[1:]) if len(shape) > 1 else 100
   return (normal / math.sqrt(fan_in)).astype(np.float32)
 
 
 def filled(tree):
-  """A tree of drawn weights in JAX's layout."""
+  """Return a tree of drawn weights in JAX's layout."""
   shapes = weights.torch_shapes(tree)
   tensors = {name: (lambda n=name, s=shape: drawn(n, s)) for name, shape in shapes.items()}
   return weights.load(tensors, tree, "drawn")
@@ -51,11 +51,11 @@ def loss_of(params, classifier, stats, pixels):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vit_s16"])
-def test_forward_loss_and_gradient_are_pytorchs(golden, name):
-  """In float32 what a run computes; the gradient of the residual networks in float64.
+def test_forward_loss_and_gradient_match_pytorch(golden, name):
+  """Compare float32 results, which runs compute; for the gradient of residual networks, float64 results.
 
-  Random weights are not trained ones: through fifty layers normalized over 32 places float32 alone moves the gradients of the first
-  layers by 1e-4, PyTorch's as ours.
+  These are random weights, not trained ones: through 50 layers normalized over 32 positions, float32 alone
+  changes the first layers' gradients by 1e-4, in PyTorch as in ours.
   """
   classifier = make_classifier(name, SIZE, 7, stem="standard")
   shapes = jax.eval_shape(classifier.initial, jax.random.key(0))
@@ -86,7 +86,7 @@ def check_gradient(golden, name, params, stats, pixels):
   ):
     found = gradients.pop(str(tensor)).astype(np.float64)
     probe = drawn(f"{tensor}?", found.shape)
-    # Rounding errors of a gradient scale with its norm, and so does their product with the probe.
+    # Rounding errors of a gradient scale with its norm, and so does their product with the probe tensor.
     scale = norm * np.linalg.norm(probe)
     assert np.linalg.norm(found) == pytest.approx(norm, rel=2e-5, abs=1e-7), tensor
     assert (found * probe).sum() == pytest.approx(product, abs=2e-5 * scale + 1e-7), tensor
@@ -98,7 +98,7 @@ def assert_close(found, wanted):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vit_s16"])
-def test_published_key_lists_are_ours(name):
+def test_published_tensor_lists_match(name):
   keys = json.loads(gzip.decompress((DATA / "recognizer_keys.json.gz").read_bytes()))[name]
   classifier = make_classifier(name, 224, 1000)
   check_matches(classifier, {key: tuple(shape) for key, shape in keys.items()})
@@ -106,8 +106,8 @@ def test_published_key_lists_are_ours(name):
     check_matches(classifier, {"conv1.weight": (1, 2, 3, 4)})
 
 
-def test_published_weights_load_with_a_fresh_head(tmp_path):
-  """A checkpoint of another number of classes, as `fine_tune` starts from it."""
+def test_published_weights_load_with_a_new_head(tmp_path):
+  """Load a checkpoint with another number of classes, as `fine_tune` does."""
   from safetensors.numpy import save_file
 
   published = make_classifier("vit_tiny", 32, 5)
@@ -136,8 +136,8 @@ def test_running_averages_load_beside_the_norms(tmp_path):
   np.testing.assert_array_equal(loaded["conv1"]["weight"], params["conv1"]["weight"])
 
 
-def test_batch_statistics_are_those_of_all_devices(mesh):
-  """Split over eight devices, the network normalizes with the moments of the whole batch."""
+def test_batch_statistics_cover_all_devices(mesh):
+  """On eight devices, the network normalizes with the moments of the whole batch."""
   from genbench_jax.runtime.mesh import batch_sharding
 
   classifier = make_classifier("resnet8", 16, 3)
@@ -148,7 +148,7 @@ def test_batch_statistics_are_those_of_all_devices(mesh):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), alone, split)
 
 
-def test_unknown_networks_and_sizes_are_refused():
+def test_unknown_networks_and_sizes_are_rejected():
   with pytest.raises(UsageError, match="resnet18"):
     make_classifier("resnet19", 32, 10)
   with pytest.raises(UsageError, match="patches"):

@@ -1,4 +1,4 @@
-"""CLIP against PyTorch's, and what is refused."""
+"""CLIP agrees with PyTorch, and invalid checkpoints are rejected."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from genbench_jax.models.tokenizer import tokenize
 
 
 def edited(folder, to, edit):
-  """A copy of a CLIP's folder with its `config.json` edited."""
+  """Return a copy of a CLIP's folder with an edited `config.json`."""
   shutil.copytree(folder, to)
   config = json.loads((to / "config.json").read_text())
   edit(config)
@@ -33,7 +33,7 @@ def openclip(config):
 @pytest.mark.parametrize(
   "name,edit", [("own", lambda _: None), ("openai", openai), ("openclip", openclip)]
 )
-def test_features_are_pytorchs(
+def test_features_match_pytorch(
   tiny_clip_folder, golden_clip, one_device_mesh, tmp_path, name, edit
 ):
   clip = load_clip(edited(tiny_clip_folder, tmp_path / name, edit))
@@ -42,26 +42,26 @@ def test_features_are_pytorchs(
   )
   images = image_features(clip, golden_clip["pixels"], one_device_mesh)
   texts = text_features(clip, golden_clip["texts"].tolist(), one_device_mesh)
-  # Features of magnitude one to three.
+  # Features have magnitude one to three.
   np.testing.assert_allclose(images, golden_clip[f"{name}/image"], atol=1e-5)
   np.testing.assert_allclose(texts, golden_clip[f"{name}/text"], atol=1e-5)
   assert np.abs(golden_clip["own/image"] - golden_clip["openclip/image"]).max() > 1e-2
 
 
-def test_what_goes_with_the_model(tiny_clip):
+def test_model_attributes(tiny_clip):
   assert (tiny_clip.image_size, tiny_clip.max_tokens) == (32, 24)
   np.testing.assert_allclose(tiny_clip.image_mean, [0.48145466, 0.4578275, 0.40821073])
   np.testing.assert_allclose(tiny_clip.image_std, [0.26862954, 0.26130258, 0.27577711])
 
 
-def test_without_a_preprocessor_openais_is_taken(tiny_clip_folder, tiny_clip, tmp_path):
+def test_openais_preprocessing_is_the_default(tiny_clip_folder, tiny_clip, tmp_path):
   folder = edited(tiny_clip_folder, tmp_path / "clip", lambda _: None)
   (folder / "preprocessor_config.json").unlink()
   clip = load_clip(folder)
   assert (clip.image_size, clip.image_mean) == (tiny_clip.image_size, tiny_clip.image_mean)
 
 
-def test_bfloat16_stays_near(tiny_clip_folder, golden_clip, one_device_mesh):
+def test_bfloat16_is_close(tiny_clip_folder, golden_clip, one_device_mesh):
   clip = load_clip(tiny_clip_folder, dtype=jnp.bfloat16)
   features = image_features(clip, golden_clip["pixels"], one_device_mesh)
   wanted = golden_clip["own/image"]
@@ -74,7 +74,7 @@ def test_bfloat16_stays_near(tiny_clip_folder, golden_clip, one_device_mesh):
   assert cosine.min() > 0.999
 
 
-def test_other_models_are_refused(tiny_clip_folder, tmp_path):
+def test_other_models_are_rejected(tiny_clip_folder, tmp_path):
   other = edited(tiny_clip_folder, tmp_path / "t5", lambda config: config.update(model_type="t5"))
   with pytest.raises(RunError, match="type 't5', not 'clip'"):
     load_clip(other)

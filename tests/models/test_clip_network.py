@@ -1,4 +1,4 @@
-"""CLIP's towers against PyTorch's on random weights: every hidden state, features, gradients, key lists."""
+"""CLIP's towers agree with PyTorch on random weights: hidden states, features, gradients, tensor lists."""
 
 import functools
 from pathlib import Path
@@ -62,7 +62,7 @@ def ends(golden):
 
 
 def relative(found, wanted):
-  """Largest difference over the magnitude of what is wanted."""
+  """Return the largest difference relative to the magnitude of the wanted values."""
   return np.abs(np.asarray(found, np.float32) - wanted).max() / np.abs(wanted).max()
 
 
@@ -85,13 +85,13 @@ TEXT_ENCODERS = {
 
 
 @pytest.mark.parametrize("name", CLIPS)
-def test_every_tensor_of_published_clips_has_its_place(published, expected_shapes, name):
+def test_every_tensor_of_published_clips_is_mapped(published, expected_shapes, name):
   found = weights.torch_shapes(shapes_of(network_of(published[name]["config"])))
   assert found == expected_shapes(published[name]["shapes"])
 
 
 @pytest.mark.parametrize(("name", "projection"), TEXT_ENCODERS.items())
-def test_every_tensor_of_text_encoders_has_its_place(published, expected_shapes, name, projection):
+def test_every_tensor_of_text_encoders_is_mapped(published, expected_shapes, name, projection):
   sizes = TextSizes.read(Settings(published[name]["config"], Path("config.json")))
   tokens = jax.ShapeDtypeStruct((1, sizes.positions), np.int32)
   found = weights.torch_shapes(weights.parameter_shapes(ClipText(sizes, projection).init, tokens))
@@ -101,7 +101,7 @@ def test_every_tensor_of_text_encoders_has_its_place(published, expected_shapes,
 # ---- parity -------------------------------------------------------------------------------------
 
 
-def test_every_hidden_state_of_the_text_tower_is_pytorchs(network, params, golden):
+def test_every_hidden_state_of_the_text_tower_matches_pytorch(network, params, golden):
   text = ClipText(network.text)
   own = {"text_model": params["text_model"]}
   states = jax.jit(text.apply)({"params": own}, golden["tokens"])
@@ -112,7 +112,7 @@ def test_every_hidden_state_of_the_text_tower_is_pytorchs(network, params, golde
 
 
 @pytest.mark.parametrize("activation", ["own", "openclip"])
-def test_features_are_pytorchs(golden, params, ends, activation):
+def test_features_match_pytorch(golden, params, ends, activation):
   config = tiny.clip_config()
   if activation == "openclip":
     config["text_config"]["hidden_act"] = config["vision_config"]["hidden_act"] = "gelu"
@@ -124,7 +124,7 @@ def test_features_are_pytorchs(golden, params, ends, activation):
   assert float(scale) == pytest.approx(100, rel=1e-5)
 
 
-def test_projected_text_of_a_text_encoder_is_clips(network, params, golden, ends):
+def test_projected_text_of_a_text_encoder_matches_clip(network, params, golden, ends):
   text = ClipText(network.text, network.projection)
   own = {name: params[name] for name in ("text_model", "text_projection")}
 
@@ -135,8 +135,8 @@ def test_projected_text_of_a_text_encoder_is_clips(network, params, golden, ends
   assert relative(found, golden["own/text"]) < 2e-5
 
 
-def test_gradients_are_pytorchs(network, params, golden, ends):
-  """Of a weighted sum of cosines, by every parameter of both towers, with activations computed again."""
+def test_gradients_match_pytorch(network, params, golden, ends):
+  """Gradient of a weighted sum of cosines by every parameter of both towers, with rematerialization."""
   network = network.clone(remat=True)
 
   def loss(params):
@@ -149,13 +149,13 @@ def test_gradients_are_pytorchs(network, params, golden, ends):
   wanted = {k.removeprefix("gradient/"): v for k, v in golden.items() if k.startswith("gradient/")}
   assert gradients.keys() - wanted.keys() == {"logit_scale"}
   for name, gradient in wanted.items():
-    # The keys' biases shift all scores of a query alike: their gradient is zero but for rounding.
+    # The keys' biases shift all scores of a query equally, so their gradient is zero up to rounding.
     scale = 1.0 if name.endswith("k_proj.bias") else np.abs(gradient).max()
     assert np.abs(gradients[name] - gradient).max() < 1e-4 * scale, name
 
 
 def test_bfloat16_stays_within_its_bound(network, params, golden, ends):
-  """bfloat16 keeps 8 bits: 4e-3 a rounding. Over two layers features stay within 3 % of their magnitude."""
+  """bfloat16 keeps 8 bits: 4e-3 per rounding. Over two layers, features stay within 3 % of their magnitude."""
   narrow = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), params)
   apply = jax.jit(network.clone(dtype=jnp.bfloat16).apply)
   images, texts, _ = apply({"params": narrow}, golden["pixels"], golden["tokens"], ends)
@@ -164,10 +164,10 @@ def test_bfloat16_stays_within_its_bound(network, params, golden, ends):
   assert relative(texts, golden["own/text"]) < 0.03
 
 
-# ---- what is put in -----------------------------------------------------------------------------
+# ---- inputs -------------------------------------------------------------------------------------
 
 
-def test_learned_tokens_are_rows_of_their_own_and_alone_get_the_gradient(network, params):
+def test_only_learned_tokens_get_a_gradient(network, params):
   vocabulary = network.text.vocabulary
   learned = np.ones((2, network.text.encoder.width), np.float32)
   tokens = np.array([[5, vocabulary, vocabulary + 1, 7]])
@@ -184,7 +184,7 @@ def test_learned_tokens_are_rows_of_their_own_and_alone_get_the_gradient(network
   np.testing.assert_array_equal(gradient, [np.ones_like(learned[0]), np.zeros_like(learned[0])])
 
 
-def test_prompts_flow_on_or_are_replaced_layer_by_layer(network, params, golden):
+def test_prompts_flow_on_or_are_replaced_per_layer(network, params, golden):
   rng = np.random.default_rng(0)
   deep = rng.standard_normal((2, 3, network.vision.encoder.width)).astype(np.float32)
 
@@ -200,7 +200,7 @@ def test_prompts_flow_on_or_are_replaced_layer_by_layer(network, params, golden)
   assert relative(features(deep), np.asarray(shallow)) > 1e-3
 
 
-def test_texts_end_at_the_first_end_token():
+def test_text_ends_at_the_first_end_token():
   tokens = np.array([[1, 5, 9, 9, 9], [1, 9, 9, 9, 9], [1, 5, 6, 7, 9]])
   assert end_positions(tokens, 9).tolist() == [2, 1, 4]
 
@@ -227,13 +227,13 @@ def test_texts_end_at_the_first_end_token():
     ("text_config", {"layer_norm_eps": "small"}, "layer_norm_eps is 'small'; wanted a number"),
   ],
 )
-def test_damaged_configurations_are_one_clear_line(section, setting, message):
+def test_damaged_configurations_give_one_line(section, setting, message):
   config = tiny.clip_config()
   config[section] |= setting
   with pytest.raises(RunError, match=message):
     network_of(config)
 
 
-def test_a_section_that_is_no_object_is_refused():
+def test_a_section_that_is_not_an_object_is_rejected():
   with pytest.raises(RunError, match=r"text_config is \[\]; wanted a JSON object"):
     network_of(tiny.clip_config() | {"text_config": []})

@@ -1,4 +1,4 @@
-"""Convolutions by fewer products, against the definition."""
+"""Winograd convolutions agree with the definition."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from genbench_jax.models.convolution import MIN_CHANNELS, Conv, suits_winograd, 
 
 
 def by_definition(hidden, kernel):
-  """In float64: each tap shifts the image and mixes its channels."""
+  """Convolve in float64: each tap shifts the image and mixes its channels."""
   height, width = hidden.shape[1:3]
   padded = np.pad(hidden.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
   taps = [(row, column) for row in range(3) for column in range(3)]
@@ -23,7 +23,7 @@ def by_definition(hidden, kernel):
   st.integers(1, 2), st.integers(1, 5), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9)
 )
 @settings(max_examples=20, deadline=None)
-def test_it_is_the_convolution(batch, half_height, half_width, channels, features):
+def test_winograd_matches_the_definition(batch, half_height, half_width, channels, features):
   random = np.random.default_rng(0)
   hidden = random.normal(size=(batch, 2 * half_height, 2 * half_width, channels)).astype(np.float32)
   kernel = random.normal(size=(3, 3, channels, features)).astype(np.float32)
@@ -35,7 +35,7 @@ def test_it_is_the_convolution(batch, half_height, half_width, channels, feature
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("side", [23, 24])
 @pytest.mark.parametrize("strides", [1, 2])
-def test_every_convolution_is_the_compilers(size, side, strides):
+def test_every_convolution_matches_the_compilers(size, side, strides):
   module = Conv(MIN_CHANNELS, size, strides, padding=size // 2, platform="cpu")
   hidden = np.random.default_rng(0).normal(size=(1, side, side, MIN_CHANNELS)).astype(np.float32)
   variables = jax.jit(module.init)(jax.random.key(0), hidden)
@@ -44,7 +44,7 @@ def test_every_convolution_is_the_compilers(size, side, strides):
   np.testing.assert_allclose(module.apply(variables, hidden), plain, atol=2e-5)
 
 
-def test_other_convolutions_are_left_to_the_compiler():
+def test_other_convolutions_use_the_compiler():
   kernel = np.zeros((3, 3, MIN_CHANNELS, MIN_CHANNELS), np.float32)
   even = np.zeros((8, 8, 10, MIN_CHANNELS), np.float32)
   assert suits_winograd(even, kernel)
@@ -55,7 +55,7 @@ def test_other_convolutions_are_left_to_the_compiler():
   assert not suits_winograd(even[:1], kernel)
 
 
-def test_a_broken_image_spoils_no_other_and_kernels_are_not_kept_twice():
+def test_a_broken_image_is_isolated_and_kernels_are_not_duplicated():
   module = Conv(MIN_CHANNELS, platform="cpu")
   hidden = np.random.default_rng(0).normal(size=(2, 16, 16, MIN_CHANNELS)).astype(np.float32)
   hidden[0, 0, 0, 0] = np.nan
@@ -74,5 +74,5 @@ def test_a_broken_image_spoils_no_other_and_kernels_are_not_kept_twice():
     compiled = jax.jit(steps).lower([variables] * layers, hidden).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
-  # 16 x 128 x 128 floats: what one more transformed kernel would take, were it kept over the loop.
+  # 16 x 128 x 128 floats: the size of one more transformed kernel, if it were kept over the loop.
   assert temporaries(6) - temporaries(3) < 1.5 * 16 * MIN_CHANNELS**2 * 4

@@ -1,4 +1,4 @@
-"""What the diffusion model computes in training and in bfloat16, against PyTorch (tools/golden_training.py)."""
+"""The diffusion model's gradients and bfloat16 outputs agree with PyTorch (tools/golden_training.py)."""
 
 import functools
 
@@ -22,12 +22,12 @@ def golden(load_golden):
   return load_golden("golden_training")
 
 
-def test_the_gradient_of_text_embeddings_is_pytorchs(tmp_path, golden):
+def test_the_gradient_of_text_embeddings_matches_pytorch(tmp_path, golden):
   model = load_stable_diffusion(write_tiny_stable_diffusion(tmp_path / "model", unet=SHALLOW_UNET))
   params = model.params
   tower = model.towers[0]
   table = params["text_encoder"]["text_model"]["embeddings.token_embedding"]["weight"]
-  # Every place of every prompt is a learned token of its own, which begins as the row of the table.
+  # Every token of every prompt becomes a learned token, initialized with its row of the table.
   places = tower.vocabulary + np.arange(golden["tokens"].size, dtype=np.int32)
   tokens = jnp.asarray(places.reshape(golden["tokens"].shape))
 
@@ -47,7 +47,7 @@ def test_the_gradient_of_text_embeddings_is_pytorchs(tmp_path, golden):
 
 @pytest.mark.parametrize("part", ["unet", "decoded"])
 def test_bfloat16_stays_within_its_bound(tiny_diffusion, golden, part):
-  """bfloat16 keeps 8 bits; over some fifty layers 4 % of the output's magnitude, and little more than PyTorch's own bfloat16 (2.8 %)."""
+  """bfloat16 keeps 8 bits. Over about fifty layers that is 4 % of the output's magnitude (PyTorch: 2.8 %)."""
   folder = {"unet": "unet", "decoded": "vae"}[part]
   params, inputs = (
     jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), tree)

@@ -1,4 +1,4 @@
-"""DINOv2 against PyTorch's, from safetensors, and as features of sets of images."""
+"""DINOv2 agrees with PyTorch, from safetensors, and serves as features of image sets."""
 
 from pathlib import Path
 
@@ -31,39 +31,39 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name,config", [("mlp", {}), ("swiglu", {"use_swiglu_ffn": True})])
-def test_features_are_pytorchs(golden, one_device_mesh, tmp_path, name, config):
-  """Positions resampled from 7 x 7 to 4 x 4, and a layer scale that counts once."""
+def test_features_match_pytorch(golden, one_device_mesh, tmp_path, name, config):
+  """Positions are resampled from 7 x 7 to 4 x 4, and a layer scale is applied."""
   encoder = load_dinov2(write_tiny_dinov2(tmp_path, **config))
   found = image_features(encoder, golden["pixels"], one_device_mesh)
   np.testing.assert_allclose(found, golden[name], atol=1e-5)
 
 
-def test_preprocessing_is_the_published_one(golden, folder):
+def test_preprocessing_matches_transformers(golden, folder):
   encoder = load_dinov2(folder)
   image = Image.fromarray(golden["image"])
   found = pixels_of(image, encoder.input)
   np.testing.assert_allclose(found, golden["processed"], atol=1e-6)
 
 
-def test_positions_of_the_right_number_stay():
+def test_positions_of_the_right_number_are_unchanged():
   positions = np.arange(2 * 5, dtype=np.float32).reshape(1, 5, 2)
   assert resampled(positions, 2) is positions
   flat = np.ones((1, 10, 2), np.float32)
   np.testing.assert_allclose(resampled(flat, 5), np.ones((1, 26, 2)), rtol=1e-6)
 
 
-def test_a_folder_of_images_to_a_distance(folder):
-  """What the library offers for distances in this space: embed both sets, then measure."""
+def test_distance_between_image_sets(folder):
+  """Use the library for distances in this space: embed both sets, then measure."""
   draw = np.random.default_rng(0)
   images = draw.integers(0, 256, (24, 20, 20, 3), np.uint8)
   darker = (images * 0.5).astype(np.uint8)
-  features, others = (gb.embed_images(some, str(folder)) for some in (images, darker))
+  features, others = (gb.embed_images(batch, str(folder)) for batch in (images, darker))
   assert features.shape == (24, 32)
   assert gb.kernel_distance(features, others) > gb.kernel_distance(features[::2], features[1::2])
   assert gb.frechet_distance(features, features) == pytest.approx(0, abs=1e-4)
 
 
-def test_the_kind_is_told_by_the_configuration(folder, tiny_clip_folder, tmp_path):
+def test_the_configuration_determines_the_kind(folder, tiny_clip_folder, tmp_path):
   assert load_image_encoder(folder).width == 32
   clip = load_image_encoder(tiny_clip_folder)
   assert isinstance(clip, Clip)
@@ -76,7 +76,7 @@ def test_the_kind_is_told_by_the_configuration(folder, tiny_clip_folder, tmp_pat
     gb.embed_texts(["a dog"], str(folder))
 
 
-def test_a_cut_that_patches_do_not_fill_is_refused(tmp_path):
+def test_a_crop_that_patches_do_not_divide_is_rejected(tmp_path):
   write_tiny_dinov2(tmp_path)
   (tmp_path / "preprocessor_config.json").write_text('{"crop_size": 18, "size": 20}')
   with pytest.raises(RunError, match="cuts 18 pixels: wanted a multiple of the patch, 4"):

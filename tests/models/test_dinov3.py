@@ -1,4 +1,4 @@
-"""DINOv3 from its folder: features against PyTorch's, and how it takes images."""
+"""DINOv3 from its folder: features agree with PyTorch, and images are preprocessed as configured."""
 
 import json
 
@@ -30,7 +30,7 @@ def folder(golden, tmp_path):
   return tmp_path
 
 
-def test_a_folder_gives_pytorchs_features(golden, folder, one_device_mesh):
+def test_features_from_a_folder_match_pytorch(golden, folder, one_device_mesh):
   encoder = load_image_encoder(folder)
   found = image_features(encoder, golden["dinov3/pixels"], one_device_mesh)
   wanted = golden["dinov3/features"]
@@ -38,7 +38,7 @@ def test_a_folder_gives_pytorchs_features(golden, folder, one_device_mesh):
   assert np.abs(found - wanted).max() < 2e-5 * np.abs(wanted).max()
 
 
-def test_images_are_squashed_by_bilinear_unless_told_otherwise(folder):
+def test_images_are_squashed_bilinearly_by_default(folder):
   image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
   square = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR)) / 255
   found = pixels_of(image, load_dinov3(folder).input)
@@ -48,7 +48,7 @@ def test_images_are_squashed_by_bilinear_unless_told_otherwise(folder):
   assert load_dinov3(folder).input.size == 20
 
 
-def test_other_sizes_and_models_are_refused(folder):
+def test_other_sizes_and_models_are_rejected(folder):
   (folder / "preprocessor_config.json").write_text('{"size": {"height": 18, "width": 18}}')
   with pytest.raises(RunError, match="cuts 18 pixels: wanted a multiple of the patch, 4"):
     load_dinov3(folder)

@@ -1,4 +1,4 @@
-"""SigLIP, DINOv2, DINOv3 and T5 against PyTorch's on random weights, and their published key lists."""
+"""SigLIP, DINOv2, DINOv3 and T5 agree with PyTorch on random weights and with published tensor lists."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def golden(load_golden):
 
 @pytest.fixture(scope="module")
 def build(golden):
-  """Network and parameters of a case of the golden file."""
+  """Return network and parameters of a case in the golden file."""
 
   def built(name, **config):
     network = network_of(json.loads(str(golden[f"{name}/config"])) | config)
@@ -94,7 +94,7 @@ def assert_close(found, wanted, bound=2e-5):
     "t5/flan-t5-base",
   ],
 )
-def test_every_tensor_of_published_checkpoints_has_its_place(published, expected_shapes, name):
+def test_every_tensor_of_published_checkpoints_is_mapped(published, expected_shapes, name):
   shapes = shapes_of(network_of(published[name]["config"]))
   assert weights.torch_shapes(shapes) == expected_shapes(published[name]["shapes"])
 
@@ -103,13 +103,13 @@ def test_every_tensor_of_published_checkpoints_has_its_place(published, expected
 
 
 @pytest.mark.parametrize("name", ["dinov3", "dinov3_gated"])
-def test_dinov3_is_pytorchs(golden, build, name):
+def test_dinov3_matches_pytorch(golden, build, name):
   network, params = build(name)
   found = jax.jit(network.apply)({"params": params}, golden[f"{name}/pixels"])
   assert_close(found, golden[f"{name}/features"])
 
 
-def test_dinov2_with_registers_is_pytorchs(golden, build):
+def test_dinov2_with_registers_matches_pytorch(golden, build):
   network, params = build("dinov2_with_registers")
   name = "embeddings.position_embeddings"
   params[name] = resampled(params[name], 4, antialias=True)
@@ -117,7 +117,7 @@ def test_dinov2_with_registers_is_pytorchs(golden, build):
   assert_close(found, golden["dinov2_with_registers/features"])
 
 
-def test_siglip_is_pytorchs(golden, build):
+def test_siglip_matches_pytorch(golden, build):
   network, params = build("siglip")
   apply = jax.jit(network.apply)
   images, texts = apply({"params": params}, golden["siglip/pixels"], golden["siglip/tokens"])
@@ -129,7 +129,7 @@ def test_siglip_is_pytorchs(golden, build):
 
 
 def test_bfloat16_stays_within_its_bound(golden, build):
-  """8 bits, two layers: within 3 % of the features' magnitude."""
+  """bfloat16 keeps 8 bits: over two layers, within 3 % of the features' magnitude."""
   network, params = build("dinov3")
   narrow = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), params)
   apply = jax.jit(network.clone(dtype=jnp.bfloat16).apply)
@@ -139,14 +139,14 @@ def test_bfloat16_stays_within_its_bound(golden, build):
 # ---- T5 -----------------------------------------------------------------------------------------
 
 
-def test_a_gated_t5_with_its_own_table_of_logits_is_pytorchs(golden, build):
+def test_a_gated_t5_with_untied_logits_matches_pytorch(golden, build):
   network, params = build("t5_gated")
   inputs = [golden[f"t5_gated/{name}"] for name in ("tokens", "mask", "written")]
   found = jax.jit(network.apply)({"params": params}, inputs[0], inputs[1] > 0, inputs[2])
   assert_close(found, golden["t5_gated/logits"])
 
 
-def test_a_token_at_a_time_gives_the_logits_of_all_at_once(golden, build):
+def test_step_by_step_logits_match_the_full_pass(golden, build):
   network, params = build("t5_gated")
   tokens, mask, written = (golden[f"t5_gated/{name}"] for name in ("tokens", "mask", "written"))
 
@@ -163,7 +163,7 @@ def test_a_token_at_a_time_gives_the_logits_of_all_at_once(golden, build):
   assert_close(apply(params), golden["t5_gated/logits"])
 
 
-def test_sampling_is_seeded_stops_at_the_end_and_keeps_to_the_likeliest(golden, build):
+def test_sampling_is_seeded_ends_and_uses_top_k(golden, build):
   network, params = build("t5_gated")
   tokens, mask = golden["t5_gated/tokens"], golden["t5_gated/mask"] > 0
   tokens, mask = np.repeat(tokens, 40, 0), np.repeat(mask, 40, 0)
@@ -198,6 +198,6 @@ def test_sampling_is_seeded_stops_at_the_end_and_keeps_to_the_likeliest(golden, 
     ),
   ],
 )
-def test_damaged_configurations_are_one_clear_line(kind, setting, message):
+def test_damaged_configurations_give_one_line(kind, setting, message):
   with pytest.raises(RunError, match=message):
     network_of({"model_type": kind, **setting})

@@ -1,4 +1,4 @@
-"""Preprocessing settings are honored, as transformers' own processors do, or refused."""
+"""Preprocessing settings are applied as transformers' processors do, or rejected."""
 
 import json
 
@@ -49,7 +49,7 @@ def image():
   ],
   ids=str,
 )
-def test_settings_are_honored_as_transformers_does(tmp_path, image, change):
+def test_settings_match_transformers(tmp_path, image, change):
   from transformers import CLIPImageProcessor
 
   settings = CROPPED | change
@@ -61,13 +61,13 @@ def test_settings_are_honored_as_transformers_does(tmp_path, image, change):
   np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_siglip_squashes_unless_told_otherwise(tmp_path, image):
+def test_siglip_squashes_by_default(tmp_path, image):
   how = read_image_input(written(tmp_path, {"size": {"height": 32, "width": 32}}), SIGLIP)
   wanted = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC), np.float32) / 127.5 - 1
   np.testing.assert_allclose(pixels_of(image, how), wanted, atol=1e-5)
 
 
-def test_what_is_silent_keeps_the_defaults(tmp_path):
+def test_missing_settings_use_the_defaults(tmp_path):
   assert read_image_input(tmp_path, CLIP) == CLIP
   assert read_image_input(written(tmp_path, {}), CLIP) == CLIP
   assert read_image_input(written(tmp_path, {"size": 32, "crop_size": 32}), CLIP) == CLIP
@@ -98,6 +98,6 @@ def test_what_is_silent_keeps_the_defaults(tmp_path):
   ],
   ids=str,
 )
-def test_what_is_not_understood_is_refused(tmp_path, change, message):
+def test_unsupported_settings_are_rejected(tmp_path, change, message):
   with pytest.raises(RunError, match=message):
     read_image_input(written(tmp_path, CROPPED | change), CLIP)

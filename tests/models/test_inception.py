@@ -1,4 +1,4 @@
-"""Inception-v3 against torch-fidelity's on random weights, as an encoder of the library, and from the original archive."""
+"""Inception-v3 agrees with torch-fidelity on random weights, also as an encoder and from the original archive."""
 
 import dataclasses
 import subprocess
@@ -29,7 +29,7 @@ def golden(load_golden):
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-  """Random weights under the published names, with the counters that the published file has."""
+  """Random weights with the published names, including counters as in the published file."""
   state = inception_weights(weights.torch_shapes(parameter_shapes()))
   state["Conv2d_1a_3x3.bn.num_batches_tracked"] = np.array(0)
   file = tmp_path_factory.mktemp("inception") / "weights.safetensors"
@@ -49,8 +49,8 @@ def images():
   return images
 
 
-def test_features_and_logits_are_torch_fidelitys(encoder, golden, images):
-  """Random weights make features of some hundreds: relative to them, 1e-5."""
+def test_features_and_logits_match_torch_fidelity(encoder, golden, images):
+  """Random weights give features of several hundred, so the tolerance of 1e-5 is relative to them."""
   import jax
 
   pixels = np.stack([pixels_of(Image.fromarray(image), encoder.input) for image in images])
@@ -60,7 +60,7 @@ def test_features_and_logits_are_torch_fidelitys(encoder, golden, images):
 
 
 @pytest.mark.parametrize("size", ["32x32", "299x299", "300x200", "640x480"])
-def test_resizing_is_clean_fids_and_tensorflows(golden, size):
+def test_resizing_matches_clean_fid_and_tensorflow(golden, size):
   height, width = map(int, size.split("x"))
   pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
   image = Image.fromarray(pixels)
@@ -70,7 +70,7 @@ def test_resizing_is_clean_fids_and_tensorflows(golden, size):
     np.testing.assert_allclose(found[::7, ::7], golden[f"{name}/{size}"], atol=1e-3)
 
 
-def test_its_name_stands_for_the_hubs_file(path, monkeypatch):
+def test_the_name_refers_to_the_hubs_file(path, monkeypatch):
   asked = []
 
   def locate(name, revision, patterns):
@@ -87,7 +87,7 @@ def test_its_name_stands_for_the_hubs_file(path, monkeypatch):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corner:
-  """Inception's way to take images, and nothing to compute."""
+  """An encoder with Inception's preprocessing and no computation."""
 
   input: ImageInput = INPUT
   params: dict = dataclasses.field(default_factory=dict)
@@ -98,7 +98,7 @@ class Corner:
     return pixels[:, 10:12, 10:12].reshape(len(pixels), -1)
 
 
-def test_images_are_resized_as_asked(monkeypatch):
+def test_images_are_resized_as_requested(monkeypatch):
   monkeypatch.setitem(
     image_encoder.ENCODERS, "corner", image_encoder.Registration(lambda *_: Corner(), "zoo/clip")
   )
@@ -118,7 +118,7 @@ def test_images_are_resized_as_asked(monkeypatch):
     gb.embed_texts("a text", "corner")
 
 
-def test_other_files_are_refused(tmp_path, path):
+def test_other_files_are_rejected(tmp_path, path):
   (tmp_path / "weights.pth").write_bytes(b"PK")
   with pytest.raises(RunError, match="pickles are never opened: convert it with tools/convert_"):
     load_inception(tmp_path / "weights.pth")
@@ -131,7 +131,7 @@ def test_other_files_are_refused(tmp_path, path):
     load_inception(tmp_path / "cut.safetensors")
 
 
-def test_the_tool_refuses_what_is_no_inception(tmp_path):
+def test_the_tool_rejects_other_networks(tmp_path):
   tool = [sys.executable, str(ROOT / "tools" / "convert_inception.py")]
   other = str(ROOT / "tests" / "data" / "torch_archive_zip.pth")
   done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The layers against plain NumPy, and the names and layouts of their weights."""
+"""The layers agree with plain NumPy, and their weights have PyTorch's names and layouts."""
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ from genbench_jax.models.layers import Conv, Embed, GroupNorm, LayerNorm, Linear
 
 
 class Network(nn.Module):
-  """One of each layer, under dotted and nested names."""
+  """A network with one of each layer, with dotted and nested names."""
 
   @nn.compact
   def __call__(self, tokens, image):
@@ -51,7 +51,7 @@ def draw(*shape):
 # ---- weights ------------------------------------------------------------------------------------
 
 
-def test_paths_are_pytorchs_names_and_shapes(shapes):
+def test_paths_match_pytorchs_names_and_shapes(shapes):
   assert weights.torch_shapes(shapes) == {
     "token_embedding.weight": (5, 5),
     "encoder.layers.0.fc_1.weight": (8, 5),
@@ -65,7 +65,7 @@ def test_paths_are_pytorchs_names_and_shapes(shapes):
   }
 
 
-def test_loading_transposes_by_rank_and_saving_is_its_inverse(shapes):
+def test_loading_transposes_by_rank_and_saving_inverts_it(shapes):
   state = random_state(shapes)
   params = weights.load(readers(state), shapes, "here")
   np.testing.assert_array_equal(
@@ -85,7 +85,7 @@ def test_loading_transposes_by_rank_and_saving_is_its_inverse(shapes):
     assert again[name].flags.c_contiguous
 
 
-def test_dtype_and_place_are_obeyed(shapes):
+def test_dtype_and_place_are_respected(shapes):
   state = {name: tensor.astype(np.float16) for name, tensor in random_state(shapes).items()}
   kept = weights.load(readers(state), shapes, "here", dtype=None)
   assert {leaf.dtype for _, leaf in weights.leaves(kept)} == {np.dtype(np.float16)}
@@ -118,7 +118,7 @@ def test_only_the_stated_extras_are_ignored(shapes):
     weights.load(readers(state), shapes, "here", ignored=r"position_ids$")
 
 
-def test_a_tensor_that_cannot_be_read_is_named(shapes):
+def test_an_unreadable_tensor_is_named(shapes):
   def broken():
     raise ValueError("cut short")
 
@@ -127,7 +127,7 @@ def test_a_tensor_that_cannot_be_read_is_named(shapes):
     weights.load(state, shapes, "here")
 
 
-def test_a_table_under_an_unknown_name_is_refused():
+def test_a_table_with_an_unknown_name_is_rejected():
   with pytest.raises(ValueError, match="'words' is not known as a table"):
     Embed(3, 4, name="words").init(jax.random.key(0), jnp.zeros(2, jnp.int32))
 
@@ -135,7 +135,7 @@ def test_a_table_under_an_unknown_name_is_refused():
 # ---- arithmetic ---------------------------------------------------------------------------------
 
 
-def test_norms_are_their_formulas():
+def test_norms_match_their_formulas():
   x, weight, bias = draw(2, 3, 8), draw(8), draw(8)
   centered = x - x.mean(-1, keepdims=True)
   wanted = centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5) * weight + bias
@@ -151,7 +151,7 @@ def test_norms_are_their_formulas():
   np.testing.assert_allclose(found, groups * weight + bias, rtol=1e-5, atol=1e-5)
 
 
-def test_norms_hold_far_from_zero_and_keep_the_inputs_dtype():
+def test_norms_are_accurate_far_from_zero_and_keep_the_dtype():
   x = draw(1, 6, 8)
   far = LayerNorm().apply({"params": {"weight": np.ones(8), "bias": np.zeros(8)}}, x + 1000)
   near = LayerNorm().apply({"params": {"weight": np.ones(8), "bias": np.zeros(8)}}, x)
@@ -177,7 +177,7 @@ def test_convolutions_are_sums_over_windows(stride, padding, groups):
   np.testing.assert_allclose(found[0], wanted, rtol=1e-5, atol=1e-4)
 
 
-def test_activations_are_their_formulas():
+def test_activations_match_their_formulas():
   x = np.linspace(-6, 6, 101).astype(np.float32)
   np.testing.assert_allclose(layers.gelu(x), x * (1 + erf(x / 2**0.5)) / 2, atol=1e-6)
   np.testing.assert_allclose(layers.quick_gelu(x), x / (1 + np.exp(-1.702 * x)), atol=1e-6)
@@ -186,7 +186,7 @@ def test_activations_are_their_formulas():
     layers.activation("mish")
 
 
-def test_attention_is_its_formula_and_causal_where_asked():
+def test_attention_matches_the_formula_and_may_be_causal():
   query, key, value = draw(1, 4, 2, 8), draw(1, 4, 2, 8) + 1, draw(1, 4, 2, 8) - 1
   scores = np.einsum("bqhd,bkhd->bhqk", query, key) / 8**0.5
   scores = np.where(np.tril(np.ones((4, 4), bool)), scores, -np.inf)

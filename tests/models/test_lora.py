@@ -1,4 +1,4 @@
-"""LoRA files in every naming, fused by the formula; what is no LoRA, or of another model, is refused by name."""
+"""LoRA files with all namings are fused by the formula; others are rejected by name."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def factors(rank=3):
      "lora_unet_middle_block_1_proj_in.lora_up.weight"),
   ],
 )  # fmt: skip
-def test_every_naming_is_the_formula(parts, tmp_path, down_name, up_name):
+def test_every_naming_follows_the_formula(parts, tmp_path, down_name, up_name):
   down, up = factors()
   found = changed(
     parts, tmp_path, {down_name.format(TARGET): down, up_name.format(TARGET): up}, 0.5
@@ -54,7 +54,7 @@ def test_every_naming_is_the_formula(parts, tmp_path, down_name, up_name):
   np.testing.assert_allclose(found, 0.5 * up @ down, atol=1e-5)
 
 
-def test_diffusers_first_form_names_attention_processors(parts, tmp_path):
+def test_diffusers_oldest_format_names_attention_processors(parts, tmp_path):
   down, up = factors()
   block = "mid_block.attentions.0.transformer_blocks.0.attn1"
   tensors = {f"unet.{block}.processor.to_out_lora.down.weight": down}
@@ -97,7 +97,7 @@ def test_a_factorized_convolution_has_a_core(parts, tmp_path):
   np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_the_fingerprint_knows_file_and_weight(parts, tmp_path):
+def test_the_fingerprint_covers_file_and_weight(parts, tmp_path):
   path = write_tiny_lora(tmp_path / "a.safetensors")
   other = write_tiny_lora(tmp_path / "b.safetensors", seed=9)
   seen = {
@@ -116,12 +116,12 @@ def test_the_fingerprint_knows_file_and_weight(parts, tmp_path):
     ({}, "contains no LoRA"),
   ],
 )  # fmt: skip
-def test_what_is_no_lora_of_the_model_is_refused(parts, tmp_path, tensors, message):
+def test_files_that_are_not_loras_of_the_model_are_rejected(parts, tmp_path, tensors, message):
   with pytest.raises(RunError, match=message):
     changed(parts, tmp_path, tensors)
 
 
-def test_wrong_shapes_nan_and_bad_weights_are_refused(parts, tmp_path):
+def test_wrong_shapes_nan_and_bad_weights_are_rejected(parts, tmp_path):
   down, up = factors()
   names = [f"unet.{TARGET}.lora_{x}.weight" for x in "AB"]
   with pytest.raises(RunError, match="for another model"):
@@ -138,7 +138,7 @@ def test_wrong_shapes_nan_and_bad_weights_are_refused(parts, tmp_path):
     with_loras(parts, [(tmp_path / "nothing", 1.0)])
 
 
-def test_kohyas_original_names_are_those_of_the_original_code(parts):
+def test_kohyas_names_follow_the_original_code(parts):
   names = unet_names(set(parts.weights["unet"]))
   assert names["middle_block.1.proj_in.weight"] == f"{TARGET}.weight"
   assert set(names.values()) == set(parts.weights["unet"])

@@ -1,4 +1,4 @@
-"""`scheduler_config.json` is understood or refused, never ignored."""
+"""Settings in `scheduler_config.json` are understood or rejected, never ignored."""
 
 import math
 
@@ -15,7 +15,7 @@ def read(**config):
   return NoiseSchedule.from_config(config)
 
 
-def test_beta_schedules_are_their_formulas():
+def test_beta_schedules_match_their_formulas():
   linear = read(num_train_timesteps=4, beta_start=0.1, beta_end=0.4)
   np.testing.assert_allclose(linear.alphas_cumprod, np.cumprod([0.9, 0.8, 0.7, 0.6]))
   scaled = read(
@@ -44,12 +44,12 @@ def test_beta_schedules_are_their_formulas():
     ({"num_train_timesteps": 10**9}, "wanted a whole number from 2 to 100000"),
   ],
 )
-def test_what_no_sampler_supports_is_refused(config, message):
+def test_settings_that_no_sampler_supports_are_rejected(config, message):
   with pytest.raises(RunError, match=message):
     read(**config)
 
 
-def test_settings_that_are_off_or_private_are_allowed():
+def test_disabled_and_private_settings_are_allowed():
   read(_diffusers_version="0.2", mystery=None, other=False)
 
 
@@ -63,7 +63,7 @@ def test_zero_terminal_snr_ends_at_zero_and_keeps_the_first_value():
   np.testing.assert_allclose(schedule.without_zero_snr().alphas_cumprod, alphas)
 
 
-def test_an_offset_is_mended_unless_the_user_sets_it():
+def test_the_offset_is_corrected_unless_the_user_sets_it():
   assert read(steps_offset=0).steps_offset == 1
   assert NoiseSchedule.from_config({"steps_offset": 0}, mend_offset=False).steps_offset == 0
   assert read(steps_offset=0).with_settings({"steps_offset": 5}).steps_offset == 5
@@ -76,18 +76,18 @@ def test_an_offset_is_mended_unless_the_user_sets_it():
   ("spacing", "expected"),
   [("leading", [751, 501, 251, 1]), ("linspace", [999, 666, 333, 0]), ("trailing", [999, 749, 499, 249])],
 )  # fmt: skip
-def test_spacings_are_those_of_the_paper(spacing, expected):
+def test_spacings_match_the_paper(spacing, expected):
   """Table 2 of arXiv 2305.08891, at four steps."""
   found = timesteps.timesteps(read(timestep_spacing=spacing), 4, "leading", points=4)
   assert found.tolist() == expected
 
 
-def test_an_unknown_spacing_is_refused():
+def test_an_unknown_spacing_is_rejected():
   with pytest.raises(RunError, match="leading, linspace and trailing"):
     timesteps.timesteps(read(timestep_spacing="odd"), 4, "leading", points=4)
 
 
-def test_explicit_timesteps_are_whole_descending_and_in_range():
+def test_explicit_timesteps_must_be_descending_integers_in_range():
   assert timesteps.explicit(read(), (999, 500, 0), "dmd2").tolist() == [999, 500, 0]
   for wrong in ((), (1, 2), (5, 5), (1000,), (-1,), (2.5,), (math.nan,)):
     with pytest.raises(UsageError, match="descending whole numbers from 999 to 0"):
@@ -101,11 +101,11 @@ def test_sigmas_and_steps_are_inverse():
   np.testing.assert_allclose(back, steps, atol=1e-6)
   assert (np.diff(timesteps.training_sigmas(schedule)) > 0).all()
   pure_noise = timesteps.training_sigmas(read(rescale_betas_zero_snr=True))
-  assert pure_noise[-1] == pytest.approx(2**12)  # finite, as Diffusers has it
+  assert pure_noise[-1] == pytest.approx(2**12)  # finite, as in Diffusers
 
 
 @pytest.mark.parametrize("kind", ["karras", "exponential", "beta"])
-def test_sigmas_spread_from_high_to_low(kind):
+def test_sigmas_decrease(kind):
   sigmas = timesteps.spread(kind, 10.0, 0.1, 5)
   assert sigmas[0] == pytest.approx(10) and sigmas[-1] == pytest.approx(0.1)
   assert (np.diff(sigmas) < 0).all()
@@ -124,12 +124,12 @@ def test_sigmas_spread_from_high_to_low(kind):
     ("ddim", {"thresholding": True}, "thresholding to True"),
   ],
 )
-def test_a_sampler_refuses_what_it_would_have_to_drop(name, config, message):
+def test_a_sampler_rejects_settings_that_it_ignores(name, config, message):
   with pytest.raises(RunError, match=message):
     check_settings(read(**config), name)
 
 
-def test_numbers_of_a_sampler_lie_in_their_range():
+def test_sampler_settings_have_ranges():
   assert number(read(), "original_inference_steps") == 50
   assert number(read(lambda_min_clipped="-inf"), "lambda_min_clipped") == -math.inf
   for wrong in (0, "50", True, math.nan):

@@ -1,4 +1,4 @@
-"""SentencePiece's own file, written here byte by byte, as T5 and the first SigLIP have it."""
+"""SentencePiece's file format, written here byte by byte, as used by T5 and the first SigLIP."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def run(field, data):
 
 
 def spiece(pieces):
-  """A `ModelProto` with pieces, a trainer that is passed over, and no table of characters."""
+  """Return a `ModelProto` with pieces, a trainer section that is skipped, and no character table."""
   parts = [
     run(1, run(1, text.encode()) + b"\x15" + struct.pack("<f", score) + bytes([0x18, kind]))
     for text, score, kind in pieces
@@ -39,27 +39,27 @@ def path(tmp_path):
   return file
 
 
-def test_pieces_scores_and_the_unknown_are_read(path):
+def test_pieces_scores_and_the_unknown_piece_are_read(path):
   found = read_pieces(path)
   assert found.unknown == 2 and found.charsmap == b""
   assert found.scores == [(text, score) for text, score, _ in (*SPECIAL, *WORDS)]
 
 
-def test_the_likeliest_pieces_win(path):
+def test_the_most_likely_pieces_win(path):
   tokenizer = load_sentencepiece(path)
   assert tokenizer.encode("a  dog\n dogs").tokens == ["▁a", "▁dog", "▁dog", "s"]
   assert tokenizer.encode("x").ids == [5, 2]
   assert tokenizer.decode(tokenizer.encode("a dogs").ids) == "a dogs"
 
 
-def test_the_first_siglip_takes_it(path):
+def test_the_first_siglip_uses_it(path):
   tokenizer = load_siglip_tokenizer(path.parent, 6, 10)
   assert tokenizer(["A dog!"]).tolist() == [[3, 4, 1, 1, 1, 1]]
   with pytest.raises(RunError, match="ids up to 9, but the model has 9 embeddings"):
     load_siglip_tokenizer(path.parent, 6, 9)
 
 
-def test_t5_takes_it(tmp_path, path):
+def test_t5_uses_it(tmp_path, path):
   folder = write_tiny_t5(tmp_path / "t5")
   whole = load_sentence_model(str(folder)).tokenizer
   words = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
@@ -85,7 +85,7 @@ def test_t5_takes_it(tmp_path, path):
     (run(1, run(1, b"\xff\xfe")), "can't be read"),
   ],
 )
-def test_damaged_files_are_one_clear_line(path, data, message):
+def test_damaged_files_give_one_line(path, data, message):
   path.write_bytes(data)
   with pytest.raises(RunError, match=message):
     load_sentencepiece(path)

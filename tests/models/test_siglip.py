@@ -1,4 +1,4 @@
-"""SigLIP from its folder: features against PyTorch's, its tokenizer, prototypes, and big_vision's arrays."""
+"""SigLIP from its folder: features agree with PyTorch; its tokenizer, prototypes, and big_vision's arrays."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from genbench_jax.zoo.tiny import random_weights
 
 
 def write_words(folder, special=("<pad>", "<eos>", "<bos>", "<unk>")):
-  """A tokenizer of whole words, as Gemma's in its special tokens."""
+  """Write a tokenizer of whole words with Gemma's special tokens."""
   from tokenizers import Tokenizer, models, pre_tokenizers
 
   words = [*special, "a", "photo", "of", "red", "blue", "cat", "dog", "!"]
@@ -49,7 +49,7 @@ def copy(folder, tmp_path):
   return shutil.copytree(folder, tmp_path / "copy")
 
 
-def test_a_folder_gives_pytorchs_features(golden, folder, one_device_mesh):
+def test_features_from_a_folder_match_pytorch(golden, folder, one_device_mesh):
   encoder = load_image_encoder(folder)
   found = image_features(encoder, golden["siglip/pixels"], one_device_mesh)
   scale = np.abs(golden["siglip/image"]).max()
@@ -60,7 +60,7 @@ def test_a_folder_gives_pytorchs_features(golden, folder, one_device_mesh):
   assert isinstance(encoder.logit_bias, float)
 
 
-def test_texts_are_lowered_padded_and_keep_their_end(folder):
+def test_texts_are_lowercased_padded_and_keep_their_end(folder):
   encoder = load_siglip(folder)
   tokens = encoder.tokenize(["A Photo of\na CAT!", "", "a " * 30])
   assert tokens[0].tolist() == [4, 5, 6, 4, 9, 11, 1, 0, 0, 0, 0, 0]
@@ -74,8 +74,8 @@ def test_the_first_siglip_drops_punctuation(copy):
   assert tokens[0].tolist() == [4, 9] + [0] * 10
 
 
-def test_prototypes_and_zero_shot_are_those_of_cosines(folder, one_device_mesh):
-  """The class of the largest cosine is that of the largest sigmoid: scale and bias are the same for all."""
+def test_prototypes_and_zero_shot_use_cosines(folder, one_device_mesh):
+  """The class with the largest cosine has the largest sigmoid, because scale and bias are shared."""
   encoder = load_siglip(folder)
   names, templates = ("cat", "dog"), ("a photo of a {}", "a {}!")
   prototypes = text_prototypes(encoder, names, templates, one_device_mesh)
@@ -108,7 +108,7 @@ def test_prototypes_and_zero_shot_are_those_of_cosines(folder, one_device_mesh):
     (lambda f: np.savez(f / "model.npz", **{"params/x/kernel": np.ones(2)}), "contains no SigLIP"),
   ],
 )
-def test_damaged_checkpoints_are_one_clear_line(copy, break_it, message):
+def test_damaged_checkpoints_give_one_line(copy, break_it, message):
   break_it(copy)
   with pytest.raises(RunError, match=message):
     load_siglip(copy)
@@ -124,7 +124,7 @@ def edit(folder, section, **change):
 
 
 class BigVisionTower(nn.Module):
-  """big_vision's vision tower, from Flax's own layers, two layers of two heads."""
+  """big_vision's vision tower, built from Flax's own layers: two layers with two heads."""
 
   stacked: bool = False
 
@@ -169,8 +169,8 @@ def flat(tree, above=""):
 
 
 @pytest.mark.parametrize("stacked", [False, True])
-def test_big_visions_arrays_give_the_features_of_flaxs_own_layers(copy, golden, stacked):
-  """Heads apart, layers by number or all in one array: as big_vision's files have them."""
+def test_big_visions_arrays_match_flaxs_own_layers(copy, golden, stacked):
+  """big_vision's files keep heads apart and number the layers or stack them in one array."""
   import jax
 
   edit(copy, "vision_config", layer_norm_eps=1e-6)
@@ -198,7 +198,7 @@ def test_big_visions_arrays_give_the_features_of_flaxs_own_layers(copy, golden, 
 
 
 def text_of_big_vision(params):
-  """The text tower's parameters under big_vision's names."""
+  """Return the text tower's parameters under big_vision's names."""
   layer = {
     "layer_norm1": "LayerNorm_0", "layer_norm2": "LayerNorm_1", "mlp.fc1": "MlpBlock_0/Dense_0",
     "mlp.fc2": "MlpBlock_0/Dense_1", "self_attn.q_proj": "MultiHeadDotProductAttention_0/query",
@@ -231,7 +231,7 @@ def text_of_big_vision(params):
 
 
 def stack_layers(arrays):
-  """All layers of a tower in one array, along a first axis."""
+  """Stack all layers of a tower along a first axis."""
   stacked = {}
   for name, array in arrays.items():
     if "encoderblock_0/" in name:

@@ -1,4 +1,4 @@
-"""One-file checkpoints in the original layout: names, shapes to configurations, and the same model as from a folder."""
+"""Single-file checkpoints in the original layout: names, configurations from shapes, the same model as a folder."""
 
 import gzip
 import hashlib
@@ -27,19 +27,19 @@ from genbench_jax.run import Run, pins
 from genbench_jax.zoo import tiny
 
 NAMES = Path(__file__).parent.parent / "data" / "single_file_names.json.gz"
-# A Stable Diffusion 2 and an XL in small whose heads are of 64 channels, as the published ones'.
+# Small versions of Stable Diffusion 2 and XL with heads of 64 channels, like the published ones.
 WIDE = {"block_out_channels": [64, 128], "attention_head_dim": [1, 2]}
 
 
 @pytest.fixture
 def wide_autoencoder(monkeypatch):
-  """The original code's norms have 32 groups."""
+  """Return an autoencoder whose norms have 32 groups, as in the original code."""
   wide = {"block_out_channels": [32, 64], "norm_num_groups": 32}
   monkeypatch.setattr(tiny, "VAE", tiny.VAE | wide)
 
 
 @pytest.mark.parametrize("name", ["stable-diffusion-1.5", "stable-diffusion-2.1", "sdxl-base-1.0"])
-def test_names_are_those_that_diffusers_converts(published, name):
+def test_names_match_diffusers_converter(published, name):
   wanted = json.loads(gzip.decompress(NAMES.read_bytes()))[name]
   assert unet_names(set(published[f"{name}/unet"]["shapes"])) == wanted
 
@@ -55,12 +55,12 @@ def test_configurations_follow_from_the_shapes(published, name):
   }
   tensors = {key: lambda shape=shape: np.broadcast_to(0, shape) for key, shape in shapes.items()}
   found = single_file._unet_config(Path(name), tensors, "sdxl" in name)
-  configs = [read_unet_config(Settings(each, Path("x"))) for each in (found, record["config"])]
+  configs = [read_unet_config(Settings(config, Path("x"))) for config in (found, record["config"])]
   assert configs[0] == configs[1]
 
 
 def original_layout(folder, open_clip):
-  """The tensors of a pipeline's folder under the original code's names."""
+  """Return the tensors of a pipeline's folder under the original code's names."""
   parts = open_parts(folder)
   tensors = {
     single_file.UNET + theirs: parts.weights["unet"][ours]()
@@ -122,8 +122,8 @@ def write(path, tensors):
   return path
 
 
-def test_an_xl_from_one_file_is_that_of_its_folder(wide_autoencoder, tmp_path):
-  # Width 256 of the size embeddings is the original code's constant.
+def test_an_xl_from_one_file_equals_its_folder(wide_autoencoder, tmp_path):
+  # The width 256 of the size embeddings is a constant in the original code.
   sizes = {"addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 24 + 6 * 256}
   folder = tiny.write_tiny_sdxl(tmp_path / "xl", unet=tiny.UNET_XL | WIDE | sizes)
   config = json.loads((folder / "vae" / "config.json").read_text())
@@ -141,7 +141,7 @@ def test_an_xl_from_one_file_is_that_of_its_folder(wide_autoencoder, tmp_path):
   assert found.schedule.scheduler == "EulerDiscreteScheduler" and found.zeros_for_empty
 
 
-def test_a_stable_diffusion_2_leaves_its_last_layer_out(wide_autoencoder, tmp_path):
+def test_a_stable_diffusion_2_omits_its_last_layer(wide_autoencoder, tmp_path):
   folder = tiny.write_tiny_stable_diffusion(tmp_path / "sd", unet=tiny.UNET | WIDE)
   towers = {"text_encoder": "cond_stage_model.model."}
   path = write(tmp_path / "one" / "sd.safetensors", original_layout(folder, towers))
@@ -199,11 +199,11 @@ def test_the_plan_reads_the_architecture_of_one_file(one_file, tmp_path):
   tensors = sum(
     read().size for part in ("unet", "text_encoder") for read in parts.weights[part].values()
   )
-  # The plan counts products, not norms and biases, and the decoder alone of the autoencoder.
+  # The plan counts matrix products, not norms and biases, and only the decoder of the autoencoder.
   assert found.flops and 0.9 * tensors < found.weights < 2 * tensors
 
 
-def test_damaged_and_other_files_are_refused(tmp_path):
+def test_damaged_and_other_files_are_rejected(tmp_path):
   path = write(tmp_path / "a.safetensors", {"model.weight": np.zeros(2, np.float32)})
   with pytest.raises(RunError, match="contains no U-Net in the original layout"):
     open_parts(path)
@@ -212,7 +212,7 @@ def test_damaged_and_other_files_are_refused(tmp_path):
     open_parts(path)
 
 
-def test_another_autoencoder_takes_the_place_of_the_checkpoints(tmp_path):
+def test_another_autoencoder_replaces_the_checkpoints(tmp_path):
   folder = tiny.write_tiny_stable_diffusion(tmp_path / "sd")
   other = tiny.write_tiny_stable_diffusion(tmp_path / "other", seed=3)
   plain, changed = open_parts(folder), open_parts(folder, autoencoder=other / "vae")

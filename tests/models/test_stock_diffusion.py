@@ -1,4 +1,4 @@
-"""diffusers' stock Flax classes, corrected, against our networks on the same weights; where they are installed."""
+"""diffusers' corrected Flax classes agree with our networks on the same weights, if they are installed."""
 
 import functools
 
@@ -61,12 +61,12 @@ def test_the_autoencoders_agree(stock, tiny_diffusion):
 
 
 @pytest.mark.parametrize("version", ["0.40.0", "0.42.0", "1.0"])
-def test_where_diffusers_has_no_flax_classes_one_line_says_so(monkeypatch, version):
+def test_missing_flax_classes_give_one_line(monkeypatch, version):
   monkeypatch.setattr("importlib.metadata.version", lambda name: version)
   with pytest.raises(UsageError, match=rf"below 0\.40.*installed: {version}"):
     stock_diffusion.check_installed()
 
 
-def test_unknown_implementations_are_refused(tiny_diffusion_folder):
+def test_unknown_implementations_are_rejected(tiny_diffusion_folder):
   with pytest.raises(UsageError, match="unknown implementation 'torch'"):
     load_stable_diffusion(tiny_diffusion_folder, implementation="torch")

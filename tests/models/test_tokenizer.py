@@ -1,4 +1,4 @@
-"""CLIP's tokenizer from the files in its folder alone, equal to transformers' own."""
+"""CLIP's tokenizer, assembled only from files in its folder, equals transformers' own."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def edit(path, **change):
   path.write_text(json.dumps(json.loads(path.read_text()) | change))
 
 
-def test_ids_are_transformers_own(folder):
+def test_ids_match_transformers(folder):
   from transformers import CLIPTokenizer
 
   own = load_tokenizer(folder)
@@ -40,7 +40,7 @@ def test_ids_are_transformers_own(folder):
   assert own.decode(ids, skip_special_tokens=True) == "a red circle !"
 
 
-def test_the_one_file_of_newer_libraries_does_as_well(folder):
+def test_tokenizer_json_alone_is_enough(folder):
   from transformers import CLIPTokenizer
 
   wanted = tokenize(load_tokenizer(folder), TEXTS, 32).tolist()
@@ -51,8 +51,8 @@ def test_the_one_file_of_newer_libraries_does_as_well(folder):
   assert tokenize(load_tokenizer(folder), TEXTS, 32).tolist() == wanted
 
 
-def test_ids_do_not_depend_on_what_is_installed(tmp_path):
-  """A stand-in for ftfy, which transformers' former tokenizer took where it found it."""
+def test_ids_do_not_depend_on_installed_packages(tmp_path):
+  """A stand-in for ftfy, which transformers' former tokenizer used if installed."""
   code = (
     "from genbench_jax.models.checkpoints import ZOO\n"
     "from genbench_jax.models.tokenizer import load_tokenizer, tokenize\n"
@@ -85,13 +85,13 @@ def test_files_elsewhere_are_not_followed(folder, tmp_path):
   assert tokenize(load_tokenizer(folder), TEXTS, 32).tolist() == before
 
 
-def test_every_file_that_is_read_is_in_the_fingerprint(folder):
+def test_the_fingerprint_covers_every_file_that_is_read(folder):
   first = fingerprint(folder)
   (folder / "added_tokens.json").write_text('{"<new>": 693}')
   assert fingerprint(folder) != first
 
 
-def test_added_tokens_keep_the_ids_that_the_files_give_them(folder):
+def test_added_tokens_keep_their_ids(folder):
   (folder / "added_tokens.json").write_text('{"<new>": 693}')
   assert load_tokenizer(folder)("<new>")["input_ids"][1] == 693
   (folder / "added_tokens.json").write_text('{"<new>": 800}')
@@ -99,7 +99,7 @@ def test_added_tokens_keep_the_ids_that_the_files_give_them(folder):
     load_tokenizer(folder)
 
 
-def test_the_end_of_a_text_is_the_tokenizers(folder):
+def test_the_tokenizer_defines_the_end_of_a_text(folder):
   import genbench_jax as gb
 
   config = json.loads((folder / "config.json").read_text())
@@ -127,7 +127,7 @@ def test_the_end_of_a_text_is_the_tokenizers(folder):
     ),
   ],
 )
-def test_damaged_files_are_one_clear_line(folder, name, content, message):
+def test_damaged_files_give_one_line(folder, name, content, message):
   if name.startswith("special"):
     (folder / "tokenizer_config.json").unlink()
   (folder / name).write_text(content)
@@ -135,7 +135,7 @@ def test_damaged_files_are_one_clear_line(folder, name, content, message):
     load_tokenizer(folder)
 
 
-def test_ids_beyond_the_embeddings_are_refused(folder):
+def test_ids_beyond_the_embeddings_are_rejected(folder):
   words = json.loads((folder / "vocab.json").read_text())
   (folder / "vocab.json").write_text(json.dumps({w: i + 10**6 for w, i in words.items()}))
   (folder / "tokenizer_config.json").unlink()

@@ -1,6 +1,6 @@
-"""Tensors from files of torch.save, and nothing else from them.
+"""Files of torch.save are read as tensors only.
 
-The two small archives were written by PyTorch 2.13, in today's format and in the one before 1.6.
+The two small archives were written by PyTorch 2.13, in the current format and in that before 1.6.
 """
 
 import os
@@ -47,8 +47,8 @@ def test_functions_are_never_called(tmp_path, monkeypatch, protocol):
   assert not Path("run_by_a_pickle").exists()
 
 
-def test_attributes_of_what_is_known_are_out_of_reach(tmp_path):
-  """Protocol 4 resolves dotted names: an allowed module must not be a way to another."""
+def test_attributes_of_allowed_names_are_not_accessible(tmp_path):
+  """Protocol 4 resolves dotted names: an allowed module must not give access to another."""
   path = tmp_path / "dotted.pth"
   code = b"\x80\x04\x8c\x0bcollections\x8c\x1bOrderedDict.fromkeys.__self__\x93."
   path.write_bytes(code.replace(b"\x8c\x1b", bytes([0x8C, len("OrderedDict.fromkeys.__self__")])))
@@ -58,7 +58,7 @@ def test_attributes_of_what_is_known_are_out_of_reach(tmp_path):
 
 @pytest.mark.parametrize("kind", ["zip", "before_zip"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_damaged_files_are_one_clear_line(tmp_path, kind, share):
+def test_damaged_files_give_one_line(tmp_path, kind, share):
   path = Path(shutil.copy(DATA / f"torch_archive_{kind}.pth", tmp_path))
   whole = path.read_bytes()
   path.write_bytes(whole[: int(share * len(whole))])
@@ -67,7 +67,7 @@ def test_damaged_files_are_one_clear_line(tmp_path, kind, share):
   assert "\n" not in str(error.value)
 
 
-def test_a_tensor_beyond_its_numbers_is_refused(tmp_path):
+def test_a_tensor_beyond_its_storage_is_rejected(tmp_path):
   import io
 
   path = tmp_path / "views.pth"

@@ -1,4 +1,4 @@
-"""The TPU kernels in Pallas' interpreter, and what they are for."""
+"""The TPU kernels in Pallas' interpreter, and the sizes that they support."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from genbench_jax.models.unet import Conditions
 
 
 def layer(rows=(2, 24), width=32, inner=256):
-  """Hidden states and the weights of a feed-forward layer."""
+  """Return hidden states and the weights of a feed-forward layer."""
   draw = np.random.default_rng(0)
   shapes = [(*rows, width), (width, 2 * inner), (2 * inner,), (inner, width), (width,)]
   return [
@@ -27,9 +27,9 @@ def formula(hidden, inner_kernel, inner_bias, outer_kernel, outer_bias):
   return (linear * gate * (1 + erf(gate / np.sqrt(2))) / 2) @ outer_kernel + outer_bias
 
 
-# All columns at once, and four lots of them.
+# All columns in one step, and in four steps.
 @pytest.mark.parametrize("inner", [256, 640])
-def test_feed_forward_is_the_formula_and_has_its_gradient(inner):
+def test_feed_forward_matches_the_formula_and_its_gradient(inner):
   arrays = layer(inner=inner)
   wide = [np.asarray(x, np.float64) for x in arrays]
   with tpu.force_tpu_interpret_mode():
@@ -53,7 +53,7 @@ def shapes(length, width, heads, keys=None):
   return query, jax.ShapeDtypeStruct((16, keys or length, *query.shape[2:]), jnp.bfloat16)
 
 
-def test_what_stable_diffusion_asks_for_fits():
+def test_stable_diffusions_sizes_fit():
   layers = [(4096, 320), (1024, 640), (256, 1280), (64, 1280)]
   for heads_of in (lambda width: width // 64, lambda _: 8):  # 2.x and 1.x
     for length, width in layers:
@@ -71,7 +71,7 @@ def test_what_stable_diffusion_asks_for_fits():
   assert [fits(*sizes) for sizes in layers] == [True, True, False, False]
 
 
-def test_the_unet_is_the_same_with_the_kernels(tiny_diffusion, monkeypatch):
+def test_the_unet_gives_the_same_output_with_the_kernels(tiny_diffusion, monkeypatch):
   used = []
   for name in ("attention", "feed_forward"):
     kernel = getattr(tpu_kernels, name)

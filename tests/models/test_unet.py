@@ -1,4 +1,4 @@
-"""The UNet against PyTorch's outputs, on every platform's kernels, and its configuration's checks."""
+"""The U-Net agrees with PyTorch on every platform's kernels, and rejects unsupported configurations."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def read(**changes):
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
-def test_unet_is_pytorchs_even_on_faint_latents(tiny_diffusion, golden_diffusion, platform):
+def test_unet_matches_pytorch_even_on_faint_latents(tiny_diffusion, golden_diffusion, platform):
   latents, text = golden_diffusion["unet/latents"], golden_diffusion["unet/text"]
   unet = tiny_diffusion.unet
   run = jax.jit(
@@ -34,8 +34,8 @@ def test_unet_is_pytorchs_even_on_faint_latents(tiny_diffusion, golden_diffusion
   np.testing.assert_allclose(output, wanted, atol=2e-5 * np.abs(wanted).max())
 
 
-def test_the_gate_and_the_transformers_norm_are_pytorchs(tiny_diffusion, golden_diffusion):
-  """What Flax would do otherwise, tanh for erf and 1e-5 for 1e-6, is far outside of the tolerance above."""
+def test_the_gate_and_the_transformers_norm_match_pytorch(tiny_diffusion, golden_diffusion):
+  """Flax's defaults, tanh instead of erf and 1e-5 instead of 1e-6, are far outside the tolerance above."""
   from genbench_jax.models import unet_transformer
 
   gate = unet_transformer.gelu
@@ -85,18 +85,18 @@ def test_every_key_of_stable_diffusion_is_mapped(published, expected_shapes, nam
     {"only_cross_attention": [True, False]},
   ],
 )
-def test_what_the_unet_does_not_do_is_refused_by_name(changes):
+def test_unsupported_settings_are_rejected_by_name(changes):
   with pytest.raises(RunError, match=next(iter(changes))):
     read(**changes)
 
 
-def test_refiners_are_refused():
+def test_refiners_are_rejected():
   sizes = {"addition_embed_type": "text_time", "addition_time_embed_dim": 256}
   with pytest.raises(RunError, match="refiners"):
     read(**sizes, projection_class_embeddings_input_dim=1536)
 
 
-def test_one_number_of_heads_serves_every_level():
+def test_a_single_number_of_heads_applies_to_every_level():
   assert read(attention_head_dim=8).heads == (8, 8)
   assert read(num_attention_heads=4).heads == (4, 4)
   assert read(transformer_layers_per_block=[1, 3]).transformer_layers == (1, 3)

@@ -1,4 +1,4 @@
-"""What ships: small, in the ordinary layout, and good enough that the demo means something."""
+"""The shipped checkpoints are small, in the ordinary layout, and good enough for a meaningful demo."""
 
 import json
 
@@ -20,7 +20,7 @@ def clip():
 
 @pytest.fixture(scope="module")
 def test_features(clip):
-  """world -> features, labels, text prototypes."""
+  """World -> features, labels, text prototypes."""
   found = {}
   for name in ("digits", "shapes"):
     spec = world_specs()[name]
@@ -30,7 +30,7 @@ def test_features(clip):
   return found
 
 
-def test_the_zoo_is_small_and_holds_no_pickle():
+def test_the_zoo_is_small_and_contains_no_pickle():
   files = [path for path in ZOO.rglob("*") if path.is_file()]
   assert sum(path.stat().st_size for path in files) <= 12_000_000
   assert {path.suffix for path in files} == {".json", ".txt", ".safetensors"}
@@ -43,7 +43,7 @@ def test_it_is_an_ordinary_pipeline_folder():
 
 
 @pytest.mark.parametrize(("world", "low", "high"), [("digits", 0.95, 1.0), ("shapes", 0.75, 0.92)])
-def test_zero_shot_is_good_and_leaves_room(test_features, world, low, high):
+def test_zero_shot_is_good_but_not_perfect(test_features, world, low, high):
   features, labels, text = test_features[world]
   accuracy = (np.argmax(features @ text.T, axis=1) == labels).mean()
   assert low <= accuracy <= high
@@ -51,7 +51,7 @@ def test_zero_shot_is_good_and_leaves_room(test_features, world, low, high):
 
 @pytest.mark.parametrize(("world", "least"), [("digits", 0.93), ("shapes", 0.70)])
 def test_a_probe_on_a_few_generated_images_recognizes_real_ones(clip, test_features, world, least):
-  """The card's figures are with 64 images a class; here are 16."""
+  """The model card's numbers are for 64 images per class; this test uses 16."""
   features, labels, text = test_features[world]
   images, given = generate(world_specs()[world], 16)
   assert linear_probe(embed(clip, images), given, features, labels, text)["score"] >= least

@@ -1,11 +1,11 @@
-"""The demo of textual inversion: what it compares, not how well it does."""
+"""The demo of textual inversion: what it compares, not how well it works."""
 
 import numpy as np
 
 from genbench_jax.zoo import textual_inversion as demo
 
 
-def test_gains_are_paired_over_images_and_told_by_seed():
+def test_gains_are_paired_over_images_and_reported_by_seed():
   plain = np.array([[True, False, False, False], [True, False, False, False]])
   learned = np.array([[True, True, False, False], [True, True, True, False]])
   found = demo._compared([plain, learned, learned])

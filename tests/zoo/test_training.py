@@ -1,4 +1,4 @@
-"""How the zoo was trained: data that keep apart, sentences that are true, a loop that resumes."""
+"""Training of the zoo: separate data, true captions, a resumable loop."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +21,7 @@ def tokenizer(tmp_path_factory):
 
 
 @pytest.mark.parametrize("world", ["digits", "digits_hard", "shapes", "signs"])
-def test_captions_say_nothing_false(world):
+def test_captions_are_true(world):
   rng = np.random.default_rng(0)
   for index in range(150):
     example = world_example(world, "zoo", index)
@@ -35,7 +35,7 @@ def test_captions_say_nothing_false(world):
       assert example.hidden or not any(word in text for word in HIDDEN)
 
 
-def test_words_of_the_captions_are_single_tokens_and_any_text_can_be_written(tokenizer):
+def test_caption_words_are_single_tokens_and_any_text_can_be_encoded(tokenizer):
   assert tokenizer.tokenize("a photo of a pentagon") == [
     "a</w>",
     "photo</w>",
@@ -64,7 +64,7 @@ def test_the_diffusion_model_never_saw_the_unseen_shape_nor_either_model_signs(m
   assert data.weights.sum() == pytest.approx(1)
 
 
-def test_training_goes_on_where_it_stopped_with_the_same_weights(tmp_path):
+def test_resumed_training_gives_the_same_weights(tmp_path):
   def loss(params, batch, key):
     return jnp.square(params["w"] @ batch["x"] - 1).sum()
 
@@ -85,7 +85,7 @@ def test_training_goes_on_where_it_stopped_with_the_same_weights(tmp_path):
   np.testing.assert_array_equal(np.asarray(whole["w"]), np.asarray(resumed["w"]))
 
 
-def test_the_clip_is_trained_in_the_layout_that_it_ships_in(monkeypatch, tokenizer, tmp_path):
+def test_the_clip_is_trained_in_its_shipped_layout(monkeypatch, tokenizer, tmp_path):
   from genbench_jax.models.checkpoints import ZOO
   from genbench_jax.models.clip import load_clip
   from genbench_jax.models.weights import torch_shapes
@@ -94,7 +94,7 @@ def test_the_clip_is_trained_in_the_layout_that_it_ships_in(monkeypatch, tokeniz
   monkeypatch.setattr(zoo_data, "world_size", lambda world, split: 16)
   params = train_clip(zoo_data.training_set(True), tokenizer, tmp_path / "clip", steps=2)
   trained, shipped = torch_shapes(params), torch_shapes(load_clip(str(ZOO / "clip")).params)
-  table = "text_model.embeddings.token_embedding.weight"  # as many rows as the tokenizer has words
+  table = "text_model.embeddings.token_embedding.weight"  # one row per token
   assert trained.keys() == shipped.keys()
   assert {name: trained[name] for name in trained if name != table} == {
     name: shipped[name] for name in shipped if name != table

@@ -1,4 +1,4 @@
-"""The same images in every form that people have them in: the same classes, the same pixels."""
+"""The same images in every supported format give the same classes and pixels."""
 
 import bz2
 import csv
@@ -152,7 +152,7 @@ def json_lines(place):
   root, rows = _flat(place)
   lines = [
     {"path": str(root / row["file_name"]), "class": row["label"]} for row in rows
-  ]  # absolute, as many write them
+  ]  # absolute paths
   (root / "mine.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
   return root / "mine.jsonl"
 
@@ -224,20 +224,20 @@ def test_every_form_gives_the_same_images_and_classes(form, tmp_path, spec):
   assert again.digest == images.digest and sorted(pixels_of(again)) == EXPECTED
 
 
-def test_what_is_left_out_of_splits_is_said(tmp_path, spec):
+def test_skipped_splits_are_reported(tmp_path, spec):
   images = open_user_images(split_folders(tmp_path), spec, tmp_path / "cache")
   assert "the images of 'train' are used; 'test' are left out." in images.notes
 
 
 @pytest.mark.parametrize("write", [image_folder, hugging_face, webdataset])
-def test_what_is_exported_is_read_back_with_all_classes(write, tmp_path, spec):
+def test_exports_are_read_back_with_all_classes(write, tmp_path, spec):
   images = _image_set(tmp_path)
   write(images, tmp_path / "out", lambda count: None)
   back = open_user_images(tmp_path / "out", spec, tmp_path / "cache")
   assert sorted(pixels_of(back)) == EXPECTED
 
 
-def test_class_folders_of_an_export_are_known_without_its_list(tmp_path, spec):
+def test_class_folders_of_an_export_are_matched_without_its_list(tmp_path, spec):
   image_folder(_image_set(tmp_path), tmp_path / "out", lambda count: None)
   (tmp_path / "out" / "metadata.csv").unlink()
   assert set(list_images(tmp_path / "out", spec).labels) == set(range(4))
@@ -268,20 +268,20 @@ def test_changed_images_have_another_digest(tmp_path, spec):
     ("a.exe", b"MZ", "has no supported format"),
   ],
 )
-def test_what_cannot_be_read_is_said_in_one_line(name, content, said, tmp_path, spec):
+def test_unreadable_inputs_give_one_line(name, content, said, tmp_path, spec):
   (tmp_path / name).write_bytes(content)
   with pytest.raises(UsageError, match=said) as raised:
     list_images(tmp_path / name, spec, tmp_path / "cache")
   assert "\n" not in str(raised.value)
 
 
-def test_features_are_no_images(tmp_path, spec):
+def test_features_are_not_images(tmp_path, spec):
   np.savez(tmp_path / "f.npz", features=np.ones((3, 2)), labels=np.zeros(3, int))
   with pytest.raises(UsageError, match="contains features, not images"):
     list_images(tmp_path / "f.npz", spec, tmp_path / "cache")
 
 
-def test_a_class_that_matches_nothing_gets_a_hint_a_map_or_an_error(tmp_path, spec):
+def test_an_unmatched_class_gets_a_hint_a_map_or_an_error(tmp_path, spec):
   root = write_tree(tmp_path / "given")
   (root / "heart").rename(root / "haert")
   (root / "日本").rename(root / "japan")
@@ -308,12 +308,12 @@ def test_a_class_that_matches_nothing_gets_a_hint_a_map_or_an_error(tmp_path, sp
     ("m.tsv", "a\theart\nb\t2\n"),
   ],
 )
-def test_a_class_map_has_several_forms(name, text, tmp_path):
+def test_a_class_map_has_several_formats(name, text, tmp_path):
   (tmp_path / name).write_text(text)
   assert read_class_map(tmp_path / name) == {"a": "heart", "b": "2"}
 
 
-def test_a_class_map_that_is_none_is_refused(tmp_path):
+def test_an_invalid_class_map_is_rejected(tmp_path):
   (tmp_path / "m.yaml").write_text("- a\n")
   with pytest.raises(UsageError, match="must map each name"):
     read_class_map(tmp_path / "m.yaml")
