@@ -1,8 +1,9 @@
-"""Other programs that make images: any pipeline of PyTorch's diffusers, or a function of one's own.
+"""Image generators outside this package: any pipeline of Diffusers (PyTorch), or a user function.
 
-A backend is a function `(prompts, negative_prompts, seeds, size) -> uint8 images [n, height, width, 3]`: one seed for each
-image, and a size (height, width) in pixels, or None for the generator's own. The same prompt and seed should give the same image,
-whatever else is in the batch; nothing here can check that.
+A backend is a function `(prompts, negative_prompts, seeds, size) -> uint8 images [n, height, width,
+3]`, with one seed per image and a size (height, width) in pixels, or None for the generator's own.
+The same prompt and seed should give the same image whatever else is in the batch; this cannot be
+checked here.
 """
 
 import functools
@@ -25,21 +26,22 @@ Images: TypeAlias = UInt8[np.ndarray, "n height width 3"]
 Backend: TypeAlias = Callable[[Sequence[str], Sequence[str], Sequence[int], Size], Images]
 
 DIFFUSERS = "diffusers"
-# What any pipeline may need of a hub repository: configurations, tokenizers and safetensors, no code and no pickles.
+# Files of a hub repository that a pipeline may need: configurations, tokenizers and safetensors; no
+# code, no pickles.
 DOWNLOADS = ("*.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors")
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def is_function(backend: str) -> bool:
-  """Whether a backend names a function, `module:function`."""
+  """Return whether a backend names a function, `module:function`."""
   return bool(FUNCTION.fullmatch(backend))
 
 
 def check_backend(backend: str) -> None:
-  """Refuse what names no backend.
+  """Reject a string that does not name a backend.
 
   Raises:
-    UsageError: it is neither empty, `diffusers` nor `module:function`.
+    UsageError: it is not empty, `diffusers` or `module:function`.
   """
   if backend and backend != DIFFUSERS and not is_function(backend):
     raise UsageError(
@@ -48,10 +50,10 @@ def check_backend(backend: str) -> None:
 
 
 def load_function(backend: str) -> Backend:
-  """A function of the user's own, with its images checked.
+  """Import a user function and add checks of its images.
 
   Raises:
-    UsageError: there is no such module or function.
+    UsageError: the module or function does not exist, or is not callable.
   """
   module_name, _, name = backend.partition(":")
   try:
@@ -59,22 +61,22 @@ def load_function(backend: str) -> Backend:
   except (ImportError, AttributeError) as error:
     raise UsageError(f"backend {backend!r} can't be imported: {error}.") from error
   if not callable(function):
-    raise UsageError(f"backend {backend!r} is no function.")
+    raise UsageError(f"backend {backend!r} is not callable.")
   return checked(function, backend)
 
 
 def function_fingerprint(backend: str) -> str:
-  """Stands for the function's name and the file that it is in; what that file imports, it does not see."""
+  """Return a digest of the function's name and source file, without the file's imports."""
   module = importlib.import_module(backend.partition(":")[0])
   source = Path(inspect.getfile(module)).read_bytes()
   return hashlib.sha256(backend.encode() + b"\0" + source).hexdigest()
 
 
 def checked(function: Callable[..., Any], name: str) -> Backend:
-  """The function, whose images are refused where they are not what they should be.
+  """Wrap a function so that wrong images are rejected.
 
   Raises:
-    RunError: when called: the images are not uint8 RGB, one for each prompt, in the size asked for.
+    RunError: when called, if the images are not uint8 RGB, one per prompt, in the requested size.
   """
 
   def images(
@@ -87,7 +89,7 @@ def checked(function: Callable[..., Any], name: str) -> Backend:
         f"[{len(prompts)}, {'height, width' if size is None else f'{size[0]}, {size[1]}'}, 3]"
       )
       raise RunError(
-        f"backend {name!r} gave {made.dtype} images of shape {list(made.shape)}, wanted uint8 {wanted}."
+        f"backend {name!r} returned {made.dtype} images of shape {list(made.shape)}, wanted uint8 {wanted}."
       )
     return made
 
@@ -100,11 +102,17 @@ def checked(function: Callable[..., Any], name: str) -> Backend:
 def load_pipeline(
   checkpoint: str, steps: int, guidance_scale: float, dtype: str = "", device: str = ""
 ) -> Backend:
-  """Any text-to-image pipeline of PyTorch's diffusers; arguments as in `torch_pipelines.load`.
+  """Load any text-to-image pipeline of Diffusers (PyTorch).
+
+  Args:
+    checkpoint: folder or hub id.
+    steps: number of sampler steps.
+    guidance_scale: scale of classifier-free guidance.
+    dtype, device: see `torch_pipelines.load`.
 
   Raises:
-    UsageError: torch or diffusers is not installed, or there is no such dtype.
-    RunError: diffusers can't load the checkpoint.
+    UsageError: torch or diffusers is not installed, or the dtype is unknown.
+    RunError: diffusers cannot load the checkpoint.
   """
   pipeline = torch_pipelines.load(checkpoint, dtype, device)
   made = functools.partial(torch_pipelines.images, pipeline, steps, guidance_scale)

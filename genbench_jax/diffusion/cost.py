@@ -1,4 +1,4 @@
-"""What an image costs in arithmetic: XLA's count of the model's operations, whatever way the device computes them."""
+"""Floating-point operations per image, as counted by XLA, independent of the kernels in use."""
 
 import functools
 from typing import Any
@@ -26,11 +26,22 @@ def flops_of_image(
   latent_shape: tuple[int, int, int],
   encoder: ImageEncoder | None = None,
 ) -> float:
-  """Floating-point operations of one image: all evaluations of the UNet, the decoder, and CLIP's tower where given.
+  """Return the floating-point operations of one image: UNet, decoder, and encoder if given.
 
-  Counted by XLA's cost analysis on the uncompiled parts, with attention written out: kernels hide what they do
-  from the count, and the bodies of loops are counted once. The text tower is left out, since texts are encoded once.
-  0 where JAX may not use the host's CPU, which does the counting: GPUs and TPUs analyze compiled programs alone.
+  XLA's cost analysis runs on the uncompiled parts, with attention written out, because custom
+  kernels hide their operations and loop bodies are counted only once. The text towers are excluded,
+  since texts are encoded once.
+
+  Args:
+    model: the diffusion model.
+    evaluations: number of UNet evaluations.
+    guided: whether each evaluation includes the negative prompt.
+    latent_shape: height, width and channels of the latents.
+    encoder: image encoder that embeds the image, if any.
+
+  Returns:
+    The operations; 0 if JAX cannot use the host's CPU, which is the only backend with this analysis
+    before compilation.
   """
   latents = jax.ShapeDtypeStruct((1, *latent_shape), model.vae_dtype)
   rows = jax.ShapeDtypeStruct((1 + guided, *latent_shape), model.dtype)

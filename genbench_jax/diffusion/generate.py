@@ -1,4 +1,4 @@
-"""Prompts straight to images: for use without a config."""
+"""Images from prompts in one call, without a config."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from genbench_jax.errors import UsageError
 from genbench_jax.models.stable_diffusion import StableDiffusion, load_stable_diffusion
 from genbench_jax.runtime.mesh import data_mesh
 
-# JAX's keys are made of 32 bits: a larger seed would be cut, and give another seed's images.
+# JAX keys take 32-bit seeds; a larger seed would be truncated and repeat another seed's images.
 SEEDS = 2**32
 
 
@@ -49,36 +49,45 @@ def generate(
   loras: Sequence[tuple[str | Path, float]] = (),
   autoencoder: str | Path = "",
 ) -> UInt8[np.ndarray, "b height width 3"]:
-  """Images of prompts, by a Stable Diffusion checkpoint, on all devices of this host.
+  """Generate images with a Stable Diffusion checkpoint, on all devices of this host.
 
   Args:
-    prompts: one for each image.
-    checkpoint: folder or hub id of a Stable Diffusion 1, 2 or XL, or of a model distilled from one, in the Hugging Face
-      layout; or a `.safetensors` file in the layout of the original code.
-    seeds: one for each image, below 2^32; by default 0, 1, 2, ... The same seed and prompt give the same image in any batch.
-    latents: in place of those drawn from seeds: unit-normal, height and width over the autoencoder's factor (8), channels last.
-    negative_prompts: one for each image, or one for all.
-    steps: sampler steps.
-    guidance_scale: of classifier-free guidance; at 1 and below there is none, at half the cost.
-    scheduler: `pndm`, `ddim`, `dpmsolver++`, `euler`, `euler_ancestral`, `lcm` or `tcd`; `auto` is the checkpoint's own.
-    height, width: in pixels, by default those that the model was trained for.
+    prompts: one prompt per image.
+    checkpoint: folder or hub id of a Stable Diffusion 1, 2 or XL, or of a model distilled from one,
+      in the Hugging Face layout; or a `.safetensors` file in the layout of the original code.
+    seeds: one per image, below 2^32; None for 0, 1, 2, ... A seed and prompt give the same image in
+      any batch.
+    latents: unit-normal latents instead of those drawn from seeds. Height and width are those of
+      the image divided by the autoencoder's factor (8); channels come last.
+    negative_prompts: one per image, or a single one for all.
+    steps: number of sampler steps.
+    guidance_scale: scale of classifier-free guidance; 1 or less disables it, at half the cost.
+    scheduler: `pndm`, `ddim`, `dpmsolver++`, `euler`, `euler_ancestral`, `lcm` or `tcd`; `auto` is
+      the checkpoint's own.
+    height, width: in pixels; None for the size that the model was trained on.
     revision: commit, tag or branch of a hub id.
-    batch_per_device: images on each device at once; by default as many as there are, up to 8.
-    learned_embeddings: of new tokens that prompts may hold (textual inversion): placeholder -> embedding [d] or
-      [v, d], or files, or folders with a `learned_embeds.safetensors` each. Those of two text towers stand side by side.
-    step_noise: unit-normal noise of each step, for samplers that add any, in place of that drawn from seeds.
-    eta: share of fresh noise in `ddim` and `tcd`, 0 to 1.
-    guidance_rescale: how far guidance's deviation is brought back, 0 to 1 (arXiv 2305.08891).
-    timesteps: to be visited, descending, in place of `steps`; not for `pndm` and `ddim`.
-    scheduler_settings: keys of `scheduler_config.json` that count in place of the checkpoint's, such as
+    batch_per_device: images per device; None for as many as needed, up to 8.
+    learned_embeddings: new tokens that prompts may contain (textual inversion): placeholder ->
+      embedding [d] or [v, d], or files, or folders that each contain a
+      `learned_embeds.safetensors`. Embeddings for two text towers are concatenated.
+    step_noise: unit-normal noise of each step, instead of that drawn from seeds.
+    eta: fraction of fresh noise in `ddim` and `tcd`, 0 to 1.
+    guidance_rescale: strength of guidance rescaling, 0 to 1 (arXiv 2305.08891).
+    timesteps: descending timesteps to visit instead of `steps`; not for `pndm` and `ddim`.
+    scheduler_settings: keys of `scheduler_config.json` that override the checkpoint's, such as
       `{"timestep_spacing": "trailing"}`.
-    loras: files of low-rank changes to the UNet and the text towers, of diffusers, PEFT or kohya, each with a weight.
-    autoencoder: folder or hub id of another autoencoder than the checkpoint's.
+    loras: files with low-rank updates of the UNet and the text towers (diffusers, PEFT or kohya),
+      each with a weight.
+    autoencoder: folder or hub id of an autoencoder to use instead of the checkpoint's.
+
+  Returns:
+    The images, uint8.
 
   Raises:
-    UsageError: an argument is out of its range, or there is no such checkpoint.
-    RunError: the checkpoint is incomplete or corrupt, or asks the scheduler for what it does not do.
-    ModelError: the model gave NaN or infinity.
+    UsageError: an argument is out of range, or the checkpoint does not exist.
+    RunError: the checkpoint is incomplete or corrupt, or the sampler does not support one of its
+      settings.
+    ModelError: the model returned NaN or infinity.
   """
   prompts = [prompts] if isinstance(prompts, str) else list(prompts)
   count = len(prompts)
@@ -86,7 +95,7 @@ def generate(
   _check_counts(count, seeds=seeds, latents=latents, negative_prompts=negatives)
   if seeds is not None and latents is not None and step_noise is not None:
     raise UsageError(
-      "seeds, latents and step_noise were given: the latter two take the place of seeds."
+      "seeds, latents and step_noise were given: latents and step_noise replace seeds, so omit seeds."
     )
   mesh = data_mesh(jax.local_devices())
   rows = batch_per_device or min(8, -(-count // mesh.size)) or 1
@@ -105,7 +114,9 @@ def generate(
     scheduler_settings=scheduler_settings,
   )
   if seeds is not None and latents is not None and not sampler.adds_noise:
-    raise UsageError("both seeds and latents were given: latents take the place of seeds.")
+    raise UsageError(
+      "both seeds and latents were given: latents replace seeds, so omit one of them."
+    )
   if learned_embeddings is not None:
     sampler = sampler.with_learned_embeddings(_learned(learned_embeddings))
   keys = keys_of(range(count) if seeds is None else seeds)
@@ -113,17 +124,17 @@ def generate(
 
 
 def named_weights(loras: Sequence[tuple[str | Path, float]]) -> tuple[tuple[str, float], ...]:
-  """LoRAs as pairs that can be compared.
+  """Return LoRAs as hashable pairs of path and weight.
 
   Raises:
-    UsageError: they are no pairs of a file and a weight.
+    UsageError: an item is not a pair of a file and a weight.
   """
   pairs: list[tuple[Any, ...]] = [
     tuple(pair) if isinstance(pair, list | tuple) else () for pair in loras
   ]
   if any(len(pair) != 2 for pair in pairs):
     raise UsageError(
-      "loras are pairs of a file and its weight, such as [('style.safetensors', 0.8)]."
+      "loras must be pairs of a file and its weight, such as [('style.safetensors', 0.8)]."
     )
   return tuple((str(path), weight) for path, weight in pairs)
 
@@ -152,14 +163,14 @@ def _one_each(negative_prompts: Sequence[str] | str | None, count: int) -> list[
 
 
 def keys_of(seeds: Sequence[int]) -> UInt32[np.ndarray, "n 2"]:
-  """The key data of `jax.random.key(seed)` for each seed.
+  """Return the key data of `jax.random.key(seed)` for each seed.
 
   Raises:
-    UsageError: a seed is not a whole number of 32 bits.
+    UsageError: a seed is not an integer from 0 to 2^32 - 1.
   """
   for seed in seeds:
     whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
     if not whole or not 0 <= seed < SEEDS:
-      raise UsageError(f"seed {seed!r}: seeds are whole numbers from 0 to 2^32 - 1.")
+      raise UsageError(f"seed {seed!r}: seeds must be integers from 0 to 2^32 - 1.")
   keys = [np.asarray(jax.random.key_data(jax.random.key(int(seed)))) for seed in seeds]
   return np.asarray(keys, np.uint32).reshape(len(keys), 2)

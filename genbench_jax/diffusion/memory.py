@@ -1,4 +1,4 @@
-"""The batch that fits into a device's memory, from the compiler's own account."""
+"""The largest batch that fits into device memory, by the compiler's own estimate."""
 
 import logging
 import os
@@ -9,31 +9,34 @@ from jax.sharding import Mesh
 
 logger = logging.getLogger(__name__)
 
-# Share of the memory that a program may take: the rest is for the next batch's inputs and for fragmentation.
+# Usable share of the memory: the rest is for the next batch's inputs and for fragmentation.
 USABLE = 0.85
-# More images at once make nothing faster, and a longer wait for the first.
+# Larger batches gain no throughput and only delay the first image.
 LARGEST = 32
 
 
 def batch_that_fits(lower: Callable[[int], jax.stages.Lowered], mesh: Mesh) -> int:
-  """The largest power of two of images a device, at most 32, whose program fits into its memory.
+  """Return the largest power of two of images per device, at most 32, that fits into memory.
 
-  Memory is taken to grow evenly with the batch, by what it grows from one image to two.
+  Memory is extrapolated linearly from programs for one and two images.
 
   Args:
-    lower: makes the program for a number of images a device.
-    mesh: its devices are alike.
+    lower: lowers the program for a number of images per device.
+    mesh: devices of the same kind.
   """
   limit = USABLE * memory_of(mesh.devices.flat[0], mesh.size)
-  one, two = (_bytes(lower(size)) for size in (1, 2))
-  fitting = 1 + int(max(0.0, limit - one) // max(1, two - one))
+  single, double = (_bytes(lower(size)) for size in (1, 2))
+  # Linear extrapolation: bytes(n) = single + (n - 1) (double - single).
+  fitting = 1 + int(max(0.0, limit - single) // max(1, double - single))
   batch = min(LARGEST, 1 << (fitting.bit_length() - 1))
-  logger.info("%d images a device: %.2f GB for one, %.2f for two", batch, one / 1e9, two / 1e9)
+  logger.info(
+    "%d images per device: %.2f GB for one, %.2f GB for two", batch, single / 1e9, double / 1e9
+  )
   return batch
 
 
 def memory_of(device: jax.Device, sharers: int) -> int:
-  """Bytes of a device's memory; of a CPU device, its share of half of the machine's."""
+  """Return a device's memory in bytes; a CPU device has its share of half of the host's."""
   stats = device.memory_stats() if device.platform != "cpu" else None
   if stats:
     return stats["bytes_limit"]

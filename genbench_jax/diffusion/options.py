@@ -1,4 +1,4 @@
-"""Options of generation as a config writes them, in text: LoRAs with weights, settings of the scheduler."""
+"""Parsers of generation options that a config gives as text: LoRAs, scheduler settings."""
 
 import json
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from genbench_jax.errors import UsageError
 
 
 def parse_loras(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
-  """Files and weights of `FILE:WEIGHT`; without a weight it is 1.
+  """Parse `FILE:WEIGHT` texts into pairs of file and weight; the default weight is 1.
 
   Raises:
-    UsageError: a weight is no number.
+    UsageError: a weight is not a number.
   """
   found = []
   for text in texts:
@@ -28,17 +28,15 @@ def parse_loras(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
 
 
 def parse_scheduler_settings(text: str) -> dict[str, Any]:
-  """Keys of `scheduler_config.json` as a JSON object.
+  """Parse a JSON object with keys of `scheduler_config.json`.
 
   Raises:
-    UsageError: it is none.
+    UsageError: the text is not a JSON object.
   """
   try:
     settings = json.loads(text) if text else {}
   except (ValueError, RecursionError) as error:
-    raise UsageError(
-      f"scheduler_settings {text[:60]!r} is not readable as JSON: {error}."
-    ) from error
+    raise UsageError(f"scheduler_settings {text[:60]!r} is not valid JSON: {error}.") from error
   if not isinstance(settings, dict):
     raise UsageError(
       f'scheduler_settings is {text[:60]!r}; wanted a JSON object such as {{"timestep_spacing": "trailing"}}.'

@@ -1,7 +1,8 @@
-"""The one compiled program of sampling: text features and latents in, uint8 images out, and their features if wanted.
+"""The compiled sampling program: text features and latents in, images and features out.
 
-The batch is split over the mesh inside `shard_map`: every device runs the same program on its own images, so the
-compiler can't put a collective in the loop, and kernels that know nothing of meshes (flash attention) can be used.
+The batch is split inside `shard_map`: each device runs the same program on its own images. The
+compiler can therefore put no collective into the loop, and kernels that do not support meshes
+(flash attention) still work.
 """
 
 import functools
@@ -35,18 +36,23 @@ from genbench_jax.models.stable_diffusion import (
 )
 from genbench_jax.runtime.mesh import DATA_AXIS, batch_sharding, replicated
 
-# Pixels that the autoencoder decodes at once on a device: four images of 512 x 512. Its temporaries dwarf the UNet's.
+# Pixels that a device decodes at once: four images of 512 x 512. The decoder's temporaries are much
+# larger than the UNet's.
 DECODED_AT_ONCE = 4 * 512 * 512
 
-# XLA merges the products of queries and keys into one, and then copies each out of it for cuDNN's attention.
+# XLA merges the query and key products into one and then copies each half for cuDNN's attention.
+# The merger is disabled.
 COMPILER_OPTIONS = {"gpu": {"xla_gpu_dot_merger_threshold_mb": 0}}
 
 
 class GeneratedBatch(NamedTuple):
-  """A batch on the devices: images, the clean latents that they are decoded from, and what CLIP sees in them.
+  """A generated batch, on the devices.
 
-  `are_finite` is False where the models gave NaN or infinity. `features`, not normalized, are None where the program
-  has no encoder.
+  Attributes:
+    images: images.
+    latents: clean latents from which they are decoded.
+    are_finite: False where the models returned NaN or infinity.
+    features: features of the images, not normalized; None if the program has no encoder.
   """
 
   images: UInt8[Array, "b H W 3"]
@@ -58,16 +64,17 @@ class GeneratedBatch(NamedTuple):
 def draw_latents(
   keys: UInt32[Array, "b 2"], shape: tuple[int, int, int]
 ) -> Float32[Array, "b h w c"]:
-  """Unit-normal latents, each from its own key: the same whatever else is in the batch."""
+  """Draw unit-normal latents, each from its own key and thus independent of the batch."""
   return jax.vmap(lambda key: jax.random.normal(jax.random.wrap_key_data(key), shape))(keys)
 
 
 class Guidance(NamedTuple):
-  """How the prediction with the prompt is set off against the one without.
+  """Classifier-free guidance.
 
   Attributes:
-    scale: w in `negative + w (positive - negative)` (arXiv 2207.12598, with w = 1 + its weight).
-    rescale: how far the result's deviation goes back to that of the prompt's prediction; 0 is not at all.
+    scale: w in `negative + w (positive - negative)` (arXiv 2207.12598, whose weight is w - 1).
+    rescale: how far the standard deviation of the result is moved back to that of the positive
+      prediction, 0 to 1.
   """
 
   scale: Float[Array, ""]
@@ -75,11 +82,12 @@ class Guidance(NamedTuple):
 
 
 class Noise(NamedTuple):
-  """Fresh noise for samplers that add any: one of the two.
+  """Fresh noise for samplers that add it; exactly one of the two is set.
 
   Attributes:
-    keys: threefry key data, one an image; the noise of a step comes from its key and the step's number.
-    drawn: unit-normal, image by image.
+    keys: threefry key data, one per image; the noise of a step is drawn from the key and the step
+      number.
+    drawn: unit-normal noise of every image and step.
   """
 
   keys: UInt32[Array, "b 2"] | None = None
@@ -96,31 +104,34 @@ def denoise(
   noise: Noise | None = None,
   platform: str | None = None,
 ) -> Float32[Array, "b h w c"]:
-  """Runs a sampler over its whole table.
+  """Run a sampler over its whole table.
 
   Args:
-    model: its UNet is used.
-    params: of the UNet.
-    texts: negative prompt and prompt [b, 2, ...], or the prompt alone [b, 1, ...]: no guidance then.
-    latents: unit-normal, times the sampler's initial scale.
-    steps: the sampler's table.
-    guidance: its strength.
-    noise: for samplers that add any; None leaves the table's column unused.
-    platform: `cpu`, `gpu` or `tpu`, for the choice of attention.
+    model: the diffusion model.
+    params: parameters of the UNet.
+    texts: negative prompt and prompt [b, 2, ...], or the prompt alone [b, 1, ...] for no guidance.
+    latents: unit-normal latents times the sampler's initial scale.
+    steps: table of the sampler.
+    guidance: guidance settings.
+    noise: noise for samplers that add it; None ignores the noise column.
+    platform: `cpu`, `gpu` or `tpu`, which selects the attention kernel.
 
   Returns:
     Clean latents at the UNet's scale.
   """
   batch, variants = texts.states.shape[:2]
+  # [b, v, ...] -> [b v, ...]: the variants of an image become adjacent rows of the UNet's batch.
   rows = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), texts)
   conditions = conditions_of(model, rows, latents.shape, guidance.scale)
 
   def body(state: schedulers.State, inputs: tuple[Steps, Any]) -> tuple[schedulers.State, None]:
     row, fresh = inputs
     sample = jnp.asarray(row.input_scale * state.latents, model.dtype)
-    # Each image beside its own unconditional twin: the rows of a device stay on it.
+    # An image and its unconditional twin are adjacent, so both stay on the same device.
     sample = jnp.repeat(sample, variants, axis=0)
     output = apply_unet(model.unet, params, sample, jnp.asarray(row.timestep), conditions, platform)
+    # Solver arithmetic runs in float32: in half precision the differences of multistep methods lose
+    # their digits.
     output = output.astype(jnp.float32).reshape(batch, variants, *output.shape[1:])
     guided = output[:, 0] if variants == 1 else guide(output[:, 0], output[:, 1], guidance)
     return schedulers.step(row, state, guided, _fresh(noise, fresh, latents.shape[1:])), None
@@ -132,21 +143,27 @@ def denoise(
 def guide(
   negative: Float32[Array, "b h w c"], positive: Float32[Array, "b h w c"], guidance: Guidance
 ) -> Float32[Array, "b h w c"]:
-  """Classifier-free guidance, with the deviation brought back where that is asked for.
+  """Apply classifier-free guidance, and rescale its standard deviation if requested.
+
+  Args:
+    negative: prediction for the negative prompt.
+    positive: prediction for the prompt.
+    guidance: guidance settings.
 
   Reference:
-    Rescaling: Common Diffusion Noise Schedules and Sample Steps are Flawed, section 3.4 (arXiv 2305.08891).
+    Rescaling: Common Diffusion Noise Schedules and Sample Steps are Flawed, section 3.4 (arXiv
+      2305.08891).
   """
   guided = negative + guidance.scale * (positive - negative)
   axes = tuple(range(1, guided.ndim))
   wanted, found = (x.std(axis=axes, ddof=1, keepdims=True) for x in (positive, guided))
-  # Where there is nothing to rescale the factor is exactly one, whatever the deviations are.
+  # Without rescaling the factor is exactly 1, even if a standard deviation is 0 or not finite.
   factor = jnp.where(guidance.rescale > 0, wanted / found, 1.0)
   return guidance.rescale * (guided * factor) + (1 - guidance.rescale) * guided
 
 
 def _noise_of_steps(noise: Noise | None, count: int) -> Any:
-  """What the loop takes along for the noise of each step: the noise itself, or the step's number."""
+  """Return the scan input for the noise of each step: the noise itself, or the step number."""
   if noise is None:
     return None
   if noise.drawn is not None:
@@ -155,10 +172,10 @@ def _noise_of_steps(noise: Noise | None, count: int) -> Any:
 
 
 def _fresh(noise: Noise | None, taken: Any, shape: tuple[int, ...]) -> Any:
-  """The noise of one step."""
+  """Return the noise of one step."""
   if noise is None or noise.keys is None:
     return taken
-  # The images' own keys draw the latents: their children are independent of them.
+  # The keys themselves draw the latents; folding in the step number gives independent keys.
   return jax.vmap(
     lambda key: jax.random.normal(jax.random.fold_in(jax.random.wrap_key_data(key), taken), shape)
   )(noise.keys)
@@ -170,25 +187,35 @@ def decode(
   latents: Float32[Array, "b h w c"],
   platform: str | None = None,
 ) -> tuple[UInt8[Array, "b H W 3"], Bool[Array, "b"]]:
-  """Images of clean latents at the UNet's scale, in slices where the batch is large, and whether each came out finite."""
+  """Decode clean latents at the UNet's scale, in slices if the batch is large.
 
-  def some(latents: Float32[Array, "s h w c"]) -> tuple[Array, Array]:
+  Args:
+    model: the diffusion model.
+    params: parameters of the autoencoder.
+    latents: clean latents.
+    platform: `cpu`, `gpu` or `tpu`, which selects the attention kernel.
+
+  Returns:
+    The images, and whether each of them is finite.
+  """
+
+  def decode_slice(latents: Float32[Array, "s h w c"]) -> tuple[Array, Array]:
     images = apply_decoder(model.vae, params, latents, platform)
     return to_uint8(images), jnp.isfinite(images).all(axis=(1, 2, 3))
 
-  def one(latents: Float32[Array, "h w c"]) -> tuple[Array, ...]:
-    return tuple(rows[0] for rows in some(latents[None]))
+  def decode_image(latents: Float32[Array, "h w c"]) -> tuple[Array, ...]:
+    return tuple(rows[0] for rows in decode_slice(latents[None]))
 
   scaled = model.vae.config.from_diffusion(latents).astype(model.vae_dtype)
   pixels = latents.shape[1] * latents.shape[2] * model.downsampling_factor**2
   at_once = max(1, DECODED_AT_ONCE // pixels)
   if len(latents) <= at_once:
-    return some(scaled)
-  return jax.lax.map(one, scaled, batch_size=at_once)
+    return decode_slice(scaled)
+  return jax.lax.map(decode_image, scaled, batch_size=at_once)
 
 
 def to_uint8(images: Float[Array, "b h w 3"]) -> UInt8[Array, "b h w 3"]:
-  """-1..1 to 0..255, rounded."""
+  """Convert images in [-1, 1] to 0..255, rounded."""
   unit = jnp.clip(images.astype(jnp.float32) / 2 + 0.5, 0, 1)
   return jnp.round(255 * unit).astype(jnp.uint8)
 
@@ -196,20 +223,27 @@ def to_uint8(images: Float[Array, "b h w 3"]) -> UInt8[Array, "b h w 3"]:
 def embed(
   encoder: ImageEncoder, params: Params, weights: ResizeWeights, images: UInt8[Array, "b h w 3"]
 ) -> Float32[Array, "b d"]:
-  """CLIP features, not normalized, of images that stay on the device."""
+  """Compute features, not normalized, of images that stay on the device.
+
+  Args:
+    encoder: image encoder.
+    params: its parameters.
+    weights: resize matrices for the size of the images.
+    images: generated images.
+  """
   pixels = preprocess_on_device(images, weights, encoder.input.mean, encoder.input.std)
   return encoder.embed_pixels(params, pixels)
 
 
 class ProgramShape(NamedTuple):
-  """What decides a sampling program beside the model and the mesh.
+  """Shapes and switches that determine a sampling program, besides the model and the mesh.
 
   Attributes:
-    batch_per_device: images on each device at once.
-    evaluations: of the UNet, rows of the sampler's table.
-    guided: whether there is guidance.
+    batch_per_device: images per device.
+    evaluations: UNet evaluations, the rows of the sampler's table.
+    guided: whether guidance is used.
     latents: height, width and channels of the latents.
-    adds_noise: whether the sampler adds noise, from the images' keys.
+    adds_noise: whether the sampler adds noise, drawn from the images' keys.
   """
 
   batch_per_device: int
@@ -222,12 +256,12 @@ class ProgramShape(NamedTuple):
 def lower_program(
   model: StableDiffusion, mesh: Mesh, shape: ProgramShape, encoder: ImageEncoder | None = None
 ) -> jax.stages.Lowered:
-  """The sampler's program, from shapes alone: neither weights nor the mesh's devices need be there.
+  """Lower the sampling program from shapes alone; neither weights nor the devices need to exist.
 
   Args:
     model: its `params` may be `jax.ShapeDtypeStruct`.
-    mesh: may be of described devices (`jax.experimental.topologies`).
-    shape: of the program.
+    mesh: may consist of described devices (`jax.experimental.topologies`).
+    shape: shapes and switches of the program.
     encoder: embeds the images, if given.
   """
   rows = shape.batch_per_device * mesh.size
@@ -262,7 +296,7 @@ def lower_program(
 
 
 def _sampling_params(model: StableDiffusion) -> Params:
-  """What sampling needs of the parameters: the UNet and the decoder."""
+  """Return the parameters that sampling needs: the UNet and the decoder."""
   encoding = ("encoder", "quant_conv")
   vae = {name: tree for name, tree in model.params["vae"].items() if name not in encoding}
   return {"unet": model.params["unet"], "vae": vae}
@@ -270,7 +304,7 @@ def _sampling_params(model: StableDiffusion) -> Params:
 
 @functools.lru_cache(maxsize=2)
 def params_on(model: StableDiffusion, mesh: Mesh) -> Params:
-  """The parameters of sampling, on every device of a mesh."""
+  """Return the sampling parameters, replicated on a mesh; cached."""
   return jax.device_put(_sampling_params(model), replicated(mesh))
 
 
@@ -278,7 +312,14 @@ def params_on(model: StableDiffusion, mesh: Mesh) -> Params:
 def embedding_params_on(
   encoder: ImageEncoder, mesh: Mesh, height: int, width: int, resize: Resize
 ) -> Params:
-  """The parameters of embedding images of one size, on every device of a mesh."""
+  """Return the parameters that embed images of one size, replicated on a mesh; cached.
+
+  Args:
+    encoder: image encoder.
+    mesh: devices.
+    height, width: size of the images in pixels.
+    resize: resize method.
+  """
   weights = resize_weights(height, width, encoder.input, resize)
   return {
     "clip": encoder_params_on(encoder, mesh),
@@ -290,10 +331,10 @@ def embedding_params_on(
 def sampling_program(
   model: StableDiffusion, mesh: Mesh, encoder: ImageEncoder | None = None
 ) -> Any:
-  """The jitted sampler; its result is `GeneratedBatch`."""
+  """Return the jitted sampler, which returns a `GeneratedBatch`; cached."""
   platform = mesh.devices.flat[0].platform
   if platform == "gpu":
-    cudnn_works()  # asked out here, where nothing is being traced
+    cudnn_works()  # probe now: the check cannot run during tracing
   if platform == "tpu":
     tpu_kernels_work()
 

@@ -1,4 +1,4 @@
-"""A diffusion model with its sampling settings: prompts and random keys in, images out, batch by batch."""
+"""A diffusion model with its sampling settings: prompts and random keys in, images out."""
 
 import copy
 import math
@@ -34,7 +34,7 @@ from genbench_jax.runtime.mesh import batch_sharding, pad_rows, replicated
 
 
 class Inputs(NamedTuple):
-  """A batch before sampling, on the devices: encoded texts, unit-normal latents, and fresh noise where it is added."""
+  """Inputs of a batch on the devices: encoded texts, unit-normal latents, and noise if needed."""
 
   texts: Texts
   latents: Float32[Array, "b h w c"]
@@ -45,24 +45,24 @@ class Sampler:
   """A diffusion model with its sampling settings, on a mesh.
 
   Args:
-    model: from `load_stable_diffusion`.
-    mesh: its devices share every batch.
-    batch_per_device: images on each device at once; None takes as many as fit (see `diffusion.memory`).
-    steps: sampler steps.
-    guidance_scale: of classifier-free guidance; at 1 and below there is none, at half the cost. A model that was
-      distilled to take it as an input is told it.
+    model: a model from `load_stable_diffusion`.
+    mesh: devices that share every batch.
+    batch_per_device: images per device; None for as many as fit (see `diffusion.memory`).
+    steps: number of sampler steps.
+    guidance_scale: scale of classifier-free guidance; 1 or less disables it, at half the cost. A
+      model that was distilled to take the scale as an input receives it.
     scheduler: one of `schedulers.SCHEDULERS`, or `auto` for the checkpoint's own.
-    height, width: in pixels, by default those that the model was trained for.
-    encoder: embeds the images on the devices, straight after they are decoded, in the same program.
-    resize: how its preprocessing comes to a square.
-    eta: share of fresh noise in DDIM and TCD.
-    guidance_rescale: how far guidance's deviation is brought back, 0 to 1 (arXiv 2305.08891).
-    timesteps: to be visited, descending, in place of `steps`.
-    scheduler_settings: keys of `scheduler_config.json` that count in place of the checkpoint's.
+    height, width: in pixels; None for the size that the model was trained on.
+    encoder: embeds the images on the devices, in the same program.
+    resize: resize method of the encoder's preprocessing.
+    eta: fraction of fresh noise in DDIM and TCD.
+    guidance_rescale: strength of guidance rescaling, 0 to 1 (arXiv 2305.08891).
+    timesteps: descending timesteps to visit, instead of `steps`.
+    scheduler_settings: keys of `scheduler_config.json` that override the checkpoint's.
 
   Raises:
-    UsageError: a setting is out of its range.
-    RunError: the checkpoint asks the scheduler for what it does not do.
+    UsageError: a setting is out of range.
+    RunError: the sampler does not support a setting of the checkpoint.
   """
 
   def __init__(
@@ -88,6 +88,7 @@ class Sampler:
     self.height = model.image_size if height is None else height
     self.width = model.image_size if width is None else width
     self.latent_shape = _latent_shape(model, self.height, self.width)
+    # A distilled model takes the scale as an input, so it needs no second evaluation.
     self.guided = guidance_scale > 1 and not model.takes_guidance
     schedule = model.schedule.with_settings(scheduler_settings or {}, len(model.towers) == 1)
     table, initial_scale = sampler_steps(schedule, scheduler, steps, eta, timesteps)
@@ -107,7 +108,7 @@ class Sampler:
     self._draw = drawing_program(mesh, self.latent_shape)
 
   def with_learned_embeddings(self, learned: LearnedEmbeddings) -> "Sampler":
-    """The same sampler for prompts that may hold new tokens; it shares weights and programs.
+    """Return this sampler for prompts that may contain new tokens; it shares weights and programs.
 
     Raises:
       UsageError: the tokens were learned for another model.
@@ -118,7 +119,7 @@ class Sampler:
 
   @property
   def evaluations(self) -> int:
-    """How often the UNet is evaluated for an image."""
+    """Number of UNet evaluations per image."""
     return len(self._settings[0].timestep)
 
   def prepare(
@@ -129,17 +130,18 @@ class Sampler:
     latents: Float32[np.ndarray, "n h w c"] | None = None,
     step_noise: Float32[np.ndarray, "t n h w c"] | None = None,
   ) -> Inputs:
-    """Encodes texts, draws latents and puts both on the devices.
+    """Encode texts, draw latents, and put both on the devices.
 
     Args:
-      prompts: at most `batch_size`.
-      negative_prompts: one for each prompt, `""` for none; unused where there is no guidance.
-      keys: threefry key data, one for each image: of its latents and of the noise of each step.
-      latents: unit-normal latents in place of those drawn from keys.
-      step_noise: unit-normal noise of each step in place of that drawn from keys, for samplers that add any.
+      prompts: at most `batch_size` prompts.
+      negative_prompts: one per prompt, `""` for none; ignored without guidance.
+      keys: threefry key data, one per image, for its latents and the noise of each step.
+      latents: unit-normal latents to use instead of those drawn from `keys`.
+      step_noise: unit-normal noise of each step, instead of that drawn from `keys`.
 
     Raises:
-      UsageError: counts or shapes do not agree, or a sampler that adds noise has neither keys nor noise.
+      UsageError: counts or shapes do not match, or the sampler adds noise but has neither keys nor
+        noise.
     """
     count = len(prompts)
     if count > self.batch_size or len(negative_prompts) != count:
@@ -148,17 +150,20 @@ class Sampler:
       )
     texts = jax.tree.map(self._put, self._texts(prompts, negative_prompts))
     if latents is None:
+      # threefry keys are drawn on the devices, so that an image does not depend on the batch or the
+      # number of devices.
       start = self._draw(self._put(np.asarray(keys, np.uint32)))
     else:
       start = self._put(self._checked(np.asarray(latents, np.float32)))
     return Inputs(texts, start, self._noise(keys, step_noise))
 
   def _texts(self, prompts: Sequence[str], negative_prompts: Sequence[str]) -> Texts:
-    """Negative prompts and prompts side by side [n, 2, ...], or prompts alone [n, 1, ...]."""
+    """Return negative prompts and prompts [n, 2, ...], or prompts alone [n, 1, ...]."""
     groups = [self._encode(prompts)]
     if self.guided:
       negative = self._encode(negative_prompts)
       if self.model.zeros_for_empty:
+        # Such checkpoints (SDXL) were trained with zeros, not with the encoded empty string.
         given = np.array([bool(text) for text in negative_prompts])
         negative = jax.tree.map(lambda rows: _zero_rows(rows, ~given), negative)
       groups = [negative, *groups]
@@ -179,14 +184,17 @@ class Sampler:
         raise UsageError(f"step_noise has shape {list(step_noise.shape)}, wanted [{listed}].")
       return Noise(drawn=self._put(drawn))
     if keys is None:
-      raise UsageError("this scheduler adds noise: give seeds or step_noise beside the latents.")
+      raise UsageError(
+        "this scheduler adds noise: give seeds or step_noise in addition to latents."
+      )
     return Noise(keys=self._put(np.asarray(keys, np.uint32)))
 
   def launch(self, inputs: Inputs) -> GeneratedBatch:
-    """Starts one batch and returns without waiting for it.
+    """Start one batch without waiting for it.
 
     Returns:
-      `batch_size` images, on the devices; those beyond the prompts pad. `np.asarray` waits for them.
+      `batch_size` images on the devices; those beyond the prompts are padding. `np.asarray` waits
+      for them.
     """
     return self._program(self._params, *inputs, *self._settings)
 
@@ -198,10 +206,10 @@ class Sampler:
     latents: Float32[np.ndarray, "n h w c"] | None = None,
     step_noise: Float32[np.ndarray, "t n h w c"] | None = None,
   ) -> UInt8[np.ndarray, "n h w 3"]:
-    """The images of all prompts, in batches; arguments as in `prepare`.
+    """Return the images of all prompts, in batches; arguments as in `prepare`.
 
     Raises:
-      ModelError: the model gave NaN or infinity.
+      ModelError: the model returned NaN or infinity.
     """
     waiting: GeneratedBatch | None = None
     images = [np.zeros((0, self.height, self.width, 3), np.uint8)]
@@ -209,7 +217,7 @@ class Sampler:
       key, latent = (None if array is None else array[rows] for array in (keys, latents))
       noise = None if step_noise is None else step_noise[:, rows]
       started = self.launch(self.prepare(prompts[rows], negative_prompts[rows], key, latent, noise))
-      if waiting is not None:  # fetched only when the next batch is on its way
+      if waiting is not None:  # fetch only after the next batch has been started
         images.append(_fetched(waiting))
       waiting = started
     if waiting is not None:
@@ -217,7 +225,7 @@ class Sampler:
     return np.concatenate(images)[: len(prompts)]
 
   def lower(self, batch_per_device: int) -> jax.stages.Lowered:
-    """The program for another batch, to be compiled and asked for its memory or FLOPs; see `lower_program`."""
+    """Lower the program for another batch size, to inspect its memory or FLOPs."""
     size = (batch_per_device, self.evaluations, self.guided, self.latent_shape, self.adds_noise)
     return lower_program(self.model, self.mesh, ProgramShape(*size), self.encoder)
 
@@ -239,27 +247,28 @@ def _zero_rows(rows: Float[np.ndarray, "n ..."], chosen: Bool[np.ndarray, "n"]) 
 def _check_guidance(scale: float, rescale: float) -> None:
   if not math.isfinite(scale):
     raise UsageError(f"guidance_scale is {scale}; it must be a finite number.")
-  if not 0 <= rescale <= 1:  # NaN fails both comparisons
+  if not 0 <= rescale <= 1:  # also catches NaN
     raise UsageError(f"guidance_rescale is {rescale}; it must be from 0 to 1.")
 
 
 def _fetched(made: GeneratedBatch) -> UInt8[np.ndarray, "b h w 3"]:
-  """The images of a batch, once they are there.
+  """Wait for a batch and return its images.
 
   Raises:
-    ModelError: the model gave NaN or infinity.
+    ModelError: the model returned NaN or infinity.
   """
   if not np.asarray(made.are_finite).all():
     raise ModelError(
-      "the diffusion model gave NaN or infinity. Half precision may overflow, or the checkpoint is broken: try another"
-      " dtype or scheduler."
+      "the diffusion model returned NaN or infinity: half precision may have overflowed, or the checkpoint is broken. Try"
+      " another dtype or scheduler."
     )
   return np.asarray(made.images)
 
 
 def _latent_shape(model: StableDiffusion, height: int, width: int) -> tuple[int, int, int]:
   factor = model.downsampling_factor
-  # The UNet halves its input at all but its last level and must come back to the same size.
+  # The UNet halves its input at every level but the last, and its skip connections need matching
+  # sizes on the way back.
   multiple = factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
   if height < 1 or width < 1 or height % multiple or width % multiple:
     raise UsageError(

@@ -1,8 +1,10 @@
-"""The table of each sampler: its coefficients, one row a model evaluation; see `schedulers` for the columns.
+"""Coefficient tables of the samplers, one row per model evaluation (columns: `schedulers`).
 
-References: DDIM arXiv 2010.02502 eq. 12 and 16; PNDM arXiv 2202.09778 eq. 9, 12, 13; DPM-Solver++ arXiv 2211.01095
-algorithm 2; Euler and its ancestral form: Karras et al. arXiv 2206.00364 algorithm 1 without churn, and Katherine Crowson's
-k-diffusion; consistency sampling: LCM arXiv 2310.04378, TCD arXiv 2402.19159 algorithm 4.
+References: DDIM arXiv 2010.02502, eq. 12 and 16. PNDM arXiv 2202.09778, eq. 9, 12 and 13.
+DPM-Solver++ arXiv 2211.01095,
+algorithm 2. Euler: Karras et al. arXiv 2206.00364, algorithm 1 without churn; its ancestral form:
+Crowson's k-diffusion.
+Consistency sampling: LCM arXiv 2310.04378; TCD arXiv 2402.19159, algorithm 4.
 """
 
 import math
@@ -24,14 +26,14 @@ from genbench_jax.diffusion.timesteps import (
 from genbench_jax.errors import UsageError
 from genbench_jax.models.noise_schedule import NoiseSchedule
 
-HISTORY = 4  # predictions that a step may look at; PNDM's linear multistep takes four
-FEW_STEPS = 15  # below, DPM-Solver++ ends with lower orders
+HISTORY = 4  # predictions that a step may combine; PNDM's linear multistep uses four
+FEW_STEPS = 15  # below this, DPM-Solver++ lowers its order in the last steps
 
 Row = Float64[np.ndarray, "t"]
 
 
 class Steps(NamedTuple):
-  """A sampler's table, one row a model evaluation; see `schedulers` for the columns."""
+  """Table of a sampler, one row per model evaluation; see `schedulers` for the columns."""
 
   timestep: Float32[np.ndarray, "t"]
   input_scale: Float32[np.ndarray, "t"]
@@ -45,12 +47,12 @@ class Steps(NamedTuple):
 
 
 class Request(NamedTuple):
-  """What is asked of a sampler.
+  """Sampling settings that determine a table.
 
   Attributes:
-    steps: how many.
-    eta: share of fresh noise, for DDIM and TCD.
-    timesteps: to be visited; None where the sampler spaces them.
+    steps: number of sampler steps.
+    eta: fraction of fresh noise, for DDIM and TCD.
+    timesteps: timesteps to visit; None lets the sampler choose.
   """
 
   steps: int
@@ -61,11 +63,16 @@ class Request(NamedTuple):
 def _clean_and_noise(
   alpha: Row, prediction_type: str
 ) -> tuple[Float64[np.ndarray, "t 2"], Float64[np.ndarray, "t 2"]]:
-  """Weights of (x, o) that give the predicted clean latents and the predicted noise."""
+  """Return weights of (x, o) that give the predicted clean latents and the predicted noise.
+
+  From x = sqrt(alpha) clean + sqrt(1 - alpha) noise, with o = noise (epsilon), clean (sample) or
+  sqrt(alpha) noise - sqrt(1 - alpha) clean (velocity).
+  """
   signal, noise = np.sqrt(alpha), np.sqrt(1 - alpha)
   zeros, ones = np.zeros_like(alpha), np.ones_like(alpha)
   if prediction_type == "epsilon":
-    # Without signal (zero-terminal SNR) noise can't be told from it: infinite, and refused by `sampler_steps`.
+    # At zero terminal SNR x holds no signal, and the clean latents cannot be recovered from the
+    # noise: the weights are infinite, which `sampler_steps` rejects.
     with np.errstate(divide="ignore"):
       clean = np.stack([1 / signal, -noise / signal], -1)
     return clean, np.stack([zeros, ones], -1)
@@ -75,14 +82,14 @@ def _clean_and_noise(
 
 
 def _alphas_at(schedule: NoiseSchedule, steps: Row, ends_at_one: bool) -> Row:
-  """`alphas_cumprod` at whole timesteps; below zero, the value that the last step ends at."""
+  """Return `alphas_cumprod` at integer timesteps; negative ones are the end of sampling."""
   final = 1.0 if ends_at_one else schedule.alphas_cumprod[0]
   index = steps.astype(int)
   return np.where(index >= 0, schedule.alphas_cumprod[np.maximum(index, 0)], final)
 
 
 def _table(timestep: Row, **columns: Float64[np.ndarray, "t ..."]) -> Steps:
-  """A table whose unnamed columns are those of a solver that extrapolates the output itself, unscaled."""
+  """Build a table; missing columns are those of a solver that extrapolates the raw output."""
   ones, zeros = np.ones_like(timestep), np.zeros_like(timestep)
   columns = {"recent": np.zeros((len(timestep), 1))} | columns
   recent = np.asarray(columns.pop("recent"))
@@ -100,6 +107,8 @@ def _ddim(schedule: NoiseSchedule, request: Request) -> tuple[Steps, float]:
   ends_at_one = settings.choice(schedule, "ddim", "set_alpha_to_one")
   alpha = _alphas_at(schedule, visited, ends_at_one)
   alpha_next = _alphas_at(schedule, previous, ends_at_one)
+  # eq. 12: x <- sqrt(a') clean + sqrt(1 - a' - s^2) noise + s z, and eq. 16: s = eta sqrt((1 -
+  # a')/(1 - a) (1 - a/a')).
   clean, noise = _clean_and_noise(alpha, schedule.prediction_type)
   variance = (1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)
   fresh = request.eta * np.sqrt(variance)
@@ -112,13 +121,15 @@ def _pndm(schedule: NoiseSchedule, request: Request) -> tuple[Steps, float]:
   schedule = schedule.without_zero_snr()  # PNDM does not read `rescale_betas_zero_snr`
   visited = timesteps(schedule, request.steps, "leading", request.steps)
   ratio = len(schedule.alphas_cumprod) // request.steps
-  # The second evaluation, at the first step's end, only mends the first step (Heun): it starts from x_start again.
+  # The second evaluation, at the end of the first step, corrects that step (Heun): it restarts from
+  # x_start.
   steps = np.concatenate([visited[:2], visited[1:]])
   start, end = steps.copy(), steps - ratio
   start[1:2], end[1:2] = steps[1:2] + ratio, steps[1:2]
   ends_at_one = settings.choice(schedule, "pndm", "set_alpha_to_one")
   alpha, alpha_next = (_alphas_at(schedule, times, ends_at_one) for times in (start, end))
   _, noise = _clean_and_noise(alpha, schedule.prediction_type)
+  # eq. 9, the transfer from alpha to alpha': x <- sqrt(a'/a) x - (a' - a) noise / denominator.
   denominator = alpha * np.sqrt(1 - alpha_next) + np.sqrt(alpha * (1 - alpha) * alpha_next)
   factor = (alpha_next - alpha) / denominator
   base = np.sqrt(alpha_next / alpha) - factor * noise[:, 0]
@@ -129,7 +140,10 @@ def _pndm(schedule: NoiseSchedule, request: Request) -> tuple[Steps, float]:
 
 
 def _adams_bashforth(evaluations: int) -> Float64[np.ndarray, "t 4"]:
-  """Weights of the newest four outputs at each evaluation, PNDM's warm-up first."""
+  """Return the weights of the newest four outputs at each evaluation, with PNDM's warm-up first.
+
+  After the warm-up these are the coefficients of the fourth-order Adams-Bashforth method.
+  """
   warm_up = [
     [1, 0, 0, 0],
     [1 / 2, 1 / 2, 0, 0],
@@ -140,7 +154,8 @@ def _adams_bashforth(evaluations: int) -> Float64[np.ndarray, "t 4"]:
   return np.asarray((warm_up + steady)[:evaluations])
 
 
-# ---- samplers that count in sigmas --------------------------------------------------------------
+# ---- samplers parametrized by sigma
+# ---------------------------------------------------------------
 
 
 def _last_sigma(schedule: NoiseSchedule, name: str) -> float:
@@ -149,14 +164,14 @@ def _last_sigma(schedule: NoiseSchedule, name: str) -> float:
 
 
 def _dpm_sigmas(schedule: NoiseSchedule, request: Request) -> tuple[Row, Float64[np.ndarray, "u"]]:
-  """Timesteps and sigmas of DPM-Solver++, the sigma at the end included."""
+  """Return the timesteps and sigmas of DPM-Solver++, including the final sigma."""
   name, trained = "dpmsolver++", training_sigmas(schedule)
   kind = settings.sigma_kind(schedule, name)
   if request.timesteps is not None:
     visited = explicit(schedule, request.timesteps, name)
     sigmas = sigmas_at(schedule, visited)
   elif kind is None:
-    # Where the logarithm of signal over noise is below a bound, the schedule is cut.
+    # The schedule is cut where log(signal / noise) falls below a bound.
     cut = int((-np.log(trained) < settings.number(schedule, "lambda_min_clipped")).sum())
     last = len(trained) - cut
     visited = timesteps(schedule, request.steps, "linspace", request.steps + 1, last=last)
@@ -169,8 +184,9 @@ def _dpm_sigmas(schedule: NoiseSchedule, request: Request) -> tuple[Row, Float64
     if rounds and schedule.settings.get("beta_schedule") != "squaredcos_cap_v2":
       visited = visited.round()
     else:
-      # Cut to whole numbers, and the highest sigma to 998: in Diffusers' single precision Stable Diffusion's schedule comes to
-      # 998.99998 there, and all published images with these spacings were made so.
+      # Round down, and limit the highest timestep to 998. In the single precision of Diffusers,
+      # Stable Diffusion's schedule ends at 998.99998 there, and all published images with these
+      # spacings were sampled that way.
       visited = np.floor(np.maximum(visited - 1e-4, 0))
   return visited, np.append(sigmas, _last_sigma(schedule, name))
 
@@ -180,13 +196,18 @@ def _dpm_solver(schedule: NoiseSchedule, request: Request) -> tuple[Steps, float
   count = len(visited)
   stochastic = settings.choice(schedule, "dpmsolver++", "algorithm_type") == "sde-dpmsolver++"
   heun = settings.choice(schedule, "dpmsolver++", "solver_type") == "heun"
+  # From sigma = noise / signal with signal^2 + noise^2 = 1.
   alpha = 1 / (1 + sigmas**2)
   clean, _ = _clean_and_noise(alpha[:-1], schedule.prediction_type)
+  # First order: x' = (sigma'/sigma) (signal'/signal) x + signal' (1 - exp(-h)) clean. The SDE adds
+  # sigma' signal' sqrt(1 - exp(-2h)) z and decays twice as fast.
   shrink = sigmas[1:] / sigmas[:-1]  # exp(-h), h the step in log signal-to-noise
   decay = shrink**2 if stochastic else shrink
-  with np.errstate(divide="ignore"):
+  with np.errstate(
+    divide="ignore"
+  ):  # the last sigma may be 0; that step is first-order and ignores h
     step = -np.log(shrink)
-  # The stochastic solver is the deterministic one with 2h in place of h.
+  # The stochastic solver equals the deterministic one with 2h instead of h.
   width = 2 * step if stochastic else step
   orders = _dpm_orders(schedule, count)
   recent = np.zeros((count, 3))
@@ -201,7 +222,7 @@ def _dpm_solver(schedule: NoiseSchedule, request: Request) -> tuple[Steps, float
 
 
 def _dpm_orders(schedule: NoiseSchedule, count: int) -> list[int]:
-  """The order of each step: it climbs with what has been seen, and mostly falls at the end."""
+  """Return the order of each step: it grows with the history, and usually falls at the end."""
 
   def of(key: str) -> Any:
     return settings.choice(schedule, "dpmsolver++", key)
@@ -218,23 +239,25 @@ def _dpm_orders(schedule: NoiseSchedule, count: int) -> list[int]:
 def _dpm_weights(
   decay: float, width: float, ratios: Sequence[float], heun: bool
 ) -> Float64[np.ndarray, "3"]:
-  """Weights of the newest three predictions in one step, over the signal at its end.
+  """Return the weights of the newest three predictions, relative to the signal at the end.
 
   Args:
     decay: exp(-width).
-    width: of the step in log signal-to-noise; twice that for the stochastic solver.
-    ratios: earlier steps over this one, the newest first; one less than the order.
-    heun: takes the exact integral of the slope in place of the midpoint rule.
+    width: length h of the step in log(signal / noise); 2h for the stochastic solver.
+    ratios: earlier steps relative to this one, newest first; there are order - 1 of them.
+    heun: use the exact integral of the slope instead of the midpoint rule.
   """
   weights = np.array([1 - decay, 0.0, 0.0])
   if not ratios:
     return weights
+  # Exact integrals of exp(-t) t over the step, relative to its length; the midpoint rule
+  # approximates the first by (1 - decay) / 2.
   exact = 1 - (1 - decay) / width
-  slope = np.array([1.0, -1.0, 0.0]) / ratios[0]  # D_1, a difference of predictions
+  slope = np.array([1.0, -1.0, 0.0]) / ratios[0]  # first divided difference, D_1
   if len(ratios) == 1:
     return weights + (exact if heun else (1 - decay) / 2) * slope
   older = np.array([0.0, 1.0, -1.0]) / ratios[1]
-  bend = (slope - older) / (ratios[0] + ratios[1])  # D_2
+  bend = (slope - older) / (ratios[0] + ratios[1])  # second divided difference, D_2
   curvature = 0.5 - (decay - 1 + width) / width**2
   return weights + exact * (slope + ratios[0] * bend) + curvature * bend
 
@@ -242,7 +265,7 @@ def _dpm_weights(
 def _euler_sigmas(
   schedule: NoiseSchedule, request: Request, name: str
 ) -> tuple[Row, Float64[np.ndarray, "u"]]:
-  """Timesteps and sigmas of Euler, the sigma at the end included."""
+  """Return the timesteps and sigmas of Euler, including the final sigma."""
   if request.timesteps is not None:
     visited = explicit(schedule, request.timesteps, name)
   else:
@@ -257,7 +280,7 @@ def _euler_sigmas(
   if kind is not None:
     sigmas = spread(kind, *settings.sigma_ends(schedule, sigmas[0], sigmas[-1]), len(visited))
     visited = steps_of_sigmas(schedule, sigmas)
-  # Log-linear sigmas have their end already.
+  # Log-linear sigmas already include their end.
   return visited, np.append(sigmas, _last_sigma(schedule, name))[: len(visited) + 1]
 
 
@@ -270,7 +293,7 @@ def _euler(schedule: NoiseSchedule, request: Request) -> tuple[Steps, float]:
 def _euler_ancestral(schedule: NoiseSchedule, request: Request) -> tuple[Steps, float]:
   visited, sigmas = _euler_sigmas(schedule, request, "euler_ancestral")
   before, after = sigmas[:-1], sigmas[1:]
-  # Goes down too far, and makes up for it with fresh noise.
+  # Step down too far (to `down`), then add fresh noise (`up`) so that down^2 + up^2 = after^2.
   up = np.sqrt(after**2 * (before**2 - after**2) / before**2)
   down = np.sqrt(after**2 - up**2)
   return _euler_table(schedule, visited, sigmas, down - before, up)
@@ -279,7 +302,7 @@ def _euler_ancestral(schedule: NoiseSchedule, request: Request) -> tuple[Steps, 
 def _euler_table(
   schedule: NoiseSchedule, visited: Row, sigmas: Float64[np.ndarray, "u"], move: Row, noise: Row
 ) -> tuple[Steps, float]:
-  """x + move dx/dsigma + noise z, with dx/dsigma = (x - clean) / sigma."""
+  """Build the table of x + move dx/dsigma + noise z, with dx/dsigma = (x - clean) / sigma."""
   sigma = sigmas[:-1]
   scale = 1 / np.sqrt(sigma**2 + 1)
   if schedule.prediction_type == "epsilon":
@@ -289,6 +312,8 @@ def _euler_table(
   else:
     sample, output = 1 + move * sigma * scale**2, move * scale
   spacing = schedule.timestep_spacing or "linspace"
+  # x = clean + sigma noise starts at the highest sigma; with `leading` spacing, Diffusers scales it
+  # by sqrt(sigma^2 + 1).
   start = sigmas.max() if spacing != "leading" else math.hypot(sigmas.max(), 1)
   columns = {"sample": sample, "recent": output[:, None], "noise": noise}
   return _table(visited, input_scale=scale, **columns), float(start)
@@ -298,14 +323,14 @@ def _euler_table(
 
 
 def _consistency_steps(schedule: NoiseSchedule, request: Request, name: str) -> Row:
-  """Evenly spaced among the steps that the model was distilled on."""
+  """Return timesteps spaced evenly among those that the model was distilled on."""
   if request.timesteps is not None:
     return explicit(schedule, request.timesteps, name)
   total = len(schedule.alphas_cumprod)
   trained = int(settings.number(schedule, "original_inference_steps"))
   if trained > total or request.steps > trained:
     raise UsageError(
-      f"steps is {request.steps}; {name} takes at most the {min(trained, total)} that the model was distilled on."
+      f"steps is {request.steps}; {name} supports at most the {min(trained, total)} steps that the model was distilled on."
     )
   distilled = (np.arange(1, trained + 1) * (total // trained) - 1)[::-1]
   picked = np.floor(np.linspace(0, trained, request.steps, endpoint=False)).astype(int)
@@ -317,7 +342,7 @@ def _lcm(schedule: NoiseSchedule, request: Request) -> tuple[Steps, float]:
   alpha = _alphas_at(schedule, visited, True)
   alpha_next = np.append(alpha[1:], 1.0)  # the last step ends at the prediction itself
   clean, _ = _clean_and_noise(alpha, schedule.prediction_type)
-  # c_skip and c_out: at time zero the model is the identity.
+  # c_skip and c_out of consistency models: at time zero the model is the identity.
   scaled = visited * settings.number(schedule, "timestep_scaling")
   skip = 0.25 / (scaled**2 + 0.25)
   out = scaled / np.sqrt(scaled**2 + 0.25)
@@ -331,13 +356,15 @@ def _lcm(schedule: NoiseSchedule, request: Request) -> tuple[Steps, float]:
 def _tcd(schedule: NoiseSchedule, request: Request) -> tuple[Steps, float]:
   visited = _consistency_steps(schedule, request, "tcd")
   following = np.append(visited[1:], 0.0)
-  # Single precision, as Diffusers computes it: 0.7 * 490 must not fall below 343.
+  # In single precision, as in Diffusers: the rounding decides on which side of an integer the
+  # product falls.
   jump = np.floor(np.float32(1 - request.eta) * following.astype(np.float32)).astype(np.float64)
   alpha, alpha_next, alpha_jump = (
     _alphas_at(schedule, steps, True) for steps in (visited, following, jump)
   )
   clean, noise = _clean_and_noise(alpha, schedule.prediction_type)
   both = np.sqrt(alpha_jump)[:, None] * clean + np.sqrt(1 - alpha_jump)[:, None] * noise
+  # Gamma sampling: jump to an earlier time than the next one, then add noise back up to it.
   back = np.sqrt(alpha_next / alpha_jump)
   fresh = np.sqrt(np.maximum(0, 1 - alpha_next / alpha_jump))
   back[-1], fresh[-1] = 1.0, 0.0

@@ -1,7 +1,7 @@
-"""What each sampler makes of the settings in a checkpoint's `scheduler_config.json`.
+"""Support of each sampler for the settings in a checkpoint's `scheduler_config.json`.
 
-A sampler reads some keys and ignores the others, as Diffusers' scheduler of the same name does. Of a key that it reads it
-supports some values; the rest is refused, never dropped.
+A sampler reads the same keys as Diffusers' scheduler of the same name and ignores the others. A
+value that it reads but does not support is an error; it is never silently dropped.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import Any
 from genbench_jax.errors import RunError
 from genbench_jax.models.noise_schedule import NoiseSchedule
 
-# The sampler that continues a checkpoint's own scheduler class, for `scheduler="auto"`.
+# Scheduler class of a checkpoint -> sampler, for `scheduler="auto"`.
 SAMPLER_OF = {
   "PNDMScheduler": "pndm",
   "DDIMScheduler": "ddim",
@@ -20,13 +20,14 @@ SAMPLER_OF = {
   "LCMScheduler": "lcm",
   "TCDScheduler": "tcd",
 }
-# Sampler -> key it reads -> values it supports, the usual one first.
+# Sampler -> key that it reads -> supported values, the default first.
 READS: dict[str, dict[str, tuple[Any, ...]]] = {
   "pndm": {"skip_prk_steps": (True,), "set_alpha_to_one": (False, True)},
   "ddim": {"set_alpha_to_one": (True, False), "thresholding": (False,)},
   "dpmsolver++": {
     "solver_order": (2, 1, 3),
-    # DEIS's and UniPC's types stand for the midpoint rule, as when Diffusers changes over from them.
+    # Solver types of DEIS and UniPC map to the midpoint rule, as in Diffusers when it converts
+    # their configurations.
     "solver_type": ("midpoint", "heun", "logrho", "bh1", "bh2"),
     "algorithm_type": ("dpmsolver++", "sde-dpmsolver++", "deis"),
     "lower_order_final": (True, False),
@@ -53,21 +54,21 @@ READS: dict[str, dict[str, tuple[Any, ...]]] = {
   "lcm": {"thresholding": (False,)},
   "tcd": {"thresholding": (False,)},
 }
-# Numbers that a sampler reads: the usual value, the least and the most.
+# Numeric keys: default, minimum and maximum.
 NUMBERS = {
   "original_inference_steps": (50, 1, 100_000),
   "timestep_scaling": (10.0, 0.0, 1e6),
   "lambda_min_clipped": (-math.inf, -math.inf, 1e6),
 }
-# What a sampler can't use, whatever the settings.
+# Prediction types that a sampler cannot use.
 NO_PREDICTION = {"pndm": ("sample",), "euler_ancestral": ("sample",)}
 
 
 def check_settings(schedule: NoiseSchedule, name: str) -> None:
-  """Refuse what a sampler would have to drop.
+  """Reject settings that a sampler would have to ignore.
 
   Raises:
-    RunError: a setting of the checkpoint has a value that the sampler reads and does not support.
+    RunError: the sampler reads a setting of the checkpoint but does not support its value.
   """
   for key in READS[name]:
     choice(schedule, name, key)
@@ -77,7 +78,9 @@ def check_settings(schedule: NoiseSchedule, name: str) -> None:
     )
   stochastic = schedule.settings.get("algorithm_type") == "sde-dpmsolver++"
   if name == "dpmsolver++" and stochastic and choice(schedule, name, "solver_order") == 3:
-    raise RunError("the checkpoint's scheduler sets solver_order to 3 with noise: 1 or 2 there.")
+    raise RunError(
+      "the checkpoint's scheduler sets solver_order to 3, but sde-dpmsolver++ supports 1 and 2."
+    )
   kinds = [key for key in SIGMAS if READS[name].get(key) and choice(schedule, name, key)]
   if len(kinds) > 1:
     raise RunError(f"the checkpoint's scheduler sets both {kinds[0]} and {kinds[1]}.")
@@ -87,16 +90,16 @@ SIGMAS = {
   "use_karras_sigmas": "karras",
   "use_exponential_sigmas": "exponential",
   "use_beta_sigmas": "beta",
-  # Lu's lambdas, with rho 1, are even in the logarithm, as exponential sigmas are.
+  # Lu's lambdas with rho = 1 are evenly spaced in the logarithm, like exponential sigmas.
   "use_lu_lambdas": "exponential",
 }
 
 
 def choice(schedule: NoiseSchedule, name: str, key: str) -> Any:
-  """The value of a setting that a sampler reads.
+  """Return the value of a setting, or its default.
 
   Raises:
-    RunError: it is not supported.
+    RunError: the sampler does not support the value.
   """
   supported = READS[name][key]
   value = schedule.settings.get(key)
@@ -110,15 +113,15 @@ def choice(schedule: NoiseSchedule, name: str, key: str) -> Any:
 
 
 def number(schedule: NoiseSchedule, key: str) -> float:
-  """A number that a sampler reads.
+  """Return a numeric setting, or its default.
 
   Raises:
-    RunError: it is none, or out of its range.
+    RunError: the value is not a number or is out of range.
   """
   usual, least, most = NUMBERS[key]
   value = schedule.settings.get(key)
   value = usual if value is None else value
-  value = -math.inf if value == "-inf" else value  # as JSON files have it
+  value = -math.inf if value == "-inf" else value  # JSON has no infinity
   if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
     raise RunError(
       f"the checkpoint's scheduler sets {key} to {value!r}; wanted a number from {least} to {most}."
@@ -127,16 +130,16 @@ def number(schedule: NoiseSchedule, key: str) -> float:
 
 
 def sigma_kind(schedule: NoiseSchedule, name: str) -> str | None:
-  """How a sampler spreads its sigmas: `karras`, `exponential` or `beta`; None by its timesteps."""
+  """Return the spacing of the sigmas: `karras`, `exponential`, `beta`, or None for timesteps."""
   chosen = (kind for key, kind in SIGMAS.items() if schedule.settings.get(key))
   return next(chosen, None)
 
 
 def sigma_ends(schedule: NoiseSchedule, high: float, low: float) -> tuple[float, float]:
-  """The highest and lowest sigma: the checkpoint's, or those given.
+  """Return the highest and the lowest sigma of the checkpoint, or those given.
 
   Raises:
-    RunError: the checkpoint's are no positive numbers.
+    RunError: the checkpoint's value is not a positive number.
   """
   ends = []
   for key, usual in (("sigma_max", high), ("sigma_min", low)):

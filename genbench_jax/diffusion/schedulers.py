@@ -1,13 +1,14 @@
-"""Samplers as tables: all of them are linear in what they have seen, and in the noise that they add.
+"""Samplers as coefficient tables: each is linear in its history and in the noise it adds.
 
-With x the latents, o the model's output, z fresh unit-normal noise and m_0, m_1, ... the predictions kept so far, newest first,
-every step of each of them is
+With x the latents, o the model output, z fresh unit-normal noise and m_0, m_1, ... the stored
+predictions (newest first), each step is
 
-    m_0 = from_sample * x + from_output * o          (what the solver extrapolates: o itself, or the clean latents)
-    x  <- sample * x + first * x_start + sum_k recent[k] * m_k + noise * z
+    m_0 = from_sample * x + from_output * o          (the quantity to extrapolate: o itself, or the
+    clean latents) x  <- sample * x + first * x_start + sum_k recent[k] * m_k + noise * z
 
-so a sampler is a table with one row a model evaluation (`sampler_tables`), and one loop runs them all. Each is held to
-PyTorch's scheduler of the same name.
+A sampler is therefore a table with one row per model evaluation (`sampler_tables`), and a single
+loop runs all of them. Each sampler is tested against the scheduler of the same name in Diffusers
+(PyTorch).
 """
 
 import math
@@ -23,19 +24,19 @@ from genbench_jax.diffusion.scheduler_settings import SAMPLER_OF, check_settings
 from genbench_jax.errors import RunError, UsageError, unknown_name
 from genbench_jax.models.noise_schedule import NoiseSchedule
 
-# `auto` is the checkpoint's own.
+# `auto` selects the scheduler of the checkpoint.
 SCHEDULERS = tuple(TABLES)
 AUTO = "auto"
-# Samplers that take a list of timesteps, and those in which `eta` has a meaning.
+# Samplers that accept a list of timesteps, and samplers with an `eta`.
 EXPLICIT = ("dpmsolver++", "euler", "euler_ancestral", "lcm", "tcd")
 WITH_ETA = ("ddim", "tcd")
 
 
 def sampler_name(schedule: NoiseSchedule, name: str) -> str:
-  """The sampler that a name stands for: itself, or for `auto` the checkpoint's own.
+  """Return the sampler for a name; `auto` is the checkpoint's own.
 
   Raises:
-    UsageError: there is no such sampler, or the checkpoint's own is not among them.
+    UsageError: the name is unknown, or the checkpoint's own scheduler is not supported.
   """
   if name != AUTO:
     if name not in TABLES:
@@ -56,42 +57,42 @@ def sampler_steps(
   eta: float = 0.0,
   timesteps: Sequence[int] | None = None,
 ) -> tuple[Steps, float]:
-  """The table of a sampler, and what unit-normal latents are multiplied by at the start.
+  """Return the table of a sampler and the initial scale of unit-normal latents.
 
   Args:
-    schedule: of the checkpoint.
+    schedule: noise schedule of the checkpoint.
     name: one of `SCHEDULERS`, or `auto`.
-    count: sampler steps; PNDM makes one evaluation more. Without effect beside `timesteps`.
-    eta: share of fresh noise in DDIM (0 to 1; 1 is DDPM) and TCD (its gamma).
-    timesteps: to be visited, descending, where the sampler is not to space them itself.
+    count: number of steps; PNDM needs one more evaluation. Ignored if `timesteps` are given.
+    eta: fraction of fresh noise in DDIM (0 to 1; 1 is DDPM) and in TCD (its gamma).
+    timesteps: descending timesteps to visit; None lets the sampler choose.
 
   Raises:
-    UsageError: there is no such sampler, or a setting is out of range or has no meaning for it.
-    RunError: the checkpoint asks the sampler for what it does not do.
+    UsageError: the sampler is unknown, or a setting is out of range or does not apply to it.
+    RunError: the sampler does not support a setting of the checkpoint.
   """
   name = sampler_name(schedule, name)
   total = len(schedule.alphas_cumprod)
   if timesteps is not None and name not in EXPLICIT:
-    raise UsageError(f"scheduler {name!r} takes no timesteps; {', '.join(EXPLICIT)} do.")
+    raise UsageError(f"scheduler {name!r} does not accept timesteps; {', '.join(EXPLICIT)} do.")
   count = count if timesteps is None else len(timesteps)
   if not 1 <= count < total:
-    raise UsageError(f"steps is {count}; it must be at least 1 and under the model's {total}.")
-  if not 0 <= eta <= 1:  # NaN fails both comparisons
+    raise UsageError(f"steps is {count}; it must be at least 1 and less than the model's {total}.")
+  if not 0 <= eta <= 1:  # also catches NaN
     raise UsageError(f"eta is {eta}; it must be from 0 to 1.")
   if eta and name not in WITH_ETA:
-    raise UsageError(f"eta is {eta}; scheduler {name!r} has none, only {', '.join(WITH_ETA)} have.")
+    raise UsageError(f"scheduler {name!r} has no eta (got {eta}); only {', '.join(WITH_ETA)} have.")
   check_settings(schedule, name)
   steps, initial_scale = TABLES[name](schedule, Request(count, eta, timesteps))
   if not all(np.isfinite(column).all() for column in steps) or not math.isfinite(initial_scale):
     raise RunError(
-      f"scheduler {name!r} begins where there is no signal, which a model that predicts"
-      f" {schedule.prediction_type} can't be sampled from (zero-terminal SNR)."
+      f"scheduler {name!r} starts at zero-terminal SNR, where a model with prediction_type"
+      f" {schedule.prediction_type!r} cannot be sampled. Choose another scheduler or timestep_spacing."
     )
   return steps, initial_scale
 
 
 class State(NamedTuple):
-  """Latents on their way: current, at the start, and the three predictions kept last, newest first."""
+  """State of the sampling loop: latents, initial latents, last three predictions (newest first)."""
 
   latents: Float[Array, "b h w c"]
   start: Float[Array, "b h w c"]
@@ -99,7 +100,7 @@ class State(NamedTuple):
 
 
 def start(latents: Float[Array, "b h w c"]) -> State:
-  """The state before the first step, from latents at the sampler's initial scale."""
+  """Return the initial state for latents at the sampler's initial scale."""
   return State(latents, latents, jnp.zeros((HISTORY - 1, *latents.shape), latents.dtype))
 
 
@@ -109,8 +110,16 @@ def step(
   output: Float[Array, "b h w c"],
   noise: Float[Array, "b h w c"] | None = None,
 ) -> State:
-  """One step of any of the samplers; `row` is one row of its table, `noise` unit-normal where the sampler adds any."""
+  """Advance the state by one row of the table.
+
+  Args:
+    row: one row of the sampler's table.
+    state: current state.
+    output: output of the model.
+    noise: unit-normal noise, for samplers that add noise.
+  """
   prediction = row.from_sample * state.latents + row.from_output * output
+  # [HISTORY, b, h, w, c]: this prediction and the stored ones, newest first.
   recent = jnp.concatenate([prediction[None], state.past])
   extrapolated = jnp.tensordot(row.recent, recent, axes=1)
   latents = row.sample * state.latents + row.first * state.start + extrapolated

@@ -1,4 +1,4 @@
-"""Prompts to what the UNet attends to, each distinct prompt once."""
+"""Text encoding for the UNet's cross-attention; each distinct prompt is encoded once."""
 
 import functools
 from collections import OrderedDict
@@ -31,14 +31,14 @@ from genbench_jax.runtime.mesh import batch_sharding, data_mesh, pad_rows, repli
 
 
 class TextEncoder:
-  """The text towers on a mesh, with the latest prompts' states kept on the host.
+  """Text towers on a mesh, with a host cache of the latest prompts' hidden states.
 
   Args:
-    model: whose towers they are.
-    mesh: its devices share every batch.
-    batch_per_device: prompts on each device at once, at most.
-    keep: prompts whose states are kept; 300 kB each for Stable Diffusion 2 in float32.
-    learned: new tokens that prompts may hold.
+    model: the diffusion model.
+    mesh: devices that share every batch.
+    batch_per_device: maximal number of prompts per device and batch.
+    keep: number of cached prompts; each takes 300 kB for Stable Diffusion 2 in float32.
+    learned: new tokens that prompts may contain.
 
   Raises:
     UsageError: the new tokens were learned for another model.
@@ -64,10 +64,11 @@ class TextEncoder:
     self._texts: OrderedDict[str, Texts] = OrderedDict()
 
   def __call__(self, texts: Sequence[str]) -> Texts:
-    """Each text encoded, on the host, in the model's dtype."""
+    """Return the encoded texts, on the host, in the model's dtype."""
     self._encode([text for text in dict.fromkeys(texts) if text not in self._texts])
     for text in dict.fromkeys(texts):
       self._texts.move_to_end(text)
+    # Stack the cached states before evicting: a call may hold more texts than the cache keeps.
     chosen = jax.tree.map(lambda *rows: np.stack(rows), *(self._texts[text] for text in texts))
     while len(self._texts) > self.keep:
       self._texts.popitem(last=False)
@@ -79,6 +80,7 @@ class TextEncoder:
       chunk = texts[begin : begin + size]
       tokens = [pad_rows(self._tokens(tower, chunk), size) for tower in self.model.towers]
       put = jax.device_put(tokens, batch_sharding(self.mesh))
+      # Keep the states on the host: device memory is needed for sampling.
       made = jax.tree.map(np.asarray, self._program(self._params, put, self._tables))
       for row, text in enumerate(chunk):
         self._texts[text] = jax.tree.map(lambda array, row=row: array[row], made)
@@ -92,14 +94,14 @@ class TextEncoder:
 
 @functools.lru_cache(maxsize=2)
 def text_params_on(model: StableDiffusion, mesh: Mesh) -> Params:
-  """The text towers' parameters on a mesh, shared by all that encode."""
+  """Return the text towers' parameters, replicated on a mesh; cached and shared."""
   parts = {part: model.params[part] for part in TEXT_PARTS if part in model.params}
   return jax.device_put(parts, replicated(mesh))
 
 
 @functools.lru_cache(maxsize=2)
 def text_encoder_on(model: StableDiffusion, mesh: Mesh) -> TextEncoder:
-  """The one `TextEncoder` of a model on a mesh, so that samplers share its parameters and states."""
+  """Return the shared `TextEncoder` of a model on a mesh; cached."""
   return TextEncoder(model, mesh)
 
 
@@ -111,5 +113,11 @@ def _program(model: StableDiffusion, mesh: Mesh) -> Callable[..., Texts]:
 
 
 def encode_prompts(model: StableDiffusion, texts: Sequence[str], mesh: Mesh | None = None) -> Texts:
-  """Each text encoded, in the model's dtype; equal texts are encoded once."""
+  """Encode texts in the model's dtype; equal texts are encoded once.
+
+  Args:
+    model: the diffusion model.
+    texts: texts to encode.
+    mesh: devices that share every batch; None for all devices of this host.
+  """
   return text_encoder_on(model, data_mesh(jax.local_devices()) if mesh is None else mesh)(texts)

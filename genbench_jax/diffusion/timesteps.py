@@ -1,8 +1,9 @@
-"""Which training steps a sampler visits, and how much noise there is at each: spacings and sigmas.
+"""Timesteps that a sampler visits, and their noise levels: spacings and sigmas.
 
-sigma is noise over signal, sqrt((1 - alphas_cumprod) / alphas_cumprod).
+sigma = sqrt((1 - alphas_cumprod) / alphas_cumprod) is the ratio of noise to signal.
 
-References: spacings: arXiv 2305.08891 table 2; Karras sigmas: arXiv 2206.00364 eq. 5; beta sigmas: arXiv 2407.12173.
+References: spacings: arXiv 2305.08891, table 2. Karras sigmas: arXiv 2206.00364, eq. 5. Beta
+sigmas: arXiv 2407.12173.
 """
 
 import math
@@ -14,10 +15,11 @@ from jaxtyping import Float64
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models.noise_schedule import NoiseSchedule
 
-# What takes zero's place where signal over noise is to be finite, as Diffusers does it: half precision's least number.
+# Replaces a signal of zero so that sigma stays finite, as in Diffusers: the smallest positive
+# float16.
 LEAST_SIGNAL = 2.0**-24
-KARRAS_RHO = 7.0
-BETA_SHAPE = 0.6
+KARRAS_RHO = 7.0  # rho of eq. 5, the published default
+BETA_SHAPE = 0.6  # both parameters of the beta distribution, the published default
 
 
 def timesteps(
@@ -28,38 +30,46 @@ def timesteps(
   whole: bool = True,
   last: int | None = None,
 ) -> Float64[np.ndarray, "t"]:
-  """Descending timesteps by the checkpoint's spacing.
+  """Return descending timesteps with the spacing of the checkpoint.
 
   Args:
-    schedule: of the checkpoint.
-    count: how many.
-    usual: the spacing where the checkpoint states none.
-    points: how many the range is cut into for `leading` and `linspace`; DPM-Solver++ takes one more than it visits.
-    whole: whether those of `linspace` are rounded, as all but Euler do.
-    last: how much of the schedule is used, from its beginning; by default all.
+    schedule: noise schedule of the checkpoint.
+    count: number of timesteps.
+    usual: spacing if the checkpoint does not state one.
+    points: number of grid points for `leading` and `linspace`; DPM-Solver++ uses one more than it
+      visits.
+    whole: whether to round `linspace` timesteps, as all samplers except Euler do.
+    last: number of training steps to use, from the start of the schedule; None for all.
 
   Raises:
-    RunError: the checkpoint asks for another spacing.
+    RunError: the spacing of the checkpoint is not supported.
   """
   total = len(schedule.alphas_cumprod)
   last = total if last is None else last
   spacing = schedule.timestep_spacing or usual
   if spacing == "leading":
+    # leading: multiples of the step width, plus the offset (table 2).
     steps = np.arange(points)[::-1][:count] * (last // points) + schedule.steps_offset
     return np.minimum(steps, total - 1).astype(np.float64)
   if spacing == "linspace":
     even = np.linspace(0, last - 1, points)[::-1][:count]
     return even.round() if whole else even
   if spacing == "trailing":
+    # trailing: count down from the end, so that the last training step is visited.
     return np.arange(last, 0, -total / count).round()[:count] - 1
   raise RunError(f"timestep_spacing {spacing!r}: leading, linspace and trailing are supported.")
 
 
 def explicit(schedule: NoiseSchedule, given: Sequence[int], name: str) -> Float64[np.ndarray, "t"]:
-  """Timesteps that the user names, checked.
+  """Return the user's timesteps after checking them.
+
+  Args:
+    schedule: noise schedule of the checkpoint.
+    given: timesteps.
+    name: name of the sampler for error messages.
 
   Raises:
-    UsageError: they are not whole, not descending, or not in the model's range.
+    UsageError: they are not descending integers within the model's range.
   """
   total = len(schedule.alphas_cumprod)
   wanted = np.asarray(given, np.float64)
@@ -72,7 +82,7 @@ def explicit(schedule: NoiseSchedule, given: Sequence[int], name: str) -> Float6
 
 
 def training_sigmas(schedule: NoiseSchedule) -> Float64[np.ndarray, "n"]:
-  """sigma at every training step, ascending and finite."""
+  """Return sigma at every training step, ascending and finite."""
   alphas = schedule.alphas_cumprod.copy()
   if schedule.zero_snr:
     alphas[-1] = LEAST_SIGNAL
@@ -80,7 +90,7 @@ def training_sigmas(schedule: NoiseSchedule) -> Float64[np.ndarray, "n"]:
 
 
 def sigmas_at(schedule: NoiseSchedule, steps: Float64[np.ndarray, "t"]) -> Float64[np.ndarray, "t"]:
-  """sigma at timesteps, interpolated."""
+  """Return sigma at given timesteps, by linear interpolation."""
   ratio = training_sigmas(schedule)
   return np.interp(steps, np.arange(len(ratio)), ratio)
 
@@ -88,25 +98,27 @@ def sigmas_at(schedule: NoiseSchedule, steps: Float64[np.ndarray, "t"]) -> Float
 def steps_of_sigmas(
   schedule: NoiseSchedule, sigmas: Float64[np.ndarray, "t"]
 ) -> Float64[np.ndarray, "t"]:
-  """The inverse of `sigmas_at`, interpolated between logarithms."""
+  """Invert `sigmas_at`, interpolating in log sigma."""
   logs = np.log(training_sigmas(schedule))
   return np.interp(np.log(np.maximum(sigmas, 1e-10)), logs, np.arange(len(logs)))
 
 
 def spread(kind: str, high: float, low: float, count: int) -> Float64[np.ndarray, "t"]:
-  """`count` sigmas from the highest to the lowest.
+  """Return `count` sigmas from the highest to the lowest.
 
   Args:
     kind: `karras`, `exponential` or `beta`.
-    high, low: the ends.
-    count: how many.
+    high, low: first and last sigma.
+    count: number of sigmas.
   """
   ramp = np.linspace(0, 1, count)
   if kind == "karras":
+    # eq. 5: linear in sigma^(1 / rho).
     ends = high ** (1 / KARRAS_RHO), low ** (1 / KARRAS_RHO)
     return (ends[0] + ramp * (ends[1] - ends[0])) ** KARRAS_RHO
   if kind == "exponential":
     return np.exp(np.linspace(math.log(high), math.log(low), count))
+  # Quantiles of Beta(0.6, 0.6): dense at both ends.
   from scipy.stats import beta
 
   return low + beta.ppf(1 - ramp, BETA_SHAPE, BETA_SHAPE) * (high - low)

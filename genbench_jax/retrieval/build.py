@@ -1,6 +1,6 @@
-"""A pool from a collection of images: each part becomes a shard of image features, caption features and metadata.
+"""Builds a pool from a collection of images: each part becomes a shard of features and metadata.
 
-A shard is sealed by a small file when it is whole; a build that was stopped goes on with the first part without its
+A finished shard is sealed by a small file. A stopped build resumes at the first part without a
 seal. The manifest is written last.
 """
 
@@ -26,18 +26,18 @@ from genbench_jax.retrieval.records import RecordFile, text_of
 from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import files
 
-# Records that are parsed at once.
+# Records that are parsed at once, to bound the memory.
 _RECORDS = 1024
 NAMES = (("img_emb", "npy"), ("text_emb", "npy"), ("metadata", "parquet"))
 
 
 class _Shard(NamedTuple):
-  """What goes into a shard, and what became of its images.
+  """Content of a shard, and how many images are not in it.
 
   Attributes:
-    image_features, text_features: not yet of unit norm; zero where there is no caption.
-    lines: of metadata.
-    left_out, unreadable: images that are not in the shard.
+    image_features, text_features: not normalized; zero where there is no caption.
+    lines: metadata.
+    left_out, unreadable: numbers of images that are not in the shard.
   """
 
   image_features: Float32[np.ndarray, "n d"]
@@ -54,21 +54,24 @@ def build_pool(
   mesh: Mesh,
   batch_per_device: int = 64,
 ) -> int:
-  """Makes the shards that are not yet in the pool and closes it; returns how many images they are of.
+  """Build the missing shards of a pool and write its manifest.
 
   Args:
-    parts: of the collection.
-    out: the pool's folder.
-    encoder: embeds images and captions; None for parts that are features.
-    mesh: its devices.
-    batch_per_device: images at once.
+    parts: parts of the collection.
+    out: folder of the pool.
+    encoder: embeds images and captions; None for parts that hold features.
+    mesh: devices to compute on.
+    batch_per_device: images per device and batch.
+
+  Returns:
+    The number of images that were processed.
 
   Raises:
-    UsageError: the folder holds shards of a larger collection.
-    RunError: a file can't be read, or the disk is full.
+    UsageError: the folder holds shards of a larger collection, or no image is readable.
+    RunError: a file cannot be read, or the disk is full.
   """
   if (out / shard_file("img_emb", len(parts), "npy")).exists():
-    raise UsageError(f"{out} holds shards of a larger collection. Give another --out.")
+    raise UsageError(f"{out} holds shards of a larger collection: give another --out.")
   make: Callable[[Part, str], _Shard] = _copied
   if encoder is not None:
     embedders = ImageEmbedder(encoder, mesh, batch_per_device), TextEmbedder(encoder, mesh)
@@ -86,7 +89,7 @@ def build_pool(
 
 
 class _HashingReader:
-  """The images of entries; the checksum of each is kept when it is read."""
+  """Reads the images of entries and keeps the checksum of each."""
 
   def __init__(self, entries: Sequence[Entry]) -> None:
     self.entries = entries
@@ -102,7 +105,7 @@ class _HashingReader:
 
 
 def _embedded(images: ImageEmbedder, texts: TextEmbedder, part: Part, what: str) -> _Shard:
-  """A shard whose images and captions are embedded."""
+  """Return a shard with embedded images and captions."""
   entries, left_out = part.listing()
   hashed = _HashingReader(entries)
   features, valid = np.zeros((0, 0), np.float32), np.zeros(0, np.uint8)
@@ -110,13 +113,14 @@ def _embedded(images: ImageEmbedder, texts: TextEmbedder, part: Part, what: str)
     with Progress(what, len(entries), "images") as progress:
       features, valid = embed_stored(images, hashed, range(len(entries)), "crop", progress, what)
   kept = np.flatnonzero(valid).tolist()
+  # Unreadable images get no row, so that features and metadata stay aligned.
   lines = [_line(part, entries[row], hashed.sha256[row]) for row in kept]
   captions = _caption_features(texts, [line["caption"] for line in lines])
   return _Shard(features[kept], captions, lines, left_out, len(entries) - len(kept))
 
 
 def _copied(part: Part, what: str) -> _Shard:
-  """A shard of the features that a dataset came with."""
+  """Return a shard with the features that a dataset provides."""
   file = RecordFile(part.files[0])
   image_rows: list[np.ndarray] = []
   text_rows: list[np.ndarray] = []
@@ -133,7 +137,7 @@ def _copied(part: Part, what: str) -> _Shard:
 
 
 def _write_shard(out: Path, number: int, made_from: str, shard: _Shard) -> None:
-  """Writes the files of a shard, then its seal. One without rows has a seal alone."""
+  """Write the files of a shard, then its seal; an empty shard has only a seal."""
   captions = sum(bool(line["caption"]) for line in shard.lines)
   seal: dict[str, Any] = {"made_from": made_from, "rows": len(shard.lines), "captions": captions}
   seal |= {"left_out": shard.left_out, "unreadable": shard.unreadable}
@@ -148,7 +152,7 @@ def _write_shard(out: Path, number: int, made_from: str, shard: _Shard) -> None:
 
 
 def _line(part: Part, entry: Entry, sha256: str) -> dict[str, Any]:
-  """The metadata of a row."""
+  """Return the metadata of a row."""
   place = entry.place
   return {
     "image_path": entry.name,
@@ -164,9 +168,10 @@ def _line(part: Part, entry: Entry, sha256: str) -> dict[str, Any]:
 def _caption_features(
   embedder: TextEmbedder, captions: Sequence[str]
 ) -> Float32[np.ndarray, "n d"]:
-  """Features, zero where there is no caption."""
+  """Return the features of the captions; zero where there is none."""
   if not captions:
     return np.zeros((0, 0), np.float32)
+  # The tokenizer needs a text; the features of these placeholders are replaced by zeros.
   features = np.array(embedder([caption or " " for caption in captions]))
   features[[not caption for caption in captions]] = 0
   return features
@@ -191,7 +196,7 @@ def _write_table(path: Path, lines: Sequence[dict[str, Any]]) -> None:
 
 
 def _is_sealed(out: Path, number: int, made_from: str) -> bool:
-  """Whether a shard is whole and made from the same images by the same encoder."""
+  """Return whether a shard is complete and was made from the same images by the same encoder."""
   path = _seal_path(out, number)
   if not path.exists():
     return False
@@ -204,7 +209,7 @@ def _is_sealed(out: Path, number: int, made_from: str) -> bool:
 
 
 def _close(out: Path, parts: Sequence[Part], encoder: TextEncoder | None) -> None:
-  """Writes the manifest."""
+  """Write the manifest."""
   seals = [files.read_json(_seal_path(out, number)) for number in range(len(parts))]
   total = {
     key: sum(seal[key] for seal in seals) for key in ("rows", "captions", "left_out", "unreadable")
@@ -220,18 +225,18 @@ def _close(out: Path, parts: Sequence[Part], encoder: TextEncoder | None) -> Non
     remember_collection(out, parts[0].root)
   say(
     f"{out}: {total['rows']} images, {total['captions']} with a caption; {total['unreadable']} could not"
-    f" be read, {total['left_out']} were left out (links, names that climb out, doubles, too large)"
+    f" be read, {total['left_out']} were left out (links, names that climb out, duplicates, too large)"
   )
 
 
 def _place_of(collection: Path, out: Path) -> str:
-  """Where the images are, for people and for `images.ImageFinder`: inside the pool by a relative path."""
+  """Return where the images are, as the manifest records it; relative if inside the pool."""
   root, pool = collection.resolve(), out.resolve()
   return root.relative_to(pool).as_posix() if root.is_relative_to(pool) else str(root)
 
 
 def shard_file(name: str, number: int, suffix: str) -> str:
-  """Return the path inside the pool of one file of a shard."""
+  """Return the path of a shard's file inside the pool."""
   return f"{name}/{name}_{number:05d}.{suffix}"
 
 

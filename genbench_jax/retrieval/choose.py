@@ -1,4 +1,4 @@
-"""Which images of a pool a class gets: down its ranking, past leaks, duplicates and what isn't to be had."""
+"""Choice of a class's images: down its ranking, without leaks, duplicates and missing ones."""
 
 import dataclasses
 import hashlib
@@ -21,13 +21,13 @@ from genbench_jax.retrieval.ranking import RankedImages
 from genbench_jax.store.image_files import image_formats
 
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-# Candidates of a class that are looked at together.
+# Candidates of a class that are checked together.
 _CHUNK = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class ChosenImage:
-  """An image that a class gets."""
+  """An image chosen for a class."""
 
   row: int
   score: float
@@ -40,7 +40,7 @@ class ChosenImage:
 
 @dataclasses.dataclass
 class Counts:
-  """What became of the candidates that were looked at."""
+  """Number of candidates that were examined, and why some were rejected."""
 
   looked_at: int = 0
   leaks: int = 0
@@ -51,17 +51,17 @@ class Counts:
 
 @dataclasses.dataclass(frozen=True)
 class Chooser:
-  """Goes down the rankings of the classes of one dataset. An image that one class has, no other gets.
+  """Chooses images for the classes of one dataset; no image is chosen for two classes.
 
   Attributes:
-    pool: with image features.
-    finder: of its images.
-    audit: features -> leaks.
-    duplicate_threshold: cosine from which on two images of a class are one.
-    seen: checksums of the images so far.
-    counts: over all classes so far.
-    read: the files that images were read from, or tried to be.
-    absent: where images were looked for in vain, by the metadata that say where they are.
+    pool: pool with image features.
+    finder: finds the images of the pool.
+    audit: finds leaks among features.
+    duplicate_threshold: cosine from which two images of a class count as duplicates.
+    seen: checksums of the images chosen so far.
+    counts: counts over all classes so far.
+    read: files from which images were read, or tried to be.
+    absent: metadata of images that were not found.
   """
 
   pool: Pool
@@ -76,32 +76,34 @@ class Chooser:
   def choose(
     self, classes: Sequence[RankedImages], wanted: int
   ) -> Iterator[tuple[int, ChosenImage]]:
-    """(class, image), at most `wanted` a class: the best of each class first, then the second best, and so on.
+    """Yield (class, image) pairs: the best image of each class, then the second best, and so on.
 
-    What is chosen for fewer is the beginning of what is chosen for more.
+    At most `wanted` images per class are yielded. A smaller `wanted` gives a prefix of a larger
+    one.
     """
     walks = [self._walk(images) for images in classes]
     for _ in range(wanted):
       for label, walk in enumerate(walks):
-        if one := next(walk, None):
-          yield label, one
+        if image := next(walk, None):
+          yield label, image
 
   def _walk(self, images: RankedImages) -> Iterator[ChosenImage]:
-    """The images of a class that can be used, best first."""
+    """Yield the usable images of a class, best first."""
     features = np.zeros((0, self.pool.width), np.float32)
     for start in range(0, len(images.row), _CHUNK):
-      some = RankedImages(*(part[start : start + _CHUNK] for part in images))
-      for one, feature in self._candidates(some):
+      chunk = RankedImages(*(part[start : start + _CHUNK] for part in images))
+      for candidate, feature in self._candidates(chunk):
+        # [c, d] @ [d]: cosines with the images of the class chosen so far.
         if len(features) and (features @ feature).max() >= self.duplicate_threshold:
           self.counts.duplicates += 1
-        elif found := self._fetched(one):
+        elif found := self._fetched(candidate):
           features = np.concatenate([features, feature[None]])
           yield found
 
   def _candidates(
     self, images: RankedImages
   ) -> list[tuple[dict[str, Any], Float32[np.ndarray, "d"]]]:
-    """What is known of each image that is no leak, and its unit-norm feature."""
+    """Return what is known about each image that is not a leak, and its unit-norm feature."""
     features = unit_norm(self.pool.features("image", images.row))
     leaks = self.audit(features)
     self.counts.looked_at += len(images.row)
@@ -124,12 +126,13 @@ class Chooser:
       if not flagged
     ]
 
-  def _fetched(self, one: dict[str, Any]) -> ChosenImage | None:
-    """The candidate, if its image is there, can be decoded and is new."""
-    place = self.finder.place(one["line"])
+  def _fetched(self, candidate: dict[str, Any]) -> ChosenImage | None:
+    """Return the candidate if its image is available, decodes and is new; else None."""
+    line = candidate["line"]
+    place = self.finder.place(line)
     if place is None:
       self.counts.absent += 1
-      self.absent.append({key: one["line"][key] for key in PLACED_BY if one["line"].get(key)})
+      self.absent.append({key: line[key] for key in PLACED_BY if line.get(key)})
       return None
     self.read.add(place.path)
     try:
@@ -139,10 +142,18 @@ class Chooser:
     except _UNREADABLE:
       self.counts.unreadable += 1
       return None
+    # Equal bytes are duplicates across classes, too.
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 in self.seen:
       self.counts.duplicates += 1
       return None
     self.seen.add(sha256)
-    where = origin(one["line"])
-    return ChosenImage(one["row"], one["score"], one["prompt"], one["cosine"], where, sha256, place)
+    return ChosenImage(
+      candidate["row"],
+      candidate["score"],
+      candidate["prompt"],
+      candidate["cosine"],
+      origin(line),
+      sha256,
+      place,
+    )

@@ -1,7 +1,7 @@
-"""Images to make a pool from: a folder with captions beside them, tars of a webdataset, or what TFDS prepared, read in place.
+"""Collections of images to build pools from: folders with captions, webdataset tars, TFDS.
 
-Nothing is unpacked and no path inside a tar is ever opened, so that a hostile tar can't reach outside itself. Links and names
-that climb out are left out and counted.
+They are read in place. Nothing is unpacked and no path inside a tar is opened, so a malicious tar
+cannot reach outside itself. Links and names that climb out are skipped and counted.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ from genbench_jax.store.image_files import (
 from genbench_jax.store.reading import opened_beneath, read_beneath
 
 Kind = Literal["images", "tar", "records", "features"]
-# Of TFDS's laion400m/embeddings.
+# Feature names in TFDS's laion400m/embeddings.
 IMAGE_FEATURES, TEXT_FEATURES = "image_embedding", "text_embedding"
 CAPTION_SUFFIXES = (".txt", ".caption", ".json")
 _MAX_CAPTION_BYTES = 2**20
@@ -45,10 +45,13 @@ _MAX_CAPTION_BYTES = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """Where the bytes of an image are: a whole file, `size` bytes of a tar from `offset` on, or record number `offset`.
+  """Location of an image's bytes: a file, `size` bytes of a tar, or a record.
 
   Attributes:
-    root: a folder above `path`, below which no link is followed; by default the folder that it is in.
+    path: the file.
+    offset: first byte, or number of the record.
+    size: number of bytes; -1 for the whole file.
+    root: folder above `path` below which no link is followed; None for the parent folder.
   """
 
   path: Path
@@ -57,10 +60,10 @@ class Place:
   root: Path | None = None
 
   def read(self) -> bytes:
-    """The bytes, at most `MAX_IMAGE_BYTES`.
+    """Return the bytes, at most `MAX_IMAGE_BYTES`.
 
     Raises:
-      OSError: they can't be read, or are too many.
+      OSError: they cannot be read, or are too many.
     """
     if holds_records(self.path):
       content = image_of(self.path, self.offset)
@@ -68,12 +71,12 @@ class Place:
       root = self.root or self.path.parent
       content = _slice(root, str(self.path.relative_to(root)), self.offset, self.size)
     if len(content) > MAX_IMAGE_BYTES or (self.size >= 0 and len(content) < self.size):
-      raise OSError(f"{self.path} holds an image that is cut short or above the limit")
+      raise OSError(f"{self.path} holds an image that is cut short or exceeds the limit")
     return content
 
 
 def _slice(root: Path, name: str, offset: int, size: int) -> bytes:
-  """Bytes of a file below a folder, at most one more than an image may have; all of them where `size` is negative."""
+  """Return bytes of a file below a folder: at most the limit plus one, all if `size` < 0."""
   wanted = MAX_IMAGE_BYTES + 1 if size < 0 else min(size, MAX_IMAGE_BYTES + 1)
   if offset < 0:
     raise OSError(f"{printable(name)} has no byte {offset}")
@@ -91,9 +94,9 @@ class Entry:
 
   Attributes:
     name: its path in the folder or tar, or the number of its record.
-    place: where its bytes are.
-    caption: what stands beside it; empty where nothing does.
-    url: where it came from, if the caption's JSON says so.
+    place: location of its bytes.
+    caption: its caption; empty if there is none.
+    url: its url, if the caption's JSON has one.
   """
 
   name: str
@@ -103,7 +106,7 @@ class Entry:
 
 
 class Listing(NamedTuple):
-  """The images of a part, and how many were left out: links, names that climb out, doubles, too large ones."""
+  """Images of a part, and how many were skipped: links, climbing names, duplicates, too large."""
 
   entries: list[Entry]
   left_out: int
@@ -111,13 +114,13 @@ class Listing(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """Some images of a collection that become one shard: a stretch of a folder, or one file. Listed when it is needed.
+  """Images of a collection that become one shard: a run of a folder, or one file. Listed on demand.
 
   Attributes:
-    root: the folder of the collection.
+    root: folder of the collection.
     files: images, or one file of many images.
-    kind: `images`, a `tar`, `records` with an image each, or records with `features` alone.
-    left_out: files of the folder that are not in any part, counted once, by the first part.
+    kind: `images`, a `tar`, `records` with one image each, or records with only `features`.
+    left_out: files of the folder that are in no part; counted by the first part.
   """
 
   root: Path
@@ -131,15 +134,15 @@ class Part:
     return f"{first} and {len(self.files) - 1} more" if self.kind == "images" else first
 
   def fingerprint(self) -> str:
-    """Identity of the files, from names, sizes and times."""
+    """Return a digest of the files' names, sizes and times."""
     about = [(p.relative_to(self.root).as_posix(), p.stat()) for p in self.files]
     return files.digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in about])
 
   def listing(self) -> Listing:
-    """The images.
+    """List the images.
 
     Raises:
-      RunError: a tar is damaged or compressed, or a file of records can't be read.
+      RunError: a tar is damaged or compressed, or a record file cannot be read.
     """
     if self.kind == "images":
       return _folder_listing(self.root, self.files)._replace(left_out=self.left_out)
@@ -147,15 +150,15 @@ class Part:
 
 
 def open_collection(path: Path, per_part: int) -> list[Part]:
-  """The parts of a folder of images, of tars, or of a dataset by TFDS, or of a tar, in name order.
+  """Split a collection into parts, in name order.
 
   Args:
-    path: the folder or tar.
-    per_part: images of a folder that make a part. A tar or a file of records is one part, however large.
+    path: a folder of images, tars or TFDS records, or a single tar.
+    per_part: images per part of a folder. A tar or record file is one part, whatever its size.
 
   Raises:
     UsageError: there are no images.
-    RunError: a file of records can't be read.
+    RunError: a record file cannot be read.
   """
   if path.is_file() and path.suffix == ".tar":
     return [Part(path.parent, (path,), "tar")]
@@ -169,7 +172,7 @@ def open_collection(path: Path, per_part: int) -> list[Part]:
 
 
 def _folder_parts(path: Path, per_part: int) -> list[Part]:
-  """The parts of a folder of images; what is no image is named."""
+  """Return the parts of a folder of images; files that are not images are reported."""
   walk = ImageWalk(path, beside=CAPTION_SUFFIXES)
   images = [path / name for name in walk.images()]
   for note in walk.notes():
@@ -187,7 +190,7 @@ def _folder_parts(path: Path, per_part: int) -> list[Part]:
 
 
 def _prepared_parts(folder: Path) -> list[Part]:
-  """The parts of a dataset as TFDS prepared it; the first record says what is in it."""
+  """Return the parts of a TFDS dataset; its first record decides the kind."""
   paths = record_files(folder)
   files_of_some = (file for path in paths if len(file := RecordFile(path)))
   names = next((file.read([0])[0] for file in files_of_some), {})
@@ -229,7 +232,7 @@ def _folder_listing(root: Path, paths: Sequence[Path]) -> Listing:
 
 
 def _captions_beside(root: Path, image: str) -> tuple[dict[str, bytes], list[str]]:
-  """Suffix -> content of the caption files of an image, and those that may not be read."""
+  """Return the caption files of an image by suffix, and those that must not be read."""
   stem, suffix = posixpath.splitext(image)
   stem = stem if suffix.lower() in image_suffixes() else image
   found, passed = {}, []
@@ -244,7 +247,7 @@ def _captions_beside(root: Path, image: str) -> tuple[dict[str, bytes], list[str
 
 
 def caption_of(beside: dict[str, bytes]) -> tuple[str, str]:
-  """Caption and url from the files beside an image, by suffix; plain text before JSON."""
+  """Return caption and url from the files next to an image, by suffix; plain text precedes JSON."""
   texts = [_decoded(beside[suffix]).strip() for suffix in CAPTION_SUFFIXES[:2] if suffix in beside]
   about: object = {}
   with contextlib.suppress(ValueError, RecursionError):
@@ -261,7 +264,7 @@ def _decoded(content: bytes) -> str:
 
 @dataclasses.dataclass
 class _TarContents:
-  """What a tar holds, by key: the images, what stands beside them, and the names of what is left out."""
+  """Content of a tar by key: images, caption files, and names of skipped members."""
 
   path: Path
   images: dict[str, Entry] = dataclasses.field(default_factory=dict)
@@ -278,15 +281,17 @@ class _TarContents:
 
 
 def _tar_listing(path: Path) -> Listing:
-  """The images of a tar with what stands beside them under the same key, as webdataset has it.
+  """List the images of a tar with the caption files of the same key, by webdataset's rules.
 
-  A key ends at the first dot of a file's name. Where what follows is more than a suffix (`photo.v2.png`), the name is
-  an image of its own, unless the key has one: then it is something about that one, such as a mask, and left out.
+  A key ends at the first dot of a file name. If more than a suffix follows (`photo.v2.png`), the
+  file is an image of its own unless the key already has an image; then it is a component of that
+  image, such as a mask, and is skipped.
   """
   found = _TarContents(path)
   for info, tar in _members(path):
     if not info.isdir() and not is_hidden(info.name):
       _take_member(found, info, tar)
+  # Only now are all keys of the tar known.
   for key, info in found.components:
     if _first_key(info.name) in found.images:
       found.passed.append(info.name)
@@ -326,13 +331,13 @@ def _start(info: tarfile.TarInfo, tar: tarfile.TarFile) -> bytes:
 
 
 def _first_key(name: str) -> str:
-  """A member's path up to the first dot of the file name, webdataset's key."""
+  """Return a member's key and suffix; split at the last dot if only that gives a known suffix."""
   path = PurePosixPath(name)
   return (path.parent / path.name.partition(".")[0]).as_posix()
 
 
 def _key_and_suffix(name: PurePosixPath) -> tuple[str, str]:
-  """A member's key and suffix: webdataset's, or those at the last dot where only there a known suffix begins."""
+  """Return a key and a suffix; split at the last dot if only that gives a known suffix."""
   stem, dot, extension = name.name.partition(".")
   suffix = f"{dot}{extension.lower()}"
   if suffix not in image_suffixes() and suffix not in CAPTION_SUFFIXES and name.suffix:
@@ -341,12 +346,12 @@ def _key_and_suffix(name: PurePosixPath) -> tuple[str, str]:
 
 
 def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-  """The members of an uncompressed tar, whose images can be read in place.
+  """Yield the members of an uncompressed tar, whose images can be read in place.
 
   Raises:
     RunError: the tar is damaged or compressed.
   """
-  if not path.is_file():  # opening a pipe would wait for ever
+  if not path.is_file():  # opening a pipe would block forever
     raise RunError(f"{path} is not a regular file.")
   try:
     with tarfile.open(path, "r:") as tar:
@@ -354,22 +359,22 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
         yield info, tar
   except (tarfile.TarError, EOFError, OSError) as error:
     raise RunError(
-      f"{path} can't be read as an uncompressed tar ({error}). Unpack its compression first."
+      f"{path} can't be read as an uncompressed tar ({error}). Decompress it first."
     ) from error
 
 
 @dataclasses.dataclass
 class TarIndex:
-  """Where the images of several tars are: by url, and by name or key where that is one image's alone.
+  """Locations of the images in several tars: by url, and by name or key if it is unique.
 
-  Tars of different downloads number their images alike: such a name says nothing, and is not used.
+  Tars of different downloads often number their images alike; ambiguous names are not used.
   """
 
   by_url: dict[str, Place] = dataclasses.field(default_factory=dict)
   by_name: dict[str, Entry | None] = dataclasses.field(default_factory=dict)
 
   def add(self, entry: Entry) -> None:
-    """Take in an image."""
+    """Add an image."""
     if entry.url:
       self.by_url.setdefault(entry.url, entry.place)
     key, _ = _key_and_suffix(PurePosixPath(entry.name))
@@ -377,9 +382,9 @@ class TarIndex:
       self.by_name[name] = None if name in self.by_name else entry
 
   def find(self, url: str, names: Sequence[str]) -> Place | None:
-    """Return the place of an image by its url, else by one of its names; None where there is no such image.
+    """Return the place of an image by its url, else by one of its names; None if there is none.
 
-    An image that is known to be from another url is not taken.
+    An image with a different known url is not used.
     """
     if url in self.by_url:
       return self.by_url[url]
@@ -389,7 +394,7 @@ class TarIndex:
 
 
 def tar_index(tars: Sequence[Path]) -> TarIndex:
-  """Return where the images of tars are."""
+  """Return the locations of the images in tars."""
   index = TarIndex()
   for path in tars:
     for entry in _tar_listing(path).entries:

@@ -1,7 +1,8 @@
-"""A small pool for retrieval: images of the worlds with captions, as a crawl of the web would have them.
+"""A small pool for retrieval: images of the demo worlds with captions, similar to a web crawl.
 
-One caption in eight belongs to another image, some images stand there twice, and some are test images: what ranking,
-duplicates and the leak audit are for. Apart from those nothing is in any split.
+One caption in eight belongs to another image, some images occur twice, and some are test images, so
+that ranking, duplicate removal and the leak audit have something to do. All other images are in no
+split.
 """
 
 import io
@@ -22,18 +23,18 @@ from genbench_jax.store.image_set import encode_png
 
 NAME = "zoo/pool"
 COLLECTION = "collection"
-# Raise it when other images or captions are drawn.
+# Increase it when other images or captions are drawn.
 VERSION = 1
 IMAGES_PER_WORLD = 400
 WRONG_CAPTION, COPY, LEAK = 0.125, 0.08, 0.03
-# The zoo was trained on lower ones of these images, drawn under other conditions.
+# The zoo was trained on lower variants of these images, drawn under other conditions.
 _VARIANT = 1000
 
 
 def demo_pool(folder: Path, encoder: TextEncoder, mesh: Mesh) -> Path:
-  """The folder of the pool, drawn and embedded there unless it has been."""
+  """Return the folder of the pool; draw and embed it first if needed."""
   pool = folder / "pool"
-  tar = pool / COLLECTION / "images.tar"  # inside the pool, which may name no other place
+  tar = pool / COLLECTION / "images.tar"  # inside the pool, because a pool may name no other place
   if not _names_own_collection(pool / MANIFEST):
     if not tar.exists():
       draw(tar)
@@ -42,12 +43,12 @@ def demo_pool(folder: Path, encoder: TextEncoder, mesh: Mesh) -> Path:
 
 
 def _names_own_collection(manifest: Path) -> bool:
-  """Whether the pool is there; those of versions before 0.2 had their images elsewhere."""
+  """Return whether the pool exists; versions before 0.2 kept their images elsewhere."""
   return manifest.exists() and files.read_json(manifest).get("collection") == COLLECTION
 
 
 def draw(path: Path, images_per_world: int = IMAGES_PER_WORLD) -> None:
-  """Writes the images and captions as a tar, the same bytes every time."""
+  """Write the images and captions as a tar, deterministically."""
   with files.atomic_path(path) as temporary, tarfile.open(temporary, "w") as tar:
     for world in world_specs():
       rng = np.random.default_rng([images_per_world, len(world)])

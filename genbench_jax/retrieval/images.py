@@ -1,4 +1,4 @@
-"""Where the image of a pool's row is on this machine."""
+"""Location of a pool's images on this machine."""
 
 import contextlib
 import functools
@@ -11,24 +11,27 @@ from genbench_jax.retrieval.pool import Pool
 from genbench_jax.store import files
 from genbench_jax.store.reading import opened_beneath
 
-# Which pools were made on this machine, and from which folders.
+# Registry of the pools that were built on this machine, with the folders of their images.
 KNOWN = Path("~/.cache/genbench_jax/pools")
 
-# What a line of metadata may say of where its image is.
+# Metadata keys that say where an image is.
 PLACED_BY = ("tar", "offset", "size", "image_path", "key", "url")
 
 
 class ImageFinder:
-  """Finds images by the metadata of their rows, inside one folder only.
+  """Finds images by the metadata of their rows, inside a single folder.
+
+  A downloaded pool must not decide which files are read. A pool may therefore name only a folder
+  inside its own, or the one from which `genbench embed` built it on this machine.
 
   Args:
-    pool: whose rows they are.
-    image_root: the folder or folder of tars that the metadata's paths, keys and urls are looked up in. A pool may
-      name one itself inside its own folder, and the one that `genbench embed` made it from on this machine: a pool from
-      elsewhere must not choose what is read.
+    pool: the pool.
+    image_root: folder, or folder of tar files, in which the metadata's paths, keys and urls are
+      looked up; empty for the folder that the pool names.
 
   Raises:
-    UsageError: no folder is given, and the pool names one outside of itself that it was not made from here.
+    UsageError: no folder is given, and the pool names one outside itself from which it was not
+      built here.
   """
 
   def __init__(self, pool: Pool, image_root: str) -> None:
@@ -36,7 +39,7 @@ class ImageFinder:
     self.root = root.resolve() if root else None
 
   def place(self, line: dict[str, Any]) -> Place | None:
-    """Where the image is; None where it isn't on this machine or the metadata point outside of the folder."""
+    """Return the place of an image; None if it is not on this machine or outside the folder."""
     if self.root is None:
       return None
     path, tar = str(line.get("image_path") or ""), str(line.get("tar") or "")
@@ -52,19 +55,19 @@ class ImageFinder:
     return self._in_tars.find(str(line.get("url") or ""), [name for name in names if name])
 
   def _inside(self, name: str) -> Path | None:
-    """The file of that name in the folder, if it is there, a regular file, and no link leads to it."""
+    """Return the named file if it is a regular file in the folder, reached without links."""
     assert self.root is not None
     try:
       path = Path(name)
       relative = path.relative_to(self.root) if path.is_absolute() else path
       with opened_beneath(self.root, relative.as_posix()):
         return self.root / relative
-    except (OSError, ValueError):  # another folder, a name too long, or with a zero byte
+    except (OSError, ValueError):  # in another folder, name too long, or with a null byte
       return None
 
   @functools.cached_property
   def tars(self) -> list[str]:
-    """The names of the tars in the folder."""
+    """Names of the tar files in the folder."""
     return sorted(path.name for path in self.root.glob("*.tar")) if self.root else []
 
   @functools.cached_property
@@ -74,14 +77,14 @@ class ImageFinder:
 
 
 def remember_collection(pool: Path, collection: Path) -> None:
-  """Note on this machine, outside of the pool, that its user has made a pool from a folder of images.
+  """Record on this machine, outside the pool, from which folder its user built a pool.
 
-  The command line of `genbench embed` named the folder: that is the user's word that images may be read from there.
+  The user named the folder on the command line of `genbench embed` and thereby allowed reading
+  images from it.
   """
   note = {"pool": str(pool.resolve()), "collection": str(collection.resolve())}
-  with contextlib.suppress(
-    RunError
-  ):  # a home that can't be written to: then the user has to say it again
+  # Without a writable home, the user has to give the folder again later.
+  with contextlib.suppress(RunError):
     files.write_json(_note_path(pool), note)
 
 
@@ -98,7 +101,7 @@ def _note_path(pool: Path) -> Path:
 
 
 def _own_images(pool: Pool) -> Path | None:
-  """The folder of images that a pool names, which must be inside the pool; None where it names none."""
+  """Return the image folder that a pool names, checked; None if it names none."""
   given = pool.manifest.get("collection")
   if not isinstance(given, str) or not given:
     return None
@@ -106,12 +109,12 @@ def _own_images(pool: Pool) -> Path | None:
   if folder.is_relative_to(pool.folder.resolve()) or _made_here(pool.folder, given):
     return folder
   raise UsageError(
-    f"the pool {pool.folder} says that its images lie in {given!r}, outside of the pool. If that is right, say so"
-    f" yourself: --config.retrieval.image_root={given}"
+    f"the pool {pool.folder} says that its images are in {given!r}, outside of the pool. If that is correct, set"
+    f" --config.retrieval.image_root={given}"
   )
 
 
 def origin(line: dict[str, Any]) -> str:
-  """Where an image came from, for people: its url, or else its path."""
+  """Return where an image came from, for display: its url or its path."""
   path = "/".join(str(line[key]) for key in ("tar", "image_path") if line.get(key))
   return str(line.get("url") or path or line.get("key") or "")

@@ -1,4 +1,4 @@
-"""Which external images are so like a test image that they may be one: the leak audit."""
+"""Leak audit: external images that are so similar to a test image that they may be copies of it."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from genbench_jax.metrics.neighbors import nearest
 
 
 class Leaks(NamedTuple):
-  """For each external image the test image of the largest cosine, and whether that reaches the threshold."""
+  """Nearest test image of each external image by cosine, and whether it reaches the threshold."""
 
   cosine: Float[np.ndarray, "n"]
   test_row: Int[np.ndarray, "n"]
@@ -25,14 +25,15 @@ def audit(
   threshold: float,
   mesh: Mesh | None = None,
 ) -> Leaks:
-  """Compares every external image with every test image.
+  """Compare every external image with every test image.
 
   Args:
     features, test_features: image features of one encoder, not normalized.
-    threshold: cosine from which on an image is flagged.
+    threshold: cosine from which an image is flagged.
+    mesh: devices to compute on; None for all.
 
   Raises:
-    UsageError: features of no use, of different widths, or a threshold outside of -1 to 1.
+    UsageError: features are invalid or differ in width, or the threshold is not in [-1, 1].
   """
   if not -1 <= threshold <= 1:
     raise UsageError(f"the leak threshold is {threshold}, wanted a cosine: -1 to 1.")

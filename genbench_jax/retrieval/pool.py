@@ -1,12 +1,12 @@
-"""A pool: shards of embeddings on disk with metadata beside them, in clip-retrieval's layout.
+"""Pools of embeddings on disk: shards of features with metadata, in the layout of clip-retrieval.
 
-  pool/img_emb/img_emb_0.npy     image features, one row an image
-  pool/text_emb/text_emb_0.npy   features of the captions, the same rows
+  pool/img_emb/img_emb_0.npy     image features, one row per image
+  pool/text_emb/text_emb_0.npy   features of the captions, in the same rows
   pool/metadata/metadata_0.parquet
 
-LAION-400M's names, `images/` and `texts/`, are known too; a folder of `.npy` files alone is a pool without metadata.
-Rows are numbered over the shards in name order. Features and metadata are paired by the number in the names of their
-files. Nothing is read but what is asked for.
+The folder names of LAION-400M, `images/` and `texts/`, also work; a folder with only `.npy` files
+is a pool without metadata. Rows are numbered over the shards in name order. Features and metadata
+are paired by the numbers in their file names. Data are read on demand.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ MANIFEST = "pool.json"
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-  """One file of features, of which rows `start` and on of the pool are."""
+  """One file of features; it holds the pool's rows from `start` on."""
 
   path: Path
   start: int
@@ -42,7 +42,7 @@ class Shard:
   width: int
 
   def read(self, begin: int, end: int) -> Float[np.ndarray, "n d"]:
-    """Rows of the shard, counted from its first. The file is mapped only meanwhile."""
+    """Return rows `begin` to `end` of the shard. The file is mapped only during the call."""
     return np.array(mapped(self.path)[begin:end])
 
 
@@ -51,9 +51,9 @@ class Pool:
   """Embedding shards on disk.
 
   Attributes:
-    folder: where they are.
-    shards: of each modality that there is, in name order; the same rows in all.
-    tables: the metadata files, one a shard; none where there is no metadata.
+    folder: folder of the pool.
+    shards: shards of each modality, in name order; all modalities have the same rows.
+    tables: metadata files, one per shard; empty if there is no metadata.
   """
 
   folder: Path
@@ -70,24 +70,24 @@ class Pool:
 
   @functools.cached_property
   def manifest(self) -> dict[str, Any]:
-    """What `genbench_jax.embed` wrote about the pool; empty for pools from elsewhere."""
+    """What `genbench embed` wrote about the pool; empty for pools made elsewhere."""
     path = self.folder / MANIFEST
     found = files.read_json(path) if path.exists() else {}
     if not isinstance(found, dict):
-      raise RunError(f"{path} is damaged: it holds no JSON object.")
+      raise RunError(f"{path} is damaged: it is not a JSON object.")
     return found
 
   def content_files(self) -> list[Path]:
-    """All files that decide what is found in the pool: features, metadata, and what the pool says of itself."""
-    shards = [shard.path for one in self.shards.values() for shard in one]
+    """Return all files that determine retrieval results: features, metadata and manifest."""
+    shards = [shard.path for shards in self.shards.values() for shard in shards]
     manifest = self.folder / MANIFEST
     return [*shards, *self.tables, *([manifest] if manifest.exists() else [])]
 
   def of(self, modality: Modality) -> tuple[Shard, ...]:
-    """The shards of a modality.
+    """Return the shards of a modality.
 
     Raises:
-      UsageError: the pool has none.
+      UsageError: the pool does not have the modality.
     """
     if modality not in self.shards:
       raise UsageError(
@@ -96,7 +96,7 @@ class Pool:
     return self.shards[modality]
 
   def blocks(self, modality: Modality, rows: int) -> Iterator[Float[np.ndarray, "n d"]]:
-    """All rows in order, `rows` at once and the rest at the end, over the borders of shards."""
+    """Yield all rows in order, in blocks of `rows` that may span shards; the last may be small."""
     parts: list[Float[np.ndarray, "n d"]] = []
     missing = rows
     for shard in self.of(modality):
@@ -112,7 +112,7 @@ class Pool:
       yield np.concatenate(parts)
 
   def features(self, modality: Modality, rows: Int[np.ndarray, "m"]) -> Float32[np.ndarray, "m d"]:
-    """The features of some rows."""
+    """Return the features of the given rows."""
     found = np.empty((len(rows), self.width), np.float32)
     for shard in self.of(modality):
       inside = np.flatnonzero((rows >= shard.start) & (rows < shard.start + shard.rows))
@@ -121,11 +121,11 @@ class Pool:
     return found
 
   def metadata(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """row -> its metadata, of the rows asked for.
+    """Return the metadata of the given rows, by row.
 
     Raises:
       UsageError: the pool has no metadata.
-      RunError: a table can't be read, or hasn't a line for each row of its shard.
+      RunError: a table cannot be read, or does not have one line per row of its shard.
     """
     if not self.tables:
       raise UsageError(f"{self.folder} has no metadata, wanted {self.folder / METADATA}/*.parquet.")
@@ -139,10 +139,11 @@ class Pool:
 
 
 def open_pool(folder: str | Path) -> Pool:
-  """Opens a pool and checks that its files fit together.
+  """Open a pool and check that its files fit together.
 
   Raises:
-    UsageError: there is no pool there, or a file is not a matrix of float16 or float32, or the shards disagree.
+    UsageError: there is no pool, a file is not a float16 or float32 matrix, or the shards do not
+      match.
   """
   root = Path(folder).expanduser()
   if not root.is_dir():
@@ -167,10 +168,10 @@ def open_pool(folder: str | Path) -> Pool:
 
 
 def _paired(root: Path, shards: Sequence[Path], others: Sequence[Path]) -> list[Path]:
-  """The other files in the order of the shards that they belong to, by the number in their names.
+  """Return the other files in the order of the shards, paired by the numbers in their names.
 
   Raises:
-    UsageError: the numbers differ, or several files have none.
+    UsageError: the numbers do not match, or are missing or repeated.
   """
   if len(shards) == len(others) == 1:
     return list(others)
@@ -180,13 +181,13 @@ def _paired(root: Path, shards: Sequence[Path], others: Sequence[Path]) -> list[
     names = listed([str((ours.get(n) or theirs[n]).relative_to(root)) for n in odd]) or "several"
     raise UsageError(
       f"{root} has {len(shards)} files in {shards[0].parent.name} and {len(others)} in {others[0].parent.name}, which"
-      f" can't be paired by the numbers in their names: {names} stand alone or share a number."
+      f" can't be paired by the numbers in their names: {names} have no partner or share a number."
     )
   return [theirs[number] for number in ours]
 
 
 def _number(path: Path) -> int | None:
-  """The last number in a file's name; None where there is none."""
+  """Return the last number in a file's name; None if there is none."""
   numbers = re.findall(r"[0-9]+", path.stem)
   return int(numbers[-1]) if numbers else None
 
@@ -215,13 +216,13 @@ def _counted(rows: Sequence[int]) -> str:
 
 
 def mapped(path: Path) -> Float[np.ndarray, "n d"]:
-  """A shard as a memory map, never unpickled.
+  """Open a shard as a memory map, without pickle.
 
   Raises:
-    UsageError: it is no matrix of float16 or float32 rows, or shorter than it says.
+    UsageError: it is not a matrix of float16 or float32 rows, or is truncated.
   """
   try:
-    if not path.is_file():  # opening a pipe would wait for ever
+    if not path.is_file():  # opening a pipe would block forever
       raise OSError("not a regular file")
     array = np.load(path, mmap_mode="r", allow_pickle=False)
   except (OSError, ValueError, EOFError, SyntaxError) as error:
@@ -235,7 +236,7 @@ def mapped(path: Path) -> Float[np.ndarray, "n d"]:
 
 
 def _table_lines(path: Path, lines: Sequence[int], total: int) -> list[dict[str, Any]]:
-  """Some lines of a metadata file, its row groups read one at a time."""
+  """Return some lines of a metadata file, reading one row group at a time."""
   import pyarrow as pa
   from pyarrow import parquet
 

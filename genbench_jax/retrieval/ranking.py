@@ -1,4 +1,4 @@
-"""From what each prompt of a class has found to one ranking of the class's images. Arrays in, arrays out."""
+"""Ranking of a class's images from the hits of its prompts. Arrays in, arrays out."""
 
 from typing import Literal, NamedTuple
 
@@ -10,12 +10,12 @@ RANKINGS: tuple[Ranking, ...] = ("mean", "max", "rerank")
 
 
 class RankedImages(NamedTuple):
-  """Images of a class, best first; of equals the lower row.
+  """Images of a class, best first; ties go to the lower row.
 
   Attributes:
-    row: in the pool, each once.
-    score: what the order is by.
-    prompt: which of the class's prompts found it with the highest score.
+    row: rows of the pool, each once.
+    score: score that determines the order.
+    prompt: prompt of the class that found the image with the highest score.
   """
 
   row: Int[np.ndarray, "m"]
@@ -26,20 +26,22 @@ class RankedImages(NamedTuple):
 def ranked(
   scores: Float[np.ndarray, "p k"], rows: Int[np.ndarray, "p k"], by: Literal["mean", "max"]
 ) -> RankedImages:
-  """The images that the prompts of a class found.
+  """Rank the images that the prompts of a class found.
 
   Args:
-    scores: of each prompt's hits.
-    rows: the hits; -1 is none.
-    by: `mean`, as the reference: over the prompts that hit an image, so that one hit at 0.9 beats thirty at 0.85.
-      `max`: the highest score.
+    scores: scores of each prompt's hits.
+    rows: the hits; -1 for none.
+    by: `mean`, as in the reference: over the prompts that hit an image, so a single hit at 0.9
+      beats thirty at 0.85. `max`: the highest score.
   """
   hit = rows >= 0
   prompt = np.nonzero(hit)[0]
   row, inverse = np.unique(rows[hit], return_inverse=True)
-  # In float64: a mean of equal scores is that score.
+  # In float64, the mean of equal scores is exactly that score, so ties stay ties.
   found = scores[hit].astype(np.float64)
   order = np.lexsort((prompt, -found, inverse))
+  # Sorted by image, then best score, then lowest prompt: the first entry of each image is its best
+  # hit.
   first = order[np.unique(inverse[order], return_index=True)[1]]
   score = found[first]
   if by == "mean":
@@ -48,18 +50,19 @@ def ranked(
 
 
 def reordered(images: RankedImages, score: Float[np.ndarray, "m"]) -> RankedImages:
-  """The same images by another score."""
+  """Return the same images, ordered by another score."""
   order = np.lexsort((images.row, -score))
   return RankedImages(images.row[order], score[order], images.prompt[order])
 
 
 def without_shared(classes: list[RankedImages]) -> list[RankedImages]:
-  """Each image in one class only: where its score is highest, of equals the lower class."""
+  """Keep each image only in the class where its score is highest; ties go to the lower class."""
   row = np.concatenate([images.row for images in classes])
   score = np.concatenate([images.score for images in classes])
   label = np.repeat(np.arange(len(classes)), [len(images.row) for images in classes])
   order = np.lexsort((label, -score, row))
   owned = np.zeros(len(row), bool)
+  # Sorted by row, then best score, then lowest class: the first entry of each row owns it.
   owned[order[np.unique(row[order], return_index=True)[1]]] = True
   return [_kept(images, owned[label == number]) for number, images in enumerate(classes)]
 

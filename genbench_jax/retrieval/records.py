@@ -1,7 +1,7 @@
-"""Files of records as TFDS prepares them, ArrayRecord or TFRecord, read without TensorFlow.
+"""Record files prepared by TFDS (ArrayRecord or TFRecord), read without TensorFlow.
 
-A record is a `tf.Example`. Those of TFDS's `laion400m/images` hold an encoded image and its caption, those of
-`laion400m/embeddings` the features of both.
+A record is a `tf.Example`. Records of TFDS's `laion400m/images` hold an encoded image and its
+caption; those of `laion400m/embeddings` hold the features of both.
 """
 
 import functools
@@ -13,32 +13,32 @@ from genbench_jax.errors import RunError
 
 INFO = "dataset_info.json"
 _ARRAY_RECORD, _TFRECORD = ".array_record-", ".tfrecord-"
-# A TFRecord is its length, 8 bytes, a checksum of that, the record, a checksum of it.
+# Layout of a TFRecord: length (8 bytes), its checksum, the record, its checksum.
 _LENGTH, _CHECKSUM = 8, 4
 
 Record = dict[str, Any]
 
 
 def record_files(folder: Path) -> list[Path]:
-  """The files of records of a dataset that TFDS has prepared in this folder, in name order; else none."""
+  """Return the record files that TFDS prepared in a folder, in name order; empty if none."""
   if not (folder / INFO).is_file():
     return []
   return [path for path in sorted(folder.iterdir()) if holds_records(path) and path.is_file()]
 
 
 def holds_records(path: Path) -> bool:
-  """Whether a file's name is that of a file of records."""
+  """Return whether a file has the name of a record file."""
   return _ARRAY_RECORD in path.name or _TFRECORD in path.name
 
 
 class RecordFile:
-  """The records of a file by number.
+  """Random access to the records of a file.
 
   Args:
-    path: of the file.
+    path: path of the file.
 
   Raises:
-    RunError: it can't be read, or is cut short.
+    RunError: the file cannot be read or is truncated.
   """
 
   def __init__(self, path: Path) -> None:
@@ -51,10 +51,10 @@ class RecordFile:
     return len(self._starts) if self._reader is None else self._reader.num_records()
 
   def read(self, numbers: Sequence[int]) -> list[Record]:
-    """Name -> values of each record asked for.
+    """Return the features of each requested record, by name.
 
     Raises:
-      RunError: a record is none.
+      RunError: a record cannot be parsed.
     """
     return [self._parsed(content) for content in self._contents(list(numbers))]
 
@@ -80,22 +80,22 @@ class RecordFile:
 
 
 def text_of(record: Record, name: str) -> str:
-  """A text of a record, empty where it has none."""
+  """Return a text feature of a record; empty if it has none."""
   values = record.get(name) or [b""]
   return bytes(values[0]).decode("utf-8", errors="replace")
 
 
 def image_of(path: Path, number: int) -> bytes:
-  """The encoded image of a record.
+  """Return the encoded image of a record.
 
   Raises:
-    OSError: the record has none or can't be read.
+    OSError: the record has no image or cannot be read.
   """
   try:
     (record,) = _opened(path).read([number])
     return bytes(record["image"][0])
   except (RunError, LookupError) as error:
-    raise OSError(f"record {number} of {path} holds no image") from error
+    raise OSError(f"record {number} of {path} has no image") from error
 
 
 @functools.lru_cache(maxsize=16)
@@ -108,12 +108,12 @@ def _array_reader(path: Path) -> Any:
 
   reader = ArrayRecordReader(str(path))
   if not reader.ok():
-    raise _unreadable(path, "damaged, or no ArrayRecord")
+    raise _unreadable(path, "damaged, or not an ArrayRecord")
   return reader
 
 
 def _starts(path: Path) -> tuple[int, ...]:
-  """Where the records of a TFRecord file begin."""
+  """Return the offsets of the records of a TFRecord file."""
   size, starts, at = path.stat().st_size, [], 0
   with path.open("rb") as file:
     while at < size:
@@ -121,7 +121,7 @@ def _starts(path: Path) -> tuple[int, ...]:
       file.seek(at)
       at += _LENGTH + _CHECKSUM + int.from_bytes(file.read(_LENGTH), "little") + _CHECKSUM
   if at > size:
-    raise RunError(f"{path} is cut short, or no file of TFRecords.")
+    raise RunError(f"{path} is cut short, or not a TFRecord file.")
   return tuple(starts)
 
 
@@ -133,4 +133,4 @@ def _tfrecord(file: Any, start: int) -> bytes:
 
 
 def _unreadable(path: Path, error: object) -> RunError:
-  return RunError(f"{path} can't be read as a file of records: {' '.join(str(error).split())}.")
+  return RunError(f"{path} can't be read as a record file: {' '.join(str(error).split())}.")

@@ -1,4 +1,4 @@
-"""The rows of a pool on disk that are nearest to queries."""
+"""Nearest rows of a pool on disk."""
 
 import functools
 import os
@@ -16,6 +16,7 @@ from genbench_jax.retrieval.search import UNIT_NORM_SLACK, NotUnitNormError, bes
 from genbench_jax.runtime.progress import say
 
 BLOCK_ROWS = 65_536
+# Rows that are tested for unit norm before the search.
 _SAMPLE_ROWS = 256
 
 
@@ -29,33 +30,33 @@ def retrieve(
   mesh: Mesh | None = None,
   normalize: bool = True,
 ) -> tuple[Float32[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
-  """The k rows of a pool with the largest inner products with each query, exact, best first.
+  """Find the k rows of a pool with the largest inner products with each query, best first.
 
-  Rows are taken by their direction: those of a pool that is not of unit norm are scaled to it, and a line says so.
-
-  The pool may be larger than the memory of the devices and of the host: its shards are mapped and streamed. Of equal scores
-  the lower row comes first. The result depends neither on the block size nor on the number of devices.
+  The search is exact. Rows are normalized: if the pool is not of unit norm, its rows are scaled,
+  and a message says so. The pool may be larger than the memory of devices and host, because shards
+  are mapped and streamed. Ties go to the lower row. The result depends neither on the block size
+  nor on the number of devices.
 
   Args:
-    query_features: taken as they are; cosines come out where they have unit norm.
+    query_features: queries, not normalized; with unit norm the scores are cosines.
     pool: a folder of float16 or float32 `.npy` shards, see `genbench_jax.retrieval.pool`.
-    k: rows a query.
-    modality: `image` or `text`: which features of the pool; by default image features where there are any.
-    recall_target: below 1, TPUs use `jax.lax.approx_max_k` on each tile of the pool, which finds the expected share
-      `recall_target` of the k rows or more, in less time. CPU and GPU find all of them whatever is said here.
-    block_rows: rows read and sent at once.
-    mesh: by default all devices.
-    normalize: whether rows that are not of unit norm are scaled to it; without, the longest rows are found by all.
+    k: rows per query.
+    modality: features to search, `image` or `text`; None for image features if there are any.
+    recall_target: below 1, TPUs use `jax.lax.approx_max_k` on each tile of the pool, which is
+      faster and finds at least this expected share of the k rows. CPUs and GPUs always find all.
+    block_rows: rows that are read and transferred at once.
+    mesh: devices to search on; None for all.
+    normalize: whether to scale rows to unit norm. Without it, long rows are near every query.
 
   Returns:
-    Scores [q, k], float32, and row numbers [q, k] over the pool's shards in name order. Where the pool has fewer than
-    k rows, minus infinity and -1 stand for the rest.
+    Scores [q, k] in float32, and row numbers [q, k] over the pool's shards in name order. If the
+    pool has fewer than k rows, the rest is filled with minus infinity and -1.
 
   Raises:
-    UsageError: the queries or the pool can't be used, or hold NaN or infinity.
+    UsageError: queries or pool cannot be used, or hold NaN or infinity.
 
   Reference:
-    The recall of `approx_max_k`: Chern et al., arXiv 2206.14286.
+    Recall of `approx_max_k`: Chern et al., arXiv 2206.14286.
   """
   opened = pool if isinstance(pool, Pool) else open_pool(os.fspath(pool))
   queries = np.asarray(feature_rows("query_features", query_features, opened.width), np.float32)
@@ -69,6 +70,8 @@ def retrieve(
   search = functools.partial(
     best_rows, queries, k=k, mesh=or_default(mesh), recall_target=recall_target
   )
+  # Search without scaling first: it reads half-precision rows as they are. Fall back if a later
+  # block is not unit-norm.
   try:
     if normalize and not _begins_unit_norm(opened, modality):
       found = search(_scaled(opened, modality, block_rows))
@@ -84,8 +87,9 @@ def retrieve(
 
 
 def _begins_unit_norm(pool: Pool, modality: Modality) -> bool:
-  """Whether the first rows are of unit norm, so that a raw pool isn't read twice; NaN is found by the search."""
+  """Return whether the first rows have unit norm, to avoid reading a raw pool twice."""
   first = pool.of(modality)[0].read(0, _SAMPLE_ROWS).astype(np.float32)
+  # NaN passes here; the search reports it.
   squared = np.square(first).sum(axis=1)
   return not ((np.abs(squared - 1) > UNIT_NORM_SLACK) & (squared > 0)).any()
 
@@ -93,8 +97,8 @@ def _begins_unit_norm(pool: Pool, modality: Modality) -> bool:
 def _scaled(
   pool: Pool, modality: Modality, block_rows: int
 ) -> Iterator[Float32[np.ndarray, "n d"]]:
-  """The blocks with rows scaled to unit norm; zero rows stay zero."""
-  say(f"the {modality} features of {pool.folder} are not of unit norm: they are scaled to it")
+  """Yield the blocks with rows scaled to unit norm; zero rows stay zero."""
+  say(f"the {modality} features of {pool.folder} do not have unit norm and are normalized")
   for block in pool.blocks(modality, block_rows):
     rows = block.astype(np.float32)
     length = np.linalg.norm(rows, axis=1, keepdims=True)

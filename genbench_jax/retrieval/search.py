@@ -1,7 +1,7 @@
-"""Exact top-k inner products over more rows than a device holds: blocks stream through the mesh.
+"""Exact top-k inner products over more rows than fit on a device: blocks stream through the mesh.
 
-A block's rows are split over the devices. Each device goes through its rows tile by tile and keeps the best it has seen of
-every query; the devices' lists are merged once, at the end.
+The rows of a block are split over the devices. Each device processes its rows tile by tile and
+keeps the best so far for every query. The devices' lists are merged once, at the end.
 """
 
 import functools
@@ -20,14 +20,15 @@ from genbench_jax.metrics.ring import Rows
 from genbench_jax.metrics.top_k import Nearest, row_tile, search_rows, with_tile
 from genbench_jax.runtime.mesh import DATA_AXIS, batch_sharding, pad_rows, padded_size, replicated
 
-QUERIES = 128  # multiple to pad to: few programs, and products that don't depend on how many ask
-# Squared lengths of unit-norm rows in half precision are off by 1e-3 at most; zero rows stand for "no caption".
+QUERIES = 128  # pad to a multiple of this: few programs, and products that do not depend on the number of queries
+# Rounding to half precision changes the squared length of a unit-norm row by at most 1e-3. Zero
+# rows mean "no caption".
 UNIT_NORM_SLACK = 0.02
 Item = TypeVar("Item")
 
 
 class NotUnitNormError(ValueError):
-  """A block holds rows that are not of unit norm."""
+  """Raised for a block with rows that do not have unit norm."""
 
 
 def best_rows(
@@ -38,31 +39,35 @@ def best_rows(
   recall_target: float = 1.0,
   check_unit_norm: bool = False,
 ) -> Nearest:
-  """The k rows of the largest inner products with each query, over all blocks; of equals the lower row.
+  """Find the k rows with the largest inner products with each query, over all blocks.
 
-  The result doesn't depend on how the rows are cut into blocks, nor on the number of devices. The next block is read and
-  sent while one computes.
+  Ties go to the lower row. The result depends neither on the division into blocks nor on the number
+  of devices. The next block is read and transferred while one is searched.
 
   Args:
     queries: float32, finite.
     blocks: float16 or float32 rows, in order.
-    k: rows a query; where there are fewer in all, minus infinity and row -1 stand for the rest.
-    recall_target: below 1, TPUs search each tile with `approx_max_k` at this expected recall; CPU and GPU stay exact.
-    check_unit_norm: whether rows that are neither of unit norm nor zero are refused.
+    k: rows per query. If there are fewer in total, the rest is filled with minus infinity and row
+      -1.
+    mesh: devices to search on.
+    recall_target: below 1, TPUs search each tile with `approx_max_k` at this expected recall; CPUs
+      and GPUs stay exact.
+    check_unit_norm: whether to reject rows that are neither zero nor of unit norm.
 
   Raises:
-    FloatingPointError: a block holds NaN or infinity; says from which row on.
-    NotUnitNormError: a block holds rows of another length, where that is checked.
+    FloatingPointError: a block holds NaN or infinity; the message names its first row.
+    NotUnitNormError: a block holds rows of another length, if this is checked.
   """
   padded = padded_size(len(queries), QUERIES)
   numbered = pad_rows(queries, padded), _numbered(0, len(queries), padded)
+  # Queries are replicated and rows are sharded, so the search itself needs no communication.
   query = Rows(*jax.device_put(numbered, replicated(mesh)))
   best = jax.device_put(Nearest.nothing(mesh.size, padded, k), batch_sharding(mesh))
   search, checks = _search_program(mesh, recall_target), []
   for start, block in _ahead(_placed(blocks, mesh)):
     best, is_finite, is_unit = search(best, query, block)
     checks.append((start, is_finite, is_unit))
-  for start, is_finite, _ in checks:  # looked at in the end: a look waits for the device
+  for start, is_finite, _ in checks:  # only now: reading a result waits for the device
     if not bool(is_finite):
       raise FloatingPointError(f"rows from {start} on hold NaN or infinity")
   for start, _, is_unit in checks:
@@ -73,7 +78,7 @@ def best_rows(
 
 
 def _placed(blocks: Iterable[Float[np.ndarray, "n d"]], mesh: Mesh) -> Iterator[tuple[int, Rows]]:
-  """Each block on the mesh, padded to whole tiles on every device, and its first row."""
+  """Yield each block on the mesh, padded to whole tiles per device, with its first row number."""
   start, multiple = 0, mesh.size * row_tile()
   for block in blocks:
     padded = padded_size(len(block), multiple)
@@ -84,14 +89,14 @@ def _placed(blocks: Iterable[Float[np.ndarray, "n d"]], mesh: Mesh) -> Iterator[
 
 
 def _numbered(start: int, rows: int, padded: int) -> Int[np.ndarray, "padded"]:
-  """Row numbers from `start`, and -1 for what is padding."""
+  """Return row numbers from `start`, and -1 for padding."""
   number = np.full(padded, -1, np.int32)
   number[:rows] = np.arange(start, start + rows)
   return number
 
 
 def _ahead(items: Iterable[Item]) -> Iterator[Item]:
-  """The same items, each made on a thread while the one before is used."""
+  """Yield the same items; each is produced on a thread while the previous one is in use."""
   iterator = iter(items)
   with ThreadPoolExecutor(1) as pool:
     following = pool.submit(next, iterator, None)
@@ -109,6 +114,7 @@ def _search_program(mesh: Mesh, recall_target: float) -> jax.stages.Wrapped:
   ) -> tuple[Nearest, Bool[Array, ""], Bool[Array, ""]]:
     own = jax.tree.map(lambda part: part[0], best)
     found = search_rows(own, query, rows, jnp.zeros(len(rows.number)), update)
+    # Checks run on the device in the same pass; their results are read at the end.
     squared = jnp.square(rows.features.astype(jnp.float32)).sum(axis=1)
     unit = (jnp.abs(squared - 1) <= UNIT_NORM_SLACK) | (squared == 0)
     finite, unit = (
@@ -131,7 +137,7 @@ def _approximately(
   penalty: Float[Array, "n"],
   row: Int[Array, "n"],
 ) -> Nearest:
-  """The best so far with those of a tile, found by the TPU's approximate top-k."""
+  """Update the best rows with one tile, using the TPU's approximate top-k."""
   count = min(best.row.shape[1], len(row))
   score, at = jax.lax.approx_max_k(products - penalty, count, recall_target=recall_target)
   return best.merge(Nearest(score, row[at]))
@@ -139,10 +145,11 @@ def _approximately(
 
 @functools.cache
 def _merge_program(mesh: Mesh) -> jax.stages.Wrapped:
-  """The best of all devices [q, k]."""
+  """Return a program that merges the lists of all devices into [q, k]."""
 
   def merge(best: Nearest) -> Nearest:
     devices, queries, k = best.row.shape
+    # [p, q, k] -> [q, p k] for p devices.
     joined = jax.tree.map(lambda part: jnp.moveaxis(part, 0, 1).reshape(queries, devices * k), best)
     return joined.first(k)
 

@@ -67,7 +67,7 @@ def test_seeds_are_those_of_the_list_for_other_programs():
 
 def test_images_that_are_none_and_functions_that_are_not_there_are_refused(own_module):
   with pytest.raises(
-    RunError, match=r"gave float64 images of shape \[1, 4, 4, 3\], wanted uint8 \[2"
+    RunError, match=r"returned float64 images of shape \[1, 4, 4, 3\], wanted uint8 \[2"
   ):
     backends.load_function("generator_of_this_test:wrong")(["a", "b"], ["", ""], [1, 2], None)
   backend = backends.load_function("generator_of_this_test:images")

@@ -56,7 +56,7 @@ def test_counts_must_agree(tiny_diffusion_folder):
     generate(["a", "b"], tiny_diffusion_folder, seeds=[1, 2, 3])
   with pytest.raises(UsageError, match="1 negative prompts for 2 prompts"):
     generate(["a", "b"], tiny_diffusion_folder, negative_prompts=["x"])
-  with pytest.raises(UsageError, match="latents take the place of seeds"):
+  with pytest.raises(UsageError, match="latents replace seeds"):
     generate(["a"], tiny_diffusion_folder, seeds=[1], latents=np.zeros((1, 8, 8, 8)))
 
 
@@ -81,7 +81,7 @@ def test_guidance_at_one_and_below_is_none(tiny_diffusion_folder):
 
 @pytest.mark.parametrize("seed", [2**32, -1, 1.5, True])
 def test_seeds_are_whole_numbers_of_32_bits(tiny_diffusion_folder, seed):
-  with pytest.raises(UsageError, match="seeds are whole numbers"):
+  with pytest.raises(UsageError, match="seeds must be integers"):
     generate(["a"], tiny_diffusion_folder, seeds=[seed])
   np.testing.assert_array_equal(keys_of(np.arange(3, dtype=np.int64)), keys_of([0, 1, 2]))
 

@@ -100,13 +100,13 @@ def test_damaged_files_end_in_one_line(laion, as_tfrecord, tmp_path):
   with pytest.raises(RunError, match="cut short"):
     open_collection(as_tfrecord, 10)
   first.write_bytes(whole[:12] + b"\xff" * 20 + whole[32:])
-  with pytest.raises(RunError, match="can't be read as a file of records"):
+  with pytest.raises(RunError, match="can't be read as a record file"):
     open_collection(as_tfrecord, 10)
   array = tmp_path / record_files(laion["images"])[0].name
   array.write_bytes(b"nothing like records")
-  with pytest.raises(RunError, match="can't be read as a file of records"):
+  with pytest.raises(RunError, match="can't be read as a record file"):
     RecordFile(array)
-  with pytest.raises(OSError, match="holds no image"):
+  with pytest.raises(OSError, match="has no image"):
     Place(record_files(laion["embeddings"])[0], 0).read()
 
 

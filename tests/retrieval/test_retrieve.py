@@ -192,13 +192,13 @@ def test_rows_of_any_length_are_taken_by_their_direction(tmp_path, capsys):
   queries = directions[:20]
   found = gb.retrieve(queries, _write(tmp_path / "one", directions * lengths, (), np.float32), K)
   assert found[1][:, 0].tolist() == list(range(20))
-  assert "not of unit norm" in capsys.readouterr().err
+  assert "do not have unit norm" in capsys.readouterr().err
   raw = rng.uniform(5, 15, (600, 1)).astype(np.float32)
   again = gb.retrieve(queries, _write(tmp_path / "all", directions * raw, (), np.float32), K)
   np.testing.assert_array_equal(again[1], found[1])
   np.testing.assert_allclose(again[0], found[0], atol=1e-6)
   gb.retrieve(queries, _write(tmp_path / "unit", directions), K)
-  assert capsys.readouterr().err.count("not of unit norm") == 1  # of `all` alone
+  assert capsys.readouterr().err.count("do not have unit norm") == 1  # of `all` alone
 
 
 def test_shards_are_paired_by_their_numbers(tmp_path):

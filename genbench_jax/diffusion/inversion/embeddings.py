@@ -1,9 +1,9 @@
-"""New tokens beside a checkpoint's own: their embeddings, their files, and texts that hold them.
+"""New tokens next to a checkpoint's own: their embeddings, files, and texts that contain them.
 
-A file is what diffusers' `load_textual_inversion` reads: safetensors with one tensor [width], or [v, width] for
-a token of several vectors, under the name of the placeholder. Files of A1111's (`emb_params`) and of SDXL's (`clip_l` and
-`clip_g`, one for each text tower) hold no placeholder: the file's name, without its ending, is it. The embeddings of two towers
-stand side by side here.
+Files have the format of diffusers' `load_textual_inversion`: safetensors with one tensor, [width]
+or [v, width] for a token of several vectors, named after the placeholder. Files of A1111
+(`emb_params`) and of SDXL (`clip_l` and `clip_g`, one per text tower) do not name the placeholder;
+the file name without its extension does. Embeddings of two towers are concatenated here.
 """
 
 import dataclasses
@@ -23,19 +23,19 @@ from genbench_jax.models.stable_diffusion import TextTower
 from genbench_jax.store import files
 
 FILE_NAME = "learned_embeds.safetensors"
-# Names under which files hold embeddings without saying for which placeholder.
+# Tensor names that do not identify the placeholder.
 A1111, TOWER_TENSORS = "emb_params", ("clip_l", "clip_g")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LearnedEmbeddings:
-  """Placeholders and the embeddings that they stand for, one or several vectors each.
+  """Placeholders and their embeddings, of one or several vectors each.
 
   Attributes:
-    vectors: placeholder -> its embeddings, those of all text towers side by side.
+    vectors: placeholder -> its vectors, concatenated over the text towers.
 
   Raises:
-    UsageError: there are none, or a placeholder is empty or has blanks at its ends.
+    UsageError: there are none, or a placeholder is empty or begins or ends with a blank.
   """
 
   vectors: Mapping[str, Float32[np.ndarray, "v d"]]
@@ -45,7 +45,7 @@ class LearnedEmbeddings:
       raise UsageError("no learned embeddings were given.")
     for name in self.vectors:
       if not name or name != name.strip():
-        raise UsageError(f"the placeholder {name!r} is empty or has blanks at its ends.")
+        raise UsageError(f"the placeholder {name!r} is empty, or begins or ends with a blank.")
 
   @functools.cached_property
   def table(self) -> Float32[np.ndarray, "n d"]:
@@ -53,7 +53,7 @@ class LearnedEmbeddings:
     return np.concatenate([np.asarray(v, np.float32) for v in self.vectors.values()])
 
   def ids(self, first: int) -> dict[str, list[int]]:
-    """The token ids of each placeholder, counted from `first`."""
+    """Return the token ids of each placeholder, counted from `first`."""
     found = {}
     for name, vectors in self.vectors.items():
       found[name] = list(range(first, first + len(vectors)))
@@ -62,7 +62,7 @@ class LearnedEmbeddings:
 
   @property
   def fingerprint(self) -> str:
-    """Stands for placeholders and vectors."""
+    """Digest of the placeholders and vectors."""
     state = hashlib.sha256(repr([(k, len(v)) for k, v in self.vectors.items()]).encode())
     state.update(np.ascontiguousarray(self.table).tobytes())
     return state.hexdigest()[:12]
@@ -71,10 +71,17 @@ class LearnedEmbeddings:
 def tokenize_with(
   tokenizer: Any, ids: Mapping[str, Sequence[int]], texts: Sequence[str], length: int
 ) -> Int32[np.ndarray, "n l"]:
-  """Token ids of texts in which placeholders stand for new tokens; start, end and padding as ever.
+  """Tokenize texts in which placeholders stand for new tokens, with start, end and padding tokens.
 
-  The tokenizer is left as it is: texts are cut at the placeholders, the longest first, and the pieces
-  tokenized apart. CLIP's tokens never reach over a blank, nor from letters to brackets.
+  The tokenizer is not modified: texts are split at the placeholders (longest first), and the pieces
+  are tokenized separately. That is equivalent because CLIP's tokens never cross a blank or a
+  boundary between letters and brackets.
+
+  Args:
+    tokenizer: tokenizer of a text tower.
+    ids: token ids of each placeholder.
+    texts: texts to tokenize.
+    length: number of tokens per text, including start and end; longer texts are truncated.
   """
   names = sorted(ids, key=lambda name: (-len(name), name))
   pattern = re.compile("(" + "|".join(map(re.escape, names)) + ")")
@@ -93,26 +100,26 @@ def _piece_ids(tokenizer: Any, piece: str) -> list[int]:
 
 
 def check_fits(learned: LearnedEmbeddings, towers: Sequence[TextTower]) -> None:
-  """Refuse embeddings that a model's text towers can't take.
+  """Reject embeddings that do not fit a model's text towers.
 
   Raises:
-    UsageError: they have another width, or a placeholder is a token already.
+    UsageError: the width differs, or a placeholder is already a token of the model.
   """
   width = sum(tower.width for tower in towers)
   if learned.table.shape[1] != width:
     raise UsageError(
-      f"the learned embeddings are {learned.table.shape[1]} wide, and the model's tokens {width}:"
+      f"the learned embeddings are {learned.table.shape[1]} wide, but the model's tokens are {width} wide:"
       " they were learned for another model."
     )
   taken = [name for name in learned.vectors if name in towers[0].tokenizer.get_vocab()]
   if taken:
-    raise UsageError(f"the placeholder {taken[0]!r} is a token of the model already.")
+    raise UsageError(f"the placeholder {taken[0]!r} is already a token of the model.")
 
 
 def tower_tables(
   table: Float32[Array, "n d"], towers: Sequence[TextTower]
 ) -> list[Float32[Array, "n _"]]:
-  """The embeddings of each text tower, from those that stand side by side."""
+  """Split concatenated embeddings into those of each text tower."""
   ends = np.cumsum([tower.width for tower in towers])
   return [table[:, end - tower.width : end] for end, tower in zip(ends, towers, strict=True)]
 
@@ -120,13 +127,13 @@ def tower_tables(
 def save_embedding(
   path: Path, placeholder: str, vector: Float32[np.ndarray, "d"], widths: Sequence[int] = ()
 ) -> None:
-  """Write one token's file, whole or not at all.
+  """Write the file of one token, atomically.
 
   Args:
-    path: of the file.
+    path: path of the file.
     placeholder: the token.
     vector: its embedding.
-    widths: of the text towers, where there are two: each gets a tensor of its own.
+    widths: widths of the text towers; with two, each gets a tensor of its own.
   """
   from safetensors.numpy import save
 
@@ -142,11 +149,11 @@ def save_embedding(
 
 
 def load_embedding(path: Path) -> tuple[str, Float32[np.ndarray, "v d"]]:
-  """The placeholder and the vectors of a file, or of the file in a folder.
+  """Read the placeholder and the vectors from a file, or from the file in a folder.
 
   Raises:
-    UsageError: there is none, or only a pickle.
-    RunError: it is damaged, or holds something else.
+    UsageError: there is no such file, or only a pickle.
+    RunError: the file is damaged or holds something else.
   """
   path = embedding_file(path)
   tensors, said = _read_tensors(path)
@@ -154,37 +161,39 @@ def load_embedding(path: Path) -> tuple[str, Float32[np.ndarray, "v d"]]:
   if tensors.keys() == set(TOWER_TENSORS):
     parts = [np.atleast_2d(np.asarray(tensors[name], np.float32)) for name in TOWER_TENSORS]
     if len({part.shape[:-1] for part in parts}) != 1:
-      raise RunError(f"{path} holds different numbers of vectors for its two text towers.")
+      raise RunError(f"{path} has different numbers of vectors for its two text towers.")
     name, tensor = own_name, np.concatenate(parts, axis=-1)
   elif len(tensors) == 1:
     ((name, tensor),) = tensors.items()
     name = own_name if name == A1111 else name
   else:
-    raise RunError(f"{path} holds {len(tensors)} tensors, wanted one: a placeholder's embedding.")
+    raise RunError(
+      f"{path} has {len(tensors)} tensors, wanted one: the embedding of a placeholder."
+    )
   vectors = np.atleast_2d(np.asarray(tensor, np.float32))
   if vectors.ndim != 2 or not vectors.size or not np.isfinite(vectors).all():
-    raise RunError(f"{path} holds no embedding: its tensor has shape {list(tensor.shape)}.")
+    raise RunError(f"{path} is not an embedding: its tensor has shape {list(tensor.shape)}.")
   return name, vectors
 
 
 def load_learned(paths: Sequence[Path]) -> LearnedEmbeddings:
-  """The embeddings of several files.
+  """Read the embeddings of several files.
 
   Raises:
-    UsageError: two of them have the same placeholder, or as `load_embedding`.
+    UsageError: two files have the same placeholder; or as `load_embedding`.
     RunError: as `load_embedding`.
   """
   found: dict[str, Float32[np.ndarray, "v d"]] = {}
   for path in paths:
     name, vectors = load_embedding(path)
     if name in found:
-      raise UsageError(f"{path}: the placeholder {name!r} is that of another file already.")
+      raise UsageError(f"{path}: the placeholder {name!r} also occurs in another file.")
     found[name] = vectors
   return LearnedEmbeddings(found)
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
-  """The tensors of a file, and the placeholder that its notes name, if any."""
+  """Return the tensors of a file, and the placeholder that its metadata names, if any."""
   from safetensors import SafetensorError, safe_open
 
   try:
@@ -196,7 +205,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
 
 
 def embedding_file(path: Path) -> Path:
-  """The file itself, or the one in a folder.
+  """Return the file itself, or the one in a folder.
 
   Raises:
     UsageError: there is none, or only a pickle.
@@ -209,6 +218,6 @@ def embedding_file(path: Path) -> Path:
   pickles = [p for pattern in PICKLES for p in path.glob(pattern)] if path.is_dir() else [path]
   if not found and pickles and pickles[0].exists():
     raise UsageError(
-      f"{pickles[0]} is no safetensors file, and pickles are never opened: convert it to {FILE_NAME}."
+      f"{pickles[0]} is not a safetensors file, and pickles are never opened: convert it to {FILE_NAME}."
     )
   raise UsageError(f"{path} has {len(found)} safetensors files, wanted one named {FILE_NAME}.")

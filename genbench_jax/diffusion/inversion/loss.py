@@ -1,13 +1,15 @@
-"""Textual inversion: the embedding of a new token, learned from a few images; all else stays as it is.
+"""Textual inversion: learn a new token's embedding from a few images; the rest is frozen.
 
-  v* = argmin_v  E_{x, t, noise, y} || target(x, noise, t) - UNet(alpha_t x + sigma_t noise, t, text(y; v)) ||^2
+  v* = argmin_v  E_{x, t, noise, y} || target(x, noise, t) - UNet(alpha_t x + sigma_t noise, t,
+  text(y; v)) ||^2
 
-x are the latents of the references, y prompts that hold the new token. The target is the noise, or the velocity
-alpha_t noise - sigma_t x, as the model was trained for. The new rows are a parameter of their own, so that no
-other gradient exists; tokens train side by side, as one vmapped program on every device.
+x are the latents of the references, and y prompts that contain the new token. The target is the
+noise or the velocity alpha_t noise - sigma_t x, as in the training of the model. The new embeddings
+are a separate parameter, so no other gradient is computed. Tokens are trained side by side, in one
+vmapped program per device.
 
 Reference:
-  An Image is Worth One Word (arXiv 2208.01618).
+  Gal et al., An Image is Worth One Word (arXiv 2208.01618).
 """
 
 import functools
@@ -36,20 +38,20 @@ from genbench_jax.models.stable_diffusion import (
 )
 from genbench_jax.runtime.mesh import DATA_AXIS
 
-# Views that the autoencoder encodes at once on a device.
+# Views that a device encodes at once.
 ENCODED_AT_ONCE = 8
 
 
 class References(NamedTuple):
-  """What one token is learned from. Stacked along a new first axis for tokens that train together.
+  """Training data of one token, or of several tokens stacked along a new first axis.
 
   Attributes:
-    mean, deviation: of the latents of each view of each reference, at the UNet's scale; `deviation` is None
-      where the mean alone is learned from.
-    num_references: how many references are real; those behind pad.
-    label: which of the classes each reference shows.
-    tokens: of every prompt of every class, for each text tower.
-    text_features: of each class, by the CLIP that guides; None without one.
+    mean: mean of the latents of each view of each reference, at the UNet's scale.
+    deviation: standard deviation of these latents; None to train on the mean alone.
+    num_references: number of real references; the others are padding.
+    label: class index of each reference.
+    tokens: token ids of every prompt of every class, for each text tower.
+    text_features: features of each class by the guiding encoder; None without one.
     key: threefry key data.
   """
 
@@ -63,7 +65,7 @@ class References(NamedTuple):
 
 
 class Learner(NamedTuple):
-  """A token's embedding as it is learned, the optimizer's moments, and the loss of the last step."""
+  """Training state of a token: its embedding, the optimizer's moments, and the last loss."""
 
   row: Float32[Array, "1 d"]
   moments: Any
@@ -71,7 +73,7 @@ class Learner(NamedTuple):
 
 
 class Batch(NamedTuple):
-  """Noisy references with prompts."""
+  """A batch of clean latents with noise, time, prompt tokens and class label."""
 
   clean: Float32[Array, "b h w c"]
   noise: Float32[Array, "b h w c"]
@@ -81,7 +83,7 @@ class Batch(NamedTuple):
 
 
 def optimizer_of(training: Training) -> optax.GradientTransformation:
-  """AdamW with a warm-up, then a cosine to zero or a constant rate; the gradient's norm is cut at 1."""
+  """Return AdamW with warm-up, then cosine decay or a constant rate, and clipped gradients."""
   rate, warm_up = training.learning_rate, min(training.warm_up, training.steps - 1)
   if training.schedule == "cosine":
     after = optax.cosine_decay_schedule(rate, max(1, training.steps - warm_up))
@@ -93,7 +95,7 @@ def optimizer_of(training: Training) -> optax.GradientTransformation:
 
 
 def start(row: Float32[Array, "1 d"], training: Training) -> Learner:
-  """The state before the first step."""
+  """Return the initial state."""
   row = jnp.asarray(row, jnp.float32)
   return Learner(row, optimizer_of(training).init(row), jnp.zeros((), jnp.float32))
 
@@ -101,15 +103,22 @@ def start(row: Float32[Array, "1 d"], training: Training) -> Learner:
 def draw_batch(
   references: References, key: Array, size: int, noise_steps: int, sample_latents: bool
 ) -> Batch:
-  """References in turn from a random one on, each with a random view, prompt, noise and time.
+  """Draw consecutive references, each with a random view, prompt, noise and time.
 
-  Times are drawn one from each of `size` strata of the schedule: the same expectation with less variance.
+  Args:
+    references: training data of one token.
+    key: random key of the step.
+    size: batch size.
+    noise_steps: length of the noise schedule.
+    sample_latents: whether to sample latents from the autoencoder's distribution.
   """
   keys = jax.random.split(key, 6)
   first = jax.random.randint(keys[0], (), 0, references.num_references)
   index = (first + jnp.arange(size)) % references.num_references
   view = jax.random.randint(keys[1], (size,), 0, references.mean.shape[1])
   prompt = jax.random.randint(keys[2], (size,), 0, references.tokens.shape[1])
+  # One time from each of `size` strata of the schedule: the same expectation as independent times,
+  # with less variance.
   strata = (jnp.arange(size) + jax.random.uniform(keys[3], (size,))) * (noise_steps / size)
   clean = references.mean[index, view]
   if sample_latents and references.deviation is not None:
@@ -134,13 +143,20 @@ def inversion_loss(
   clip_weight: float = 0.0,
   platform: str | None = None,
 ) -> Float32[Array, ""]:
-  """Mean square of the UNet's error, and the CLIP-guided loss where there is a guide.
+  """Compute the mean squared error of the UNet, plus the CLIP-guided loss if there is a guide.
 
   Args:
-    params: of the UNet, the text tower, the autoencoder's decoder and the guide (`clip`).
-    row: the new token's embedding.
-    text_features: unit-norm, of the batch's classes, by the guide.
+    model: the diffusion model.
+    params: parameters of the UNet, the text towers, the autoencoder's decoder and the guide
+      (`clip`).
+    row: embedding of the new token.
+    batch: noisy references.
+    text_features: unit-norm features of the batch's classes by the guide.
+    guide: encoder of the guided loss.
+    clip_weight: weight of the guided loss.
+    platform: `cpu`, `gpu` or `tpu`, which selects the attention kernel.
   """
+  # Forward process: noisy = sqrt(alpha_t) clean + sqrt(1 - alpha_t) noise.
   levels = jnp.asarray(model.schedule.alphas_cumprod, jnp.float32)[batch.time]
   signal, sigma = (jnp.sqrt(x)[:, None, None, None] for x in (levels, 1 - levels))
   noisy = signal * batch.clean + sigma * batch.noise
@@ -155,6 +171,7 @@ def inversion_loss(
   loss = jnp.square(output - target).mean()
   if guide is None or text_features is None or not clip_weight:
     return loss
+  # Predicted clean latents: invert noisy = signal clean + sigma noise for the model's prediction.
   clean = signal * noisy - sigma * output if velocity else (noisy - sigma * output) / signal
   wanted = text_features[batch.label]
   return loss + clip_weight * clip_loss(model, params, clean, wanted, guide, platform)
@@ -168,9 +185,19 @@ def clip_loss(
   guide: TextEncoder,
   platform: str | None = None,
 ) -> Float32[Array, ""]:
-  """Mean of 1 - cos(image, text) over matching pairs; the images are decoded from predicted clean latents."""
+  """Compute the mean of 1 - cos(image, text) over matching pairs, on decoded images.
+
+  Args:
+    model: the diffusion model.
+    params: parameters of the autoencoder's decoder and of the guide (`clip`).
+    clean: predicted clean latents.
+    text_features: unit-norm features of the matching texts.
+    guide: encoder of images and texts.
+    platform: `cpu`, `gpu` or `tpu`, which selects the attention kernel.
+  """
   latents = model.vae.config.from_diffusion(clean).astype(model.vae_dtype)
   images = apply_decoder(model.vae, params["vae"], latents, platform).astype(jnp.float32)
+  # The autoencoder decodes to [-1, 1]; the guide takes [0, 1], normalized.
   unit = jnp.clip(images / 2 + 0.5, 0, 1)
   side = guide.input.size
   unit = jax.image.resize(unit, (len(unit), side, side, 3), "bicubic")
@@ -190,7 +217,16 @@ def update(
   references: References,
   step: Int32[Array, ""],
 ) -> Learner:
-  """One step of one token; its random numbers depend on the token's key and the step alone."""
+  """Run one training step of one token; its randomness depends on the token and the step.
+
+  Args:
+    model, params, guide, platform: see `inversion_loss`.
+    training: settings.
+    learner: state before the step.
+    references: training data of the token.
+    step: number of the step.
+  """
+  # Not split from a running key: a resumed run draws the same numbers.
   key = jax.random.fold_in(jax.random.wrap_key_data(references.key), step)
   noise_steps = len(model.schedule.alphas_cumprod)
   batch = draw_batch(references, key, training.batch, noise_steps, training.sample_latents)
@@ -208,9 +244,15 @@ def update(
 def training_program(
   model: StableDiffusion, mesh: Mesh, training: Training, guide: TextEncoder | None = None
 ) -> Any:
-  """Steps `first` to `last` of tokens that are split over the mesh: learners in, learners out.
+  """Return the program that trains tokens, split over the mesh, from step `first` to step `last`.
 
-  Every device trains its own tokens in one vmapped program, without a word to the others.
+  Each device trains its own tokens in one vmapped program, without communication.
+
+  Args:
+    model: the diffusion model.
+    mesh: devices.
+    training: settings.
+    guide: encoder of the guided loss.
   """
   platform = mesh.devices.flat[0].platform
 
@@ -232,9 +274,9 @@ def training_program(
 
 @functools.lru_cache(maxsize=4)
 def encoding_program(model: StableDiffusion, mesh: Mesh) -> Any:
-  """Mean and deviation of the latents, at the UNet's scale, of views [t, r, v, height, width, 3]."""
+  """Return the program for mean and deviation of the latents of views [t, r, v, H, W, 3]."""
 
-  def one(
+  def encode_view(
     params: Params, view: UInt8[Array, "H W 3"]
   ) -> tuple[Float32[Array, "h w c"], Float32[Array, "h w c"]]:
     pixels = view.astype(jnp.float32) / 127.5 - 1
@@ -242,13 +284,13 @@ def encoding_program(model: StableDiffusion, mesh: Mesh) -> Any:
     mean, log_variance = (x.astype(jnp.float32) for x in apply_encoder(model.vae, params, pixels))
     deviation = jnp.exp(0.5 * log_variance)
     config = model.vae.config
-    # A deviation is scaled as a difference of latents is, without the shift.
+    # The latents' scaling is affine. A deviation is scaled by its slope only, not shifted.
     spread = config.to_diffusion(mean + deviation) - config.to_diffusion(mean)
     return config.to_diffusion(mean)[0], spread[0]
 
   def encode(params: Params, views: UInt8[Array, "t r v H W 3"]) -> Any:
     rows = views.reshape(-1, *views.shape[3:])
-    found = jax.lax.map(functools.partial(one, params), rows, batch_size=ENCODED_AT_ONCE)
+    found = jax.lax.map(functools.partial(encode_view, params), rows, batch_size=ENCODED_AT_ONCE)
     return jax.tree.map(lambda x: x.reshape(*views.shape[:3], *x.shape[1:]), found)
 
   everywhere, tokens = PartitionSpec(), PartitionSpec(DATA_AXIS)
@@ -262,7 +304,13 @@ def encoding_program(model: StableDiffusion, mesh: Mesh) -> Any:
 def initial_row(
   model: StableDiffusion, class_names: tuple[str, ...], initializer: str
 ) -> Float32[np.ndarray, "1 d"]:
-  """Where a token starts: the mean of the tokens of its class names, or the end-of-text token."""
+  """Return a token's initial embedding: the mean of its class names' tokens, or end-of-text.
+
+  Args:
+    model: the diffusion model.
+    class_names: names of the classes that share the token.
+    initializer: `class_name` or `end_of_text`.
+  """
   rows = [
     _initial_row(tower, model.params[part], class_names, initializer)
     for part, tower in zip(TEXT_PARTS, model.towers, strict=False)

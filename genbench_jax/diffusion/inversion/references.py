@@ -1,4 +1,4 @@
-"""Reference images as the autoencoder takes them, in all the views that a token is learned from."""
+"""Reference images as the autoencoder takes them, in all views that a token is learned from."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,23 +10,24 @@ from PIL import Image
 from genbench_jax.diffusion.inversion.settings import Training
 from genbench_jax.embedding.preprocess import to_rgb
 
-# Side of a random crop over the image's shorter side.
+# Side of a random crop relative to the image's shorter side.
 CROP_SIDES = (0.8, 1.0)
 
 
 def views_per_reference(training: Training) -> int:
-  """How many views each reference has: whole and crops, each mirrored and in other colors where wanted."""
+  """Return the number of views per reference: whole and crops, mirrored and recolored."""
   return (1 + training.crops) * (2 if training.flip else 1) * (6 if training.recolor else 1)
 
 
 def reference_views(
   image: Image.Image, height: int, width: int, training: Training, seed: Sequence[int]
 ) -> UInt8[np.ndarray, "v height width 3"]:
-  """The views of one reference: whole and random crops, all of them mirrored, and all with their channels in any order.
+  """Return the views of one reference: whole and random crops, mirrored, channels permuted.
 
   Args:
-    image: of any mode and size.
-    height, width: in pixels, of the model's images.
+    image: image of any mode and size.
+    height, width: size of the model's images in pixels.
+    training: settings of the views.
     seed: of the crops.
   """
   image = to_rgb(image)
@@ -35,7 +36,7 @@ def reference_views(
     image = _to_size(image, side, side, training)
   rng = np.random.default_rng(seed)
   images = [image, *(_random_crop(image, rng) for _ in range(training.crops))]
-  views = [np.asarray(_to_size(one, height, width, training), np.uint8) for one in images]
+  views = [np.asarray(_to_size(view, height, width, training), np.uint8) for view in images]
   if training.flip:
     views += [view[:, ::-1] for view in views]
   orders = itertools.permutations(range(3)) if training.recolor else [(0, 1, 2)]
@@ -49,7 +50,7 @@ def _random_crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _to_size(image: Image.Image, height: int, width: int, training: Training) -> Image.Image:
-  """Bicubic; what is cut, if anything, is the middle of an image of the wanted shape."""
+  """Resize bicubically to the given size; unless squashing, cut the center to its aspect ratio."""
   if training.reference_resize == "squash":
     return image.resize((width, height), Image.Resampling.BICUBIC)
   scale = max(width / image.width, height / image.height)

@@ -1,4 +1,4 @@
-"""How new tokens are learned: the settings of textual inversion, and the published ones. No JAX at import."""
+"""Settings of textual inversion, and the published ones. Does not import JAX."""
 
 import dataclasses
 from typing import Annotated
@@ -12,28 +12,31 @@ RESIZES = ("crop", "squash")
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """How the embedding of a new token is learned from a few reference images.
+  """Settings for learning the embedding of a new token from a few reference images.
 
   Attributes:
-    steps: of AdamW.
-    batch: noisy references of each token in a step.
-    learning_rate: at its highest. Token embeddings have a deviation of 0.014 in Stable Diffusion.
-    schedule: after the warm-up, `cosine` down to zero or `constant`.
-    warm_up: steps in which the rate rises from zero.
+    steps: number of AdamW steps.
+    batch: noisy references per token and step.
+    learning_rate: peak rate. Token embeddings have a standard deviation of 0.014 in Stable
+      Diffusion.
+    schedule: after the warm-up, `cosine` to zero or `constant`.
+    warm_up: steps over which the rate rises from zero.
     weight_decay: of AdamW.
-    initializer: where a token starts: at the mean of the class name's tokens (`class_name`), or at the
+    initializer: start of a token: the mean of the class name's tokens (`class_name`), or the
       end-of-text token (`end_of_text`), as in the published code.
-    reference_resize: `crop` (shorter side, then center crop) or `squash` to the model's square.
-    reference_resolution: shrinks references to this side, then enlarges them again; 0 leaves them as they are.
-    flip: whether half of the references are mirrored. Digits and letters turn into other ones.
-    crops: random crops of each reference that are learned from besides the whole.
-    recolor: whether references come in all six orders of their color channels, where color says nothing of the class:
-      tokens learn color before shape.
-    sample_latents: whether latents are drawn from the autoencoder's distribution, or are its mean.
-    clip_weight: of the CLIP-guided loss beside the diffusion loss; 0 does without.
-    categories_per_device: tokens that are trained at once on a device. Others would round otherwise: it counts
-      among what the result is made from.
-    save_every: steps after which the state is saved, so that a stopped run can go on.
+    reference_resize: `crop` (shorter side, then center crop) or `squash`, to the model's square.
+    reference_resolution: references are shrunk to this side and enlarged again; 0 for no change.
+    flip: whether to mirror half of the references. Mirrored digits and letters may change their
+      meaning.
+    crops: random crops of each reference to learn from, in addition to the whole image.
+    recolor: whether to learn from all six orders of the color channels. Useful if color does not
+      identify the class, because tokens learn color before shape.
+    sample_latents: whether to sample latents from the autoencoder's distribution instead of using
+      its mean.
+    clip_weight: weight of the CLIP-guided loss relative to the diffusion loss; 0 disables it.
+    categories_per_device: tokens that a device trains together. It changes rounding, so it is part
+      of the fingerprint.
+    save_every: steps between saved states, from which a stopped run resumes.
   """
 
   steps: Annotated[int, AtLeast(1)] = 2000
@@ -55,10 +58,11 @@ class Training:
 
 
 def reference_training(references: str) -> dict[str, object]:
-  """The settings of GenBench's scripts for references that are `original` or `retrieval` images.
+  """Return the settings of GenBench's scripts for `original` or `retrieval` references.
 
-  The learning rate is theirs after their scaling by the batch of 8 on one device. Their CLIP-guided loss starts from
-  clean latents, skips CLIP's normalization and averages over pairs that don't match: it is not repeated.
+  The learning rate includes their scaling by the batch of 8 on one device. Their CLIP-guided loss
+  is not reproduced: it starts from clean latents, skips CLIP's normalization and averages over
+  pairs that do not match.
   """
   return {
     "steps": 5000,
@@ -78,23 +82,25 @@ def reference_training(references: str) -> dict[str, object]:
   }
 
 
-# Images that new tokens can be learned from.
+# Sources of images from which tokens can be learned.
 TOKEN_REFERENCES = ("original", "retrieval", "folder")
 
 
 @dataclasses.dataclass(frozen=True)
 class TextualInversion(Training):
-  """New tokens for the classes of a dataset, besides how they are trained.
+  """New tokens for the classes of a dataset, and how they are trained.
 
   Attributes:
-    references: each makes image sets of every prompt strategy: `""` without new tokens, `original` or
-      `retrieval` with tokens learned from such images, `folder` with tokens made elsewhere.
-    shots: reference images a class.
-    scope: a token for each `category`, or one for all classes of a `dataset`.
-    templates: prompts in training: those of the `dataset`, or `simple`, the class name alone.
-    folder: tokens made elsewhere, `CLASS/learned_embeds.safetensors`; `{dataset}` in the path stands for the name of
-      the dataset.
-    real_images: how many real images of the dataset those tokens were learned from; the report states it.
+    references: each entry adds image sets of every prompt strategy: `""` without new tokens,
+      `original` or `retrieval` with tokens learned from such images, `folder` with tokens learned
+      elsewhere.
+    shots: reference images per class.
+    scope: one token per `category`, or a single one for all classes of a `dataset`.
+    templates: training prompts: the templates of the `dataset`, or `simple`, the class name alone.
+    folder: tokens learned elsewhere, `CLASS/learned_embeds.safetensors`; `{dataset}` in the path is
+      replaced by the name of the dataset.
+    real_images: number of real images of the dataset from which those tokens were learned, for the
+      report.
   """
 
   references: Annotated[

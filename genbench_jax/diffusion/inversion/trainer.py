@@ -1,7 +1,7 @@
-"""Many new tokens side by side, group by group, each saved as soon as it is learned.
+"""Training of many new tokens, group by group; each is saved as soon as it is learned.
 
-A group is a fixed run of concepts that one device trains together: what a token becomes depends neither on what else
-was left to do nor, but for rounding, on the number of devices.
+A group is a fixed run of concepts that one device trains together. The result for a token depends
+neither on which other tokens remained to be learned nor, up to rounding, on the number of devices.
 """
 
 import dataclasses
@@ -38,20 +38,20 @@ from genbench_jax.models.stable_diffusion import StableDiffusion
 from genbench_jax.runtime.mesh import batch_sharding, replicated
 from genbench_jax.store import files
 
-# Steps that are started together: between them the host says how far it is.
+# Steps per program call; the host reports progress between calls.
 STEPS_AT_ONCE = 50
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Concept:
-  """A new token and what it is to be learned from.
+  """A new token and its training images.
 
   Attributes:
-    placeholder: the token's name, such as `<shapes-pentagon>`.
-    class_names: of the class, or of all classes that share the token.
-    labels: which of these each reference shows.
+    placeholder: name of the token, such as `<shapes-pentagon>`.
+    class_names: name of the class, or names of all classes that share the token.
+    labels: index into `class_names` of each reference.
     images: reads the references, in the order of `labels`.
-    path: where its file goes.
+    path: path of the token's file.
   """
 
   placeholder: str
@@ -62,23 +62,23 @@ class Concept:
 
 
 class _Group(NamedTuple):
-  """Concepts that a device trains together, and the name of their state's file."""
+  """Concepts that a device trains together, and the file name of their state."""
 
   name: str
   concepts: tuple[Concept, ...]
 
 
 class Trainer:
-  """Learns new tokens of a model, and keeps what is learned already.
+  """Learns new tokens of a model; tokens that have a file already are kept.
 
   Args:
-    model: from `load_stable_diffusion`.
-    mesh: its devices train a group of concepts each.
-    training: how.
-    templates: of prompts, with one `{}` for the placeholder and the class name.
-    height, width: in pixels; by default those that the model was trained for.
+    model: a model from `load_stable_diffusion`.
+    mesh: devices; each trains one group of concepts at a time.
+    training: settings.
+    templates: prompts with one `{}` for the placeholder and the class name.
+    height, width: in pixels; None for the size that the model was trained on.
     seed: of all random numbers.
-    guide: the encoder of the guided loss, where `training.clip_weight` asks for it.
+    guide: encoder of the guided loss, used if `training.clip_weight` is positive.
   """
 
   def __init__(
@@ -104,12 +104,15 @@ class Trainer:
     state_folder: Path,
     owns: Callable[[int], bool] = lambda group: True,
   ) -> Iterator[int]:
-    """Learns what has no file yet; yields, now and then, how many token-steps were done.
+    """Learn the concepts without a file; yield from time to time how many token-steps were done.
 
     Args:
-      concepts: in a fixed order; those that train together are neighbors.
-      state_folder: for the state between steps.
-      owns: whether a group of concepts, by its number, is this process's to learn.
+      concepts: concepts in a fixed order; neighbors train together.
+      state_folder: folder for saved states.
+      owns: whether this process learns a group, by the group's index.
+
+    Raises:
+      RunError: an embedding became NaN or infinite.
     """
     numbered = enumerate(self._groups(concepts))
     groups = [group for number, group in numbered if owns(number) and not _done(group)]
@@ -130,7 +133,7 @@ class Trainer:
   def _learn_together(
     self, groups: Sequence[_Group], most_references: int, folder: Path
   ) -> Iterator[int]:
-    """Trains one group on each device, from the state on the disk if all have one of the same step."""
+    """Train one group per device, resuming from disk if all have a state of the same step."""
     filled = _filled(groups, self.mesh.size)
     concepts = [concept for group in filled for concept in group.concepts]
     references = self._put(self._references(concepts, most_references))
@@ -168,7 +171,7 @@ class Trainer:
     for group in groups:
       (folder / group.name).unlink(missing_ok=True)
 
-  # ---- what goes in ------------------------------------------------------------------------------
+  # ---- inputs ------------------------------------------------------------------------------------
 
   def _start(self, concepts: Sequence[Concept]) -> Learner:
     rows = [
@@ -183,6 +186,7 @@ class Trainer:
     params = {name: parts[name] for name in ("encoder", "quant_conv") if name in parts}
     params = jax.device_put(params, replicated(self.mesh))
     mean, deviation = encoding_program(self.model, self.mesh)(params, self._put(views))
+    # Concepts may have different numbers of references; labels repeat up to the largest.
     labels = [np.resize(np.asarray(concept.labels, np.int32), most) for concept in concepts]
     return References(
       mean=mean,
@@ -218,7 +222,7 @@ class Trainer:
     return np.stack(by_tower, axis=1).reshape(shape)
 
   def _text_features(self, concepts: Sequence[Concept]) -> Float32[Array, "t k d"] | None:
-    """Of the class names alone: the guide doesn't know the new tokens."""
+    """Return the features of the class names alone: the guide does not know the new tokens."""
     if self.guide is None:
       return None
     names = [f"a photo of a {name}" for concept in concepts for name in concept.class_names]
@@ -238,7 +242,7 @@ class Trainer:
   def _put(self, tree: Any) -> Any:
     return jax.device_put(tree, batch_sharding(self.mesh))
 
-  # ---- the state between steps -------------------------------------------------------------------
+  # ---- saved states ------------------------------------------------------------------------------
 
   def _save_states(
     self, groups: Sequence[_Group], learners: Learner, step: int, folder: Path
@@ -253,17 +257,17 @@ class Trainer:
       files.write_bytes(folder / group.name, save(arrays, {"about": json.dumps({"step": step})}))
 
   def _saved(self, groups: Sequence[_Group], folder: Path) -> tuple[int, Learner] | None:
-    """The step that all groups have reached, and their state; None if they have none or differ."""
+    """Return the step that all groups have reached and their state; None if they differ."""
     like = self._start(groups[0].concepts)
     found = [_read_state(folder / group.name, like) for group in groups]
-    whole = [one for one in found if one is not None]
+    whole = [state for state in found if state is not None]
     if len(whole) < len(found) or len({step for step, _ in whole}) != 1:
       return None
     return whole[0][0], jax.tree.map(lambda *x: np.concatenate(x), *(state for _, state in whole))
 
 
 def _read_state(path: Path, like: Learner) -> tuple[int, Learner] | None:
-  """A group's step and state; None if there is none, or it is damaged: then the group starts anew."""
+  """Return a group's step and state; None, which restarts it, if it is missing or damaged."""
   from safetensors import SafetensorError, safe_open
 
   leaves, tree = jax.tree.flatten(like)
@@ -283,7 +287,7 @@ def _done(group: _Group) -> bool:
 
 
 def _filled(groups: Sequence[_Group], devices: int) -> list[_Group]:
-  """One group for each device, all of one size: what is missing repeats what is there."""
+  """Pad to one group per device, all of one size, by repeating concepts and groups."""
   size = max(len(group.concepts) for group in groups)
   even = [
     group._replace(concepts=(group.concepts * size)[:size]) if len(group.concepts) < size else group
