@@ -1,4 +1,4 @@
-"""Image sets and features, read by the tools that they are exported for."""
+"""Exported image sets and features are readable by the tools that they are exported for."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ def picture(index):
 
 @pytest.fixture(scope="module")
 def image_set(tmp_path_factory):
-  """Two images a class; the second of class 0 is a JPEG and the second of class 1 a GIF."""
+  """Two images per class; the second of class 0 is a JPEG and the second of class 1 a GIF."""
   folder = tmp_path_factory.mktemp("set") / "images"
   layout = ImageSetLayout("digits_generative", NAMES, 16, 6, {"steps": 8})
   records = [
@@ -53,7 +53,7 @@ def image_set(tmp_path_factory):
   return folder
 
 
-def test_image_folder_is_read_by_torchvisions_rules(image_set, tmp_path):
+def test_image_folder_follows_torchvisions_rules(image_set, tmp_path):
   out = tmp_path / "out"
   assert main([str(image_set), "--to", "imagefolder", str(out)]) == 0
   classes = sorted(path.name for path in out.iterdir() if path.is_dir())
@@ -89,7 +89,7 @@ def test_hugging_face_loads_it(image_set, tmp_path, monkeypatch):
   assert json.loads((out / "class_names.json").read_text()) == list(NAMES)
 
 
-def test_webdataset_shards_hold_every_example_and_the_same_bytes_each_time(image_set, tmp_path):
+def test_webdataset_shards_contain_every_example_and_are_reproducible(image_set, tmp_path):
   outs = [tmp_path / "a", tmp_path / "b"]
   for out in outs:
     assert main([str(image_set), "--to", "webdataset", str(out)]) == 0
@@ -98,7 +98,7 @@ def test_webdataset_shards_hold_every_example_and_the_same_bytes_each_time(image
   assert shard.read_bytes() == (outs[1] / shard.name).read_bytes()
   with tarfile.open(shard) as tar:
     files = {member.name: tar.extractfile(member).read() for member in tar}
-  # By the format's rule: what shares a name up to the first dot, in a row, is an example.
+  # In WebDataset, consecutive files that share a name up to the first dot form an example.
   stems = [name.partition(".")[0] for name in files]
   assert stems == [f"{index:08d}" for index in range(16) for _ in range(3)]
   assert files["00000013.cls"] == b"5"
@@ -107,7 +107,7 @@ def test_webdataset_shards_hold_every_example_and_the_same_bytes_each_time(image
     np.testing.assert_array_equal(np.asarray(image), picture(5))
 
 
-def test_features_have_the_moments_that_fid_tools_read(tmp_path):
+def test_features_include_the_moments_that_fid_tools_read(tmp_path):
   generator = np.random.default_rng(0)
   features = generator.normal(size=(30, 4)).astype(np.float32)
   valid = np.ones(30, np.uint8)
@@ -127,7 +127,7 @@ def test_features_have_the_moments_that_fid_tools_read(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(found["features"], axis=1), 1, rtol=1e-6)
 
 
-def test_nothing_is_overwritten_and_nothing_is_left_half(image_set, tmp_path, capfd, monkeypatch):
+def test_nothing_is_overwritten_or_left_incomplete(image_set, tmp_path, capfd, monkeypatch):
   out = tmp_path / "out"
   out.mkdir()
   (out / "mine.txt").touch()
@@ -147,7 +147,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_half(image_set, tmp_path, ca
   assert main([str(image_set), "--to", "imagefolder", str(tmp_path / "new")]) == 0
 
 
-def test_names_of_files_are_tame():
+def test_file_names_are_safe():
   for name in NAMES:
     assert safe(name).replace("_", "").replace("-", "").isalnum()
     assert len(safe(name)) <= 60
@@ -160,7 +160,7 @@ def test_contact_sheet(image_set, tmp_path, capfd):
   assert show([str(image_set), "--out", str(out), "--per-class", "2", "--classes", "5"]) == 0
   with Image.open(out) as sheet:
     assert sheet.size == (2 * 24 + 190 + 2 * 102, 3 * 24 + 16 + 5 * 102)
-    # Class 0, first image: black; on the sheet an 8 x 8 image is scaled to 96.
+    # Class 0, first image is black; the sheet scales an 8 x 8 image to 96 x 96.
     assert sheet.getpixel((24 + 190 + 48, 64 + 48)) == (0, 0, 0)
   assert show([str(tmp_path), "--out", str(out)]) == 2
   assert capfd.readouterr().err.count("\n") == 2

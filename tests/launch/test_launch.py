@@ -1,4 +1,4 @@
-"""The launch scripts: clean shell, flags that the command has, and the cloud commands in their order."""
+"""The launch scripts pass shellcheck, use flags of the command, and call cloud tools in order."""
 
 import json
 import os
@@ -19,7 +19,7 @@ LAUNCH = ROOT / "launch"
 SHELL = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
 ARGUMENTS = [f"--config={ROOT / 'configs' / 'demo.py'}", "--workdir=/work/a b", "--keep-going"]
 
-# Notes its name and arguments; a `case` on the arguments, given by the test, decides what it says and its status.
+# Logs its name and arguments. The test passes a `case` on the arguments that sets the output and exit status.
 STAND_IN = """#!/usr/bin/env bash
 {python} -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$(basename "$0")" "$@" >> {log}
 {does}
@@ -27,7 +27,7 @@ STAND_IN = """#!/usr/bin/env bash
 
 
 class StandIns:
-  """Recording stand-ins of commands, first on PATH."""
+  """Fake commands, first on PATH, that record their calls."""
 
   def __init__(self, folder: Path) -> None:
     self.folder, self.log = folder, folder / "log.jsonl"
@@ -58,13 +58,13 @@ def stand_ins(tmp_path):
 
 
 def values_of(call):
-  """The command's own reading of its flags in a recorded call."""
+  """Parse the flags of a recorded call with the command's own parser."""
   start = call.index("genbench_jax.main")
   return parse(["main", *call[start + 1 :]])
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
-def test_the_scripts_are_clean():
+def test_scripts_pass_shellcheck():
   done = subprocess.run(
     ["shellcheck", *map(str, SHELL)], capture_output=True, text=True, check=False
   )
@@ -91,7 +91,7 @@ def test_several_machines_of_gpus(stand_ins):
   assert "HOSTS: number of machines" in stand_ins.run("multi_gpu.sh", "x", COORDINATOR="a:1").stderr
 
 
-def test_slurm_runs_the_command_and_queues_again_after_preemption(stand_ins):
+def test_slurm_runs_the_command_and_requeues_after_preemption(stand_ins):
   stand_ins.add("srun", "exit ${STATUS}")
   stand_ins.add("scontrol")
   for status in ("0", "1", "143"):
@@ -119,7 +119,7 @@ def test_tpu_commands(stand_ins):
   assert delete[4:] == ["delete", "pod", "--zone=here", "--quiet"]
 
 
-def test_tpu_resume_makes_a_preempted_slice_anew(stand_ins):
+def test_tpu_resume_recreates_a_preempted_slice(stand_ins):
   does = f"""
   case "$4" in
     describe) test -e {stand_ins.folder}/made && echo READY || echo PREEMPTED ;;
@@ -137,13 +137,13 @@ def test_tpu_resume_makes_a_preempted_slice_anew(stand_ins):
   assert "preempted; try 2 of" in done.stderr
 
 
-def test_tpu_resume_does_not_repeat_the_run_s_own_errors(stand_ins):
+def test_tpu_resume_does_not_retry_errors_of_the_run(stand_ins):
   stand_ins.add("gcloud", 'case "$4" in describe) echo READY ;; ssh) exit 2 ;; esac')
   assert stand_ins.run("tpu_vm.sh", "resume", *ARGUMENTS).returncode == 2
   assert [call[4] for call in stand_ins.calls()].count("ssh") == 1
 
 
-def test_a_wrong_word_is_a_mistake_in_usage(stand_ins):
+def test_an_unknown_word_is_a_usage_error(stand_ins):
   done = stand_ins.run("tpu_vm.sh", "crate")
   assert done.returncode == 2
   assert "usage:" in done.stderr
@@ -159,7 +159,7 @@ def test_kubernetes_pods_find_each_other():
   values = values_of([word.replace("$(HOST)", "3") for word in container["command"]])
   assert job["completionMode"] == "Indexed"
   assert job["parallelism"] == job["completions"] == values.num_processes == 4
-  # JobSet names pods JOBSET-JOB-REPLICA-INDEX, in the subdomain of the JobSet's name.
+  # JobSet names pods JOBSET-JOB-REPLICA-INDEX, in the subdomain with the JobSet's name.
   name = jobset["metadata"]["name"]
   assert values.coordinator == f"{name}-{hosts['name']}-0-0.{name}:12355"
   assert [variable["name"] for variable in container["env"]] == ["HOST"]
@@ -170,7 +170,7 @@ def test_kubernetes_pods_find_each_other():
   assert any(values.workdir.startswith(f"{path}/") for path in mounted)
 
 
-def test_the_tpu_jobset_is_a_slice_whose_hosts_jax_finds():
+def test_hosts_of_the_tpu_jobset_are_found_by_jax():
   jobset = yaml.safe_load((LAUNCH / "kubernetes" / "jobset-tpu.yaml").read_text())
   (hosts,) = jobset["spec"]["replicatedJobs"]
   job = hosts["template"]["spec"]
@@ -185,7 +185,7 @@ def test_the_tpu_jobset_is_a_slice_whose_hosts_jax_finds():
 
 
 def leaves(value, path=()):
-  """Every leaf of a JSON value with its path, as text."""
+  """Return the path and text of every leaf of a JSON value."""
   if isinstance(value, dict | list):
     items = value.items() if isinstance(value, dict) else enumerate(value)
     return {leaf for name, inner in items for leaf in leaves(inner, (*path, name))}
@@ -193,13 +193,13 @@ def leaves(value, path=()):
 
 
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
-def test_kubernetes_knows_every_field_of_pods_and_claim(tmp_path):
-  """kubectl reads what it is given into its own types, without a cluster, and drops what they don't have."""
+def test_kubernetes_supports_every_field_of_pods_and_claim(tmp_path):
+  """kubectl parses the files into its own types, without a cluster, and drops unknown fields."""
   jobset = yaml.safe_load((LAUNCH / "kubernetes" / "jobset.yaml").read_text())
   claim = yaml.safe_load((LAUNCH / "kubernetes" / "pvc.yaml").read_text())
   (hosts,) = jobset["spec"]["replicatedJobs"]
   job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, **hosts["template"]}
-  # kubectl has no such command for claims of their own; within a pod their type is the same.
+  # `kubectl set env` does not accept a claim, but within a pod the claim has the same type.
   inner = {"name": "claim", "ephemeral": {"volumeClaimTemplate": {"spec": claim["spec"]}}}
   job["spec"]["template"]["spec"]["volumes"].append(inner)
   job["spec"]["misspelt"] = 1
@@ -216,7 +216,7 @@ def test_kubernetes_knows_every_field_of_pods_and_claim(tmp_path):
   assert leaves(job) - leaves(json.loads(done.stdout)) == {(("spec", "misspelt"), "1")}
 
 
-def test_local_processes_get_their_flags_and_their_numbers(tmp_path):
+def test_local_processes_get_flags_and_process_numbers(tmp_path):
   package = tmp_path / "genbench_jax"
   package.mkdir()
   (package / "__init__.py").write_text("")

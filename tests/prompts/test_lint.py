@@ -1,4 +1,4 @@
-"""Faults of prompts, each found and none invented."""
+"""Problems of prompts are found, without false alarms."""
 
 from genbench_jax.prompts.lint import lint_prompts
 from genbench_jax.prompts.strategies import Prompt
@@ -8,15 +8,15 @@ NAMES = ("missile", "dog", "missile")
 
 def _found(prompts, negatives_wanted=False, most=20):
   found = lint_prompts(prompts, NAMES, lambda text: len(text) <= most, negatives_wanted)
-  return {one.kind: one for one in found}
+  return {problem.kind: problem for problem in found}
 
 
-def test_good_prompts_have_no_faults():
+def test_good_prompts_have_no_problems():
   prompts = [[Prompt(f"{shot} {label}", "no") for shot in range(4)] for label in range(3)]
   assert _found(prompts, negatives_wanted=True) == {}
 
 
-def test_a_prompt_of_two_classes_is_a_duplicate_and_of_one_class_is_not():
+def test_only_a_prompt_of_two_classes_is_a_duplicate():
   prompts = [[Prompt("a missile")] * 2, [Prompt("a dog")] * 2, [Prompt("a missile")] * 2]
   found = _found(prompts)
   assert list(found) == ["duplicate"]
@@ -25,7 +25,7 @@ def test_a_prompt_of_two_classes_is_a_duplicate_and_of_one_class_is_not():
   )
 
 
-def test_prompts_that_are_cut_are_counted_once_each():
+def test_truncated_prompts_are_counted_once():
   long = "a" * 21
   prompts = [[Prompt(long, "b" * 30)] * 3, [Prompt("c", "d" * 31)], [Prompt("e", "f")]]
   found = _found(prompts)
@@ -33,7 +33,7 @@ def test_prompts_that_are_cut_are_counted_once_each():
   assert found["cut"].examples == (repr(long),)
 
 
-def test_an_empty_negative_is_a_fault_where_the_strategy_gives_negatives():
+def test_an_empty_negative_is_a_problem_if_the_strategy_has_negatives():
   prompts = [[Prompt("a", "x")], [Prompt("b")], [Prompt("c", "x")]]
   assert _found(prompts) == {}
   assert _found(prompts, negatives_wanted=True)["empty_negative"].examples == ("'dog'",)

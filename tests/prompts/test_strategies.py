@@ -1,4 +1,4 @@
-"""The five strategies, word for word."""
+"""The five prompt strategies give the published texts."""
 
 from collections import Counter
 
@@ -22,7 +22,7 @@ def _prompts(strategy, count=6, **options):
   return prompts_of_class(strategy, 1, NAMES, TEMPLATES, count, seed=0, **options)
 
 
-def test_simple_template_is_the_name():
+def test_the_simple_template_is_the_name():
   assert {prompt.text for prompt in _prompts("simple_template")} == {"dog"}
 
 
@@ -53,10 +53,10 @@ def test_restrictive_description_appends_the_published_words():
   [(1, 16, (1, 1)), (5, 4, (4, 5)), (16, 2, (8, 16)), (80, 1, (16, 16))],
 )
 @pytest.mark.parametrize("seed", range(5))
-def test_the_reference_repeats_shuffles_and_cuts_the_templates_to_16(
+def test_the_reference_repeats_shuffles_and_truncates_templates_to_16(
   templates, most, distinct, seed
 ):
-  """Worked by hand: 1 gives 16 equal prompts, 5 are tiled 4 times and cut from 20, 80 give 16 distinct ones."""
+  """By hand: 1 gives 16 equal prompts, 5 are repeated 4 times and truncated from 20 to 16, 80 give 16 distinct ones."""
   given = [f"photo {index} of a {{}}" for index in range(templates)]
   options = {"seed": seed, "protocol": "reference"}
   cat = prompts_of_class("defined_template", 0, NAMES, given, 64, **options)
@@ -68,7 +68,7 @@ def test_the_reference_repeats_shuffles_and_cuts_the_templates_to_16(
   assert [p.text.replace("dog", "cat") for p in dog] == [p.text for p in cat]
 
 
-def test_the_reference_names_all_other_classes_then_its_tail_until_the_encoder_hears_no_more():
+def test_reference_negatives_are_other_classes_then_fixed_words_up_to_the_limit():
   everything = reference_negative_prompt(1, NAMES, 0, lambda text: True)
   assert everything.startswith("cat, bird, fish, ((disfigured)), ((bad art)), ((deformed)), ")
   assert everything.endswith(
@@ -80,7 +80,7 @@ def test_the_reference_names_all_other_classes_then_its_tail_until_the_encoder_h
   assert everything.startswith(cut)
 
 
-def test_the_cut_negative_prompt_has_the_tokens_of_the_whole_one():
+def test_the_truncated_negative_prompt_has_the_tokens_of_the_full_one():
   from genbench_jax.models.checkpoints import ZOO
   from genbench_jax.models.tokenizer import load_tokenizer, tokenize
 
@@ -88,7 +88,7 @@ def test_the_cut_negative_prompt_has_the_tokens_of_the_whole_one():
   length = tokenizer.model_max_length
   fits = lambda text: len(tokenizer(text, verbose=False)["input_ids"]) <= length  # noqa: E731
   cut, everything = (
-    reference_negative_prompt(1, NAMES, 0, one) for one in (fits, lambda text: True)
+    reference_negative_prompt(1, NAMES, 0, room) for room in (fits, lambda text: True)
   )
   assert len(cut) < len(everything)
   tokens = tokenize(tokenizer, [cut, everything], length)
@@ -119,7 +119,7 @@ def test_category_enhancement_is_a_sentence_about_the_class():
   assert len(set(texts)) > 5
 
 
-def test_given_sentences_take_turns():
+def test_given_sentences_are_used_in_turn():
   prompts = _prompts("category_enhancement", 3, sentences=("a dog runs", "a dog sleeps"))
   assert [prompt.text for prompt in prompts] == ["a dog runs", "a dog sleeps", "a dog runs"]
 
@@ -130,12 +130,12 @@ def test_prompts_are_seeded(strategy, protocol):
   assert _prompts(strategy, protocol=protocol) == _prompts(strategy, protocol=protocol)
 
 
-def test_braces_in_a_class_name_are_left_alone():
+def test_braces_in_a_class_name_are_kept():
   prompts = prompts_of_class("defined_template", 0, ("{0.x}", "b"), ("a {}.",), 1, seed=0)
   assert prompts[0].text == "a {0.x}."
 
 
-def test_names_that_are_alike_are_told_whatever_the_source():
+def test_names_with_the_same_meaning_are_reported():
   from genbench_jax.prompts.lint import alike_names
 
   names = [
@@ -158,7 +158,7 @@ def test_names_that_are_alike_are_told_whatever_the_source():
   assert alike_names(["the", "a"]) == []
 
 
-def test_the_grammar_has_a_name_of_its_own():
+def test_the_grammar_has_its_own_name():
   both = [
     prompts_of_class(strategy, 0, ("cat", "dog"), ("a {}.",), 4, 0)
     for strategy in ("category_grammar", "category_enhancement")

@@ -1,4 +1,4 @@
-"""A user's folder as a source."""
+"""A folder of the user's images as a source."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def _origins(run, seed):
   return source, key, [record for _, records in shards for record in records]
 
 
-def test_shots_nest_and_a_small_class_gives_what_it_has(run):
+def test_shots_nest_and_a_small_class_gives_all_its_images(run):
   source, key, records = _origins(run, 0)
   assert source.shot_sizes(run, key) == {1: 10, 2: 20, 4: 38}
   assert len(records) == 38
@@ -48,11 +48,11 @@ def test_shots_nest_and_a_small_class_gives_what_it_has(run):
   assert left_out(run) == []
 
 
-def test_seeds_choose_other_images(run):
+def test_seeds_choose_different_images(run):
   assert {r.origin for r in _origins(run, 0)[2]} != {r.origin for r in _origins(run, 1)[2]}
 
 
-def test_the_path_must_be_given():
+def test_the_path_is_required():
   config = default_config()
   config.sources = ("folder",)
   with pytest.raises(UsageError, match=r"needs config\.folder\.path"):

@@ -1,4 +1,4 @@
-"""The index space: which image, from which key, in which batch."""
+"""Each index determines its image's class, random key and batch."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from genbench_jax.store.image_set import ImageSetLayout
 
 
 class RecordingSampler:
-  """Stands in for the diffusion sampler: an image is its key's bytes."""
+  """A fake diffusion sampler whose images consist of their key's bytes."""
 
   def __init__(self, mesh, batch_per_device, embeds=False):
     self.embeds = embeds
@@ -55,18 +55,18 @@ def _all_records(mesh, batch_per_device, shard_size, shards=None):
   return found, sampler
 
 
-def test_nan_or_infinity_is_named_and_makes_no_image(one_device_mesh):
+def test_nan_or_infinity_is_reported_and_gives_no_image(one_device_mesh):
   sampler = RecordingSampler(one_device_mesh, 12)
   sampler.broken = ("b 2",)
   with pytest.raises(ModelError, match=r"for image 7 .class 1, prompt 'b 2'"):
     list(generate_shards(sampler, _layout(12), [0], ORDER))
 
 
-def test_images_of_all_classes_come_shot_by_shot():
+def test_images_are_ordered_by_shot_then_class():
   assert [class_shot(index, 3) for index in (0, 2, 3, 11)] == [(0, 0), (2, 0), (0, 1), (2, 3)]
 
 
-def test_keys_differ_in_every_part_of_the_name():
+def test_keys_depend_on_every_part_of_the_name():
   base = image_keys(0, "d", "s", [ClassShot(0, 0)])
   others = [
     image_keys(1, "d", "s", [ClassShot(0, 0)]),
@@ -86,9 +86,7 @@ def test_a_key_does_not_depend_on_the_rest_of_the_batch():
 
 
 @pytest.mark.parametrize(("batch", "shard_size"), [(2, 5), (3, 12), (8, 4)])
-def test_the_records_are_the_same_for_any_batch_shard_and_mesh(
-  mesh, one_device_mesh, batch, shard_size
-):
+def test_records_do_not_depend_on_batch_shard_and_mesh(mesh, one_device_mesh, batch, shard_size):
   expected, _ = _all_records(one_device_mesh, 1, 12)
   found, _ = _all_records(mesh, batch, shard_size)
   assert [record for records in found.values() for record in records] == expected[0]
@@ -97,7 +95,7 @@ def test_the_records_are_the_same_for_any_batch_shard_and_mesh(
   assert expected[0][4].seed == 7
 
 
-def test_a_device_sees_the_same_batch_whichever_shards_are_left(one_device_mesh):
+def test_batches_do_not_depend_on_the_missing_shards(one_device_mesh):
   _, everything = _all_records(one_device_mesh, 4, 5)
   found, rest = _all_records(one_device_mesh, 4, 5, shards=[2])
   assert list(found) == [2]
@@ -105,7 +103,7 @@ def test_a_device_sees_the_same_batch_whichever_shards_are_left(one_device_mesh)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 12])
-def test_features_of_all_images_and_records_of_those_kept(mesh, one_device_mesh, kept):
+def test_features_cover_all_images_and_records_the_kept_ones(mesh, one_device_mesh, kept):
   expected, _ = _all_records(one_device_mesh, 1, 12)
   layout = _layout(5)
   sampler = RecordingSampler(mesh, 2, embeds=True)

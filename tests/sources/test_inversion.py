@@ -1,4 +1,4 @@
-"""Textual inversion as a modifier of a strategy: through the images stage, with tokens learned here or elsewhere."""
+"""Textual inversion in the images stage, with tokens learned here or read from a folder."""
 
 import dataclasses
 import json
@@ -46,7 +46,7 @@ def _key(references, strategy="defined_template"):
   return ImageSetKey("shapes", "generative", f"{strategy}+inversion_{references}", 0)
 
 
-def test_a_modified_strategy_is_an_image_set_beside_the_plain_one(config):
+def test_a_modified_strategy_adds_an_image_set(config):
   plain, modified = image_sets(config)
   assert (plain.strategy, plain.references) == ("defined_template", "")
   assert modified == _key("original")
@@ -58,7 +58,7 @@ def test_a_dataset_without_training_images_has_no_original_references(config):
   assert [key.references for key in keys] == [""]
 
 
-def test_images_are_made_with_tokens_that_are_kept(config, tmp_path):
+def test_images_use_learned_tokens_that_are_stored(config, tmp_path):
   run = Run(config, tmp_path)
   make_images(run, Ledger(run.workdir, run.config, ""))
   plain, modified = (ImageSet(image_folder(run, key)) for key in image_sets(config))
@@ -81,7 +81,7 @@ def test_images_are_made_with_tokens_that_are_kept(config, tmp_path):
 
 
 def _made_elsewhere(config, tmp_path, files):
-  """The same tokens from a user's folder, under whichever names the classes have there."""
+  """Read the same tokens from a user's folder, under other names of the classes."""
   theirs = tmp_path / "theirs"
   theirs.mkdir()
   (vector,) = load_file(files[3]).values()
@@ -97,7 +97,7 @@ def _made_elsewhere(config, tmp_path, files):
   assert "<" in prompts[3][0].text and not any("<" in p[0].negative for p in prompts)
 
 
-def test_settings_name_the_tokens_and_the_images(config, tmp_path):
+def test_settings_determine_the_folders_of_tokens_and_images(config, tmp_path):
   run, key = Run(config, tmp_path), _key("original")
   changed = [
     _with(config, reference_resolution=8),
@@ -105,11 +105,11 @@ def test_settings_name_the_tokens_and_the_images(config, tmp_path):
     _with(config, scope="dataset"),
     _with(config, steps=3),
   ]
-  runs = [run, *(Run(one, tmp_path) for one in changed)]
-  assert len({inversion.inversion_folder(one, key) for one in runs}) == 5
-  assert len({image_folder(one, key) for one in runs}) == 5
+  runs = [run, *(Run(variant, tmp_path) for variant in changed)]
+  assert len({inversion.inversion_folder(variant, key) for variant in runs}) == 5
+  assert len({image_folder(variant, key) for variant in runs}) == 5
   plain = dataclasses.replace(key, strategy="defined_template")
-  assert len({image_folder(one, plain) for one in runs}) == 1
+  assert len({image_folder(variant, plain) for variant in runs}) == 1
   saved_often = Run(_with(config, save_every=1), tmp_path)
   assert inversion.inversion_folder(saved_often, key) == inversion.inversion_folder(run, key)
 
@@ -121,7 +121,7 @@ def test_the_budget_counts_the_references(config, tmp_path):
   assert source.real_images(Run(config, tmp_path), modified) == {1: 16}
 
 
-def test_one_token_for_a_dataset_is_learned_from_all_its_classes(config, tmp_path):
+def test_a_token_per_dataset_is_learned_from_all_classes(config, tmp_path):
   run = Run(_with(config, scope="dataset"), tmp_path)
   (concept,), paths = inversion._concepts(run, _key("original"))
   assert concept.placeholder == "<shapes>" and set(paths) == set(range(8))
@@ -129,7 +129,7 @@ def test_one_token_for_a_dataset_is_learned_from_all_its_classes(config, tmp_pat
   assert [image.size for image in concept.images()] == [(32, 32)] * 16
 
 
-def test_placeholders_are_plain_and_distinct_whatever_the_names_hold():
+def test_placeholders_are_plain_and_distinct_for_any_names():
   names = ("../../etc", "Missile", "missile", "</s> <|endoftext|>", "猫", "café au lait")
   spec = dataclasses.replace(
     dataset_spec("shapes"), name="my/data", class_names=tuple((n,) for n in names)
@@ -146,7 +146,7 @@ def test_placeholders_are_plain_and_distinct_whatever_the_names_hold():
   assert [inversion._folder_name(spec, label) for label in (0, 4)] == ["0000-etc", "0004"]
 
 
-def test_a_folder_that_is_not_there_is_named(config, tmp_path):
+def test_a_missing_folder_is_named(config, tmp_path):
   run = Run(_with(config, references=("folder",), folder=str(tmp_path / "no")), tmp_path)
   with pytest.raises(UsageError, match="does not exist"):
     inversion.class_tokens(run, _key("folder"))
@@ -155,11 +155,11 @@ def test_a_folder_that_is_not_there_is_named(config, tmp_path):
     inversion.class_tokens(run, _key("folder"))
 
 
-def test_sentences_take_the_new_names():
+def test_sentences_use_the_new_names():
   given = (("A Cat sits.", "no such animal."), ("a dog",))
   found = inversion.renamed(given, ("cat", "dog"), ("<c> cat", "dog"))
   assert found == (("A <c> cat sits.", "no such animal, <c> cat"), ("a dog",))
 
 
-def test_what_names_the_tokens_is_json(config, tmp_path):
+def test_settings_of_the_tokens_are_valid_json(config, tmp_path):
   json.dumps(inversion.made_from(Run(config, tmp_path), _key("original")))

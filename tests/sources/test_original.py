@@ -11,7 +11,7 @@ def test_images_are_copied_with_their_origin():
   split = open_split(dataset_spec("digits"), "train")
   chosen = few_shot(split.labels(), 2, 0)
   layout = ImageSetLayout("digits_original", tuple("0123456789"), len(chosen), 6, {})
-  records = [r for _, some in copy_shards(split, layout, range(4), chosen) for r in some]
+  records = [r for _, shard in copy_shards(split, layout, range(4), chosen) for r in shard]
   assert [record.origin for record in records] == [f"train/{i:07d}" for i in chosen]
   assert [record.label for record in records[:10]] == list(range(10))
   assert records[0].image.startswith(b"\x89PNG")

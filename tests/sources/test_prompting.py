@@ -1,4 +1,4 @@
-"""Prompts from a config: protocol, sentences and lint."""
+"""Prompts from a configuration: protocol, sentences and checks."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ def _run(tmp_path, *args, **kwargs):
   return run, image_sets(run.config)[0]
 
 
-def test_the_protocol_reaches_the_prompts_and_the_name_of_the_set(tmp_path):
+def test_the_protocol_changes_the_prompts_and_the_sets_name(tmp_path):
   for protocol in ("strict", "reference"):
     run, key = _run(tmp_path, "restrictive_description", protocol=protocol)
     prompts = prompts_of_set(run.config, key, 4, lambda text: True)
@@ -61,7 +61,7 @@ def test_sentences_come_from_the_users_file(tmp_path):
   assert lint(run.config) == []
 
 
-def test_a_file_that_lacks_a_class_is_refused_by_name(tmp_path):
+def test_a_file_without_a_class_is_rejected_by_name(tmp_path):
   file = tmp_path / "some.json"
   file.write_text(json.dumps({name: ["x"] for name in NAMES[1:]}))
   run, key = _run(tmp_path, sentence_file=str(file))
@@ -71,7 +71,7 @@ def test_a_file_that_lacks_a_class_is_refused_by_name(tmp_path):
     made_from(*_run(tmp_path, sentence_file="none.json"))
 
 
-def test_sentences_of_a_model_are_written_once_in_the_form_of_a_users_file(tmp_path, monkeypatch):
+def test_sentences_of_a_model_are_written_once_in_the_format_of_a_users_file(tmp_path, monkeypatch):
   from genbench_jax.models import t5
   from genbench_jax.zoo.tiny import write_tiny_t5
 
@@ -82,7 +82,7 @@ def test_sentences_of_a_model_are_written_once_in_the_form_of_a_users_file(tmp_p
   write_class_sentences(run, key)
   sentences = class_sentences(run, key)
   assert len(sentences) == 10
-  assert all(name in text for name, some in zip(NAMES, sentences, strict=True) for text in some)
+  assert all(name in text for name, texts in zip(NAMES, sentences, strict=True) for text in texts)
   monkeypatch.setattr(t5, "load_sentence_model", None)
   write_class_sentences(run, key)
   assert class_sentences(Run(run.config, run.workdir), key) == sentences
@@ -91,7 +91,7 @@ def test_sentences_of_a_model_are_written_once_in_the_form_of_a_users_file(tmp_p
   assert class_sentences(run, key) == sentences
 
 
-def test_lint_knows_the_models_own_length_and_says_each_fault_once(tmp_path, capsys):
+def test_lint_uses_the_models_length_and_reports_each_problem_once(tmp_path, capsys):
   config = _config("negative_prompts", protocol="reference")
   found = lint(config)
   assert len(found) == 1
@@ -103,7 +103,7 @@ def test_lint_knows_the_models_own_length_and_says_each_fault_once(tmp_path, cap
   assert lint(strict) == []
 
 
-def test_duplicates_are_found_where_classes_share_a_name():
+def test_duplicates_are_found_if_classes_share_a_name():
   config = dataclasses.replace(_config("simple_template"), datasets=("imagenet2012",), shots=(1,))
   (found,) = lint(config)
   assert "2 prompts are shared by several classes" in found
@@ -119,14 +119,14 @@ def test_duplicates_are_found_where_classes_share_a_name():
     "",
   ],
 )
-def test_the_tokens_of_a_text_are_those_of_its_words(text):
+def test_the_tokens_of_a_text_are_the_tokens_of_its_words(text):
   tokenizer = load_tokenizer(ZOO / "clip")
   count = len(tokenizer(text)["input_ids"])
   assert within(tokenizer, count)(text)
   assert not within(tokenizer, count - 1)(text)
 
 
-def test_the_limit_is_the_models_own():
+def test_the_limit_comes_from_the_model():
   limit = prompt_limit(_config())
   assert limit("seven")
   assert not limit("q" * 500)

@@ -1,4 +1,4 @@
-"""Retrieved images as a source, on the shipped encoder and the demo's pool: ranking to records, restarts, mistakes."""
+"""Retrieved images as a source, with the shipped encoder and the demo's pool: ranking, records, restarts, errors."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ SETTINGS = {"duplicate_threshold": 0.998, "leak_threshold": 0.998}
 
 @pytest.fixture(scope="module")
 def run_of(tmp_path_factory):
-  """A function that gives a run with retrieval settings, all on one work folder and pool."""
+  """Return a function that creates a run with retrieval settings, with one shared work folder and pool."""
   workdir = tmp_path_factory.mktemp("retrieval")
 
   def made(shots=(1, 4), **settings):
@@ -43,19 +43,19 @@ def run_of(tmp_path_factory):
 
 
 def embedded_test(run, dataset="shapes"):
-  """The features of the test images, which the stage makes first."""
+  """Return the features of the test images, which the stage computes first."""
   features = features_of_test(run, dataset, run.space)
   embed_features(run, [features])
   return load_embeddings(features.path)
 
 
 def choose(run, key=KEY):
-  """What the stage has the source choose."""
+  """Return the images that the source chooses in the stage."""
   choose_images(run, key, embedded_test(run, key.dataset))
   return chosen_images(run, key)
 
 
-def test_an_image_set_like_any_other(run_of):
+def test_retrieval_makes_an_ordinary_image_set(run_of):
   run = run_of()
   assert make_images(run, Ledger(run.workdir, run.config, "")) == 32
   images = ImageSet(image_folder(run, KEY))
@@ -71,7 +71,7 @@ def test_an_image_set_like_any_other(run_of):
   assert make_images(run, Ledger(run.workdir, run.config, "")) == 0
 
 
-def test_fewer_shots_are_the_beginning_of_more(run_of):
+def test_fewer_shots_are_a_prefix_of_more(run_of):
   few, more = run_of((1, 2)), run_of()
   rows = [image.row for _, _, image in choose(more).images]
   assert [image.row for _, _, image in choose(few).images] == rows[:16]
@@ -81,7 +81,7 @@ def test_fewer_shots_are_the_beginning_of_more(run_of):
   assert first == [image.row for _, _, image in choose(wider).images][:16]
 
 
-def test_leaks_and_duplicates_are_left_out_and_told(run_of):
+def test_leaks_and_duplicates_are_dropped_and_reported(run_of):
   run = run_of((16,))
   selection = choose(run)
   assert selection.counts.leaks > 0
@@ -100,7 +100,7 @@ def test_leaks_and_duplicates_are_left_out_and_told(run_of):
   assert "0.998" in note
 
 
-def test_classes_with_too_few_hits_keep_what_they_have_and_are_named(run_of):
+def test_classes_with_too_few_hits_keep_all_and_are_named(run_of):
   run = run_of((4,), images_per_prompt=1)
   assert 8 <= len(choose(run).images) < 32
   [note] = shortages(run)
@@ -109,7 +109,7 @@ def test_classes_with_too_few_hits_keep_what_they_have_and_are_named(run_of):
 
 
 @pytest.mark.parametrize("ranking", ["max", "rerank"])
-def test_better_rankings(run_of, ranking):
+def test_other_rankings(run_of, ranking):
   images = choose(run_of((4,), ranking=ranking)).images
   scores = [image.score for label, _, image in images if label == 0]
   assert scores == sorted(scores, reverse=True)
@@ -118,7 +118,7 @@ def test_better_rankings(run_of, ranking):
 
 
 def _share_right(images):
-  """Shapes stand in the pool in the order of their classes: most images are what their place says."""
+  """Return the share of images of the right class: the pool cycles through the classes."""
   place = [int(image.origin[-9:-4]) % 8 for _, _, image in images]
   return np.mean([label == here for (label, _, _), here in zip(images, place, strict=True)])
 
@@ -155,11 +155,13 @@ def test_retrieved_images_are_references_of_textual_inversion(run_of):
   assert len(paths) == len(set(paths.values())) == 8
   for label, concept in enumerate(concepts):
     wanted = [opened(stored[row].image) for row in (label, 8 + label)]
-    assert [image.tobytes() for image in concept.images()] == [one.tobytes() for one in wanted]
+    assert [image.tobytes() for image in concept.images()] == [
+      reference.tobytes() for reference in wanted
+    ]
   assert inversion.real_images(run, modified) == 0
 
 
-def test_a_pool_of_urls_says_what_is_needed(run_of, tmp_path):
+def test_a_pool_of_urls_requires_an_image_root(run_of, tmp_path):
   run = run_of()
   source = open_pool(demo_pool(run.workdir / "pool", run.clip, run.local_mesh)).folder
   for name in ("img_emb", "text_emb", "metadata"):
@@ -175,14 +177,14 @@ def _with(run, retrieval):
   return Run(dataclasses.replace(run.config, retrieval=retrieval), run.workdir)
 
 
-def test_a_pool_of_another_encoder_is_refused(run_of, tmp_path):
+def test_a_pool_of_another_encoder_is_rejected(run_of, tmp_path):
   np.save(tmp_path / "a.npy", np.ones((3, 64), np.float16))
   (tmp_path / "pool.json").write_text(json.dumps({"clip": "another"}))
   with pytest.raises(UsageError, match="embedded by another CLIP"):
     choose(_with(run_of(), Retrieval(str(tmp_path))))
 
 
-def test_a_mistake_in_the_settings_ends_in_one_line(tmp_path, capfd):
+def test_a_mistake_in_the_settings_gives_one_line(tmp_path, capfd):
   command = [
     "main",
     "--config=configs/demo.py",

@@ -1,4 +1,4 @@
-"""The best of several images: which, in which order, and by whose judgement."""
+"""The best of several images are selected, in a defined order, by different methods."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def test_the_best_of_every_class_come_first_and_sets_nest():
 
 
 def draw_candidates(run, key):
-  """The candidates of a set in place of the diffusion model's: the first of each class are noise, the last real digits."""
+  """Write candidates instead of generating them: the first of each class are noise, the last two real digits."""
   wider = SOURCES["generative"].needs(run, key)[0].run
   layout = image_layout(wider, key)
   writer = ImageSetWriter(image_folder(wider, key), layout)
@@ -56,7 +56,7 @@ def _run(tmp_path, method):
 
 
 def _chosen(run):
-  """What the stage chooses among candidates that are there."""
+  """Return the images that the stage selects among existing candidates."""
   (key,) = image_sets(run.config)
   if not image_set_is_drawn(run, key):
     draw_candidates(run, key)
@@ -77,7 +77,7 @@ def test_clip_keeps_the_images_of_the_class_with_their_prompts(tmp_path, monkeyp
   candidates = [int(record.origin.split()[1].rstrip(",")) for record in records]
   assert sorted(candidates) == list(range(20, 40))
   assert [record.prompt for record in records] == [f"prompt {index}" for index in candidates]
-  # Neither the images nor the features that they are judged by are made twice.
+  # Neither the images nor the features that rank them are computed twice.
   monkeypatch.setattr("genbench_jax.models.clip.load_clip", None)
   assert _chosen(Run(run.config, run.workdir)) == records
 

@@ -1,4 +1,4 @@
-"""Writing in the background: in order, bounded, and errors surface."""
+"""Background writing: in order, bounded, and with errors raised to the caller."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ def test_everything_is_written_in_order_when_the_block_ends():
   assert written == list(range(20))
 
 
-def test_no_more_than_a_few_pieces_wait():
+def test_the_queue_is_bounded():
   may_go_on, submitted = threading.Event(), []
 
   def submit_many():
@@ -30,14 +30,14 @@ def test_no_more_than_a_few_pieces_wait():
   limit = time.monotonic() + 10
   while len(submitted) < AHEAD + 1 and time.monotonic() < limit:
     time.sleep(0.01)
-  thread.join(0.2)  # it has gone as far as it may, and no further
+  thread.join(0.2)  # must now be blocked
   assert len(submitted) == AHEAD + 1
   may_go_on.set()
   thread.join()
   assert len(submitted) == 10
 
 
-def test_an_error_surfaces_and_nothing_is_written_after_it():
+def test_an_error_is_raised_and_nothing_is_written_after_it():
   written = []
 
   def fail():
@@ -50,7 +50,7 @@ def test_an_error_surfaces_and_nothing_is_written_after_it():
   assert not written
 
 
-def test_after_an_error_in_the_block_what_waits_is_dropped():
+def test_an_error_in_the_block_drops_pending_values():
   started = threading.Event()
 
   may_go_on, written = threading.Event(), []
@@ -63,13 +63,13 @@ def test_after_an_error_in_the_block_what_waits_is_dropped():
     background.submit(slow)
     background.submit(written.append, 1)
     started.wait()
-    # By then the block has ended and what waits has been dropped.
+    # By then the block has ended and pending values have been dropped.
     threading.Timer(0.2, may_go_on.set).start()
     raise KeyError
   assert not written
 
 
-def test_what_was_submitted_before_the_error_happened_is_not_written_either():
+def test_values_submitted_before_the_error_are_not_written_either():
   may_fail, written = threading.Event(), []
 
   def fail():

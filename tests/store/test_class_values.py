@@ -1,4 +1,4 @@
-"""Values of single classes: stored beside the rows, and handed to the page."""
+"""Values of single classes are stored next to the rows and passed to the page."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def _values(by_class, **changed):
   return class_values.of_row({**ROW, **changed}, by_class, NAMES)
 
 
-def test_they_come_back_by_name(tmp_path):
+def test_class_values_are_read_by_name(tmp_path):
   written = [_values({2: 1 / 3, 0: 1.0}), _values({1: 0.0}, quantity="vendi")]
   class_values.write(tmp_path / "x.jsonl", written)
   assert class_values.read(tmp_path / "x.jsonl") == written
@@ -25,7 +25,7 @@ def test_they_come_back_by_name(tmp_path):
   assert "value" not in written[0]
 
 
-def test_the_page_gets_recognizers_beside_zero_shot_over_the_seeds():
+def test_the_page_compares_recognizers_with_zero_shot_over_seeds():
   found = class_scores([
     _values({0: 0.5, 1: 0.25}, quantity="zero_shot"),
     _values({0: 1.0, 1: 0.5}),

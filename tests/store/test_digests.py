@@ -1,4 +1,4 @@
-"""Digests that notice every change of a file, and files that are read without following links."""
+"""Digests detect every change of a file, and files are read without following links."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ def _sha(content):
 
 @pytest.fixture
 def settled(monkeypatch):
-  """Every file counts as old enough to be remembered."""
+  """Treat every file as old enough to be cached."""
   monkeypatch.setattr(digests, "_RESOLUTION_NS", -(10**15))
 
 
@@ -25,7 +25,7 @@ def test_one_digest_is_pinned(tmp_path):
   assert found == ["ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", ""]
 
 
-def test_an_unchanged_file_is_not_read_again(tmp_path, settled, monkeypatch):
+def test_an_unchanged_file_is_not_reread(tmp_path, settled, monkeypatch):
   memory = tmp_path / "memory.json"
   (tmp_path / "a").write_bytes(b"abc")
   FileDigests(memory).of([(tmp_path, "a")])
@@ -33,7 +33,7 @@ def test_an_unchanged_file_is_not_read_again(tmp_path, settled, monkeypatch):
   assert FileDigests(memory).of([(tmp_path, "a")]) == [_sha(b"abc")]
 
 
-def test_a_file_of_the_same_size_and_time_is_read_again(tmp_path, settled):
+def test_a_file_with_the_same_size_and_time_is_reread(tmp_path, settled):
   path, memory = tmp_path / "a", tmp_path / "memory.json"
   path.write_bytes(b"abc")
   FileDigests(memory).of([(tmp_path, "a")])
@@ -43,13 +43,13 @@ def test_a_file_of_the_same_size_and_time_is_read_again(tmp_path, settled):
   assert FileDigests(memory).of([(tmp_path, "a")]) == [_sha(b"xyz")]
 
 
-def test_a_file_that_has_just_changed_is_not_remembered(tmp_path):
+def test_a_recently_changed_file_is_not_cached(tmp_path):
   (tmp_path / "a").write_bytes(b"abc")
   FileDigests(tmp_path / "memory.json").of([(tmp_path, "a")])
   assert not (tmp_path / "memory.json").exists()
 
 
-def test_a_reader_writes_nothing_and_a_damaged_memory_is_none(tmp_path, settled):
+def test_readers_write_nothing_and_a_damaged_cache_is_ignored(tmp_path, settled):
   (tmp_path / "a").write_bytes(b"abc")
   memory = tmp_path / "memory.json"
   FileDigests(memory, writes=False).of([(tmp_path, "a")])
@@ -73,7 +73,7 @@ def test_nothing_outside_the_folder_is_read(tmp_path, name):
     reading.read_beneath(tmp_path / "in", name, 10)
 
 
-def test_links_pipes_and_large_files_are_refused(tmp_path):
+def test_links_pipes_and_large_files_are_rejected(tmp_path):
   (tmp_path / "a").write_bytes(b"abc")
   (tmp_path / "link").symlink_to(tmp_path / "a")
   (tmp_path / "folder").symlink_to(tmp_path)

@@ -1,4 +1,4 @@
-"""Embedding files come back as they were written, or not at all."""
+"""Embedding files are read exactly as written, or rejected."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def embeddings():
   )
 
 
-def test_round_trip_and_unreadable_rows_left_out(embeddings, tmp_path):
+def test_round_trip_without_unreadable_rows(embeddings, tmp_path):
   path = tmp_path / "e.safetensors"
   embedding_set.save(path, embeddings, {"clip": "x"})
   loaded = embedding_set.load(path)
@@ -35,7 +35,7 @@ def test_the_same_features_give_the_same_bytes(embeddings, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut"])
-def test_damage_is_found(embeddings, tmp_path, damage):
+def test_damage_is_detected(embeddings, tmp_path, damage):
   path = tmp_path / "e.safetensors"
   embedding_set.save(path, embeddings, {})
   data = bytearray(path.read_bytes())
@@ -46,7 +46,7 @@ def test_damage_is_found(embeddings, tmp_path, damage):
     embedding_set.load(path)
 
 
-def test_a_kill_between_the_joined_file_and_the_deleted_parts_leaves_the_file(embeddings, tmp_path):
+def test_a_kill_before_the_parts_are_deleted_leaves_the_joined_file(embeddings, tmp_path):
   from genbench_jax.store.embedding_parts import EmbeddingParts
 
   parts = EmbeddingParts(tmp_path / "e.safetensors", 10, {"clip": "x"}, rows=5)
@@ -55,7 +55,7 @@ def test_a_kill_between_the_joined_file_and_the_deleted_parts_leaves_the_file(em
   parts.join()
   joined = parts.path.read_bytes()
   assert not parts.folder.exists()
-  parts.write(0, embeddings)  # one of the parts, as if its folder had only begun to go
+  parts.write(0, embeddings)  # one part, as if the folder was only partly deleted
   parts.join()
   assert parts.path.read_bytes() == joined
   assert not parts.folder.exists()

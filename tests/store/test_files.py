@@ -1,4 +1,4 @@
-"""Files are whole or absent."""
+"""Files are complete or absent."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from genbench_jax.errors import RunError
 from genbench_jax.store import files
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path):
   path = tmp_path / "a.txt"
   files.write_text(path, "old")
   with pytest.raises(KeyError), files.atomic_path(path) as temporary:
@@ -19,7 +19,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EFBIG, errno.EDQUOT])
-def test_a_full_or_read_only_disk_is_one_clear_line(tmp_path, code):
+def test_a_full_or_read_only_disk_gives_one_line(tmp_path, code):
   path = tmp_path / "a.txt"
   files.write_text(path, "old")
   message = r"can't write .*a\.txt.*Complete files are intact"
@@ -30,7 +30,7 @@ def test_a_full_or_read_only_disk_is_one_clear_line(tmp_path, code):
   assert path.read_text() == "old"
 
 
-def test_json_lines_and_csv_hold_what_was_written(tmp_path):
+def test_json_lines_and_csv_contain_the_rows(tmp_path):
   rows = [{"a": 1, "b": "x,y"}, {"a": 2, "b": None}]
   files.write_json_lines(tmp_path / "r.jsonl", rows)
   assert files.read_json_lines(tmp_path / "r.jsonl") == rows
@@ -44,26 +44,26 @@ def test_damaged_json_is_named(tmp_path):
     files.read_json(tmp_path / "m.json")
 
 
-def test_a_digest_depends_on_the_value_and_not_on_the_order_of_keys():
+def test_a_digest_does_not_depend_on_the_order_of_keys():
   assert files.digest({"a": 1, "b": [2]}) == files.digest({"b": [2], "a": 1})
   assert files.digest({"a": 1}) != files.digest({"a": 2})
 
 
-def test_a_digest_is_twelve_digits_of_the_sorted_json():
-  """Names on disk hold it: it must never change."""
+def test_a_digest_is_twelve_digits_of_the_sorted_json_hash():
+  """File names contain this digest, so it must never change."""
   assert files.digest({"b": [1, "ä"], "a": None}) == "5d4c789751ac"
   assert files.digest({"a": None, "b": [1, "ä"]}) == files.digest({"b": [1, "ä"], "a": None})
 
 
 @pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r"])
 @pytest.mark.parametrize("sealed", [True, False])
-def test_letters_that_some_take_for_line_ends_are_kept(tmp_path, letter, sealed):
+def test_unusual_line_separators_are_kept(tmp_path, letter, sealed):
   rows = [{"name": f"x{letter}y"}, {"name": letter}]
   files.write_json_lines(tmp_path / "r.jsonl", rows, sealed)
   assert files.read_json_lines(tmp_path / "r.jsonl", sealed) == rows
 
 
-def test_planted_links_are_replaced_and_never_written_through(tmp_path, monkeypatch):
+def test_existing_links_are_replaced_and_never_followed(tmp_path, monkeypatch):
   victim = tmp_path / "victim"
   victim.write_text("precious")
   (tmp_path / "a.txt").symlink_to(victim)
@@ -77,7 +77,7 @@ def test_planted_links_are_replaced_and_never_written_through(tmp_path, monkeypa
   assert victim.read_text() == "precious"
 
 
-def test_names_of_any_length_can_be_written_and_leftovers_removed(tmp_path):
+def test_names_of_any_length_can_be_written_and_temporary_files_removed(tmp_path):
   name = "日" * 80 + ".json"
   files.write_json(tmp_path / name, {})
   assert files.read_json(tmp_path / name) == {}
@@ -88,7 +88,7 @@ def test_names_of_any_length_can_be_written_and_leftovers_removed(tmp_path):
   assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [name]
 
 
-def test_a_pipe_or_a_nest_of_brackets_is_no_json(tmp_path):
+def test_pipes_and_deeply_nested_json_are_rejected(tmp_path):
   os.mkfifo(tmp_path / "pipe.json")
   (tmp_path / "deep.json").write_text("[" * 200_000)
   (tmp_path / "digits.json").write_text("9" * 6000)
@@ -99,7 +99,7 @@ def test_a_pipe_or_a_nest_of_brackets_is_no_json(tmp_path):
     files.read_json(tmp_path / "none.json")
 
 
-def test_cells_of_csv_are_no_formulas(tmp_path):
+def test_csv_cells_are_never_formulas(tmp_path):
   names = ["=cmd|' /C calc'!A0", "@SUM(1)", "+1", "-2", "\tx", "plain", -2.5]
   files.write_csv(tmp_path / "r.csv", [{"name": name} for name in names], ["name"])
   cells = [line.strip('"') for line in (tmp_path / "r.csv").read_text().split("\n")[1:-1]]

@@ -1,4 +1,4 @@
-"""What each test image adds to a score is kept whole, and weighs as the score does."""
+"""Each test image's contribution to a score is stored exactly, and the contributions add up to the score."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ ROW = {"dataset": "d", "source": "original", "generator": "", "strategy": "", "s
        "protocol": "strict", "encoder": "e", "quantity": "cler", "value": 0.5}  # fmt: skip
 
 
-def test_bits_floats_and_classes_come_back(tmp_path):
+def test_bits_floats_and_classes_round_trip(tmp_path):
   random = np.random.default_rng(0)
   right = (random.random(13) < 0.6).astype(float)
   some = PerImage(right, "t", random.integers(0, 3, 13))
@@ -28,7 +28,7 @@ def test_bits_floats_and_classes_come_back(tmp_path):
   assert len(lines[0]["values"]) == 4  # 13 bits
 
 
-def test_a_changed_file_is_refused(tmp_path):
+def test_a_changed_file_is_rejected(tmp_path):
   hits.write(tmp_path / "h.jsonl", [hits.of_row(ROW, PerImage(np.ones(9), "t"))])
   (tmp_path / "h.jsonl").write_text((tmp_path / "h.jsonl").read_text().replace('"t"', '"u"'))
   with pytest.raises(RunError, match="checksum"):
@@ -52,7 +52,7 @@ def test_values_add_up_to_the_score(metric):
   assert found.weights.sum() == pytest.approx(1)
 
 
-def test_pseudo_values_of_the_roc_area_vary_as_delong_says():
+def test_pseudo_values_of_the_roc_area_have_delongs_variance():
   random = np.random.default_rng(2)
   positive = random.random(400) < 0.4
   scores = random.normal(size=(400, 2)) + positive[:, None]
@@ -63,7 +63,7 @@ def test_pseudo_values_of_the_roc_area_vary_as_delong_says():
   assert image_values(scores, positive.astype(int), "map_11_point") is None
 
 
-def test_the_digest_tells_other_images_and_labels_apart():
+def test_the_digest_distinguishes_images_and_labels():
   ids, labels = np.arange(4), np.array([0, 1, 0, 1])
   assert digest_of(ids, labels) == digest_of(ids.astype(str), labels)
   assert digest_of(ids, labels) != digest_of(ids + 1, labels)

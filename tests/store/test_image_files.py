@@ -1,4 +1,4 @@
-"""One walk for all readers of folders: the same files are images everywhere, and the rest is named."""
+"""All readers of folders use one traversal: they find the same images and name what they skip."""
 
 import os
 from pathlib import Path
@@ -24,8 +24,8 @@ def _write(path, form="PNG", value=9):
 
 @pytest.fixture
 def root(tmp_path):
-  """Two classes with an image each, and beside them what is never data."""
-  root = tmp_path / f"{tmp_path.name}_data"  # datasets of one name may not lie in two places
+  """Two classes with an image each, and hidden files that are never data."""
+  root = tmp_path / f"{tmp_path.name}_data"  # a dataset's name must have one folder
   for name in ("cat", "dog"):
     _write(root / "test" / name / "0.png")
     for hidden in (
@@ -41,14 +41,14 @@ def root(tmp_path):
 
 
 def _read(root):
-  """The ids of the test images of a dataset, which must be as many as are counted, and as other readers find."""
+  """Return the ids of a dataset's test images, checked against the counted size."""
   spec = dataset_spec(f"folder:{root}")
   found = [example["id"] for example in open_split(spec, "test")]
   assert spec.split_sizes["test"] == len(found)
   return found
 
 
-def test_what_is_hidden_is_never_data(root):
+def test_hidden_files_are_never_data(root):
   assert _read(root) == ["cat/0.png", "dog/0.png"]
   listed = list_images(root / "test", dataset_spec(f"folder:{root}"))
   assert listed.paths == ("cat/0.png", "dog/0.png")
@@ -57,7 +57,7 @@ def test_what_is_hidden_is_never_data(root):
   assert is_hidden("a/.b/c") and not is_hidden("./a") and not is_hidden("../a")
 
 
-def test_every_suffix_that_pillow_reads_and_names_without_one(root, capsys):
+def test_all_suffixes_of_pillow_and_names_without_suffix_are_read(root, capsys):
   cats = root / "test" / "cat"
   for name, form in (
     ("a.jfif", "JPEG"),
@@ -92,12 +92,12 @@ def test_links_below_a_root_are_not_followed_and_roots_may_be_links(root, tmp_pa
   (tmp_path / "linked").symlink_to(root)
   assert (
     len(list(ImageWalk(tmp_path / "linked" / "test").images())) == 2
-  )  # below a root `cow` is a link
+  )  # `cow` is a link below this root
 
 
 @pytest.fixture
 def nested(tmp_path):
-  """1,200 folders, each in the one before, with an image in the first and the last."""
+  """1,200 nested folders, with an image in the first and the last."""
   folders = [tmp_path / "0"]
   _write(folders[0] / "a.png")
   for _ in range(1200):
@@ -106,17 +106,17 @@ def nested(tmp_path):
   _write(folders[-1] / "deep.png")
   yield tmp_path
   (folders[-1] / "deep.png").unlink()
-  for folder in reversed(folders[1:]):  # too deep for `rmtree`, and so for pytest
+  for folder in reversed(folders[1:]):  # too deep for `rmtree`, which pytest uses
     folder.rmdir()
 
 
-def test_folders_nested_beyond_any_stack(nested):
+def test_very_deeply_nested_folders_are_read(nested):
   found = list_images(nested, dataset_spec("digits"))
   assert [Path(path).name for path in found.paths] == ["a.png", "deep.png"]
   assert len(list(ImageWalk(nested).images())) == 2
 
 
-def test_a_file_swapped_after_the_look_is_not_read(root, tmp_path):
+def test_a_file_replaced_after_listing_is_not_read(root, tmp_path):
   (tmp_path / "secret.png").write_bytes((root / "test" / "cat" / "0.png").read_bytes())
   spec = dataset_spec(f"folder:{root}")
   splits = [open_split(spec, "test"), open_user_images(root / "test", spec, tmp_path / "cache")]
@@ -158,7 +158,7 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path):
     ("file,label\n0.png,cat\n0.png,nothing\n", "gives '0.png' several classes"),
   ],
 )
-def test_lists_that_contradict_themselves_are_refused(root, tmp_path, text, words):
+def test_inconsistent_lists_are_rejected(root, tmp_path, text, words):
   _write(tmp_path / "gen" / "0.png")
   _write(tmp_path / "gen" / "1.png")
   (tmp_path / "gen" / "labels.csv").write_text(text)
@@ -176,7 +176,7 @@ def test_a_list_may_name_a_class_in_two_ways_but_no_hidden_file(root, tmp_path):
 
 
 @pytest.mark.parametrize("link", [True, False])
-def test_a_list_that_is_a_link_or_a_pipe_is_refused(root, tmp_path, link):
+def test_a_list_that_is_a_link_or_a_pipe_is_rejected(root, tmp_path, link):
   _write(tmp_path / "gen" / "0.png")
   path = tmp_path / "gen" / "labels.csv"
   path.symlink_to("/dev/zero") if link else os.mkfifo(path)
@@ -184,7 +184,7 @@ def test_a_list_that_is_a_link_or_a_pipe_is_refused(root, tmp_path, link):
     list_images(tmp_path / "gen", dataset_spec(f"folder:{root}"))
 
 
-def test_postscript_under_another_name_is_handed_to_no_other_program(tmp_path, monkeypatch):
+def test_postscript_under_another_name_starts_no_program(tmp_path, monkeypatch):
   from PIL import EpsImagePlugin
 
   from genbench_jax.embedding.input_pipeline import opened

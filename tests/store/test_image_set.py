@@ -1,4 +1,4 @@
-"""Image sets: what TFDS reads, shard by shard, found damaged where it is damaged."""
+"""Image sets are readable by TFDS, written shard by shard, and checked for damage."""
 
 import io
 
@@ -50,13 +50,13 @@ def image_set(tmp_path_factory):
   return _write(tmp_path_factory.mktemp("set"))
 
 
-def test_records_come_back_as_they_were_written(image_set):
+def test_records_round_trip(image_set):
   expected = [record for shard in range(3) for record in _records(LAYOUT, shard)]
   assert list(image_set) == expected
   assert len(image_set) == 7
 
 
-def test_labels_are_there_without_the_shards(tmp_path):
+def test_labels_can_be_read_without_the_shards(tmp_path):
   images = _write(tmp_path)
   for shard in _shards(tmp_path):
     shard.unlink()
@@ -78,25 +78,25 @@ def test_tfds_reads_it(image_set):
 
 def test_the_same_records_give_the_same_bytes(image_set, tmp_path):
   again = _write(tmp_path / "again")
-  for one, other in zip(_shards(image_set.folder), _shards(again.folder), strict=True):
-    assert one.read_bytes() == other.read_bytes()
+  for left, right in zip(_shards(image_set.folder), _shards(again.folder), strict=True):
+    assert left.read_bytes() == right.read_bytes()
 
 
-def test_a_stopped_set_goes_on_with_the_missing_shards_only(tmp_path):
+def test_only_missing_shards_are_written_after_a_stop(tmp_path):
   writer = ImageSetWriter(tmp_path, LAYOUT)
   writer.write_shard(1, _records(LAYOUT, 1))
   assert not ImageSet.exists(tmp_path)
   assert ImageSetWriter(tmp_path, LAYOUT).missing_shards() == [0, 2]
 
 
-def test_a_shard_without_its_seal_or_with_a_wrong_one_is_made_again(tmp_path):
+def test_a_shard_without_a_valid_checksum_is_rewritten(tmp_path):
   _write(tmp_path)
   _shards(tmp_path)[0].write_bytes(b"short")
   (tmp_path / "seals" / "00002.json").unlink()
   assert ImageSetWriter(tmp_path, LAYOUT).missing_shards() == [0, 2]
 
 
-def test_damage_is_found_and_named(tmp_path):
+def test_damage_is_detected_and_named(tmp_path):
   images = _write(tmp_path)
   images.verify()
   shard = _shards(tmp_path)[1]
@@ -110,24 +110,24 @@ def test_damage_is_found_and_named(tmp_path):
     images.verify()
 
 
-def test_a_shard_takes_its_own_images_in_order(tmp_path):
+def test_a_shard_contains_its_own_images_in_order(tmp_path):
   records = _records(LAYOUT, 0)
   with pytest.raises(ValueError, match="in order"):
     ImageSetWriter(tmp_path, LAYOUT).write_shard(0, records[::-1])
 
 
-def test_another_setting_is_another_fingerprint():
+def test_settings_change_the_fingerprint():
   import dataclasses
 
   other = dataclasses.replace(LAYOUT, made_from={"model": "n"})
   assert other.fingerprint != LAYOUT.fingerprint
 
 
-def test_equal_names_are_told_apart():
+def test_equal_names_are_numbered():
   assert distinct_names(["missile", "dog", "missile"]) == ["missile", "dog", "missile (2)"]
 
 
-def test_several_labels_an_image(tmp_path):
+def test_images_may_have_several_labels(tmp_path):
   layout = ImageSetLayout("voc_original", ("a", "b"), 1, 4, {}, multi_label=True)
   record = ImageRecord(_records(LAYOUT, 0)[0].image, (0, 1), 0)
   ImageSetWriter(tmp_path, layout).write_shard(0, [record])

@@ -1,4 +1,4 @@
-"""One run at a time on a bucket: who may write, who waits, who is told, and who takes over from the dead."""
+"""One run at a time writes to a bucket: waiting, messages, and takeover after a crash."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ def _lease(store, machine):
   return Lease(store, ROOT, "memory://leases/run", machine)
 
 
-def test_a_living_holder_keeps_others_out_and_leaves_nothing(store):
+def test_an_active_holder_excludes_others_and_releases_cleanly(store):
   first, lost = _lease(store, "a"), []
   first.acquire()
   first.keep(lost.append)
@@ -41,7 +41,7 @@ def test_a_living_holder_keeps_others_out_and_leaves_nothing(store):
   _lease(store, "b").acquire()
 
 
-def test_a_silent_holder_is_taken_over_and_ends_when_it_wakes(store):
+def test_a_silent_holder_is_replaced_and_stops_when_it_resumes(store):
   dead = _lease(store, "a")
   dead.acquire()
   began = time.monotonic()
@@ -55,18 +55,18 @@ def test_a_silent_holder_is_taken_over_and_ends_when_it_wakes(store):
   dead.keep(lost.append)
   time.sleep(0.3)
   assert "taken over" in str(lost[0])
-  dead.release()  # of another's nothing is deleted
+  dead.release()  # must not delete the new holder's lease
   heir.check()
 
 
-def test_what_a_killed_run_left_is_taken_over_at_once_on_its_machine(store):
+def test_the_lease_of_a_killed_run_is_taken_over_at_once_on_its_machine(store):
   _lease(store, "a").acquire()
   began = time.monotonic()
   _lease(store, "a").acquire()
   assert time.monotonic() - began < 0.4
 
 
-def test_of_many_who_come_at_once_one_holds(store):
+def test_only_one_of_many_concurrent_runs_gets_the_lease(store):
   held, refused = [], []
 
   def come(machine):
@@ -89,7 +89,7 @@ def test_of_many_who_come_at_once_one_holds(store):
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b'{"token": 1}'])
-def test_a_lease_that_cannot_be_read_holds_until_it_is_silent(store, content):
+def test_an_unreadable_lease_is_respected_until_it_expires(store, content):
   store.pipe_file(f"{ROOT}/.lease/00000007", content)
   store.pipe_file(f"{ROOT}/.lease/notes", b"x")
   heir = _lease(store, "b")
@@ -103,7 +103,7 @@ URL = "memory://leases/run"
 
 @pytest.fixture
 def away(store, tmp_path, monkeypatch):
-  """Switches the store off and on."""
+  """Return a dict whose "away" entry switches the store off."""
   monkeypatch.setattr(mirror, "COPIES", tmp_path / "copies" / "workdirs")
   monkeypatch.setattr(mirror, "SECONDS_BETWEEN_SENDING", 0.05)
   monkeypatch.setattr(mirror, "NOTICE_SECONDS", 0.2)
@@ -135,7 +135,7 @@ def _wait_for(words, capsys, seconds=10):
   return said
 
 
-def test_an_outage_is_told_and_tried_again(away, store, capsys):
+def test_an_outage_is_reported_and_retried(away, store, capsys):
   with work_folder(URL) as workdir:
     away["away"] = True
     files.write_text(workdir / "x", "made meanwhile")
@@ -146,7 +146,7 @@ def test_an_outage_is_told_and_tried_again(away, store, capsys):
   assert store.cat("/leases/run/x") == b"made meanwhile"
 
 
-def test_an_outage_without_end_ends_the_run(away, monkeypatch, capsys):
+def test_a_long_outage_ends_the_run(away, monkeypatch, capsys):
   monkeypatch.setattr(mirror, "OUTAGE_SECONDS", 0.5)
   with (
     pytest.raises(RunError, match=r"no route to host.*the same command on this machine"),
@@ -160,7 +160,7 @@ def test_an_outage_without_end_ends_the_run(away, monkeypatch, capsys):
   assert (workdir / "x").exists()
 
 
-def test_an_outage_at_the_end_is_tried_for_a_while_and_then_told(away):
+def test_an_outage_at_the_end_is_retried_and_then_reported(away):
   began = time.monotonic()
   with (
     pytest.raises(RunError, match="the same command on this machine continues"),
@@ -186,7 +186,7 @@ def test_nothing_is_sent_after_the_lease_is_lost(away, store, tmp_path):
   assert not store.exists("/leases/run/x")
 
 
-def test_a_second_run_on_the_machine_touches_nothing(away, tmp_path):
+def test_a_second_run_on_the_machine_changes_nothing(away, tmp_path):
   with work_folder(URL) as workdir:
     before = sorted(path.name for path in workdir.rglob("*"))
     with pytest.raises(UsageError, match="another run on this machine"), work_folder(URL):

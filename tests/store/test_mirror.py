@@ -1,4 +1,4 @@
-"""A work folder in an object store: what is there in the end, after a death, and after somebody else's work."""
+"""A local copy of a work folder in an object store stays in sync, also after a crash or another run."""
 
 import fsspec
 import pytest
@@ -10,7 +10,7 @@ from genbench_jax.store.mirror import Mirror, local_copy, work_folder
 
 @pytest.fixture
 def bucket():
-  """The store in memory, with an empty bucket."""
+  """An object store in memory with an empty bucket."""
   store = fsspec.filesystem("memory")
   store.rm("/bucket", recursive=True) if store.exists("/bucket") else None
   yield store
@@ -24,7 +24,7 @@ def held(store):
   return {name.removeprefix("/bucket/run/"): store.cat(name) for name in store.find("/bucket/run")}
 
 
-def test_what_appears_in_one_copy_comes_to_the_next(bucket, tmp_path):
+def test_new_files_reach_the_next_copy(bucket, tmp_path):
   first, second = Mirror(URL, tmp_path / "a"), Mirror(URL, tmp_path / "b")
   first.fetch()
   files.write_text(tmp_path / "a" / "images" / "x", "one")
@@ -45,7 +45,7 @@ def test_what_appears_in_one_copy_comes_to_the_next(bucket, tmp_path):
   assert not (tmp_path / "a" / "seal").exists()
 
 
-def test_the_oldest_goes_first(bucket, tmp_path, monkeypatch):
+def test_the_oldest_file_is_sent_first(bucket, tmp_path, monkeypatch):
   mirrored, sent = Mirror(URL, tmp_path), []
   put = mirrored._store.put_file
   monkeypatch.setattr(
@@ -58,19 +58,19 @@ def test_the_oldest_goes_first(bucket, tmp_path, monkeypatch):
   assert "".join(sent) == "badc"
 
 
-def test_an_old_copy_sends_what_it_had_not_and_fetches_what_it_lost(bucket, tmp_path):
+def test_an_old_copy_sends_unsent_files_and_fetches_lost_ones(bucket, tmp_path):
   Mirror(URL, tmp_path).fetch()
   for name in ("kept", "lost"):
     files.write_text(tmp_path / name, name)
   Mirror(URL, tmp_path).send()
-  files.write_text(tmp_path / "unsent", "unsent")  # before it died
-  (tmp_path / "lost").unlink()  # while nothing ran
+  files.write_text(tmp_path / "unsent", "unsent")  # before the run died
+  (tmp_path / "lost").unlink()  # between two runs
   Mirror(URL, tmp_path).fetch()
   names = {"kept", "lost", "unsent"}
   assert {path.name for path in tmp_path.iterdir()} - {".mirror.json"} == names == set(held(bucket))
 
 
-def test_what_is_the_same_is_not_copied_again(bucket, tmp_path, monkeypatch):
+def test_unchanged_files_are_not_copied_again(bucket, tmp_path, monkeypatch):
   files.write_text(tmp_path / "x", "x")
   Mirror(URL, tmp_path).send()
   again = Mirror(URL, tmp_path)
@@ -79,7 +79,7 @@ def test_what_is_the_same_is_not_copied_again(bucket, tmp_path, monkeypatch):
   again.fetch()
 
 
-def test_what_goes_while_it_is_fetched_is_left_out(bucket, tmp_path, monkeypatch):
+def test_files_deleted_during_a_fetch_are_skipped(bucket, tmp_path, monkeypatch):
   bucket.pipe("/bucket/run/x", b"x")
   listed = bucket.find("/bucket/run", detail=True) | {"/bucket/run/gone": {"size": 1}}
   fetching = Mirror(URL, tmp_path)
@@ -89,7 +89,7 @@ def test_what_goes_while_it_is_fetched_is_left_out(bucket, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "a//x", "a\\x"])
-def test_names_that_lead_elsewhere_are_refused(bucket, tmp_path, name, monkeypatch):
+def test_names_outside_the_folder_are_rejected(bucket, tmp_path, name, monkeypatch):
   listed = {f"/bucket/run/{name}": {"size": 1}}
   fetching = Mirror(URL, tmp_path / "copy")
   monkeypatch.setattr(fetching._store, "find", lambda *_, **__: listed, raising=False)
@@ -104,7 +104,7 @@ def copies(tmp_path, monkeypatch):
   return tmp_path
 
 
-def test_it_sends_meanwhile_and_when_it_fails(bucket, copies, monkeypatch):
+def test_files_are_sent_during_the_run_and_after_a_failure(bucket, copies, monkeypatch):
   monkeypatch.setattr(mirror, "SECONDS_BETWEEN_SENDING", 0.01)
   with pytest.raises(RunError, match="first"), work_folder(URL) as folder:
     assert folder == local_copy(URL)
@@ -125,7 +125,7 @@ def test_each_process_has_its_own_copy(copies):
   assert str(local_copy("~/x")).startswith("/")
 
 
-def test_a_store_that_can_not_be_had_is_a_user_error(bucket, copies, monkeypatch):
+def test_an_unavailable_store_is_a_user_error(bucket, copies, monkeypatch):
   with pytest.raises(UsageError, match="Protocol not known"), work_folder("nonsense://x"):
     pass
   monkeypatch.setattr(
@@ -135,7 +135,7 @@ def test_a_store_that_can_not_be_had_is_a_user_error(bucket, copies, monkeypatch
     pass
 
 
-def test_a_store_that_refuses_is_named(bucket, copies, monkeypatch):
+def test_a_store_that_denies_access_is_named(bucket, copies, monkeypatch):
   def refuse(*_, **__):
     raise PermissionError("403: no\naccess")
 

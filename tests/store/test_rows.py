@@ -1,4 +1,4 @@
-"""Results files."""
+"""Results files as JSON lines and CSV."""
 
 from genbench_jax.store.files import read_json_lines
 from genbench_jax.store.rows import COLUMNS, write_results
@@ -16,7 +16,7 @@ def test_results_are_written_as_json_lines_and_csv(tmp_path):
   assert len(lines) == 3
 
 
-def test_the_same_rows_are_not_written_again_and_no_rows_leave_what_is_there(tmp_path):
+def test_unchanged_or_empty_rows_do_not_rewrite_the_file(tmp_path):
   write_results(tmp_path, [_row(0.5)])
   (tmp_path / "results.csv").write_text("opened in a spreadsheet")
   write_results(tmp_path, [_row(0.5)])

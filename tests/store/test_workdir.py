@@ -1,4 +1,4 @@
-"""One run at a time."""
+"""A work folder is used by one run at a time."""
 
 import os
 
@@ -8,7 +8,7 @@ from genbench_jax.errors import UsageError
 from genbench_jax.store.workdir import locked
 
 
-def test_a_second_run_is_refused_and_told_who_holds_the_folder(tmp_path):
+def test_a_second_run_is_rejected_and_names_the_first(tmp_path):
   refused = pytest.raises(UsageError, match=rf"in use by another run \(process {os.getpid()} on ")
   with locked(tmp_path / "work"), refused, locked(tmp_path / "work"):
     pass
@@ -16,7 +16,7 @@ def test_a_second_run_is_refused_and_told_who_holds_the_folder(tmp_path):
     pass
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(UsageError, match="can't be written to"), locked(tmp_path / "file" / "work"):
     pass

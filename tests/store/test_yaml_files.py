@@ -1,4 +1,4 @@
-"""Dataset files that are bombs, nests, pipes or links end in one short line, at once."""
+"""Dataset files that are bombs, deeply nested, pipes or links give one short line without delay."""
 
 import os
 import time
@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("kind", BOMBS)
-def test_a_bomb_is_one_short_line_at_once(folder, kind):
+def test_a_bomb_gives_one_short_line_without_delay(folder, kind):
   (folder / "own.yaml").write_text(BOMBS[kind])
   began = time.process_time()
   with pytest.raises(UsageError) as caught:
@@ -48,7 +48,7 @@ def test_a_bomb_is_one_short_line_at_once(folder, kind):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "link to a device"])
-def test_a_dataset_file_in_a_folder_is_a_file(folder, kind):
+def test_a_dataset_file_in_a_folder_must_be_a_regular_file(folder, kind):
   path = folder / "dataset.yaml"
   if kind == "pipe":
     os.mkfifo(path)
@@ -59,7 +59,7 @@ def test_a_dataset_file_in_a_folder_is_a_file(folder, kind):
     own_spec(f"folder:{folder}")
 
 
-def test_a_file_that_the_user_names_may_be_a_link_but_no_device(folder):
+def test_a_file_named_by_the_user_may_be_a_link_but_not_a_device(folder):
   (folder / "real.yaml").write_text("folder: .\nname: by link")
   (folder / "link.yaml").symlink_to("real.yaml")
   assert own_spec(str(folder / "link.yaml")).name == "by_link"
@@ -68,7 +68,7 @@ def test_a_file_that_the_user_names_may_be_a_link_but_no_device(folder):
     own_spec(str(folder / "zero.yaml"))
 
 
-def test_a_table_of_machines_is_read_alike(tmp_path):
+def test_a_table_of_machines_is_read_in_the_same_way(tmp_path):
   (tmp_path / "m.yaml").write_text("machines: &x {a: *x}")
   with pytest.raises(UsageError, match="no table of machines"):
     machines(str(tmp_path / "m.yaml"))
