@@ -70,8 +70,10 @@ def machines(file: str = "") -> dict[str, Machine]:
       if file
       else parse_yaml(shipped.read_text(encoding="utf-8"))
     )
-    as_of = str(table["as_of"])
-    return {name: Machine(name, as_of=as_of, **one) for name, one in table["machines"].items()}
+    return {
+      name: Machine(name, **one | {"as_of": str(one.get("as_of", table["as_of"]))})
+      for name, one in table["machines"].items()
+    }
   except (OSError, YamlError, KeyError, TypeError, AttributeError) as error:
     raise UsageError(
       f"{file or shipped} is no table of machines ({error}). See genbench_jax/planning/machines.yaml."

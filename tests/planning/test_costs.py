@@ -89,6 +89,21 @@ def test_names_of_machines():
     machine("h10")
 
 
+def test_machines_of_today_are_known_with_a_date_each():
+  known = machines()
+  assert known.keys() >= {"v5e", "v6e", "tpu7x", "a100", "h100", "h200", "b200", "l4"}
+  assert machine("tpu7x-16").chips == 16
+  assert known["h100"].as_of == "2026-11" and known["v5e"].as_of == "2025-06"
+  for one in known.values():
+    # Operations a byte of memory traffic: from a CPU's 9 to an RTX 4090's 164, H100's 295 and L4's 403.
+    assert 5 < 1e3 * one.tflops / one.bandwidth_gbs < 600, one.name
+
+
+def test_a_machine_without_a_price_is_planned_without_money():
+  said = overview(SMALL, None, machine("tpu7x"))
+  assert "no price" in said and "2026-11" in said
+
+
 def test_a_table_of_ones_own(tmp_path):
   file = tmp_path / "mine.yaml"
   file.write_text(
