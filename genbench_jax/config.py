@@ -362,15 +362,21 @@ def _check_kept_images(config: Config) -> None:
   elif config.selection.is_on:
     reader = "config.selection.method chooses among kept images"
   elif (
-    "vpt" in config.recognition.recognizers
+    (name := _prompts_on_images(config.recognition))
     and "generative" in config.sources
     and config.generation.kept_images(most) < most
   ):
-    reader, enough = "the recognizer `vpt` trains on images", f"'all' or '{most}'"
+    reader, enough = f"the recognizer `{name}` trains on images", f"'all' or '{most}'"
   if reader:
     raise UsageError(
       f"{reader}, and config.generation.keep_images is {kept!r}: set it to {enough}."
     )
+
+
+def _prompts_on_images(recognition: Recognition) -> str:
+  """Return the prompt learner that reads images and not their features; empty if there is none."""
+  on_images = {"vpt": True, "coop": recognition.coop.paper}
+  return next((name for name in recognition.recognizers if on_images.get(name)), "")
 
 
 def _check_encoders(config: Config) -> None:

@@ -151,11 +151,15 @@ def lower_is_better() -> tuple[str, ...]:
 
 def measured(sets: Sets, wanted: Collection[str]) -> Iterator[tuple[Metric, Result]]:
   """Yield every requested quantity that is defined for the sets, with its metric."""
+  from genbench_jax.metrics.cautions import with_caution  # imports jax
+
   for metric in METRICS:
     asked = [name for name in metric.names if name in wanted and _has_text(metric, name, sets)]
     if asked:
+      recognition = metric.names == _CLER
       for result in metric(sets, asked):
-        yield metric, result
+        value = with_caution(result.name, result.value, sets.metric, recognition)
+        yield metric, dataclasses.replace(result, value=value)
 
 
 def _has_text(metric: Metric, name: str, sets: Sets) -> bool:

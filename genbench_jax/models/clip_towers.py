@@ -39,8 +39,9 @@ def image_features(
   pixels: Float[Array, "b h w 3"],
   prompts: Float[Array, "j m w"],
   remat: bool = True,
+  normalize: bool = True,
 ) -> Float[Array, "b d"]:
-  """Compute unit-norm image features, with prompt tokens between the class token and the patches.
+  """Compute image features, with prompt tokens between the class token and the patches.
 
   Args:
     module: the network.
@@ -48,10 +49,11 @@ def image_features(
     pixels: preprocessed images.
     prompts: m tokens for each of the first j layers, see `clip_network.VisionTransformer`.
     remat: whether to recompute each layer's activations in the backward pass.
+    normalize: whether to return unit-norm features.
   """
   network = module.clone(remat=remat)
-  found = network.apply({"params": params}, pixels, prompts, method="image_features")
-  return _unit(jnp.asarray(found))
+  found = jnp.asarray(network.apply({"params": params}, pixels, prompts, method="image_features"))
+  return _unit(found) if normalize else found
 
 
 def _unit(features: Float[Array, "b d"]) -> Float[Array, "b d"]:

@@ -20,11 +20,13 @@ from jaxtyping import Float, Int
 
 from genbench_jax.cells import ImageSetKey, cells_of
 from genbench_jax.config import Config
+from genbench_jax.embedding.embedder import ImageEmbedder
 from genbench_jax.embedding.input_pipeline import Images, image_batches
 from genbench_jax.embedding.stored import preprocessing_of
 from genbench_jax.errors import ModelError
 from genbench_jax.metrics.accuracy import FROM_PREDICTIONS
 from genbench_jax.metrics.bootstrap import Measurement
+from genbench_jax.metrics.cautions import with_caution
 from genbench_jax.metrics.intervals import image_values
 from genbench_jax.pipeline import image_recognizers
 from genbench_jax.pipeline.artifacts import results_folder
@@ -55,10 +57,12 @@ from genbench_jax.recognizers.linear_probe import (
 )
 from genbench_jax.recognizers.models import save_model, save_probe
 from genbench_jax.recognizers.prompt_tuning import (
+  ReadFeatures,
   context_text_features,
   learn_context,
   save_context,
 )
+from genbench_jax.recognizers.random_views import RandomViews
 from genbench_jax.recognizers.results import (
   class_scores,
   confusion_matrix,
@@ -257,7 +261,7 @@ def coop(
     context = learn_context(
       run.clip, data.spec.names, task.images.features, targets, settings.coop, run.mesh,
       task.folder / "checkpoints", settings.save_every, task.cell.seed,
-      task.weights, task.later,
+      task.weights, task.later, _views_of(run, data, task) if settings.coop.paper else None,
     )  # fmt: skip
     text = context_text_features(run.clip, data.spec.names, context, run.mesh)
     scores = np.asarray(zero_shot_scores(data.test.features, text, data.logit_scale))
@@ -284,7 +288,7 @@ def vpt(
     prompts = learn_visual_prompts(
       run.clip, data.text, _reader(run, data, training_images(run, task)), targets, settings.vpt,
       run.mesh, task.folder / "checkpoints", settings.save_every, task.cell.seed,
-      task.weights, task.later,
+      task.weights, task.later, _view_reader(run, data, task, 1.0) if settings.vpt.paper else None,
     )  # fmt: skip
     read_test = _reader(run, data, test_images(run, data))
     scores = prompted_scores(
@@ -303,6 +307,29 @@ def _reader(run: Run, data: DatasetFeatures, images: Images) -> ReadPixels:
   def read(rows: Int[np.ndarray, "m"], batch_size: int) -> Iterator[Float[np.ndarray, "b h w 3"]]:
     for batch in image_batches(images, preprocessing, batch_size, rows=rows.tolist()):
       yield batch.pixels
+
+  return read
+
+
+# Smallest share of the area that CoOp's random crops keep.
+COOP_CROP = 0.08
+
+
+def _view_reader(run: Run, data: DatasetFeatures, task: Task, least_area: float) -> ReadPixels:
+  """Read random views of the training images of a cell."""
+  size = preprocessing_of(run.clip, data.spec.resize).size
+  return _reader(
+    run, data, RandomViews(training_images(run, task), size, task.cell.seed, least_area)
+  )
+
+
+def _views_of(run: Run, data: DatasetFeatures, task: Task) -> ReadFeatures:
+  """Read features of random views of the training images of a cell, as CoOp crops them."""
+  read_pixels = _view_reader(run, data, task, COOP_CROP)
+
+  def read(rows: Int[np.ndarray, "m"], size: int) -> Iterator[Float[np.ndarray, "b d"]]:
+    embedder = ImageEmbedder(run.clip, run.mesh, -(-size // run.mesh.size))
+    yield from embedder.stream(read_pixels(rows, size))
 
   return read
 
@@ -422,7 +449,8 @@ def _measured(
   for quantity, prefix, classes in ((name, "", by_class), (f"{name}_last_epoch", LAST_EPOCH, {})):
     if f"{prefix}score" in summary:
       score, low, high = (summary[f"{prefix}{key}"] for key in ("score", "ci_low", "ci_high"))
-      value = Measurement(score, low, high, note=ONE_TRAINING)
+      found = Measurement(score, low, high, note=ONE_TRAINING)
+      value = with_caution(quantity, found, data.spec.metric, recognition=True)
       kept = hits.decoded(summary["per_image"]) if not prefix and "per_image" in summary else None
       yield MeasuredRow(make_row(about, quantity, value, summary["seconds"]), classes, kept)
 

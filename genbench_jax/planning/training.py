@@ -7,7 +7,7 @@ from genbench_jax.cells import Cell, cells_of, measured_sets
 from genbench_jax.config import Config
 from genbench_jax.models.classifier_cost import network_flops
 from genbench_jax.planning.models import ModelCost
-from genbench_jax.recognizers.settings import Recipe
+from genbench_jax.recognizers.settings import VPT_DECAYS, VPT_RATES, Recipe
 
 # Forward once, backward twice.
 TRAINING_PASSES = 3
@@ -101,12 +101,19 @@ def _costs(config: Config, encoder: ModelCost) -> Mapping[str, Callable[[CellSiz
 
   def coop(sizes: CellSizes) -> float | None:
     # All classes go through the text tower in each step; its layers are computed twice forwards.
-    steps = (TRAINING_PASSES + 1) * settings.coop.steps
-    return _times(encoder.text_flops, steps * sizes.classes)
+    own = settings.coop.for_images(max(sizes.external, 1), sizes.classes)
+    text = _times(encoder.text_flops, (TRAINING_PASSES + 1) * own.steps * sizes.classes)
+    if text is None or not own.paper:
+      return text
+    # The paper's random views are encoded at each step.
+    views = _times(encoder.flops, own.steps * min(own.batch_size, sizes.external))
+    return None if views is None else text + views
 
   def vpt(sizes: CellSizes) -> float | None:
-    steps = (TRAINING_PASSES + 1) * settings.vpt.steps * settings.vpt.batch_size
-    return _times(encoder.flops, steps + sizes.test)
+    own = settings.vpt.for_images(max(sizes.external, 1))
+    trainings = 1 + own.search * len(VPT_RATES) * len(VPT_DECAYS)
+    steps = (TRAINING_PASSES + 1) * own.steps * own.batch_size
+    return _times(encoder.flops, steps * trainings + sizes.test)
 
   def cache(sizes: CellSizes) -> float:
     pairs = len(tip.search_alphas) * len(tip.search_betas)

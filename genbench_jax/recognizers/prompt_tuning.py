@@ -26,6 +26,7 @@ from genbench_jax.metrics.inputs import fetch, unit_rows
 from genbench_jax.models import clip_towers
 from genbench_jax.recognizers.models import load_model, save_model
 from genbench_jax.recognizers.prompt_layout import Blocks, class_blocks, class_prompts
+from genbench_jax.recognizers.random_views import view_rows
 from genbench_jax.recognizers.settings import CoopSettings
 from genbench_jax.recognizers.training import (
   Program,
@@ -103,6 +104,10 @@ def first_context(
   return np.tile(vectors, (num_classes, 1, 1)) if settings.per_class else vectors
 
 
+# (rows, batch size) -> features of these images, batch by batch.
+ReadFeatures = Callable[[Int[np.ndarray, "n"], int], Iterator[Float[np.ndarray, "b d"]]]
+
+
 class FrozenTower(NamedTuple):
   """What every step reads and none changes."""
 
@@ -130,6 +135,7 @@ def learn_context(
   seed: int = 0,
   weights: Float[np.ndarray, "n"] | None = None,
   later: Bool[np.ndarray, "n"] | None = None,
+  read_views: ReadFeatures | None = None,
 ) -> Context:
   """Learns the context on cached image features.
 
@@ -145,6 +151,8 @@ def learn_context(
     seed: of the first context, where it is noise, and of the batches.
     weights: of the loss of each image; none are equal ones.
     later: images that train alone in the second half.
+    read_views: reads the features of random views, numbered as `random_views.view_rows` does, in batches: each step then
+      sees its images anew, as in the paper. None trains on `features`.
 
   Raises:
     UsageError: the context does not fit, or targets and class names differ in number.
@@ -154,7 +162,7 @@ def learn_context(
       f"targets {targets.shape} do not fit {len(features)} images and {len(class_names)} classes."
     )
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
-  settings = paper_length(settings, *targets.shape) if settings.paper else settings
+  settings = settings.for_images(*targets.shape)
   start = first_context(clip, settings, len(class_names), seed)
   layout = class_prompts(clip, class_names, start.shape[-2], settings.position)
   frozen = frozen_tower(clip, class_blocks(layout, settings.classes_at_once, mesh), mesh)
@@ -162,23 +170,25 @@ def learn_context(
   shares, size = weighted_shares(targets, weights), min(settings.batch_size, len(images))
 
   def batches(first: int) -> Iterator[Batch]:
-    for number in range(first, settings.steps):
-      rows = mixed_rows(number, settings.steps, size, later, len(images), seed)
-      yield jax.device_put(Batch(images[rows], shares[rows]), replicated(mesh))
+    rows = [
+      mixed_rows(number, settings.steps, size, later, len(images), seed)
+      for number in range(first, settings.steps)
+    ]
+    if read_views is None:
+      seen = (images[members] for members in rows)
+    else:
+      numbered = zip(range(first, settings.steps), rows, strict=True)
+      views = [view_rows(members, step, len(images)) for step, members in numbered]
+      read = read_views(np.concatenate(views), size)
+      seen = (np.asarray(unit_rows(jnp.asarray(found))) for found in read)
+    for members, found in zip(rows, seen, strict=True):
+      yield jax.device_put(Batch(found, shares[members]), replicated(mesh))
 
   program = _program(clip, settings, mesh)
   vectors, losses = learn(
     program, start, frozen, batches, settings.steps, mesh, directory, save_every
   )
   return Context(vectors, settings.position, clip.fingerprint, losses)
-
-
-def paper_length(settings: CoopSettings, num_images: int, num_classes: int) -> CoopSettings:
-  """The settings with the paper's number of epochs for this many images a class, the first of them warm-up."""
-  shots = -(-num_images // num_classes)
-  epochs = 50 if shots <= 1 else 100 if shots <= 4 else 200
-  steps_of_epoch = -(-num_images // min(settings.batch_size, num_images))
-  return dataclasses.replace(settings, steps=epochs * steps_of_epoch, warmup=steps_of_epoch)
 
 
 # The rate of the paper's first epoch.

@@ -27,7 +27,8 @@ class CoopSettings:
     warmup: steps of warm-up.
     weight_decay: L2 added to the gradient.
     classes_at_once: classes that go through the text tower at once, on each device.
-    paper: the paper's length and warm-up: 50 epochs at 1 shot, 100 at 2 to 4 and 200 beyond, the first at a constant 1e-5.
+    paper: the paper's length, warm-up and augmentation: 50 epochs at 1 shot, 100 at 2 to 4 and 200 beyond, the first at a
+      constant 1e-5; images are cropped (8 % of the area or more) and mirrored anew at each step, which encodes them anew.
   """
 
   context_length: Annotated[int, AtLeast(1)] = 16
@@ -41,6 +42,15 @@ class CoopSettings:
   weight_decay: Annotated[float, AtLeast(0)] = 5e-4
   classes_at_once: Annotated[int, AtLeast(1)] = 32
   paper: bool = False
+
+  def for_images(self, num_images: int, num_classes: int) -> "CoopSettings":
+    """Return the settings, with the paper's epochs for this many images a class where `paper` asks for them."""
+    if not self.paper:
+      return self
+    shots = -(-num_images // num_classes)
+    epochs = 50 if shots <= 1 else 100 if shots <= 4 else 200
+    steps_of_epoch = -(-num_images // min(self.batch_size, num_images))
+    return dataclasses.replace(self, steps=epochs * steps_of_epoch, warmup=steps_of_epoch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +66,11 @@ class VptSettings:
     learning_rate: peak rate of AdamW; linear warm-up, then a cosine to zero.
     warmup: steps of warm-up.
     weight_decay: of AdamW.
-    paper: the paper's optimizer and length: SGD with momentum 0.9, 100 epochs, 10 of them warm-up. Its rate, which the
-      paper searches from 0.05 to 50 at batch 256, is `learning_rate`.
+    paper: the paper's head, optimizer, length and augmentation: a linear classifier trained from random weights instead of
+      the text prototypes, SGD with momentum 0.9, 100 epochs, 10 of them warm-up, random crops and mirroring.
+    search: the paper's search: each of its rates (0.05 to 50 at batch 256) with each of its decays (0 to 0.01) is trained on
+      four fifths of the images and tried on the rest, 40 trainings in all; the best replaces `learning_rate` and
+      `weight_decay`.
   """
 
   depth: Annotated[str, OneOf("depth of visual prompts", DEPTHS)] = "deep"
@@ -69,8 +82,19 @@ class VptSettings:
   warmup: Annotated[int, AtLeast(0)] = 50
   weight_decay: Annotated[float, AtLeast(0)] = 1e-4
   paper: bool = False
+  search: bool = False
+
+  def for_images(self, num_images: int) -> "VptSettings":
+    """Return the settings, with the paper's 100 epochs, ten of them warm-up, where `paper` asks for them."""
+    if not self.paper:
+      return self
+    steps = 100 * -(-num_images // min(self.batch_size, num_images))
+    return dataclasses.replace(self, steps=steps, warmup=steps // 10)
 
 
+# The grid that VPT's paper searches (its appendix A): rates at batch 256, which grow with the batch, and decays.
+VPT_RATES = (50.0, 25.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25, 0.1, 0.05)
+VPT_DECAYS = (0.01, 0.001, 0.0001, 0.0)
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "steps", "constant")
 LORA_TOWERS = ("both", "image", "text")

@@ -58,21 +58,21 @@ def make_program(
 
 def learn(
   program: Program,
-  start: Float[np.ndarray, "..."],
+  start: Any,
   frozen: Any,
   batches: Callable[[int], Iterator[Any]],
   steps: int,
   mesh: Mesh,
   directory: Path | None,
   save_every: int,
-) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "s"]]:
+) -> tuple[Any, Float[np.ndarray, "s"]]:
   """The variables after all steps, and the losses of those that this call has run; see `run_steps`."""
   state = jax.device_put((start, program.optimizer.init(start)), replicated(mesh))
   (variables, _), losses = run_steps(
     program.step, state, frozen, batches, steps, directory, save_every,
     watch=functools.partial(refuse_divergence, program.name),
   )  # fmt: skip
-  return np.asarray(variables), losses
+  return jax.tree.map(np.asarray, variables), losses
 
 
 def label_shares(targets: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:

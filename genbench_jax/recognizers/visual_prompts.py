@@ -7,8 +7,11 @@ over the mesh; gradients of micro-batches are summed, and layers are remateriali
 Reference: Jia et al., "Visual prompt tuning", ECCV 2022.
 """
 
+import contextlib
 import dataclasses
 import functools
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +23,12 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.errors import ModelError, UsageError, unknown_name
 from genbench_jax.metrics.inputs import fetch, unit_rows
 from genbench_jax.models import clip_towers
 from genbench_jax.recognizers.models import load_model, save_model
-from genbench_jax.recognizers.settings import DEPTHS, VptSettings
+from genbench_jax.recognizers.random_views import view_rows
+from genbench_jax.recognizers.settings import DEPTHS, VPT_DECAYS, VPT_RATES, VptSettings
 from genbench_jax.recognizers.training import (
   Program,
   learn,
@@ -55,6 +59,20 @@ class MicroBatches(NamedTuple):
   mask: Bool[Array, "a b"]
 
 
+class Head(NamedTuple):
+  """A linear classifier of the features as the tower gives them."""
+
+  weights: Float[Any, "k d"]
+  bias: Float[Any, "k"]
+
+
+class Variables(NamedTuple):
+  """What is learned: m tokens for each of the first j layers, and a head where the text prototypes are none."""
+
+  tokens: Float[Any, "j m w"]
+  head: Head | None = None
+
+
 class FrozenTower(NamedTuple):
   """What every step reads and none changes."""
 
@@ -71,11 +89,21 @@ class VisualPrompts:
     tokens: [j, m, w]: m tokens for each of the first j layers; j = 1 is shallow.
     fingerprint: of the CLIP they were learned for.
     losses: training loss of each step of the last run.
+    head: learned in place of the text prototypes, or none.
+    learning_rate, weight_decay: with which they were learned.
   """
 
   tokens: Float[np.ndarray, "j m w"]
   fingerprint: str
   losses: Float[np.ndarray, "s"] = dataclasses.field(default_factory=lambda: np.zeros(0))
+  head: Head | None = None
+  learning_rate: float = math.nan
+  weight_decay: float = math.nan
+
+  @property
+  def variables(self) -> Variables:
+    """What a step changes."""
+    return Variables(self.tokens, self.head)
 
 
 def first_prompts(clip: Any, settings: VptSettings, seed: int = 0) -> Float[np.ndarray, "j m w"]:
@@ -89,37 +117,57 @@ def first_prompts(clip: Any, settings: VptSettings, seed: int = 0) -> Float[np.n
   return np.random.default_rng(seed).uniform(-bound, bound, shape).astype(np.float32)
 
 
+def first_head(num_classes: int, width: int, seed: int = 0) -> Head:
+  """Uniform in +-1 / sqrt(width), as PyTorch's linear layers begin."""
+  random, bound = np.random.default_rng([seed, 0x4EAD]), 1 / np.sqrt(width)
+  weights = random.uniform(-bound, bound, (num_classes, width)).astype(np.float32)
+  return Head(weights, random.uniform(-bound, bound, num_classes).astype(np.float32))
+
+
+def logits_of(
+  module: Any,
+  variables: Variables,
+  frozen: FrozenTower,
+  pixels: Float[Array, "b h w 3"],
+  remat: bool = True,
+) -> Float[Array, "b k"]:
+  """The scaled cosines with the text prototypes, or what the head makes of the features."""
+  tokens, head = variables
+  if head is None:
+    features = clip_towers.image_features(module, frozen.params, pixels, tokens, remat)
+    return frozen.logit_scale * jnp.matmul(features, frozen.text.T, precision="highest")
+  features = clip_towers.image_features(module, frozen.params, pixels, tokens, remat, False)
+  return jnp.matmul(features, head.weights.T, precision="highest") + head.bias
+
+
 def vpt_loss(
   module: Any,
-  tokens: Float[Array, "j m w"],
+  variables: Variables,
   frozen: FrozenTower,
   pixels: Float[Array, "b h w 3"],
   targets: Float[Array, "b k"],
   mask: Bool[Array, "b"],
 ) -> Float[Array, ""]:
-  """Sum over the real images of the cross-entropy of the scaled cosines."""
-  features = clip_towers.image_features(module, frozen.params, pixels, tokens)
-  logits = frozen.logit_scale * jnp.matmul(features, frozen.text.T, precision="highest")
+  """Sum over the real images of the cross-entropy."""
+  logits = logits_of(module, variables, frozen, pixels)
   return jnp.sum(jnp.where(mask, optax.softmax_cross_entropy(logits, targets), 0))
 
 
 def _loss_and_gradient(
-  module: Any, tokens: Float[Array, "j m w"], frozen: FrozenTower, batch: MicroBatches
-) -> tuple[Float[Array, ""], Float[Array, "j m w"]]:
+  module: Any, variables: Variables, frozen: FrozenTower, batch: MicroBatches
+) -> tuple[Float[Array, ""], Variables]:
   """Of the mean loss of a step's images, summed over its micro-batches."""
 
-  def add(sums: tuple[Array, Array], micro: MicroBatches) -> tuple[tuple[Array, Array], None]:
-    found = jax.value_and_grad(vpt_loss, argnums=1)(module, tokens, frozen, *micro)
+  def add(
+    sums: tuple[Array, Variables], micro: MicroBatches
+  ) -> tuple[tuple[Array, Variables], None]:
+    found = jax.value_and_grad(vpt_loss, argnums=1)(module, variables, frozen, *micro)
     return jax.tree.map(jnp.add, sums, found), None
 
-  (loss, gradient), _ = jax.lax.scan(add, (jnp.zeros(()), jnp.zeros_like(tokens)), batch)
-  return loss / batch.mask.sum(), gradient / batch.mask.sum()
-
-
-def paper_length(settings: VptSettings, num_images: int) -> VptSettings:
-  """The settings with the paper's 100 epochs, ten of them warm-up."""
-  steps = 100 * -(-num_images // min(settings.batch_size, num_images))
-  return dataclasses.replace(settings, steps=steps, warmup=steps // 10)
+  start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, variables))
+  (loss, gradient), _ = jax.lax.scan(add, start, batch)
+  count = batch.mask.sum()
+  return loss / count, jax.tree.map(lambda part: part / count, gradient)
 
 
 @functools.lru_cache(maxsize=4)
@@ -145,6 +193,7 @@ def learn_visual_prompts(
   seed: int = 0,
   weights: Float[np.ndarray, "n"] | None = None,
   later: Bool[np.ndarray, "n"] | None = None,
+  read_views: ReadPixels | None = None,
 ) -> VisualPrompts:
   """Learns visual prompts on images.
 
@@ -160,6 +209,8 @@ def learn_visual_prompts(
     seed: of the first prompts and of the batches.
     weights: of the loss of each image; none are equal ones.
     later: images that train alone in the second half.
+    read_views: reads random views of the images, numbered as `random_views.view_rows` does; None trains on the images as
+      `read_pixels` has them.
 
   Raises:
     UsageError: targets and text prototypes differ in number, or an unknown depth.
@@ -167,23 +218,125 @@ def learn_visual_prompts(
   if targets.shape[1] != len(text_features):
     raise UsageError(f"targets {targets.shape} do not fit {len(text_features)} text prototypes.")
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
-  settings = paper_length(settings, len(targets)) if settings.paper else settings
+  frozen = frozen_tower(clip, text_features, mesh)
   shares = weighted_shares(targets, weights)
-  size = min(settings.batch_size, len(shares))
+  images = TrainingImages(read_pixels, read_views, shares, later)
+  if settings.search:
+    settings = _searched(clip, frozen, images, settings, mesh, directory, save_every, seed)
+  every = np.arange(len(shares))
+  return _learned(clip, frozen, images, every, settings, mesh, directory, save_every, seed)
+
+
+class TrainingImages(NamedTuple):
+  """How the images are read, their targets, which sum to their weights, and which train alone in the second half."""
+
+  read: ReadPixels
+  read_views: ReadPixels | None
+  shares: Float[np.ndarray, "n k"]
+  later: Bool[np.ndarray, "n"] | None
+
+
+def _learned(
+  clip: Any,
+  frozen: FrozenTower,
+  images: TrainingImages,
+  members: Int[np.ndarray, "m"],
+  settings: VptSettings,
+  mesh: Mesh,
+  directory: Path | None,
+  save_every: int,
+  seed: int,
+) -> VisualPrompts:
+  """Prompts learned on some of the images."""
+  settings = settings.for_images(len(members))
+  size = min(settings.batch_size, len(members))
+  later = None if images.later is None else images.later[members]
 
   def batches(first: int) -> Iterator[MicroBatches]:
+    numbers = range(first, settings.steps)
     rows = [
-      mixed_rows(number, settings.steps, size, later, len(shares), seed)
-      for number in range(first, settings.steps)
+      members[mixed_rows(number, settings.steps, size, later, len(members), seed)]
+      for number in numbers
     ]
-    for members, pixels in zip(rows, read_pixels(np.concatenate(rows), size), strict=True):
-      yield micro_batches(pixels, shares[members], settings.images_at_once, mesh)
+    read, seen = images.read, rows
+    if images.read_views is not None:
+      read = images.read_views
+      seen = [
+        view_rows(own, number, len(images.shares))
+        for own, number in zip(rows, numbers, strict=True)
+      ]
+    for own, pixels in zip(rows, read(np.concatenate(seen), size), strict=True):
+      yield micro_batches(pixels, images.shares[own], settings.images_at_once, mesh)
 
-  tokens, losses = learn(
-    _program(clip, settings, mesh), first_prompts(clip, settings, seed), frozen_tower(clip, text_features, mesh),
+  num_classes, width = frozen.text.shape
+  head = first_head(num_classes, width, seed) if settings.paper else None
+  variables, losses = learn(
+    _program(clip, settings, mesh), Variables(first_prompts(clip, settings, seed), head), frozen,
     batches, settings.steps, mesh, directory, save_every,
   )  # fmt: skip
-  return VisualPrompts(tokens, clip.fingerprint, losses)
+  return VisualPrompts(
+    variables.tokens, clip.fingerprint, losses, variables.head, settings.learning_rate,
+    settings.weight_decay,
+  )  # fmt: skip
+
+
+def _searched(
+  clip: Any,
+  frozen: FrozenTower,
+  images: TrainingImages,
+  settings: VptSettings,
+  mesh: Mesh,
+  directory: Path | None,
+  save_every: int,
+  seed: int,
+) -> VptSettings:
+  """The settings with the rate and decay that recognize most of the images held out; the first of equals.
+
+  Rates at which training diverges recognize nothing.
+  """
+  held = held_out(images.shares, seed)
+  rest = np.setdiff1d(np.arange(len(images.shares)), held)
+  truth = images.shares[held].argmax(axis=1)
+  found = []
+  for turn, (rate, decay) in enumerate(itertools.product(VPT_RATES, VPT_DECAYS)):
+    tried = dataclasses.replace(
+      settings, learning_rate=rate * settings.batch_size / 256, weight_decay=decay
+    )
+    own = directory / f"search-{turn:02d}" if directory else None
+    with contextlib.suppress(ModelError):
+      prompts = _learned(clip, frozen, images, rest, tried, mesh, own, save_every, seed)
+      read = functools.partial(_read_some, images.read, held)
+      scores = _scores(
+        clip, frozen, prompts.variables, read, len(held), mesh, settings.images_at_once
+      )
+      found.append((float(np.mean(scores.argmax(axis=1) == truth)), -turn, tried))
+  if not found:
+    raise ModelError("every learning rate of VPT's search diverged.")
+  return max(found, key=lambda each: each[:2])[2]
+
+
+def _read_some(
+  read: ReadPixels, members: Int[np.ndarray, "m"], rows: Int[np.ndarray, "n"], size: int
+) -> Iterator[Pixels]:
+  return read(members[rows], size)
+
+
+def held_out(shares: Float[np.ndarray, "n k"], seed: int) -> Int[np.ndarray, "h"]:
+  """A fifth of each class that has five images or more; of all images, where no class has.
+
+  Raises:
+    UsageError: there are fewer than two images.
+  """
+  if len(shares) < 2:
+    raise UsageError("vpt.search holds out images to choose the rate: it needs 2 or more.")
+  order = np.random.default_rng([seed, 0x5EA]).permutation(len(shares))
+  labels = shares.argmax(axis=1)[order]
+  chosen = [
+    order[np.flatnonzero(labels == label)][: np.sum(labels == label) // 5]
+    for label in np.unique(labels)
+  ]
+  found = np.sort(np.concatenate(chosen))
+  return found if len(found) else np.sort(order[: max(len(order) // 5, 1)])
 
 
 def frozen_tower(clip: Any, text_features: Float[np.ndarray, "k d"], mesh: Mesh) -> FrozenTower:
@@ -223,11 +376,23 @@ def prompted_scores(
     raise UsageError(f"the prompts are of CLIP {prompts.fingerprint}, not {clip.fingerprint}.")
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
   frozen = frozen_tower(clip, text_features, mesh)
-  tokens = jax.device_put(prompts.tokens, replicated(mesh))
+  return _scores(clip, frozen, prompts.variables, read_pixels, num_images, mesh, images_at_once)
+
+
+def _scores(
+  clip: Any,
+  frozen: FrozenTower,
+  variables: Variables,
+  read_pixels: ReadPixels,
+  num_images: int,
+  mesh: Mesh,
+  images_at_once: int,
+) -> Float[np.ndarray, "n k"]:
+  variables = jax.device_put(variables, replicated(mesh))
   size = padded_size(min(images_at_once * mesh.size, num_images), mesh.size)
   split = batch_sharding(mesh)
   found = [
-    fetch(mesh, _prompted_scores(clip, mesh)(frozen, tokens, jax.device_put(pixels, split)))
+    fetch(mesh, _prompted_scores(clip, mesh)(frozen, variables, jax.device_put(pixels, split)))
     for pixels in read_pixels(np.arange(num_images), size)
   ]
   return np.concatenate(found)[:num_images]
@@ -236,19 +401,19 @@ def prompted_scores(
 @functools.lru_cache(maxsize=4)
 def _prompted_scores(
   clip: Any, mesh: Mesh
-) -> Callable[[FrozenTower, Array, Array], Float[Array, "b k"]]:
+) -> Callable[[FrozenTower, Variables, Array], Float[Array, "b k"]]:
 
-  def scores(frozen: FrozenTower, tokens: Array, pixels: Array) -> Float[Array, "b k"]:
-    features = clip_towers.image_features(clip.module, frozen.params, pixels, tokens, remat=False)
-    return jax.nn.softmax(frozen.logit_scale * features @ frozen.text.T, axis=-1)
+  def scores(frozen: FrozenTower, variables: Variables, pixels: Array) -> Float[Array, "b k"]:
+    return jax.nn.softmax(logits_of(clip.module, variables, frozen, pixels, False), axis=-1)
 
   return jax.jit(scores, out_shardings=batch_sharding(mesh))
 
 
 def save_visual_prompts(path: Path, prompts: VisualPrompts) -> None:
-  """The prompts as a safetensors file: `prompts`, and their CLIP in the metadata."""
+  """The prompts as a safetensors file: `prompts`, `weights` and `bias` of a head, and their CLIP in the metadata."""
   about = {"kind": "vpt_prompts", "fingerprint": prompts.fingerprint}
-  save_model(path, {"prompts": prompts.tokens}, about)
+  head = {} if prompts.head is None else prompts.head._asdict()
+  save_model(path, {"prompts": prompts.tokens, **head}, about)
 
 
 def load_visual_prompts(path: Path) -> VisualPrompts:
@@ -258,4 +423,5 @@ def load_visual_prompts(path: Path) -> VisualPrompts:
     RunError: the file can't be read or holds no visual prompts.
   """
   arrays, about = load_model(path, "vpt_prompts")
-  return VisualPrompts(arrays["prompts"], about["fingerprint"])
+  head = Head(arrays["weights"], arrays["bias"]) if "weights" in arrays else None
+  return VisualPrompts(arrays["prompts"], about["fingerprint"], head=head)

@@ -125,14 +125,14 @@ def test_the_defaults_are_those_of_the_protocol():
 
 def test_the_papers_length_depends_on_the_shots():
   """CoOp: 50, 100 and 200 epochs of batches of 32; VPT: 100 epochs, a tenth of them warm-up."""
-  from genbench_jax.recognizers import prompt_tuning, settings, visual_prompts
+  from genbench_jax.recognizers import prompt_tuning, settings
 
   own = settings.CoopSettings(paper=True)
-  found = {n: prompt_tuning.paper_length(own, n, 10) for n in (10, 40, 160)}
+  found = {n: own.for_images(n, 10) for n in (10, 40, 160)}
   assert {n: (one.steps, one.warmup) for n, one in found.items()} == {
     10: (50, 1), 40: (200, 2), 160: (1000, 5)
   }  # fmt: skip
   schedule = prompt_tuning._schedule(found[160])
   assert float(schedule(0)) == pytest.approx(1e-5) and float(schedule(5)) == pytest.approx(0.002)
-  vpt = visual_prompts.paper_length(settings.VptSettings(paper=True), 160)
+  vpt = settings.VptSettings(paper=True).for_images(160)
   assert (vpt.steps, vpt.warmup) == (500, 50)

@@ -10,7 +10,9 @@ import pytest
 from genbench_jax.embedding.embedder import image_features, unit_norm
 from genbench_jax.errors import UsageError
 from genbench_jax.models import clip_towers
+from genbench_jax.recognizers import visual_prompts
 from genbench_jax.recognizers.visual_prompts import (
+  Variables,
   VisualPrompts,
   VptSettings,
   first_prompts,
@@ -53,7 +55,9 @@ def test_gradients_agree_with_finite_differences(tiny_clip, data, depth):
   assert len(tokens) == {"shallow": 1, "deep": 2}[depth]
   frozen = frozen_tower(tiny_clip, text, data_mesh(jax.devices()[:1]))
   mask = np.arange(24) < 20
-  loss = jax.jit(lambda t: vpt_loss(tiny_clip.module, t, frozen, pixels, targets, mask) / 20)
+  loss = jax.jit(
+    lambda t: vpt_loss(tiny_clip.module, Variables(t), frozen, pixels, targets, mask) / 20
+  )
   gradient = jax.grad(loss)(tokens)
   assert all(np.linalg.norm(layer) > 0 for layer in gradient)
   direction = gradient / jnp.linalg.norm(gradient)
@@ -119,7 +123,7 @@ def test_the_loss_is_the_cross_entropy_summed_over_the_real_images(tiny_clip, da
   features = clip_towers.image_features(tiny_clip.module, tiny_clip.params, pixels, tokens)
   logits = float(frozen.logit_scale) * np.asarray(features, np.float64) @ text.T
   losses = np.log(np.exp(logits).sum(1)) - (logits * targets).sum(1)
-  found = vpt_loss(tiny_clip.module, tokens, frozen, pixels, targets, mask)
+  found = vpt_loss(tiny_clip.module, Variables(tokens), frozen, pixels, targets, mask)
   assert float(found) == pytest.approx(losses[:20].sum(), rel=1e-3)
 
 
@@ -133,3 +137,36 @@ def test_micro_batches_are_as_large_as_asked_for(data, mesh):
 
 def test_the_defaults_are_those_of_the_protocol():
   assert VptSettings() == VptSettings("deep", 8, 1000, 32, 32, 0.002, 50, 1e-4)
+
+
+def test_the_papers_head_learns_beside_the_prompts_and_is_kept(tiny_clip, data, tmp_path):
+  """Ten epochs of one batch are warm-up; the head starts at random and knows nothing of the texts."""
+  pixels, targets, text = data
+  settings = dataclasses.replace(SETTINGS, paper=True, batch_size=24, learning_rate=0.5)
+  prompts = learn_visual_prompts(tiny_clip, text, pixel_reader(pixels), targets, settings)
+  assert len(prompts.losses) == 100 and prompts.losses[-1] < 0.8 * prompts.losses[0]
+  assert prompts.head.weights.shape == text.shape
+  scores = prompted_scores(tiny_clip, text, prompts, pixel_reader(pixels), 24)
+  assert np.mean(scores.argmax(1) == targets.argmax(1)) > 0.6
+  save_visual_prompts(tmp_path / "p.safetensors", prompts)
+  loaded = load_visual_prompts(tmp_path / "p.safetensors")
+  elsewhere = prompted_scores(tiny_clip, -text, loaded, pixel_reader(pixels), 24)
+  np.testing.assert_array_equal(scores, elsewhere)
+
+
+def test_the_search_takes_the_rate_that_recognizes_held_out_images(tiny_clip, data, monkeypatch):
+  pixels, targets, text = data
+  monkeypatch.setattr(visual_prompts, "VPT_RATES", (1e-8, 1.0))
+  monkeypatch.setattr(visual_prompts, "VPT_DECAYS", (0.0,))
+  settings = dataclasses.replace(SETTINGS, search=True, steps=15)
+  found = learn_visual_prompts(tiny_clip, text, pixel_reader(pixels), targets, settings)
+  assert (found.learning_rate, found.weight_decay) == (1.0 * 12 / 256, 0.0)
+
+
+def test_a_fifth_of_each_class_is_held_out():
+  shares = np.eye(3)[np.repeat(np.arange(3), [10, 5, 4])]
+  held = visual_prompts.held_out(shares, 0)
+  assert np.bincount(shares[held].argmax(1), minlength=3).tolist() == [2, 1, 0]
+  assert len(visual_prompts.held_out(np.eye(4), 0)) == 1
+  with pytest.raises(UsageError, match="2 or more"):
+    visual_prompts.held_out(np.eye(1), 0)

@@ -1,0 +1,44 @@
+"""What a row says of its intervals where simulations found their coverage outside .93 to .97 (docs/statistics.md)."""
+
+import dataclasses
+
+from genbench_jax.metrics.bootstrap import Measurement
+
+_HALVES = (
+  "interval for the generator holds .98: at half of a small budget accuracy varies more than twice as much, so that it "
+  "is too wide"
+)
+CAUTIONS = {
+  "cler": _HALVES,
+  "cler_gain": _HALVES,
+  "cler_image": _HALVES,
+  "topk_vote": _HALVES,
+  "guide_ridge": _HALVES,
+  "class_chamfer": (
+    "interval for the generator holds .98: nearest images lie farther apart in half of the images, so that it is too wide"
+  ),
+  "vendi_inf": (
+    "interval holds .98: the largest eigenvalue moves less than its linearization says, so that it is too wide"
+  ),
+  "proxy_a_distance": (
+    "intervals hold 1.00: divisions share images, by how much is taken at its worst, so that they are too wide"
+  ),
+}
+# Of recognition, by the dataset's metric.
+MAP_CAUTION = "interval holds .92: the bias of 11-point precision is estimated, and at few images it exceeds the interval's half"
+
+
+def with_caution(name: str, value: Measurement, metric: str, recognition: bool) -> Measurement:
+  """Add to a measurement's note what is known of its coverage.
+
+  Args:
+    name: the quantity.
+    value: its measurement.
+    metric: how recognition is scored, see `accuracy.recognition_score`.
+    recognition: whether the quantity is scored by it.
+  """
+  by_metric = MAP_CAUTION if recognition and metric == "map_11_point" else ""
+  # What is too wide needs an interval for the generator; rows without one say why they have none.
+  wide = CAUTIONS.get(name, "") if value.generator_low is not None else ""
+  note = "; ".join(filter(None, (value.note, wide, by_metric)))
+  return dataclasses.replace(value, note=note)

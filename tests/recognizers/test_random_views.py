@@ -1,0 +1,70 @@
+"""Random views: other ones at each draw, the same for the same seed, with the areas and aspect ratios of the papers."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genbench_jax.recognizers.prompt_tuning import CoopSettings, learn_context
+from genbench_jax.recognizers.random_views import (
+  ASPECT,
+  MARGIN,
+  RandomViews,
+  resized_crop,
+  scaled_crop,
+  view_rows,
+)
+
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
+
+
+def test_a_view_is_a_function_of_seed_draw_and_image():
+  views = RandomViews([PICTURE, PICTURE.rotate(180)], 16, seed=1, least_area=0.08)
+  first, again = np.asarray(views[5]), np.asarray(views[5])
+  np.testing.assert_array_equal(first, again)
+  assert first.shape == (16, 16, 3)
+  others = [views[7], views[4], RandomViews([PICTURE] * 2, 16, seed=2, least_area=0.08)[5]]
+  assert all(np.any(first != np.asarray(other)) for other in others)
+  assert view_rows(np.array([0, 1]), 3, 2).tolist() == [6, 7]
+
+
+def test_crops_have_the_areas_and_ratios_of_the_papers():
+  random = np.random.default_rng(0)
+  views = RandomViews([], 16, 0, least_area=0.08)
+  boxes = np.array([resized_crop(300, 200, views, random) for _ in range(500)])
+  width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+  assert boxes.min() >= 0 and boxes[:, 2].max() <= 300 and boxes[:, 3].max() <= 200
+  share = width * height / 60_000
+  assert 0.07 < share.min() < 0.12 and share.max() > 0.85
+  assert (width / height).max() < 1.05 * ASPECT and (height / width).max() < 1.05 * ASPECT
+  # A strip into which no crop fits: its middle.
+  assert resized_crop(1000, 10, views, random) == (495, 0, 505, 10)
+  left, top, right, bottom = scaled_crop(300, 200, views, random)
+  assert right - left == pytest.approx(200 / MARGIN) == pytest.approx(bottom - top)
+
+
+def test_half_of_the_views_are_mirrored():
+  """A square image without margin to spare: the light half shows which way round it is."""
+  half = Image.fromarray(np.repeat(np.array([[255, 0]], np.uint8), 2, 0)).resize((64, 64), 0)
+  views = RandomViews([half.convert("RGB")], 16, 0)
+  mirrored = [np.asarray(views[draw])[:, 0].mean() < 128 for draw in range(200)]
+  assert 0.4 < np.mean(mirrored) < 0.6
+
+
+def test_a_context_learns_on_the_views_it_is_given(tiny_clip):
+  """Every step asks for its images anew, and what is read is what is trained on."""
+  features = np.eye(8, 16, dtype=np.float32)
+  targets = np.eye(2, dtype=np.float32)[np.arange(8) % 2]
+  asked = []
+
+  def read(rows, size):
+    asked.append(rows)
+    for start in range(0, len(rows), size):
+      yield features[rows[start : start + size] % 8]
+
+  settings = CoopSettings(context_length=2, steps=3, batch_size=4, warmup=1)
+  names = ("cat", "dog")
+  features = np.resize(features, (8, tiny_clip.width)).astype(np.float32)
+  plain = learn_context(tiny_clip, names, features, targets, settings)
+  seen = learn_context(tiny_clip, names, features, targets, settings, read_views=read)
+  np.testing.assert_allclose(plain.vectors, seen.vectors, atol=1e-6)
+  assert (asked[0] // 8).tolist() == [0] * 4 + [1] * 4 + [2] * 4
