@@ -1,6 +1,6 @@
-"""`genbench benchmark`: the datasets.
+"""`genbench benchmark`: list, prepare and show the datasets.
 
-Exit status: 0 if all that was asked about is ready, 1 if something is not, 2 for a mistake in usage.
+Exit status: 0 if all requested datasets are ready, 1 if one is not, 2 for a usage error.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.progress import say, show
 from genbench_jax.runtime.stopping import leave
 
-_DESCRIPTION = "The datasets of GenBench: which are ready, how to prepare them, what they hold."
+_DESCRIPTION = "List, prepare and show the datasets of GenBench."
 _EPILOG = """\
 NAME is one of the 22 datasets, the name the reference has for it, tfds:NAME for any other TFDS
 dataset, folder:PATH for a tree split/class/image.jpg, or the path of a YAML file describing either.
@@ -39,13 +39,13 @@ _COLUMNS = (
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
   shared = argparse.ArgumentParser(add_help=False)
-  # Suppressed defaults: an option counts before as well as after the command.
+  # Suppressed defaults let an option work before and after the command.
   shared.add_argument("--data-dir", default=argparse.SUPPRESS, help="TFDS's data folder")
   shared.add_argument(
-    "--manual-dir", default=argparse.SUPPRESS, help="where files fetched by hand lie"
+    "--manual-dir", default=argparse.SUPPRESS, help="folder of manually downloaded files"
   )
   shared.add_argument(
-    "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, not text"
+    "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON instead of text"
   )
   for action in shared._actions:
     parser._add_action(action)
@@ -63,7 +63,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 @subcommand("benchmark", _arguments, f"{_DESCRIPTION}\n\n{_EPILOG}")
 def main(options: argparse.Namespace) -> int:
-  """Run what was asked for: list, prepare or show. Return 1 if something is not ready."""
+  """List, prepare or show datasets. Return 1 if a dataset is not ready."""
   return options.run(options)
 
 
@@ -102,13 +102,13 @@ def _print_table(specs: Sequence[DatasetSpec], states: Sequence[Readiness]) -> N
   ready = sum(state.ready for state in states)
   show(f"\n{ready} of {len(states)} ready, {sum(spec.num_classes for spec in specs)} classes.")
   if any(state.steps for state in states):
-    show("\nTo do, in this order:")
+    show("\nNext steps, in this order:")
   for step, names in _steps(states).items():
     show(f"  {step}" + (f"\n    for {', '.join(names)}" if len(names) > 1 else ""))
 
 
 def _steps(states: Sequence[Readiness]) -> dict[str, list[str]]:
-  """What to do, each step once, with the datasets that it is for; what takes no time of a person last."""
+  """Return the next steps, each once with its datasets; steps that need no person come last."""
   steps = [(step, state.name) for state in states for step in state.steps]
   grouped: dict[str, list[str]] = {}
   for step, name in sorted(steps, key=lambda pair: pair[0].startswith(PREPARE)):
@@ -139,7 +139,7 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _prepared(spec: DatasetSpec, options: argparse.Namespace) -> dict[str, Any]:
-  """Prepares one dataset; a failure is told and doesn't keep the next one from its turn."""
+  """Prepare one dataset; report a failure so that the next dataset is still prepared."""
   error = ""
   try:
     prepare(spec, options.data_dir, options.manual_dir)
@@ -169,7 +169,7 @@ def _print_spec(spec: DatasetSpec) -> None:
   show(f"\n{len(spec.templates)} templates:")
   for template in spec.templates:
     show(f"  {template}")
-  show("\nclasses, in label order, with the builder's label where it is another:")
+  show("\nclasses in label order, with the builder's label if it differs:")
   labels = spec.label_names or spec.names
   for index, (names, label) in enumerate(zip(spec.class_names, labels, strict=True)):
     show(f"  {index:4d}  {', '.join(names)}{f'  [{label}]' if label != names[0] else ''}")

@@ -8,7 +8,7 @@ _PACKAGE = Path(genbench_jax.__file__).parent
 
 
 def configs() -> dict[str, Path]:
-  """Return the built-in configs by name: of an installed package from inside of it, in a checkout from configs/."""
+  """Return the built-in configs by name, of the package or of the checkout's configs/."""
   for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):
     if found := {path.stem: path for path in sorted(folder.glob("*.py"))}:
       return found
@@ -18,8 +18,8 @@ def configs() -> dict[str, Path]:
 def config_file(given: str) -> str:
   """Return the file of a config, with its arguments.
 
-  A file that is there is taken as it is. If none is, a name of a built-in config stands for it, with or without
-  `configs/` before and `.py` behind.
+  An existing file is used as given. Otherwise, the name of a built-in config is accepted, with or
+  without `configs/` and `.py`.
 
   Args:
     given: `path.py`, `path.py:arguments`, `name` or `name:arguments`.

@@ -1,4 +1,4 @@
-"""Set runs side by side on one page.
+"""Compare runs on one page.
 
 genbench compare RUN_A RUN_B --out comparison
 """
@@ -17,7 +17,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 @subcommand("compare", _arguments, __doc__)
 def main(options: argparse.Namespace) -> int:
-  """Make the page and say where it is."""
+  """Write the page and print its path."""
   from genbench_jax.report.__main__ import main as report
 
   return report(["--compare", *options.runs, "--out", str(options.out)])

@@ -1,12 +1,13 @@
-"""Make a pool for retrieval from your own images.
+"""Make a pool for retrieval from images.
 
-  genbench embed my_images/ --out pool/ --checkpoint openai/clip-vit-base-patch32
-  genbench embed laion/ --out pool/     # a folder of webdataset tars, read in place
-  genbench embed ~/tensorflow_datasets/laion400m/embeddings/1.0.0 --out pool/
+    genbench embed my_images/ --out pool/ --checkpoint openai/clip-vit-base-patch32
+    genbench embed laion/ --out pool/     # a folder of webdataset tars, read in place
+    genbench embed ~/tensorflow_datasets/laion400m/embeddings/1.0.0 --out pool/
 
-Of a dataset that TFDS prepared, records with an image are embedded, and records that are features alone copied. Captions are taken from beside the images (`a.jpg` and `a.txt`, `a.caption` or `a.json`). The pool has clip-retrieval's layout. Stop
-it whenever you like: the same command goes on with the shard where it was. Exit status: 0, 1 for a failed run, 2 for a
-mistake in usage.
+From a dataset that TFDS prepared, records with an image are embedded and records with features only
+are copied. Captions are read from files beside the images (`a.jpg` and `a.txt`, `a.caption` or
+`a.json`). The pool has clip-retrieval's layout. If the command is stopped, run it again to continue
+with the next shard. Exit status: 0 for success, 1 for a failed run, 2 for a usage error.
 """
 
 import argparse
@@ -18,21 +19,19 @@ from genbench_jax.runtime.stopping import leave
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
-    "collection", help="folder of images, of tars, or of a dataset by TFDS; or a tar"
-  )
+  parser.add_argument("collection", help="folder of images, tars or a TFDS dataset; or a tar")
   parser.add_argument("--out", required=True, help="folder of the pool")
   parser.add_argument("--checkpoint", default="zoo/clip", help="a CLIP or SigLIP: folder or hub id")
   parser.add_argument("--revision", default="", help="commit, tag or branch of a hub id")
   parser.add_argument(
-    "--shard-size", type=positive, default=10_000, help="images of a folder a shard"
+    "--shard-size", type=positive, default=10_000, help="images per shard of a folder"
   )
   parser.add_argument("--batch-per-device", type=positive, default=64)
 
 
 @subcommand("embed", _arguments, __doc__)
 def main(options: argparse.Namespace) -> None:
-  """Make the pool, or go on with it."""
+  """Make the pool, or continue it."""
   from genbench_jax.models.image_encoder import load_text_encoder
   from genbench_jax.retrieval.collection import open_collection
   from genbench_jax.runtime.jax_start import start_jax
@@ -45,7 +44,7 @@ def main(options: argparse.Namespace) -> None:
 
   out = Path(options.out).expanduser()
   with locked(out):
-    features = parts[0].kind == "features"  # by whichever encoder: ours has nothing to do
+    features = parts[0].kind == "features"  # features of any encoder: nothing to embed
     encoder = None if features else load_text_encoder(options.checkpoint, options.revision or None)
     if not build_pool(parts, out, encoder, data_mesh(), options.batch_per_device):
       say("embed: nothing to do")

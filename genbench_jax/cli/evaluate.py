@@ -1,11 +1,12 @@
-"""How good are images as training data for a dataset? One source, or several compared on one page.
+"""Score images as training data for a dataset, from one source or several.
 
-  genbench evaluate my_images/ --dataset digits
-  genbench evaluate sd15=a/ flux=b.zip --dataset cifar10 --workdir out --with-originals
-  genbench evaluate my_images/ --test-dir my_test_images/ --templates "a photo of a {}." --workdir out
+    genbench evaluate my_images/ --dataset digits
+    genbench evaluate sd15=a/ flux=b.zip --dataset cifar10 --workdir out --with-originals
+    genbench evaluate my_images/ --test-dir my_test_images/ --templates "a photo of a {}." --workdir out
 
-A source is a folder of class folders, an archive of one, webdataset shards, Parquet, a list of paths and labels, or an .npz
-(docs/howto/inputs.md). A second run in the same work folder adds its sources to the page.
+A source is a folder of class folders, an archive of one, webdataset shards, Parquet, a list of
+paths and labels, or an .npz (docs/howto/inputs.md). A second run in the same work folder adds its
+sources to the page.
 """
 
 import argparse
@@ -23,49 +24,49 @@ from genbench_jax.runtime.stopping import leave
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("sources", nargs="+", metavar="[NAME=]PATH", help="images by class")
-  data = parser.add_argument_group("what judges them")
+  data = parser.add_argument_group("test images and encoder")
   data.add_argument(
     "--dataset",
     default="",
     metavar="DATASET",
-    help="one of `genbench benchmark`; digits, digits_hard, shapes or signs, which need no preparing; a folder"
+    help="a dataset of `genbench benchmark` (digits, digits_hard, shapes and signs need no preparation); a folder"
     " with test/CLASS/*.jpg; a YAML file that describes one; or tfds:NAME",
   )
   data.add_argument(
-    "--test-dir", default="", metavar="DIR", help="test images by class, in place of a dataset"
+    "--test-dir", default="", metavar="DIR", help="test images by class, instead of a dataset"
   )
   data.add_argument(
     "--templates",
     action="append",
     default=[],
     metavar="TEXT",
-    help="prompt template with {}, or a file of them",
+    help="prompt template with {}, or a file of templates",
   )
   data.add_argument(
-    "--class-names", default="", metavar="FILE", help="label -> words for it, CSV, JSON or YAML"
+    "--class-names", default="", metavar="FILE", help="label -> words, as CSV, JSON or YAML"
   )
   data.add_argument("--encoder", default="", help="CLIP checkpoint: folder or hub id")
   data.add_argument("--data-dir", default="", help="TFDS's data folder")
   how = parser.add_argument_group("how")
-  how.add_argument("--workdir", help="where features, rows and the page stay")
+  how.add_argument("--workdir", help="folder for features, rows and the page")
   how.add_argument(
     "--shots",
     type=numbers,
     default=(),
-    help="images a class, by comma; by default 1,4,16,... and all",
-  )
-  how.add_argument("--seeds", type=numbers, default=(0,), help="of the choice of images, by comma")
-  how.add_argument(
-    "--with-originals", action="store_true", help="measure the dataset's own training images too"
+    help="images per class, comma-separated; default: 1,4,16,... and all",
   )
   how.add_argument(
-    "--class-map", default="", metavar="FILE", help="your name -> class, CSV, JSON or YAML"
+    "--seeds", type=numbers, default=(0,), help="seeds of the selection of images, comma-separated"
   )
-  how.add_argument("--strict", action="store_true", help="a name that is no class is an error")
   how.add_argument(
-    "--plan", action="store_true", help="say what would be done and cost, and do nothing"
+    "--with-originals", action="store_true", help="also measure the dataset's own training images"
   )
-  how.add_argument("--machine", default="cpu", help="--plan: cpu, l4, a100, h100 ...")
+  how.add_argument(
+    "--class-map", default="", metavar="FILE", help="your name -> class, as CSV, JSON or YAML"
+  )
+  how.add_argument("--strict", action="store_true", help="reject names that match no class")
+  how.add_argument("--plan", action="store_true", help="print the work and its cost, and stop")
+  how.add_argument("--machine", default="cpu", help="for --plan: cpu, l4, a100, h100 ...")
   how.add_argument("--json", action="store_true", help="print the rows as JSON")
 
 
@@ -116,7 +117,7 @@ def _evaluate(options: argparse.Namespace, workdir: Path, keeps: bool) -> None:
 
 
 def _report(question: Question, rows: Sequence[dict], workdir: Path, keeps: bool) -> str:
-  """The table, the ranking of several sources, what was left out, and the path of the page last."""
+  """Print the table, the ranking, what was left out and, last, the path of the page."""
   from genbench_jax.benchmark.registry import dataset_spec
   from genbench_jax.pipeline.evaluate import open_sources
   from genbench_jax.report.text_ranking import ranking
@@ -135,7 +136,7 @@ def _report(question: Question, rows: Sequence[dict], workdir: Path, keeps: bool
 
 
 def _plan(options: argparse.Namespace, place: Path) -> str:
-  """What would be measured and what it would take, from looking through the sources alone."""
+  """Print what would be measured and its cost, based on the list of images."""
   from genbench_jax.benchmark.registry import dataset_spec
   from genbench_jax.pipeline.evaluate import config_of, open_sources
   from genbench_jax.planning.machines import machine

@@ -1,8 +1,9 @@
-"""Write image sets and features in the forms that other tools read.
+"""Write image sets and features for other tools.
 
-Image sets lie in WORKDIR/images/DATASET, features in WORKDIR/embeddings/DATASET.
-imagefolder: a folder a class and metadata.csv. hf: the same for Hugging Face's datasets. webdataset: tar shards.
-npz: mu, sigma, features and labels of a file of features. `genbench evaluate` reads the first three back.
+Image sets are in WORKDIR/images/DATASET, features in WORKDIR/embeddings/DATASET.
+imagefolder: class folders and metadata.csv. hf: the same for Hugging Face datasets.
+webdataset: tar shards. npz: mu, sigma, features and labels of a file of features.
+`genbench evaluate` reads the first three.
 """
 
 import argparse
@@ -20,15 +21,15 @@ FORMS = {"imagefolder": image_folder, "webdataset": webdataset, "hf": hugging_fa
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument("source", type=Path, help="an image set; for npz a file of features")
-  parser.add_argument("--to", choices=(*FORMS, "npz"), required=True, help="the form")
-  parser.add_argument("out", type=Path, help="a new folder; for npz a new file")
-  parser.add_argument("--unit-norm", action="store_true", help="npz: scale features to length one")
+  parser.add_argument("source", type=Path, help="image set, or file of features for npz")
+  parser.add_argument("--to", choices=(*FORMS, "npz"), required=True, help="output format")
+  parser.add_argument("out", type=Path, help="new folder, or new file for npz")
+  parser.add_argument("--unit-norm", action="store_true", help="for npz: normalize features")
 
 
 @subcommand("export", _arguments, __doc__)
 def main(options: argparse.Namespace) -> None:
-  """Write the export and say how much is in it."""
+  """Write the export and print its size."""
   if options.to == "npz":
     count = features(options.source, options.out, options.unit_norm)
     say(f"{count} features in {options.out}")

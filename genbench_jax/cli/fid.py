@@ -1,12 +1,13 @@
-"""How far are two sets of images from each other? The FID and KID that papers quote, in one line.
+"""Compute FID and KID between two sets of images, comparable with papers.
 
-  genbench fid generated/ real/
-  genbench fid generated/ real_statistics.npz --resize legacy
-  genbench fid real/ generated/ --save real_statistics.npz   # keeps those of real/
+    genbench fid generated/ real/
+    genbench fid generated/ real_statistics.npz --resize legacy
+    genbench fid real/ generated/ --save real_statistics.npz   # saves those of real/
 
-A set is a folder of images, whatever folders lie in it, or an .npz of `mu` and `sigma` as pytorch-fid and clean-fid write it.
-Features are Inception-v3's; `inception:FILE.safetensors` names its weights on disk (tools/convert_inception.py makes such a
-file of the original archive), and any other encoder may be named instead.
+A set is a folder of images, with any subfolders, or an .npz of `mu` and `sigma` as pytorch-fid and
+clean-fid write it. Features are Inception-v3's. `inception:FILE.safetensors` names its weights on
+disk (tools/convert_inception.py converts the original archive). Other encoders can be named
+instead.
 """
 
 import argparse
@@ -19,21 +20,21 @@ from genbench_jax.runtime.stopping import leave
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument("first", help="a folder of images, or an .npz of statistics")
-  parser.add_argument("second", help="a folder of images, or an .npz of statistics")
+  parser.add_argument("first", help="folder of images, or .npz of statistics")
+  parser.add_argument("second", help="folder of images, or .npz of statistics")
   parser.add_argument(
     "--encoder", default="inception", help="inception, inception:FILE, or a CLIP or DINOv2"
   )
   parser.add_argument(
     "--resize",
     choices=("clean", "legacy"),
-    help="clean-fid's resizing, the default, or the original's",
+    help="resizing of clean-fid (default) or of the original",
   )
   parser.add_argument(
-    "--save", type=Path, metavar="FILE", help="write the statistics of the first set, as .npz"
+    "--save", type=Path, metavar="FILE", help="write the statistics of the first set to an .npz"
   )
   parser.add_argument("--batch-per-device", type=positive, default=32)
-  parser.add_argument("--json", action="store_true", help="print JSON, not text")
+  parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 @subcommand("fid", _arguments, __doc__)

@@ -31,10 +31,12 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     "--stages",
     type=lambda text: text.split(","),
     default=list(STAGES),
-    help=f"stages to run, by comma; by default {','.join(STAGES)}",
+    help=f"stages to run, comma-separated; default: {','.join(STAGES)}",
   )
   parser.add_argument(
-    "--keep-going", action="store_true", help="go on after a failed cell; list those at the end"
+    "--keep-going",
+    action="store_true",
+    help="continue after a failed cell; list failures at the end",
   )
   parser.add_argument("--plan", action="store_true", help="print what the run will cost, and stop")
   parser.add_argument(
@@ -48,7 +50,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     "--coordinator",
     default="",
     metavar="HOST:PORT",
-    help="address of process 0, where the environment does not give it",
+    help="address of process 0, if the environment does not give it",
   )
   parser.add_argument("--num-processes", type=int, default=-1, help="processes of the run")
   parser.add_argument("--process-id", type=int, default=-1, help="number of this process, from 0")
@@ -75,14 +77,14 @@ def with_config(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
   """Parse words that give a config and overrides of its settings.
 
   Args:
-    parser: has the options of `add_config`.
-    words: of the command line, without the name of the command.
+    parser: parser with the options of `add_config`.
+    words: words of the command line, without the name of the command.
 
   Returns:
     The options, with the ConfigDict in `config`.
 
   Raises:
-    UsageError: an unknown option or setting, one that can't be read, or no config.
+    UsageError: an unknown option or setting, one that cannot be read, or no config.
   """
   words, settings = _without_settings(words)
   options = parser.options(words)
@@ -93,7 +95,7 @@ def with_config(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
 
 
 def _without_settings(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-  """The other words, and path -> text of the settings; the last of a repeated one wins.
+  """Return the other words, and path -> text of the settings; the last of a repeated one wins.
 
   ml_collections would join repeated tuples.
   """

@@ -1,4 +1,4 @@
-"""The command `genbench`: finds the subcommand and hands it the words after its name."""
+"""The command `genbench`: imports the subcommand and passes the remaining words to it."""
 
 import importlib
 import sys
@@ -8,33 +8,33 @@ from genbench_jax.errors import unknown_name
 from genbench_jax.runtime.command import run_command
 from genbench_jax.runtime.progress import show
 
-# Name -> what it does. The module of a subcommand is `cli/NAME.py`, imported when it is asked for.
+# Name -> summary. The module of a subcommand is `cli/NAME.py`, imported on demand.
 COMMANDS = {
   "run": "run a config: images, features, scores, recognition, page",
-  "plan": "say what a run would make, take and cost, and do nothing",
+  "plan": "estimate the work and cost of a run",
   "evaluate": "score folders of images as training data, and compare them",
-  "report": "make the page of a work folder again",
-  "compare": "set runs side by side on one page",
+  "report": "rebuild the page of a work folder",
+  "compare": "compare runs on one page",
   "show": "draw a contact sheet of an image set",
-  "verify": "read every file of a work folder again, and name what is wrong",
-  "export": "write an image set or features for other tools",
-  "fid": "measure the FID and KID of two folders as papers quote them",
+  "verify": "check every file of a work folder",
+  "export": "export an image set or features for other tools",
+  "fid": "compute FID and KID between two folders",
   "benchmark": "list, prepare and show the datasets",
-  "embed": "make a pool for retrieval from images of your own",
-  "leaks": "find images that may be test images",
+  "embed": "make a pool for retrieval from your images",
+  "leaks": "find images that resemble test images",
   "pins": "print the settings that pin the checkpoints of a config",
-  "prompts": "write a list of every image that a config wants, for any program to make",
-  "import": "take in the images that another program has made of such a list",
-  "sanity": "see which metric notices which fault of the images",
-  "submit": "write the results of a work folder as one file for others",
-  "selfcheck": "check the set-up: zero-shot recognition beside published figures",
+  "prompts": "write the prompts of all images of a config, for other generators",
+  "import": "import images that another program generated from these prompts",
+  "sanity": "test which metrics detect which flaws of images",
+  "submit": "write the results of a work folder to one file",
+  "selfcheck": "compare zero-shot accuracy with published values",
 }
-# Where the name is a word of Python.
+# Subcommands whose names are Python keywords.
 _MODULES = {"import": "import_images"}
 
 
 def main(words: Sequence[str] | None = None) -> int:
-  """Run a subcommand; return its exit status: 0, 1 for a failed run, 2 for a mistake in usage."""
+  """Run a subcommand; return its exit status: 0, 1 for a failed run, 2 for a usage error."""
   given = list(sys.argv[1:] if words is None else words)
   if not given or given[0] in ("-h", "--help", "help"):
     show(_help())
@@ -66,10 +66,10 @@ def _help() -> str:
       "",
       *lines,
       "",
-      "`genbench COMMAND --help` says more. A first try, on data that ships with the package:",
+      "Use `genbench COMMAND --help` for details. To try the package on its own data:",
       "",
       "  genbench run demo --workdir demo",
       "",
-      "Exit status: 0 done; 1 failed; 2 a mistake in usage; 130 interrupted; 143 stopped by SIGTERM.",
+      "Exit status: 0 success; 1 failure; 2 usage error; 130 interrupted; 143 stopped by SIGTERM.",
     ]
   )

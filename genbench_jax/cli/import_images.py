@@ -1,10 +1,11 @@
-"""Take in images that another program has made of a list by `genbench prompts`.
+"""Import images that another program generated from a list of `genbench prompts`.
 
-  genbench import my_images/ --prompts prompts.jsonl --name flux --out imported/
-  genbench evaluate flux=imported/flux/cifar10/defined_template-seed0 --dataset cifar10 --workdir out
+    genbench import my_images/ --prompts prompts.jsonl --name flux --out imported/
+    genbench evaluate flux=imported/flux/cifar10/defined_template-seed0 --dataset cifar10 --workdir out
 
-Files have the names that the list gives them, with any suffix of an image. What is missing, damaged, twice or not asked for is
-told; the same command takes what has been made since. Exit status: 0 if all are there, 1 if not, 2 for a mistake in usage.
+Files have the names of the list, with any image suffix. Missing, damaged, duplicate and unwanted
+images are reported. Run the command again to import images that were generated since. Exit status:
+0 if all images are imported, 1 if not, 2 for a usage error.
 """
 
 import argparse
@@ -16,24 +17,32 @@ from genbench_jax.runtime.stopping import leave
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument("folder", type=Path, help="the images, by the names that the list gives them")
-  parser.add_argument("--prompts", type=Path, required=True, metavar="FILE", help="the list")
-  parser.add_argument("--name", required=True, help="of the generator")
-  parser.add_argument("--out", type=Path, default=Path("imported"), help="where the sets go")
+  parser.add_argument("folder", type=Path, help="folder of the images, named as in the list")
+  parser.add_argument(
+    "--prompts", type=Path, required=True, metavar="FILE", help="list of `genbench prompts`"
+  )
+  parser.add_argument("--name", required=True, help="name of the generator")
+  parser.add_argument(
+    "--out", type=Path, default=Path("imported"), help="destination of the image sets"
+  )
 
 
 @subcommand("import", _arguments, __doc__)
 def main(options: argparse.Namespace) -> int:
-  """Take the images in and say what is missing."""
+  """Import the images and report problems.
+
+  Raises:
+    UsageError: the name of the generator has other characters than those allowed.
+  """
   from genbench_jax.config import FOLDER_NAME
   from genbench_jax.errors import UsageError
   from genbench_jax.pipeline.manifest import read_manifest, take_images
 
   if not FOLDER_NAME.fullmatch(options.name):
-    raise UsageError(f"the name {options.name!r} must be of letters, digits, '_', '.' and '-'.")
+    raise UsageError(f"invalid name {options.name!r}: use letters, digits, '_', '.' and '-'.")
   wanted = read_manifest(options.prompts)
   taken = take_images(options.folder, wanted, options.out / options.name)
-  show(f"{taken.count:,} of {len(wanted):,} images of {options.name} are there.")
+  show(f"{taken.count:,} of {len(wanted):,} images of {options.name} are imported.")
   for folder in taken.folders:
     show(f"  {options.name}={folder}")
   if words := taken.words():

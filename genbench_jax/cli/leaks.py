@@ -1,11 +1,12 @@
-"""The leak audit of any image set: which of its images are so like a test image that they may be one.
+"""Find images that are so similar to a test image that they may be one.
 
-  genbench leaks my_images/ --dataset cifar10 --checkpoint openai/clip-vit-base-patch32
-  genbench leaks demo/images/shapes/generative-defined_template-seed0-0123456789ab --dataset shapes
-  genbench leaks features.npy --test test_features.npy --threshold 0.97
+    genbench leaks my_images/ --dataset cifar10 --checkpoint openai/clip-vit-base-patch32
+    genbench leaks demo/images/shapes/generative-defined_template-seed0-0123456789ab --dataset shapes
+    genbench leaks features.npy --test test_features.npy --threshold 0.97
 
-Images are a folder of images or an image set of a run; features of images are an `.npy` matrix or an embedding set of a run
-(`.safetensors`). Prints what is flagged, the nearest first. Exit status: 0, 1 for a failed run, 2 for a mistake in usage.
+The input is a folder of images, an image set of a run, an `.npy` matrix of features, or an
+embedding set of a run (`.safetensors`). Flagged images are printed, the nearest first. Exit status:
+0 for success, 1 for a failed run, 2 for a usage error.
 """
 
 import argparse
@@ -31,18 +32,18 @@ from genbench_jax.runtime.stopping import leave
 def _arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("images", help="images or their features")
   test = parser.add_mutually_exclusive_group(required=True)
-  test.add_argument("--dataset", help="whose test images they are compared with")
+  test.add_argument("--dataset", help="dataset of the test images")
   test.add_argument("--test", help="features of the test images")
-  parser.add_argument("--checkpoint", default=Encoder().checkpoint, help="a CLIP for images")
+  parser.add_argument("--checkpoint", default=Encoder().checkpoint, help="CLIP that embeds images")
   parser.add_argument("--data-dir", default=None, help="TFDS's data folder")
   parser.add_argument("--threshold", type=float, default=Retrieval().leak_threshold)
-  parser.add_argument("--show", type=int, default=20, help="flagged images that are named")
-  parser.add_argument("--json", action="store_true", help="print JSON, not text")
+  parser.add_argument("--show", type=int, default=20, help="number of flagged images to list")
+  parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 @subcommand("leaks", _arguments, __doc__)
 def main(options: argparse.Namespace) -> None:
-  """Print what is flagged."""
+  """Print the flagged images."""
   from genbench_jax.runtime.jax_start import start_jax
 
   start_jax()
@@ -61,15 +62,15 @@ def main(options: argparse.Namespace) -> None:
     show(json.dumps(about, indent=2, ensure_ascii=False))
     return
   show(
-    f"{len(pairs)} of {len(names)} images lie at a cosine of {options.threshold:g} or more to a test image;"
-    f" the nearest at {found.cosine.max():.4f}."
+    f"{len(pairs)} of {len(names)} images have a cosine of {options.threshold:g} or more to a test image;"
+    f" the maximum is {found.cosine.max():.4f}."
   )
   for pair in pairs[: options.show]:
     show(f"  {pair['cosine']:.4f}  {pair['image']!r} ~ test image {pair['test_row']}")
 
 
 def _external(options: argparse.Namespace) -> tuple[Float[np.ndarray, "n d"], list[str]]:
-  """Features of what is audited, and a name for each row."""
+  """Return the features of the audited images, and a name for each row."""
   from genbench_jax.retrieval.collection import open_collection
   from genbench_jax.store.image_set import ImageSet, StoredImages
 
@@ -89,12 +90,12 @@ def _external(options: argparse.Namespace) -> tuple[Float[np.ndarray, "n d"], li
     names = [entry.name for entry in entries]
   kept = np.flatnonzero(valid)
   if not len(kept):
-    raise UsageError(f"none of the images in {path} can be read.")
+    raise UsageError(f"no image in {path} can be read.")
   return features[kept], [names[row] for row in kept]
 
 
 def _test(options: argparse.Namespace) -> Float[np.ndarray, "m d"]:
-  """Features of the test images."""
+  """Return the features of the test images."""
   if options.test:
     return _read_features(Path(options.test).expanduser())
   from genbench_jax.benchmark.reader import open_split
@@ -107,8 +108,6 @@ def _test(options: argparse.Namespace) -> Float[np.ndarray, "m d"]:
 
 
 class _Files:
-  """Image files."""
-
   def __init__(self, paths: Sequence[Path]) -> None:
     self.paths = paths
 
@@ -127,7 +126,7 @@ def _read_features(path: Path) -> Float[np.ndarray, "n d"]:
     return np.asarray(mapped(path), np.float32)
   if path.suffix == ".safetensors" and path.is_file():
     return embedding_set.load(path).readable().features
-  raise UsageError(f"{path} is no file of features: wanted .npy or .safetensors.")
+  raise UsageError(f"{path} is not a file of features: expected .npy or .safetensors.")
 
 
 def _embedded(

@@ -1,11 +1,12 @@
 """Print the settings that pin the checkpoints of a config.
 
-  genbench pins full
+    genbench pins full
 
-downloads the checkpoints, or reads those given as folders, and prints the commit of each hub id and the SHA-256 over
-configuration, tokenizer and weights. With these settings a run refuses any other checkpoint. A checkpoint that can't be
-downloaded gets a line that says why (gated, withdrawn, no such revision, no network), with a mirror where one is known;
-the others are printed all the same. Exit status: 0; 1 where a checkpoint is missing or incomplete; 2 for a mistake in usage.
+The command downloads the checkpoints, or reads those given as folders, and prints the commit of each hub id and
+the SHA-256 over configuration, tokenizer and weights. With these settings a run rejects any other
+checkpoint. A checkpoint that cannot be downloaded gets a line with the reason (gated, withdrawn, no
+such revision, no network) and a mirror if one is known; the others are still printed. Exit status:
+0 for success, 1 if a checkpoint is missing or incomplete, 2 for a usage error.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def main(options: argparse.Namespace) -> int:
     try:
       show("\n".join([f"# {pin.checkpoint}", *pin.lines()]))
     except (UsageError, RunError) as error:
-      say_error(error)  # and go on: the other pins are worth knowing
+      say_error(error)  # continue, because the other pins are useful
       status = 1
   return status
 

@@ -1,4 +1,4 @@
-"""`genbench plan`: what a run would make, take and cost. It touches no device and no network, and writes nothing."""
+"""`genbench plan`: the work and cost of a run, without a device, the network or written files."""
 
 import sys
 from collections.abc import Sequence

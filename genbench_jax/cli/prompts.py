@@ -1,8 +1,9 @@
-"""Write a list of every image that a config wants, for any program to make.
+"""Write the prompts of all images of a config, for any program to generate.
 
-  genbench prompts full --out prompts.jsonl --config.datasets="('cifar10',)"
+    genbench prompts full --out prompts.jsonl --config.datasets="('cifar10',)"
 
-A line is one image: file, class, index, prompt, negative prompt and seed. `genbench import` takes the images in.
+A line is one image: file, class, index, prompt, negative prompt and seed. `genbench import` imports
+the images.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from genbench_jax.runtime.stopping import leave
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
   add_config(parser)
-  parser.add_argument("--out", type=Path, required=True, help="the list, such as prompts.jsonl")
+  parser.add_argument("--out", type=Path, required=True, help="output file, such as prompts.jsonl")
 
 
 @subcommand("prompts", _arguments, __doc__, read=with_config)

@@ -1,4 +1,4 @@
-"""Make the page of a run again from its work folder: no model, no dataset.
+"""Rebuild the page of a run from its work folder, without models or datasets.
 
 genbench report WORKDIR --price 1.2
 """
@@ -13,9 +13,9 @@ from genbench_jax.runtime.stopping import leave
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument("workdir", type=Path, help="the work folder of a run")
+  parser.add_argument("workdir", type=Path, help="work folder of a run")
   parser.add_argument(
-    "--price", type=_price, help="USD of a chip and hour: the ranking then says what images cost"
+    "--price", type=_price, help="USD per chip-hour, for the cost of images in the ranking"
   )
 
 
@@ -31,7 +31,7 @@ def _price(text: str) -> float:
 
 @subcommand("report", _arguments, __doc__)
 def main(options: argparse.Namespace) -> None:
-  """Make the page and say where it is."""
+  """Write the page and print its path."""
   from genbench_jax.report.from_disk import rebuild
 
   say(f"report: {rebuild(options.workdir, options.price)}")

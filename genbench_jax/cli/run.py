@@ -1,4 +1,4 @@
-"""`genbench run`: a config on a work folder, all stages or some."""
+"""`genbench run`: run all or some stages of a config on a work folder."""
 
 import sys
 from collections.abc import Sequence

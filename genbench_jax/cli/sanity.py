@@ -1,10 +1,11 @@
-"""`genbench sanity`: which metric moves the right way when images become worse training data in a known way?
+"""Test which metrics detect which flaws of images.
 
-  genbench sanity                          # on the shapes of the demo
-  genbench sanity --features FILE          # on your own features
+    genbench sanity                          # on the shapes of the demo
+    genbench sanity --features FILE          # on your own features
 
-FILE is .npz or .safetensors with `features` [n, d] and `labels` [n], and, for the metrics that need texts, `text_features`
-[k, d]; an embedding set of a work folder will do. `metrics.sanity` says how images are spoiled and what counts as a move.
+FILE is .npz or .safetensors with `features` [n, d] and `labels` [n] and, for metrics that need
+text, `text_features` [k, d]; an embedding set of a work folder works. `metrics.sanity` defines how
+images are damaged and which changes count as detected.
 """
 
 import argparse
@@ -24,10 +25,10 @@ DEMO_WORLD, DEMO_CHECKPOINT = "shapes", "zoo/clip"
 
 
 def read_features(path: Path) -> Features:
-  """Features from .npz or .safetensors. Nothing in the file is executed.
+  """Return features from .npz or .safetensors. Nothing in the file is executed.
 
   Raises:
-    UsageError: not such a file, or without the arrays.
+    UsageError: the file has another format or lacks an array.
   """
   arrays = _read_arrays(path)
   if missing := [name for name in ("features", "labels") if name not in arrays]:
@@ -48,11 +49,11 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as file:
       return {name: file[name] for name in file.files}
   except (OSError, ValueError, AttributeError, SafetensorError) as error:
-    raise UsageError(f"{path} can't be read as .npz or .safetensors: {error}") from error
+    raise UsageError(f"{path} cannot be read as .npz or .safetensors: {error}") from error
 
 
 def demo_features() -> Features:
-  """The pool of original shapes of the demo, embedded by the CLIP that ships with the package."""
+  """Return the features of the demo's original shapes, embedded by the small CLIP."""
   from genbench_jax.benchmark.worlds import world_example, world_size, world_specs
   from genbench_jax.embedding.embedder import text_prototypes
   from genbench_jax.embedding.library import embed_images
@@ -66,19 +67,19 @@ def demo_features() -> Features:
 
 
 def table(found: Mapping[str, Mapping[str, Movement]]) -> str:
-  """One line a metric, one column a shift: the value after it, and the verdict."""
+  """Return one line per metric and one column per flaw: the value with the flaw and the verdict."""
   width = max(len(name) for name in found) + 2
   lines = [" " * width + f"{'clean':>10}" + "".join(f"{name:>16}  " for name in SHIFTS).rstrip()]
   for metric, by_shift in found.items():
     clean = next(iter(by_shift.values())).before
     cells = (f"{move.after:>12.4g} {VERDICTS[move.verdict]:<5}" for move in by_shift.values())
     lines.append((f"{metric:<{width}}{clean:>10.4g}" + "".join(cells)).rstrip())
-  lines.append("right: it got worse, as it should; WRONG: it got better; -: it did not notice")
+  lines.append("right: worse, as expected; WRONG: better; -: no significant change")
   return "\n".join(lines)
 
 
 def picture(found: Mapping[str, Mapping[str, Movement]], path: Path) -> None:
-  """The same as a colored grid: blue worse, as it should; red better; white no change."""
+  """Draw the table as a grid: blue is worse, as expected; red is better; white is no change."""
   from matplotlib import pyplot
 
   grid = np.array([[np.clip(m.worsening, -10, 10) for m in row.values()] for row in found.values()])
@@ -100,17 +101,26 @@ def picture(found: Mapping[str, Mapping[str, Movement]], path: Path) -> None:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument("--features", type=Path, help=".npz or .safetensors; default: the demo's")
-  parser.add_argument("--picture", type=Path, default=Path("sanity.png"), help="file to write")
   parser.add_argument(
-    "--divisions", type=int, default=DIVISIONS, help="ways to divide the images, 2 or more"
+    "--features", type=Path, help=".npz or .safetensors; default: features of the demo"
+  )
+  parser.add_argument("--picture", type=Path, default=Path("sanity.png"), help="output file")
+  parser.add_argument(
+    "--divisions",
+    type=int,
+    default=DIVISIONS,
+    help="number of random divisions of the images, at least 2",
   )
   parser.add_argument("--seed", type=int, default=0)
 
 
 @subcommand("sanity", _arguments, __doc__)
 def main(options: argparse.Namespace) -> None:
-  """Print the table and write the picture."""
+  """Print the table and write the figure.
+
+  Raises:
+    UsageError: `--divisions` is less than 2.
+  """
   if options.divisions < 2:
     raise UsageError("--divisions must be at least 2.")
   given = read_features(options.features) if options.features else demo_features()

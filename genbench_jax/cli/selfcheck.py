@@ -1,11 +1,12 @@
-"""Is the set-up right? Zero-shot recognition of the datasets that are ready, beside published figures.
+"""Check the setup: compare zero-shot accuracy with published values.
 
-  genbench selfcheck                       # the shipped CLIP on the shipped worlds, and CLIP ViT-B/32 on what is ready
-  genbench selfcheck cifar10 dtd --images 2000
-  genbench selfcheck --checkpoint ~/models/clip-vit-base-patch32
+    genbench selfcheck                       # small CLIP on its datasets, CLIP ViT-B/32 on prepared ones
+    genbench selfcheck cifar10 dtd --images 2000
+    genbench selfcheck --checkpoint ~/models/clip-vit-base-patch32
 
-The figures are CLIP_benchmark's for OpenAI's CLIP ViT-B/32. A value in its band says that data, labels, preprocessing,
-tokenizer and weights are right. Exit status: 0 if all lie in their bands, 1 if one does not, 2 for a mistake in usage.
+The values are CLIP_benchmark's for OpenAI's CLIP ViT-B/32. A value in its band means that data,
+labels, preprocessing, tokenizer and weights are right. Exit status: 0 if all values are in their
+bands, 1 if one is not, 2 for a usage error.
 """
 
 import argparse
@@ -23,15 +24,17 @@ if TYPE_CHECKING:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument("datasets", nargs="*", metavar="NAME", help="by default all that are ready")
+  parser.add_argument("datasets", nargs="*", metavar="NAME", help="default: all that are ready")
   parser.add_argument("--checkpoint", default="", help="OpenAI's CLIP ViT-B/32: folder or hub id")
-  parser.add_argument("--images", type=positive, default=0, help="test images of a dataset at most")
+  parser.add_argument(
+    "--images", type=positive, default=0, help="maximum number of test images per dataset"
+  )
   parser.add_argument("--data-dir", default=None, help="TFDS's data folder")
 
 
 @subcommand("selfcheck", _arguments, __doc__)
 def main(options: argparse.Namespace) -> int:
-  """Print the table; return 1 if a value lies outside of its band."""
+  """Print the table; return 1 if a value is outside its band."""
   from genbench_jax.runtime.jax_start import start_jax
 
   start_jax()
@@ -40,8 +43,8 @@ def main(options: argparse.Namespace) -> int:
   own, published = _chosen(options)
   if not published and not options.datasets:
     say(
-      "no dataset with a published figure is ready: `genbench benchmark prepare cifar10` makes one"
-      " so. Checking the shipped models on the shipped worlds alone."
+      "no dataset with a published value is ready; `genbench benchmark prepare cifar10` prepares one."
+      " Checking only the small models of the package on their datasets."
     )
   checks: "list[Check]" = []
   for names, checkpoint in ((own, SHIPPED), (published, options.checkpoint or CHECKPOINT)):
@@ -52,7 +55,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _chosen(options: argparse.Namespace) -> tuple[list[str], list[str]]:
-  """The datasets to check, those of the shipped models first."""
+  """Return the datasets to check, those of the small models first."""
   from genbench_jax.benchmark.registry import dataset_spec
   from genbench_jax.pipeline.selfcheck import OWN, PUBLISHED, ready_datasets
 
@@ -61,11 +64,11 @@ def _chosen(options: argparse.Namespace) -> tuple[list[str], list[str]]:
   names = [dataset_spec(name).name for name in options.datasets]
   for name in names:
     if name not in OWN and name not in PUBLISHED:
-      raise unknown_name("dataset with a published figure", name, [*OWN, *PUBLISHED])
+      raise unknown_name("dataset with a published value", name, [*OWN, *PUBLISHED])
   ready = {*OWN, *ready_datasets(options.data_dir)}
   if missing := [name for name in names if name not in ready]:
     raise UsageError(
-      f"{', '.join(missing)} not ready with real data: `genbench benchmark` says what to do."
+      f"{', '.join(missing)} not ready with real data. `genbench benchmark` says what to do."
     )
   return [n for n in names if n in OWN], [n for n in names if n in PUBLISHED]
 

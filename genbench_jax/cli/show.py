@@ -1,4 +1,4 @@
-"""Draw a contact sheet of an image set: a row a class, its name beside its images.
+"""Draw a contact sheet of an image set, with one row per class.
 
 genbench show WORKDIR/images/digits/generative-defined_template-seed0-09e1538f900e
 genbench show DIR --out sheet.png --per-class 8 --classes 20
@@ -17,15 +17,15 @@ from genbench_jax.store import files
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument("folder", type=Path, help="an image set, in WORKDIR/images/DATASET")
-  parser.add_argument("--out", type=Path, default=Path("sheet.png"), help="the PNG file to write")
-  parser.add_argument("--per-class", type=positive, default=8, help="images of a class")
-  parser.add_argument("--classes", type=positive, default=30, help="rows at most")
+  parser.add_argument("folder", type=Path, help="image set, in WORKDIR/images/DATASET")
+  parser.add_argument("--out", type=Path, default=Path("sheet.png"), help="output PNG file")
+  parser.add_argument("--per-class", type=positive, default=8, help="images per class")
+  parser.add_argument("--classes", type=positive, default=30, help="maximum number of rows")
 
 
 @subcommand("show", _arguments, __doc__)
 def main(options: argparse.Namespace) -> None:
-  """Write the sheet and say how large it is."""
+  """Write the sheet and print its size."""
   sheet = contact_sheet(open_image_set(options.folder), options.per_class, options.classes)
   buffer = io.BytesIO()
   sheet.save(buffer, format="PNG", optimize=True)

@@ -1,4 +1,4 @@
-"""What the subcommands share: one parser, one way to end, and how a command is called in its help."""
+"""Shared code of the subcommands: parser, error handling and exit status."""
 
 import argparse
 import difflib
@@ -16,20 +16,24 @@ Run = Callable[[argparse.Namespace], int | None]
 
 @runtime_checkable
 class Main(Protocol):
-  """The command: takes words, by default those of the process, and returns its exit status."""
+  """A command: a function of words, by default those of the process, that returns an exit status."""
 
   def __call__(self, words: Sequence[str] | None = None) -> int: ...
 
 
 class Parser(argparse.ArgumentParser):
-  """A parser whose mistakes are `UsageError`s: one line, status 2, and the nearest option that there is."""
+  """A parser whose errors are `UsageError`s with one line and a suggestion."""
 
   def __init__(self, **settings: object) -> None:
     settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
     super().__init__(allow_abbrev=False, **settings)  # type: ignore[arg-type]
 
   def error(self, message: str) -> NoReturn:
-    """Raise what argparse would print."""
+    """Raise the message that argparse would print.
+
+    Raises:
+      UsageError: always.
+    """
     raise UsageError(f"{message}. See `{self.prog} --help`.")
 
   def options(self, words: Sequence[str]) -> argparse.Namespace:
@@ -52,16 +56,16 @@ def subcommand(
   description: str | None,
   read: Callable[[Parser, Sequence[str]], argparse.Namespace] = Parser.options,
 ) -> Callable[[Run], Main]:
-  """Make a subcommand of a function that takes the parsed options.
+  """Turn a function of parsed options into a subcommand.
 
-  However the function ends, the command ends with one line and a status: `UsageError` 2, `RunError` 1, Ctrl-C 130,
+  The command always ends with one line and a status: `UsageError` 2, `RunError` 1, Ctrl-C 130,
   SIGTERM 143, a closed pipe 1.
 
   Args:
-    name: of the subcommand, such as `show`.
-    arguments: adds the options to a parser.
-    description: what `--help` says first.
-    read: parses the words with the parser.
+    name: name of the subcommand, such as `show`.
+    arguments: function that adds the options to a parser.
+    description: text of `--help`.
+    read: function that parses the words with the parser.
   """
 
   def decorate(run: Run) -> Main:
@@ -83,7 +87,7 @@ def subcommand(
 
       def work() -> int:
         status = run(parse(given)) or 0
-        sys.stdout.flush()  # a closed pipe shows here, not at exit
+        sys.stdout.flush()  # a closed pipe is detected here, not at exit
         return status
 
       return run_command(work, debug="--debug" in given)
@@ -95,17 +99,17 @@ def subcommand(
 
 
 def numbers(text: str) -> list[int]:
-  """Return whole numbers given by comma, for options."""
+  """Parse comma-separated whole numbers."""
   try:
     return [int(number) for number in text.split(",")]
   except ValueError as error:
     raise argparse.ArgumentTypeError(
-      f"{text!r} are not whole numbers by comma, such as 1,4,16"
+      f"{text!r} is not a comma-separated list of whole numbers, such as 1,4,16"
     ) from error
 
 
 def positive(text: str) -> int:
-  """Return a whole number of at least 1, for options."""
+  """Parse a whole number of at least 1."""
   if not text.isdigit() or int(text) < 1:
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
   return int(text)

@@ -1,4 +1,4 @@
-"""Write the results of a work folder as one small JSON file for others, or check such files.
+"""Write the results of a work folder to one small JSON file, or validate such files.
 
 genbench submit WORKDIR --by "Your Name" --note "what is special"
 genbench submit --check FILE...
@@ -16,18 +16,16 @@ from genbench_jax.runtime.stopping import leave
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument("workdir", nargs="?", type=Path, help="the work folder of a run")
-  parser.add_argument("--by", default="", help="who submits it")
+  parser.add_argument("workdir", nargs="?", type=Path, help="work folder of a run")
+  parser.add_argument("--by", default="", help="name of the submitter")
   parser.add_argument("--note", default="", help="a sentence for the reader")
-  parser.add_argument("--out", type=Path, help="the file; by default NAME.submission.json")
-  parser.add_argument(
-    "--check", nargs="+", type=Path, metavar="FILE", help="say whether these are sound"
-  )
+  parser.add_argument("--out", type=Path, help="output file; default: NAME.submission.json")
+  parser.add_argument("--check", nargs="+", type=Path, metavar="FILE", help="validate these files")
 
 
 @subcommand("submit", _arguments, __doc__)
 def main(options: argparse.Namespace) -> None:
-  """Write a submission, or check some."""
+  """Write a submission, or validate some."""
   if options.check:
     _check(options.check)
   else:
@@ -43,7 +41,7 @@ def _submit(options: argparse.Namespace) -> None:
     raise UsageError("no work folder given. Give one, or files with --check FILE...")
   document = submission(options.workdir, options.by, options.note)
   if found := problems(document):
-    raise UsageError(f"{options.workdir} makes no sound submission: {' '.join(found)}")
+    raise UsageError(f"{options.workdir} gives no valid submission: {' '.join(found)}")
   out = options.out or Path(f"{options.workdir.resolve().name}.submission.json")
   files.write_text(out, json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")
   rows, sets = len(document["rows"]["data"]), len(document["image_sets"])
@@ -55,7 +53,7 @@ def _check(paths: Sequence[Path]) -> None:
 
   for path in paths:
     document = read_entry(path)
-    say(f"{path} is sound: {len(document['rows']['data'])} rows, checksum {document['checksum']}")
+    say(f"{path} is valid: {len(document['rows']['data'])} rows, checksum {document['checksum']}")
 
 
 if __name__ == "__main__":

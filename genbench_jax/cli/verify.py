@@ -1,8 +1,9 @@
-"""Read every file of a work folder again: seals, checksums, fingerprints, format versions.
+"""Check every file of a work folder: seals, checksums, fingerprints, format versions.
 
-genbench verify WORKDIR
+    genbench verify WORKDIR
 
-Damaged, missing and orphaned files are named, each with what to do about it. Exit status 1 if anything is wrong.
+Damaged, missing and orphaned files are listed with advice. The exit status is 1 if anything is
+wrong.
 """
 
 import argparse
@@ -16,13 +17,13 @@ from genbench_jax.runtime.stopping import leave
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument("workdir", type=Path, help="the work folder of a run")
-  parser.add_argument("--json", action="store_true", help="print JSON, not text")
+  parser.add_argument("workdir", type=Path, help="work folder of a run")
+  parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 @subcommand("verify", _arguments, __doc__)
 def main(options: argparse.Namespace) -> int:
-  """Verify the folder and print what is wrong with it."""
+  """Check the folder and print its faults."""
   from genbench_jax.pipeline.verify import verify
 
   found = verify(options.workdir)
@@ -30,9 +31,9 @@ def main(options: argparse.Namespace) -> int:
     show(json.dumps(dataclasses.asdict(found), indent=2, ensure_ascii=False))
     return 1 if found.faults else 0
   for fault in found.faults:
-    show(f"{fault.kind}: {fault.path!r}: {fault.why}. To mend it: {fault.advice}.")
+    show(f"{fault.kind}: {fault.path!r}: {fault.why}. To fix it: {fault.advice}.")
   counted = ", ".join(f"{count} {kind}" for kind, count in found.counts.items())
-  wrong = f"{len(found.faults)} faults" if found.faults else "all as written"
+  wrong = f"{len(found.faults)} faults" if found.faults else "no faults"
   show(f"{options.workdir}: {counted}: {wrong}.")
   return 1 if found.faults else 0
 

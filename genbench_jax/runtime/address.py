@@ -1,4 +1,4 @@
-"""How a process learns that it is one of several. No JAX: this is asked before JAX starts."""
+"""Address of a process in a run of several. JAX is not imported, because it has not started yet."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ FLAGS = ("coordinator", "num_processes", "process_id")
 
 @dataclasses.dataclass(frozen=True)
 class Address:
-  """What the flags say of the processes; empty and -1 leave it to the environment."""
+  """Values of the process flags; empty and -1 mean that the environment decides."""
 
   coordinator: str = ""
   num_processes: int = -1
@@ -23,31 +23,31 @@ class Address:
     return bool(self.coordinator) or self.num_processes >= 0 or self.process_id >= 0
 
   def check(self) -> Self:
-    """The address itself.
+    """Return the address itself.
 
     Raises:
-      UsageError: some of the three flags are missing, or out of range.
+      UsageError: one of the three flags is missing or out of range.
     """
     if not self.is_given:
       return self
     if not self.coordinator or self.num_processes < 0 or self.process_id < 0:
       raise UsageError(
-        "--coordinator=HOST:PORT, --num_processes=N and --process_id=0..N-1 are given together, or none of them."
+        "give --coordinator=HOST:PORT, --num_processes=N and --process_id=0..N-1 together, or none of them."
       )
     if not self.coordinator.rpartition(":")[2].isdecimal() or ":" not in self.coordinator:
-      raise UsageError(f"--coordinator is {self.coordinator!r}, wanted HOST:PORT of process 0.")
+      raise UsageError(f"--coordinator is {self.coordinator!r}, expected HOST:PORT of process 0.")
     if not 0 <= self.process_id < self.num_processes:
       raise UsageError(
-        f"--process_id is {self.process_id} of --num_processes={self.num_processes}: they count from 0."
+        f"--process_id is {self.process_id}, expected 0 to {self.num_processes - 1} with --num_processes={self.num_processes}."
       )
     return self
 
 
 def one_of_several(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
-  """Whether the command's arguments or the environment say that this process is one of several.
+  """Return whether arguments or environment say that this process is one of several.
 
-  Slurm's `srun` and Open MPI say so by variables, Cloud TPU by its devices or, on Kubernetes, by variables.
-  JAX itself finds out the rest.
+  Slurm's `srun` and Open MPI set variables. Cloud TPU is detected by its devices or, on Kubernetes,
+  by variables. JAX finds the remaining values itself.
   """
   if any(argument.lstrip("-").partition("=")[0] in FLAGS for argument in arguments):
     return True

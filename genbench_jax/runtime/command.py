@@ -1,4 +1,4 @@
-"""What all commands have in common: how they start, which status they end with, and in which words."""
+"""Common behavior of all commands: start, exit status and error messages."""
 
 import codecs
 import functools
@@ -12,7 +12,7 @@ from genbench_jax.runtime.disk import disk_reason
 from genbench_jax.runtime.progress import say
 from genbench_jax.runtime.stopping import StopSignal, stops_on_signals
 
-# Letters of our own output, for terminals that can't show them.
+# Characters of our output, with replacements for terminals that cannot show them.
 _PLAIN = str.maketrans({
   "\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": "x", "\u2026": "...", "\u2192": "->",
   "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " ", "\u202f": " ", "\u00b1": "+-",
@@ -23,7 +23,7 @@ Arguments = ParamSpec("Arguments")
 
 
 def command(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
-  """Make a function that returns an exit status a command: see `run_command`."""
+  """Turn a function that returns an exit status into a command; see `run_command`."""
 
   @functools.wraps(main)
   def run(*arguments: Arguments.args, **options: Arguments.kwargs) -> int:
@@ -33,14 +33,15 @@ def command(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
 
 
 def run_command(work: Callable[[], int], debug: bool = False) -> int:
-  """Run a command and return its exit status; nothing but a fault of ours ends in a traceback.
+  """Run a command and return its exit status. Only bugs end in a traceback.
 
   Args:
     work: the command; returns its status.
-    debug: whether errors of usage and runs are raised, for their traceback.
+    debug: whether to raise errors of usage and runs, to show their traceback.
 
   Returns:
-    The command's own status, 1 for a failed run, 2 for a mistake in usage, 130 after Ctrl-C, 143 after SIGTERM.
+    The command's own status, 1 for a failed run, 2 for a usage error, 130 after Ctrl-C, 143 after
+      SIGTERM.
   """
   speak_plainly()
   try:
@@ -49,10 +50,10 @@ def run_command(work: Callable[[], int], debug: bool = False) -> int:
   except StopSignal as stopped:
     say(str(stopped))
     return stopped.status
-  except KeyboardInterrupt:  # before the handler stood, or where another one was set
+  except KeyboardInterrupt:  # before our handler was installed, or with another handler
     say(str(StopSignal(2)))
     return 130
-  except BrokenPipeError:  # `| head`: whoever read the output has gone
+  except BrokenPipeError:  # `| head`: the reader has closed the pipe
     _close_output()
     return 0
   except (UsageError, RunError) as error:
@@ -65,20 +66,20 @@ def run_command(work: Callable[[], int], debug: bool = False) -> int:
     if debug or not reason:
       raise
     where = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
-    say_error(RunError(f"can't use{where}: {reason}. Complete files are intact."))
+    say_error(RunError(f"cannot use{where}: {reason}. Complete files are intact."))
     return 1
 
 
 def say_error(error: Exception) -> None:
-  """Say an error in one line, or in several where it lists things, which are indented.
+  """Print an error in one line, or in several indented lines if it contains a list.
 
-  A name from outside may hold a line feed: it must not look like a line of ours.
+  Line feeds in outside names are escaped, so that they cannot imitate our output.
   """
   say("error: " + str(error).replace("\n  ", "\0").replace("\n", "\\n").replace("\0", "\n  "))
 
 
 def speak_plainly() -> None:
-  """Have output that a terminal can't show written as the nearest plain letters, or as escapes, never end in an error."""
+  """Replace characters that the terminal cannot show, instead of raising an error."""
   codecs.register_error("genbench_plain", _plain)
   for stream in (sys.stdout, sys.stderr):
     if reconfigure := getattr(stream, "reconfigure", None):
@@ -93,6 +94,6 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def _close_output() -> None:
-  """Close standard output without the complaint that Python makes of a broken pipe at exit."""
+  """Close standard output without Python's message about a broken pipe at exit."""
   descriptor = os.open(os.devnull, os.O_WRONLY)
   os.dup2(descriptor, sys.stdout.fileno())

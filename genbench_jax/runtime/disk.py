@@ -1,21 +1,24 @@
-"""What a disk has against being written to, in the system's words."""
+"""Reasons of the operating system why a file cannot be written."""
 
 import errno
 import os
 
-# EFBIG is a quota of the shell's (`ulimit -f`), ENAMETOOLONG a work folder too deep, EIO a disk that dies.
+# EFBIG: the shell's quota (`ulimit -f`); ENAMETOOLONG: a work folder that is too deep; EIO: a
+# failing disk.
 DISK_ERRORS = (
   errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG, errno.EIO,
   errno.ENOTDIR, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ESTALE,
 )  # fmt: skip
-# Those that libraries tell in the message of another error alone: others stand in too many messages.
+# Reasons that libraries report only in the message of another error. Others occur in too many
+# messages.
 _TOLD = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO)
 
 
 def disk_reason(error: BaseException) -> str:
-  """Return the reason why a file can't be written; empty for an error of another kind.
+  """Return why a file cannot be written; empty for other errors.
 
-  Errors of ArrayRecord, Orbax and TensorStore are `RuntimeError` and `ValueError` with the system's words in them.
+  ArrayRecord, Orbax and TensorStore raise `RuntimeError` and `ValueError` with the system's
+  message.
   """
   if isinstance(error, OSError):
     return (error.strerror or "") if error.errno in DISK_ERRORS else ""

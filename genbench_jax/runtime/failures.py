@@ -1,4 +1,4 @@
-"""What has failed in a run that goes on."""
+"""Failed parts of a run that continues."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -8,10 +8,11 @@ from genbench_jax.runtime.progress import say
 
 
 class Failures:
-  """The failed parts of a run by name, such as `digits original-seed0`, each with its reason.
+  """The failed parts of a run, such as `digits original-seed0`, with reasons.
 
   Args:
-    keep_going: whether any error of a part lets the others go on; else those of models alone do.
+    keep_going: whether the run continues after any error of a part; otherwise only after errors of
+      models.
   """
 
   def __init__(self, keep_going: bool = False) -> None:
@@ -23,7 +24,7 @@ class Failures:
 
   @contextlib.contextmanager
   def caught(self, names: str | Sequence[str]) -> Iterator[None]:
-    """Notes the error of what is done inside, and goes on after it."""
+    """Record an error raised inside this context, and continue after it."""
     try:
       yield
     except RunError as error:
@@ -34,6 +35,6 @@ class Failures:
         say(f"failed: {name}: {error}")
 
   def summary(self) -> str:
-    """The failures, a line each."""
+    """Return the failures, one per line."""
     lines = [f"  {name}: {reason}" for name, reason in self.reasons.items()]
-    return "\n".join([f"{len(lines)} failed, the rest is done:", *lines])
+    return "\n".join([f"{len(lines)} failed, the others are done:", *lines])

@@ -1,7 +1,7 @@
-"""The processes of one run: how they find each other, who does what, and how they wait for each other.
+"""The processes of one run: startup, assignment of work, and synchronization.
 
-Images and embeddings need no collective: each process makes its own units of work on its own devices.
-Scoring and recognition run the same program everywhere, on the mesh of all devices.
+Images and embeddings need no collectives: each process makes its own units of work on its own
+devices. Scoring and recognition run the same program on all processes, on the mesh of all devices.
 """
 
 import contextlib
@@ -24,32 +24,32 @@ from genbench_jax.runtime.rendezvous import START_SECONDS, meet
 from genbench_jax.runtime.stopping import look
 from genbench_jax.runtime.supervision import DIED, GOES_ON
 
-# A process that has sent no sign of life for so long is dead, and JAX ends the others.
+# A process without a heartbeat for this long counts as dead, and JAX ends the others.
 HEARTBEAT_SECONDS = 25
-# All have met by then.
+# By then, all processes have met.
 JOIN_SECONDS = 60
-# How long the processes may drift apart: one may have hours of images to make when another has none. The dead
-# are found by their heartbeat, long before.
+# Maximum time between processes at a barrier: one may have hours of images to make when another has
+# none. Dead processes are detected much earlier by their heartbeat.
 DRIFT_SECONDS = 14 * 24 * 3600
-# One of these stands in the error of a program that runs on all devices when those of another process are gone.
+# Errors of a program on all devices contain one of these if devices of another process are gone.
 LOST = ("Gloo", "NCCL", "UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED", "onnection")
-# Called before and after every process has come to the same place, see `around_waits`.
+# Called before and after every barrier, see `around_waits`.
 _AROUND_WAITS: ContextVar[tuple[tuple[Callable[[], None], Callable[[], None]], ...]] = ContextVar(
   "around_waits", default=()
 )
-# To say why it ends, where all end for the same reason.
+# Time to print the reason if all processes end for the same reason.
 LAST_WORDS_SECONDS = 15
-# Waiting for the others at the very end, when there is nothing left to do.
+# Time to wait for the others at the very end.
 STOP_SECONDS = 15
 
 
 @dataclasses.dataclass(frozen=True)
 class Hosts:
-  """This process among those of the run.
+  """This process and the number of processes of the run.
 
   Attributes:
-    number: of this process, from 0.
-    count: of all processes.
+    number: index of this process, from 0.
+    count: number of processes.
   """
 
   number: int = 0
@@ -57,22 +57,22 @@ class Hosts:
 
   @property
   def is_first(self) -> bool:
-    """Whether this is the process that writes what there is one of: manifests, rows, the report."""
+    """Whether this process writes files that exist once: manifests, rows, the report."""
     return self.number == 0
 
   def owns(self, unit: int) -> bool:
-    """Whether a unit of work, such as a shard, is this process's.
+    """Return whether a unit of work, such as a shard, belongs to this process.
 
-    Units go round by their own number, not by what is missing: nobody needs to know how far the others are,
-    and a run that was stopped is continued evenly by any number of processes.
+    Units are assigned by their number, not by what is missing. No process needs to know how far the
+    others are, and any number of processes can resume a run evenly.
     """
     return unit % self.count == self.number
 
   def wait(self, what: str) -> None:
-    """Returns when every process has come here.
+    """Return when all processes have reached this point.
 
     Raises:
-      RunError: one of them has died or has ended.
+      RunError: a process has died or ended.
     """
     look()
     if self.count > 1:
@@ -86,7 +86,10 @@ class Hosts:
         catch_up()
 
   def agreed(self, flags: Iterable[bool], what: str) -> Bool[np.ndarray, "n"]:
-    """The first process's flags, on every process: files may show up at different times on different hosts."""
+    """Return the first process's flags on every process.
+
+    Files appear at different times on different hosts, so each process could see other flags.
+    """
     own = np.asarray(list(flags), bool)
     if self.count == 1 or not len(own):
       return own
@@ -97,7 +100,7 @@ class Hosts:
       return np.asarray(multihost_utils.broadcast_one_to_all(own), bool)
 
   def gathered(self, values: list[Any], what: str) -> list[Any]:
-    """The JSON values of all processes, those of the first one first."""
+    """Return the JSON values of all processes in order."""
     if self.count == 1:
       return values
     from jax.experimental.multihost_utils import process_allgather
@@ -110,12 +113,12 @@ class Hosts:
       padded[: len(text)] = text
       rows = np.asarray(process_allgather(padded)).reshape(self.count, -1)
     found = [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
-    return [value for one in found for value in one]
+    return [value for values in found for value in values]
 
 
 @contextlib.contextmanager
 def around_waits(before: Callable[[], None], after: Callable[[], None]) -> Iterator[None]:
-  """Call these whenever processes wait for each other meanwhile: there, copies of the work folder are brought in line."""
+  """Call these functions at every barrier, where copies of the work folder are synchronized."""
   token = _AROUND_WAITS.set((*_AROUND_WAITS.get(), (before, after)))
   try:
     yield
@@ -130,21 +133,21 @@ def _named(what: str) -> Iterator[None]:
   except (RuntimeError, ValueError) as error:
     first = str(error).strip().split("\n")[0][:200]
     raise RunError(
-      f"waiting for the other processes ({what}) failed: one has died or can't be reached. {first}"
+      f"waiting for the other processes ({what}) failed: one has died or cannot be reached. {first}"
     ) from error
 
 
 @contextlib.contextmanager
 def processes(address: Address, several: bool) -> Iterator[Hosts]:
-  """This process among those of the run, joined before anything else is done with JAX.
+  """Yield this process among those of the run, joined before any other use of JAX.
 
   Args:
-    address: what the flags say.
-    several: whether there is anybody to join.
+    address: the address from the flags.
+    several: whether there are other processes.
 
   Raises:
-    UsageError: the processes don't fit together.
-    RunError: the others can't be reached, or one of them is lost while all compute together.
+    UsageError: the processes are inconsistent.
+    RunError: other processes cannot be reached, or one is lost during a collective.
   """
   joined = several and _join(address)
   try:
@@ -156,12 +159,12 @@ def processes(address: Address, several: bool) -> Iterator[Hosts]:
     if not (joined and any(sign in first for sign in LOST)):
       raise
     raise RunError(f"{DIED}: {first}. {GOES_ON}") from error
-  if joined:  # not after an error: those who wait for this process shall learn that it is gone
+  if joined:  # not after an error, so that waiting processes notice the end of this one
     jax.distributed.shutdown()
 
 
 def _refuse_unequal_devices() -> None:
-  """Programs on the mesh of all devices split their rows evenly: all processes have the same number of devices."""
+  """Require equal numbers of devices, because rows are split evenly over the mesh."""
   counts = Counter(device.process_index for device in jax.devices())
   if len(set(counts.values())) > 1:
     _let_others_speak("unequal devices")
@@ -173,14 +176,14 @@ def _refuse_unequal_devices() -> None:
 
 
 def refuse_different(hosts: Hosts, settings: Mapping[str, Any]) -> None:
-  """Refuse processes that were started with different settings; every one of them ends with the same line.
+  """Reject processes with different settings; all of them end with the same message.
 
   Args:
     hosts: the processes.
     settings: name -> value, as text or JSON, of this process.
 
   Raises:
-    UsageError: a setting differs; it is named with both values and machines.
+    UsageError: a setting differs; the message has both values and machines.
   """
   own = {name: str(value) for name, value in settings.items()}
   every = hosts.gathered([[socket.gethostname(), own]], "a look at the settings")
@@ -197,26 +200,28 @@ def refuse_different(hosts: Hosts, settings: Mapping[str, Any]) -> None:
 
 
 def _let_others_speak(what: str) -> None:
-  """Wait until every process has come to the same end. JAX aborts the others as soon as process 0 is gone."""
+  """Wait until all processes have printed their error, since JAX aborts them when process 0 ends."""
   from orbax.checkpoint import multihost
 
-  with contextlib.suppress(RuntimeError, ValueError):  # one that is gone has had its say
+  with contextlib.suppress(
+    RuntimeError, ValueError
+  ):  # a process that has ended has printed its error
     multihost.get_barrier_sync_fn()(key=what, timeout_ms=LAST_WORDS_SECONDS * 1000)
   if jax.process_index() == 0:
     time.sleep(2)
 
 
 def this_process() -> Hosts:
-  """This process among those that have joined."""
+  """Return this process among those that have joined."""
   return Hosts(jax.process_index(), jax.process_count())
 
 
 def _join(address: Address) -> bool:
-  """Whether there was anybody to join, as far as the environment tells.
+  """Join the other processes; return whether there are any, according to the environment.
 
   Raises:
-    UsageError: the processes contradict each other.
-    RunError: they can't find each other.
+    UsageError: the processes are inconsistent.
+    RunError: they cannot find each other.
   """
   # JAX's own preemption service swallows SIGTERM; ours ends the run (see `genbench_jax.runtime.stopping`).
   jax.config.update("jax_enable_preemption_service", False)
@@ -238,7 +243,7 @@ def _join(address: Address) -> bool:
     )
   except (RuntimeError, ValueError, OSError) as error:
     if not address.is_given and "coordinator_address should be defined" in str(error):
-      return False  # a device that only looks like a slice's
+      return False  # a single device that resembles a slice's
     first = str(error).strip().split("\n")[0][:200]
-    raise RunError(f"the processes of this run can't find each other: {first}") from error
+    raise RunError(f"the processes of this run cannot find each other: {first}") from error
   return True

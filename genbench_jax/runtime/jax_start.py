@@ -1,4 +1,4 @@
-"""Starts JAX for a command."""
+"""Startup of JAX for a command."""
 
 import os
 from pathlib import Path
@@ -7,8 +7,8 @@ CACHE = Path("~/.cache/genbench_jax/compiled")
 
 
 def start_jax() -> None:
-  """Starts JAX with a compilation cache on disk, unless the environment names another one."""
-  # Where they are installed, transformers would spend half a minute on importing them.
+  """Start JAX with a compilation cache on disk, unless the environment names one."""
+  # If they are installed, transformers would take half a minute to import them.
   os.environ.setdefault("USE_TF", "0")
   os.environ.setdefault("USE_TORCH", "0")
   import jax

@@ -1,4 +1,4 @@
-"""The one mesh, its one axis `data`, and how arrays are laid on it."""
+"""The mesh with its axis `data`, and the layout of arrays on it."""
 
 from collections.abc import Sequence
 
@@ -11,27 +11,27 @@ DATA_AXIS = "data"
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """A mesh with the single axis `data` over the given devices, by default all of them."""
+  """Return a mesh with the axis `data` over the given devices, by default all of them."""
   return Mesh(np.asarray(jax.devices() if devices is None else devices), (DATA_AXIS,))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Rows split over the devices."""
+  """Return the sharding that splits rows over the devices."""
   return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The whole array on every device."""
+  """Return the sharding that replicates the array on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def padded_size(size: int, multiple: int) -> int:
-  """The least multiple of `multiple` that holds `size` rows, at least one multiple."""
+  """Return the smallest positive multiple of `multiple` that is at least `size`."""
   return max(1, -(-size // multiple)) * multiple
 
 
 def pad_rows(array: Shaped[np.ndarray, "n ..."], size: int) -> Shaped[np.ndarray, "m ..."]:
-  """The array with zero rows appended up to `size` rows; the array itself where none is missing."""
+  """Append zero rows up to `size` rows; return the array itself if none is missing."""
   array = np.asarray(array)
   if len(array) == size:
     return array
@@ -41,9 +41,9 @@ def pad_rows(array: Shaped[np.ndarray, "n ..."], size: int) -> Shaped[np.ndarray
 def shard_rows(
   mesh: Mesh, *arrays: Shaped[np.ndarray, "n ..."], multiple: int = 1
 ) -> tuple[Shaped[Array, "m ..."], ...]:
-  """Arrays of equal length, zero-padded to a multiple of devices x `multiple` and split by rows.
+  """Split arrays of equal length by rows, zero-padded to a multiple of devices x `multiple`.
 
-  Returns the sharded arrays and, last, the Bool mask [m] that is True where a row is real.
+  Return the sharded arrays and, last, the Bool mask [m] that is True for real rows.
   """
   size = len(arrays[0])
   total = padded_size(size, mesh.size * multiple)
@@ -52,7 +52,7 @@ def shard_rows(
 
 
 def _split(mesh: Mesh, array: Shaped[np.ndarray, "m ..."]) -> Shaped[Array, "m ..."]:
-  """The rows over all devices; each process sends its own ones only, of the array that all of them have."""
+  """Split the rows over all devices; each process sends only its own rows."""
   sharding = batch_sharding(mesh)
   if sharding.is_fully_addressable:
     return jax.device_put(array, sharding)

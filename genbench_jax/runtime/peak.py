@@ -1,4 +1,4 @@
-"""The arithmetic that a device can do at best, which utilization is measured against."""
+"""Peak arithmetic throughput of devices, the reference for utilization."""
 
 import functools
 import time
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# Dense bfloat16 FLOP/s of what JAX calls a device, as its maker states them. The longest beginning that fits counts.
+# Dense bfloat16 FLOP/s by JAX's device kind, as published. The longest matching prefix wins.
 PUBLISHED = {
   "TPU v3": 61.5e12,
   "TPU v4": 275e12,
@@ -27,16 +27,16 @@ SIDE, REPEATS = 1024, 5
 
 
 class Peak(NamedTuple):
-  """FLOP/s of one device, and where the figure comes from: `published` or `measured`."""
+  """FLOP/s of one device, `published` or `measured`."""
 
   flops: float
   origin: str
 
 
 def peak_of(device: jax.Device) -> Peak:
-  """The peak of a device: published where it is known, else the best of a few matrix products.
+  """Return the peak of a device: published if known, else the best of a few matrix products.
 
-  A CPU device is measured in float32; devices that share one CPU have their share of it.
+  A CPU device is measured in float32. Devices that share one CPU divide its peak.
   """
   known = [kind for kind in PUBLISHED if _begins(device.device_kind, kind)]
   if known:
@@ -46,7 +46,7 @@ def peak_of(device: jax.Device) -> Peak:
 
 
 def _begins(name: str, kind: str) -> bool:
-  """Whether the words of `kind` are the first words of `name`; `A100-SXM4-40GB` is an `A100`."""
+  """Return whether the words of `kind` begin `name`; `A100-SXM4-40GB` is an `A100`."""
   return f"{name.replace('-', ' ')} ".startswith(f"{kind} ")
 
 

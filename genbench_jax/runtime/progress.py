@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, occasional lines elsewhere."""
 
 import contextlib
 import sys
@@ -13,14 +13,14 @@ from genbench_jax.runtime.printable import printable
 from genbench_jax.runtime.stopping import look
 
 QUIET_SECONDS = 10.0
-# Told of progress now and then: what is counted, how many are done, in which unit, and how many a second.
+# Progress callbacks: name of the work, number done, unit, rate a second.
 Watcher: TypeAlias = Callable[[str, int, str, float], None]
 _WATCHERS: ContextVar[tuple[Watcher, ...]] = ContextVar("watchers", default=())
 
 
 @contextlib.contextmanager
 def watched_by(*watchers: Watcher) -> Iterator[None]:
-  """Tell these, too, of all progress meanwhile."""
+  """Report progress to these callbacks inside this context."""
   token = _WATCHERS.set((*_WATCHERS.get(), *watchers))
   try:
     yield
@@ -28,14 +28,14 @@ def watched_by(*watchers: Watcher) -> Iterator[None]:
     _WATCHERS.reset(token)
 
 
-# Told of what a training measures on its way: the name of a curve, a value, and the step.
+# Curve callbacks: name of the curve, value, step.
 CurveWatcher: TypeAlias = Callable[[str, float, int], None]
 _CURVES: ContextVar[tuple[CurveWatcher, ...]] = ContextVar("curves", default=())
 
 
 @contextlib.contextmanager
 def curves_drawn_by(*watchers: CurveWatcher) -> Iterator[None]:
-  """Tell these, too, of all curves meanwhile."""
+  """Report curves to these callbacks inside this context."""
   token = _CURVES.set((*_CURVES.get(), *watchers))
   try:
     yield
@@ -44,30 +44,36 @@ def curves_drawn_by(*watchers: CurveWatcher) -> Iterator[None]:
 
 
 def tell_curve(name: str, value: float, step: int) -> None:
-  """Tell those who draw curves of a value."""
+  """Report a value of a curve.
+
+  Args:
+    name: name of the curve.
+    value: the value.
+    step: the training step.
+  """
   for watcher in _CURVES.get():
     watcher(name, value, step)
 
 
 def say(line: str) -> None:
-  """Write a line to the user. Nothing in it reaches the terminal as a command; lines within it stay lines."""
+  """Print a line to standard error. Control characters are escaped; line feeds are kept."""
   look()
   sys.stderr.write(printable(line, keep="\n") + "\n")
   sys.stderr.flush()
 
 
 def show(text: str = "", end: str = "\n") -> None:
-  """Write a result to standard output; as `say`, nothing in it reaches a terminal as a command."""
+  """Print a result to standard output. Control characters are escaped."""
   sys.stdout.write(printable(text, keep="\n\t") + end)
 
 
 def pace(rate: float) -> str:
-  """Return a rate as a person says it: `35.8/s`, and below one a second `4.2 s each`, never 0.0/s."""
+  """Return a readable rate: `35.8/s`, and below one a second `4.2 s each`."""
   return f"{rate:.1f}/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.1f} s each"
 
 
 class Progress:
-  """Counts `total` things; says what, how far, the rate and the time left, and what `note` has to add."""
+  """Counter of `total` items that prints name, count, rate, remaining time and a note."""
 
   def __init__(
     self, what: str, total: int, unit: str, note: Callable[[], object] = lambda: ""
@@ -102,7 +108,7 @@ class Progress:
       self._tell(rate)
 
   def advance(self, count: int) -> None:
-    """Count some more that are done. The work ends here if a signal has asked for it."""
+    """Count more items. Raise here if a signal has requested the end."""
     look()
     self.done += count
     self._bar.update(count)
@@ -118,7 +124,7 @@ class Progress:
         self._say(f"{done}, {pace(rate)}, {left:.0f} s left")
 
   def _say_that_it_goes_on(self) -> None:
-    """Now and then says how long a single step has taken, so that long ones are not silent."""
+    """Report the elapsed time of a long step, so that it is not silent."""
     while not self._over.wait(QUIET_SECONDS):
       now = time.monotonic()
       if now - self._said >= QUIET_SECONDS and self.done < self.total and self._bar.disable:
@@ -127,7 +133,7 @@ class Progress:
         say(f"{self.what}: {self.done}/{self.total} {self.unit}, {passed}")
 
   def reach(self, done: int) -> None:
-    """At least so many are done: for work that may or may not have been counted in smaller steps."""
+    """Count up to at least `done`, for work that may have been counted in smaller steps."""
     if done > self.done:
       self.advance(done - self.done)
 

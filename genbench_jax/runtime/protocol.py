@@ -1,4 +1,4 @@
-"""The two protocols: `reference` repeats the published code's choices, `strict` mends them."""
+"""The two protocols: `reference` reproduces the published code, `strict` corrects it."""
 
 from typing import Literal, get_args
 

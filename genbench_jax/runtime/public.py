@@ -1,4 +1,4 @@
-"""Text about a run without what it says of the machine: where things lie, whose they are, what the machine is called."""
+"""Removal of machine-specific text: paths, users and host names."""
 
 import functools
 import json
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# An absolute path of POSIX, of a home folder or of Windows, up to the first letter that ends one in a command or a sentence.
-# What stands behind a letter or a slash is part of a URL, a fraction or a relative path.
+# Absolute POSIX, home-folder or Windows paths, up to a character that ends a path in commands or
+# sentences. Matches after a letter or slash are part of a URL, a fraction or a relative path.
 _PATH = re.compile(
   r"""(?<![\w./~\\-])(?:file://)?(?:~[\w.-]*(?=/)|[A-Za-z]:(?=[\\/])|(?=/[^\s/'"()<>,;]))[\\/]?(?P<rest>[^\s'"()<>,;|:]*)"""
 )
@@ -17,7 +17,7 @@ _SHORTEST_HOST = 3
 
 
 def public(value: Any) -> Any:
-  """Return a JSON value with every path of this machine cut to its last part, and without the machine's name."""
+  """Return a JSON value without the machine's name and with paths reduced to their last component."""
   if isinstance(value, Mapping):
     return {str(name): public(item) for name, item in value.items()}
   if isinstance(value, list | tuple):
@@ -26,15 +26,15 @@ def public(value: Any) -> Any:
 
 
 def public_text(text: str) -> str:
-  """Return a text with every absolute path cut to its last part, and without the machine's name.
+  """Return a text with absolute paths reduced to their last component, without the machine's name.
 
-  A text that is JSON, such as a config, stays JSON.
+  Text that is JSON, such as a config, stays JSON.
   """
   if text.startswith(("{", "[")):
     try:
       return json.dumps(public(json.loads(text)), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
-      pass  # a text with brackets
+      pass  # text with brackets that is not JSON
   shortened = _PATH.sub(_last_part, _without_home(text))
   host = _host()
   return host.sub("HOST", shortened) if host else shortened
@@ -46,7 +46,7 @@ def _last_part(match: re.Match[str]) -> str:
 
 
 def _without_home(text: str) -> str:
-  """Paths with spaces end where a sentence would: those in the home folder are cut by its name first."""
+  """Shorten paths in the home folder first, because they may contain spaces."""
   home = str(Path.home())
   return text.replace(f"{home}/", "~/") if len(home) > 1 else text
 

@@ -1,6 +1,6 @@
-"""Until a command stands, a signal just ends it with a line: Python's own answer to Ctrl-C is a traceback through the imports.
+"""Signal handling during imports: a signal ends the process with one line, not a traceback.
 
-To be imported first of all by what is run as a program. `runtime.stopping` takes over as soon as there is work to keep.
+Programs import this module first. `runtime.stopping` takes over when there is work to keep.
 """
 
 import os
@@ -16,7 +16,7 @@ _ENDS = {
 
 
 def _is_our_program() -> bool:
-  """Whether the process is a command of this package, not a notebook or a test that imports it."""
+  """Return whether the process is a command of this package, not a notebook or test."""
   spec = getattr(sys.modules.get("__main__"), "__spec__", None)
   return Path(sys.argv[0]).name == "genbench" or getattr(spec, "name", "").startswith(
     "genbench_jax"

@@ -1,8 +1,9 @@
-"""The processes of a run meet before JAX is asked to join them, so that a slip in a launch script is one line on each.
+"""Meeting of the processes of a run before JAX joins them, for clear errors of launch scripts.
 
-JAX waits for minutes where two processes have the same number or another program has the port, and then ends without
-saying which. Here process 0 listens at the coordinator's address until every other process has called, looks at who they
-say they are, and tells all of them the same: go, or what is wrong. Then it frees the port, on which JAX listens next.
+If two processes have the same number, or another program has the port, JAX waits for minutes and
+ends without a clear message. Here, process 0 listens at the coordinator's address until every other
+process has called. It checks their numbers and sends all of them the same answer: go, or the
+problem. Then it frees the port for JAX.
 """
 
 import contextlib
@@ -23,10 +24,10 @@ from genbench_jax.runtime.stopping import look
 
 # Processes of a job start at different times: images are pulled, machines boot.
 START_SECONDS = 600
-# Process 0 answers at once. Whatever has the port and does not is another program.
+# Process 0 answers at once. A listener that does not is another program.
 ANSWER_SECONDS = 5.0
 STRANGER_SECONDS = 8.0
-# What is wrong is told to those who call a little later, too.
+# Late callers are told about the problem as well.
 LINGER_SECONDS = 12.0
 NOTICE_SECONDS = 30.0
 _GREETING = "genbench_jax"
@@ -34,7 +35,7 @@ _MOST_BYTES = 65_536
 
 
 class Caller(NamedTuple):
-  """A process as it says that it is."""
+  """A process, as it identifies itself."""
 
   number: int
   total: int
@@ -46,18 +47,19 @@ class Caller(NamedTuple):
 
 
 class StrangerError(OSError):
-  """What answers is not a process of this package."""
+  """The listener is not a process of this package."""
 
 
 def meet(address: Address) -> None:
   """Return when all processes of a run have met.
 
   Args:
-    address: of process 0, with the number of this process and of all.
+    address: address of process 0, with the number of this process and of all.
 
   Raises:
-    UsageError: the processes contradict each other, or another program has the port. Raised on all of them.
-    RunError: some never came.
+    UsageError: the processes are inconsistent, or another program has the port. All processes raise
+      it.
+    RunError: some processes never called.
   """
   own = Caller(address.process_id, address.num_processes, socket.gethostname(), os.getpid())
   host, _, port = address.coordinator.rpartition(":")
@@ -71,7 +73,7 @@ def meet(address: Address) -> None:
     listener = _listener(int(port))
   except OSError as error:
     if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-      raise RunError(f"process 0 can't listen at port {port}: {error.strerror}.") from error
+      raise RunError(f"process 0 cannot listen at port {port}: {error.strerror}.") from error
     _refuse_taken_port(own, host, int(port), error)
     return
   with listener:
@@ -80,17 +82,17 @@ def meet(address: Address) -> None:
 
 def _listener(port: int) -> socket.socket:
   if socket.has_dualstack_ipv6():
-    with contextlib.suppress(OSError):  # IPv6 is switched off in many containers
+    with contextlib.suppress(OSError):  # many containers have no IPv6
       return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
   return socket.create_server(("", port))
 
 
 def _refuse_taken_port(own: Caller, host: str, port: int, error: OSError) -> None:
-  """Ask who has the port: another process 0 of this run tells both what is wrong."""
+  """Ask the listener who it is; another process 0 of this run tells both the problem."""
   with contextlib.suppress(OSError):
     _call_once(own, host, port)
   raise UsageError(
-    f"process 0 on {own.host} can't listen at port {port}: another program has it. Give all processes another port in"
+    f"process 0 on {own.host} cannot listen at port {port}: another program uses it. Give all processes another port in"
     " --coordinator."
   ) from error
 
@@ -100,8 +102,8 @@ class _Meeting:
 
   Args:
     own: this process.
-    listener: bound to the port.
-    place: HOST:PORT, for words.
+    listener: socket bound to the port.
+    place: HOST:PORT, for messages.
   """
 
   def __init__(self, own: Caller, listener: socket.socket, place: str) -> None:
@@ -109,7 +111,7 @@ class _Meeting:
     self.present: dict[int, tuple[Caller, socket.socket]] = {}
 
   def hold(self) -> None:
-    """Wait for all, and let them go; see `meet`."""
+    """Wait for all processes and let them go; see `meet`."""
     try:
       for caller, connection in self._callers(START_SECONDS):
         self.present[caller.number] = caller, connection
@@ -117,8 +119,8 @@ class _Meeting:
           break
       else:
         raise RunError(
-          f"process 0 at {self.place} has waited {START_SECONDS} s for {self._absent()} of"
-          f" {self.own.total}: look why they don't start, or can't reach this machine."
+          f"process 0 at {self.place} waited {START_SECONDS} s for {self._absent()} of"
+          f" {self.own.total}: check whether they start and can reach this machine."
         )
       self._tell({"go": True})
     finally:
@@ -126,7 +128,7 @@ class _Meeting:
         connection.close()
 
   def _callers(self, seconds: float) -> Iterator[tuple[Caller, socket.socket]]:
-    """Those who call and fit in; the first who does not ends the meeting for all."""
+    """Yield valid callers; the first invalid one ends the meeting for all."""
     began, noticed = time.monotonic(), False
     while (waited := time.monotonic() - began) < seconds:
       look()
@@ -136,15 +138,15 @@ class _Meeting:
       self._forget_the_gone()
       if (called := self._accepted()) is None:
         continue
-      # Again: the one it would be taken for may have died while this one was waited for.
+      # Check again: an earlier caller with the same number may have died meanwhile.
       self._forget_the_gone()
       if problem := self._problem(called[0]):
-        self.present[-1] = called  # to be told, too
+        self.present[-1] = called  # it is told the problem as well
         self._end(problem)
       yield called
 
   def _accepted(self) -> tuple[Caller, socket.socket] | None:
-    """Who calls next, within a moment; strangers are hung up on."""
+    """Return the next caller within a moment; disconnect strangers."""
     if not select.select([self.listener], [], [], 0.2)[0]:
       return None
     connection, _ = self.listener.accept()
@@ -157,7 +159,7 @@ class _Meeting:
       return None
 
   def _problem(self, caller: Caller) -> str:
-    """What is wrong with a caller, in words for all; empty if nothing is."""
+    """Return the problem with a caller; empty if there is none."""
     known = {0: self.own} | {number: who for number, (who, _) in self.present.items()}
     if caller.total != self.own.total:
       return (
@@ -167,12 +169,12 @@ class _Meeting:
     if caller.number in known:
       return (
         f"two processes have --process_id={caller.number}: {known[caller.number]} and {caller}."
-        " Give each process a number of its own, from 0."
+        " Give each process its own number, from 0."
       )
     return ""
 
   def _end(self, problem: str) -> None:
-    """Tell what is wrong to all who are here, and to those who come in the next seconds."""
+    """Tell the problem to all who are here and to those who call in the next seconds."""
     self._tell({"problem": problem})
     until = time.monotonic() + LINGER_SECONDS
     while time.monotonic() < until and len(self.present) < self.own.total:
@@ -187,7 +189,7 @@ class _Meeting:
         _send(connection, message)
 
   def _forget_the_gone(self) -> None:
-    """A process that has ended may be started again: its place is free."""
+    """Free the places of processes that have ended, since they may be started again."""
     connections = {connection: number for number, (_, connection) in self.present.items()}
     for connection in select.select(list(connections), [], [], 0)[0] if connections else ():
       with contextlib.suppress(OSError):
@@ -206,7 +208,7 @@ def _call(own: Caller, host: str, port: int) -> None:
   """Call process 0 until it says go."""
   began = time.monotonic()
   first_stranger, noticed = 0.0, False
-  reason: object = "nobody answers"
+  reason: object = "no answer"
   while (waited := time.monotonic() - began) < START_SECONDS:
     look()
     if waited > NOTICE_SECONDS and not noticed:
@@ -219,25 +221,25 @@ def _call(own: Caller, host: str, port: int) -> None:
       first_stranger = first_stranger or time.monotonic()
       if time.monotonic() - first_stranger > STRANGER_SECONDS:
         raise UsageError(
-          f"what answers process {own.number} on {own.host} at {host}:{port} is not process 0 of this run: another"
-          f" program has the port, or the run has begun with another process {own.number}. Give all processes another"
-          " port, and each a --process_id of its own."
+          f"the listener at {host}:{port} that process {own.number} on {own.host} called is not process 0 of this run: another"
+          f" program uses the port, or the run has started with another process {own.number}. Give all processes another"
+          " port, and each its own --process_id."
         ) from error
     except OSError as error:
       reason, first_stranger = error.strerror or error, 0.0
     time.sleep(0.5)
   raise RunError(
-    f"process {own.number} on {own.host} has waited {START_SECONDS} s for process 0 at {host}:{port}: {reason}."
+    f"process {own.number} on {own.host} waited {START_SECONDS} s for process 0 at {host}:{port}: {reason}."
   )
 
 
 def _call_once(own: Caller, host: str, port: int) -> bool:
-  """Call process 0 and wait for its word; False where it hung up.
+  """Call process 0 and wait for its answer; return False if it disconnected.
 
   Raises:
-    OSError: nobody is there.
-    StrangerError: it is another program.
-    UsageError: process 0 says that something is wrong.
+    OSError: there is no listener.
+    StrangerError: the listener is another program.
+    UsageError: process 0 reports a problem.
   """
   with socket.create_connection((host, port), timeout=2) as connection:
     connection.settimeout(ANSWER_SECONDS)
@@ -247,7 +249,7 @@ def _call_once(own: Caller, host: str, port: int) -> bool:
         raise ValueError
     except (ValueError, TypeError, TimeoutError) as error:
       raise StrangerError("another program") from error
-    except OSError as error:  # it hangs up on what it does not understand
+    except OSError as error:  # it disconnects on unknown input
       raise StrangerError("another program") from error
     connection.settimeout(1.0)
     word = _word(connection)
@@ -257,7 +259,7 @@ def _call_once(own: Caller, host: str, port: int) -> bool:
 
 
 def _word(connection: socket.socket) -> dict[str, Any]:
-  """What process 0 says in the end; nothing where it has gone."""
+  """Return the final answer of process 0; None if it is gone."""
   while True:
     look()
     try:
@@ -273,21 +275,21 @@ def _send(connection: socket.socket, message: Mapping[str, Any]) -> None:
 
 
 def _received(connection: socket.socket) -> dict[str, Any]:
-  """The next message; byte by byte, since the one after it is for another reader.
+  """Return the next message, read byte by byte because the following one is for another reader.
 
   Raises:
-    ValueError: it is not one of ours.
+    ValueError: it is not one of our messages.
     OSError: there is none.
   """
   line = bytearray()
   while not line.endswith(b"\n"):
     byte = connection.recv(1)
     if not byte:
-      raise ConnectionError("hung up")
+      raise ConnectionError("disconnected")
     line += byte
     if len(line) > _MOST_BYTES or not line.startswith(b"{"):
-      raise ValueError("not one of ours")
+      raise ValueError("unknown message")
   message = json.loads(line)
   if message.get("program") != _GREETING:
-    raise ValueError("not one of ours")
+    raise ValueError("unknown message")
   return message

@@ -1,9 +1,11 @@
-"""SIGTERM and Ctrl-C: the work ends in time, by itself, and says so.
+"""Ordered end of the work on SIGTERM and Ctrl-C, with a message.
 
-A handler that raises is not enough. Python can't pass on what is raised inside a callback of the garbage collector (JAX
-has one) or a destructor: it prints "Exception ignored" and goes on, and the signal is lost. So the handler only notes the
-signal, and the work looks at the note (`look`) between two pieces: images of a batch, shards, cells, stages. Work that
-does not look in time, such as a long compilation, is ended from a thread. Files are whole or absent whenever that is.
+A handler that raises is not enough. Python cannot propagate an exception raised inside a callback
+of the garbage collector (JAX has one) or a destructor: it prints "Exception ignored" and continues,
+and the signal is lost. The handler therefore only sets a flag, and the work checks the flag
+(`look`) between two units of work: images of a batch, shards, cells, stages. A thread ends the
+process if the work does not check in time, as during a long compilation. Files are complete or
+absent at any time.
 """
 
 import contextlib
@@ -18,18 +20,20 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
-# What shells call a process that ended by SIGTERM; Slurm, Kubernetes and the launch scripts know it as `preempted`.
+# Exit status of a process that ended by SIGTERM; Slurm, Kubernetes and the launch scripts interpret
+# it as `preempted`.
 STATUS = 143
 STATUSES: dict[int, int] = {signal.SIGTERM: STATUS, signal.SIGINT: 130}
-# A machine that is taken away has 30 seconds. From the signal to the end of the process no more than 25 pass, on a busy
-# machine too; what is half written by then is dropped.
+# A preempted machine has 30 seconds. At most 25 pass from the signal to the end of the process,
+# also on a busy machine. Incomplete files are dropped.
 GRACE_SECONDS = 18.0
-# A terminal and a parent may both pass on the same Ctrl-C; later than this it is a second one, and ends at once.
+# A terminal and a parent may both send the same Ctrl-C. A signal after this time is a second one
+# and ends the process at once.
 SAME_SECONDS = 0.5
 
 
 class StopSignal(BaseException):
-  """A signal has asked for the end. Not an error: nothing that handles errors may swallow it."""
+  """A signal has requested the end. It is not an error, so error handlers must not catch it."""
 
   def __init__(self, number: int = signal.SIGTERM) -> None:
     super().__init__(words(number))
@@ -42,26 +46,27 @@ class StopSignal(BaseException):
 
 
 class _Note:
-  """Which signal has come, if any; 0 before. Handlers write it, the work reads it."""
+  """The signal that has arrived, or 0. Handlers write it, the work reads it."""
 
   number = 0
-  wanted = False  # whether somebody is there to catch `StopSignal`
-  error: Exception | None = None  # what a thread has found that ends the work
+  wanted = False  # whether `StopSignal` will be caught
+  error: Exception | None = None  # error found by a thread that ends the work
 
 
 def words(number: int) -> str:
-  """What is said at the end of a process that a signal has stopped."""
+  """Return the last message of a process that a signal has stopped."""
   name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-  kept = "What is complete is kept: the same command goes on from there."
+  kept = "Complete files are kept: run the same command to resume."
   return f"stopped by {name}. {kept} Status {STATUSES.get(number, 1)}."
 
 
 def look() -> None:
-  """End the work here if a signal has asked for it. To be called between two pieces of work.
+  """Raise if a signal has requested the end. Call this between two units of work.
 
   Raises:
-    StopSignal: a signal has come. In the main thread alone, and again at each look until the block is left.
-    Exception: what `fail_at_next_look` was given.
+    StopSignal: a signal has arrived. Raised only in the main thread, at each call until the block
+      is left.
+    Exception: the error given to `fail_at_next_look`.
   """
   if threading.current_thread() is not threading.main_thread():
     return
@@ -73,37 +78,38 @@ def look() -> None:
 
 
 def fail_at_next_look(error: Exception) -> None:
-  """Have the work end by an error that a thread has found, at the main thread's next look."""
+  """End the work with an error that a thread has found, when the main thread next calls `look`."""
   _Note.error = error
 
 
 def is_asked_to_stop() -> bool:
-  """Whether a signal has come: for loops in threads, which `look` leaves alone."""
+  """Return whether a signal has arrived, for loops in threads."""
   return bool(_Note.number)
 
 
 @contextlib.contextmanager
 def stops_on_signals(grace: float = GRACE_SECONDS) -> Iterator[None]:
-  """Have SIGTERM and Ctrl-C end the block by `StopSignal`, and the process where that can't be had within the grace.
+  """End the block with `StopSignal` on SIGTERM and Ctrl-C, or the process after the grace period.
 
-  A thread reads the signals as they come and ends the process when the time is over, or at a second Ctrl-C. Once a
-  signal has come it goes on counting after the block, until the process has ended: cleaning up is part of the bound.
+  A thread reads the signals. It ends the process when the grace period is over, or at a second
+  Ctrl-C. The period continues after the block until the process has ended, so it includes cleanup.
 
   Args:
     grace: seconds from the first signal to the end of the process.
 
   Raises:
-    StopSignal: a signal has come while the block ran, even if nothing in it has looked.
+    StopSignal: a signal has arrived during the block, even if no code in it called `look`.
   """
   if threading.current_thread() is not threading.main_thread() or _Note.wanted:
-    yield  # signals are the business of the main thread, and of the outermost block
+    yield  # only the main thread's outermost block handles signals
     return
   told, telling = socket.socketpair()
   telling.setblocking(False)
-  # The thread keeps both ends: one that nobody holds is closed, which would end the process before its cleaning up.
+  # The thread keeps both ends: an unreferenced end would be closed, which would end the process
+  # before its cleanup.
   watch = threading.Thread(target=_watch, args=(told, telling, grace), name="signals", daemon=True)
   watch.start()
-  # Whoever started the process in the background has said that Ctrl-C is not meant for it.
+  # A process started in the background must ignore Ctrl-C.
   obeyed = [n for n in STATUSES if n != signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]
   handlers = {number: signal.signal(number, _note) for number in obeyed}
   wakeup = signal.set_wakeup_fd(telling.fileno(), warn_on_full_buffer=False)
@@ -127,7 +133,7 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 
 def _watch(told: socket.socket, telling: socket.socket, grace: float) -> None:
-  """Read the numbers of signals until the other end is closed; after the first, no longer than the grace."""
+  """Read signal numbers until the other end is closed; after the first, only for the grace period."""
   first, began = 0, 0.0
   try:
     while number := told.recv(1):
@@ -136,7 +142,8 @@ def _watch(told: socket.socket, telling: socket.socket, grace: float) -> None:
       now = time.monotonic()
       if not first:
         first, began = number[0], now
-        # Python runs handlers between two of its instructions: the note must not wait for a compilation to end.
+        # Python runs handlers between two instructions; the flag must not wait for a compilation to
+        # end.
         _Note.number = _Note.number or first
       elif number[0] == signal.SIGINT and now - began > SAME_SECONDS:
         break
@@ -150,16 +157,19 @@ def _watch(told: socket.socket, telling: socket.socket, grace: float) -> None:
 
 
 def _write_words(number: int) -> None:
-  """Say how it ends, past Python's buffers and locks, which the main thread may hold; and not at all rather than wait."""
+  """Print the last message without Python's buffers and locks; never block.
+
+  The main thread may hold the locks.
+  """
   try:
     if select.select([], [2], [], 1.0)[1]:
       os.write(2, f"{words(number)}\n".encode())
   except OSError:
-    pass  # nobody listens
+    pass  # the reader is gone
 
 
 def end_process(status: int) -> NoReturn:
-  """End the process now, and the worker processes that it has started: they would wait for it for ever."""
+  """End the process now, with the worker processes that it started, which would wait forever."""
   if "multiprocessing.process" in sys.modules:
     from multiprocessing import active_children
 
@@ -169,10 +179,10 @@ def end_process(status: int) -> NoReturn:
 
 
 def leave(status: int) -> NoReturn:
-  """End the process with a status. After a signal nothing at exit may hold it up."""
+  """Exit with a status. After a signal, nothing at exit may delay the end."""
   if not _Note.number:
     sys.exit(status)
   for stream in (sys.stdout, sys.stderr):
-    with contextlib.suppress(OSError, ValueError):  # nobody listens
+    with contextlib.suppress(OSError, ValueError):  # the reader is gone
       stream.flush()
   end_process(status)

@@ -1,7 +1,7 @@
-"""A parent that outlives a run's process, so that however it ends there is a last line that says what to do.
+"""A parent process that reports how a run's process ended.
 
-When one of several processes dies, JAX ends the others from inside, by abort; a machine that runs out of memory
-ends them by SIGKILL. Neither leaves Python the time for a word.
+When one of several processes dies, JAX aborts the others from inside. A machine that runs out of
+memory kills them with SIGKILL. In both cases Python cannot print a message.
 """
 
 import os
@@ -13,16 +13,16 @@ from types import FrameType
 
 from genbench_jax.runtime.progress import say
 
-DIED = "another process of this run has died or can't be reached"
-GOES_ON = "What is complete is kept: the same command on all hosts goes on from there."
+DIED = "another process of this run has died or cannot be reached"
+GOES_ON = "Complete files are kept: run the same command on all hosts to resume."
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def supervised(run: Callable[[], int]) -> int:
-  """Runs the function in a child process; returns its exit status, and 1 if it was killed.
+  """Run the function in a child process; return its exit status, or 1 if it was killed.
 
-  To be called before any thread is started. Signals that ask to stop are passed on. A parent that is killed takes its
-  child with it.
+  Call this before any thread is started. Signals that request the end are forwarded. If the parent
+  is killed, the child ends too.
   """
   sys.stdout.flush()
   sys.stderr.flush()
@@ -48,7 +48,7 @@ def supervised(run: Callable[[], int]) -> int:
 
 
 def _leave(run: Callable[[], int]) -> None:
-  """Runs the function in the child, and ends the child without unwinding what belongs to the parent."""
+  """Run the function in the child, and end the child without unwinding the parent's stack."""
   status = 1
   try:
     status = run()
@@ -63,14 +63,14 @@ def _leave(run: Callable[[], int]) -> None:
 
 
 def _end_with_parent(reading: int) -> None:
-  os.read(reading, 1)  # returns when the parent is gone
+  os.read(reading, 1)  # returns when the parent has ended
   os._exit(1)
 
 
 def _explained(signal_: signal.Signals) -> int:
   why = {
     signal.SIGABRT: DIED,
-    signal.SIGKILL: "it was killed, perhaps for lack of memory",
+    signal.SIGKILL: "it was killed, possibly because of low memory",
   }.get(signal_, "it crashed")
   say(f"error: this process was ended by {signal_.name}: {why}. {GOES_ON}")
   return 1

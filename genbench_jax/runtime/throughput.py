@@ -1,4 +1,4 @@
-"""How fast images are made, and whether the devices ever wait: counters for the log, the ledger and the page."""
+"""Throughput of image generation and idle time of devices, for the log, the ledger and the page."""
 
 import dataclasses
 import threading
@@ -12,16 +12,16 @@ from genbench_jax.runtime.peak import Peak
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What some images have cost. Sums of costs are costs, so that restarts add up.
+  """Cost of generated images. Costs can be added, so restarts accumulate.
 
   Attributes:
-    images: how many.
-    seconds: from the first batch's start to the last one's end, compilation included.
-    warm_images, warm_seconds: the same without the first batch, in which the program is compiled.
-    waited_seconds: of the warm ones, those in which no batch was on the devices.
-    chips: how many devices shared the work.
-    flops_per_image: of the models, by XLA's cost analysis.
-    peak_flops, peak_origin: of one chip in a second, and whether that is published or measured.
+    images: number of images.
+    seconds: from the start of the first batch to the end of the last, including compilation.
+    warm_images, warm_seconds: the same without the first batch, which compiles the program.
+    waited_seconds: part of the warm time in which no batch was on the devices.
+    chips: number of devices that shared the work.
+    flops_per_image: FLOPs of the models by XLA's cost analysis.
+    peak_flops, peak_origin: FLOP/s of one chip, and whether it is published or measured.
   """
 
   images: int = 0
@@ -41,7 +41,7 @@ class Cost:
 
   @property
   def images_per_second(self) -> float:
-    """Once warm, where there was more than one batch."""
+    """Rate without the first batch, if there was more than one."""
     if self.warm_images:
       return self.warm_images / max(self.warm_seconds, 1e-9)
     return self.images / max(self.seconds, 1e-9)
@@ -52,12 +52,12 @@ class Cost:
 
   @property
   def waiting_share(self) -> float:
-    """Share of the warm time in which the devices had nothing to do."""
+    """Fraction of the warm time in which the devices were idle."""
     return self.waited_seconds / max(self.warm_seconds, 1e-9)
 
   @property
   def utilization(self) -> float:
-    """Model FLOPs over what the chips could have done; 0 where either is unknown."""
+    """Model FLOPs divided by the chips' peak; 0 if either is unknown."""
     if not self.peak_flops:
       return 0.0
     return self.images_per_second_per_chip * self.flops_per_image / self.peak_flops
@@ -67,7 +67,7 @@ class Cost:
     return self.seconds * self.chips / 3600
 
   def as_json(self) -> dict[str, Any]:
-    """The fields and what follows from them."""
+    """Return the fields and derived values."""
     derived = (
       "images_per_second",
       "images_per_second_per_chip",
@@ -80,9 +80,9 @@ class Cost:
   def __str__(self) -> str:
     if not self.images:
       return ""
-    words = [f"{self.images_per_second_per_chip:.3g}/s a chip"]
+    words = [f"{self.images_per_second_per_chip:.3g}/s per chip"]
     if self.warm_images:
-      words.append(f"devices waited {self.waiting_share:.1%}")
+      words.append(f"devices idle {self.waiting_share:.1%}")
     if self.utilization:
       peak = f"{self.peak_origin} peak of {self.peak_flops / 1e12:.3g} TFLOP/s"
       words.append(f"{self.utilization:.1%} of the {peak}")
@@ -90,13 +90,13 @@ class Cost:
 
 
 class Meter:
-  """Watches batches on their way through the devices. Batches end in the order in which they start.
+  """Times batches on the devices. Batches end in the order in which they start.
 
   Args:
-    chips: devices that share every batch.
-    flops_per_image: of the models; a function, since counting takes a second or two.
-    peak: of one chip, likewise.
-    clock: seconds.
+    chips: number of devices that share every batch.
+    flops_per_image: function that returns the FLOPs of the models; it takes a second or two.
+    peak: function that returns the peak of one chip.
+    clock: function that returns seconds.
   """
 
   def __init__(
@@ -117,16 +117,16 @@ class Meter:
     self._waited = 0.0
 
   def tell(self, made: Callable[[int], None]) -> None:
-    """Has another function told of the images of each batch that ends."""
+    """Call another function with the number of images of each completed batch."""
     self._made = made
 
   def launched(self) -> None:
-    """A batch has been given to the devices."""
+    """Record that a batch was given to the devices."""
     with self._lock:
       self._launched.append(self._clock())
 
   def ended(self, images: int) -> None:
-    """The earliest batch under way has been computed."""
+    """Record that the earliest pending batch is complete."""
     with self._lock:
       now, launch = self._clock(), self._launched.popleft()
       if self._images:
@@ -138,14 +138,14 @@ class Meter:
     self._made(images)
 
   def count_flops(self) -> None:
-    """Counts the FLOPs and looks up the peak, once."""
+    """Count the FLOPs and look up the peak, once."""
     if not self._known:
       peak = self._peak()
       self._known = {"peak_flops": peak.flops, "peak_origin": peak.origin}
       self._known["flops_per_image"] = self._flops_per_image()
 
   def cost(self) -> Cost:
-    """Of the batches that have ended."""
+    """Return the cost of the completed batches."""
     with self._lock:
       return Cost(
         images=self._images,

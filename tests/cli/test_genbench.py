@@ -50,7 +50,7 @@ def test_names_that_are_nearly_right_are_told(capsys):
   assert main(["evaluate", "x", "--dataset", "digits", "--shot", "1"]) == 2
   assert "Did you mean --shots?" in capsys.readouterr().err
   assert main(["evaluate", "x", "--dataset", "digits", "--shots", "1,many"]) == 2
-  assert "'1,many' are not whole numbers by comma" in capsys.readouterr().err
+  assert "'1,many' is not a comma-separated list of whole numbers" in capsys.readouterr().err
 
 
 def _ending(error):

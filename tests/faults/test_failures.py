@@ -44,7 +44,7 @@ def test_with_keep_going_the_rest_is_done_and_the_failed_are_listed(
   said = capfd.readouterr().err.splitlines()
   failed = f"digits original-seed0: shard {shard} is damaged"
   assert [line for line in said if line.startswith(f"failed: {failed}")]
-  assert said[-2] == "error: 1 failed, the rest is done:"
+  assert said[-2] == "error: 1 failed, the others are done:"
   assert said[-1].startswith(f"  {failed}")
   assert {row["seed"] for row in tiny.rows(tmp_path)} == {1}
 
@@ -70,7 +70,7 @@ def test_a_model_that_gives_nan_fails_its_cell_alone(tiny, tmp_path):
   )
   assert status == 1, output
   said = output.splitlines()
-  assert said[-2] == "error: 1 failed, the rest is done:"
+  assert said[-2] == "error: 1 failed, the others are done:"
   assert "digits generative-defined_template-seed0: " in said[-1]
   assert "prompt '" in said[-1]
   assert {row["source"] for row in tiny.rows(tmp_path / "run")} >= {"original"}

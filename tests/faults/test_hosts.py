@@ -225,9 +225,9 @@ def _child(process):
 
 def test_flags_that_do_not_fit_together_are_a_mistake_in_usage(tiny, tmp_path, capfd):
   for flags, words in (
-    (["--coordinator=localhost:1"], "given together"),
-    (["--coordinator=localhost", "--num_processes=2", "--process_id=0"], "wanted HOST:PORT"),
-    (["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"], "count from 0"),
+    (["--coordinator=localhost:1"], "together, or none"),
+    (["--coordinator=localhost", "--num_processes=2", "--process_id=0"], "expected HOST:PORT"),
+    (["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"], "expected 0 to 1"),
   ):
     assert main(["main", *tiny.arguments(tmp_path), *flags]) == 2
     assert words in capfd.readouterr().err

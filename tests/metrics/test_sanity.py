@@ -122,12 +122,12 @@ def test_embedding_sets_are_read(tmp_path, arrays):
 @pytest.mark.parametrize(
   ("content", "said"),
   [
-    (b"not a file of arrays", "can't be read"),
+    (b"not a file of arrays", "cannot be read"),
     ({"features": np.ones((3, 2))}, "no array labels"),
     ({"features": np.ones((3, 2)), "labels": np.zeros(3, int)}, "at least 8 images"),
     ({"features": np.ones((3, 2)), "labels": np.zeros(3)}, "class indices"),
     ({"features": np.full((16, 2), np.nan), "labels": np.repeat([0, 1], 8)}, "NaN"),
-    ({"features": np.array([{}]), "labels": np.zeros(1, int)}, "can't be read"),
+    ({"features": np.array([{}]), "labels": np.zeros(1, int)}, "cannot be read"),
   ],
 )
 def test_files_that_cannot_be_used_end_in_one_line(tmp_path, content, said, capsys):

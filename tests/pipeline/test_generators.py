@@ -131,7 +131,7 @@ def test_another_checkpoint_does_not_inherit_the_pin():
     ({"x": {"stps": 1}}, "Did you mean 'config.generators.x.steps'"),
     ({"x": {"steps": 0}}, r"config\.generators\.x\.steps is 0"),
     ({"x": {"shard_size": 3}}, r"set config\.generation\.shard_size"),
-    ((1, 2), "wanted a table"),
+    ((1, 2), "expected a table"),
   ],
 )
 def test_a_mistake_in_the_table_is_reported_by_name(table, message):

@@ -60,7 +60,7 @@ def take(made, manifest, out, name="flux"):
 
 def test_images_are_imported_with_their_prompts_and_scored(made, manifest, tmp_path, capsys):
   assert take(made, manifest, tmp_path / "in") == 0
-  assert "20 of 20 images of flux are there." in capsys.readouterr().out
+  assert "20 of 20 images of flux are imported." in capsys.readouterr().out
   folder = tmp_path / "in" / "flux" / "digits" / "defined_template-seed0"
   images = open_user_images(folder, dataset_spec("digits"), tmp_path / "cache")
   assert np.bincount(images.labels()).tolist() == [2] * 10 and not images.notes

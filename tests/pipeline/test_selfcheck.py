@@ -30,7 +30,7 @@ def test_unprepared_datasets_are_reported(tmp_path, capsys):
   assert main(["cifar10", "--data-dir", str(tmp_path)]) == 2
   assert "cifar10 not ready with real data" in capsys.readouterr().err
   assert main(["food101"]) == 2
-  assert "unknown dataset with a published figure" in capsys.readouterr().err
+  assert "unknown dataset with a published value" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("images", ["0", "few"])

@@ -13,7 +13,7 @@ def test_padded_size_is_the_least_multiple_and_never_zero(size, multiple, total)
   assert padded_size(size, multiple) == total
 
 
-def test_rows_are_split_evenly_and_the_mask_tells_the_real_ones(mesh):
+def test_rows_are_split_evenly_and_the_mask_marks_real_rows(mesh):
   features = np.arange(10, dtype=np.float32).reshape(5, 2)
   rows, mask = shard_rows(mesh, features, multiple=2)
   assert rows.shape == (16, 2)

@@ -1,4 +1,4 @@
-"""Names from outside in a line for people: one line, no escape sequence, and still to be recognized."""
+"""Outside names are printed as one line without escape sequences, and stay recognizable."""
 
 import pytest
 
@@ -17,12 +17,12 @@ from genbench_jax.runtime.progress import Progress, say
     ("\ud800", "\\ud800"),
   ],
 )
-def test_letters_that_terminals_act_on_are_escaped(text, shown):
+def test_control_characters_are_escaped(text, shown):
   assert printable(text) == shown
   assert printable(text).encode()
 
 
-def test_what_is_said_reaches_no_terminal_as_a_command(capsys):
+def test_printed_text_cannot_control_the_terminal(capsys):
   say("a \x1b[31mred\n  line")
   with Progress("embed \x1b]0;x\x07", 1, "images") as progress:
     progress.advance(1)
@@ -31,7 +31,7 @@ def test_what_is_said_reaches_no_terminal_as_a_command(capsys):
   assert "\x1b" not in said
 
 
-def test_names_in_a_list_are_quoted_and_cut():
+def test_names_in_a_list_are_quoted_and_shortened():
   assert listed(["a", "b\x1b"]) == "'a', 'b\\x1b'"
   assert listed([str(n) for n in range(7)]).endswith("'4' and 2 more")
   assert len(listed(["x" * 5000])) < 300

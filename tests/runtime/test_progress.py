@@ -1,4 +1,4 @@
-"""Progress is told in words that make sense at any speed."""
+"""Progress lines are readable at any speed."""
 
 import time
 
@@ -12,11 +12,11 @@ from genbench_jax.runtime.progress import Progress, pace
   ("rate", "words"),
   [(35.84, "35.8/s"), (1.0, "1.0/s"), (0.24, "4.2 s each"), (0.004, "250.0 s each")],
 )
-def test_below_one_a_second_it_is_seconds_an_item(rate, words):
+def test_slow_rates_are_seconds_per_item(rate, words):
   assert pace(rate) == words
 
 
-def test_no_line_says_none_a_second(monkeypatch, capsys):
+def test_no_line_shows_a_rate_of_zero(monkeypatch, capsys):
   times = iter([0.0, 50.0, 100.0])
   monkeypatch.setattr(progress.time, "monotonic", lambda: next(times, 100.0))
   with Progress("embed", 3, "images") as bar:

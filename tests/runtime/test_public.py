@@ -1,4 +1,4 @@
-"""What a page says of a run is nothing of the machine: no paths, no names of people and machines."""
+"""The page contains nothing of the machine: no paths, users or host names."""
 
 import json
 import socket
@@ -41,7 +41,7 @@ def host(monkeypatch):
     ("folder:/data/alice/ds", "folder:…/ds"),
   ],
 )
-def test_paths_and_names_go_and_words_stay(text, shown):
+def test_paths_and_names_are_removed_and_words_stay(text, shown):
   assert public_text(text) == shown
 
 

@@ -1,4 +1,4 @@
-"""Processes that contradict each other are told the same in one line, all of them, within seconds."""
+"""Inconsistent processes all receive the same one-line error within seconds."""
 
 import socket
 import subprocess
@@ -30,7 +30,7 @@ def port():
 
 
 def _said(port, *processes, patience=60, apart=0.3):
-  """What each of some processes, given by number and count, says in the end."""
+  """Return the last output of processes, each given as (number, count)."""
   started = []
   for number, count in processes:
     program = PROGRAM.format(port=port, count=count, number=number, patience=patience)
@@ -50,7 +50,7 @@ def test_processes_meet_in_any_order_and_again_at_the_same_port(port):
 @pytest.mark.parametrize(
   "processes", [((0, 2), (0, 2)), ((0, 3), (1, 3), (1, 3)), ((1, 3), (1, 3), (0, 3))]
 )
-def test_the_same_number_twice_is_told_to_all(port, processes):
+def test_a_duplicate_number_is_reported_to_all(port, processes):
   said = _said(port, *processes)
   assert len(set(said)) == 1
   number = 0 if processes[0] == (0, 2) else 1
@@ -60,14 +60,14 @@ def test_the_same_number_twice_is_told_to_all(port, processes):
   assert "\n" not in said[0]
 
 
-def test_different_counts_are_told_to_all(port):
+def test_different_counts_are_reported_to_all(port):
   said = _said(port, (0, 3), (1, 2), (2, 3))
   assert len(set(said)) == 1
   assert "--num_processes=2" in said[0] and "--num_processes=3" in said[0]
 
 
 @pytest.mark.parametrize("speaks", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-def test_a_port_that_another_program_has(port, speaks):
+def test_a_port_used_by_another_program(port, speaks):
   with socket.create_server(("127.0.0.1", port)) as other:
     if speaks:
       import threading
@@ -84,18 +84,18 @@ def test_a_port_that_another_program_has(port, speaks):
       threading.Thread(target=answer, daemon=True).start()
     said = _said(port, (0, 2), (1, 2))
     other.shutdown(socket.SHUT_RDWR)
-  assert said[0].startswith("UsageError") and "another program has it" in said[0]
-  assert said[1].startswith("UsageError") and "another program has the port" in said[1]
+  assert said[0].startswith("UsageError") and "another program uses it" in said[0]
+  assert said[1].startswith("UsageError") and "another program uses the port" in said[1]
 
 
-def test_those_who_never_come_are_named(port):
+def test_missing_processes_are_named(port):
   (said,) = _said(port, (0, 4), patience=2)
   assert said.startswith("RunError") and "for process 1, 2, 3 of 4" in said
   (said,) = _said(port, (1, 4), patience=2)
   assert said.startswith("RunError") and "for process 0" in said
 
 
-def test_a_process_that_died_while_it_waited_may_come_again(port):
+def test_a_process_that_died_while_waiting_can_be_restarted(port):
   program = PROGRAM.format(port=port, count=3, number=1, patience=60)
   first = subprocess.Popen(
     [sys.executable, "-c", PROGRAM.format(port=port, count=3, number=0, patience=60)],
@@ -110,7 +110,7 @@ def test_a_process_that_died_while_it_waited_may_come_again(port):
   assert first.communicate(timeout=60)[0].strip() == "met"
 
 
-def test_strangers_who_call_are_hung_up_on(port):
+def test_strangers_are_disconnected(port):
   program = PROGRAM.format(port=port, count=2, number=0, patience=60)
   first = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
   for content in (

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a command in time with a status of its own, whatever the main thread is doing."""
+"""SIGTERM and Ctrl-C end a command in time, whatever the main thread is doing."""
 
 import signal
 import subprocess
@@ -43,7 +43,7 @@ atexit.register(time.sleep, 60)
 
 
 def _stopped(number, work, before="", grace=None, program=PROGRAM):
-  """Status, seconds and output of a program that gets a signal when it is ready."""
+  """Return status, seconds and output of a program that receives a signal when it is ready."""
   program = program.format(work=work, before=before)
   if grace:
     program = f"import genbench_jax.runtime.stopping as s\ns.stops_on_signals.__wrapped__.__defaults__ = ({grace},)\n{program}"
@@ -65,24 +65,24 @@ def _stopped(number, work, before="", grace=None, program=PROGRAM):
 @pytest.mark.parametrize(
   ("work", "before"), [(LOOKS, ""), (COLLECTS, IN_COLLECTOR), (LOOKS, LINGERS)]
 )
-def test_a_signal_ends_work_that_looks(number, work, before):
+def test_a_signal_ends_work_that_checks_for_it(number, work, before):
   status, seconds, output, errors = _stopped(number, work, before)
   assert status == STATUSES[number]
   assert seconds < 10
   assert "lost" not in output
-  assert "What is complete is kept" in errors and f"Status {status}" in errors
+  assert "Complete files are kept" in errors and f"Status {status}" in errors
   assert "Traceback" not in errors and "ignored" not in errors
 
 
 @pytest.mark.parametrize("number", STATUSES)
-def test_a_signal_ends_work_that_cannot_look(number):
+def test_a_signal_ends_work_that_cannot_check(number):
   status, seconds, output, errors = _stopped(number, IN_C, grace=1.0)
   assert (status, output) == (STATUSES[number], "")
   assert 0.9 < seconds < 10
-  assert "What is complete is kept" in errors
+  assert "Complete files are kept" in errors
 
 
-def test_what_is_to_be_done_after_the_block_is_done():
+def test_cleanup_after_the_block_is_executed():
   program = PROGRAM.replace(
     "leave(",
     "status = run_command(work)\ngc.collect(); time.sleep(0.3); print('sent', flush=True)\nleave(",
@@ -90,10 +90,10 @@ def test_what_is_to_be_done_after_the_block_is_done():
   assert "leave(status)" in program
   status, _, output, errors = _stopped(signal.SIGTERM, LOOKS, program=program)
   assert (status, output) == (143, "sent\n")
-  assert errors.count("What is complete is kept") == 1
+  assert errors.count("Complete files are kept") == 1
 
 
-def test_a_block_that_never_looked_still_ends_by_the_signal():
+def test_a_block_that_never_checked_still_ends_by_the_signal():
   status, _, output, _ = _stopped(signal.SIGTERM, "time.sleep(1.5); return 0")
   assert (status, output) == (143, "")
 

@@ -1,4 +1,4 @@
-"""A supervised process leaves a last line and a plain status, however it ends."""
+"""A supervised process ends with a message and an exit status in every case."""
 
 import os
 import signal
@@ -34,14 +34,14 @@ def test_the_status_is_passed_on(work, status):
   ("work", "words"),
   [
     ("os.abort()", "another process of this run has died"),
-    ("os.kill(os.getpid(), signal.SIGKILL)", "lack of memory"),
+    ("os.kill(os.getpid(), signal.SIGKILL)", "low memory"),
   ],
 )
 def test_a_killed_process_is_explained(work, words):
   done = _run(work)
   assert done.returncode == 1
   assert words in done.stderr
-  assert "the same command on all hosts goes on from there" in done.stderr
+  assert "run the same command on all hosts to resume" in done.stderr
 
 
 def _started(work):

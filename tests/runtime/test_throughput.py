@@ -14,7 +14,7 @@ class Clock:
 
 
 def run_batches(batches):
-  """A meter that has seen batches of ten images, each (launched, ended)."""
+  """Return a meter after batches of ten images, each given as (launched, ended)."""
   clock = Clock()
   meter = Meter(2, lambda: 4.0, lambda: Peak(100.0, "published"), clock)
   meter.count_flops()
@@ -27,7 +27,7 @@ def run_batches(batches):
   return meter.cost()
 
 
-def test_devices_that_always_have_a_next_batch_never_wait():
+def test_devices_with_a_next_batch_are_never_idle():
   cost = run_batches([(0, 50), (1, 60), (51, 70), (61, 80)])
   assert cost.waiting_share == 0
   assert (cost.images, cost.seconds) == (40, 80)
@@ -36,17 +36,17 @@ def test_devices_that_always_have_a_next_batch_never_wait():
   assert cost.utilization == pytest.approx(0.5 * 4 / 100)
   assert cost.chip_hours == pytest.approx(80 * 2 / 3600)
   assert (
-    str(cost) == "0.5/s a chip, devices waited 0.0%, 2.0% of the published peak of 1e-10 TFLOP/s"
+    str(cost) == "0.5/s per chip, devices idle 0.0%, 2.0% of the published peak of 1e-10 TFLOP/s"
   )
 
 
-def test_gaps_between_batches_are_waiting():
+def test_gaps_between_batches_are_idle_time():
   cost = run_batches([(0, 50), (55, 60), (65, 70)])
   assert cost.waited_seconds == 10
   assert cost.waiting_share == 0.5
 
 
-def test_one_batch_alone_is_the_rate():
+def test_a_single_batch_determines_the_rate():
   cost = run_batches([(0, 5)])
   assert (cost.images_per_second, cost.waiting_share) == (2.0, 0)
   assert str(Cost()) == ""
@@ -59,7 +59,7 @@ def test_restarts_add_up():
   assert Cost() + one == one
 
 
-def test_batches_are_told_of():
+def test_batches_are_reported():
   told = []
   meter = Meter()
   meter.tell(told.append)
