@@ -1,10 +1,10 @@
-"""How good are generated images as training data for recognition? GenBench on TPU and GPU.
+"""GenBench for TPU and GPU: how good are generated images as training data for recognition?
 
-The functions of the benchmark, without a config: arrays in, numbers out. Each is imported when it is
-first used.
+The functions take arrays and return numbers, without a config. Each is imported when it is first
+used.
 
-  import genbench_jax as gb
-  gb.cler(image_features, labels, text_features, test_features, test_labels)
+    import genbench_jax as gb
+    gb.cler(image_features, labels, text_features, test_features, test_labels)
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# So that `python -m genbench_jax.evaluate` finds cli/evaluate.py: commands have a room, and keep their short names.
+# Commands are in cli/; this keeps the short names, such as `python -m genbench_jax.evaluate`.
 __path__.append(str(Path(__file__).parent / "cli"))
 
 _WHERE = {

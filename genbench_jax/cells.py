@@ -1,4 +1,4 @@
-"""What a config amounts to: the image sets to make and the cells to measure."""
+"""The image sets and cells of a config."""
 
 import dataclasses
 import math
@@ -9,16 +9,17 @@ from jaxtyping import Int
 from genbench_jax.config import Config, Mixture
 from genbench_jax.errors import UsageError
 
-# Between a prompt strategy and what its new tokens are learned from.
+# Separates a prompt strategy from the source of its new tokens.
 INVERSION = "+inversion_"
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageSetKey:
-  """One image set: its first s images a class are the s-shot set.
+  """Key of one image set; its first s images per class are the s-shot set.
 
-  `strategy` is empty for real images; one whose classes have learned tokens ends in `+inversion_REFERENCES`. `generator` names
-  an entry of `config.generators` or one of several folders; it is empty where there is but one.
+  `strategy` is empty for real images and ends in `+inversion_REFERENCES` if its classes have
+  learned tokens. `generator` names an entry of `config.generators` or one of several folders; it is
+  empty if there is only one.
   """
 
   dataset: str
@@ -29,24 +30,27 @@ class ImageSetKey:
 
   @property
   def label(self) -> str:
-    """The key in words, for the names of files. Generators of equal settings make the same files, so it names none."""
+    """The key for file names.
+
+    It does not contain the generator, because generators with equal settings share their files.
+    """
     folder = self.generator if self.source == "folder" else ""
     return _joined(self.source, folder, self.strategy, self.seed)
 
   @property
   def name(self) -> str:
-    """The key with its dataset, for people."""
+    """The readable key, with its dataset."""
     return f"{self.dataset} {_joined(self.source, self.generator, self.strategy, self.seed)}"
 
   @property
   def references(self) -> str:
-    """What the new tokens are learned from: `original`, `retrieval`, `folder`; empty without textual inversion."""
+    """Source of the new tokens: `original`, `retrieval`, `folder`, or empty."""
     return strategy_parts(self.strategy)[1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """One setting that is measured."""
+  """One measured combination of dataset, source, strategy, shots and seed."""
 
   dataset: str
   source: str
@@ -61,7 +65,7 @@ def _joined(source: str, generator: str, strategy: str, seed: int) -> str:
 
 
 def image_sets(config: Config) -> list[ImageSetKey]:
-  """The image sets of a config, dataset by dataset. Where a dataset has no training split, it has no originals."""
+  """Return the image sets of a config by dataset. Originals need a training split."""
   return [
     ImageSetKey(dataset, source, strategy, seed, generator)
     for dataset in config.specs
@@ -75,18 +79,18 @@ def image_sets(config: Config) -> list[ImageSetKey]:
 
 
 def mixtures(config: Config) -> dict[ImageSetKey, tuple[ImageSetKey, ImageSetKey]]:
-  """The mixtures of a config, each with the originals and the external images that it is of.
+  """Return the mixtures of a config, each with its original and external images.
 
-  Its strategy says which external images they are: theirs, or their source where that has none.
+  The strategy of a mixture is that of its external images, or their source if they have none.
 
   Raises:
-    UsageError: no number of shots makes a mixture.
+    UsageError: no number of shots gives a mixture.
   """
   if "combined" not in config.sources:
     return {}
   if not _mixture_shots(config):
     raise UsageError(
-      f"config.mixture.ratio {config.mixture.ratio} with budget {config.mixture.budget!r} leaves no number of"
+      f"config.mixture.ratio {config.mixture.ratio} with budget {config.mixture.budget!r} gives no number of"
       f" shots among {config.shots} with images of both kinds, of each at most {max(config.shots)}."
     )
   sets = image_sets(config)
@@ -102,19 +106,19 @@ def mixtures(config: Config) -> dict[ImageSetKey, tuple[ImageSetKey, ImageSetKey
 
 
 def measured_sets(config: Config) -> list[ImageSetKey]:
-  """What is measured: the image sets and the mixtures of them, dataset by dataset."""
+  """Return the image sets and mixtures that are measured, by dataset."""
   keys = [*image_sets(config), *mixtures(config)]
   return sorted(keys, key=lambda key: list(config.specs).index(key.dataset))
 
 
 def strategy_parts(strategy: str) -> tuple[str, str]:
-  """The prompt strategy, and what its new tokens are learned from: empty without textual inversion."""
+  """Return the prompt strategy and the source of its new tokens, which is empty without inversion."""
   prompts, _, references = strategy.partition(INVERSION)
   return prompts, references
 
 
 def mixture_budget(shots: int, mixture: Mixture) -> tuple[int, int]:
-  """Original and external images a class in a mixture of so many shots; of a long tail, the most of each."""
+  """Return the original and external images per class of a mixture; for a long tail, the maxima."""
   if mixture.budget == "long_tail":
     return shots, shots
   if mixture.budget == "added":
@@ -126,18 +130,20 @@ def mixture_budget(shots: int, mixture: Mixture) -> tuple[int, int]:
 def long_tail_counts(
   num_classes: int, shots: int, imbalance: float, seed: int
 ) -> Int[np.ndarray, "k"]:
-  """Original images of each class: shots x imbalance^(-r / (k - 1)) for the class of rank r, at least one.
+  """Return the original images of each class in a long-tailed set.
 
-  Which class has which rank is drawn with the seed, so that the tail is not always the end of the alphabet.
+  The class of rank r has shots x imbalance^(-r / (k - 1)) images, at least one. Ranks are drawn
+  with the seed, so that the tail is not always the end of the alphabet.
 
   Reference:
-    Cao et al., "Learning imbalanced datasets with label-distribution-aware margin loss", 2019 (arXiv 1906.07413), CIFAR-LT.
+    Cao et al., "Learning imbalanced datasets with label-distribution-aware margin loss", 2019
+      (arXiv 1906.07413), CIFAR-LT.
 
   Args:
     num_classes: k.
     shots: images of the first class.
-    imbalance: images of the first class for one of the last.
-    seed: of the ranks.
+    imbalance: ratio of the images of the first class to those of the last.
+    seed: seed of the ranks.
   """
   ranks = np.random.default_rng(seed).permutation(num_classes)
   counts = shots * imbalance ** (-ranks / max(1, num_classes - 1))
@@ -147,7 +153,7 @@ def long_tail_counts(
 def rows_of_counts(
   labels: Int[np.ndarray, "n"], counts: Int[np.ndarray, "k"]
 ) -> Int[np.ndarray, "m"]:
-  """The rows of the first `counts[c]` images of each class c, in order."""
+  """Return the rows of the first `counts[c]` images of each class c, in order."""
   seen = np.zeros(len(counts), np.int64)
   rows = []
   for row, label in enumerate(labels.tolist()):
@@ -163,14 +169,14 @@ def _mixture_shots(config: Config) -> list[int]:
 
 
 def _generators(config: Config, source: str) -> list[str]:
-  """The entries of the table that make a source's images, or its folders; one without a name where there is one."""
+  """Return the generators or folders of a source; a single one has no name."""
   if source == "folder":
     return list(config.folder.named_paths)
   return list(config.generators) or [""] if source == "generative" else [""]
 
 
 def _strategies(config: Config, dataset: str, source: str) -> list[str]:
-  """The prompt strategies, each plain or with new tokens; none of `original` images where there are none."""
+  """Return the prompt strategies, plain or with new tokens."""
   if source != "generative":
     return [""]
   has_originals = "train" in config.spec(dataset).splits
@@ -183,14 +189,14 @@ def _strategies(config: Config, dataset: str, source: str) -> list[str]:
 
 
 def all_cells(config: Config) -> list[Cell]:
-  """The cells of a config, in the order of their image sets."""
+  """Return the cells of a config in the order of their image sets."""
   return [cell for key in measured_sets(config) for cell in cells_of(key, config)]
 
 
 def cells_of(key: ImageSetKey, config: Config) -> list[Cell]:
-  """The cells of an image set: one for each number of shots.
+  """Return the cells of an image set, one for each number of shots.
 
-  A mixture has those that hold images of both kinds, of each at most as many as are made.
+  A mixture has the cells that contain images of both kinds and need no more than are made.
   """
   budgets = _mixture_shots(config) if key.source == "combined" else sorted(config.shots)
   return [

@@ -1,11 +1,11 @@
-"""The ways a run, or a cell of it, ends early through no fault of the code."""
+"""Errors that end a run or one of its cells and are not bugs."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def _printable(message: object) -> str:
-  """The message with what a terminal would act on as escapes: names from outside stand in it."""
+  """Escape characters that a terminal may interpret, since messages contain outside names."""
   text = str(message)
   if text.isprintable():
     return text
@@ -13,33 +13,39 @@ def _printable(message: object) -> str:
 
 
 class UsageError(ValueError):
-  """What the user gave can't be used. The command ends with one line and exit status 2."""
+  """The user's input is invalid. The command ends with one line and exit status 2."""
 
   def __init__(self, message: object = "") -> None:
     super().__init__(_printable(message))
 
 
 class RunError(RuntimeError):
-  """The run could not go on: disk, data or model. The command ends with one line and status 1."""
+  """The run cannot continue: disk, data or model. The command ends with one line and status 1."""
 
   def __init__(self, message: object = "") -> None:
     super().__init__(_printable(message))
 
 
 class NotPreparedError(RunError):
-  """Something can't be opened or named yet, for what it rests on has not been prepared."""
+  """Something cannot be opened or named yet, because its input has not been prepared."""
 
 
 class ModelError(RunError):
-  """A model gave NaN or infinity: the cell fails, the others go on."""
+  """A model returned NaN or infinity: the cell fails, the others continue."""
 
 
-# Names that are told back to the user: a longer one is no slip of the pen.
+# Longer names are not misspellings, and the error does not repeat them.
 _LONGEST_NAME = 80
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> UsageError:
-  """An error that says what was given, the nearest known name, and what is allowed."""
+  """Return an error with the given name, the nearest known name and all known names.
+
+  Args:
+    kind: what the name refers to.
+    given: the unknown name.
+    known: the known names.
+  """
   known, given = list(known), given[:_LONGEST_NAME]
   nearest = difflib.get_close_matches(
     given.lower(), [name.lower() for name in known], n=1, cutoff=0.5

@@ -1,12 +1,13 @@
-"""The command: reads the config, starts JAX, runs the stages asked for.
+"""The command that reads the config, starts JAX and runs the stages.
 
-python -m genbench_jax.main --config configs/demo.py --workdir demo
-python -m genbench_jax.main --config configs/demo.py --workdir demo --config.generation.steps=20
-python -m genbench_jax.main --config configs/demo.py --workdir demo --stages=score,report
-python -m genbench_jax.main --config configs/full.py --plan --machine v5e-64
+    python -m genbench_jax.main --config configs/demo.py --workdir demo
+    python -m genbench_jax.main --config configs/demo.py --workdir demo --config.generation.steps=20
+    python -m genbench_jax.main --config configs/demo.py --workdir demo --stages=score,report
+    python -m genbench_jax.main --config configs/full.py --plan --machine v5e-64
 
-Exit status: 0 done; 1 the run or some of its cells failed; 2 a mistake in usage; 130 interrupted; 143 stopped by SIGTERM.
-On several hosts the same command runs on each, on a work folder that all of them see; see launch/README.md.
+Exit status: 0 for success; 1 if the run or some of its cells failed; 2 for a usage error; 130 if
+interrupted; 143 if stopped by SIGTERM. On several hosts, run the same command on each, with a work
+folder that all of them see; see launch/README.md.
 """
 
 import genbench_jax.runtime.quiet_start  # noqa: F401, I001  before all others
@@ -35,7 +36,7 @@ from genbench_jax.runtime.supervision import supervised
 
 
 def main(argv: Sequence[str]) -> int:
-  """Run the command; returns its exit status, see `runtime.command.run_command`."""
+  """Run the command; return its exit status, see `runtime.command.run_command`."""
   if {"--help", "-h"} & set(argv[1:]):
     show(run_parser(_program(argv), __doc__).format_help(), end="")
     return 0
@@ -51,10 +52,11 @@ def _run(argv: Sequence[str]) -> int:
   config = make_config(options.config)
   address = _address(options)
   if address.is_given:
-    # Before JAX is imported, which takes seconds: a slip in a launch script is told within a minute on a busy machine, too.
+    # Before the import of JAX, which takes seconds, so that errors of a launch script are reported
+    # within a minute.
     meet(address)
   start_jax()
-  look()  # importing takes seconds, in which nothing looks
+  look()  # the import takes seconds without a check for signals
   from genbench_jax.pipeline.stages import run_stages
   from genbench_jax.runtime.hosts import processes, refuse_different
   from genbench_jax.store.mirror import work_folder
@@ -75,19 +77,19 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _settings(config: Config, stages: Sequence[str]) -> dict[str, object]:
-  """All that the processes of a run must have in common, by the names that the user gives it."""
+  """Return the settings that all processes of a run must share, by their user-visible names."""
   common: dict[str, object] = {"version": __version__, "--stages": ",".join(stages)}
   waiting: list[tuple[str, Any]] = [("--config", dataclasses.asdict(config))]
   for name, value in waiting:
     if isinstance(value, dict):
       waiting += [(f"{name}.{key}", inner) for key, inner in value.items()]
-    elif name != "--config.data_dir":  # where the same data lie may differ
+    elif name != "--config.data_dir":  # paths of the same data may differ between hosts
       common[name] = value
   return common
 
 
 def _tracking(config: Config, workdir: Path) -> contextlib.AbstractContextManager[None]:
-  """The trackers that the config asks for."""
+  """Return the trackers of the config."""
   from genbench_jax.report.trackers import tracking
 
   return tracking(config.report.trackers, json.loads(config.as_json()), workdir)
@@ -111,7 +113,7 @@ def _program(argv: Sequence[str]) -> str:
 
 
 def _plan(options: argparse.Namespace) -> int:
-  """Prints what a run would do and cost, without touching a device or the network."""
+  """Print the plan of a run, without a device or the network."""
   os.environ["JAX_PLATFORMS"] = "cpu"
   from genbench_jax.planning.machines import machine
   from genbench_jax.planning.overview import overview
@@ -128,9 +130,10 @@ def _address(options: argparse.Namespace) -> Address:
 
 
 def as_process(argv: Sequence[str]) -> int:
-  """Run the command as the process that it is.
+  """Run the command as the main program.
 
-  One process of several is supervised by a parent, since the death of another one ends it from inside.
+  If there are several processes, each is supervised by a parent, because the death of another
+  process ends it from inside.
   """
   if one_of_several(argv, os.environ):
     return supervised(lambda: main(argv))

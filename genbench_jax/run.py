@@ -1,4 +1,4 @@
-"""A config on a work folder: its models and its data."""
+"""A config on a work folder, with its models and data."""
 
 import dataclasses
 import functools
@@ -49,12 +49,13 @@ T = TypeVar("T")
 
 
 class FeatureSpace:
-  """What embeds the images of a run. The model is loaded when it is first needed.
+  """An encoder of the run's images. The model is loaded when it is first needed.
 
   Args:
-    name: of its checkpoint.
-    fingerprint: gives the checkpoint's checksum; it refuses another one than is pinned.
-    embedder: gives the loaded model on its devices.
+    name: name of its checkpoint.
+    fingerprint: function that returns the checkpoint's checksum and rejects another than the pinned
+      one.
+    embedder: function that returns the loaded model on its devices.
   """
 
   def __init__(
@@ -68,29 +69,39 @@ class FeatureSpace:
 
   @functools.cached_property
   def embedder(self) -> ImageEmbedder:
-    _ = self.fingerprint  # refuses another one than is pinned
+    _ = self.fingerprint  # rejects another checkpoint than the pinned one
     return self._embedder()
 
 
 class SharedValues:
-  """What runs of several configs on one work folder share: models, labels, digests, each made once.
+  """Values that runs of several configs on one work folder share: models, labels, digests.
 
-  A key holds every setting that decides the value, so that no run is given the value of another config.
+  A key contains every setting that determines the value, so no run gets a value of another config.
   """
 
   def __init__(self) -> None:
     self._values: dict[Hashable, Any] = {}
 
   def get(self, key: Hashable, make: Callable[[], T]) -> T:
-    """Return the value of a key, made now if it has not been."""
+    """Return the value of a key; make it if it does not exist."""
     if key not in self._values:
       self._values[key] = make()
     return self._values[key]
 
   def only(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
-    """Return the value of a key, and keep none of its kind besides: a device has no room for several large models."""
+    """Return the value of a key and drop the others of its kind.
+
+    A device has no memory for several large models.
+
+    Args:
+      kind: kind of the value.
+      key: settings that determine it.
+      make: function that makes it.
+    """
     if (kind, key) not in self._values:
-      for other in [one for one in self._values if isinstance(one, tuple) and one[:1] == (kind,)]:
+      for other in [
+        encoder for encoder in self._values if isinstance(encoder, tuple) and encoder[:1] == (kind,)
+      ]:
         del self._values[other]
     return self.get((kind, key), make)
 
@@ -100,8 +111,8 @@ class Run:
   """A config on a work folder. Models are loaded when a stage first needs them.
 
   Attributes:
-    is_plan: whether it is only looked at: nothing is written or made, and no device is touched.
-    shared: what runs that `with_config` gives have in common.
+    is_plan: whether this is a plan, which writes nothing and uses no device.
+    shared: values that this run shares with runs of `with_config`.
   """
 
   config: Config
@@ -117,26 +128,27 @@ class Run:
 
   @functools.cached_property
   def mesh(self) -> Mesh:
-    """All devices of all processes, which score and recognize together."""
+    """All devices of all processes, used for scoring and recognition."""
     return data_mesh()
 
   @functools.cached_property
   def local_mesh(self) -> Mesh:
-    """The devices of this process, which makes its own images and features on them."""
+    """The devices of this process, used for its images and features."""
     return data_mesh(jax.local_devices())
 
   def fingerprint(self, pin: Pin) -> str:
-    """The checksum of a checkpoint; another one than is pinned is refused."""
+    """Return the checksum of a checkpoint; reject another than the pinned one."""
     return self.shared.get(("fingerprint", pin), pin.fingerprint)
 
   @property
   def diffusion_fingerprint(self) -> str:
-    """Stands for all that makes the images: checkpoint, LoRAs and autoencoder, or another program."""
+    """The digest of everything that determines the images: checkpoint, LoRAs, autoencoder, program."""
     asked = self.config.generation
     if backends.is_function(asked.backend):
       return backends.function_fingerprint(asked.backend)
     pinned = self.fingerprint(diffusion_pin(self.config))
-    # One file has its tokenizer beside it, or CLIP's, which counts as well.
+    # A single-file checkpoint has its tokenizer beside it, or uses CLIP's; both are part of the
+    # fingerprint.
     if not (asked.loras or asked.autoencoder or is_single_file(asked.checkpoint)):
       return pinned
     return self.shared.get(("parts", self._model_settings), lambda: self._parts().fingerprint)
@@ -157,7 +169,7 @@ class Run:
 
   @property
   def diffusion(self) -> StableDiffusion:
-    _ = self.diffusion_fingerprint  # refuses another one than is pinned
+    _ = self.diffusion_fingerprint  # rejects another checkpoint than the pinned one
     return self.shared.only("diffusion", self._model_settings, self._load_diffusion)
 
   def _load_diffusion(self) -> StableDiffusion:
@@ -175,7 +187,7 @@ class Run:
     return self.shared.only("sampler", self._sampler_settings, self._sampler)
 
   def embedding_sampler(self, resize: Resize) -> Sampler:
-    """A sampler that embeds what it makes."""
+    """Return a sampler that embeds the images that it generates."""
     key = (self._sampler_settings, encoder_pin(self.config), resize)
     return self.shared.only("embedding sampler", key, lambda: self._sampler(self.encoder, resize))
 
@@ -208,8 +220,8 @@ class Run:
     )
 
   def meter(self, key: ImageSetKey) -> Meter:
-    """Counts what the images of a set cost while this process generates them."""
-    # Candidates of a selection are more images a class, and are counted by themselves.
+    """Return the meter of an image set's generation cost in this process."""
+    # Candidates of a selection are further images per class and are counted separately.
     meters = self._meters(key)
     if self.per_class not in meters:
       peak = functools.partial(peak_of, self.local_mesh.devices.flat[0])
@@ -217,7 +229,7 @@ class Run:
     return meters[self.per_class]
 
   def cost(self, key: ImageSetKey) -> Cost:
-    """What the images of a set, and candidates that were not chosen, have cost this process."""
+    """Return this process's cost of the images of a set, including rejected candidates."""
     costs = [meter.cost() for meter in self._meters(key).values()]
     return sum((cost for cost in costs if cost.images), Cost())
 
@@ -232,20 +244,20 @@ class Run:
 
   @property
   def encoder(self) -> TextEncoder:
-    """The main encoder: a CLIP, a SigLIP, or any registered one that embeds texts, too."""
+    """The main encoder: a CLIP, a SigLIP, or a registered one that embeds texts."""
     return self._text_encoder(encoder_pin(self.config))
 
   @property
   def clip(self) -> Clip:
-    """The main encoder, for what goes into a CLIP's towers; see `refuse_other_than_clip`."""
+    """The main encoder, for recognizers that modify CLIP's towers; see `refuse_other_than_clip`."""
     assert isinstance(self.encoder, Clip)
     return self.encoder
 
   def refuse_other_than_clip(self, recognizer: str) -> None:
-    """Ends a run of a recognizer that puts tokens into a CLIP's towers; nothing is loaded for it.
+    """Reject other encoders for a recognizer that puts tokens into CLIP's towers; load nothing.
 
     Raises:
-      UsageError: the main encoder is no CLIP.
+      UsageError: the main encoder is not a CLIP.
     """
     pin = encoder_pin(self.config)
     kind, _ = kind_and_place(pin.checkpoint, pin.revision or None)
@@ -256,7 +268,7 @@ class Run:
       )
 
   def _text_encoder(self, pin: Pin) -> TextEncoder:
-    _ = self.fingerprint(pin)  # refuses another one than is pinned
+    _ = self.fingerprint(pin)  # rejects another checkpoint than the pinned one
     load = functools.partial(load_text_encoder, pin.checkpoint, pin.revision or None)
     return self.shared.get(("encoder", pin), load)
 
@@ -267,7 +279,7 @@ class Run:
 
   @functools.cached_property
   def other_spaces(self) -> tuple[FeatureSpace, ...]:
-    """Those of the table of encoders, by name."""
+    """The further encoders by name."""
     return tuple(
       self._space(
         pin, functools.partial(load_image_encoder, pin.checkpoint, pin.revision or None), name
@@ -277,7 +289,7 @@ class Run:
 
   @property
   def judge(self) -> TextEncoder:
-    """The encoder that chooses among candidates."""
+    """The encoder that selects among candidates."""
     return self._text_encoder(judge_pin(self.config))
 
   @property
@@ -296,11 +308,11 @@ class Run:
     return self.space.embedder
 
   def with_config(self, config: Config) -> "Run":
-    """The same run under another config. What is loaded is shared, as far as the configs agree on it."""
+    """Return the same run with another config. Models are shared if the configs agree on them."""
     return dataclasses.replace(self, config=config)
 
   def of(self, key: ImageSetKey) -> "Run":
-    """The run as if the generator of an image set were the only one."""
+    """Return the run as if the generator of an image set were the only one."""
     if not self.config.generators or key.source != "generative":
       return self
     if key.generator not in self._by_generator:
@@ -318,23 +330,23 @@ class Run:
   # ---- data -------------------------------------------------------------------------------------
 
   def split(self, dataset: str, split: str) -> Split:
-    """A split of a dataset, opened for reading."""
+    """Return a split of a dataset, opened for reading."""
     return self.shared.get(
       ("split", *self._data, dataset, split), lambda: self._open(dataset, split)
     )
 
   def labels(self, dataset: str, split: str) -> np.ndarray:
-    """The labels of a split, read once."""
+    """Return the labels of a split, read once."""
     read = self.split(dataset, split).labels
     return self.shared.get(("labels", *self._data, dataset, split), read)
 
   def digest(self, dataset: str, split: str) -> str:
-    """What stands for the content of a split, see `benchmark.digests`."""
+    """Return the digest of a split's content, see `benchmark.digests`."""
     make = functools.partial(self._digest, dataset, split)
     return self.shared.get(("digest", *self._data, dataset, split), make)
 
   def file_digests(self, name: str) -> FileDigests:
-    """Digests of the files of something, remembered in the work folder under its name."""
+    """Return the digests of files, cached in the work folder under a name."""
     may_write = self.hosts.is_first and not self.is_plan
     return FileDigests(self.workdir / "digests" / f"{name}.json", may_write)
 
@@ -356,7 +368,7 @@ class Run:
 
 
 def diffusion_pin(config: Config) -> Pin:
-  """The model that makes images."""
+  """Return the pin of the model that generates images."""
   from genbench_jax.models.diffusion_parts import DOWNLOADS
 
   asked = config.generation
@@ -365,7 +377,7 @@ def diffusion_pin(config: Config) -> Pin:
 
 
 def encoder_pin(config: Config) -> Pin:
-  """The main encoder."""
+  """Return the pin of the main encoder."""
   from genbench_jax.models.clip import DOWNLOADS
 
   asked = config.encoder
@@ -373,17 +385,19 @@ def encoder_pin(config: Config) -> Pin:
 
 
 def encoder_pins(config: Config) -> dict[str, Pin]:
-  """The further encoders, by name."""
+  """Return the pins of the further encoders by name."""
   from genbench_jax.models.clip import DOWNLOADS
 
   return {
-    name: Pin(one.checkpoint, one.revision, one.sha256, DOWNLOADS, _settings(f"encoders.{name}"))
-    for name, one in config.encoders.items()
+    name: Pin(
+      encoder.checkpoint, encoder.revision, encoder.sha256, DOWNLOADS, _settings(f"encoders.{name}")
+    )
+    for name, encoder in config.encoders.items()
   }
 
 
 def judge_pin(config: Config) -> Pin:
-  """The encoder that chooses among candidates."""
+  """Return the pin of the encoder that selects among candidates."""
   from genbench_jax.models.clip import DOWNLOADS
 
   asked = config.selection
@@ -391,7 +405,7 @@ def judge_pin(config: Config) -> Pin:
 
 
 def sentence_pin(config: Config) -> Pin:
-  """The T5 that writes sentences."""
+  """Return the pin of the T5 that writes sentences."""
   from genbench_jax.models.t5 import DOWNLOADS
 
   asked = config.prompts
@@ -409,7 +423,7 @@ def _settings(section: str, joint: str = ".") -> tuple[str, str]:
 
 
 def pins(config: Config) -> Iterator[Pin]:
-  """All checkpoints that a run of the config reads."""
+  """Yield all checkpoints that a run of the config reads."""
   if "generative" in config.sources:
     runs = [config.of_generator(name) for name in config.generators] or [config]
     yield from dict.fromkeys(map(diffusion_pin, runs))

@@ -1,1 +1,1 @@
-"""What a run will cost, told before anything is spent: arithmetic on configurations, no device and no weights."""
+"""The cost of a run, computed from configurations without a device or weights."""

@@ -1,4 +1,4 @@
-"""What a config costs on a machine: images, bytes, operations, device-hours, money."""
+"""The cost of a config on a machine: images, bytes, operations, device-hours, money."""
 
 import dataclasses
 import functools
@@ -11,24 +11,27 @@ from genbench_jax.planning.machines import Machine
 from genbench_jax.planning.models import ModelCost, diffusion_cost, encoder_cost, feature_cost
 from genbench_jax.planning.training import recognition_flops
 
-# Operations a byte moved, for SD 2.1-base: 367 by the TPU compiler's account (docs/performance.md), rather fewer on GPUs.
+# Operations per byte moved for SD 2.1-base: 367 by the TPU compiler's analysis
+# (docs/performance.md), rather fewer on GPUs.
 OPERATIONS_PER_BYTE = 330
-# Share of what arithmetic and memory allow at best that we count on: what an H100 reached with SD 2.1-base.
+# Assumed fraction of the roofline, which an H100 reached with SD 2.1-base.
 EFFICIENCY = 0.4
-# A generated photograph as PNG; what a training image of a dataset takes as it is stored; a drawn one.
+# Bytes of a generated photograph as PNG, of a stored training image of a dataset, and of a drawn
+# image.
 PNG_BYTES_PER_PIXEL, STORED_IMAGE_BYTES, DRAWN_IMAGE_BYTES = 1.7, 110_000, 2_000
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetCost:
-  """What one dataset asks for.
+  """Cost of one dataset.
 
   Attributes:
-    generated, copied: images to make; `copied` real ones is a bound, since small classes have fewer.
-    kept: generated images that stay on disk; where some are chosen, these and what they are chosen from.
+    generated, copied: images to make; `copied` real images is an upper bound, since small classes
+      have fewer.
+    kept: generated images on disk, including the candidates of a selection.
     test: images of the test split.
     disk: bytes of images and embeddings.
-    flops: stage -> operations, None where the model is not known.
+    flops: stage -> operations; None if the model is unknown.
   """
 
   dataset: str
@@ -47,13 +50,13 @@ class DatasetCost:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-  """What a config asks for: its models, then dataset by dataset.
+  """Cost of a config: its models and datasets.
 
   Attributes:
     diffusions: the generators by name.
-    encoder: the main one.
-    datasets: one after another.
-    others: the table of encoders by name.
+    encoder: the main encoder.
+    datasets: cost of each dataset.
+    others: the further encoders by name.
   """
 
   diffusions: Mapping[str, ModelCost]
@@ -68,31 +71,31 @@ class Costs:
 
   @property
   def models(self) -> dict[str, ModelCost]:
-    """What each model is for -> the model."""
+    """Purpose -> model."""
     makes = {f"diffusion {name}".strip(): model for name, model in self.diffusions.items()}
     others = {f"encoder {name}": model for name, model in self.others.items()}
     return {**makes, "encoder": self.encoder, **others}
 
   def total(self, part: Callable[[DatasetCost], float]) -> float:
-    return sum(part(one) for one in self.datasets)
+    return sum(part(cost) for cost in self.datasets)
 
   def flops(self, stages: Sequence[str] = ("images", "embed", "recognize")) -> float | None:
-    """Operations of the stages; None where a model's are not known."""
-    found = [one.flops[stage] for one in self.datasets for stage in stages]
+    """Return the operations of the stages; None if a model is unknown."""
+    found = [cost.flops[stage] for cost in self.datasets for stage in stages]
     known = [flops for flops in found if flops is not None]
     return sum(known) if len(known) == len(found) else None
 
 
 def costs(config: Config) -> Costs:
-  """Reads configurations and counts; computes nothing on a device."""
+  """Compute the cost from configurations, without a device."""
   encoder = config.encoder
   table = config.generators or {"": config.generation}
   makes = "generative" in config.sources
-  diffusions = {name: diffusion_cost(one) for name, one in table.items()} if makes else {}
+  diffusions = {name: diffusion_cost(settings) for name, settings in table.items()} if makes else {}
   embeds = encoder_cost(encoder.checkpoint, encoder.revision, encoder.batch_per_device)
   others = {
-    name: feature_cost(one.checkpoint, one.revision, one.batch_per_device)
-    for name, one in config.encoders.items()
+    name: feature_cost(encoder.checkpoint, encoder.revision, encoder.batch_per_device)
+    for name, encoder in config.encoders.items()
   }
   encoders = (embeds, *others.values())
   datasets = tuple(_dataset(config, name, diffusions, encoders) for name in config.specs)
@@ -100,7 +103,7 @@ def costs(config: Config) -> Costs:
 
 
 def set_size(key: ImageSetKey, config: Config) -> int:
-  """How many images an image set has, at most: a class of real images may have fewer."""
+  """Return the maximum number of images of an image set; a class of real images may have fewer."""
   spec = config.spec(key.dataset)
   wanted = spec.num_classes * max(config.shots)
   return min(wanted, _split_size(spec, "train", config)) if key.source == "original" else wanted
@@ -132,7 +135,7 @@ def _dataset(
   images += copied * (DRAWN_IMAGE_BYTES if drawn else STORED_IMAGE_BYTES)
   embeddings = (measured + copied + test) * sum(4 * encoder.width + 13 for encoder in encoders)
   embedded, known = generated + copied + test, [encoder.flops for encoder in encoders]
-  flops_of_one = None if None in known else sum(one for one in known if one is not None)
+  flops_of_one = None if None in known else sum(flops for flops in known if flops is not None)
   flops = {
     "images": _sum(
       _times(of_one * set_size(key, config), diffusions[key.generator].flops) for key in made
@@ -152,9 +155,9 @@ def _dataset(
 
 
 def _sum(parts: Iterable[float | None]) -> float | None:
-  """None where a part is not known."""
+  """Return the sum; None if a part is unknown."""
   found = list(parts)
-  return None if None in found else sum(one for one in found if one is not None)
+  return None if None in found else sum(part for part in found if part is not None)
 
 
 def _times(count: int, flops: float | None) -> float | None:
@@ -162,13 +165,19 @@ def _times(count: int, flops: float | None) -> float | None:
 
 
 def _cell_size(config: Config, num_classes: int, cell: Cell) -> int:
-  """Images of a cell, at most."""
+  """Return the maximum number of images of a cell."""
   key = ImageSetKey(cell.dataset, cell.source, cell.strategy, cell.seed, cell.generator)
   return min(cell.shots * num_classes, set_size(key, config))
 
 
 def chip_hours(flops: float, machine: Machine, efficiency: float = EFFICIENCY) -> float:
-  """Hours of one chip: arithmetic or memory, whichever takes longer, over the share of it that is reached."""
+  """Return the hours of one chip, by the slower of arithmetic and memory.
+
+  Args:
+    flops: operations.
+    machine: the chip.
+    efficiency: fraction of the roofline that is reached.
+  """
   arithmetic = flops / (machine.tflops * 1e12)
   memory = flops / OPERATIONS_PER_BYTE / (machine.bandwidth_gbs * 1e9)
   return max(arithmetic, memory) / efficiency / 3600

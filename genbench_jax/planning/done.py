@@ -1,4 +1,4 @@
-"""What of a config is already there in a work folder."""
+"""Finished work of a config in a work folder."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from genbench_jax.errors import NotPreparedError
 
 @dataclasses.dataclass(frozen=True)
 class FinishedWork:
-  """How many image sets are made and embedded, and how many of them and of their mixtures scored and recognized."""
+  """Numbers of image sets that are made, embedded, scored and recognized; mixtures count too."""
 
   image_sets: int = 0
   embedded: int = 0
@@ -21,14 +21,15 @@ class FinishedWork:
 
 
 def done(config: Config, workdir: Path) -> FinishedWork:
-  """Counts what a run of the config would find done. The checkpoints must be on this machine.
+  """Count the finished work of a config. The checkpoints must be on this machine.
 
-  Names carry fingerprints of all that made them: what was made under other settings doesn't count.
+  Names contain fingerprints of everything that determines them, so work of other settings is not
+  counted.
   """
   begun = [key for key in image_sets(config) if _begun(workdir, key)]
   if not begun:
     return FinishedWork()
-  # Imported here: they bring the models' libraries along, which a fresh folder can do without.
+  # Imported here, because they load the models' libraries, which a new folder does not need.
   from genbench_jax.pipeline import artifacts
   from genbench_jax.run import Run
 
@@ -43,7 +44,7 @@ def done(config: Config, workdir: Path) -> FinishedWork:
 
 
 def _is_there(path_of: Callable[..., Path], *about: Any) -> bool:
-  """Whether something is there under its name; what can't be named yet is not."""
+  """Return whether the path exists; artifacts without a name yet do not."""
   try:
     return path_of(*about).exists()
   except NotPreparedError:

@@ -1,4 +1,4 @@
-"""Machines that a plan can be made for: a data file, with dates and sources."""
+"""The machines of a plan: a data file with dates and sources."""
 
 import dataclasses
 import re
@@ -15,14 +15,14 @@ class Machine:
   """One or more chips of a kind.
 
   Attributes:
-    name: its name in the data file.
-    what: in words.
-    tflops: peak bfloat16 TFLOP/s a chip, without sparsity.
-    memory_gb, bandwidth_gbs: of a chip.
-    usd_hour: price of a chip and hour; 0 where there is none.
-    source: where the figures are from.
-    as_of: when the price was looked up.
-    chips: how many.
+    name: name in the data file.
+    what: description.
+    tflops: peak bfloat16 TFLOP/s per chip, without sparsity.
+    memory_gb, bandwidth_gbs: memory and its bandwidth per chip.
+    usd_hour: price per chip-hour; 0 if there is none.
+    source: source of the values.
+    as_of: date of the price.
+    chips: number of chips.
   """
 
   name: str
@@ -41,15 +41,15 @@ class Machine:
 
 
 def machine(given: str, file: str = "", price: float | None = None) -> Machine:
-  """The machine of a name such as `h100`, `v5e-8` or `a100x4`.
+  """Return the machine of a name such as `h100`, `v5e-8` or `a100x4`.
 
   Args:
     given: a name of the data file, with or without a number of chips.
-    file: a data file of the same form as `machines.yaml`, in its place.
-    price: USD for a chip and hour, in place of the list price.
+    file: a data file with the format of `machines.yaml`, used instead.
+    price: USD per chip-hour, instead of the list price.
 
   Raises:
-    UsageError: no such machine, or a file that is not of the form.
+    UsageError: the machine is unknown, or the file is malformed.
   """
   known = machines(file)
   name, chips = given.lower(), 1
@@ -62,7 +62,11 @@ def machine(given: str, file: str = "", price: float | None = None) -> Machine:
 
 
 def machines(file: str = "") -> dict[str, Machine]:
-  """All machines of a data file, the shipped one by default, one chip each."""
+  """Return all machines of a data file, by default that of the package, with one chip each.
+
+  Raises:
+    UsageError: the file is malformed.
+  """
   shipped = resources.files("genbench_jax.planning").joinpath("machines.yaml")
   try:
     table = (
@@ -71,10 +75,10 @@ def machines(file: str = "") -> dict[str, Machine]:
       else parse_yaml(shipped.read_text(encoding="utf-8"))
     )
     return {
-      name: Machine(name, **one | {"as_of": str(one.get("as_of", table["as_of"]))})
-      for name, one in table["machines"].items()
+      name: Machine(name, **values | {"as_of": str(values.get("as_of", table["as_of"]))})
+      for name, values in table["machines"].items()
     }
   except (OSError, YamlError, KeyError, TypeError, AttributeError) as error:
     raise UsageError(
-      f"{file or shipped} is no table of machines ({error}). See genbench_jax/planning/machines.yaml."
+      f"{file or shipped} is not a table of machines ({error}). See genbench_jax/planning/machines.yaml."
     ) from error

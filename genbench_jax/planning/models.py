@@ -1,4 +1,4 @@
-"""What the models of a config take: operations an image, bytes on a chip, and whether they are on this machine."""
+"""Cost of the models of a config: operations per image, bytes on a chip, local availability."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,10 +13,11 @@ from genbench_jax.models.single_file import single_file_configs
 from genbench_jax.planning import work
 
 Settings = Mapping[str, Any]
-# Temporaries over the largest activation. An image of SD 2.1-base took 0.06 GB in the UNet by the TPU compiler's account and
-# 0.095 GB by the GPU's: 1.4 and 2.3 times its largest activation. The decoder's factor is a guess of the same kind.
+# Ratio of temporaries to the largest activation. For an image of SD 2.1-base, the UNet's
+# temporaries are 0.06 GB by the TPU compiler's analysis and 0.095 GB by the GPU's, 1.4 and 2.3
+# times its largest activation. The decoder's factor is a similar estimate.
 UNET_TEMPORARIES, DECODER_TEMPORARIES = 2.3, 3.5
-# Pixels that the autoencoder decodes at once, see `diffusion.program`.
+# Number of pixels that the autoencoder decodes at once, see `diffusion.program`.
 DECODED_AT_ONCE = 4 * 512 * 512
 BYTES = 2  # bfloat16
 TEXT_DEFAULTS = {
@@ -48,23 +49,23 @@ DINOV3_DEFAULTS = {
   "intermediate_size": 1536,
   "num_hidden_layers": 12,
 }
-# Operations, two a product and sum, and parameters of the Inception-v3 of FID at 299 x 299.
+# Operations (two per multiply-add) and parameters of the Inception-v3 of FID at 299 x 299.
 INCEPTION_FLOPS, INCEPTION_WEIGHTS = 1.14e10, 23_885_392
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelCost:
-  """One checkpoint.
+  """Cost of one checkpoint.
 
   Attributes:
-    checkpoint: as the config names it.
-    folder: where it stands, None where it is not on this machine.
-    flops: operations an image; None where the architecture is not known.
-    weights: parameters.
-    pixels: of an image that it makes.
-    width: of its features.
-    temporaries: bytes a chip, besides the weights; None as above.
-    text_flops: operations a text of a CLIP; None as above.
+    checkpoint: its name in the config.
+    folder: its folder; None if it is not on this machine.
+    flops: operations per image; None if the architecture is unknown.
+    weights: number of parameters.
+    pixels: pixels of a generated image.
+    width: width of the features.
+    temporaries: bytes per chip besides the weights; None if unknown.
+    text_flops: operations per text of a CLIP; None if unknown.
   """
 
   checkpoint: str
@@ -83,24 +84,24 @@ class ModelCost:
 
 
 def diffusion_cost(settings: Generation) -> ModelCost:
-  """A diffusion model that makes images as the config says."""
+  """Return the cost of the diffusion model with the settings of a config."""
   folder, parts = _found(settings.checkpoint, settings.revision, "diffusion")
   if parts is None:
     return ModelCost(settings.checkpoint, folder, None, pixels=settings.height * settings.width)
   unet, vae, text = parts["unet"], parts["vae"], parts["text_encoder"]
   factor = 2 ** (len(vae["block_out_channels"]) - 1)
-  # Counted on a square of the same area.
+  # Counted for a square of the same area.
   own = unet["sample_size"] * factor
   pixels = (settings.height or own) * (settings.width or own)
   side = round((pixels**0.5) / factor)
-  # Without guidance, or where the scale is an input of the model, one evaluation a step does.
+  # Without guidance, or if the scale is an input of the model, each step has one evaluation.
   rows = 1 if settings.guidance_scale <= 1 or unet.get("time_cond_proj_dim") else 2
   evaluations = len(settings.timesteps) or settings.steps + (settings.scheduler == "pndm")
   step = work.unet(unet, side, text["max_position_embeddings"])
   decoded, encoded = work.decoder(vae, side), work.text_tower(text)
   if "text_encoder_2" in parts:
     encoded += work.text_tower(parts["text_encoder_2"])
-  batch = settings.batch_per_device or 1  # 0 takes what fits: one image must
+  batch = settings.batch_per_device or 1  # 0 means the largest batch that fits, at least one image
   at_once = min(batch, max(1, DECODED_AT_ONCE // pixels))
   temporaries = BYTES * (
     batch * rows * UNET_TEMPORARIES * step.largest + at_once * DECODER_TEMPORARIES * decoded.largest
@@ -116,7 +117,13 @@ def diffusion_cost(settings: Generation) -> ModelCost:
 
 
 def encoder_cost(checkpoint: str, revision: str, batch_per_device: int) -> ModelCost:
-  """A CLIP or SigLIP that embeds images; of the latter without its pooling, a hundredth of the whole."""
+  """Return the cost of a CLIP or SigLIP encoder; SigLIP's pooling, about 1 % of it, is left out.
+
+  Args:
+    checkpoint: folder or hub id.
+    revision: revision of a hub id.
+    batch_per_device: images on each device at once.
+  """
   folder, config = _found(checkpoint, revision, "clip")
   if config is None:
     return ModelCost(checkpoint, folder, None)
@@ -129,7 +136,13 @@ def encoder_cost(checkpoint: str, revision: str, batch_per_device: int) -> Model
 
 
 def feature_cost(checkpoint: str, revision: str, batch_per_device: int) -> ModelCost:
-  """An encoder whose features are measured beside the encoder's; the image tower alone."""
+  """Return the cost of the image tower of an additional encoder.
+
+  Args:
+    checkpoint: folder or hub id.
+    revision: revision of a hub id.
+    batch_per_device: images on each device at once.
+  """
   if checkpoint.partition(":")[0] == "inception":
     return ModelCost(checkpoint, None, INCEPTION_FLOPS, INCEPTION_WEIGHTS, width=2048)
   folder = local_folder(checkpoint, revision)
@@ -150,7 +163,7 @@ def feature_cost(checkpoint: str, revision: str, batch_per_device: int) -> Model
 
 
 def _found(checkpoint: str, revision: str, kind: str) -> tuple[Path | None, Settings | None]:
-  """The folder of a checkpoint on this machine and its configuration, each None where it is not known."""
+  """Return the local folder of a checkpoint and its configuration, each None if unknown."""
   import yaml
 
   if kind == "diffusion" and is_single_file(checkpoint):
@@ -169,13 +182,13 @@ def _found(checkpoint: str, revision: str, kind: str) -> tuple[Path | None, Sett
         weight_files(folder / part)
       return folder, {part: read_json(folder / part / "config.json") for part in parts}
   except RunError:
-    folder = None  # begun, but not whole
+    folder = None  # incomplete download
   shipped = resources.files("genbench_jax.planning").joinpath("architectures.yaml")
   return folder, yaml.safe_load(shipped.read_text(encoding="utf-8"))["hub"].get(checkpoint)
 
 
 def _clip_settings(config: Settings) -> Settings:
-  """Configurations of CLIP and SigLIP leave out what is the architecture's default."""
+  """Return settings with the defaults that configurations of CLIP and SigLIP omit."""
   if config.get("model_type") == "siglip":
     vision = SIGLIP_VISION | (config.get("vision_config") or {})
     text = SIGLIP_TEXT | (config.get("text_config") or {})
@@ -188,7 +201,7 @@ def _clip_settings(config: Settings) -> Settings:
 
 
 def local_folder(checkpoint: str, revision: str = "") -> Path | None:
-  """Where a checkpoint stands on this machine; never asks the network."""
+  """Return the local folder of a checkpoint; never uses the network."""
   from huggingface_hub import snapshot_download
   from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

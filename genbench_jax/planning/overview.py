@@ -1,4 +1,4 @@
-"""The plan as text: what a config asks for, what it costs on a machine, what is missing, what is done."""
+"""The plan as text: work, cost on a machine, missing inputs, finished work."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -21,16 +21,24 @@ from genbench_jax.planning.models import ModelCost
 from genbench_jax.sources.prompting import lint
 
 STAGES = {"images": "make images", "embed": "embed", "recognize": "recognizers"}
-# Checkpoints on disk are float32 or float16: the larger.
+# Checkpoints on disk are float32 or float16; assume the larger.
 STORED_BYTES = 4
-# Prompts a class that are looked at, and what is told of them: the run looks at all and tells all.
+# Limits on checked prompts per class and printed problems. The run prints every problem, not only
+# the first.
 LINTED, MOST_LINES, LONGEST_LINE = 8, 8, 160
 
 
 def overview(
   config: Config, workdir: Path | None, machine: Machine, machines_file: str = ""
 ) -> str:
-  """The plan, in the order of the questions that one asks of it."""
+  """Yield the lines of the plan.
+
+  Args:
+    config: the config.
+    workdir: the work folder, if one is given.
+    machine: the machine.
+    machines_file: data file of machines, if not that of the package.
+  """
   asked = costs(config)
   parts = (
     _work(config, asked),
@@ -47,18 +55,18 @@ def overview(
 
 def _work(config: Config, asked: Costs) -> Iterator[str]:
   sets, cells = image_sets(config), all_cells(config)
-  classes = sum(one.num_classes for one in asked.datasets)
-  yield "What is asked for"
+  classes = sum(cost.num_classes for cost in asked.datasets)
+  yield "Work"
   yield from aligned(
     (
       ("datasets", f"{len(asked.datasets)}, {classes} classes"),
       ("sources", ", ".join(config.sources)),
       ("cells", f"{len(cells):,}, from {len(sets)} image sets"),
       ("images to generate", _generated(config, asked)),
-      ("real images to copy", f"at most {_count(asked.total(lambda one: one.copied))}"),
+      ("real images to copy", f"at most {_count(asked.total(lambda cost: cost.copied))}"),
       (
         "images to embed",
-        f"{_count(asked.total(lambda one: one.embedded))}, the test images included",
+        f"{_count(asked.total(lambda cost: cost.embedded))}, including the test images",
       ),
       ("disk", _disk(asked)),
     )
@@ -67,7 +75,7 @@ def _work(config: Config, asked: Costs) -> Iterator[str]:
 
 def _generated(config: Config, asked: Costs) -> str:
   count, model, settings = (
-    asked.total(lambda one: one.generated),
+    asked.total(lambda cost: cost.generated),
     asked.diffusion,
     config.generation,
   )
@@ -84,9 +92,9 @@ def _generated(config: Config, asked: Costs) -> str:
 
 
 def _disk(asked: Costs) -> str:
-  kept, made = asked.total(lambda one: one.kept), asked.total(lambda one: one.generated)
+  kept, made = asked.total(lambda cost: cost.kept), asked.total(lambda cost: cost.generated)
   fewer = f", with {_count(kept)} of the generated images kept" if kept < made else ""
-  return f"about {_bytes(asked.total(lambda one: one.disk))}{fewer}"
+  return f"about {_bytes(asked.total(lambda cost: cost.disk))}{fewer}"
 
 
 def _price(asked: Costs, machine: Machine, file: str) -> Iterator[str]:
@@ -97,8 +105,8 @@ def _price(asked: Costs, machine: Machine, file: str) -> Iterator[str]:
   yield from aligned(rows, numbers=(1, 2, 3, 4))
   flops = asked.flops()
   if flops is not None:
-    each = (f"{name} {_hours(chip_hours(flops, one))}" for name, one in machines(file).items())
-    yield f"  Chip-hours elsewhere: {', '.join(each)}."
+    each = (f"{name} {_hours(chip_hours(flops, chip))}" for name, chip in machines(file).items())
+    yield f"  Chip-hours on other machines: {', '.join(each)}."
 
 
 def _amounts(flops: float | None, machine: Machine) -> tuple[str, str, str, str]:
@@ -110,36 +118,36 @@ def _amounts(flops: float | None, machine: Machine) -> tuple[str, str, str, str]
 
 
 def _memory(asked: Costs, machine: Machine, config: Config) -> Iterator[str]:
-  yield "Memory a chip, about"
+  yield "Memory per chip, about"
   rows = []
   for what, model in asked.models.items():
     batch = (config.generation if what.startswith("diffusion") else config.encoder).batch_per_device
     needed = "?" if model.memory is None else _bytes(model.memory)
     tight = model.memory is not None and model.memory > 0.85 * machine.memory_gb * 1e9
-    remark = "  TOO MUCH: take a smaller batch_per_device" if tight else ""
+    remark = "  TOO MUCH: use a smaller batch_per_device" if tight else ""
     rows.append((what, f"{needed} of {machine.memory_gb:g} GB, {batch} images at once{remark}"))
   yield from aligned(rows)
 
 
 def _datasets(config: Config, asked: Costs, machine: Machine) -> Iterator[str]:
-  states = [_state(config, one) for one in asked.datasets]
+  states = [_state(config, cost) for cost in asked.datasets]
   yield f"Datasets: {sum(state.ready for state in states)} of {len(states)} ready"
   head = ("", "classes", "generate", "copy", "test", "disk", "chip-hours", "")
   rows = [head]
-  for one, state in zip(asked.datasets, states, strict=True):
-    flops = [one.flops[stage] for stage in STAGES]
+  for cost, state in zip(asked.datasets, states, strict=True):
+    flops = [cost.flops[stage] for stage in STAGES]
     hours = None if None in flops else chip_hours(sum(f for f in flops if f), machine)
     rows.append((
-      one.dataset, str(one.num_classes), _count(one.generated), _count(one.copied), _count(one.test),
-      _bytes(one.disk), "?" if hours is None else _hours(hours), _readiness_words(state),
+      cost.dataset, str(cost.num_classes), _count(cost.generated), _count(cost.copied), _count(cost.test),
+      _bytes(cost.disk), "?" if hours is None else _hours(hours), _readiness_words(state),
     ))  # fmt: skip
   yield from aligned(rows, numbers=range(1, 7))
   if not all(state.ready for state in states):
-    yield "  What to do for those that are missing: python -m genbench_jax.benchmark"
+    yield "  To prepare missing datasets: genbench benchmark"
 
 
-def _state(config: Config, one: DatasetCost) -> Readiness:
-  spec = config.spec(one.dataset)
+def _state(config: Config, cost: DatasetCost) -> Readiness:
+  spec = config.spec(cost.dataset)
   if config.stand_in and spec.tfds_name:
     return Readiness(spec.name, ready=True, stand_in=True)
   return readiness(spec, config.data_dir or None)
@@ -147,7 +155,7 @@ def _state(config: Config, one: DatasetCost) -> Readiness:
 
 def _readiness_words(state: Readiness) -> str:
   if state.stand_in:
-    return "drawn stand-in"
+    return "drawn substitute"
   return state.missing or "ready" if state.ready else f"MISSING: {state.missing}"
 
 
@@ -158,38 +166,38 @@ def _checkpoints(asked: Costs) -> Iterator[str]:
 
 def _checkpoint_words(model: ModelCost) -> str:
   if model.folder is not None:
-    return "ready" if model.flops is not None else "ready, of an architecture not known here"
+    return "ready" if model.flops is not None else "ready, unknown architecture"
   if model.flops is None:
-    return "not on this machine, and not known here: costs unknown until it is downloaded"
+    return "not on this machine, and unknown: its cost is unknown until it is downloaded"
   size = _bytes(STORED_BYTES * model.weights)
-  return f"not on this machine: the run downloads it, up to {size}"
+  return f"not on this machine: the run downloads up to {size}"
 
 
 def _prompts(config: Config, asked: Costs) -> Iterator[str]:
-  """What is wrong with the first prompts of each class; what is cut is known with the checkpoint's tokenizer alone."""
+  """Return the problems of the first prompts of each class."""
   if asked.diffusion is None:
     yield "Prompts: none"
     return
   known = asked.diffusion.folder is not None
   few = dataclasses.replace(config, shots=(min(LINTED, max(config.shots)),))
   found = lint(few) if known else lint(few, lambda text: True)
-  unknown = "" if known else " (what is cut can't be told without the checkpoint)"
-  yield f"Prompts: {len(found) or 'nothing'} to look at{unknown}"
+  unknown = "" if known else " (truncation is unknown without the checkpoint)"
+  yield f"Prompts: {len(found) or 'no'} problems{unknown}"
   yield from (f"  {line[:LONGEST_LINE]}" for line in found[:MOST_LINES])
   if len(found) > MOST_LINES:
-    yield f"  and {len(found) - MOST_LINES} more, which the run tells"
+    yield f"  and {len(found) - MOST_LINES} more, which the run prints"
 
 
 def _done(config: Config, workdir: Path | None, asked: Costs) -> Iterator[str]:
   if workdir is None or not workdir.is_dir():
-    yield "Done so far: nothing" + ("" if workdir is None else f", there is no {workdir}")
+    yield "Finished so far: nothing" + ("" if workdir is None else f", {workdir} does not exist")
     return
   if any(model.folder is None for model in asked.models.values()):
-    yield f"Done so far in {workdir}: can't be told without the checkpoints"
+    yield f"Finished so far in {workdir}: unknown without the checkpoints"
     return
   found = done(config, workdir)
   sets, measured = len(image_sets(config)), len(measured_sets(config))
-  yield f"Done so far in {workdir}, by image set"
+  yield f"Finished so far in {workdir}, by image set"
   counts = (
     ("made", found.image_sets, sets),
     ("embedded", found.embedded, sets),
@@ -200,21 +208,21 @@ def _done(config: Config, workdir: Path | None, asked: Costs) -> Iterator[str]:
 
 
 def _grounds(machine: Machine) -> Iterator[str]:
-  yield "What this rests on"
-  price = f"${machine.usd_hour:.2f} a chip-hour" if machine.usd_hour else "no price"
+  yield "Assumptions"
+  price = f"${machine.usd_hour:.2f} per chip-hour" if machine.usd_hour else "no price"
   yield (
-    f"  {machine.what}: {machine.tflops:g} TFLOP/s, {machine.bandwidth_gbs:g} GB/s, {price}, list prices of"
-    f" {machine.as_of} ({machine.source}). Give your own: --price."
+    f"  {machine.what}: {machine.tflops:g} TFLOP/s, {machine.bandwidth_gbs:g} GB/s, {price}, list prices as of"
+    f" {machine.as_of} ({machine.source}). Use --price for your own."
   )
   yield (
-    f"  Time is arithmetic, or memory at {OPERATIONS_PER_BYTE} operations a byte, whichever takes longer,"
-    f" over an efficiency of {EFFICIENCY:g}: measured on an H100, assumed elsewhere. Metrics are left out, and so is"
-    " the host's work of encoding and decoding images."
+    f"  Time is the longer of arithmetic and memory traffic ({OPERATIONS_PER_BYTE} operations per byte),"
+    f" divided by an efficiency of {EFFICIENCY:g}, measured on an H100 and assumed elsewhere. Metrics and the"
+    " host's encoding and decoding of images are not included."
   )
 
 
 def aligned(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> Iterator[str]:
-  """Rows as lines of columns, those of `numbers` flush right."""
+  """Return rows as lines of aligned columns; those of `numbers` are right-aligned."""
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   for row in rows:
     cells = (

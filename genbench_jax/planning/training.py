@@ -1,4 +1,4 @@
-"""What training the recognizers costs, from the config alone."""
+"""The cost of training the recognizers, from the config alone."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,22 +9,22 @@ from genbench_jax.models.classifier_cost import network_flops
 from genbench_jax.planning.models import ModelCost
 from genbench_jax.recognizers.settings import VPT_DECAYS, VPT_RATES, Recipe
 
-# Forward once, backward twice.
+# One forward pass, and a backward pass of twice the cost.
 TRAINING_PASSES = 3
-# Passes over the features that a linear probe takes: 6 penalties, 3 folds and the fit, some 12 L-BFGS iterations each,
-# every one of them 4 n d k operations.
+# Passes over the features of a linear probe: 6 penalties, 3 folds and the fit, about 12 L-BFGS
+# iterations each with 4 n d k operations.
 PROBE_PASSES = 6 * 4 * 12
 
 
 @dataclasses.dataclass(frozen=True)
 class CellSizes:
-  """What a cell has.
+  """Sizes of a cell.
 
   Attributes:
-    external: images to train on, at most.
-    test: images to test on.
-    classes: of its dataset.
-    shots: images a class.
+    external: maximum number of training images.
+    test: number of test images.
+    classes: number of classes of the dataset.
+    shots: images per class.
   """
 
   external: int
@@ -41,15 +41,15 @@ def recognition_flops(
   encoder: ModelCost,
   size_of: Callable[[Cell], int],
 ) -> float | None:
-  """Operations of all recognizers on the cells of a dataset; None where a model that is trained is not known.
+  """Return the operations of all recognizers on the cells of a dataset; None if a model is unknown.
 
   Args:
-    config: which recognizers, and how they train.
-    dataset: by name.
-    num_classes: of it.
-    test: its test images.
+    config: recognizers and their training settings.
+    dataset: name of the dataset.
+    num_classes: number of its classes.
+    test: number of its test images.
     encoder: the run's CLIP.
-    size_of: external images of a cell, at most.
+    size_of: function from a cell to its maximum number of external images.
   """
   costs = _costs(config, encoder)
   total = 0.0
@@ -76,7 +76,7 @@ def _cells(config: Config, dataset: str, recognizer: str) -> list[Cell]:
 
 
 def image_steps(recipe: Recipe, num_images: int) -> float:
-  """Images that go through a network in training: those of the search on held-out images, and those of the last training."""
+  """Return the number of images in training, including the search on held-out images."""
   pairs = len(recipe.search_rates) * len(recipe.search_epochs)
   searched = len(recipe.search_rates) * sum(recipe.search_epochs) if pairs > 1 else 0.0
   return (1 + searched) * recipe.num_steps(num_images) * recipe.batch_size
@@ -100,7 +100,7 @@ def _costs(config: Config, encoder: ModelCost) -> Mapping[str, Callable[[CellSiz
     return 4.0 * sizes.external * axes * sizes.classes * PROBE_PASSES
 
   def coop(sizes: CellSizes) -> float | None:
-    # All classes go through the text tower in each step; its layers are computed twice forwards.
+    # All classes pass through the text tower in each step, with its forward pass computed twice.
     own = settings.coop.for_images(max(sizes.external, 1), sizes.classes)
     text = _times(encoder.text_flops, (TRAINING_PASSES + 1) * own.steps * sizes.classes)
     if text is None or not own.paper:

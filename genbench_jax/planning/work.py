@@ -1,7 +1,7 @@
-"""Arithmetic of the models, from their configurations alone: no weights, no tracing, no device.
+"""Operation counts of the models from their configurations, without weights, tracing or a device.
 
-Counted as XLA counts: matrix products and convolutions, two operations a multiply-add, taps that fall on padding left
-out. Normalization, activations and softmax are not counted.
+Counts follow XLA: matrix products and convolutions, two operations per multiply-add, without taps
+that fall on padding. Normalization, activations and softmax are not counted.
 """
 
 import dataclasses
@@ -13,11 +13,11 @@ Settings = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """What one pass through a part of a model takes.
+  """Cost of one pass through a part of a model.
 
   Attributes:
     flops: floating-point operations.
-    weights: parameters of kernels; biases and norms, below a per mille, are left out.
+    weights: parameters of kernels; biases and norms, below 0.1 %, are left out.
     largest: elements of the largest activation.
   """
 
@@ -32,19 +32,39 @@ class Work:
 
 
 def dense(rows: int, inputs: int, outputs: int) -> Work:
-  """A matrix product with a weight matrix."""
+  """Return the work of a product with a weight matrix.
+
+  Args:
+    rows: number of rows.
+    inputs: input width.
+    outputs: output width.
+  """
   return Work(2 * rows * inputs * outputs, inputs * outputs, rows * max(inputs, outputs))
 
 
 def convolution(side: int, inputs: int, outputs: int, stride: int = 1) -> Work:
-  """A 3 x 3 convolution, one pixel padded, that makes `side` x `side` outputs."""
+  """Return the work of a 3 x 3 convolution with one pixel of padding.
+
+  Args:
+    side: side of the output in pixels.
+    inputs: input channels.
+    outputs: output channels.
+    stride: stride.
+  """
   taps = 3 * side - (2 if stride == 1 else 1)
   flops = 2 * taps * taps * inputs * outputs
   return Work(flops, 9 * inputs * outputs, side * side * max(inputs, outputs))
 
 
 def attention(rows: int, width: int, context_rows: int = 0, context_width: int = 0) -> Work:
-  """Queries, keys, values, their two products and the projection; to itself where no context is given."""
+  """Return the work of attention: projections and the two products.
+
+  Args:
+    rows: number of queries.
+    width: width of the queries.
+    context_rows: number of keys; by default self-attention.
+    context_width: width of the context.
+  """
   to_rows, to_width = context_rows or rows, context_width or width
   products = Work(4 * rows * to_rows * width)
   ends = dense(rows, width, width) + dense(rows, width, width)
@@ -52,7 +72,13 @@ def attention(rows: int, width: int, context_rows: int = 0, context_width: int =
 
 
 def unet(config: Settings, side: int, tokens: int) -> Work:
-  """One evaluation for one row (guidance takes two): `side` x `side` latents, `tokens` of text."""
+  """Return the work of one UNet evaluation for one row (guidance needs two).
+
+  Args:
+    config: the UNet's configuration.
+    side: side of the latents.
+    tokens: number of text tokens.
+  """
   widths: Sequence[int] = config["block_out_channels"]
   layers, text = config.get("layers_per_block", 2), config["cross_attention_dim"]
   time_width = 4 * widths[0]
@@ -75,7 +101,7 @@ def unet(config: Settings, side: int, tokens: int) -> Work:
     return dense(rows, width, width) + blocks + dense(rows, width, width)
 
   total = dense(1, widths[0], time_width) + dense(1, time_width, time_width)
-  if config.get("time_cond_proj_dim"):  # the guidance scale as an input
+  if config.get("time_cond_proj_dim"):  # guidance scale as an input
     total += dense(1, config["time_cond_proj_dim"], widths[0])
   if config.get("addition_embed_type") == "text_time":  # SDXL's pooled text and sizes
     added = config["projection_class_embeddings_input_dim"]
@@ -107,7 +133,7 @@ def unet(config: Settings, side: int, tokens: int) -> Work:
 
 
 def decoder(config: Settings, side: int) -> Work:
-  """An image from `side` x `side` latents."""
+  """Return the work of decoding an image from `side` x `side` latents."""
   widths: Sequence[int] = config["block_out_channels"][::-1]
   latent = config.get("latent_channels", 4)
 
@@ -130,7 +156,7 @@ def decoder(config: Settings, side: int) -> Work:
 
 
 def tower(config: Settings, rows: int) -> Work:
-  """A transformer tower over `rows` tokens, without its embedding."""
+  """Return the work of a transformer tower over `rows` tokens, without its embedding."""
   width, inner = config["hidden_size"], config["intermediate_size"]
   block = attention(rows, width) + dense(rows, width, inner) + dense(rows, inner, width)
   layers = config["num_hidden_layers"]
@@ -138,13 +164,13 @@ def tower(config: Settings, rows: int) -> Work:
 
 
 def text_tower(config: Settings) -> Work:
-  """One text, padded to the tower's length."""
+  """Return the work of one text, padded to the tower's length."""
   embedding = Work(weights=config["vocab_size"] * config["hidden_size"])
   return tower(config, config["max_position_embeddings"]) + embedding
 
 
 def image_tower(config: Settings, projection: int) -> Work:
-  """One image through CLIP's vision tower and projection."""
+  """Return the work of one image in CLIP's vision tower and projection."""
   patches = config["image_size"] // config["patch_size"]
   patch = dense(patches * patches, 3 * config["patch_size"] ** 2, config["hidden_size"])
   return patch + tower(config, patches * patches + 1) + dense(1, config["hidden_size"], projection)

@@ -1,4 +1,4 @@
-"""One command: subcommands by name, one way to end, configs by name."""
+"""The command `genbench`: subcommands, errors and exit status, configs by name."""
 
 import argparse
 import os
@@ -21,21 +21,21 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_subcommand_says_what_it_does(name, capsys):
+def test_every_subcommand_has_help(name, capsys):
   assert main([name, "--help"]) == 0
   told = capsys.readouterr().out
   assert (len(told.splitlines()) > 4 and "config" in told) or "--" in told
 
 
 @pytest.mark.parametrize("name", ["evaluate", "report", "show", "export", "embed", "leaks"])
-def test_a_mistake_in_usage_is_one_line_and_status_2(name, capsys):
+def test_a_usage_error_is_one_line_and_status_2(name, capsys):
   assert main([name]) == 2
   error = capsys.readouterr().err
   assert error.startswith("error: ") and error.count("\n") == 1
   assert f"genbench {name} --help" in error
 
 
-def test_the_help_of_all_names_all(capsys):
+def test_the_main_help_lists_all_subcommands(capsys):
   assert main(["--help"]) == 0
   told = capsys.readouterr().out
   assert all(f"  {name} " in told for name in COMMANDS)
@@ -44,7 +44,7 @@ def test_the_help_of_all_names_all(capsys):
   assert genbench_jax.__version__ in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_names_that_are_nearly_right_are_told(capsys):
+def test_misspelled_names_get_a_suggestion(capsys):
   assert main(["evalute"]) == 2
   assert "Did you mean 'evaluate'?" in capsys.readouterr().err
   assert main(["evaluate", "x", "--dataset", "digits", "--shot", "1"]) == 2
@@ -72,7 +72,7 @@ def _ending(error):
     (KeyboardInterrupt(), 130),
   ],
 )
-def test_however_it_ends_it_is_one_line_and_a_status(error, status, capsys):
+def test_every_error_is_one_line_and_a_status(error, status, capsys):
   assert _ending(error) == status
   assert capsys.readouterr().err.count("\n") == (error is not None)
 
@@ -86,7 +86,7 @@ def test_debug_shows_the_traceback():
     run(["--debug"])
 
 
-def test_numbers_by_comma():
+def test_comma_separated_numbers():
   assert numbers("1,4,16") == [1, 4, 16]
 
 
@@ -99,7 +99,7 @@ def test_a_built_in_config_is_found_from_anywhere(given, tmp_path, monkeypatch):
   assert parse(["run", "--config", given]).config.datasets
 
 
-def test_a_file_that_is_there_is_taken_before_a_built_in_one(tmp_path, monkeypatch):
+def test_an_existing_file_is_preferred_to_a_built_in_config(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "configs").mkdir()
   own = tmp_path / "configs" / "demo.py"
@@ -108,14 +108,14 @@ def test_a_file_that_is_there_is_taken_before_a_built_in_one(tmp_path, monkeypat
   assert built_in.config_file("other/demo.py") == "other/demo.py"
 
 
-def test_a_config_that_is_nowhere_is_refused_with_those_that_there_are(capsys):
+def test_an_unknown_config_is_rejected_with_the_known_ones(capsys):
   assert main(["run", "dem", "--workdir", "x"]) == 2
   error = capsys.readouterr().err
   assert "there is no config file 'dem'" in error and "Built in: demo, " in error
 
 
 def test_help_and_import_take_less_than_a_second():
-  """In CPU seconds: the machine that tests may be busy."""
+  """Measured in CPU seconds, independent of the load of the machine."""
   code = (
     "import resource, sys; from genbench_jax.cli.genbench import main; import genbench_jax;"
     "main(['--help']); used = resource.getrusage(resource.RUSAGE_SELF);"

@@ -1,4 +1,4 @@
-"""Checkpoints that a config pins: refused where they are others, and told so that they can be pinned."""
+"""Pins of checkpoints: other checkpoints are rejected, and `genbench pins` prints the settings."""
 
 import runpy
 import threading
@@ -30,7 +30,7 @@ def _run(clip, sha256):
   return Run(Config(sources=("original",), encoder=encoder), Path("nowhere"))
 
 
-def test_the_pinned_checkpoint_is_taken_and_another_one_refused(clip):
+def test_the_pinned_checkpoint_is_accepted_and_another_rejected(clip):
   pinned = checkpoints.fingerprint(clip)
   assert _run(clip, pinned.upper()).encoder_fingerprint == pinned
   message = (
@@ -41,9 +41,7 @@ def test_the_pinned_checkpoint_is_taken_and_another_one_refused(clip):
       getattr(_run(clip, "0" * 64), what)
 
 
-def test_a_checkpoint_damaged_after_it_was_pinned_stops_the_command_in_one_line(
-  clip, tmp_path, capfd
-):
+def test_a_checkpoint_damaged_after_pinning_is_a_one_line_error(clip, tmp_path, capfd):
   folder = tmp_path / "clip"
   folder.mkdir()
   for path in clip.iterdir():
@@ -64,8 +62,8 @@ def test_a_checkpoint_damaged_after_it_was_pinned_stops_the_command_in_one_line(
   assert not list((tmp_path / "run").rglob("*.safetensors"))
 
 
-def test_a_hub_id_is_told_with_its_commit(clip, tmp_path, monkeypatch):
-  """What is downloaded to learn the checksum is what a run downloads, at the revision that is pinned."""
+def test_a_hub_id_is_printed_with_its_commit(clip, tmp_path, monkeypatch):
+  """The download for the checksum equals that of a run, at the pinned revision."""
   snapshot, asked = tmp_path / COMMIT, []
   snapshot.symlink_to(clip)
 
@@ -108,7 +106,7 @@ ANSWERS = {
 
 
 class StandInHub(BaseHTTPRequestHandler):
-  """Answers as the hub does about repositories that are gone, private or gated."""
+  """Answers like the hub for repositories that are deleted, private or gated."""
 
   def do_GET(self):
     # The client asks for other things besides, which this hub does not have.
@@ -140,7 +138,7 @@ def stand_in_hub(monkeypatch, tmp_path):
   server.server_close()
 
 
-def test_ids_that_can_not_be_had_have_a_line_each_and_the_others_are_printed(
+def test_unavailable_ids_have_a_line_each_and_the_others_are_printed(
   stand_in_hub, clip, tmp_path, capfd
 ):
   entries = {f"g{i}": {"checkpoint": name} for i, name in enumerate(ANSWERS)}
