@@ -1,6 +1,6 @@
-"""Run by `test_documented_commands`: commands of the package, one after the other, in one process on one device.
+"""Program of `test_documented_commands`: run commands of the package in one process on one device.
 
-A line in is `[module, [argument, ...]]` as JSON; a line out, `[exit status, what was said]`.
+An input line is `[module, [argument, ...]]` as JSON; an output line is `[exit status, output]`.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import traceback
 
 
 def run(module: str, arguments: list[str]) -> tuple[int, str]:
-  """As `python -m module` would, with what is compiled and loaded already."""
+  """Run like `python -m module`, reusing compiled programs and loaded modules."""
   said = io.StringIO()
   with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
     try:
@@ -31,7 +31,7 @@ def main_of(module: str):
   spec = importlib.util.find_spec(module)
   inner = f"{module}.__main__" if spec.submodule_search_locations else module
   main = importlib.import_module(inner).main
-  # Alone among the commands it takes its own name first, as absl does.
+  # Only this command takes its own name first, as absl does.
   return (lambda words: main([module, *words])) if module == "genbench_jax.main" else main
 
 

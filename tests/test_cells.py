@@ -33,12 +33,12 @@ def test_cells_are_the_product_of_the_config():
   assert {cell.strategy for cell in cells if cell.source == "original"} == {""}
 
 
-def test_the_label_of_an_image_set_names_all_of_it():
+def test_the_label_of_an_image_set_contains_its_key():
   key = image_sets(dataclasses.replace(Config(), datasets=("digits",)))[0]
   assert key.label == "generative-defined_template-seed0"
 
 
-def test_rows_of_shots_take_the_first_of_each_class_in_order():
+def test_rows_of_shots_are_the_first_of_each_class_in_order():
   labels = np.array([2, 0, 0, 1, 2, 0, 2])
   np.testing.assert_array_equal(rows_of_shots(labels, 1), [0, 1, 3])
   np.testing.assert_array_equal(rows_of_shots(labels, 2), [0, 1, 2, 3, 4])
@@ -62,7 +62,7 @@ MIXED = Config(
     ("equal", 3.0, {2: (0, 2), 4: (1, 3), 8: (2, 6)}),
   ],
 )
-def test_a_mixture_has_its_share_of_both_at_every_budget_that_holds_both(budget, ratio, expected):
+def test_a_mixture_has_images_of_both_kinds_at_every_possible_budget(budget, ratio, expected):
   config = dataclasses.replace(MIXED, mixture=Mixture(budget=budget, ratio=ratio))
   for shots, both in expected.items():
     assert mixture_budget(shots, config.mixture) == both
@@ -83,7 +83,7 @@ def test_there_is_a_mixture_for_every_external_image_set():
   assert len(measured_sets(MIXED)) == len(image_sets(MIXED)) + 2 == 5
 
 
-def test_a_ratio_that_no_budget_holds_is_a_mistake():
+def test_a_ratio_without_a_possible_budget_is_a_usage_error():
   config = dataclasses.replace(MIXED, mixture=Mixture(budget="added", ratio=9.0))
-  with pytest.raises(UsageError, match="leaves no number of shots"):
+  with pytest.raises(UsageError, match="gives no number of shots"):
     mixtures(config)

@@ -1,4 +1,4 @@
-"""Every mistake in a config ends in one line that names it."""
+"""Errors in a config are one line that names the setting."""
 
 import pytest
 
@@ -85,7 +85,7 @@ def test_unknown_keys_and_wrong_types(given, message):
   assert message in str(error.value)
 
 
-def test_a_single_value_passes_for_a_tuple():
+def test_a_single_value_is_accepted_as_a_tuple():
   assert make_config({"datasets": "digits", "shots": 4}).shots == (4,)
 
 
@@ -116,7 +116,7 @@ def test_bad_arguments(text, message):
     ("shots.first", "config.shots is a single setting and has no 'first'."),
   ],
 )
-def test_paths_of_settings_that_no_config_has(path, message):
+def test_unknown_setting_paths(path, message):
   check_setting("generation.steps")
   with pytest.raises(UsageError) as error:
     check_setting(path)

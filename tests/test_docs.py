@@ -1,4 +1,6 @@
-"""The documentation says what is so: examples, links, settings. Its commands are run by test_documented_commands.py."""
+"""The documentation is correct: examples, links, settings. test_documented_commands.py runs its
+commands.
+"""
 
 import re
 import subprocess
@@ -23,7 +25,7 @@ def examples():
 
 
 @pytest.mark.parametrize("example", list(examples()))
-def test_example_of_extending_it_runs(example):
+def test_example_of_extending_runs(example):
   code = [line for line in example.splitlines() if line.strip()]
   assert len(code) < 40
   from genbench_jax.sources.registry import SOURCES
@@ -39,7 +41,7 @@ def test_example_of_extending_it_runs(example):
 
 
 def made_by_a_stage(source, name):
-  """The example's source makes an image set as the stage would."""
+  """Make an image set with the example's source, as the stage does."""
   from genbench_jax.cells import ImageSetKey
   from genbench_jax.config import Config
   from genbench_jax.pipeline.artifacts import image_layout
@@ -52,7 +54,7 @@ def made_by_a_stage(source, name):
   assert {record.label for record in records} == set(range(10))
 
 
-def test_python_of_the_readme_names_what_there_is():
+def test_python_of_the_readme_names_existing_functions():
   import genbench_jax as gb
 
   for block in blocks(ROOT / "README.md", "python"):
@@ -62,7 +64,7 @@ def test_python_of_the_readme_names_what_there_is():
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_links_lead_somewhere(path):
+def test_links_are_valid(path):
   text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
   for target in re.findall(r"\]\(([^)#\s]+)", text):
     if not target.startswith(("http://", "https://")):
@@ -85,7 +87,7 @@ def test_the_pages_build_without_a_warning(tmp_path):
   )  # fmt: skip
   assert done.returncode == 0, done.stdout + done.stderr
   assert "frechet_distance" in (tmp_path / "api.html").read_text(encoding="utf-8")
-  # Equations are drawn by what ships with the site, notebooks and pages from elsewhere are pages, and the search is a script.
+  # The site contains its own renderer of equations, notebooks, pages from other folders, and an offline search.
   page = (tmp_path / "how_it_works.html").read_text(encoding="utf-8")
   assert 'class="arithmatex"' in page and "assets/katex/katex.min.js" in page
   assert (tmp_path / "assets" / "katex" / "katex.min.js").stat().st_size > 100_000

@@ -1,8 +1,9 @@
-"""Every command of the documentation is run, page by page in the order below, in one folder.
+"""Run every command of the documentation, page by page in the order below, in one folder.
 
-Downloads are replaced by what ships with the package, sizes by small ones, the clouds' own tools by stand-ins that note what they
-are asked. What is not run stands in NOT_RUN with the reason; of those that are ours, the words are held against the real flags.
-The commands of a page build on those before them.
+Downloads are replaced by files of the package, large sizes by small ones, and the clouds' tools by
+substitutes that print their arguments. NOT_RUN lists the commands that are not run, with the
+reason; their words are still checked against the parser. The commands of a page build on earlier
+ones.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from genbench_jax.cli.genbench import COMMANDS, main as genbench
 from genbench_jax.zoo.tiny import SHALLOW_UNET, write_tiny_dinov2, write_tiny_stable_diffusion
 
 ROOT = Path(__file__).parent.parent
-# The first ones make what the others build on.
+# The first pages make what the others use.
 FIRST = ("docs/commands.md", "README.md", "launch/README.md")
 OTHERS = (path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/**/*.md")))
 PAGES = tuple(dict.fromkeys([*FIRST, *OTHERS, "CONTRIBUTING.md", "genbench_jax/zoo/README.md"]))
@@ -64,7 +65,7 @@ NOT_RUN = {
   "genbench pins": "the network; test_pins.py runs it on folders",
   "uv pip compile": "the network",
 }
-# What is written for readers who have downloads or names of their own, and what stands in for it.
+# Arguments that readers replace or download, and their substitutes.
 REPLACED = {
   "openai/clip-vit-base-patch32": "zoo/clip",
   "facebook/dinov2-base": "tiny_dinov2",
@@ -77,9 +78,10 @@ REPLACED = {
   "--config ...": "--config configs/demo.py",
   ".sh ...": ".sh --config configs/demo.py --workdir demo",
 }
-# What every run leaves in its work folder.
+# Files that every run leaves in its work folder.
 FILES = ("results.csv", "results.jsonl", "report/index.html")
-# Of every run, where the command doesn't say otherwise. The diffusion model has random weights and compiles in seconds.
+# Settings of every run, unless the command sets them. The diffusion model has random weights and
+# compiles in seconds.
 SMALL = {
   "datasets": "('digits',)",
   "shots": "(1,)",
@@ -95,9 +97,9 @@ SMALL = {
   "textual_inversion.shots": "1",
   "textual_inversion.batch": "1",
 }
-# Commands are tried here, not numbers: programs that are compiled in less time may take longer to run.
+# Commands are tested here, not numbers: fast compilation may give slower programs.
 QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-# Says what it was asked, one word a line, on the standard error.
+# Prints its arguments, one word a line, on standard error.
 NOTES = '#!/usr/bin/env bash\nprintf "%s\\n" "$0" "$@" --END-- >&2\n'
 STAND_INS = {
   "gcloud": NOTES + 'if [[ $4 == describe ]]; then echo READY; fi\n',
@@ -108,12 +110,12 @@ STAND_INS = {
 }  # fmt: skip
 
 
-# In the text: a command by its name alone, or with letters that stand for arguments.
+# In prose: a command by its name alone, or with placeholders in capitals.
 _REFERENCE = re.compile(r"^python -m [\w.]+$|^genbench \w+$|^genbench .* [A-Z]{1,8}( |$)")
 
 
 def commands():
-  """The commands of all pages, each once: lines of shell blocks, and code in the text that has arguments."""
+  """Return the commands of all pages, each once: lines of shell blocks, and inline code with arguments."""
   found = {}
   for page in PAGES:
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -138,7 +140,7 @@ def commands():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-  """A folder as a reader has it: the checkout's configs, images of one's own, and the stand-ins."""
+  """A folder like a reader's: the checkout's configs, own images, and the substitutes."""
   folder = tmp_path_factory.mktemp("reader")
   (folder / "configs").symlink_to(ROOT / "configs")
   spec, split = dataset_spec("digits"), open_split(dataset_spec("digits"), "train")
@@ -168,7 +170,7 @@ def place(tmp_path_factory):
 
 
 def own_dataset(folder):
-  """The dataset of the tutorial, with the YAML that is printed there, and images to score on it."""
+  """Make the dataset of the tutorial, with its YAML, and images to score on it."""
   page = (ROOT / "docs/tutorial/3_own_dataset.md").read_text(encoding="utf-8")
   [text] = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
   for place in ("leaves/train", "leaves/test", "my_leaves"):
@@ -184,7 +186,7 @@ def own_dataset(folder):
 
 
 def made_by_another_program(folder):
-  """The list that the page on other generators shows, and the images that its code makes of it."""
+  """Make the list of the page on other generators, and the images that its code makes from it."""
   page = (ROOT / "docs/howto/any_generator.md").read_text(encoding="utf-8")
   code, shown, command = (
     re.search(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]
@@ -200,7 +202,7 @@ def made_by_another_program(folder):
 
 @pytest.fixture(scope="module")
 def ran(place):
-  """A function that runs a module with arguments in one process on one device; its exit status and what it said."""
+  """A function that runs a module in one process on one device; it returns status and output."""
   process = subprocess.Popen(
     [sys.executable, str(Path(__file__).with_name("documented_program.py"))],
     env={**os.environ, "XLA_FLAGS": QUICKLY, "PYTHONPATH": str(ROOT)},
@@ -233,11 +235,11 @@ def test_command(command, place, ran, monkeypatch):
   elif words[:1] == ["python"] and words[1].endswith(".py"):
     assert reason and (ROOT / words[1]).exists()
   else:
-    assert reason, f"nobody knows {words[0]}"
+    assert reason, f"unknown command {words[0]}"
 
 
 def as_module(words):
-  """`genbench NAME ...` as the module that it runs, with its arguments."""
+  """Return `genbench NAME ...` as its module with arguments."""
   if words[0] != "genbench" or words[1].startswith("-"):
     return words
   name, rest = words[1], words[2:]
@@ -256,7 +258,7 @@ def test_every_reason_has_its_command():
 
 
 def with_stand_ins(command, place):
-  """The command with what ships in place of what would be downloaded, and with the names that there are."""
+  """Return the command with substitutes for downloads, and with existing names."""
   if command.startswith("--plan"):
     command = f"genbench run full {command}"
   for written, instead in REPLACED.items():
@@ -271,7 +273,7 @@ def with_stand_ins(command, place):
 
 
 def parse(module, arguments):
-  """The words are known to the module, which is not run."""
+  """Check that the module knows the words, without running it."""
   found = importlib.util.find_spec(module)
   name = module.rpartition(".")[2]
   if name == "main":
@@ -284,7 +286,7 @@ def parse(module, arguments):
 
 
 def parse_run(arguments):
-  """The words are flags and settings of a run."""
+  """Check that the words are flags and settings of a run."""
   from genbench_jax.cli.flags import parse as parse_command
   from genbench_jax.config import make_config
 
@@ -292,7 +294,7 @@ def parse_run(arguments):
 
 
 def run_module(module, arguments, ran):
-  """The command does what it says, and leaves what it names."""
+  """Run the command and check the files that it names."""
   if module == "genbench_jax.main":
     give_tokens(arguments)
     settings = {"datasets": SMALL["datasets"]} if "--plan" in arguments else SMALL
@@ -302,7 +304,7 @@ def run_module(module, arguments, ran):
   if module == "genbench_jax.cli.evaluate" and "--encoder" not in arguments:
     arguments = [*arguments, "--encoder", "zoo/clip"]
   status, said = ran(module, arguments)
-  # The table of datasets ends with 1 where some are not ready.
+  # The table of datasets ends with status 1 if some are not ready.
   assert status == (1 if not arguments and module.endswith(".benchmark") else 0), said
   assert said
   made = [b for a, b in itertools.pairwise(arguments) if a in ("--out", "--workdir")]
@@ -312,7 +314,7 @@ def run_module(module, arguments, ran):
 
 
 def give_tokens(arguments):
-  """Tokens made elsewhere, by class name: those that the command before has learned."""
+  """Provide tokens by class name: those that the previous command has learned."""
   if any("my_tokens" in word for word in arguments) and not Path("my_tokens").exists():
     learned = sorted(Path("runs/inversion").rglob("learned_embeds.safetensors"))
     for name, path in zip(dataset_spec("digits").names, learned, strict=True):
@@ -321,7 +323,7 @@ def give_tokens(arguments):
 
 
 def run_launched(command, place):
-  """A launch script with stand-ins for what it calls; what reaches `genbench_jax.main` is held against its flags."""
+  """Run a launch script with substitutes; check what reaches `genbench_jax.main` against its flags."""
   command = re.sub(r"(?<!\S)launch/", f"{ROOT}/launch/", command)
   command = re.sub(r"^python ", f"{sys.executable} ", command)
   done = subprocess.run(
@@ -330,12 +332,12 @@ def run_launched(command, place):
     capture_output=True, text=True, timeout=120, check=False,
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
-  # Processes that run side by side talk at once: each one's lines by themselves.
+  # Output of parallel processes is interleaved: sort the lines by process.
   number = re.compile(r"^\[\d+\] |^")
   lines = sorted(done.stderr.splitlines(True), key=lambda line: number.match(line).group())
   said = "".join(number.sub("", line, count=1) for line in lines)
   calls = [call.splitlines() for call in said.split("--END--\n")]
-  # Over ssh the command is one word.
+  # Over ssh, the command is one word.
   calls += [shlex.split(call[-1].removeprefix("--command=")) for call in calls if call[-1:]]
   mains = [
     call[call.index("genbench_jax.main") + 1 :] for call in calls if "genbench_jax.main" in call

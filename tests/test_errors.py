@@ -1,19 +1,19 @@
-"""Messages that say what was given, the nearest name and what is allowed."""
+"""Messages contain the given name, the nearest name and all known names."""
 
 from genbench_jax.errors import UsageError, unknown_name
 
 
-def test_the_nearest_name_is_offered_as_it_is_spelt():
+def test_the_nearest_name_is_suggested_in_its_spelling():
   error = unknown_name("dataset", "Digit", ["Digits", "shapes"])
   assert str(error) == "unknown dataset 'Digit'. Did you mean 'Digits'? Known: Digits, shapes."
   assert isinstance(error, UsageError)
 
 
-def test_nothing_is_offered_where_nothing_is_near():
+def test_no_suggestion_without_a_similar_name():
   assert "Did you mean" not in str(unknown_name("dataset", "zzz", ["digits"]))
 
 
-def test_names_in_messages_are_no_commands_to_a_terminal():
+def test_names_in_messages_cannot_control_the_terminal():
   from genbench_jax.errors import ModelError, RunError, UsageError
 
   for kind in (UsageError, RunError, ModelError):

@@ -1,4 +1,4 @@
-"""The notebooks run, each in a kernel of its own."""
+"""The notebooks run, each in its own kernel."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ EXAMPLES = ROOT / "examples"
 def test_notebook_runs(path, tmp_path, monkeypatch):
   nbformat = pytest.importorskip("nbformat")
   nbclient = pytest.importorskip("nbclient")
-  # One device, as a reader has: the kernel inherits this process's environment.
+  # One device, as for a reader: the kernel inherits this process's environment.
   monkeypatch.setenv("XLA_FLAGS", "")
   monkeypatch.setenv("PYTHONPATH", str(ROOT))
   monkeypatch.setenv("MPLBACKEND", "agg")
-  # What the command has compiled before need not be compiled again.
+  # Reuse programs that other tests have compiled.
   monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE.expanduser()))
   notebook = nbformat.read(path, as_version=4)
-  # As `tools/run_notebooks.py` leaves it: with what it gave, for the documentation.
+  # `tools/run_notebooks.py` keeps the outputs for the documentation.
   assert any(cell.get("outputs") for cell in notebook.cells)
   resources = {"metadata": {"path": str(tmp_path)}}
   nbclient.NotebookClient(

@@ -1,4 +1,4 @@
-"""The command, end to end, on the shipped models: restarts, devices, and what users get wrong."""
+"""The command end to end on the small models: restarts, devices, usage errors."""
 
 import csv
 import hashlib
@@ -85,14 +85,14 @@ def _digests(workdir, folder):
 
 
 def _models(workdir):
-  """What the recognizers have learned."""
+  """Return the weights that the recognizers saved."""
   found = _digests(workdir, "recognizers")
   return {path: digest for path, digest in found.items() if path.endswith("model.safetensors")}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-  """A run on one device that nobody disturbed."""
+  """An undisturbed run on one device."""
   workdir = tmp_path_factory.mktemp("undisturbed")
   finished = _run(workdir)
   assert finished.returncode == 0, finished.stderr
@@ -131,7 +131,7 @@ def test_every_cell_has_every_quantity(undisturbed):
   assert (undisturbed / "results.csv").read_text().count("\n") == len(rows) + 1
 
 
-def test_predictions_and_tables_say_what_the_rows_say(undisturbed):
+def test_predictions_and_tables_agree_with_the_rows(undisturbed):
   rows = [row for row in _rows(undisturbed) if row["quantity"] == "linear_probe"]
   values = {(row["source"], row["strategy"], row["shots"]): row["value"] for row in rows}
   summaries = list((undisturbed / "recognizers").rglob("summary.json"))
@@ -186,7 +186,7 @@ def test_results_open_in_pandas_in_one_line(undisturbed):
   assert table["value"].tolist() == [row["value"] for row in rows]
 
 
-def test_the_plan_knows_what_is_done(undisturbed, tmp_path, capsys):
+def test_the_plan_reports_finished_work(undisturbed, tmp_path, capsys):
   for workdir, count in ((undisturbed, 3), (tmp_path, 0)):
     assert main(["main", *SMALL, f"--workdir={workdir}", "--plan", "--machine=h100"]) == 0
     words = capsys.readouterr().out.split()
@@ -194,7 +194,7 @@ def test_the_plan_knows_what_is_done(undisturbed, tmp_path, capsys):
       assert words[words.index(stage) + 1] == str(count)
 
 
-def test_a_second_run_has_nothing_to_do_and_says_so(on_eight_devices, capfd):
+def test_a_second_run_reports_that_nothing_is_left(on_eight_devices, capfd):
   before = _digests(on_eight_devices, ".")
   assert main(["main", *SMALL, f"--workdir={on_eight_devices}"]) == 0
   said = capfd.readouterr().err
@@ -203,7 +203,7 @@ def test_a_second_run_has_nothing_to_do_and_says_so(on_eight_devices, capfd):
   assert _digests(on_eight_devices, ".") == before
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_artifacts(undisturbed, tmp_path):
+def test_a_run_killed_at_random_moments_ends_with_the_same_artifacts(undisturbed, tmp_path):
   rng = random.Random(0)
   killed = 0
   for _ in range(4):
@@ -230,7 +230,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_artifacts(undisturbed, t
   assert _rows(tmp_path) == _rows(undisturbed)
 
 
-def test_a_changed_setting_makes_new_artifacts_and_touches_no_old_ones(on_eight_devices):
+def test_a_changed_setting_makes_new_artifacts_and_keeps_old_ones(on_eight_devices):
   before = {}
   for folder in ("images", "embeddings", "rows"):
     before |= _digests(on_eight_devices, folder)
@@ -243,7 +243,7 @@ def test_a_changed_setting_makes_new_artifacts_and_touches_no_old_ones(on_eight_
   assert len(after) > len(before)
 
 
-def test_damaged_shards_are_found_before_they_are_embedded(on_eight_devices, capfd):
+def test_damaged_shards_are_reported_before_embedding(on_eight_devices, capfd):
   shard = next((on_eight_devices / "images").rglob("original-*/*.array_record-*"))
   whole = shard.read_bytes()
   embedded = next((on_eight_devices / "embeddings").rglob("original-*"))
@@ -258,13 +258,13 @@ def test_damaged_shards_are_found_before_they_are_embedded(on_eight_devices, cap
     embedded.write_bytes(kept)
 
 
-def test_two_runs_at_once_are_refused(tmp_path, capfd):
+def test_two_runs_at_once_are_rejected(tmp_path, capfd):
   with locked(tmp_path):
     assert main(["main", *SMALL, f"--workdir={tmp_path}"]) == 2
   assert "is in use by another run" in capfd.readouterr().err
 
 
-def test_of_a_setting_given_twice_the_last_counts():
+def test_the_last_of_a_repeated_setting_wins():
   twice = ["--config.shots=(1, 2)", "--config.shots=(4,)", "--config.seeds=(0,)"]
   config = parse(["main", f"--config={DEMO}", *twice]).config
   assert (config.shots, config.seeds) == ((4,), (0,))
@@ -299,7 +299,7 @@ def test_of_a_setting_given_twice_the_last_counts():
     ),
   ],
 )
-def test_mistakes_end_in_one_line_and_status_2(arguments, message, capfd, tmp_path, monkeypatch):
+def test_usage_errors_are_one_line_and_status_2(arguments, message, capfd, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   assert main(["main", *arguments]) == 2
   said = capfd.readouterr().err.strip()
@@ -308,7 +308,7 @@ def test_mistakes_end_in_one_line_and_status_2(arguments, message, capfd, tmp_pa
   assert "\n" not in said
 
 
-def test_a_stage_without_its_input_says_which_to_run_first(tmp_path, capfd):
+def test_a_stage_without_input_names_the_stage_to_run(tmp_path, capfd):
   for stage, first in (("embed", "images"), ("score", "embed"), ("report", "score")):
     arguments = [*SMALL, "--config.sources=original", f"--workdir={tmp_path / stage}"]
     assert main(["main", *arguments, f"--stages={stage}"]) == 1
@@ -326,7 +326,7 @@ resize: squash
 
 
 def _own_folder(root):
-  """A user's own dataset: `split/class/*.jpg`, more of one class than of the other, and a YAML file."""
+  """A dataset in `split/class/*.jpg` with unequal class sizes and a YAML file."""
   for split, per_class in (("train", (2, 3)), ("test", (2, 4))):
     for label, count in zip(("rust", "well"), per_class, strict=True):
       for number in range(count):
@@ -341,7 +341,7 @@ def _own_folder(root):
 
 @pytest.fixture(scope="module")
 def mocked(tmp_path_factory):
-  """`configs/full.py:mock` on datasets with quirks, and on two that the package knows nothing of."""
+  """`configs/full.py:mock` on unusual datasets, and on two that the package does not know."""
   workdir = tmp_path_factory.mktemp("mocked")
   datasets = (*QUIRKS, "tfds:beans", _own_folder(tmp_path_factory.mktemp("own")))
   arguments = [
@@ -367,8 +367,8 @@ def mocked(tmp_path_factory):
 
 
 @pytest.mark.parametrize("dataset", [*QUIRKS, "beans", "leaves"])
-def test_every_kind_of_dataset_goes_through_every_stage(mocked, dataset):
-  """Several labels, AUC, squashed images with derived labels, synonyms; any TFDS name, and a folder with a YAML."""
+def test_every_kind_of_dataset_passes_every_stage(mocked, dataset):
+  """Multi-label, AUC, squashed images with derived labels, synonyms, a TFDS name, a folder with YAML."""
   for source in ("generative", "original"):
     found = {
       r["quantity"]: r
@@ -385,8 +385,8 @@ def test_every_kind_of_dataset_goes_through_every_stage(mocked, dataset):
   assert dataset in (mocked / "report" / "index.html").read_text(encoding="utf-8")
 
 
-def test_both_protocols_stand_side_by_side(mocked):
-  """Equal where the published code is right; its Fréchet distance divides both covariances by one n."""
+def test_both_protocols_have_rows(mocked):
+  """Equal unless the published code differs; its Fréchet distance divides both covariances by one n."""
   wanted = ("voc2007", "original")
   rows = [r for r in _rows(mocked) if (r["dataset"], r["source"]) == wanted]
   strict, reference = (
@@ -409,7 +409,7 @@ def _unit_features(workdir, name):
 
 
 def _published_frechet(external, test):
-  """With one n for both covariances, that of the external images."""
+  """Return the Fréchet distance with one n for both covariances, that of the external images."""
   deviations = [rows - rows.mean(0) for rows in (external, test)]
   first, second = (rows.T @ rows / (len(external) - 1) for rows in deviations)
   cross = np.sqrt(np.linalg.eigvals(first @ second).astype(complex)).real.sum()
@@ -417,7 +417,7 @@ def _published_frechet(external, test):
   return means + np.trace(first) + np.trace(second) - 2 * cross
 
 
-def test_help_is_quick_because_it_imports_nothing_heavy():
+def test_help_imports_nothing_heavy():
   code = (
     "import sys; from genbench_jax.main import main; assert main(['main', '--help']) == 0;"
     "assert not {'jax', 'flax', 'transformers', 'tensorflow_datasets'} & set(sys.modules)"

@@ -1,4 +1,4 @@
-"""What stands around the package: workflows, images, hooks and metadata name what there is."""
+"""Workflows, images, hooks and metadata refer to existing files and commands."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def steps(path):
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_runs_what_there_is(path):
+def test_a_workflow_runs_existing_targets(path):
   makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
   for step in steps(path):
     assert ("uses" in step) != ("run" in step)
@@ -35,7 +35,7 @@ def test_a_workflow_runs_what_there_is(path):
         assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
 
 
-def test_the_tests_run_on_every_python_that_is_promised():
+def test_the_tests_run_on_every_supported_python():
   workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
   assert workflow["jobs"]["tests"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
   assert set(workflow["jobs"]) == {"lint", "types", "tests", "docs", "wheel"}
@@ -49,7 +49,7 @@ def test_forms_hooks_and_the_container_can_be_read():
     assert (ROOT / file).exists(), file
 
 
-def test_the_version_has_one_place():
+def test_the_version_is_defined_once():
   asked = [sys.executable, "setup.py", "--version"]
   told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
   assert told.split()[-1] == genbench_jax.__version__
@@ -57,14 +57,14 @@ def test_the_version_has_one_place():
   assert citation["version"] == genbench_jax.__version__
 
 
-def test_the_package_shows_its_public_names_only():
+def test_dir_lists_public_names_only():
   assert set(dir(genbench_jax)) == set(genbench_jax.__all__)
   assert all(not name.startswith("_") for name in dir(genbench_jax))
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-  """The wheel, built from the tracked files alone, as `make wheel` does."""
+  """The wheel, built from tracked files only, as `make wheel` does."""
   place = tmp_path_factory.mktemp("wheel")
   command = ["-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", place / "dist"]
   source = place / "source"
@@ -99,8 +99,8 @@ def test_the_wheel_has_configs_types_and_checkpoints(wheel):
   assert not any("test" in name.split("/")[0] for name in names)
 
 
-def test_the_wheel_works_in_an_environment_of_its_own_from_another_folder(wheel, tmp_path):
-  """Everything but the package comes from the environment that tests run in."""
+def test_the_wheel_works_in_its_own_environment_from_another_folder(wheel, tmp_path):
+  """All dependencies come from the environment of the tests."""
   venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
   python = tmp_path / "venv" / "bin" / "python"
   install = ["-m", "pip", "--python", str(python), "install", "-q", "--no-deps", str(wheel)]

@@ -28,14 +28,14 @@ def test_images_are_counted():
   assert found.total(lambda one: one.embedded) == sum(one.embedded for one in found.datasets)
 
 
-def test_real_images_are_no_more_than_there_are():
+def test_real_images_are_limited_by_the_dataset():
   key = next(key for key in image_sets(SMALL) if key.source == "original")
   assert set_size(key, dataclasses.replace(SMALL, shots=(10**6,))) == 400
 
 
 @pytest.mark.parametrize(("keep_images", "kept"), [("all", 4), ("none", 0), ("1", 1), ("9", 4)])
-def test_disk_holds_the_images_that_are_kept(keep_images, kept):
-  """By hand: digits has 10 classes, 2 seeds; 32 x 32 pixels at 1.7 bytes, 64 features of 4 bytes and 13 more."""
+def test_disk_counts_the_kept_images(keep_images, kept):
+  """Digits has 10 classes, 2 seeds; 32 x 32 pixels of 1.7 bytes, 64 features of 4 bytes plus 13."""
   config = dataclasses.replace(SMALL, generation=Generation(keep_images=keep_images))
   digits = costs(config).datasets[0]
   assert digits.kept == 2 * 10 * kept
@@ -45,7 +45,7 @@ def test_disk_holds_the_images_that_are_kept(keep_images, kept):
   assert ("of the generated images kept" in said) == (kept < 4)
 
 
-def test_disk_holds_both_what_is_chosen_and_what_it_is_chosen_from():
+def test_disk_counts_candidates_and_selected_images():
   config = dataclasses.replace(SMALL, selection=Selection("random", candidates=3))
   digits, plain = costs(config).datasets[0], costs(SMALL).datasets[0]
   assert (digits.generated, digits.kept) == (3 * 80, 4 * 80)
@@ -62,7 +62,7 @@ def test_guidance_doubles_and_steps_multiply():
   assert flops(steps=9, scheduler="pndm") == once
 
 
-def test_an_unknown_checkpoint_costs_nobody_knows_what():
+def test_an_unknown_checkpoint_has_unknown_cost():
   config = dataclasses.replace(SMALL, generation=Generation(checkpoint="someone/something"))
   found = costs(config)
   assert found.diffusion.folder is None
@@ -104,14 +104,14 @@ def test_a_machine_without_a_price_is_planned_without_money():
   assert "no price" in said and "2026-11" in said
 
 
-def test_a_table_of_ones_own(tmp_path):
+def test_a_custom_table_of_machines(tmp_path):
   file = tmp_path / "mine.yaml"
   file.write_text(
     "as_of: 2026-01\nmachines:\n  mine: {what: mine, tflops: 1, memory_gb: 1, bandwidth_gbs: 1, usd_hour: 1, source: me}"
   )
   assert machine("mine-2", str(file)).as_of == "2026-01"
   file.write_text("machines: [1]")
-  with pytest.raises(UsageError, match="no table of machines"):
+  with pytest.raises(UsageError, match="not a table of machines"):
     machine("mine", str(file))
 
 
@@ -132,13 +132,13 @@ def test_the_full_benchmark_is_planned_quickly_and_without_jax():
   assert not done.stderr
 
 
-def test_mistakes_are_one_line(capfd):
+def test_usage_errors_are_one_line(capfd):
   assert main(["main", f"--config={ROOT}/configs/demo.py", "--plan", "--machine=v9"]) == 2
   assert capfd.readouterr().err.startswith("error: unknown machine 'v9'.")
 
 
-def test_every_recognizer_costs_what_its_steps_take():
-  """By hand: 2 x 8 x 2 sets and seeds of digits at 4 shots; 40 images give 400 steps of 64, three passes of a ResNet-18."""
+def test_every_recognizer_costs_its_training_steps():
+  """There are 2 x 8 x 2 cells at 4 shots; 40 images give 400 steps of 64, each with three passes."""
   from genbench_jax.config import RECOGNIZERS, Recognition
   from genbench_jax.models.classifier_cost import network_flops
   from genbench_jax.recognizers.settings import FromScratchSettings, Recipe

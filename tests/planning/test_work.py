@@ -1,4 +1,4 @@
-"""Arithmetic of the models against what their traced programs hold."""
+"""Operation counts of the models against their traced programs."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from genbench_jax.zoo import tiny
 
 
 def traced(function, *args):
-  """Operations of the matrix products and convolutions in a traced program."""
+  """Return the operations of matrix products and convolutions in a traced program."""
   return _flops(jax.make_jaxpr(function)(*args).jaxpr)
 
 
@@ -38,7 +38,7 @@ def _flops(jaxpr):
 
 
 def _convolution_flops(equation, image, kernel, out):
-  """Taps on padding are not counted."""
+  """Return the operations of a convolution, without taps on padding."""
   settings = equation.params
   numbers = settings["dimension_numbers"]
   taps = 1
@@ -56,7 +56,7 @@ def _convolution_flops(equation, image, kernel, out):
 
 
 def kernels(tree):
-  """Parameters of all kernels and embeddings."""
+  """Return the number of parameters of all kernels and embeddings."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return sum(
     int(np.prod(leaf.shape))
@@ -67,13 +67,13 @@ def kernels(tree):
 
 @pytest.fixture(scope="module")
 def diffusion(tmp_path_factory):
-  """Another architecture than the zoo's: two levels, one of them without attention."""
+  """An architecture that differs from the zoo's: two levels, one without attention."""
   folder = tmp_path_factory.mktemp("diffusion")
   tiny.write_tiny_stable_diffusion(folder)
   return folder
 
 
-def test_unet_and_decoder_are_counted_to_the_operation(diffusion):
+def test_unet_and_decoder_are_counted_exactly(diffusion):
   unet, vae, _ = diffusion_model.build_networks(folder_configs(diffusion), jnp.float32)
   shapes = diffusion_model.parameter_shapes(diffusion)
   side, tokens = unet.config.sample_size, 7
@@ -97,7 +97,7 @@ def test_unet_and_decoder_are_counted_to_the_operation(diffusion):
   assert found.weights == kernels(params)
 
 
-def test_clip_is_counted_to_the_operation():
+def test_clip_is_counted_exactly():
   folder = checkpoints.ZOO / "clip"
   network = clip_model.read_network(clip_model._settings(folder))
   shapes = clip_model.parameter_shapes(folder)
@@ -115,7 +115,7 @@ def test_clip_is_counted_to_the_operation():
   assert found.weights + text.weights == pytest.approx(kernels(shapes), rel=0.05)
 
 
-def test_published_models_cost_what_is_known_of_them():
+def test_published_models_have_their_published_cost():
   """865 M and 860 M parameters of the UNets, 151 M and 428 M of the CLIPs; 1.57 TFLOP by XLA's count of the lowered
   SD 2.1-base UNet at guidance, elementwise operations included."""
   shipped = (models.resources.files("genbench_jax.planning") / "architectures.yaml").read_text()
