@@ -109,7 +109,7 @@ _KERNELS: dict[str, tuple[float, Callable[..., Float64[np.ndarray, "..."]]]] = {
 
 
 def preprocess_on_device(
-  images: UInt8[Array, "b h w 3"],
+  images: UInt8[Array | np.ndarray, "b h w 3"],
   weights: ResizeWeights,
   mean: Sequence[float],
   std: Sequence[float],

@@ -16,7 +16,11 @@ from genbench_jax.embedding.preprocess import Resize, pixels_of
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.models.image_encoder import ImageEncoder, load_image_encoder, with_texts
 
-AnyImage: TypeAlias = UInt8[np.ndarray, "h w 3"] | Image.Image | str | os.PathLike[str]
+# Images of one call may differ in size, so that their axes bind no names.
+AnyImage: TypeAlias = (
+  UInt8[np.ndarray, "_ _ 3"] | UInt8[np.ndarray, "_ _"] | Image.Image | str | os.PathLike[str]
+)
+Checkpoint: TypeAlias = str | os.PathLike[str]
 
 
 @functools.lru_cache(maxsize=1)
@@ -50,8 +54,8 @@ def _open_file(path: Path) -> Image.Image:
 
 
 def embed_images(
-  images: Sequence[AnyImage] | UInt8[np.ndarray, "n h w 3"],
-  checkpoint: str,
+  images: Sequence[AnyImage] | AnyImage | UInt8[np.ndarray, "n h w 3"],
+  checkpoint: Checkpoint,
   revision: str | None = None,
   resize: Resize | None = None,
 ) -> Float32[np.ndarray, "n d"]:
@@ -113,7 +117,7 @@ def _embedder(encoder: ImageEncoder, images: int) -> ImageEmbedder:
 
 
 def embed_texts(
-  texts: str | Sequence[str], checkpoint: str, revision: str | None = None
+  texts: str | Sequence[str], checkpoint: Checkpoint, revision: str | None = None
 ) -> Float32[np.ndarray, "n d"]:
   """Compute text features with a CLIP or SigLIP; they are not normalized.
 
@@ -131,4 +135,4 @@ def embed_texts(
     if not isinstance(text, str):
       raise UsageError(f"a text must be a string, got {type(text).__name__}: {text!r:.60}.")
   encoder = _loaded(str(checkpoint), revision)
-  return text_features(with_texts(encoder, checkpoint), texts)
+  return text_features(with_texts(encoder, str(checkpoint)), texts)

@@ -62,7 +62,7 @@ def ring(
 
 def tiles(
   array: Shaped[Array | np.ndarray, "n ..."], rows: int, fill: float = 0
-) -> Shaped[Array, "t r ..."]:
+) -> Shaped[Array | np.ndarray, "t r ..."]:
   """Split the rows into tiles [t, r, ...] of at most `rows`; `fill` completes the last tile."""
   rows = min(rows, len(array))
   missing = -len(array) % rows

@@ -365,7 +365,7 @@ def _record(example: Mapping[str, Any]) -> ImageRecord:
 
 
 def _write_tfds_metadata(
-  folder: Path, layout: ImageSetLayout, features: Any, seals: Sequence[Mapping[str, int]]
+  folder: Path, layout: ImageSetLayout, features: Any, seals: Sequence[Mapping[str, Any]]
 ) -> None:
   import tensorflow_datasets as tfds
 

@@ -68,6 +68,7 @@ def test_batches_are_reported():
   assert told == [3]
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
   ("kind", "flops"),
   [
