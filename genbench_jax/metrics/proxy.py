@@ -162,6 +162,7 @@ def ridge_error(
   discriminant. One eigendecomposition X'X = V diag(l) V' solves it for every penalty: w = V (V' X'y
   / (l + penalty)).
   """
+  x, y = jnp.asarray(x), jnp.asarray(y)
   half = x.shape[0] // 2
   validating = max(1, half // 5)
   training = half - validating

@@ -62,8 +62,9 @@ def ring(
 
 def tiles(
   array: Shaped[Array | np.ndarray, "n ..."], rows: int, fill: float = 0
-) -> Shaped[Array | np.ndarray, "t r ..."]:
+) -> Shaped[Array, "t r ..."]:
   """Split the rows into tiles [t, r, ...] of at most `rows`; `fill` completes the last tile."""
+  array = jnp.asarray(array)
   rows = min(rows, len(array))
   missing = -len(array) % rows
   padding = [(0, missing)] + [(0, 0)] * (array.ndim - 1)

@@ -59,8 +59,9 @@ def resized_crop(width: int, height: int, views: RandomViews, random: np.random.
     ratio = math.exp(random.uniform(-math.log(ASPECT), math.log(ASPECT)))
     w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
     if 0 < w <= width and 0 < h <= height:
-      left, top = random.integers(0, width - w + 1), random.integers(0, height - h + 1)
-      return float(left), float(top), float(left + w), float(top + h)
+      left = float(random.integers(0, width - w + 1))
+      top = float(random.integers(0, height - h + 1))
+      return left, top, left + w, top + h
   side = min(width, height)
   left, top = (width - side) / 2, (height - side) / 2
   return left, top, left + side, top + side

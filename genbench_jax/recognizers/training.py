@@ -37,7 +37,7 @@ class Program(NamedTuple):
 
 def make_program(
   name: str,
-  loss_and_gradient: Callable[[Array, Any, Any], tuple[Array, Array]],
+  loss_and_gradient: Callable[[Any, Any, Any], tuple[Array, Any]],
   optimizer: optax.GradientTransformation,
   mesh: Mesh,
 ) -> Program:

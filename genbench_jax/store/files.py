@@ -98,7 +98,7 @@ def write_arrays(path: Path, compressed: bool = False, **arrays: np.ndarray) -> 
   """Write an .npz file, which `numpy.load` reads; the array `format` holds the version of the format."""
   save = np.savez_compressed if compressed else np.savez
   with atomic_path(path) as temporary, temporary.open("wb") as file:
-    save(file, **arrays, format=np.asarray(FORMAT))
+    save(file, **arrays, format=np.asarray(FORMAT))  # type: ignore[arg-type]
 
 
 def check_arrays_format(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
