@@ -168,7 +168,7 @@ def images(
 
 
 def sets(repeats: int, quantities: Collection[str] = ()) -> Iterator[dict[str, Any]]:
-  """Simulate every metric; the generator interval draws both sets anew, the other only the test images."""
+  """Simulate every metric; both sets are redrawn for the generator interval, only the test images for the other."""
   import jax
 
   from genbench_jax.metrics.registry import known_quantities

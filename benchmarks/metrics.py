@@ -112,7 +112,7 @@ def ratio(peer: dict[str, Any], ours: dict[str, Any], what: str) -> float:
 
 
 def installed(arguments: argparse.Namespace, module: str) -> bool:
-  """Whether the peers' Python has the module."""
+  """Return whether the peers' Python has the module."""
   tried = subprocess.run(
     [arguments.peer_python, "-c", f"import {module}"], check=False, stderr=subprocess.DEVNULL
   )

@@ -160,7 +160,7 @@ def timed(search: Any, path: Path) -> dict[str, Any]:
 
 
 def same_answers(folder: Path) -> bool:
-  """Whether both sides return the same rows, except for ties with the last one within rounding."""
+  """Return whether both sides return the same rows, except for ties with the last one within rounding."""
   with np.load(folder / "ours.npz") as left, np.load(folder / "faiss.npz") as right:
     if not np.allclose(left["scores"], right["scores"], atol=TOLERANCE):
       return False

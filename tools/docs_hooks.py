@@ -55,7 +55,7 @@ def _with_links(
 ) -> str:
   """Point links to pages of the site if they exist, otherwise to the repository.
 
-  Images `drawn` by a notebook are beside its page, so links to them are unchanged.
+  Images `drawn` by a notebook are next to its page, so links to them are unchanged.
   """
   home = home or homes[page]
   pages = {file: name for name, file in homes.items()}

@@ -130,7 +130,7 @@ class ClassMatcher:
     )
 
   def may_be_class(self, name: str) -> bool:
-    """Whether a folder with this name may contain a class's images, by name or index."""
+    """Return whether a folder with this name may contain a class's images, by name or index."""
     is_index = bool(_INDEX.fullmatch(name)) and int(name) <= self.spec.num_classes
     return is_index or bool(self.classes(name))
 

@@ -8,7 +8,7 @@ from genbench_jax.runtime.printable import storable
 from genbench_jax.store import files
 from genbench_jax.store.digests import FileDigests
 
-# Metadata beside the shards of a TFDS dataset: its features, and its label names.
+# Metadata next to the shards of a TFDS dataset: its features, and its label names.
 _TFDS_FILES = ("features.json", "*.labels.txt")
 
 

@@ -1,7 +1,7 @@
 """Few-shot subsets of a training split.
 
 `few_shot` is for the strict protocol: seeded and nested. `reference_few_shot` reproduces the published code,
-where each number of shots starts anew. Recognizers split off validation data afterwards.
+which makes a separate pass for each number of shots. Recognizers split off validation data afterwards.
 """
 
 import random

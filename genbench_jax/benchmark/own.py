@@ -47,7 +47,7 @@ _RESIZES = ("crop", "squash")
 
 
 def is_own(name: str) -> bool:
-  """Whether a dataset name refers to one of the user's own datasets."""
+  """Return whether a dataset name refers to one of the user's own datasets."""
   is_path = any(part in name for part in ("/", os.sep)) and Path(name).expanduser().is_dir()
   return name.startswith(("tfds:", "folder:")) or name.endswith((".yaml", ".yml")) or is_path
 

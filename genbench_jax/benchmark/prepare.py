@@ -79,12 +79,12 @@ def prepare(
 
 
 def is_stand_in(builder: Any) -> bool:
-  """Whether the builder's data folder is one of stand-ins."""
+  """Return whether the builder's data folder contains stand-ins."""
   return (Path(builder.data_dir_root) / STAND_IN_MARKER).exists()
 
 
 def is_readable(builder: Any) -> bool:
-  """Whether a prepared dataset's format allows random access without TensorFlow."""
+  """Return whether a prepared dataset's format allows random access without TensorFlow."""
   return bool(builder.info.available_file_formats() & _random_access_formats())
 
 

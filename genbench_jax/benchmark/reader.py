@@ -1,7 +1,7 @@
 """Read all datasets the same way: encoded images by index, with labels in the benchmark's class order.
 
 Images are not decoded here, and TensorFlow is not needed. The result of `open_split` can be pickled for worker
-processes; each of them opens the files anew.
+processes; each of them opens the files itself.
 """
 
 import abc

@@ -57,7 +57,7 @@ def prepare_stand_in(
 
 
 def _claim(data_dir: Path) -> None:
-  """Mark the folder as one of stand-ins."""
+  """Mark the folder as containing stand-ins."""
   marker = data_dir / STAND_IN_MARKER
   if data_dir.exists() and any(data_dir.iterdir()) and not marker.exists():
     raise UsageError(f"{data_dir} contains other data. Give an empty folder for stand-ins.")

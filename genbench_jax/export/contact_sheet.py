@@ -1,4 +1,4 @@
-"""Contact sheets of image sets: one row per class, with the class name beside its images."""
+"""Contact sheets of image sets: one row per class, with the class name next to its images."""
 
 import io
 from collections.abc import Sequence

@@ -96,7 +96,7 @@ def _suits_cudnn(query: Float[Array, "b q h d"]) -> bool:
 
 @functools.cache
 def cudnn_works() -> bool:
-  """Whether cuDNN's attention runs here and agrees with einsums. Tested once, on a small input."""
+  """Return whether cuDNN's attention runs here and agrees with einsums. Tested once, on a small input."""
 
   def fast(*arrays: Array) -> Array:
     return jax.nn.dot_product_attention(*arrays, implementation="cudnn")
@@ -107,7 +107,7 @@ def cudnn_works() -> bool:
 
 @functools.cache
 def tpu_kernels_work() -> bool:
-  """Whether our TPU kernels run on this TPU and agree with the plain forms. Tested once, on a few rows.
+  """Return whether our TPU kernels run on this TPU and agree with the plain forms. Tested once, on a few rows.
 
   Not every kind of TPU has run these kernels. Without a TPU (ahead-of-time compilation for a described
   chip, or Pallas in interpret mode) there is nothing to test, and the answer is True.
@@ -137,7 +137,7 @@ def _agree(
   drawn: Sequence[np.ndarray],
   tolerance: float,
 ) -> bool:
-  """Whether two forms agree in bfloat16 on this device; log a warning if they do not."""
+  """Return whether two forms agree in bfloat16 on this device; log a warning if they do not."""
   try:
     # Attention may be traced under jit; the test itself must run on concrete arrays.
     with jax.ensure_compile_time_eval():

@@ -42,7 +42,7 @@ LARGEST_TEXT = 1 << 28
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # The small trained checkpoints that ship with the package, named `zoo/clip` etc.
 ZOO = Path(__file__).parents[1] / "zoo" / "checkpoints"
-# Files that decide what a checkpoint computes, beside the weights: configurations and tokenizers.
+# Files other than weights that affect what a checkpoint computes: configurations and tokenizers.
 IDENTITY = ("*.json", "merges.txt", "vocab.txt", "*.model", "*.npz")
 
 # Constant buffers that older PyTorch versions saved with the weights.
@@ -59,13 +59,13 @@ OLD_VAE_ATTENTION = re.compile(r"(attentions\.\d+)\.(query|key|value|proj_attn)\
 
 
 def is_shipped(checkpoint: str) -> bool:
-  """Whether `checkpoint` ships with the package."""
+  """Return whether `checkpoint` ships with the package."""
   name = checkpoint.removeprefix("zoo/")
   return checkpoint != name and name in (folder.name for folder in ZOO.iterdir())
 
 
 def is_single_file(checkpoint: str | Path) -> bool:
-  """Whether this is a checkpoint in one file, and not a folder or a hub id."""
+  """Return whether this is a checkpoint in one file, and not a folder or a hub id."""
   path = Path(checkpoint).expanduser()
   return path.suffix == ".safetensors" and path.is_file()
 
@@ -257,7 +257,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def _is_part(path: Path) -> bool:
-  """Whether a subfolder belongs to the checkpoint; hidden folders are caches."""
+  """Return whether a subfolder belongs to the checkpoint; hidden folders are caches."""
   return path.is_dir() and not path.name.startswith(".")
 
 

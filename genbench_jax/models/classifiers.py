@@ -144,7 +144,7 @@ def check_matches(classifier: Classifier, names: dict[str, tuple[int, ...]]) -> 
 
 
 def _merged(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-  """Merge two trees: running averages go beside the parameters of their batch norm."""
+  """Merge two trees: running averages join the parameters of their batch norm."""
   names = left.keys() | right.keys()
   return {
     name: _merged(left.get(name, {}), right.get(name, {}))

@@ -22,7 +22,7 @@ MIN_PIXELS = 512
 
 
 def suits_winograd(hidden: Float[Array, "b h w c"], kernel: Float[Array, "r s c d"]) -> bool:
-  """Whether `winograd` applies to a stride-1 convolution with one pixel of padding and is faster on CPU."""
+  """Return whether `winograd` applies to a stride-1 convolution with one pixel of padding and is faster on CPU."""
   sides = hidden.shape[1:3]
   return (
     kernel.shape[:2] == (3, 3)

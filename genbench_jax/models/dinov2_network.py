@@ -142,7 +142,7 @@ class Dinov2Network(nn.Module):
 def behind_tokens(
   tokens: Sequence[Float[Array, "1 _ d"]], patches: Float[Array, "b n d"]
 ) -> Float[Array, "b l d"]:
-  """The patches of each image behind the same tokens: class token and registers."""
+  """Prepend the same tokens, class token and registers, to the patches of each image."""
   before = jnp.concatenate([jnp.asarray(token, patches.dtype) for token in tokens], axis=1)
   repeated = jnp.broadcast_to(before, (len(patches), *before.shape[1:]))
   return jnp.concatenate([repeated, patches], axis=1)
@@ -154,8 +154,8 @@ class ScaledLayer(nn.Module):
   LayerScale: Touvron et al., "Going deeper with image transformers", 2021 (arXiv 2103.17239).
 
   Attributes:
-    sizes: of the network.
-    dtype: of the computation.
+    sizes: sizes of the network.
+    dtype: data type of the computation; parameters stay float32.
   """
 
   sizes: Any
@@ -163,7 +163,7 @@ class ScaledLayer(nn.Module):
 
   @nn.compact
   def __call__(self, hidden: Float[Array, "b l d"], *positions: Any) -> Float[Array, "b l d"]:
-    """Args: hidden states, and what `_attention` has to know of their places."""
+    """Apply the layer; `positions` are passed to `_attention`."""
     attended = self._attention(LayerNorm(self.sizes.eps, name="norm1")(hidden), *positions)
     hidden = hidden + self._scaled("layer_scale1", attended)
     mixed = self._mlp(LayerNorm(self.sizes.eps, name="norm2")(hidden))
@@ -181,7 +181,7 @@ class ScaledLayer(nn.Module):
 
 
 class _Layer(ScaledLayer):
-  """Positions are in the hidden states."""
+  """A layer of DINOv2, whose position embeddings were added to the hidden states."""
 
   sizes: Dinov2Sizes
 

@@ -157,7 +157,7 @@ def turned(
 
 
 class _Layer(ScaledLayer):
-  """A layer whose queries and keys are rotated by the angles of their patches."""
+  """A layer of DINOv3, which rotates queries and keys by the angles of their patches."""
 
   sizes: Dinov3Sizes
 

@@ -49,7 +49,7 @@ class ImageEncoder(Protocol):
 
 @runtime_checkable
 class TextEncoder(ImageEncoder, Protocol):
-  """An image encoder that also embeds texts into the space of its image features: the main encoder of a run is one.
+  """An image encoder that also embeds texts in the same space, as the main encoder of a run must.
 
   Attributes:
     logit_scale: factor of the cosines before a softmax over classes.
@@ -95,7 +95,7 @@ class Registration:
     return getattr(importlib.import_module(module), name)
 
 
-# A hub repository with `pt_inception-2015-12-05` converted to safetensors, beside other networks.
+# A hub repository with `pt_inception-2015-12-05` converted to safetensors, among other networks.
 INCEPTION = (
   "genbench_jax.models.inception:load_inception",
   "achiru/DiffSynth-Studio-ImageMetrics",
@@ -147,11 +147,11 @@ def load_image_encoder(
 
 
 def kind_and_place(checkpoint: str, revision: str | None = None) -> tuple[str, Path]:
-  """Return the kind of an encoder, and where its checkpoint stands; nothing is loaded.
+  """Return the kind of an encoder and the path of its checkpoint, without loading it.
 
   Raises:
     UsageError: there is no such checkpoint.
-    RunError: its configuration is damaged or of a model that is not known.
+    RunError: its configuration is damaged or has an unknown model type.
   """
   place = named_place(checkpoint, revision)
   if place is not None:

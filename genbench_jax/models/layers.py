@@ -168,7 +168,7 @@ class Embed(nn.Module):
 
   @property
   def table(self) -> Float[Array, "n d"]:
-    """The whole table, in `dtype`."""
+    """All embeddings, in `dtype`."""
     return jnp.asarray(self.weight, self.dtype)
 
 

@@ -146,7 +146,7 @@ def _delta(change: Change, name: str) -> Float32[np.ndarray, "..."]:
 
 
 def _file(given: str | Path) -> Path:
-  """Return a LoRA's safetensors file: `given` itself, the only one in the folder, or one that ships (`zoo/few_step`).
+  """Return a LoRA's safetensors file: `given` itself, the only one in a folder, or a shipped one (`zoo/few_step`).
 
   Raises:
     UsageError: there is no such file, or only a pickle.

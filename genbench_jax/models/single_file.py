@@ -77,18 +77,18 @@ def single_file_parts(path: Path) -> CheckpointParts:
   """Return the parts of a single-file checkpoint.
 
   Args:
-    path: the `.safetensors` file. CLIP's tokenizer comes from a folder `tokenizer` beside it, or from the
+    path: the `.safetensors` file. CLIP's tokenizer comes from a folder `tokenizer` next to it, or from the
       hub.
 
   Raises:
-    UsageError: the tokenizer is neither beside the file nor on the hub.
+    UsageError: the tokenizer is neither next to the file nor on the hub.
     RunError: the file is damaged or not a Stable Diffusion.
   """
   configs, weights, towers = _contents(path)
   folder = _tokenizer_folder(path)
   # OpenCLIP pads with token 0 ("!"), OpenAI with the end-of-text token.
   pads = tuple("!" if TOWERS[prefix][1] else None for prefix in towers.values())
-  # The tokenizer decides what a prompt means, and is not in the file.
+  # The tokenizer affects the images but is not in the file, so the fingerprint must cover both.
   both = f"{checkpoints.file_digest(path)} {checkpoints.fingerprint(folder)}"
   return CheckpointParts(
     where=path,
@@ -102,10 +102,10 @@ def single_file_parts(path: Path) -> CheckpointParts:
 
 
 def single_file_configs(path: Path) -> dict[str, Settings]:
-  """Return the configuration of every part of a single-file checkpoint; needs no tokenizer.
+  """Return the configuration of every part of a single-file checkpoint. No tokenizer is needed.
 
   Raises:
-    RunError: the file is damaged or holds something else.
+    RunError: the file is damaged or contains another model.
   """
   return _contents(path)[0]
 
@@ -415,7 +415,7 @@ def _scheduler(
   """Return the model family's usual scheduler, updated by what the file says about its training.
 
   Whether a Stable Diffusion 2 predicts noise or velocity cannot be seen from its tensors. Without metadata
-  it is taken for a base model, which predicts noise; `scheduler_settings` overrides that.
+  it is treated as a base model, which predicts noise; `scheduler_settings` overrides that.
   """
   said = notes.get("modelspec.prediction_type", "")
   velocity = "v_pred" in tensors or said.startswith("v")

@@ -328,7 +328,7 @@ def relative_position_bucket(
 
   Args:
     relative_position: position of the key minus that of the query.
-    bidirectional: whether keys after the query get buckets of their own, as in an encoder; otherwise they
+    bidirectional: whether keys after the query get separate buckets, as in an encoder; otherwise they
       share the bucket of distance 0.
     num_buckets: total number of buckets; if bidirectional, half for each direction.
     max_distance: distance from which all positions share a bucket.

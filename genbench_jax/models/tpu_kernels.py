@@ -24,7 +24,7 @@ SUBLANES, LANES = 8, 128
 
 
 def attention_fits(query: Float[Array, "b q h d"], key: Float[Array, "b k h d"]) -> bool:
-  """Whether keys and values of one image, and the scores of `QUERIES` queries, fit into VMEM."""
+  """Return whether keys and values of one image, and the scores of `QUERIES` queries, fit into VMEM."""
   keys, columns = key.shape[1], query.shape[2] * query.shape[3]
   rows, size = math.gcd(query.shape[1], QUERIES), query.dtype.itemsize
   # In bytes. Queries and outputs are double-buffered; scores and weights are kept in both precisions.
@@ -74,7 +74,7 @@ def _attend(query_ref: Any, key_ref: Any, value_ref: Any, out_ref: Any, *, heads
 
 
 def feed_forward_fits(hidden: Float[Array, "b l d"], inner_kernel: Float[Array, "d 2m"]) -> bool:
-  """Whether the weights, and the intermediate results of `ROWS` rows, fit into VMEM."""
+  """Return whether the weights, and the intermediate results of `ROWS` rows, fit into VMEM."""
   width, inner = inner_kernel.shape[0], inner_kernel.shape[1] // 2
   rows, size = math.gcd(math.prod(hidden.shape[:-1]), ROWS), hidden.dtype.itemsize
   # In bytes. Rows and outputs are double-buffered; `INNER` inner columns at a time are kept in float32.
@@ -121,7 +121,7 @@ def feed_forward_written_out(
   outer_kernel: Float[Array, "m d"],
   outer_bias: Float[Array, "d"],
 ) -> Float[Array, "b l d"]:
-  """The plain form, which the kernel must agree with and which supplies the gradient."""
+  """Compute the same in plain JAX, as reference for the kernel and for its gradient."""
   linear, gate = jnp.split(hidden @ inner_kernel + inner_bias, 2, axis=-1)
   gated = linear * gelu(gate.astype(jnp.float32)).astype(linear.dtype)
   return gated @ outer_kernel + outer_bias

@@ -24,7 +24,7 @@ from genbench_jax.models.unet_transformer import Transformer
 
 
 class Conditions(NamedTuple):
-  """Inputs of the U-Net beside latents and timestep, per row.
+  """Inputs of the U-Net other than latents and timestep, per row.
 
   Attributes:
     text: hidden states of the prompt.

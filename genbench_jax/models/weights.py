@@ -27,7 +27,7 @@ _TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}
 
 
 def is_table(module: str) -> bool:
-  """Whether a module of this name is an embedding table, whose weight keeps PyTorch's layout."""
+  """Return whether a module of this name is an embedding table, whose weight keeps PyTorch's layout."""
   return bool(TABLES.search(module))
 
 

@@ -75,7 +75,7 @@ def evidence(chooser: Chooser, digests: FileDigests) -> Evidence:
 
 
 def still_holds(then: Evidence, finder: ImageFinder, digests: FileDigests) -> bool:
-  """Whether everything that a choice is based on is unchanged. The folder of images may have moved."""
+  """Return whether everything that a choice is based on is unchanged. The folder of images may have moved."""
   root = finder.root
   if root is None:
     return not then.has_root

@@ -28,7 +28,7 @@ class Generative(ImageSource):
 
   def prepare(self, run: Run, key: ImageSetKey, given: NeededValues) -> None:
     if run.config.selection.is_on:
-      return  # the candidates have been prepared as an image set of their own
+      return  # the candidates have been prepared as a separate image set
     if run.hosts.is_first:
       prompting.write_class_sentences(run, key)
     if key.references:

@@ -258,7 +258,7 @@ def prompt_limit(config: Config) -> Callable[[str], bool]:
 
 
 def _text_side(checkpoint: str, revision: str | None) -> tuple[Path, Settings]:
-  """The tokenizer's folder of a diffusion model, and the configuration of its first text tower."""
+  """Return the tokenizer's folder of a diffusion model, and the configuration of its first text tower."""
   if checkpoints.is_single_file(checkpoint):
     parts = single_file_parts(Path(checkpoint).expanduser())
     return parts.tokenizers[0], parts.configs["text_encoder"]

@@ -1,6 +1,6 @@
 """Best-of-n selection of generated images: generate more per class and keep those with the highest CLIP score.
 
-The candidates are an image set of their own, that of the same config with more shots. The judge is a second
+The candidates are a separate image set: the one of the same config with more shots. The judge is a second
 encoder, so that the measuring encoder does not select what it measures.
 """
 

@@ -66,7 +66,7 @@ class ImageSource(Protocol):
     ...
 
   def multi_label(self, run: Run, key: ImageSetKey) -> bool:
-    """Whether an image may have several labels."""
+    """Return whether an image may have several labels."""
     return False
 
   def shot_sizes(self, run: Run, key: ImageSetKey) -> dict[int, int]:

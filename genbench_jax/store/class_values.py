@@ -1,4 +1,4 @@
-"""Values of a row's single classes: one JSON line per cell and quantity, beside the cell's rows.
+"""Values of a row's single classes: one JSON line per cell and quantity, next to the cell's rows.
 
 Classes for which the quantity is undefined (no test or external images) are omitted. Names shared by
 several classes are numbered, as in image sets.

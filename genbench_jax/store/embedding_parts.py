@@ -35,11 +35,11 @@ class EmbeddingParts:
     return len(self.ranges)
 
   def is_missing(self, part: int) -> bool:
-    """Whether a part has not been written."""
+    """Return whether a part has not been written."""
     return not self._path(part).exists()
 
   def is_whole(self) -> bool:
-    """Whether all parts have been written."""
+    """Return whether all parts have been written."""
     return not any(self.is_missing(part) for part in range(len(self)))
 
   def write(self, part: int, embeddings: EmbeddingSet) -> None:

@@ -61,7 +61,7 @@ def _short(name: str) -> str:
 
 
 def is_part(name: str) -> bool:
-  """Whether a file name is that of a temporary file of `atomic_path`."""
+  """Return whether a file name is that of a temporary file of `atomic_path`."""
   return name.startswith(".") and name.endswith(_PART)
 
 
@@ -95,17 +95,17 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def write_arrays(path: Path, compressed: bool = False, **arrays: np.ndarray) -> None:
-  """Write an .npz file, which `numpy.load` reads; the array `format` holds the version of the format."""
+  """Write an .npz file, which `numpy.load` reads; the array `format` contains the format's version."""
   save = np.savez_compressed if compressed else np.savez
   with atomic_path(path) as temporary, temporary.open("wb") as file:
     save(file, **arrays, format=np.asarray(FORMAT))  # type: ignore[arg-type]
 
 
 def check_arrays_format(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-  """Refuse an .npz file of a later format; those of the first versions say none.
+  """Check that this version can read the format of an .npz file. The oldest files do not state one.
 
   Raises:
-    RunError: it is of a later format.
+    RunError: the file has a later format.
   """
   if "format" in arrays:
     check_format(path, arrays["format"].item())

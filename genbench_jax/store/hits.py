@@ -1,7 +1,7 @@
-"""Which test images a score recognized: one JSON line a cell and quantity, beside the rows of the cell.
+"""Contributions of single test images to a score: one JSON line per cell and quantity, next to the cell's rows.
 
-Two sources that are tried on the same images err on the same hard ones. With what each image adds to the score they can be
-compared image by image. Right or wrong takes a bit an image; the area under the ROC curve takes a float32 each.
+Two sources that are tested on the same images fail on the same hard ones. The contributions allow a paired
+comparison, image by image. Right or wrong takes one bit per image, the area under the ROC curve one float32.
 """
 
 import base64
@@ -23,12 +23,13 @@ BITS, FLOATS = "bits", "float32"
 
 @dataclasses.dataclass(frozen=True)
 class PerImage:
-  """What each test image adds to a score, which is the weighted mean of the values.
+  """Contributions of the test images to a score, which is their weighted mean.
 
   Attributes:
-    values: 1 where an image was recognized, 0 where not; for the ROC area its pseudo-value.
-    images: a digest of the test images: only scores with equal ones can be compared image by image.
-    classes: the class of each image where every class counts alike (mean per class); empty where every image does.
+    values: 1 if an image was recognized, else 0; for the ROC area, the image's pseudo-value.
+    images: digest of the test images. Only scores with equal digests can be compared image by image.
+    classes: class of each image for a mean per class, which gives classes equal weight; empty for equal
+      weights of the images.
   """
 
   values: Float[np.ndarray, "n"]
@@ -37,7 +38,7 @@ class PerImage:
 
   @property
   def weights(self) -> Float[np.ndarray, "n"]:
-    """What each image counts; they sum to 1."""
+    """Weight of each image; the sum is 1."""
     if not len(self.classes):
       return np.full(len(self.values), 1 / len(self.values))
     counts = np.bincount(self.classes)
@@ -45,22 +46,22 @@ class PerImage:
 
   @property
   def score(self) -> float:
-    """The score that the values add up to."""
+    """The score, as the weighted mean of the values."""
     return float(self.weights @ self.values)
 
 
 def digest_of(ids: Any, labels: Any) -> str:
-  """What tells one set of test images from another: their ids and labels, in order."""
-  return files.digest([[str(one) for one in ids], np.asarray(labels).astype(int).tolist()])
+  """Return a digest of a set of test images: of their ids and labels, in order."""
+  return files.digest([[str(image) for image in ids], np.asarray(labels).astype(int).tolist()])
 
 
 def of_row(row: Row, found: PerImage) -> dict[str, Any]:
-  """The line that stands behind a row."""
+  """Return the JSON line of a row."""
   return {**dict(zip(KEYS, key_of(row), strict=True)), **encoded(found)}
 
 
 def encoded(found: PerImage) -> dict[str, Any]:
-  """The values as JSON."""
+  """Return the values as a JSON object."""
   is_bits = bool(np.isin(found.values, (0, 1)).all())
   coded = np.packbits(found.values.astype(bool)) if is_bits else found.values.astype("<f4")
   return {
@@ -73,15 +74,15 @@ def encoded(found: PerImage) -> dict[str, Any]:
 
 
 def write(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-  """Write the file whole or not at all, with its checksum."""
+  """Write the file atomically, with a checksum."""
   files.write_json_lines(path, lines, sealed=True)
 
 
 def read(path: Path) -> dict[tuple[Any, ...], PerImage]:
-  """What a file holds, by `class_values.key_of` its row.
+  """Return the values in a file by the key of their row, see `class_values.key_of`.
 
   Raises:
-    RunError: it is damaged.
+    RunError: the file is damaged.
   """
   lines = files.read_json_lines(path, sealed=True)
   try:
@@ -91,10 +92,10 @@ def read(path: Path) -> dict[tuple[Any, ...], PerImage]:
 
 
 def decoded(line: Mapping[str, Any]) -> PerImage:
-  """What `encoded` has written.
+  """Return the values of a line; the inverse of `encoded`.
 
   Raises:
-    KeyError, TypeError, ValueError: it has written something else.
+    KeyError, TypeError, ValueError: the line has another form.
   """
   count, data = int(line["count"]), base64.b64decode(line["values"], validate=True)
   if line["coded"] == BITS:

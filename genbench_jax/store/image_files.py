@@ -26,7 +26,7 @@ _SYSTEM_NAMES = frozenset(
 # Pillow passes PostScript to another program, and cannot decode the other formats.
 _UNREADABLE_FORMATS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 _USUAL_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-# Common files beside images, not worth opening.
+# Common files in folders of images, not worth opening.
 _TEXT_SUFFIXES = frozenset({".caption", ".csv", ".json", ".jsonl", ".md", ".txt", ".yaml", ".yml"})
 _SIGNATURES = (
   b"\x89PNG\r\n\x1a\n",
@@ -64,13 +64,13 @@ def image_suffixes() -> frozenset[str]:
 
 
 def is_hidden(path: str | PurePath) -> bool:
-  """Whether a component of a relative path is hidden or a system leftover."""
+  """Return whether a component of a relative path is hidden or a system leftover."""
   parts = PurePath(path).parts
   return any((p.startswith(".") and p != "..") or p in _SYSTEM_NAMES for p in parts)
 
 
 def begins_like_image(start: bytes) -> bool:
-  """Whether the first bytes of a file are those of a common image format."""
+  """Return whether the first bytes of a file are those of a common image format."""
   is_webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
   return is_webp or start.startswith(_SIGNATURES) or start[4:].startswith(_AT_4)
 
@@ -91,7 +91,7 @@ class ImageWalk:
     self.passed: dict[str, list[str]] = defaultdict(list)
 
   def folders(self, folder: str = "") -> list[str]:
-    """Return the paths of subfolders; images beside them are recorded as skipped."""
+    """Return the paths of subfolders; images next to them are recorded as skipped."""
     names = []
     for path, entry in self._entries(folder):
       if entry.is_dir(follow_symlinks=False):
@@ -103,7 +103,7 @@ class ImageWalk:
   def images(self, folder: str = "") -> Iterator[str]:
     """Yield the paths of all images below a folder, sorted by name at each level.
 
-    Uses a stack of its own instead of recursion, so that nesting may be arbitrarily deep.
+    Uses an explicit stack instead of recursion, so that nesting may be arbitrarily deep.
     """
     waiting = [self._entries(folder)]
     while waiting:
@@ -116,7 +116,7 @@ class ImageWalk:
         yield path
 
   def is_image(self, path: str) -> bool:
-    """Whether a listed path is an image; records it as skipped if not."""
+    """Return whether a listed path is an image; record it as skipped if not."""
     if is_hidden(path):
       return self.leave_out("hidden", path)
     if link := self._link_on_the_way(path):

@@ -96,7 +96,7 @@ class ImageSetWriter:
     return [shard for shard in shards if not self._is_sealed(shard)]
 
   def is_whole(self) -> bool:
-    """Whether every shard is sealed."""
+    """Return whether every shard is sealed."""
     return all(self._seal_path(shard).exists() for shard in range(self.layout.num_shards))
 
   def prepare(self) -> None:

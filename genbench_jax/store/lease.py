@@ -2,8 +2,8 @@
 
 Leases are numbered objects, and the highest number counts. The holder rewrites its lease every few seconds.
 Another run that finds a lease watches whether it changes. If it does, the bucket is in use. If it does not
-change for a minute (on the finder's clock), the holder is taken for dead, and the finder creates the next
-number. The store's conditional write lets only one of several contenders create an object, and nobody
+change for a minute (on the finder's clock), the holder is presumed dead, and the finder creates the next
+number. The store's conditional write lets only one of several contenders create an object, and no run
 overwrites another run's lease. A holder that resumes after a minute finds a higher number, and stops.
 """
 

@@ -42,7 +42,7 @@ class Stamp(NamedTuple):
 
 
 def is_remote(workdir: str) -> bool:
-  """Whether a work folder is a URL rather than a path."""
+  """Return whether a work folder is a URL rather than a path."""
   return "://" in workdir
 
 
@@ -343,12 +343,12 @@ class Mirror:
 
 
 def _is_final(error: RunError) -> bool:
-  """Whether retrying is pointless: permission is denied, or another run has taken over the bucket."""
+  """Return whether retrying is pointless: permission is denied, or another run has taken over the bucket."""
   return error.__cause__ is None or isinstance(error.__cause__, PermissionError)
 
 
 def _is_sent(name: str) -> bool:
-  """Whether to send a file: not the copy's own state, and not a temporary file."""
+  """Return whether to send a file: not the copy's own state, and not a temporary file."""
   *_, last = name.split("/")
   return (
     not name.startswith(f"{FOLDER}/")

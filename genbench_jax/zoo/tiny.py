@@ -217,7 +217,7 @@ LETTERS = "".join(map(chr, range(32, 127)))
 
 
 def write_tiny_siglip(folder: Path, seed: int = 0) -> Path:
-  """A SigLIP of 16 x 16 images, patch 4, two layers, 32 features, over single letters; returns the folder."""
+  """Write a SigLIP: 16 x 16 images, patch 4, two layers, 32 features, letters as tokens; return its folder."""
   from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
   from genbench_jax.models.siglip import parameter_shapes

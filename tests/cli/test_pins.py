@@ -82,19 +82,23 @@ def test_a_hub_id_is_printed_with_its_commit(clip, tmp_path, monkeypatch):
   assert set(asked) == {("owner/clip", None, True)}
 
 
-GONE = "is not on the hub (404): withdrawn, renamed or misspelt."
+GONE = "is not on the hub (404): withdrawn, renamed or misspelled."
 GATED = "accept its terms on its page on the hub, then log in"
 # Hub id -> status and headers of the hub's answer, and what the user is told.
 ANSWERS = {
   "owner/gone": (404, {"X-Error-Code": "RepoNotFound"}, GONE),
   "owner/plain": (404, {}, GONE),
-  "owner/hidden": (401, {"X-Error-Code": "RepoNotFound"}, "is gone, private or misspelt (401)"),
+  "owner/hidden": (
+    401,
+    {"X-Error-Code": "RepoNotFound"},
+    "is missing, private or misspelled (401)",
+  ),
   "owner/gated": (403, {"X-Error-Code": "GatedRepo"}, f"is gated (403): {GATED}"),
   "owner/gated-login": (401, {"X-Error-Code": "GatedRepo"}, f"is gated (401): {GATED}"),
   "owner/disabled": (
     403,
     {"X-Error-Message": "Access to this resource is disabled."},
-    "is disabled, or your token may not read it (403).",
+    "is disabled, or your token has no access to it (403).",
   ),
   "owner/old": (404, {"X-Error-Code": "RevisionNotFound"}, "has no revision 'v9' on the hub (404)"),
   "stabilityai/stable-diffusion-2-1-base": (

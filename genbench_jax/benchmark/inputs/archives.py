@@ -55,7 +55,7 @@ class Member(NamedTuple):
 
 
 def is_tar(path: Path) -> bool:
-  """Whether a file name is that of a tar file, compressed or not."""
+  """Return whether a file name is that of a tar file, compressed or not."""
   return path.name.lower().endswith(TAR_SUFFIXES)
 
 
@@ -144,7 +144,7 @@ def _tar_members(named: Path, path: Path) -> Iterator[Member]:
 
 
 def is_image_name(name: str) -> bool:
-  """Whether a member is an image, by its suffix."""
+  """Return whether a member is an image, by its suffix."""
   return PurePosixPath(name).suffix.lower() in image_suffixes()
 
 
@@ -203,7 +203,7 @@ def _notes(passed: dict[str, list[str]]) -> Iterator[str]:
 
 
 def _is_webdataset(members: Sequence[Member]) -> bool:
-  """Whether files with a class have the same key as an image."""
+  """Return whether files with a class have the same key as an image."""
   keys: dict[str, set[str]] = defaultdict(set)
   for member in members[:4096]:
     key, ending = _key(member.name)

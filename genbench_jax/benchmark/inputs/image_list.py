@@ -40,7 +40,7 @@ class Spool:
   """Images that can't be read in place, concatenated in one file to save memory.
 
   Args:
-    path: the file; its index is stored beside it. Existing files are reused.
+    path: the file; its index is stored next to it. Existing files are reused.
   """
 
   def __init__(self, path: Path) -> None:

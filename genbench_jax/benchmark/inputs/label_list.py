@@ -46,7 +46,7 @@ def list_in(folder: Path) -> Path | None:
 
 
 def open_list(file: Path) -> ImageList:
-  """Return the images named by a list, which are beside or below it."""
+  """Return the images named by a list, which are next to it or below."""
   return listed_images(file, ImageWalk(file.parent.resolve()), Place("", ()))
 
 
@@ -56,7 +56,7 @@ def listed_images(file: Path, walk: ImageWalk, place: Place) -> ImageList:
   Args:
     file: the list.
     walk: walk through the folder with the images.
-    place: the list's place inside that folder; listed files are beside or below it.
+    place: the list's place inside that folder; listed files are next to it or below.
 
   Raises:
     UsageError: the list can't be read, lacks the columns, or names files outside its folder.
@@ -92,8 +92,8 @@ def _classes(file: Path, rows: Rows) -> tuple[dict[str, list[str]], list[str]]:
       found[path].append(names[0])
   if outside:
     raise UsageError(
-      f"{file} names files outside its folder: {listed(outside)}. Put the list beside the images"
-      " or into a folder above them."
+      f"{file} names files outside its folder: {listed(outside)}. Move the list to the folder of the"
+      " images or a folder above it."
     )
   notes = [f"{several} images have several classes; the first one is used."] if several else []
   return {path: names for path, names in found.items() if names}, notes
