@@ -68,8 +68,7 @@ def near_copies(
   Raises:
     UsageError: shapes or values do not fit, or there is a single training image.
   """
-  training, generated = _checked(training, generated)
-  unseen = feature_rows("unseen", unseen, training.shape[1])
+  training, generated, unseen = _checked(training, generated, unseen)
   mesh = or_default(mesh)
   of_generated, of_unseen = (
     -nearest(rows, training, 1, "euclidean", mesh=mesh)[0][:, 0] for rows in (generated, unseen)
@@ -77,13 +76,15 @@ def near_copies(
   return float(np.mean(of_generated < np.quantile(of_unseen, NEAREST_SHARE)))
 
 
-def _checked(training: Any, generated: Any) -> tuple[np.ndarray, np.ndarray]:
+def _checked(training: Any, generated: Any, unseen: Any | None = None) -> list[np.ndarray]:
+  """Return the checked sets, all divided by one number where their squares would leave float32."""
   training = feature_rows("training", training)
-  generated = feature_rows("generated", generated, training.shape[1])
+  named = {"generated": generated} if unseen is None else {"generated": generated, "unseen": unseen}
+  sets = [training, *(feature_rows(name, rows, training.shape[1]) for name, rows in named.items())]
   if len(training) < 2:
     raise UsageError("authenticity needs at least 2 training images, got 1")
-  scale = common_scale(training, generated)
-  return (training, generated) if scale == 1 else (training / scale, generated / scale)
+  scale = common_scale(*sets)
+  return sets if scale == 1 else [rows / scale for rows in sets]
 
 
 def on_parts(drawn: Float[np.ndarray, "t d"]) -> Prepare:

@@ -120,7 +120,7 @@ def _recognized(
   moved, targets = x - middle, hot - weights @ hot
   second = (moved * weights[:, None]).T @ moved
   # Relative to the mean eigenvalue, the penalty does not depend on the scale of the features.
-  level = penalty * max(np.trace(second) / len(second), 1e-12)
+  level = penalty * (np.trace(second) / len(second) or 1.0)
   solution = np.linalg.solve(
     second + level * np.eye(len(second)), (moved * weights[:, None]).T @ targets
   )

@@ -206,11 +206,17 @@ def _gather_program(mesh: Mesh) -> jax.stages.Wrapped:
   return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
 
+# Well below 2^126, the largest number whose reciprocal is a normal float32.
+REACH = 1e37
+
+
 def unit_rows(features: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
   """Return rows scaled to unit length; a zero row stays zero."""
   largest = jnp.max(jnp.abs(features), axis=-1, keepdims=True)
+  # XLA may multiply by the reciprocal, which beyond 2^126 is subnormal and flushed to zero.
+  down = jnp.where(largest > REACH, 0.125, 1.0)
   # Dividing by the largest entry first keeps the squares from overflowing.
-  scaled = features / jnp.where(largest > 0, largest, 1)
+  scaled = (features * down) / jnp.where(largest > 0, largest * down, 1)
   length = jnp.sqrt(jnp.sum(scaled**2, axis=-1, keepdims=True))
   return scaled / jnp.where(length > 0, length, 1)
 

@@ -63,8 +63,7 @@ def resized_crop(width: int, height: int, views: RandomViews, random: np.random.
       top = float(random.integers(0, height - h + 1))
       return left, top, left + w, top + h
   side = min(width, height)
-  left, top = (width - side) / 2, (height - side) / 2
-  return left, top, left + side, top + side
+  return (width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2
 
 
 def scaled_crop(width: int, height: int, views: RandomViews, random: np.random.Generator) -> Box:

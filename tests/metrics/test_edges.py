@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from genbench_jax.metrics.cler import measure_cler
+from genbench_jax.metrics.authenticity import auth_pct, near_copies
+from genbench_jax.metrics.cler import cler, measure_cler
 from genbench_jax.metrics.clip_score import measure_clip_score
 from genbench_jax.metrics.frechet import measure_frechet_distance
+from genbench_jax.metrics.guides import guide_ridge
 from genbench_jax.metrics.kernels import measure_cmmd, measure_kernel_distance
 from genbench_jax.metrics.manifold import measure_manifold
 from genbench_jax.metrics.vendi import measure_vendi
@@ -92,3 +94,20 @@ def test_an_image_of_no_class_is_worth_nothing_and_breaks_nothing():
   assert {name: one.value for name, one in found.scores.items()} == pytest.approx(
     {name: one.value for name, one in alone.scores.items()}
   )
+
+
+@pytest.mark.parametrize("power", [-100, 50, 83, 124])
+def test_scores_do_not_depend_on_the_scale_of_the_features(power):
+  """Multiplied by a power of two nothing is rounded; beyond 2^63 squares leave float32, beyond 2^126 reciprocals."""
+  random = np.random.default_rng(0)
+  images, tests = random.normal(size=(2, 40, 8)).astype(np.float32).clip(-3, 3)
+  labels, text = np.arange(40) % 4, random.normal(size=(4, 8))
+
+  def numbers(scale):
+    first, second = images * np.float32(scale), tests * np.float32(scale)
+    yield from cler(first, labels, text, second, labels).values()
+    yield near_copies(first, second, second)
+    yield auth_pct(first, second)
+    yield guide_ridge(first, labels, second, labels)
+
+  assert list(numbers(2.0**power)) == pytest.approx(list(numbers(1.0)))
