@@ -16,7 +16,7 @@ def test_a_models_error_fails_its_part_alone():
     raise ModelError("NaN in the latents")
   assert "digits" in failures and "signs" in failures and "shapes" not in failures
   assert failures.summary().splitlines() == [
-    "2 failed, the rest is done:",
+    "2 failed, the others are done:",
     "  digits: NaN in the latents",
     "  signs: NaN in the latents",
   ]

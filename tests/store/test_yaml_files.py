@@ -70,6 +70,6 @@ def test_a_file_named_by_the_user_may_be_a_link_but_not_a_device(folder):
 
 def test_a_table_of_machines_is_read_in_the_same_way(tmp_path):
   (tmp_path / "m.yaml").write_text("machines: &x {a: *x}")
-  with pytest.raises(UsageError, match="no table of machines"):
+  with pytest.raises(UsageError, match="not a table of machines"):
     machines(str(tmp_path / "m.yaml"))
   assert "h100" in machines()
