@@ -113,7 +113,7 @@ def test_every_cell_has_every_quantity(undisturbed):
   assert len(keys) == len(rows)
   for strategy in ("defined_template", "negative_prompts"):
     for shots in (1, 2):
-      # One image a class has no pair of a class: no kernel distance without bias.
+      # One image per class has no pair of a class: no kernel distance without bias.
       kid = () if shots == 1 else ("kid",)
       for quantity in (*COUNTED, *kid, "clip_score", "fid", "cmmd", "coverage", "vendi"):
         assert ("generative", strategy, shots, quantity) in keys

@@ -67,7 +67,7 @@ def evaluate_folder(
     dataset: dataset with the classes and the test images.
     workdir: folder for features, rows and the page; the same call resumes there. By default nothing
       is kept.
-    shots: numbers of images a class; by default 1, 4, 16, ... and the size of the largest class.
+    shots: numbers of images per class; by default 1, 4, 16, ... and the size of the largest class.
     seeds: seeds of the selection among the images of a class.
     encoder: CLIP checkpoint, folder or hub id; by default CLIP ViT-B/32, for the demo datasets the
       small one of the package.

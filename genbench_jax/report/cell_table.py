@@ -14,7 +14,7 @@ DROPPED_WHEN_CONSTANT = ("generator", "seed", "protocol", "encoder")
 # Real images used come right after the keys, before any score.
 BESIDE_KEYS = "n_real"
 FACT_LABELS = {
-  "shots_given": "images a class given",
+  "shots_given": "images per class given",
   "n_external": "images used",
   "n_real": "real images seen",
   "n_test": "test images",

@@ -96,7 +96,7 @@ class Key:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-  """One state of a figure with choices, such as (linear probe, 16 images a class).
+  """One state of a figure with choices, such as (linear probe, 16 images per class).
 
   Attributes:
     layout: arrangement of the panels: `medium`, `large` or `small` in a grid, or `forest`, the same

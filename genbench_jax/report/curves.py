@@ -31,7 +31,7 @@ def curves_figure(results: Results, quantities: Sequence[str]) -> chart.Figure:
   prompts, quantities, left_out = _fitting(results, prompts, quantities)
   return chart.Figure(
     name="accuracy-against-shots",
-    title="Accuracy against the number of training images a class",
+    title="Accuracy against the number of training images per class",
     caption=(
       "Accuracy in percent, with 95 % intervals; the dashed line is zero-shot with its interval. "
       "Points of one budget are drawn side by side so that their intervals stay visible. Each panel has its "
@@ -194,7 +194,7 @@ def curve_panel(
     frame=frame,
     x_ticks=tuple(chart.Tick(left + step * (i + 0.5), shots_label(s)) for i, s in enumerate(shots)),
     y_ticks=tuple(chart.Tick(y(t), chart.tick_text(100 * t)) for t in chart.ticks(y.low, y.high)),
-    x_label="images a class",
+    x_label="images per class",
     shapes=tuple(shapes),
   )
 
@@ -250,4 +250,4 @@ def _description(
     for series, curve in curves.items()
   ]
   zero = f" Zero-shot {percent(baseline.value)} percent." if baseline else ""
-  return f"{title}, {about} in percent from the fewest to the most images a class: {'; '.join(parts)}.{zero}"
+  return f"{title}, {about} in percent from the fewest to the most images per class: {'; '.join(parts)}.{zero}"

@@ -71,7 +71,7 @@ def duels(
   Args:
     results: the rows.
     series: the series to compare.
-    shots: images a class.
+    shots: images per class.
     quantity: the recognizer.
     hits: recognized test images, if they were kept.
   """
@@ -112,7 +112,7 @@ def paired_difference(
     results: the rows.
     dataset: name of the dataset.
     pair: first and second series.
-    shots: images a class.
+    shots: images per class.
     quantity: the recognizer.
     hits: recognized test images.
   """

@@ -17,7 +17,7 @@ NOUN = " real images per class"
 def exchange_of(
   results: Results, series: Sequence[Series], shots: int, quantity: str
 ) -> dict[Series, ExchangeRate]:
-  """Return how many original images a class reach the mean accuracy of each series.
+  """Return how many original images per class reach the mean accuracy of each series.
 
   The mean is over the datasets that have the series and the originals at all of their budgets. The
   result is empty without originals.
@@ -25,7 +25,7 @@ def exchange_of(
   Args:
     results: the rows.
     series: the series to compare; originals are ignored.
-    shots: images a class of the series.
+    shots: images per class of the series.
     quantity: the recognizer.
   """
   real = originals(results)
@@ -57,7 +57,7 @@ def exchange_sentence(rate: ExchangeRate) -> str:
 
 
 def curve(results: Results, series: Series, quantity: str, datasets: Sequence[str]) -> list[Point]:
-  """Return the mean accuracy over exactly these datasets at each number of images a class.
+  """Return the mean accuracy over exactly these datasets at each number of images per class.
 
   Args:
     results: the rows.
@@ -78,7 +78,7 @@ def curve(results: Results, series: Series, quantity: str, datasets: Sequence[st
 def scaling_table(results: Results, series: Sequence[Series], quantity: str) -> Table | None:
   """Return the power law through the curve of each series; None if no series has one.
 
-  error(n) = floor + scale · n^−exponent, with n images a class.
+  error(n) = floor + scale · n^−exponent, with n images per class.
 
   Args:
     results: the rows.
@@ -97,7 +97,7 @@ def scaling_table(results: Results, series: Sequence[Series], quantity: str) -> 
   if not rows:
     return None
   caption = (
-    f"Power law through the mean {quantity_of(quantity).label}: error = floor + scale × n^−exponent, n images a class; "
+    f"Power law through the mean {quantity_of(quantity).label}: error = floor + scale × n^−exponent, n images per class; "
     "95 % intervals. A limit far above the measured range is an extrapolation."
   )
   return Table("scaling", caption, ("images", "exponent", "limit of the accuracy, %"), tuple(rows))

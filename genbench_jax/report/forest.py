@@ -118,7 +118,7 @@ def forest_figure(
     variants=tuple(_variant(block, x_label) for block in ordered),
     choices=(
       ("Measured by", tuple(dict.fromkeys(quantity_of(block.quantity).label for block in blocks))),
-      ("Images a class", tuple(shots_label(shots) for shots in every)),
+      ("Images per class", tuple(shots_label(shots) for shots in every)),
       *([(where_label, places)] if any(places) else []),
     ),
   )

@@ -60,7 +60,7 @@ def gain(
     results: the rows.
     dataset: name of the dataset.
     series: source, generator and strategy.
-    shots: images a class.
+    shots: images per class.
     quantity: the recognizer.
   """
   if quantity == "cler":
@@ -78,7 +78,7 @@ def gains(results: Results, series: Series, shots: int, quantity: str) -> dict[s
   Args:
     results: the rows.
     series: source, generator and strategy.
-    shots: images a class.
+    shots: images per class.
     quantity: the recognizer.
   """
   found = {name: gain(results, name, series, shots, quantity) for name in results.datasets}
@@ -122,7 +122,7 @@ def average_gain(results: Results, series: Series, shots: int, quantity: str) ->
   Args:
     results: the rows.
     series: source, generator and strategy.
-    shots: images a class.
+    shots: images per class.
     quantity: the recognizer.
   """
   return average(gains(results, series, shots, quantity), results.datasets)

@@ -59,7 +59,7 @@ class HeadLine:
   Attributes:
     quantity: the recognizer used on both sides.
     baseline: the baseline in words.
-    shots: number of images a class.
+    shots: number of images per class.
     left_out: number of sources that only the ranking shows.
   """
 
@@ -115,7 +115,7 @@ def against_originals(
   Args:
     results: the rows.
     series: source, generator and strategy.
-    shots: images a class.
+    shots: images per class.
     quantity: the recognizer.
   """
   original = originals(results)

@@ -67,7 +67,7 @@ class RunInfo(TypedDict, total=False):
     devices: number of devices; with it, the page shows device-hours.
     started: start of the run, such as "2026-01-31 12:00 UTC".
     seconds: stage -> wall-clock seconds.
-    images: stage -> number of images processed; with it, the page shows images a second.
+    images: stage -> number of images processed; with it, the page shows images per second.
     datasets: the requested datasets; those without rows are named.
     warnings: sentences that the reader must know.
     prompt_lint: problems of the prompts, such as truncation or duplicates, one sentence each.
@@ -368,19 +368,19 @@ def _warnings(rows: Sequence[Row], run: RunInfo, main: Results) -> list[str]:
   if short:
     worst = min(short, key=lambda cell: cell.facts["shots_given"] / cell.shots)
     warnings.append(
-      f"{len(short)} cells have fewer images than requested, such as {number(worst.facts['shots_given'])} a class "
+      f"{len(short)} cells have fewer images than requested, such as {number(worst.facts['shots_given'])} per class "
       f"instead of {worst.shots} ({worst.series.label} on {worst.dataset})."
     )
   return warnings
 
 
 def _stages(run: RunInfo) -> tables.Table | None:
-  """Return the time of each stage, with images a second and device-hours if known."""
+  """Return the time of each stage, with images per second and device-hours if known."""
   seconds, images, devices = run.get("seconds") or {}, run.get("images") or {}, run.get("devices")
   if not seconds:
     return None
   columns = ["stage", "seconds"] + ["images"] * bool(images)
-  columns += ["images a second a device"] * bool(images and devices)
+  columns += ["images per second and device"] * bool(images and devices)
   columns += ["device-hours"] * bool(devices)
   rows = []
   for stage, spent in seconds.items():

@@ -245,13 +245,13 @@ def images_label(source: str, generator: str = "") -> str:
 
 
 def shots_label(shots: int) -> str:
-  """Return the number of images a class; 0 or less means all."""
+  """Return the number of images per class; 0 or less means all."""
   return str(shots) if shots > 0 else "all"
 
 
 def budget_words(shots: int) -> str:
-  """Return `16 images a class` or `all images`."""
-  return f"{shots} {'image' if shots == 1 else 'images'} a class" if shots > 0 else "all images"
+  """Return `16 images per class` or `all images`."""
+  return f"{shots} {'image' if shots == 1 else 'images'} per class" if shots > 0 else "all images"
 
 
 def by_quantity(name: str) -> tuple[tuple[int, str], str]:
@@ -296,15 +296,15 @@ def number(value: float) -> str:
 
 
 def rate(value: float, unit: str) -> str:
-  """Return a rate in readable units: below one a second, seconds per item.
+  """Return a rate in readable units: below one per second, seconds per item.
 
   Args:
     value: items per second.
     unit: name of one item.
   """
   if value >= 1 or value <= 0:
-    return f"{number(value)} {unit}s a second"
-  return f"{number(1 / value)} seconds a{'n' * (unit[0] in 'aeiou')} {unit}"
+    return f"{number(value)} {unit}s per second"
+  return f"{number(1 / value)} seconds per {unit}"
 
 
 def the(label: str) -> str:

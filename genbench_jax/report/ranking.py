@@ -58,7 +58,7 @@ def ranks(
   Args:
     results: the rows.
     series: the series to rank.
-    shots: images a class.
+    shots: images per class.
     quantity: the recognizer.
     duels: pairwise comparisons of the series.
   """
@@ -84,7 +84,7 @@ def shared_datasets(
   Args:
     results: the rows.
     series: the series.
-    shots: images a class.
+    shots: images per class.
     quantity: the recognizer.
   """
   return [
@@ -102,7 +102,7 @@ def mean_over(
   Args:
     results: the rows.
     series: source, generator and strategy.
-    shots: images a class.
+    shots: images per class.
     quantity: the recognizer.
     datasets: the datasets to average over.
   """
@@ -128,13 +128,13 @@ def ranking_table(
   Args:
     results: the rows.
     ranked: the lines, see `ranks`.
-    shots: images a class.
+    shots: images per class.
     quantity: the recognizer of the ranking.
     gain_quantity: the recognizer that is compared with zero-shot; it uses the class names too.
     costs: generator -> cost of its images.
     settings: generator -> its settings.
     price: USD per device-hour, if known.
-    exchange: series -> number of real images a class of the same worth, in words.
+    exchange: series -> number of real images per class of the same worth, in words.
   """
   series = [rank.series for rank in ranked]
   shared = shared_datasets(results, series, shots, quantity)
@@ -145,7 +145,7 @@ def ranking_table(
     f"gain over zero-shot, {quantity_of(gain_quantity).label}": [
       _gain_words(results, item, shots, gain_quantity) for item in series
     ],
-    "worth in real images a class": [(exchange or {}).get(item) for item in series],
+    "worth in real images per class": [(exchange or {}).get(item) for item in series],
   }
   for name in _beside(results, quantity):
     columns[_head(name)] = [
@@ -155,7 +155,7 @@ def ranking_table(
   for name, label in (("steps", "steps"), ("guidance_scale", "guidance")):
     columns[label] = [_setting(item.get(name)) for item in own]
   spent = [cost_of(costs, item) for item in series]
-  columns["images a second a chip"] = [number(c.rate) if c and c.rate else None for c in spent]
+  columns["images per second and chip"] = [number(c.rate) if c and c.rate else None for c in spent]
   columns["chip-hours"] = [number(c.chip_hours) if c else None for c in spent]
   if price is not None:
     columns["USD"] = [number(c.chip_hours * price) if c else None for c in spent]

@@ -63,7 +63,7 @@ def recognitions(
     workdir: work folder of the run.
     rows: rows of `results.jsonl`.
     quantity: the recognizer.
-    shots: images a class.
+    shots: images per class.
     protocol: `strict` or `reference`.
   """
   if quantity not in RECOGNIZERS:

@@ -138,7 +138,7 @@ class Results:
     Args:
       dataset: name of the dataset.
       series: source, generator and strategy.
-      shots: images a class.
+      shots: images per class.
       quantity: name of the quantity.
     """
     return self.folded.get((dataset, series, shots, quantity))

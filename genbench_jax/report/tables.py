@@ -84,7 +84,7 @@ def headline_table(results: Results, quantity: str, shots: int) -> Table:
   Args:
     results: the rows.
     quantity: the recognizer.
-    shots: images a class.
+    shots: images per class.
   """
   series = results.headline_series()
   means = [average_gain(results, item, shots, quantity) for item in series]
@@ -109,7 +109,7 @@ def views_table(every: Sequence[Results], quantity: str, shots: int) -> Table:
   Args:
     every: the results of each protocol and encoder.
     quantity: the recognizer.
-    shots: images a class.
+    shots: images per class.
   """
   series = every[0].headline_series()
   rows = []

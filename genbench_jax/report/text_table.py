@@ -73,7 +73,7 @@ def _block(head: str, rows: Sequence[Row], main_encoder: str) -> str:
     encoder = row.get("encoder", "")
     name = row["quantity"] if encoder in ("", main_encoder) else in_space(row["quantity"], encoder)
     cells.setdefault(name, {}).setdefault(row["shots"], []).append(row)
-  lines = [[head, *(f"{shots_label(shots)} a class" for shots in columns)]]
+  lines = [[head, *(f"{shots_label(shots)} per class" for shots in columns)]]
   for name in sorted(cells, key=by_quantity):
     quantity = quantity_of(name)
     values = [_cell(quantity, cells[name].get(shots, [])) for shots in columns]

@@ -30,7 +30,7 @@ class Tracker(Protocol):
       what: name of the work.
       done: number of finished items.
       unit: name of an item.
-      rate: items a second.
+      rate: items per second.
     """
 
   def curve(self, name: str, value: float, step: int) -> None:

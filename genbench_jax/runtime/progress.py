@@ -68,7 +68,7 @@ def show(text: str = "", end: str = "\n") -> None:
 
 
 def pace(rate: float) -> str:
-  """Return a readable rate: `35.8/s`, and below one a second `4.2 s each`."""
+  """Return a readable rate: `35.8/s`, and below one per second `4.2 s each`."""
   return f"{rate:.1f}/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.1f} s each"
 
 

@@ -89,7 +89,7 @@ def test_several_sources_are_ranked_and_compared_on_one_page(two):
   assert {("folder", "mine", "cler"), ("folder", "theirs", "linear_probe")} <= found
   text = ranking(workdir, rows)
   # Equal images have equal scores, and neither is better.
-  assert "Ranked by linear probe at 1 image a class" in text
+  assert "Ranked by linear probe at 1 image per class" in text
   assert "1. mine" in text and "1. theirs" in text
   assert "mine minus theirs: 0.0" in text and "can’t be told apart" in text
   page = (workdir / "report" / "index.html").read_text(encoding="utf-8")

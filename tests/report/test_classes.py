@@ -40,7 +40,7 @@ def test_headline_strategy_largest_budget_and_trained_recognizer_are_chosen():
     _scores("generative", "defined_template", shots=16, quantity="cler"),
     _scores("control", "defined_template", shots=32),
   ])  # fmt: skip
-  assert "linear probe, 8 images a class" in figure.caption
+  assert "linear probe, 8 images per class" in figure.caption
 
 
 @pytest.mark.parametrize("scores", [[], [_scores("control")]])

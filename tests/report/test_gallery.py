@@ -17,7 +17,7 @@ def test_images_beyond_the_budget_are_omitted_evenly():
   assert [len(g.entries) for g in cut] == [4, 4]
   assert [e.class_name for e in cut[0].entries] == ["a", "a", "b", "b"]
   assert left_out == 12
-  # Even with less space than one image a class, the sources are shown side by side.
+  # Even with less space than one image per class, the sources are shown side by side.
   cut, _ = fit(galleries, budget=2 * weight(galleries[0].entries[0]) + 5)
   assert [[e.class_name for e in g.entries] for g in cut] == [["a"], ["a"]]
 

@@ -117,7 +117,7 @@ def test_ranking_shows_quality_cost_and_money(results, compared, many):
     dict(zip(table.columns, row, strict=True)) for row in table.rows if row[1] == "sd-turbo"
   )
   assert (line["steps"], line["guidance"]) == ("1", "0")
-  assert line["images a second a chip"] == f"{1 / 0.12:.2f}"
+  assert line["images per second and chip"] == f"{1 / 0.12:.2f}"
   # 4 datasets of 1280 images of 0.12 s each, and a minute of compilation on 4 chips.
   hours = 4 * (1280 * 0.12 + 60 * 4) / 3600
   assert float(line["chip-hours"]) == pytest.approx(hours, rel=0.01)

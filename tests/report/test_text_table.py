@@ -29,7 +29,7 @@ def test_lines_are_quantities_and_columns_are_budgets():
   assert table(rows).splitlines() == [
     "zero-shot on digits, without these images: 25.0 [20.0, 30.0] %",
     "",
-    "folder, strict protocol             1 a class          4 a class",
+    "folder, strict protocol           1 per class        4 per class",
     "CLER (%) ↑                  [45.0, 55.0] 50.0  [60.0, 65.0] 62.5",
     "CLER gain (points) ↑                           [−2.0, +0.1] −1.2",
     "FID (CLIP) ↓             [1,200, 1,300] 1,234",

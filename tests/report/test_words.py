@@ -43,7 +43,7 @@ def test_the_config_says_whether_the_probe_uses_text():
 def test_answer_names_gain_and_range(results):
   generated, original = answer(results, head_lines(results, probe_knows_text=True))
   assert generated.startswith(
-    "Generated images put the linear probe 5.0 points above zero-shot with 16 images a class, "
+    "Generated images put the linear probe 5.0 points above zero-shot with 16 images per class, "
   )
   assert "on average over 3 datasets: from +0.9 on digits to +10.5 on digits_hard" in generated
   assert "13.6 points above zero-shot" in original
@@ -93,7 +93,7 @@ def test_control_is_reported_with_cler(results):
   assert expected[0] > 0 > expected[1]
   words = control_words(results)
   assert (
-    f"With 16 images a class, CLER on generated images differs from zero-shot by {points(expected[0])} points"
+    f"With 16 images per class, CLER on generated images differs from zero-shot by {points(expected[0])} points"
     in words
   )
   assert f"with shuffled labels, by {points(expected[1])}." in words
