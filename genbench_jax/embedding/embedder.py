@@ -34,7 +34,7 @@ class ImageEmbedder:
     self._program = _program(encoder, "embed_pixels", self.mesh)
     self._params = params_on(encoder, self.mesh)
 
-  def dispatch(self, pixels: Float32[np.ndarray, "n h w 3"]) -> Float[Array, "b d"]:
+  def dispatch(self, pixels: Float[np.ndarray, "n h w 3"]) -> Float[Array, "b d"]:
     """Start computing the features of at most `batch_size` images, without waiting for the result.
 
     The result has `batch_size` rows; those from `n` on are padding.
@@ -90,7 +90,7 @@ class TextEmbedder:
 
 def image_features(
   encoder: ImageEncoder,
-  pixels: Float32[np.ndarray, "n h w 3"],
+  pixels: Float[np.ndarray, "n h w 3"],
   mesh: Mesh | None = None,
   batch_per_device: int = 32,
 ) -> Float32[np.ndarray, "n d"]:

@@ -210,8 +210,9 @@ def _gather_program(mesh: Mesh) -> jax.stages.Wrapped:
 REACH = 1e37
 
 
-def unit_rows(features: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+def unit_rows(features: Float[Array | np.ndarray, "*n d"]) -> Float[Array, "*n d"]:
   """Return rows scaled to unit length; a zero row stays zero."""
+  features = jnp.asarray(features)
   largest = jnp.max(jnp.abs(features), axis=-1, keepdims=True)
   # XLA may multiply by the reciprocal, which beyond 2^126 is subnormal and flushed to zero.
   down = jnp.where(largest > REACH, 0.125, 1.0)

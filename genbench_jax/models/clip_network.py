@@ -205,7 +205,7 @@ class VisionTransformer(nn.Module):
       hidden = layer(hidden)
     return self.post_norm(hidden[:, 0])
 
-  def _embedded(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b l w"]:
+  def _embedded(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b l d"]:
     """Return the class token and the patches, with their positions: l = 1 + patches."""
     patches = self.patch_embedding(pixels)
     first = jnp.asarray(self.class_embedding, patches.dtype)

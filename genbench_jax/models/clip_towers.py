@@ -1,13 +1,16 @@
 """CLIP's towers as pure functions of what is trained: token embeddings (CoOp) or prompt tokens (VPT)."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from genbench_jax.models.clip_network import ClipNetwork
 from genbench_jax.models.weights import Params
 
 
-def token_embeddings(params: Params, tokens: Int[Array, "k l"]) -> Float[Array, "k l w"]:
+def token_embeddings(
+  params: Params, tokens: Int[Array | np.ndarray, "k l"]
+) -> Float[Array | np.ndarray, "k l w"]:
   """Look up the embeddings of token ids, without positions."""
   return params["text_model"]["embeddings.token_embedding"]["weight"][tokens]
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.metrics.accuracy import (
   FROM_PREDICTIONS,
@@ -172,7 +172,7 @@ def best_epoch(
 
 def epoch_scores(
   results: Int[np.ndarray, "e v"] | Float[np.ndarray, "e v k"],
-  targets: Float[np.ndarray, "v k"],
+  targets: Float[np.ndarray, "v k"] | Bool[np.ndarray, "v k"],
   metric: Metric,
 ) -> list[float]:
   """The score after each epoch, all 0 where any logit was not finite."""

@@ -69,7 +69,7 @@ def class_scores(
   return {int(c): float(hits[c] / totals[c]) for c in np.flatnonzero(totals)}
 
 
-def _ratio(part: int, whole: int) -> float | None:
+def _ratio(part: int | np.integer, whole: int | np.integer) -> float | None:
   return float(part / whole) if whole else None
 
 

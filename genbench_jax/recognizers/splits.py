@@ -1,7 +1,7 @@
 """Validation data are taken from the training images, never from the test images."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
 NEVER_HELD_OUT = -1
 
@@ -47,7 +47,7 @@ def can_hold_out(targets: Float[np.ndarray, "n k"]) -> bool:
   return bool(np.bincount(strata(targets)).max(initial=0) > 1)
 
 
-def first_fifth(targets: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, "n"]:
+def first_fifth(targets: Num[np.ndarray, "n k"]) -> Bool[np.ndarray, "n"]:
   """The reference's validation images: of each class the first ceil(0.2 n_c) in list order.
 
   Multi-label: in list order, every image that has a class still short of its ceil(0.2 n_c).

@@ -96,7 +96,7 @@ class Curriculum:
     seed: of the order.
   """
 
-  phases: tuple[Int[np.ndarray, "m"], ...]
+  phases: tuple[Int[np.ndarray, "_"], ...]
   steps: tuple[int, ...]
   recipe: Recipe
   seed: int
