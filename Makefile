@@ -1,5 +1,5 @@
-# `make demo`, `make mock` and `make test` need nothing but Python 3.11 or newer: each makes .venv, installs the locked
-# dependencies and the package, and does its job.
+# `make demo`, `make mock` and `make test` need only Python 3.11 or newer: each creates .venv and
+# installs the locked dependencies and the package first.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,12 +15,12 @@ demo: install
 	$(BIN)/python -m genbench_jax.main --config configs/demo.py --workdir $(WORKDIR)
 	@echo "The page: $(WORKDIR)/report/index.html"
 
-# All 22 datasets, drawn stand-ins in place of the data, through every stage: ten minutes.
+# All stages on all 22 datasets with drawn images instead of the data, in ten minutes.
 mock: install
 	$(BIN)/python -m genbench_jax.main --config configs/full.py:mock --workdir $(MOCKDIR)
 	@echo "The page: $(MOCKDIR)/report/index.html"
 
-# The same with networks that are trained on the images of every dataset, by two steps each.
+# The same with networks that train for two steps on the images of every dataset.
 mock-networks: install
 	$(BIN)/python -m genbench_jax.main --config configs/full.py:mock,networks --workdir $(MOCKDIR)
 	@echo "The page: $(MOCKDIR)/report/index.html"
@@ -28,7 +28,8 @@ mock-networks: install
 test: install
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=85
 
-# What another Python and JAX must show: networks and metrics agree with the golden files, and a small run ends with its page.
+# Checks for another Python and JAX: networks and metrics agree with the golden files, and a small
+# run ends with its page.
 # `make smoke PYTHON=python3.13 VENV=.venv-newest`
 smoke: install
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile tests/models tests/metrics tests/test_config.py
@@ -49,7 +50,7 @@ docs: install
 leaderboard: install
 	$(BIN)/python leaderboard/build.py
 
-# The tools that build it are in the lock, so that nothing is downloaded.
+# The build tools are in the lock, so nothing is downloaded.
 wheel: install
 	rm -rf build dist
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
@@ -59,8 +60,8 @@ wheel: install
 
 install: $(VENV)/installed
 
-# The lock is whole, so nothing is resolved: pip takes extras for unpinned as soon as a newer version is out.
-# uv installs in a fraction of pip's time; where it is not at hand, pip does the same.
+# The lock is complete, so nothing is resolved: pip treats extras as unpinned when a newer version exists.
+# uv installs in a fraction of pip's time; without it, pip does the same.
 $(VENV)/installed: requirements.lock setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	if command -v uv >/dev/null 2>&1; then \

@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
-# The one place of the version is the package itself.
+# The version is defined in the package.
 VERSION = re.search(
   r'^__version__ = "(.+)"$', (HERE / "genbench_jax" / "__init__.py").read_text(), re.MULTILINE
 )[1]
@@ -43,7 +43,7 @@ RUNTIME = [
   "tqdm>=4.67",
   "transformers>=5.3",
 ]
-# Only TensorFlow Datasets' own builders need these, and only while they prepare.
+# Only the builders of TensorFlow Datasets need these, and only to prepare data.
 PREPARE = ["tensorflow-cpu>=2.20", "opencv-python-headless>=4.11", "h5py>=3.12"]
 TEST = [
   "beartype>=0.22",
@@ -61,7 +61,7 @@ TEST = [
   "tensorboardX>=2.6",
 ]
 DOCS = ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0"]
-# setuptools and wheel build the package itself: they are locked with the rest.
+# setuptools and wheel build the package; they are locked as well.
 DEV = [
   *TEST,
   *DOCS,
