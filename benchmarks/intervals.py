@@ -1,7 +1,8 @@
 """Simulate the coverage of the 95 % intervals, with one line per quantity and kind of interval.
 
-  JAX_PLATFORMS=cpu python benchmarks/intervals.py --json=intervals.json     # about half an hour on 2 cores
-  JAX_PLATFORMS=cpu python benchmarks/intervals.py --repeats=20 --only=sets  # smoke test
+  JAX_PLATFORMS=cpu python benchmarks/intervals.py --repeats=600 --json=intervals.json  # half an hour on 2 cores
+  JAX_PLATFORMS=cpu python benchmarks/intervals.py --repeats=600 --only=sets --quantities=fid,kid  # one minute
+  JAX_PLATFORMS=cpu python benchmarks/intervals.py --repeats=20 --only=sets                       # smoke test
 
 Images are unit-norm features around class centers; external images are drawn per class at some distance from real
 ones. An interval should contain the expected value of the quantity at this budget: over test images for *these

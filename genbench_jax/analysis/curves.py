@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Num
 
+from genbench_jax.analysis.measured import has_value
+
 NORMAL = 1.959964  # 97.5 % quantile of the standard normal distribution
 EXPONENTS = np.linspace(0.05, 2.0, 40)  # grid of the power law's exponent
 DRAWS = 400
@@ -61,7 +63,7 @@ def points_of(rows: Iterable[Mapping[str, Any]]) -> list[Point]:
   Budgets that ended up with the same number of images are merged: they hold the same images.
   """
   seeds: dict[float, dict[Any, Mapping[str, Any]]] = {}
-  for row in rows:
+  for row in filter(has_value, rows):
     seeds.setdefault(images_given(row), {}).setdefault(row.get("seed"), row)
   budgets = {images: list(own.values()) for images, own in seeds.items()}
   return [

@@ -57,7 +57,14 @@ def exchange_rates(
     return [ExchangeRate(p.images, None, 0.0, math.inf, f"{UNKNOWN}: {reason}") for p in source]
   random = np.random.default_rng(seed)
   curves = drawn(real, random)
-  return [_rate(point, real, curves, random) for point in source]
+  return [
+    _rate(point, real, curves, random)
+    if math.isfinite(point.value) and math.isfinite(point.error)
+    else ExchangeRate(
+      point.images, None, 0.0, math.inf, f"{UNKNOWN}: the source has no standard error"
+    )
+    for point in source
+  ]
 
 
 def why_not(real: Sequence[Point]) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from genbench_jax.analysis.measured import has_value
+
 NORMAL = 1.959964  # 97.5 % quantile of the standard normal distribution
 KEYS = ("dataset", "source", "generator", "strategy", "shots", "protocol", "encoder", "quantity")
 
@@ -39,9 +41,9 @@ class OverSeeds:
 
 
 def over_seeds(rows: Iterable[Mapping[str, Any]]) -> list[OverSeeds]:
-  """Return one summary per cell and quantity, in the order of the rows."""
+  """Return one summary per cell and quantity, in the order of the rows; rows without a finite value do not count."""
   groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-  for row in rows:
+  for row in filter(has_value, rows):
     groups.setdefault(tuple(row.get(key) for key in KEYS), []).append(row)
   return [_summary(dict(zip(KEYS, key, strict=True)), own) for key, own in groups.items()]
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from genbench_jax.analysis.measured import has_value
 from genbench_jax.errors import UsageError
 
 SERIES = ("source", "generator", "strategy", "seed")
@@ -78,7 +79,7 @@ def values_by_quantity(rows: Iterable[Row]) -> dict[str, dict[QuantityKey, Value
   """
   found: dict[str, dict[QuantityKey, Values]] = {}
   for row in rows:
-    if row.get("source") == "control":
+    if row.get("source") == "control" or not has_value(row):
       continue
     named = QuantityKey(str(row["quantity"]), str(row.get("encoder") or ""))
     cells = found.setdefault(str(row.get("protocol") or ""), {}).setdefault(named, {})
