@@ -1,8 +1,8 @@
 """The configuration: frozen, typed sections, read once from an ml_collections ConfigDict.
 
-The settings of a room live in that room (`diffusion/settings.py`, `recognizers/settings.py`, ...); this file puts them
-together and checks what no single setting can. A config file starts from `default_config()`, so that every leaf can be
-overridden on the command line.
+Each room defines its settings (`diffusion/settings.py`, `recognizers/settings.py`, ...). This file
+combines them and checks constraints between settings. A config file starts from `default_config()`,
+so that every leaf can be overridden on the command line.
 """
 
 import dataclasses
@@ -50,16 +50,16 @@ MIXTURE_ORDERS = ("together", "real_last")
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-  """Which generated images are kept; all by default.
+  """Selection among generated images; by default all are kept.
 
   Attributes:
-    method: `none` keeps all images; `clip` generates more and keeps those nearest to "a photo of a <class>";
-      `random` generates as many and keeps a seeded choice, as a control.
-    candidates: images generated for each one kept.
-    checkpoint: the CLIP or SigLIP that judges, a folder or hub id; use another than the one that measures. The
-      published choice is `openai/clip-vit-base-patch16`.
-    revision: its hub revision, a commit; empty for local folders.
-    sha256: its checksum.
+    method: `none` keeps all images; `clip` generates more and keeps those nearest to "a photo of a
+      <class>"; `random` generates as many and keeps a seeded choice, as a control.
+    candidates: number of images generated for each one kept.
+    checkpoint: the CLIP or SigLIP that judges, a folder or hub id; use another than the encoder
+      that measures. The published choice is `openai/clip-vit-base-patch16`.
+    revision: hub revision, a commit; empty for local folders.
+    sha256: checksum of the checkpoint.
   """
 
   method: Annotated[str, OneOf("selection", SELECTIONS)] = "none"
@@ -74,7 +74,7 @@ class Selection:
 
   @property
   def made_for_one(self) -> int:
-    """Images generated for each one kept."""
+    """Number of images generated for each one kept."""
     return self.candidates if self.is_on else 1
 
 
@@ -86,11 +86,13 @@ class Folder:
   """A user's own images, for the source `folder`.
 
   Attributes:
-    path: the images, in any form of docs/howto/inputs.md; `{dataset}` in it stands for the name of the dataset.
-    paths: several named folders in place of `path`, each `name=path`; rows and page use the names.
-    class_map: a CSV, JSON or YAML file that maps folder names to class names.
-    strict: whether a name that matches no class is an error; otherwise it is left out with a warning.
-    real_images: how many real images of the dataset were used to make these; the report states it.
+    path: the images, in any form of docs/howto/inputs.md; `{dataset}` is replaced by the dataset's
+      name.
+    paths: several named folders instead of `path`, each `name=path`; rows and page use the names.
+    class_map: CSV, JSON or YAML file that maps folder names to class names.
+    strict: whether a name that matches no class is an error; otherwise it is left out with a
+      warning.
+    real_images: number of real images of the dataset that were used to make these, for the report.
   """
 
   path: Annotated[str, LocalPath()] = ""
@@ -112,15 +114,17 @@ class Mixture:
   """Original and external images together, for the source `combined`.
 
   Attributes:
-    with_sources: sources to mix with originals, each with all its strategies; they and `original` must be sources of
-      the config.
-    ratio: external images for each original one.
-    budget: `equal` divides the images of a cell between both; `added` adds the external images to the originals;
-      `long_tail` gives classes ever fewer originals, in a seeded order, and fills each up to the shots with external
-      images.
-    imbalance: of `long_tail`, the ratio of the originals of the first class to those of the last.
-    loss_weights: of real and of external images in the loss, such as 0.8 and 0.2; empty weighs all images alike.
-    order: `together`; or `real_last`, training on the external images first and on the real ones afterwards.
+    with_sources: sources to mix with originals, each with all its strategies; they and `original`
+      must be sources of the config.
+    ratio: external images per original image.
+    budget: `equal` divides the images of a cell between both; `added` adds the external images to
+      the originals; `long_tail` gives classes decreasing numbers of originals, in a seeded order,
+      and fills each up to the shots with external images.
+    imbalance: for `long_tail`, the ratio of the originals of the first class to those of the last.
+    loss_weights: weights of real and of external images in the loss, such as 0.8 and 0.2; empty
+      weighs all images equally.
+    order: `together`, or `real_last` to train on the external images first and on the real ones
+      afterwards.
   """
 
   with_sources: tuple[str, ...] = ("generative",)
@@ -133,15 +137,16 @@ class Mixture:
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-  """Which metrics are computed, and how.
+  """The metrics.
 
   Attributes:
     quantities: names of metrics.
     protocols: `strict`, `reference` or both.
-    top_k: neighbors of `topk_vote`.
-    resamples: of the bootstrap.
-    guides: real training images a class for `class_chamfer` and `guide_ridge`. No recognizer sees them, and they count
-      as real images seen. They are set aside where `original` is a source; 0 for none.
+    top_k: number of neighbors of `topk_vote`.
+    resamples: number of bootstrap resamples.
+    guides: real training images per class for `class_chamfer` and `guide_ridge`, set aside if
+      `original` is a source; 0 for none. No recognizer uses them, but they count as real images
+      seen.
   """
 
   quantities: Annotated[tuple[str, ...], OneOf("metric", KnownQuantities())] = SCORED
@@ -156,9 +161,9 @@ class Report:
   """The page and the trackers.
 
   Attributes:
-    title: of the page.
-    gallery_images: images of each class in a gallery.
-    trackers: `tensorboard` (needs tensorboardX) and `wandb`, where installed; none by default.
+    title: title of the page.
+    gallery_images: number of images per class in a gallery.
+    trackers: `tensorboard` (needs tensorboardX) and `wandb`, if installed; none by default.
   """
 
   title: str = "How good are these images as training data?"
@@ -168,19 +173,22 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """A benchmark: datasets x sources x strategies x shots x seeds, and how each stage works.
+  """A benchmark: datasets x sources x strategies x shots x seeds, and the settings of each stage.
 
   Attributes:
     datasets: names, folders, YAML files or TFDS names.
-    sources: where external images come from.
-    shots: images a class, one cell each; the largest decides how many images are generated.
-    seeds: of images and recognizers, one cell each.
-    data_dir: where TFDS datasets are prepared; empty is TFDS's default.
-    stand_in: images a class and split of drawn stand-ins in place of the real data; 0 is the real data.
-    generators: name -> settings of a generator; what an entry does not give is taken from `generation`, as are the
-      strategies, kept images and shard size of all. Empty means that `generation` is the only one.
-    encoders: name -> settings of a further encoder, in which the same is measured, as far as the encoder knows texts.
-      Images are generated, retrieved and chosen with `encoder`.
+    sources: sources of external images.
+    shots: numbers of images per class, one cell each; the largest determines how many images are
+      generated.
+    seeds: seeds of images and recognizers, one cell each.
+    data_dir: folder of TFDS datasets; empty for TFDS's default.
+    stand_in: number of drawn images per class and split that replace the real data; 0 uses the real
+      data.
+    generators: name -> settings of a generator. Settings that an entry omits, and strategies, kept
+      images and shard size of all entries, are those of `generation`. Empty means that `generation`
+      is the only one.
+    encoders: name -> settings of a further encoder, which measures the same as far as it has text.
+      `encoder` generates, retrieves and selects the images.
   """
 
   datasets: Annotated[tuple[str, ...], Distinct()] = ("digits",)
@@ -211,7 +219,7 @@ class Config:
     """Name -> dataset, in the order of `datasets`; a user's own datasets are read now.
 
     Raises:
-      UsageError: there is no such dataset, or two have the same name.
+      UsageError: a dataset is unknown, or two have the same name.
     """
     found: dict[str, DatasetSpec] = {}
     for spec in map(dataset_spec, self.datasets):
@@ -241,11 +249,11 @@ def parse_arguments(text: str, **defaults: Any) -> types.SimpleNamespace:
   """Return the typed arguments of `configs/x.py:a=1,b=word`; a bare name sets a flag.
 
   Args:
-    text: what follows the colon.
-    **defaults: name -> default, whose type is that of the argument.
+    text: the text after the colon.
+    **defaults: name -> default, which determines the type.
 
   Raises:
-    UsageError: an argument that the config does not have, or of the wrong type.
+    UsageError: the config has no such argument, or its type is wrong.
   """
   values = dict(defaults)
   for item in filter(None, text.split(",")):
@@ -259,10 +267,10 @@ def parse_arguments(text: str, **defaults: Any) -> types.SimpleNamespace:
 
 
 def check_setting(path: str) -> None:
-  """Check that there is a setting at a path such as `generation.steps`.
+  """Check that a path such as `generation.steps` names a setting.
 
   Raises:
-    UsageError: there is none; the message names the nearest one and those of the same section.
+    UsageError: it does not; the message has the nearest name and those of the same section.
   """
   section: Any = Config()
   known_so_far: tuple[str, ...] = ("config",)
@@ -287,7 +295,7 @@ def make_config(config_dict: Mapping[str, Any]) -> Config:
   generators = read_generators(config.generation, config_dict.get("generators", {}))
   encoders = read_table(config.encoder, config_dict.get("encoders", {}), "config.encoders")
   config = dataclasses.replace(config, generators=generators, encoders=encoders)
-  _ = config.specs  # refuses unknown datasets
+  _ = config.specs  # rejects unknown datasets
   for check in _CHECKS:
     check(config)
   return dataclasses.replace(config, datasets=_canonical(config.datasets))
@@ -299,7 +307,7 @@ def _read(text: str, kind: type, path: str) -> Any:
       return {"true": True, "false": False}[text.lower()]
     return kind(text)
   except (ValueError, KeyError) as error:
-    raise UsageError(f"{path} is {text!r}, wanted {kind.__name__}.") from error
+    raise UsageError(f"{path} is {text!r}, expected {kind.__name__}.") from error
 
 
 def _canonical(datasets: tuple[str, ...]) -> tuple[str, ...]:
@@ -308,10 +316,10 @@ def _canonical(datasets: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _two_called(spec: DatasetSpec, known: DatasetSpec) -> str:
-  places = " and ".join(each.folder or each.tfds_name or each.name for each in (known, spec))
-  return (
-    f"two datasets are called '{spec.name}', {places}: give one of them a 'name' in a YAML file."
+  places = " and ".join(
+    dataset.folder or dataset.tfds_name or dataset.name for dataset in (known, spec)
   )
+  return f"two datasets have the name '{spec.name}', {places}. Give one of them another 'name' in a YAML file."
 
 
 # ---- constraints between settings ---------------------------------------------------------------
@@ -344,15 +352,15 @@ def _check_folders(folder: Folder) -> None:
     name, _, path = text.partition("=")
     if not FOLDER_NAME.fullmatch(name) or not path:
       raise UsageError(
-        f"config.folder.paths has {text!r}, wanted 'name=path' with a name of letters, digits,"
+        f"config.folder.paths has {text!r}, expected 'name=path' with a name of letters, digits,"
         " '_', '.' and '-'."
       )
   if len(folder.named_paths) < len(folder.paths):
-    raise UsageError(f"config.folder.paths gives a name twice: {', '.join(folder.paths)}.")
+    raise UsageError(f"config.folder.paths contains a name twice: {', '.join(folder.paths)}.")
 
 
 def _check_kept_images(config: Config) -> None:
-  """Check that nothing reads images that are not kept."""
+  """Check that no setting reads images that are not kept."""
   kept, most = config.generation.keep_images, max(config.shots)
   if kept == "all":
     return
@@ -360,7 +368,7 @@ def _check_kept_images(config: Config) -> None:
   if config.encoders:
     reader = "config.encoders embeds kept images"
   elif config.selection.is_on:
-    reader = "config.selection.method chooses among kept images"
+    reader = "config.selection.method selects among kept images"
   elif (
     (name := _prompts_on_images(config.recognition))
     and "generative" in config.sources
@@ -374,7 +382,7 @@ def _check_kept_images(config: Config) -> None:
 
 
 def _prompts_on_images(recognition: Recognition) -> str:
-  """Return the prompt learner that reads images and not their features; empty if there is none."""
+  """Return the prompt learner that reads images instead of features; empty if there is none."""
   on_images = {"vpt": True, "coop": recognition.coop.paper}
   return next((name for name in recognition.recognizers if on_images.get(name)), "")
 

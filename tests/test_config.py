@@ -99,7 +99,7 @@ def test_arguments_of_a_config_file_are_typed():
   ("text", "message"),
   [
     ("quik", "unknown config argument 'quik'. Did you mean 'quick'?"),
-    ("steps=many", "config argument steps is 'many', wanted int."),
+    ("steps=many", "config argument steps is 'many', expected int."),
   ],
 )
 def test_bad_arguments(text, message):

@@ -10,9 +10,9 @@ from genbench_jax.config import Config
 from genbench_jax.runtime.settings import plain_type
 
 OUT = Path(__file__).parent.parent / "docs" / "configuration.md"
-HEAD = """# Configuration
+HEAD = """# Settings
 
-Every setting, its type and its default. A config file is Python that starts from
+Every setting with its type and default. A config file is Python that starts from
 `genbench_jax.config.default_config()`. Any setting can be overridden on the command line with
 `--config.SECTION.NAME=value`. `tools/config_reference.py` writes this page from the types in
 `genbench_jax/config.py`.

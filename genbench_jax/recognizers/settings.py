@@ -14,21 +14,22 @@ DEPTHS = ("shallow", "deep")
 
 @dataclasses.dataclass(frozen=True)
 class CoopSettings:
-  """How a context is learned; the defaults are the paper's, steps aside.
+  """Learned context in the text tower. The defaults are the paper's, except for the steps.
 
   Attributes:
-    context_length: number of context vectors, where no `template` sets it.
-    per_class: a context for each class instead of one for all.
-    position: context before the class name (`end`), or half of it before and half behind (`middle`).
-    template: words to begin with, such as "a photo of a"; empty is normal noise of 0.02.
+    context_length: number of context vectors, unless `template` sets it.
+    per_class: whether each class has its own context.
+    position: context before the class name (`end`), or half before and half after it (`middle`).
+    template: initial words, such as "a photo of a"; empty means normal noise with deviation 0.02.
     steps: optimization steps.
-    batch_size: images a step.
+    batch_size: images per step.
     learning_rate: peak rate of SGD with momentum 0.9; linear warm-up, then a cosine to zero.
-    warmup: steps of warm-up.
-    weight_decay: L2 added to the gradient.
-    classes_at_once: classes that go through the text tower at once, on each device.
-    paper: the paper's length, warm-up and augmentation: 50 epochs at 1 shot, 100 at 2 to 4 and 200 beyond, the first at a
-      constant 1e-5; images are cropped (8 % of the area or more) and mirrored anew at each step, which encodes them anew.
+    warmup: warm-up steps.
+    weight_decay: L2 penalty added to the gradient.
+    classes_at_once: classes in the text tower at once, on each device.
+    paper: use the paper's length, warm-up and augmentation: 50 epochs at 1 shot, 100 at 2 to 4 and
+      200 beyond, the first at a constant 1e-5. Images are cropped (8 % of the area or more),
+      mirrored and encoded at each step.
   """
 
   context_length: Annotated[int, AtLeast(1)] = 16
@@ -44,7 +45,7 @@ class CoopSettings:
   paper: bool = False
 
   def for_images(self, num_images: int, num_classes: int) -> "CoopSettings":
-    """Return the settings, with the paper's epochs for this many images a class where `paper` asks for them."""
+    """Return the settings, with the paper's epochs for this number of images if `paper` is set."""
     if not self.paper:
       return self
     shots = -(-num_images // num_classes)
@@ -55,22 +56,23 @@ class CoopSettings:
 
 @dataclasses.dataclass(frozen=True)
 class VptSettings:
-  """How visual prompts are learned.
+  """Learned tokens in the vision tower.
 
   Attributes:
     depth: `shallow` or `deep`.
-    prompt_length: tokens in each layer that has them.
+    prompt_length: number of tokens in each layer that has them.
     steps: optimization steps.
-    batch_size: images a step.
+    batch_size: images per step.
     images_at_once: images of a micro-batch on each device; gradients of micro-batches are summed.
     learning_rate: peak rate of AdamW; linear warm-up, then a cosine to zero.
-    warmup: steps of warm-up.
-    weight_decay: of AdamW.
-    paper: the paper's head, optimizer, length and augmentation: a linear classifier trained from random weights instead of
-      the text prototypes, SGD with momentum 0.9, 100 epochs, 10 of them warm-up, random crops and mirroring.
-    search: the paper's search: each of its rates (0.05 to 50 at batch 256) with each of its decays (0 to 0.01) is trained on
-      four fifths of the images and tried on the rest, 40 trainings in all; the best replaces `learning_rate` and
-      `weight_decay`.
+    warmup: warm-up steps.
+    weight_decay: weight decay of AdamW.
+    paper: use the paper's head, optimizer, length and augmentation: a linear classifier trained
+      from random weights instead of the text prototypes, SGD with momentum 0.9, 100 epochs with 10
+      of warm-up, random crops and mirroring.
+    search: use the paper's search: each of its rates (0.05 to 50 at batch 256) with each of its
+      decays (0 to 0.01) is trained on four fifths of the images and tested on the others, 40
+      trainings in all. The best pair replaces `learning_rate` and `weight_decay`.
   """
 
   depth: Annotated[str, OneOf("depth of visual prompts", DEPTHS)] = "deep"
@@ -85,14 +87,15 @@ class VptSettings:
   search: bool = False
 
   def for_images(self, num_images: int) -> "VptSettings":
-    """Return the settings, with the paper's 100 epochs, ten of them warm-up, where `paper` asks for them."""
+    """Return the settings, with the paper's 100 epochs, ten of them warm-up, if `paper` is set."""
     if not self.paper:
       return self
     steps = 100 * -(-num_images // min(self.batch_size, num_images))
     return dataclasses.replace(self, steps=steps, warmup=steps // 10)
 
 
-# The grid that VPT's paper searches (its appendix A): rates at batch 256, which grow with the batch, and decays.
+# Search grid of the VPT paper (appendix A): rates at batch 256, which scale with the batch, and
+# decays.
 VPT_RATES = (50.0, 25.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25, 0.1, 0.05)
 VPT_DECAYS = (0.01, 0.001, 0.0001, 0.0)
 OPTIMIZERS = ("sgd", "adamw")
@@ -109,30 +112,33 @@ Shots = Annotated[tuple[int, ...], AtLeast(1)]
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """How a network is trained on the images of a cell. Every step is a function of (seed, step).
+  """Training of a network on the images of a cell. Every step is a function of (seed, step).
 
   Attributes:
-    optimizer: `sgd` with momentum and the decay in the gradient, as PyTorch, or `adamw`.
-    learning_rate: at its peak.
-    momentum: of SGD.
-    weight_decay: of weights with two axes or more; biases and norms have none.
-    schedule: after the warm-up: half a `cosine` to zero, `steps` (a tenth after 1/3, 2/3 and 8/9), or `constant`.
-    warmup: share of the steps in which the rate rises linearly.
+    optimizer: `sgd` with momentum and weight decay in the gradient, as in PyTorch, or `adamw`.
+    learning_rate: peak learning rate.
+    momentum: momentum of SGD.
+    weight_decay: decay of weights with two or more axes; biases and norms have none.
+    schedule: after the warm-up: half a `cosine` to zero, `steps` (divided by ten after 1/3, 2/3 and
+      8/9), or `constant`.
+    warmup: fraction of the steps in which the rate rises linearly.
     epochs: passes over the images.
-    min_steps: steps at least: few images would be seen too rarely.
-    batch_size: images a step, over all devices. A batch runs on into the next pass, so that all have this size.
-    accumulate: parts of a batch that are computed one after another, their gradients summed; it must divide the batch.
-      Batch normalization then sees a part at a time.
-    label_smoothing: mass of the target that is spread over all classes.
-    min_crop: least share of the area that a random crop keeps; 1 turns cropping off.
+    min_steps: minimum number of steps, so that few images are seen often enough.
+    batch_size: images per step, over all devices. A batch continues into the next epoch, so all
+      have this size.
+    accumulate: number of parts of a batch that are computed in sequence, with summed gradients; it
+      must divide the batch. Batch normalization then uses one part at a time.
+    label_smoothing: probability mass that is spread over all classes.
+    min_crop: smallest fraction of the area that a random crop keeps; 1 disables cropping.
     flip: whether half of the images are mirrored.
-    randaugment: operations of RandAugment on each image; 0 is none.
+    randaugment: number of RandAugment operations per image; 0 for none.
     randaugment_magnitude: their strength, 0 to 10.
-    mixup, cutmix: parameter of the Beta distribution of the shares; 0 is off. With both, each batch draws one.
-    ema: decay of a running average of the weights, which is then what is tested; 0 is off.
-    clip_norm: largest norm of the gradient; 0 is no limit.
-    search_rates, search_epochs: `strict` tries these multiples of `learning_rate` and of the steps on held-out external
-      images and takes the best; one value each is taken as it is.
+    mixup, cutmix: parameter of the Beta distribution of the mixing ratio; 0 disables it. With both,
+      each batch uses one at random.
+    ema: decay of a running average of the weights, which is tested instead; 0 disables it.
+    clip_norm: maximum norm of the gradient; 0 for no limit.
+    search_rates, search_epochs: `strict` tries these multiples of `learning_rate` and of the steps
+      on held-out external images and uses the best; with one value each, nothing is searched.
   """
 
   optimizer: Annotated[str, OneOf("optimizer", OPTIMIZERS)] = "sgd"
@@ -158,22 +164,25 @@ class Recipe:
   search_epochs: Annotated[tuple[float, ...], Above(0)] = (0.3, 1.0)
 
   def num_steps(self, num_images: int) -> int:
-    """Steps on so many images."""
+    """Return the number of steps for a number of images."""
     return max(1, self.min_steps, math.ceil(self.epochs * num_images / self.batch_size))
 
 
 @dataclasses.dataclass(frozen=True)
 class FromScratchSettings:
-  """A network that knows the images of a cell alone.
+  """A network trained from random weights on the images of a cell.
 
   Attributes:
-    network: a name in `models/classifiers.py`: `resnet18`, `resnet50`, `vit_s16`; for 32 pixels `resnet8`, `vit_tiny`.
-    image_size: side that images are scaled to, in pixels.
-    stem: of a residual network: `standard`, `small`, `small_half`, or `auto`, the small one up to 64 pixels.
-    shots: the cells that are trained; empty is all. A network is costly, and few images teach it little.
-    cells_at_once: cells of equal size in one program, as `vmap`; 0 decides: one on CPU, where grouped convolutions are
-      slow, and up to 8 of at most 64 pixels elsewhere.
-    recipe: how it is trained.
+    network: name in `models/classifiers.py`: `resnet18`, `resnet50`, `vit_s16`; for 32 pixels
+      `resnet8`, `vit_tiny`.
+    image_size: side of the images, in pixels.
+    stem: stem of a residual network: `standard`, `small`, `small_half`, or `auto`, which means
+      `small` up to 64 pixels.
+    shots: shots of the cells to train; empty means all. Training is expensive, and few images teach
+      a network little.
+    cells_at_once: cells of equal size in one program (`vmap`). 0 means one on CPU, where grouped
+      convolutions are slow, and up to 8 of at most 64 pixels elsewhere.
+    recipe: training settings.
   """
 
   network: Annotated[str, OneOf("network", NETWORKS)] = "resnet18"
@@ -193,20 +202,23 @@ def _fine_tune_recipe() -> Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class FineTuneSettings:
-  """A pretrained network, all of it or its last blocks, with a head for the classes.
+  """A pretrained network with a head for the classes; all weights or the last blocks are trained.
 
   Attributes:
-    checkpoint: empty is the run's CLIP, whose head begins as the text prototypes; or a `resnet50`, `resnet18` or `vit_s16`
-      with ImageNet weights, folder or hub id, whose head begins at zero.
-    network: of `checkpoint`.
-    image_size: of `checkpoint`, in pixels.
-    revision: its hub revision, a commit; empty for local folders.
-    sha256: its checksum, as that of `generation`.
-    blocks: how many of the last blocks are trained, beside norm and head behind them; 0 is all weights.
+    checkpoint: empty for the run's CLIP, with a head initialized from the text prototypes; or a
+      `resnet50`, `resnet18` or `vit_s16` with ImageNet weights, folder or hub id, with a head
+      initialized to zero.
+    network: network of `checkpoint`.
+    image_size: input side of `checkpoint`, in pixels.
+    revision: hub revision, a commit; empty for local folders.
+    sha256: checksum of the checkpoint.
+    blocks: number of last blocks to train, together with the norm and head after them; 0 trains all
+      weights.
     layer_decay: factor on the learning rate for each block further from the head.
-    wise_ft: weight of the fine-tuned weights in the mean with the zero-shot model's; 1 is the fine-tuned model itself.
-    shots: the cells that are trained; empty is all.
-    recipe: how it is trained.
+    wise_ft: weight of the fine-tuned weights in the average with the zero-shot model's; 1 is the
+      fine-tuned model.
+    shots: shots of the cells to train; empty means all.
+    recipe: training settings.
   """
 
   checkpoint: Annotated[str, LocalPath()] = ""
@@ -230,18 +242,19 @@ def _lora_recipe() -> Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class LoraSettings:
-  """Low-rank additions to both towers of the run's CLIP.
+  """Low-rank updates of both towers of the run's CLIP.
 
   Attributes:
-    rank: of the additions.
-    alpha: they count alpha / rank.
-    dropout: share of their inputs that is dropped in training.
-    matrices: of each attention that have one: letters among `q`, `k`, `v` and `o`.
+    rank: rank of the updates.
+    alpha: updates are scaled by alpha / rank.
+    dropout: fraction of their inputs that is dropped in training.
+    matrices: matrices of each attention that have an update: letters among `q`, `k`, `v` and `o`.
     towers: `both`, `image` or `text`.
-    template: prompt of the classes; empty takes the dataset's own, one at a time.
-    paper: what the protocol `reference` follows: `clip_lora` (arXiv 2405.18541) or `datadream` (2407.10910).
-    shots: the cells that are trained; empty is all.
-    recipe: how they are trained.
+    template: prompt of the classes; empty uses the dataset's own, one at a time.
+    paper: recipe of the protocol `reference`: `clip_lora` (arXiv 2405.18541) or `datadream`
+      (2407.10910).
+    shots: shots of the cells to train; empty means all.
+    recipe: training settings.
   """
 
   rank: Count = 4
@@ -257,16 +270,16 @@ class LoraSettings:
 
 @dataclasses.dataclass(frozen=True)
 class TipAdapterSettings:
-  """A cache of features and labels beside the zero-shot classifier.
+  """A cache of features and labels combined with the zero-shot classifier.
 
   Attributes:
-    train: whether the cached features learn on (Tip-Adapter-F) after they have been cached.
+    train: whether the cached features are trained further (Tip-Adapter-F).
     alpha: weight of the cache.
     beta: sharpness of its similarities.
-    search_alphas, search_betas: what `strict` chooses from on held-out external images.
-    epochs: of training.
-    min_steps: steps of training at least.
-    batch_size: images a step.
+    search_alphas, search_betas: values that `strict` searches on held-out external images.
+    epochs: training epochs.
+    min_steps: minimum number of training steps.
+    batch_size: images per step.
     learning_rate: peak rate of AdamW; a cosine to zero.
   """
 
@@ -294,16 +307,18 @@ RECOGNIZERS = (
 
 @dataclasses.dataclass(frozen=True)
 class Recognition:
-  """Which recognizers, under which protocols.
+  """The recognizers and their protocols.
 
   Attributes:
-    recognizers: `linear_probe`; `coop` (learned context in the text tower) and `vpt` (learned tokens in the vision
-      tower), which know only the strict protocol; `tip_adapter` (a cache of features); `lora` (low-rank updates of both
-      towers); `fine_tune` (the vision tower); `from_scratch` (a network that sees only the images of the cell).
-    protocols: of all recognizers but `coop` and `vpt`.
-    language_init: whether the linear probe starts at the zero-shot classifier and is regularized towards it. Without
-      it the probe sees no text and measures the external images alone.
-    save_predictions: whether to keep the scores of all test images, n_test x classes numbers a cell.
+    recognizers: `linear_probe`; `coop` (learned context in the text tower) and `vpt` (learned
+      tokens in the vision tower), which have only the strict protocol; `tip_adapter` (a cache of
+      features); `lora` (low-rank updates of both towers); `fine_tune` (the vision tower);
+      `from_scratch` (a network that sees only the images of the cell).
+    protocols: protocols of all recognizers but `coop` and `vpt`.
+    language_init: whether the linear probe starts at the zero-shot classifier and is regularized
+      toward it. Without it, the probe uses no text and measures the external images alone.
+    save_predictions: whether to keep the scores of all test images, n_test x classes numbers per
+      cell.
     save_every: training steps between two checkpoints.
   """
 

@@ -11,7 +11,7 @@ RETRIEVAL_RANKINGS = ("mean", "max", "rerank")
 
 @dataclasses.dataclass(frozen=True)
 class Retrieval:
-  """Images from a pool, for the source `retrieval`; docs/retrieval.md says more.
+  """Images from a pool, for the source `retrieval`; see docs/retrieval.md.
 
   Attributes:
     pool: a folder of embedding shards with metadata, made with the encoder of the config; `zoo/pool` is a small one
@@ -19,8 +19,8 @@ class Retrieval:
     image_root: the folder, or folder of tar files, with the images of the pool; empty where `genbench embed` made the
       pool, which records it.
     queries: one for each class and template, `text_to_text` as in the reference or `text_to_image`; or
-      `image_to_image` with `query_shots` original images a class.
-    query_shots: original images a class for `image_to_image`.
+      `image_to_image` with `query_shots` original images per class.
+    query_shots: original images per class for `image_to_image`.
     images_per_prompt: rows of the pool that each query finds.
     ranking: order of the images of a class: by `mean` score over the queries that found them, as in the reference; by
       `max`; or `rerank` by the cosine of the image with the text of the class.

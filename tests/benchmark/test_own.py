@@ -88,7 +88,7 @@ def test_two_datasets_with_the_same_name_are_distinguished(root, tmp_path):
   other = tmp_path / "other" / "My Leaves"
   write_image(other / "test" / "cat" / "1.png", 1)
   datasets = (f"folder:{root}", f"folder:{other}")
-  with pytest.raises(UsageError, match="two datasets are called 'my_leaves'"):
+  with pytest.raises(UsageError, match="two datasets have the name 'my_leaves'"):
     make_config({"datasets": datasets, "sources": ("generative",)})
   for dataset in datasets:  # one does not block the other in a process
     config = make_config({"datasets": (dataset,), "sources": ("generative",)})

@@ -21,7 +21,7 @@ class Training:
       Diffusion.
     schedule: after the warm-up, `cosine` to zero or `constant`.
     warm_up: steps over which the rate rises from zero.
-    weight_decay: of AdamW.
+    weight_decay: weight decay of AdamW.
     initializer: start of a token: the mean of the class name's tokens (`class_name`), or the
       end-of-text token (`end_of_text`), as in the published code.
     reference_resize: `crop` (shorter side, then center crop) or `squash`, to the model's square.
