@@ -19,7 +19,7 @@ from genbench_jax.zoo.tiny import SHALLOW_UNET, write_tiny_stable_diffusion
 
 @pytest.fixture(scope="module")
 def golden(load_golden):
-  return load_golden("golden_training")
+  return jax.tree.map(jnp.asarray, load_golden("golden_training"))
 
 
 def test_the_gradient_of_text_embeddings_matches_pytorch(tmp_path, golden):
@@ -28,17 +28,18 @@ def test_the_gradient_of_text_embeddings_matches_pytorch(tmp_path, golden):
   tower = model.towers[0]
   table = params["text_encoder"]["text_model"]["embeddings.token_embedding"]["weight"]
   # Every token of every prompt becomes a learned token, initialized with its row of the table.
-  places = tower.vocabulary + np.arange(golden["tokens"].size, dtype=np.int32)
-  tokens = jnp.asarray(places.reshape(golden["tokens"].shape))
+  tokens = tower.vocabulary + jnp.arange(golden["tokens"].size).reshape(golden["tokens"].shape)
 
-  def loss(rows):
+  def loss(rows, params):
     states = apply_text_encoders(model.towers, params, [tokens], [rows]).states
     output = apply_unet(
       model.unet, params["unet"], golden["noisy"], golden["time"], Conditions(states)
     )
     return jnp.square(output - golden["noise"]).mean()
 
-  found, gradient = jax.jit(jax.value_and_grad(loss))(table[golden["tokens"].reshape(-1)])
+  found, gradient = jax.jit(jax.value_and_grad(loss))(
+    jnp.asarray(table)[golden["tokens"].reshape(-1)], params
+  )
   np.testing.assert_allclose(found, golden["loss"], rtol=2e-5)
   wanted = golden["embedding_gradient"]
   error = np.abs(gradient.reshape(wanted.shape) - wanted).max()
