@@ -1,15 +1,13 @@
-"""Exchange rates in real images, and power laws over the number of images."""
+"""Exchange rates in real images, from curves over the number of images."""
 
 import math
 from collections.abc import Sequence
 
-from genbench_jax.analysis.curves import NORMAL, Point, power_law
+from genbench_jax.analysis.curves import NORMAL, Point
 from genbench_jax.analysis.exchange import UNKNOWN, ExchangeRate, exchange_rates
 from genbench_jax.report.headline import originals
-from genbench_jax.report.quantities import percent, quantity_of
 from genbench_jax.report.ranking import mean_over
 from genbench_jax.report.results import Estimate, Results, Series
-from genbench_jax.report.tables import Table
 
 NOUN = " real images per class"
 
@@ -35,7 +33,7 @@ def exchange_of(
   for item in series:
     if item.source == "original":
       continue
-    datasets = _datasets(results, (real, item), quantity, shots)
+    datasets = complete_datasets(results, (real, item), quantity, shots)
     points = curve(results, real, quantity, datasets)
     mine = mean_over(results, item, shots, quantity, datasets)
     if points and mine and shots > 0:
@@ -75,35 +73,7 @@ def curve(results: Results, series: Series, quantity: str, datasets: Sequence[st
   return [_point(shots, mean) for shots, mean in means.items() if mean]
 
 
-def scaling_table(results: Results, series: Sequence[Series], quantity: str) -> Table | None:
-  """Return the power law through the curve of each series; None if no series has one.
-
-  error(n) = floor + scale · n^−exponent, with n images per class.
-
-  Args:
-    results: the rows.
-    series: the series to fit.
-    quantity: the recognizer.
-  """
-  rows = []
-  for item in series:
-    law = power_law(curve(results, item, quantity, _datasets(results, (item,), quantity)))
-    if not law.reason:
-      rows.append((
-        item.label,
-        f"{law.exponent:.2f} ({law.exponent_low:.2f} to {law.exponent_high:.2f})",
-        f"{percent(1 - law.floor)} ({percent(law.limit_low)} to {percent(law.limit_high)})",
-      ))  # fmt: skip
-  if not rows:
-    return None
-  caption = (
-    f"Power law through the mean {quantity_of(quantity).label}: error = floor + scale × n^−exponent, n images per class; "
-    "95 % intervals. A limit far above the measured range is an extrapolation."
-  )
-  return Table("scaling", caption, ("images", "exponent", "limit of the accuracy, %"), tuple(rows))
-
-
-def _datasets(
+def complete_datasets(
   results: Results, series: Sequence[Series], quantity: str, shots: int | None = None
 ) -> list[str]:
   """Return the datasets that have the first series at all of its budgets and the others at `shots`."""

@@ -15,6 +15,7 @@ from genbench_jax.report.quantities import RECOGNIZERS
 from genbench_jax.report.ranking import Rank
 from genbench_jax.report.recognitions import Recognition
 from genbench_jax.report.results import Results
+from genbench_jax.report.scaling import ScalingCurve, scaling_figure
 from genbench_jax.report.scatter import cross_figure, metric_figure, ranks_figure
 from genbench_jax.report.sweeps import front_figure, sweeps_figure
 
@@ -33,6 +34,7 @@ def page_figures(
   ranked: Sequence[Rank],
   costs: Mapping[str, Cost],
   settings: Mapping[str, Mapping[str, Any]],
+  scaling: Sequence[ScalingCurve],
 ) -> dict[str, Figure]:
   """Return the figures by their names in the template; figures without numbers are left out.
 
@@ -46,6 +48,7 @@ def page_figures(
     ranked: the headline series from best to worst.
     costs: generator -> cost of its images.
     settings: generator -> its settings.
+    scaling: power laws through the headline series' accuracy.
   """
   quantity = next(iter(results.recognizers()), "")
   drawn = {
@@ -53,6 +56,7 @@ def page_figures(
     "sweeps": sweeps_figure(ranked, settings, quantity) if ranked else None,
     "front": front_figure(ranked, costs, quantity) if ranked else None,
     "curves": _curves(results),
+    "scaling": scaling_figure(scaling, quantity),
     "metric": metric_figure(found[0]) if any(item.known for item in found) else None,
     "cross": cross_figure(cross),
     "ranks": ranks_figure(found) if any(item.known for item in found) else None,

@@ -24,7 +24,7 @@ from genbench_jax.report.encoders import (
   merged,
   recognizer_table,
 )
-from genbench_jax.report.exchange import exchange_of, exchange_words, scaling_table
+from genbench_jax.report.exchange import exchange_of, exchange_words
 from genbench_jax.report.figures import page_figures
 from genbench_jax.report.gallery import Gallery
 from genbench_jax.report.generators import costs_of, settings_of
@@ -47,6 +47,7 @@ from genbench_jax.report.results import (
   unreadable,
   views,
 )
+from genbench_jax.report.scaling import ScalingCurve, scaling_curves, scaling_table
 from genbench_jax.report.settings_words import settings_words
 
 # Limit on the bytes of the page; examples are omitted until it fits.
@@ -216,6 +217,7 @@ class _Parts:
       self.ranked,
       self.costs,
       self.settings,
+      self.scaling,
     )
 
   def _duels_and_ranks(self) -> tuple[list, list[Rank]]:
@@ -241,13 +243,11 @@ class _Parts:
     return exchange_of(self.main, self.main.headline_series(), self.shots, self.headline)
 
   @functools.cached_property
-  def scaling(self) -> tables.Table | None:
-    """Power laws of accuracy over the number of images."""
-    return (
-      scaling_table(self.main, self.main.headline_series(), self.headline)
-      if self.headline
-      else None
-    )
+  def scaling(self) -> list[ScalingCurve]:
+    """The power laws of accuracy over the number of images."""
+    if not self.headline:
+      return []
+    return scaling_curves(self.main, self.main.headline_series(), self.headline)
 
   def ranking(self) -> tables.Table | None:
     if len(self.ranked) < 2:
@@ -293,7 +293,7 @@ class _Parts:
       tables.cells_table(self.every),
       self.ranking(),
       self.who_beats_whom(),
-      self.scaling,
+      scaling_table(self.scaling, str(self.headline)),
       *self.dependence.values(),
     ]
     return [table for table in own if table]
@@ -319,7 +319,7 @@ class _Parts:
       "paired": bool(self.duels) and all(duel.paired for duel in self.duels),
       "ranking": self.ranking(),
       "duels": self.who_beats_whom(),
-      "scaling": self.scaling,
+      "scaling": scaling_table(self.scaling, str(self.headline)),
       "gains": self._gains_table(),
       "others_table": self._views_table(),
       "figures": self.figures,

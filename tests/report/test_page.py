@@ -33,6 +33,7 @@ def test_files_beside_the_page(page):
     "accuracy-against-shots",
     "cler-against-linear-probe",
     "all-metrics",
+    "scaling",
   )
   assert files == {"index.html", *tables, *(f"figures/{name}.svg" for name in names)}
 

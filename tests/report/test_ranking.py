@@ -10,11 +10,16 @@ from genbench_jax.report.exchange import (
   exchange_of,
   exchange_sentence,
   exchange_words,
-  scaling_table,
 )
 from genbench_jax.report.generators import Cost, costs_of, settings_of
 from genbench_jax.report.ranking import duels_table, ranking_table, ranks
 from genbench_jax.report.results import Estimate, Series, results_of, views
+from genbench_jax.report.scaling import (
+  POINTS,
+  scaling_curves,
+  scaling_figure,
+  scaling_table,
+)
 from genbench_jax.report.sweeps import curves_of, front_figure, front_of, sweeps_figure
 from genbench_jax.store.hits import PerImage
 
@@ -228,6 +233,20 @@ def test_one_budget_of_originals_gives_no_exchange_rate(results, many):
 
 
 def test_power_laws_are_in_a_table(results):
-  table = scaling_table(results, results.headline_series(), "linear_probe")
+  curves = scaling_curves(results, results.headline_series(), "linear_probe")
+  table = scaling_table(curves, "linear_probe")
   assert table.columns == ("images", "exponent", "limit of the accuracy, %")
   assert "sdxl" in [row[0] for row in table.rows]
+
+
+def test_power_laws_are_drawn_through_their_points(results):
+  curves = scaling_curves(results, results.headline_series(), "linear_probe")
+  assert {one.series.source for one in curves} >= {"generative"}
+  (wide, narrow) = scaling_figure(curves, "linear_probe").shown.panels
+  lines = [shape for shape in wide.shapes if shape.css.endswith(" line")]
+  assert len(lines) == len(curves)
+  assert all(len(line.path.split("L")) == POINTS for line in lines)
+  first = curves[0]
+  assert f"{100 * first.law.accuracy(2 * first.points[-1].images):.1f}" in wide.description
+  assert narrow.width < wide.width
+  assert scaling_figure([], "linear_probe") is None and scaling_table([], "linear_probe") is None
