@@ -1,6 +1,7 @@
 """Features of images and texts: fixed batches sharded over the mesh, one program per shape."""
 
 import functools
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from genbench_jax.runtime.mesh import batch_sharding, data_mesh, pad_rows, repli
 
 # Concurrent batches: the device computes one while the next is decoded and transferred.
 IN_FLIGHT = 2
+
+logger = logging.getLogger(__name__)
 
 
 class ImageEmbedder:
@@ -152,26 +155,47 @@ def text_prototypes(
   features = unit_norm(text_features(encoder, distinct, mesh))
   by_class = features[[row[text] for text in texts]].reshape(len(class_names), len(templates), -1)
   prototypes = unit_norm(by_class.mean(axis=1))
-  _refuse_equal(prototypes, class_names)
+  _look_at_equal(encoder, prototypes, class_names, templates)
   return prototypes
 
 
-def _refuse_equal(prototypes: Float32[np.ndarray, "k d"], class_names: Sequence[str]) -> None:
-  """Reject classes with equal prototypes: the first of a pair would get all images of both.
+def _look_at_equal(
+  encoder: TextEncoder,
+  prototypes: Float32[np.ndarray, "k d"],
+  class_names: Sequence[str],
+  templates: Sequence[str],
+) -> None:
+  """Warn of classes with equal prototypes: the first of a pair gets all images of both.
+
+  Published lists have such pairs (ImageNet has two classes `missile`), and a short context cuts
+  long names to the same tokens. If different tokens give the same feature, the tokenizer and the
+  text tower do not belong together.
 
   Raises:
-    RunError: two prototypes are equal up to rounding; the message names their classes.
+    RunError: two prototypes of different tokens are equal up to rounding; the message names their
+      classes.
   """
   places: dict[bytes, int] = {}
+  alike: list[str] = []
   for index, prototype in enumerate(prototypes):
     # Different words change a unit-norm feature far more than the fifth digit; rounding errors
     # change it less.
     first = places.setdefault(np.round(prototype, 5).tobytes(), index)
-    if first != index:
+    if first == index:
+      continue
+    pair = f"{class_names[first]!r} and {class_names[index]!r}"
+    read = [[t.replace("{}", class_names[k]) for t in templates] for k in (first, index)]
+    if not np.array_equal(*(np.asarray(encoder.tokenize(texts)) for texts in read)):
       raise RunError(
-        f"the classes {class_names[first]!r} and {class_names[index]!r} have the same text feature: rename one of them,"
+        f"the classes {pair} have the same text feature: rename one of them,"
         " or check that the checkpoint's tokenizer matches its text tower."
       )
+    alike.append(f"{first} and {index} ({class_names[index]!r})")
+  if alike:
+    logger.warning(
+      "%d classes read like an earlier one to the text tower, by name or because they are cut: %s.",
+      len(alike), "; ".join(alike[:5]) + ("; ..." if len(alike) > 5 else ""),
+    )  # fmt: skip
 
 
 def unit_norm(features: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:

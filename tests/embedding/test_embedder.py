@@ -1,5 +1,8 @@
 """Features do not depend on batch, padding or devices; prototypes are the mean over templates."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
@@ -11,7 +14,7 @@ from genbench_jax.embedding.embedder import (
   text_features,
   text_prototypes,
 )
-from genbench_jax.errors import UsageError
+from genbench_jax.errors import RunError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +89,26 @@ def test_prototypes_are_unit_norm_means_of_unit_norm_features(tiny_clip, mesh):
   means = features.reshape(2, 3, 16).mean(1)
   wanted = means / np.linalg.norm(means, axis=1, keepdims=True)
   np.testing.assert_allclose(prototypes, wanted, atol=1e-5)
+
+
+def test_classes_that_read_alike_are_told_of(tiny_clip, one_device_mesh, caplog):
+  """ImageNet has two classes `missile`; long names are cut to the same tokens."""
+  long = "very " * 30
+  names = ["missile", "cat", "missile", f"{long}long", f"{long}short"]
+  prototypes = text_prototypes(tiny_clip, names, ["a {}"], one_device_mesh)
+  np.testing.assert_array_equal(prototypes[0], prototypes[2])
+  assert "2 classes read like an earlier one" in caplog.text
+  assert "0 and 2 ('missile')" in caplog.text and "3 and 4" in caplog.text
+
+
+def test_a_text_tower_that_tells_no_tokens_apart_is_refused(tiny_clip, one_device_mesh):
+  """A tokenizer of another checkpoint gives tokens that the tower has never seen: all classes look alike."""
+  blind = jax.tree.map(lambda leaf: leaf, tiny_clip.params)
+  table = blind["text_model"]["embeddings.token_embedding"]
+  table["weight"] = np.ones_like(table["weight"])
+  clip = dataclasses.replace(tiny_clip, params=blind)
+  with pytest.raises(RunError, match="'cat' and 'dog' have the same text feature"):
+    text_prototypes(clip, ["cat", "dog"], ["a {}"], one_device_mesh)
 
 
 @pytest.mark.parametrize("rows,batch", [(0, 8), (1, 8), (8, 8), (9, 16), (17, 32), (1000, 128)])
