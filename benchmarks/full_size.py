@@ -88,17 +88,20 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
   latents = draw.standard_normal((1, 64, 64, 4), np.float32)
   began = time.perf_counter()
   make = {"ours": ours, "torch": torchs}[options.measure](folder, options.steps)
-  seconds, peaks = [time.perf_counter() - began], [peak()]
-  for _ in range(2):
+  found = stage("load", began)
+  for name in ("first", "second"):
     began = time.perf_counter()
     image = make(latents)
-    seconds.append(time.perf_counter() - began)
-    peaks.append(peak())
-  np.save(folder / f"{options.measure}.npy", image)
-  names = ("load", "first", "second")
-  return {f"{name}_seconds": value for name, value in zip(names, seconds, strict=True)} | {
-    f"peak_gb_after_{name}": value for name, value in zip(names, peaks, strict=True)
-  }
+    found |= stage(name, began)
+    np.save(folder / f"{options.measure}.npy", image)
+  return found
+
+
+def stage(name: str, began: float) -> dict[str, float]:
+  """What a stage took, told at once: on a busy machine the whole may take an hour."""
+  found = {f"{name}_seconds": time.perf_counter() - began, f"peak_gb_after_{name}": peak()}
+  print(found, file=sys.stderr, flush=True)
+  return found
 
 
 def peak() -> float:

@@ -45,8 +45,9 @@ import genbench_jax as gb
 from genbench_jax.benchmark import worlds
 from genbench_jax.models.classifiers import make_classifier
 from genbench_jax.models.layers import convolve
-from genbench_jax.recognizers.engine import Model, Problem, View, predict, train
+from genbench_jax.recognizers.engine import predict, train
 from genbench_jax.recognizers.from_scratch import ClassifierLogits
+from genbench_jax.recognizers.problem import Model, Problem, View
 from genbench_jax.recognizers.settings import Recipe
 from genbench_jax.recognizers.training_set import make_training_set
 from genbench_jax.runtime.mesh import data_mesh

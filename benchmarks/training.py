@@ -124,7 +124,8 @@ def ours(what: str, options: argparse.Namespace) -> dict:
   import jax
 
   from genbench_jax.models.classifier_cost import network_flops
-  from genbench_jax.recognizers import engine, from_scratch, settings
+  from genbench_jax.recognizers import from_scratch, settings, train_step
+  from genbench_jax.recognizers.batches import batches_from
   from genbench_jax.recognizers.training_set import make_training_set
   from genbench_jax.runtime.mesh import data_mesh, replicated
 
@@ -138,18 +139,18 @@ def ours(what: str, options: argparse.Namespace) -> dict:
   images, labels = stored(options)
   data = make_training_set(images, np.eye(options.classes)[labels])
   mesh, curriculum = data_mesh(), data.curriculum(recipe)
-  batches = engine._batches([data], [curriculum], 0, mesh)
+  batches = batches_from([data], [curriculum], 0, mesh)
   if what == "input":
-    augment = jax.jit(lambda batch: engine.augmented(method.problem, recipe, batch).pixels)
+    augment = jax.jit(lambda batch: train_step.augmented(method.problem, recipe, batch).pixels)
     last = [None]
 
     def step() -> None:
       last[0] = augment(next(batches))
 
     return timed(step, options.steps, options.batch, lambda: jax.block_until_ready(last[0]))
-  state = engine.initial_state(method.start(0), recipe)
+  state = train_step.initial_state(method.start(0), recipe)
   state, frozen = jax.device_put((state, {}), replicated(mesh))
-  program = engine._program(method.problem, engine.program_recipe(recipe), mesh, 0)
+  program = train_step.step_program(method.problem, train_step.program_recipe(recipe), mesh, 0)
   fixed, held = next(batches), [state, None]
 
   def step() -> None:

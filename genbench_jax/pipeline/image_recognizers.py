@@ -23,7 +23,8 @@ from genbench_jax.recognizers import (
   from_scratch as scratch,
   lora as low_rank,
 )
-from genbench_jax.recognizers.fit import Fit, Method, Place, evaluated, fit_cells
+from genbench_jax.recognizers.fit import Fit, evaluated, fit_cells
+from genbench_jax.recognizers.method import Method, Place
 from genbench_jax.recognizers.models import save_model
 from genbench_jax.recognizers.splits import class_targets
 from genbench_jax.recognizers.training_set import TrainingSet, make_training_set

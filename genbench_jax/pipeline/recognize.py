@@ -46,6 +46,7 @@ from genbench_jax.pipeline.tasks import (
   RecognizerResult,
   Task,
   make_task,
+  remove_decoded,
   test_images,
   training_images,
 )
@@ -468,4 +469,7 @@ def refuse_unsuitable(run: Run) -> None:
 
 def recognize(run: Run) -> int:
   """Train the recognizers of every cell that has no result; return the number of cells."""
-  return _measure(run, "recognize", lambda data, sets: recognize_cells(run, data, sets))
+  try:
+    return _measure(run, "recognize", lambda data, sets: recognize_cells(run, data, sets))
+  finally:
+    remove_decoded(run)

@@ -1,5 +1,6 @@
 """Inputs and outputs of recognizers: cells, their images in order, and weights of a mixture."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ from genbench_jax.store.image_set import StoredImages
 
 # Larger sets of decoded images are memory-mapped files of the work folder.
 IN_MEMORY_BYTES = 2**29
+# Folder of the work folder where larger ones stand while the stage runs.
+DECODED = "decoded"
 DECODED_AT_ONCE = 64
 
 
@@ -146,10 +149,19 @@ def decoded(
   shape = (len(images), size, size, 3)
   if np.prod(shape) <= IN_MEMORY_BYTES:
     return _decode_into(np.empty(shape, np.uint8), data, images, size, what)
-  path = run.workdir / "decoded" / f"{files.digest([what, shape])}-{run.hosts.number}.npy"
+  path = run.workdir / DECODED / f"{files.digest([what, shape])}-{run.hosts.number}.npy"
   path.parent.mkdir(parents=True, exist_ok=True)
   mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
   return _decode_into(mapped, data, images, size, what)
+
+
+def remove_decoded(run: Run) -> None:
+  """Remove this process's files of decoded images: once the stage is over nothing reads them."""
+  folder = run.workdir / DECODED
+  for path in folder.glob(f"*-{run.hosts.number}.npy"):
+    path.unlink(missing_ok=True)
+  with contextlib.suppress(OSError):  # missing, or another process still has files there
+    folder.rmdir()
 
 
 def _decode_into(

@@ -30,9 +30,10 @@ from genbench_jax.models.classifiers import (
   make_classifier,
 )
 from genbench_jax.models.image_encoder import TextEncoder, load_text_encoder
-from genbench_jax.recognizers.engine import Model, Problem, View
-from genbench_jax.recognizers.fit import Method, Place, fit_arrays
+from genbench_jax.recognizers.arrays import fit_arrays
 from genbench_jax.recognizers.from_scratch import ClassifierLogits, compute_dtype
+from genbench_jax.recognizers.method import Method, Place
+from genbench_jax.recognizers.problem import Model, Problem, View
 from genbench_jax.recognizers.settings import FineTuneSettings, Recipe
 
 # WiSE-FT's recipe (its section 3 and appendix), at its batch of 512.

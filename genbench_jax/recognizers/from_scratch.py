@@ -23,8 +23,9 @@ from genbench_jax.models.classifiers import (
   Classifier,
   make_classifier,
 )
-from genbench_jax.recognizers.engine import Model, Problem, View
-from genbench_jax.recognizers.fit import Method, Place, fit_arrays
+from genbench_jax.recognizers.arrays import fit_arrays
+from genbench_jax.recognizers.method import Method, Place
+from genbench_jax.recognizers.problem import Model, Problem, View
 from genbench_jax.recognizers.settings import FromScratchSettings, Recipe
 
 # The published recipe of a ResNet-50 on ImageNet, as Classification Accuracy Score trains it: 90 epochs, a tenth of the rate after

@@ -20,10 +20,11 @@ from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.accuracy import Metric
 from genbench_jax.metrics.inputs import unit_rows
 from genbench_jax.models.image_encoder import TextEncoder, load_text_encoder
-from genbench_jax.recognizers.engine import Model, Problem
+from genbench_jax.recognizers.arrays import fit_arrays
 from genbench_jax.recognizers.fine_tune import encoder_view
-from genbench_jax.recognizers.fit import Method, Place, fit_arrays
 from genbench_jax.recognizers.low_rank import adapted, initial_adapters, merged
+from genbench_jax.recognizers.method import Method, Place
+from genbench_jax.recognizers.problem import Model, Problem
 from genbench_jax.recognizers.settings import LoraSettings, Recipe
 
 TOWERS = {"image": "vision_model", "text": "text_model"}

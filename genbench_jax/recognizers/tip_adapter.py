@@ -27,7 +27,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.metrics.accuracy import Metric
 from genbench_jax.metrics.inputs import unit_rows
-from genbench_jax.recognizers.fit import check_protocol, score_loss
+from genbench_jax.recognizers.arrays import check_protocol
+from genbench_jax.recognizers.fit import score_loss
 from genbench_jax.recognizers.linear_probe import (
   ProbeData,
   checked,

@@ -11,9 +11,11 @@ import pytest
 from genbench_jax.errors import UsageError
 from genbench_jax.models import weights
 from genbench_jax.models.classifiers import make_classifier
-from genbench_jax.recognizers.engine import Model, Problem, View, check_recipe, predict, train
+from genbench_jax.recognizers.engine import predict, train
 from genbench_jax.recognizers.from_scratch import ClassifierLogits
+from genbench_jax.recognizers.problem import Model, Problem, View
 from genbench_jax.recognizers.settings import Recipe
+from genbench_jax.recognizers.train_step import check_recipe
 from genbench_jax.recognizers.training_set import Curriculum, make_training_set, source_weights
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden_recognizers.npz"

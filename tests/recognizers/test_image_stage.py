@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from genbench_jax.main import main
+from genbench_jax.pipeline import tasks
 from genbench_jax.recognizers.results import load_predictions
 
 ROOT = Path(__file__).parents[2]
@@ -60,9 +61,13 @@ def embedded(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(embedded, tmp_path_factory):
+  """A run whose decoded images stand in files, as those of a large cell do."""
   workdir = tmp_path_factory.mktemp("undisturbed") / "run"
   shutil.copytree(embedded, workdir)
-  assert main(arguments(workdir, "recognize")) == 0
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(tasks, "IN_MEMORY_BYTES", 0)
+    assert main(arguments(workdir, "recognize")) == 0
+  assert not (workdir / "decoded").exists()
   return workdir
 
 

@@ -1,0 +1,161 @@
+"""Images and labels that a caller gives, checked, trained on and tested: what the library's functions share."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Bool, Int, UInt8
+
+from genbench_jax.errors import ModelError, UsageError, unknown_name
+from genbench_jax.metrics.accuracy import Metric, check_metric, check_test_labels
+from genbench_jax.models.image_input import ImageInput
+from genbench_jax.recognizers.fit import evaluated, fit_cells
+from genbench_jax.recognizers.linear_probe import PROTOCOLS
+from genbench_jax.recognizers.method import Method, Place
+from genbench_jax.recognizers.problem import View
+from genbench_jax.recognizers.splits import class_targets
+from genbench_jax.recognizers.training_set import TrainingSet, make_training_set
+from genbench_jax.runtime.mesh import data_mesh
+
+
+def fit_arrays(
+  make: Callable[[int, bool, str], Method],
+  images: Any,
+  labels: Any,
+  test_images: Any,
+  test_labels: Any,
+  protocol: str,
+  seed: int,
+  metric: Metric,
+  num_classes: int | None,
+  loss_weights: Any,
+  later: Any,
+  mesh: Mesh | None,
+  place: Place | None,
+) -> dict[str, Any]:
+  """Trains one cell on arrays and tests it: what the library's functions share.
+
+  Args:
+    make: (number of classes, whether an image may have several, protocol) -> how it is trained.
+    images: external images, uint8 [n, h, w, 3].
+    labels: class indices, or multi-hot.
+    test_images: they choose nothing.
+    test_labels: like `labels`.
+    protocol: `strict` or `reference`.
+    seed: of everything random.
+    metric: how the test images are scored.
+    num_classes: k; by default what the labels show.
+    loss_weights: of each image.
+    later: images of a second phase.
+    mesh: devices to use; by default the first one.
+    place: name and checkpoints, in place of `mesh`.
+
+  Raises:
+    UsageError: arrays that do not fit, or an unknown protocol.
+    ModelError: the training diverged.
+  """
+  check_protocol(protocol)
+  count = class_count(labels, test_labels, num_classes)
+  how = make(count, np.ndim(labels) == 2, protocol)
+  arrays = checked_arrays(
+    images, labels, test_images, test_labels, how.problem.view, count, metric, seed, loss_weights, later
+  )  # fmt: skip
+  place = place or Place(data_mesh(jax.devices()[:1]) if mesh is None else mesh)
+  fit = fit_cells(how, [arrays.data], [place], protocol)[0]
+  if isinstance(fit, ModelError):
+    raise fit
+  return evaluated(
+    how, fit, arrays.data, arrays.test_images, arrays.test_labels, metric, place.mesh
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+  """Images and labels as a caller gave them, checked: squares of the view's stored size."""
+
+  data: TrainingSet
+  test_images: UInt8[np.ndarray, "m s s 3"]
+  test_labels: Int[np.ndarray, "m"] | Bool[np.ndarray, "m k"]
+
+
+def checked_arrays(
+  images: Any,
+  labels: Any,
+  test_images: Any,
+  test_labels: Any,
+  view: View,
+  num_classes: int,
+  metric: Metric,
+  seed: int = 0,
+  loss_weights: Any = None,
+  later: Any = None,
+) -> Arrays:
+  """What a caller gave, as a training set and test images.
+
+  Raises:
+    UsageError: shapes that do not fit, images that aren't uint8 RGB, labels out of range, an unknown metric.
+  """
+  check_metric(metric)
+  images, test_images = (
+    stored_squares(name, array, view.stored_size)
+    for name, array in (("images", images), ("test_images", test_images))
+  )
+  labels, test_labels = np.asarray(labels), np.asarray(test_labels)
+  for name, given, count in (
+    ("labels", labels, len(images)),
+    ("test_labels", test_labels, len(test_images)),
+  ):
+    if len(given) != count or given.ndim not in (1, 2):
+      raise UsageError(f"{name} have shape {given.shape}, but there are {count} images.")
+    if given.ndim == 1 and len(given) and not 0 <= given.min() <= given.max() < num_classes:
+      raise UsageError(f"{name} must be class indices below {num_classes}.")
+    if given.ndim == 2 and given.shape[1] != num_classes:
+      raise UsageError(f"{name} have {given.shape[1]} columns, wanted {num_classes}.")
+  if not len(images):
+    raise UsageError("there are no images to train on.")
+  check_test_labels(test_labels, num_classes, metric)
+  targets = class_targets(labels, num_classes)
+  multi_label = labels.ndim == 2
+  data = make_training_set(images, targets, loss_weights, later, multi_label, seed)
+  return Arrays(data, test_images, test_labels)
+
+
+def class_count(labels: Any, test_labels: Any, num_classes: int | None) -> int:
+  """How many classes there are: as told, or as the labels show."""
+  if num_classes is not None:
+    return num_classes
+  arrays = [np.asarray(array) for array in (labels, test_labels)]
+  return max(a.shape[1] if a.ndim == 2 else int(a.max(initial=0)) + 1 for a in arrays)
+
+
+def check_protocol(protocol: str) -> None:
+  """Refuses an unknown protocol.
+
+  Raises:
+    UsageError: it names the known ones.
+  """
+  if protocol not in PROTOCOLS:
+    raise unknown_name("protocol", protocol, PROTOCOLS)
+
+
+def stored_squares(name: str, images: Any, size: int) -> UInt8[np.ndarray, "n s s 3"]:
+  """Images as decoded squares of a size: the shorter side is scaled, the middle cut.
+
+  Raises:
+    UsageError: they are not uint8 [n, h, w, 3].
+  """
+  from PIL import Image
+
+  from genbench_jax.embedding.preprocess import to_square
+
+  images = np.asarray(images)
+  if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+    raise UsageError(f"{name} are {images.dtype} {list(images.shape)}, wanted uint8 [n, h, w, 3].")
+  if images.shape[1:3] == (size, size):
+    return images
+  how = ImageInput(size)
+  squares = [np.asarray(to_square(Image.fromarray(image), how)) for image in images]
+  return np.stack(squares) if squares else np.zeros((0, size, size, 3), np.uint8)

@@ -1,0 +1,225 @@
+"""One step of a training: augmentation, loss, gradient and update, as one pure function of state and batch.
+
+A step augments its images on the device, sums the gradients of the parts of its batch, and updates float32 masters; the
+network itself computes in bfloat16 on accelerators. Its randomness is a function of (seed, step, place in the batch): restarts
+change nothing, and the number of devices changes nothing but rounding.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.models import weights
+from genbench_jax.recognizers.augment import Examples, augmented_image, mixed
+from genbench_jax.recognizers.problem import Batch, Model, Outcome, Params, Problem
+from genbench_jax.recognizers.settings import OPTIMIZERS, SCHEDULES, Recipe
+from genbench_jax.recognizers.training import trace_counts
+from genbench_jax.runtime.mesh import replicated
+
+# Cells side by side have their own images and rates, and the number of the step in common.
+AXES = Batch(0, 0, 0, None, 0, 0)
+
+
+def check_recipe(recipe: Recipe) -> None:
+  """Refuses a recipe that can't be followed.
+
+  Raises:
+    UsageError: an unknown optimizer or schedule, or parts that don't divide the batch.
+  """
+  if recipe.optimizer not in OPTIMIZERS:
+    raise unknown_name("optimizer", recipe.optimizer, OPTIMIZERS)
+  if recipe.schedule not in SCHEDULES:
+    raise unknown_name("schedule", recipe.schedule, SCHEDULES)
+  if recipe.batch_size < 1 or recipe.accumulate < 1 or recipe.batch_size % recipe.accumulate:
+    raise UsageError(
+      f"a batch of {recipe.batch_size} can't be computed in {recipe.accumulate} equal parts."
+    )
+
+
+def optimizer_of(recipe: Recipe) -> optax.GradientTransformation:
+  """The recipe's optimizer at a learning rate of one: the step multiplies by its own."""
+  decayed = lambda params: jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)  # noqa: E731
+  decay = optax.add_decayed_weights(recipe.weight_decay, decayed)
+  limit = optax.clip_by_global_norm(recipe.clip_norm) if recipe.clip_norm else optax.identity()
+  if recipe.optimizer == "sgd":
+    # As PyTorch: the decay is part of the gradient that momentum sees.
+    return optax.chain(limit, decay, optax.trace(recipe.momentum))
+  return optax.chain(limit, optax.scale_by_adam(), decay)
+
+
+def image_losses(
+  logits: Float[Array, "b k"], targets: Float[Array, "b k"], smoothing: float, multi_label: bool
+) -> Float[Array, "b"]:
+  """Cross-entropy of each image, or the mean of its binary cross-entropies.
+
+  Several labels of an image in a softmax share its weight; smoothing moves its share of the mass to all classes evenly.
+  """
+  if multi_label:
+    smooth = targets * (1 - smoothing) + smoothing / 2
+    return optax.sigmoid_binary_cross_entropy(logits, smooth).mean(axis=-1)
+  targets = targets / jnp.maximum(targets.sum(axis=-1, keepdims=True), 1e-6)
+  return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
+
+
+def initial_state(model: Model, recipe: Recipe) -> dict[str, Any]:
+  """The state before the first step: copies, because the compiled step takes its state's memory over."""
+  state = {
+    "variables": _copied(model.variables),
+    "stats": _copied(model.stats),
+    "optimizer": optimizer_of(recipe).init(model.variables),
+  }
+  return state | ({"average": _copied(model.variables)} if recipe.ema else {})
+
+
+def _copied(tree: Any) -> Any:
+  return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), tree)
+
+
+@functools.lru_cache(maxsize=16)
+def step_program(problem: Problem, recipe: Recipe, mesh: Mesh, lanes: int) -> Callable[..., Any]:
+  """The compiled step: of one cell, or of several side by side."""
+  step = functools.partial(train_step, problem, recipe)
+  if lanes:
+    step = jax.vmap(step, in_axes=(0, None, AXES))
+  return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
+
+
+def program_recipe(recipe: Recipe) -> Recipe:
+  """The recipe without what a compiled step does not depend on: one program then serves all lengths and rates."""
+  fixed = Recipe()
+  names = (
+    "learning_rate",
+    "schedule",
+    "warmup",
+    "epochs",
+    "min_steps",
+    "search_rates",
+    "search_epochs",
+  )
+  return dataclasses.replace(recipe, **{name: getattr(fixed, name) for name in names})
+
+
+def train_step(
+  problem: Problem, recipe: Recipe, state: dict[str, Any], frozen: Any, batch: Batch
+) -> tuple[dict[str, Any], Outcome]:
+  """The state after a step, and its outcome. Pure: made for `jax.jit`, and `jax.vmap` over cells."""
+  trace_counts["engine"] += 1
+  gradient, stats, outcome = _summed(problem, recipe, state, frozen, batch)
+  updates, optimizer = optimizer_of(recipe).update(gradient, state["optimizer"], state["variables"])
+  factors = _rates(problem, state["variables"])
+  variables = jax.tree.map(
+    lambda leaf, update, factor: leaf - batch.rate * factor * update,
+    state["variables"], updates, factors,
+  )  # fmt: skip
+  new = {"variables": variables, "stats": stats, "optimizer": optimizer}
+  if recipe.ema:
+    # Early on the average follows fast, so that the random start leaves no trace.
+    decay = jnp.minimum(recipe.ema, (1 + batch.number) / (10 + batch.number))
+    new["average"] = jax.tree.map(
+      lambda old, leaf: decay * old + (1 - decay) * leaf, state["average"], variables
+    )
+  return new, outcome
+
+
+def _summed(
+  problem: Problem, recipe: Recipe, state: dict[str, Any], frozen: Any, batch: Batch
+) -> tuple[Params, Any, Outcome]:
+  """Mean gradient of a batch, running averages after it, and its outcome; part by part."""
+  augment_key, model_key = step_keys(batch)
+  parts, size = batch.weights.shape
+  differentiated = jax.value_and_grad(_part_loss, has_aux=True)
+
+  def add(sums: Any, part: Any) -> tuple[Any, None]:
+    gradient, stats, loss, hits = sums
+    index, *arrays = part
+    places = index * size + jnp.arange(size)
+    examples = _examples(problem, recipe, augment_key, places, arrays)
+    (more, (stats, found)), own = differentiated(
+      state["variables"], stats, frozen, examples, jax.random.fold_in(model_key, index), problem,
+      recipe.label_smoothing,
+    )  # fmt: skip
+    return (jax.tree.map(jnp.add, gradient, own), stats, loss + more, hits + found), None
+
+  start = (jax.tree.map(jnp.zeros_like, state["variables"]), state["stats"], 0.0, 0.0)
+  start = jax.tree.map(jnp.asarray, start)
+  arrays = (jnp.arange(parts), batch.images, batch.targets, batch.weights)
+  gradient, stats, loss, hits = _folded(add, start, arrays, parts)
+  count = parts * size
+  return (
+    jax.tree.map(lambda leaf: leaf / count, gradient),
+    stats,
+    Outcome(loss / count, hits / count),
+  )
+
+
+def _folded(add: Callable[..., Any], start: Any, arrays: Any, parts: int) -> Any:
+  """`add` over all parts; without a loop where there is one part, and on CPU, whose convolutions inside of a loop are 30 times slower."""
+  if parts > 1 and jax.default_backend() != "cpu":
+    return jax.lax.scan(add, start, arrays)[0]
+  sums = start
+  for part in range(parts):
+    sums, _ = add(sums, jax.tree.map(lambda array, part=part: array[part], arrays))
+  return sums
+
+
+def _part_loss(
+  variables: Params,
+  stats: Any,
+  frozen: Any,
+  examples: Examples,
+  key: Array,
+  problem: Problem,
+  smoothing: float,
+) -> tuple[Float[Array, ""], tuple[Any, Float[Array, ""]]]:
+  """Sum of the weighted losses; the running averages after it, and the hits."""
+  logits, stats = problem.logits(variables, stats, frozen, examples.pixels, key)
+  losses = image_losses(logits, examples.targets, smoothing, problem.multi_label)
+  if problem.multi_label:
+    hits = ((logits > 0) == (examples.targets > 0.5)).mean(axis=-1).sum()
+  else:
+    hits = (logits.argmax(axis=-1) == examples.targets.argmax(axis=-1)).sum()
+  return jnp.sum(examples.weights * losses), (stats, hits.astype(jnp.float32))
+
+
+def _examples(problem: Problem, recipe: Recipe, key: Array, places: Array, part: Any) -> Examples:
+  """The images of a part of a batch as this step sees them, normalized."""
+  images, targets, own_weights = part
+  keys = jax.vmap(functools.partial(jax.random.fold_in, key))(places)
+  augment = functools.partial(augmented_image, recipe=recipe, size=problem.view.size)
+  pixels = jax.vmap(augment)(keys, images)
+  examples = mixed(
+    jax.random.fold_in(key, 2**31 - 1), Examples(pixels, targets, own_weights), recipe.mixup,
+    recipe.cutmix,
+  )  # fmt: skip
+  return examples._replace(pixels=problem.view.normalized(examples.pixels))
+
+
+def augmented(problem: Problem, recipe: Recipe, batch: Batch) -> Examples:
+  """All images of a batch as its step sees them."""
+  key, _ = step_keys(batch)
+  arrays = (batch.images, batch.targets, batch.weights)
+  whole = [array.reshape(-1, *array.shape[2:]) for array in arrays]
+  return _examples(problem, recipe, key, jnp.arange(len(whole[0])), whole)
+
+
+def step_keys(batch: Batch) -> tuple[Array, Array]:
+  """The keys of a step's augmentation and of what the model draws: of its seed and number alone."""
+  keys = jax.random.split(jax.random.fold_in(jax.random.key(batch.seed), batch.number))
+  return keys[0], keys[1]
+
+
+def _rates(problem: Problem, variables: Params) -> Params:
+  """The factor on the learning rate of each parameter."""
+
+  def factor(name: str, leaf: Any) -> float:
+    return next((rate for part, rate in problem.layer_rates if part in name), 1.0)
+
+  return weights.tree_of(variables, factor)

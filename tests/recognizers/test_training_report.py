@@ -1,0 +1,63 @@
+"""What a training tells: progress, TensorBoard's curves, and the end of one whose loss is no number."""
+
+import jax
+import numpy as np
+import pytest
+
+from genbench_jax.errors import ModelError
+from genbench_jax.recognizers.method import Method
+from genbench_jax.recognizers.problem import Outcome, Problem, View
+from genbench_jax.recognizers.settings import Recipe
+from genbench_jax.recognizers.training_report import Report, watcher
+from genbench_jax.report.trackers import tracking
+from genbench_jax.runtime.mesh import data_mesh
+from genbench_jax.runtime.progress import curves_drawn_by
+
+METHOD = Method(
+  "from_scratch",
+  Problem(lambda *model: model, View(16, (0.5,) * 3, (0.5,) * 3)),
+  lambda seed: None,
+  Recipe(),
+)
+
+
+def told(steps, lanes=1, losses=None):
+  """What the report of a training hears, step by step."""
+  with Report(METHOD, "digits 16 shots", steps * lanes, 8, data_mesh(jax.devices()[:1])) as report:
+    watch = watcher(report, lanes)
+    for number in range(steps):
+      loss = 2.0 / (1 + number) if losses is None else losses[number]
+      watch(number, Outcome(np.asarray(loss), np.asarray(number / steps)))
+
+
+def test_curves_have_a_point_every_tenth_step():
+  points = []
+  with curves_drawn_by(lambda *point: points.append(point)):
+    told(21)
+  name = "from_scratch/digits 16 shots"
+  assert [point for point in points if point[0] == f"{name}/loss"] == [
+    (f"{name}/loss", 2.0, 0),
+    (f"{name}/loss", pytest.approx(2 / 11), 10),
+    (f"{name}/loss", pytest.approx(2 / 21), 20),
+  ]
+  assert [step for curve, _, step in points if curve == f"{name}/accuracy"] == [0, 10, 20]
+
+
+def test_tensorboard_shows_them(tmp_path):
+  pytest.importorskip("tensorboardX")
+  from tests.report.test_trackers import scalars
+
+  with tracking(("tensorboard",), {}, tmp_path):
+    told(11)
+  found = {
+    (tag, step): value for tag, step, value in scalars(tmp_path / "tensorboard" / "progress")
+  }
+  losses = {step: value for (tag, step), value in found.items() if tag.endswith("/loss")}
+  assert losses == {0: 2.0, 10: pytest.approx(2 / 11)}
+  assert any(tag.startswith("images_a_second/from_scratch") for tag, _ in found)
+
+
+def test_one_cell_ends_at_a_loss_that_is_no_number_and_of_several_the_others_go_on():
+  with pytest.raises(ModelError, match="digits 16 shots: the loss is nan at step 2"):
+    told(3, losses=[1.0, float("nan"), 1.0])
+  told(2, lanes=2, losses=[[1.0, float("nan")], [0.5, float("nan")]])
