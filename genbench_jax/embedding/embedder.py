@@ -184,8 +184,11 @@ def _look_at_equal(
     if first == index:
       continue
     pair = f"{class_names[first]!r} and {class_names[index]!r}"
-    read = [[t.replace("{}", class_names[k]) for t in templates] for k in (first, index)]
-    if not np.array_equal(*(np.asarray(encoder.tokenize(texts)) for texts in read)):
+    earlier, later = (
+      np.asarray(encoder.tokenize([t.replace("{}", class_names[k]) for t in templates]))
+      for k in (first, index)
+    )
+    if not np.array_equal(earlier, later):
       raise RunError(
         f"the classes {pair} have the same text feature: rename one of them,"
         " or check that the checkpoint's tokenizer matches its text tower."
