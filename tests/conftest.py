@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-# On a busy machine a device may come to a collective long after the others: that is no reason to give up.
+# On a busy machine, a device may reach a collective long after the others; that is not an error.
 os.environ["XLA_FLAGS"] = " ".join([
   os.environ.get("XLA_FLAGS", ""),
   "--xla_force_host_platform_device_count=8",

@@ -84,7 +84,7 @@ def test_a_hub_id_is_printed_with_its_commit(clip, tmp_path, monkeypatch):
 
 GONE = "is not on the hub (404): withdrawn, renamed or misspelled."
 GATED = "accept its terms on its page on the hub, then log in"
-# Hub id -> status and headers of the hub's answer, and what the user is told.
+# Hub id -> status and headers of the hub's answer, and the message for the user.
 ANSWERS = {
   "owner/gone": (404, {"X-Error-Code": "RepoNotFound"}, GONE),
   "owner/plain": (404, {}, GONE),
@@ -113,7 +113,7 @@ class StandInHub(BaseHTTPRequestHandler):
   """Answers like the hub for repositories that are deleted, private or gated."""
 
   def do_GET(self):
-    # The client asks for other things besides, which this hub does not have.
+    # The client also requests other files, which this hub does not have.
     name = next((name for name in ANSWERS if f"/{name}/" in f"{self.path}/"), "owner/plain")
     status, headers, _ = ANSWERS[name]
     self.send_response(status)

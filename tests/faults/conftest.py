@@ -1,4 +1,4 @@
-"""A run that is as small as a real one can be: models with random weights, one world, few metrics."""
+"""The smallest real run: models with random weights, one dataset, few metrics."""
 
 import json
 import os
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class TinyRun:
-  """Runs the command on tiny models, with one device, in a process of its own."""
+  """Runs the command on tiny models, on one device, in its own process."""
 
   def __init__(self, models: Path) -> None:
     self.models = models
@@ -36,7 +36,7 @@ class TinyRun:
     ]
 
   def environment(self, devices=1):
-    # The suite's own patience with collectives; of a flag given twice the last counts.
+    # The suite's timeouts for collectives; the last of a repeated flag wins.
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
@@ -55,7 +55,7 @@ class TinyRun:
     )
 
   def on_hosts(self, workdir, processes, *extra, devices=1):
-    """Several processes on this machine, as `launch/local.py` starts them."""
+    """Run several processes on this machine, as `launch/local.py` starts them."""
     local = [sys.executable, "launch/local.py", f"--processes={processes}", f"--devices={devices}"]
     return self.start(workdir, program=[*local, "--", *self.arguments(workdir, *extra)])
 
@@ -90,7 +90,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def on_four_devices(tiny, tmp_path_factory):
-  """The same by one process on four devices: another number of devices may round a pixel in thousands otherwise."""
+  """The same in one process on four devices, where one pixel in thousands may round differently."""
   workdir = tmp_path_factory.mktemp("on_four_devices")
   status, output = tiny.run(workdir, devices=4)
   assert status == 0, output

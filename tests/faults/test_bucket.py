@@ -1,4 +1,4 @@
-"""Work folders in an object store, by real processes: a folder behind `file://` stands for the bucket."""
+"""Work folders in an object store with real processes; a folder behind `file://` is the bucket."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ CHEAP = (
 )
 
 
-def test_a_machine_dies_and_an_empty_one_goes_on_from_the_bucket(tiny, tmp_path, monkeypatch):
+def test_an_empty_machine_resumes_from_the_bucket_of_a_dead_one(tiny, tmp_path, monkeypatch):
   monkeypatch.setenv("HOME", str(tmp_path / "home"))
   bucket = tmp_path / "bucket"
   process = tiny.start(f"file://{bucket}", *CHEAP)

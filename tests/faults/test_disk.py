@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or damaged: said plainly, nothing complete is lost, and it goes on afterwards."""
+"""Full, read-only or damaged disks: a clear error, no loss of complete files, and resumption."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ LAYOUT = ImageSetLayout("world_generative", ("a", "b"), 24, 4, {})
 
 @pytest.fixture
 def small_disk(tmp_path):
-  """A file system of 1 MB; a shard takes 128 KB and more."""
+  """A file system of 1 MB; a shard needs at least 128 KB."""
   folder = tmp_path / "disk"
   folder.mkdir()
   done = subprocess.run(
@@ -41,7 +41,7 @@ def _records(shard):
   ]
 
 
-def test_a_full_disk_loses_nothing_and_the_set_goes_on_when_there_is_room(small_disk):
+def test_a_full_disk_loses_nothing_and_the_set_resumes_when_there_is_space(small_disk):
   ballast = small_disk / "ballast"
   ballast.write_bytes(bytes(400_000))
   folder = small_disk / "set"
@@ -63,7 +63,7 @@ def test_a_full_disk_loses_nothing_and_the_set_goes_on_when_there_is_room(small_
   assert all((folder / name).read_bytes() == data for name, data in kept.items())
 
 
-def test_a_full_disk_stops_every_kind_of_file_with_its_name(small_disk):
+def test_a_full_disk_is_reported_for_every_kind_of_file(small_disk):
   (small_disk / "old.json").write_text("1")
   with pytest.raises(RunError, match=r"can't write .*old.json: No space left.*intact"):
     files.write_json(small_disk / "old.json", "x" * 2_000_000)
@@ -79,7 +79,7 @@ def test_a_full_disk_stops_every_kind_of_file_with_its_name(small_disk):
   assert [path.name for path in small_disk.iterdir()] == ["old.json"]
 
 
-def test_a_read_only_work_folder_is_a_mistake_in_usage(small_disk):
+def test_a_read_only_work_folder_is_a_usage_error(small_disk):
   subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
   refused = pytest.raises(UsageError, match=r"can't be written to: Read-only file system")
   with refused, locked(small_disk):
@@ -100,7 +100,7 @@ def _features(count=7, seed=0):
 
 
 @pytest.mark.parametrize("place", range(0, 100, 7))
-def test_a_flipped_bit_anywhere_in_features_is_found(tmp_path, place):
+def test_a_flipped_bit_anywhere_in_features_is_detected(tmp_path, place):
   path = tmp_path / "x.safetensors"
   embedding_set.save(path, _features(), {"clip": "c"})
   data = bytearray(path.read_bytes())
@@ -110,7 +110,7 @@ def test_a_flipped_bit_anywhere_in_features_is_found(tmp_path, place):
     embedding_set.load(path)
 
 
-def test_truncated_features_are_found(tmp_path):
+def test_truncated_features_are_detected(tmp_path):
   path = tmp_path / "x.safetensors"
   embedding_set.save(path, _features(), {"clip": "c"})
   data = path.read_bytes()
@@ -120,7 +120,7 @@ def test_truncated_features_are_found(tmp_path):
       embedding_set.load(path)
 
 
-def test_parts_are_joined_to_the_bytes_of_the_whole(tmp_path):
+def test_joined_parts_equal_the_file_of_one_run(tmp_path):
   whole = _features(10)
   embedding_set.save(tmp_path / "whole", whole, {"clip": "c"})
   parts = EmbeddingParts(tmp_path / "joined", 10, {"clip": "c"}, rows=4)
@@ -159,7 +159,7 @@ def test_a_damaged_manifest_is_named(tmp_path):
     ImageSet(tmp_path)
 
 
-def test_labels_that_are_cut_short_or_hold_objects_are_refused(tmp_path):
+def test_truncated_labels_and_labels_with_objects_are_rejected(tmp_path):
   writer = ImageSetWriter(tmp_path, LAYOUT)
   for shard in writer.missing_shards():
     writer.write_shard(shard, _records(shard))
@@ -181,8 +181,8 @@ def test_a_damaged_seal_has_its_shard_made_again(tmp_path):
     assert 0 in writer.missing_shards()
 
 
-def test_nothing_depends_on_the_clock_of_the_wall(tmp_path, monkeypatch):
-  """The time of day jumps back and forth by years between any two looks at it; files too are of the future."""
+def test_nothing_depends_on_the_wall_clock(tmp_path, monkeypatch):
+  """The clock jumps by years between any two calls, and file times are in the future."""
   import itertools
   import time
 

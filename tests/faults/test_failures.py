@@ -1,4 +1,4 @@
-"""One cell of two fails: the other goes on where that was asked for, or where the fault is the model's."""
+"""If one of two cells fails, the other continues on request or if a model caused the failure."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ TWO_CELLS = ("--config.sources=('original',)", "--config.seeds=(0, 1)")
 
 @pytest.fixture
 def half_broken(tiny, tmp_path, capfd):
-  """The arguments of a run of two cells, the images of one of which are damaged."""
+  """The arguments of a run with two cells; the images of one are damaged."""
   arguments = tiny.arguments(tmp_path, *TWO_CELLS)
   assert main(["main", *arguments, "--stages=images"]) == 0
   shard = next((tmp_path / "images" / "digits").glob("original-seed0-*/*.array_record-00001-*"))
@@ -36,7 +36,7 @@ def test_without_keep_going_a_run_stops_at_the_first_failure(half_broken, tmp_pa
   assert not (tmp_path / "results.jsonl").exists()
 
 
-def test_with_keep_going_the_rest_is_done_and_the_failed_are_listed(
+def test_with_keep_going_other_cells_finish_and_failures_are_listed(
   half_broken, tiny, tmp_path, capfd
 ):
   arguments, shard = half_broken
@@ -48,7 +48,7 @@ def test_with_keep_going_the_rest_is_done_and_the_failed_are_listed(
   assert said[-1].startswith(f"  {failed}")
   assert {row["seed"] for row in tiny.rows(tmp_path)} == {1}
 
-  # As the line says: the same command makes that shard again, and only what failed is left to do.
+  # The same command makes that shard again, and only the failed cell remains.
   (shard.parent / "manifest.json").unlink()
   rows = next((tmp_path / "rows" / "digits").glob("*seed1*")).read_bytes()
   assert main([arguments[0], *arguments[1:], "--keep-going"]) == 0
@@ -57,7 +57,7 @@ def test_with_keep_going_the_rest_is_done_and_the_failed_are_listed(
 
 
 @pytest.mark.slow
-def test_a_model_that_gives_nan_fails_its_cell_alone(tiny, tmp_path):
+def test_nan_from_a_model_fails_only_its_cell(tiny, tmp_path):
   folder = write_tiny_stable_diffusion(tmp_path / "diffusion")
   weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
   tensors = load_file(weights)
@@ -77,8 +77,8 @@ def test_a_model_that_gives_nan_fails_its_cell_alone(tiny, tmp_path):
   assert "generative" not in {row["source"] for row in tiny.rows(tmp_path / "run")}
 
 
-def test_a_cell_that_is_trained_again_is_the_same_to_the_last_bit(tiny, tmp_path):
-  """As where a run is killed while it saves what it has trained side by side."""
+def test_a_cell_that_is_trained_again_is_bit_identical(tiny, tmp_path):
+  """This happens if a run is killed while it saves cells that were trained together."""
   shots = ("--config.sources=('original',)", "--config.shots=(3, 4)")  # after 1 and 2
   arguments = ["main", *tiny.arguments(tmp_path, *shots)]
   assert main([*arguments, "--stages=images,embed,recognize"]) == 0
@@ -97,5 +97,5 @@ def test_a_cell_that_is_trained_again_is_the_same_to_the_last_bit(tiny, tmp_path
 
 
 def without_seconds(summary):
-  """What a summary says, but for the time that it took."""
+  """Return the summary without its time."""
   return {key: value for key, value in json.loads(summary).items() if key != "seconds"}

@@ -1,8 +1,8 @@
-"""What comes from outside is hostile: whatever it is, it is taken, or refused with a line that says what and where.
+"""Hostile input is either accepted or rejected with one line that says what and where.
 
-FUZZ_CASES says how many cases each test tries; 30 in the suite. A long run of 10,000 and more:
+FUZZ_CASES is the number of cases of each test, 30 in the suite. A long run of 10,000 and more:
 
-FUZZ_CASES=2000 python -m pytest tests/faults/test_hostile.py
+    FUZZ_CASES=2000 python -m pytest tests/faults/test_hostile.py
 """
 
 import csv
@@ -66,7 +66,7 @@ def _encoded(mode, form, size):
 
 @st.composite
 def damaged(draw, whole):
-  """Bytes with some of them changed, cut off or put in."""
+  """Return bytes with some of them changed, removed or inserted."""
   data = bytearray(draw(whole))
   for _ in range(draw(st.integers(0, 4))):
     place = draw(st.integers(0, max(len(data) - 1, 0)))
@@ -87,7 +87,7 @@ IMAGES = st.builds(
 
 @fuzzed
 @given(damaged(IMAGES) | st.binary(max_size=64))
-def test_any_bytes_are_an_image_or_none(data):
+def test_arbitrary_bytes_are_an_image_or_none(data):
   out = _Decoder([data], np.arange(1), 16, PREPROCESSING)(0)
   assert out["pixels"].shape == (1, 16, 16, 3)
   assert np.isfinite(out["pixels"]).all()
@@ -95,7 +95,7 @@ def test_any_bytes_are_an_image_or_none(data):
 
 
 @pytest.mark.parametrize("side", [20_000, 2**31 - 1])
-def test_a_decompression_bomb_is_none(side):
+def test_a_decompression_bomb_is_rejected(side):
   header = bytearray(_encoded("1", "PNG", (8, 8)))
   header[16:24] = side.to_bytes(4, "big") * 2
   header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, "big")
@@ -137,7 +137,7 @@ def zips(draw):
 
 @fuzzed
 @given(tars() | zips() | damaged(tars()) | damaged(zips()))
-def test_an_archive_is_read_in_place_or_refused(data):
+def test_an_archive_is_read_in_place_or_rejected(data):
   with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "archive"
     path.write_bytes(data)
@@ -149,7 +149,7 @@ def test_an_archive_is_read_in_place_or_refused(data):
     assert [one.name for one in Path(folder).iterdir()] == ["archive"]
 
 
-def test_a_gzip_of_three_bytes_is_damaged(tmp_path):
+def test_a_gzip_of_three_bytes_is_rejected(tmp_path):
   """Found by fuzzing."""
   (tmp_path / "x.tar.gz").write_bytes(b"\x1f\x8b\x08")
   with pytest.raises(RunError, match=r"x.tar.gz is damaged"):
@@ -202,7 +202,7 @@ def test_a_dataset_file_gives_a_dataset_or_one_line(values, names):
 
 @fuzzed
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
-def test_a_dataset_file_of_any_bytes_is_refused_in_one_line(data):
+def test_a_dataset_file_of_arbitrary_bytes_is_a_one_line_error(data):
   with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "own.yaml"
     path.write_bytes(data)
@@ -234,7 +234,7 @@ TENSORS = st.builds(_lying_header, HEADERS, st.binary(max_size=64)) | damaged(WE
 
 @fuzzed
 @given(TENSORS | st.binary(max_size=40))
-def test_safetensors_that_lie_are_refused(data):
+def test_inconsistent_safetensors_are_rejected(data):
   with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "model.safetensors"
     path.write_bytes(data)
@@ -250,7 +250,7 @@ def test_safetensors_that_lie_are_refused(data):
 
 @fuzzed
 @given(st.data())
-def test_damaged_features_never_come_back_as_other_features(data):
+def test_damaged_features_are_never_read_as_other_features(data):
   ids = np.arange(3)
   features = np.arange(6, dtype=np.float32).reshape(3, 2)
   whole = EmbeddingSet(features, ids.astype(np.int32), ids, np.ones(3, np.uint8))
@@ -268,7 +268,7 @@ def test_damaged_features_never_come_back_as_other_features(data):
 
 @fuzzed
 @given(st.binary(max_size=80) | st.lists(VALUES, max_size=3).map(lambda v: json.dumps(v).encode()))
-def test_rows_of_any_bytes_are_refused(data):
+def test_rows_of_arbitrary_bytes_are_rejected(data):
   with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "rows.jsonl"
     path.write_bytes(data)
@@ -278,7 +278,7 @@ def test_rows_of_any_bytes_are_refused(data):
 
 @fuzzed
 @given(st.lists(st.text(max_size=6), max_size=6))
-def test_class_names_are_told_apart_whatever_they_are(names):
+def test_arbitrary_class_names_stay_distinct(names):
   distinct = distinct_names(names)
   assert len(set(distinct)) == len(names)
   assert all(told.startswith(name) for told, name in zip(distinct, names, strict=True))
@@ -289,8 +289,8 @@ MARKED = b"Alice Smith, 12 Some Street"
 
 @fuzzed
 @given(damaged(IMAGES), st.sampled_from(FORMATS), st.integers(0, 9))
-def test_what_an_image_set_keeps_tells_of_nobody(data, form, orientation):
-  """Whatever the image, marked and damaged: what is kept carries no mark, and is an image or says that it is none."""
+def test_stored_images_contain_no_metadata(data, form, orientation):
+  """A stored image contains no metadata and is either an image or reported as unreadable."""
   try:
     with Image.open(io.BytesIO(data)) as opened:
       exif = Image.Exif()
@@ -298,7 +298,7 @@ def test_what_an_image_set_keeps_tells_of_nobody(data, form, orientation):
       buffer = io.BytesIO()
       opened.save(buffer, form, exif=exif, comment=MARKED)
       data = buffer.getvalue()
-  except Exception:  # the format has no such mode, or it is no image
+  except Exception:  # the format has no such mode, or it is not an image
     data += MARKED
   kept = plain_image(data)
   assert MARKED not in kept
@@ -326,7 +326,7 @@ def test_a_list_of_labels_gives_classes_or_one_line(rows, tail, has_header):
 
 @fuzzed
 @given(st.data())
-def test_a_folder_of_any_names_is_walked_and_nothing_outside_is_read(data):
+def test_a_folder_of_arbitrary_names_is_read_without_leaving_it(data):
   with tempfile.TemporaryDirectory() as place:
     (Path(place) / "secret.png").write_bytes(b"\x89PNG\r\n\x1a\nsecret")
     root = Path(place) / "root"
@@ -343,7 +343,7 @@ def test_a_folder_of_any_names_is_walked_and_nothing_outside_is_read(data):
           os.mkfifo(path)
         else:
           path.symlink_to({"link": "a.png", "loop": path.name, "out": "../secret.png"}[kind])
-      except (OSError, ValueError):  # a name of dots, or one that is there
+      except (OSError, ValueError):  # a name of dots, or an existing one
         continue
     walk = ImageWalk(root)
     for path in walk.images():
@@ -361,7 +361,7 @@ def test_a_folder_of_any_names_is_walked_and_nothing_outside_is_read(data):
   ),
   st.integers(0, 60),
 )
-def test_yaml_with_tricks_is_a_value_or_one_short_line(value, trick, place):
+def test_hostile_yaml_is_a_value_or_a_one_line_error(value, trick, place):
   text = yaml.safe_dump(value, allow_unicode=True)
   text = text[:place] + trick + text[place:]
   try:
@@ -384,7 +384,7 @@ def test_yaml_with_tricks_is_a_value_or_one_short_line(value, trick, place):
     },
   )
 )
-def test_metadata_of_a_pool_lead_nowhere_else(line):
+def test_metadata_of_a_pool_cannot_leave_its_folder(line):
   with tempfile.TemporaryDirectory() as place:
     (Path(place) / "secret").write_bytes(b"secret")
     root = Path(place) / "root"
@@ -402,7 +402,7 @@ def test_metadata_of_a_pool_lead_nowhere_else(line):
 
 @fuzzed
 @given(VALUES, st.data())
-def test_json_that_is_damaged_is_never_read_as_other_json(value, data):
+def test_damaged_json_is_never_read_as_other_json(value, data):
   with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "x.json"
     files.write_json(path, {"value": value})
@@ -413,7 +413,7 @@ def test_json_that_is_damaged_is_never_read_as_other_json(value, data):
     except RunError as error:
       assert str(path) in str(error)
       return
-    # Without its seal it is a file of somebody else's, which says so by having none.
+    # Without a seal it counts as a foreign file.
     assert json.dumps(found, sort_keys=True) == json.dumps(whole, sort_keys=True) or not _is_sealed(
       path
     )
@@ -426,7 +426,7 @@ def _is_sealed(path):
 
 @fuzzed
 @given(st.text(max_size=60))
-def test_any_text_is_printed_in_one_line_without_commands(text):
+def test_arbitrary_text_is_printed_as_one_line_without_escape_sequences(text):
   shown = printable(text)
   assert shown.isprintable()
   public_text(text)

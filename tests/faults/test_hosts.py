@@ -1,4 +1,6 @@
-"""Several real processes on one run: none waits for the dead, any number goes on, and the rows are those of one."""
+"""Runs of several real processes: none waits for a dead one, any number resumes, rows equal those
+of one.
+"""
 
 import os
 import shutil
@@ -19,7 +21,7 @@ from genbench_jax.runtime.address import Address
 from genbench_jax.runtime.hosts import processes
 from genbench_jax.store.image_set import ImageSet
 
-# Cheap: no diffusion model has to be compiled.
+# Fast: no diffusion model is compiled.
 CHEAP = ("--config.sources=('original',)", "--config.scoring.quantities=('cler', 'fid')")
 SLOW = pytest.param("images,embed,score,recognize", 3, marks=pytest.mark.slow)
 COUNTED = ("cler", "linear_probe")
@@ -27,7 +29,7 @@ DIED = ("another process of this run has died", "one has died")
 
 
 def _start(tiny, workdir, stages, count, last=(), devices=1):
-  """`count` processes that find each other on the loopback, the last with settings and devices of its own."""
+  """Start `count` processes on the loopback interface, the last with its own settings and devices."""
   with socket.socket() as found:
     found.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{found.getsockname()[1]}"
@@ -48,7 +50,7 @@ def _start(tiny, workdir, stages, count, last=(), devices=1):
 
 @pytest.fixture
 def start():
-  """`_start`, whose processes end with the test."""
+  """Call `_start`; the processes end with the test."""
   started = []
 
   def start_some(*arguments, **options):
@@ -64,7 +66,9 @@ def start():
 
 
 @pytest.mark.parametrize(("stages", "count"), [("images", 2), SLOW])
-def test_one_of_two_is_killed_and_any_number_go_on(tiny, tmp_path, start, stages, count):
+def test_any_number_of_processes_resumes_after_one_of_two_is_killed(
+  tiny, tmp_path, start, stages, count
+):
   hosts = start(tiny, tmp_path / "many", stages, 2)
   deadline = time.monotonic() + 300
   while time.monotonic() < deadline and not list(tmp_path.rglob("*.array_record-*")):
@@ -93,7 +97,7 @@ def test_one_of_two_is_killed_and_any_number_go_on(tiny, tmp_path, start, stages
 
 
 @pytest.mark.slow
-def test_two_with_a_copy_each_of_a_bucket_make_what_one_makes(tiny, tmp_path, start, monkeypatch):
+def test_two_processes_with_copies_of_a_bucket_equal_one(tiny, tmp_path, start, monkeypatch):
   monkeypatch.setenv("HOME", str(tmp_path / "home"))
   stages = "images,embed,score,recognize"
   for host in start(tiny, f"file://{tmp_path / 'many'}", stages, 2):
@@ -107,7 +111,7 @@ def test_two_with_a_copy_each_of_a_bucket_make_what_one_makes(tiny, tmp_path, st
 
 
 def _last_word(said, prefix=""):
-  """Our last line. Threads of JAX may still write theirs after it."""
+  """Return our last line; threads of JAX may still write after it."""
   return [line for line in said.splitlines() if line.startswith(f"{prefix}error: ")][-1]
 
 
@@ -119,7 +123,9 @@ def _assert_same_rows(tiny, tmp_path):
 
 
 def _assert_same_images(many, one):
-  """But for a pixel in a thousand, which may round otherwise on a device that has other neighbors."""
+  """Compare images; one pixel in a thousand may round differently with other neighbors in the
+  batch.
+  """
   folders = [path.relative_to(one) for path in one.glob("images/digits/*")]
   assert len(folders) == 2
   for folder in folders:
@@ -133,7 +139,7 @@ def _assert_same_images(many, one):
 
 
 def _assert_close(many, one, rel=1e-4):
-  """Counts of decisions are equal; sums over devices round otherwise."""
+  """Compare rows: counts of decisions are equal, sums over devices round differently."""
   assert len(many) == len(one) > 0
   measured = ("value", "ci_low", "ci_high")
   for left, right in zip(many, one, strict=True):
@@ -146,7 +152,7 @@ def _assert_close(many, one, rel=1e-4):
       assert left[end] == pytest.approx(right[end], rel=rel, abs=1e-5)
 
 
-def test_an_error_of_a_lost_process_is_a_line_and_others_are_not(monkeypatch):
+def test_the_error_of_a_lost_process_is_one_line_and_others_are_not(monkeypatch):
   monkeypatch.setattr("genbench_jax.runtime.hosts._join", lambda address: True)
   lost = "UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:10961"
   for message, kind in ((lost, RunError), ("RESOURCE_EXHAUSTED: out", jax.errors.JaxRuntimeError)):
@@ -163,7 +169,7 @@ def _wait_for(folder, pattern, seconds=600):
 
 @pytest.fixture
 def on_hosts(tiny):
-  """Starts `launch/local.py` with four devices a process; what is left of it ends with the test."""
+  """Start `launch/local.py` with four devices per process; remaining processes end with the test."""
   started = []
 
   def start(workdir, processes, stages):
@@ -178,7 +184,9 @@ def on_hosts(tiny):
 
 
 @pytest.mark.slow
-def test_what_two_began_three_go_on_with_and_four_end(tiny, on_four_devices, tmp_path, on_hosts):
+def test_a_run_of_two_is_resumed_by_three_and_ended_by_four(
+  tiny, on_four_devices, tmp_path, on_hosts
+):
   two = on_hosts(tmp_path, 2, "images")
   _wait_for(tmp_path, "*.array_record-*")
   two.terminate()
@@ -195,13 +203,13 @@ def test_what_two_began_three_go_on_with_and_four_end(tiny, on_four_devices, tmp
 
 
 @pytest.mark.slow
-def test_one_of_four_is_killed_among_collectives_and_the_others_end(
+def test_the_others_end_if_one_of_four_is_killed_during_collectives(
   tiny, on_four_devices, tmp_path, on_hosts
 ):
   for folder in ("images", "embeddings"):
     shutil.copytree(on_four_devices / folder, tmp_path / folder)
   four = on_hosts(tmp_path, 4, "score,recognize")
-  _wait_for(tmp_path, "*-score-*.jsonl")  # recognizers follow, which train on all devices together
+  _wait_for(tmp_path, "*-score-*.jsonl")  # then recognizers train on all devices together
   working = [_child(child) for child in _children(four.pid)]
   os.kill(working[2], signal.SIGKILL)
   killed = time.monotonic()
@@ -214,7 +222,7 @@ def test_one_of_four_is_killed_among_collectives_and_the_others_end(
 
 
 def _children(process):
-  """The processes that a process has started, in their order."""
+  """Return the child processes of a process, in order."""
   return [int(n) for n in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
@@ -223,7 +231,7 @@ def _child(process):
   return child
 
 
-def test_flags_that_do_not_fit_together_are_a_mistake_in_usage(tiny, tmp_path, capfd):
+def test_inconsistent_flags_are_a_usage_error(tiny, tmp_path, capfd):
   for flags, words in (
     (["--coordinator=localhost:1"], "together, or none"),
     (["--coordinator=localhost", "--num_processes=2", "--process_id=0"], "expected HOST:PORT"),
@@ -241,7 +249,7 @@ def test_flags_that_do_not_fit_together_are_a_mistake_in_usage(tiny, tmp_path, c
     pytest.param({"last": ["--stages=images,embed"]}, "has --stages=images,", marks=pytest.mark.slow),
   ],
 )  # fmt: skip
-def test_processes_that_differ_are_told_in_one_line_each(tiny, tmp_path, start, odd, words):
+def test_different_processes_are_reported_in_one_line_each(tiny, tmp_path, start, odd, words):
   began = time.monotonic()
   hosts = start(tiny, tmp_path, "images", 2, **odd)
   said = [host.communicate(timeout=60)[0].strip().split("\n")[-1] for host in hosts]

@@ -1,6 +1,7 @@
-"""`launch/slurm.sbatch` under a real Slurm on this machine: two tasks, preempted, queued again, and the rows of one process.
+"""`launch/slurm.sbatch` under a real Slurm on this machine.
 
-Needs Debian's packages slurm-wlm and munge, and root.
+Two tasks are preempted and queued again, and give the rows of one process. The test needs Debian's
+packages slurm-wlm and munge, and root.
 """
 
 import contextlib
@@ -67,7 +68,7 @@ class Slurm:
     (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-7]\n")
 
   def start(self) -> None:
-    """Starts the daemons, which go to the background by themselves."""
+    """Start the daemons, which run in the background."""
     key = f"{self.folder}/munge.key"
     self.call("mungekey", "--create", f"--keyfile={key}")
     files = {"socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log"}
@@ -78,7 +79,7 @@ class Slurm:
     _wait("the node", lambda: self.call("sinfo", "--noheader", "--format=%t").strip() == "idle")
 
   def stop(self) -> None:
-    """Ends what still runs, then the daemons."""
+    """End running jobs, then the daemons."""
     with contextlib.suppress(subprocess.SubprocessError, AssertionError):
       self.call("scancel", "--user=root")
       _wait("the end of jobs", lambda: not self.call("squeue", "--noheader"))
@@ -101,7 +102,7 @@ class Slurm:
     return done.stdout
 
   def job(self, number: str) -> dict[str, str]:
-    """What Slurm knows of a job."""
+    """Return what Slurm reports about a job."""
     words = self.call("scontrol", "show", "job", number).split()
     return dict(word.partition("=")[::2] for word in words)
 
@@ -132,7 +133,7 @@ def _wait(what, is_so, seconds=60):
     time.sleep(0.2)
 
 
-def test_a_preempted_job_of_two_tasks_goes_on_to_the_rows_of_one_process(tiny, tmp_path, slurm):
+def test_a_preempted_job_of_two_tasks_resumes_to_the_rows_of_one_process(tiny, tmp_path, slurm):
   cheap = ("--config.sources=('original',)", "--config.scoring.quantities=('cler', 'fid')")
   stages = "--stages=images,embed,score"
   many, said = tmp_path / "many", tmp_path / "said.txt"

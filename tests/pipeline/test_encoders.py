@@ -97,7 +97,7 @@ def test_images_are_embedded_where_they_are_generated(config, tmp_path):
 
 @pytest.mark.parametrize("name", ["lora", "fine_tune"])
 def test_recognizers_that_train_towers_begin_at_zero_shot(config, tmp_path, name):
-  """What is trained of a SigLIP begins as its zero-shot classifier, whose logits are scaled cosines."""
+  """Training of a SigLIP starts from its zero-shot classifier, whose logits are scaled cosines."""
   encoder = Run(config, tmp_path).encoder
   names, template = ("square", "circle"), "a photo of a {}."
   text = text_prototypes(encoder, names, (template,))
@@ -129,7 +129,9 @@ def test_the_page_sets_the_others_beside_the_main_one(measured):
   workdir, _ = measured
   assert "FID (dinov2" in (workdir / "report" / "index.html").read_text(encoding="utf-8")
   head = (workdir / "report" / "tables" / "cells.csv").read_text().splitlines()[0].split(",")
-  assert {"fid", "fid [dinov2]"} <= set(head)  # the CLIP recognizes: it has a table of its own
+  assert {"fid", "fid [dinov2]"} <= set(
+    head
+  )  # the CLIP has recognition rows, so it has its own table
 
 
 def test_features_of_each_export(measured, tmp_path):

@@ -108,7 +108,7 @@ def test_every_changed_file_is_named(workdir, how):
   assert verify(workdir).faults == ()
 
 
-# A run makes these anew or does without: nothing says that there should be one.
+# A run makes these again or does not need them; nothing says that they should exist.
 MAY_GO = {
   "label.labels.txt",
   "0123.json",

@@ -1,4 +1,4 @@
-"""Which errors let a run go on, and what a disk has against being written to."""
+"""Errors after which a run continues, and reasons of failed writes."""
 
 import errno
 import os

@@ -33,7 +33,7 @@ def slow(phase, info):
 gc.callbacks.append(slow)
 """
 COLLECTS = "[([[] for _ in range(3000)], gc.collect(), look()) for _ in range(6000)]"
-# Threads that nobody waits for must not hold up the end, nor what runs at exit.
+# Daemon threads and exit handlers must not delay the end.
 LINGERS = """
 import atexit, concurrent.futures
 pool = concurrent.futures.ThreadPoolExecutor(1)
