@@ -12,5 +12,5 @@ def bootstrap_interval(
   metric: str,
   seed: int = 0,
 ) -> tuple[float, float]:
-  """The 95 % interval of a recognition score over the test images, see `metrics.intervals`."""
+  """Return the 95 % interval of a score over the test images; see `metrics.intervals`."""
   return recognition_interval(np.asarray(scores), np.asarray(labels), metric, seed)

@@ -1,4 +1,4 @@
-"""Low-rank additions to the linear layers of a network: W x + (alpha / rank) B A x.
+"""Low-rank updates of linear layers: W x + (alpha / rank) B A x.
 
 Reference:
   Hu et al., "LoRA: low-rank adaptation of large language models", 2022 (arXiv 2106.09685).
@@ -21,13 +21,14 @@ Adapters = dict[str, dict[str, Any]]
 
 
 def initial_adapters(params: Mapping[str, Any], pattern: str, rank: int, seed: int = 0) -> Adapters:
-  """A pair of matrices for each linear layer whose joined name matches: A random, B zero, so that nothing changes at first.
+  """Create a pair of matrices per matching layer: A random, B zero, so that nothing changes yet.
 
   Args:
-    params: of the network; linear weights are [in, out].
-    pattern: of the names, such as `vision_model.*q_proj$`.
-    rank: of the additions.
-    seed: of A, uniform within 1 / sqrt(in): PyTorch's `kaiming_uniform_(a=sqrt(5))`, which both papers' code takes.
+    params: parameters of the network; linear weights are [in, out].
+    pattern: regular expression for layer names, such as `vision_model.*q_proj$`.
+    rank: rank of the updates.
+    seed: of A, which is uniform within 1 / sqrt(in): PyTorch's `kaiming_uniform_(a=sqrt(5))`, as in
+      the code of both papers.
   """
   generator = np.random.default_rng(seed)
   found: Adapters = {}
@@ -44,7 +45,7 @@ def initial_adapters(params: Mapping[str, Any], pattern: str, rank: int, seed: i
 
 
 def merged(params: Mapping[str, Any], adapters: Adapters, scale: float) -> Any:
-  """The network's parameters with the additions in them."""
+  """Return the network's parameters with the updates merged in."""
 
   def with_addition(name: str, leaf: Any) -> Any:
     module, _, kind = name.rpartition(".")
@@ -52,6 +53,7 @@ def merged(params: Mapping[str, Any], adapters: Adapters, scale: float) -> Any:
       return leaf
     pair = adapters[module]
     addition = scale * jnp.matmul(pair["a"], pair["b"], precision="highest")
+    # Add in float32; a bfloat16 sum would lose the small updates.
     return (jnp.asarray(leaf, jnp.float32) + addition).astype(leaf.dtype)
 
   return weights.tree_of(params, with_addition)
@@ -60,14 +62,15 @@ def merged(params: Mapping[str, Any], adapters: Adapters, scale: float) -> Any:
 def adapted(
   adapters: Adapters, scale: float, dropout: float = 0.0, key: Array | None = None
 ) -> Any:
-  """A context in which the network's linear layers add their low-rank part, the weights as they are.
+  """Return a context in which linear layers add their low-rank update; the weights are not changed.
 
   Args:
-    adapters: by the joined name of the layer.
+    adapters: updates by joined layer name.
     scale: alpha / rank.
-    dropout: share of the inputs of A that is dropped, and the others scaled up.
-    key: of the dropout; none drops nothing.
+    dropout: fraction of the inputs of A that is dropped; the others are scaled up.
+    key: key of the dropout; None disables it.
   """
+  # A stable index per layer, so that each one draws its own dropout mask from the key.
   places = {name: index for index, name in enumerate(sorted(adapters))}
 
   def intercept(
@@ -87,6 +90,6 @@ def adapted(
 
 
 def dropped(key: Array, x: Float[Array, "*b d"], share: float) -> Float[Array, "*b d"]:
-  """Dropout."""
+  """Apply dropout."""
   kept = jax.random.bernoulli(key, 1 - share, x.shape)
   return jnp.where(kept, x / (1 - share), 0).astype(x.dtype)

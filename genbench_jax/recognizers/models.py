@@ -1,4 +1,4 @@
-"""Trained recognizers as files that others can load: safetensors, with what is needed to use them."""
+"""Files of trained recognizers: safetensors with the metadata needed to use them."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from genbench_jax.store.files import FORMAT, atomic_path, check_format
 
 
 def save_model(path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-  """Arrays, and what they are as JSON in the metadata field `about`. Atomic."""
+  """Write arrays, with `about` as JSON in the metadata; atomic."""
   from safetensors.numpy import save_file
 
   contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -21,10 +21,10 @@ def save_model(path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any])
 
 
 def load_model(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """The arrays and what they are.
+  """Read the arrays and the metadata.
 
   Raises:
-    RunError: the file is missing, broken, of a later format, or no model of this kind.
+    RunError: the file is missing or damaged, has a newer format, or is not a model of this kind.
   """
   from safetensors import SafetensorError, safe_open
 
@@ -35,13 +35,20 @@ def load_model(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, 
   except (OSError, SafetensorError, ValueError) as error:
     raise RunError(f"the model in {path} can't be read: {error}") from error
   if not isinstance(about, dict) or about.get("kind") != kind:
-    raise RunError(f"{path} holds no {kind}.")
-  check_format(path, about.pop("format", FORMAT))  # files of the first versions say none
+    raise RunError(f"{path} is not a {kind} file.")
+  check_format(path, about.pop("format", FORMAT))  # files of the first versions have no format
   return arrays, about
 
 
 def save_probe(path: Path, probe: dict[str, Any], normalize: bool, multi_label: bool) -> None:
-  """A linear probe as `linear_probe` returned it; `normalize` as it was given (reference: False)."""
+  """Write a linear probe as returned by `linear_probe`.
+
+  Args:
+    path: path of the file.
+    probe: result of `linear_probe`.
+    normalize: whether the probe takes unit-norm features (False for reference).
+    multi_label: whether its scores are independent probabilities.
+  """
   arrays = {"weights": probe["weights"], "bias": probe["bias"]}
   settings = {key: probe[key] for key in ("lr", "weight_decay")}
   about = {"kind": "linear_probe", "normalize": normalize, "multi_label": multi_label, **settings}
@@ -49,10 +56,10 @@ def save_probe(path: Path, probe: dict[str, Any], normalize: bool, multi_label: 
 
 
 def load_probe_scores(path: Path, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
-  """Class probabilities of a saved probe.
+  """Compute the class probabilities of a saved probe.
 
   Raises:
-    RunError: the file can't be read, is no probe, or its probe takes features of another width.
+    RunError: the file cannot be read, is not a probe, or its probe takes features of another width.
   """
   import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""Prompts with places for learned context: which token stands where, and classes in blocks."""
+"""Prompt layouts with slots for learned context, and their division into blocks of classes."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,11 +15,11 @@ NOT_CONTEXT = -1
 
 
 class PromptLayout(NamedTuple):
-  """Token ids of each class's prompt and where the context goes.
+  """Token ids of each class's prompt, and the slots of the context.
 
   Attributes:
-    tokens: start, context places, class name with full stop, end; id 0 at the context's places.
-    slots: which context vector stands at a place, -1 where the token itself stands.
+    tokens: start, context slots, class name with full stop, end; slots have id 0.
+    slots: index of the context vector at each position; -1 where the token itself is used.
     ends: position of the end-of-text token.
   """
 
@@ -36,20 +36,20 @@ def prompt_layout(
   end: int,
   max_tokens: int,
 ) -> PromptLayout:
-  """Lays out `start context name end`, or with the context in two halves about the name.
+  """Lay out `start context name end`, or the name between two halves of the context.
 
   Args:
-    names: token ids of each class name, the full stop as the last one, without start and end.
+    names: token ids of each class name, without start and end; the last one is the full stop.
     context_length: number of context vectors.
-    position: `end` (the name stands at the end) or `middle`.
-    start, end: ids of the start and end of text.
-    max_tokens: length of every prompt; names that do not fit lose their last tokens.
+    position: `end` (the name follows the context) or `middle`.
+    start, end: ids of the start and end tokens.
+    max_tokens: length of every prompt; long names lose their last tokens.
 
   Raises:
-    UsageError: the context leaves no room for a class name, or an unknown position.
+    UsageError: the context leaves no room for a class name, or the position is unknown.
   """
   if position not in ("end", "middle"):
-    raise UsageError(f"the context's position is 'end' or 'middle', not {position!r}.")
+    raise UsageError(f"the context's position must be 'end' or 'middle', got {position!r}.")
   room = max_tokens - context_length - 2
   if room < 1 or context_length < 1:
     raise UsageError(f"a context of {context_length} does not fit into {max_tokens} tokens.")
@@ -71,14 +71,14 @@ def prompt_layout(
 
 
 def name_tokens(clip: Any, class_names: Sequence[str]) -> list[list[int]]:
-  """Token ids of `name.` for each class, without start and end."""
+  """Return the token ids of `name.` for each class, without start and end."""
   return clip.tokenizer([f"{name}." for name in class_names], add_special_tokens=False)["input_ids"]
 
 
 def class_prompts(
   clip: Any, class_names: Sequence[str], length: int, position: str
 ) -> PromptLayout:
-  """The prompts of the classes, with places for `length` context vectors."""
+  """Return the prompts of the classes, with slots for `length` context vectors."""
   tokenizer = clip.tokenizer
   return prompt_layout(
     name_tokens(clip, class_names), length, position, tokenizer.bos_token_id, tokenizer.eos_token_id,
@@ -87,7 +87,7 @@ def class_prompts(
 
 
 class Blocks(NamedTuple):
-  """The layout in blocks of classes [blocks, classes, ...], the last one filled up with class 0."""
+  """Layout in blocks [blocks, classes, ...]; the last block is filled up with class 0."""
 
   tokens: Int[Array, "n c l"]
   slots: Int[Array, "n c l"]
@@ -96,7 +96,7 @@ class Blocks(NamedTuple):
 
 
 def class_blocks(layout: PromptLayout, classes_at_once: int, mesh: Mesh) -> Blocks:
-  """Blocks of equal size, the classes of each split over the devices."""
+  """Divide a layout into blocks of equal size, each split over the devices."""
   count = len(layout.tokens)
   size = min(classes_at_once * mesh.size, padded_size(count, mesh.size))
   padded = np.arange(padded_size(count, size), dtype=np.int32)

@@ -1,11 +1,12 @@
-"""Prompt tuning of the text: a few learnable context vectors before each class name (CoOp).
+"""Prompt tuning of the text (CoOp): a few learnable context vectors before each class name.
 
-The image features are cached and frozen, the text tower is frozen, and only the context learns. What
-costs is the text tower over all classes at each step: classes are split over the mesh, and go through the
-tower in blocks whose activations are computed again in the backward pass, so that 1,000 classes
-need the memory of one block.
+Image features are cached, the text tower is frozen, and only the context learns. The cost is the
+text tower over all classes in
+each step: classes are split over the mesh and pass through the tower in blocks. Their activations
+are recomputed in the backward pass, so that 1,000 classes need the memory of one block.
 
-Reference: Zhou et al., "Learning to prompt for vision-language models", IJCV 2022.
+Reference:
+  Zhou et al., "Learning to prompt for vision-language models", IJCV 2022.
 """
 
 import dataclasses
@@ -45,7 +46,13 @@ def prompt_embeddings(
   tokens: Int[Array, "k l"],
   slots: Int[Array, "k l"],
 ) -> Float[Array, "k l w"]:
-  """Token embeddings with the context in its places."""
+  """Return token embeddings with the context in its slots.
+
+  Args:
+    params: parameters of CLIP.
+    context: shared [m, w] or per class [k, m, w].
+    tokens, slots: see `PromptLayout`.
+  """
   words = clip_towers.token_embeddings(params, tokens)
   places = jnp.maximum(slots, 0)
   if context.ndim == 3:
@@ -58,7 +65,14 @@ def prompt_embeddings(
 def block_text_features(
   module: Any, params: clip_towers.Params, context: Float[Array, "*k m w"], blocks: Blocks
 ) -> Float[Array, "n c d"]:
-  """Unit-norm text features of the classes of every block under a context."""
+  """Return the unit-norm text features of the classes of every block.
+
+  Args:
+    module: CLIP network.
+    params: parameters of CLIP.
+    context: shared [m, w] or per class [k, m, w].
+    blocks: prompts in blocks of classes.
+  """
 
   @jax.checkpoint
   def features(block: Blocks, own: Float[Array, "*c m w"]) -> Float[Array, "c d"]:
@@ -67,7 +81,8 @@ def block_text_features(
 
   if context.ndim == 2:
     return jax.lax.map(lambda block: features(block, context), blocks)
-  # Taken before the loop: the gradient then goes back into the classes, and over the devices, once and not in each block.
+  # Gather before the loop: the gradient is then scattered back to the classes, and across devices,
+  # once instead of once per block.
   return jax.lax.map(lambda both: features(*both), (blocks, context[blocks.classes]))
 
 
@@ -76,9 +91,9 @@ class Context:
   """A learned context and what is needed to use it.
 
   Attributes:
-    vectors: [m, w], or [k, m, w] with one for each class.
+    vectors: [m, w], or [k, m, w] with one context per class.
     position: `end` or `middle`.
-    fingerprint: of the CLIP it was learned for.
+    fingerprint: fingerprint of the CLIP for which it was learned.
     losses: training loss of each step of the last run.
   """
 
@@ -91,7 +106,14 @@ class Context:
 def first_context(
   clip: Any, settings: CoopSettings, num_classes: int, seed: int = 0
 ) -> Float[np.ndarray, "*k m w"]:
-  """The context to begin with: the template's embeddings, or noise."""
+  """Return the initial context: the template's token embeddings, or noise.
+
+  Args:
+    clip: the CLIP.
+    settings: template, or length of the context.
+    num_classes: number of classes, for one context per class.
+    seed: of the noise.
+  """
   if settings.template:
     ids = clip.tokenizer(settings.template, add_special_tokens=False)["input_ids"]
     vectors = np.asarray(
@@ -109,7 +131,7 @@ ReadFeatures = Callable[[Int[np.ndarray, "n"], int], Iterator[Float[np.ndarray, 
 
 
 class FrozenTower(NamedTuple):
-  """What every step reads and none changes."""
+  """Inputs of every step that do not change."""
 
   params: Any
   blocks: Blocks
@@ -117,7 +139,7 @@ class FrozenTower(NamedTuple):
 
 
 class Batch(NamedTuple):
-  """Unit-norm image features and targets; the targets of an image sum to one."""
+  """Unit-norm image features, and targets that sum to one per image."""
 
   features: Float[Array, "b d"]
   targets: Float[Array, "b k"]
@@ -137,25 +159,25 @@ def learn_context(
   later: Bool[np.ndarray, "n"] | None = None,
   read_views: ReadFeatures | None = None,
 ) -> Context:
-  """Learns the context on cached image features.
+  """Learn the context on cached image features.
 
   Args:
     clip: a `genbench_jax.models.clip.Clip`: module, params, tokenizer.
-    class_names: one name a class.
-    features: image features of the training images, of any length.
+    class_names: one name per class.
+    features: image features of the training images, not necessarily unit-norm.
     targets: one-hot or multi-hot.
     settings: see `CoopSettings`.
-    mesh: the classes are split over its devices; by default the first one.
-    directory: where checkpoints are kept, to go on from after a kill; or none.
+    mesh: devices over which the classes are split; None for the first device.
+    directory: folder of checkpoints, from which a stopped run resumes; None for no checkpoints.
     save_every: steps between checkpoints.
-    seed: of the first context, where it is noise, and of the batches.
-    weights: of the loss of each image; none are equal ones.
+    seed: of the initial context, if it is noise, and of the batches.
+    weights: loss weight of each image; None for equal weights.
     later: images that train alone in the second half.
     read_views: reads the features of random views, numbered as `random_views.view_rows` does, in batches: each step then
       sees its images anew, as in the paper. None trains on `features`.
 
   Raises:
-    UsageError: the context does not fit, or targets and class names differ in number.
+    UsageError: the context does not fit, or targets do not match images or class names.
   """
   if targets.shape[1] != len(class_names) or len(targets) != len(features):
     raise UsageError(
@@ -191,12 +213,12 @@ def learn_context(
   return Context(vectors, settings.position, clip.fingerprint, losses)
 
 
-# The rate of the paper's first epoch.
+# Learning rate of the paper's first epoch.
 CONSTANT_WARMUP = 1e-5
 
 
 def _schedule(settings: CoopSettings) -> optax.Schedule:
-  """Linear warm-up, or the paper's at a constant rate; then a cosine to zero."""
+  """Return linear warm-up, or the paper's constant rate; then cosine decay to zero."""
   if not settings.paper:
     return warmup_cosine(settings.learning_rate, settings.steps, settings.warmup)
   rest = optax.cosine_decay_schedule(settings.learning_rate, settings.steps - settings.warmup)
@@ -205,7 +227,7 @@ def _schedule(settings: CoopSettings) -> optax.Schedule:
 
 @functools.lru_cache(maxsize=4)
 def _program(clip: Any, settings: CoopSettings, mesh: Mesh) -> Program:
-  """SGD with momentum, L2, and the schedule of the settings."""
+  """Return SGD with momentum, L2 and the schedule of the settings."""
   schedule = _schedule(settings)
   decay = optax.add_decayed_weights(settings.weight_decay)
   loss_and_gradient = jax.value_and_grad(functools.partial(coop_loss, clip.module))
@@ -215,7 +237,7 @@ def _program(clip: Any, settings: CoopSettings, mesh: Mesh) -> Program:
 
 
 def frozen_tower(clip: Any, blocks: Blocks, mesh: Mesh) -> FrozenTower:
-  """CLIP's parameters on every device, its own logit scale, and the classes' prompts."""
+  """Replicate CLIP's parameters and logit scale, and add the prompts of the classes."""
   scale = jnp.exp(jnp.asarray(clip.params["logit_scale"], jnp.float32))
   params, scale = jax.device_put((clip.params, scale), replicated(mesh))
   return FrozenTower(params, blocks, scale)
@@ -224,9 +246,17 @@ def frozen_tower(clip: Any, blocks: Blocks, mesh: Mesh) -> FrozenTower:
 def coop_loss(
   module: Any, context: Float[Array, "*k m w"], frozen: FrozenTower, batch: Batch
 ) -> Float[Array, ""]:
-  """Mean cross-entropy of the scaled cosines; several labels of an image share its weight."""
+  """Compute the mean cross-entropy of the scaled cosines; an image's labels share its weight.
+
+  Args:
+    module: CLIP network.
+    context: shared [m, w] or per class [k, m, w].
+    frozen: inputs that do not change.
+    batch: features and targets.
+  """
   num_classes = batch.targets.shape[1]
   found = block_text_features(module, frozen.params, context, frozen.blocks)
+  # [n, c, d] -> [k, d]; the last block is padded.
   text = found.reshape(-1, found.shape[-1])[:num_classes]
   logits = frozen.logit_scale * jnp.matmul(batch.features, text.T, precision="highest")
   return optax.softmax_cross_entropy(logits, batch.targets).mean()
@@ -235,13 +265,22 @@ def coop_loss(
 def context_text_features(
   clip: Any, class_names: Sequence[str], context: Context, mesh: Mesh | None = None
 ) -> Float[np.ndarray, "k d"]:
-  """Unit-norm text prototypes of any class names under a context: scored like zero-shot's.
+  """Compute the unit-norm text prototypes of class names under a context, for zero-shot scoring.
+
+  Args:
+    clip: the CLIP for which the context was learned.
+    class_names: any class names; for a context per class, as many as it has.
+    context: learned context.
+    mesh: devices over which the classes are split; None for the first device.
 
   Raises:
-    UsageError: the context was learned for another CLIP, or for each of another number of classes.
+    UsageError: the context was learned for another CLIP, or per class for another number of
+      classes.
   """
   if context.fingerprint != clip.fingerprint:
-    raise UsageError(f"the context is of CLIP {context.fingerprint}, not {clip.fingerprint}.")
+    raise UsageError(
+      f"the context was learned for CLIP {context.fingerprint}, not for {clip.fingerprint}."
+    )
   if context.vectors.ndim == 3 and len(context.vectors) != len(class_names):
     raise UsageError(f"the context has {len(context.vectors)} classes, not {len(class_names)}.")
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
@@ -259,16 +298,16 @@ def _text_features(clip: Any, mesh: Mesh) -> Callable[..., Float[Array, "n c d"]
 
 
 def save_context(path: Path, context: Context) -> None:
-  """The context as a safetensors file: `context`, and its position and CLIP in the metadata."""
+  """Write the context as safetensors: `context`, with its position and CLIP in the metadata."""
   about = {"kind": "coop_context", "position": context.position, "fingerprint": context.fingerprint}
   save_model(path, {"context": context.vectors}, about)
 
 
 def load_context(path: Path) -> Context:
-  """A context as it was saved.
+  """Read a saved context.
 
   Raises:
-    RunError: the file can't be read or holds no context.
+    RunError: the file cannot be read or does not hold a context.
   """
   arrays, about = load_model(path, "coop_context")
   return Context(arrays["context"], about["position"], about["fingerprint"])

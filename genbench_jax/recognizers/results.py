@@ -1,4 +1,4 @@
-"""What a recognizer's predictions say in detail, and the files in which they are kept."""
+"""Details of a recognizer's predictions, and the files that store them."""
 
 import zipfile
 from pathlib import Path
@@ -19,7 +19,7 @@ PER_CLASS_COLUMNS = ("index", "class_name", "images", "predicted", "recall", "pr
 def confusion_matrix(
   predictions: Int[np.ndarray, "n"], labels: Int[np.ndarray, "n"], num_classes: int
 ) -> Int[np.ndarray, "k k"]:
-  """Counts of images by true class (row) and predicted class (column)."""
+  """Count images by true class (row) and predicted class (column)."""
   cells = np.asarray(labels) * num_classes + np.asarray(predictions)
   return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
@@ -27,12 +27,12 @@ def confusion_matrix(
 def per_class_results(
   scores: Float[np.ndarray, "n k"], labels: Labels, class_names: list[str] | tuple[str, ...]
 ) -> list[dict[str, Any]]:
-  """Images, predictions, recall and precision of each class; None where there is nothing to divide by.
+  """Return images, predictions, recall and precision of each class; None for a division by zero.
 
   Args:
     scores: class probabilities.
     labels: class indices; or multi-hot, and then a class counts as predicted from 0.5 on.
-    class_names: one name a class.
+    class_names: one name per class.
   """
   truth = labels if labels.ndim == 2 else np.eye(len(class_names), dtype=bool)[labels]
   if labels.ndim == 2:
@@ -56,7 +56,7 @@ def per_class_results(
 def class_scores(
   scores: Float[np.ndarray, "n k"], labels: Labels, metric: Metric
 ) -> dict[int, float]:
-  """Class -> recall, or for multi-hot labels average precision, of the classes that occur; none for `roc_auc`."""
+  """Return the recall (multi-hot: average precision) of each class; empty for `roc_auc`."""
   if metric == "roc_auc":
     return {}
   if labels.ndim == 2:
@@ -74,14 +74,14 @@ def _ratio(part: int | np.integer, whole: int | np.integer) -> float | None:
 
 
 def save_per_class(path: Path, rows: list[dict[str, Any]]) -> None:
-  """The rows of `per_class_results` as CSV."""
+  """Write the rows of `per_class_results` as CSV."""
   write_csv(path, rows, PER_CLASS_COLUMNS)
 
 
 def save_confusion(
   path: Path, counts: Int[np.ndarray, "k k"], class_names: list[str] | tuple[str, ...]
 ) -> None:
-  """A confusion matrix as CSV: the true class in the first column, one column a predicted class."""
+  """Write a confusion matrix as CSV: one row per true class, one column per predicted class."""
   columns = [f"{index} {name}" for index, name in enumerate(class_names)]
   rows = [
     {"true class": column, **dict(zip(columns, line.tolist(), strict=True))}
@@ -96,9 +96,13 @@ def save_predictions(
   labels: Labels,
   ids: list[str] | None = None,
 ) -> None:
-  """Scores, labels and ids of the test images as a compressed npz: every metric can be recomputed.
+  """Write scores, labels and ids of the test images as npz, to recompute any metric from.
 
-  Arrays: `scores` float32 [n, k], `labels` int32 [n] or bool [n, k], `ids` text [n], by default the row.
+  Args:
+    path: path of the file.
+    scores: stored as `scores`, float32 [n, k].
+    labels: stored as `labels`, int32 [n] or bool [n, k].
+    ids: stored as `ids`, text [n]; None for the row numbers.
   """
   labels = np.asarray(labels)
   names = [str(row) for row in range(len(scores))] if ids is None else ids
@@ -112,10 +116,10 @@ def save_predictions(
 
 
 def load_predictions(path: Path) -> tuple[Float[np.ndarray, "n k"], Labels, list[str]]:
-  """Scores, labels and ids as they were saved.
+  """Read saved scores, labels and ids.
 
   Raises:
-    RunError: the file is missing, broken or holds something else.
+    RunError: the file is missing or damaged, or holds something else.
   """
   try:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:

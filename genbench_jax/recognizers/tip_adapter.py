@@ -1,14 +1,14 @@
-"""Tip-Adapter: a cache of external features and labels beside the zero-shot classifier, as it is or trained on.
+"""Tip-Adapter: a cache of external features next to the zero-shot classifier.
 
 With unit-norm features f, cached features K, their one-hot labels L and text prototypes T:
 
   logits = scale f T' + alpha exp(-beta (1 - f K')) L
 
-Trained, K is a weight matrix that begins as the cached features.
+In Tip-Adapter-F, K is a weight matrix that is initialized with the cached features.
 
 Reference:
-  Zhang et al., "Tip-Adapter", 2022 (arXiv 2111.03930). Features are cached once, where the paper averages ten augmentations
-  of each image.
+  Zhang et al., "Tip-Adapter", 2022 (arXiv 2111.03930). Features are cached once here; the paper
+  averages ten augmentations of each image.
 """
 
 import dataclasses
@@ -48,21 +48,21 @@ from genbench_jax.recognizers.training import (
 from genbench_jax.recognizers.zero_shot import CLIP_LOGIT_SCALE
 from genbench_jax.runtime.mesh import data_mesh, replicated
 
-# A third is held out to choose by, each part once.
+# Cross-validation folds for alpha and beta.
 FOLDS = 3
-# AdamW's, as the published code sets it for half precision.
+# Epsilon of AdamW in the published code, which runs in half precision.
 EPSILON = 1e-4
 
 
 class Cache(NamedTuple):
-  """Unit-norm features of the external images, and the labels that each votes for."""
+  """Unit-norm features of the external images, and the labels for which each one votes."""
 
   keys: Float[Array, "n d"]
   values: Float[Array, "n k"]
 
 
 class CacheConstants(NamedTuple):
-  """What every step reads and none changes."""
+  """Inputs of every step that do not change."""
 
   values: Float[Array, "n k"]
   text: Float[Array, "k d"]
@@ -83,8 +83,9 @@ class Batch(NamedTuple):
 def cache_logits(
   features: Float[Array, "m d"], keys: Float[Array, "n d"], frozen: CacheConstants
 ) -> Float[Array, "m k"]:
-  """Zero-shot logits and what the cache adds."""
+  """Compute the zero-shot logits plus those of the cache."""
   with jax.default_matmul_precision("highest"):
+    # exp(-beta (1 - cos)): 1 for equal features, smaller with distance.
     affinities = jnp.exp(-frozen.beta * (1 - features @ keys.T))
     return frozen.scale * features @ frozen.text.T + frozen.alpha * affinities @ frozen.values
 
@@ -102,7 +103,7 @@ def _program(learning_rate: float, steps: int, mesh: Mesh) -> Program:
 
 
 class CacheStrength(NamedTuple):
-  """Weight and sharpness of the cache, and the held-out loss of each pair tried."""
+  """Weight (alpha) and sharpness (beta) of the cache, and the held-out loss of each tested pair."""
 
   alpha: float
   beta: float
@@ -111,7 +112,7 @@ class CacheStrength(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TipData:
-  """What a cell gives: unit-norm features, targets, weights, and the zero-shot classifier beside them."""
+  """Data of a cell: unit-norm features, targets, weights, and the zero-shot classifier."""
 
   features: Float[np.ndarray, "n d"]
   targets: Float[np.ndarray, "n k"]
@@ -122,7 +123,7 @@ class TipData:
   later: Bool[np.ndarray, "n"] | None = None
 
   def cache(self, rows: Any = slice(None)) -> Cache:
-    """The cache of some of the images; an image votes as much as its weight."""
+    """Return the cache of some of the images; votes are multiplied by the weights of the images."""
     values = label_shares(self.targets[rows]) * self.weights[rows, None]
     return Cache(jnp.asarray(self.features[rows]), jnp.asarray(values))
 
@@ -132,9 +133,15 @@ class TipData:
 
 
 def chosen(data: TipData, settings: TipAdapterSettings, protocol: str) -> CacheStrength:
-  """The pair with the least loss on held-out external images, each held out once; the given one where none can be.
+  """Return the pair with the smallest held-out loss over the folds, or the given pair.
 
-  `reference` takes the given one: the published search looks at images that are not external.
+  The given pair is used if nothing can be held out, and by `reference`, because the published
+  search uses images that are not external.
+
+  Args:
+    data: data of the cell.
+    settings: given pair, and candidates.
+    protocol: `strict` or `reference`.
   """
   given = CacheStrength(settings.alpha, settings.beta, {})
   pairs = list(itertools.product(settings.search_alphas, settings.search_betas))
@@ -175,15 +182,15 @@ def trained_keys(
   directory: Path | None = None,
   save_every: int = 100,
 ) -> Float[np.ndarray, "n d"]:
-  """The cached features after training (Tip-Adapter-F).
+  """Train the cached features (Tip-Adapter-F) and return them.
 
   Args:
-    data: what is cached and trained on.
-    settings: how long.
+    data: data to cache and train on.
+    settings: length and rate of the training.
     pair: weight and sharpness of the cache.
-    mesh: every device has all: features are small.
-    directory: where checkpoints are kept, or none.
-    save_every: steps between them.
+    mesh: devices; each computes everything, because features are small.
+    directory: folder of checkpoints, or None.
+    save_every: steps between checkpoints.
   """
   count, size = len(data.features), min(settings.batch_size, len(data.features))
   steps = max(settings.min_steps, int(np.ceil(settings.epochs * count / size)))
@@ -220,31 +227,33 @@ def tip_adapter(
   directory: Path | None = None,
   save_every: int = 100,
 ) -> dict[str, Any]:
-  """Caches external features, or trains on from them, and scores test features.
+  """Cache external features, optionally train them, and score test features.
 
   Args:
-    features: image features of the external images, of any length.
-    labels: class indices, or multi-hot: an image of several labels votes for each with its share.
-    test_features: they choose nothing.
+    features: image features of the external images, not necessarily unit-norm.
+    labels: class indices, or multi-hot; an image with several labels splits its vote.
+    test_features: features of the test images; they are used for scoring only.
     test_labels: like `labels`.
-    text_features: one text prototype a class.
-    protocol: `strict` chooses alpha and beta on held-out external images; `reference` takes the given ones.
-    seed: of the folds and the order.
-    metric: how the test images are scored.
+    text_features: one text prototype per class.
+    protocol: `strict` chooses alpha and beta on held-out external images; `reference` uses the
+      given ones.
+    seed: of the folds and the batches.
+    metric: recognition score.
     settings: alpha, beta, and whether and how long the cache is trained.
     logit_scale: scale of the zero-shot logits, CLIP's own.
-    loss_weights: of each image.
-    later: images that train alone in the second half, where the cache is trained.
-    mesh: devices to use; by default the first one.
-    directory: where checkpoints are kept, or none.
-    save_every: steps between them.
+    loss_weights: weight of each image.
+    later: images that train alone in the second half, if the cache is trained.
+    mesh: devices to use; None for the first device.
+    directory: folder of checkpoints, or None.
+    save_every: steps between checkpoints.
 
   Returns:
-    `score`, `ci_low`, `ci_high`, `scores`, `predictions`, `n_external`, `n_test`, `missing_classes`, `alpha`, `beta`,
+    `score`, `ci_low`, `ci_high`, `scores`, `predictions`, `n_external`, `n_test`,
+    `missing_classes`, `alpha`, `beta`,
     `held_out_losses`, and the cache: `keys` [n, d] and `values` [n, k].
 
   Raises:
-    UsageError: shapes that do not fit together, an unknown protocol or metric.
+    UsageError: shapes do not match, or protocol or metric is unknown.
   """
   check_protocol(protocol)
   settings = settings or TipAdapterSettings()

@@ -1,7 +1,8 @@
-"""The one training loop, which can be stopped at any moment: of prompts, adapters and whole networks.
+"""The training loop for prompts, adapters and networks; it can be stopped at any time.
 
-A step is a pure function of the state and its batch, and the batch of its number, so that a run that was
-killed and started again ends with the very weights of an undisturbed one (same seed, same mesh).
+A step is a pure function of the state and its batch, and the batch is a function of the step
+number. A run that was killed and restarted therefore ends with exactly the weights of an
+uninterrupted one (same seed, same mesh).
 """
 
 import functools
@@ -21,14 +22,14 @@ from genbench_jax.runtime.mesh import replicated
 State = Any
 Step = Callable[[State, Any, Any], tuple[State, Float[Array, ""]]]
 
-# Steps that are on their way while the host prepares the next.
+# Steps in flight while the host prepares the next one.
 STEPS_AHEAD = 2
-# How often each recognizer's step was traced: one compile per shape is asserted by tests.
+# Number of traces of each step; tests assert one compilation per shape.
 trace_counts = {"coop": 0, "vpt": 0, "engine": 0, "tip_adapter": 0}
 
 
 class Program(NamedTuple):
-  """An optimizer and its step, compiled once for each shape: kept for all cells of a run."""
+  """An optimizer and its step, compiled once per shape and reused for all cells of a run."""
 
   optimizer: optax.GradientTransformation
   step: Step
@@ -41,9 +42,13 @@ def make_program(
   optimizer: optax.GradientTransformation,
   mesh: Mesh,
 ) -> Program:
-  """The step on a state (variables, optimizer state), which every device has whole.
+  """Return the jitted step on a replicated state (variables, optimizer state).
 
-  `loss_and_gradient` takes (variables, frozen, batch).
+  Args:
+    name: name of the recognizer for messages and trace counts.
+    loss_and_gradient: maps (variables, frozen, batch) to the loss and its gradient.
+    optimizer: the optimizer.
+    mesh: devices.
   """
 
   def step(state: State, frozen: Any, batch: Any) -> tuple[State, Float[Array, ""]]:
@@ -66,7 +71,17 @@ def learn(
   directory: Path | None,
   save_every: int,
 ) -> tuple[Any, Float[np.ndarray, "s"]]:
-  """The variables after all steps, and the losses of those that this call has run; see `run_steps`."""
+  """Train from `start`; return the final variables and the losses of this call's steps.
+
+  Args:
+    program: optimizer and step.
+    start: initial variables.
+    frozen, batches, steps, directory, save_every: see `run_steps`.
+    mesh: devices.
+
+  Raises:
+    ModelError: a loss is NaN or infinite.
+  """
   state = jax.device_put((start, program.optimizer.init(start)), replicated(mesh))
   (variables, _), losses = run_steps(
     program.step, state, frozen, batches, steps, directory, save_every,
@@ -76,14 +91,14 @@ def learn(
 
 
 def label_shares(targets: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
-  """Targets whose rows sum to one: several labels of an image share its weight."""
+  """Scale the targets of each image to sum to one, so that its labels share its weight."""
   return np.asarray(targets / np.maximum(targets.sum(axis=1, keepdims=True), 1), np.float32)
 
 
 def weighted_shares(
   targets: Float[np.ndarray, "n k"], weights: Float[np.ndarray, "n"] | None
 ) -> Float[np.ndarray, "n k"]:
-  """Targets that sum to the weight of their image: the cross-entropy is linear in them."""
+  """Scale the targets of each image to sum to its weight; the cross-entropy is linear in them."""
   shares = label_shares(targets)
   if weights is None:
     return shares
@@ -91,12 +106,19 @@ def weighted_shares(
 
 
 def warmup_cosine(peak: float, steps: int, warmup: int) -> optax.Schedule:
-  """Linear warm-up to the peak, then half a cosine down to zero at the last step."""
+  """Return a linear warm-up to the peak and a cosine decay to zero at the last step."""
   return optax.warmup_cosine_decay_schedule(0.0, peak, min(warmup, steps - 1), steps)
 
 
 def batch_rows(number: int, batch_size: int, num_rows: int, seed: int) -> Int[np.ndarray, "b"]:
-  """The rows of a step's batch: seeded permutations, one an epoch, laid end to end and cut."""
+  """Return the rows of a step's batch: one seeded permutation per epoch, laid end to end and cut.
+
+  Args:
+    number: number of the step.
+    batch_size: images per step.
+    num_rows: number of images.
+    seed: of the permutations.
+  """
   places = number * batch_size + np.arange(batch_size)
   orders = {
     epoch: np.random.default_rng([seed, epoch]).permutation(num_rows)
@@ -113,14 +135,14 @@ def mixed_rows(
   num_rows: int,
   seed: int,
 ) -> Int[np.ndarray, "b"]:
-  """The rows of a step's batch where some images may follow on the others: those train alone in the second half.
+  """Return the rows of a step's batch; `later` images train alone in the second half.
 
   Args:
-    number: of the step.
-    steps: of the whole training.
-    batch_size: images a step.
-    later: images that follow; none, or all, is one phase.
-    num_rows: of all images.
+    number: number of the step.
+    steps: steps of the whole training.
+    batch_size: images per step.
+    later: images of the second half; None, all or no images give a single phase.
+    num_rows: number of images.
     seed: of the order.
   """
   if later is None or later.all() or not later.any():
@@ -132,10 +154,10 @@ def mixed_rows(
 
 
 def refuse_divergence(name: str, number: int, loss: Any) -> None:
-  """Stops a training whose loss is no number.
+  """Stop a training whose loss is NaN or infinite.
 
   Raises:
-    ModelError: it names the step.
+    ModelError: the loss is not finite; the message names the step.
   """
   if not np.isfinite(np.asarray(loss)).all():
     raise ModelError(
@@ -154,21 +176,22 @@ def run_steps(
   keep: int = 2,
   watch: Callable[[int, Any], None] = lambda number, outcome: None,
 ) -> tuple[State, Any]:
-  """Runs the steps from the last checkpoint on.
+  """Run the steps, starting from the last checkpoint if there is one.
 
   Args:
-    step: (state, frozen, batch) -> (new state, outcome), compiled; the outcome is the loss, or a tree with it.
-    state: the state to begin with, a tree of arrays.
+    step: compiled (state, frozen, batch) -> (new state, outcome); the outcome is the loss, or a
+      tree that contains it.
+    state: initial state, a tree of arrays.
     frozen: arrays that every step reads.
-    batches: the batches of a step of the given number and those after it.
-    steps: how many steps there are.
-    directory: where checkpoints are kept (Orbax: written aside, then renamed), or none.
-    save_every: steps between two checkpoints.
-    keep: how many checkpoints are kept.
-    watch: told of each step's number and outcome, which is then computed or nearly so.
+    batches: yields the batches from a given step on.
+    steps: total number of steps.
+    directory: folder of checkpoints (Orbax: written to a temporary folder, then renamed), or None.
+    save_every: steps between checkpoints.
+    keep: number of checkpoints to keep.
+    watch: called with each step's number and outcome, once computed.
 
   Returns:
-    The state after the last step, and the outcomes of the steps that this call has run, one on another.
+    The final state, and the stacked outcomes of the steps that this call has run.
   """
   manager = _manager(directory, keep) if directory else None
   first, state = _restored(manager, state)
@@ -177,7 +200,8 @@ def run_steps(
     state, outcome = step(state, frozen, batch)
     outcomes.append(outcome)
     if number - first >= STEPS_AHEAD:
-      # Waits for an earlier step: the host must not run ahead of the devices with ever more batches.
+      # Wait for an earlier step: otherwise the host runs ahead and queues ever more batches on the
+      # devices.
       watch(number - STEPS_AHEAD, jax.block_until_ready(outcomes[-1 - STEPS_AHEAD]))
     if manager and ((number + 1) % save_every == 0 or number + 1 == steps):
       _save(manager, number + 1, state)
@@ -201,7 +225,7 @@ def _manager(directory: Path, keep: int) -> Any:
 
 
 def _restored(manager: Any, state: State) -> tuple[int, State]:
-  """The step after the last checkpoint and its state; 0 and the given state where there is none."""
+  """Return the step after the last checkpoint and its state; 0 and `state` without one."""
   latest = manager.latest_step() if manager else None
   if latest is None:
     return 0, state

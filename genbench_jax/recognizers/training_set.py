@@ -1,6 +1,7 @@
-"""What a recognizer learns from: decoded images, targets, the weight of each image, and in which order they come.
+"""Training data of a recognizer: images, targets, loss weights, and the order of the batches.
 
-Every recognizer understands the same mixtures: a weight for each source, and synthetic images first, real ones after.
+All recognizers support the same mixtures: a weight per source, and synthetic images first with real
+ones after.
 """
 
 import dataclasses
@@ -16,15 +17,15 @@ from genbench_jax.recognizers.training import batch_rows
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSet:
-  """The images of a cell.
+  """Training images of a cell.
 
   Attributes:
-    images: decoded squares, a little larger than the network's; in memory or mapped from a file.
+    images: decoded squares, slightly larger than the network's input; in memory or memory-mapped.
     targets: one-hot or multi-hot.
-    weights: of the loss of each image; their mean is 1.
-    later: the images that train alone in the second phase, after all others; none is the usual single phase.
+    weights: loss weight of each image; their mean is 1.
+    later: images that train alone in a second phase; all False for a single phase.
     multi_label: whether an image may have several labels.
-    seed: of everything random.
+    seed: of all randomness.
   """
 
   images: UInt8[np.ndarray, "n s s 3"]
@@ -42,14 +43,14 @@ class TrainingSet:
     return self.targets.shape[1]
 
   def phases(self) -> tuple[Int[np.ndarray, "m"], ...]:
-    """The rows of each phase."""
+    """Return the rows of each phase."""
     rows = np.arange(len(self))
     if not self.later.any() or self.later.all():
       return (rows,)
     return rows[~self.later], rows[self.later]
 
   def curriculum(self, recipe: Recipe, within: Int[np.ndarray, "m"] | None = None) -> "Curriculum":
-    """The order of the images under a recipe, of all or of some of the rows."""
+    """Return the order of the images under a recipe, for all rows or only those in `within`."""
     chosen = np.ones(len(self), bool)
     if within is not None:
       chosen = np.isin(np.arange(len(self)), within)
@@ -68,15 +69,15 @@ def make_training_set(
   multi_label: bool = False,
   seed: int = 0,
 ) -> TrainingSet:
-  """A training set with equal weights and a single phase where nothing else is given.
+  """Create a training set; the defaults are equal weights and a single phase.
 
   Args:
     images: decoded squares.
     targets: one-hot or multi-hot.
-    weights: of the loss of each image.
+    weights: loss weight of each image.
     later: images of the second phase.
     multi_label: whether an image may have several labels.
-    seed: of everything random.
+    seed: of all randomness.
   """
   count = len(targets)
   weights = np.ones(count) if weights is None else np.asarray(weights, np.float64)
@@ -87,12 +88,12 @@ def make_training_set(
 
 @dataclasses.dataclass(frozen=True)
 class Curriculum:
-  """Which images each step sees, and at which rate it learns: functions of the step's number alone.
+  """Images and learning rate of each step, as functions of the step number alone.
 
   Attributes:
     phases: rows of each phase.
-    steps: of each phase.
-    recipe: how it is trained.
+    steps: number of steps of each phase.
+    recipe: how to train.
     seed: of the order.
   """
 
@@ -106,18 +107,18 @@ class Curriculum:
     return sum(self.steps)
 
   def rows(self, number: int) -> Int[np.ndarray, "b"]:
-    """The rows of a step's batch: seeded permutations laid end to end, so that every batch is full."""
+    """Return the rows of a step's batch, from seeded permutations laid end to end."""
     phase, step, _ = self._place(number)
     order = batch_rows(step, self.recipe.batch_size, len(self.phases[phase]), self.seed + phase)
     return self.phases[phase][order]
 
   def rate(self, number: int) -> float:
-    """The learning rate of a step; each phase warms up and cools down by itself."""
+    """Return the learning rate of a step; each phase has its own warm-up and decay."""
     _, step, steps = self._place(number)
     return self.recipe.learning_rate * schedule(self.recipe, step, steps)
 
   def _place(self, number: int) -> tuple[int, int, int]:
-    """Phase, step within it, and its steps."""
+    """Return the phase, the step within it, and its number of steps."""
     for phase, steps in enumerate(self.steps):
       if number < steps:
         return phase, number, steps
@@ -125,14 +126,14 @@ class Curriculum:
     raise IndexError(number)
 
   def scaled(self, rate: float, steps: float) -> "Curriculum":
-    """The same at another learning rate and length."""
+    """Return the same order with the learning rate and the length multiplied."""
     recipe = dataclasses.replace(self.recipe, learning_rate=rate * self.recipe.learning_rate)
     lengths = tuple(max(1, round(steps * length)) for length in self.steps)
     return dataclasses.replace(self, recipe=recipe, steps=lengths)
 
 
 def schedule(recipe: Recipe, step: int, steps: int) -> float:
-  """The share of the peak rate at a step: a linear warm-up that does not begin at zero, then the recipe's curve."""
+  """Return the fraction of the peak rate at a step: linear warm-up, then the recipe's curve."""
   warmup = round(recipe.warmup * steps)
   if step < warmup:
     return (step + 1) / warmup
@@ -144,13 +145,14 @@ def schedule(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def source_weights(sizes: Sequence[int], loss_weights: Sequence[float]) -> Float[np.ndarray, "n"]:
-  """A weight for each image, so that the mean loss is the weighted sum of the mean losses of the sources.
+  """Return image weights under which the mean loss is the weighted sum of the sources' mean losses.
 
-  With n images, n_s of source s and loss weights l_s: n l_s / n_s. Sources without images leave theirs to the others.
+  With n images in total, n_s of source s and loss weights l_s (normalized), an image of source s
+  has weight n l_s / n_s. The share of a source without images goes to the others.
 
   Args:
-    sizes: images of each source, which lie one after another.
-    loss_weights: of each source.
+    sizes: number of images of each source; sources are concatenated.
+    loss_weights: loss weight of each source.
   """
   present = [weight for size, weight in zip(sizes, loss_weights, strict=True) if size]
   total, count = sum(present), sum(sizes)

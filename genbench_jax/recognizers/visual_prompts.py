@@ -1,10 +1,11 @@
-"""Visual prompt tuning: learnable tokens in the frozen vision tower (VPT).
+"""Visual prompt tuning (VPT): learnable tokens in the frozen vision tower.
 
-Shallow: m tokens go into the first layer and flow on. Deep: every layer gets m tokens of its own. The
-classifier is the frozen text prototypes, so that only the prompts learn. Each step's images are split
+Shallow: m tokens enter at the first layer. Deep: every layer gets m tokens of its own. The
+classifier is the frozen text prototypes, so only the prompts learn. The images of a step are split
 over the mesh; gradients of micro-batches are summed, and layers are rematerialized.
 
-Reference: Jia et al., "Visual prompt tuning", ECCV 2022.
+Reference:
+  Jia et al., "Visual prompt tuning", ECCV 2022.
 """
 
 import contextlib
@@ -47,12 +48,13 @@ from genbench_jax.runtime.mesh import (
 )
 
 Pixels = Float[np.ndarray, "b h w 3"]
-# (rows, batch size) -> preprocessed pixels of these images, in order, batch by batch, the last one padded.
+# (rows, batch size) -> preprocessed pixels of these images, in order, batch by batch; the last
+# batch is padded.
 ReadPixels = Callable[[Int[np.ndarray, "n"], int], Iterator[Pixels]]
 
 
 class MicroBatches(NamedTuple):
-  """The images of a step in micro-batches [a, b, ...]; padding has a False mask."""
+  """Images of a step in micro-batches [a, b, ...]; the mask is False for padding."""
 
   pixels: Float[Array, "a b h w 3"]
   targets: Float[Array, "a b k"]
@@ -74,7 +76,7 @@ class Variables(NamedTuple):
 
 
 class FrozenTower(NamedTuple):
-  """What every step reads and none changes."""
+  """Inputs of every step that do not change."""
 
   params: Any
   text: Float[Array, "k d"]
@@ -86,8 +88,8 @@ class VisualPrompts:
   """Learned prompts and what is needed to use them.
 
   Attributes:
-    tokens: [j, m, w]: m tokens for each of the first j layers; j = 1 is shallow.
-    fingerprint: of the CLIP they were learned for.
+    tokens: [j, m, w], m tokens for each of the first j layers; j = 1 is shallow.
+    fingerprint: fingerprint of the CLIP for which they were learned.
     losses: training loss of each step of the last run.
     head: learned in place of the text prototypes, or none.
     learning_rate, weight_decay: with which they were learned.
@@ -107,7 +109,7 @@ class VisualPrompts:
 
 
 def first_prompts(clip: Any, settings: VptSettings, seed: int = 0) -> Float[np.ndarray, "j m w"]:
-  """Uniform in +-sqrt(6 / (3 p^2 + w)), p the side of a patch and w the width, as in the paper."""
+  """Draw initial prompts within +-sqrt(6 / (3 p^2 + w)), p the patch side and w the width."""
   vision = clip.module.vision
   if settings.depth not in DEPTHS:
     raise unknown_name("depth of visual prompts", settings.depth, DEPTHS)
@@ -148,7 +150,16 @@ def vpt_loss(
   targets: Float[Array, "b k"],
   mask: Bool[Array, "b"],
 ) -> Float[Array, ""]:
-  """Sum over the real images of the cross-entropy."""
+  """Compute the summed cross-entropy over real images.
+
+  Args:
+    module: CLIP network.
+    variables: prompts and head.
+    frozen: inputs that do not change.
+    pixels: preprocessed images.
+    targets: targets, one row per image.
+    mask: True for real images.
+  """
   logits = logits_of(module, variables, frozen, pixels)
   return jnp.sum(jnp.where(mask, optax.softmax_cross_entropy(logits, targets), 0))
 
@@ -156,7 +167,7 @@ def vpt_loss(
 def _loss_and_gradient(
   module: Any, variables: Variables, frozen: FrozenTower, batch: MicroBatches
 ) -> tuple[Float[Array, ""], Variables]:
-  """Of the mean loss of a step's images, summed over its micro-batches."""
+  """Return the mean loss over the images of a step and its gradient, summed over micro-batches."""
 
   def add(
     sums: tuple[Array, Variables], micro: MicroBatches
@@ -166,13 +177,14 @@ def _loss_and_gradient(
 
   start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, variables))
   (loss, gradient), _ = jax.lax.scan(add, start, batch)
+  # Divide once at the end: micro-batches may hold different numbers of real images.
   count = batch.mask.sum()
   return loss / count, jax.tree.map(lambda part: part / count, gradient)
 
 
 @functools.lru_cache(maxsize=4)
 def _program(clip: Any, settings: VptSettings, mesh: Mesh) -> Program:
-  """AdamW, or the paper's SGD with the decay in the gradient; linear warm-up and a cosine to zero."""
+  """Return AdamW, or the paper's SGD with decay in the gradient, with warm-up and cosine."""
   schedule = warmup_cosine(settings.learning_rate, settings.steps, settings.warmup)
   optimizer = optax.adamw(schedule, weight_decay=settings.weight_decay)
   if settings.paper:
@@ -195,25 +207,25 @@ def learn_visual_prompts(
   later: Bool[np.ndarray, "n"] | None = None,
   read_views: ReadPixels | None = None,
 ) -> VisualPrompts:
-  """Learns visual prompts on images.
+  """Learn visual prompts on images.
 
   Args:
     clip: a `genbench_jax.models.clip.Clip`: module, params, fingerprint.
-    text_features: one text prototype a class.
+    text_features: one text prototype per class.
     read_pixels: reads the training images, see `ReadPixels`.
-    targets: one-hot or multi-hot, one row a training image.
+    targets: one-hot or multi-hot, one row per training image.
     settings: see `VptSettings`.
-    mesh: each micro-batch is split over its devices; by default the first one.
-    directory: where checkpoints are kept, to go on from after a kill; or none.
+    mesh: devices that share each micro-batch; None for the first device.
+    directory: folder of checkpoints, from which a stopped run resumes; None for no checkpoints.
     save_every: steps between checkpoints.
-    seed: of the first prompts and of the batches.
-    weights: of the loss of each image; none are equal ones.
+    seed: of the initial prompts and the batches.
+    weights: loss weight of each image; None for equal weights.
     later: images that train alone in the second half.
     read_views: reads random views of the images, numbered as `random_views.view_rows` does; None trains on the images as
       `read_pixels` has them.
 
   Raises:
-    UsageError: targets and text prototypes differ in number, or an unknown depth.
+    UsageError: targets and text prototypes differ in number, or the depth is unknown.
   """
   if targets.shape[1] != len(text_features):
     raise UsageError(f"targets {targets.shape} do not fit {len(text_features)} text prototypes.")
@@ -340,7 +352,7 @@ def held_out(shares: Float[np.ndarray, "n k"], seed: int) -> Int[np.ndarray, "h"
 
 
 def frozen_tower(clip: Any, text_features: Float[np.ndarray, "k d"], mesh: Mesh) -> FrozenTower:
-  """CLIP's parameters, its own logit scale and the unit-norm text prototypes on every device."""
+  """Replicate CLIP's parameters, its logit scale and the unit-norm text prototypes."""
   scale = jnp.exp(jnp.asarray(clip.params["logit_scale"], jnp.float32))
   text = unit_rows(jnp.asarray(text_features, jnp.float32))
   return FrozenTower(*jax.device_put((clip.params, text, scale), replicated(mesh)))
@@ -349,7 +361,14 @@ def frozen_tower(clip: Any, text_features: Float[np.ndarray, "k d"], mesh: Mesh)
 def micro_batches(
   pixels: Pixels, targets: Float[np.ndarray, "b k"], images_at_once: int, mesh: Mesh
 ) -> MicroBatches:
-  """A step's images in micro-batches of equal size, each split over the devices."""
+  """Divide the images of a step into micro-batches of equal size, each split over the devices.
+
+  Args:
+    pixels: preprocessed images.
+    targets: targets, one row per image.
+    images_at_once: images per device and micro-batch.
+    mesh: devices.
+  """
   size = padded_size(min(images_at_once * mesh.size, len(pixels)), mesh.size)
   total = padded_size(len(pixels), size)
   arrays = (np.asarray(pixels, np.float32), targets, np.ones(len(pixels), bool))
@@ -367,13 +386,24 @@ def prompted_scores(
   mesh: Mesh | None = None,
   images_at_once: int = 64,
 ) -> Float[np.ndarray, "n k"]:
-  """Class probabilities of images under visual prompts.
+  """Compute the class probabilities of images under visual prompts.
+
+  Args:
+    clip: the CLIP for which the prompts were learned.
+    text_features: one text prototype per class.
+    prompts: learned prompts.
+    read_pixels: reads the images, see `ReadPixels`.
+    num_images: number of images.
+    mesh: devices that share each batch; None for the first device.
+    images_at_once: images per device and batch.
 
   Raises:
     UsageError: the prompts were learned for another CLIP.
   """
   if prompts.fingerprint != clip.fingerprint:
-    raise UsageError(f"the prompts are of CLIP {prompts.fingerprint}, not {clip.fingerprint}.")
+    raise UsageError(
+      f"the prompts were learned for CLIP {prompts.fingerprint}, not for {clip.fingerprint}."
+    )
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
   frozen = frozen_tower(clip, text_features, mesh)
   return _scores(clip, frozen, prompts.variables, read_pixels, num_images, mesh, images_at_once)
@@ -410,17 +440,17 @@ def _prompted_scores(
 
 
 def save_visual_prompts(path: Path, prompts: VisualPrompts) -> None:
-  """The prompts as a safetensors file: `prompts`, `weights` and `bias` of a head, and their CLIP in the metadata."""
+  """Write `prompts`, `weights` and `bias` of a head as safetensors, with the CLIP's fingerprint."""
   about = {"kind": "vpt_prompts", "fingerprint": prompts.fingerprint}
   head = {} if prompts.head is None else prompts.head._asdict()
   save_model(path, {"prompts": prompts.tokens, **head}, about)
 
 
 def load_visual_prompts(path: Path) -> VisualPrompts:
-  """Prompts as they were saved.
+  """Read saved prompts.
 
   Raises:
-    RunError: the file can't be read or holds no visual prompts.
+    RunError: the file cannot be read or does not hold visual prompts.
   """
   arrays, about = load_model(path, "vpt_prompts")
   head = Head(arrays["weights"], arrays["bias"]) if "weights" in arrays else None

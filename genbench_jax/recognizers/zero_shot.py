@@ -1,4 +1,4 @@
-"""Zero-shot recognition: the nearest text prototype, no training."""
+"""Zero-shot recognition: nearest text prototype, without training."""
 
 import jax
 from jaxtyping import Array, Float
@@ -14,16 +14,17 @@ def zero_shot_scores(
   text_features: Float[Array, "k d"],
   logit_scale: float = CLIP_LOGIT_SCALE,
 ) -> Float[Array, "n k"]:
-  """Class probabilities softmax(logit_scale * cos(f, t_c)), as the reference scores zero-shot.
+  """Compute class probabilities softmax(logit_scale * cos(f, t_c)).
 
   Args:
-    test_features: image features, of any length.
-    text_features: one text prototype a class, the normalized mean over the templates.
-    logit_scale: CLIP's temperature. It changes no ranking within an image; between images it does,
-      so average precision and ROC areas depend on it a little.
+    test_features: image features, not necessarily unit-norm.
+    text_features: one text prototype per class, the normalized mean over templates.
+    logit_scale: CLIP's inverse temperature. It does not change the ranking of classes within an
+      image, but that of images within a class, so average precision and ROC areas depend on it.
 
-  Reference: Radford et al., "Learning transferable visual models from natural language
-  supervision", 2021, section 3.1.
+  Reference:
+    Radford et al., "Learning transferable visual models from natural language supervision", 2021,
+    section 3.1.
   """
   with jax.default_matmul_precision("highest"):
     cosines = unit_rows(test_features) @ unit_rows(text_features).T

@@ -55,7 +55,7 @@ def test_the_layout(position, expected):
 def test_a_context_that_does_not_fit_is_refused():
   with pytest.raises(UsageError, match="does not fit into 10 tokens"):
     prompt_layout([[7, 5]], 8, "end", 1, 2, 10)
-  with pytest.raises(UsageError, match="not 'front'"):
+  with pytest.raises(UsageError, match="got 'front'"):
     prompt_layout([[7, 5]], 2, "front", 1, 2, 10)
 
 

@@ -89,5 +89,5 @@ def test_a_probe_is_loaded_back_and_scores_the_same(tmp_path):
     with pytest.raises(RunError, match="does not take features"):
       load_probe_scores(tmp_path / protocol, features[:, :5])
   save_model(tmp_path / "other", {"weights": labels}, {"kind": "coop_context"})
-  with pytest.raises(RunError, match="holds no linear_probe"):
+  with pytest.raises(RunError, match="is not a linear_probe"):
     load_probe_scores(tmp_path / "other", features)
