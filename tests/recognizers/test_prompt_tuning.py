@@ -106,7 +106,7 @@ def test_a_context_is_kept_as_a_file(tiny_clip, tmp_path, mesh):
     context_text_features(tiny_clip, NAMES, context),
     atol=1e-5,
   )
-  with pytest.raises(UsageError, match="of CLIP other"):
+  with pytest.raises(UsageError, match="learned for CLIP other"):
     context_text_features(tiny_clip, NAMES, dataclasses.replace(loaded, fingerprint="other"))
   (tmp_path / "broken").write_bytes(b"no safetensors")
   with pytest.raises(RunError, match="can't be read"):
