@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genbench_jax.report.headline import text_start
-from genbench_jax.report.quantities import WITH_TEXT, quantity_of, short_name
+from genbench_jax.report.quantities import RECOGNIZERS, WITH_TEXT, quantity_of, short_name
 from genbench_jax.report.recognitions import Recognition, penalty_words
 from genbench_jax.report.results import Results
 
@@ -94,10 +94,26 @@ def _interval_words(main: Results) -> str:
   if any(estimate.wide_interval for estimate in main.folded.values()):
     return (
       "There are two kinds of interval: “for these images” resamples test images; “for this generator” also resamples "
-      "training images and seeds, and is used in comparisons."
+      f"training images and seeds, and is used in comparisons.{_trained_once(main)}"
     )
   if any(estimate.interval for estimate in main.folded.values()):
     return (
       "Intervals are for these images: test images are resampled, images of the generator are not."
     )
   return ""
+
+
+def _trained_once(main: Results) -> str:
+  """Name the recognizers whose comparisons do not cover other training images."""
+  names = dict.fromkeys(
+    name
+    for (*_, name), estimate in main.folded.items()
+    if name in RECOGNIZERS and estimate.interval and not estimate.wide_interval
+  )
+  if not names:
+    return ""
+  labels = ", ".join(quantity_of(name).label for name in names)
+  return (
+    f" Each draw of training images needs a training of its own: with one seed, comparisons by {labels} are for these "
+    "images only."
+  )
