@@ -185,8 +185,10 @@ def _earlier(run: Run, tasks: Sequence[Task]) -> dict[Path, dict[str, Any]]:
     else None
     for task in tasks
   ]
-  told = run.hosts.gathered([own], "the recognized cells")[0]
-  return {task.folder: item for task, item in zip(tasks, told, strict=True) if item is not None}
+  summaries = run.hosts.gathered([own], "the recognized cells")[0]
+  return {
+    task.folder: item for task, item in zip(tasks, summaries, strict=True) if item is not None
+  }
 
 
 def _trainings(config: Config) -> Iterator[tuple[str, str]]:

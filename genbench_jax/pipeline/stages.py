@@ -65,7 +65,7 @@ def run_stages(
 
 def _together(run: Run, stage: str, done: int) -> int:
   """Wait for the other processes at the end of a stage; return their total work and failures."""
-  told = run.hosts.gathered([[done, run.failures.reasons]], f"the end of stage {stage}")
-  for _, reasons in told:
+  reports = run.hosts.gathered([[done, run.failures.reasons]], f"the end of stage {stage}")
+  for _, reasons in reports:
     run.failures.reasons.update(reasons)
-  return sum(count for count, _ in told)
+  return sum(count for count, _ in reports)

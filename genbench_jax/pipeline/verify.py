@@ -439,5 +439,5 @@ def _top(inspection: _Inspection, path: Path) -> str:
 
 def _short(error: Exception, workdir: Path) -> str:
   """Return an error's first sentence without the work folder's path."""
-  told = " ".join(str(error).split()).replace(f"{workdir}/", "")
-  return told[:300]
+  message = " ".join(str(error).split()).replace(f"{workdir}/", "")
+  return message[:300]

@@ -105,8 +105,10 @@ def _price(asked: Costs, machine: Machine, file: str) -> Iterator[str]:
   yield from aligned(rows, numbers=(1, 2, 3, 4))
   flops = asked.flops()
   if flops is not None:
-    each = (f"{name} {_hours(chip_hours(flops, chip))}" for name, chip in machines(file).items())
-    yield f"  Chip-hours on other machines: {', '.join(each)}."
+    hours_of_chips = (
+      f"{name} {_hours(chip_hours(flops, chip))}" for name, chip in machines(file).items()
+    )
+    yield f"  Chip-hours on other machines: {', '.join(hours_of_chips)}."
 
 
 def _amounts(flops: float | None, machine: Machine) -> tuple[str, str, str, str]:

@@ -107,17 +107,17 @@ def agreement(results: Results, metric: str, recognizer: str) -> Agreement:
     )
     for dataset in results.datasets
   }
-  every = [cell for group in cells.values() for cell in group]
+  all_cells = [cell for group in cells.values() for cell in group]
   within = {
     group: _correlation(group_cells, metric, recognizer)
-    for group, group_cells in grouped(every).items()
+    for group, group_cells in grouped(all_cells).items()
   }
   tables = [
     table
-    for table in tables_of_cells(every, metric, recognizer)
+    for table in tables_of_cells(all_cells, metric, recognizer)
     if any(is_defined(x, y) for _, x, y in table.budgets())
   ]
-  pooled = _correlation(every, metric, recognizer)
+  pooled = _correlation(all_cells, metric, recognizer)
   random = np.random.default_rng(0)
   p = p_value_within(tables, "spearman", random) if tables else None
   interval = interval_of(tables, "spearman", random)

@@ -194,7 +194,7 @@ def recipe_of(document: Mapping[str, Any], key: tuple[Any, ...]) -> tuple[tuple[
   dataset, source, generator, strategy = key[:4]
   sets = _sets_of(document, dataset, Series(source, strategy, generator))
   recipe = sets[0]["recipe"] if sets else {}
-  told = {
+  settings = {
     "images": ", ".join(
       f"{image_set['images']} (set {image_set['fingerprint']}, content {image_set['content']})"
       for image_set in sets
@@ -205,7 +205,7 @@ def recipe_of(document: Mapping[str, Any], key: tuple[Any, ...]) -> tuple[tuple[
     "command": document["plan"]["command"],
     "versions": ", ".join(f"{name} {version}" for name, version in document["software"].items()),
   }
-  return tuple((name, text) for name, text in told.items() if text)
+  return tuple((name, text) for name, text in settings.items() if text)
 
 
 def _sets_of(document: Mapping[str, Any], dataset: str, series: Series) -> list[Mapping[str, Any]]:

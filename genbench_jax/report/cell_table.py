@@ -29,30 +29,30 @@ TABLE_BUDGET = 2_500_000
 Thinner = Callable[[Sequence[Results]], list[Results]]
 
 
-def thinned_cells(every: Sequence[Results]) -> tuple[dict[str, Any], str]:
+def thinned_cells(all_results: Sequence[Results]) -> tuple[dict[str, Any], str]:
   """Return the table of all cells for the page's script, and a sentence on what was left out.
 
   A table that is too large is thinned step by step until it fits. It drops other protocols and
   encoders, single seeds, prompt strategies other than the headline's, numbers of images between the
   smallest and the largest, and finally datasets from the end.
   """
-  data, said = cell_data(cells_table(every)), list[str]()
+  data, omissions = cell_data(cells_table(all_results)), list[str]()
   total = len(data["rows"])
-  some = list(every)
+  kept = list(all_results)
   for thin, words in THINNERS:
     if _size(data) <= TABLE_BUDGET:
       break
-    some = thin(some)
-    data, said = cell_data(cells_table(some)), [*said, words]
+    kept = thin(kept)
+    data, omissions = cell_data(cells_table(kept)), [*omissions, words]
   share = TABLE_BUDGET / max(_size(data), 1)
   if share < 1:
     data["rows"] = data["rows"][: int(share * len(data["rows"]))]
-    said.append("the first datasets")
-  if not said:
+    omissions.append("the first datasets")
+  if not omissions:
     return data, ""
   return (
     data,
-    f"{len(data['rows']):,} of {total:,} cells: {', '.join(said)}. The file tables/cells.csv has all cells.",
+    f"{len(data['rows']):,} of {total:,} cells: {', '.join(omissions)}. The file tables/cells.csv has all cells.",
   )
 
 
@@ -63,17 +63,17 @@ def _size(data: dict[str, Any]) -> int:
   return len(json.dumps(sample, separators=(",", ":"))) * len(rows) // len(sample)
 
 
-def _kept(every: Sequence[Results], keep: Callable[[Results, Any], bool]) -> list[Results]:
+def _kept(all_results: Sequence[Results], keep: Callable[[Results, Any], bool]) -> list[Results]:
   return [
     dataclasses.replace(results, cells=tuple(cell for cell in results.cells if keep(results, cell)))
-    for results in every
+    for results in all_results
   ]
 
 
-def _mean_of_seeds(every: Sequence[Results]) -> list[Results]:
+def _mean_of_seeds(all_results: Sequence[Results]) -> list[Results]:
   """Merge cells that differ only in their seed."""
   found = []
-  for results in every:
+  for results in all_results:
     groups: dict[Any, list[Any]] = {}
     for cell in results.cells:
       groups.setdefault((cell.dataset, cell.series, cell.shots), []).append(cell)
@@ -91,20 +91,22 @@ def _mean_of_seeds(every: Sequence[Results]) -> list[Results]:
   return found
 
 
-def _headline_strategies(every: Sequence[Results]) -> list[Results]:
-  chosen = [set(results.headline_series()) for results in every]
+def _headline_strategies(all_results: Sequence[Results]) -> list[Results]:
+  chosen = [set(results.headline_series()) for results in all_results]
   return [
     _kept([results], lambda _, cell, series=series: cell.series in series)[0]  # type: ignore[misc]
-    for results, series in zip(every, chosen, strict=True)
+    for results, series in zip(all_results, chosen, strict=True)
   ]
 
 
-def _ends_of_budgets(every: Sequence[Results]) -> list[Results]:
-  return _kept(every, lambda results, cell: cell.shots in (results.shots[0], results.shots[-1]))
+def _ends_of_budgets(all_results: Sequence[Results]) -> list[Results]:
+  return _kept(
+    all_results, lambda results, cell: cell.shots in (results.shots[0], results.shots[-1])
+  )
 
 
 THINNERS: tuple[tuple[Thinner, str], ...] = (
-  (lambda every: list(every[:1]), "the page’s protocol and encoder"),
+  (lambda all_results: list(all_results[:1]), "the page’s protocol and encoder"),
   (_mean_of_seeds, "means over seeds"),
   (_headline_strategies, "the headline’s prompt strategies"),
   (_ends_of_budgets, "the smallest and largest number of images"),

@@ -13,16 +13,16 @@ Confusions = Mapping[tuple[str, Series], Mapping[str, str]]
 
 
 def class_data(
-  every: Sequence[ClassScores], counts: Counts, taken: Confusions
+  all_scores: Sequence[ClassScores], counts: Counts, taken: Confusions
 ) -> tuple[dict[str, Any], int] | None:
   """Return the table for the page's script and the number of omitted lines; None without scores.
 
   Args:
-    every: accuracies of the classes.
+    all_scores: accuracies of the classes.
     counts: dataset -> class -> number of test images.
     taken: dataset and series -> class -> its most frequent confusion.
   """
-  chosen = headline_scores(every)
+  chosen = headline_scores(all_scores)
   if not chosen:
     return None
   series = sorted({cell.series for cell in chosen}, key=lambda item: item.order)

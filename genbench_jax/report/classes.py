@@ -63,15 +63,15 @@ Counts = Mapping[str, Mapping[str, int]]
 
 
 def classes_figure(
-  every: Sequence[ClassScores], counts: Counts | None = None
+  all_scores: Sequence[ClassScores], counts: Counts | None = None
 ) -> chart.Figure | None:
   """Return the classes of each dataset with the highest and lowest gains; None without scores.
 
   Args:
-    every: accuracies of the classes, for any recognizer and budget.
+    all_scores: accuracies of the classes, for any recognizer and budget.
     counts: numbers of test images of the classes; without them there are no intervals.
   """
-  chosen = headline_scores(every)
+  chosen = headline_scores(all_scores)
   if not chosen:
     return None
   series = tuple(sorted({cell.series for cell in chosen}, key=lambda s: s.order))
@@ -107,9 +107,9 @@ def classes_figure(
   )
 
 
-def class_gains(every: Sequence[ClassScores]) -> dict[str, dict[str, float]]:
+def class_gains(all_scores: Sequence[ClassScores]) -> dict[str, dict[str, float]]:
   """Return dataset -> class name -> gain, from the first source other than original images if any."""
-  chosen = headline_scores(every)
+  chosen = headline_scores(all_scores)
   found: dict[str, dict[str, float]] = {}
   for cell in sorted(chosen, key=lambda cell: (cell.source == "original", cell.series.order)):
     known = cell.scores.keys() & cell.zero_shot.keys()
@@ -120,17 +120,21 @@ def class_gains(every: Sequence[ClassScores]) -> dict[str, dict[str, float]]:
   return found
 
 
-def headline_scores(every: Sequence[ClassScores]) -> list[ClassScores]:
+def headline_scores(all_scores: Sequence[ClassScores]) -> list[ClassScores]:
   """Return the scores of one recognizer.
 
   For each dataset and source, they have one strategy and the largest budget.
   """
-  every = [cell for cell in every if cell.source != "control"]
-  if not every:
+  all_scores = [cell for cell in all_scores if cell.source != "control"]
+  if not all_scores:
     return []
-  first = min((cell.quantity for cell in every), key=lambda name: order_of(name, tuple(QUANTITIES)))
+  first = min(
+    (cell.quantity for cell in all_scores), key=lambda name: order_of(name, tuple(QUANTITIES))
+  )
   chosen: dict[tuple[str, str, str], ClassScores] = {}
-  for cell in sorted(every, key=lambda o: (order_of(o.strategy, HEADLINE_STRATEGIES), -o.shots)):
+  for cell in sorted(
+    all_scores, key=lambda o: (order_of(o.strategy, HEADLINE_STRATEGIES), -o.shots)
+  ):
     if cell.quantity == first:
       chosen.setdefault((cell.dataset, cell.source, cell.generator), cell)
   return list(chosen.values())
@@ -192,13 +196,15 @@ def _panel(
 SHOWN = (*RECOGNIZERS, "cler")
 
 
-def class_scores(every: Sequence[ClassValues]) -> list[ClassScores]:
+def class_scores(all_scores: Sequence[ClassValues]) -> list[ClassScores]:
   """Return the accuracy of each class for each recognizer, beside zero-shot, averaged over seeds.
 
   All scores have one protocol: `strict` if it was run, else `reference`.
   """
-  protocols = {entry["protocol"] for entry in every}
-  chosen = [entry for entry in every if entry["protocol"] == min(protocols, key=PROTOCOLS.index)]
+  protocols = {entry["protocol"] for entry in all_scores}
+  chosen = [
+    entry for entry in all_scores if entry["protocol"] == min(protocols, key=PROTOCOLS.index)
+  ]
   zero_shot = {
     entry["dataset"]: entry["values"] for entry in chosen if entry["quantity"] == "zero_shot"
   }

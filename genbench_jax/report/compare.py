@@ -127,12 +127,12 @@ def compare(runs: Sequence[RunToCompare]) -> Comparison:
   """
   if len(runs) < 2:
     raise UsageError(f"{len(runs)} run to compare: give two or more work folders.")
-  every = [beside_their_encoder(run.rows) for run in runs]
-  known = [views(rows) for rows in every]
+  all_rows = [beside_their_encoder(run.rows) for run in runs]
+  known = [views(rows) for rows in all_rows]
   shared = [view for view in known[0] if all(view in other for other in known)] if known else []
   sides = [
     results_of(rows, (shared or own)[0]) if own else None
-    for rows, own in zip(every, known, strict=True)
+    for rows, own in zip(all_rows, known, strict=True)
   ]
   less = []
   for run, side in zip(runs[1:], sides[1:], strict=True):
@@ -216,11 +216,11 @@ def _verdict_lines(
   for other, less in zip(comparison.names[1:], comparison.less, strict=True):
     for series in less.headline_series():
       label = series.label
-      each = _each(less, series, shots, quantity)
-      mean = average(each, less.datasets)
-      if mean and len(each) > 1:
-        yield label, f"all {len(each)} datasets", other, mean.estimate
-      yield from ((label, dataset, other, estimate) for dataset, estimate in each.items())
+      by_dataset = _each(less, series, shots, quantity)
+      mean = average(by_dataset, less.datasets)
+      if mean and len(by_dataset) > 1:
+        yield label, f"all {len(by_dataset)} datasets", other, mean.estimate
+      yield from ((label, dataset, other, estimate) for dataset, estimate in by_dataset.items())
 
 
 def _verdict(estimate: Estimate, p: float, first: str, other: str) -> str:
@@ -261,12 +261,12 @@ def _figures(comparison: Comparison) -> Iterator[Figure]:
     for quantity in comparison.quantities:
       series = tuple(item for item in less.headline_series() if less.has(item, quantity))
       for shots in budgets(less, quantity):
-        each = [
+        by_dataset = [
           Line(name, tuple(less.estimate(name, item, shots, quantity) for item in series))
           for name in less.datasets
         ]
         mean = average_line([_mean(less, item, shots, quantity) for item in series])
-        lines = tuple([mean, *by_first(each)] if len(each) > 1 else each)
+        lines = tuple([mean, *by_first(by_dataset)] if len(by_dataset) > 1 else by_dataset)
         blocks.append(Block(quantity, shots, series, lines, where))
   if blocks:
     yield forest_figure(

@@ -52,15 +52,19 @@ def _fitting(
 ) -> tuple[tuple[str, ...], list[str], str]:
   """Return the strategies and recognizers that fit into the figure, and a sentence on omissions."""
   points = len(results.shots) * (len(results.datasets) + 1)
-  every, one_each = len(_trained(results)), len(results.headline_series())
-  said = ""
-  if prompts != (ONE,) and points * every * len(quantities) > MOST_POINTS:
+  num_series, per_source = len(_trained(results)), len(results.headline_series())
+  omissions = ""
+  if prompts != (ONE,) and points * num_series * len(quantities) > MOST_POINTS:
     prompts = (ONE,)
-    said = " One prompt strategy per source is drawn; the others are in the table of all cells."
-  most = max(1, MOST_POINTS // max(points * one_each, 1)) if prompts == (ONE,) else len(quantities)
+    omissions = (
+      " One prompt strategy per source is drawn; the others are in the table of all cells."
+    )
+  most = (
+    max(1, MOST_POINTS // max(points * per_source, 1)) if prompts == (ONE,) else len(quantities)
+  )
   if len(quantities) > most:
-    said += " Some recognizers are left out to keep the page small."
-  return prompts, list(quantities)[:most], said
+    omissions += " Some recognizers are left out to keep the page small."
+  return prompts, list(quantities)[:most], omissions
 
 
 def _trained(results: Results) -> list[Series]:

@@ -77,16 +77,16 @@ def duels(
   """
   found = []
   for first, second in itertools.combinations(series, 2):
-    each = {}
+    by_dataset = {}
     paired = True
     for dataset in results.datasets:
       mine, other = (results.estimate(dataset, s, shots, quantity) for s in (first, second))
       if mine and other:
         exact = paired_difference(results, dataset, (first, second), shots, quantity, hits or {})
         paired = paired and exact is not None
-        each[dataset] = exact or difference(mine, other)
-    if mean := average(each, results.datasets):
-      found.append(Duel(first, second, mean.estimate, p_of(mean.estimate), len(each), paired))
+        by_dataset[dataset] = exact or difference(mine, other)
+    if mean := average(by_dataset, results.datasets):
+      found.append(Duel(first, second, mean.estimate, p_of(mean.estimate), len(by_dataset), paired))
   corrected = holm_corrected([duel.p for duel in found])
   return [dataclasses.replace(duel, p=p) for duel, p in zip(found, corrected, strict=True)]
 

@@ -44,10 +44,10 @@ class OrderAgreement:
   series: int
 
 
-def merged(every: Sequence[Results]) -> Results:
+def merged(all_results: Sequence[Results]) -> Results:
   """Return the main results, extended by the accuracies of other encoders with the same protocol."""
-  main = every[0]
-  others = [series for series in every[1:] if series.view.protocol == main.view.protocol]
+  main = all_results[0]
+  others = [results for results in all_results[1:] if results.view.protocol == main.view.protocol]
   if not others:
     return main
   beside: dict[tuple[str, Series, int, int], dict] = {}
@@ -77,13 +77,13 @@ def judge_of(results: Results, headline: str) -> str:
   return next((name for name in candidates if name in results.quantities), headline)
 
 
-def encoder_table(every: Sequence[Results], quantity: str) -> Table | None:
+def encoder_table(all_results: Sequence[Results], quantity: str) -> Table | None:
   """Return the agreement of the encoders on the order of the sources; None with fewer than two."""
-  results = merged(every)
+  results = merged(all_results)
   names = [
     name for name in results.quantities if name == quantity or name.startswith(f"{quantity} [")
   ]
-  main = every[0].view.encoder
+  main = all_results[0].view.encoder
 
   def label(name: str) -> str:
     return short_name(main if name == quantity else name.partition(" [")[2].removesuffix("]"))
@@ -119,9 +119,9 @@ def order_agreements(
   ]
 
 
-def cross_agreements(every: Sequence[Results]) -> list[tuple[str, str, Agreement]]:
+def cross_agreements(all_results: Sequence[Results]) -> list[tuple[str, str, Agreement]]:
   """Return (encoder of CLER, encoder of the probe, agreement), different encoders first."""
-  results, main = merged(every), every[0].view.encoder
+  results, main = merged(all_results), all_results[0].view.encoder
   spaces = {
     name: main if "[" not in name else name.partition(" [")[2].removesuffix("]")
     for name in results.quantities
@@ -139,9 +139,9 @@ def cross_agreements(every: Sequence[Results]) -> list[tuple[str, str, Agreement
   return sorted(found, key=lambda series: series[0] == series[1])
 
 
-def cross_table(every: Sequence[Results]) -> Table | None:
+def cross_table(all_results: Sequence[Results]) -> Table | None:
   """Return CLER on one encoder against probes on another; None with one encoder."""
-  found = cross_agreements(every)
+  found = cross_agreements(all_results)
   if not found:
     return None
   rows = list(dict.fromkeys(cler for cler, _, _ in found))

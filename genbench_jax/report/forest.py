@@ -110,7 +110,7 @@ def forest_figure(
     blocks, key=lambda block: (block.quantity, block.shots, block.where) == (*headline, first)
   )
   places = tuple(dict.fromkeys(block.where for block in blocks))
-  every = sorted({block.shots for block in blocks}, key=lambda shots: (shots <= 0, shots))
+  all_shots = sorted({block.shots for block in blocks}, key=lambda shots: (shots <= 0, shots))
   return chart.Figure(
     name=name,
     title=title,
@@ -118,7 +118,7 @@ def forest_figure(
     variants=tuple(_variant(block, x_label) for block in ordered),
     choices=(
       ("Measured by", tuple(dict.fromkeys(quantity_of(block.quantity).label for block in blocks))),
-      ("Images per class", tuple(shots_label(shots) for shots in every)),
+      ("Images per class", tuple(shots_label(shots) for shots in all_shots)),
       *([(where_label, places)] if any(places) else []),
     ),
   )

@@ -206,8 +206,8 @@ def _first(series: Sequence[Series], results: Results, quantity: str, shots: int
   others = [item for item in series if item not in results.generators]
 
   def mean(item: Series) -> float:
-    each = [results.estimate(d, item, shots, quantity) for d in results.datasets]
-    known = [e.value for e in each if e]
+    by_dataset = [results.estimate(d, item, shots, quantity) for d in results.datasets]
+    known = [e.value for e in by_dataset if e]
     return sum(known) / len(known) if known else -1.0
 
   ranked = sorted(results.generators, key=mean, reverse=True)
@@ -229,23 +229,23 @@ def _finding(item: Series, mean: Average, baseline: str, above: int) -> Finding:
 
 
 def _accuracy_finding(results: Results, item: Series, shots: int, quantity: str) -> Finding | None:
-  each = {d: results.estimate(d, item, shots, quantity) for d in results.datasets}
-  mean = average({d: e for d, e in each.items() if e}, results.datasets)
+  by_dataset = {d: results.estimate(d, item, shots, quantity) for d in results.datasets}
+  mean = average({d: e for d, e in by_dataset.items() if e}, results.datasets)
   if mean is None:
     return None
   versus = average(against_originals(results, item, shots, quantity), results.datasets)
   if item.source == "original":
-    said = "the baseline: real training images"
+    comparison = "the baseline: real training images"
   elif versus:
-    said = f"{points(versus.estimate.value)} points from as many original images"
+    comparison = f"{points(versus.estimate.value)} points from as many original images"
   else:
-    said = ""
+    comparison = ""
   return Finding(
     css=css_of(item),
     label=item.label,
     figure=percent(mean.estimate.value),
     unit="%",
-    interval=said,
+    interval=comparison,
     count=interval_words(versus.estimate, item.source)
     if versus and item.source != "original"
     else _share(mean),

@@ -121,17 +121,17 @@ def write_report(
     UsageError: no row has a finite value.
     RunError: an image of a gallery cannot be read.
   """
-  every = every_view(rows)
+  all_results = every_view(rows)
   info = cast(RunInfo, dict(run))
-  parts = _Parts(every, info, class_scores, found, hits or {})
+  parts = _Parts(all_results, info, class_scores, found, hits or {})
   context = {
     **render.assets(),
     **parts.context(),
-    "warnings": _warnings(beside_their_encoder(rows), info, every[0]),
+    "warnings": _warnings(beside_their_encoder(rows), info, all_results[0]),
   }
   written = [table for table in parts.written() if table.rows]
   render.write_files(folder, written, list(parts.figures.values()))
-  hues = {item.generator: item.hue for item in every[0].series}
+  hues = {item.generator: item.hue for item in all_results[0].series}
   return render.write(
     folder / "index.html", _page(context, galleries, class_gains(class_scores), hues)
   )
@@ -144,12 +144,12 @@ def every_view(rows: Sequence[Row]) -> list[Results]:
     UsageError: no row has a finite value.
   """
   rows = beside_their_encoder(rows)
-  every = [results for view in views(rows) if (results := results_of(rows, view)).cells]
-  if not every:
+  all_results = [results for view in views(rows) if (results := results_of(rows, view)).cells]
+  if not all_results:
     raise UsageError(
       "no results to report: no row has a finite value. Run the earlier stages first."
     )
-  return every
+  return all_results
 
 
 def headline_of(results: Results) -> tuple[str | None, int | None]:
@@ -186,24 +186,29 @@ class _Parts:
 
   def __init__(
     self,
-    every: Sequence[Results],
+    all_results: Sequence[Results],
     run: RunInfo,
     class_scores: Sequence[ClassScores],
     found: Sequence[Recognition],
     hits: Hits,
   ) -> None:
-    self.every, self.run, self.class_scores, self.found = every, run, class_scores, found
+    self.all_results, self.run, self.class_scores, self.found = (
+      all_results,
+      run,
+      class_scores,
+      found,
+    )
     self.hits = hits
-    self.main = every[0]
+    self.main = all_results[0]
     self.headline, self.shots = headline_of(self.main)
     self.lines: list[HeadLine] = head_lines(self.main, text_start(run))
     trained = self.headline in RECOGNIZERS
-    self.merged = merged(every)
+    self.merged = merged(all_results)
     self.judge = judge_of(self.merged, str(self.headline)) if trained else ""
     self.agreements = agreements(self.merged, self.judge) if trained else ()
     own = trained and self.judge != self.headline
     self.own_agreements = agreements(self.main, str(self.headline)) if own else ()
-    self.cross = cross_agreements(every)
+    self.cross = cross_agreements(all_results)
     self.costs, self.settings = costs_of(run, self.main), settings_of(run)
     self.duels, self.ranked = self._duels_and_ranks()
     self.counts = class_counts(found)
@@ -272,8 +277,10 @@ class _Parts:
     """Agreement between encoders and between recognizers."""
     quantity = str(self.headline)
     return {
-      "encoder_table": encoder_table(self.every, quantity) if len(self.every) > 1 else None,
-      "cross_table": cross_table(self.every) if len(self.every) > 1 else None,
+      "encoder_table": encoder_table(self.all_results, quantity)
+      if len(self.all_results) > 1
+      else None,
+      "cross_table": cross_table(self.all_results) if len(self.all_results) > 1 else None,
       "recognizer_table": recognizer_table(self.main),
     }
 
@@ -290,7 +297,7 @@ class _Parts:
       tables.gains_table(self.main, self.main.recognizers()),
       tables.agreement_table(self.agreements),
       self.own_agreement_table(),
-      tables.cells_table(self.every),
+      tables.cells_table(self.all_results),
       self.ranking(),
       self.who_beats_whom(),
       scaling_table(self.scaling, str(self.headline)),
@@ -301,16 +308,16 @@ class _Parts:
   def context(self) -> dict[str, Any]:
     """Variables of the template other than the examples."""
     main, run = self.main, self.run
-    cells, cells_rule = thinned_cells(self.every)
+    cells, cells_rule = thinned_cells(self.all_results)
     taken = {(item.dataset, item.series): taken_for(item) for item in self.found}
     classes = class_data(self.class_scores, self.counts, taken)
     return {
       "run": run,
       "title": run.get("title") or "How good are these images as training data?",
       "main": main,
-      "others": self.every[1:],
+      "others": self.all_results[1:],
       "lines": self.lines,
-      "settings": settings_words(self.every, run, self.found),
+      "settings": settings_words(self.all_results, run, self.found),
       "answer": words.answer(main, self.lines, self.exchange),
       "control_words": words.control_words(main),
       "agreement_words": words.agreement_words(self.agreements),
@@ -344,9 +351,9 @@ class _Parts:
 
   def _views_table(self) -> tables.Table | None:
     line = next((line for line in self.lines if line.baseline == "zero-shot"), None)
-    if len(self.every) < 2 or line is None or len(self.main.headline_series()) > 6:
+    if len(self.all_results) < 2 or line is None or len(self.main.headline_series()) > 6:
       return None
-    return tables.views_table(self.every, line.quantity, line.shots)
+    return tables.views_table(self.all_results, line.quantity, line.shots)
 
 
 def _warnings(rows: Sequence[Row], run: RunInfo, main: Results) -> list[str]:

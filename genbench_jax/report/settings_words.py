@@ -19,21 +19,21 @@ PROTOCOLS = {
 
 
 def settings_words(
-  every: Sequence[Results], run: Mapping[str, Any], found: Sequence[Recognition]
+  all_results: Sequence[Results], run: Mapping[str, Any], found: Sequence[Recognition]
 ) -> list[str]:
   """Return sentences on protocol, text, encoder, generation and the kind of the intervals.
 
   Args:
-    every: the results of each protocol and encoder, the page's main one first.
+    all_results: the results of each protocol and encoder, the page's main one first.
     run: description of the run, see `page.RunInfo`.
     found: predictions of the headline's recognizer.
   """
-  main = every[0]
+  main = all_results[0]
   sentences = [
     PROTOCOLS.get(main.view.protocol, ""),
     _text_words(main, text_start(run)),
     penalty_words(found),
-    _encoder_words(every),
+    _encoder_words(all_results),
     _generation_words(run),
     _interval_words(main),
   ]
@@ -57,8 +57,10 @@ def _text_words(main: Results, probe_knows_text: bool) -> str:
   )
 
 
-def _encoder_words(every: Sequence[Results]) -> str:
-  encoders = list(dict.fromkeys(results.view.encoder for results in every if results.view.encoder))
+def _encoder_words(all_results: Sequence[Results]) -> str:
+  encoders = list(
+    dict.fromkeys(results.view.encoder for results in all_results if results.view.encoder)
+  )
   if not encoders:
     return ""
   others = (

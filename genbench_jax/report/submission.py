@@ -132,8 +132,8 @@ def public(value: Any) -> Any:
 
 def _recipe(made_from: Mapping[str, Any]) -> dict[str, Any]:
   """Return what determines the images, without what the entry already contains."""
-  said = ("dataset", "source", "generator", "strategy", "seed")
-  return {name: value for name, value in made_from.items() if name not in said}
+  stated = ("dataset", "source", "generator", "strategy", "seed")
+  return {name: value for name, value in made_from.items() if name not in stated}
 
 
 def _machine(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,23 +114,23 @@ def front_of(points: Sequence[Point]) -> list[Point]:
 
 
 def _sweep_panel(curves: Sequence[Sequence[Point]], words: str, label: str) -> chart.Panel:
-  every = [point for curve in curves for point in curve]
+  points = [point for curve in curves for point in curve]
   left, top, right, bottom = frame = (40.0, 30.0, SIZE[0] - 12, SIZE[1] - 42)
-  values = sorted({x for x, _, _ in every})
+  values = sorted({x for x, _, _ in points})
   x = chart.Scale(*chart.padded(values, 0.08, 1.0), left, right)
-  y = _y_scale(every, bottom, top)
+  y = _y_scale(points, bottom, top)
   shapes: list[chart.Shape] = []
   for curve in curves:
     line = chart.polyline([(x(value), y(e.value)) for value, _, e in curve])
     shapes.append(chart.Shape(line, "series line join"))
     shapes += [shape for point in curve for shape in _dot(point, x(point[0]), y, words, label)]
-  said = "; ".join(
-    f"{number(v)}: {percent(e.value)}" for v, _, e in sorted(every, key=lambda p: p[0])
+  listing = "; ".join(
+    f"{number(v)}: {percent(e.value)}" for v, _, e in sorted(points, key=lambda p: p[0])
   )
   return chart.Panel(
     *SIZE,
     title=f"against {words}",
-    description=f"{label} in percent against {words}. {said}.",
+    description=f"{label} in percent against {words}. {listing}.",
     frame=frame,
     x_ticks=tuple(chart.Tick(x(v), f"{v:g}") for v in _apart(values, x)),
     y_ticks=_y_ticks(y),
@@ -157,14 +157,14 @@ def _front_panel(points: Sequence[Point], label: str, size: tuple[float, float])
           at - 8 if end else at + 8, y(estimate.value) - 7, name, "quiet", "end" if end else "start"
         )
       )
-  said = "; ".join(
+  listing = "; ".join(
     f"{images_label(s.source, s.generator)}: {number(c)} s, {percent(e.value)}"
     for c, s, e in points
   )
   return chart.Panel(
     *size,
     title="",
-    description=f"{label} in percent against device-seconds per image. {said}.",
+    description=f"{label} in percent against device-seconds per image. {listing}.",
     frame=frame,
     x_ticks=tuple(chart.Tick(x(math.log10(t)), f"{t:g}") for t in _decades(10**low, 10**high)),
     y_ticks=_y_ticks(y),

@@ -41,12 +41,12 @@ class Table:
   rows: tuple[tuple[Value, ...], ...]
 
 
-def cells_table(every: Sequence[Results]) -> Table:
+def cells_table(all_results: Sequence[Results]) -> Table:
   """Return one line per cell, and one column per quantity followed by the ends of its interval."""
-  names = sorted({name for results in every for name in results.quantities}, key=by_quantity)
+  names = sorted({name for results in all_results for name in results.quantities}, key=by_quantity)
   measured = tuple(c for n in ("zero_shot", *names) for c in (n, f"{n}_ci_low", f"{n}_ci_high"))
   rows = []
-  for results in every:
+  for results in all_results:
     for cell in results.cells:
       known = {"zero_shot": results.zero_shot.get(cell.dataset), **cell.estimates}
       item = cell.series
@@ -103,17 +103,17 @@ def headline_table(results: Results, quantity: str, shots: int) -> Table:
   return Table("headline", caption, ("dataset", "zero-shot, %", *labels), (*rows, mean))
 
 
-def views_table(every: Sequence[Results], quantity: str, shots: int) -> Table:
+def views_table(all_results: Sequence[Results], quantity: str, shots: int) -> Table:
   """Return the mean gain of each source under each protocol and encoder.
 
   Args:
-    every: the results of each protocol and encoder.
+    all_results: the results of each protocol and encoder.
     quantity: the recognizer.
     shots: images per class.
   """
-  series = every[0].headline_series()
+  series = all_results[0].headline_series()
   rows = []
-  for results in every:
+  for results in all_results:
     means = [average_gain(results, item, shots, quantity) for item in series]
     counts = sorted({len(mean.included) for mean in means if mean})
     name = ", ".join(filter(None, (results.view.protocol, results.view.encoder)))

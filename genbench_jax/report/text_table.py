@@ -37,8 +37,10 @@ def table(rows: Sequence[Row]) -> str:
   for protocol in dict.fromkeys(row["protocol"] for row in shown_rows):
     of_protocol = [row for row in shown_rows if row["protocol"] == protocol]
     for label in dict.fromkeys(map(_label, of_protocol)):
-      some = [row for row in of_protocol if _label(row) == label and row["quantity"] != "zero_shot"]
-      blocks.append(_block(f"{label}, {protocol} protocol", some, main))
+      of_label = [
+        row for row in of_protocol if _label(row) == label and row["quantity"] != "zero_shot"
+      ]
+      blocks.append(_block(f"{label}, {protocol} protocol", of_label, main))
   controls = len(rows) - len(shown_rows)
   return "\n\n".join(filter(None, [*blocks, _NOTE.format(controls) if controls else ""]))
 

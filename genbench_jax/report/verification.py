@@ -44,17 +44,17 @@ class Verdict:
     return f"verified, {self.agreeing + 1} runs" if self.agreeing else "one run"
 
 
-def verdict(mine: Measurement, every: Sequence[Measurement], runs: Sequence[Any]) -> Verdict:
+def verdict(mine: Measurement, measurements: Sequence[Measurement], runs: Sequence[Any]) -> Verdict:
   """Return whether other runs with the same inputs agree with a measurement.
 
   Args:
     mine: the measurement.
-    every: all measurements of all submissions.
+    measurements: all measurements of all submissions.
     runs: identity of the run of each submission; submitting a run twice verifies nothing.
   """
   others = {
     runs[other.entry]: other
-    for other in every
+    for other in measurements
     if other.key == mine.key
     and runs[other.entry] != runs[mine.entry]
     and mine.inputs

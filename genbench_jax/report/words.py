@@ -94,30 +94,30 @@ def _gain_sentence(results: Results, item: Series, line: HeadLine) -> str:
   if mean is None:
     return ""
   verdict = _verdict(mean.estimate, quantity_of(line.quantity).label, "zero-shot")
-  each = gains(results, item, line.shots, line.quantity)
-  return f"{_images_of(item)} {verdict} with {budget_words(line.shots)}{_spread(each)}."
+  by_dataset = gains(results, item, line.shots, line.quantity)
+  return f"{_images_of(item)} {verdict} with {budget_words(line.shots)}{_spread(by_dataset)}."
 
 
 def _alone_sentence(results: Results, item: Series, line: HeadLine) -> str:
   """Return the mean difference from as many original images."""
-  each = against_originals(results, item, line.shots, line.quantity)
-  mean = average(each, results.datasets)
+  by_dataset = against_originals(results, item, line.shots, line.quantity)
+  mean = average(by_dataset, results.datasets)
   if mean is None or item.source == "original":
     return ""
   label = quantity_of(line.quantity).label
   verdict = _verdict(mean.estimate, label, "its accuracy on as many original images")
-  return f"By themselves, without text, they {verdict}{_spread(each)}."
+  return f"By themselves, without text, they {verdict}{_spread(by_dataset)}."
 
 
-def _spread(each: dict[str, Estimate]) -> str:
+def _spread(by_dataset: dict[str, Estimate]) -> str:
   """Describe the number of datasets, and the smallest and largest value."""
-  if len(each) == 1:
-    return f", on {next(iter(each))}"
-  least = min(each, key=lambda name: each[name].value)
-  most = max(each, key=lambda name: each[name].value)
+  if len(by_dataset) == 1:
+    return f", on {next(iter(by_dataset))}"
+  least = min(by_dataset, key=lambda name: by_dataset[name].value)
+  most = max(by_dataset, key=lambda name: by_dataset[name].value)
   return (
-    f", on average over {len(each)} datasets: from {points(each[least].value)} on {least} to "
-    f"{points(each[most].value)} on {most}"
+    f", on average over {len(by_dataset)} datasets: from {points(by_dataset[least].value)} on {least} to "
+    f"{points(by_dataset[most].value)} on {most}"
   )
 
 

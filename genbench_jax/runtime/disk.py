@@ -22,5 +22,5 @@ def disk_reason(error: BaseException) -> str:
   """
   if isinstance(error, OSError):
     return (error.strerror or "") if error.errno in DISK_ERRORS else ""
-  told = str(error) if isinstance(error, (RuntimeError, ValueError)) else ""
-  return next((reason for number in _TOLD if (reason := os.strerror(number)) in told), "")
+  message = str(error) if isinstance(error, (RuntimeError, ValueError)) else ""
+  return next((reason for number in _TOLD if (reason := os.strerror(number)) in message), "")

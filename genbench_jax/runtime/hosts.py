@@ -168,9 +168,9 @@ def _refuse_unequal_devices() -> None:
   counts = Counter(device.process_index for device in jax.devices())
   if len(set(counts.values())) > 1:
     _let_others_speak("unequal devices")
-    told = ", ".join(f"process {number} has {count}" for number, count in sorted(counts.items()))
+    listing = ", ".join(f"process {number} has {count}" for number, count in sorted(counts.items()))
     raise UsageError(
-      f"the processes have different numbers of devices: {told} (this is process {jax.process_index()} on"
+      f"the processes have different numbers of devices: {listing} (this is process {jax.process_index()} on"
       f" {socket.gethostname()}). Give each the same number."
     )
 

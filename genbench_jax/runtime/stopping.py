@@ -103,16 +103,16 @@ def stops_on_signals(grace: float = GRACE_SECONDS) -> Iterator[None]:
   if threading.current_thread() is not threading.main_thread() or _Note.wanted:
     yield  # only the main thread's outermost block handles signals
     return
-  told, telling = socket.socketpair()
-  telling.setblocking(False)
+  reader, writer = socket.socketpair()
+  writer.setblocking(False)
   # The thread keeps both ends: an unreferenced end would be closed, which would end the process
   # before its cleanup.
-  watch = threading.Thread(target=_watch, args=(told, telling, grace), name="signals", daemon=True)
+  watch = threading.Thread(target=_watch, args=(reader, writer, grace), name="signals", daemon=True)
   watch.start()
   # A process started in the background must ignore Ctrl-C.
   obeyed = [n for n in STATUSES if n != signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]
   handlers = {number: signal.signal(number, _note) for number in obeyed}
-  wakeup = signal.set_wakeup_fd(telling.fileno(), warn_on_full_buffer=False)
+  wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
   _Note.wanted = True
   try:
     yield
@@ -123,20 +123,20 @@ def stops_on_signals(grace: float = GRACE_SECONDS) -> Iterator[None]:
       signal.set_wakeup_fd(wakeup)
       for number, handler in handlers.items():
         signal.signal(number, handler)
-      telling.close()
+      writer.close()
       watch.join()
-      told.close()
+      reader.close()
 
 
 def _note(number: int, frame: FrameType | None) -> None:
   _Note.number = _Note.number or number
 
 
-def _watch(told: socket.socket, telling: socket.socket, grace: float) -> None:
+def _watch(reader: socket.socket, writer: socket.socket, grace: float) -> None:
   """Read signal numbers until the other end is closed; after the first, only for the grace period."""
   first, began = 0, 0.0
   try:
-    while number := told.recv(1):
+    while number := reader.recv(1):
       if number[0] not in STATUSES:
         continue
       now = time.monotonic()
@@ -147,7 +147,7 @@ def _watch(told: socket.socket, telling: socket.socket, grace: float) -> None:
         _Note.number = _Note.number or first
       elif number[0] == signal.SIGINT and now - began > SAME_SECONDS:
         break
-      told.settimeout(max(0.001, began + grace - now))
+      reader.settimeout(max(0.001, began + grace - now))
     if not first:
       return
   except TimeoutError:

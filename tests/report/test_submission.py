@@ -132,7 +132,7 @@ def test_the_command_writes_and_checks(workdir, tmp_path, capfd):
   out = tmp_path / "entry.json"
   assert main([str(workdir), "--by", "Ann", "--out", str(out)]) == 0
   assert main(["--check", str(out)]) == 0
-  assert "is sound" in capfd.readouterr().err
+  assert "is valid" in capfd.readouterr().err
   out.write_text("{}")
   assert main(["--check", str(out)]) == 2
   assert main([]) == 2
