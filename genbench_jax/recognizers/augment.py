@@ -1,9 +1,9 @@
 """Random crops, mirroring, MixUp and CutMix on the device, each a function of a key.
 
-On the device rather than on the host: a crop with its antialiased resize and mirroring is two small matrix products an
-image, below 1 % of a ResNet-50's arithmetic, while two host cores resize a few hundred photographs a second where an H100 takes
-thousands. dm-pix has no antialiased crop and resize, and the rest is a few lines. Images are decoded once, to squares a little larger
-than the network's, and stay uint8 until they are on the device.
+Antialiased cropping with resize, and mirroring, are two small matrix products per image: less than
+1 % of a ResNet-50's arithmetic. Two host cores resize a few hundred photographs per second, while
+an H100 consumes thousands. dm-pix has no antialiased crop and resize. Images are decoded once, to
+squares slightly larger than the network's input, and stay uint8 until they are on the device.
 """
 
 from typing import NamedTuple
@@ -15,12 +15,12 @@ from jaxtyping import Array, Float, UInt8
 from genbench_jax.recognizers.randaugment import randaugment
 from genbench_jax.recognizers.settings import Recipe
 
-ASPECT = 4 / 3  # of a crop, at most; at least its inverse
+ASPECT = 4 / 3  # largest aspect ratio of a crop; the smallest is its inverse
 TRIES = 10
 
 
 class Crop(NamedTuple):
-  """Where a crop begins and how large it is, in pixels of the image."""
+  """Top left corner and size of a crop, in pixels of the image."""
 
   top: Float[Array, ""]
   left: Float[Array, ""]
@@ -29,16 +29,23 @@ class Crop(NamedTuple):
 
 
 def random_crop(key: Array, side: int, min_area: float) -> Crop:
-  """A crop whose area and aspect ratio are drawn until it fits, ten times at most; then the whole image.
+  """Draw area and aspect ratio of a crop until it fits, ten times at most; else take all.
+
+  Args:
+    key: random key.
+    side: side of the image in pixels.
+    min_area: smallest area, relative to the image.
 
   Reference:
-    Szegedy et al., "Going deeper with convolutions", 2015; areas and ratios as in torchvision's `RandomResizedCrop`.
+    Szegedy et al., "Going deeper with convolutions", 2015; ranges as in torchvision's
+    `RandomResizedCrop`.
   """
   area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
   area = side * side * jax.random.uniform(area_key, (TRIES,), minval=min_area, maxval=1.0)
   bound = jnp.log(ASPECT)
   ratio = jnp.exp(jax.random.uniform(ratio_key, (TRIES,), minval=-bound, maxval=bound))
   widths, heights = jnp.round(jnp.sqrt(area * ratio)), jnp.round(jnp.sqrt(area / ratio))
+  # All tries are drawn at once, because shapes are static; the first that fits is used.
   fits = (widths <= side) & (heights <= side)
   first = jnp.argmax(fits)
   height = jnp.where(fits.any(), heights[first], side)
@@ -51,10 +58,17 @@ def random_crop(key: Array, side: int, min_area: float) -> Crop:
 def resize_matrix(
   start: Float[Array, ""], length: Float[Array, ""], side: int, size: int
 ) -> Float[Array, "o i"]:
-  """The matrix that resizes `length` of `side` pixels from `start` on to `size`: bilinear, antialiased.
+  """Return the matrix that resizes `length` pixels from `start` to `size`: bilinear, antialiased.
 
-  Row o holds the triangle around the middle of output pixel o, as wide as an output pixel where that is larger than an
-  input pixel, cut at the ends of the crop: what PIL's bilinear filter does with what `crop` cut out.
+  Row o is a triangle around the center of output pixel o. It is as wide as an output pixel when
+  shrinking, else as wide as an input pixel, and cut at the ends of the crop. This equals PIL's
+  bilinear filter on the cropped image.
+
+  Args:
+    start: first pixel of the crop.
+    length: length of the crop in pixels.
+    side: side of the image.
+    size: side of the result.
   """
   scale = length / size
   middles = start + (jnp.arange(size) + 0.5) * scale
@@ -68,7 +82,7 @@ def resize_matrix(
 def cropped(
   image: UInt8[Array, "s s 3"], crop: Crop, mirrored: Array, size: int
 ) -> Float[Array, "z z 3"]:
-  """A crop, resized to `size` and mirrored where asked for; 0 to 255."""
+  """Crop an image, resize it to `size` and mirror it if asked; values 0 to 255."""
   side = image.shape[0]
   rows = resize_matrix(crop.top, crop.height, side, size)
   columns = resize_matrix(crop.left, crop.width, side, size)
@@ -80,7 +94,14 @@ def cropped(
 def augmented_image(
   key: Array, image: UInt8[Array, "s s 3"], recipe: Recipe, size: int
 ) -> Float[Array, "z z 3"]:
-  """An image as a step sees it, 0 to 255."""
+  """Return an image as a training step sees it, with values 0 to 255.
+
+  Args:
+    key: random key of the image and step.
+    image: decoded square.
+    recipe: settings of the augmentation.
+    size: side of the network's input.
+  """
   crop_key, flip_key, randaugment_key = jax.random.split(key, 3)
   if recipe.min_crop < 1:
     crop = random_crop(crop_key, image.shape[0], recipe.min_crop)
@@ -96,25 +117,25 @@ def augmented_image(
 
 
 def _is_plain(recipe: Recipe, side: int, size: int) -> bool:
-  """Whether nothing is random and nothing is resized."""
+  """Return whether nothing is random and nothing is resized."""
   return recipe.min_crop >= 1 and not recipe.flip and side >= size
 
 
 def central_crop(side: int, size: int) -> Crop:
-  """The middle of an image at its own scale; all of an image that is smaller."""
+  """Return the center of an image at its own scale; the whole image if it is smaller."""
   length = min(side, size)
   start = (side - length) // 2
   return Crop(*(jnp.asarray(value, jnp.float32) for value in (start, start, length, length)))
 
 
 def central(image: UInt8[Array, "*b s s 3"], size: int) -> Float[Array, "*b z z 3"]:
-  """The middle of images, 0 to 255: how they are tested."""
+  """Return the centers of images, 0 to 255, as used for testing."""
   start = (image.shape[-2] - size) // 2
   return image[..., start : start + size, start : start + size, :].astype(jnp.float32)
 
 
 class Examples(NamedTuple):
-  """Images of a batch as a step sees them, their targets, and the weights of their losses."""
+  """Images of a batch as a step sees them, with their targets and loss weights."""
 
   pixels: Float[Array, "b z z 3"]
   targets: Float[Array, "b k"]
@@ -122,10 +143,16 @@ class Examples(NamedTuple):
 
 
 def mixed(key: Array, examples: Examples, mixup: float, cutmix: float) -> Examples:
-  """MixUp or CutMix of each image with the one at the mirrored place of the batch.
+  """Apply MixUp or CutMix to each image and the one at the mirrored position of the batch.
 
-  Both draw one share for the batch from Beta(a, a). MixUp adds the images by that share; CutMix pastes a rectangle of the
-  other image, and takes as share what is left of the first.
+  Both draw one fraction per batch from Beta(a, a). MixUp blends the images with it. CutMix pastes a
+  rectangle of the other image and uses as fraction what remains of the first one.
+
+  Args:
+    key: random key.
+    examples: the batch.
+    mixup, cutmix: parameter of the Beta distribution; 0 disables the method. With both, each batch
+      draws one.
 
   Reference:
     Zhang et al., "mixup", 2018 (arXiv 1710.09412); Yun et al., "CutMix", 2019 (arXiv 1905.04899).
@@ -138,8 +165,9 @@ def mixed(key: Array, examples: Examples, mixup: float, cutmix: float) -> Exampl
   share = jax.random.beta(share_key, strength, strength)
   size = examples.pixels.shape[1]
   box = _random_box(box_key, size, share)
-  # Of each pixel: how much of the first image it keeps.
+  # How much of the first image each pixel keeps.
   keep = jnp.where(takes_box, 1 - box, share)[..., None]
+  # The rectangle may be cut at the edges: use its actual area.
   share = jnp.where(takes_box, 1 - box.mean(), share)
   pixels, targets, weights = examples
   return Examples(
@@ -150,7 +178,7 @@ def mixed(key: Array, examples: Examples, mixup: float, cutmix: float) -> Exampl
 
 
 def _random_box(key: Array, size: int, share: Array) -> Float[Array, "z z"]:
-  """A rectangle of area 1 - share around a random place, cut at the edges: 1 inside, 0 outside."""
+  """Return the mask of a rectangle of area 1 - share around a random point, cut at the edges."""
   half = 0.5 * size * jnp.sqrt(1 - share)
   middle = jax.random.uniform(key, (2,), maxval=size)
   inside = [jnp.abs(jnp.arange(size) + 0.5 - middle[axis]) <= half for axis in range(2)]

@@ -1,11 +1,12 @@
-"""Fine-tuning: CLIP's vision tower with a head that begins as the text prototypes, or another pretrained network.
+"""Fine-tuning of CLIP's vision tower with a text-initialized head, or of another network.
 
-All weights learn, or the last blocks with what is behind them; the further from the head, the slower. WiSE-FT then takes the
-mean of the fine-tuned weights and those of the zero-shot model.
+All weights learn, or only the last blocks and what follows them; learning rates decay with the
+distance from the head. WiSE-FT then averages the fine-tuned and the zero-shot weights.
 
-Reference:
-  Wortsman et al., "Robust fine-tuning of zero-shot models", 2022 (arXiv 2109.01903): text-initialized head, weight-space ensemble.
-  Geng et al., "The unmet promise of synthetic training images", 2024 (arXiv 2406.05184), asks our question with it.
+References:
+  Wortsman et al., "Robust fine-tuning of zero-shot models", 2022 (arXiv 2109.01903):
+  text-initialized head, weight-space ensemble. Geng et al., "The unmet promise of synthetic
+  training images", 2024 (arXiv 2406.05184): asks our question with it.
 """
 
 import dataclasses
@@ -36,19 +37,19 @@ from genbench_jax.recognizers.method import Method, Place
 from genbench_jax.recognizers.problem import Model, Problem, View
 from genbench_jax.recognizers.settings import FineTuneSettings, Recipe
 
-# WiSE-FT's recipe (its section 3 and appendix), at its batch of 512.
+# Recipe of WiSE-FT (section 3 and appendix), at its batch size of 512.
 PUBLISHED = Recipe(
   optimizer="adamw", learning_rate=3e-5, weight_decay=0.1, epochs=10, min_steps=0, batch_size=512, label_smoothing=0.0,
   min_crop=0.9, flip=False, clip_norm=1.0,
 )  # fmt: skip
 TOWER, PROJECTION = "vision_model.", "visual_projection."
-# A SigLIP pools by attention where a CLIP projects.
+# SigLIP pools by attention where CLIP projects.
 BEHIND_BLOCKS = ("vision_model.post_layernorm.", PROJECTION, "vision_model.head.")
 
 
 @dataclasses.dataclass(frozen=True)
 class TowerLogits:
-  """The encoder's vision tower and a linear head on unit-norm features."""
+  """Vision tower of the encoder, and a linear head on unit-norm features."""
 
   encoder: TextEncoder
 
@@ -62,17 +63,17 @@ class TowerLogits:
 
 
 def with_leaves(tree: Any, leaves: dict[str, Any]) -> Any:
-  """The tree with some of its leaves, by their joined names, in place of its own."""
+  """Return the tree with some leaves replaced, by their joined names."""
   return weights.tree_of(tree, lambda name, leaf: leaves.get(name, leaf))
 
 
 def encoder_view(encoder: TextEncoder) -> View:
-  """How an encoder takes images."""
+  """Return how an encoder takes images."""
   return View(encoder.input.size, encoder.input.mean, encoder.input.std)
 
 
 def trained_leaves(params: Any, blocks: int) -> dict[str, Any]:
-  """The leaves of the vision tower that learn: all, or the last blocks and what is behind them.
+  """Return the leaves of the vision tower that learn: all, or the last blocks and the rest.
 
   Raises:
     UsageError: the tower has fewer blocks, or the encoder has no tower of a known layout.
@@ -92,20 +93,20 @@ def trained_leaves(params: Any, blocks: int) -> dict[str, Any]:
 
 
 def num_blocks(leaves: dict[str, Any]) -> int:
-  """How many blocks the vision tower has."""
+  """Return the number of blocks of the vision tower."""
   start = f"{TOWER}encoder.layers."
   return len({name[len(start) :].split(".")[0] for name in leaves if name.startswith(start)})
 
 
 def block_rates(depth: int, decay: float) -> tuple[tuple[str, float], ...]:
-  """The factor on the learning rate of each block: decay to the power of its distance from the head."""
+  """Return each block's learning-rate factor: decay to the power of its distance from the head."""
   blocks = [(f".layers.{index}.", decay ** (depth - index)) for index in range(depth)]
   start = decay ** (depth + 1)
   return (*blocks, (f"{TOWER}embeddings", start), (f"{TOWER}pre_layrnorm", start))
 
 
 def wise_ft(zero_shot: Any, fine_tuned: Any, alpha: float) -> Any:
-  """The mean of two trees of weights: (1 - alpha) zero-shot + alpha fine-tuned; both ends are exact."""
+  """Return (1 - alpha) zero-shot + alpha fine-tuned weights; exact at both ends."""
   return jax.tree.map(lambda a, b: (1 - alpha) * a + alpha * b, zero_shot, fine_tuned)
 
 
@@ -117,18 +118,18 @@ def method(
   multi_label: bool,
   protocol: str = "strict",
 ) -> Method:
-  """How a pretrained network is fine-tuned.
+  """Return the method for fine-tuning a pretrained network.
 
   Args:
     settings: which weights learn, and the recipe.
-    encoder: the run's, where `settings.checkpoint` is empty.
-    text_features: its unit-norm text prototypes.
-    num_classes: outputs.
-    multi_label: binary cross-entropies in place of the softmax.
-    protocol: `reference` takes WiSE-FT's recipe.
+    encoder: the run's encoder, if `settings.checkpoint` is empty.
+    text_features: unit-norm text prototypes of that encoder.
+    num_classes: number of outputs.
+    multi_label: binary cross-entropies instead of the softmax.
+    protocol: `reference` uses WiSE-FT's recipe.
 
   Raises:
-    UsageError: settings that do not fit the network.
+    UsageError: the settings do not fit the network.
   """
   if protocol == "reference":
     settings = dataclasses.replace(settings, recipe=PUBLISHED, blocks=0, layer_decay=1.0)
@@ -153,7 +154,7 @@ def _encoder_method(
   text = np.asarray(unit_rows(jnp.asarray(text_features, jnp.float32)))
   kernel = encoder.logit_scale * text.T
   if multi_label:
-    # A scaled cosine is no log-odds: the mean prototype's logit is taken as zero.
+    # A scaled cosine is not a log-odds: shift the logits so that the mean prototype has logit 0.
     kernel = kernel - kernel.mean(axis=1, keepdims=True)
   head = {"weight": kernel, "bias": np.zeros(len(text), np.float32)}
   first = {"tower": _wide(tower), "head": _wide(head)}
@@ -173,7 +174,7 @@ def _averaged(first: Any, alpha: float, model: Model) -> Model:
 
 
 def _published_method(settings: FineTuneSettings, num_classes: int, multi_label: bool) -> Method:
-  """A residual network or vision transformer that begins with ImageNet weights and a head of zeros."""
+  """Return the method for a ResNet or ViT with ImageNet weights and a head of zeros."""
   classifier = make_classifier(
     settings.network, settings.image_size, num_classes, compute_dtype(), "standard"
   )
@@ -185,7 +186,7 @@ def _published_method(settings: FineTuneSettings, num_classes: int, multi_label:
     (name, settings.layer_decay ** (len(names) - index)) for index, name in enumerate(names)
   )
   frozen_blocks = names[: len(names) - settings.blocks] if settings.blocks else []
-  # The rate of what does not learn is zero.
+  # Frozen parameters have a learning rate of zero.
   first = ("conv1", "bn1", "patch_embed", "pos_embed", "cls_token") if frozen_blocks else ()
   rates = tuple((name, 0.0) for name in (*first, *frozen_blocks)) + rates
   problem = Problem(ClassifierLogits(classifier), view, multi_label, rates)
@@ -195,7 +196,7 @@ def _published_method(settings: FineTuneSettings, num_classes: int, multi_label:
 
 
 def _published_blocks(config: Any) -> list[str]:
-  """The beginnings of the names of a network's blocks, in order."""
+  """Return the name prefixes of a network's blocks, in order."""
   if isinstance(config, ResNetConfig):
     return [
       f"layer{stage + 1}.{place}."
@@ -224,31 +225,33 @@ def fine_tune(
   mesh: Mesh | None = None,
   place: Place | None = None,
 ) -> dict[str, Any]:
-  """Fine-tunes a pretrained network on external images and scores it on test images.
+  """Fine-tune a pretrained network on external images and score it on test images.
 
   Args:
     images: external images.
     labels: class indices, or multi-hot.
-    test_images: they choose nothing.
+    test_images: test images; they are used for scoring only.
     test_labels: like `labels`.
-    text_features: one text prototype a class, as `embed_texts` of the same CLIP gives them: the head's start.
-    checkpoint: a CLIP or SigLIP, where `settings.checkpoint` names no other network.
-    protocol: `strict` chooses rate and length on held-out external images; `reference` follows WiSE-FT.
+    text_features: one text prototype per class, from `embed_texts` with the same CLIP: the initial
+      head.
+    checkpoint: a CLIP or SigLIP, if `settings.checkpoint` names no other network.
+    protocol: `strict` chooses rate and length on held-out external images; `reference` follows
+      WiSE-FT.
     seed: of the order and the augmentation.
-    metric: how the test images are scored.
-    clip: the loaded encoder, in place of `checkpoint`.
+    metric: recognition score.
+    clip: the loaded encoder, instead of `checkpoint`.
     settings: which weights learn, and the recipe.
-    num_classes: k; by default what the labels show.
-    loss_weights: of each image.
+    num_classes: k; None infers it from the labels.
+    loss_weights: weight of each image.
     later: images of a second phase.
-    mesh: devices to use; by default the first one.
-    place: name and checkpoints, in place of `mesh`.
+    mesh: devices to use; None for the first device.
+    place: name and checkpoints, instead of `mesh`.
 
   Returns:
-    As `from_scratch`.
+    A dict as from `from_scratch`.
 
   Raises:
-    UsageError: arrays that do not fit, unknown names, a recipe that can't be followed.
+    UsageError: arrays do not match, or a name or setting is invalid.
     ModelError: the training diverged.
   """
   settings = settings or FineTuneSettings()

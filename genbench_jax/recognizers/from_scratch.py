@@ -1,8 +1,9 @@
-"""A network trained from scratch on external images: what they teach to someone who knows nothing else.
+"""A network trained from scratch on external images: what they teach without prior knowledge.
 
-No pretrained encoder takes part, so the verdict does not rest on what CLIP sees. The recipe is that of the papers that ask the
-question with a ResNet-50: Classification Accuracy Score (arXiv 1905.10887), Fake it till you make it (2212.08420), Scaling laws
-of synthetic images (2312.04567), arXiv 2602.19946.
+No pretrained encoder is involved, so the verdict does not depend on what CLIP sees. The recipe
+follows papers that ask this question
+with a ResNet-50: Classification Accuracy Score (arXiv 1905.10887), Fake it till you make it
+(2212.08420), Scaling laws of synthetic images (2312.04567), arXiv 2602.19946.
 """
 
 import dataclasses
@@ -28,8 +29,9 @@ from genbench_jax.recognizers.method import Method, Place
 from genbench_jax.recognizers.problem import Model, Problem, View
 from genbench_jax.recognizers.settings import FromScratchSettings, Recipe
 
-# The published recipe of a ResNet-50 on ImageNet, as Classification Accuracy Score trains it: 90 epochs, a tenth of the rate after
-# each third and near the end, no smoothing, the last epoch is tested. Rate 0.1 at batch 256.
+# Recipe of a ResNet-50 on ImageNet in Classification Accuracy Score: 90 epochs, rate 0.1 at batch
+# size 256, divided by ten after each third and near the end; no smoothing; the last epoch is
+# tested.
 PUBLISHED = Recipe(
   learning_rate=0.1, weight_decay=1e-4, schedule="steps", warmup=0.0, epochs=90, min_steps=0, batch_size=256,
   label_smoothing=0.0, min_crop=0.08,
@@ -39,7 +41,7 @@ SIDE_BY_SIDE = 8
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierLogits:
-  """The network as the engine takes it."""
+  """The network in the form that the engine takes."""
 
   classifier: Classifier
 
@@ -52,23 +54,23 @@ class ClassifierLogits:
 
 
 def compute_dtype() -> Any:
-  """bfloat16 on accelerators; float32 on CPU, where bfloat16 is emulated."""
+  """Return bfloat16 on accelerators, and float32 on CPU, where bfloat16 is emulated."""
   return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
 def method(
   settings: FromScratchSettings, num_classes: int, multi_label: bool, protocol: str = "strict"
 ) -> Method:
-  """How a network is trained from scratch.
+  """Return the method for training a network from scratch.
 
   Args:
-    settings: which network, and the recipe.
-    num_classes: outputs.
-    multi_label: binary cross-entropies in place of the softmax.
-    protocol: `reference` takes the published recipe.
+    settings: network and recipe.
+    num_classes: number of outputs.
+    multi_label: binary cross-entropies instead of the softmax.
+    protocol: `reference` uses the published recipe.
 
   Raises:
-    UsageError: an unknown network, or a size that does not fit it.
+    UsageError: the network is unknown, or the image size does not fit it.
   """
   if protocol == "reference":
     settings = dataclasses.replace(settings, recipe=PUBLISHED)
@@ -89,12 +91,12 @@ def _start(classifier: Classifier, seed: int) -> Model:
 
 @functools.lru_cache(maxsize=8)
 def _initial(classifier: Classifier) -> Any:
-  """Compiled once: drawn operation by operation, a network takes seconds."""
+  """Return the compiled initializer; drawing a network operation by operation takes seconds."""
   return jax.jit(classifier.initial)
 
 
 def cells_at_once(settings: FromScratchSettings) -> int:
-  """How many cells one program trains."""
+  """Return the number of cells per program."""
   if settings.cells_at_once:
     return settings.cells_at_once
   few = jax.default_backend() == "cpu" or settings.image_size > 64
@@ -117,29 +119,31 @@ def from_scratch(
   mesh: Mesh | None = None,
   place: Place | None = None,
 ) -> dict[str, Any]:
-  """Trains a network on external images alone and scores it on test images.
+  """Train a network on external images alone and score it on test images.
 
   Args:
     images: external images.
     labels: class indices, or multi-hot.
-    test_images: they choose nothing.
+    test_images: test images; they are used for scoring only.
     test_labels: like `labels`.
-    protocol: `strict` chooses rate and length on held-out external images; `reference` takes the published recipe.
+    protocol: `strict` chooses rate and length on held-out external images; `reference` uses the
+      published recipe.
     seed: of the weights, the order and the augmentation.
-    metric: how the test images are scored.
+    metric: recognition score.
     settings: network, size and recipe.
-    num_classes: k; by default what the labels show.
-    loss_weights: of each image.
-    later: images of a second phase, which follows on the others: real ones after synthetic ones.
-    mesh: devices to use; by default the first one.
-    place: name and checkpoints, in place of `mesh`.
+    num_classes: k; None infers it from the labels.
+    loss_weights: weight of each image.
+    later: images of a second phase, such as real images after synthetic ones.
+    mesh: devices to use; None for the first device.
+    place: name and checkpoints, instead of `mesh`.
 
   Returns:
-    `score`, `ci_low`, `ci_high`, `scores` (probabilities [m, k]), `predictions`, `n_external`, `n_test`, `missing_classes`,
-    `learning_rate`, `steps`, `chosen_by`, `train_loss`, and where something was chosen `held_out_losses`.
+    A dict with `score`, `ci_low`, `ci_high`, `scores` (probabilities [m, k]), `predictions`,
+    `n_external`, `n_test`, `missing_classes`, `learning_rate`, `steps`, `chosen_by`, `train_loss`,
+    and `held_out_losses` if something was chosen.
 
   Raises:
-    UsageError: arrays that do not fit, unknown names, a recipe that can't be followed.
+    UsageError: arrays do not match, or a name or setting is invalid.
     ModelError: the training diverged.
   """
   return fit_arrays(

@@ -1,8 +1,8 @@
-"""The linear probe: what images are worth as training data for a linear classifier.
+"""The linear probe: how useful images are as training data for a linear classifier.
 
-Two protocols. `strict` (the default) solves the convex problem to convergence and chooses its
-regularization on held-out external images; test images are used once. `reference` does what the
-published evaluation does, its slips included, so that numbers compare.
+There are two protocols. `strict` (the default) solves the convex problem to convergence and chooses
+its regularization on held-out external images; test images are used once. `reference` follows the
+published evaluation, including its flaws, for comparable numbers.
 """
 
 import dataclasses
@@ -30,14 +30,15 @@ from genbench_jax.runtime.protocol import PROTOCOLS
 
 @dataclasses.dataclass(frozen=True)
 class ProbeData:
-  """The external images of one cell.
+  """External images of one cell.
 
   Attributes:
-    features: image features [n, d].
+    features: image features, [n, d].
     labels: class indices [n], or multi-hot [n, k].
-    seed: of the folds and the order of batches.
-    weights: of the loss of each image; none are equal ones. The protocol `reference` knows no weights.
-    later: images that follow on the others: the others' probe is then what the fit of these is drawn to.
+    seed: of the folds and the batches.
+    weights: loss weight of each image; None for equal weights. The `reference` protocol ignores
+      them.
+    later: images of a second phase, whose fit is regularized towards the probe of the others.
   """
 
   features: Float[np.ndarray, "n d"]
@@ -58,9 +59,9 @@ def linear_probe(
   metric: Metric = "accuracy",
   **options: Any,
 ) -> dict[str, Any]:
-  """Trains a linear probe on external features and scores it on test features.
+  """Train a linear probe on external features and score it on test features.
 
-  `linear_probes` with a single cell: see there for the arguments, options and results.
+  This is `linear_probes` with a single cell; see there for arguments, options, results and errors.
   """
   cell = ProbeData(features, labels, seed)
   return linear_probes(
@@ -81,45 +82,46 @@ def linear_probes(
   logit_scale: float = CLIP_LOGIT_SCALE,
   mesh: Mesh | None = None,
 ) -> list[dict[str, Any]]:
-  """Trains one probe a cell, all cells of equal shape at once, and scores each on the same test data.
+  """Train one probe per cell, all cells of equal shape at once, and score each on test data.
 
-  strict: multinomial (multi-label: binary) logistic regression with the L2 penalty of `logistic.py`.
-  With `text_features` the penalty pulls towards the zero-shot classifier and not towards zero, so that a
-  single bad image can't ruin a class, and a class without any image keeps its zero-shot weights; without
-  text such a class is never predicted. Where the scale of the zero-shot logits is too large for the
-  external images, it is first lowered to the likeliest (`prior_scale`). The penalty is the one with
-  the least mean loss (of equals the strongest) on held-out external images: three stratified folds up to
-  2,048 images, beyond that one fifth; penalties are tried from strong to weak until that loss rises.
-  At two shots each image is held out once while its class-mate trains. At one shot nothing can be held
-  out without removing the class: the penalty is 1 and the prior's scale stays. The chosen model is
-  fitted to all images.
+  strict: multinomial (multi-label: binary) logistic regression with the L2 penalty of
+  `logistic.py`. With `text_features` the penalty pulls towards the zero-shot classifier instead of
+  zero. A single bad image then cannot ruin a class, and a class without images keeps its zero-shot
+  weights. Without text, such a class is never predicted. If the zero-shot logits are too large for
+  the external images, their scale is first lowered to the most likely one (`prior_scale`). The
+  penalty has the smallest mean loss on held-out external images (ties: the strongest): three
+  stratified folds up to 2,048 images, one fifth beyond. Penalties are tried from strong to weak
+  until that loss rises. At two shots each image is held out once while its classmate trains. At one
+  shot nothing can be held out without removing the class, so the penalty is 1 and the prior keeps
+  its scale. The chosen model is refitted to all images.
 
-  reference: see `reference_probe.py`. At one shot the search has nothing to train on, so that all trials tie
-  and the first one is taken. Features are used as they are, whatever `normalize` says.
+  reference: see `reference_probe.py`. At one shot the search has nothing to train on, so all trials
+  tie and the first is taken. Features are used as given, whatever `normalize` says.
 
   Args:
     cells: external features and labels of each cell.
     test_features: features of the test images.
     test_labels: class indices, or multi-hot for a multi-label set.
-    text_features: one text prototype a class, or none.
+    text_features: one text prototype per class, or None.
     protocol: `strict` or `reference`.
-    metric: how the test images are scored.
-    num_classes: k, where there is no text; by default what the labels show.
-    normalize: whether features are scaled to unit norm first.
-    logit_scale: scale of the zero-shot logits: CLIP's own, the exponential of its `logit_scale`.
-    mesh: devices to use; by default the first one.
+    metric: recognition score.
+    num_classes: k, if there is no text; None infers it from the labels.
+    normalize: whether to scale features to unit norm first.
+    logit_scale: scale of the zero-shot logits: CLIP's own, exp of its `logit_scale`.
+    mesh: devices to use; None for the first device.
 
   Returns:
-    For each cell a dict: `score` (a fraction; reference: at the last epoch), `ci_low` and `ci_high` (95 %,
-    bootstrap over the test images), `scores` (probabilities [m, k]), `predictions` [m], `weights` [k, d]
-    and `bias` [k] (logits of the features as used), `lr` (None for strict), `weight_decay` (on the scale
-    of the mean loss), `n_external`, `n_test`, `missing_classes` (indices), `converged` (reference: whether
-    all scores are finite). strict: `penalty`, `prior_scale`, `validation_losses` by penalty (NaN: not tried),
-    `iterations`. reference: `best_epoch_score`, `best_epoch` (from 1), `best_epoch_scores`,
-    `best_epoch_weights`, `best_epoch_bias`, `epoch_scores`, `validation_score`.
+    A dict per cell: `score` (a fraction; reference: at the last epoch), `ci_low` and `ci_high` (95
+    % interval over the test images), `scores` (probabilities [m, k]), `predictions` [m], `weights`
+    [k, d] and `bias` [k] (logits of the features as used), `lr` (None for strict), `weight_decay`
+    (on the scale of the mean loss), `n_external`, `n_test`, `missing_classes` (indices),
+    `converged` (reference: whether all scores are finite). strict also has `penalty`,
+    `prior_scale`, `validation_losses` by penalty (NaN: not tried) and `iterations`. reference also
+    has `best_epoch_score`, `best_epoch` (from 1), `best_epoch_scores`, `best_epoch_weights`,
+    `best_epoch_bias`, `epoch_scores` and `validation_score`.
 
   Raises:
-    UsageError: shapes that do not fit together, an unknown protocol or metric.
+    UsageError: shapes do not match, or protocol or metric is unknown.
   """
   if protocol not in PROTOCOLS:
     raise unknown_name("protocol", protocol, PROTOCOLS)
@@ -134,7 +136,7 @@ def linear_probes(
 
 @dataclasses.dataclass(frozen=True)
 class CheckedData:
-  """Inputs that fit together, features as float32 and labels as targets."""
+  """Checked inputs, with features as float32 and labels as targets."""
 
   cells: list[TrainingSet]
   test_features: Float[np.ndarray, "m d"]
@@ -233,7 +235,7 @@ def _mean_one(weights: Float[np.ndarray, "n"] | None) -> Float[np.ndarray, "n"] 
 
 
 def _two_phases(later: Bool[np.ndarray, "n"] | None) -> Bool[np.ndarray, "n"] | None:
-  """Which images follow on the others; none where all are of one kind."""
+  """Return the mask of second-phase images; None if all images belong to one phase."""
   return None if later is None or later.all() or not later.any() else later
 
 
@@ -253,9 +255,10 @@ def _second_phase(
   multi_label: bool,
   mesh: Mesh | None,
 ) -> StrictFit:
-  """The fit of the later images, drawn to the probe of the others.
+  """Fit the later images, regularized towards the probe of the others.
 
-  A convex problem forgets where it starts, so that "then" means "near". The first probe's bias is the weight of a constant input.
+  A convex problem does not remember its start, so "first, then" becomes "near". The bias of the
+  first probe is the prior weight of an appended constant input.
   """
   own = _taken(cell, later)
   ones = np.ones((len(own.features), 1), np.float32)
@@ -266,7 +269,7 @@ def _second_phase(
 
 
 def _fit_summary(fit: StrictFit, cell: TrainingSet) -> dict[str, Any]:
-  """What was chosen and found, as plain numbers and NumPy arrays."""
+  """Return what was chosen and found, as plain numbers and NumPy arrays."""
   return {
     "weights": np.asarray(fit.weights),
     "bias": np.asarray(fit.bias),
@@ -295,7 +298,7 @@ def _reference_probes(data: CheckedData, metric: Metric, mesh: Mesh | None) -> l
 
 
 def _first_head(data: CheckedData, seed: int) -> Head:
-  """The unit-norm text prototypes with zero bias; without text PyTorch's uniform initialization."""
+  """Return unit-norm text prototypes with zero bias; without text PyTorch's initialization."""
   if data.text_features is not None:
     return Head(unit_rows(jnp.asarray(data.text_features)), jnp.zeros(data.num_classes))
   bound = data.test_features.shape[1] ** -0.5
@@ -312,7 +315,13 @@ def probe_scores(
   bias: Float[Array, "k"],
   multi_label: bool = False,
 ) -> Float[Array, "n k"]:
-  """Class probabilities of a linear probe: softmax, or for multi-label sets the sigmoid."""
+  """Compute the class probabilities of a linear probe: softmax, or sigmoid for multi-label sets.
+
+  Args:
+    features: image features.
+    weights, bias: of the probe.
+    multi_label: whether an image may have several labels.
+  """
   logits = jnp.matmul(features, weights.T, precision="highest") + bias
   return jax.nn.sigmoid(logits) if multi_label else jax.nn.softmax(logits, axis=-1)
 
@@ -320,7 +329,14 @@ def probe_scores(
 def score_summary(
   scores: Float[np.ndarray, "m k"], test_labels: np.ndarray, metric: Metric, seed: int
 ) -> dict[str, Any]:
-  """The score with its interval, and the predictions behind it."""
+  """Return the score with its interval, and the predictions.
+
+  Args:
+    scores: class probabilities of the test images.
+    test_labels: their labels.
+    metric: recognition score.
+    seed: of the interval's half samples.
+  """
   low, high = bootstrap_interval(scores, test_labels, metric, seed)
   return {
     "score": recognition_score(scores, test_labels, metric),
@@ -333,6 +349,6 @@ def score_summary(
 
 
 def external_summary(targets: Float[np.ndarray, "n k"]) -> dict[str, Any]:
-  """How many external images there were, and the classes without any."""
+  """Return the number of external images and the classes without any."""
   missing = np.flatnonzero(~targets.any(axis=0)).tolist()
   return {"n_external": len(targets), "missing_classes": missing}

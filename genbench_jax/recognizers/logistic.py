@@ -1,16 +1,16 @@
 """L2-regularized logistic regression, solved to convergence.
 
-The problem, for inputs x_i with a constant 1 appended (so that the bias is penalized like any other
-weight and the optimum is unique, separable data included), one row W_c a class, a prior W0:
+For inputs x_i with an appended constant 1 (so that the bias is penalized like any other weight and
+the optimum is unique even on separable data), one row W_c per class and a prior W0:
 
   minimize over W:  sum_i w_i loss(W x_i, y_i) + penalty / 2 * |W - W0|^2
 
-`loss` is the cross-entropy, or for multi-label targets the sum of the binary cross-entropies. The
-inverse of `penalty` is scikit-learn's C. W0 is zero, or the zero-shot classifier: external data
-then have to earn every departure from what the text already says.
+`loss` is the cross-entropy or, for multi-label targets, the sum of binary cross-entropies. The
+inverse of `penalty` is scikit-learn's C. W0 is zero or the zero-shot classifier; with the latter,
+external data must justify every departure from it.
 
 Two exact changes of variables make L-BFGS converge in a few iterations. The inputs are rotated to
-their principal axes, under which the penalty is invariant and axes without data drop out; then each
+their principal axes, under which the penalty is invariant and axes without data drop out. Then each
 axis is scaled by (curvature * eigenvalue + penalty / n)^-1/2, which bounds the Hessian by about the
 identity (Böhning, "Multinomial logistic regression algorithm", 1992).
 """
@@ -25,15 +25,15 @@ from jaxtyping import Array, Bool, Float, Int
 LBFGS_MEMORY = 6
 TOLERANCE = 3e-4
 MAX_BACKTRACKING_STEPS = 24
-# Finite, so that a row without any other class has a gradient of zero and not NaN.
+# Finite, so that a row without any other class has a zero gradient and not NaN.
 NO_LOGIT = -1e9
 
 
 class Axes(NamedTuple):
-  """Inputs on their principal axes: `rotated = inputs @ basis`, r = min(n, d).
+  """Inputs on their principal axes, `rotated = inputs @ basis`, with r = min(n, d).
 
   Attributes:
-    rotated: the rotated inputs.
+    rotated: rotated inputs.
     basis: orthonormal columns that span the inputs.
     eigenvalues: mean square of each rotated column.
   """
@@ -44,11 +44,11 @@ class Axes(NamedTuple):
 
 
 class Solution(NamedTuple):
-  """What was found, on the principal axes, relative to the prior.
+  """Solution on the principal axes, relative to the prior.
 
   Attributes:
     departure: W - W0 on the principal axes.
-    iterations: L-BFGS iterations spent.
+    iterations: number of L-BFGS iterations.
     converged: whether the gradient fell below the tolerance.
   """
 
@@ -58,9 +58,9 @@ class Solution(NamedTuple):
 
 
 def principal_axes(inputs: Float[Array, "n d"], num_rows: Float[Array, ""]) -> Axes:
-  """Rotates the inputs to their principal axes. Rows of zeros count for nothing."""
+  """Rotate the inputs to their principal axes. Rows of zeros do not affect the axes."""
   n, d = inputs.shape
-  if n < d:
+  if n < d:  # the SVD of [n, d] is cheaper than the eigenproblem [d, d], and gives only n axes
     left, singular, right = jnp.linalg.svd(inputs, full_matrices=False)
     return Axes(left * singular, right.T, singular**2 / num_rows)
   eigenvalues, basis = jnp.linalg.eigh(inputs.T @ inputs / num_rows)
@@ -73,10 +73,15 @@ def row_losses(
   active: Bool[Array, "k"],
   multi_label: bool,
 ) -> Float[Array, "n"]:
-  """Cross-entropy over the active classes of each row, or the sum of binary cross-entropies.
+  """Return each row's cross-entropy over active classes, or summed binary cross-entropies.
 
-  The cross-entropy is written softplus(log sum of exp(other logits) - own logit): its relative
-  accuracy holds down to losses that a difference of two logits of 100 would round away.
+  The cross-entropy is written as softplus(logsumexp(other logits) - own logit). Its relative
+  accuracy holds for losses so small that the difference logsumexp(all) - own would round to zero.
+
+  Args:
+    logits, targets: [n, k].
+    active: classes that take part.
+    multi_label: binary cross-entropies instead of the softmax.
   """
   if multi_label:
     losses = optax.sigmoid_binary_cross_entropy(logits, targets)
@@ -87,7 +92,7 @@ def row_losses(
 
 
 def active_classes(targets: Float[Array, "n k"], weights: Float[Array, "n"]) -> Bool[Array, "k"]:
-  """The classes that have at least one image. The others keep their prior: nothing is known."""
+  """Return the classes with at least one image. Others keep their prior."""
   return weights @ targets > 0
 
 
@@ -102,22 +107,24 @@ def solve(
   tolerance: float = TOLERANCE,
   max_iterations: int = 200,
 ) -> Solution:
-  """Solves the problem for one penalty.
+  """Solve the problem for one penalty.
 
   Args:
-    axes: the inputs on their principal axes.
+    axes: inputs on their principal axes.
     offsets: logits of the prior, W0 x.
     targets: one-hot or multi-hot targets.
-    weights: weight of each row, 0 for rows that are padding or held out.
+    weights: weight of each row; 0 for padding and held-out rows.
     penalty: on the scale of the summed loss.
-    start: the departure to begin with, such as the one of a stronger penalty.
+    start: initial departure, for example that of a stronger penalty.
     multi_label: binary cross-entropies instead of the softmax.
-    tolerance: the gradient g of the mean objective f, in the scaled variables, is small enough when
-      |g|^2 <= tolerance^2 f. As the Hessian is bounded, |g|^2 / f measures the relative error.
-    max_iterations: L-BFGS iterations at most.
+    tolerance: the gradient g of the mean objective f in the scaled variables is small enough if
+      |g|^2 <= tolerance^2 f. Because the Hessian is bounded, |g|^2 / f bounds the relative error.
+    max_iterations: maximal number of L-BFGS iterations.
   """
   active = active_classes(targets, weights)
   num_rows = jnp.maximum(weights.sum(), 1.0)
+  # Bound of the loss's curvature: p (1 - p) <= 1/4 for the sigmoid, Böhning's bound for the
+  # softmax.
   curvature = 0.25 if multi_label else 0.5 / jnp.maximum(active.sum(), 2)
   decay = penalty / num_rows
   scale = jax.lax.rsqrt(curvature * axes.eigenvalues + decay)
@@ -133,9 +140,9 @@ def solve(
 
 
 def _minimize(objective, start, tolerance, max_iterations):  # type: ignore[no-untyped-def]
-  """L-BFGS until the gradient is small for the value. (minimizer, iterations, converged)."""
-  # Armijo's rule suffices: the objective is strictly convex, so every pair has positive curvature.
-  # rtol lets steps through whose decrease is below the resolution of float32.
+  """Run L-BFGS to a small relative gradient; return (minimizer, iterations, converged)."""
+  # Armijo's rule is enough: the objective is strictly convex, so every pair has positive curvature.
+  # rtol accepts steps whose decrease is below the resolution of float32.
   line_search = optax.scale_by_backtracking_linesearch(
     MAX_BACKTRACKING_STEPS, decrease_factor=0.5, increase_factor=jnp.inf, rtol=1e-6, store_grad=True
   )

@@ -1,8 +1,9 @@
-"""Low rank in both CLIP towers: a few parameters learn, on images and on the names of their classes.
+"""Low-rank updates of both CLIP towers, trained on images and class names.
 
-Reference:
-  Zanella and Ben Ayed, "Low-rank few-shot adaptation of vision-language models", 2024 (arXiv 2405.18541): CLIP-LoRA.
-  Kim et al., "DataDream", 2024 (arXiv 2407.10910): the same on real and generated images, losses weighted 0.8 and 0.2.
+References:
+  Zanella and Ben Ayed, "Low-rank few-shot adaptation of vision-language models", 2024 (arXiv
+  2405.18541): CLIP-LoRA. Kim et al., "DataDream", 2024 (arXiv 2407.10910): the same on real and
+  generated images, with loss weights 0.8 and 0.2.
 """
 
 import dataclasses
@@ -30,10 +31,10 @@ from genbench_jax.recognizers.settings import LoraSettings, Recipe
 TOWERS = {"image": "vision_model", "text": "text_model"}
 MATRICES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj"}
 TEMPLATE = "a photo of a {}."
-# Classes that go through the text tower at once: the activations of a thousand would not fit.
+# Classes per pass through the text tower: the activations of a thousand would not fit.
 CLASSES_AT_ONCE = 64
 
-# As the published code of each sets it. CLIP-LoRA trains 500 steps for each shot: see `published`.
+# Settings of the published code. CLIP-LoRA trains 500 steps per shot: see `published`.
 PUBLISHED = {
   "clip_lora": LoraSettings(
     rank=2, alpha=1.0, dropout=0.25, matrices="qkv", towers="both", template=TEMPLATE,
@@ -55,9 +56,10 @@ STEPS_PER_SHOT = 500
 
 @dataclasses.dataclass(frozen=True)
 class AdaptedLogits:
-  """Scaled cosines of images and class names, both towers with their additions.
+  """Scaled cosines of images and class names, with updates in both towers.
 
-  In training the additions are computed beside the layers, with dropout; in testing they are merged into the weights.
+  In training, the updates are computed next to the layers, with dropout; in testing they are merged
+  into the weights.
   """
 
   encoder: TextEncoder
@@ -87,10 +89,10 @@ class AdaptedLogits:
 
 
 def pattern(settings: LoraSettings) -> str:
-  """The names of the layers that have additions.
+  """Return a regular expression for the names of the layers with updates.
 
   Raises:
-    UsageError: unknown towers or matrices.
+    UsageError: towers or matrices are unknown.
   """
   if settings.towers not in ("both", *TOWERS):
     raise unknown_name("tower of lora", settings.towers, ("both", *TOWERS))
@@ -105,10 +107,10 @@ def pattern(settings: LoraSettings) -> str:
 
 
 def published(settings: LoraSettings, shots: int) -> LoraSettings:
-  """The settings of the paper that they name.
+  """Return the settings of the paper named in `settings.paper`.
 
   Raises:
-    UsageError: an unknown paper.
+    UsageError: the paper is unknown.
   """
   if settings.paper not in PUBLISHED:
     raise unknown_name("paper of lora", settings.paper, PUBLISHED)
@@ -129,20 +131,20 @@ def method(
   multi_label: bool,
   protocol: str = "strict",
 ) -> Method:
-  """How low-rank additions are trained.
+  """Return the method for training low-rank updates.
 
   Args:
-    settings: which layers have them, and the recipe.
-    encoder: the towers.
-    class_names: one name a class.
-    template: prompt with one `{}`, where the settings have none.
-    shots: images a class, which CLIP-LoRA's number of steps depends on.
-    num_classes: as many as names.
-    multi_label: binary cross-entropies in place of the softmax.
+    settings: which layers have updates, and the recipe.
+    encoder: both towers.
+    class_names: one name per class.
+    template: prompt with one `{}`, if the settings have none.
+    shots: images per class, which determine CLIP-LoRA's number of steps.
+    num_classes: number of class names.
+    multi_label: binary cross-entropies instead of the softmax.
     protocol: `reference` follows `settings.paper`.
 
   Raises:
-    UsageError: unknown names, or another number of class names than of classes.
+    UsageError: a name is unknown, or there are more or fewer class names than classes.
   """
   if num_classes != len(class_names):
     raise UsageError(f"there are {num_classes} classes, but {len(class_names)} class names.")
@@ -178,31 +180,32 @@ def lora(
   mesh: Mesh | None = None,
   place: Place | None = None,
 ) -> dict[str, Any]:
-  """Trains low-rank additions to both CLIP towers on external images and scores them on test images.
+  """Train low-rank updates of both CLIP towers on external images and score them on test images.
 
   Args:
     images: external images.
     labels: class indices, or multi-hot.
-    test_images: they choose nothing.
+    test_images: test images; they are used for scoring only.
     test_labels: like `labels`.
-    class_names: one name a class.
+    class_names: one name per class.
     template: prompt with one `{}` for the name.
     checkpoint: the CLIP.
-    protocol: `strict` chooses rate and length on held-out external images; `reference` follows `settings.paper`.
-    seed: of the additions, the order, the augmentation and the dropout.
-    metric: how the test images are scored.
-    clip: the loaded encoder, in place of `checkpoint`.
-    settings: which layers have additions, and the recipe.
-    loss_weights: of each image.
+    protocol: `strict` chooses rate and length on held-out external images; `reference` follows
+      `settings.paper`.
+    seed: of the updates, the order, the augmentation and the dropout.
+    metric: recognition score.
+    clip: the loaded encoder, instead of `checkpoint`.
+    settings: which layers have updates, and the recipe.
+    loss_weights: weight of each image.
     later: images of a second phase.
-    mesh: devices to use; by default the first one.
-    place: name and checkpoints, in place of `mesh`.
+    mesh: devices to use; None for the first device.
+    place: name and checkpoints, instead of `mesh`.
 
   Returns:
-    As `from_scratch`.
+    A dict as from `from_scratch`.
 
   Raises:
-    UsageError: arrays that do not fit, unknown names, a recipe that can't be followed.
+    UsageError: arrays do not match, or a name or setting is invalid.
     ModelError: the training diverged.
   """
   if clip is None:
@@ -217,6 +220,6 @@ def lora(
 
 
 def merged_params(encoder: TextEncoder, settings: LoraSettings, model: Model) -> Any:
-  """CLIP's parameters with trained additions in them, for any other use."""
+  """Return CLIP's parameters with the trained updates merged in."""
   scale = settings.alpha / settings.rank
   return jax.tree.map(np.asarray, merged(encoder.params, model.variables, scale))

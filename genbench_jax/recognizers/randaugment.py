@@ -1,7 +1,8 @@
-"""RandAugment on the device: a few random operations on each image, of one strength.
+"""RandAugment on the device: a few random operations per image, all of one magnitude.
 
 Reference:
-  Cubuk et al., "RandAugment", 2020 (arXiv 1909.13719), with the fourteen operations and ranges of torchvision.
+  Cubuk et al., "RandAugment", 2020 (arXiv 1909.13719), with the fourteen operations and ranges of
+  torchvision.
 """
 
 import functools
@@ -17,13 +18,13 @@ Pixels = Float[Array, "h w 3"]
 
 
 def randaugment(key: Array, image: Pixels, count: int, magnitude: float) -> Pixels:
-  """`count` operations, drawn with replacement, on an image of 0 to 255.
+  """Apply `count` operations, drawn with replacement, to an image of 0 to 255.
 
   Args:
-    key: of the draws.
-    image: 0 to 255.
-    count: operations.
-    magnitude: 0 to 10; signs are drawn.
+    key: random key.
+    image: values 0 to 255.
+    count: number of operations.
+    magnitude: 0 to 10; signs are random.
   """
   for step_key in jax.random.split(key, count):
     which_key, sign_key = jax.random.split(step_key)
@@ -33,7 +34,7 @@ def randaugment(key: Array, image: Pixels, count: int, magnitude: float) -> Pixe
   return image
 
 
-# Each takes the image, a sign and a strength from 0 to 1.
+# Each operation takes the image, a sign, and a strength from 0 to 1.
 
 
 def identity(image: Pixels, sign: Array, strength: float) -> Pixels:
@@ -41,7 +42,7 @@ def identity(image: Pixels, sign: Array, strength: float) -> Pixels:
 
 
 def _blend(image: Pixels, other: Array, amount: Array) -> Pixels:
-  """(1 + amount) image - amount other, in range."""
+  """Return (1 + amount) image - amount other, clipped to the range."""
   return jnp.clip(image + amount * (image - other), 0, 255)
 
 
@@ -58,7 +59,7 @@ def contrast(image: Pixels, sign: Array, strength: float) -> Pixels:
 
 
 def sharpness(image: Pixels, sign: Array, strength: float) -> Pixels:
-  """Away from, or towards, the mean of 3 x 3 places in which the middle counts five times; edges stay."""
+  """Move away from or towards a 3 x 3 mean whose center has weight five; edges stay."""
   padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
   height, width = image.shape[:2]
   around = sum(padded[i : i + height, j : j + width] for i in range(3) for j in range(3))
@@ -68,7 +69,7 @@ def sharpness(image: Pixels, sign: Array, strength: float) -> Pixels:
 
 
 def posterize(image: Pixels, sign: Array, strength: float) -> Pixels:
-  """Keeps the highest 8 to 4 bits."""
+  """Keep the 8 to 4 highest bits."""
   step = 2.0 ** round(4 * strength)
   return jnp.floor(image / step) * step
 
@@ -83,7 +84,7 @@ def autocontrast(image: Pixels, sign: Array, strength: float) -> Pixels:
 
 
 def equalize(image: Pixels, sign: Array, strength: float) -> Pixels:
-  """Each channel by its own ranks, as PIL: steps of (pixels - those of the last level) / 255."""
+  """Equalize the histogram of each channel as PIL does."""
   return jnp.stack([_equalized(image[..., channel]) for channel in range(3)], axis=-1)
 
 
@@ -98,7 +99,7 @@ def _equalized(channel: Float[Array, "h w"]) -> Float[Array, "h w"]:
 
 
 def _warped(image: Pixels, matrix: list[list[Array | float]]) -> Pixels:
-  """The image at `matrix` (x, y, 1) of each place, measured from the middle; bilinear, black outside."""
+  """Sample the image at `matrix` (x, y, 1), relative to the center; bilinear, black outside."""
   height, width = image.shape[:2]
   y, x = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
   x, y = x - (width - 1) / 2, y - (height - 1) / 2
@@ -109,7 +110,7 @@ def _warped(image: Pixels, matrix: list[list[Array | float]]) -> Pixels:
 
 
 def rotate(image: Pixels, sign: Array, strength: float) -> Pixels:
-  """Up to 30 degrees."""
+  """Rotate by up to 30 degrees."""
   angle = math.radians(30) * strength * sign
   cos, sin = jnp.cos(angle), jnp.sin(angle)
   return _warped(image, [[cos, -sin, 0.0], [sin, cos, 0.0]])
@@ -124,7 +125,7 @@ def shear_y(image: Pixels, sign: Array, strength: float) -> Pixels:
 
 
 def translate_x(image: Pixels, sign: Array, strength: float) -> Pixels:
-  """Up to 150 of 331 pixels, as the paper."""
+  """Translate by up to 150 of 331 pixels, as in the paper."""
   return _warped(image, [[1.0, 0.0, 150 / 331 * image.shape[1] * strength * sign], [0.0, 1.0, 0.0]])
 
 

@@ -1,18 +1,19 @@
-"""The reference's linear probe, slips included, so that numbers compare with the published ones.
+"""The reference's linear probe, including its flaws, for comparable numbers.
 
-Features as they are -> BatchNorm without affine -> linear head that starts from the text prototypes.
-SGD with momentum 0.9 and a constant rate, batches of 64 with the last partial one kept and a batch
-of one image skipped. Six learning rates, for each a search over 97 weight decays; a trial trains 10
-epochs and is worth its best epoch on the first fifth of each class. The chosen pair trains 50
-epochs on everything. Two figures: the last epoch, which nothing has chosen, and the best epoch on
-the test images, which is what was published.
+Raw features -> BatchNorm without affine parameters -> linear head, initialized with the text
+prototypes. SGD with momentum 0.9 and a constant rate; batches of 64, where the last partial batch
+is kept and a batch of one image is skipped. Six learning rates, each with a search over 97 weight
+decays. A trial trains 10 epochs and scores its best epoch on the first fifth of each class. The
+chosen
+pair trains 50 epochs on all images. There are two results: the last epoch, which no data selected,
+and the best epoch on the test images, which is the published number.
 
-Source: the evaluation that GenBench uses, Li et al., "ELEVATER", 2022. What cannot be the same: the
-order of the batches (the reference's comes from PyTorch's generator), here a seeded permutation per
-epoch. A trial with a non-finite logit is worth 0, as a failing trial is there.
+Source: the evaluation that GenBench uses, Li et al., "ELEVATER", 2022. The order of batches cannot
+be reproduced (the reference uses PyTorch's generator); it is a seeded permutation per epoch here. A
+trial with a non-finite logit scores 0, as a failed trial does there.
 
-The frozen features make the normalized batches the same in every trial: all trials of a search step
-are one matrix product wide (`vmap`), for all cells of equal shape.
+Because the features are frozen, the normalized batches are the same in every trial. All trials of a
+search step therefore share one wide matrix product (`vmap`), for all cells of equal shape.
 """
 
 import functools
@@ -34,21 +35,21 @@ trace_counts = {"trials": 0, "final": 0}
 
 
 class Norm(NamedTuple):
-  """Running statistics of the batch normalization; the variance is the unbiased one."""
+  """Running statistics of the batch normalization; the variance is unbiased."""
 
   mean: Float[Array, "d"]
   variance: Float[Array, "d"]
 
 
 class Head(NamedTuple):
-  """The linear head, on normalized features."""
+  """Linear head on normalized features."""
 
   weights: Float[Array, "k d"]
   bias: Float[Array, "k"]
 
 
 class TrainingRows(NamedTuple):
-  """What a run trains on. `order` [epochs, steps, 64] names the rows of each batch, -1 for none."""
+  """Training data; `order` [epochs, steps, 64] has the rows of each batch, -1 is padding."""
 
   features: Float[Array, "n d"]
   targets: Float[Array, "n k"]
@@ -56,7 +57,14 @@ class TrainingRows(NamedTuple):
 
 
 def batch_order(num_rows: int, epochs: int, steps: int, seed: int) -> Int[np.ndarray, "e s b"]:
-  """Each epoch's permutation of the rows, cut into batches of 64 and filled up with -1."""
+  """Return each epoch's permutation of the rows, cut into batches of 64 and padded with -1.
+
+  Args:
+    num_rows: number of images.
+    epochs: number of epochs.
+    steps: batches per epoch.
+    seed: of the permutations.
+  """
   order = np.full((epochs, steps * BATCH_SIZE), -1, np.int32)
   for epoch in range(epochs):
     order[epoch, :num_rows] = np.random.default_rng([seed, epoch]).permutation(num_rows)
@@ -64,7 +72,7 @@ def batch_order(num_rows: int, epochs: int, steps: int, seed: int) -> Int[np.nda
 
 
 def head_logits(head: Head, norm: Norm, features: Float[Array, "n d"]) -> Float[Array, "n k"]:
-  """Logits in evaluation mode: normalized by the running statistics."""
+  """Compute logits in evaluation mode, normalized by the running statistics."""
   normalized = (features - norm.mean) * jax.lax.rsqrt(norm.variance + NORM_EPSILON)
   return normalized @ head.weights.T + head.bias
 
@@ -78,10 +86,18 @@ def train(
   steps: Int[Array, ""],
   report: Callable[[Head, Norm], Any],
 ) -> Any:
-  """Trains over all epochs of the order, `steps` batches each; `report` of the state after each, stacked.
+  """Train over all epochs of the order; return the stacked `report` of the state after each epoch.
 
-  The gradient and the step are written out, PyTorch's SGD: v = 0.9 v + (g + decay w), w = w - rate v. One
-  pass over the weights instead of several halves the time. A batch that is skipped changes neither.
+  Gradient and update are written out, as in PyTorch's SGD: v = 0.9 v + (g + decay w), w = w - rate
+  v. One pass over the weights instead of several halves the time. A skipped batch changes nothing.
+
+  Args:
+    rows: training data.
+    head: initial head.
+    learning_rate, weight_decay: of SGD.
+    multi_label: binary cross-entropies instead of the softmax.
+    steps: batches per epoch.
+    report: maps head and norm to the result of an epoch.
   """
 
   def step(number: Int[Array, ""], carry: tuple, order: Int[Array, "s b"]) -> tuple:
@@ -92,6 +108,7 @@ def train(
     batch, new_norm = _normalize(rows.features[members], mask, norm)
     logits = batch @ head.weights.T + head.bias
     errors = _loss_gradients(logits, rows.targets[members], multi_label)
+    # d (mean loss) / d logits; padding and skipped batches contribute nothing.
     errors = jnp.where((mask & trains)[:, None], errors / mask.sum(), 0)
     gradients = Head(errors.T @ batch, errors.sum(axis=0))
     momentum = jnp.where(trains, MOMENTUM, 1.0)
@@ -113,14 +130,13 @@ def train(
 
 
 def _most_steps(order: Int[Array, "c e s b"]) -> Int[Array, ""]:
-  """How many batches of an epoch any cell fills: the others are padding for all."""
-  return jnp.sum(jnp.any(order[..., 0] >= 0, axis=(0, 1)))
+  """Return the largest number of batches that any cell fills in an epoch."""
 
 
 def _loss_gradients(
   logits: Float[Array, "b k"], targets: Float[Array, "b k"], multi_label: bool
 ) -> Float[Array, "b k"]:
-  """By the logits, of each row's cross-entropy, or of the mean of its binary cross-entropies."""
+  """Normalize a batch by its biased variance; update running statistics with the unbiased one."""
   if multi_label:
     return (jax.nn.sigmoid(logits) - targets) / logits.shape[-1]
   return jax.nn.softmax(logits, axis=-1) * targets.sum(axis=-1, keepdims=True) - targets
@@ -129,7 +145,7 @@ def _loss_gradients(
 def _normalize(
   batch: Float[Array, "b d"], mask: Bool[Array, "b"], norm: Norm
 ) -> tuple[Float[Array, "b d"], Norm]:
-  """The batch normalized by its own biased variance; running statistics with the unbiased one."""
+  """Normalize a batch by its biased variance; update running statistics with the unbiased one."""
   count = jnp.maximum(mask.sum(), 1)
   mean = jnp.where(mask[:, None], batch, 0).sum(axis=0) / count
   squares = jnp.where(mask[:, None], (batch - mean) ** 2, 0).sum(axis=0)
@@ -141,7 +157,7 @@ def _normalize(
 
 
 def class_results(logits: Float[Array, "n k"], predictions_only: bool) -> Array:
-  """Predicted classes [n], -1 where a logit is not finite; or the softmax scores [n, k]."""
+  """Return predicted classes [n], -1 if a logit is not finite; or softmax scores [n, k]."""
   if not predictions_only:
     return jax.nn.softmax(logits, axis=-1)
   finite = jnp.isfinite(logits).all(axis=-1)
@@ -158,11 +174,19 @@ def run_trials(
   multi_label: bool,
   predictions_only: bool,
 ) -> Array:
-  """Validation results of t trials of each of c cells, after each epoch.
+  """Run t trials for each of c cells; return the validation results after each epoch.
+
+  Args:
+    rows: training data, with a leading axis c.
+    validation_features: [c, v, d].
+    heads: initial heads.
+    learning_rates, weight_decays: of each trial.
+    multi_label: binary cross-entropies instead of the softmax.
+    predictions_only: whether the metric needs only predictions.
 
   Returns:
-    Predicted classes [c, t, e, v], -1 where a logit is not finite; or, where a metric needs more than
-    predictions, the softmax scores [c, t, e, v, k].
+    Predicted classes [c, t, e, v], -1 if a logit is not finite; or the softmax scores [c, t, e, v,
+    k].
   """
   trace_counts["trials"] += 1
   steps = _most_steps(rows.order)
@@ -189,7 +213,14 @@ def run_final(
   weight_decays: Float[Array, "c"],
   multi_label: bool,
 ) -> tuple[Head, Norm]:
-  """Head and running statistics of each cell after each epoch, leading axes [c, e]."""
+  """Train the final models; return head and running statistics after each epoch, [c, e].
+
+  Args:
+    rows: training data, with a leading axis c.
+    heads: initial heads.
+    learning_rates, weight_decays: of each cell.
+    multi_label: binary cross-entropies instead of the softmax.
+  """
   trace_counts["final"] += 1
   steps = _most_steps(rows.order)
 

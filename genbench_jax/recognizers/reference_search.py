@@ -1,4 +1,4 @@
-"""The reference's search for learning rate and weight decay, and its two figures on test images."""
+"""The reference's search for learning rate and weight decay, and its two results on test images."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -38,7 +38,8 @@ LEARNING_RATES = tuple(10.0**power for power in range(-6, 0))
 WEIGHT_DECAYS = tuple(float(decay) for decay in np.logspace(-6, 6, 97))
 COARSE_STEP = 16
 SPANS = (8, 4, 2, 1)
-# Cells at once: such that the validation logits of a search step stay below this many numbers.
+# Cells per program are limited so that the validation logits of a search step stay below this
+# count.
 MOST_LOGITS = 2**26
 
 Evaluate = Callable[[Int[np.ndarray, "c l w"]], Float[np.ndarray, "c l w"]]
@@ -47,11 +48,11 @@ Evaluate = Callable[[Int[np.ndarray, "c l w"]], Float[np.ndarray, "c l w"]]
 def search_weight_decays(
   evaluate: Evaluate, num_cells: int
 ) -> tuple[Int[np.ndarray, "c l"], Float[np.ndarray, "c l"]]:
-  """For each cell and learning rate the best weight decay's index, and its score.
+  """Find the best weight decay for each cell and learning rate; return its index and score.
 
-  First every 16th of the 97, then for the spans 8, 4, 2, 1 the two at that distance from the best so
-  far, cut off at the ends. Only a strictly better score moves the best, and the score to beat at
-  first is 0: where no trial scores, the index stays -1.
+  First every 16th of the 97 decays is tried; then, for spans of 8, 4, 2 and 1, the two at that
+  distance from the best so far, clipped to the grid. Only a strictly better score moves the best.
+  The initial score to beat is 0; if no trial beats it, the index stays -1.
   """
   shape = (num_cells, len(LEARNING_RATES))
   peak, best = np.full(shape, -1), np.zeros(shape)
@@ -72,9 +73,9 @@ def search_weight_decays(
 def best_setting(
   peaks: Int[np.ndarray, "l"], scores: Float[np.ndarray, "l"]
 ) -> tuple[float, float]:
-  """Learning rate and weight decay of the best score, the smaller learning rate of equals.
+  """Return learning rate and weight decay of the best score; ties go to the smaller learning rate.
 
-  Where every trial scored 0 the reference trains with rate 0 and the largest weight decay.
+  If every trial scored 0, the reference trains with rate 0 and the largest weight decay.
   """
   first = int(np.argmax(scores))
   learning_rate = LEARNING_RATES[first] if scores[first] > 0 else 0.0
@@ -89,7 +90,15 @@ def reference_fits(
   metric: Metric,
   mesh: Mesh | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Searches, trains and scores every cell; yields (index of the cell, its results)."""
+  """Search, train and score every cell; yield (index of the cell, results).
+
+  Args:
+    cells: training data of each cell.
+    heads: initial head of each cell.
+    test_features, test_labels: the test images.
+    metric: recognition score.
+    mesh: devices to use; None for the first device.
+  """
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
   multi_label = test_labels.ndim == 2
   for members, at_once in _blocks(cells):
@@ -108,7 +117,7 @@ def reference_fits(
 
 
 def _blocks(cells: list[TrainingSet]) -> Iterator[tuple[list[int], int]]:
-  """Cells whose padded shapes are equal, and how many of them the program takes."""
+  """Yield cells of equal padded shape, and the number of cells per program."""
   groups: dict[tuple[int, int, int], list[int]] = {}
   for index, cell in enumerate(cells):
     held = int(first_fifth(cell.targets).sum())
@@ -126,7 +135,15 @@ def _blocks(cells: list[TrainingSet]) -> Iterator[tuple[list[int], int]]:
 def search(
   cells: list[TrainingSet], heads: Head, metric: Metric, multi_label: bool, mesh: Mesh
 ) -> tuple[list[tuple[float, float]], Float[np.ndarray, "c"]]:
-  """The chosen (learning rate, weight decay) of each cell of equal shape, and its validation score."""
+  """Return the chosen (learning rate, weight decay) and the validation score of each cell.
+
+  Args:
+    cells: cells of equal padded shape.
+    heads: their initial heads.
+    metric: recognition score.
+    multi_label: whether an image may have several labels.
+    mesh: devices over which the trials are split.
+  """
   held_out = [first_fifth(cell.targets) for cell in cells]
   validation = [cell.targets[held] for cell, held in zip(cells, held_out, strict=True)]
   held_features = _pad([cell.features[held] for cell, held in zip(cells, held_out, strict=True)])
@@ -166,7 +183,7 @@ def best_epoch(
   targets: Float[np.ndarray, "v k"],
   metric: Metric,
 ) -> float:
-  """The best score over the epochs of a trial; 0 where any logit was not finite."""
+  """Return the best score over the epochs of a trial; 0 if any logit was not finite."""
   return max(epoch_scores(results, targets, metric))
 
 
@@ -175,7 +192,7 @@ def epoch_scores(
   targets: Float[np.ndarray, "v k"] | Bool[np.ndarray, "v k"],
   metric: Metric,
 ) -> list[float]:
-  """The score after each epoch, all 0 where any logit was not finite."""
+  """Return the score after each epoch; all 0 if any logit was not finite."""
   finite = (results >= 0).all() if results.ndim == 2 else np.isfinite(results).all()
   if not finite:
     return [0.0] * len(results)
@@ -189,7 +206,7 @@ def epoch_scores(
 def _test_results(
   heads: Head, norms: Norm, features: Float[np.ndarray, "m d"], labels: np.ndarray, metric: Metric
 ) -> dict[str, Any]:
-  """Scores after each epoch on the test images, and the model of the last and of the best epoch."""
+  """Return the test scores after each epoch, and the models of the last and the best epoch."""
   num_classes = heads.bias.shape[-1]
   targets = labels if labels.ndim == 2 else np.eye(num_classes, dtype=bool)[labels]
   results = _epoch_results(
@@ -216,14 +233,14 @@ def _test_results(
 def epoch_probabilities(
   heads: Head, norms: Norm, features: Float[np.ndarray, "m d"], epoch: int
 ) -> Float[np.ndarray, "m k"]:
-  """Softmax of the logits after one epoch; multi-label sets too, as in the reference."""
+  """Return the softmax of the logits after one epoch, for multi-label sets, too."""
   head, norm = jax.tree.map(lambda leaf: leaf[epoch], (heads, norms))
   with jax.default_matmul_precision("highest"):
     return np.asarray(jax.nn.softmax(head_logits(head, norm, jnp.asarray(features)), axis=-1))
 
 
 def folded_head(head: Head, norm: Norm) -> tuple[Float[Array, "k d"], Float[Array, "k"]]:
-  """Weights and bias that act on the features as they are: the normalization folded in."""
+  """Fold the normalization into weights and bias that act on raw features."""
   weights = head.weights * jax.lax.rsqrt(norm.variance + NORM_EPSILON)
   return weights, head.bias - weights @ norm.mean
 
@@ -232,7 +249,7 @@ def folded_head(head: Head, norm: Norm) -> tuple[Float[Array, "k d"], Float[Arra
 def _epoch_results(
   heads: Head, norms: Norm, features: Float[Array, "m d"], predictions_only: bool
 ) -> Array:
-  """What `run_trials` reports, for the test images."""
+  """Return what `run_trials` reports, for the test images."""
 
   def results(state: tuple[Head, Norm]) -> Array:
     logits = head_logits(*state, features)
@@ -243,7 +260,7 @@ def _epoch_results(
 
 
 def _training_rows(cells: list[TrainingSet], epochs: int) -> TrainingRows:
-  """Padded rows of the cells, and the order in which each cell sees its own."""
+  """Return the padded rows of the cells, and the order in which each cell sees its own."""
   size = bucket_rows(max(len(cell.features) for cell in cells))
   steps = -(-size // BATCH_SIZE)
   order = [batch_order(len(cell.features), epochs, steps, cell.seed) for cell in cells]

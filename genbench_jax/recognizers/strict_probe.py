@@ -1,10 +1,10 @@
-"""The strict linear probe: convex, regularization chosen on held-out external images, one refit.
+"""The strict linear probe: convex, regularization chosen on held-out external images.
 
-Many cells (shots, seeds, sources) that share their classes are one program. It walks along the penalties
-from strong to weak, each fold from its solution of the penalty before, and stops where the held-out loss
-rises: weak penalties cost most and say least. Then all images are fitted, from the mean of the folds'
-solutions. Small problems run side by side (`vmap`); of large ones each runs by itself, so that none
-waits for the slowest.
+Cells that share their classes (shots, seeds, sources) run in one program. It walks along the
+penalties from strong to weak and starts each fold from its solution at the previous penalty. It
+stops where the held-out loss rises, because weak penalties cost most and help least. Then all
+images are fitted, starting from the mean of the folds' solutions. Small problems run side by side
+(`vmap`); large ones run one after another, so that none waits for the slowest.
 """
 
 import functools
@@ -29,40 +29,41 @@ from genbench_jax.recognizers.logistic import (
 from genbench_jax.recognizers.splits import NEVER_HELD_OUT, can_hold_out, stratified_folds
 from genbench_jax.runtime.mesh import DATA_AXIS, data_mesh, padded_size
 
-# From almost the prior to almost no regularization; the inverse is scikit-learn's C.
-# The walk stops where the held-out loss rises, so that the weak end costs only where it is wanted.
+# From almost only the prior to almost no regularization; the inverse is scikit-learn's C. The weak
+# end is reached only if the held-out loss keeps falling.
 PENALTIES = tuple(10.0**power for power in (2, 1, 0, -1, -2, -3, -4, -5, -6))
-# Of penalties whose held-out losses differ by less than this many nats the strongest is chosen; where
-# the loss rises by more, no weaker penalty is tried.
+# Held-out losses that differ by less than this many nats are treated as equal: the strongest such
+# penalty is chosen. If the loss rises by more, weaker penalties are not tried.
 MEANINGLESS_LOSS = 1e-3
-# The folds only choose: a relative error of 1e-5 of the objective is beyond what their choice can see.
+# Folds only select the penalty: a relative error of 1e-5 of the objective cannot change the choice.
 FOLD_TOLERANCE = 3e-3
-# The scale of the zero-shot logits as a share of the one given: the one number that is fitted before.
+# Candidate scales of the zero-shot logits, relative to the given scale. It is the only parameter
+# fitted beforehand.
 PRIOR_SCALES = tuple(2.0 ** (-step / 2) for step in range(13))
-# Where nothing can be held out: each logit may move by about 1 from its prior.
+# Used if nothing can be held out: each logit may move by about 1 from its prior.
 DEFAULT_PENALTY = 1.0
-# Few images: three folds, each held out once. Many: a fifth is held out once.
+# Few images: three folds, each held out once. Many images: one fifth is held out.
 FEW_IMAGES = 2048
 FOLDS_OF_FEW, FOLDS_OF_MANY = 3, 5
-# Logit of a class about which nothing is known, neither image nor text: never predicted.
+# Logit of a class with neither image nor text; it is never predicted.
 UNKNOWN_CLASS_LOGIT = -1e4
 LEAST_ROWS = 64
-# Cells run side by side while their logits together are fewer than this: then overhead counts, not work.
+# Cells run side by side while their logits total less than this; above, work outweighs overhead.
 CELLS_AT_ONCE, FEW_LOGITS = 16, 2**18
 
-# How often each program was traced: one compile per shape is asserted by tests.
+# Number of traces per program; tests assert one compilation per shape.
 trace_counts = {"strict": 0}
 
 
 class StrictFit(NamedTuple):
-  """The fit of one cell. `weights` act on unit-norm or raw features as they were given.
+  """Fit of one cell; `weights` act on the features as given (unit-norm or raw).
 
   Attributes:
-    weights: one row a class; logits are features @ weights.T + bias.
-    bias: one number a class.
-    prior_scale: the prior's scale as a share of the one given.
-    penalty: the chosen penalty, the inverse of scikit-learn's C.
-    validation_losses: mean held-out loss at each penalty; NaN where it was not tried.
+    weights: one row per class; logits are features @ weights.T + bias.
+    bias: one number per class.
+    prior_scale: scale of the prior relative to the given one.
+    penalty: chosen penalty, the inverse of scikit-learn's C.
+    validation_losses: mean held-out loss at each penalty; NaN if it was not tried.
     iterations: L-BFGS iterations of the final fit.
     converged: whether the final fit met the tolerance.
   """
@@ -77,7 +78,7 @@ class StrictFit(NamedTuple):
 
 
 class TrainingSet(NamedTuple):
-  """The external images of one cell: features, one-hot or multi-hot targets, seed of the folds, weights of their losses."""
+  """External images of one cell: features, targets, seed of the folds, loss weights."""
 
   features: Float[np.ndarray, "n d"]
   targets: Float[np.ndarray, "n k"]
@@ -86,7 +87,7 @@ class TrainingSet(NamedTuple):
 
 
 class Cells(NamedTuple):
-  """Padded training data of several cells. Padding rows have zero `weights`; folds are -1 there."""
+  """Padded training data of several cells. Padding rows have zero `weights` and fold -1."""
 
   features: Float[Array, "c n d"]
   targets: Float[Array, "c n k"]
@@ -95,7 +96,7 @@ class Cells(NamedTuple):
 
 
 def bucket_rows(size: int) -> int:
-  """Rows to pad to: 64, 96, 128, 192, ...: few shapes, at most a half of the rows padding."""
+  """Return the row count to pad to: 64, 96, 128, 192, ...; at most one padding row per two rows."""
   bucket = LEAST_ROWS
   while bucket < size:
     bucket = bucket * 3 // 2 if bucket & (bucket - 1) == 0 else bucket * 4 // 3
@@ -103,9 +104,15 @@ def bucket_rows(size: int) -> int:
 
 
 def pad_cells(training_sets: list[TrainingSet], rows: int, num_cells: int, mesh: Mesh) -> Cells:
-  """Cells of different sizes as one block of `num_cells` x `rows`, the rest empty, on the mesh.
+  """Pack cells of different sizes into one block of `num_cells` x `rows` on the mesh.
 
-  Several cells are split over the devices by cells, a single one by its rows.
+  Several cells are sharded by cell, a single one by its rows.
+
+  Args:
+    training_sets: at most `num_cells` cells.
+    rows: padded number of rows.
+    num_cells: padded number of cells.
+    mesh: devices.
   """
   width, num_classes = training_sets[0].features.shape[1], training_sets[0].targets.shape[1]
   features = np.zeros((num_cells, rows, width), np.float32)
@@ -134,16 +141,16 @@ def fit_cells(
   num_folds: int,
   multi_label: bool,
 ) -> StrictFit:
-  """Fits all cells. The fields of the result have a leading axis c.
+  """Fit all cells. The fields of the result have a leading axis c.
 
   Args:
     cells: padded training data.
-    prior: weights that regularization pulls to: logit scale x text prototypes, or zeros.
+    prior: weights towards which the penalty pulls: logit scale x text prototypes, or zeros.
     penalties: from the strongest to the weakest.
-    has_text: whether the prior knows classes that have no image.
-    mesh: several cells run on its devices side by side, each at its own pace: nothing is exchanged.
-    num_folds: how many of the folds are held out, each once; 0 takes the default penalty unseen.
-    multi_label: multi-hot targets, binary cross-entropies.
+    has_text: whether the prior knows classes without images.
+    mesh: devices; several cells run on them side by side, without communication.
+    num_folds: number of folds to hold out; 0 takes the default penalty.
+    multi_label: multi-hot targets with binary cross-entropies.
   """
   trace_counts["strict"] += 1
 
@@ -156,7 +163,7 @@ def fit_cells(
 
   if len(cells.features) > 1:
     split, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
-    # The checker does not follow loops whose start is a constant.
+    # The checker of varying axes does not support loops whose initial value is a constant.
     fit = jax.shard_map(
       fit, mesh=mesh, in_specs=(split, whole, whole, whole), out_specs=split, check_vma=False
     )
@@ -165,7 +172,7 @@ def fit_cells(
 
 
 def _each(function: Callable[..., Any], trees: Any, side_by_side: bool) -> Any:
-  """The function of each member of a leading axis, all at once or one after another."""
+  """Map a function over a leading axis, all at once or one after another."""
   return jax.vmap(function)(trees) if side_by_side else jax.lax.map(function, trees)
 
 
@@ -203,12 +210,12 @@ def _fit_cell(
   )
 
 
-# Step, losses, the folds' departures, and their mean at each penalty.
+# Step, losses, departures of the folds, and their mean at each penalty.
 Walk = tuple[Array, Array, Array, Array]
 
 
 class Choice(NamedTuple):
-  """Which penalty, the mean held-out loss at each one tried, and a departure to start the fit from."""
+  """Index of the penalty, held-out loss of each tried penalty, and a departure to start from."""
 
   which: Int[Array, ""]
   losses: Float[Array, "p"]
@@ -235,7 +242,7 @@ def _choose_penalty(
   side_by_side = offsets.size <= FEW_LOGITS
 
   def fold(penalty: Array, lane: tuple[Array, Array]) -> tuple[Array, Array]:
-    """The solution without the held-out images, and the sum of their losses under it."""
+    """Return the solution without the held-out images, and the sum of their losses."""
     held, start = lane
     kept = cell.weights - held
     departure = solve(
@@ -247,6 +254,7 @@ def _choose_penalty(
 
   def falling(walk: Walk) -> Bool[Array, ""]:
     step, losses, _, _ = walk
+    # One rise beyond the threshold ends the walk; step 0 has no previous loss.
     risen = losses[step - 1] > jnp.nanmin(losses) + MEANINGLESS_LOSS
     return (step < len(penalties)) & ~((step > 0) & risen)
 
@@ -263,6 +271,7 @@ def _choose_penalty(
     jnp.zeros((len(penalties), *start.shape)),
   )  # fmt: skip
   _, losses, _, means = jax.lax.while_loop(falling, walk_on, begin)
+  # The first, and thus strongest, penalty that is as good as the best.
   index = jnp.argmax(losses <= jnp.nanmin(losses) + MEANINGLESS_LOSS)
   return Choice(index, losses, means[index])
 
@@ -270,15 +279,15 @@ def _choose_penalty(
 def _prior_bias(
   cell: Cells, prior: Float[Array, "k d"], num_rows: Float[Array, ""]
 ) -> Float[Array, "k"]:
-  """A scaled cosine is no log-odds: for multi-label sets the mean zero-shot logit is taken as zero."""
+  """Return biases that make the mean zero-shot logit 0: a scaled cosine is not a log-odds."""
   return -(cell.weights @ cell.features) @ prior.T / num_rows
 
 
 def _prior_scale(cell: Cells, logits: Float[Array, "n k"], multi_label: bool) -> Float[Array, ""]:
-  """The share of the zero-shot logits under which the external images are likeliest.
+  """Return the scale of the zero-shot logits that maximizes the likelihood of the external images.
 
-  An overconfident prior would have to be argued down class by class. At one shot it stays as it is: a
-  few wrong labels must not talk it down.
+  An overconfident prior would otherwise have to be corrected class by class. At one shot the scale
+  stays 1, because a few wrong labels must not shrink it.
   """
   active = active_classes(cell.targets, cell.weights)
   scales = jnp.asarray(PRIOR_SCALES)
@@ -298,7 +307,14 @@ def fit_strict(
   mesh: Mesh | None = None,
   penalties: tuple[float, ...] = PENALTIES,
 ) -> list[StrictFit]:
-  """Fits every cell, in blocks of equal shape. The order of the results is that of the cells."""
+  """Fit every cell, in blocks of equal shape; results are in the order of the cells.
+
+  Args:
+    training_sets: the cells.
+    prior, multi_label, has_text: see `fit_cells`.
+    mesh: devices; None for the first device.
+    penalties: from the strongest to the weakest.
+  """
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
   fits: list[StrictFit | None] = [None] * len(training_sets)
   for shape, members in _blocks(training_sets, mesh.size):
@@ -318,7 +334,7 @@ def fit_strict(
 
 
 class BlockShape(NamedTuple):
-  """What a program is compiled for: padded rows, cells at once, folds held out."""
+  """Shape of a compiled program: padded rows, cells at once, held-out folds."""
 
   rows: int
   cells: int
@@ -328,7 +344,7 @@ class BlockShape(NamedTuple):
 def _blocks(
   training_sets: list[TrainingSet], devices: int
 ) -> Iterator[tuple[BlockShape, list[int]]]:
-  """The shape and the cells of each block: equal shapes, not too many at once."""
+  """Yield the shape and the cells of each block; equal shapes, and not too many cells at once."""
   groups: dict[BlockShape, list[int]] = {}
   for index, training_set in enumerate(training_sets):
     groups.setdefault(_block_shape(training_set, devices), []).append(index)
