@@ -160,17 +160,17 @@ class Trials:
   def _finish(self, work: Callable[[], int]) -> None:
     status = os.waitstatus_to_exitcode(os.waitpid(self._fork(work), 0)[1])
     if status:
-      said = (self.folder / "said.txt").read_text(encoding="utf-8")
-      raise RuntimeError(f"status {status}:\n{said}")
+      output = (self.folder / "output.txt").read_text(encoding="utf-8")
+      raise RuntimeError(f"status {status}:\n{output}")
 
   def _fork(self, work: Callable[[], int]) -> int:
     process = os.fork()
     if process == 0:
       status = 1
       try:
-        said = os.open(self.folder / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
+        output = os.open(self.folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
         status = work()
       except BaseException:
         sys.excepthook(*sys.exc_info())

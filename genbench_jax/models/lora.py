@@ -212,9 +212,9 @@ def _changes(
     raise RunError(f"{path} contains no LoRA.")
   places = {module: _place(module, known) for module in factors}
   _refuse(path, "changes what the model does not have", [m for m, p in places.items() if p is None])
-  said = _alphas_of_notes(path)
+  stated = _alphas_of_notes(path)
   return {
-    place: Change(path, factors[module], alphas.get(module, said.get(place[0])), weight)
+    place: Change(path, factors[module], alphas.get(module, stated.get(place[0])), weight)
     for module, place in places.items()
     if place is not None
   }

@@ -417,8 +417,8 @@ def _scheduler(
   Whether a Stable Diffusion 2 predicts noise or velocity cannot be seen from its tensors. Without metadata
   it is treated as a base model, which predicts noise; `scheduler_settings` overrides that.
   """
-  said = notes.get("modelspec.prediction_type", "")
-  velocity = "v_pred" in tensors or said.startswith("v")
+  prediction = notes.get("modelspec.prediction_type", "")
+  velocity = "v_pred" in tensors or prediction.startswith("v")
   usual = {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "set_alpha_to_one": False}
   if two_towers:
     usual = {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}

@@ -19,7 +19,7 @@ from genbench_jax.models import checkpoints, weights
 from genbench_jax.models.configuration import Settings, refuse_other_models
 from genbench_jax.models.layers import compute_dtype
 from genbench_jax.models.sentencepiece import load_sentencepiece
-from genbench_jax.models.t5_network import T5Network, T5Sizes, Writing, sample
+from genbench_jax.models.t5_network import SamplingSettings, T5Network, T5Sizes, sample
 
 DOWNLOADS = ("*.json", "model*.safetensors", "flax_model.msgpack", "spiece.model")
 
@@ -43,13 +43,13 @@ class SentenceModel:
     network: the network.
     params: its parameters.
     tokenizer: tokenizer from `tokenizer.json` or `spiece.model`.
-    writing: sampling settings.
+    sampling: sampling settings.
   """
 
   network: T5Network
   params: weights.Params
   tokenizer: Any
-  writing: Writing
+  sampling: SamplingSettings
 
   def sample(self, text: str, count: int, seed: int) -> list[str]:
     """Return `count` sampled continuations of a text, with duplicates; determined by seed and text."""
@@ -71,7 +71,7 @@ class SentenceModel:
   @functools.cached_property
   def _program(self) -> Callable[..., Int[Array, "n l"]]:
     def write(params: weights.Params, tokens: Array, mask: Array, key: Array) -> Int[Array, "n l"]:
-      return sample(self.network, params, tokens, mask > 0, key, self.writing)
+      return sample(self.network, params, tokens, mask > 0, key, self.sampling)
 
     return jax.jit(write)
 
@@ -91,7 +91,7 @@ def load_sentence_model(checkpoint: str, revision: str | None = None) -> Sentenc
   network = T5Network(sizes, compute_dtype())
   ignored = _COPIES if sizes.own_logits else _TIED
   params = weights.load(tensors, _shapes(network), folder, compute_dtype(), ignored)
-  return SentenceModel(network, params, _tokenizer(folder), _writing(settings, sizes))
+  return SentenceModel(network, params, _tokenizer(folder), _sampling(settings, sizes))
 
 
 def parameter_shapes(folder: Path) -> weights.Params:
@@ -113,13 +113,13 @@ def _shapes(network: T5Network) -> weights.Params:
   )
 
 
-def _writing(settings: Settings, sizes: T5Sizes) -> Writing:
+def _sampling(settings: Settings, sizes: T5Sizes) -> SamplingSettings:
   def token(name: str, default: int) -> int:
     return settings.integer(name, default, 0, sizes.vocabulary - 1)
 
   pad = token("pad_token_id", 0)
   start, end = token("decoder_start_token_id", pad), token("eos_token_id", 1)
-  return Writing(start, end, pad, _OUTPUT_TOKENS, _LIKELIEST)
+  return SamplingSettings(start, end, pad, _OUTPUT_TOKENS, _LIKELIEST)
 
 
 def _tokenizer(folder: Path) -> Any:

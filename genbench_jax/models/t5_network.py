@@ -350,7 +350,7 @@ def relative_position_bucket(
   return (first + jnp.where(distance < exact, distance, far)).astype(jnp.int32)
 
 
-class Writing(NamedTuple):
+class SamplingSettings(NamedTuple):
   """Sampling settings.
 
   Attributes:
@@ -374,7 +374,7 @@ def sample(
   tokens: Int[Array, "b l"],
   mask: Bool[Array, "b l"],
   key: Array,
-  writing: Writing,
+  sampling: SamplingSettings,
 ) -> Int32[Array, "b m"]:
   """Sample outputs at temperature 1 from the `likeliest` tokens. Pure, for `jax.jit`.
 
@@ -384,12 +384,12 @@ def sample(
     tokens: input tokens.
     mask: True where an input is not padding.
     key: random key.
-    writing: sampling settings.
+    sampling: sampling settings.
   """
 
   def prepare(network: T5Network) -> tuple[list[KeysValues], list[KeysValues]]:
     crossed = network.cross(network.encode(tokens, mask))
-    return crossed, network.empty_cache(len(tokens), writing.length)
+    return crossed, network.empty_cache(len(tokens), sampling.length)
 
   crossed, cache = network.apply({"params": params}, method=prepare)
 
@@ -398,13 +398,13 @@ def sample(
     logits, cache = network.apply(
       {"params": params}, token, place, cache, crossed, mask, method="step"
     )
-    values, ids = jax.lax.top_k(logits, min(writing.likeliest, logits.shape[-1]))
+    values, ids = jax.lax.top_k(logits, min(sampling.likeliest, logits.shape[-1]))
     drawn = jax.random.categorical(jax.random.fold_in(key, place), values)
     token = jnp.take_along_axis(ids, drawn[:, None], axis=1)[:, 0].astype(jnp.int32)
-    token = jnp.where(ended, writing.pad, token)
-    return (token, ended | (token == writing.end), cache), token
+    token = jnp.where(ended, sampling.pad, token)
+    return (token, ended | (token == sampling.end), cache), token
 
-  start = jnp.full(len(tokens), writing.start, jnp.int32)
+  start = jnp.full(len(tokens), sampling.start, jnp.int32)
   state = (start, jnp.zeros(len(tokens), bool), cache)
-  _, written = jax.lax.scan(write, state, jnp.arange(writing.length - 1))
+  _, written = jax.lax.scan(write, state, jnp.arange(sampling.length - 1))
   return jnp.concatenate([start[None], written]).T

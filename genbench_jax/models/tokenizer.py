@@ -157,8 +157,8 @@ def _optional(path: Path) -> dict[str, Any]:
 
 def _special_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
   """Return the special tokens by role; `tokenizer_config.json` overrides `special_tokens_map.json`."""
-  said = _optional(folder / "special_tokens_map.json") | config
-  return {role: _content(folder, said.get(role), default) for role, default in SPECIAL.items()}
+  names = _optional(folder / "special_tokens_map.json") | config
+  return {role: _content(folder, names.get(role), default) for role, default in SPECIAL.items()}
 
 
 def _content(folder: Path, token: Any, default: str) -> str:

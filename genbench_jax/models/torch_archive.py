@@ -140,13 +140,13 @@ def _before_zip(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
   """Read the old format: magic number, version, system, the dict, storage keys, and the storages."""
   sizes: dict[str, np.dtype] = {}
 
-  class Remembering(_Reader):
+  class StorageReader(_Reader):
     def persistent_load(self, pid: Any) -> Storage:
       storage = super().persistent_load(pid)
       sizes[storage.key] = storage.dtype
       return storage
 
-  read: Callable[[Any], Any] = lambda file: Remembering(file).load()  # noqa: E731
+  read: Callable[[Any], Any] = lambda file: StorageReader(file).load()  # noqa: E731
   with path.open("rb") as file:
     if read(file) != MAGIC or read(file) != PROTOCOL:
       raise RunError(f"{path} is not a file of torch.save.")

@@ -79,7 +79,7 @@ class Lease:
       if not told:
         told = True
         say(
-          f"{self._url} is held by {printable(found.holder)[:120]}: waiting up to {SILENT_SECONDS:g} s for a sign of life"
+          f"{self._url} is held by {printable(found.holder)[:120]}: waiting up to {SILENT_SECONDS:g} s to see whether it is alive"
         )
       time.sleep(LOOK_SECONDS)
 
@@ -98,8 +98,8 @@ class Lease:
     if found is None or found.token != self._token:
       who = f" ({printable(found.holder)[:120]})" if found else ""
       raise RunError(
-        f"{self._url} has been taken over by another run{who}, because this one showed no sign of life for a minute. What is"
-        " complete in the bucket is kept; nothing more is written to it."
+        f"{self._url} has been taken over by another run{who}, because this run did not renew its lease for a minute."
+        " Complete files in the bucket are kept; nothing more is written to it."
       )
 
   def release(self) -> None:

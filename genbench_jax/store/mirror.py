@@ -388,5 +388,5 @@ def _named(what: str) -> Iterator[None]:
   except (RunError, UsageError):
     raise
   except Exception as error:
-    said = " ".join(str(error).split())[:200]
-    raise RunError(f"{what}: {type(error).__name__}: {said}") from error
+    message = " ".join(str(error).split())[:200]
+    raise RunError(f"{what}: {type(error).__name__}: {message}") from error

@@ -15,7 +15,7 @@ from genbench_jax.models.dinov2_network import Dinov2Network, Dinov2Sizes
 from genbench_jax.models.dinov3_network import Dinov3Network, Dinov3Sizes
 from genbench_jax.models.positions import resampled
 from genbench_jax.models.siglip_network import SiglipNetwork, SiglipTextSizes, read_vision
-from genbench_jax.models.t5_network import T5Network, T5Sizes, Writing, sample
+from genbench_jax.models.t5_network import SamplingSettings, T5Network, T5Sizes, sample
 from genbench_jax.zoo import tiny
 
 
@@ -167,17 +167,17 @@ def test_sampling_is_seeded_ends_and_uses_top_k(golden, build):
   network, params = build("t5_gated")
   tokens, mask = golden["t5_gated/tokens"], golden["t5_gated/mask"] > 0
   tokens, mask = np.repeat(tokens, 40, 0), np.repeat(mask, 40, 0)
-  writing = Writing(start=0, end=1, pad=0, length=12, likeliest=8)
-  run = jax.jit(sample, static_argnames=("network", "writing"))
+  sampling = SamplingSettings(start=0, end=1, pad=0, length=12, likeliest=8)
+  run = jax.jit(sample, static_argnames=("network", "sampling"))
   first, again, other = (
-    run(network, params, tokens, mask, jax.random.key(seed), writing) for seed in (0, 0, 1)
+    run(network, params, tokens, mask, jax.random.key(seed), sampling) for seed in (0, 0, 1)
   )
   np.testing.assert_array_equal(first, again)
   assert (first != other).any()
   assert first.shape == (80, 12) and (first[:, 0] == 0).all()
   ended = np.cumsum(first == 1, axis=1) - (first == 1)
   assert (np.asarray(first)[ended > 0] == 0).all()
-  greedy = run(network, params, tokens, mask, jax.random.key(5), writing._replace(likeliest=1))
+  greedy = run(network, params, tokens, mask, jax.random.key(5), sampling._replace(likeliest=1))
   assert all((row == greedy[0]).all() for row in greedy[:40])
 
 
