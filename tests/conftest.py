@@ -16,6 +16,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["USE_TF"] = "0"
 os.environ["USE_TORCH"] = "0"
 
+import jax
 import jaxtyping
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ import pytest
 # Shapes and types are checked at every call of the package's functions.
 sys.path.insert(0, str(Path(__file__).parent))
 if os.environ.get("CHECK_TYPES"):
+  # The package's functions take NumPy arrays for JAX arrays, as those of JAX do.
+  jaxtyping.Array = jax.Array | np.ndarray
   jaxtyping.install_import_hook("genbench_jax", "typechecker.checked")
 
 DATA = Path(__file__).parent / "data"

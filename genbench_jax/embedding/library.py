@@ -20,6 +20,7 @@ from genbench_jax.models.image_encoder import ImageEncoder, load_image_encoder, 
 AnyImage: TypeAlias = (
   UInt8[np.ndarray, "_ _ 3"] | UInt8[np.ndarray, "_ _"] | Image.Image | str | os.PathLike[str]
 )
+AnyImages: TypeAlias = Sequence[AnyImage] | UInt8[np.ndarray, "_ _ _ 3"]
 Checkpoint: TypeAlias = str | os.PathLike[str]
 
 
@@ -54,7 +55,7 @@ def _open_file(path: Path) -> Image.Image:
 
 
 def embed_images(
-  images: Sequence[AnyImage] | AnyImage | UInt8[np.ndarray, "n h w 3"],
+  images: AnyImages | AnyImage,
   checkpoint: Checkpoint,
   revision: str | None = None,
   resize: Resize | None = None,
@@ -82,7 +83,7 @@ def embed_images(
 
 
 def _embedded(
-  images: Sequence[AnyImage], embedder: ImageEmbedder, resize: Resize | None
+  images: AnyImages, embedder: ImageEmbedder, resize: Resize | None
 ) -> Float32[np.ndarray, "n d"]:
   """Compute the features of images that are decoded on threads while the device computes."""
   encoder = embedder.encoder
@@ -103,7 +104,7 @@ def _embedded(
   return np.concatenate([none, *embedder.stream(batches())])
 
 
-def _as_sequence(images: Any) -> Sequence[AnyImage]:
+def _as_sequence(images: Any) -> AnyImages:
   """Return a sequence of images: wrap a single path or array, whose items are not images."""
   is_one = isinstance(images, str | os.PathLike | Image.Image)
   if isinstance(images, np.ndarray):

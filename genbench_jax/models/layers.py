@@ -278,7 +278,7 @@ def attend(
   query: Float[Array, "b q h d"],
   key: Float[Array, "b k h d"],
   value: Float[Array, "b k h d"],
-  bias: Float[Array, "#b #h q k"] | None = None,
+  bias: Float[Array, "#b #h #q k"] | None = None,
   scale: float | None = None,
 ) -> Float[Array, "b q h d"]:
   """Compute softmax(scale query key^T + bias) value for each head, with the softmax in float32.

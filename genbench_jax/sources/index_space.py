@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int, UInt32
+from jaxtyping import Array, Integer, UInt32
 
 from genbench_jax.store.image_set import ImageSetLayout
 
@@ -56,7 +56,9 @@ def image_keys(
 
 
 @jax.jit
-def _fold(key: Array, labels: Int[Array, "n"], shots: Int[Array, "n"]) -> UInt32[Array, "n 2"]:
+def _fold(
+  key: Array, labels: Integer[Array, "n"], shots: Integer[Array, "n"]
+) -> UInt32[Array, "n 2"]:
   def fold(label: Array, shot: Array) -> Array:
     return jax.random.key_data(jax.random.fold_in(jax.random.fold_in(key, label), shot))
 

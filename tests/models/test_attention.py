@@ -78,6 +78,7 @@ def test_tpu_attention_matches_the_formula_and_its_gradient(lengths):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.unchecked
 def test_tpu_attention_falls_back_if_it_does_not_fit():
   query, key, value = (
     jax.ShapeDtypeStruct((1, 65536, 5, 64), jnp.bfloat16) for _ in ("query", "key", "value")

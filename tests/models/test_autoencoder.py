@@ -55,7 +55,7 @@ def test_latent_scaling_is_invertible(changes):
     config.to_diffusion(config.from_diffusion(latents)), latents, atol=1e-6
   )
   shift = config.shift_factor or 0.5
-  np.testing.assert_allclose(config.from_diffusion(jnp.zeros(1)), shift, atol=1e-6)
+  np.testing.assert_allclose(config.from_diffusion(jnp.zeros((1, 1, 1, 1))), shift, atol=1e-6)
 
 
 def test_convolutions_at_the_latents_are_optional():
