@@ -1,4 +1,4 @@
-"""Images and labels that a caller gives, checked, trained on and tested: what the library's functions share."""
+"""Training and testing on arrays given by a caller, shared by the library's functions."""
 
 import dataclasses
 from collections.abc import Callable
@@ -36,25 +36,28 @@ def fit_arrays(
   mesh: Mesh | None,
   place: Place | None,
 ) -> dict[str, Any]:
-  """Trains one cell on arrays and tests it: what the library's functions share.
+  """Train one cell on arrays and test it.
 
   Args:
-    make: (number of classes, whether an image may have several, protocol) -> how it is trained.
+    make: (number of classes, whether an image may have several, protocol) -> method.
     images: external images, uint8 [n, h, w, 3].
     labels: class indices, or multi-hot.
-    test_images: they choose nothing.
+    test_images: test images; they are used for scoring only.
     test_labels: like `labels`.
     protocol: `strict` or `reference`.
-    seed: of everything random.
-    metric: how the test images are scored.
-    num_classes: k; by default what the labels show.
-    loss_weights: of each image.
+    seed: of all randomness.
+    metric: recognition score.
+    num_classes: k; None infers it from the labels.
+    loss_weights: weight of each image.
     later: images of a second phase.
-    mesh: devices to use; by default the first one.
-    place: name and checkpoints, in place of `mesh`.
+    mesh: devices to use; None for the first device.
+    place: name and checkpoints, instead of `mesh`.
+
+  Returns:
+    The scores, their summary, and details of the training.
 
   Raises:
-    UsageError: arrays that do not fit, or an unknown protocol.
+    UsageError: arrays do not match, or the protocol is unknown.
     ModelError: the training diverged.
   """
   check_protocol(protocol)
@@ -74,7 +77,7 @@ def fit_arrays(
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-  """Images and labels as a caller gave them, checked: squares of the view's stored size."""
+  """Checked images, as squares of the view's stored size, and labels."""
 
   data: TrainingSet
   test_images: UInt8[np.ndarray, "m s s 3"]
@@ -93,10 +96,16 @@ def checked_arrays(
   loss_weights: Any = None,
   later: Any = None,
 ) -> Arrays:
-  """What a caller gave, as a training set and test images.
+  """Check arrays and turn them into a training set and test images.
+
+  Args:
+    images, labels, test_images, test_labels, metric, seed, loss_weights, later: see `fit_arrays`.
+    view: how the network takes images.
+    num_classes: number of classes.
 
   Raises:
-    UsageError: shapes that do not fit, images that aren't uint8 RGB, labels out of range, an unknown metric.
+    UsageError: shapes do not match, images are not uint8 RGB, labels are out of range, or the
+      metric is unknown.
   """
   check_metric(metric)
   images, test_images = (
@@ -124,7 +133,7 @@ def checked_arrays(
 
 
 def class_count(labels: Any, test_labels: Any, num_classes: int | None) -> int:
-  """How many classes there are: as told, or as the labels show."""
+  """Return the number of classes: as given, or inferred from the labels."""
   if num_classes is not None:
     return num_classes
   arrays = [np.asarray(array) for array in (labels, test_labels)]
@@ -132,20 +141,25 @@ def class_count(labels: Any, test_labels: Any, num_classes: int | None) -> int:
 
 
 def check_protocol(protocol: str) -> None:
-  """Refuses an unknown protocol.
+  """Reject an unknown protocol.
 
   Raises:
-    UsageError: it names the known ones.
+    UsageError: the protocol is unknown; the message names the known ones.
   """
   if protocol not in PROTOCOLS:
     raise unknown_name("protocol", protocol, PROTOCOLS)
 
 
 def stored_squares(name: str, images: Any, size: int) -> UInt8[np.ndarray, "n s s 3"]:
-  """Images as decoded squares of a size: the shorter side is scaled, the middle cut.
+  """Return images as squares of a size: the shorter side is scaled and the center is cut.
+
+  Args:
+    name: name of the argument for error messages.
+    images: uint8 [n, h, w, 3].
+    size: side of the squares in pixels.
 
   Raises:
-    UsageError: they are not uint8 [n, h, w, 3].
+    UsageError: the images are not uint8 [n, h, w, 3].
   """
   from PIL import Image
 

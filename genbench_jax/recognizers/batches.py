@@ -1,4 +1,4 @@
-"""The batches of a training: gathered on the host by Grain's threads ahead of their use, and put on the mesh."""
+"""Training batches: gathered on the host ahead of their use, and put on the mesh."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,21 @@ from genbench_jax.recognizers.problem import Batch
 from genbench_jax.recognizers.training_set import Curriculum, TrainingSet
 from genbench_jax.runtime.mesh import DATA_AXIS, replicated
 
-# Steps whose images are gathered ahead, and threads that gather them.
+# Steps to gather ahead, and threads that gather.
 BATCHES_AHEAD, THREADS = 2, 2
 
 
 def batches_from(
   sets: Sequence[TrainingSet], curricula: Sequence[Curriculum], first: int, mesh: Mesh
 ) -> Iterator[Batch]:
-  """The batches from a step on, gathered by Grain's threads ahead of their use."""
+  """Yield the batches from step `first` on, gathered ahead of their use.
+
+  Args:
+    sets: training data of each cell.
+    curricula: order of each cell; all have the same length.
+    first: first step.
+    mesh: devices.
+  """
   import grain
 
   options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=BATCHES_AHEAD)
@@ -32,7 +39,7 @@ def batches_from(
 
 
 def _gathered(sets: Sequence[TrainingSet], curricula: Sequence[Curriculum], number: int) -> Batch:
-  """The batch of a step on the host; of several cells, one on another."""
+  """Return the batch of a step on the host; several cells are stacked."""
   parts = [
     _gathered_one(data, curriculum, number)
     for data, curriculum in zip(sets, curricula, strict=True)
@@ -57,7 +64,7 @@ def _gathered_one(data: TrainingSet, curriculum: Curriculum, number: int) -> Bat
 
 
 def on_mesh(batch: Batch, mesh: Mesh) -> Batch:
-  """The batch with the images of each part split over the devices, where they divide; else every device has all."""
+  """Put a batch on the mesh; images are split over the devices if their number is divisible."""
   axis = batch.weights.ndim - 1
   divides = batch.weights.shape[-1] % mesh.size == 0
   split = NamedSharding(
@@ -72,4 +79,5 @@ def on_mesh(batch: Batch, mesh: Mesh) -> Batch:
 def put(array: Any, sharding: NamedSharding) -> Array:
   if sharding.is_fully_addressable:
     return jax.device_put(array, sharding)
+  # On several hosts, each host provides the shards of its own devices.
   return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

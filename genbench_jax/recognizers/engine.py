@@ -1,4 +1,4 @@
-"""Networks trained on images, and tested: one program for any of them, data-parallel over the mesh."""
+"""Training and testing of networks on images: one program, data-parallel over the mesh."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ from genbench_jax.runtime.mesh import DATA_AXIS, pad_rows, padded_size, replicat
 
 
 class TrainingResult(NamedTuple):
-  """What came out: the model to test, and loss and accuracy of each step that was run."""
+  """The trained model, and loss and accuracy of each step of this call."""
 
   model: Model
   losses: Float[np.ndarray, "s"]
@@ -45,20 +45,20 @@ def train(
   save_every: int = 100,
   watch: Callable[[int, Outcome], None] = lambda number, outcome: None,
 ) -> list[TrainingResult]:
-  """Trains one model, or several of equal shapes and lengths side by side.
+  """Train one model, or several of equal shapes and lengths side by side.
 
   Args:
-    problem: what decides the program.
-    models: what each cell begins with; they share the first one's `frozen`.
-    sets: the images of each.
-    curricula: their order; all as long as the first one.
-    mesh: its devices share every batch.
-    directory: where checkpoints are kept, to go on from after a kill; or none.
+    problem: network and loss.
+    models: initial model of each cell; they share the `frozen` of the first one.
+    sets: training data of each cell.
+    curricula: order of each cell; all have the same length.
+    mesh: devices that share every batch.
+    directory: folder of checkpoints, from which a stopped run resumes; None for no checkpoints.
     save_every: steps between checkpoints.
-    watch: told of each step.
+    watch: called with the number and outcome of each step.
 
   Raises:
-    UsageError: a recipe that can't be followed, or lengths that differ.
+    UsageError: the recipe is invalid, or the lengths differ.
   """
   recipe, lanes = curricula[0].recipe, len(models) if len(models) > 1 else 0
   check_recipe(recipe)
@@ -84,13 +84,14 @@ def train(
 
 
 def _lane(state: dict[str, Any], lane: int) -> dict[str, Any]:
-  """The state of one of several cells."""
+  """Return the state of one of several cells."""
   return jax.tree.map(lambda leaf: leaf[lane], state)
 
 
 def _trained(
   state: dict[str, Any], model: Model, outcomes: Outcome, lane: int | None
 ) -> TrainingResult:
+  # With an average of the weights (EMA), the average is the model.
   variables = state.get("average", state["variables"])
   losses, accuracies = (
     values if lane is None else values[:, lane] for values in (outcomes.loss, outcomes.accuracy)
@@ -117,16 +118,16 @@ def predict(
   mesh: Mesh,
   batch_size: int = 128,
 ) -> Float[np.ndarray, "n k"]:
-  """Class probabilities of images, their middles.
+  """Compute the class probabilities of images, from their centers.
 
   Args:
-    problem: what decides the program.
-    model: trained.
+    problem: network and loss.
+    model: trained model.
     images: decoded squares.
-    mesh: its devices share every batch.
-    batch_size: images at once.
+    mesh: devices that share every batch.
+    batch_size: images per batch.
   """
-  # One shape for all calls of about the same size, so that training and test sets of a cell share a program.
+  # A power of two up to `batch_size`, so that training and test sets of a cell share a program.
   size = padded_size(min(batch_size, 1 << (max(1, len(images)) - 1).bit_length()), mesh.size)
   placed = jax.device_put(tuple(model), replicated(mesh))
   split = NamedSharding(mesh, PartitionSpec(DATA_AXIS))

@@ -1,4 +1,4 @@
-"""Training and testing a recognizer on cells: what is chosen, how it goes, what comes out. The same for all that train on images."""
+"""Training and testing of cells, shared by all recognizers that train on images."""
 
 import dataclasses
 import itertools
@@ -21,13 +21,13 @@ from genbench_jax.recognizers.train_step import check_recipe
 from genbench_jax.recognizers.training_report import Report, watcher
 from genbench_jax.recognizers.training_set import Curriculum, TrainingSet
 
-# A fifth of the external images is held out to choose by.
+# One in five external images is held out for model selection.
 HELD_OUT_SHARE = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-  """A trained cell: the model to test, what was chosen, and the losses of the steps that this call has run."""
+  """A trained cell: the model to test, the chosen settings, and the losses of this call's steps."""
 
   model: Model
   about: dict[str, Any]
@@ -37,15 +37,20 @@ class Fit:
 def fit_cells(
   method: Method, sets: Sequence[TrainingSet], places: Sequence[Place], protocol: str
 ) -> list[Fit | ModelError]:
-  """Chooses where there is a choice, and trains each cell; equal ones side by side.
+  """Choose the settings of each cell and train it; cells of equal shape are trained side by side.
 
-  A cell whose training diverges has the error in its place, and the others go on.
+  If the training of a cell diverges, its error takes the place of the result, and the others
+  continue.
 
   Args:
-    method: how.
-    sets: the images of each cell.
-    places: where and under which name.
-    protocol: `strict` chooses rate and length on held-out external images; `reference` takes the recipe as it is.
+    method: how to train.
+    sets: training data of each cell.
+    places: where and under which name each cell is trained.
+    protocol: `strict` chooses rate and length on held-out external images; `reference` uses the
+      recipe as given.
+
+  Raises:
+    UsageError: the recipe is invalid.
   """
   check_recipe(method.recipe)
   found: list[Fit | ModelError] = []
@@ -59,8 +64,10 @@ def fit_cells(
       method, [sets[i] for i in members], [curricula[i] for i in members], [places[i] for i in members]
     )  # fmt: skip
     found += [
-      one if isinstance(one, ModelError) else Fit(method.finish(one.model), abouts[i], one.losses)
-      for i, one in zip(members, trained, strict=True)
+      result
+      if isinstance(result, ModelError)
+      else Fit(method.finish(result.model), abouts[i], result.losses)
+      for i, result in zip(members, trained, strict=True)
     ]
   return found
 
@@ -68,7 +75,15 @@ def fit_cells(
 def side_by_side(
   curricula: Sequence[Curriculum], sizes: Sequence[int], at_once: int
 ) -> list[list[int]]:
-  """Neighboring cells of equal length and recipe, so many at once at most: results keep their order."""
+  """Group neighboring cells of equal length and recipe, at most `at_once` per group.
+
+  Only neighbors are grouped, so that results keep the order of the cells.
+
+  Args:
+    curricula: order of each cell.
+    sizes: side of each cell's images.
+    at_once: maximal size of a group.
+  """
   groups: list[list[int]] = []
   for index, curriculum in enumerate(curricula):
     last = groups[-1] if groups else []
@@ -103,7 +118,7 @@ def _trained_together(
     except ModelError as error:
       return [error]
   return [
-    _checked(one, where.name, method.name) for one, where in zip(trained, places, strict=True)
+    _checked(result, where.name, method.name) for result, where in zip(trained, places, strict=True)
   ]
 
 
@@ -118,10 +133,17 @@ def _checked(trained: TrainingResult, name: str, method: str) -> TrainingResult 
 def chosen(
   method: Method, data: TrainingSet, place: Place, protocol: str
 ) -> tuple[Curriculum, dict[str, Any]]:
-  """The order, rate and length of a training, and what led to them.
+  """Choose order, rate and length of a training; also return what led to the choice.
 
-  `strict` trains on four fifths of the external images with each rate and length of the recipe's search, and takes the pair
-  with the least loss on the held-out fifth (of equals the first). Where nothing can be held out the recipe stands.
+  `strict` trains on four fifths of the external images with each rate and length of the recipe's
+  search, and takes the pair with the smallest loss on the held-out fifth (ties: the first). If
+  nothing can be held out, the recipe is used as given.
+
+  Args:
+    method: how to train.
+    data: training data of the cell.
+    place: where and under which name.
+    protocol: `strict` or `reference`.
   """
   recipe = method.recipe
   full = data.curriculum(recipe)
@@ -135,7 +157,7 @@ def chosen(
   held_out = stratified_folds(data.targets, HELD_OUT_SHARE, data.seed) == 0
   losses = [held_out_loss(method, data, held_out, place, *pair) for pair in pairs]
   if not np.isfinite(losses).any():
-    return full, _about(full, "given")  # let it fail where it is told of
+    return full, _about(full, "given")  # the full training then fails and reports the error
   length, rate = pairs[int(np.nanargmin(losses))]
   curriculum = full.scaled(rate, length)
   tried = {f"rate x{r:g}, steps x{s:g}": loss for (s, r), loss in zip(pairs, losses, strict=True)}
@@ -158,7 +180,15 @@ def held_out_loss(
   length: float,
   rate: float,
 ) -> float:
-  """Mean loss on the held-out images after a training on the others; infinite where it diverges."""
+  """Train on the other images; return the mean loss on the held-out ones, infinite if it diverges.
+
+  Args:
+    method: how to train.
+    data: training data of the cell.
+    held_out: which images are held out.
+    place: where and under which name.
+    length, rate: factors on the number of steps and on the learning rate.
+  """
   kept = np.flatnonzero(~held_out)
   curriculum = data.curriculum(method.recipe, kept).scaled(rate, length)
   name = f"{place.name}, rate x{rate:g}, steps x{length:g}"
@@ -174,7 +204,9 @@ def held_out_loss(
 def score_loss(
   scores: Float[np.ndarray, "n k"], targets: Float[np.ndarray, "n k"], multi_label: bool
 ) -> float:
-  """Mean cross-entropy of probabilities; of several labels the binary one."""
+  """Return the mean cross-entropy of probabilities; the binary one for several labels."""
+  # Clipping bounds the loss of a confident error, which float32 probabilities of exactly 0 would
+  # make infinite.
   scores = np.clip(np.asarray(scores, np.float64), 1e-12, 1 - 1e-12)
   if multi_label:
     return float(-(targets * np.log(scores) + (1 - targets) * np.log1p(-scores)).mean())
@@ -190,16 +222,16 @@ def evaluated(
   metric: Metric,
   mesh: Mesh,
 ) -> dict[str, Any]:
-  """Scores of the test images, their summary, and what is to be said of the training.
+  """Return the scores of the test images, their summary, and details of the training.
 
   Args:
-    method: how it was trained.
-    fit: what came out.
-    data: what it was trained on.
+    method: how the cell was trained.
+    fit: the trained cell.
+    data: its training data.
     test_images: decoded squares.
     test_labels: class indices, or multi-hot.
-    metric: how they are scored.
-    mesh: its devices share every batch.
+    metric: recognition score.
+    mesh: devices that share every batch.
   """
   scores = predict(method.problem, fit.model, test_images, mesh)
   summary = score_summary(scores, test_labels, metric, data.seed)

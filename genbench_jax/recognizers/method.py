@@ -1,4 +1,4 @@
-"""How a recognizer is trained on images, and where."""
+"""Training methods: how, where and under which name a recognizer is trained on images."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from genbench_jax.recognizers.settings import Recipe
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-  """A way to train on images.
+  """A method of training on images.
 
   Attributes:
-    name: of the recognizer.
-    problem: what decides its program.
-    start: seed -> the model to begin with.
-    recipe: how it is trained.
-    flops: of one image in one training step.
-    finish: what becomes of the trained model before it is tested, such as a mean with the zero-shot model.
+    name: name of the recognizer.
+    problem: network and loss.
+    start: seed -> initial model.
+    recipe: how to train.
+    flops: floating-point operations per image and training step.
+    finish: applied to the trained model before testing, such as averaging with the zero-shot model.
   """
 
   name: str
@@ -36,11 +36,11 @@ class Place:
   """Where and under which name a cell is trained.
 
   Attributes:
-    mesh: its devices share every batch.
-    name: of the cell, for people.
-    directory: of its checkpoints, or none.
-    save_every: steps between them.
-    at_once: cells in one program at most.
+    mesh: devices that share every batch.
+    name: name of the cell, for messages.
+    directory: folder of its checkpoints, or None.
+    save_every: steps between checkpoints.
+    at_once: maximal number of cells per program.
   """
 
   mesh: Mesh

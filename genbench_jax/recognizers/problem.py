@@ -1,4 +1,4 @@
-"""What is trained on images, and what a step of it is given and tells."""
+"""Types of a training on images: network and loss, model, batch and outcome of a step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,19 +24,19 @@ class View(NamedTuple):
 
   @property
   def stored_size(self) -> int:
-    """The side of decoded images: an eighth larger, to crop from; small images as they are."""
+    """Side of decoded images: an eighth larger than `size`, to crop from, unless small."""
     return self.size if self.size <= 64 else 8 * round(self.size / 7)
 
   def normalized(self, pixels: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
-    """Pixels of 0 to 255 as the network takes them."""
+    """Normalize pixels of 0 to 255."""
     return (pixels / 255 - jnp.asarray(self.mean)) / jnp.asarray(self.std)
 
 
 class Model(NamedTuple):
-  """What is trained and what is not.
+  """Parameters of a model, split by how they change.
 
   Attributes:
-    variables: the tree that learns, float32.
+    variables: parameters that learn, float32.
     stats: running averages, or `{}`.
     frozen: arrays that are only read.
   """
@@ -46,19 +46,21 @@ class Model(NamedTuple):
   frozen: Any
 
 
-# (variables, stats, frozen, normalized pixels, key or None to test) -> (logits, stats). Pure, and hashable: programs are cached.
+# (variables, stats, frozen, normalized pixels, key or None for testing) -> (logits, stats). Must be
+# pure, and hashable because programs are cached by it.
 Logits = Callable[..., tuple[Float[Array, "b k"], Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """What decides a program besides shapes.
+  """What determines a program besides shapes.
 
   Attributes:
-    logits: see `Logits`.
+    logits: the network, see `Logits`.
     view: how the network takes images.
-    multi_label: binary cross-entropies in place of the softmax.
-    layer_rates: parts of parameter names and the factor on their learning rate; the first that occurs counts, others have 1.
+    multi_label: binary cross-entropies instead of the softmax.
+    layer_rates: pairs of a substring of parameter names and a learning-rate factor. The first match
+      counts; without a match the factor is 1.
   """
 
   logits: Logits
@@ -68,7 +70,7 @@ class Problem:
 
 
 class Batch(NamedTuple):
-  """The images of a step in a parts of b, what it needs to know of itself, and nothing else."""
+  """Images of a step in a parts of b, with targets, weights, step number, seed and rate."""
 
   images: UInt8[Any, "a b s s 3"]
   targets: Float[Any, "a b k"]
@@ -79,7 +81,7 @@ class Batch(NamedTuple):
 
 
 class Outcome(NamedTuple):
-  """Of a step: mean weighted loss, and share of images whose likeliest class is that of their target."""
+  """Mean weighted loss of a step, and the fraction of images whose target has the highest logit."""
 
   loss: Float[Any, ""]
   accuracy: Float[Any, ""]

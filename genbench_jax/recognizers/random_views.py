@@ -1,4 +1,4 @@
-"""Random views of images, as the papers of CoOp and VPT train on: cropped and mirrored on the host, anew at each step."""
+"""Random views of images, as in CoOp and VPT: cropped and mirrored on the host at each step."""
 
 import dataclasses
 import math
@@ -10,9 +10,9 @@ from PIL import Image
 from genbench_jax.embedding.input_pipeline import Images, opened
 from genbench_jax.embedding.preprocess import to_rgb
 
-ASPECT = 4 / 3  # of a crop, at most; at least its inverse
+ASPECT = 4 / 3  # largest aspect ratio of a crop; the smallest is its inverse
 TRIES = 10
-# A side of 256 pixels for crops of 224.
+# Images are scaled to 256 pixels for crops of 224.
 MARGIN = 256 / 224
 
 Box = tuple[float, float, float, float]
@@ -20,16 +20,17 @@ Box = tuple[float, float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class RandomViews:
-  """Images of which every draw is another view; a view is a function of (seed, draw, image).
+  """Images of which each draw is another view; a view is a function of (seed, draw, image).
 
-  View number draw * len(images) + i is of image i, so that a view is read like any stored image.
+  View number draw * len(images) + i shows image i, so that views are read like stored images.
 
   Attributes:
-    images: what is looked at.
+    images: the images.
     size: side of a view in pixels.
     seed: of the views.
-    least_area: smallest share of the area that a crop keeps (torchvision's `RandomResizedCrop`, as in CoOp). 1: the
-      shorter side is scaled to 8/7 of the size and a square is cut out anywhere (as in VPT).
+    least_area: smallest fraction of the area that a crop keeps (torchvision's `RandomResizedCrop`,
+      as in CoOp). At 1 the shorter side is scaled to 8/7 of the size and a square is cut at a
+      random position (as in VPT).
   """
 
   images: Images
@@ -53,7 +54,13 @@ class RandomViews:
 
 
 def resized_crop(width: int, height: int, views: RandomViews, random: np.random.Generator) -> Box:
-  """Return a crop whose area and aspect ratio are drawn until it fits, ten times at most; then the middle."""
+  """Draw area and aspect ratio of a crop until it fits, ten times at most; else return the center.
+
+  Args:
+    width, height: size of the image.
+    views: smallest area of a crop.
+    random: draws the crop.
+  """
   for _ in range(TRIES):
     area = width * height * random.uniform(views.least_area, 1)
     ratio = math.exp(random.uniform(-math.log(ASPECT), math.log(ASPECT)))
@@ -67,12 +74,24 @@ def resized_crop(width: int, height: int, views: RandomViews, random: np.random.
 
 
 def scaled_crop(width: int, height: int, views: RandomViews, random: np.random.Generator) -> Box:
-  """Return a square that is 7/8 as large as the shorter side, anywhere in the image."""
+  """Return a square of 7/8 of the shorter side at a random position.
+
+  Args:
+    width, height: size of the image.
+    views: unused.
+    random: draws the position.
+  """
   side = min(width, height) / MARGIN
   left, top = random.uniform(0, width - side), random.uniform(0, height - side)
   return left, top, left + side, top + side
 
 
 def view_rows(rows: Int[np.ndarray, "b"], step: int, num_images: int) -> Int[np.ndarray, "b"]:
-  """Return the numbers of the views of a step: each step draws its images anew."""
+  """Return the view numbers of a step; each step draws its images anew.
+
+  Args:
+    rows: images of the step.
+    step: number of the step.
+    num_images: number of images.
+  """
   return rows + num_images * step

@@ -1,8 +1,9 @@
-"""One step of a training: augmentation, loss, gradient and update, as one pure function of state and batch.
+"""One training step: augmentation, loss, gradient and update, as a pure function.
 
-A step augments its images on the device, sums the gradients of the parts of its batch, and updates float32 masters; the
-network itself computes in bfloat16 on accelerators. Its randomness is a function of (seed, step, place in the batch): restarts
-change nothing, and the number of devices changes nothing but rounding.
+A step augments its images on the device, sums the gradients of the parts of its batch, and updates
+float32 parameters; the network computes in bfloat16 on accelerators. All randomness is a function
+of (seed, step, position in the batch). Restarts therefore change nothing, and the number of devices
+changes only rounding.
 """
 
 import dataclasses
@@ -24,15 +25,15 @@ from genbench_jax.recognizers.settings import OPTIMIZERS, SCHEDULES, Recipe
 from genbench_jax.recognizers.training import trace_counts
 from genbench_jax.runtime.mesh import replicated
 
-# Cells side by side have their own images and rates, and the number of the step in common.
+# vmap axes: cells have their own images, seeds and rates, and share the step number.
 AXES = Batch(0, 0, 0, None, 0, 0)
 
 
 def check_recipe(recipe: Recipe) -> None:
-  """Refuses a recipe that can't be followed.
+  """Reject an invalid recipe.
 
   Raises:
-    UsageError: an unknown optimizer or schedule, or parts that don't divide the batch.
+    UsageError: optimizer or schedule is unknown, or the batch is not divisible into the parts.
   """
   if recipe.optimizer not in OPTIMIZERS:
     raise unknown_name("optimizer", recipe.optimizer, OPTIMIZERS)
@@ -45,12 +46,13 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def optimizer_of(recipe: Recipe) -> optax.GradientTransformation:
-  """The recipe's optimizer at a learning rate of one: the step multiplies by its own."""
+  """Return the recipe's optimizer at a learning rate of one; the step scales its updates."""
+  # Biases and norms (one axis) are not decayed.
   decayed = lambda params: jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)  # noqa: E731
   decay = optax.add_decayed_weights(recipe.weight_decay, decayed)
   limit = optax.clip_by_global_norm(recipe.clip_norm) if recipe.clip_norm else optax.identity()
   if recipe.optimizer == "sgd":
-    # As PyTorch: the decay is part of the gradient that momentum sees.
+    # As in PyTorch: the decay is part of the gradient that enters the momentum.
     return optax.chain(limit, decay, optax.trace(recipe.momentum))
   return optax.chain(limit, optax.scale_by_adam(), decay)
 
@@ -58,9 +60,15 @@ def optimizer_of(recipe: Recipe) -> optax.GradientTransformation:
 def image_losses(
   logits: Float[Array, "b k"], targets: Float[Array, "b k"], smoothing: float, multi_label: bool
 ) -> Float[Array, "b"]:
-  """Cross-entropy of each image, or the mean of its binary cross-entropies.
+  """Return the cross-entropy of each image, or the mean of its binary cross-entropies.
 
-  Several labels of an image in a softmax share its weight; smoothing moves its share of the mass to all classes evenly.
+  In a softmax, the labels of an image share its weight. Smoothing spreads part of the mass evenly
+  over all classes.
+
+  Args:
+    logits, targets: [b, k].
+    smoothing: mass to spread.
+    multi_label: binary cross-entropies instead of the softmax.
   """
   if multi_label:
     smooth = targets * (1 - smoothing) + smoothing / 2
@@ -70,7 +78,7 @@ def image_losses(
 
 
 def initial_state(model: Model, recipe: Recipe) -> dict[str, Any]:
-  """The state before the first step: copies, because the compiled step takes its state's memory over."""
+  """Return the initial state, as copies: the compiled step donates the memory of its state."""
   state = {
     "variables": _copied(model.variables),
     "stats": _copied(model.stats),
@@ -85,7 +93,14 @@ def _copied(tree: Any) -> Any:
 
 @functools.lru_cache(maxsize=16)
 def step_program(problem: Problem, recipe: Recipe, mesh: Mesh, lanes: int) -> Callable[..., Any]:
-  """The compiled step: of one cell, or of several side by side."""
+  """Return the compiled step, for one cell or for several side by side; cached.
+
+  Args:
+    problem: network and loss.
+    recipe: result of `program_recipe`.
+    mesh: devices.
+    lanes: number of cells side by side; 0 for a single cell without a leading axis.
+  """
   step = functools.partial(train_step, problem, recipe)
   if lanes:
     step = jax.vmap(step, in_axes=(0, None, AXES))
@@ -93,7 +108,7 @@ def step_program(problem: Problem, recipe: Recipe, mesh: Mesh, lanes: int) -> Ca
 
 
 def program_recipe(recipe: Recipe) -> Recipe:
-  """The recipe without what a compiled step does not depend on: one program then serves all lengths and rates."""
+  """Reset settings that do not affect a compiled step, so that programs are shared."""
   fixed = Recipe()
   names = (
     "learning_rate",
@@ -110,7 +125,15 @@ def program_recipe(recipe: Recipe) -> Recipe:
 def train_step(
   problem: Problem, recipe: Recipe, state: dict[str, Any], frozen: Any, batch: Batch
 ) -> tuple[dict[str, Any], Outcome]:
-  """The state after a step, and its outcome. Pure: made for `jax.jit`, and `jax.vmap` over cells."""
+  """Return the state after a step and its outcome; pure, for `jax.jit` and `jax.vmap`.
+
+  Args:
+    problem: network and loss.
+    recipe: how to train.
+    state: variables, stats, optimizer state and, with EMA, the average.
+    frozen: arrays that are only read.
+    batch: images of the step.
+  """
   trace_counts["engine"] += 1
   gradient, stats, outcome = _summed(problem, recipe, state, frozen, batch)
   updates, optimizer = optimizer_of(recipe).update(gradient, state["optimizer"], state["variables"])
@@ -121,7 +144,7 @@ def train_step(
   )  # fmt: skip
   new = {"variables": variables, "stats": stats, "optimizer": optimizer}
   if recipe.ema:
-    # Early on the average follows fast, so that the random start leaves no trace.
+    # The average follows quickly at first, so that the random initialization leaves no trace.
     decay = jnp.minimum(recipe.ema, (1 + batch.number) / (10 + batch.number))
     new["average"] = jax.tree.map(
       lambda old, leaf: decay * old + (1 - decay) * leaf, state["average"], variables
@@ -132,7 +155,7 @@ def train_step(
 def _summed(
   problem: Problem, recipe: Recipe, state: dict[str, Any], frozen: Any, batch: Batch
 ) -> tuple[Params, Any, Outcome]:
-  """Mean gradient of a batch, running averages after it, and its outcome; part by part."""
+  """Return mean gradient, running averages and outcome of a batch, computed part by part."""
   augment_key, model_key = step_keys(batch)
   parts, size = batch.weights.shape
   differentiated = jax.value_and_grad(_part_loss, has_aux=True)
@@ -140,6 +163,7 @@ def _summed(
   def add(sums: Any, part: Any) -> tuple[Any, None]:
     gradient, stats, loss, hits = sums
     index, *arrays = part
+    # Positions in the whole batch: augmentation must not depend on the division into parts.
     places = index * size + jnp.arange(size)
     examples = _examples(problem, recipe, augment_key, places, arrays)
     (more, (stats, found)), own = differentiated(
@@ -161,7 +185,8 @@ def _summed(
 
 
 def _folded(add: Callable[..., Any], start: Any, arrays: Any, parts: int) -> Any:
-  """`add` over all parts; without a loop where there is one part, and on CPU, whose convolutions inside of a loop are 30 times slower."""
+  """Fold `add` over all parts; as a loop only for several parts on accelerators."""
+  # XLA's CPU convolutions are 30 times slower inside a loop.
   if parts > 1 and jax.default_backend() != "cpu":
     return jax.lax.scan(add, start, arrays)[0]
   sums = start
@@ -179,7 +204,7 @@ def _part_loss(
   problem: Problem,
   smoothing: float,
 ) -> tuple[Float[Array, ""], tuple[Any, Float[Array, ""]]]:
-  """Sum of the weighted losses; the running averages after it, and the hits."""
+  """Return the sum of the weighted losses; also the running averages and the number of hits."""
   logits, stats = problem.logits(variables, stats, frozen, examples.pixels, key)
   losses = image_losses(logits, examples.targets, smoothing, problem.multi_label)
   if problem.multi_label:
@@ -190,7 +215,7 @@ def _part_loss(
 
 
 def _examples(problem: Problem, recipe: Recipe, key: Array, places: Array, part: Any) -> Examples:
-  """The images of a part of a batch as this step sees them, normalized."""
+  """Return the images of a part as this step sees them, normalized."""
   images, targets, own_weights = part
   keys = jax.vmap(functools.partial(jax.random.fold_in, key))(places)
   augment = functools.partial(augmented_image, recipe=recipe, size=problem.view.size)
@@ -203,7 +228,7 @@ def _examples(problem: Problem, recipe: Recipe, key: Array, places: Array, part:
 
 
 def augmented(problem: Problem, recipe: Recipe, batch: Batch) -> Examples:
-  """All images of a batch as its step sees them."""
+  """Return all images of a batch as its step sees them."""
   key, _ = step_keys(batch)
   arrays = (batch.images, batch.targets, batch.weights)
   whole = [array.reshape(-1, *array.shape[2:]) for array in arrays]
@@ -211,13 +236,13 @@ def augmented(problem: Problem, recipe: Recipe, batch: Batch) -> Examples:
 
 
 def step_keys(batch: Batch) -> tuple[Array, Array]:
-  """The keys of a step's augmentation and of what the model draws: of its seed and number alone."""
+  """Return the keys of a step's augmentation and of its model, from its seed and number alone."""
   keys = jax.random.split(jax.random.fold_in(jax.random.key(batch.seed), batch.number))
   return keys[0], keys[1]
 
 
 def _rates(problem: Problem, variables: Params) -> Params:
-  """The factor on the learning rate of each parameter."""
+  """Return the learning-rate factor of each parameter."""
 
   def factor(name: str, leaf: Any) -> float:
     return next((rate for part, rate in problem.layer_rates if part in name), 1.0)

@@ -1,4 +1,4 @@
-"""What a training tells while it runs: progress, curves, and that a loss is no number."""
+"""Progress of a training: speed, loss curves, and early detection of divergence."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ CURVE_EVERY = 10
 
 
 class Report:
-  """Tells of a training: images a second, loss, accuracy, and the share of the devices' peak that is used."""
+  """Reports images per second, loss, accuracy, and model FLOPs utilization (MFU) of a training."""
 
   def __init__(self, method: Method, name: str, steps: int, batch_size: int, mesh: Mesh) -> None:
     self.method, self.name, self.batch_size = method, name, batch_size
@@ -36,7 +36,7 @@ class Report:
     self._progress.__exit__(*error)
 
   def step(self, number: int, loss: float, accuracy: float, lanes: int) -> None:
-    """A step of so many cells is done."""
+    """Report a finished step of `lanes` cells."""
     self._images += lanes * self.batch_size
     self._note = f"loss {loss:.3f}, accuracy {accuracy:.2f}{self._utilization()}"
     self._progress.advance(lanes * self.batch_size)
@@ -45,7 +45,7 @@ class Report:
       tell_curve(f"{self.method.name}/{self.name}/accuracy", accuracy, number)
 
   def _utilization(self) -> str:
-    """MFU: operations of the network, three passes each, over what the devices could do meanwhile."""
+    """Return the MFU: the network's operations over the peak of the devices in the same time."""
     seconds = time.monotonic() - self._began
     device = self._mesh.devices.flat[0]
     if not self.method.flops or seconds < 1 or device.platform == "cpu":
@@ -55,7 +55,7 @@ class Report:
 
 
 def watcher(report: "Report", lanes: int) -> Callable[[int, Outcome], None]:
-  """What the loop tells of each step: NaN stops a single cell at once; of several the others go on."""
+  """Return the callback for each step; a non-finite loss stops a single cell, but not several."""
 
   def watch(number: int, outcome: Outcome) -> None:
     loss, accuracy = np.asarray(outcome.loss), np.asarray(outcome.accuracy)

@@ -62,14 +62,14 @@ class MicroBatches(NamedTuple):
 
 
 class Head(NamedTuple):
-  """A linear classifier of the features as the tower gives them."""
+  """Linear classifier on unnormalized features."""
 
   weights: Float[Any, "k d"]
   bias: Float[Any, "k"]
 
 
 class Variables(NamedTuple):
-  """What is learned: m tokens for each of the first j layers, and a head where the text prototypes are none."""
+  """Parameters that learn: tokens for the first j layers, and a head or None."""
 
   tokens: Float[Any, "j m w"]
   head: Head | None = None
@@ -104,7 +104,7 @@ class VisualPrompts:
 
   @property
   def variables(self) -> Variables:
-    """What a step changes."""
+    """Parameters that learn."""
     return Variables(self.tokens, self.head)
 
 
@@ -120,7 +120,7 @@ def first_prompts(clip: Any, settings: VptSettings, seed: int = 0) -> Float[np.n
 
 
 def first_head(num_classes: int, width: int, seed: int = 0) -> Head:
-  """Uniform in +-1 / sqrt(width), as PyTorch's linear layers begin."""
+  """Initialize a head uniformly in +-1 / sqrt(width), as PyTorch's linear layers."""
   random, bound = np.random.default_rng([seed, 0x4EAD]), 1 / np.sqrt(width)
   weights = random.uniform(-bound, bound, (num_classes, width)).astype(np.float32)
   return Head(weights, random.uniform(-bound, bound, num_classes).astype(np.float32))
@@ -133,7 +133,15 @@ def logits_of(
   pixels: Float[Array, "b h w 3"],
   remat: bool = True,
 ) -> Float[Array, "b k"]:
-  """The scaled cosines with the text prototypes, or what the head makes of the features."""
+  """Compute the logits: scaled cosines with the text prototypes, or those of the head.
+
+  Args:
+    module: CLIP network.
+    variables: prompts and head.
+    frozen: inputs that do not change.
+    pixels: preprocessed images.
+    remat: whether to recompute activations in the backward pass.
+  """
   tokens, head = variables
   if head is None:
     features = clip_towers.image_features(module, frozen.params, pixels, tokens, remat)
@@ -221,8 +229,8 @@ def learn_visual_prompts(
     seed: of the initial prompts and the batches.
     weights: loss weight of each image; None for equal weights.
     later: images that train alone in the second half.
-    read_views: reads random views of the images, numbered as `random_views.view_rows` does; None trains on the images as
-      `read_pixels` has them.
+    read_views: reads random views of the images, numbered as `random_views.view_rows` does; None
+      trains on the images as `read_pixels` has them.
 
   Raises:
     UsageError: targets and text prototypes differ in number, or the depth is unknown.
@@ -240,7 +248,7 @@ def learn_visual_prompts(
 
 
 class TrainingImages(NamedTuple):
-  """How the images are read, their targets, which sum to their weights, and which train alone in the second half."""
+  """Readers of the images, their weighted targets, and the images of the second half."""
 
   read: ReadPixels
   read_views: ReadPixels | None
@@ -259,7 +267,7 @@ def _learned(
   save_every: int,
   seed: int,
 ) -> VisualPrompts:
-  """Prompts learned on some of the images."""
+  """Learn prompts on some of the images."""
   settings = settings.for_images(len(members))
   size = min(settings.batch_size, len(members))
   later = None if images.later is None else images.later[members]
@@ -302,9 +310,9 @@ def _searched(
   save_every: int,
   seed: int,
 ) -> VptSettings:
-  """The settings with the rate and decay that recognize most of the images held out; the first of equals.
+  """Return the settings with the best rate and decay on held-out images; ties go to the first.
 
-  Rates at which training diverges recognize nothing.
+  Rates at which training diverges are skipped.
   """
   held = held_out(images.shares, seed)
   rest = np.setdiff1d(np.arange(len(images.shares)), held)
@@ -334,13 +342,13 @@ def _read_some(
 
 
 def held_out(shares: Float[np.ndarray, "n k"], seed: int) -> Int[np.ndarray, "h"]:
-  """A fifth of each class that has five images or more; of all images, where no class has.
+  """Return a fifth of each class with at least five images, or else of all images.
 
   Raises:
     UsageError: there are fewer than two images.
   """
   if len(shares) < 2:
-    raise UsageError("vpt.search holds out images to choose the rate: it needs 2 or more.")
+    raise UsageError("vpt.search holds out images to choose the rate: it needs at least 2 images.")
   order = np.random.default_rng([seed, 0x5EA]).permutation(len(shares))
   labels = shares.argmax(axis=1)[order]
   chosen = [
