@@ -5,8 +5,11 @@
 
 Two sources, two prompt strategies, 20 to 500 images per class. Stable Diffusion 2.1-base generates 100,000
 images. Each cell trains a ResNet-50 at 224 pixels for 90 epochs, with a search over two learning rates and
-two lengths on held-out external images. `genbench plan` prints the cost on your machine: about 18 H100-hours,
-two thirds of it for generation.
+two lengths on held-out external images.
+
+Cost: `genbench plan --machine h100` estimates 4.0 H100-hours (28 November 2026), 2.9 for the images and 1.1 for
+training. The plan assumes 40 % of the peak; a ResNet-50 measured 14 % on an H100 (docs/performance.md), so
+training takes about three times as long, and the whole about six hours. Decoding JPEGs on the host is not included.
 
 The data are a folder `data/imagenet100` with `train/CLASS/*.JPEG` and `test/CLASS/*.JPEG` (ImageNet's
 validation images) of a hundred classes of your choice, and a `dataset.yaml` that names them
@@ -17,7 +20,7 @@ synthetic images alone are worth far less than the same number of real images (I
 class: about 25 to 45 % versus 60 to 70 %), accuracy grows with the logarithm of the number of images, and a
 guidance scale of 2 beats 7.5 because diversity matters.
 
-Arguments: `data=PATH`; `quick` trains a ResNet-18 at 64 pixels on 20 images per class: an hour on one GPU.
+Arguments: `data=PATH`; `quick` trains a ResNet-18 at 64 pixels on 20 images per class: an estimated 0.2 H100-hours.
 """
 
 from genbench_jax.config import default_config, parse_arguments

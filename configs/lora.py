@@ -8,8 +8,9 @@ for original and 0.2 for generated images (DataDream, arXiv 2407.10910). The pro
 DataDream's recipe (rank 16 on q and v, 10 epochs); `strict` chooses learning rate and length on held-out
 external images. Training-free recognizers are run for comparison: zero-shot, probe and Tip-Adapter.
 
-Takes about two H100-hours, half of it for generation: 16 images of each of 194 classes, then 24 trainings of a
-few hundred to two thousand steps.
+Cost: `genbench plan --machine h100` estimates 0.5 H100-hours (28 November 2026), a third of it for generation: 16
+images of each of 194 classes, then 24 trainings of a few hundred to two thousand steps. The time of small steps,
+which no plan counts, comes on top: allow two hours.
 
 Expected for 16 real shots, as reported by CLIP-LoRA (arXiv 2405.18541, ViT-B/16): EuroSAT 92, DTD 72, pets 92,
 aircraft 55 %, versus 48, 44, 89 and 25 % zero-shot. Generated images alone give a part of that gain; mixed

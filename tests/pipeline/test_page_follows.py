@@ -133,11 +133,11 @@ def test_changed_code_redraws_the_page(config, workdir, monkeypatch):
 
 
 def test_old_rows_keep_the_versions_that_measured_them(config, workdir, monkeypatch):
-  from genbench_jax.pipeline import recognize, rows
+  from genbench_jax.pipeline import cell_files, rows
 
   made_by = {row["versions"] for row in _rows(workdir)}
   assert len(made_by) == 1 and "jax 0." in made_by.copy().pop()
-  for module in (rows, recognize):
+  for module in (rows, cell_files):
     monkeypatch.setattr(module, "versions", lambda: "genbench_jax 99, jax 99")
   damage_classes(workdir)
   run_stages(config, workdir, STAGES, "the command of A")
