@@ -35,10 +35,10 @@ def get_config(text=""):
   # Images of these worlds are so similar that only copies reach this cosine.
   config.retrieval.pool = "zoo/pool"
   config.retrieval.duplicate_threshold = config.retrieval.leak_threshold = 0.998
-  # The small CLIP was trained on these worlds. A probe that starts from its texts stays there: 16 images
+  # The small CLIP was trained on these worlds. A probe initialized with its texts hardly changes: 16 images
   # per class change zero-shot by 0 points (real) and by 0, -2.0 and -2.9 (generated; 2026-11-28). So the
   # probe sees no text here, and the page compares it with the same probe on original images; the gain
-  # over zero-shot, of scores that use the texts, is a line of its own.
+  # over zero-shot, of scores that use the texts, is a separate line.
   config.recognition.language_init = False
   # A small network trained only on a cell's images, as a verdict that is independent of the CLIP. It takes
   # one second per cell.

@@ -72,7 +72,7 @@ resume() {
     fi
     status=0
     run "$@" || status=$?
-    # 1 and 2 are errors of the run itself, which trying again would repeat, unless a host is gone.
+    # 1 and 2 are errors of the run itself. A retry would repeat them, unless a host is missing.
     if [[ $status != "$PREEMPTED" && $(state) == READY ]]; then return "$status"; fi
     echo "preempted; try $((try + 1)) of $TRIES follows" >&2
     sleep "${PAUSE:-60}"

@@ -110,7 +110,7 @@ class _Changes:
 
   def of(self, node: ast.AST) -> Iterator[tuple[int, int, int, str]]:
     """Yield the changes of a node and its descendants, except annotations, decorators and messages."""
-    # `zip(..., strict=True)` checks what holds anyway.
+    # `strict=True` in `zip` never changes a correct program's behavior.
     if isinstance(node, ast.keyword) and node.arg == "strict":
       return
     yield from self._here(node)

@@ -55,7 +55,7 @@ def prepare(
     manual_dir: folder of manually downloaded files; by default `<data_dir>/downloads/manual`.
 
   Raises:
-    UsageError: the data folder is one of stand-ins.
+    UsageError: the data folder contains stand-ins.
     RunError: packages or files are missing, or a download is damaged.
   """
   if not spec.tfds_name:

@@ -25,7 +25,7 @@ _WHERE = {
   "hateful_memes": "https://ai.meta.com/tools/hatefulmemes/ (accept the license)",
   "resisc45": "https://1drv.ms/u/s!AmgKYzARBl5ca3HNaHIlzp_IXjs; unpack the rar",
   "cars196": (
-    "its server is gone; copies of ai.stanford.edu/~jkrause/car196/ are in web.archive.org,"
+    "its server is down; copies of ai.stanford.edu/~jkrause/car196/ are in web.archive.org,"
     " checksums are verified"
   ),
   "imagenet2012": "https://image-net.org/download-images (register)",

@@ -228,6 +228,7 @@ class Decoder(_Half):
     # The decoder starts with the middle block: latents have the lowest resolution.
     hidden = self._middle(self._conv(config.block_out_channels[-1], "conv_in")(latents))
     for block, width in enumerate(reversed(config.block_out_channels)):
+      # As in diffusers, the decoder has one block more per level than the encoder.
       for layer in range(config.layers_per_block + 1):
         hidden = self._resnet(width, f"up_blocks.{block}.resnets.{layer}")(hidden)
       if block < len(config.block_out_channels) - 1:

@@ -135,7 +135,7 @@ class TextTransformer(nn.Module):
     """Look up the embeddings of token ids, without positions.
 
     Args:
-      tokens: ids; an id >= the vocabulary's size v stands for row id - v of `learned`.
+      tokens: ids; an id >= the vocabulary's size v refers to row id - v of `learned`.
       learned: embeddings of new tokens. The checkpoint's table is neither copied nor changed, so that
         gradients reach only these rows.
     """
@@ -151,6 +151,7 @@ class TextTransformer(nn.Module):
     """Compute the hidden states from token embeddings, see `embed`."""
     length = embeddings.shape[1]
     hidden = [(embeddings + self.position_embedding.table[:length]).astype(self.dtype)]
+    # Padding needs no mask: it follows the end-of-text token, which does not see later tokens.
     bias = causal_bias(length)
     for layer in self.layers:
       hidden.append(layer(hidden[-1], bias))
@@ -197,6 +198,7 @@ class VisionTransformer(nn.Module):
         patches. With j = 1 (shallow prompts) the first layer's outputs flow on; with j > 1 (deep
         prompts) each further layer replaces them by its own.
     """
+    # Unlike other vision transformers, CLIP also normalizes before the first layer.
     hidden = self.pre_norm(self._embedded(pixels))
     count = 0 if prompts is None else prompts.shape[1]
     for index, layer in enumerate(self.layers):
@@ -216,7 +218,10 @@ class VisionTransformer(nn.Module):
 def _with_prompts(
   hidden: Float[Array, "b l w"], prompts: Float[Array, "m w"], old: int
 ) -> Float[Array, "b k w"]:
-  """Insert prompt tokens after the class token, replacing the `old` previous ones."""
+  """Insert prompt tokens after the class token, replacing the `old` previous ones.
+
+  As in visual prompt tuning (arXiv 2203.12119), prompt tokens have no positions.
+  """
   tokens = jnp.broadcast_to(prompts, (len(hidden), *prompts.shape)).astype(hidden.dtype)
   return jnp.concatenate([hidden[:, :1], tokens, hidden[:, 1 + old :]], axis=1)
 

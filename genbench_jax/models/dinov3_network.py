@@ -72,6 +72,7 @@ class Dinov3Sizes:
     heads = settings.heads(width, default=6)
     if width // heads % 4:  # rotation takes pairs of channels, and half of the pairs per image axis
       raise settings.error("num_attention_heads", "the width of a head must be a multiple of 4")
+    # No key bias by default: it shifts all scores of a query equally, which the softmax cancels.
     defaults = {"query_bias": True, "key_bias": False, "value_bias": True, "proj_bias": True}
     biases = [settings.flag(name, value) for name, value in defaults.items()]
     return cls(
@@ -105,6 +106,7 @@ class Dinov3Network(nn.Module):
   def __call__(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
     """Compute unnormalized image features of preprocessed images."""
     sizes = self.sizes
+    # [b, h, w, 3] -> [b, 1 + registers + patches, d]. Positions are not added here: layers rotate by them.
     hidden = self._embedded(pixels)
     rows, columns = (side // sizes.patch_size for side in pixels.shape[1:3])
     turns = rotary_angles(rows, columns, sizes.width // sizes.heads, sizes.theta)
@@ -179,6 +181,7 @@ class _Layer(ScaledLayer):
     def linear(width: int, name: str) -> Linear:
       return Linear(width, sizes.biases[4], self.dtype, name=f"mlp.{name}_proj")
 
+    # Gated variants (such as ViT-S+ and ViT-H+) use SwiGLU (arXiv 2002.05202), here with two separate matrices.
     inner = linear(sizes.mlp_width, "up")(hidden)
     gated = act(linear(sizes.mlp_width, "gate")(hidden)) * inner if sizes.gated else act(inner)
     return linear(sizes.width, "down")(gated)

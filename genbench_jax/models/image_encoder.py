@@ -198,7 +198,7 @@ def load_image_input(folder: Path) -> ImageInput:
 
 
 def named_place(checkpoint: str, revision: str | None = None) -> Path | None:
-  """Return the folder or file that `kind` or `kind:PLACE` stands for; None for a folder or hub id.
+  """Return the folder or file that `kind` or `kind:PLACE` refers to; None for a folder or hub id.
 
   The path is empty for an encoder without a checkpoint.
 

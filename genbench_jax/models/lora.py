@@ -221,7 +221,7 @@ def _changes(
 
 
 def _place(module: str, known: Mapping[str, Mapping[str, str]]) -> tuple[str, str] | None:
-  """Return the part and module that a file's name stands for; None if the model has none."""
+  """Return the part and module that a file's name refers to; None if the model has none."""
   module = module.removeprefix("base_model.model.")
   for prefix, part in (KOHYA | DOTTED).items():
     if module.startswith(prefix):

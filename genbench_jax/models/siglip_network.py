@@ -134,6 +134,7 @@ class SiglipVision(nn.Module):
       width, sizes.patch_size, dtype=self.dtype, name="embeddings.patch_embedding"
     )(pixels)
     places = Embed(sizes.patches, width, self.dtype, name="embeddings.position_embedding")
+    # No class token: there is one position per patch.
     hidden = patches + places.table
     for layer in encoder_layers(sizes.encoder, self.dtype, self.remat):
       hidden = layer(hidden)
@@ -166,6 +167,7 @@ class AttentionPooling(nn.Module):
       (x @ w.T + b).reshape(len(hidden), -1, heads, width // heads)
       for x, w, b in zip((query, hidden, hidden), weights, biases, strict=True)
     )
+    # [b, 1, heads, d / heads] -> [b, 1, d].
     mixed = attend(q, k, v).reshape(len(hidden), 1, width)
     pooled = Linear(width, dtype=self.dtype, name="attention.out_proj")(mixed)
     normed = LayerNorm(self.sizes.eps, name="layernorm")(pooled)

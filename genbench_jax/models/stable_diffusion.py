@@ -473,7 +473,7 @@ def apply_text_encoders(
   Args:
     towers: the text encoders.
     params: parameters of `text_encoder` and, for SDXL, `text_encoder_2`.
-    tokens: token ids for each encoder; an id >= its vocabulary's size v stands for row id - v of `learned`.
+    tokens: token ids for each encoder; an id >= its vocabulary's size v refers to row id - v of `learned`.
     learned: embeddings of new tokens, for each encoder.
   """
   learned = [None] * len(towers) if learned is None else learned

@@ -144,6 +144,7 @@ class T5Network(nn.Module):
     crossed = self.cross(self.encode(tokens, mask))
     length = written.shape[1]
     bias = self.decoder.position_bias(jnp.arange(length), length)
+    # Causal: token i sees tokens 0 to i. Cross-attention, in `rest`, has no position bias.
     seen = jnp.tril(jnp.ones((length, length), bool))
     bias = bias + jnp.where(seen, 0.0, HIDDEN)
     hidden = self.shared(written)
@@ -188,6 +189,7 @@ class T5Network(nn.Module):
     """
     length = cache[0].keys.shape[1]
     bias = self.decoder.position_bias(place[None], length)
+    # The cache has its full length from the start, so that shapes are static; later places are hidden.
     bias = bias + jnp.where(jnp.arange(length) <= place, 0.0, HIDDEN)
     hidden, grown = self.shared(token)[:, None], []
     for layer, old, cross in zip(self.decoder.blocks, cache, crossed, strict=True):
@@ -230,6 +232,7 @@ class _Stack(nn.Module):
     self.blocks = [
       _Layer(sizes, self.decoder, self.dtype, name=f"block.{index}") for index in range(self.layers)
     ]
+    # In checkpoints, only the first layer has this table.
     self.biases = Embed(
       sizes.buckets,
       sizes.heads,
@@ -301,6 +304,8 @@ class _Attention(nn.Module):
 
 
 class _Mlp(nn.Module):
+  """An MLP without biases, gated since T5 1.1. Published checkpoints name both forms `DenseReluDense`."""
+
   sizes: T5Sizes
   dtype: Dtype
 

@@ -44,7 +44,7 @@ def sinusoids(
 ) -> Float[Array, "... d"]:
   """Return sin and cos of position * 10000^(-i / (width / 2 - shift)).
 
-  Always in float32: positions reach 1000, and bfloat16 cannot tell 999 from 1000.
+  Always in float32: positions reach 1000, and bfloat16 cannot distinguish 999 from 1000.
 
   Args:
     position: timesteps or other scalars to embed.
@@ -131,6 +131,7 @@ class UNet(nn.Module):
     config = self.config
     time = self._time(timestep, conditions, latents.dtype)
     hidden = self._conv(config.block_out_channels[0], "conv_in")(latents)
+    # For n levels with l blocks each, n (l + 1) states: the upward path takes each exactly once.
     skips = [hidden]
     for level in range(len(config.block_out_channels)):
       hidden, more = self._down(level, hidden, time, conditions.text)
@@ -162,7 +163,7 @@ class UNet(nn.Module):
     if conditions.pooled is None or conditions.sizes is None:
       raise ValueError("this U-Net needs pooled texts and image sizes")
     sizes = sinusoids(conditions.sizes, config.addition_time_embed_dim, *kind)
-    # [b, 6, e] -> [b, 6 e].
+    # [b, 6, e] -> [b, 6 e]. Cast after the sinusoids: sizes in pixels exceed the precision of bfloat16.
     sizes = sizes.reshape(len(sizes), -1).astype(dtype)
     added = jnp.concatenate([conditions.pooled.astype(dtype), sizes], axis=-1)
     return time + TimeEmbedding(4 * width, name="add_embedding")(added)
@@ -193,6 +194,7 @@ class UNet(nn.Module):
   ) -> Float[Array, "b h w c"]:
     """Apply one level of the upward path; skips are taken from the end of the list."""
     block = len(self.config.block_out_channels) - 1 - level
+    # One block more than on the way down, for the state before the level's first block.
     for layer in range(self.config.layers_per_block + 1):
       hidden = jnp.concatenate([hidden, skips.pop()], axis=-1)
       hidden = self._resnet(level, f"up_blocks.{block}.resnets.{layer}")(hidden, time)

@@ -34,6 +34,7 @@ class Attention(nn.Module):
       heads_of(name, x) for name, x in (("to_q", hidden), ("to_k", context), ("to_v", context))
     )
     mixed = attention(query, key, value, self.platform).reshape(hidden.shape)
+    # In diffusers, `to_out` is a sequence of this layer and a dropout.
     return Linear(width, name="to_out.0")(mixed)
 
 
@@ -107,6 +108,7 @@ class Transformer(nn.Module):
     batch, height, width, channels = hidden.shape
     # This norm has epsilon 1e-6, unlike the U-Net's other group norms with 1e-5.
     inner = self._projection("proj_in", channels)(GroupNorm(self.groups, 1e-6, name="norm")(hidden))
+    # [b, h, w, c] -> [b, h w, c]. With linear projections, diffusers reshapes first; the result is the same.
     inner = inner.reshape(batch, height * width, channels)
     for layer in range(self.layers):
       block = TransformerBlock(self.heads, self.platform, name=f"transformer_blocks.{layer}")

@@ -48,6 +48,7 @@ class Vit(nn.Module):
     places = self.param(
       "pos_embed", nn.initializers.normal(0.02), (1, tokens.shape[1] + 1, config.width)
     )
+    # As in timm, the class token has a position, too: [b, 1 + patches, width].
     first = jnp.broadcast_to(jnp.asarray(start, dtype), (len(pixels), 1, config.width))
     hidden = jnp.concatenate([first, tokens], axis=1) + jnp.asarray(places, dtype)
     layer = nn.remat(VitBlock) if self.remat else VitBlock

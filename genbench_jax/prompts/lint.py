@@ -90,7 +90,7 @@ def _short(text: str) -> str:
 
 
 def alike_names(class_names: Sequence[str]) -> list[str]:
-  """Describe groups of classes whose names a text encoder can hardly tell apart, one line per group.
+  """Describe groups of classes whose names a text encoder can hardly distinguish, one line per group.
 
   Names are alike if they consist of the same words in any order, ignoring case, punctuation, articles and
   plural s.

@@ -249,7 +249,7 @@ def tell_lint(run: Run) -> list[str]:
 
 
 def prompt_limit(config: Config) -> Callable[[str], bool]:
-  """Return a function that tells whether a text fits into the diffusion model's text encoder."""
+  """Return a function that checks whether a text fits into the diffusion model's text encoder."""
   settings = config.generation
   folder, text = _text_side(settings.checkpoint, settings.revision or None)
   tokenizer = load_tokenizer(folder)
@@ -268,7 +268,7 @@ def _text_side(checkpoint: str, revision: str | None) -> tuple[Path, Settings]:
 
 
 def within(tokenizer: Any, length: int) -> Callable[[str], bool]:
-  """Return a function that tells whether a text has at most `length` tokens, including start and end.
+  """Return a function that checks whether a text has at most `length` tokens, including start and end.
 
   CLIP's tokens never span white space, so a text's count is the sum over its words, which are cached.
   """

@@ -27,7 +27,7 @@ _STEP = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class FileDigest:
-  """SHA-256 of a file's content, and the metadata that tells whether it changed."""
+  """SHA-256 of a file's content, and the metadata that shows whether it changed."""
 
   sha256: str
   identity: tuple[int, ...]
@@ -92,7 +92,7 @@ def _digest(root: Path, path: str, known: FileDigest | None) -> FileDigest:
       state = hashlib.sha256()
       while piece := os.read(descriptor, _STEP):
         state.update(piece)
-      # A file that was written to meanwhile is not remembered.
+      # A file that changed in the meantime is not cached.
       same = _identity(descriptor) == before
       return FileDigest(state.hexdigest(), before if same else ())
   except OSError:

@@ -54,7 +54,7 @@ def _held(workdir: Path) -> Iterator[None]:
     raise UsageError(
       f"workdir {str(workdir)!r} is in use by another run ({who}). Wait for it, or give another --workdir."
     ) from error
-  except RunError as error:  # of the holder's file
+  except RunError as error:  # raised when writing the holder's file
     raise UsageError(f"workdir {str(workdir)!r} can't be written to: {error}") from error
   except OSError as error:
     raise UsageError(f"workdir {str(workdir)!r} can't be written to: {error.strerror}.") from error
