@@ -39,7 +39,7 @@ def test_sections_are_frozen_and_typed():
     ("generation.steps", 0, "config.generation.steps is 0, expected at least 1."),
     ("generation.guidance_scale", float("nan"), "guidance_scale is nan, expected a finite number."),
     ("seeds", (2**32,), "config.seeds is 4294967296, expected at most 4294967295."),
-    ("generation.keep_images", "0", "config.generation.keep_images is '0', wanted 'all'"),
+    ("generation.keep_images", "0", "config.generation.keep_images is '0', expected 'all'"),
     (
       "retrieval.recall_target",
       0.0,

@@ -45,7 +45,7 @@ def check_backend(backend: str) -> None:
   """
   if backend and backend != DIFFUSERS and not is_function(backend):
     raise UsageError(
-      f"backend {backend!r}: wanted 'diffusers' for a PyTorch pipeline, or 'module:function' for a function of your own."
+      f"backend {backend!r}: expected 'diffusers' for a PyTorch pipeline, or 'module:function' for a function of your own."
     )
 
 
@@ -89,7 +89,7 @@ def checked(function: Callable[..., Any], name: str) -> Backend:
         f"[{len(prompts)}, {'height, width' if size is None else f'{size[0]}, {size[1]}'}, 3]"
       )
       raise RunError(
-        f"backend {name!r} returned {made.dtype} images of shape {list(made.shape)}, wanted uint8 {wanted}."
+        f"backend {name!r} returned {made.dtype} images of shape {list(made.shape)}, expected uint8 {wanted}."
       )
     return made
 

@@ -22,7 +22,7 @@ def parse_loras(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
       found.append((file, float(weight)))
     except ValueError as error:
       raise UsageError(
-        f"LoRA {text!r}: wanted FILE:WEIGHT, such as style.safetensors:0.8."
+        f"LoRA {text!r}: expected FILE:WEIGHT, such as style.safetensors:0.8."
       ) from error
   return tuple(found)
 
@@ -39,6 +39,6 @@ def parse_scheduler_settings(text: str) -> dict[str, Any]:
     raise UsageError(f"scheduler_settings {text[:60]!r} is not valid JSON: {error}.") from error
   if not isinstance(settings, dict):
     raise UsageError(
-      f'scheduler_settings is {text[:60]!r}; wanted a JSON object such as {{"timestep_spacing": "trailing"}}.'
+      f'scheduler_settings is {text[:60]!r}; expected a JSON object such as {{"timestep_spacing": "trailing"}}.'
     )
   return settings

@@ -181,7 +181,7 @@ class Sampler:
       wanted = (self.evaluations, *self.latent_shape)
       if drawn.shape[1:] != wanted:
         listed = ", ".join(map(str, (wanted[0], "n", *wanted[1:])))
-        raise UsageError(f"step_noise has shape {list(step_noise.shape)}, wanted [{listed}].")
+        raise UsageError(f"step_noise has shape {list(step_noise.shape)}, expected [{listed}].")
       return Noise(drawn=self._put(drawn))
     if keys is None:
       raise UsageError(
@@ -235,7 +235,7 @@ class Sampler:
   def _checked(self, latents: Float32[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n h w c"]:
     if latents.shape[1:] != self.latent_shape:
       raise UsageError(
-        f"latents have shape {list(latents.shape)}, wanted [n, {', '.join(map(str, self.latent_shape))}]."
+        f"latents have shape {list(latents.shape)}, expected [n, {', '.join(map(str, self.latent_shape))}]."
       )
     return latents
 

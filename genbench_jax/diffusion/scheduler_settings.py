@@ -124,7 +124,7 @@ def number(schedule: NoiseSchedule, key: str) -> float:
   value = -math.inf if value == "-inf" else value  # JSON has no infinity
   if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
     raise RunError(
-      f"the checkpoint's scheduler sets {key} to {value!r}; wanted a number from {least} to {most}."
+      f"the checkpoint's scheduler sets {key} to {value!r}; expected a number from {least} to {most}."
     )
   return value
 
@@ -147,7 +147,7 @@ def sigma_ends(schedule: NoiseSchedule, high: float, low: float) -> tuple[float,
     value = usual if value is None else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
       raise RunError(
-        f"the checkpoint's scheduler sets {key} to {value!r}; wanted a positive number."
+        f"the checkpoint's scheduler sets {key} to {value!r}; expected a positive number."
       )
     ends.append(float(value))
   return ends[0], ends[1]

@@ -27,7 +27,9 @@ class KeptImages:
     if value not in ("all", "none") and not (
       value.isascii() and value.isdecimal() and int(value) > 0
     ):
-      raise UsageError(f"{path} is {value!r}, wanted 'all', 'none' or a number of images a class.")
+      raise UsageError(
+        f"{path} is {value!r}, expected 'all', 'none' or a number of images a class."
+      )
 
 
 @dataclasses.dataclass(frozen=True)

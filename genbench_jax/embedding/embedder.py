@@ -48,7 +48,7 @@ class ImageEmbedder:
     side = self.encoder.input.size
     if pixels.shape[1:] != (side, side, 3) or len(pixels) > self.batch_size:
       raise UsageError(
-        f"pixels have shape {pixels.shape}, wanted [n, {side}, {side}, 3], n at most {self.batch_size}."
+        f"pixels have shape {pixels.shape}, expected [n, {side}, {side}, 3], n at most {self.batch_size}."
       )
     return _run(self._program, self._params, pixels, self.batch_size, self.mesh)
 

@@ -150,7 +150,7 @@ def _by_channel(settings: Settings, key: str, channels: int) -> tuple[float, ...
   if values is None:
     return ()
   if not isinstance(values, list | tuple) or len(values) != channels:
-    raise settings.error(key, f"wanted {channels} numbers")
+    raise settings.error(key, f"expected {channels} numbers")
   each = (Settings({key: value}, settings.path) for value in values)
   return tuple(item.number(key, low=-1e6) for item in each)
 

@@ -44,7 +44,7 @@ class Settings:
     """
     value = self.values.get(name)
     if value is not None and not isinstance(value, Mapping):
-      raise self.error(name, "wanted a JSON object")
+      raise self.error(name, "expected a JSON object")
     return Settings(value or {}, self.path, f"{self.part}{name}.")
 
   def integer(
@@ -57,7 +57,7 @@ class Settings:
     """
     value = self._value(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-      raise self.error(name, f"wanted a whole number from {low} to {high}")
+      raise self.error(name, f"expected a whole number from {low} to {high}")
     return value
 
   def number(
@@ -70,9 +70,9 @@ class Settings:
     """
     value = self._value(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
-      raise self.error(name, f"wanted a number from {low:g} to {high:g}")
+      raise self.error(name, f"expected a number from {low:g} to {high:g}")
     if not math.isfinite(value) or not low <= value <= high:
-      raise self.error(name, f"wanted a number from {low:g} to {high:g}")
+      raise self.error(name, f"expected a number from {low:g} to {high:g}")
     return float(value)
 
   def flag(self, name: str, default: bool) -> bool:
@@ -83,7 +83,7 @@ class Settings:
     """
     value = self._value(name, default)
     if not isinstance(value, bool):
-      raise self.error(name, "wanted true or false")
+      raise self.error(name, "expected true or false")
     return value
 
   def choice(self, name: str, default: str, allowed: Sequence[str]) -> str:

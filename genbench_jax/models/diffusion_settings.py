@@ -40,7 +40,7 @@ def widths(settings: Settings, key: str, usual: tuple[int, ...]) -> tuple[int, .
   value = settings.values.get(key)
   value = list(usual) if value is None else value
   if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_LEVELS:
-    raise settings.error(key, f"wanted a list of 1 to {MOST_LEVELS} whole numbers")
+    raise settings.error(key, f"expected a list of 1 to {MOST_LEVELS} whole numbers")
   return tuple(_item(settings, key, width, MOST_WIDTH) for width in value)
 
 
@@ -56,7 +56,7 @@ def each_level(
   value = usual if value is None else value
   each = list(value) if isinstance(value, list | tuple) else [value] * levels
   if len(each) != levels:
-    raise settings.error(key, f"wanted one number for each of the {levels} levels")
+    raise settings.error(key, f"expected one number for each of the {levels} levels")
   return tuple(_item(settings, key, item, most) for item in each)
 
 

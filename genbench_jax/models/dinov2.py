@@ -108,6 +108,6 @@ def image_input(folder: Path) -> ImageInput:
   patch = read_network(folder).sizes.patch_size
   if found.size % patch:
     raise RunError(
-      f"{folder / 'preprocessor_config.json'} cuts {found.size} pixels: wanted a multiple of the patch, {patch}."
+      f"{folder / 'preprocessor_config.json'} cuts {found.size} pixels: expected a multiple of the patch, {patch}."
     )
   return found

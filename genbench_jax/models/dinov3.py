@@ -101,6 +101,6 @@ def image_input(folder: Path) -> ImageInput:
   found = read_image_input(folder, defaults)
   if found.size % sizes.patch_size:
     raise RunError(
-      f"{folder / 'preprocessor_config.json'} cuts {found.size} pixels: wanted a multiple of the patch, {sizes.patch_size}."
+      f"{folder / 'preprocessor_config.json'} cuts {found.size} pixels: expected a multiple of the patch, {sizes.patch_size}."
     )
   return found

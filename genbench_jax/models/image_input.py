@@ -115,7 +115,7 @@ def _resized(settings: Settings, defaults: ImageInput) -> tuple[int, bool]:
     return _bounded(settings, "size", size["shortest_edge"]), True
   if set(size) == {"height", "width"} and size["height"] == size["width"]:
     return _bounded(settings, "size", size["height"]), False
-  raise settings.error("size", "wanted shortest_edge, or equal height and width")
+  raise settings.error("size", "expected shortest_edge, or equal height and width")
 
 
 def _side(settings: Settings, name: str, default: int) -> int:
@@ -125,14 +125,14 @@ def _side(settings: Settings, name: str, default: int) -> int:
     return default
   if isinstance(value, dict):
     if set(value) != {"height", "width"} or value["height"] != value["width"]:
-      raise settings.error(name, "wanted equal height and width")
+      raise settings.error(name, "expected equal height and width")
     value = value["height"]
   return _bounded(settings, name, value)
 
 
 def _bounded(settings: Settings, name: str, value: Any) -> int:
   if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_PIXELS:
-    raise settings.error(name, f"wanted pixels, from 1 to {MOST_PIXELS}")
+    raise settings.error(name, f"expected pixels, from 1 to {MOST_PIXELS}")
   return value
 
 
@@ -161,7 +161,7 @@ def _triple(settings: Settings, name: str, default: Triple, low: float) -> Tripl
   value: Any = settings.values.get(name)
   values = default if value is None else value
   values = [values] * 3 if isinstance(values, int | float) else values
-  wanted = f"wanted three numbers from {low:g} to 1000"
+  wanted = f"expected three numbers from {low:g} to 1000"
   if not isinstance(values, list | tuple) or len(values) != 3:
     raise settings.error(name, wanted)
   red, green, blue = values

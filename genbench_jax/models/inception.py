@@ -101,6 +101,6 @@ def _file(place: Path) -> Path:
   found = sorted(place.rglob("*.safetensors"))  # the hub repository keeps it in a subfolder
   if len(found) != 1:
     raise RunError(
-      f"{place} has {len(found)} safetensors files, wanted one, with Inception's weights."
+      f"{place} has {len(found)} safetensors files, expected one, with Inception's weights."
     )
   return found[0]

@@ -91,7 +91,7 @@ def with_loras(
   for given, weight in loras:
     path = _file(given)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-      raise UsageError(f"{path}: the LoRA's weight is {weight!r}; wanted a finite number.")
+      raise UsageError(f"{path}: the LoRA's weight is {weight!r}; expected a finite number.")
     for place, change in _changes(path, float(weight), names).items():
       changes.setdefault(place, []).append(change)
     digest.update(f"{checkpoints.file_digest(path)} {float(weight)!r}\n".encode())
@@ -161,7 +161,7 @@ def _file(given: str | Path) -> Path:
     return found[0]
   if path.is_file():
     raise UsageError(f"{path} is not a safetensors file, and pickles are never opened: convert it.")
-  raise UsageError(f"LoRA {str(given)!r}: wanted a .safetensors file, or a folder with one.")
+  raise UsageError(f"LoRA {str(given)!r}: expected a .safetensors file, or a folder with one.")
 
 
 # ---- names in files and in the model ------------------------------------------------------------

@@ -211,7 +211,7 @@ def _whole(config: Mapping[str, Any], key: str, usual: int, least: int, most: in
   value = usual if value is None else value
   if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
     raise RunError(
-      f"the scheduler's {key} is {value!r}; wanted a whole number from {least} to {most}."
+      f"the scheduler's {key} is {value!r}; expected a whole number from {least} to {most}."
     )
   return value
 
@@ -220,5 +220,5 @@ def _number(config: Mapping[str, Any], key: str, usual: float) -> float:
   value = config.get(key)
   value = usual if value is None else value
   if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-    raise RunError(f"the scheduler's {key} is {value!r}; wanted a number from 0 to below 1.")
+    raise RunError(f"the scheduler's {key} is {value!r}; expected a number from 0 to below 1.")
   return float(value)

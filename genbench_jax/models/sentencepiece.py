@@ -60,7 +60,9 @@ def read_pieces(path: Path) -> Pieces:
     RunError: the file is damaged, too large, or has no piece for unknown text.
   """
   if not path.is_file() or path.stat().st_size > LARGEST_FILE:
-    raise RunError(f"{path} is not a tokenizer: wanted a file of at most {LARGEST_FILE >> 20} MB.")
+    raise RunError(
+      f"{path} is not a tokenizer: expected a file of at most {LARGEST_FILE >> 20} MB."
+    )
   scores: list[tuple[str, float]] = []
   unknown, charsmap = -1, b""
   try:

@@ -139,7 +139,7 @@ def _words(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
 def _vocabulary(path: Path, words: Any) -> dict[str, int]:
   ids = words.values() if isinstance(words, dict) else ()
   if not ids or not all(type(number) is int and 0 <= number < 1 << 31 for number in ids):
-    raise RunError(f"{path} contains no vocabulary: wanted an object that maps words to ids.")
+    raise RunError(f"{path} contains no vocabulary: expected an object that maps words to ids.")
   return words
 
 

@@ -32,7 +32,7 @@ def load(checkpoint: str, dtype: str = "", device: str = "") -> Any:
   device = device or ("cuda" if torch.cuda.is_available() else "cpu")
   dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
   if dtype not in ("float32", "float16", "bfloat16"):
-    raise UsageError(f"dtype {dtype!r}: wanted float32, float16 or bfloat16.")
+    raise UsageError(f"dtype {dtype!r}: expected float32, float16 or bfloat16.")
   try:
     pipeline = diffusers.DiffusionPipeline.from_pretrained(
       checkpoint, torch_dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False

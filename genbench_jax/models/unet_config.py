@@ -188,7 +188,7 @@ def _attends(
   usual = [with_attention] * (levels - 1) + [without]
   given = settings.values.get(key) or (usual if key.startswith("down") else usual[::-1])
   if not isinstance(given, list | tuple) or len(given) != levels:
-    raise settings.error(key, f"wanted one for each of the {levels} levels")
+    raise settings.error(key, f"expected one for each of the {levels} levels")
   if any(not isinstance(name, str) or name not in known for name in given):
     raise settings.error(key, f"only {' and '.join(known)} are supported")
   return tuple(known[name] for name in given)

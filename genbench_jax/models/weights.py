@@ -112,7 +112,7 @@ def load(
     array = _read(what, name, weights[name])
     array = array.transpose(_axes(name, array.ndim, _TO_JAX))
     if array.shape != leaf.shape:
-      wrong.append(f"{name} (in JAX's layout {array.shape}, wanted {leaf.shape})")
+      wrong.append(f"{name} (in JAX's layout {array.shape}, expected {leaf.shape})")
       continue
     # Copy in C order, so that the tensor is freed and nothing keeps the file memory-mapped.
     flat[name] = place(np.array(array, dtype, order="C"))

@@ -122,7 +122,7 @@ def checked_arrays(
     if given.ndim == 1 and len(given) and not 0 <= given.min() <= given.max() < num_classes:
       raise UsageError(f"{name} must be class indices below {num_classes}.")
     if given.ndim == 2 and given.shape[1] != num_classes:
-      raise UsageError(f"{name} have {given.shape[1]} columns, wanted {num_classes}.")
+      raise UsageError(f"{name} have {given.shape[1]} columns, expected {num_classes}.")
   if not len(images):
     raise UsageError("there are no images to train on.")
   check_test_labels(test_labels, num_classes, metric)
@@ -167,7 +167,9 @@ def stored_squares(name: str, images: Any, size: int) -> UInt8[np.ndarray, "n s 
 
   images = np.asarray(images)
   if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-    raise UsageError(f"{name} are {images.dtype} {list(images.shape)}, wanted uint8 [n, h, w, 3].")
+    raise UsageError(
+      f"{name} are {images.dtype} {list(images.shape)}, expected uint8 [n, h, w, 3]."
+    )
   if images.shape[1:3] == (size, size):
     return images
   how = ImageInput(size)

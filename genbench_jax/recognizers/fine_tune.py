@@ -134,7 +134,9 @@ def method(
   if protocol == "reference":
     settings = dataclasses.replace(settings, recipe=PUBLISHED, blocks=0, layer_decay=1.0)
   if not 0 <= settings.wise_ft <= 1:
-    raise UsageError(f"config.recognition.fine_tune.wise_ft is {settings.wise_ft}, wanted 0 to 1.")
+    raise UsageError(
+      f"config.recognition.fine_tune.wise_ft is {settings.wise_ft}, expected 0 to 1."
+    )
   if settings.checkpoint:
     return _published_method(settings, num_classes, multi_label)
   if encoder is None or text_features is None:

@@ -99,7 +99,7 @@ def pattern(settings: LoraSettings) -> str:
   letters = set(settings.matrices)
   if not letters or letters - MATRICES.keys():
     raise UsageError(
-      f"config.recognition.lora.matrices is {settings.matrices!r}, wanted letters of {''.join(MATRICES)!r}."
+      f"config.recognition.lora.matrices is {settings.matrices!r}, expected letters of {''.join(MATRICES)!r}."
     )
   towers = TOWERS.values() if settings.towers == "both" else [TOWERS[settings.towers]]
   matrices = "|".join(MATRICES[letter] for letter in sorted(letters))

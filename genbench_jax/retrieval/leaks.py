@@ -36,7 +36,7 @@ def audit(
     UsageError: features are invalid or differ in width, or the threshold is not in [-1, 1].
   """
   if not -1 <= threshold <= 1:
-    raise UsageError(f"the leak threshold is {threshold}, wanted a cosine: -1 to 1.")
+    raise UsageError(f"the leak threshold is {threshold}, expected a cosine: -1 to 1.")
   test = feature_rows("test_features", test_features)
   external = feature_rows("features", features, test.shape[1])
   cosine, row = nearest(external, test, 1, mesh=mesh)

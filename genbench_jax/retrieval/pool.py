@@ -91,7 +91,7 @@ class Pool:
     """
     if modality not in self.shards:
       raise UsageError(
-        f"{self.folder} has no {modality} features, wanted {self.folder / FOLDERS[modality][0]}."
+        f"{self.folder} has no {modality} features, expected {self.folder / FOLDERS[modality][0]}."
       )
     return self.shards[modality]
 
@@ -128,7 +128,9 @@ class Pool:
       RunError: a table cannot be read, or does not have one line per row of its shard.
     """
     if not self.tables:
-      raise UsageError(f"{self.folder} has no metadata, wanted {self.folder / METADATA}/*.parquet.")
+      raise UsageError(
+        f"{self.folder} has no metadata, expected {self.folder / METADATA}/*.parquet."
+      )
     shards = next(iter(self.shards.values()))
     found: dict[int, dict[str, Any]] = {}
     for shard, path in zip(shards, self.tables, strict=True):
@@ -147,7 +149,7 @@ def open_pool(folder: str | Path) -> Pool:
   """
   root = Path(folder).expanduser()
   if not root.is_dir():
-    raise UsageError(f"there is no pool {str(folder)!r}: wanted a folder of .npy shards.")
+    raise UsageError(f"there is no pool {str(folder)!r}: expected a folder of .npy shards.")
   shards: dict[Modality, tuple[Shard, ...]] = {}
   for modality, names in FOLDERS.items():
     paths = next((found for name in names if (found := sorted((root / name).glob("*.npy")))), [])
@@ -230,7 +232,7 @@ def mapped(path: Path) -> Float[np.ndarray, "n d"]:
     raise UsageError(f"{path} can't be read as an array of numbers: {reason}.") from error
   if array.ndim != 2 or array.dtype not in (np.float16, np.float32) or array.shape[1] == 0:
     raise UsageError(
-      f"{path} is {array.dtype} {list(array.shape)}, wanted float16 or float32 [rows, width]."
+      f"{path} is {array.dtype} {list(array.shape)}, expected float16 or float32 [rows, width]."
     )
   return array
 

@@ -62,9 +62,9 @@ def retrieve(
   queries = np.asarray(feature_rows("query_features", query_features, opened.width), np.float32)
   check_finite("query_features", queries)
   if k < 1 or block_rows < 1:
-    raise UsageError(f"k is {k} and block_rows is {block_rows}, wanted at least 1.")
+    raise UsageError(f"k is {k} and block_rows is {block_rows}, expected at least 1.")
   if not 0 < recall_target <= 1:
-    raise UsageError(f"recall_target is {recall_target}, wanted more than 0 and at most 1.")
+    raise UsageError(f"recall_target is {recall_target}, expected more than 0 and at most 1.")
   if modality is None:
     modality = "image" if "image" in opened.shards else "text"
   search = functools.partial(

@@ -67,7 +67,7 @@ def test_seeds_are_those_of_the_list_for_other_programs():
 
 def test_images_that_are_none_and_functions_that_are_not_there_are_refused(own_module):
   with pytest.raises(
-    RunError, match=r"returned float64 images of shape \[1, 4, 4, 3\], wanted uint8 \[2"
+    RunError, match=r"returned float64 images of shape \[1, 4, 4, 3\], expected uint8 \[2"
   ):
     backends.load_function("generator_of_this_test:wrong")(["a", "b"], ["", ""], [1, 2], None)
   backend = backends.load_function("generator_of_this_test:images")
@@ -76,7 +76,7 @@ def test_images_that_are_none_and_functions_that_are_not_there_are_refused(own_m
     with pytest.raises(UsageError, match="can't be imported"):
       backends.load_function(name)
   for name in ("os.system", "a:b:c", "rm -rf", "torch"):
-    with pytest.raises(UsageError, match="wanted 'diffusers'"):
+    with pytest.raises(UsageError, match="expected 'diffusers'"):
       backends.check_backend(name)
   for name in ("", "diffusers", "generator_of_this_test:images"):
     backends.check_backend(name)

@@ -113,7 +113,7 @@ def test_noise_comes_from_the_images_keys_whatever_the_mesh(models, mesh, one_de
 def test_noise_of_the_wrong_shape_or_from_nowhere_is_refused(models, one_device_mesh):
   sampler = Sampler(models["sd"], one_device_mesh, 2, STEPS, 0, "lcm")
   start = GOLDEN["start"]
-  with pytest.raises(UsageError, match=r"wanted \[4, n, 8, 8, 8\]"):
+  with pytest.raises(UsageError, match=r"expected \[4, n, 8, 8, 8\]"):
     sampler(["a", "b"], ["", ""], None, start, step_noise(3))
   with pytest.raises(UsageError, match="adds noise"):
     sampler(["a", "b"], ["", ""], None, start)

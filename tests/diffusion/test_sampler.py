@@ -112,7 +112,7 @@ def test_latents_take_the_place_of_keys(tiny_diffusion, mesh):
   latents = np.asarray(jax.jit(sampling.draw_latents, static_argnums=1)(keys, sampler.latent_shape))
   from_keys = sampler(["a", "b"], ["", ""], keys)
   np.testing.assert_array_equal(from_keys, sampler(["a", "b"], ["", ""], latents=latents))
-  with pytest.raises(UsageError, match=r"wanted \[n, 8, 8, 8\]"):
+  with pytest.raises(UsageError, match=r"expected \[n, 8, 8, 8\]"):
     sampler(["a"], [""], latents=latents[:1, :2])
 
 

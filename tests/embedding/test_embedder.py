@@ -69,7 +69,9 @@ def test_nothing_gives_nothing(tiny_clip, embedder, mesh, pixels):
 
 
 def test_wrong_shapes_are_named(embedder, pixels):
-  with pytest.raises(UsageError, match=r"\(37, 32, 32, 3\), wanted \[n, 32, 32, 3\], n at most 16"):
+  with pytest.raises(
+    UsageError, match=r"\(37, 32, 32, 3\), expected \[n, 32, 32, 3\], n at most 16"
+  ):
     embedder.dispatch(pixels)
 
 

@@ -210,7 +210,7 @@ def test_stored_position_ids_are_ignored(folder, clip_shapes):
     (lambda state: state.update(extra=np.zeros(2)), r"no place for: extra"),
     (
       lambda state: state.update({"visual_projection.weight": np.zeros((16, 31), np.float32)}),
-      r"wrong shape: visual_projection\.weight \(in JAX's layout \(31, 16\), wanted \(32, 16\)\)",
+      r"wrong shape: visual_projection\.weight \(in JAX's layout \(31, 16\), expected \(32, 16\)\)",
     ),
   ],
 )

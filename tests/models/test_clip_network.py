@@ -211,10 +211,10 @@ def test_text_ends_at_the_first_end_token():
 @pytest.mark.parametrize(
   "section,setting,message",
   [
-    ("text_config", {"num_hidden_layers": 200000}, "num_hidden_layers is 200000; wanted a whole"),
+    ("text_config", {"num_hidden_layers": 200000}, "num_hidden_layers is 200000; expected a whole"),
     ("text_config", {"num_hidden_layers": -1}, "from 1 to 256"),
     ("vision_config", {"hidden_size": 10**9}, "vision_config.hidden_size is 1000000000"),
-    ("vision_config", {"image_size": 10**7}, "image_size is 10000000; wanted .* from 1 to 4096"),
+    ("vision_config", {"image_size": 10**7}, "image_size is 10000000; expected .* from 1 to 4096"),
     ("vision_config", {"patch_size": 0}, "patch_size is 0"),
     ("vision_config", {"num_channels": 4}, "num_channels is 4; only 3 is supported"),
     ("text_config", {"num_attention_heads": 0}, "num_attention_heads is 0"),
@@ -224,7 +224,7 @@ def test_text_ends_at_the_first_end_token():
     ("text_config", {"vocab_size": 10**12}, "vocab_size is 1000000000000"),
     ("text_config", {"hidden_act": "evil"}, "hidden_act is 'evil'; supported: gelu"),
     ("text_config", {"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
-    ("text_config", {"layer_norm_eps": "small"}, "layer_norm_eps is 'small'; wanted a number"),
+    ("text_config", {"layer_norm_eps": "small"}, "layer_norm_eps is 'small'; expected a number"),
   ],
 )
 def test_damaged_configurations_give_one_line(section, setting, message):
@@ -235,5 +235,5 @@ def test_damaged_configurations_give_one_line(section, setting, message):
 
 
 def test_a_section_that_is_not_an_object_is_rejected():
-  with pytest.raises(RunError, match=r"text_config is \[\]; wanted a JSON object"):
+  with pytest.raises(RunError, match=r"text_config is \[\]; expected a JSON object"):
     network_of(tiny.clip_config() | {"text_config": []})

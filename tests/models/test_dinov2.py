@@ -79,5 +79,5 @@ def test_the_configuration_determines_the_kind(folder, tiny_clip_folder, tmp_pat
 def test_a_crop_that_patches_do_not_divide_is_rejected(tmp_path):
   write_tiny_dinov2(tmp_path)
   (tmp_path / "preprocessor_config.json").write_text('{"crop_size": 18, "size": 20}')
-  with pytest.raises(RunError, match="cuts 18 pixels: wanted a multiple of the patch, 4"):
+  with pytest.raises(RunError, match="cuts 18 pixels: expected a multiple of the patch, 4"):
     load_dinov2(tmp_path)

@@ -50,7 +50,7 @@ def test_images_are_squashed_bilinearly_by_default(folder):
 
 def test_other_sizes_and_models_are_rejected(folder):
   (folder / "preprocessor_config.json").write_text('{"size": {"height": 18, "width": 18}}')
-  with pytest.raises(RunError, match="cuts 18 pixels: wanted a multiple of the patch, 4"):
+  with pytest.raises(RunError, match="cuts 18 pixels: expected a multiple of the patch, 4"):
     load_dinov3(folder)
   (folder / "config.json").write_text('{"model_type": "dinov2"}')
   with pytest.raises(RunError, match="type 'dinov2', not 'dinov3_vit'"):

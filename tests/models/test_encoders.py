@@ -188,7 +188,7 @@ def test_sampling_is_seeded_ends_and_uses_top_k(golden, build):
     ("t5", {"feed_forward_proj": 3}, "feed_forward_proj is 3"),
     ("t5", {"num_layers": 10**9}, "num_layers is 1000000000"),
     ("dinov2", {"mlp_ratio": "x"}, "mlp_ratio is 'x'"),
-    ("dinov2", {"use_swiglu_ffn": 1}, "use_swiglu_ffn is 1; wanted true or false"),
+    ("dinov2", {"use_swiglu_ffn": 1}, "use_swiglu_ffn is 1; expected true or false"),
     ("dinov3_vit", {"num_attention_heads": 64}, "multiple of 4"),
     ("dinov3_vit", {"patch_size": 0}, "patch_size is 0"),
     (

@@ -122,7 +122,7 @@ def test_other_files_are_rejected(tmp_path, path):
   (tmp_path / "weights.pth").write_bytes(b"PK")
   with pytest.raises(RunError, match="pickles are never opened: convert it with tools/convert_"):
     load_inception(tmp_path / "weights.pth")
-  with pytest.raises(RunError, match="has 0 safetensors files, wanted one"):
+  with pytest.raises(RunError, match="has 0 safetensors files, expected one"):
     load_inception(tmp_path)
   state = load_file(path)
   del state["fc.bias"]

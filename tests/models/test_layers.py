@@ -101,7 +101,7 @@ def test_dtype_and_place_are_respected(shapes):
     (lambda state: state.update(more=np.zeros(2)), "no place for: more"),
     (
       lambda state: state.update({"conv_in.bias": np.zeros(7)}),
-      r"wrong shape: conv_in.bias \(in JAX's layout \(7,\), wanted \(8,\)\)",
+      r"wrong shape: conv_in.bias \(in JAX's layout \(7,\), expected \(8,\)\)",
     ),
   ],
 )

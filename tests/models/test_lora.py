@@ -134,7 +134,7 @@ def test_wrong_shapes_nan_and_bad_weights_are_rejected(parts, tmp_path):
   (tmp_path / "lora.ckpt").write_bytes(b"pickle")
   with pytest.raises(UsageError, match="pickles are never opened"):
     with_loras(parts, [(tmp_path / "lora.ckpt", 1.0)])
-  with pytest.raises(UsageError, match=r"wanted a \.safetensors file"):
+  with pytest.raises(UsageError, match=r"expected a \.safetensors file"):
     with_loras(parts, [(tmp_path / "nothing", 1.0)])
 
 

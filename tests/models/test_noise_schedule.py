@@ -41,7 +41,7 @@ def test_beta_schedules_match_their_formulas():
     ({"beta_end": True}, "beta_end is True"),
     ({"trained_betas": [0.1, 1.0]}, r"not all in \[0, 1\)"),
     ({"trained_betas": [math.nan]}, r"not all in \[0, 1\)"),
-    ({"num_train_timesteps": 10**9}, "wanted a whole number from 2 to 100000"),
+    ({"num_train_timesteps": 10**9}, "expected a whole number from 2 to 100000"),
   ],
 )
 def test_settings_that_no_sampler_supports_are_rejected(config, message):
@@ -133,8 +133,8 @@ def test_sampler_settings_have_ranges():
   assert number(read(), "original_inference_steps") == 50
   assert number(read(lambda_min_clipped="-inf"), "lambda_min_clipped") == -math.inf
   for wrong in (0, "50", True, math.nan):
-    with pytest.raises(RunError, match="wanted a number from 1"):
+    with pytest.raises(RunError, match="expected a number from 1"):
       number(read(original_inference_steps=wrong), "original_inference_steps")
   assert sigma_ends(read(sigma_min=0.5), 14.0, 0.1) == (14.0, 0.5)
-  with pytest.raises(RunError, match="wanted a positive number"):
+  with pytest.raises(RunError, match="expected a positive number"):
     sigma_ends(read(sigma_max=-1.0), 14.0, 0.1)

@@ -135,8 +135,8 @@ QUERY = np.ones((1, WIDTH), np.float32)
   ("shards", "words"),
   [
     ({"a": np.array([[None] * WIDTH], object)}, "can't be read as an array of numbers"),
-    ({"a": np.ones((3, WIDTH), np.int32)}, "int32 [3, 16], wanted float16 or float32"),
-    ({"a": np.ones(16, np.float32)}, "[16], wanted float16 or float32"),
+    ({"a": np.ones((3, WIDTH), np.int32)}, "int32 [3, 16], expected float16 or float32"),
+    ({"a": np.ones(16, np.float32)}, "[16], expected float16 or float32"),
     ({"a": np.ones((3, WIDTH), np.float32), "b": np.ones((3, 9), np.float32)}, "is 9 wide"),
     ({"a": np.ones((3, 7), np.float32)}, "must be 7 wide"),
     ({"a": np.full((3, WIDTH), np.nan, np.float16)}, "hold NaN or infinity"),

@@ -168,7 +168,7 @@ def load_embedding(path: Path) -> tuple[str, Float32[np.ndarray, "v d"]]:
     name = own_name if name == A1111 else name
   else:
     raise RunError(
-      f"{path} has {len(tensors)} tensors, wanted one: the embedding of a placeholder."
+      f"{path} has {len(tensors)} tensors, expected one: the embedding of a placeholder."
     )
   vectors = np.atleast_2d(np.asarray(tensor, np.float32))
   if vectors.ndim != 2 or not vectors.size or not np.isfinite(vectors).all():
@@ -220,4 +220,4 @@ def embedding_file(path: Path) -> Path:
     raise UsageError(
       f"{pickles[0]} is not a safetensors file, and pickles are never opened: convert it to {FILE_NAME}."
     )
-  raise UsageError(f"{path} has {len(found)} safetensors files, wanted one named {FILE_NAME}.")
+  raise UsageError(f"{path} has {len(found)} safetensors files, expected one named {FILE_NAME}.")
