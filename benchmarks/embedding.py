@@ -129,10 +129,13 @@ def ours(model: str) -> Run:
   )
   if model == "inception":  # variances are positive
     params = jax.tree.map(lambda leaf: abs(leaf) + 0.01 if leaf.ndim == 1 else leaf, params)
+  if model == "inception":
+    from genbench_jax.models.inception import Inception
+
+    embed = jax.jit(Inception(network, params, "").embed_pixels)
+    return lambda images: np.asarray(embed(params, prepared(images)))
   program = jax.jit(lambda params, x: network.apply({"params": params}, x, method=method))
-  if model != "inception":
-    return lambda images: np.asarray(program(params, images))
-  return lambda images: np.asarray(program(params, prepared(images)).features)
+  return lambda images: np.asarray(program(params, images))
 
 
 def network_of(model: str) -> tuple[Any, str | None]:

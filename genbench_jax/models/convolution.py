@@ -47,14 +47,22 @@ def _at_each_call(
 
 
 def winograd(
-  hidden: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]
-) -> Float[Array, "b h w d"]:
-  """Convolve with stride 1 and one pixel of zero padding; height and width must be even.
+  hidden: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], padding: int = 1
+) -> Float[Array, "b u v d"]:
+  """Convolve with stride 1.
 
   With B, G and A of the paper: output = A^T [(G kernel G^T) * (B^T input B)] A for each block.
+
+  Args:
+    hidden: the images.
+    kernel: 3 x 3.
+    padding: rows and columns of zeros around the images.
   """
-  batch, height, width, channels = hidden.shape
-  padded = jnp.pad(hidden, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  batch, channels = len(hidden), hidden.shape[-1]
+  height, width = (side + 2 * padding - 2 for side in hidden.shape[1:3])
+  # Blocks have 2 x 2 outputs: an odd side gets one more row, which is cut off at the end.
+  around = [(padding, padding + side % 2) for side in (height, width)]
+  padded = jnp.pad(hidden, ((0, 0), *around, (0, 0)))
   blocks = [_of_inputs(rows, 2) for rows in _of_inputs(padded, 1)]
   kernels = [_of_kernel(rows, 0) for rows in _of_kernel(kernel, 0)]
   # 16 separate matrix products: as one batched product, XLA's CPU backend takes up to 3 times as long.
@@ -66,7 +74,36 @@ def winograd(
     for pairs in (zip(*both, strict=True) for both in zip(blocks, kernels, strict=True))
   ]
   columns = [jnp.stack(_of_products(row), axis=3) for row in products]
-  return jnp.stack(_of_products(columns), axis=2).reshape(batch, height, width, -1)
+  outputs = jnp.stack(_of_products(columns), axis=2)
+  return outputs.reshape(batch, height + height % 2, width + width % 2, -1)[:, :height, :width]
+
+
+def patch_product(
+  hidden: Float[Array, "b h w c"],
+  kernel: Float[Array, "r s c d"],
+  strides: int = 1,
+  padding: tuple[int, int] = (0, 0),
+) -> Float[Array, "b u v d"]:
+  """Convolve by one matrix product of all patches.
+
+  On CPU it is faster than XLA's convolution where patches are few: small images, strides, and kernels of one row.
+
+  Args:
+    hidden: the images.
+    kernel: of any height and width.
+    strides: of both axes.
+    padding: rows and columns of zeros around the images.
+  """
+  rows, columns = kernel.shape[:2]
+  padded = jnp.pad(hidden, ((0, 0), *((side, side) for side in padding), (0, 0)))
+  height, width = padded.shape[1] - rows, padded.shape[2] - columns
+  taps = [
+    padded[:, r : r + height + 1 : strides, s : s + width + 1 : strides]
+    for r in range(rows)
+    for s in range(columns)
+  ]
+  patches = jnp.concatenate(taps, axis=-1) if len(taps) > 1 else taps[0]
+  return patches @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def _of_inputs(padded: Float[Array, "..."], axis: int) -> list[Float[Array, "..."]]:

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from genbench_jax.models.layers import Dtype, Padding, convolve
+from genbench_jax.models.convolution import patch_product, winograd
+from genbench_jax.models.layers import Dtype, convolve, pair
 
 SIDE, FEATURES, LOGITS = 299, 2048, 1008
 # Epsilon of the batch norms (TensorFlow's default, not PyTorch's 1e-5).
@@ -74,11 +75,11 @@ class Block(nn.Module):
     features: int,
     kernel: tuple[int, int] = (1, 1),
     strides: int = 1,
-    padding: Padding = 0,
+    padding: int | tuple[int, int] = 0,
   ) -> Float[Array, "b u v o"]:
     """Apply one convolution with batch norm and ReLU."""
     unit = self.unit(name, x.shape[-1], features, kernel)
-    return jax.nn.relu(convolve(x, unit.kernel, strides, padding) + unit.shift)
+    return jax.nn.relu(_convolved(x, unit.kernel, strides, padding) + unit.shift)
 
   def pointwise(
     self, x: Float[Array, "b h w i"], widths: dict[str, int]
@@ -90,6 +91,27 @@ class Block(nn.Module):
     product = x @ kernel + jnp.concatenate([unit.shift for unit in units])
     ends = [sum(list(widths.values())[: index + 1]) for index in range(len(widths) - 1)]
     return jnp.split(product, ends, axis=-1)
+
+
+def _convolved(
+  x: Float[Array, "b h w i"],
+  kernel: Float[Array, "r s i o"],
+  strides: int,
+  padding: int | tuple[int, int],
+) -> Float[Array, "b u v o"]:
+  """Convolve by what is fastest on the platform.
+
+  On CPU, one core, one image: Winograd's 3 x 3 take half of XLA's time, products of patches 0.65 to 0.97 of it for
+  strides and kernels of one row or column; XLA's own 5 x 5 are the fastest.
+  """
+  sides = pair(padding)
+  if jax.default_backend() != "cpu":
+    return convolve(x, kernel, strides, sides)
+  if kernel.shape[:2] == (3, 3) and strides == 1:
+    return winograd(x, kernel, sides[0])
+  if strides == 2 or min(kernel.shape[:2]) == 1:
+    return patch_product(x, kernel, strides, sides)
+  return convolve(x, kernel, strides, sides)
 
 
 def max_pool(x: Float[Array, "b h w c"], strides: int, padding: int = 0) -> Float[Array, "b u v c"]:

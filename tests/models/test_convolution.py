@@ -1,35 +1,53 @@
-"""Winograd convolutions agree with the definition."""
+"""Convolutions of our own agree with the definition."""
 
 import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from genbench_jax.models.convolution import MIN_CHANNELS, Conv, suits_winograd, winograd
+from genbench_jax.models.convolution import (
+  MIN_CHANNELS,
+  Conv,
+  patch_product,
+  suits_winograd,
+  winograd,
+)
 
 
-def by_definition(hidden, kernel):
+def by_definition(hidden, kernel, padding, strides=1):
   """Convolve in float64: each tap shifts the image and mixes its channels."""
-  height, width = hidden.shape[1:3]
-  padded = np.pad(hidden.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
-  taps = [(row, column) for row in range(3) for column in range(3)]
-  return sum(
+  rows, columns = kernel.shape[:2]
+  around = [(side, side) for side in padding]
+  padded = np.pad(hidden.astype(np.float64), ((0, 0), *around, (0, 0)))
+  height, width = padded.shape[1] - rows + 1, padded.shape[2] - columns + 1
+  whole = sum(
     padded[:, row : row + height, column : column + width] @ kernel[row, column]
-    for row, column in taps
+    for row in range(rows)
+    for column in range(columns)
   )
+  return whole[:, ::strides, ::strides]
+
+
+def drawn(*shape):
+  return np.random.default_rng(len(shape)).normal(size=shape).astype(np.float32)
 
 
 @given(
-  st.integers(1, 2), st.integers(1, 5), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9)
+  st.integers(1, 2), st.integers(3, 9), st.integers(3, 9), st.integers(1, 9), st.integers(0, 1)
 )
 @settings(max_examples=20, deadline=None)
-def test_winograd_matches_the_definition(batch, half_height, half_width, channels, features):
-  random = np.random.default_rng(0)
-  hidden = random.normal(size=(batch, 2 * half_height, 2 * half_width, channels)).astype(np.float32)
-  kernel = random.normal(size=(3, 3, channels, features)).astype(np.float32)
-  np.testing.assert_allclose(
-    jax.jit(winograd)(hidden, kernel), by_definition(hidden, kernel), atol=3e-5
-  )
+def test_winograd_matches_the_definition(batch, height, width, channels, padding):
+  hidden, kernel = drawn(batch, height, width, channels), drawn(3, 3, channels, 5)
+  found = jax.jit(winograd, static_argnums=2)(hidden, kernel, padding)
+  np.testing.assert_allclose(found, by_definition(hidden, kernel, (padding, padding)), atol=3e-5)
+
+
+@pytest.mark.parametrize("sides", [(3, 3), (1, 7), (7, 1), (1, 1)])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_a_product_of_patches_matches_the_definition(sides, strides):
+  hidden, kernel, padding = drawn(2, 9, 8, 4), drawn(*sides, 4, 5), (sides[0] // 2, sides[1] // 2)
+  found = patch_product(hidden, kernel, strides, padding)
+  np.testing.assert_allclose(found, by_definition(hidden, kernel, padding, strides), atol=3e-5)
 
 
 @pytest.mark.parametrize("size", [1, 3])
