@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.bootstrap import Measurement
+from genbench_jax.metrics.class_distances import means_by_class
 from genbench_jax.metrics.inputs import common_scale, feature_rows, host_unit_rows, or_default
 from genbench_jax.metrics.manifold_spread import squared_distances
 from genbench_jax.metrics.neighbors import nearest
@@ -43,11 +44,18 @@ def auth_pct(
   Raises:
     UsageError: shapes or values do not fit, or there is a single training image.
   """
+  return 100 * float(authentic_images(training, generated, mesh).mean())
+
+
+def authentic_images(
+  training: Float[Any, "n d"], generated: Float[Any, "m d"], mesh: Mesh | None = None
+) -> Bool[np.ndarray, "m"]:
+  """Return which images are authentic, see `auth_pct`."""
   training, generated = _checked(training, generated)
   mesh = or_default(mesh)
   distance, number = nearest(generated, training, 1, "euclidean", mesh=mesh)
   own = -nearest(training, training, 1, "euclidean", skip_self=True, mesh=mesh)[0][:, 0]
-  return float(100 * np.mean(own[number[:, 0]] < -distance[:, 0]))
+  return own[number[:, 0]] < -distance[:, 0]
 
 
 def near_copies(
@@ -68,12 +76,22 @@ def near_copies(
   Raises:
     UsageError: shapes or values do not fit, or there is a single training image.
   """
+  return float(copied_images(training, generated, unseen, mesh).mean())
+
+
+def copied_images(
+  training: Float[Any, "n d"],
+  generated: Float[Any, "m d"],
+  unseen: Float[Any, "u d"],
+  mesh: Mesh | None = None,
+) -> Bool[np.ndarray, "m"]:
+  """Return which images look like copies, see `near_copies`."""
   training, generated, unseen = _checked(training, generated, unseen)
   mesh = or_default(mesh)
   of_generated, of_unseen = (
     -nearest(rows, training, 1, "euclidean", mesh=mesh)[0][:, 0] for rows in (generated, unseen)
   )
-  return float(np.mean(of_generated < np.quantile(of_unseen, NEAREST_SHARE)))
+  return of_generated < np.quantile(of_unseen, NEAREST_SHARE)
 
 
 def _checked(training: Any, generated: Any, unseen: Any | None = None) -> list[np.ndarray]:
@@ -119,18 +137,21 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
   training, generated, unseen = (
     host_unit_rows(rows) for rows in (sets.training, sets.external, sets.test)
   )
-  shares = np.array([
-    auth_pct(training, generated, sets.mesh) / 100,
-    near_copies(training, generated, unseen, sets.mesh),
-  ])  # fmt: skip
+  which = (
+    authentic_images(training, generated, sets.mesh),
+    copied_images(training, generated, unseen, sets.mesh),
+  )
+  shares = np.array([images.mean() for images in which])
   strata = strata_of(sets.labels, len(generated)), sampled_strata(sets.test_labels, len(unseen))
   # Training images are fixed; unseen and generated images are resampled.
   drawn = training[np.random.default_rng(sets.seed).permutation(len(training))[:2000]]
   authentic, copies = set_measurements(
     shares, on_parts(drawn), generated, unseen, strata, sets.seed, sets.resamples, proportions=True
   )
-  yield Result("auth_pct", _per_cent(authentic))
-  yield Result("near_copies", copies)
+  authentic_by_class, copies_by_class = (means_by_class(images, sets.labels) for images in which)
+  per_cent = {c: 100 * share for c, share in authentic_by_class.items()}
+  yield Result("auth_pct", _per_cent(authentic), per_cent)
+  yield Result("near_copies", copies, copies_by_class)
 
 
 def _per_cent(found: Measurement) -> Measurement:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, two_sided_interval
+from genbench_jax.metrics.class_distances import distances_by_class, frechet_of_few
 from genbench_jax.metrics.inputs import (
   HIGHEST,
   by_block,
@@ -202,11 +203,12 @@ def _influence_program(mesh: Mesh, normalize: bool) -> jax.stages.Wrapped:
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """Yield `fid` on unit-norm features, if both sets have a covariance."""
+  """Yield `fid` on unit-norm features, if both sets have a covariance, and of each class where n allows."""
   x, y = host_unit_rows(sets.external), host_unit_rows(sets.test)
   if min(len(x), len(y)) > 1:
     labels = (sets.labels, sets.test_labels)
     value = measure_frechet_distance(
       x, y, sets.protocol, False, sets.seed, sets.resamples, sets.mesh, labels
     )
-    yield Result("fid", value)
+    by_class = distances_by_class(x, y, *labels, frechet_of_few)
+    yield Result("fid", value, by_class)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.bootstrap import ONE_A_CLASS, RESAMPLES, Measurement
+from genbench_jax.metrics.class_distances import means_by_class
 from genbench_jax.metrics.half_samples import REPEATS
 from genbench_jax.metrics.inputs import (
   BLOCK_ROWS,
@@ -63,6 +64,7 @@ class ManifoldResult:
 
   scores: dict[str, Measurement]
   per_class: dict[int, float]
+  means_by_class: dict[str, dict[int, float]] = dataclasses.field(default_factory=dict)
 
 
 class Balls(NamedTuple):
@@ -125,8 +127,15 @@ def measure_manifold(
   found = spread_of(real, generated, *strata, k, seed, min(resamples, REPEATS))
   known = are_paired(strata[1])
   scores = {name: _measurement(name, values, found, known) for name, values in inside.items()}
-  per_class = {} if labels is None else _coverage_by_class(real, generated, *labels, k, mesh)
-  return ManifoldResult(scores, per_class)
+  if labels is None:
+    return ManifoldResult(scores, {})
+  per_class = _coverage_by_class(real, generated, *labels, k, mesh)
+  means = {
+    name: means_by_class(values, real_labels if name == "recall" else generated_labels)
+    for name, values in inside.items()
+    if name != "coverage"
+  }
+  return ManifoldResult(scores, per_class, means)
 
 
 def _measurement(
@@ -360,4 +369,5 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
       real, generated, NEIGHBORS, labels, sets.seed, sets.resamples, sets.mesh
     )
     for name, value in found.scores.items():
-      yield Result(name, value, found.per_class if name == "coverage" else {})
+      by_class = found.per_class if name == "coverage" else found.means_by_class[name]
+      yield Result(name, value, by_class)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from genbench_jax.errors import UsageError
+from genbench_jax.metrics.class_distances import distances_by_class
 from genbench_jax.metrics.inputs import check_finite, feature_rows, host_unit_rows
 from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.metrics.set_spread import OnParts, set_measurements
@@ -123,7 +124,10 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
     np.array([mind(x, y, seed=sets.seed)]), on_parts, x, y, strata, sets.seed, sets.resamples,
     equal_sizes=True,
   )  # fmt: skip
-  yield Result("mind", found)
+  # Of a class in fewer directions: classes are many, and their images few.
+  of_class = lambda some, others: mind(some, others, lines.T)  # noqa: E731
+  by_class = distances_by_class(x, y, sets.labels, sets.test_labels, of_class)
+  yield Result("mind", found, by_class)
 
 
 def _sorted_part(

@@ -84,9 +84,8 @@ class Metric:
       for the sets and skips the others.
     better: whether a higher or a lower value means better images.
     needs_text: names of the quantities that need text prototypes.
-    is_distance: True for a distance to the test images. Such a distance is biased at small n, so it
-      is reported next
-      to its floor: the same distance for equally many real training images.
+    has_floor: whether its rows also have the value of equally many real training images, see
+      `metrics.floors`: what a perfect source would score at this n.
     on_demand: True if the quantity is measured only when a config names it.
   """
 
@@ -94,7 +93,7 @@ class Metric:
   measure: str | Measure
   better: Literal["higher", "lower"] = "higher"
   needs_text: tuple[str, ...] = ()
-  is_distance: bool = False
+  has_floor: bool = False
   on_demand: bool = False
 
   def __call__(self, sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
@@ -166,23 +165,26 @@ def _has_text(metric: Metric, name: str, sets: Sets) -> bool:
   return sets.text is not None or name not in metric.needs_text
 
 
+_MANIFOLD = ("precision", "recall", "density", "coverage")
+_CLIPPED = ("clipped_density", "clipped_coverage")
 _CLER = ("zero_shot", "cler", "cler_gain", "cler_image", "topk_vote", "topk_vote_text")
 
 for _metric in (
   Metric(_CLER, "genbench_jax.metrics.cler:measure", needs_text=_CLER),
   Metric(("clip_score",), "genbench_jax.metrics.clip_score:measure", needs_text=("clip_score",)),
-  Metric(("fid",), "genbench_jax.metrics.frechet:measure", "lower", is_distance=True),
-  Metric(("kid", "cmmd"), "genbench_jax.metrics.kernels:measure", "lower", is_distance=True),
-  Metric(("precision", "recall", "density", "coverage"), "genbench_jax.metrics.manifold:measure"),
-  Metric(("vendi", "vendi_q2", "vendi_inf"), "genbench_jax.metrics.vendi:measure"),
-  Metric(("proxy_a_distance",), "genbench_jax.metrics.proxy:measure", "lower", is_distance=True),
-  Metric(("fd_infinity",), "genbench_jax.metrics.fd_infinity:measure", "lower"),
-  Metric(("mind",), "genbench_jax.metrics.mind:measure", "lower", is_distance=True),
-  Metric(("clipped_density", "clipped_coverage"), "genbench_jax.metrics.clipped:measure"),
-  Metric(("intra_class_diversity",), "genbench_jax.metrics.within_class:measure"),
+  Metric(("fid",), "genbench_jax.metrics.frechet:measure", "lower", has_floor=True),
+  Metric(("kid", "cmmd"), "genbench_jax.metrics.kernels:measure", "lower", has_floor=True),
+  Metric(_MANIFOLD, "genbench_jax.metrics.manifold:measure", has_floor=True),
+  Metric(("vendi", "vendi_q2", "vendi_inf"), "genbench_jax.metrics.vendi:measure", has_floor=True),
+  Metric(("proxy_a_distance",), "genbench_jax.metrics.proxy:measure", "lower", has_floor=True),
+  Metric(("fd_infinity",), "genbench_jax.metrics.fd_infinity:measure", "lower", has_floor=True),
+  Metric(("mind",), "genbench_jax.metrics.mind:measure", "lower", has_floor=True),
+  Metric(_CLIPPED, "genbench_jax.metrics.clipped:measure", has_floor=True),
+  Metric(("intra_class_diversity",), "genbench_jax.metrics.within_class:measure", has_floor=True),
+  # Training images are what these two hold images against: there are no others to stand for a perfect source.
   Metric(("auth_pct",), "genbench_jax.metrics.authenticity:measure"),
   Metric(("near_copies",), "genbench_jax.metrics.authenticity:measure", "lower"),
-  Metric(("class_chamfer",), "genbench_jax.metrics.guides:measure", "lower"),
-  Metric(("guide_ridge",), "genbench_jax.metrics.guides:measure"),
+  Metric(("class_chamfer",), "genbench_jax.metrics.guides:measure", "lower", has_floor=True),
+  Metric(("guide_ridge",), "genbench_jax.metrics.guides:measure", has_floor=True),
 ):
   register(_metric)

@@ -196,9 +196,9 @@ def _sets(
 def _floors_once(
   metric: Metric, sets: Sets, known: dict[Metric, dict[str, float]]
 ) -> dict[str, float]:
-  """Return the floors of a distance, computed at its first quantity."""
+  """Return the floors of a metric, computed at its first quantity."""
   if metric not in known:
-    known[metric] = floors(metric, sets) if metric.is_distance else {}
+    known[metric] = floors(metric, sets) if metric.has_floor else {}
   return known[metric]
 
 

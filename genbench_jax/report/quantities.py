@@ -146,8 +146,14 @@ RECOGNIZERS = ("linear_probe", "from_scratch", "fine_tune", "lora", "tip_adapter
 # Recognizers that use the class names, so that a gain over zero-shot is a fair comparison.
 WITH_TEXT = ("fine_tune", "lora", "tip_adapter", "coop", "vpt", "cler", "topk_vote_text")
 EXCESS = "_excess"
+DISTANCES = ("fid", "kid", "cmmd", "proxy_a_distance", "mind")
 # Distances on the main encoder's features are marked, because a plain FID means Inception's.
 CLIP = " (CLIP)"
+
+
+def is_distance(name: str) -> bool:
+  """Return whether only what exceeds the floor counts, as for a distance; for unknown quantities it does."""
+  return known_name(name) in ("", *DISTANCES)
 
 
 def excess_name(name: str) -> str:

@@ -13,6 +13,7 @@ from genbench_jax.report.quantities import (
   STRATEGIES,
   excess_name,
   in_space,
+  is_distance,
   on_its_features,
   order_of,
   series_label,
@@ -249,7 +250,7 @@ def with_excess(row: Row) -> list[Row]:
   the distance of as many real images; only the excess is due to the images.
   """
   floor = row.get("floor")
-  if not is_number(floor):
+  if not is_number(floor) or not is_distance(row["quantity"]):
     return [row]
   shifted = {
     key: row[key] - floor

@@ -26,7 +26,7 @@ class Row(TypedDict):
   - `generator_low` to `generator_high`: interval over newly drawn external images, too, given the generator
     and the budget.
   - `generator`: name of the model or folder that the images come from; empty if there is only one.
-  - `floor`: the same distance for an equal number of real training images. A distance is meaningful only in
+  - `floor`: the same quantity for an equal number of real training images. A distance is meaningful only in
     excess of it.
   - `shots_given`: mean number of images per class, over the classes with images.
   - `n_real`: number of real images that the cell used: for training, as references, queries or validation.

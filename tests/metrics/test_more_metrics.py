@@ -179,3 +179,31 @@ def test_guides_give_rows_with_both_intervals(sets):
   for value in found.values():
     assert value.generator_low <= value.ci_low <= value.value <= value.ci_high
     assert value.ci_high <= value.generator_high
+
+
+def test_values_depend_on_neither_devices_nor_blocks_nor_padding(
+  world, one_device_mesh, monkeypatch
+):
+  """61 images on 8 devices are padded; on one device, and in blocks of 16, they give the same values."""
+  from genbench_jax.metrics import inputs, manifold, moments, neighbors, ring
+
+  names = (
+    "mind", "clipped_density", "clipped_coverage", "intra_class_diversity", "auth_pct", "near_copies",
+    "class_chamfer", "guide_ridge", "vendi_q2", "vendi_inf",
+  )  # fmt: skip
+  real = {"training": world.tests[::2], "training_labels": world.test_labels[::2]}
+  guides = {"guides": world.tests[1::2], "guide_labels": world.test_labels[1::2]}
+
+  def values(mesh):
+    sets = Sets(
+      world.images[:61], world.tests, world.labels[:61], world.test_labels, world.text, 7, resamples=2,
+      mesh=mesh, **real, **guides,
+    )  # fmt: skip
+    return {result.name: result.value.value for _, result in measured(sets, names)}
+
+  whole = values(None)
+  assert whole.keys() == set(names)
+  assert values(one_device_mesh) == pytest.approx(whole, rel=1e-5)
+  for module in (inputs, manifold, moments, neighbors, ring):
+    monkeypatch.setattr(module, "BLOCK_ROWS", 16)
+  assert values(None) == pytest.approx(whole, rel=1e-5)

@@ -72,6 +72,24 @@ def test_a_floor_is_the_distance_of_as_many_training_images(world):
   assert own > floors(distance, sets)["fid"]
 
 
+def test_what_is_no_distance_has_the_value_of_real_images_at_its_side(world):
+  """A perfect source has no precision of 1 either: the floor is what real images score at this n."""
+  labels = np.tile(np.arange(7), 20)
+  random = np.random.default_rng(0)
+  training = world.tests[[random.choice(np.flatnonzero(world.test_labels == c)) for c in labels]]
+  more = {"training": training, "training_labels": labels}
+  sets = sets_of(world, guides=world.tests, guide_labels=world.test_labels, **more)
+  found = {
+    name: value for m in registry.METRICS if m.has_floor for name, value in floors(m, sets).items()
+  }
+  expected = {name for metric in registry.METRICS if metric.has_floor for name in metric.names}
+  assert expected - set(found) == {"fd_infinity"}  # 63 images of 16 dimensions are too few
+  assert {"precision", "coverage", "vendi", "clipped_density", "class_chamfer"} < set(found)
+  own = {r.name: r.value.value for _, r in measured(sets, ("precision", "class_chamfer"))}
+  assert own["precision"] < found["precision"] <= 1
+  assert own["class_chamfer"] > found["class_chamfer"]
+
+
 def test_without_enough_training_images_there_is_no_floor(world):
   few = sets_of(world, training=world.tests[:20], training_labels=world.test_labels[:20])
   assert (

@@ -1,0 +1,63 @@
+"""Values of each class: Fréchet distances of few images, MIND, and means over the images of a class."""
+
+import numpy as np
+import pytest
+
+from genbench_jax.errors import UsageError
+from genbench_jax.metrics.class_distances import (
+  FEWEST,
+  distances_by_class,
+  frechet_of_few,
+  means_by_class,
+)
+from genbench_jax.metrics.frechet import distance_of_gaussians, frechet_distance
+from genbench_jax.metrics.registry import Sets, measured
+
+
+def gaussian(rows):
+  return rows.mean(axis=0), np.cov(rows, rowvar=False)
+
+
+@pytest.mark.parametrize("sizes", [(5, 7), (40, 6), (30, 50)])
+def test_the_distance_of_few_images_is_that_of_their_gaussians(sizes):
+  """The singular values of X Y' give what the square root of the product of covariances does."""
+  random = np.random.default_rng(0)
+  x, y = (random.normal(size=(n, 12)) + 3 for n in sizes)
+  expected = distance_of_gaussians(gaussian(x), gaussian(2 * y))
+  assert frechet_of_few(x, 2 * y) == pytest.approx(expected, rel=1e-6)
+  assert frechet_of_few(x, x) == pytest.approx(0, abs=1e-9)
+
+
+def test_classes_with_too_few_images_have_no_distance():
+  x, labels = np.eye(8), np.array([0] * FEWEST + [1] * (8 - FEWEST - 1) + [2])
+  found = distances_by_class(x, x, labels, labels, frechet_of_few)
+  assert found.keys() == {0}
+  with pytest.raises(UsageError, match="every image needs its label: got 3 for 8"):
+    distances_by_class(x, x, labels[:3], labels, frechet_of_few)
+
+
+def test_means_by_class_of_indices_and_of_several_labels():
+  values = np.array([1.0, 3.0, 5.0])
+  assert means_by_class(values, np.array([0, 0, 2])) == {0: 2.0, 2: 5.0}
+  hot = np.array([[1, 0], [1, 1], [0, 1]], bool)
+  assert means_by_class(values, hot) == {0: 2.0, 1: 4.0}
+
+
+def test_every_quantity_of_images_is_measured_by_class(world):
+  names = ("fid", "mind", "precision", "recall", "density", "coverage", "auth_pct", "near_copies")
+  training = {"training": world.tests[::2], "training_labels": world.test_labels[::2]}
+  sets = Sets(
+    world.images, world.tests, world.labels, world.test_labels, num_classes=7, resamples=4, **training
+  )  # fmt: skip
+  found = {result.name: result for _, result in measured(sets, names)}
+  assert found.keys() == set(names)
+  unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)  # noqa: E731
+  for c, value in found["fid"].by_class.items():
+    own, tests = world.images[world.labels == c], world.tests[world.test_labels == c]
+    assert value == pytest.approx(frechet_distance(unit(own), unit(tests)), abs=1e-4)
+  for name in names:
+    assert found[name].by_class.keys() <= set(range(7)) and found[name].by_class, name
+  counts = np.bincount(world.labels)
+  by_class = found["precision"].by_class
+  mean = sum(by_class[c] * counts[c] for c in by_class) / counts.sum()
+  assert mean == pytest.approx(found["precision"].value.value)
