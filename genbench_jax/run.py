@@ -261,7 +261,7 @@ class Run:
     """
     pin = encoder_pin(self.config)
     kind, _ = kind_and_place(pin.checkpoint, pin.revision or None)
-    if kind != "clip":
+    if kind not in ("clip", "openclip"):
       raise UsageError(
         f"the recognizer `{recognizer}` puts tokens into the towers of a CLIP, but config.encoder.checkpoint"
         f" {pin.checkpoint!r} is of type {kind!r}: leave it out of config.recognition.recognizers."

@@ -18,6 +18,11 @@ from genbench_jax.models.image_input import ImageInput, read_image_input
 from genbench_jax.models.layers import compute_dtype
 from genbench_jax.models.tokenizer import load_tokenizer, refuse_ids_beyond, tokenize
 
+# OpenCLIP's own files, see `open_clip`.
+OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+OPEN_CLIP_DOWNLOADS = (
+  OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, "vocab.json", "merges.txt", "tokenizer*.json", "special_tokens_map.json",
+)  # fmt: skip
 DOWNLOADS = ("*.json", "merges.txt", "spiece.model", "model*.safetensors", "flax_model.msgpack")
 
 
@@ -91,7 +96,7 @@ class Clip:
 def load_clip(checkpoint: str | Path, revision: str | None = None, dtype: Any = None) -> Clip:
   """Load a CLIP from a folder or hub id, in the Hugging Face layout.
 
-  OpenAI's checkpoints and conversions of OpenCLIP and MetaCLIP are supported.
+  OpenAI's checkpoints, MetaCLIP's, and conversions of OpenCLIP; for OpenCLIP's own files see `open_clip`.
 
   Args:
     checkpoint: local folder, or hub id such as `openai/clip-vit-base-patch32`.
@@ -139,7 +144,11 @@ def read_network(settings: Settings, dtype: Any = jnp.float32) -> ClipNetwork:
 
 def parameter_shapes(folder: Path) -> weights.Params:
   """Return the shapes of the parameters of the CLIP whose `config.json` is in `folder`."""
-  network = read_network(_settings(folder))
+  return shapes_of(read_network(_settings(folder)))
+
+
+def shapes_of(network: ClipNetwork) -> weights.Params:
+  """Return the shapes of a network's parameters."""
   side, length = network.vision.image_size, network.text.positions
   pixels = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
   tokens = jax.ShapeDtypeStruct((1, length), np.int32)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int32
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models import checkpoints
-from genbench_jax.models.clip import DOWNLOADS
+from genbench_jax.models.clip import DOWNLOADS, OPEN_CLIP_CONFIG, OPEN_CLIP_DOWNLOADS
 from genbench_jax.models.image_input import ImageInput
 from genbench_jax.models.weights import Params
 
@@ -107,6 +107,9 @@ ENCODERS: dict[str, Registration] = {
   "dinov2_with_registers": Registration("genbench_jax.models.dinov2:load_dinov2"),
   "dinov3_vit": Registration("genbench_jax.models.dinov3:load_dinov3"),
   "inception": Registration(*INCEPTION),
+  "openclip": Registration(
+    "genbench_jax.models.open_clip:load_open_clip", downloads=OPEN_CLIP_DOWNLOADS
+  ),
   "siglip": Registration("genbench_jax.models.siglip:load_siglip"),
 }
 
@@ -157,6 +160,8 @@ def kind_and_place(checkpoint: str, revision: str | None = None) -> tuple[str, P
   if place is not None:
     return checkpoint.partition(":")[0], place
   folder = checkpoints.locate(checkpoint, revision, DOWNLOADS)
+  if not (folder / "config.json").is_file() and (folder / OPEN_CLIP_CONFIG).is_file():
+    return "openclip", folder
   found = checkpoints.read_json(folder / "config.json").get("model_type")
   if not isinstance(found, str) or found not in ENCODERS:
     raise RunError(f"{folder} contains a model of type {found!r}; known are {', '.join(ENCODERS)}.")

@@ -140,8 +140,8 @@ def _normalization(settings: Settings, defaults: ImageInput) -> tuple[Triple, Tr
   """Return mean and std for pixels in 0..1."""
   mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
   if settings.flag("do_normalize", True):
-    mean = _triple(settings, "image_mean", defaults.mean, -1e3)
-    std = _triple(settings, "image_std", defaults.std, 1e-6)
+    mean = triple(settings, "image_mean", defaults.mean, -1e3)
+    std = triple(settings, "image_std", defaults.std, 1e-6)
   factor = 1.0
   if settings.flag("do_rescale", True):
     factor = settings.number("rescale_factor", 1 / 255, low=1e-6, high=1.0)
@@ -156,7 +156,7 @@ def _normalization(settings: Settings, defaults: ImageInput) -> tuple[Triple, Tr
   )
 
 
-def _triple(settings: Settings, name: str, default: Triple, low: float) -> Triple:
+def triple(settings: Settings, name: str, default: Triple, low: float) -> Triple:
   """Return one number per channel, from a list or from a single number for all channels."""
   value: Any = settings.values.get(name)
   values = default if value is None else value

@@ -18,6 +18,7 @@ from genbench_jax.models import checkpoints
 from genbench_jax.models.checkpoints import Weights
 from genbench_jax.models.configuration import Settings
 from genbench_jax.models.diffusion_parts import CheckpointParts
+from genbench_jax.models.open_clip import layer_tensors
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 TOKENIZER = "openai/clip-vit-large-patch14"
@@ -47,13 +48,6 @@ UNET_ENDS = {
   "conv_in": "input_blocks.0.0",
   "conv_norm_out": "out.0",
   "conv_out": "out.2",
-}
-OPEN_CLIP = {
-  "layer_norm1": "ln_1",
-  "layer_norm2": "ln_2",
-  "self_attn.out_proj": "attn.out_proj",
-  "mlp.fc1": "mlp.c_fc",
-  "mlp.fc2": "mlp.c_proj",
 }
 VAE_ATTENTION = {
   "group_norm": "norm",
@@ -381,29 +375,12 @@ def _open_clip(path: Path, tensors: Weights, part: str) -> tuple[dict[str, Any],
     f"{above}final_layer_norm.bias": tensors["ln_final.bias"],
   }
   for layer in range(layers):
-    weights |= _open_clip_layer(tensors, layer, table[1])
+    names = f"transformer.resblocks.{layer}.", f"text_model.encoder.layers.{layer}."
+    weights |= layer_tensors(tensors, *names)
   if part == "text_encoder_2":
     config["projection_dim"] = _shape(tensors, "text_projection")[1]
     weights["text_projection.weight"] = lambda: tensors["text_projection"]().T
   return config, weights
-
-
-def _open_clip_layer(tensors: Weights, layer: int, width: int) -> Weights:
-  theirs, ours = f"transformer.resblocks.{layer}.", f"text_model.encoder.layers.{layer}."
-  found: Weights = {}
-  for leaf in ("weight", "bias"):
-    for name, original in OPEN_CLIP.items():
-      found[f"{ours}{name}.{leaf}"] = tensors[f"{theirs}{original}.{leaf}"]
-    # OpenCLIP stores the projections of queries, keys and values as one matrix.
-    for index, name in enumerate("qkv"):
-      rows = slice(index * width, (index + 1) * width)
-      read = tensors[f"{theirs}attn.in_proj_{leaf}"]
-      found[f"{ours}self_attn.{name}_proj.{leaf}"] = functools.partial(_rows, read, rows)
-  return found
-
-
-def _rows(read: Callable[[], np.ndarray], rows: slice) -> np.ndarray:
-  return read()[rows]
 
 
 # ---- scheduler ----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from genbench_jax.cells import image_sets
 from genbench_jax.config import make_config
 from genbench_jax.errors import RunError
-from genbench_jax.models import checkpoints, single_file
+from genbench_jax.models import checkpoints, open_clip, single_file
 from genbench_jax.models.configuration import Settings
 from genbench_jax.models.single_file import unet_names
 from genbench_jax.models.stable_diffusion import load_stable_diffusion, open_parts
@@ -106,7 +106,7 @@ def to_open_clip(tower):
     found[f"ln_final.{leaf}"] = tower[f"{above}final_layer_norm.{leaf}"]
     for layer in range(2):
       ours, theirs = f"{above}encoder.layers.{layer}.", f"transformer.resblocks.{layer}."
-      for name, original in single_file.OPEN_CLIP.items():
+      for name, original in open_clip.LAYER.items():
         found[f"{theirs}{original}.{leaf}"] = tower[f"{ours}{name}.{leaf}"]
       joined = [tower[f"{ours}self_attn.{x}_proj.{leaf}"] for x in "qkv"]
       found[f"{theirs}attn.in_proj_{leaf}"] = np.concatenate(joined)
