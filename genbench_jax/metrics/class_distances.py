@@ -61,7 +61,11 @@ def frechet_of_few(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> 
   shift = first.mean(axis=0) - second.mean(axis=0)
   centered = [(rows - rows.mean(axis=0)) / np.sqrt(len(rows) - 1) for rows in (first, second)]
   traces = sum(float(np.sum(rows**2)) for rows in centered)
-  # Of more rows than dimensions, the triangle of QR has the same products.
-  small = [np.linalg.qr(rows, mode="r") if len(rows) > rows.shape[1] else rows for rows in centered]
+  small = [_triangle(rows) if len(rows) > rows.shape[1] else rows for rows in centered]
   cross = np.linalg.svd(small[0] @ small[1].T, compute_uv=False).sum()
   return max(float(shift @ shift + traces - 2 * cross), 0.0)
+
+
+def _triangle(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"]:
+  """Return R of rows = Q R, which has the same products R' R and takes their place where n > d."""
+  return np.asarray(np.linalg.qr(rows, mode="r"))
