@@ -21,7 +21,13 @@ HIDDEN = ("partly hidden", "cropped")
 
 
 def caption(world: str, example: WorldExample, rng: np.random.Generator) -> str:
-  """Return one of many true sentences about an image."""
+  """Return one of many true sentences about an image.
+
+  Args:
+    world: `digits`, `digits_hard`, `shapes` or `signs`.
+    example: the drawn image's properties.
+    rng: source of the choice.
+  """
   if world == "shapes":
     return _shape_caption(example, rng)
   if world == "signs":

@@ -50,7 +50,11 @@ def safe(name: str) -> str:
 
 
 def encoded(record: ImageRecord) -> tuple[bytes, str]:
-  """Return the image as PNG or JPEG bytes without metadata, and the file name extension."""
+  """Return the image as PNG or JPEG bytes without metadata, and the file name extension.
+
+  Raises:
+    RunError: the image can't be decoded.
+  """
   if (plain := without_metadata(record.image)) is not None:
     return plain, next(end for start, end in SIGNATURES.items() if plain.startswith(start))
   from PIL import Image, ImageOps

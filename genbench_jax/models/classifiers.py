@@ -62,7 +62,14 @@ class Classifier:
   def logits(
     self, params: Any, stats: Any, pixels: Float[Array, "b h w 3"], train: bool
   ) -> tuple[Float[Array, "b k"], Any]:
-    """Return logits of normalized pixels and the updated running averages."""
+    """Return logits of normalized pixels and the updated running averages.
+
+    Args:
+      params: parameters.
+      stats: running averages of the batch norms; empty for a ViT.
+      pixels: normalized images.
+      train: whether to normalize with the batch's moments and update the averages.
+    """
     variables = {"params": params, "batch_stats": stats} if stats else {"params": params}
     if not (train and stats):
       return jnp.asarray(self.network.apply(variables, pixels, train=False)), stats

@@ -52,6 +52,11 @@ class Settings:
   ) -> int:
     """Return an integer within bounds; `default` if it is missing or null.
 
+    Args:
+      name: name of the setting.
+      default: value if it is missing or null; None requires a value.
+      low, high: inclusive bounds.
+
     Raises:
       RunError: the value is out of bounds, not an integer, or missing without a default.
     """
@@ -64,6 +69,11 @@ class Settings:
     self, name: str, default: float | None = None, low: float = 0.0, high: float = 1e6
   ) -> float:
     """Return a finite number within bounds; `default` if it is missing or null.
+
+    Args:
+      name: name of the setting.
+      default: value if it is missing or null; None requires a value.
+      low, high: inclusive bounds.
 
     Raises:
       RunError: the value is out of bounds, not a number, or missing without a default.
@@ -89,6 +99,11 @@ class Settings:
   def choice(self, name: str, default: str, allowed: Sequence[str]) -> str:
     """Return one of the allowed words.
 
+    Args:
+      name: name of the setting.
+      default: word if it is missing or null.
+      allowed: supported words.
+
     Raises:
       RunError: the value is not allowed.
     """
@@ -109,6 +124,11 @@ class Settings:
 
   def heads(self, width: int, name: str = "num_attention_heads", default: int | None = None) -> int:
     """Return a number of attention heads that divides the width.
+
+    Args:
+      width: width of the layer.
+      name: name of the setting.
+      default: number if it is missing or null; None requires a value.
 
     Raises:
       RunError: the number is out of bounds or does not divide the width.

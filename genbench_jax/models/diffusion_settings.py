@@ -34,6 +34,11 @@ def refuse_unknown(
 def widths(settings: Settings, key: str, usual: tuple[int, ...]) -> tuple[int, ...]:
   """Return one width per level, from the highest resolution to the lowest.
 
+  Args:
+    settings: the configuration.
+    key: name of the setting.
+    usual: widths if it is missing or null.
+
   Raises:
     RunError: there are no widths, too many, or one is out of bounds.
   """
@@ -48,6 +53,13 @@ def each_level(
   settings: Settings, key: str, usual: int, levels: int, most: int = 1024
 ) -> tuple[int, ...]:
   """Return one integer per level, from a list or from a single number for all levels.
+
+  Args:
+    settings: the configuration.
+    key: name of the setting.
+    usual: number if it is missing or null.
+    levels: number of levels.
+    most: upper bound of each number.
 
   Raises:
     RunError: the value is neither, or out of bounds.

@@ -102,7 +102,11 @@ def parameter_shapes(folder: Path) -> weights.Params:
 
 
 def image_input(folder: Path) -> ImageInput:
-  """Return the image preprocessing; by default, resize the shorter side to 256 and crop to 224 pixels."""
+  """Return the image preprocessing; by default, resize the shorter side to 256 and crop to 224 pixels.
+
+  Raises:
+    RunError: the crop is not a multiple of the patch size, or a setting is not supported.
+  """
   defaults = ImageInput(224, 256, mean=IMAGENET_MEAN, std=IMAGENET_STD)
   found = read_image_input(folder, defaults)
   patch = read_network(folder).sizes.patch_size

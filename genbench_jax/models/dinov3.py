@@ -89,7 +89,11 @@ def parameter_shapes(folder: Path) -> weights.Params:
 
 
 def image_input(folder: Path) -> ImageInput:
-  """Return the image preprocessing; by default, resize both sides bilinearly to the training resolution."""
+  """Return the image preprocessing; by default, resize both sides bilinearly to the training resolution.
+
+  Raises:
+    RunError: the crop is not a multiple of the patch size, or a setting is not supported.
+  """
   sizes = read_network(folder).sizes
   defaults = ImageInput(
     sizes.image_size,

@@ -134,6 +134,11 @@ def rotary_angles(
   A patch's center lies in (-1, 1) along both axes. Each axis has width / 4 frequencies,
   2 pi / theta^(4 i / width). The angles of both axes are repeated, because channel c is paired with
   channel c + width / 2. Computed in float64, since angles enter a cosine.
+
+  Args:
+    rows, columns: patches along each axis.
+    width: channels of a head, a multiple of 4.
+    theta: base of the frequencies.
   """
   centers = [(np.arange(count) + 0.5) / count * 2 - 1 for count in (rows, columns)]
   grid = np.stack(np.meshgrid(*centers, indexing="ij"), axis=-1).reshape(-1, 2)

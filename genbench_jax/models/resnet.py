@@ -115,6 +115,11 @@ def initial_resnet(network: ResNet, key: Array, image_size: int) -> tuple[Any, A
 
   Convolutions are normal with variance 2 / (out k k) (He et al., fan-out). The last norm of a block
   starts at zero (Goyal et al., arXiv 1706.02677), so that every block starts as the identity.
+
+  Args:
+    network: the architecture.
+    key: random key.
+    image_size: side of the images, in pixels.
   """
   pixels = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
   shapes = jax.eval_shape(network.init, key, pixels)

@@ -327,7 +327,13 @@ def _unet_shapes(unet: UNet) -> checkpoints.Params:
 def network_shapes(
   unet: UNet, vae: Autoencoder, towers: Sequence[ClipText]
 ) -> dict[str, checkpoints.Params]:
-  """Return the shapes of the parameters of all parts."""
+  """Return the shapes of the parameters of all parts.
+
+  Args:
+    unet: the U-Net.
+    vae: the autoencoder.
+    towers: one or two text encoders.
+  """
   pixels = 2 ** len(vae.config.block_out_channels)
   images = _floats(1, pixels, pixels, vae.config.in_channels)
   shapes = {"unet": _unet_shapes(unet), "vae": weights.parameter_shapes(vae.init, images)}

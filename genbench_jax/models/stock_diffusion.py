@@ -177,7 +177,13 @@ def _module(module_class: Any, settings: Settings, dtype: Any) -> Any:
 
 
 def stock_params(unet: StockUNet, vae: StockAutoencoder, params: Params) -> Params:
-  """Arrange our parameters in the stock modules' trees. No array is copied, since layouts are the same."""
+  """Arrange our parameters in the stock modules' trees. No array is copied, since layouts are the same.
+
+  Args:
+    unet: stock U-Net.
+    vae: stock autoencoder.
+    params: our parameters, by part.
+  """
   config = unet.config
   side, pixels = (2 ** len(part.config.block_out_channels) for part in (unet, vae))
   sample = jnp.zeros((1, config.in_channels, side, side))

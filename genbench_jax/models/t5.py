@@ -52,7 +52,13 @@ class SentenceModel:
   sampling: SamplingSettings
 
   def sample(self, text: str, count: int, seed: int) -> list[str]:
-    """Return `count` sampled continuations of a text, with duplicates; determined by seed and text."""
+    """Return `count` sampled continuations of a text, with duplicates; determined by seed and text.
+
+    Args:
+      text: input, such as keywords of a class.
+      count: number of sentences.
+      seed: random seed.
+    """
     tokens, mask = self._tokenized(text, count)
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(text.encode()))
     sequences = np.asarray(self._program(self.params, tokens, mask, key))

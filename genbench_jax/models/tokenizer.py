@@ -96,7 +96,13 @@ def _assembled(
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], length: int) -> Int32[np.ndarray, "n l"]:
-  """Return token ids with start- and end-of-text tokens, truncated and padded to `length`."""
+  """Return token ids with start- and end-of-text tokens, truncated and padded to `length`.
+
+  Args:
+    tokenizer: tokenizer of transformers.
+    texts: n texts.
+    length: tokens per text, including start and end.
+  """
   ids = tokenizer(list(texts), max_length=length, padding="max_length", truncation=True)[
     "input_ids"
   ]
@@ -105,6 +111,11 @@ def tokenize(tokenizer: Any, texts: Sequence[str], length: int) -> Int32[np.ndar
 
 def refuse_ids_beyond(tokenizer: Any, vocabulary: int, folder: Path) -> None:
   """Reject a tokenizer with ids that have no embedding: JAX would clamp them to another token's.
+
+  Args:
+    tokenizer: tokenizer of transformers.
+    vocabulary: number of embeddings.
+    folder: the tokenizer's folder, for the message.
 
   Raises:
     RunError: an id is too large.

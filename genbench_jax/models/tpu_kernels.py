@@ -38,13 +38,13 @@ def attention(
   value: Float[Array, "b k h d"],
 ) -> Float[Array, "b q h d"]:
   """Compute softmax(query key^T / sqrt(d)) value for each head, with the softmax in float32.
-  # Heads stay side by side: [b, l, h, d] -> [b, l, h d], whose rows are contiguous.
 
   Requires `attention_fits`. It has no gradient.
   """
   batch, length, heads, width = query.shape
   keys, columns = key.shape[1], heads * width
   rows = math.gcd(length, QUERIES)
+  # [b, l, h, d] -> [b, l, h d]: the heads of a row stay contiguous, so nothing is transposed.
   by_rows = pl.BlockSpec((None, rows, columns), lambda image, block: (image, block, 0))
   whole = _once((None, keys, columns), lambda image, block: (image, 0, 0))
   mixed = pl.pallas_call(

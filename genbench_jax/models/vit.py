@@ -86,6 +86,11 @@ def initial_vit(network: Vit, key: Array, image_size: int) -> Any:
   """Return random parameters as timm draws them: normal with deviation 0.02, truncated at two; zero biases.
 
   The patch projection is scaled by its fan-in, since 0.02 is too small for 4 x 4 patches. The head is zero.
+
+  Args:
+    network: the architecture.
+    key: random key.
+    image_size: side of the images, in pixels.
   """
   pixels = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
   shapes = jax.eval_shape(network.init, key, pixels)["params"]

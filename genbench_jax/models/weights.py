@@ -48,7 +48,13 @@ def leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tup
 
 
 def tree_of(shapes: Mapping[str, Any], make: Callable[[str, Any], Any], above: str = "") -> Params:
-  """Build a tree with the structure of `shapes` from `make(PyTorch name, shape)`. Names may contain dots."""
+  """Build a tree with the structure of `shapes` from `make(PyTorch name, shape)`. Names may contain dots.
+
+  Args:
+    shapes: nested dicts.
+    make: function from a leaf's PyTorch name and value to the new leaf.
+    above: prefix of the names, for the recursion.
+  """
   return {
     name: tree_of(value, make, f"{above}{name}.")
     if isinstance(value, Mapping)

@@ -75,7 +75,13 @@ def evidence(chooser: Chooser, digests: FileDigests) -> Evidence:
 
 
 def still_holds(then: Evidence, finder: ImageFinder, digests: FileDigests) -> bool:
-  """Return whether everything that a choice is based on is unchanged. The folder of images may have moved."""
+  """Return whether everything that a choice is based on is unchanged. The folder of images may have moved.
+
+  Args:
+    then: evidence that was stored with the choice.
+    finder: finder of the pool's images today.
+    digests: digests of files.
+  """
   root = finder.root
   if root is None:
     return not then.has_root

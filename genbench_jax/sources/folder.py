@@ -43,7 +43,13 @@ class Folder(ImageSource):
 
 
 def user_images(run: Run, dataset: str, name: str = "") -> UserImages:
-  """Open the user's images of a dataset from the folder with this name; skipped files are reported."""
+  """Open the user's images of a dataset from the folder with this name; skipped files are reported.
+
+  Args:
+    run: the run.
+    dataset: dataset whose classes the folder has.
+    name: the folder's name in the config; by default, the first one.
+  """
   settings = run.config.folder
   paths = settings.named_paths
   path = paths.get(name, next(iter(paths.values()))).replace("{dataset}", dataset)

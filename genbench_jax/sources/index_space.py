@@ -66,7 +66,13 @@ def _fold(
 
 
 def parts_of(layout: ImageSetLayout, shards: Sequence[int], size: int) -> list[Part]:
-  """Split shards into parts of at most `size` images; the parts of a shard never depend on other shards."""
+  """Split shards into parts of at most `size` images; the parts of a shard never depend on other shards.
+
+  Args:
+    layout: layout of the image set.
+    shards: shards to split.
+    size: maximum number of images per part.
+  """
   return [
     Part(shard, indices[begin : begin + size])
     for shard in shards

@@ -71,6 +71,11 @@ def needs(run: Run, key: ImageSetKey) -> tuple[Need, ...]:
 def class_tokens(run: Run, key: ImageSetKey, given: NeededValues = ()) -> ClassTokens:
   """Return the tokens of a key's classes, after `learn_share` has learned them.
 
+  Args:
+    run: the run.
+    key: the image set.
+    given: values of the key's needs, see `ImageSource.needs`.
+
   Raises:
     UsageError: the user's folder has none, or they were learned for another model.
     RunError: a file is missing or damaged.
@@ -166,6 +171,11 @@ def _own_paths(run: Run, dataset: str) -> dict[int, Path]:
 
 def learn_share(run: Run, key: ImageSetKey, given: NeededValues = ()) -> None:
   """Learn this process's share of a key's missing tokens.
+
+  Args:
+    run: the run.
+    key: the image set.
+    given: values of the key's needs, see `ImageSource.needs`.
 
   Raises:
     RunError: there are no references, or a token became NaN.

@@ -180,6 +180,7 @@ def _are_sentences(value: Any) -> bool:
 
 
 def sentence_model_fingerprint(run: Run) -> str:
+  """Return the fingerprint of the model that writes sentences."""
   return run.fingerprint(sentence_pin(run.config))
 
 

@@ -50,7 +50,13 @@ class ImageSource(Protocol):
     return ()
 
   def prepare(self, run: Run, key: ImageSetKey, given: NeededValues) -> None:
-    """Make this process's share of what precedes the images in the work folder: a choice, tokens, sentences."""
+    """Make this process's share of what precedes the images in the work folder: a choice, tokens, sentences.
+
+    Args:
+      run: the run.
+      key: the image set.
+      given: values of `needs`, in order.
+    """
     return
 
   def made_from(self, run: Run, key: ImageSetKey) -> dict[str, Any]:
@@ -85,5 +91,13 @@ class ImageSource(Protocol):
     shards: Sequence[int],
     given: NeededValues = (),
   ) -> ShardRecords:
-    """Yield the records of each given shard, in order."""
+    """Yield the records of each given shard, in order.
+
+    Args:
+      run: the run.
+      key: the image set.
+      layout: classes, size and shards of the set.
+      shards: numbers of the shards to make.
+      given: values of `needs`, in order.
+    """
     ...

@@ -56,7 +56,13 @@ def concatenated(parts: Sequence[EmbeddingSet]) -> EmbeddingSet:
 
 
 def save(path: Path, embeddings: EmbeddingSet, made_from: Mapping[str, str]) -> None:
-  """Write the file atomically."""
+  """Write the file atomically.
+
+  Args:
+    path: the file.
+    embeddings: features with labels and ids.
+    made_from: metadata to store with the arrays.
+  """
   from safetensors.numpy import save as to_bytes
 
   arrays = {name: np.ascontiguousarray(getattr(embeddings, name)) for name in _ARRAYS}

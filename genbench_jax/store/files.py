@@ -83,6 +83,7 @@ def flush(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
+  """Write a file atomically, see `atomic_path`."""
   with atomic_path(path) as temporary:
     temporary.write_bytes(data)
 
@@ -112,6 +113,7 @@ def check_arrays_format(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+  """Write a UTF-8 file atomically."""
   write_bytes(path, text.encode("utf-8"))
 
 
@@ -204,7 +206,13 @@ def _text(path: Path) -> str:
 
 
 def write_json_lines(path: Path, values: Sequence[Mapping[str, Any]], sealed: bool = False) -> None:
-  """Write one JSON value per line. If sealed, append two lines: the format version and a checksum."""
+  """Write one JSON object per line, atomically.
+
+  Args:
+    path: the file.
+    values: one JSON object per line.
+    sealed: whether to append the format version and a checksum, one line each.
+  """
   text = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
   if sealed:
     text += json.dumps({"format": FORMAT}) + "\n"
@@ -237,6 +245,13 @@ def read_json_lines(path: Path, sealed: bool = False) -> list[dict[str, Any]]:
 
 
 def write_csv(path: Path, values: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+  """Write rows as CSV with a header, atomically.
+
+  Args:
+    path: the file.
+    values: rows.
+    columns: columns of the file; other keys are ignored.
+  """
   write_text(path, csv_text(values, columns))
 
 
@@ -263,6 +278,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def sha256(path: Path) -> str:
+  """Return the SHA-256 of a file as hexadecimal digits."""
   with path.open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -61,9 +61,11 @@ class ImageSetLayout:
 
   @property
   def num_shards(self) -> int:
+    """Number of shards; at least one."""
     return max(1, -(-self.num_images // self.shard_size))
 
   def shard_range(self, shard: int) -> range:
+    """Return the indices of a shard's images."""
     start = shard * self.shard_size
     return range(start, min(start + self.shard_size, self.num_images))
 
@@ -107,7 +109,11 @@ class ImageSetWriter:
     _ = self._features
 
   def write_shard(self, shard: int, records: Sequence[ImageRecord]) -> None:
-    """Write one shard; `records` must be those of the shard's range, in order."""
+    """Write one shard; `records` must be those of the shard's range, in order.
+
+    Raises:
+      ValueError: the records are not those of the shard's range.
+    """
     from array_record.python import array_record_module
 
     expected = list(self.layout.shard_range(shard))
@@ -168,6 +174,7 @@ class ImageSet:
 
   @staticmethod
   def exists(folder: Path) -> bool:
+    """Return whether a folder contains a complete image set."""
     return (folder / MANIFEST).exists()
 
   @property
@@ -226,7 +233,11 @@ class ImageSet:
         self.verify_shard(shard)
 
   def verify_shard(self, shard: int) -> None:
-    """Verify the checksum of one shard; see `verify`."""
+    """Verify the checksum of one shard; see `verify`.
+
+    Raises:
+      RunError: the shard is missing or damaged.
+    """
     path = self.shard_paths()[shard]
     if not path.exists():
       raise RunError(f"shard {path} is missing. {self._how_to_mend()}")

@@ -49,7 +49,11 @@ def read_file(path: Path, limit: int, follow: bool = False) -> bytes:
 
 @contextmanager
 def opened_beneath(root: Path, name: str) -> Iterator[int]:
-  """Yield the descriptor of a regular file below a folder, opened for reading; see `read_beneath`."""
+  """Yield the descriptor of a regular file below a folder, opened for reading; see `read_beneath`.
+
+  Raises:
+    OSError: see `read_beneath`.
+  """
   parts = [part for part in name.split("/") if part not in ("", ".")]
   if not parts or ".." in parts:
     raise OSError(errno.EINVAL, f"{printable(name)!r} is not a path inside a folder")

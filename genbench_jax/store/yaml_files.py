@@ -42,7 +42,11 @@ def read_yaml(path: Path, follow: bool = False) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-  """Return the value of a YAML text; see `read_yaml`."""
+  """Return the value of a YAML text; see `read_yaml`.
+
+  Raises:
+    YamlError: see `read_yaml`.
+  """
   import yaml
 
   loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

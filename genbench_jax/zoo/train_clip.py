@@ -93,7 +93,13 @@ def contrastive_loss(logits: Float[Array, "b b"], caption_id: Int[Array, "b"]) -
 
 
 def shift(images: UInt8[Array, "b 32 32 3"], key: Array, most: int = 2) -> Array:
-  """Shift each image randomly by up to `most` pixels, repeating its border."""
+  """Shift each image randomly by up to `most` pixels, repeating its border.
+
+  Args:
+    images: a batch of images.
+    key: random key.
+    most: maximum shift along each axis, in pixels.
+  """
   padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
   starts = jax.random.randint(key, (len(images), 2), 0, 2 * most + 1)
   crop = lambda image, start: jax.lax.dynamic_slice(image, (*start, 0), images.shape[1:])  # noqa: E731

@@ -62,7 +62,13 @@ def train_vae(data: TrainingSet, folder: Path, steps: int, seed: int = 0) -> Any
 def moments(
   model: Any, params: Any, pixels: Float[Array, "b H W 3"]
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
-  """Return mean and standard deviation of the latents."""
+  """Return mean and standard deviation of the latents.
+
+  Args:
+    model: the autoencoder.
+    params: its parameters.
+    pixels: images from -1 to 1.
+  """
   mean, log_variance = apply_encoder(model, params, pixels)
   return mean, jnp.exp(0.5 * log_variance)
 

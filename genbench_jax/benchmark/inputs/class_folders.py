@@ -51,7 +51,11 @@ def class_folders(root: Path, is_class: Callable[[str], bool]) -> ImageList:
 
 
 def reader_of(root: Path, paths: list[str]) -> Callable[[int], bytes]:
-  """Return a function that reads files below a folder by index."""
+  """Return a function that reads files below a folder by index.
+
+  Raises:
+    RunError: from the returned function, if a file has disappeared or changed to something else.
+  """
 
   def read(index: int) -> bytes:
     try:

@@ -104,7 +104,13 @@ class Spool:
 
 
 def spool_for(cache: Path, kind: str, paths: Sequence[Path]) -> Spool:
-  """Return the spool for some files; changed files get a new one."""
+  """Return the spool for some files; changed files get a new one.
+
+  Args:
+    cache: folder of all spools.
+    kind: format of the input; part of the name.
+    paths: files that the images come from. Their size and times are part of the name.
+  """
   name = files.digest([kind, *([str(path.resolve()), *_identity(path)] for path in paths)])
   return Spool(cache / f"{kind}-{name}.images")
 
