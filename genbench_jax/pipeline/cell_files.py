@@ -1,4 +1,4 @@
-"""What is kept of a recognized cell: plain numbers for its summary, and files."""
+"""The stored results of a recognized cell: its summary and files."""
 
 import dataclasses
 import math
@@ -29,7 +29,13 @@ from genbench_jax.store import hits
 
 
 def summary_of(task: Task, found: RecognizerResult, data: DatasetFeatures) -> dict[str, Any]:
-  """Return the results of a cell as plain numbers."""
+  """Return the results of a cell as plain numbers.
+
+  Args:
+    task: the cell.
+    found: result of the recognizer.
+    data: texts and test images of the dataset.
+  """
   about = dataclasses.asdict(task.cell) | {"metric": data.spec.metric, "seconds": found.seconds}
   about |= {"versions": versions(), "encoder": data.encoder}
   plain = {key: _plain(value) for key, value in found.result.items() if not _is_array(value)}
@@ -48,6 +54,14 @@ def _per_image(found: RecognizerResult, data: DatasetFeatures) -> dict[str, Any]
 def save_cell(
   task: Task, found: RecognizerResult, data: DatasetFeatures, with_predictions: bool
 ) -> None:
+  """Write the files of a cell, the summary last.
+
+  Args:
+    task: the cell.
+    found: result of the recognizer.
+    data: texts and test images of the dataset.
+    with_predictions: whether to store the scores of all test images.
+  """
   scores, labels, names = found.result["scores"], data.test.labels, data.spec.names
   if with_predictions:
     ids = [str(image) for image in data.test.ids]

@@ -1,4 +1,4 @@
-"""The recognizers that train on features, on the cells of a dataset."""
+"""The recognizers that train on features, applied to the cells of a dataset."""
 
 import functools
 import time
@@ -23,7 +23,7 @@ from genbench_jax.recognizers.splits import class_targets
 from genbench_jax.recognizers.tip_adapter import tip_adapter as cache_adapter
 from genbench_jax.run import Run
 
-# Prefix of the results of the last epoch, beside those of the best one.
+# Prefix of the results of the last epoch, besides those of the best one.
 LAST_EPOCH = "last_epoch_"
 
 

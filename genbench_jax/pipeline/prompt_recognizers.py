@@ -1,4 +1,4 @@
-"""The recognizers that learn prompts for CLIP's towers, on the cells of a dataset."""
+"""The recognizers that learn prompts for CLIP's towers, applied to the cells of a dataset."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ from genbench_jax.recognizers.visual_prompts import (
 from genbench_jax.recognizers.zero_shot import zero_shot_scores
 from genbench_jax.run import Run
 
-# Smallest share of the area that CoOp's random crops keep.
+# Smallest fraction of the area that CoOp's random crops keep.
 COOP_CROP = 0.08
 
 
@@ -102,7 +102,7 @@ def vpt(
 
 
 class Training(NamedTuple):
-  """Where and on what prompts are learned: the arguments that both methods have in common."""
+  """Common arguments of both methods: devices and prompts."""
 
   mesh: Mesh
   directory: Path
@@ -132,7 +132,7 @@ def _reader(run: Run, data: DatasetFeatures, images: Images) -> ReadPixels:
 
 
 def _view_reader(run: Run, data: DatasetFeatures, task: Task, least_area: float) -> ReadPixels:
-  """Read random views of the training images of a cell."""
+  """Return a function that reads random views of a cell's training images."""
   size = preprocessing_of(run.clip, data.spec.resize).size
   return _reader(
     run, data, RandomViews(training_images(run, task), size, task.cell.seed, least_area)
@@ -140,7 +140,7 @@ def _view_reader(run: Run, data: DatasetFeatures, task: Task, least_area: float)
 
 
 def _views_of(run: Run, data: DatasetFeatures, task: Task) -> ReadFeatures:
-  """Read features of random views of the training images of a cell, as CoOp crops them."""
+  """Return a function that reads features of random views, as CoOp crops them."""
   read_pixels = _view_reader(run, data, task, COOP_CROP)
 
   def read(rows: Int[np.ndarray, "m"], size: int) -> Iterator[Float[np.ndarray, "b d"]]:

@@ -55,7 +55,7 @@ RECOGNIZERS: dict[str, Recognizer] = {
 SIDE_BY_SIDE = ("linear_probe",)
 # These recognizers use only features, so they can be trained on those of any encoder.
 ON_FEATURES = ("linear_probe",)
-# They put tokens into the towers of a CLIP.
+# These recognizers insert tokens into the towers of a CLIP.
 IN_CLIPS_TOWERS = ("coop", "vpt")
 
 
@@ -68,10 +68,10 @@ def recognize(run: Run) -> int:
 
 
 def refuse_unsuitable(run: Run) -> None:
-  """Ends a run before anything is made if the main encoder has not what a recognizer trains.
+  """End a run at its start if the main encoder does not have what a recognizer trains.
 
   Raises:
-    UsageError: it names the recognizer.
+    UsageError: the message names the recognizer.
   """
   for name in run.config.recognition.recognizers:
     if name in IN_CLIPS_TOWERS:

@@ -76,7 +76,14 @@ def curve(results: Results, series: Series, quantity: str, datasets: Sequence[st
 def complete_datasets(
   results: Results, series: Sequence[Series], quantity: str, shots: int | None = None
 ) -> list[str]:
-  """Return the datasets that have the first series at all of its budgets and the others at `shots`."""
+  """Return the datasets that have the first series at all of its budgets and the others at `shots`.
+
+  Args:
+    results: the rows.
+    series: the series; the first one must be complete.
+    quantity: the recognizer.
+    shots: images per class of the other series.
+  """
   first, *others = series
   budgets = {s for _, item, s, name in results.folded if item == first and name == quantity}
   return [

@@ -1,4 +1,4 @@
-"""What more images would give: power laws through the curves of accuracy, as a table and as a figure."""
+"""Power laws of accuracy over the number of images, as a table and as a figure."""
 
 import math
 from collections.abc import Sequence
@@ -13,12 +13,13 @@ from genbench_jax.report.results import Results, Series
 from genbench_jax.report.tables import Table
 
 LEFT, TOP, MARGIN = 34.0, 30.0, 8.0
-# The laws are drawn on to so many times the largest number of images, and by so many points.
+# Extrapolation of the drawn laws, as a multiple of the largest number of images, and number of
+# points.
 BEYOND, POINTS = 2.0, 40
 
 
 class ScalingCurve(NamedTuple):
-  """A series' mean accuracy at each number of images per class, and the power law through it."""
+  """Mean accuracy of a series at each number of images per class, with its power law."""
 
   series: Series
   points: list[Point]
@@ -26,7 +27,13 @@ class ScalingCurve(NamedTuple):
 
 
 def scaling_curves(results: Results, series: Sequence[Series], quantity: str) -> list[ScalingCurve]:
-  """Return the series that a power law could be fitted to."""
+  """Return the curves of the series to which a power law could be fitted.
+
+  Args:
+    results: the rows.
+    series: the series to fit.
+    quantity: the recognizer.
+  """
   found = []
   for item in series:
     points = curve(results, item, quantity, complete_datasets(results, (item,), quantity))
@@ -37,9 +44,9 @@ def scaling_curves(results: Results, series: Sequence[Series], quantity: str) ->
 
 
 def scaling_table(curves: Sequence[ScalingCurve], quantity: str) -> Table | None:
-  """Return exponents and limits; None where there is no law.
+  """Return exponents and limits; None without a power law.
 
-  error(n) = floor + scale · n^−exponent, n images per class.
+  error(n) = floor + scale · n^−exponent, with n images per class.
   """
   if not curves:
     return None
@@ -59,7 +66,7 @@ def scaling_table(curves: Sequence[ScalingCurve], quantity: str) -> Table | None
 
 
 def scaling_figure(curves: Sequence[ScalingCurve], quantity: str) -> chart.Figure | None:
-  """Return the points and the laws through them; None where there is no law."""
+  """Return the points and their power laws; None without a power law."""
   if not curves:
     return None
   label = quantity_of(quantity).label
@@ -78,20 +85,20 @@ def scaling_figure(curves: Sequence[ScalingCurve], quantity: str) -> chart.Figur
 
 
 def scaling_panel(curves: Sequence[ScalingCurve], about: str, width: float) -> chart.Panel:
-  """Return the plot, the number of images on a logarithmic axis.
+  """Return the plot with the number of images on a logarithmic axis.
 
   Args:
-    curves: what is drawn.
+    curves: the curves to draw.
     about: what the y axis shows, for the description.
-    width: in pixels.
+    width: width in pixels.
   """
   height = 340.0 if width > 400 else 262.0
   left, top, right, bottom = frame = (LEFT, TOP, width - MARGIN, height - 42)
-  budgets = sorted({point.images for one in curves for point in one.points})
+  budgets = sorted({point.images for curve in curves for point in curve.points})
   first, last = budgets[0], BEYOND * budgets[-1]
   x = chart.Scale(math.log2(first), math.log2(last), left + MARGIN, right - MARGIN)
-  ends = [end for one in curves for point in one.points for end in interval(point)]
-  ends += [one.law.accuracy(last) for one in curves]
+  ends = [end for curve in curves for point in curve.points for end in interval(point)]
+  ends += [curve.law.accuracy(last) for curve in curves]
   y = chart.Scale(*chart.padded(ends, least=0.05, within=(0, 1)), bottom, top)
   grid = [first * (last / first) ** (i / (POINTS - 1)) for i in range(POINTS)]
   return chart.Panel(
@@ -103,36 +110,36 @@ def scaling_panel(curves: Sequence[ScalingCurve], about: str, width: float) -> c
     x_ticks=tuple(chart.Tick(x(math.log2(n)), f"{n:g}") for n in budgets),
     y_ticks=tuple(chart.Tick(y(t), chart.tick_text(100 * t)) for t in chart.ticks(y.low, y.high)),
     x_label="images per class",
-    shapes=tuple(shape for one in curves for shape in _shapes(one, grid, x, y)),
+    shapes=tuple(shape for curve in curves for shape in _shapes(curve, grid, x, y)),
   )
 
 
 def interval(point: Point) -> tuple[float, float]:
-  """The ends of the 95 % interval of a point; the point itself where its error is not known."""
+  """Return the ends of the 95 % interval of a point; the point itself if its error is unknown."""
   half = NORMAL * point.error if math.isfinite(point.error) else 0.0
   return point.value - half, point.value + half
 
 
 def _shapes(
-  one: ScalingCurve, grid: Sequence[float], x: chart.Scale, y: chart.Scale
+  curve: ScalingCurve, grid: Sequence[float], x: chart.Scale, y: chart.Scale
 ) -> list[chart.Shape]:
-  """The law as a line, the points' intervals and their markers."""
-  css = css_of(one.series)
-  line = chart.polyline([(x(math.log2(n)), y(one.law.accuracy(n))) for n in grid])
-  places = [(x(math.log2(point.images)), point) for point in one.points]
+  """Return the law as a line, and the intervals and markers of the points."""
+  css = css_of(curve.series)
+  line = chart.polyline([(x(math.log2(n)), y(curve.law.accuracy(n))) for n in grid])
+  places = [(x(math.log2(point.images)), point) for point in curve.points]
   ends = [(at, *interval(point)) for at, point in places]
   whiskers = "".join(
     f"M{at:.1f} {y(low):.1f}V{y(high):.1f}" for at, low, high in ends if high > low
   )
-  markers = "".join(chart.marker(one.series.strategy, at, y(p.value), 2.9) for at, p in places)
+  markers = "".join(chart.marker(curve.series.strategy, at, y(p.value), 2.9) for at, p in places)
   drawn = (("line", line), ("whisker thin", whiskers), ("mark", markers))
   return [chart.Shape(path, f"series {css} {kind}") for kind, path in drawn if path]
 
 
 def _description(curves: Sequence[ScalingCurve], about: str, last: float) -> str:
   parts = [
-    f"{one.series.label} from {percent(one.points[0].value)} to {percent(one.points[-1].value)}, "
-    f"by its law {percent(one.law.accuracy(last))} at {last:g}"
-    for one in curves
+    f"{curve.series.label} from {percent(curve.points[0].value)} to {percent(curve.points[-1].value)}, "
+    f"by its law {percent(curve.law.accuracy(last))} at {last:g}"
+    for curve in curves
   ]
   return f"{about} in percent over images per class: {'; '.join(parts)}."

@@ -111,7 +111,11 @@ class _Meeting:
     self.present: dict[int, tuple[Caller, socket.socket]] = {}
 
   def hold(self) -> None:
-    """Wait for all processes and let them go; see `meet`."""
+    """Wait for all processes and let them go; see `meet`.
+
+    Raises:
+      RunError: some processes never called.
+    """
     try:
       for caller, connection in self._callers(START_SECONDS):
         self.present[caller.number] = caller, connection
