@@ -4,22 +4,10 @@ import dataclasses
 
 from genbench_jax.metrics.bootstrap import Measurement
 
-_HALVES = (
-  "interval for the generator holds .98: at half of a small budget accuracy varies more than twice as much, so that it "
-  "is too wide"
-)
 _NARROW = (
   "interval for the generator holds .93, a little less than .95, in simulations with 64 images"
 )
 CAUTIONS = {
-  "cler": _HALVES,
-  "cler_gain": _HALVES,
-  "cler_image": _HALVES,
-  "topk_vote": _HALVES,
-  "guide_ridge": _HALVES,
-  "class_chamfer": (
-    "interval for the generator holds .98: nearest images lie farther apart in half of the images, so that it is too wide"
-  ),
   "vendi_inf": (
     "interval holds .98: the largest eigenvalue moves less than its linearization says, so that it is too wide"
   ),

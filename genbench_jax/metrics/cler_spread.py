@@ -7,10 +7,17 @@ a value.
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from genbench_jax.metrics.accuracy import recognition_score
+from genbench_jax.metrics.accuracy import FROM_PREDICTIONS, recognition_score
 from genbench_jax.metrics.class_scores import ZERO_SHOT_SCALE
-from genbench_jax.metrics.half_samples import REPEATS, Halves, halves_of, variance_of
+from genbench_jax.metrics.half_samples import (
+  REPEATS,
+  Halves,
+  common_variance,
+  halves_of,
+  variance_of,
+)
 from genbench_jax.metrics.inputs import BLOCK_ROWS, host_unit_rows
+from genbench_jax.metrics.intervals import image_values, image_weights
 from genbench_jax.metrics.strata import are_paired, strata_of
 
 TEST_ROWS = 2000
@@ -32,7 +39,7 @@ def external_variances(
   seed: int,
   resamples: int = REPEATS,
 ) -> dict[str, float] | None:
-  """Return the variance of each score over fresh draws of the external images.
+  """Return the variance of each score over fresh draws of the external images, beyond that over test images.
 
   Args:
     image_features, labels, text_features, test_features, test_labels, metric: as in `cler.cler`.
@@ -55,9 +62,22 @@ def external_variances(
     _scores(sums, halves, replicate, labels, tests, text, test_labels, metric, voters, top_k)
     for replicate in range(len(halves.kept))
   ]
-  names = list(values[0])
-  found = variance_of(np.array([[half[name] for name in names] for half in values]), halves)
-  return dict(zip(names, found.tolist(), strict=True))
+  weights = image_weights(test_labels, metric) if metric in FROM_PREDICTIONS else np.full(
+    len(tests), 1 / len(tests)
+  )  # fmt: skip
+  return {
+    name: _variance(np.array([half[name] for half in values]), weights, halves)
+    for name in values[0]
+  }
+
+
+def _variance(
+  values: Float[np.ndarray, "r *m"], weights: Float[np.ndarray, "m"], halves: Halves
+) -> float:
+  """Return the variance of a score from its values by test image, or of one that is no mean over these."""
+  if values.ndim == 2:
+    return common_variance(values, weights, halves)
+  return float(variance_of(values[:, None], halves)[0])
 
 
 def chosen_tests(count: int, seed: int) -> Int[np.ndarray, "t"]:
@@ -99,8 +119,8 @@ def _scores(
   metric: str,
   voters: Voters | None,
   top_k: int | None,
-) -> dict[str, float]:
-  """Return the scores on one half, by the strict protocol."""
+) -> dict[str, np.ndarray]:
+  """Return the scores on one half by the strict protocol: by test image, if they are means over these."""
   kept = _kept_by_class(halves, replicate, labels, len(text))
   # Class sums of a half are sums over its groups: no pass over the images per replicate.
   centers = host_unit_rows(np.einsum("gkd,kg->kd", sums, kept))
@@ -121,7 +141,13 @@ def _scores(
       name: _softmax(scores) if name in ("cler", "cler_image") else scores
       for name, scores in columns.items()
     }
-  return {name: recognition_score(scores, test_labels, metric) for name, scores in columns.items()}
+  return {name: _judged(scores, test_labels, metric) for name, scores in columns.items()}
+
+
+def _judged(scores: Float[np.ndarray, "m k"], test_labels: np.ndarray, metric: str) -> np.ndarray:
+  judged = scores.argmax(axis=1) == test_labels if metric in FROM_PREDICTIONS else scores
+  values = image_values(judged, test_labels, metric)
+  return np.asarray(recognition_score(scores, test_labels, metric)) if values is None else values
 
 
 def _kept_by_class(

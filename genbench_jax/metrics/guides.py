@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from genbench_jax.metrics.bootstrap import ONE_A_CLASS, Measurement
-from genbench_jax.metrics.half_samples import REPEATS, halves_of, variance_of
+from genbench_jax.metrics.half_samples import REPEATS, common_variance, halves_of
 from genbench_jax.metrics.inputs import check_finite, feature_rows, host_unit_rows, label_rows
 from genbench_jax.metrics.intervals import NORMAL, wilson
 from genbench_jax.metrics.manifold_spread import squared_distances
@@ -169,11 +169,13 @@ def _variances(
   values = []
   for replicate in range(len(halves.kept)):
     kept = halves.rows(replicate)
-    values.append([
-      _chamfer(distances[:, kept], hot[kept], guide_hot).mean(),
-      _recognized(x[kept], hot[kept], guides, guide_hot, PENALTY).mean(),
-    ])  # fmt: skip
-  return variance_of(np.array(values), halves)
+    values.append((
+      _chamfer(distances[:, kept], hot[kept], guide_hot),
+      _recognized(x[kept], hot[kept], guides, guide_hot, PENALTY),
+    ))  # fmt: skip
+  weights = np.full(len(guides), 1 / len(guides))
+  columns = (np.array(each, float) for each in zip(*values, strict=True))
+  return np.array([common_variance(each, weights, halves) for each in columns])
 
 
 def _measurement(

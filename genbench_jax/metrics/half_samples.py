@@ -77,3 +77,20 @@ def _factor(groups: Int[np.ndarray, "s"]) -> float:
 def variance_of(values: Float[np.ndarray, "r v"], halves: Halves) -> Float[np.ndarray, "v"]:
   """Return the variance of each column over fresh draws of the external images."""
   return halves.factor * values.var(axis=0, ddof=1)
+
+
+def common_variance(
+  values: Float[np.ndarray, "r m"], weights: Float[np.ndarray, "m"], halves: Halves
+) -> float:
+  """Return the variance of a weighted mean over test images that the external images cause for all of them in common.
+
+  With f(x, y) the value of test image y under the external images x, the variance of the mean is that of E_y f over x plus
+  that over test images with x as it is, E_x Var_y f / m. The latter holds what other external images change for each test
+  image by itself. The variance of the mean over halves holds that once more, as the diagonal of the covariance of the test
+  images: only the rest is in common.
+  """
+  means = values @ weights
+  squares = weights**2
+  alone = float(squares @ values.var(axis=0, ddof=1))
+  rest = (float(means.var(ddof=1)) - alone) / max(1 - float(squares.sum()), 1e-9)
+  return halves.factor * max(rest, 0.0)

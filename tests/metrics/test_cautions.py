@@ -28,8 +28,8 @@ def test_the_table_marks_what_is_outside_and_rows_say_why():
 @pytest.mark.parametrize("generator_low", [0.1, None])
 def test_a_caution_is_added_to_what_a_note_says_already(generator_low):
   value = Measurement(0.5, 0.4, 0.6, generator_low, generator_low, "one image a class")
-  note = with_caution("cler", value, "accuracy", True).note
+  note = with_caution("mind", value, "accuracy", False).note
   assert note.startswith("one image a class")
-  assert (CAUTIONS["cler"] in note) == (generator_low is not None)
+  assert (CAUTIONS["mind"] in note) == (generator_low is not None)
   assert with_caution("fid", value, "map_11_point", False) == value
   assert MAP_CAUTION in with_caution("cler", value, "map_11_point", True).note

@@ -1,0 +1,39 @@
+"""Halves of the external images: a mean varies over them as over fresh draws, and what varies alone is counted once."""
+
+import numpy as np
+import pytest
+
+from genbench_jax.metrics.half_samples import common_variance, halves_of, variance_of
+
+STRATA = np.repeat(np.arange(4), [8, 6, 5, 1])
+
+
+def test_half_of_each_stratum_is_kept():
+  halves = halves_of(STRATA, 0, 40)
+  kept = np.array([np.bincount(STRATA[halves.rows(r)], minlength=4) for r in range(40)])
+  assert (kept[:, 0] == 4).all() and (kept[:, 1] == 3).all()
+  assert set(kept[:, 2]) == {2, 3} and (kept[:, 3] == 1).all()
+
+
+def test_a_mean_varies_over_halves_as_over_fresh_draws():
+  """The mean of n values has the variance s^2 / n."""
+  random = np.random.default_rng(0)
+  strata = np.zeros(16, int)
+  found = []
+  for seed in range(40):
+    values, halves = random.normal(size=16), halves_of(strata, seed)
+    means = np.array([values[halves.rows(r)].mean() for r in range(len(halves.kept))])
+    found.append(variance_of(means[:, None], halves)[0])
+  assert np.mean(found) == pytest.approx(1 / 16, rel=0.15)
+
+
+@pytest.mark.parametrize("common", [0.0, 0.1])
+def test_only_what_all_test_images_share_counts(common):
+  """Values a_r + e_rj: the mean over j varies by s_a^2 + s_e^2 / m, of which the first is in common."""
+  random = np.random.default_rng(1)
+  halves = halves_of(np.zeros(16, int), 0, 4000)
+  values = common * random.normal(size=(4000, 1)) + random.normal(size=(4000, 30))
+  weights = np.full(30, 1 / 30)
+  found = common_variance(values, weights, halves)
+  assert found == pytest.approx(common**2, abs=0.003)
+  assert np.var(values @ weights) > 0.03
