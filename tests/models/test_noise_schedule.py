@@ -118,7 +118,7 @@ def test_sigmas_decrease(kind):
   [
     ("dpmsolver++", {"use_flow_sigmas": True}, "use_flow_sigmas to True"),
     ("dpmsolver++", {"solver_order": 4}, "supports 2, 1, 3"),
-    ("dpmsolver++", {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}, "1 or 2 there"),
+    ("dpmsolver++", {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}, "supports 1 and 2"),
     ("euler", {"use_karras_sigmas": True, "use_beta_sigmas": True}, "both use_karras_sigmas and"),
     ("pndm", {"prediction_type": "sample"}, "can't sample a model"),
     ("ddim", {"thresholding": True}, "thresholding to True"),
