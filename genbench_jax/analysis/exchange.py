@@ -1,9 +1,8 @@
 """Exchange rates: how many real images per class give the same accuracy as a source's images.
 
-The accuracy of real images is made monotone in their number and interpolated by monotone cubics over
-its logarithm.
-The interval comes from redrawing the accuracies of real images and of the source by their standard
-errors.
+The accuracy of real images is made monotone in their number and interpolated by monotone cubics
+over its logarithm. The interval comes from redrawing the accuracies of real images and of the
+source by their standard errors.
 """
 
 import dataclasses
@@ -111,9 +110,9 @@ def _between(
 ) -> tuple[Float[np.ndarray, "g"], Float[np.ndarray, "r g"]]:
   """Return numbers of images between those tried, and each curve there.
 
-  Monotone cubics over the logarithm of the number (Fritsch & Carlson 1980). Accuracy flattens with more images; straight
-  lines would lie below it between two budgets, and overrate the source by up to a tenth of an octave, as much as the
-  standard error at errors of .01.
+  Monotone cubics over the logarithm of the number (Fritsch & Carlson 1980). Accuracy flattens with
+  more images; straight lines would lie below it between two budgets, and overrate the source by up
+  to a tenth of an octave, as much as the standard error at errors of .01.
   """
   from scipy.interpolate import PchipInterpolator
 

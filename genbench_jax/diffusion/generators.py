@@ -16,7 +16,8 @@ def read_generators(base: Generation, table: Any) -> dict[str, Generation]:
   """Return name -> generator, sorted by name; `base` has the settings that an entry does not give.
 
   Raises:
-    UsageError: a name that cannot be part of a file name, a wrong setting, or one that all generators share.
+    UsageError: a name that cannot be part of a file name, a wrong setting, or one that all
+      generators share.
   """
   generators = read_table(base, table, "config.generators")
   for name, generator in generators.items():
@@ -32,8 +33,8 @@ def read_generators(base: Generation, table: Any) -> dict[str, Generation]:
 def generator_sweep(name: str, **settings: Any) -> dict[str, dict[str, Any]]:
   """Return an entry of `config.generators` for every combination of the swept settings.
 
-  `generator_sweep("sd21", guidance_scale=(1.5, 4), steps=(10, 25))` returns four entries, the first of which is
-  `sd21-guidance_scale1_5-steps10`.
+  `generator_sweep("sd21", guidance_scale=(1.5, 4), steps=(10, 25))` returns four entries, the first
+  of which is `sd21-guidance_scale1_5-steps10`.
 
   Args:
     name: prefix of the names.

@@ -37,8 +37,8 @@ class Generation:
   """How images are generated.
 
   Attributes:
-    checkpoint: a Stable Diffusion folder, hub id or single `.safetensors` file; `zoo/diffusion` is the small
-      model that ships.
+    checkpoint: a Stable Diffusion folder, hub id or single `.safetensors` file; `zoo/diffusion` is
+      the small model that ships.
     revision: the hub revision, a commit; empty for local folders.
     sha256: the checksum that `genbench pins` prints; other checkpoints are rejected.
     strategies: prompt strategies; each makes an image set.
@@ -48,16 +48,20 @@ class Generation:
     height: pixels; 0 uses the model's own size.
     width: pixels; 0 uses the model's own size.
     batch_per_device: images on a device at once; 0 uses as many as fit into its memory.
-    keep_images: `all` images, `none`, or a number a class as text, such as `4`. Unless all are kept, the devices that
-      generate the images embed them, and only their features and that many images of each class are stored.
+    keep_images: `all` images, `none`, or a number a class as text, such as `4`. Unless all are
+      kept, the devices that generate the images embed them, and only their features and that many
+      images of each class are stored.
     shard_size: images a shard, which is also the most that an interrupted run loses.
-    implementation: implementation of the networks: `ours`, or `diffusers` for the stock Flax classes of diffusers below 0.40.
-    backend: another program that makes the images: `diffusers` for any PyTorch pipeline, or `module:function`; empty
-      is this package.
+    implementation: implementation of the networks: `ours`, or `diffusers` for the stock Flax
+      classes of diffusers below 0.40.
+    backend: another program that makes the images: `diffusers` for any PyTorch pipeline, or
+      `module:function`; empty is this package.
     eta: fraction of fresh noise in `ddim` and `tcd`.
-    guidance_rescale: how far to restore the standard deviation that guidance inflates, 0 to 1 (2305.08891).
+    guidance_rescale: how far to restore the standard deviation that guidance inflates, 0 to 1
+      (2305.08891).
     timesteps: explicit descending timesteps instead of `steps`.
-    scheduler_settings: keys of `scheduler_config.json` that override the checkpoint's, as a JSON object.
+    scheduler_settings: keys of `scheduler_config.json` that override the checkpoint's, as a JSON
+      object.
     loras: files of low-rank updates, each as `FILE:WEIGHT`.
     autoencoder: folder or hub id of an autoencoder in place of the checkpoint's.
     negative_prompt: appended to the negative prompt of the strategy.

@@ -106,7 +106,8 @@ def _checked(training: Any, generated: Any, unseen: Any | None = None) -> list[n
 
 
 def on_parts(drawn: Float[np.ndarray, "t d"]) -> Prepare:
-  """Return what `set_measurements` needs to compute both shares of parts of generated and unseen images.
+  """Return what `set_measurements` needs to compute both shares of parts of generated and unseen
+  images.
 
   Args:
     drawn: the training images that are looked at.

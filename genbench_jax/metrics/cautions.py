@@ -1,4 +1,5 @@
-"""What a row says of its intervals where simulations found their coverage outside .93 to .97 (docs/statistics.md)."""
+"""What a row says of its intervals where simulations found their coverage outside .93 to .97
+(docs/statistics.md)."""
 
 import dataclasses
 

@@ -23,7 +23,8 @@ def distances_by_class(
 ) -> dict[int, float]:
   """Return the distance between the images of each class that has `FEWEST` on both sides.
 
-  Such distances are biased upward by few images: compare classes with as many images, not one class with the whole.
+  Such distances are biased upward by few images: compare classes with as many images, not one class
+  with the whole.
 
   Args:
     x, y: features of the external and of the test images.
@@ -54,8 +55,9 @@ def means_by_class(
 def frechet_of_few(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
   """Return the Fréchet distance of few images of many dimensions, without a covariance.
 
-  With centered rows X and Y, S_x S_y = X' X Y' Y / ((n - 1) (m - 1)) has the eigenvalues of (X Y') (X Y')', so
-  tr (S_x S_y)^1/2 is the sum of the singular values of X Y' over sqrt((n - 1) (m - 1)): n x m numbers in place of d x d.
+  With centered rows X and Y, S_x S_y = X' X Y' Y / ((n - 1) (m - 1)) has the eigenvalues of (X Y')
+  (X Y')', so tr (S_x S_y)^1/2 is the sum of the singular values of X Y' over sqrt((n - 1) (m - 1)):
+  n x m numbers in place of d x d.
   """
   first, second = (np.asarray(rows, np.float64) for rows in (x, y))
   shift = first.mean(axis=0) - second.mean(axis=0)

@@ -82,11 +82,13 @@ def variance_of(values: Float[np.ndarray, "r v"], halves: Halves) -> Float[np.nd
 def common_variance(
   values: Float[np.ndarray, "r m"], weights: Float[np.ndarray, "m"], halves: Halves
 ) -> float:
-  """Return the variance of a weighted mean over test images that the external images cause for all of them in common.
+  """Return the variance of a weighted mean over test images that the external images cause for all
+  of them in common.
 
-  With f(x, y) the value of test image y under the external images x, the variance of the mean is that of E_y f over x plus
-  that over test images with x as it is, E_x Var_y f / m. The latter holds what other external images change for each test
-  image by itself. The variance of the mean over halves holds that once more, as the diagonal of the covariance of the test
+  With f(x, y) the value of test image y under the external images x, the variance of the mean is
+  that of E_y f over x plus that over test images with x as it is, E_x Var_y f / m. The latter holds
+  what other external images change for each test image by itself. The variance of the mean over
+  halves holds that once more, as the diagonal of the covariance of the test
   images: only the rest is in common.
   """
   means = values @ weights

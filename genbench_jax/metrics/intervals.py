@@ -169,9 +169,10 @@ def image_values(
 ) -> Float[np.ndarray, "n"] | None:
   """What each test image adds to a score: two recognizers can then be compared image by image.
 
-  Right or wrong, whose mean weighted by `image_weights` is the score. For the ROC area A the pseudo-values
-  A + (n / n_g) (V_i - A), V_i the placement of the image and n_g the size of its class: their mean is A, and the variance of
-  their mean DeLong's. 11-point precision is no mean over images: None.
+  Right or wrong, whose mean weighted by `image_weights` is the score. For the ROC area A the
+  pseudo-values A + (n / n_g) (V_i - A), V_i the placement of the image and n_g the size of its
+  class: their mean is A, and the variance of their mean DeLong's. 11-point precision is no mean
+  over images: None.
 
   Args:
     judged: right or wrong, or the scores of each class.

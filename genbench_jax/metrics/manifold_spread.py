@@ -80,10 +80,10 @@ def spread_of(
     )
     return [float(part.mean()) for part in parts]
 
-  # Among half of the real images k neighbors make balls of twice the share, which hides half of what
-  # other real images change (precision); k / 2 neighbors make balls as large, whose counts are noisier.
-  # The true variance lies in the middle: .51 and 1.45 of it for precision, .80 and 1.27 for density
-  # (benchmarks/intervals.py).
+  # Among half of the real images k neighbors make balls of twice the share, which hides half of
+  # what other real images change (precision); k / 2 neighbors make balls as large, whose counts are
+  # noisier. The true variance lies in the middle: .51 and 1.45 of it for precision, .80 and 1.27
+  # for density (benchmarks/intervals.py).
   test = [
     [values(halves[0].rows(r), every, k_real) for r in range(repeats)] for k_real in (k, fewer)
   ]

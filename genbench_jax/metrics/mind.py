@@ -86,10 +86,11 @@ def _drawn(
 def transport(
   first: Float[np.ndarray, "n r"], second: Float[np.ndarray, "m r"]
 ) -> Float[np.ndarray, "r"]:
-  """Return the squared 2-Wasserstein distance of the sorted values in each column; n and m may differ.
+  """Return the squared 2-Wasserstein distance of the sorted values in each column; n and m may
+  differ.
 
-  It is the integral of the squared difference of both quantile functions, which are constant between the multiples of
-  1 / n and 1 / m.
+  It is the integral of the squared difference of both quantile functions, which are constant
+  between the multiples of 1 / n and 1 / m.
   """
   n, m = len(first), len(second)
   # Steps in units of 1 / (n m): whole numbers, no rounding.

@@ -93,8 +93,9 @@ def measure_vendi(
   value = _of_eigenvalues(eigenvalues, order)
   influences = value * _surprises(x, eigenvalues, vectors, mesh, order)
   if order == 1:
-    # An image's surprise is measured against moments that it is part of, and comes out too small: about `value` directions
-    # are fitted to n images. Without the factor intervals hold .89 instead of .95 at n = 64 (benchmarks/intervals.py).
+    # An image's surprise is measured against moments that it is part of, and comes out too small:
+    # about `value` directions are fitted to n images. Without the factor intervals hold .89 instead
+    # of .95 at n = 64 (benchmarks/intervals.py).
     influences = influences * np.sqrt(1 + value / len(x))
   strata = strata_of(labels, len(x))
   score = own_interval(value, influences, strata, resamples, seed, mesh, lowest=1.0)

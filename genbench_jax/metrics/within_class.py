@@ -84,11 +84,13 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
 def _influences(
   found: dict[int, tuple[np.ndarray, np.ndarray]], counts: Int[np.ndarray, "k"]
 ) -> Float[np.ndarray, "n"]:
-  """Return what each image adds: it is in both places of a pair, so twice its mean distance, over k classes.
+  """Return what each image adds: it is in both places of a pair, so twice its mean distance, over k
+  classes.
 
-  The mean distance h_i of an image to the n - 1 others shares pairs with theirs. The variance of the h_i over images
-  understates the first-order part by ((n - 2) / (n - 1))^2 and overstates the second-order part by 2 (n - 2) / (n - 1).
-  The factor (n - 1) / (n - 2) on the variance lies between both corrections.
+  The mean distance h_i of an image to the n - 1 others shares pairs with theirs. The variance of
+  the h_i over images understates the first-order part by ((n - 2) / (n - 1))^2 and overstates the
+  second-order part by 2 (n - 2) / (n - 1). The factor (n - 1) / (n - 2) on the variance lies
+  between both corrections.
   """
   total = int(counts.sum())
   parts = [
@@ -101,7 +103,8 @@ def _influences(
 def _class_influences(
   by_class: dict[int, float], counts: Int[np.ndarray, "k"]
 ) -> Float[np.ndarray, "n"]:
-  """Return the values of the classes, an upper bound of what their images change; a class is one observation."""
+  """Return the values of the classes, an upper bound of what their images change; a class is one
+  observation."""
   values = np.array(list(by_class.values()))
   weights = counts.sum() / (len(counts) * counts) * np.sqrt(counts)
   return np.repeat((values - values.mean()) * weights, counts)

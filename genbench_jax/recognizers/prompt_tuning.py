@@ -173,8 +173,8 @@ def learn_context(
     seed: of the initial context, if it is noise, and of the batches.
     weights: loss weight of each image; None for equal weights.
     later: images that train alone in the second half.
-    read_views: reads the features of random views, numbered as `random_views.view_rows` does, in batches: each step then
-      sees its images anew, as in the paper. None trains on `features`.
+    read_views: reads the features of random views, numbered as `random_views.view_rows` does, in
+      batches: each step then sees its images anew, as in the paper. None trains on `features`.
 
   Raises:
     UsageError: the context does not fit, or targets do not match images or class names.

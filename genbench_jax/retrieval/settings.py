@@ -14,16 +14,16 @@ class Retrieval:
   """Images from a pool, for the source `retrieval`; see docs/retrieval.md.
 
   Attributes:
-    pool: a folder of embedding shards with metadata, made with the encoder of the config; `zoo/pool` is a small one
-      that is drawn and embedded in the work folder.
-    image_root: the folder, or folder of tar files, with the images of the pool; empty where `genbench embed` made the
-      pool, which records it.
-    queries: one for each class and template, `text_to_text` as in the reference or `text_to_image`; or
-      `image_to_image` with `query_shots` original images per class.
+    pool: a folder of embedding shards with metadata, made with the encoder of the config;
+      `zoo/pool` is a small one that is drawn and embedded in the work folder.
+    image_root: the folder, or folder of tar files, with the images of the pool; empty where
+      `genbench embed` made the pool, which records it.
+    queries: one for each class and template, `text_to_text` as in the reference or `text_to_image`;
+      or `image_to_image` with `query_shots` original images per class.
     query_shots: original images per class for `image_to_image`.
     images_per_prompt: rows of the pool that each query finds.
-    ranking: order of the images of a class: by `mean` score over the queries that found them, as in the reference; by
-      `max`; or `rerank` by the cosine of the image with the text of the class.
+    ranking: order of the images of a class: by `mean` score over the queries that found them, as in
+      the reference; by `max`; or `rerank` by the cosine of the image with the text of the class.
     duplicate_threshold: cosine above which two images of a class are duplicates.
     leak_threshold: cosine above which an image is a test image.
     recall_target: below 1, TPUs search approximately (see `genbench_jax.retrieve`).
