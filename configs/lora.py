@@ -9,12 +9,12 @@ DataDream's recipe (rank 16 on q and v, 10 epochs); `strict` chooses learning ra
 external images. Training-free recognizers are run for comparison: zero-shot, probe and Tip-Adapter.
 
 Cost: `genbench plan --machine h100` estimates 0.5 H100-hours (28 November 2026), a third of it for generation: 16
-images of each of 194 classes, then 24 trainings of a few hundred to two thousand steps. The time of small steps,
-which no plan counts, comes on top: allow two hours.
+images of each of 194 classes, then 24 trainings of a few hundred to two thousand steps. The estimate does not include
+the overhead of small steps, so allow two hours.
 
 Expected for 16 real shots, as reported by CLIP-LoRA (arXiv 2405.18541, ViT-B/16): EuroSAT 92, DTD 72, pets 92,
-aircraft 55 %, versus 48, 44, 89 and 25 % zero-shot. Generated images alone give a part of that gain; mixed
-with real ones they add a point or two, least on fine-grained datasets.
+aircraft 55 %, versus 48, 44, 89 and 25 % zero-shot. Generated images alone give part of that gain. Mixed
+with real ones, they add one or two points, and least on fine-grained datasets.
 """
 
 from genbench_jax.config import default_config, parse_arguments

@@ -1,4 +1,4 @@
-"""Learned tokens versus plain prompts on the demo world `signs`, which the small models have never seen or read about.
+"""Learned tokens versus plain prompts on the demo world `signs`, which the small models were not trained on.
 
   python -m genbench_jax.main --config configs/textual_inversion.py --workdir runs/inversion
 

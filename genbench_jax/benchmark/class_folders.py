@@ -52,8 +52,8 @@ class ClassFolders:
       if name in self.similar
     ]
     names = listed([storable(name) for name in self.unmatched])
-    told = f"{len(self.unmatched)} left out, not a class of '{spec.name}': {names}."
-    return " ".join([told, *hints])
+    note = f"{len(self.unmatched)} left out, not a class of '{spec.name}': {names}."
+    return " ".join([note, *hints])
 
 
 def match_folders(
