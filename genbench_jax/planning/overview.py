@@ -101,7 +101,7 @@ def _price(asked: Costs, machine: Machine, file: str) -> Iterator[str]:
   yield f"On {machine.label}"
   rows = [("", "operations", "chip-hours", "wall time", "USD")]
   rows += [(label, *_amounts(asked.flops((stage,)), machine)) for stage, label in STAGES.items()]
-  rows.append(("together", *_amounts(asked.flops(), machine)))
+  rows.append(("total", *_amounts(asked.flops(), machine)))
   yield from aligned(rows, numbers=(1, 2, 3, 4))
   flops = asked.flops()
   if flops is not None:
