@@ -15,7 +15,7 @@ TESTS = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stat
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([4, 1000]))
-def test_resampled_coefficients_are_those_of_the_images_drawn(seed, levels):
+def test_resampled_coefficients_equal_those_of_the_resamples(seed, levels):
   random = np.random.default_rng(seed)
   x, y = random.integers(0, levels, (2, 25)) / levels
   weights = bootstrap_weights(25, 4, random)
@@ -33,7 +33,7 @@ def test_a_constant_side_has_no_coefficient():
 
 
 @pytest.mark.parametrize("method", list(TESTS))
-def test_shuffled_coefficients_are_those_of_the_shuffled_values(method):
+def test_shuffled_coefficients_equal_those_of_the_shuffled_values(method):
   x, y = np.random.default_rng(0).integers(0, 5, (2, 12)).astype(float)
   orders = np.stack([np.random.default_rng(s).permutation(12) for s in range(5)])
   found = permuted_orders(x, y, method, orders)
@@ -165,7 +165,7 @@ def test_a_metric_of_budget_and_noise_is_rarely_significant():
   assert pooled.value > 0.7
 
 
-def test_intervals_hold_the_expected_coefficient():
+def test_intervals_contain_the_expected_coefficient():
   random = np.random.default_rng(1)
   found = [
     within(series_rows(random, lambda quality, budget: quality + random.normal()))
@@ -177,7 +177,7 @@ def test_intervals_hold_the_expected_coefficient():
   assert 0.3 < np.mean([c.ci_high - c.ci_low for c in found]) < 1.3
 
 
-def test_protocols_and_encoders_are_kept_apart():
+def test_protocols_and_encoders_are_not_mixed():
   rows = []
   for protocol, offset in (("strict", 0.0), ("reference", -0.3)):
     for s in range(6):
@@ -190,7 +190,7 @@ def test_protocols_and_encoders_are_kept_apart():
   assert {(c.encoder, c.is_independent) for c in each} == {("tiny", False), ("dino", True)}
 
 
-def test_one_number_under_two_names_is_tested_once():
+def test_metrics_with_the_same_order_are_tested_once():
   random = np.random.default_rng(0)
   rows = series_rows(random, lambda quality, _: quality + 0.5 * random.normal())
   twin = [r | {"quantity": "twin", "value": -3 * r["value"]} for r in rows if r["quantity"] == "m"]
@@ -217,7 +217,7 @@ def test_huge_values_are_correlated():
     assert within(rows, method).value > 0.5
 
 
-def test_what_has_no_coefficient_says_why(found):
+def test_undefined_coefficients_have_a_reason(found):
   constant = found["zero_shot", "pearson", "within_dataset", "set0"]
   assert constant.value is None and constant.reason == "the metric is constant"
   assert (
@@ -228,7 +228,7 @@ def test_what_has_no_coefficient_says_why(found):
   assert over.reason == "fewer than 3 pairs"
 
 
-def test_rows_that_cannot_be_used_are_refused():
+def test_invalid_rows_are_rejected():
   rows = cell_rows()
   with pytest.raises(UsageError, match="two rows of quantity 'cler'"):
     correlations([*rows, row("set0", "a", 1, "cler", 0.5)])

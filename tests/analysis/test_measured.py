@@ -19,7 +19,7 @@ def rows_with(value):
 
 
 @pytest.mark.parametrize("value", [None, "", math.nan, math.inf, -math.inf])
-def test_they_are_left_out(value):
+def test_unmeasured_values_are_left_out(value):
   found = correlations(list(rows_with(value)), quantities=("fid",), resamples=50)
   within = next(c for c in found if (c.level, c.method) == ("within_dataset", "spearman"))
   assert (within.n, within.value) == (5, -1.0)

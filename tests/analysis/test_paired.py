@@ -17,7 +17,7 @@ def two(random, n, first, second):
   return [judged(easy | (random.random(n) < chance)) for chance in (first, second)]
 
 
-def test_intervals_and_tests_hold_what_they_promise():
+def test_intervals_and_tests_have_their_nominal_coverage():
   random = np.random.default_rng(0)
   held, rejected, found = [], [], []
   for _ in range(400):
@@ -50,7 +50,7 @@ def test_verdicts_are_plain_and_corrected():
   assert all(c.p_corrected >= c.p_value for c in found.values())
 
 
-def test_all_alike_is_not_certainty():
+def test_identical_hits_do_not_give_a_zero_width_interval():
   same = judged(np.ones(50))
   each = paired_difference("a", "b", "d", same, same)
   assert each.ci_low < 0 < each.ci_high and each.p_value == 1
@@ -64,6 +64,6 @@ def test_other_external_images_widen_the_interval():
   assert wide.ci_high - wide.ci_low > 3.9 * 0.1 and wide.p_value > near.p_value
 
 
-def test_different_test_images_are_refused():
+def test_different_test_images_are_rejected():
   with pytest.raises(UsageError, match="different test images of d"):
     paired_difference("a", "b", "d", judged([1, 0], images="p"), judged([1, 0], images="q"))

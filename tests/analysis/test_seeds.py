@@ -14,7 +14,7 @@ def row(seed, value, error=0.0, **more):
   }  # fmt: skip
 
 
-def test_the_interval_for_the_generator_holds_its_mean():
+def test_the_interval_for_the_generator_contains_its_mean():
   random = np.random.default_rng(0)
   held = []
   for _ in range(400):
@@ -25,7 +25,7 @@ def test_the_interval_for_the_generator_holds_its_mean():
   assert 0.93 < np.mean(held) < 0.99
 
 
-def test_cells_are_kept_apart_and_one_seed_has_its_own_interval():
+def test_cells_are_separate_and_one_seed_keeps_its_interval():
   rows = [row(0, 0.5), row(1, 0.7), row(0, 0.9, shots=8, generator_low=0.8, generator_high=1.0)]
   first, second = over_seeds(rows)
   assert (first.seeds, first.value) == (2, pytest.approx(0.6))

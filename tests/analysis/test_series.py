@@ -13,7 +13,7 @@ def _row(quantity, value, **given):
   return usual | {"shots": 1, "protocol": "strict", "encoder": "", "quantity": quantity, "value": value} | given  # fmt: skip
 
 
-def test_values_are_kept_apart_by_protocol_quantity_encoder_and_cell():
+def test_values_are_separated_by_protocol_quantity_encoder_and_cell():
   rows = [
     _row("cler", 0.5),
     _row("cler", 0.6, shots=2),
@@ -38,7 +38,7 @@ def _table(units, budgets=(1,)):
   return metric, {key: 2.0 * value for key, value in metric.items()}
 
 
-def test_a_table_has_a_row_a_budget_and_a_column_a_series():
+def test_a_table_has_rows_for_budgets_and_columns_for_series():
   metric, target = _table(3, budgets=(1, 4))
   del target["digits", "generative", "", "a", 1, 4]
   (table,) = series.tables_of(metric, target)
@@ -49,7 +49,7 @@ def test_a_table_has_a_row_a_budget_and_a_column_a_series():
 
 
 @pytest.mark.parametrize(("units", "expected"), [(3, 2 / 6), (4, 2 / 24), (5, 2 / 120)])
-def test_the_p_value_of_a_perfect_order_is_what_the_number_of_series_allows(units, expected):
+def test_the_p_value_of_a_perfect_order_is_the_smallest_possible(units, expected):
   tables = series.tables_of(*_table(units))
   assert p_value_within(tables, "spearman", np.random.default_rng(0)) == pytest.approx(expected)
 
@@ -59,7 +59,7 @@ def test_two_datasets_multiply_their_orders():
   assert p_value_within(tables, "pearson", np.random.default_rng(0)) == pytest.approx(2 / 36)
 
 
-def test_only_series_with_the_same_budgets_are_exchanged():
+def test_only_series_with_the_same_budgets_are_permuted():
   metric, target = _table(4, budgets=(1, 4))
   for seed in (2, 3):
     del target["digits", "generative", "", "a", seed, 4]

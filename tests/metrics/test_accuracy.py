@@ -58,7 +58,7 @@ def test_eleven_points_agree_with_scikit_learn(seed, levels):
   assert single == pytest.approx(recognition_score(scores, np.eye(5)[labels], "map_11_point"))
 
 
-def test_classes_that_do_not_occur_do_not_count():
+def test_classes_without_test_images_are_ignored():
   scores = np.eye(4)[[0, 1, 1, 2]]
   assert recognition_score(scores, [0, 1, 1, 1], "mean_per_class") == pytest.approx((1 + 2 / 3) / 2)
   hot = np.eye(4)[[0, 1, 1, 1]]
@@ -66,7 +66,7 @@ def test_classes_that_do_not_occur_do_not_count():
   assert recognition_score(scores, hot, "map_11_point") == pytest.approx(expected)
 
 
-def test_of_equal_scores_the_first_class_wins():
+def test_ties_go_to_the_first_class():
   assert recognition_score(np.zeros((4, 2)), [0, 0, 0, 1]) == 0.75
 
 
@@ -85,6 +85,6 @@ def test_of_equal_scores_the_first_class_wins():
     (np.eye(2), [0.0, 1.0], "accuracy", "whole numbers"),
   ],
 )
-def test_what_is_not_defined_is_said(scores, labels, metric, said):
+def test_undefined_values_are_usage_errors(scores, labels, metric, said):
   with pytest.raises(UsageError, match=said):
     recognition_score(scores, labels, metric)

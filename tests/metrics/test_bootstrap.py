@@ -42,7 +42,7 @@ def test_the_interval_of_a_mean_has_the_textbook_width():
   assert (found.generator_low, found.generator_high) == (found.ci_low, found.ci_high)
 
 
-def test_what_differs_between_classes_alone_does_not_widen_an_interval():
+def test_differences_between_classes_do_not_widen_an_interval():
   classes = np.repeat(np.arange(20), 10)
   within = np.random.default_rng(0).normal(size=200)
   found = own_interval(0.0, within + 10 * classes, classes)
@@ -61,7 +61,7 @@ def test_the_second_interval_adds_the_external_images():
   assert alone.generator_low is None and "one image per class" in alone.note
 
 
-def test_one_image_a_class_is_said():
+def test_one_image_per_class_is_reported():
   found = own_interval(1.0, np.arange(5.0), np.arange(5))
   assert found.generator_low is None and found.ci_low < 1 < found.ci_high
   assert "one image per class" in found.note

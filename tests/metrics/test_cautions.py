@@ -12,7 +12,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text(encoding
 LINE = re.compile(r"^\| (.+?) \| (\w+) \| (\**)(\d?\.\d+)\**", re.MULTILINE)
 
 
-def test_the_table_marks_what_is_outside_and_rows_say_why():
+def test_the_table_marks_coverage_outside_the_goal_and_rows_say_why():
   lines = LINE.findall(PAGE)
   assert len(lines) > 50
   for what, kind, bold, coverage in lines:
@@ -26,7 +26,7 @@ def test_the_table_marks_what_is_outside_and_rows_say_why():
 
 
 @pytest.mark.parametrize("generator_low", [0.1, None])
-def test_a_caution_is_added_to_what_a_note_says_already(generator_low):
+def test_a_caution_is_appended_to_an_existing_note(generator_low):
   value = Measurement(0.5, 0.4, 0.6, generator_low, generator_low, "one image a class")
   note = with_caution("mind", value, "accuracy", False).note
   assert note.startswith("one image a class")

@@ -19,7 +19,7 @@ def gaussian(rows):
 
 
 @pytest.mark.parametrize("sizes", [(5, 7), (40, 6), (30, 50)])
-def test_the_distance_of_few_images_is_that_of_their_gaussians(sizes):
+def test_the_distance_of_few_images_equals_that_of_their_gaussians(sizes):
   """The singular values of X Y' give what the square root of the product of covariances does."""
   random = np.random.default_rng(0)
   x, y = (random.normal(size=(n, 12)) + 3 for n in sizes)

@@ -67,7 +67,7 @@ def test_an_empty_class_is_never_predicted_or_spoils_the_reference(reference):
     assert predicted[1] == 2 and predicted[2] != 2
 
 
-def test_votes_are_shares_of_the_neighbors_that_are_there():
+def test_votes_are_fractions_of_the_existing_neighbors():
   missing = class_scores.NO_NEIGHBOR
   neighbors = class_scores.Neighbors(jnp.array([0.9, 0.5, 0.4, missing]), jnp.array([1, 0, 1, 2]))
   shares, similarity = class_scores.votes(neighbors, CLASSES)

@@ -69,7 +69,7 @@ def test_two_classes_by_roc_auc(two_classes):
     assert found[name] == pytest.approx(expected, abs=1e-5)
 
 
-def test_several_classes_an_image(world):
+def test_several_classes_per_image(world):
   rng = np.random.default_rng(3)
   labels = hot(world.labels, 7) | (rng.random((len(world.labels), 7)) < 0.1)
   test_labels = hot(world.test_labels, 7) | (rng.random((150, 7)) < 0.1)
@@ -80,7 +80,7 @@ def test_several_classes_an_image(world):
     assert found[name] == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_class_without_images_is_its_text_alone(world):
+def test_a_class_without_images_uses_its_text_only(world):
   kept = world.labels != 3
   images, labels = world.images[kept], world.labels[kept]
   result = measure_cler(images, labels, world.text, world.tests, world.test_labels, resamples=50)
@@ -149,14 +149,14 @@ def test_devices_blocks_and_order_do_not_matter(world, one_device_mesh, monkeypa
   assert cler(*world.all) == whole
 
 
-def test_jax_arrays_and_half_precision_are_taken(world):
+def test_jax_arrays_and_half_precision_are_accepted(world):
   given = [jax.numpy.asarray(array) for array in world.all]
   assert cler(*given) == cler(*world.all)
   halves = [array.astype(np.float16) if array.dtype == np.float32 else array for array in world.all]
   assert cler(*halves)["cler"] == pytest.approx(cler(*world.all)["cler"], abs=0.02)
 
 
-def test_the_control_loses_what_labels_give(world):
+def test_the_control_loses_the_gain_of_labels(world):
   result = measure_cler(*world.all, resamples=200)
   assert set(result.scores) == {*NAMES, "cler_gain"}
   assert set(result.control) == {*NAMES, "cler_gain"} - {"zero_shot"}
@@ -217,7 +217,7 @@ def test_two_small_all_reduces_and_nothing_else(world, mesh):
     ({"top_k": 0}, "at least 1"),
   ],
 )
-def test_what_does_not_fit_is_said(world, change, said):
+def test_inconsistent_arguments_are_usage_errors(world, change, said):
   given = dict(zip(("images", "labels", "text", "tests", "test_labels"), world.all, strict=True))
   options = {name: change[name] for name in ("metric", "protocol", "top_k") if name in change}
   given |= {name: value for name, value in change.items() if name not in options}
@@ -225,7 +225,7 @@ def test_what_does_not_fit_is_said(world, change, said):
     cler(*given.values(), **options)
 
 
-def test_the_intervals_are_those_of_a_binomial_and_of_paired_differences(world):
+def test_the_intervals_equal_binomial_and_paired_ones(world):
   """Known without resampling: each test image is a hit or not, and hits of two scores are paired."""
   scores, _ = by_hand(world.images, hot(world.labels, 7), world.text, world.tests)
   hits = {
@@ -243,7 +243,7 @@ def test_the_intervals_are_those_of_a_binomial_and_of_paired_differences(world):
     assert measured.ci_low < measured.value < measured.ci_high
 
 
-def test_labels_may_be_names_where_the_names_are_given(world):
+def test_labels_may_be_names_if_class_names_are_given(world):
   names = [f"class {index}" for index in range(7)]
   images, labels, text, tests, test_labels = world.all
   words = [names[label] for label in labels]

@@ -36,7 +36,7 @@ def test_class_prototypes(world, one_device_mesh, monkeypatch):
   assert blocks == pytest.approx(found.score.value, rel=1e-6)
 
 
-def test_several_classes_an_image(world):
+def test_several_classes_per_image(world):
   hot = np.eye(7, dtype=bool)[world.labels]
   hot[:5] = False
   hot[5:20, 0] = True
@@ -54,7 +54,7 @@ def test_known_values():
   assert clip_score(5 * axes, axes + axes[[1, 2, 0]]) == pytest.approx(100 / np.sqrt(2), rel=1e-6)
 
 
-def test_what_does_not_fit_is_said(world):
+def test_inconsistent_arguments_are_usage_errors(world):
   with pytest.raises(UsageError, match="its own text"):
     clip_score(world.images, world.text)
   with pytest.raises(UsageError, match="no class"):

@@ -83,7 +83,7 @@ def test_accuracy_at_the_ceiling():
   assert 0.92 < np.mean(held) < 0.98
 
 
-def test_average_precision_holds_the_true_value():
+def test_intervals_of_average_precision_contain_the_true_value():
   random = np.random.default_rng(5)
 
   def sample(n):

@@ -71,7 +71,7 @@ def _hot(labels):
 
 @given(cells())
 @settings(max_examples=8, deadline=None, derandomize=True)
-def test_every_number_is_finite_and_lies_in_its_interval(cell):
+def test_every_number_is_finite_and_inside_its_interval(cell):
   for one in _measurements(*cell):
     assert math.isfinite(one.value)
     assert math.isfinite(one.ci_low) and math.isfinite(one.ci_high)
@@ -80,7 +80,7 @@ def test_every_number_is_finite_and_lies_in_its_interval(cell):
     assert one.ci_low - slack <= one.value <= one.ci_high + slack
 
 
-def test_an_image_of_no_class_is_worth_nothing_and_breaks_nothing():
+def test_an_image_without_a_class_does_not_change_scores():
   random = np.random.default_rng(0)
   images, tests, text = (random.normal(size=(rows, WIDTH)) for rows in (6, 9, CLASSES))
   labels = np.eye(CLASSES, dtype=bool)[[0, 1, 2, 3, 4, 0]]

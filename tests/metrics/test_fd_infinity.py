@@ -12,7 +12,7 @@ def draw(random, n, shift):
   return random.normal(size=(n, 8)) + shift
 
 
-def test_it_is_that_of_many_images_where_that_of_few_is_biased():
+def test_extrapolation_removes_the_bias_of_few_images():
   random = np.random.default_rng(0)
   tests = draw(random, 4000, 0)
   limit = frechet_distance(draw(random, 40_000, 0.1), tests)
@@ -36,7 +36,7 @@ def test_the_line_is_the_published_one():
   assert np.mean(found) == pytest.approx(np.mean(expected), abs=3 * np.std(expected))
 
 
-def test_intervals_hold_the_limit():
+def test_intervals_contain_the_limit():
   random = np.random.default_rng(2)
   labels = np.arange(120) % 4, np.arange(400) % 4
   centers = 2 * random.normal(size=(4, 6))
@@ -55,6 +55,6 @@ def test_intervals_hold_the_limit():
   assert np.mean([low < np.mean(values) < high for low, high in held]) > 0.7
 
 
-def test_too_few_images_are_refused():
+def test_too_few_images_are_rejected():
   with pytest.raises(UsageError, match="more than 32 images of 8 dimensions, got 30"):
     fd_infinity(np.ones((30, 8)), np.ones((40, 8)))

@@ -66,7 +66,7 @@ def test_fewer_images_than_dimensions(sets):
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_the_intervals_are_those_of_a_full_bootstrap(sets, normalize):
+def test_the_intervals_agree_with_a_full_bootstrap(sets, normalize):
   """First order against drawing images again and again: the same spread, where n is well above d."""
   x, y = sets[0][:, :4], sets[1][:, :4]
   found = measure_frechet_distance(x, y, normalize=normalize)
@@ -94,7 +94,7 @@ def test_features_of_any_scale_give_the_same_distance(sets, scale):
   assert frechet_distance(x, y) / scale**2 == pytest.approx(frechet_distance(*sets), rel=1e-4)
 
 
-def test_what_is_not_defined_is_said(sets):
+def test_undefined_values_are_usage_errors(sets):
   x, y = sets
   with pytest.raises(UsageError, match="at least 2 images"):
     frechet_distance(x[:1], y)
@@ -104,7 +104,7 @@ def test_what_is_not_defined_is_said(sets):
     frechet_distance(x * np.nan, y)
 
 
-def test_moments_far_from_zero_keep_their_digits(mesh):
+def test_moments_far_from_zero_keep_their_precision(mesh):
   rows = (1000 + np.random.default_rng(0).normal(size=(3000, 8))).astype(np.float32)
   mean, covariance = moments("x", rows, mesh).compute()
   np.testing.assert_allclose(mean, rows.astype(float).mean(0), rtol=1e-9)
@@ -122,14 +122,14 @@ def test_states_merge_on_the_host_and_on_the_device():
     np.testing.assert_allclose(covariance, np.cov(rows.T), atol=1e-6)
 
 
-def test_the_state_of_no_rows_changes_nothing():
+def test_an_empty_state_is_neutral():
   rows = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
   some, none = (Moments.from_batch(rows, np.full(60, real)) for real in (True, False))
   for merged in (some.merge(none), none.merge(some)):
     np.testing.assert_allclose(merged.scatter, some.scatter, rtol=1e-6)
 
 
-def test_two_images_a_set_are_enough():
+def test_two_images_per_set_are_enough():
   """Covariances of rank one, along a and b: the trace of the root is the length of their product."""
   x = np.array([[0, 0, 0], [2, 0, 0]], np.float32)
   y = np.array([[0, 0, 1], [0, 4, 1]], np.float32)

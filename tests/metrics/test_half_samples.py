@@ -15,7 +15,7 @@ def test_half_of_each_stratum_is_kept():
   assert set(kept[:, 2]) == {2, 3} and (kept[:, 3] == 1).all()
 
 
-def test_a_mean_varies_over_halves_as_over_fresh_draws():
+def test_the_variance_over_halves_equals_that_over_new_samples():
   """The mean of n values has the variance s^2 / n."""
   random = np.random.default_rng(0)
   strata = np.zeros(16, int)
@@ -28,7 +28,7 @@ def test_a_mean_varies_over_halves_as_over_fresh_draws():
 
 
 @pytest.mark.parametrize("common", [0.0, 0.1])
-def test_only_what_all_test_images_share_counts(common):
+def test_only_the_shared_part_of_all_test_images_is_used(common):
   """Values a_r + e_rj: the mean over j varies by s_a^2 + s_e^2 / m, of which the first is in common."""
   random = np.random.default_rng(1)
   halves = halves_of(np.zeros(16, int), 0, 4000)

@@ -42,7 +42,7 @@ def test_fid_is_its_formula_from_features_statistics_and_files(sets, tmp_path):
   assert gb.fid_inception is fid_inception
 
 
-def test_files_are_those_of_pytorch_fid_and_clean_fid(sets, tmp_path):
+def test_files_have_the_format_of_pytorch_fid_and_clean_fid(sets, tmp_path):
   x, y = sets
   covariance = np.cov(y.astype(np.float64), rowvar=False)
   np.savez(tmp_path / "theirs.npz", mu=y.astype(np.float64).mean(0), sigma=covariance)
@@ -78,7 +78,7 @@ def test_other_files_are_one_clear_line(tmp_path, make, message):
     read_statistics(tmp_path / "statistics.npz")
 
 
-def test_sets_that_do_not_fit_are_refused(sets):
+def test_inconsistent_sets_are_rejected(sets):
   x, y = sets
   with pytest.raises(UsageError, match="12 and of 5 features"):
     fid_inception(x, ReferenceStatistics(np.zeros(5), np.eye(5)))

@@ -48,7 +48,7 @@ def test_usual_sizes_are_not_scaled(largest):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_no_metric_is_defined_where_a_value_is_not_finite(value):
+def test_no_metric_is_defined_for_nonfinite_features(value):
   rows = np.array([[1.0, value]])
   with pytest.raises(UsageError, match="NaN or infinite"):
     inputs.common_scale(rows)

@@ -98,7 +98,7 @@ def matrices_of(kernel, x, y):
 
 
 @pytest.mark.parametrize("kernel", [polynomial, gaussian])
-def test_the_intervals_are_those_of_a_full_bootstrap(sets, kernel):
+def test_the_intervals_agree_with_a_full_bootstrap(sets, kernel):
   x, y = (rows[:, :4].astype(float) for rows in sets)
   found = measure_kernel_distance(x, y, kernel=kernel.__name__)
   matrices = matrices_of(kernel, x, y)
@@ -108,7 +108,7 @@ def test_the_intervals_are_those_of_a_full_bootstrap(sets, kernel):
   assert found.generator_low < found.ci_low < found.value < found.ci_high < found.generator_high
 
 
-def test_what_is_not_defined_is_said(sets):
+def test_undefined_values_are_usage_errors(sets):
   x, y = sets
   with pytest.raises(UsageError, match="at least 2 images"):
     kernel_distance(x, y[:1])
@@ -118,7 +118,7 @@ def test_what_is_not_defined_is_said(sets):
     cmmd(x * np.nan, y)
 
 
-def test_the_intervals_of_cmmd_are_those_of_a_full_bootstrap(sets):
+def test_the_intervals_of_cmmd_agree_with_a_full_bootstrap(sets):
   """To first order, an image's pair with itself counts."""
   x, y = (rows[:, :4].astype(float) for rows in sets)
   found = measure_cmmd(x, y)
@@ -144,9 +144,7 @@ def stratified_by_hand(x, y, labels, kernel):
 
 
 @pytest.mark.parametrize("kernel", [polynomial, gaussian])
-def test_sets_drawn_class_by_class_count_pairs_of_one_class_as_often_as_they_should(
-  sets, kernel, monkeypatch
-):
+def test_stratified_sets_weight_pairs_within_a_class_correctly(sets, kernel, monkeypatch):
   x, y = (rows.astype(float) for rows in sets)
   labels = np.arange(300) % 10, np.arange(230) % 10
   expected = stratified_by_hand(x, y, labels, kernel)
@@ -157,7 +155,7 @@ def test_sets_drawn_class_by_class_count_pairs_of_one_class_as_often_as_they_sho
   assert on_device == pytest.approx(expected, rel=1e-5)
 
 
-def test_images_of_the_test_distribution_have_no_distance_at_any_budget():
+def test_images_of_the_test_distribution_have_zero_distance_at_any_budget():
   """The plain estimator is -3.9e-3 at one image a class here; one image a class is refused."""
   random = np.random.default_rng(0)
   centers = random.normal(size=(10, 32))
@@ -178,7 +176,7 @@ def test_images_of_the_test_distribution_have_no_distance_at_any_budget():
     kernel_distance(draw(np.arange(10)), draw(tests), labels=(np.arange(10), tests))
 
 
-def test_the_standardized_distance_notices_collapse_blur_and_copies():
+def test_the_standardized_distance_detects_collapse_blur_and_copies():
   """The means are about equal in all of these: what is seen is seen by the square and the cube."""
   random = np.random.default_rng(0)
   center = 2 * random.normal(size=64)
@@ -205,7 +203,7 @@ def test_the_standardized_distance_notices_collapse_blur_and_copies():
 
 
 @pytest.mark.parametrize("offset", [0, 10, 1000])
-def test_features_far_from_zero_keep_their_digits(offset):
+def test_features_far_from_zero_keep_their_precision(offset):
   rng = np.random.default_rng(0)
   x = (offset + rng.normal(size=(200, 32))).astype(np.float32)
   y = (offset + 0.1 + 1.1 * rng.normal(size=(150, 32))).astype(np.float32)
@@ -214,7 +212,7 @@ def test_features_far_from_zero_keep_their_digits(offset):
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e13, 1e25])
-def test_features_of_any_scale_give_numbers(sets, scale):
+def test_features_of_any_scale_give_finite_values(sets, scale):
   x, y = (rows * np.float32(scale) for rows in sets)
   raw = kernel_distance(x, y)
   assert np.isfinite(raw)
@@ -224,7 +222,7 @@ def test_features_of_any_scale_give_numbers(sets, scale):
   assert kernel_distance(x, y, standardize=True) == pytest.approx(standard, rel=1e-4)
 
 
-def test_two_images_a_set_are_enough(sets):
+def test_two_images_per_set_are_enough(sets):
   x, y = (rows[:2] for rows in sets)
   assert kernel_distance(x, y) == pytest.approx(by_hand(x, y, polynomial, True), rel=1e-4)
   assert cmmd(x, y) == pytest.approx(1000 * by_hand(x, y, gaussian, False), rel=1e-4)

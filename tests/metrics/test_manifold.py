@@ -93,7 +93,7 @@ def test_intervals_and_classes(sets):
     assert result.per_class[c] == pytest.approx(expected)
 
 
-def test_what_is_not_defined_is_said(sets):
+def test_undefined_values_are_usage_errors(sets):
   real, generated = sets
   with pytest.raises(UsageError, match=r"k \+ 1 images"):
     precision_recall_density_coverage(real[:5], generated)

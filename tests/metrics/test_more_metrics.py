@@ -49,7 +49,7 @@ def test_clipped_density_and_coverage(sets, one_device_mesh):
   assert far == pytest.approx(found, abs=0.02)
 
 
-def test_the_expected_coverage_is_that_of_simulated_images():
+def test_the_expected_coverage_equals_that_of_simulated_images():
   random = np.random.default_rng(0)
   n, m, k = 40, 30, 3
   values = []
@@ -63,7 +63,7 @@ def test_the_expected_coverage_is_that_of_simulated_images():
   assert curve[0] == 0 and (np.diff(curve) >= 0).all()
 
 
-def test_a_share_of_good_images_scores_about_that_share():
+def test_a_fraction_of_good_images_scores_about_that_fraction():
   random = np.random.default_rng(0)
   real, good = random.normal(size=(2, 400, 4))
   for share in (0.25, 0.75):
@@ -85,7 +85,7 @@ def test_authenticity(sets):
     auth_pct(training[:1], generated)
 
 
-def test_copies_are_noticed(sets):
+def test_copies_are_detected(sets):
   training, unseen = sets[0], np.random.default_rng(1).normal(size=(400, 6))
   assert near_copies(training, unseen, unseen) == pytest.approx(0.05)
   assert near_copies(training, training + 1e-4, unseen) == 1

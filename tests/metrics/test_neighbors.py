@@ -48,7 +48,7 @@ def test_a_row_is_not_its_own_neighbor(one_device_mesh, monkeypatch):
 
 
 @pytest.mark.parametrize("values", [2, 2000])
-def test_tiles_in_any_order_leave_the_best_and_of_equals_the_lower_rows(values):
+def test_tiles_in_any_order_keep_the_best_and_ties_the_lower_rows(values):
   """Whole scores, few of them or many, some columns punished, the last ones padding."""
   random = np.random.default_rng(0)
   products = random.integers(0, values, (3, 4, 192)).astype(np.float32)
@@ -66,7 +66,7 @@ def test_tiles_in_any_order_leave_the_best_and_of_equals_the_lower_rows(values):
     assert (np.asarray(best.score) == np.take_along_axis(scores, expected, 1)).all()
 
 
-def test_tiles_come_apart_and_together():
+def test_tiles_can_be_split_and_merged():
   rows = jnp.arange(10.0).reshape(10, 1)
   split = tiles(rows, 4, fill=-1)
   assert split.shape == (3, 4, 1) and (split[2, 2:] == -1).all()

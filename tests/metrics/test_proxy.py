@@ -16,7 +16,7 @@ def normal(rows, shift=0.0, seed=0, width=8):
   return (np.random.default_rng(seed).normal(size=(rows, width)) + shift).astype(np.float32)
 
 
-def test_one_distribution_is_near_zero_whatever_the_sizes():
+def test_equal_distributions_are_near_zero_for_any_sizes():
   for rows in (200, 900):
     found = measure_proxy_a_distance(normal(200), normal(rows, seed=1))
     assert abs(found.distance.value) < 0.3
@@ -29,7 +29,7 @@ def test_disjoint_clusters_are_two():
   assert proxy_a_distance(normal(60), normal(70, 50, seed=1), protocol="reference") == 2
 
 
-def test_shifted_gaussians_are_what_the_best_line_makes_of_them():
+def test_shifted_gaussians_have_the_distance_of_the_best_linear_classifier():
   """Shift 0.5 in each of 8 dimensions: the best line errs with probability Phi(-sqrt(8) / 4)."""
   from scipy.stats import norm
 
@@ -82,7 +82,7 @@ def test_the_reference_sees_unequal_sizes_as_distance():
   assert found >= 2 * (1 - 2 / 6) - 1e-9
 
 
-def test_what_is_not_defined_is_said():
+def test_undefined_values_are_usage_errors():
   with pytest.raises(UsageError, match="at least 4"):
     proxy_a_distance(normal(3), normal(30))
   with pytest.raises(UsageError, match="NaN"):
@@ -91,7 +91,7 @@ def test_what_is_not_defined_is_said():
     proxy_a_distance(normal(30), normal(30), protocol="x")
 
 
-def test_a_feature_that_never_varies_changes_nothing():
+def test_a_constant_feature_changes_nothing():
   """Its deviation is zero: it is divided by one instead."""
   x, y = normal(300), normal(300, 0.5, seed=1)
   constant = np.full((300, 1), 7, np.float32)
@@ -99,6 +99,6 @@ def test_a_feature_that_never_varies_changes_nothing():
   assert found == pytest.approx(proxy_a_distance(x, y), abs=0.1)
 
 
-def test_sets_of_different_width_are_refused():
+def test_sets_of_different_width_are_rejected():
   with pytest.raises(UsageError, match="8"):
     proxy_a_distance(normal(20), normal(20, width=5))

@@ -33,7 +33,7 @@ def test_every_quantity_is_measured_and_finite(world):
       assert value.generator_low <= value.generator_high, name
 
 
-def test_only_what_is_wanted_and_can_be_measured(world):
+def test_only_wanted_and_measurable_quantities_are_measured(world):
   found = [r.name for _, r in measured(sets_of(world, text=None), ("cler", "clip_score", "vendi"))]
   assert found == ["vendi"]
 
@@ -72,7 +72,7 @@ def test_a_floor_is_the_distance_of_as_many_training_images(world):
   assert own > floors(distance, sets)["fid"]
 
 
-def test_what_is_no_distance_has_the_value_of_real_images_at_its_side(world):
+def test_other_metrics_also_have_the_value_of_real_images(world):
   """A perfect source has no precision of 1 either: the floor is what real images score at this n."""
   labels = np.tile(np.arange(7), 20)
   random = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def test_without_enough_training_images_there_is_no_floor(world):
   )
 
 
-def test_several_labels_an_image_are_taken_in_order():
+def test_several_labels_per_image_keep_their_order():
   hot = np.ones((4, 3), bool)
   assert [rows.tolist() for rows in draws(hot, np.ones((9, 3), bool))] == [
     [0, 1, 2, 3],

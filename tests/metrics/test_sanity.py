@@ -31,7 +31,7 @@ def rows_of(features):
   return {row.tobytes() for row in features}
 
 
-def test_shifts_do_what_they_say(given):
+def test_shifts_are_as_described(given):
   assert len(np.unique(shifted("dropped_modes", given).labels)) == 2
   copies = shifted("duplicates", given)
   assert len(copies.labels) == 160 and len(rows_of(copies.features)) <= 20
@@ -49,7 +49,7 @@ def test_shifts_do_what_they_say(given):
     assert rows_of(after.features) == rows_of(shifted(name, given).features)
 
 
-def test_only_what_is_outside_the_classes_is_noise(given):
+def test_only_images_outside_the_classes_are_noise(given):
   noisy = shifted("noise", given).features
   own = np.mean(np.sum((noisy - given.features) ** 2, 1))
   assert 0.2 < own < 1.5
@@ -57,7 +57,7 @@ def test_only_what_is_outside_the_classes_is_noise(given):
   assert np.linalg.norm(closer.mean(0)) > np.linalg.norm(given.features.mean(0))
 
 
-def test_metrics_move_the_right_way(tmp_path, arrays, capsys, monkeypatch):
+def test_metrics_change_in_the_right_direction(tmp_path, arrays, capsys, monkeypatch):
   few = ("zero_shot", "cler", "cler_image", "fid", "kid", "vendi", "intra_class_diversity")
   monkeypatch.setattr(sanity, "known_quantities", lambda: few)
   path = tmp_path / "features.npz"
@@ -72,7 +72,7 @@ def test_metrics_move_the_right_way(tmp_path, arrays, capsys, monkeypatch):
   assert names == list(few[1:])  # zero-shot sees no external image
 
 
-def test_every_metric_moves_as_it_should_at_the_shift_that_it_is_about(given):
+def test_every_metric_detects_its_own_shift(given):
   """Spoiled features against clean ones, the direction known beforehand for each."""
   test = Features(given.features[::2], given.labels[::2], given.text)
   rest = Features(given.features[1::2], given.labels[1::2], given.text)
@@ -130,7 +130,7 @@ def test_embedding_sets_are_read(tmp_path, arrays):
     ({"features": np.array([{}]), "labels": np.zeros(1, int)}, "cannot be read"),
   ],
 )
-def test_files_that_cannot_be_used_end_in_one_line(tmp_path, content, said, capsys):
+def test_invalid_files_are_one_line_errors(tmp_path, content, said, capsys):
   path = tmp_path / "features.npz"
   if isinstance(content, bytes):
     path.write_bytes(content)

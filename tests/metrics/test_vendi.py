@@ -39,7 +39,7 @@ def test_known_values():
   assert vendi(np.concatenate([np.eye(4), np.zeros((3, 4))])) == pytest.approx(4, rel=1e-6)
 
 
-def test_the_interval_is_that_of_a_full_bootstrap(features):
+def test_the_interval_agrees_with_a_full_bootstrap(features):
   """About the value: a resample repeats images, which lowers its score as a whole."""
   x = features[:, :4]
   found = measure_vendi(x)
@@ -63,7 +63,7 @@ def test_per_class(features):
   ] == pytest.approx(by_hand(features[:12]), rel=1e-5)
 
 
-def test_what_is_not_defined_is_said(features):
+def test_undefined_values_are_usage_errors(features):
   with pytest.raises(UsageError, match="all zero"):
     vendi(np.zeros((3, 4)))
   with pytest.raises(UsageError, match="every image needs its label"):

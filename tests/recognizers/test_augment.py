@@ -28,7 +28,7 @@ def picture(side=40):
 
 
 @pytest.mark.parametrize("box", [(3, 5, 33, 37), (0, 0, 40, 40), (10, 12, 20, 19)])
-def test_a_crop_is_pils_bilinear_resize_of_a_box(box):
+def test_a_crop_equals_the_bilinear_resize_of_pil(box):
   left, top, right, bottom = box
   image = picture()
   crop = Crop(*(jnp.asarray(v, jnp.float32) for v in (top, left, bottom - top, right - left)))
@@ -40,7 +40,7 @@ def test_a_crop_is_pils_bilinear_resize_of_a_box(box):
   np.testing.assert_allclose(mirrored, ours[:, ::-1], atol=1e-3)
 
 
-def test_random_crops_lie_inside_and_have_the_asked_areas():
+def test_random_crops_are_inside_and_have_the_requested_areas():
   keys = jax.random.split(jax.random.key(0), 500)
   crops = jax.vmap(lambda key: random_crop(key, 64, 0.25))(keys)
   assert (crops.top >= 0).all() and (crops.top + crops.height <= 64).all()
@@ -92,7 +92,7 @@ PIL_OPERATIONS = {
 
 
 @pytest.mark.parametrize("operation", PIL_OPERATIONS, ids=lambda one: one.__name__)
-def test_operations_are_pils(operation):
+def test_operations_equal_those_of_pil(operation):
   image, strength = picture(), 0.5
   ours = jax.jit(lambda pixels: operation(pixels, jnp.asarray(1.0), strength))(jnp.asarray(image, jnp.float32))  # fmt: skip
   wanted = np.asarray(PIL_OPERATIONS[operation](Image.fromarray(image), strength), np.float32)

@@ -104,7 +104,7 @@ def fitted(recipe, mesh, seed=0, images=None, **options):
 LINEAR = dataclasses.replace(PLAIN, learning_rate=0.5, min_steps=12, batch_size=16, min_crop=0.5, flip=True, mixup=0.2, cutmix=1.0)  # fmt: skip
 
 
-def test_it_learns_and_predicts(one_device_mesh):
+def test_the_engine_learns_and_predicts(one_device_mesh):
   images, targets = colors()
   data = make_training_set(images, targets)
   recipe = dataclasses.replace(LINEAR, min_steps=60, mixup=0.0, cutmix=0.0)
@@ -115,7 +115,7 @@ def test_it_learns_and_predicts(one_device_mesh):
   np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_the_number_of_devices_changes_rounding_only(mesh, one_device_mesh):
+def test_the_number_of_devices_changes_only_rounding(mesh, one_device_mesh):
   for batch_size in (16, 12):  # 12 images can't be split over eight devices: each then computes all
     recipe = dataclasses.replace(LINEAR, batch_size=batch_size)
     alone, split = fitted(recipe, one_device_mesh), fitted(recipe, mesh)
@@ -138,7 +138,7 @@ def test_seeds_decide_the_order_and_the_augmentation(one_device_mesh):
 
 
 @pytest.mark.parametrize("network", ["resnet8", "vit_tiny"])
-def test_cells_side_by_side_are_cells_one_by_one(network, one_device_mesh):
+def test_cells_trained_together_equal_cells_trained_alone(network, one_device_mesh):
   """Two seeds of a network in one program."""
   classifier = make_classifier(network, 16, 3)
   problem = Problem(ClassifierLogits(classifier), View(16, (0.5,) * 3, (0.5,) * 3))
@@ -157,7 +157,7 @@ def test_cells_side_by_side_are_cells_one_by_one(network, one_device_mesh):
     )  # fmt: skip
 
 
-def test_weights_of_sources_weigh_their_losses(one_device_mesh):
+def test_source_weights_scale_their_losses(one_device_mesh):
   """8 images of one source and 40 of another at 0.8 and 0.2: the loss is 0.8 and 0.2 of their means."""
   weights_of_images = source_weights((8, 40), (0.8, 0.2))
   assert weights_of_images.mean() == pytest.approx(1)
@@ -188,13 +188,13 @@ def test_real_images_follow_synthetic_ones():
   assert data.curriculum(recipe, np.arange(8)).steps == (8,)
 
 
-def test_recipes_that_cannot_be_followed_are_refused():
+def test_impossible_recipes_are_rejected():
   for change, words in (({"optimizer": "adam"}, "sgd"), ({"schedule": "linear"}, "cosine"), ({"accumulate": 5}, "parts")):  # fmt: skip
     with pytest.raises(UsageError, match=words):
       check_recipe(dataclasses.replace(PLAIN, **change))
 
 
-def test_several_labels_of_an_image(one_device_mesh):
+def test_several_labels_per_image(one_device_mesh):
   images, targets = colors()
   data = make_training_set(images, np.maximum(targets, np.roll(targets, 1, 1)), multi_label=True)
   recipe = dataclasses.replace(PLAIN, min_steps=80, learning_rate=2.0)

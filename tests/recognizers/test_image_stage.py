@@ -89,7 +89,7 @@ def test_every_source_has_a_row_of_every_recognizer(undisturbed):
     assert (folder / "model.safetensors").exists() and not (folder / "checkpoints").exists()
 
 
-def test_a_cell_that_diverges_fails_alone(embedded, tmp_path, capsys):
+def test_only_a_diverging_cell_fails(embedded, tmp_path, capsys):
   """Its row is missing, the others are there, the run says which, and the next one tries it again."""
   workdir = tmp_path / "run"
   shutil.copytree(embedded, workdir)
@@ -105,7 +105,7 @@ def test_a_cell_that_diverges_fails_alone(embedded, tmp_path, capsys):
   assert main(arguments(workdir, "recognize", *wild)) == 1
 
 
-def test_killed_in_the_middle_it_ends_with_identical_models(embedded, undisturbed, tmp_path):
+def test_a_run_killed_midway_ends_with_identical_models(embedded, undisturbed, tmp_path):
   workdir = tmp_path / "run"
   shutil.copytree(embedded, workdir)
   summaries = undisturbed.rglob("from_scratch-*/summary.json")

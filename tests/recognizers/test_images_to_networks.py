@@ -46,7 +46,7 @@ def test_a_network_learns_from_scratch():
   assert (result["chosen_by"], result["steps"]) == ("given", 30)
 
 
-def test_strict_chooses_on_held_out_external_images():
+def test_strict_selects_on_held_out_external_images():
   """A rate that learns nothing loses to one that learns; the test images have no say."""
   recipe = dataclasses.replace(QUICK, min_steps=20, search_rates=(1e-6, 1.0))
   chosen = dataclasses.replace(SCRATCH, recipe=recipe)
@@ -62,7 +62,7 @@ def test_strict_chooses_on_held_out_external_images():
   assert one_shot["chosen_by"] == "given"
 
 
-def test_a_training_that_diverges_says_so():
+def test_a_diverging_training_is_reported():
   recipe = dataclasses.replace(QUICK, learning_rate=1e30)
   with pytest.raises(ModelError, match="from_scratch"):
     gb.from_scratch(*world(), *world(6), settings=dataclasses.replace(SCRATCH, recipe=recipe))
@@ -87,14 +87,14 @@ def test_several_labels(clip):
     ({"settings": s.FromScratchSettings(network="alexnet")}, "resnet18"),
   ],
 )
-def test_what_does_not_fit_is_refused(change, words):
+def test_inconsistent_arguments_are_rejected(change, words):
   images, labels = world()
   given = {"images": images, "labels": labels, "test_images": images, "test_labels": labels}
   with pytest.raises(UsageError, match=words):
     gb.from_scratch(**(given | change))
 
 
-def test_names_of_papers_are_known_to_the_settings():
+def test_settings_accept_the_names_of_papers():
   assert PUBLISHED.keys() == set(s.LORA_PAPERS)
 
 
@@ -133,7 +133,7 @@ def test_both_ends_of_wise_ft_are_exact(clip):
   np.testing.assert_allclose(result["scores"], wanted, atol=2e-4)
 
 
-def test_the_last_blocks_alone_learn(clip):
+def test_only_the_last_blocks_are_trained(clip):
   last = trained_leaves(clip.params, 1)
   assert any(".layers.2." in name for name in last) and not any(
     ".layers.1." in name for name in last
@@ -144,7 +144,7 @@ def test_the_last_blocks_alone_learn(clip):
     trained_leaves(clip.params, 9)
 
 
-def test_merged_additions_equal_those_beside_the_layers(clip):
+def test_merged_updates_equal_separate_ones(clip):
   """Low rank merged into the weights gives the logits of low rank computed beside them, without dropout."""
   method = lora_method(s.LoraSettings(), clip, ("circle", "square", "star"), "a {}", 4, 3, False)
   model = method.start(0)
@@ -173,7 +173,7 @@ def test_low_rank_learns_and_dropout_acts(clip):
   assert np.abs(other["scores"] - result["scores"]).max() > 1e-4
 
 
-def test_unknown_matrices_are_refused(clip):
+def test_unknown_matrices_are_rejected(clip):
   images, labels, _ = shapes_world(clip, 6, 0)
   with pytest.raises(UsageError, match="matrices"):
     gb.lora(images, labels, images, labels, ("a", "b", "c"), clip=clip, settings=s.LoraSettings(matrices="x"))  # fmt: skip
@@ -203,7 +203,7 @@ def test_the_cache_is_the_published_formula():
   np.testing.assert_allclose(result["scores"], wanted, atol=1e-5)
 
 
-def test_the_cache_is_chosen_and_trained_on_external_images():
+def test_the_cache_is_tuned_and_trained_on_external_images():
   features, labels = blobs(48, 0)
   test, test_labels = blobs(40, 1)
   text = np.random.default_rng(2).normal(size=(4, 16)).astype(np.float32)

@@ -64,7 +64,7 @@ def surface(score_of):
   return evaluate, asked
 
 
-def test_the_search_walks_as_the_reference_does():
+def test_the_search_follows_the_reference():
   evaluate, asked = surface(
     lambda rate, index: 1 - np.abs(index - 37) / 100 - np.abs(rate - 4) / 10
   )
@@ -113,7 +113,7 @@ def world():
   return text.astype(np.float32), images
 
 
-def test_the_whole_protocol(world, mesh):
+def test_the_complete_protocol(world, mesh):
   text, images = world
   test_features, test_labels = images(200)
   cells = [ProbeData(*images(48), seed=seed) for seed in (0, 1)]
@@ -134,7 +134,7 @@ def test_the_whole_protocol(world, mesh):
   np.testing.assert_allclose(alone["weights"], results[0]["weights"], atol=1e-4)
 
 
-def test_one_shot_trains_at_the_end_only(world):
+def test_one_shot_has_no_search(world):
   text, images = world
   result = linear_probe(*images(3), *images(60), text, "reference")
   assert (result["lr"], result["weight_decay"]) == (1e-6, pytest.approx(1e-6))

@@ -71,7 +71,7 @@ def test_agrees_with_scikit_learn_at_the_same_regularization(world, test_set):
   assert result["weight_decay"] == pytest.approx(result["penalty"] / 60)
 
 
-def test_multi_label_is_one_binary_regression_a_class(world):
+def test_multi_label_is_one_binary_regression_per_class(world):
   def images(count):
     hot = world.generator.random((count, CLASSES)) < 0.35
     noise = 0.3 * world.generator.normal(size=(count, WIDTH))
@@ -101,7 +101,7 @@ def test_the_prior_is_the_zero_shot_classifier(world, test_set):
     assert objective(moved, result["bias"], features, labels, 1.0, prior) > at_optimum - 1e-5
 
 
-def test_one_bad_image_a_class_does_not_ruin_zero_shot(world, test_set):
+def test_one_bad_image_per_class_does_not_ruin_zero_shot(world, test_set):
   """Five images whose labels are permuted: zero-shot must survive them."""
   features, labels = world.images(CLASSES)
   zero_shot = np.mean(np.argmax(zero_shot_scores(test_set[0], world.prototypes), 1) == test_set[1])
@@ -114,7 +114,7 @@ def test_one_bad_image_a_class_does_not_ruin_zero_shot(world, test_set):
   assert without["score"] < 0.2
 
 
-def test_an_overconfident_prior_is_calmed_first(world, test_set):
+def test_an_overconfident_prior_is_scaled_down_first(world, test_set):
   """Prototypes that know little: the scale falls, and the probe learns from the images."""
   noise = world.generator.normal(size=world.prototypes.shape)
   vague = (world.prototypes + noise).astype(np.float32)
@@ -138,7 +138,7 @@ def test_a_class_without_images(world, test_set):
   )
 
 
-def test_cells_do_not_know_of_each_other_and_one_program_serves_a_shape(world, test_set):
+def test_cells_are_independent_and_one_program_serves_a_shape(world, test_set):
   cells = [
     ProbeData(*world.images(CLASSES * shots), seed=seed) for shots in (1, 2, 4) for seed in (0, 1)
   ]
@@ -163,7 +163,7 @@ def test_devices_do_not_matter(world, test_set, mesh):
   np.testing.assert_allclose(expected[0]["scores"], split_by_rows[0]["scores"], atol=5e-3)
 
 
-def test_more_images_score_higher_and_the_interval_holds_the_score(world, test_set):
+def test_more_images_score_higher_and_the_interval_contains_the_score(world, test_set):
   cells = [ProbeData(*world.images(CLASSES * shots)) for shots in (1, 12)]
   few, many = linear_probes(cells, *test_set, world.prototypes)
   assert many["score"] > few["score"] + 0.02
@@ -204,7 +204,7 @@ def test_the_scales_of_the_prior_halve_every_second_step():
   np.testing.assert_allclose(scales, 2.0 ** -np.arange(0, 6.5, 0.5))
 
 
-def test_the_chosen_penalty_is_one_of_those_asked_for(world):
+def test_the_chosen_penalty_is_one_of_the_given_ones(world):
   """In float32: rounded to half precision, a penalty of 0.001 is off by 0.04 %."""
   features, labels = world.images(60)
   targets = np.eye(CLASSES, dtype=np.float32)[labels]

@@ -31,7 +31,7 @@ def _solve(inputs, targets, weights, penalty, **options):
 
 
 @pytest.mark.parametrize("penalty", [0.1, 3.0])
-def test_the_optimum_is_scikit_learns(penalty):
+def test_the_optimum_equals_that_of_scikit_learn(penalty):
   """An unseen class keeps its prior of zero, so that scikit-learn is given the other three."""
   weights = RANDOM.integers(0, 3, ROWS).astype(np.float32)
   found, solution = _solve(INPUTS, TARGETS, weights, penalty, tolerance=1e-5)

@@ -17,7 +17,7 @@ def blobs(count, seed, spread=1.0):
   return features.astype(np.float32), labels
 
 
-def test_an_image_that_weighs_two_counts_as_two():
+def test_an_image_of_weight_two_counts_twice():
   features, labels = blobs(30, 0)
   targets, prior = np.eye(3, dtype=np.float32)[labels], jnp.zeros((3, 8))
   twice = np.arange(30) < 10
@@ -29,7 +29,7 @@ def test_an_image_that_weighs_two_counts_as_two():
   np.testing.assert_allclose(one.bias, other.bias, atol=5e-3)
 
 
-def test_real_images_that_follow_pull_the_probe_of_the_others():
+def test_later_real_images_move_the_probe_of_the_others():
   """Mislabeled images first and right ones after: the last word counts, and few right ones change less than many."""
   features, labels = blobs(60, 0)
   wrong = np.where(np.arange(60) < 30, (labels + 1) % 3, labels)
@@ -45,7 +45,7 @@ def test_real_images_that_follow_pull_the_probe_of_the_others():
   assert accuracy(later=np.ones(60, bool)) == accuracy()
 
 
-def test_prompts_see_the_images_that_follow_in_the_second_half():
+def test_prompts_train_on_later_images_in_the_second_half():
   later = np.arange(10) >= 6
   first = {row for step in range(5) for row in mixed_rows(step, 10, 4, later, 10, 0)}
   second = {row for step in range(5, 10) for row in mixed_rows(step, 10, 4, later, 10, 0)}

@@ -52,7 +52,7 @@ def test_the_layout(position, expected):
   assert layout.tokens[1, layout.ends[1] - 1] == 5  # a long name keeps its full stop
 
 
-def test_a_context_that_does_not_fit_is_refused():
+def test_a_context_that_is_too_long_is_rejected():
   with pytest.raises(UsageError, match="does not fit into 10 tokens"):
     prompt_layout([[7, 5]], 8, "end", 1, 2, 10)
   with pytest.raises(UsageError, match="got 'front'"):
@@ -92,7 +92,7 @@ def test_learning_lowers_the_loss_and_touches_the_context_only(tiny_clip, images
   np.testing.assert_allclose(split.losses, context.losses, rtol=0.05)
 
 
-def test_a_context_is_kept_as_a_file(tiny_clip, tmp_path, mesh):
+def test_a_context_is_saved_to_a_file(tiny_clip, tmp_path, mesh):
   vectors = first_context(tiny_clip, SETTINGS, len(NAMES))
   context = Context(vectors, "middle", tiny_clip.fingerprint)
   save_context(tmp_path / "context.safetensors", context)
@@ -119,7 +119,7 @@ def test_the_first_context_is_noise_of_a_fiftieth(tiny_clip):
   assert abs(context.mean()) < 0.002
 
 
-def test_the_defaults_are_those_of_the_protocol():
+def test_the_defaults_equal_those_of_the_protocol():
   assert CoopSettings() == CoopSettings(16, False, "end", "", 1000, 32, 0.002, 50, 5e-4, 32)
 
 

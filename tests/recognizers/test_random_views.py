@@ -50,7 +50,7 @@ def test_half_of_the_views_are_mirrored():
   assert 0.4 < np.mean(mirrored) < 0.6
 
 
-def test_a_context_learns_on_the_views_it_is_given(tiny_clip):
+def test_a_context_trains_on_the_given_views(tiny_clip):
   """Every step asks for its images anew, and what is read is what is trained on."""
   features = np.eye(8, 16, dtype=np.float32)
   targets = np.eye(2, dtype=np.float32)[np.arange(8) % 2]

@@ -29,7 +29,7 @@ def test_folds_are_balanced_within_each_class(folds):
   np.testing.assert_array_equal(found, again)
 
 
-def test_one_image_a_class_can_not_be_held_out():
+def test_one_image_per_class_cannot_be_held_out():
   assert not splits.can_hold_out(np.eye(3, dtype=np.float32))
   assert splits.can_hold_out(np.eye(3, dtype=np.float32)[[0, 0, 1]])
 

@@ -157,7 +157,7 @@ def test_models_are_loaded_back_and_predict_the_same(undisturbed, voc):
 
 
 @pytest.mark.slow
-def test_killed_in_each_training_it_ends_with_identical_models(
+def test_a_run_killed_in_each_training_ends_with_identical_models(
   voc, embedded, undisturbed, tmp_path
 ):
   workdir = tmp_path / "run"

@@ -64,7 +64,7 @@ def checkpoints(directory):
 
 
 @pytest.mark.parametrize("name", LEARN)
-def test_killed_and_resumed_it_ends_with_identical_weights(
+def test_a_killed_and_resumed_training_ends_with_identical_weights(
   tiny_clip_folder, tiny_clip, tmp_path, name
 ):
   command = [sys.executable, "-c", SCRIPT, __file__, name, str(tiny_clip_folder), str(tmp_path)]
@@ -83,7 +83,7 @@ def test_killed_and_resumed_it_ends_with_identical_weights(
   assert checkpoints(tmp_path) == [28, 30]
 
 
-def test_a_finished_run_runs_nothing_again(tmp_path):
+def test_a_finished_run_repeats_nothing(tmp_path):
   optimizer = optax.sgd(0.1)
 
   def step(state, target, batch):
@@ -101,6 +101,6 @@ def test_a_finished_run_runs_nothing_again(tmp_path):
   assert len(losses) == 0
 
 
-def test_batches_are_epochs_laid_end_to_end():
+def test_batches_continue_across_epochs():
   rows = np.concatenate([batch_rows(number, 8, 20, seed=1) for number in range(5)])
   assert sorted(rows[:20]) == sorted(rows[20:]) == list(range(20))

@@ -57,7 +57,7 @@ def test_tensorboard_shows_them(tmp_path):
   assert any(tag.startswith("images_a_second/from_scratch") for tag, _ in found)
 
 
-def test_one_cell_ends_at_a_loss_that_is_no_number_and_of_several_the_others_go_on():
+def test_a_nonfinite_loss_ends_only_its_own_cell():
   with pytest.raises(ModelError, match="digits 16 shots: the loss is nan at step 2"):
     told(3, losses=[1.0, float("nan"), 1.0])
   told(2, lanes=2, losses=[[1.0, float("nan")], [0.5, float("nan")]])

@@ -79,7 +79,7 @@ def test_learning_lowers_the_loss_in_micro_batches_and_over_devices(tiny_clip, d
   np.testing.assert_allclose(split.losses[:2], prompts.losses[:2], rtol=1e-4)
 
 
-def test_prompts_are_kept_as_a_file_and_score_the_same(tiny_clip, data, tmp_path, mesh):
+def test_prompts_are_saved_to_a_file_and_score_the_same(tiny_clip, data, tmp_path, mesh):
   pixels, _, text = data
   prompts = VisualPrompts(first_prompts(tiny_clip, SETTINGS), tiny_clip.fingerprint)
   save_visual_prompts(tmp_path / "prompts.safetensors", prompts)
@@ -127,7 +127,7 @@ def test_the_loss_is_the_cross_entropy_summed_over_the_real_images(tiny_clip, da
   assert float(found) == pytest.approx(losses[:20].sum(), rel=1e-3)
 
 
-def test_micro_batches_are_as_large_as_asked_for(data, mesh):
+def test_micro_batches_have_the_requested_size(data, mesh):
   """Two images on each of eight devices: 24 images are two micro-batches of 16, the last one padded."""
   batches = micro_batches(data[0], data[1], 2, mesh)
   assert batches[0].shape == (2, 16, 32, 32, 3)
@@ -135,11 +135,11 @@ def test_micro_batches_are_as_large_as_asked_for(data, mesh):
   assert micro_batches(data[0], data[1], 100, mesh)[0].shape[:2] == (1, 24)
 
 
-def test_the_defaults_are_those_of_the_protocol():
+def test_the_defaults_equal_those_of_the_protocol():
   assert VptSettings() == VptSettings("deep", 8, 1000, 32, 32, 0.002, 50, 1e-4)
 
 
-def test_the_papers_head_learns_beside_the_prompts_and_is_kept(tiny_clip, data, tmp_path):
+def test_the_papers_head_is_trained_with_the_prompts_and_saved(tiny_clip, data, tmp_path):
   """Ten epochs of one batch are warm-up; the head starts at random and knows nothing of the texts."""
   pixels, targets, text = data
   settings = dataclasses.replace(SETTINGS, paper=True, batch_size=24, learning_rate=0.5)
@@ -154,7 +154,7 @@ def test_the_papers_head_learns_beside_the_prompts_and_is_kept(tiny_clip, data, 
   np.testing.assert_array_equal(scores, elsewhere)
 
 
-def test_the_search_takes_the_rate_that_recognizes_held_out_images(tiny_clip, data, monkeypatch):
+def test_the_search_selects_the_rate_by_held_out_accuracy(tiny_clip, data, monkeypatch):
   pixels, targets, text = data
   monkeypatch.setattr(visual_prompts, "VPT_RATES", (1e-8, 1.0))
   monkeypatch.setattr(visual_prompts, "VPT_DECAYS", (0.0,))
