@@ -44,7 +44,6 @@ MAKES = {
 }
 RESULTS = ("results.jsonl", "results.csv")  # written by every stage
 IMPORTED = (
-  "diffusers.models.modeling_flax_utils",
   "genbench_jax.pipeline.report",
   "genbench_jax.pipeline.stages",
   "genbench_jax.report.trackers",

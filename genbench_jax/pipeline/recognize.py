@@ -33,7 +33,6 @@ from genbench_jax.pipeline.tasks import (
   Recognizer,
   Task,
   make_task,
-  remove_decoded,
 )
 from genbench_jax.run import Run
 from genbench_jax.store import files, hits
@@ -61,10 +60,7 @@ IN_CLIPS_TOWERS = ("coop", "vpt")
 
 def recognize(run: Run) -> int:
   """Train the recognizers of every cell that has no result; return the number of cells."""
-  try:
-    return _measure(run, "recognize", lambda data, sets: recognize_cells(run, data, sets))
-  finally:
-    remove_decoded(run)
+  return _measure(run, "recognize", lambda data, sets: recognize_cells(run, data, sets))
 
 
 def refuse_unsuitable(run: Run) -> None:

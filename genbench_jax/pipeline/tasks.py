@@ -1,6 +1,5 @@
 """Inputs and outputs of recognizers: cells, their images in order, and weights of a mixture."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,10 +23,8 @@ from genbench_jax.store import files
 from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import StoredImages
 
-# Larger sets of decoded images are memory-mapped files of the work folder.
+# Larger sets of decoded images are mapped from files without a name in the work folder.
 IN_MEMORY_BYTES = 2**29
-# Folder of the work folder where larger ones stand while the stage runs.
-DECODED = "decoded"
 DECODED_AT_ONCE = 64
 
 
@@ -140,28 +137,16 @@ def decoded(
   """Return square images, decoded once by the shared input pipeline, in memory or memory-mapped.
 
   Args:
-    run: the run; its work folder holds the file.
+    run: the run; its work folder has room for what is too large for the memory.
     data: the dataset, which determines how images are made square.
     images: the images.
     size: side in pixels.
-    what: name of the images, for progress and the file.
+    what: name of the images, for progress.
   """
   shape = (len(images), size, size, 3)
   if np.prod(shape) <= IN_MEMORY_BYTES:
     return _decode_into(np.empty(shape, np.uint8), data, images, size, what)
-  path = run.workdir / DECODED / f"{files.digest([what, shape])}-{run.hosts.number}.npy"
-  path.parent.mkdir(parents=True, exist_ok=True)
-  mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-  return _decode_into(mapped, data, images, size, what)
-
-
-def remove_decoded(run: Run) -> None:
-  """Remove this process's files of decoded images: once the stage is over nothing reads them."""
-  folder = run.workdir / DECODED
-  for path in folder.glob(f"*-{run.hosts.number}.npy"):
-    path.unlink(missing_ok=True)
-  with contextlib.suppress(OSError):  # missing, or another process still has files there
-    folder.rmdir()
+  return _decode_into(files.scratch_array(run.workdir, shape), data, images, size, what)
 
 
 def _decode_into(

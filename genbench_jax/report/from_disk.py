@@ -1,5 +1,6 @@
 """The report page from the contents of a work folder, without models or datasets."""
 
+import base64
 import collections
 import dataclasses
 import json
@@ -71,7 +72,7 @@ def write_page(
     )
     for path in folders
   ]
-  found = recognitions_of(workdir, rows)
+  recognized = recognitions_of(workdir, rows)
   hits = hits_of(workdir, rows, every_view(rows)[0].view)
   # A page is made to be shared, so nothing on it identifies this machine.
   rows, about = public(list(rows)), public(dict(about))
@@ -79,7 +80,7 @@ def write_page(
   class_scores = [
     dataclasses.replace(scores, generator=public(scores.generator)) for scores in class_scores
   ]
-  page = write_report(rows, galleries, about, workdir / "report", class_scores, found, hits)
+  page = write_report(rows, galleries, about, workdir / "report", class_scores, recognized, hits)
   made_from = {
     "run": dict(about),
     "image_sets": [path.relative_to(workdir).as_posix() for path in folders],
@@ -92,6 +93,13 @@ def write_page(
         [row, verdict.class_name, verdict.right, verdict.margin] for row, verdict in by_row.items()
       ]
       for path, by_row in verdicts.items()
+    },
+    "nearest": {
+      path.relative_to(workdir).as_posix(): [
+        [row, base64.b64encode(found.image).decode(), found.class_name, found.cosine]
+        for row, found in by_row.items()
+      ]
+      for path, by_row in known.items()
     },
   }
   made_from["files"] = {
@@ -226,10 +234,16 @@ def rebuild(workdir: Path, price: float | None = None) -> Path:
       workdir / name: {int(row): ImageVerdict(*verdict) for row, *verdict in verdicts}
       for name, verdicts in made_from.get("judged", {}).items()
     }
+    nearest = {
+      workdir / name: {
+        int(row): Nearest(base64.b64decode(image), *about_it) for row, image, *about_it in found
+      }
+      for name, found in made_from.get("nearest", {}).items()
+    }
     generators = {workdir / name: own for name, own in made_from.get("generators", {}).items()}
   scores = class_scores(measured)
   return write_page(
-    workdir, rows, about, there, per_class, scores, judged=judged, generators=generators
+    workdir, rows, about, there, per_class, scores, nearest, judged, generators
   )
 
 
@@ -285,7 +299,7 @@ def _page_before(workdir: Path) -> dict[str, Any]:
   if not path.exists():
     return {}
   made_from = files.read_json(path)
-  kinds = {"run": dict, "image_sets": list, "gallery_images": int, "judged": dict}
+  kinds = {"run": dict, "image_sets": list, "gallery_images": int, "judged": dict, "nearest": dict}
   is_whole = isinstance(made_from, dict) and all(
     isinstance(made_from.get(name, kind()), kind) for name, kind in kinds.items()
   )

@@ -35,7 +35,7 @@ from genbench_jax.report.headline import (
   text_start,
   with_text,
 )
-from genbench_jax.report.quantities import RECOGNIZERS, budget_words, number, quantity_of
+from genbench_jax.report.quantities import RECOGNIZERS, budget_words, number, quantity_of, rate
 from genbench_jax.report.ranking import Rank, duels_table, ranking_table, ranks
 from genbench_jax.report.recognitions import Recognition
 from genbench_jax.report.results import (
@@ -382,12 +382,12 @@ def _warnings(rows: Sequence[Row], run: RunInfo, main: Results) -> list[str]:
 
 
 def _stages(run: RunInfo) -> tables.Table | None:
-  """Return the time of each stage, with images per second and device-hours if known."""
+  """Return the time of each stage, with the rate of a device and device-hours if known."""
   seconds, images, devices = run.get("seconds") or {}, run.get("images") or {}, run.get("devices")
   if not seconds:
     return None
   columns = ["stage", "seconds"] + ["images"] * bool(images)
-  columns += ["images per second and device"] * bool(images and devices)
+  columns += ["rate of a device"] * bool(images and devices)
   columns += ["device-hours"] * bool(devices)
   rows = []
   for stage, spent in seconds.items():
@@ -395,7 +395,7 @@ def _stages(run: RunInfo) -> tables.Table | None:
     count = images.get(stage)
     row += [count] * bool(images)
     if images and devices:
-      row.append(number(count / spent / devices) if count and spent > 0 else None)
+      row.append(rate(count / spent / devices, "image") if count and spent > 0 else None)
     row += [number(spent * devices / 3600)] if devices else []
     rows.append(tuple(row))
   return tables.Table("stages", "Time and cost of each stage.", tuple(columns), tuple(rows))

@@ -5,13 +5,16 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.disk import disk_reason
@@ -93,6 +96,27 @@ def write_array(path: Path, array: np.ndarray) -> None:
   buffer = io.BytesIO()
   np.save(buffer, array, allow_pickle=False)
   write_bytes(path, buffer.getvalue())
+
+
+def scratch_array(folder: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
+  """Return an array in a file without a name: its pages can leave memory, and it is gone with the process.
+
+  Args:
+    folder: folder with the room for it.
+    shape: shape of the array.
+
+  Raises:
+    RunError: there is no room.
+  """
+  size = math.prod(shape)
+  try:
+    with tempfile.TemporaryFile(dir=folder) as file:
+      # Without reserved blocks, writing to the mapping on a full disk would end the process by SIGBUS.
+      os.posix_fallocate(file.fileno(), 0, size)
+      return np.memmap(file, np.uint8, "r+", shape=shape)
+  except OSError as error:
+    reason = disk_reason(error) or error.strerror
+    raise RunError(f"can't keep {size >> 20} MiB in {folder}: {reason}. Make room.") from error
 
 
 def write_arrays(path: Path, compressed: bool = False, **arrays: np.ndarray) -> None:

@@ -76,6 +76,8 @@ def test_a_full_disk_is_reported_for_every_kind_of_file(small_disk):
       EmbeddingSet(many, ids.astype(np.int32), ids, np.ones(10_000, np.uint8)),
       {},
     )
+  with pytest.raises(RunError, match=r"can't keep 2 MiB in .*: No space left.*Make room"):
+    files.scratch_array(small_disk, (2**21,))
   assert [path.name for path in small_disk.iterdir()] == ["old.json"]
 
 

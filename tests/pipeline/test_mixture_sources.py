@@ -94,3 +94,4 @@ def test_images_are_decoded_once_in_memory_or_in_a_file(limit, tmp_path, monkeyp
   assert found.dtype == np.uint8 and found.shape == (3, 16, 16, 3)
   assert [image[3, 3].tolist() for image in found] == [[80, 255, 7], [20, 255, 7], [100, 255, 7]]
   assert isinstance(found, np.memmap) == (limit == 0)
+  assert not list(tmp_path.iterdir())  # the file has no name: nothing is left, however the run ends

@@ -105,6 +105,13 @@ def _without_seconds(content):
   return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(lines)]
 
 
+def test_a_rebuilt_page_shows_the_same_images(workdir):
+  before = page(workdir)
+  assert "Nearest test image" in before
+  rebuild(workdir)
+  assert page(workdir).count("data:image") == before.count("data:image")
+
+
 def test_a_page_of_edited_rows_says_so(workdir):
   edit_rows_and_rebuild(workdir)
   assert EDITED in page(workdir)
