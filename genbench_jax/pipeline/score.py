@@ -26,6 +26,7 @@ from genbench_jax.pipeline.rows import (
   per_image,
 )
 from genbench_jax.run import FeatureSpace, Run
+from genbench_jax.runtime.programs import ProgramMemory
 from genbench_jax.runtime.protocol import Protocol
 from genbench_jax.store.embedding_set import EmbeddingSet, load_embeddings
 from genbench_jax.store.hits import PerImage, digest_of
@@ -107,18 +108,18 @@ def score_cells(
     mesh: device mesh.
     real: real training images for floors, and guides.
   """
+  programs = ProgramMemory()
   for image_set in external:
-    yield (
-      image_set.key,
-      [
-        found
-        for protocol in config.scoring.protocols
-        for cell in cells_of(image_set.key, config)
-        for found in _score_cell(
+    found: list[MeasuredRow] = []
+    for protocol in config.scoring.protocols:
+      for cell in cells_of(image_set.key, config):
+        found += _score_cell(
           config, cast(Protocol, protocol), data, cell, image_set, mesh, real or RealImages()
         )
-      ],
-    )
+        # Until the last set, the next one has the same budgets, so most programs are used again.
+        if image_set is external[-1]:
+          programs.drop_if_large()
+    yield image_set.key, found
 
 
 def _score_cell(

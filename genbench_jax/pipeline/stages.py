@@ -15,6 +15,7 @@ from genbench_jax.pipeline.rows import measured_rows
 from genbench_jax.pipeline.score import score
 from genbench_jax.run import Run
 from genbench_jax.runtime.failures import Failures
+from genbench_jax.runtime.programs import ProgramMemory
 from genbench_jax.runtime.progress import say
 from genbench_jax.store.rows import write_results
 
@@ -45,11 +46,12 @@ def run_stages(
   }
   if "recognize" in stages:
     refuse_unsuitable(run)
-  ledger = Ledger(workdir, config, command)
+  ledger, programs = Ledger(workdir, config, command), ProgramMemory()
   for stage in STAGES:
     if stage in stages and stage in functions:
       began = time.monotonic()
       done = _together(run, stage, functions[stage](run))
+      programs.drop_if_large()
       if run.hosts.is_first:
         ledger.add(stage, done, time.monotonic() - began)
         if not done and not run.failures.reasons:

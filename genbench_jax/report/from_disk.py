@@ -242,9 +242,7 @@ def rebuild(workdir: Path, price: float | None = None) -> Path:
     }
     generators = {workdir / name: own for name, own in made_from.get("generators", {}).items()}
   scores = class_scores(measured)
-  return write_page(
-    workdir, rows, about, there, per_class, scores, nearest, judged, generators
-  )
+  return write_page(workdir, rows, about, there, per_class, scores, nearest, judged, generators)
 
 
 def read_run(workdir: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

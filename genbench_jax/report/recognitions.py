@@ -146,6 +146,11 @@ def _confusion_of(path: Path) -> tuple[tuple[str, ...], Int[np.ndarray, "k k"] |
   return tuple(names), counts if counts.shape == (len(names), len(names)) else None
 
 
+def _plain(value: float) -> str:
+  """Return a number to three digits, without an exponent."""
+  return np.format_float_positional(value, precision=3, fractional=False, trim="-")
+
+
 def penalty_words(found: Sequence[Recognition]) -> str:
   """Describe the chosen penalties and how many are at the edge of the grid."""
   known = [
@@ -155,8 +160,8 @@ def penalty_words(found: Sequence[Recognition]) -> str:
     return ""
   chosen = sorted({recognition.penalty for recognition in known if recognition.penalty is not None})
   grid = sorted({value for recognition in known for value in recognition.grid})
-  span = f"{chosen[0]:g}" if len(chosen) == 1 else f"{chosen[0]:g} to {chosen[-1]:g}"
-  text = f"Its penalty was chosen on held-out training images among {grid[0]:g} to {grid[-1]:g}: {span} in the headline's cells"
+  span = " to ".join(dict.fromkeys((_plain(chosen[0]), _plain(chosen[-1]))))
+  text = f"Its penalty was chosen on held-out training images among {_plain(grid[0])} to {_plain(grid[-1])}: {span} in the headline's cells"
   edge = sum(recognition.at_edge for recognition in known)
   return (
     f"{text}; {edge} of {len(known)} lie at the edge of the grid."
