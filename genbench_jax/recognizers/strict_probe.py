@@ -28,6 +28,7 @@ from genbench_jax.recognizers.logistic import (
 )
 from genbench_jax.recognizers.splits import NEVER_HELD_OUT, can_hold_out, stratified_folds
 from genbench_jax.runtime.mesh import DATA_AXIS, data_mesh, padded_size
+from genbench_jax.runtime.programs import ProgramMemory
 
 # From almost only the prior to almost no regularization; the inverse is scikit-learn's C. The weak
 # end is reached only if the held-out loss keeps falling.
@@ -317,6 +318,7 @@ def fit_strict(
   """
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
   fits: list[StrictFit | None] = [None] * len(training_sets)
+  programs = ProgramMemory()
   for shape, members in _blocks(training_sets, mesh.size):
     block = fit_cells(
       pad_cells([training_sets[i] for i in members], shape.rows, shape.cells, mesh),
@@ -330,6 +332,7 @@ def fit_strict(
     block = fetch(mesh, block)
     for cell, index in enumerate(members):
       fits[index] = jax.tree.map(operator.itemgetter(cell), block)
+    programs.drop_if_large()  # compiling the search takes 100 MB, once for each shape
   return [fit for fit in fits if fit is not None]
 
 
