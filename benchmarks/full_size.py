@@ -98,7 +98,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def stage(name: str, began: float) -> dict[str, float]:
-  """What a stage took, told at once: on a busy machine the whole may take an hour."""
+  """Return the time and peak memory of a stage. Also print them: on a busy machine, all stages may take an hour."""
   found = {f"{name}_seconds": time.perf_counter() - began, f"peak_gb_after_{name}": peak()}
   print(found, file=sys.stderr, flush=True)
   return found

@@ -1,4 +1,4 @@
-"""Which generator makes the best training images? Six open models on one page, judged by a ResNet-50 trained on their images.
+"""Which generator makes the best training images? Six open models, judged by a ResNet-50 trained on their images.
 
   genbench plan --config configs/generators.py --machine h100
   genbench run --config configs/generators.py --workdir runs/generators

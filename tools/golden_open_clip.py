@@ -31,7 +31,7 @@ MODEL = {
 def main(path: str) -> None:
   random = np.random.default_rng(0)
   pixels = random.standard_normal((3, 32, 32, 3)).astype(np.float32)
-  # The end of a text has the highest id; OpenCLIP pads with zeros.
+  # The end-of-text token has the highest id; OpenCLIP pads with zeros.
   tokens = random.integers(1, 500, (3, 24))
   for row, length in zip(tokens, (5, 20, 24), strict=True):
     row[length - 1], row[length:] = MODEL["text_cfg"]["vocab_size"] - 1, 0

@@ -18,7 +18,7 @@ from genbench_jax.models.image_input import ImageInput, read_image_input
 from genbench_jax.models.layers import compute_dtype
 from genbench_jax.models.tokenizer import load_tokenizer, refuse_ids_beyond, tokenize
 
-# OpenCLIP's own files, see `open_clip`.
+# Files of OpenCLIP's own layout, see `open_clip`.
 OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 OPEN_CLIP_DOWNLOADS = (
   OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, "vocab.json", "merges.txt", "tokenizer*.json", "special_tokens_map.json",
@@ -96,7 +96,8 @@ class Clip:
 def load_clip(checkpoint: str | Path, revision: str | None = None, dtype: Any = None) -> Clip:
   """Load a CLIP from a folder or hub id, in the Hugging Face layout.
 
-  OpenAI's checkpoints, MetaCLIP's, and conversions of OpenCLIP; for OpenCLIP's own files see `open_clip`.
+  These are OpenAI's and MetaCLIP's checkpoints, and converted ones of OpenCLIP. For OpenCLIP's own layout see
+  `open_clip`.
 
   Args:
     checkpoint: local folder, or hub id such as `openai/clip-vit-base-patch32`.

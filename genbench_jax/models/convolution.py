@@ -49,18 +49,18 @@ def _at_each_call(
 def winograd(
   hidden: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], padding: int = 1
 ) -> Float[Array, "b u v d"]:
-  """Convolve with stride 1.
+  """Convolve with a 3 x 3 kernel and stride 1.
 
   With B, G and A of the paper: output = A^T [(G kernel G^T) * (B^T input B)] A for each block.
 
   Args:
-    hidden: the images.
-    kernel: 3 x 3.
-    padding: rows and columns of zeros around the images.
+    hidden: images.
+    kernel: 3 x 3 kernel.
+    padding: pixels of zeros on each side.
   """
   batch, channels = len(hidden), hidden.shape[-1]
   height, width = (side + 2 * padding - 2 for side in hidden.shape[1:3])
-  # Blocks have 2 x 2 outputs: an odd side gets one more row, which is cut off at the end.
+  # Blocks have 2 x 2 outputs, so an odd side is padded by one row or column, and cropped at the end.
   around = [(padding, padding + side % 2) for side in (height, width)]
   padded = jnp.pad(hidden, ((0, 0), *around, (0, 0)))
   blocks = [_of_inputs(rows, 2) for rows in _of_inputs(padded, 1)]
@@ -86,13 +86,13 @@ def patch_product(
 ) -> Float[Array, "b u v d"]:
   """Convolve by one matrix product of all patches.
 
-  On CPU it is faster than XLA's convolution where patches are few: small images, strides, and kernels of one row.
+  On CPU, faster than XLA's convolution if there are few patches (small images, strides) or the kernel has one row.
 
   Args:
-    hidden: the images.
-    kernel: of any height and width.
-    strides: of both axes.
-    padding: rows and columns of zeros around the images.
+    hidden: images.
+    kernel: kernel of any height and width.
+    strides: stride along both axes.
+    padding: pixels of zeros on each side, along height and width.
   """
   rows, columns = kernel.shape[:2]
   padded = jnp.pad(hidden, ((0, 0), *((side, side) for side in padding), (0, 0)))

@@ -62,8 +62,8 @@ class Inception:
   def outputs(self, params: weights.Params, pixels: Float[Array, "b 299 299 3"]) -> InceptionOutput:
     """Compute features and logits.
 
-    One image after another on CPU, in any batch: what a layer makes of one image stays in the cache, which saves a
-    quarter of the time.
+    On CPU, images are computed one after another: activations of a single image fit into the cache, which saves
+    a quarter of the time.
     """
     if jax.default_backend() != "cpu":
       return self._network_outputs(params, pixels)

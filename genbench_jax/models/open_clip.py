@@ -1,7 +1,7 @@
-"""OpenCLIP's own checkpoints: `open_clip_config.json` beside `open_clip_model.safetensors`, under OpenCLIP's tensor names.
+"""Load checkpoints in OpenCLIP's own layout: `open_clip_config.json` and `open_clip_model.safetensors`.
 
-They are read as the CLIP that they are: the configuration and the names are translated to those of `clip_network`, and
-nothing else differs. Towers by timm or transformers, and blocks that CLIP has not, are refused by name.
+The network is that of CLIP: only the configuration and the tensor names are translated to those of
+`clip_network`. Towers from timm or transformers, and blocks that CLIP does not have, are rejected by name.
 """
 
 import functools
@@ -25,7 +25,7 @@ from genbench_jax.models.image_input import OPENAI_MEAN, OPENAI_STD, ImageInput,
 from genbench_jax.models.layers import compute_dtype
 from genbench_jax.models.tokenizer import load_tokenizer, refuse_ids_beyond
 
-# Our name of a layer's part -> OpenCLIP's.
+# Our name of a module in a layer -> OpenCLIP's.
 LAYER = {
   "layer_norm1": "ln_1",
   "layer_norm2": "ln_2",
@@ -33,7 +33,7 @@ LAYER = {
   "mlp.fc1": "mlp.c_fc",
   "mlp.fc2": "mlp.c_proj",
 }
-# What is understood of each tower; other settings must be absent, null, false or what a CLIP has.
+# Supported settings of each tower. Others must be missing, null, false, or have CLIP's value.
 UNDERSTOOD = {
   "vision_cfg": {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"},
   "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "hf_tokenizer_name"},
@@ -43,7 +43,7 @@ AS_CLIP = {
   "pos_embed_type": ("learnable",),
   "proj_type": ("linear",),
 }
-# Used in training, or with another setting that is refused.
+# Used only in training, or together with a setting that is rejected.
 WITHOUT_EFFECT = {
   "patch_dropout", "pad_id", "eos_id", "attn_pooler_queries", "attn_pooler_heads", "tokenizer_kwargs", "timm_pool",
   "timm_proj", "timm_drop", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type",
@@ -62,7 +62,7 @@ ENDS = {
   "vision_model.post_layernorm.bias": "visual.ln_post.bias",
   "logit_scale": "logit_scale",
 }
-# Stored [in, out], where a linear layer of PyTorch's is [out, in].
+# Stored as [in, out], unlike PyTorch's linear layers, which are [out, in].
 PROJECTIONS = {
   "text_projection.weight": "text_projection",
   "visual_projection.weight": "visual.proj",
@@ -73,7 +73,7 @@ def load_open_clip(folder: Path, dtype: Any = None) -> Clip:
   """Load a CLIP in OpenCLIP's layout from its folder.
 
   Raises:
-    RunError: the checkpoint is incomplete, corrupt, or of another architecture than CLIP's.
+    RunError: the checkpoint is incomplete, corrupt, or does not have CLIP's architecture.
   """
   dtype = compute_dtype() if dtype is None else dtype
   path = folder / CONFIG
@@ -98,7 +98,7 @@ def clip_settings(model: Settings) -> Settings:
   """Translate `model_cfg` to what `clip.read_network` reads.
 
   Raises:
-    RunError: a tower is not CLIP's.
+    RunError: a tower is not one of CLIP's.
   """
   towers = {name: model.section(name) for name in UNDERSTOOD}
   for name, tower in towers.items():
@@ -137,7 +137,7 @@ def _refuse_other_towers(tower: Settings, understood: set[str]) -> None:
 
 
 def _image_input(asked: Settings, size: int) -> ImageInput:
-  """Translate `preprocess_cfg`, which names filters and ways as `preprocessor_config.json` does not."""
+  """Translate `preprocess_cfg`, whose names differ from those of `preprocessor_config.json`."""
   given = asked.section("preprocess_cfg")
   mode = given.choice("resize_mode", "shortest", ("shortest", "squash"))
   return ImageInput(
@@ -152,7 +152,7 @@ def _image_input(asked: Settings, size: int) -> ImageInput:
 def _renamed(
   tensors: checkpoints.Weights, layers: tuple[int, int], path: Path
 ) -> checkpoints.Weights:
-  """The tensors under our names, the depths being those of the vision and of the text tower."""
+  """Return the tensors by our names. `layers` are the depths of the vision and the text tower."""
   try:
     found = {ours: tensors[theirs] for ours, theirs in ENDS.items()}
     for ours, theirs in PROJECTIONS.items():
@@ -164,16 +164,16 @@ def _renamed(
         names = f"{theirs}transformer.resblocks.{layer}.", f"{ours}.encoder.layers.{layer}."
         found |= layer_tensors(tensors, *names)
   except KeyError as error:
-    raise RunError(f"{path.parent / WEIGHTS} lacks {error}, which {CONFIG} asks for.") from error
+    raise RunError(f"{path.parent / WEIGHTS} lacks {error}, which {CONFIG} requires.") from error
   return found
 
 
 def layer_tensors(tensors: checkpoints.Weights, theirs: str, ours: str) -> checkpoints.Weights:
-  """The tensors of one layer under our names.
+  """Return the tensors of one layer by our names.
 
   Args:
-    tensors: of the checkpoint.
-    theirs, ours: what the layer's names begin with.
+    tensors: tensors of the checkpoint.
+    theirs, ours: prefix of the layer's names in OpenCLIP's and our layout.
   """
   found: checkpoints.Weights = {}
   for leaf in ("weight", "bias"):

@@ -1,4 +1,4 @@
-"""Convolutions of our own agree with the definition."""
+"""Our own convolutions agree with the definition."""
 
 import jax
 import numpy as np

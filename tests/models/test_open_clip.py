@@ -1,4 +1,4 @@
-"""OpenCLIP's own layout agrees with OpenCLIP on random weights, and what is no CLIP is refused by name."""
+"""OpenCLIP's own layout agrees with OpenCLIP on random weights, and other models are rejected by name."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ def golden(load_golden):
 
 
 def written(folder, golden, **model):
-  """A checkpoint in OpenCLIP's layout."""
+  """Write a checkpoint in OpenCLIP's layout; return its folder."""
   write_tokenizer(folder)
   config = {
     "model_cfg": json.loads(str(golden["model"])) | model,
@@ -39,7 +39,7 @@ def folder(golden, tmp_path_factory):
 
 
 @pytest.mark.parametrize("quick", [False, True])
-def test_features_are_openclips(golden, folder, tmp_path, one_device_mesh, quick):
+def test_features_match_openclip(golden, folder, tmp_path, one_device_mesh, quick):
   place = written(tmp_path / "quick", golden, quick_gelu=True) if quick else folder
   clip = load_image_encoder(place)
   assert isinstance(clip, Clip)
@@ -50,7 +50,7 @@ def test_features_are_openclips(golden, folder, tmp_path, one_device_mesh, quick
     assert np.abs(features - wanted).max() < 2e-5 * np.abs(wanted).max()
 
 
-def test_its_preprocessing_is_that_of_its_config(folder):
+def test_preprocessing_follows_the_configuration(folder):
   clip = load_open_clip(folder)
   assert clip.input.mean == (0.5, 0.5, 0.5) and clip.input.keep_aspect and clip.input.size == 32
   assert clip.input.std == pytest.approx((0.26862954, 0.26130258, 0.27577711))
@@ -82,15 +82,15 @@ def without(folder, name):
   [
     (lambda f: change(f, "vision_cfg", timm_model_name="vit"), "vision_cfg.timm_model_name is 'vit'"),
     (lambda f: change(f, "text_cfg", hf_model_name="roberta"), "only the towers of CLIP"),
-    (lambda f: change(f, "vision_cfg", layers=[3, 4, 6, 3]), "layers is .3, 4, 6, 3.; wanted a whole"),
+    (lambda f: change(f, "vision_cfg", layers=[3, 4, 6, 3]), "layers is .3, 4, 6, 3.; expected a whole"),
     (lambda f: change(f, "vision_cfg", pool_type="avg"), "pool_type is 'avg'; only the towers"),
-    (lambda f: change(f, "vision_cfg", head_width=64), "num_attention_heads is 0; wanted a whole"),
-    (lambda f: change(f, "", embed_dim=None), "embed_dim is None; wanted a whole number"),
+    (lambda f: change(f, "vision_cfg", head_width=64), "num_attention_heads is 0; expected a whole"),
+    (lambda f: change(f, "", embed_dim=None), "embed_dim is None; expected a whole number"),
     (lambda f: without(f, "visual.ln_pre.bias"), r"lacks 'visual\.ln_pre\.bias'"),
     (lambda f: (f / "open_clip_model.safetensors").write_bytes(b"x"), "is corrupt or cut short"),
   ],
 )  # fmt: skip
-def test_what_is_no_clip_is_one_clear_line(folder, tmp_path, break_it, message):
+def test_other_models_give_one_line(folder, tmp_path, break_it, message):
   copy = shutil.copytree(folder, tmp_path / "copy")
   break_it(copy)
   with pytest.raises(RunError, match=message):
