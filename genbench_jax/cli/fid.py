@@ -33,6 +33,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--save", type=Path, metavar="FILE", help="write the statistics of the first set to an .npz"
   )
+  parser.add_argument("--by-class", action="store_true", help="the FID of each subfolder, too")
   parser.add_argument("--batch-per-device", type=positive, default=32)
   parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
@@ -56,6 +57,8 @@ def main(options: argparse.Namespace) -> None:
       "images": found.images,
       "encoder": found.encoder,
       "resize": found.resize,
+      "fd_infinity": found.fd_infinity,
+      "by_class": dict(found.by_class),
     }
     show(json.dumps(about))
     return
@@ -63,6 +66,10 @@ def main(options: argparse.Namespace) -> None:
   show(f"FID {found.fid:.3f}   ({counts} images, {found.encoder}, {found.resize} resizing)")
   if found.kid is not None:
     show(f"KID x 1000 {1000 * found.kid.mean:.3f} ± {1000 * found.kid.std:.3f}")
+  if found.fd_infinity is not None:
+    show(f"FID of infinitely many images {found.fd_infinity:.3f}")
+  for name, value in found.by_class.items() if options.by_class else ():
+    show(f"  {name}: FID {value:.3f}")
 
 
 if __name__ == "__main__":

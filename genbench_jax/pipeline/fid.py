@@ -1,17 +1,19 @@
 """FID and KID between two folders of images, comparable with papers."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from genbench_jax.embedding.embedder import ImageEmbedder
 from genbench_jax.embedding.input_pipeline import Preprocessing, image_batches
 from genbench_jax.embedding.preprocess import Resize
 from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.metrics.class_distances import distances_by_class, frechet_of_few
+from genbench_jax.metrics.fd_infinity import SMALLEST, fd_infinity
 from genbench_jax.metrics.inception import MeanOverParts, fid_inception, kid_inception
 from genbench_jax.metrics.reference_statistics import (
   ReferenceStatistics,
@@ -38,6 +40,9 @@ class FolderDistance:
     images: number of images of each side; 0 for statistics.
     encoder: the encoder of the features.
     resize: how images were resized to the encoder's input.
+    fd_infinity: FID extrapolated to infinitely many images of the first folder; None with statistics, or with
+      too few images.
+    by_class: FID of the images in each subfolder that both folders have, if there are a few in both.
   """
 
   fid: float
@@ -45,6 +50,20 @@ class FolderDistance:
   images: tuple[int, int]
   encoder: str
   resize: str
+  fd_infinity: float | None = None
+  by_class: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+class FolderFeatures(NamedTuple):
+  """The readable images of a folder.
+
+  Attributes:
+    features: one row an image.
+    classes: the first subfolder of each image's path; empty for an image directly in the folder.
+  """
+
+  features: Features
+  classes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,23 +112,52 @@ def fid_between_folders(
   embedder = ImageEmbedder(loaded, batch_per_device=batch_per_device)
   how = Preprocessing(loaded.input, way)  # type: ignore[arg-type]
   sides = [_side(Path(place).expanduser(), embedder, how) for place in (first, second)]
-  statistics = [s if isinstance(s, ReferenceStatistics) else statistics_of(s) for s in sides]
+  statistics = [
+    side if isinstance(side, ReferenceStatistics) else statistics_of(side.features)
+    for side in sides
+  ]
   if save is not None:
     write_statistics(save, statistics[0])
-  features = [side for side in sides if isinstance(side, np.ndarray)]
-  counts = [len(side) if isinstance(side, np.ndarray) else 0 for side in sides]
-  if any(len(side) < FEW for side in features):
+  folders = [side for side in sides if isinstance(side, FolderFeatures)]
+  counts = [len(side.features) if isinstance(side, FolderFeatures) else 0 for side in sides]
+  if any(len(folder.features) < FEW for folder in folders):
     say(
       f"fewer than {FEW} images: this FID is mostly bias. Compare it only with values for as many images."
     )
-  kid = kid_inception(features[0], features[1]) if len(features) == 2 else None
-  fid = fid_inception(statistics[0], statistics[1])
-  return FolderDistance(fid, kid, (counts[0], counts[1]), encoder, str(way))
+  found = FolderDistance(
+    fid_inception(statistics[0], statistics[1]), None, (counts[0], counts[1]), encoder, str(way)
+  )
+  return found if len(folders) < 2 else _of_images(found, *folders)
+
+
+def _of_images(
+  found: FolderDistance, first: FolderFeatures, second: FolderFeatures
+) -> FolderDistance:
+  """Add what needs the images themselves: KID, the limit of many images, and the distance of each class."""
+  x, y = first.features, second.features
+  has_limit = len(x) * SMALLEST > x.shape[1]
+  return dataclasses.replace(
+    found,
+    kid=kid_inception(x, y),
+    fd_infinity=fd_infinity(x, y) if has_limit else None,
+    by_class=_by_class(first, second),
+  )
+
+
+def _by_class(first: FolderFeatures, second: FolderFeatures) -> dict[str, float]:
+  names = sorted({*first.classes} & {*second.classes} - {""})
+  # Images of other classes share a label that no image of the other folder has.
+  labels = [
+    np.array([names.index(c) if c in names else len(names) + side for c in folder.classes], int)
+    for side, folder in enumerate((first, second))
+  ]
+  found = distances_by_class(first.features, second.features, *labels, frechet_of_few)
+  return {names[c]: value for c, value in found.items()}
 
 
 def _side(
   place: Path, embedder: ImageEmbedder, how: Preprocessing
-) -> Features | ReferenceStatistics:
+) -> FolderFeatures | ReferenceStatistics:
   """Return the features of a folder's images, or the statistics in a file."""
   if place.is_file() and place.suffix == ".npz":
     found = read_statistics(place)
@@ -124,16 +172,19 @@ def _side(
   images = FolderImages(walk, tuple(walk.images()))
   for note in walk.notes():
     say(f"{place}: {note}")
-  features = _features(images, embedder, how, str(place))
+  features, read = _features(images, embedder, how, str(place))
   if len(features) < 2:
     raise UsageError(f"{place} has {len(features)} readable images; a distance needs at least 2.")
-  return features
+  paths = [path for path, is_read in zip(images.paths, read, strict=True) if is_read]
+  return FolderFeatures(
+    features, tuple(path.rpartition("/")[0].partition("/")[0] for path in paths)
+  )
 
 
 def _features(
   images: FolderImages, embedder: ImageEmbedder, how: Preprocessing, what: str
-) -> Features:
-  """Return the features of the readable images."""
+) -> tuple[Features, Bool[np.ndarray, "n"]]:
+  """Return the features of the readable images, and which are readable."""
   valid: list[np.ndarray] = []
 
   def pixels() -> Iterator[Float32[np.ndarray, "b h w 3"]]:
@@ -147,4 +198,4 @@ def _features(
       parts.append(part)
       progress.reach(min(len(images), sum(map(len, parts))))
   read = np.concatenate([*valid, np.zeros(0, bool)])
-  return np.concatenate(parts)[read]
+  return np.concatenate(parts)[read], read[: len(images)]  # the last batch is padded

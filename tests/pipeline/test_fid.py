@@ -42,6 +42,21 @@ def test_two_folders(folders, tmp_path):
   assert again.kid is None and again.images == (9, 0)
 
 
+def test_each_subfolder_has_a_distance_and_many_images_a_limit(folders, monkeypatch):
+  from genbench_jax.metrics.class_distances import frechet_of_few
+
+  monkeypatch.setattr("genbench_jax.pipeline.fid.SMALLEST", 100.0)
+  monkeypatch.setattr("genbench_jax.pipeline.fid.fd_infinity", lambda x, y: float(len(x)))
+  (folders / "b" / "other").mkdir(exist_ok=True)
+  found = fid_between_folders(folders / "a", folders / "b", "zoo/clip")
+  assert found.by_class.keys() == {"class0", "class1"}
+  own, others = (
+    gb.embed_images(sorted((folders / name / "class0").glob("*.png")), "zoo/clip") for name in "ab"
+  )
+  assert found.by_class["class0"] == pytest.approx(frechet_of_few(own, others), rel=1e-3)
+  assert found.fd_infinity == 9  # 64 dimensions would need 257 images
+
+
 def test_other_inputs_are_rejected(folders, tmp_path):
   with pytest.raises(UsageError, match=r"is neither a folder of images nor an \.npz"):
     fid_between_folders(folders / "a", tmp_path / "nothing", "zoo/clip")
