@@ -42,8 +42,9 @@ LARGEST_TEXT = 1 << 28
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # The small trained checkpoints that ship with the package, named `zoo/clip` etc.
 ZOO = Path(__file__).parents[1] / "zoo" / "checkpoints"
-# Files other than weights that affect what a checkpoint computes: configurations and tokenizers.
-IDENTITY = ("*.json", "merges.txt", "vocab.txt", "*.model", "*.npz")
+# Files other than `WEIGHT_FILES` that affect what a checkpoint computes: configurations, tokenizers, and weights in
+# the formats of big_vision and OpenCLIP.
+IDENTITY = ("*.json", "merges.txt", "vocab.txt", "*.model", "*.npz", "open_clip_model.safetensors")
 
 # Constant buffers that older PyTorch versions saved with the weights.
 BUFFERS = re.compile(r"(^|\.)position_ids$")

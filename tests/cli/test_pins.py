@@ -1,5 +1,6 @@
 """Pins of checkpoints: other checkpoints are rejected, and `genbench pins` prints the settings."""
 
+import hashlib
 import runpy
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -183,6 +184,16 @@ def test_every_checkpoint_of_a_run_can_be_pinned():
     ("a/dinov2", "config.encoders.other.revision", "config.encoders.other.sha256"),
     ("a/judge", "config.selection.revision", "config.selection.sha256"),
     ("a/t5", "config.prompts.sentence_revision", "config.prompts.sentence_sha256"),
+  ]
+
+
+def test_inception_is_pinned_by_its_file(tmp_path):
+  file = tmp_path / "inception.safetensors"
+  file.write_bytes(b"weights")
+  config = Config(sources=("original",), encoders={"i": Encoder(checkpoint=f"inception:{file}")})
+  _, pin = pins.pins(config)
+  assert list(pin.lines()) == [
+    f'config.encoders.i.sha256 = "{hashlib.sha256(b"weights").hexdigest()}"'
   ]
 
 

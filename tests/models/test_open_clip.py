@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from genbench_jax.embedding.embedder import image_features
 from genbench_jax.errors import RunError
+from genbench_jax.models import checkpoints
 from genbench_jax.models.clip import Clip, load_clip
 from genbench_jax.models.image_encoder import load_image_encoder
 from genbench_jax.models.open_clip import load_open_clip
@@ -56,6 +57,16 @@ def test_preprocessing_follows_the_configuration(folder):
   assert clip.input.std == pytest.approx((0.26862954, 0.26130258, 0.27577711))
   assert load_image_encoder(f"openclip:{folder}").fingerprint == clip.fingerprint
   assert clip.tokenize(["a photo"]).shape == (1, 24)
+
+
+def test_other_weights_are_another_checkpoint(folder, tmp_path):
+  copy = shutil.copytree(folder, tmp_path / "copy")
+  assert checkpoints.fingerprint(copy) == checkpoints.fingerprint(folder)
+  path = copy / "open_clip_model.safetensors"
+  tensors = load_file(path)
+  tensors["ln_final.bias"] += 1
+  save_file(tensors, path)
+  assert checkpoints.fingerprint(copy) != checkpoints.fingerprint(folder)
 
 
 def test_a_folder_with_both_layouts_is_read_as_transformers(golden, tmp_path):
