@@ -147,11 +147,11 @@ def _of_images(
 def _by_class(first: FolderFeatures, second: FolderFeatures) -> dict[str, float]:
   names = sorted({*first.classes} & {*second.classes} - {""})
   # Images of other classes share a label that no image of the other folder has.
-  labels = [
+  own, others = (
     np.array([names.index(c) if c in names else len(names) + side for c in folder.classes], int)
     for side, folder in enumerate((first, second))
-  ]
-  found = distances_by_class(first.features, second.features, *labels, frechet_of_few)
+  )
+  found = distances_by_class(first.features, second.features, own, others, frechet_of_few)
   return {names[c]: value for c, value in found.items()}
 
 
