@@ -1,4 +1,4 @@
-"""CLIP's towers as pure functions of what is trained: token embeddings (CoOp) or prompt tokens (VPT)."""
+"""CLIP's towers as pure functions of trainable inputs: token embeddings (CoOp) or prompt tokens (VPT)."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -80,7 +80,7 @@ def _array(view: View, data: dict[str, bytes]) -> Tensor:
 
 
 class _Reader(pickle.Unpickler):
-  """An unpickler that resolves only the names in tensor files, none of them to foreign code."""
+  """An unpickler that resolves only the names in tensor files and never runs foreign code."""
 
   def find_class(self, module: str, name: str) -> Any:
     if (module, name) == ("collections", "OrderedDict"):
