@@ -1,7 +1,7 @@
 """CLER scores: recognition by class centers of external images and text prototypes."""
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from genbench_jax.metrics.accuracy import (
   recognition_score,
   score_from_hits,
 )
-from genbench_jax.metrics.bootstrap import ONE_A_CLASS, RESAMPLES, Measurement
+from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement
 from genbench_jax.metrics.class_scores import (
   NO_NEIGHBOR,
   PROTOTYPE_SCORES,
@@ -27,6 +27,7 @@ from genbench_jax.metrics.class_scores import (
   Neighbors,
   softmax_scores,
 )
+from genbench_jax.metrics.cler_measurements import measurements, over_permutations, per_image
 from genbench_jax.metrics.cler_program import fold_program, reduce_program
 from genbench_jax.metrics.cler_spread import SPARE, chosen_tests, external_variances
 from genbench_jax.metrics.inputs import (
@@ -38,17 +39,6 @@ from genbench_jax.metrics.inputs import (
   named_labels,
   or_default,
   place,
-)
-from genbench_jax.metrics.intervals import (
-  HALF_SAMPLES,
-  area_gain_measurement,
-  area_measurement,
-  correct_measurement,
-  difference_measurement,
-  halved_measurement,
-  halved_precision,
-  image_values,
-  image_weights,
 )
 from genbench_jax.metrics.neighbors import nearest
 from genbench_jax.metrics.registry import Result, Sets
@@ -201,9 +191,21 @@ def measure_cler(
   outcomes = _score(inputs, [inputs.labels, *shuffled], metric, top_k, protocol, mesh)
   names = score_names(top_k)
   variances = _external_variances(inputs, metric, top_k, seed, resamples, mesh)
-  scores = _measurements(names, outcomes[0], inputs, metric, variances, seed, resamples)
+  scores = measurements(
+    names,
+    outcomes[0].values,
+    outcomes[0].judged,
+    inputs.test_labels,
+    metric,
+    variances,
+    seed,
+    resamples,
+  )
   controls = [
-    _measurements(names, outcome, inputs, metric, None, seed, resamples) for outcome in outcomes[1:]
+    measurements(
+      names, outcome.values, outcome.judged, inputs.test_labels, metric, None, seed, resamples
+    )
+    for outcome in outcomes[1:]
   ]
   control = {
     name: over_permutations(
@@ -214,34 +216,8 @@ def measure_cler(
   }
   per_class = dict(zip(names, outcomes[0].per_class, strict=True)) if metric != "roc_auc" else {}
   missing = tuple(int(index) for index in np.flatnonzero(outcomes[0].counts == 0))
-  per_image = _per_image(names, outcomes[0].judged, inputs.test_labels, metric)
-  return ClerResult(scores, control, per_class, missing, per_image)
-
-
-def _per_image(
-  names: Sequence[str], judged: np.ndarray, test_labels: np.ndarray, metric: str
-) -> dict[str, Float[np.ndarray, "m"]]:
-  found = {name: image_values(judged[:, v], test_labels, metric) for v, name in enumerate(names)}
-  return {name: values for name, values in found.items() if values is not None}
-
-
-def over_permutations(found: Sequence[Measurement], lowest: float) -> Measurement:
-  """Return the mean of a control over its shuffles, with two intervals.
-
-  The first is the mean of the intervals over the test images. The second is the prediction interval
-  of one more shuffle, m +- t s sqrt(1 + 1 / r) for r shuffles, clipped to [`lowest`, 1].
-  """
-  from scipy import stats
-
-  values = np.array([shuffle.value for shuffle in found])
-  value, count = float(values.mean()), len(found)
-  low, high = (
-    float(np.mean([getattr(shuffle, key) for shuffle in found])) for key in ("ci_low", "ci_high")
-  )
-  if count < 2:
-    return Measurement(value, low, high, note="a single shuffle has no spread")
-  half = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) * np.sqrt(1 + 1 / count))
-  return Measurement(value, low, high, max(value - half, lowest), min(value + half, 1.0))
+  images = per_image(names, outcomes[0].judged, inputs.test_labels, metric)
+  return ClerResult(scores, control, per_class, missing, images)
 
 
 def score_names(top_k: int | None) -> tuple[str, ...]:
@@ -277,77 +253,6 @@ def _checked(
   if inputs.labels.ndim == 2 and not inputs.labels.any():
     raise UsageError("labels name no class for any external image")
   return inputs
-
-
-def _measurements(
-  names: Sequence[str],
-  outcome: _Outcome,
-  inputs: _Inputs,
-  metric: str,
-  variances: Mapping[str, float] | None,
-  seed: int,
-  resamples: int,
-) -> dict[str, Measurement]:
-  """Return both intervals of each score and of the gain over zero-shot."""
-  # Zero-shot does not use external images, so they add no variance to it.
-  known = {"zero_shot": 0.0, **(variances or {})}
-  if metric == "map_11_point":
-    found = _ranked_measurements(names, outcome, inputs, known, seed, resamples)
-  else:
-    found = {
-      name: _measurement(outcome.judged[:, v], inputs, metric, known.get(name))
-      for v, name in enumerate(names)
-    }
-    found["cler_gain"] = _gain(names, outcome, inputs, metric, known.get("cler"))
-  if variances is None:
-    found = {
-      name: _unknown(score) if name != "zero_shot" else score for name, score in found.items()
-    }
-  return found
-
-
-def _unknown(found: Measurement) -> Measurement:
-  return dataclasses.replace(found, note=ONE_A_CLASS)
-
-
-def _measurement(
-  judged: np.ndarray, inputs: _Inputs, metric: str, external: float | None
-) -> Measurement:
-  if metric == "roc_auc":
-    return area_measurement(judged[:, 1], inputs.test_labels == 1, external)
-  return correct_measurement(judged, inputs.test_labels, metric, external)
-
-
-def _gain(
-  names: Sequence[str], outcome: _Outcome, inputs: _Inputs, metric: str, external: float | None
-) -> Measurement:
-  # External images vary the gain as they vary CLER, because zero-shot is constant in them.
-  first, second = (outcome.judged[:, names.index(name)] for name in ("cler", "zero_shot"))
-  if metric == "roc_auc":
-    return area_gain_measurement(first[:, 1], second[:, 1], inputs.test_labels == 1, external)
-  weights = image_weights(inputs.test_labels, metric)
-  return difference_measurement(first.astype(float) - second, weights, external)
-
-
-def _ranked_measurements(
-  names: Sequence[str],
-  outcome: _Outcome,
-  inputs: _Inputs,
-  known: Mapping[str, float],
-  seed: int,
-  resamples: int,
-) -> dict[str, Measurement]:
-  halves = halved_precision(outcome.judged, inputs.test_labels, seed, min(resamples, HALF_SAMPLES))
-  found = {
-    name: halved_measurement(value, halves[:, v], known.get(name))
-    for v, (name, value) in enumerate(zip(names, outcome.values, strict=True))
-  }
-  zero_shot, cler = names.index("zero_shot"), names.index("cler")
-  gain = outcome.values[cler] - outcome.values[zero_shot]
-  # Both scores are taken on the same halves, so their difference is paired.
-  moved = halves[:, cler] - halves[:, zero_shot]
-  found["cler_gain"] = halved_measurement(gain, moved, known.get("cler"), lowest=-1.0)
-  return found
 
 
 def _external_variances(

@@ -131,12 +131,13 @@ def train(
 
 def _most_steps(order: Int[Array, "c e s b"]) -> Int[Array, ""]:
   """Return the largest number of batches that any cell fills in an epoch."""
+  return jnp.sum(jnp.any(order[..., 0] >= 0, axis=(0, 1)))
 
 
 def _loss_gradients(
   logits: Float[Array, "b k"], targets: Float[Array, "b k"], multi_label: bool
 ) -> Float[Array, "b k"]:
-  """Normalize a batch by its biased variance; update running statistics with the unbiased one."""
+  """Return the gradient by the logits of each row's cross-entropy, or of the mean of its binary ones."""
   if multi_label:
     return (jax.nn.sigmoid(logits) - targets) / logits.shape[-1]
   return jax.nn.softmax(logits, axis=-1) * targets.sum(axis=-1, keepdims=True) - targets

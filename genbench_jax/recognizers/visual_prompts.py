@@ -8,10 +8,8 @@ Reference:
   Jia et al., "Visual prompt tuning", ECCV 2022.
 """
 
-import contextlib
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,12 +22,12 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from genbench_jax.errors import ModelError, UsageError, unknown_name
+from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.inputs import fetch, unit_rows
 from genbench_jax.models import clip_towers
 from genbench_jax.recognizers.models import load_model, save_model
 from genbench_jax.recognizers.random_views import view_rows
-from genbench_jax.recognizers.settings import DEPTHS, VPT_DECAYS, VPT_RATES, VptSettings
+from genbench_jax.recognizers.settings import DEPTHS, VptSettings
 from genbench_jax.recognizers.training import (
   Program,
   learn,
@@ -38,6 +36,7 @@ from genbench_jax.recognizers.training import (
   warmup_cosine,
   weighted_shares,
 )
+from genbench_jax.recognizers.vpt_search import searched
 from genbench_jax.runtime.mesh import (
   DATA_AXIS,
   batch_sharding,
@@ -242,7 +241,20 @@ def learn_visual_prompts(
   shares = weighted_shares(targets, weights)
   images = TrainingImages(read_pixels, read_views, shares, later)
   if settings.search:
-    settings = _searched(clip, frozen, images, settings, mesh, directory, save_every, seed)
+
+    def trial(
+      number: int,
+      tried: VptSettings,
+      rest: Int[np.ndarray, "m"],
+      held: Int[np.ndarray, "h"],
+    ) -> Float[np.ndarray, "h k"]:
+      own = directory / f"search-{number:02d}" if directory else None
+      prompts = _learned(clip, frozen, images, rest, tried, mesh, own, save_every, seed)
+      read = functools.partial(_read_some, read_pixels, held)
+      at_once = settings.images_at_once
+      return _scores(clip, frozen, prompts.variables, read, len(held), mesh, at_once)
+
+    settings = searched(settings, shares, seed, trial)
   every = np.arange(len(shares))
   return _learned(clip, frozen, images, every, settings, mesh, directory, save_every, seed)
 
@@ -300,63 +312,10 @@ def _learned(
   )  # fmt: skip
 
 
-def _searched(
-  clip: Any,
-  frozen: FrozenTower,
-  images: TrainingImages,
-  settings: VptSettings,
-  mesh: Mesh,
-  directory: Path | None,
-  save_every: int,
-  seed: int,
-) -> VptSettings:
-  """Return the settings with the best rate and decay on held-out images; ties go to the first.
-
-  Rates at which training diverges are skipped.
-  """
-  held = held_out(images.shares, seed)
-  rest = np.setdiff1d(np.arange(len(images.shares)), held)
-  truth = images.shares[held].argmax(axis=1)
-  found = []
-  for turn, (rate, decay) in enumerate(itertools.product(VPT_RATES, VPT_DECAYS)):
-    tried = dataclasses.replace(
-      settings, learning_rate=rate * settings.batch_size / 256, weight_decay=decay
-    )
-    own = directory / f"search-{turn:02d}" if directory else None
-    with contextlib.suppress(ModelError):
-      prompts = _learned(clip, frozen, images, rest, tried, mesh, own, save_every, seed)
-      read = functools.partial(_read_some, images.read, held)
-      scores = _scores(
-        clip, frozen, prompts.variables, read, len(held), mesh, settings.images_at_once
-      )
-      found.append((float(np.mean(scores.argmax(axis=1) == truth)), -turn, tried))
-  if not found:
-    raise ModelError("every learning rate of VPT's search diverged.")
-  return max(found, key=lambda each: each[:2])[2]
-
-
 def _read_some(
   read: ReadPixels, members: Int[np.ndarray, "m"], rows: Int[np.ndarray, "n"], size: int
 ) -> Iterator[Pixels]:
   return read(members[rows], size)
-
-
-def held_out(shares: Float[np.ndarray, "n k"], seed: int) -> Int[np.ndarray, "h"]:
-  """Return a fifth of each class with at least five images, or else of all images.
-
-  Raises:
-    UsageError: there are fewer than two images.
-  """
-  if len(shares) < 2:
-    raise UsageError("vpt.search holds out images to choose the rate: it needs at least 2 images.")
-  order = np.random.default_rng([seed, 0x5EA]).permutation(len(shares))
-  labels = shares.argmax(axis=1)[order]
-  chosen = [
-    order[np.flatnonzero(labels == label)][: np.sum(labels == label) // 5]
-    for label in np.unique(labels)
-  ]
-  found = np.sort(np.concatenate(chosen))
-  return found if len(found) else np.sort(order[: max(len(order) // 5, 1)])
 
 
 def frozen_tower(clip: Any, text_features: Float[np.ndarray, "k d"], mesh: Mesh) -> FrozenTower:

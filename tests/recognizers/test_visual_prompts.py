@@ -10,7 +10,7 @@ import pytest
 from genbench_jax.embedding.embedder import image_features, unit_norm
 from genbench_jax.errors import UsageError
 from genbench_jax.models import clip_towers
-from genbench_jax.recognizers import visual_prompts
+from genbench_jax.recognizers import vpt_search
 from genbench_jax.recognizers.visual_prompts import (
   Variables,
   VisualPrompts,
@@ -156,8 +156,8 @@ def test_the_papers_head_is_trained_with_the_prompts_and_saved(tiny_clip, data, 
 
 def test_the_search_selects_the_rate_by_held_out_accuracy(tiny_clip, data, monkeypatch):
   pixels, targets, text = data
-  monkeypatch.setattr(visual_prompts, "VPT_RATES", (1e-8, 1.0))
-  monkeypatch.setattr(visual_prompts, "VPT_DECAYS", (0.0,))
+  monkeypatch.setattr(vpt_search, "VPT_RATES", (1e-8, 1.0))
+  monkeypatch.setattr(vpt_search, "VPT_DECAYS", (0.0,))
   settings = dataclasses.replace(SETTINGS, search=True, steps=15)
   found = learn_visual_prompts(tiny_clip, text, pixel_reader(pixels), targets, settings)
   assert (found.learning_rate, found.weight_decay) == (1.0 * 12 / 256, 0.0)
@@ -165,8 +165,8 @@ def test_the_search_selects_the_rate_by_held_out_accuracy(tiny_clip, data, monke
 
 def test_a_fifth_of_each_class_is_held_out():
   shares = np.eye(3)[np.repeat(np.arange(3), [10, 5, 4])]
-  held = visual_prompts.held_out(shares, 0)
+  held = vpt_search.held_out(shares, 0)
   assert np.bincount(shares[held].argmax(1), minlength=3).tolist() == [2, 1, 0]
-  assert len(visual_prompts.held_out(np.eye(4), 0)) == 1
-  with pytest.raises(UsageError, match="2 or more"):
-    visual_prompts.held_out(np.eye(1), 0)
+  assert len(vpt_search.held_out(np.eye(4), 0)) == 1
+  with pytest.raises(UsageError, match="at least 2 images"):
+    vpt_search.held_out(np.eye(1), 0)
