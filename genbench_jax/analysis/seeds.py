@@ -41,8 +41,8 @@ class OverSeeds:
 
 
 def over_seeds(rows: Iterable[Mapping[str, Any]]) -> list[OverSeeds]:
-  """Return one summary per cell and quantity, in the order of the rows; rows without a finite value
-  do not count."""
+  """Return one summary per cell and quantity, in row order; rows without a finite value are
+  skipped."""
   groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
   for row in filter(has_value, rows):
     groups.setdefault(tuple(row.get(key) for key in KEYS), []).append(row)

@@ -51,6 +51,6 @@ def generator_sweep(name: str, **settings: Any) -> dict[str, dict[str, Any]]:
 
 
 def _in_name(value: Any) -> str:
-  """A value as part of a generator's name, which has no dots."""
+  """Return a value as part of a generator's name, which has no dots."""
   text = f"{value:g}" if isinstance(value, float) else str(value)
   return re.sub(r"[^A-Za-z0-9_-]", "_", text)

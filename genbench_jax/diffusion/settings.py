@@ -28,7 +28,7 @@ class KeptImages:
       value.isascii() and value.isdecimal() and int(value) > 0
     ):
       raise UsageError(
-        f"{path} is {value!r}, expected 'all', 'none' or a number of images a class."
+        f"{path} is {value!r}, expected 'all', 'none' or a number of images per class."
       )
 
 
@@ -47,11 +47,11 @@ class Generation:
     scheduler: the sampler; `auto` uses the checkpoint's own.
     height: pixels; 0 uses the model's own size.
     width: pixels; 0 uses the model's own size.
-    batch_per_device: images on a device at once; 0 uses as many as fit into its memory.
-    keep_images: `all` images, `none`, or a number a class as text, such as `4`. Unless all are
+    batch_per_device: images per device; 0 uses as many as fit into its memory.
+    keep_images: `all` images, `none`, or a number per class as text, such as `4`. Unless all are
       kept, the devices that generate the images embed them, and only their features and that many
       images of each class are stored.
-    shard_size: images a shard, which is also the most that an interrupted run loses.
+    shard_size: images per shard, which is also the most that an interrupted run loses.
     implementation: implementation of the networks: `ours`, or `diffusers` for the stock Flax
       classes of diffusers below 0.40.
     backend: another program that makes the images: `diffusers` for any PyTorch pipeline, or

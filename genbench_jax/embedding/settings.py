@@ -8,15 +8,14 @@ from genbench_jax.runtime.settings import AtLeast, LocalPath
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-  """What embeds images and texts. The main encoder is a CLIP or SigLIP; others may have no text
-  tower.
+  """Settings of an encoder. The main one is a CLIP or SigLIP; others may have no text tower.
 
   Attributes:
     checkpoint: a folder, a hub id, or a registered name such as `inception`; `zoo/clip` is the
       small CLIP of the package.
     revision: the hub revision, a commit; empty for local folders.
     sha256: the checksum that `genbench pins` prints; other checkpoints are rejected.
-    batch_per_device: images on a device at once.
+    batch_per_device: images per device and batch.
   """
 
   checkpoint: Annotated[str, LocalPath()] = "zoo/clip"

@@ -95,7 +95,7 @@ def copied_images(
 
 
 def _checked(training: Any, generated: Any, unseen: Any | None = None) -> list[np.ndarray]:
-  """Return the checked sets, all divided by one number where their squares would leave float32."""
+  """Return the checked sets, divided by a common scale if their squares would leave float32."""
   training = feature_rows("training", training)
   named = {"generated": generated} if unseen is None else {"generated": generated, "unseen": unseen}
   sets = [training, *(feature_rows(name, rows, training.shape[1]) for name, rows in named.items())]
@@ -106,11 +106,10 @@ def _checked(training: Any, generated: Any, unseen: Any | None = None) -> list[n
 
 
 def on_parts(drawn: Float[np.ndarray, "t d"]) -> Prepare:
-  """Return what `set_measurements` needs to compute both shares of parts of generated and unseen
-  images.
+  """Return the `prepare` of `set_measurements` for both shares on parts of both sets.
 
   Args:
-    drawn: the training images that are looked at.
+    drawn: training images to compare with.
   """
   within = squared_distances(drawn, drawn)
   np.fill_diagonal(within, np.inf)

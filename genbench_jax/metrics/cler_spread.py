@@ -39,8 +39,7 @@ def external_variances(
   seed: int,
   resamples: int = REPEATS,
 ) -> dict[str, float] | None:
-  """Return the variance of each score over fresh draws of the external images, beyond that over
-  test images.
+  """Return each score's variance over draws of external images, beyond that over test images.
 
   Args:
     image_features, labels, text_features, test_features, test_labels, metric: as in `cler.cler`.
@@ -75,8 +74,7 @@ def external_variances(
 def _variance(
   values: Float[np.ndarray, "r *m"], weights: Float[np.ndarray, "m"], halves: Halves
 ) -> float:
-  """Return the variance of a score from its values by test image, or of one that is no mean over
-  these."""
+  """Return the variance of a score from per-image values, or from one value per replicate."""
   if values.ndim == 2:
     return common_variance(values, weights, halves)
   return float(variance_of(values[:, None], halves)[0])
@@ -122,8 +120,7 @@ def _scores(
   voters: Voters | None,
   top_k: int | None,
 ) -> dict[str, np.ndarray]:
-  """Return the scores on one half by the strict protocol: by test image, if they are means over
-  these."""
+  """Return the scores on one half, by the strict protocol; per test image if they are means."""
   kept = _kept_by_class(halves, replicate, labels, len(text))
   # Class sums of a half are sums over its groups: no pass over the images per replicate.
   centers = host_unit_rows(np.einsum("gkd,kg->kd", sums, kept))

@@ -120,10 +120,11 @@ def expected_coverage(n: int, m: int, k: int) -> Float[np.ndarray, "{m}+1"]:
 def on_parts(external: Float[np.ndarray, "m d"], tests: Float[np.ndarray, "n d"]) -> OnParts:
   """Return the function that computes both metrics of parts of small sets, on the host in float64.
 
-  Half of the test images with k neighbors have balls of twice the share, which hides what other
-  test images change; with k / 2 neighbors the balls are as large, but their counts noisier than
-  those of all images. Truth lies between: both are returned, and the variances averaged
-  (benchmarks/intervals.py).
+  With k neighbors, half of the test images have balls that hold twice the share, which hides the
+  effect of other test images. With k / 2 neighbors the balls are as large as for all images, but
+  their
+  counts are noisier. The true variance lies between: both are returned, and `set_measurements`
+  averages their variances (benchmarks/intervals.py).
   """
   within, across = squared_distances(tests, tests), squared_distances(tests, external)
   np.fill_diagonal(within, np.inf)
@@ -142,8 +143,8 @@ def on_parts(external: Float[np.ndarray, "m d"], tests: Float[np.ndarray, "n d"]
 def of_distances(
   within: Float[np.ndarray, "n n"], across: Float[np.ndarray, "n m"], k: int
 ) -> Float[np.ndarray, "2"]:
-  """Compute both metrics from squared distances between real images (infinite on the diagonal) and
-  to generated ones."""
+  """Compute both metrics from squared distances; those within the real set are inf on the
+  diagonal."""
   k = min(k, len(within) - 1, across.shape[1])
   radius = np.partition(within, k - 1, axis=1)[:, k - 1]
   radii = np.minimum(radius, np.median(radius))

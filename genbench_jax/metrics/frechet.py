@@ -203,8 +203,7 @@ def _influence_program(mesh: Mesh, normalize: bool) -> jax.stages.Wrapped:
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
-  """Yield `fid` on unit-norm features, if both sets have a covariance, and of each class where n
-  allows."""
+  """Yield `fid` on unit-norm features if both sets have a covariance, with values by class."""
   x, y = host_unit_rows(sets.external), host_unit_rows(sets.test)
   if min(len(x), len(y)) > 1:
     labels = (sets.labels, sets.test_labels)

@@ -82,14 +82,17 @@ def variance_of(values: Float[np.ndarray, "r v"], halves: Halves) -> Float[np.nd
 def common_variance(
   values: Float[np.ndarray, "r m"], weights: Float[np.ndarray, "m"], halves: Halves
 ) -> float:
-  """Return the variance of a weighted mean over test images that the external images cause for all
-  of them in common.
+  """Return the part of a mean's variance that external images cause for all test images in common.
 
-  With f(x, y) the value of test image y under the external images x, the variance of the mean is
-  that of E_y f over x plus that over test images with x as it is, E_x Var_y f / m. The latter holds
-  what other external images change for each test image by itself. The variance of the mean over
-  halves holds that once more, as the diagonal of the covariance of the test
-  images: only the rest is in common.
+  With f(x, y) the value of test image y given external images x, the variance of the mean over m
+  test images is Var_x E_y f + E_x Var_y f / m. The second term already contains the changes that
+  other external images cause for each test image separately. The variance of the mean over halves
+  contains them again, on the diagonal of the covariance of the test images; the rest is common.
+
+  Args:
+    values: value of each test image in each replicate.
+    weights: weight of each test image; they sum to 1.
+    halves: the replicates.
   """
   means = values @ weights
   squares = weights**2

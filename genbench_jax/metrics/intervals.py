@@ -167,16 +167,20 @@ def area_gain_measurement(
 def image_values(
   judged: Bool[np.ndarray, "n"] | Float[np.ndarray, "n k"], labels: np.ndarray, metric: str
 ) -> Float[np.ndarray, "n"] | None:
-  """What each test image adds to a score: two recognizers can then be compared image by image.
+  """Return the contribution of each test image to a score, for paired comparisons of recognizers.
 
-  Right or wrong, whose mean weighted by `image_weights` is the score. For the ROC area A the
-  pseudo-values A + (n / n_g) (V_i - A), V_i the placement of the image and n_g the size of its
-  class: their mean is A, and the variance of their mean DeLong's. 11-point precision is no mean
-  over images: None.
+  It is correctness, whose mean weighted by `image_weights` is the score. For the ROC area A it is
+  the pseudo-value A + (n / n_g) (V_i - A), with V_i the placement of the image and n_g the size of
+  its
+  class: the mean is A, and the variance of the mean is DeLong's.
 
   Args:
-    judged: right or wrong, or the scores of each class.
-    labels: of the test images; metric: see `recognition_score`.
+    judged: correctness, or the scores of each class.
+    labels: labels of the test images.
+    metric: see `recognition_score`.
+
+  Returns:
+    One value per image; None for 11-point precision, which is not a mean over images.
   """
   if metric in FROM_PREDICTIONS:
     return np.asarray(judged, np.float64)

@@ -296,7 +296,7 @@ def _spreads(sides: _Sides) -> tuple[float, float, float]:
     values = sides.frame.host_values(rows, columns)
     residual = _less_means(_less_means(values, own).T, others).T
     if rows is columns:
-      # k(a, a) is no pair of distinct images.
+      # k(a, a) is not a pair of distinct images.
       np.fill_diagonal(residual, 0)
     found.append(float(np.mean(residual**2)))
   return found[0], found[1], found[2]

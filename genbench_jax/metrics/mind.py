@@ -86,14 +86,13 @@ def _drawn(
 def transport(
   first: Float[np.ndarray, "n r"], second: Float[np.ndarray, "m r"]
 ) -> Float[np.ndarray, "r"]:
-  """Return the squared 2-Wasserstein distance of the sorted values in each column; n and m may
-  differ.
+  """Return the squared W2 distance of the sorted values in each column; n and m may differ.
 
   It is the integral of the squared difference of both quantile functions, which are constant
   between the multiples of 1 / n and 1 / m.
   """
   n, m = len(first), len(second)
-  # Steps in units of 1 / (n m): whole numbers, no rounding.
+  # Steps in units of 1 / (n m) are integers, so nothing is rounded.
   steps = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)
   starts, lengths = steps[:-1], np.diff(steps) / (n * m)
   return lengths @ (first[starts // m] - second[starts // n]) ** 2
@@ -125,8 +124,8 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
     np.array([mind(x, y, seed=sets.seed)]), on_parts, x, y, strata, sets.seed, sets.resamples,
     equal_sizes=True,
   )  # fmt: skip
-  # Of a class in fewer directions: classes are many, and their images few.
-  of_class = lambda some, others: mind(some, others, lines.T)  # noqa: E731
+  # Fewer directions per class: there are many classes with few images each.
+  of_class = lambda external, tests: mind(external, tests, lines.T)  # noqa: E731
   by_class = distances_by_class(x, y, sets.labels, sets.test_labels, of_class)
   yield Result("mind", found, by_class)
 

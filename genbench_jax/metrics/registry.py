@@ -181,7 +181,7 @@ for _metric in (
   Metric(("mind",), "genbench_jax.metrics.mind:measure", "lower", has_floor=True),
   Metric(_CLIPPED, "genbench_jax.metrics.clipped:measure", has_floor=True),
   Metric(("intra_class_diversity",), "genbench_jax.metrics.within_class:measure", has_floor=True),
-  # Training images are what these two hold images against: there are no others to stand for a
+  # No floor: these two compare with the training images, so no other real images can stand for a
   # perfect source.
   Metric(("auth_pct",), "genbench_jax.metrics.authenticity:measure"),
   Metric(("near_copies",), "genbench_jax.metrics.authenticity:measure", "lower"),

@@ -1,5 +1,4 @@
-"""Intervals of a statistic of two sets that is not a mean, from its values on parts of both
-sets."""
+"""Intervals of a statistic of two sets that is not a mean, from its values on parts of them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,11 +19,11 @@ Prepare = Callable[[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]], OnParts
 
 
 class Replicates(NamedTuple):
-  """Parts of a set.
+  """Random parts of a set.
 
   Attributes:
     kept: images of each part.
-    factor: turns the variance over the parts into that over fresh draws of the set.
+    factor: converts the variance over parts into the variance over fresh draws of the set.
   """
 
   kept: Bool[np.ndarray, "r n"]
@@ -54,25 +53,23 @@ def set_measurements(
 ) -> list[Measurement]:
   """Return the values with their intervals.
 
-  The second interval's variance is the sum over the two sets, each with the other whole. Halving
-  both at once would
-  count terms of second order three times: at half of n they are four times as large, and one is the
-  value's own.
+  The variance of the second interval is the sum over the two sets, each halved while the other is
+  whole. Halving both at once would count second-order terms three times: at n / 2 they are four
+  times as large, and one of the four is the value's own.
 
   Args:
     values: the statistics of all images.
-    prepare: takes some external and test images; its result computes the statistics of parts of
-      these. Several columns for a value (the first value's column, the second's, then again) are
+    prepare: takes external and test images; returns a function that computes the statistics of
+      parts of them. If it returns a multiple of the number of values, the repetitions are
       alternatives whose variances are averaged.
     external, test: features of both sets.
     strata: strata of both sets, see `strata`.
     seed: of the subsets and parts.
     resamples: number of parts, at most `REPEATS`.
-    joint: whether to halve both sets at once after all, for statistics that saturate.
-    equal_sizes: whether the statistic takes as many images of the larger set as the smaller one
-      has.
+    joint: whether to halve both sets at once nevertheless, for statistics that saturate.
+    equal_sizes: whether the statistic uses equally many images of both sets.
     bounded: whether values lie between 0 and 1.
-    proportions: whether values are shares of images: their intervals are Wilson's.
+    proportions: whether values are shares of images, which have Wilson's intervals.
   """
   random = np.random.default_rng([seed, 0x5E7])
   rows = [np.sort(random.permutation(len(images))[:MOST_ROWS]) for images in (external, test)]
@@ -113,16 +110,15 @@ def set_measurements(
 
 
 def _replicates(strata: Int[np.ndarray, "n"], size: int, seed: int, repeats: int) -> Replicates:
-  """Return parts for a statistic that takes `size` of these images: halves of all, or smaller
-  random subsets."""
+  """Return parts for a statistic of `size` images: halves of all, or smaller random subsets."""
   count = len(strata)
   if size == count:
     halves = halves_of(strata if are_paired(strata) else np.zeros_like(strata), seed, repeats)
     return Replicates(np.stack([halves.rows(r) for r in range(repeats)]), halves.factor)
   part = max(min(size, count // 2), 1)
   ranks = np.random.default_rng([seed, 0x5B5]).random((repeats, count)).argsort(axis=1)
-  # A mean of `part` of `count` given images varies by s^2 (1 / part - 1 / count); wanted is s^2 /
-  # size.
+  # The mean of `part` out of `count` images has variance s^2 (1 / part - 1 / count); the target is
+  # s^2 / size.
   return Replicates(ranks.argsort(axis=1) < part, 1 / size / (1 / part - 1 / count))
 
 

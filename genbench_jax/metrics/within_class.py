@@ -18,9 +18,7 @@ from genbench_jax.metrics.inputs import (
 )
 from genbench_jax.metrics.registry import Result, Sets
 
-TWO_A_CLASS = (
-  "two images a class have one distance: the interval is from the spread of the classes, and wide"
-)
+TWO_A_CLASS = "with two images per class there is one distance: the interval uses the spread of the classes and is wide"
 
 
 def intra_class_diversity(x: Float[Any, "n d"], labels: Any) -> dict[int, float]:
@@ -84,8 +82,7 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
 def _influences(
   found: dict[int, tuple[np.ndarray, np.ndarray]], counts: Int[np.ndarray, "k"]
 ) -> Float[np.ndarray, "n"]:
-  """Return what each image adds: it is in both places of a pair, so twice its mean distance, over k
-  classes.
+  """Return the influence of each image: twice its mean distance (it is half of each pair), over k.
 
   The mean distance h_i of an image to the n - 1 others shares pairs with theirs. The variance of
   the h_i over images understates the first-order part by ((n - 2) / (n - 1))^2 and overstates the
@@ -103,8 +100,7 @@ def _influences(
 def _class_influences(
   by_class: dict[int, float], counts: Int[np.ndarray, "k"]
 ) -> Float[np.ndarray, "n"]:
-  """Return the values of the classes, an upper bound of what their images change; a class is one
-  observation."""
+  """Return class values as influences, an upper bound: each class is a single observation."""
   values = np.array(list(by_class.values()))
   weights = counts.sum() / (len(counts) * counts) * np.sqrt(counts)
   return np.repeat((values - values.mean()) * weights, counts)
