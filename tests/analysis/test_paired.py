@@ -12,7 +12,7 @@ def judged(values, **more):
 
 
 def two(random, n, first, second):
-  """Both are right on the easy images, and each on some of its own."""
+  """Both are right on the easy images, and each on some others."""
   easy = random.random(n) < 0.5
   return [judged(easy | (random.random(n) < chance)) for chance in (first, second)]
 

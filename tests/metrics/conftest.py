@@ -1,4 +1,4 @@
-"""A small world of features: classes with text prototypes, external images and test images around them."""
+"""Synthetic features: classes with text prototypes, and external and test images around them."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: the resamples themselves, and what is computed on them."""
+"""Bootstrap intervals: the resamples, and statistics of them."""
 
 import numpy as np
 import pytest

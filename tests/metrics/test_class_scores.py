@@ -1,4 +1,4 @@
-"""Class centers, prototypes and votes against sums written out by hand."""
+"""Class centers, prototypes and votes against explicit sums."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +49,7 @@ def test_prototypes_are_the_text_their_sum_and_the_center():
   text, both, images = class_scores.class_prototypes(centers, counts, jnp.asarray(TEXT))
   np.testing.assert_allclose(text, _unit(TEXT), atol=1e-6)
   np.testing.assert_allclose(both[0], _unit(_unit(TEXT[0]) + np.asarray(centers[0])), atol=1e-6)
-  np.testing.assert_allclose(both[2], text[2], atol=1e-6)  # no images: the text alone
+  np.testing.assert_allclose(both[2], text[2], atol=1e-6)  # no images: the text only
   np.testing.assert_array_equal(images, centers)
 
 

@@ -25,7 +25,7 @@ def draw(random, labels, shift=0.0):
 
 
 def checked(found, kind, least=0.8, widths=(0.7, 1.6)):
-  """Coverage of the mean, and mean width over what the values' spread asks for."""
+  """Return the coverage of the mean, and the mean width relative to the spread of the values."""
   values = np.array([one.value for one in found])
   ends = np.array([[getattr(one, f"{kind}_{end}") for end in ("low", "high")] for one in found])
   held = np.mean((ends[:, 0] <= values.mean()) & (values.mean() <= ends[:, 1]))

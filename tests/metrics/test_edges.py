@@ -75,7 +75,7 @@ def test_every_number_is_finite_and_inside_its_interval(cell):
   for one in _measurements(*cell):
     assert math.isfinite(one.value)
     assert math.isfinite(one.ci_low) and math.isfinite(one.ci_high)
-    # Few resamples of few images: the value may lie a little outside, not an interval's width away.
+    # With few resamples of few images, the value may be slightly outside, but not by an interval's width.
     slack = 1e-6 + one.ci_high - one.ci_low
     assert one.ci_low - slack <= one.value <= one.ci_high + slack
 

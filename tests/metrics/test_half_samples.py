@@ -1,4 +1,4 @@
-"""Halves of the external images: a mean varies over them as over fresh draws, and what varies alone is counted once."""
+"""Halves of the external images: the variance of a mean, and the shared part of several."""
 
 import numpy as np
 import pytest

@@ -156,7 +156,7 @@ def test_stratified_sets_weight_pairs_within_a_class_correctly(sets, kernel, mon
 
 
 def test_images_of_the_test_distribution_have_zero_distance_at_any_budget():
-  """The plain estimator is -3.9e-3 at one image a class here; one image a class is refused."""
+  """The unstratified estimator is -3.9e-3 at one image per class, which is rejected."""
   random = np.random.default_rng(0)
   centers = random.normal(size=(10, 32))
 
@@ -177,7 +177,7 @@ def test_images_of_the_test_distribution_have_zero_distance_at_any_budget():
 
 
 def test_the_standardized_distance_detects_collapse_blur_and_copies():
-  """The means are about equal in all of these: what is seen is seen by the square and the cube."""
+  """All sets have about equal means, so only the square and the cube can detect the flaws."""
   random = np.random.default_rng(0)
   center = 2 * random.normal(size=64)
 

@@ -1,4 +1,4 @@
-"""Clipped density and coverage, authenticity, MIND, orders of Vendi, diversity within classes, guides: each by hand."""
+"""Clipped density and coverage, authenticity, MIND, orders of Vendi, diversity within classes, guides: each against an explicit computation."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The one list of metrics: what is registered is measured, and distances get their floors."""
+"""The registry of metrics: registered metrics are measured, and distances have floors."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""On a world of the demo, with the shipped CLIP: prompts learned from 16 originals a class beat zero-shot.
+"""On a demo dataset with the small CLIP, prompts learned from 16 originals per class beat zero-shot.
 
 The question is what is wrong with the image. Which shape or digit it shows, this CLIP has learned from many
 thousand images of the same worlds, and nothing that is learned from 16 adds more than noise to it.
@@ -22,7 +22,7 @@ NAMES = ("noisy", "blurry", "partly hidden", "sharp")
 
 
 def flaw(example):
-  """The one flaw of an image, or that it has none; None for several at once."""
+  """Return the single flaw of an image, or that it has none; None for several flaws."""
   flaws = [example.noisy, example.blurry, example.hidden]
   return {0: 3, 1: int(np.argmax(flaws))}.get(sum(flaws))
 

@@ -41,7 +41,7 @@ def linear_model():
 
 
 def colors(count=48, side=8):
-  """Images whose class is their strongest channel."""
+  """Return images whose class is their strongest channel."""
   generator = np.random.default_rng(0)
   images = generator.integers(0, 120, (count, side, side, 3))
   labels = np.arange(count) % 3
@@ -51,7 +51,7 @@ def colors(count=48, side=8):
 
 @dataclasses.dataclass(frozen=True)
 class GivenRows(Curriculum):
-  """A curriculum whose rows are given."""
+  """Return a curriculum with given rows."""
 
   given: object = None
 

@@ -61,7 +61,7 @@ def embedded(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(embedded, tmp_path_factory):
-  """A run whose decoded images stand in files, as those of a large cell do."""
+  """A run whose decoded images are in files, as for a large cell."""
   workdir = tmp_path_factory.mktemp("undisturbed") / "run"
   shutil.copytree(embedded, workdir)
   with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Recognizers that train networks on images: each learns, is exact where it claims to be, and refuses what does not fit."""
+"""Recognizers that train networks on images: learning, exact limits, and invalid arguments."""
 
 import dataclasses
 

@@ -53,7 +53,7 @@ def test_a_run_agrees_with_pytorch(name):
 
 
 def surface(score_of):
-  """An `evaluate` that looks scores up, and the list of what it was asked for."""
+  """Return an `evaluate` that looks up scores, and the list of its calls."""
   asked = []
 
   def evaluate(indices):

@@ -16,7 +16,7 @@ CLASSES, WIDTH = 5, 16
 
 
 class World:
-  """Classes whose images lie near their text prototypes, with a common direction and a shift."""
+  """Classes with images near their text prototypes, with a common direction and a shift."""
 
   def __init__(self, seed=0):
     self.generator = np.random.default_rng(seed)
@@ -102,7 +102,7 @@ def test_the_prior_is_the_zero_shot_classifier(world, test_set):
 
 
 def test_one_bad_image_per_class_does_not_ruin_zero_shot(world, test_set):
-  """Five images whose labels are permuted: zero-shot must survive them."""
+  """Zero-shot must survive five images with permuted labels."""
   features, labels = world.images(CLASSES)
   zero_shot = np.mean(np.argmax(zero_shot_scores(test_set[0], world.prototypes), 1) == test_set[1])
   with_text = linear_probe(

@@ -51,7 +51,7 @@ def test_half_of_the_views_are_mirrored():
 
 
 def test_a_context_trains_on_the_given_views(tiny_clip):
-  """Every step asks for its images anew, and what is read is what is trained on."""
+  """Every step reads its images again, and trains on exactly these."""
   features = np.eye(8, 16, dtype=np.float32)
   targets = np.eye(2, dtype=np.float32)[np.arange(8) % 2]
   asked = []

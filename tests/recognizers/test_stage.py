@@ -60,7 +60,7 @@ class Voc:
     ]
 
   def start(self, workdir):
-    """The stage in a process of its own, on as many devices as here."""
+    """Run the stage in its own process, on the same number of devices."""
     command = [sys.executable, "-m", "genbench_jax.main", *self.arguments(workdir, "recognize")[1:]]
     return subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.DEVNULL)
 

@@ -1,4 +1,4 @@
-"""What a training tells: progress, TensorBoard's curves, and the end of one whose loss is no number."""
+"""Output of a training: progress, TensorBoard curves, and the end at a nonfinite loss."""
 
 import jax
 import numpy as np

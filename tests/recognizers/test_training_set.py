@@ -1,4 +1,4 @@
-"""Weights, phases and the order of the images: functions of seed and step alone."""
+"""Weights, phases and the order of the images are functions of seed and step."""
 
 import numpy as np
 import pytest

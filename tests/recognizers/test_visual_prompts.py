@@ -1,4 +1,4 @@
-"""VPT: the prompted tower is the stock one where there are no prompts, and only prompts learn."""
+"""VPT: without prompts, the tower is the stock one; only prompts are trained."""
 
 import dataclasses
 
