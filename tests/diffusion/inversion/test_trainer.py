@@ -23,6 +23,7 @@ from genbench_jax.diffusion.inversion.loss import (
 from genbench_jax.diffusion.inversion.references import reference_views
 from genbench_jax.diffusion.inversion.settings import Training, reference_training
 from genbench_jax.diffusion.inversion.trainer import Concept, Trainer
+from genbench_jax.models.image_input import ImageInput
 from genbench_jax.models.stable_diffusion import (
   apply_text_encoders,
   apply_unet,
@@ -124,8 +125,7 @@ def test_the_gradient_is_that_of_finite_differences(tiny_diffusion):
 
 def test_the_guided_loss_pairs_each_image_with_its_own_text(tiny_diffusion):
   class Guide:
-    image_size, image_mean, image_std = 4, (0.5,) * 3, (0.25,) * 3
-    module = dataclasses.make_dataclass("M", [("dtype", type)])(jnp.float32)
+    input = ImageInput(4, mean=(0.5,) * 3, std=(0.25,) * 3)
 
     def embed_pixels(self, params, pixels):
       return pixels.mean(axis=(1, 2)) + params
