@@ -222,6 +222,7 @@ def _signature(tables: Sequence[Table], level: str) -> bytes:
     groups = [np.array([table.means()[0] for table in tables])]
   else:
     groups = [x for table in tables for _, x, _ in table.budgets()]
+  # Centered ranks change their sign when the order is reversed.
   ranks = np.concatenate([rankdata(group) - (len(group) + 1) / 2 for group in groups])
   turned = np.flatnonzero(ranks)
   sign = np.sign(ranks[turned[0]]) if len(turned) else 1
@@ -301,6 +302,7 @@ def within_interval(
   units = np.array([table.units for table in tables])
   resampled = np.array([_resampled(table, method, resamples, random) for table in tables])
   defined = ~np.isnan(resampled)
+  # Datasets without a coefficient in a resample are left out of its mean.
   means = np.where(defined, resampled, 0).sum(0) / np.maximum(defined.sum(0), 1)
   means = means[defined.any(0)]
   # atanh diverges at +-1: clip to the largest coefficient that n units can tell from 1.
@@ -310,6 +312,7 @@ def within_interval(
   budgets = np.array([len(table.shots) for table in tables])
   of_independent = SCALES[method] / (np.maximum(units - 3, 1) * budgets)
   least = float(np.sqrt(np.sum(of_independent))) / len(units)
+  # One degree of freedom is lost per dataset.
   half = stats.t.ppf(0.975, int(units.sum()) - len(units)) * max(spread, least)
   return float(np.tanh(center - half)), float(np.tanh(center + half))
 

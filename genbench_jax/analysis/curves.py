@@ -141,6 +141,7 @@ def _fit(
   """
   from scipy.optimize import nnls
 
+  # The floor keeps a point without error from dominating the fit completely.
   weights = 1 / np.maximum(errors, 1e-6)
   best = (np.inf, (0.0, 0.0, 0.0))
   for exponent in EXPONENTS:

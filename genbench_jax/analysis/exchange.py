@@ -136,6 +136,7 @@ def crossing(images: Num[np.ndarray, "b"], accuracy: Float[np.ndarray, "b"], val
     return 0.0
   if value > accuracy[-1]:
     return math.inf
+  # Interpolate in log2 of the number of images: budgets are powers of two.
   return float(np.exp2(np.interp(value, accuracy, np.log2(images))))
 
 

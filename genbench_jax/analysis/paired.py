@@ -148,6 +148,7 @@ def _mean(comparisons: Sequence[Comparison]) -> Comparison:
   value = float(np.mean([each.difference for each in comparisons]))
   center = float(np.mean([(each.ci_low + each.ci_high) / 2 for each in comparisons]))
   errors = np.array([(each.ci_high - each.ci_low) / (2 * NORMAL) for each in comparisons])
+  # The variance of a mean of independent differences.
   error = math.sqrt(float(np.sum(errors**2))) / len(comparisons)
   return Comparison(
     comparisons[0].first,

@@ -98,6 +98,7 @@ def _ranks(values: Values, weights: Weights) -> Float[np.ndarray, "r n"]:
 def _weighted_pearson(
   x: Float[np.ndarray, "*r n"], y: Float[np.ndarray, "*r n"], weights: Weights
 ) -> Float[np.ndarray, "r"]:
+  # Weighted means and moments: a pair that was drawn w times counts w times.
   total = weights.sum(1, keepdims=True)
   x, y = (values - (weights * values).sum(1, keepdims=True) / total for values in (x, y))
   variance_x, variance_y = ((weights * values**2).sum(1) for values in (x, y))

@@ -42,6 +42,7 @@ def random_crop(key: Array, side: int, min_area: float) -> Crop:
   """
   area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
   area = side * side * jax.random.uniform(area_key, (TRIES,), minval=min_area, maxval=1.0)
+  # Uniform in the logarithm: portrait and landscape crops are equally likely.
   bound = jnp.log(ASPECT)
   ratio = jnp.exp(jax.random.uniform(ratio_key, (TRIES,), minval=-bound, maxval=bound))
   widths, heights = jnp.round(jnp.sqrt(area * ratio)), jnp.round(jnp.sqrt(area / ratio))
@@ -87,6 +88,7 @@ def cropped(
   rows = resize_matrix(crop.top, crop.height, side, size)
   columns = resize_matrix(crop.left, crop.width, side, size)
   columns = jnp.where(mirrored, columns[::-1], columns)
+  # Separable resize: first the rows [z, s, 3], then the columns [z, z, 3].
   halfway = jnp.einsum("oi,ijc->ojc", rows, image.astype(jnp.float32))
   return jnp.einsum("pj,ojc->opc", columns, halfway)
 
@@ -179,6 +181,7 @@ def mixed(key: Array, examples: Examples, mixup: float, cutmix: float) -> Exampl
 
 def _random_box(key: Array, size: int, share: Array) -> Float[Array, "z z"]:
   """Return the mask of a rectangle of area 1 - share around a random point, cut at the edges."""
+  # A square of side sqrt(1 - share), relative to the image.
   half = 0.5 * size * jnp.sqrt(1 - share)
   middle = jax.random.uniform(key, (2,), maxval=size)
   inside = [jnp.abs(jnp.arange(size) + 0.5 - middle[axis]) <= half for axis in range(2)]

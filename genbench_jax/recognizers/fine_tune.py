@@ -154,6 +154,7 @@ def _encoder_method(
 ) -> Method:
   tower = trained_leaves(encoder.params, settings.blocks)
   text = np.asarray(unit_rows(jnp.asarray(text_features, jnp.float32)))
+  # [d, k]: before the first step, the head is the zero-shot classifier.
   kernel = encoder.logit_scale * text.T
   if multi_label:
     # A scaled cosine is not a log-odds: shift the logits so that the mean prototype has logit 0.

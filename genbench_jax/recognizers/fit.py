@@ -154,6 +154,7 @@ def chosen(
     length, rate = pairs[0] if len(pairs) == 1 else (1.0, 1.0)
     curriculum = full.scaled(rate, length)
     return curriculum, _about(curriculum, "given")
+  # The first of five folds; a class with a single image is never held out.
   held_out = stratified_folds(data.targets, HELD_OUT_SHARE, data.seed) == 0
   losses = [held_out_loss(method, data, held_out, place, *pair) for pair in pairs]
   if not np.isfinite(losses).any():

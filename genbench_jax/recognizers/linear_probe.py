@@ -263,6 +263,7 @@ def _second_phase(
   own = _taken(cell, later)
   ones = np.ones((len(own.features), 1), np.float32)
   own = own._replace(features=np.append(own.features, ones, axis=1))
+  # [k, d + 1]: weights and bias of the first probe as prior.
   prior = jnp.append(jnp.asarray(first.weights), jnp.asarray(first.bias)[:, None], axis=1)
   fit = fit_strict([own], prior, multi_label, True, mesh)[0]
   return fit._replace(weights=fit.weights[:, :-1], bias=fit.bias + fit.weights[:, -1])

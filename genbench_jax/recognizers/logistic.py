@@ -63,6 +63,7 @@ def principal_axes(inputs: Float[Array, "n d"], num_rows: Float[Array, ""]) -> A
   if n < d:  # the SVD of [n, d] is cheaper than the eigenproblem [d, d], and gives only n axes
     left, singular, right = jnp.linalg.svd(inputs, full_matrices=False)
     return Axes(left * singular, right.T, singular**2 / num_rows)
+  # n >= d: the eigenvectors of the d x d second moment.
   eigenvalues, basis = jnp.linalg.eigh(inputs.T @ inputs / num_rows)
   return Axes(inputs @ basis, basis, jnp.maximum(eigenvalues, 0.0))
 
@@ -87,6 +88,7 @@ def row_losses(
     losses = optax.sigmoid_binary_cross_entropy(logits, targets)
     return jnp.sum(jnp.where(active, losses, 0.0), axis=-1)
   own = jnp.sum(targets * logits, axis=-1)
+  # The log-sum-exp runs over the other classes only.
   others = jnp.where(active & (targets == 0), logits, NO_LOGIT)
   return jax.nn.softplus(jax.nn.logsumexp(others, axis=-1) - own)
 
@@ -127,6 +129,7 @@ def solve(
   # softmax.
   curvature = 0.25 if multi_label else 0.5 / jnp.maximum(active.sum(), 2)
   decay = penalty / num_rows
+  # In the scaled variables the Hessian is at most about the identity.
   scale = jax.lax.rsqrt(curvature * axes.eigenvalues + decay)
 
   def objective(variables: Float[Array, "k r"]) -> Float[Array, ""]:

@@ -36,6 +36,7 @@ def initial_adapters(params: Mapping[str, Any], pattern: str, rank: int, seed: i
     module, _, kind = name.rpartition(".")
     if kind in ("weight", "kernel") and np.ndim(leaf) == 2 and re.search(pattern, module):
       inputs, outputs = leaf.shape
+      # kaiming_uniform with a = sqrt(5) has the bound sqrt(6 / ((1 + a^2) in)) = 1 / sqrt(in).
       bound = math.sqrt(1 / inputs)
       found[module] = {
         "a": generator.uniform(-bound, bound, (inputs, rank)).astype(np.float32),
@@ -91,5 +92,6 @@ def adapted(
 
 def dropped(key: Array, x: Float[Array, "*b d"], share: float) -> Float[Array, "*b d"]:
   """Apply dropout."""
+  # Scaling by 1 / (1 - share) keeps the expectation.
   kept = jax.random.bernoulli(key, 1 - share, x.shape)
   return jnp.where(kept, x / (1 - share), 0).astype(x.dtype)

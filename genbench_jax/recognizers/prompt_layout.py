@@ -50,6 +50,7 @@ def prompt_layout(
   """
   if position not in ("end", "middle"):
     raise UsageError(f"the context's position must be 'end' or 'middle', got {position!r}.")
+  # Two positions are for the start and end tokens.
   room = max_tokens - context_length - 2
   if room < 1 or context_length < 1:
     raise UsageError(f"a context of {context_length} does not fit into {max_tokens} tokens.")
@@ -100,6 +101,7 @@ def class_blocks(layout: PromptLayout, classes_at_once: int, mesh: Mesh) -> Bloc
   count = len(layout.tokens)
   size = min(classes_at_once * mesh.size, padded_size(count, mesh.size))
   padded = np.arange(padded_size(count, size), dtype=np.int32)
+  # [blocks, classes]; padding repeats class 0 and is cut off after the text tower.
   rows = np.where(padded < count, padded, 0).reshape(-1, size)
   split = NamedSharding(mesh, PartitionSpec(None, DATA_AXIS))
   arrays = (layout.tokens[rows], layout.slots[rows], layout.ends[rows], rows)

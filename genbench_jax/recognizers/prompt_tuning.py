@@ -54,6 +54,7 @@ def prompt_embeddings(
     tokens, slots: see `PromptLayout`.
   """
   words = clip_towers.token_embeddings(params, tokens)
+  # Token positions (slot -1) gather vector 0 and are replaced by their own embedding below.
   places = jnp.maximum(slots, 0)
   if context.ndim == 3:
     learned = jnp.take_along_axis(context, places[..., None], axis=1)

@@ -60,6 +60,7 @@ def contrast(image: Pixels, sign: Array, strength: float) -> Pixels:
 
 def sharpness(image: Pixels, sign: Array, strength: float) -> Pixels:
   """Move away from or towards a 3 x 3 mean whose center has weight five; edges stay."""
+  # PIL's SMOOTH filter: [[1, 1, 1], [1, 5, 1], [1, 1, 1]] / 13.
   padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
   height, width = image.shape[:2]
   around = sum(padded[i : i + height, j : j + width] for i in range(3) for j in range(3))
@@ -89,6 +90,7 @@ def equalize(image: Pixels, sign: Array, strength: float) -> Pixels:
 
 
 def _equalized(channel: Float[Array, "h w"]) -> Float[Array, "h w"]:
+  # PIL works on integer levels.
   levels: Int[Array, "h w"] = jnp.round(channel).astype(jnp.int32)
   histogram = jnp.zeros(256).at[levels.ravel()].add(1.0)
   last = jnp.max(jnp.where(histogram > 0, jnp.arange(256), 0))
@@ -102,6 +104,7 @@ def _warped(image: Pixels, matrix: list[list[Array | float]]) -> Pixels:
   """Sample the image at `matrix` (x, y, 1), relative to the center; bilinear, black outside."""
   height, width = image.shape[:2]
   y, x = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
+  # Coordinates relative to the center of the image.
   x, y = x - (width - 1) / 2, y - (height - 1) / 2
   (a, b, c), (d, e, f) = matrix
   rows, columns = d * x + e * y + f + (height - 1) / 2, a * x + b * y + c + (width - 1) / 2

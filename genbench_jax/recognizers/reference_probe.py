@@ -111,6 +111,7 @@ def train(
     # d (mean loss) / d logits; padding and skipped batches contribute nothing.
     errors = jnp.where((mask & trains)[:, None], errors / mask.sum(), 0)
     gradients = Head(errors.T @ batch, errors.sum(axis=0))
+    # A skipped batch keeps velocity, weights and statistics: momentum 1 and rate 0 below.
     momentum = jnp.where(trains, MOMENTUM, 1.0)
     rate, decay = (jnp.where(trains, value, 0.0) for value in (learning_rate, weight_decay))
     velocity = jax.tree.map(
@@ -137,9 +138,11 @@ def _most_steps(order: Int[Array, "c e s b"]) -> Int[Array, ""]:
 def _loss_gradients(
   logits: Float[Array, "b k"], targets: Float[Array, "b k"], multi_label: bool
 ) -> Float[Array, "b k"]:
-  """Return the gradient by the logits of each row's cross-entropy, or of the mean of its binary ones."""
+  """Return the gradient by the logits of each row's cross-entropy, or of the mean of its binary
+  ones."""
   if multi_label:
     return (jax.nn.sigmoid(logits) - targets) / logits.shape[-1]
+  # PyTorch's cross-entropy with soft targets: the targets of a row need not sum to one.
   return jax.nn.softmax(logits, axis=-1) * targets.sum(axis=-1, keepdims=True) - targets
 
 
@@ -154,6 +157,7 @@ def _normalize(
     norm.mean + NORM_MOMENTUM * (mean - norm.mean),
     norm.variance + NORM_MOMENTUM * (squares / (count - 1) - norm.variance),
   )
+  # PyTorch normalizes by the biased variance and accumulates the unbiased one.
   return (batch - mean) * jax.lax.rsqrt(squares / count + NORM_EPSILON), running
 
 

@@ -55,6 +55,7 @@ def search_weight_decays(
   The initial score to beat is 0; if no trial beats it, the index stays -1.
   """
   shape = (num_cells, len(LEARNING_RATES))
+  # [c, l] for cells and learning rates.
   peak, best = np.full(shape, -1), np.zeros(shape)
   coarse = np.arange(0, len(WEIGHT_DECAYS), COARSE_STEP)
   candidates = np.broadcast_to(coarse, (*shape, len(coarse)))
@@ -102,6 +103,7 @@ def reference_fits(
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
   multi_label = test_labels.ndim == 2
   for members, at_once in _blocks(cells):
+    # Repeat a cell to fill the block, so that all blocks share a program.
     block = [*members, *members[:1] * (at_once - len(members))]
     block_cells, block_heads = [cells[i] for i in block], _stack([heads[i] for i in block])
     settings, scores = search(block_cells, block_heads, metric, multi_label, mesh)

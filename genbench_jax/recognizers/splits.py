@@ -19,6 +19,7 @@ def class_targets(
 def strata(targets: Float[np.ndarray, "n k"]) -> Int[np.ndarray, "n"]:
   """Return the class of each image: the rarest if it has several, k if it has none."""
   frequencies = targets.sum(axis=0)
+  # The rarest class is the hardest to balance over the folds.
   masked = np.where(targets > 0, frequencies, np.inf)
   return np.where(targets.any(axis=1), masked.argmin(axis=1), targets.shape[1])
 

@@ -100,6 +100,7 @@ def bucket_rows(size: int) -> int:
   """Return the row count to pad to: 64, 96, 128, 192, ...; at most one padding row per two rows."""
   bucket = LEAST_ROWS
   while bucket < size:
+    # Alternately times 3/2 and 4/3: powers of two and 1.5 times them.
     bucket = bucket * 3 // 2 if bucket & (bucket - 1) == 0 else bucket * 4 // 3
   return bucket
 
@@ -190,6 +191,7 @@ def _fit_cell(
   scale = _prior_scale(cell, cell.features @ prior.T + prior_bias, multi_label)
   prior, prior_bias = scale * prior, scale * prior_bias
   offsets = cell.features @ prior.T + prior_bias
+  # The appended constant is 0 for padding, so that padded rows vanish from the axes.
   axes = principal_axes(jnp.append(cell.features, cell.weights[:, None] > 0, axis=1), num_rows)
 
   choice = _default_penalty(axes, offsets, penalties)
@@ -198,6 +200,7 @@ def _fit_cell(
   penalty = penalties[choice.which]
   solution = solve(axes, offsets, cell.targets, cell.weights, penalty, choice.start, multi_label)
 
+  # [k, r] -> [k, d + 1]: the last column is the bias.
   departure = solution.departure @ axes.basis.T
   unknown = ~active_classes(cell.targets, cell.weights) & ~has_text
   return StrictFit(
@@ -239,6 +242,7 @@ def _choose_penalty(
   num_folds: int,
   multi_label: bool,
 ) -> Choice:
+  # [f, n]: loss weights of the held-out rows of each fold.
   held_out = jnp.stack([cell.folds == fold for fold in range(num_folds)]) * cell.weights
   side_by_side = offsets.size <= FEW_LOGITS
 
@@ -350,6 +354,7 @@ def _blocks(
   """Yield the shape and the cells of each block; equal shapes, and not too many cells at once."""
   groups: dict[BlockShape, list[int]] = {}
   for index, training_set in enumerate(training_sets):
+    # Equal shapes share a compiled program.
     groups.setdefault(_block_shape(training_set, devices), []).append(index)
   for shape, members in groups.items():
     if len(members) == 1:

@@ -153,6 +153,7 @@ def chosen(data: TipData, settings: TipAdapterSettings, protocol: str) -> CacheS
     held, kept = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
     if len(held):
       totals += [len(held) * loss for loss in _held_out_losses(data, kept, held, pairs)]
+  # Mean over all images that were held out once.
   losses = totals / max(1, (folds >= 0).sum())
   alpha, beta = pairs[int(np.argmin(losses))]
   tried = {

@@ -71,6 +71,7 @@ def image_losses(
     multi_label: binary cross-entropies instead of the softmax.
   """
   if multi_label:
+    # Binary smoothing moves both targets towards 1/2.
     smooth = targets * (1 - smoothing) + smoothing / 2
     return optax.sigmoid_binary_cross_entropy(logits, smooth).mean(axis=-1)
   targets = targets / jnp.maximum(targets.sum(axis=-1, keepdims=True), 1e-6)
@@ -138,6 +139,7 @@ def train_step(
   gradient, stats, outcome = _summed(problem, recipe, state, frozen, batch)
   updates, optimizer = optimizer_of(recipe).update(gradient, state["optimizer"], state["variables"])
   factors = _rates(problem, state["variables"])
+  # w <- w - rate * factor * update; the rate is part of the batch, so schedules do not recompile.
   variables = jax.tree.map(
     lambda leaf, update, factor: leaf - batch.rate * factor * update,
     state["variables"], updates, factors,
@@ -217,6 +219,7 @@ def _part_loss(
 def _examples(problem: Problem, recipe: Recipe, key: Array, places: Array, part: Any) -> Examples:
   """Return the images of a part as this step sees them, normalized."""
   images, targets, own_weights = part
+  # One key per position in the batch, whatever the number of devices or parts.
   keys = jax.vmap(functools.partial(jax.random.fold_in, key))(places)
   augment = functools.partial(augmented_image, recipe=recipe, size=problem.view.size)
   pixels = jax.vmap(augment)(keys, images)

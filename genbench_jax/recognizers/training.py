@@ -102,6 +102,7 @@ def weighted_shares(
   shares = label_shares(targets)
   if weights is None:
     return shares
+  # Mean weight 1 keeps the learning rate meaningful.
   return (shares * (weights / np.mean(weights))[:, None]).astype(np.float32)
 
 
@@ -119,6 +120,7 @@ def batch_rows(number: int, batch_size: int, num_rows: int, seed: int) -> Int[np
     num_rows: number of images.
     seed: of the permutations.
   """
+  # Positions in the endless sequence of epochs; a batch may span two of them.
   places = number * batch_size + np.arange(batch_size)
   orders = {
     epoch: np.random.default_rng([seed, epoch]).permutation(num_rows)

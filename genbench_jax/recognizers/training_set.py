@@ -82,6 +82,7 @@ def make_training_set(
   count = len(targets)
   weights = np.ones(count) if weights is None else np.asarray(weights, np.float64)
   later = np.zeros(count, bool) if later is None else np.asarray(later, bool)
+  # Mean weight 1: weighting does not change the effective learning rate.
   weights = (weights / weights.mean()).astype(np.float32)
   return TrainingSet(images, np.asarray(targets, np.float32), weights, later, multi_label, seed)
 

@@ -77,6 +77,7 @@ class Place:
 
 def _slice(root: Path, name: str, offset: int, size: int) -> bytes:
   """Return bytes of a file below a folder: at most the limit plus one, all if `size` < 0."""
+  # One byte more than allowed, so that the caller can tell an oversized image from a full one.
   wanted = MAX_IMAGE_BYTES + 1 if size < 0 else min(size, MAX_IMAGE_BYTES + 1)
   if offset < 0:
     raise OSError(f"{printable(name)} has no byte {offset}")

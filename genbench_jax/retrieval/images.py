@@ -60,6 +60,7 @@ class ImageFinder:
     try:
       path = Path(name)
       relative = path.relative_to(self.root) if path.is_absolute() else path
+      # Opening beneath the root rejects links and `..` on the whole path.
       with opened_beneath(self.root, relative.as_posix()):
         return self.root / relative
     except (OSError, ValueError):  # in another folder, name too long, or with a null byte

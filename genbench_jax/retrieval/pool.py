@@ -117,6 +117,7 @@ class Pool:
     for shard in self.of(modality):
       inside = np.flatnonzero((rows >= shard.start) & (rows < shard.start + shard.rows))
       if len(inside):
+        # Fancy indexing of a memory map reads only these rows.
         found[inside] = mapped(shard.path)[rows[inside] - shard.start]
     return found
 
