@@ -266,6 +266,10 @@ def parse_arguments(text: str, **defaults: Any) -> types.SimpleNamespace:
   return types.SimpleNamespace(**values)
 
 
+# What the entries of the tables are.
+_TABLES = {"generators": Generation, "encoders": Encoder}
+
+
 def check_setting(path: str) -> None:
   """Check that a path such as `generation.steps` names a setting.
 
@@ -274,7 +278,10 @@ def check_setting(path: str) -> None:
   """
   section: Any = Config()
   known_so_far: tuple[str, ...] = ("config",)
-  for name in path.split("."):
+  names = path.split(".")
+  if names[0] in _TABLES and len(names) > 1:  # an entry of a table: its name is the config's own
+    section, known_so_far, names = _TABLES[names[0]](), ("config", *names[:2]), names[2:]
+  for name in names:
     if not dataclasses.is_dataclass(section):
       raise UsageError(f"{'.'.join(known_so_far)} is a single setting and has no {name!r}.")
     fields = [field.name for field in dataclasses.fields(section)]

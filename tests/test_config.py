@@ -117,6 +117,7 @@ def test_bad_arguments(text, message):
   ],
 )
 def test_unknown_setting_paths(path, message):
+  check_setting("generators.few_step.loras")
   check_setting("generation.steps")
   with pytest.raises(UsageError) as error:
     check_setting(path)

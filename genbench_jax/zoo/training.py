@@ -32,6 +32,7 @@ def fit(
   average_decay: float = 0.998,
   log_every: int = 100,
   save_every: int = 500,
+  warm_up: int = 200,
 ) -> Any:
   """Minimize a loss with AdamW and return averaged weights.
 
@@ -47,10 +48,11 @@ def fit(
     average_decay: decay per step of the running average of the weights.
     log_every: steps between log lines.
     save_every: steps between checkpoints.
+    warm_up: steps over which the learning rate rises from zero.
   """
   import orbax.checkpoint as ocp
 
-  warm_up, slope = 200, steps // 4
+  slope = steps // 4
   schedule = optax.join_schedules(
     [
       optax.linear_schedule(0.0, learning_rate, warm_up),

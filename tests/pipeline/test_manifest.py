@@ -12,7 +12,7 @@ from genbench_jax.benchmark.user_images import open_user_images
 from genbench_jax.cli.genbench import main
 
 ARGUMENTS = [
-  "demo", "--config.datasets=('digits',)", "--config.shots=(1, 2)",
+  "demo:quick", "--config.shots=(1, 2)",
   "--config.generation.strategies=('defined_template',)",
 ]  # fmt: skip
 

@@ -32,7 +32,7 @@ def test_features(clip):
 
 def test_the_zoo_is_small_and_contains_no_pickle():
   files = [path for path in ZOO.rglob("*") if path.is_file()]
-  assert sum(path.stat().st_size for path in files) <= 12_000_000
+  assert sum(path.stat().st_size for path in files) <= 13_500_000
   assert {path.suffix for path in files} == {".json", ".txt", ".safetensors"}
 
 
