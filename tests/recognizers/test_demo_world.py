@@ -1,7 +1,7 @@
 """On a demo dataset with the small CLIP, prompts learned from 16 originals per class beat zero-shot.
 
-The question is what is wrong with the image. Which shape or digit it shows, this CLIP has learned from many
-thousand images of the same worlds, and nothing that is learned from 16 adds more than noise to it.
+The task is to recognize the flaw of an image. This CLIP has already learned shapes and digits from
+many thousands of images of the same datasets, so 16 more would change only the noise.
 """
 
 import numpy as np
