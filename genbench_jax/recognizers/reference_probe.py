@@ -138,8 +138,7 @@ def _most_steps(order: Int[Array, "c e s b"]) -> Int[Array, ""]:
 def _loss_gradients(
   logits: Float[Array, "b k"], targets: Float[Array, "b k"], multi_label: bool
 ) -> Float[Array, "b k"]:
-  """Return the gradient by the logits of each row's cross-entropy, or of the mean of its binary
-  ones."""
+  """Return the gradient, by the logits, of each row's cross-entropy or mean binary cross-entropy."""
   if multi_label:
     return (jax.nn.sigmoid(logits) - targets) / logits.shape[-1]
   # PyTorch's cross-entropy with soft targets: the targets of a row need not sum to one.
