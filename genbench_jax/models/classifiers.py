@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from genbench_jax.errors import RunError, UsageError, unknown_name
+from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.models import checkpoints, weights
 from genbench_jax.models.classifier_shapes import NETWORKS, ResNetConfig, VitConfig
 from genbench_jax.models.resnet import ResNet, initial_resnet
@@ -132,22 +132,6 @@ def load_published(
   loaded = weights.load(body, _merged(everything, stats), folder, ignored=COUNTERS)
   head = jax.tree.map(jnp.zeros_like, params[classifier.head])
   return _like(without_head, loaded) | {classifier.head: head}, _like(stats, loaded)
-
-
-def check_matches(classifier: Classifier, names: dict[str, tuple[int, ...]]) -> None:
-  """Check that a map from tensor name to PyTorch shape is that of this network.
-
-  Raises:
-    RunError: some tensors differ; the message lists them.
-  """
-  params, stats = jax.eval_shape(classifier.initial, jax.random.key(0))
-  own = weights.torch_shapes(params) | weights.torch_shapes(stats)
-  given = {name: shape for name, shape in names.items() if not name.endswith("num_batches_tracked")}
-  different = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
-  if different:
-    raise RunError(
-      f"tensors that differ from those of {classifier.name}: {', '.join(different[:5])}"
-    )
 
 
 def _merged(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:

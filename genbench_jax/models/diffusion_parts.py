@@ -45,11 +45,6 @@ class CheckpointParts(NamedTuple):
   pipeline: Mapping[str, Any]
   fingerprint: str
 
-  @property
-  def text_parts(self) -> tuple[str, ...]:
-    """The text encoders, in the order in which their states are concatenated."""
-    return tuple(part for part in TEXT_PARTS if part in self.configs)
-
 
 def folder_configs(folder: Path) -> dict[str, Settings]:
   """Return the configuration of every part of a folder in the Hugging Face layout.

@@ -53,12 +53,6 @@ class Inception:
     """Compute unnormalized image features of preprocessed pixels. Pure, for `jax.jit`."""
     return self.outputs(params, pixels).features
 
-  def embed_logits(
-    self, params: weights.Params, pixels: Float[Array, "b 299 299 3"]
-  ) -> Float[Array, "b 1008"]:
-    """Compute class logits, for the Inception score. Pure, for `jax.jit`."""
-    return self.outputs(params, pixels).logits
-
   def outputs(self, params: weights.Params, pixels: Float[Array, "b 299 299 3"]) -> InceptionOutput:
     """Compute features and logits.
 

@@ -11,7 +11,6 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -217,9 +216,3 @@ def lora(
   return fit_arrays(
     make, images, labels, test_images, test_labels, protocol, seed, metric, len(class_names), loss_weights, later, mesh, place
   )  # fmt: skip
-
-
-def merged_params(encoder: TextEncoder, settings: LoraSettings, model: Model) -> Any:
-  """Return CLIP's parameters with the trained updates merged in."""
-  scale = settings.alpha / settings.rank
-  return jax.tree.map(np.asarray, merged(encoder.params, model.variables, scale))

@@ -82,11 +82,6 @@ def fail_at_next_look(error: Exception) -> None:
   _Note.error = error
 
 
-def is_asked_to_stop() -> bool:
-  """Return whether a signal has arrived, for loops in threads."""
-  return bool(_Note.number)
-
-
 @contextlib.contextmanager
 def stops_on_signals(grace: float = GRACE_SECONDS) -> Iterator[None]:
   """End the block with `StopSignal` on SIGTERM and Ctrl-C, or the process after the grace period.

@@ -12,9 +12,9 @@ import numpy as np
 import optax
 import pytest
 
-from genbench_jax.errors import RunError, UsageError
+from genbench_jax.errors import UsageError
 from genbench_jax.models import weights
-from genbench_jax.models.classifiers import check_matches, load_published, make_classifier
+from genbench_jax.models.classifiers import load_published, make_classifier
 
 DATA = Path(__file__).parents[1] / "data"
 SIZE = 64
@@ -101,9 +101,10 @@ def assert_close(found, wanted):
 def test_published_tensor_lists_match(name):
   keys = json.loads(gzip.decompress((DATA / "recognizer_keys.json.gz").read_bytes()))[name]
   classifier = make_classifier(name, 224, 1000)
-  check_matches(classifier, {key: tuple(shape) for key, shape in keys.items()})
-  with pytest.raises(RunError, match="differ"):
-    check_matches(classifier, {"conv1.weight": (1, 2, 3, 4)})
+  params, stats = jax.eval_shape(classifier.initial, jax.random.key(0))
+  counters = "num_batches_tracked"
+  published = {name: tuple(shape) for name, shape in keys.items() if not name.endswith(counters)}
+  assert weights.torch_shapes(params) | weights.torch_shapes(stats) == published
 
 
 def test_published_weights_load_with_a_new_head(tmp_path):
