@@ -1,4 +1,4 @@
-"""Correlations against SciPy, and what they say of rows made on purpose."""
+"""Correlations against SciPy, and on constructed rows."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,8 @@ def row(dataset, strategy, shots, quantity, value, source="generative"):
 
 
 def cell_rows(datasets=4, seed=0):
-  """`cler` follows accuracy within datasets and over them; `fid` against it within; `vendi` not at all."""
+  """Return rows: `cler` follows accuracy at both levels, `fid` opposes it within datasets, `vendi`
+  neither."""
   random = np.random.default_rng(seed)
   rows = []
   for d in range(datasets):
@@ -115,7 +116,7 @@ def test_agrees_with_scipy_at_equal_budget(found, method):
     assert over.n == 4
 
 
-def test_few_units_get_no_interval_and_no_small_p_value(found):
+def test_few_units_have_no_interval_and_no_small_p_value(found):
   for correlation in found.values():
     if correlation.units and correlation.units < 5:
       assert correlation.ci_low is None
@@ -137,7 +138,8 @@ def test_three_datasets_allow_one_third(method):
 
 
 def series_rows(random, metric, datasets=2, series=6, shots=(1, 2, 4)):
-  """Accuracy grows with the budget, and a little by series; `metric(series quality, budget)`."""
+  """Return rows whose accuracy grows with the budget and slightly with `metric(quality,
+  budget)`."""
   rows = []
   for d in range(datasets):
     quality = random.normal(size=series)
@@ -210,7 +212,7 @@ def test_metrics_with_the_same_order_are_tested_once():
     assert both[place].p_corrected == one.p_corrected
 
 
-def test_huge_values_are_correlated():
+def test_large_values_do_not_overflow():
   random = np.random.default_rng(0)
   rows = series_rows(random, lambda quality, _: 1e250 * (quality + 0.1 * random.normal()))
   for method in TESTS:

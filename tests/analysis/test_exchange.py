@@ -1,4 +1,4 @@
-"""What images are worth in real ones, and fits of accuracy against their number."""
+"""Exchange rates, and fits of accuracy against the number of images."""
 
 import math
 

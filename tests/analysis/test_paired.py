@@ -1,4 +1,4 @@
-"""Comparisons on the same test images: intervals that hold, p-values that do, and plain verdicts."""
+"""Paired comparisons: coverage of intervals, level of tests, and verdicts."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Several seeds of one cell: their mean, and what other images of the generator would give."""
+"""Several seeds of one cell: their mean, and the interval for the generator."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Rows laid out by series and budget."""
+"""Rows arranged by series and budget."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,8 @@ def test_only_series_with_the_same_budgets_are_permuted():
 
 
 def test_random_orders_agree_with_the_t_distribution():
-  """Nine pairs have 362,880 orders, too many to enumerate; Pearson's p-value is then near the t test's."""
+  """Nine pairs have 362,880 orders, too many to enumerate; Pearson's p-value is then near the t
+  test's."""
   import scipy.stats
 
   random = np.random.default_rng(5)

@@ -1,4 +1,4 @@
-"""Coefficients of many resamples at once, against SciPy one at a time."""
+"""Coefficients of many resamples at once, against SciPy on each."""
 
 import itertools
 

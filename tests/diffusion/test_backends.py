@@ -1,4 +1,4 @@
-"""Other programs that make images: functions of one's own, and PyTorch's pipelines where torch is installed."""
+"""External generators: user functions, and PyTorch pipelines if torch is installed."""
 
 import importlib.util
 import io

@@ -1,4 +1,4 @@
-"""`genbench_jax.generate`: prompts to images without a config."""
+"""`genbench_jax.generate`: images from prompts without a config."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""The automatic batch, from made-up accounts of memory."""
+"""The automatic batch size, from synthetic memory estimates."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ from genbench_jax.diffusion import memory
 
 
 def program(constant, per_image):
-  """A program that takes so much memory, as its compiler would account for it."""
+  """Return a program with a given memory estimate."""
 
   def lower(size):
     analysis = SimpleNamespace(

@@ -1,4 +1,4 @@
-"""The sampler against PyTorch's pipeline, and the same image from any batch and any number of devices."""
+"""The sampler against PyTorch's pipeline; images do not depend on the batch or the devices."""
 
 import functools
 import itertools
@@ -77,7 +77,8 @@ def test_one_program_serves_every_scheduler_and_scale(tiny_diffusion, mesh):
 
 
 def test_no_collective_and_no_parameter_in_the_program(tiny_diffusion, mesh):
-  # Inside shard_map the compiler adds no collective of its own: those of the source are all there are.
+  # Inside shard_map the compiler adds no collective of its own: those of the source are all there
+  # are.
   code = Sampler(tiny_diffusion, mesh, 1, steps=EVALUATIONS).lower(1).as_text()
   assert "manual_computation" in code
   for collective in (

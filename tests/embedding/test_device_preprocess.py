@@ -1,4 +1,4 @@
-"""Preprocessing on the device against PIL's, in every direction of resizing."""
+"""Device preprocessing against PIL, for enlarging and shrinking."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ ZERO, ONE = (0.0,) * 3, (1.0,) * 3
 
 
 def smooth_and_rough(height, width):
-  """One image of noise, the worst case, and one that a camera might have made."""
+  """Return a noise image, the worst case, and a smooth one."""
   draw = np.random.default_rng(height + width)
   noise = draw.integers(0, 256, (height, width, 3), np.uint8)
   coarse = draw.integers(0, 256, (5, 5, 3), np.uint8)
@@ -21,7 +21,7 @@ def smooth_and_rough(height, width):
 
 
 def difference_from_pil(height, width, size, resize, **input_settings):
-  """Of each of the two images, in steps of 1/255."""
+  """Return the error of both images in steps of 1/255."""
   images = smooth_and_rough(height, width)
   how = ImageInput(size, **input_settings)
   weights = resize_weights(height, width, how, resize)

@@ -48,7 +48,7 @@ def encode(image, kind, **options):
 
 
 def published(image, resize="crop"):
-  """CLIP's preprocessing written out anew: bicubic, center crop, [0, 1], normalized."""
+  """Compute CLIP's preprocessing independently: bicubic, center crop, [0, 1], normalized."""
   if resize == "squash":
     image = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
   else:

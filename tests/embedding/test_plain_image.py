@@ -1,4 +1,4 @@
-"""What image sets, pages and exports show of images: the pixels, and nothing of people and places."""
+"""Stored and exported images keep their pixels and lose metadata about people and places."""
 
 import io
 

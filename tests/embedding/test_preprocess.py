@@ -1,4 +1,4 @@
-"""Preprocessing against transformers' own image processor, and every kind of image that people have."""
+"""Preprocessing against transformers' image processor, for all common image modes."""
 
 import io
 
@@ -12,7 +12,7 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 
 def photo(height, width, seed=0):
-  """A smooth color image with some noise."""
+  """Return a smooth color image with some noise."""
   draw = np.random.default_rng(seed)
   y, x = np.mgrid[:height, :width]
   waves = np.stack([np.sin(y / 3), np.cos(x / 5), np.sin((x + y) / 7)], -1) * 90 + 128
@@ -48,7 +48,7 @@ def test_odd_margins_are_rounded_to_even():
 
 
 def stored(image, kind, **options):
-  """The image as it comes back from a file."""
+  """Return the image after a round trip through a file."""
   buffer = io.BytesIO()
   image.save(buffer, kind, **options)
   return Image.open(io.BytesIO(buffer.getvalue()))

@@ -1,4 +1,5 @@
-"""Run by `test_hosts`: one of two processes with two devices each; prints what it measures as JSON."""
+"""Program of `test_hosts`: one of two processes with two devices each; prints its values as
+JSON."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Recognition scores against scikit-learn, and where they are not defined."""
+"""Recognition scores against scikit-learn, and inputs for which they are undefined."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from genbench_jax.metrics.accuracy import eleven_point_precision, recognition_sc
 
 
 def scores_and_labels(seed, classes=5, rows=80, levels=6):
-  """Scores on few levels, so that equal scores are common."""
+  """Return scores on few levels, so that ties are common."""
   rng = np.random.default_rng(seed)
   labels = rng.integers(0, classes, rows)
   labels[:classes] = np.arange(classes)
@@ -36,7 +36,7 @@ def test_agrees_with_scikit_learn(seed):
 
 
 def published_eleven_points(scores, positive):
-  """The definition, point by point, over scikit-learn's curve."""
+  """Compute the definition, point by point, from scikit-learn's curve."""
   from sklearn.metrics import precision_recall_curve
 
   precision, recall, _ = precision_recall_curve(positive, scores)

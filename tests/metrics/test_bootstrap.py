@@ -67,11 +67,11 @@ def test_one_image_per_class_is_reported():
   assert "one image per class" in found.note
 
 
-def test_resamples_without_a_value_are_left_out():
+def test_undefined_resamples_are_ignored():
   assert interval(0.5, np.array([np.nan, 0.25, 0.75])).ci_high == pytest.approx(0.7375)
 
 
-def test_means_keep_small_differences_of_large_numbers():
+def test_means_keep_small_differences_of_large_values():
   values = 1e6 + np.random.default_rng(0).normal(size=(50, 1))
   samples = resampled_means(values, 100)
   assert samples.std() == pytest.approx(1 / np.sqrt(50), rel=0.3)

@@ -1,4 +1,4 @@
-"""CLER and its siblings against the formulas written out in NumPy, and what must not matter."""
+"""CLER scores against explicit NumPy formulas, and invariances."""
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ def softmax(rows):
 
 
 def by_hand(images, labels, text, tests, top_k=10):
-  """Scores of each way as in protocol section 5, in float64, one class at a time. Labels multi-hot."""
+  """Compute the scores of protocol section 5 in float64, class by class, from multi-hot labels."""
   images, text, tests = (
     unit(images.astype(float)),
     unit(text.astype(float)),
@@ -111,8 +111,9 @@ def test_the_reference_collapses_with_a_missing_class(world):
   }
 
 
-def test_equal_votes(world):
-  """One image a class: every class has one vote; the nearest image decides, or in the reference class 0."""
+def test_tied_votes(world):
+  """With one image per class, every class has one vote: the nearest image decides, in reference
+  class 0."""
   first = [int(np.flatnonzero(world.labels == c)[0]) for c in range(7)]
   given = (world.images[first], np.arange(7), *world.all[2:])
   strict, reference = cler(*given, top_k=7), cler(*given, top_k=7, protocol="reference")
@@ -185,7 +186,7 @@ def test_cells_of_many_sizes_share_one_program(world, mesh):
 
 
 def test_two_small_all_reduces_and_nothing_else(world, mesh):
-  """What crosses devices in the one reduction: k x (d + 1) sums and k x (v + 1) counts."""
+  """The reduction communicates k x (d + 1) sums and k x (v + 1) counts."""
   import re
 
   from genbench_jax.metrics.cler import _no_sums
@@ -226,7 +227,8 @@ def test_inconsistent_arguments_are_usage_errors(world, change, said):
 
 
 def test_the_intervals_equal_binomial_and_paired_ones(world):
-  """Known without resampling: each test image is a hit or not, and hits of two scores are paired."""
+  """Exact without resampling: each test image is a hit or a miss, and hits of two scores are
+  paired."""
   scores, _ = by_hand(world.images, hot(world.labels, 7), world.text, world.tests)
   hits = {
     name: (scores[name].argmax(1) == world.test_labels).astype(float)

@@ -1,4 +1,4 @@
-"""Classes without images, one image a class, fewer images than dimensions, several labels: every number is finite."""
+"""Every metric is finite for empty classes, one image per class, few images and several labels."""
 
 import math
 
@@ -20,7 +20,8 @@ CLASSES, WIDTH, RESAMPLES = 5, 24, 20
 
 @st.composite
 def cells(draw):
-  """External and test images of some of the classes, fewer than dimensions; a class has one image or several."""
+  """Draw external and test images of some classes, fewer than dimensions, one or several per
+  class."""
   random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
   present = draw(st.sets(st.integers(0, CLASSES - 1), min_size=1))
   per_class = draw(st.integers(1, 4))
@@ -75,7 +76,8 @@ def test_every_number_is_finite_and_inside_its_interval(cell):
   for one in _measurements(*cell):
     assert math.isfinite(one.value)
     assert math.isfinite(one.ci_low) and math.isfinite(one.ci_high)
-    # With few resamples of few images, the value may be slightly outside, but not by an interval's width.
+    # With few resamples of few images, the value may be slightly outside, but not by an interval's
+    # width.
     slack = 1e-6 + one.ci_high - one.ci_low
     assert one.ci_low - slack <= one.value <= one.ci_high + slack
 
@@ -98,7 +100,8 @@ def test_an_image_without_a_class_does_not_change_scores():
 
 @pytest.mark.parametrize("power", [-100, 50, 83, 124])
 def test_scores_do_not_depend_on_the_scale_of_the_features(power):
-  """Multiplied by a power of two nothing is rounded; beyond 2^63 squares leave float32, beyond 2^126 reciprocals."""
+  """Powers of two do not round. Squares overflow float32 beyond 2^63, reciprocals underflow beyond
+  2^126."""
   random = np.random.default_rng(0)
   images, tests = random.normal(size=(2, 40, 8)).astype(np.float32).clip(-3, 3)
   labels, text = np.arange(40) % 4, random.normal(size=(4, 8))

@@ -1,4 +1,4 @@
-"""The Fréchet distance of infinitely many images."""
+"""Fréchet distance extrapolated to infinitely many images."""
 
 import numpy as np
 import pytest
@@ -23,8 +23,8 @@ def test_extrapolation_removes_the_bias_of_few_images():
   assert infinite == pytest.approx(limit, abs=4 * np.std(values, axis=0)[1] / 30**0.5)
 
 
-def test_the_line_is_the_published_one():
-  """Equal to least squares in 1 / n over the same parts, written out."""
+def test_the_extrapolation_is_the_published_one():
+  """Least squares in 1 / n over the same parts, written out."""
   random = np.random.default_rng(1)
   x, y = draw(random, 200, 0.3), draw(random, 300, 0)
   found = [fd_infinity(x, y, seed=seed) for seed in range(8)]

@@ -1,4 +1,4 @@
-"""Fréchet distance against SciPy's matrix square root, closed forms, and the published slip."""
+"""Fréchet distance against SciPy's matrix square root, closed forms, and the published flaw."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_fewer_images_than_dimensions(sets):
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_the_intervals_agree_with_a_full_bootstrap(sets, normalize):
-  """First order against drawing images again and again: the same spread, where n is well above d."""
+  """The first-order bootstrap has the spread of a full one if n is well above d."""
   x, y = sets[0][:, :4], sets[1][:, :4]
   found = measure_frechet_distance(x, y, normalize=normalize)
   unit = [
@@ -130,7 +130,8 @@ def test_an_empty_state_is_neutral():
 
 
 def test_two_images_per_set_are_enough():
-  """Covariances of rank one, along a and b: the trace of the root is the length of their product."""
+  """Covariances of rank one, along a and b: the trace of the root is the length of their
+  product."""
   x = np.array([[0, 0, 0], [2, 0, 0]], np.float32)
   y = np.array([[0, 0, 1], [0, 4, 1]], np.float32)
   # Variances 2 and 8 along axes at a right angle; means (1, 0, 0) and (0, 2, 1).

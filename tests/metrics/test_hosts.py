@@ -1,4 +1,4 @@
-"""Two processes, as on two hosts, measure what one does."""
+"""Two processes, as on two hosts, measure the same values as one."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""FID, KID and the Inception score against formulas in float64, and the files that statistics are exchanged in."""
+"""FID, KID and Inception score against float64 formulas, and the files of reference statistics."""
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def write(path, **arrays):
     (lambda p: None, "can't be read"),
   ],
 )
-def test_other_files_are_one_clear_line(tmp_path, make, message):
+def test_other_files_give_one_clear_line(tmp_path, make, message):
   make(tmp_path / "statistics.npz")
   with pytest.raises(UsageError, match=message):
     read_statistics(tmp_path / "statistics.npz")
@@ -114,7 +114,7 @@ def test_inception_score_is_its_formula():
   assert found.std == pytest.approx(np.std(scores), rel=1e-9)
 
 
-def test_inception_score_at_its_ends():
+def test_inception_score_at_its_limits():
   sure = 1e4 * np.eye(10)
   assert inception_score(np.tile(sure, (5, 1)), splits=1).mean == pytest.approx(10)
   assert inception_score(np.zeros((20, 10)), splits=2).mean == pytest.approx(1)

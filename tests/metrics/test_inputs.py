@@ -1,4 +1,4 @@
-"""The checks and layout that all metrics share."""
+"""Checks and layout shared by all metrics."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +12,7 @@ from genbench_jax.metrics import inputs
   ("size", "devices", "rows"),
   [(1, 1, 256), (256, 8, 256), (257, 8, 1024), (1024, 8, 1024), (1025, 8, 4096), (4097, 8, 8192), (5, 7, 259)],
 )  # fmt: skip
-def test_rows_are_padded_to_a_few_sizes_that_the_devices_divide(size, devices, rows):
+def test_rows_are_padded_to_few_sizes_divisible_by_the_devices(size, devices, rows):
   assert inputs.bucket_rows(size, devices) == rows
 
 
@@ -56,7 +56,7 @@ def test_no_metric_is_defined_for_nonfinite_features(value):
     inputs.check_finite("x", rows)
 
 
-def test_names_become_indices():
+def test_class_names_become_indices():
   names = ("cat", "dog")
   found = inputs.named_labels("labels", ["dog", "cat", "dog"], names)
   assert found.tolist() == [1, 0, 1] and found.dtype == np.int32

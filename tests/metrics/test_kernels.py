@@ -1,4 +1,4 @@
-"""Kernel distances against the kernel matrices written out."""
+"""Kernel distances against explicit kernel matrices."""
 
 import numpy as np
 import pytest
@@ -76,7 +76,7 @@ def test_known_values(sets):
 
 
 def drawn_again(matrices, unbiased, sides, repeats=500):
-  """The distance of images drawn again and again, pairs of an image with itself left out if `unbiased`."""
+  """Return distances of resampled images, without pairs of an image with itself if `unbiased`."""
   xx, yy, xy = (matrix.copy() for matrix in matrices)
   rng = np.random.default_rng(0)
   samples = []
@@ -119,7 +119,7 @@ def test_undefined_values_are_usage_errors(sets):
 
 
 def test_the_intervals_of_cmmd_agree_with_a_full_bootstrap(sets):
-  """To first order, an image's pair with itself counts."""
+  """To first order, the pair of an image with itself contributes."""
   x, y = (rows[:, :4].astype(float) for rows in sets)
   found = measure_cmmd(x, y)
   matrices = matrices_of(gaussian, x, y)

@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage against the distance matrices written out."""
+"""Precision, recall, density and coverage against explicit distance matrices."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
-"""Clipped density and coverage, authenticity, MIND, orders of Vendi, diversity within classes, guides: each against an explicit computation."""
+"""Clipped density and coverage, authenticity, MIND, orders of Vendi, diversity within classes,
+guides: each against an explicit computation."""
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def distances(a, b):
 
 
 def clipped_by_hand(real, generated, k=5):
-  """As the paper has it, image by image."""
+  """Compute the paper's definition, image by image."""
   own = np.sort(distances(real, real), axis=1)
   radius = own[:, k]
   clipped = np.minimum(radius, np.median(radius))
@@ -184,7 +185,8 @@ def test_guides_give_rows_with_both_intervals(sets):
 def test_values_depend_on_neither_devices_nor_blocks_nor_padding(
   world, one_device_mesh, monkeypatch
 ):
-  """61 images on 8 devices are padded; on one device, and in blocks of 16, they give the same values."""
+  """61 images on 8 devices are padded; on one device, and in blocks of 16, they give the same
+  values."""
   from genbench_jax.metrics import inputs, manifold, moments, neighbors, ring
 
   names = (

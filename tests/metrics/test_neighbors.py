@@ -1,4 +1,4 @@
-"""The nearest rows against all similarities written out."""
+"""Nearest rows against the full matrix of similarities."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ from genbench_jax.metrics.ring import tiles, untiled
 
 
 def by_hand(values, k):
-  """Row numbers of the k highest, of equals the lower row; -1 where nothing is left."""
+  """Return the rows of the k highest values, ties to the lower row; -1 where nothing is left."""
   order = np.argsort(-values, axis=1, kind="stable")[:, :k]
   found = np.take_along_axis(values, order, 1)
   return np.where(np.isinf(found), -1, order)
@@ -20,7 +20,7 @@ def by_hand(values, k):
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 60), st.integers(1, 60))
 def test_agrees_with_all_similarities(seed, queries, rows):
-  """Whole numbers, so that nothing is rounded and equal distances are common."""
+  """Integers are exact and make ties common."""
   random = np.random.default_rng(seed)
   query, base = (random.integers(-2, 3, (n, 4)).astype(np.float32) for n in (queries, rows))
   distances = ((query[:, None] - base) ** 2).sum(-1)
@@ -49,7 +49,7 @@ def test_a_row_is_not_its_own_neighbor(one_device_mesh, monkeypatch):
 
 @pytest.mark.parametrize("values", [2, 2000])
 def test_tiles_in_any_order_keep_the_best_and_ties_the_lower_rows(values):
-  """Whole scores, few of them or many, some columns punished, the last ones padding."""
+  """Integer scores, few or many; some columns have a penalty, and the last ones are padding."""
   random = np.random.default_rng(0)
   products = random.integers(0, values, (3, 4, 192)).astype(np.float32)
   penalty = random.integers(0, 2, (3, 192)).astype(np.float32)

@@ -23,14 +23,15 @@ def test_equal_distributions_are_near_zero_for_any_sizes():
     assert found.distance.ci_low < 0 < found.distance.ci_high
 
 
-def test_disjoint_clusters_are_two():
+def test_disjoint_clusters_have_distance_two():
   found = measure_proxy_a_distance(normal(60), normal(70, 50, seed=1))
   assert (found.distance.value, found.deviation) == (2, 0)
   assert proxy_a_distance(normal(60), normal(70, 50, seed=1), protocol="reference") == 2
 
 
 def test_shifted_gaussians_have_the_distance_of_the_best_linear_classifier():
-  """Shift 0.5 in each of 8 dimensions: the best line errs with probability Phi(-sqrt(8) / 4)."""
+  """With shift 0.5 in each of 8 dimensions, the best line errs with probability Phi(-sqrt(8) /
+  4)."""
   from scipy.stats import norm
 
   found = measure_proxy_a_distance(normal(1000), normal(1000, 0.5, seed=1))
@@ -77,7 +78,7 @@ def test_fewer_images_than_dimensions():
 
 
 def test_the_reference_sees_unequal_sizes_as_distance():
-  """With five times as many of one set, saying always that set errs in one case of six."""
+  """With five times as many images in one set, always predicting it errs in one of six cases."""
   found = proxy_a_distance(normal(20), normal(100, seed=1), protocol="reference")
   assert found >= 2 * (1 - 2 / 6) - 1e-9
 
@@ -92,7 +93,7 @@ def test_undefined_values_are_usage_errors():
 
 
 def test_a_constant_feature_changes_nothing():
-  """Its deviation is zero: it is divided by one instead."""
+  """Its standard deviation is zero, so it is divided by one instead."""
   x, y = normal(300), normal(300, 0.5, seed=1)
   constant = np.full((300, 1), 7, np.float32)
   found = proxy_a_distance(np.hstack([x, constant]), np.hstack([y, constant]))

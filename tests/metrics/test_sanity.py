@@ -1,4 +1,4 @@
-"""The known shifts, and the command that shows which metric notices them."""
+"""Known degradations, and the command that shows which metrics react to them."""
 
 import numpy as np
 import pytest
@@ -73,7 +73,7 @@ def test_metrics_change_in_the_right_direction(tmp_path, arrays, capsys, monkeyp
 
 
 def test_every_metric_detects_its_own_shift(given):
-  """Spoiled features against clean ones, the direction known beforehand for each."""
+  """Degraded features against clean ones, with the known direction for each metric."""
   test = Features(given.features[::2], given.labels[::2], given.text)
   rest = Features(given.features[1::2], given.labels[1::2], given.text)
   clean = sanity.measure_all(rest, test)
@@ -101,7 +101,7 @@ def test_verdicts():
   assert (unmoved.worsening, unmoved.verdict) == (0, 0)
 
 
-def test_without_texts_the_metrics_that_need_them_are_left_out(given):
+def test_metrics_that_need_text_are_skipped_without_it(given):
   without = Features(given.features, given.labels, None)
   found = sanity.measure_all(without, without)
   assert not set(found) & {*sanity.NEED_TEXT, "zero_shot"}

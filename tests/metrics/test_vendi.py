@@ -1,4 +1,4 @@
-"""Vendi score against the n x n kernel, and values known beforehand."""
+"""Vendi score against the n x n kernel, and known values."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_known_values():
 
 
 def test_the_interval_agrees_with_a_full_bootstrap(features):
-  """About the value: a resample repeats images, which lowers its score as a whole."""
+  """The spread is compared, not the center: resamples repeat images, which lowers the score."""
   x = features[:, :4]
   found = measure_vendi(x)
   rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Augmentation on the device does what PIL and the papers do, and is a function of its key."""
+"""Device augmentation matches PIL and the papers, and is a function of its key."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from genbench_jax.recognizers.settings import Recipe
 
 
 def picture(side=40):
-  """A smooth picture with an edge."""
+  """Return a smooth image with an edge."""
   y, x = np.mgrid[:side, :side] / side
   image = np.stack([255 * x, 255 * y, 128 + 100 * np.sin(6 * x)], axis=-1)
   image[side // 4 : side // 2, side // 3 :] = (240, 20, 60)

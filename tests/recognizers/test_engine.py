@@ -1,4 +1,4 @@
-"""The training engine: it follows PyTorch, splits over devices, accumulates, and trains cells side by side."""
+"""The training engine: PyTorch parity, devices, accumulation, and cells side by side."""
 
 import dataclasses
 from pathlib import Path
@@ -26,7 +26,7 @@ PLAIN = Recipe(
 
 @dataclasses.dataclass(frozen=True)
 class LinearLogits:
-  """One matrix: compiled in no time."""
+  """Linear model, which compiles quickly."""
 
   def __call__(self, variables, stats, frozen, pixels, key):
     return pixels.mean(axis=(1, 2)) @ variables["w"] + variables["b"], stats
@@ -60,7 +60,7 @@ class GivenRows(Curriculum):
 
 
 def filled(tree):
-  """The weights of tools/golden_recognizers.py."""
+  """Return the weights of tools/golden_recognizers.py."""
   import math
   import zlib
 
@@ -77,7 +77,7 @@ def filled(tree):
 
 
 def test_two_hundred_steps_on_digits_follow_pytorch(one_device_mesh):
-  """Same weights, same order of images, a warm-up, a cosine, momentum, decay and label smoothing."""
+  """Same weights and order; warm-up, cosine, momentum, decay and label smoothing."""
   golden = {key[7:]: value for key, value in np.load(GOLDEN).items() if key.startswith("digits/")}
   classifier = make_classifier("resnet8", 8, 10, stem="small")
   params, stats = classifier.initial(jax.random.key(0))
@@ -94,7 +94,7 @@ def test_two_hundred_steps_on_digits_follow_pytorch(one_device_mesh):
 
 
 def fitted(recipe, mesh, seed=0, images=None, **options):
-  """The linear model after a training, and its losses."""
+  """Return the trained linear model and its losses."""
   images, targets = colors() if images is None else images
   data = make_training_set(images, targets, seed=seed, **options)
   found = train(linear_problem(), [linear_model()], [data], [data.curriculum(recipe)], mesh)[0]
@@ -158,7 +158,8 @@ def test_cells_trained_together_equal_cells_trained_alone(network, one_device_me
 
 
 def test_source_weights_scale_their_losses(one_device_mesh):
-  """8 images of one source and 40 of another at 0.8 and 0.2: the loss is 0.8 and 0.2 of their means."""
+  """8 images of one source and 40 of another at 0.8 and 0.2: the loss is 0.8 and 0.2 of their
+  means."""
   weights_of_images = source_weights((8, 40), (0.8, 0.2))
   assert weights_of_images.mean() == pytest.approx(1)
   assert weights_of_images[:8].sum() / 48 == pytest.approx(0.8)
@@ -170,7 +171,8 @@ def test_source_weights_scale_their_losses(one_device_mesh):
   first, _ = fitted(recipe, one_device_mesh, images=(images[:8], targets[:8]))
   rest, _ = fitted(recipe, one_device_mesh, images=(images[8:], targets[8:]))
   assert np.abs(equal - weighted).max() > 1e-6
-  # One step from zero is linear in the gradient; 48 places of a batch over 8 or 40 images see some twice.
+  # One step from zero is linear in the gradient; 48 places of a batch over 8 or 40 images see some
+  # twice.
   assert np.sign(weighted).tolist() == np.sign(0.8 * first + 0.2 * rest).tolist()
 
 

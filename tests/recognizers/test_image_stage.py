@@ -1,4 +1,5 @@
-"""The stage `recognize` with the recognizers that train on images: mixtures, divergence, and a process that is killed."""
+"""Stage `recognize` with recognizers that train on images: mixtures, divergence, killed
+processes."""
 
 import json
 import os
@@ -61,7 +62,7 @@ def embedded(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(embedded, tmp_path_factory):
-  """A run whose decoded images are in files, as for a large cell."""
+  """Return a run whose decoded images are in files, as for a large cell."""
   workdir = tmp_path_factory.mktemp("undisturbed") / "run"
   shutil.copytree(embedded, workdir)
   with pytest.MonkeyPatch.context() as patch:
@@ -90,7 +91,8 @@ def test_every_source_has_a_row_of_every_recognizer(undisturbed):
 
 
 def test_only_a_diverging_cell_fails(embedded, tmp_path, capsys):
-  """Its row is missing, the others are there, the run says which, and the next one tries it again."""
+  """Its row is missing, the others are there, the run says which, and the next one tries it
+  again."""
   workdir = tmp_path / "run"
   shutil.copytree(embedded, workdir)
   wild = (

@@ -23,7 +23,7 @@ SCRATCH = s.FromScratchSettings(network="resnet8", image_size=16, stem="small_ha
 
 
 def world(count=30, side=32, seed=0):
-  """Images of three classes: a bright square in one of three corners."""
+  """Return images of three classes: a bright square in one of three corners."""
   generator = np.random.default_rng(seed)
   images = generator.integers(0, 90, (count, side, side, 3))
   labels = np.arange(count) % 3
@@ -145,7 +145,7 @@ def test_only_the_last_blocks_are_trained(clip):
 
 
 def test_merged_updates_equal_separate_ones(clip):
-  """Low rank merged into the weights gives the logits of low rank computed beside them, without dropout."""
+  """Merged low-rank updates give the same logits as separate ones without dropout."""
   method = lora_method(s.LoraSettings(), clip, ("circle", "square", "star"), "a {}", 4, 3, False)
   model = method.start(0)
   generator = np.random.default_rng(1)

@@ -8,7 +8,7 @@ from genbench_jax.recognizers.intervals import bootstrap_interval
 
 @pytest.mark.parametrize("metric", ["accuracy", "mean_per_class"])
 def test_the_interval_has_the_binomial_width_and_empty_classes_are_ignored(metric):
-  """Class 1 of four has no test image: its recall is not defined and takes no part in the mean."""
+  """Class 1 of four has no test image: its recall is undefined and excluded from the mean."""
   labels = np.repeat([0, 2, 3], 200)
   hits = np.random.default_rng(0).random(600) < np.repeat([0.9, 0.5, 0.7], 200)
   scores = np.eye(4)[np.where(hits, labels, 1)]

@@ -27,7 +27,7 @@ GOLDEN = Path(__file__).parents[1] / "data" / "probe" / "reference_runs.npz"
 
 
 def padded_order(order):
-  """The golden order of the rows as batches, with one batch more than needed."""
+  """Return the golden order of the rows as batches, with one extra batch."""
   epochs, rows = order.shape
   steps = -(-rows // BATCH_SIZE) + 1
   padded = np.full((epochs, steps * BATCH_SIZE), -1)

@@ -1,4 +1,4 @@
-"""The strict probe against scikit-learn, and what it promises at the edges."""
+"""The strict probe against scikit-learn, and its edge cases."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ CLASSES, WIDTH = 5, 16
 
 
 class World:
-  """Classes with images near their text prototypes, with a common direction and a shift."""
+  """Return images near their text prototypes, with a common direction and a shift."""
 
   def __init__(self, seed=0):
     self.generator = np.random.default_rng(seed)
@@ -46,7 +46,7 @@ def with_constant(features):
 
 
 def objective(weights, bias, features, labels, penalty, prior=0.0):
-  """The summed loss with its penalty, in float64."""
+  """Compute the summed loss with its penalty in float64."""
   logits = np.asarray(unit_rows(features), np.float64) @ np.float64(weights).T + bias
   log_partition = np.logaddexp.reduce(logits, axis=1)
   loss = np.sum(log_partition - logits[np.arange(len(labels)), labels])
@@ -115,7 +115,7 @@ def test_one_bad_image_per_class_does_not_ruin_zero_shot(world, test_set):
 
 
 def test_an_overconfident_prior_is_scaled_down_first(world, test_set):
-  """Prototypes that know little: the scale falls, and the probe learns from the images."""
+  """With poor prototypes the scale falls, and the probe learns from the images."""
   noise = world.generator.normal(size=world.prototypes.shape)
   vague = (world.prototypes + noise).astype(np.float32)
   result = linear_probe(*world.images(60), *test_set, text_features=vague)

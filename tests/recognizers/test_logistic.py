@@ -1,4 +1,4 @@
-"""The solver against scikit-learn, and the exact changes of variables that it rests on."""
+"""The solver against scikit-learn, and its exact changes of variables."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +32,7 @@ def _solve(inputs, targets, weights, penalty, **options):
 
 @pytest.mark.parametrize("penalty", [0.1, 3.0])
 def test_the_optimum_equals_that_of_scikit_learn(penalty):
-  """An unseen class keeps its prior of zero, so that scikit-learn is given the other three."""
+  """An unseen class keeps its zero prior, so scikit-learn gets only the other three."""
   weights = RANDOM.integers(0, 3, ROWS).astype(np.float32)
   found, solution = _solve(INPUTS, TARGETS, weights, penalty, tolerance=1e-5)
   theirs = LogisticRegression(C=1 / penalty, fit_intercept=False, tol=1e-8, max_iter=10_000)

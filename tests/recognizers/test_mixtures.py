@@ -1,4 +1,4 @@
-"""Weights and order of the images of a mixture in the recognizers that learn on features."""
+"""Weights and order of mixtures in recognizers that train on features."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +30,8 @@ def test_an_image_of_weight_two_counts_twice():
 
 
 def test_later_real_images_move_the_probe_of_the_others():
-  """Mislabeled images first and right ones after: the last word counts, and few right ones change less than many."""
+  """Mislabeled images first and right ones after: the last word counts, and few right ones change
+  less than many."""
   features, labels = blobs(60, 0)
   wrong = np.where(np.arange(60) < 30, (labels + 1) % 3, labels)
   later = np.arange(60) >= 30

@@ -30,7 +30,7 @@ SETTINGS = CoopSettings(context_length=4, steps=12, batch_size=8, learning_rate=
 
 @pytest.fixture(scope="module")
 def images(tiny_clip):
-  """Features near text of another wording, so that there is something to learn."""
+  """Return features near a different wording, so that there is something to learn."""
   generator = np.random.default_rng(0)
   labels = np.arange(40) % len(NAMES)
   centers = unit_norm(text_features(tiny_clip, [f"an ink print: {name}" for name in NAMES]))

@@ -1,4 +1,4 @@
-"""A training that is killed at any moment ends as if nothing had happened."""
+"""A training that is killed and resumed ends with the same weights."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ module.run(*sys.argv[2:])
 
 
 def coop(clip, directory=None):
-  """Context vectors of each class, and the losses of the steps that were run."""
+  """Return context vectors per class, and the losses of the executed steps."""
   generator = np.random.default_rng(0)
   features = generator.normal(size=(20, 16)).astype(np.float32)
   targets = np.eye(3, dtype=np.float32)[np.arange(20) % 3]
@@ -41,7 +41,7 @@ def coop(clip, directory=None):
 
 
 def vpt(clip, directory=None):
-  """Visual prompts, and the losses of the steps that were run."""
+  """Return visual prompts, and the losses of the executed steps."""
   generator = np.random.default_rng(0)
   text = generator.normal(size=(3, 16)).astype(np.float32)
   read = pixel_reader(generator.normal(size=(20, 32, 32, 3)).astype(np.float32))
@@ -55,7 +55,7 @@ LEARN = {"coop": coop, "vpt": vpt}
 
 
 def run(name, clip_folder, directory):
-  """What the process that is killed does."""
+  """Run the training in the process that is killed."""
   LEARN[name](load_clip(clip_folder), Path(directory))
 
 

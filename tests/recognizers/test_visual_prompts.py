@@ -32,7 +32,7 @@ SETTINGS = VptSettings(prompt_length=3, steps=10, batch_size=12, learning_rate=0
 
 @pytest.fixture(scope="module")
 def data(tiny_clip):
-  """Images of three colors, and the text prototypes that they shall come to match."""
+  """Return images of three colors, and the text prototypes to match."""
   generator = np.random.default_rng(0)
   labels = np.arange(24) % 3
   pixels = (
@@ -128,7 +128,8 @@ def test_the_loss_is_the_cross_entropy_summed_over_the_real_images(tiny_clip, da
 
 
 def test_micro_batches_have_the_requested_size(data, mesh):
-  """Two images on each of eight devices: 24 images are two micro-batches of 16, the last one padded."""
+  """Two images on each of eight devices: 24 images are two micro-batches of 16, the last one
+  padded."""
   batches = micro_batches(data[0], data[1], 2, mesh)
   assert batches[0].shape == (2, 16, 32, 32, 3)
   assert np.asarray(batches[2]).sum() == 24
@@ -140,7 +141,8 @@ def test_the_defaults_equal_those_of_the_protocol():
 
 
 def test_the_papers_head_is_trained_with_the_prompts_and_saved(tiny_clip, data, tmp_path):
-  """Ten epochs of one batch are warm-up; the head starts at random and knows nothing of the texts."""
+  """Ten epochs of one batch are warm-up; the head starts at random and knows nothing of the
+  texts."""
   pixels, targets, text = data
   settings = dataclasses.replace(SETTINGS, paper=True, batch_size=24, learning_rate=0.5)
   prompts = learn_visual_prompts(tiny_clip, text, pixel_reader(pixels), targets, settings)

@@ -20,7 +20,7 @@ def clip_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def png():
-  """seed -> the bytes of a small image."""
+  """Return a function from a seed to the bytes of a small image."""
 
   def encoded(seed, side=32):
     pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
@@ -33,7 +33,8 @@ def png():
 
 @pytest.fixture(scope="session")
 def laion(tmp_path_factory, png):
-  """configuration -> a small dataset with the features of TFDS's laion400m, prepared by TFDS as ArrayRecord."""
+  """configuration -> a small dataset with the features of TFDS's laion400m, prepared by TFDS as
+  ArrayRecord."""
   import tensorflow_datasets as tfds
   from tensorflow_datasets.vision_language.laion400m import laion400m
 
@@ -76,7 +77,7 @@ def _laion_example(config, number, png):
 
 @pytest.fixture(scope="session")
 def row():
-  """seed -> a feature as LAION has them."""
+  """Return a function from a seed to a feature vector like LAION's."""
   return _row
 
 
@@ -86,7 +87,7 @@ def _row(seed):
 
 @pytest.fixture(autouse=True)
 def pools_made_here(tmp_path_factory, monkeypatch):
-  """The notes of which pools were made here lie in no home of the suite's."""
+  """Keep the registry of local pools out of the user's home."""
   from genbench_jax.retrieval import images
 
   monkeypatch.setattr(images, "KNOWN", tmp_path_factory.mktemp("known"))

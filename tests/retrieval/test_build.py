@@ -1,4 +1,4 @@
-"""The command that makes a pool: layout, features, restarts, and what can't be made."""
+"""The command that builds a pool: layout, features, restarts and errors."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def _embed(collection, out, clip_folder, *extra):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, png, clip_folder):
-  """A collection of seven images and one that can't be read, and its pool."""
+  """Return a collection of seven readable images and a damaged one, and its pool."""
   folder = tmp_path_factory.mktemp("built")
   _images(folder / "images", png, 7)
   (folder / "images" / "004.txt").unlink()

@@ -1,4 +1,4 @@
-"""Folders and tars as collections: what is read, and what hostile ones can't do."""
+"""Folders and tars as collections: contents, and protection against malicious ones."""
 
 import io
 import os

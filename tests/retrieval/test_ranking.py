@@ -1,4 +1,4 @@
-"""Rankings worked out by hand."""
+"""Rankings computed by hand."""
 
 import numpy as np
 

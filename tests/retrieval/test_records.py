@@ -1,4 +1,4 @@
-"""What TFDS prepared as a pool: laion400m's features copied, its images embedded, both formats of file."""
+"""TFDS datasets as pools: laion400m's features, its images, and both file formats."""
 
 import dataclasses
 import shutil

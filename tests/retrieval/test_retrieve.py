@@ -1,4 +1,4 @@
-"""Exact retrieval against NumPy, whatever the blocks and devices, and pools that can't be used."""
+"""Exact retrieval against NumPy for any blocks and devices, and unusable pools."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def _retrieve(*arguments, **options):
 
 
 def _reference(queries, features, k):
-  """Scores and rows of the k largest inner products; of equals the lower row."""
+  """Return scores and rows of the k largest inner products; ties go to the lower row."""
   scores = queries.astype(np.float64) @ features.astype(np.float64).T
   order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
   return np.take_along_axis(scores, order, 1), order
@@ -32,7 +32,7 @@ K, WIDTH = 12, 16  # the same in all tests, so that few programs are compiled
 
 @pytest.fixture(scope="module")
 def grid():
-  """Features with few distinct values, so that products are exact and ties are many."""
+  """Return features with few distinct values: products are exact and ties are common."""
   rng = np.random.default_rng(0)
   return rng.integers(-2, 3, (5003, WIDTH)), rng.integers(-2, 3, (67, WIDTH)).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Which candidates a class gets, and what became of the others: counted against known numbers."""
+"""Chosen and rejected candidates of a class, against known counts."""
 
 import dataclasses
 
@@ -15,7 +15,8 @@ WIDTH = 128
 
 @dataclasses.dataclass
 class Pool:
-  """A hundred images: row 0 leaks; row 2 is like row 1, by features; 4 has the bytes of 3; 5 is absent; 6 is damaged."""
+  """A hundred images: row 0 leaks; row 2 is like row 1, by features; 4 has the bytes of 3; 5 is
+  absent; 6 is damaged."""
 
   width: int = WIDTH
 

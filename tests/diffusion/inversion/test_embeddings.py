@@ -1,4 +1,4 @@
-"""New tokens: texts that hold them, files that diffusers reads, and the text tower."""
+"""New tokens: texts that contain them, files in diffusers' format, and the text tower."""
 
 import copy
 import dataclasses
@@ -131,7 +131,7 @@ def test_a_file_is_what_diffusers_reads(tmp_path):
     assert name == "<a>" and vectors.shape == (1, 4)
 
 
-def test_what_is_no_embedding_is_refused(tmp_path):
+def test_files_without_an_embedding_are_rejected(tmp_path):
   with pytest.raises(UsageError, match="0 safetensors files"):
     load_embedding(tmp_path)
   (tmp_path / "learned_embeds.bin").write_bytes(b"pickle")

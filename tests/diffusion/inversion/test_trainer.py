@@ -1,4 +1,4 @@
-"""New tokens are learned: the right gradient, nothing else touched, the same on any devices and after any stop."""
+"""Textual inversion: gradients, frozen parameters, independence of devices and of restarts."""
 
 import dataclasses
 import functools
@@ -41,7 +41,7 @@ def shallow_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tiny_diffusion(shallow_folder):
-  """A model with a UNet of one level: programs with its gradient compile fast."""
+  """Return a model with a one-level UNet, whose gradient compiles quickly."""
   return load_stable_diffusion(shallow_folder)
 
 
@@ -83,7 +83,7 @@ def _learn(model, mesh, folder, count, training=TRAINING):
 
 @pytest.fixture(scope="module")
 def alone(tiny_diffusion, one_device_mesh, tmp_path_factory):
-  """Three tokens, one after another on one device."""
+  """Return three tokens trained one after another on one device."""
   folder = tmp_path_factory.mktemp("alone")
   return folder, _learn(tiny_diffusion, one_device_mesh, folder, 3)
 
