@@ -188,8 +188,8 @@ class VisionTransformer(nn.Module):
     self.post_norm = LayerNorm(sizes.encoder.eps, name="post_layernorm")
 
   def __call__(
-    self, pixels: Float[Array, "b h w 3"], prompts: Float[Array, "j m w"] | None = None
-  ) -> Float[Array, "b w"]:
+    self, pixels: Float[Array, "b h w 3"], prompts: Float[Array, "j m d"] | None = None
+  ) -> Float[Array, "b d"]:
     """Return the class token after the last layer and the final norm.
 
     Args:
@@ -294,7 +294,7 @@ class ClipNetwork(nn.Module):
     return images, texts, jnp.exp(jnp.asarray(self.logit_scale, jnp.float32))
 
   def image_features(
-    self, pixels: Float[Array, "b h w 3"], prompts: Float[Array, "j m w"] | None = None
+    self, pixels: Float[Array, "b h w 3"], prompts: Float[Array, "j m width"] | None = None
   ) -> Float[Array, "b d"]:
     """Compute unnormalized image features; see `VisionTransformer` for `prompts`."""
     return self.visual_projection(self.vision_model(pixels, prompts)).astype(jnp.float32)

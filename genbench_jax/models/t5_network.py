@@ -7,7 +7,7 @@ Reference:
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -375,7 +375,7 @@ class SamplingSettings(NamedTuple):
 
 def sample(
   network: T5Network,
-  params: dict[str, Array],
+  params: dict[str, Any],
   tokens: Int[Array, "b l"],
   mask: Bool[Array, "b l"],
   key: Array,
