@@ -29,7 +29,8 @@ def written(folder, golden, **model):
     "preprocess_cfg": {"mean": [0.5] * 3},
   }
   (folder / "open_clip_config.json").write_text(json.dumps(config))
-  tensors = random_weights(json.loads(str(golden["shapes"])))
+  shapes = {name: tuple(shape) for name, shape in json.loads(str(golden["shapes"])).items()}
+  tensors = random_weights(shapes)
   save_file(tensors, folder / "open_clip_model.safetensors")
   return folder
 
