@@ -43,7 +43,7 @@ def config(tmp_path_factory):
   }
   config.scoring.quantities = SCORED
   config.scoring.resamples = 4
-  return make_config(config)
+  return make_config(config.to_dict())
 
 
 @pytest.fixture(scope="module")
