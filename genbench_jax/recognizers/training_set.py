@@ -42,7 +42,7 @@ class TrainingSet:
   def num_classes(self) -> int:
     return self.targets.shape[1]
 
-  def phases(self) -> tuple[Int[np.ndarray, "m"], ...]:
+  def phases(self) -> tuple[Int[np.ndarray, "_"], ...]:
     """Return the rows of each phase."""
     rows = np.arange(len(self))
     if not self.later.any() or self.later.all():

@@ -4,9 +4,9 @@ import base64
 import collections
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int
@@ -24,6 +24,7 @@ from genbench_jax.store import class_values, files
 from genbench_jax.store.image_set import MANIFEST, ImageSet
 from genbench_jax.store.rows import results_run
 
+Value = TypeVar("Value")
 ClassGains = Mapping[str, Mapping[str, float]]
 MEND = "Delete the folder report/ and run again."
 RUN, MADE_FROM = "run.json", ".made_from"
@@ -81,34 +82,41 @@ def write_page(
     dataclasses.replace(scores, generator=public(scores.generator)) for scores in class_scores
   ]
   page = write_report(rows, galleries, about, workdir / "report", class_scores, recognized, hits)
-  made_from = {
+  inputs = {
     "run": dict(about),
     "image_sets": [path.relative_to(workdir).as_posix() for path in folders],
     "gallery_images": gallery_images,
-    "generators": {
-      path.relative_to(workdir).as_posix(): name for path, name in (generators or {}).items()
-    },
-    "judged": {
-      path.relative_to(workdir).as_posix(): [
-        [row, verdict.class_name, verdict.right, verdict.margin] for row, verdict in by_row.items()
-      ]
-      for path, by_row in verdicts.items()
-    },
-    "nearest": {
-      path.relative_to(workdir).as_posix(): [
-        [row, base64.b64encode(found.image).decode(), found.class_name, found.cosine]
-        for row, found in by_row.items()
-      ]
-      for path, by_row in known.items()
+    "generators": _by_name(workdir, generators or {}, lambda name: name),
+    "judged": _by_name(workdir, verdicts, _verdict_items),
+    "nearest": _by_name(workdir, known, _nearest_items),
+    "files": {
+      name: checksum
+      for name, checksum in files.checksums(workdir / "report").items()
+      if name not in (RUN, MADE_FROM)
     },
   }
-  made_from["files"] = {
-    name: checksum
-    for name, checksum in files.checksums(workdir / "report").items()
-    if name not in (RUN, MADE_FROM)
-  }
-  files.write_json(workdir / "report" / RUN, json.loads(json.dumps(made_from, default=list)))
+  files.write_json(workdir / "report" / RUN, json.loads(json.dumps(inputs, default=list)))
   return page
+
+
+def _by_name(
+  workdir: Path, values: Mapping[Path, Value], as_json: Callable[[Value], Any]
+) -> dict[str, Any]:
+  """Return path below the work folder -> value as JSON."""
+  return {path.relative_to(workdir).as_posix(): as_json(value) for path, value in values.items()}
+
+
+def _verdict_items(by_row: Mapping[int, ImageVerdict]) -> list[list[Any]]:
+  return [
+    [row, verdict.class_name, verdict.right, verdict.margin] for row, verdict in by_row.items()
+  ]
+
+
+def _nearest_items(by_row: Mapping[int, Nearest]) -> list[list[Any]]:
+  return [
+    [row, base64.b64encode(found.image).decode(), found.class_name, found.cosine]
+    for row, found in by_row.items()
+  ]
 
 
 def recognitions_of(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> list[Recognition]:
