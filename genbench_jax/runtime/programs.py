@@ -9,7 +9,7 @@ import jax
 
 # What may come together before it is dropped. Budgets of different sizes have some twenty programs each, which no other
 # budget can use; the programs of one budget take about 80 MB.
-MOST_GROWTH = 256 << 20
+MOST_GROWTH = 160 << 20
 
 
 class ProgramMemory:
