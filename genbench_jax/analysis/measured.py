@@ -1,4 +1,4 @@
-"""Which rows the analysis takes: those with a finite value."""
+"""Selection of the rows that the analysis uses: rows with a finite value."""
 
 import math
 from collections.abc import Mapping

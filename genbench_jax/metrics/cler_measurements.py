@@ -1,4 +1,4 @@
-"""CLER and related scores with their intervals, from what was judged of each test image."""
+"""CLER scores with their intervals, from the judgment of each test image."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -110,7 +110,14 @@ def _ranked_measurements(
 def per_image(
   names: Sequence[str], judged: np.ndarray, test_labels: np.ndarray, metric: str
 ) -> dict[str, Float[np.ndarray, "m"]]:
-  """Return what each test image adds to each score that is a mean over them."""
+  """Return the contribution of each test image to each score that is a mean over test images.
+
+  Args:
+    names: names of the scores, in order.
+    judged: correctness or scores, see `intervals.image_values`; the second axis has the scores.
+    test_labels: labels of the test images.
+    metric: recognition score.
+  """
   found = {name: image_values(judged[:, v], test_labels, metric) for v, name in enumerate(names)}
   return {name: values for name, values in found.items() if values is not None}
 

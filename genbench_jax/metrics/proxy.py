@@ -84,7 +84,14 @@ def measure_proxy_a_distance(
   seed: int = 0,
   protocol: Protocol = "strict",
 ) -> ProxyResult:
-  """Measure `proxy_a_distance` with its spread over the repeats; arguments and errors as there."""
+  """Measure `proxy_a_distance` with its spread over the repeats.
+
+  Args:
+    x, y, seed, protocol: see `proxy_a_distance`.
+
+  Raises:
+    UsageError: as `proxy_a_distance`.
+  """
   x, y = _checked(x, y, protocol)
   if protocol == "reference":
     distances = np.array([_by_svm(np.asarray(x, np.float64), np.asarray(y, np.float64))])

@@ -83,7 +83,14 @@ def resize_matrix(
 def cropped(
   image: UInt8[Array, "s s 3"], crop: Crop, mirrored: Array, size: int
 ) -> Float[Array, "z z 3"]:
-  """Crop an image, resize it to `size` and mirror it if asked; values 0 to 255."""
+  """Crop an image and resize it, with values 0 to 255.
+
+  Args:
+    image: decoded square.
+    crop: part of the image to keep.
+    mirrored: whether to mirror the result.
+    size: side of the result.
+  """
   side = image.shape[0]
   rows = resize_matrix(crop.top, crop.height, side, size)
   columns = resize_matrix(crop.left, crop.width, side, size)

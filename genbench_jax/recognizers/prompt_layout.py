@@ -79,7 +79,14 @@ def name_tokens(clip: Any, class_names: Sequence[str]) -> list[list[int]]:
 def class_prompts(
   clip: Any, class_names: Sequence[str], length: int, position: str
 ) -> PromptLayout:
-  """Return the prompts of the classes, with slots for `length` context vectors."""
+  """Return the prompts of the classes, with slots for the context.
+
+  Args:
+    clip: CLIP with its tokenizer.
+    class_names: one name per class.
+    length: number of context vectors.
+    position: `end` or `middle`, see `prompt_layout`.
+  """
   tokenizer = clip.tokenizer
   return prompt_layout(
     name_tokens(clip, class_names), length, position, tokenizer.bos_token_id, tokenizer.eos_token_id,

@@ -235,7 +235,13 @@ def _test_results(
 def epoch_probabilities(
   heads: Head, norms: Norm, features: Float[np.ndarray, "m d"], epoch: int
 ) -> Float[np.ndarray, "m k"]:
-  """Return the softmax of the logits after one epoch, for multi-label sets, too."""
+  """Return the softmax of the logits after one epoch, for multi-label sets, too.
+
+  Args:
+    heads, norms: states after each epoch.
+    features: raw features.
+    epoch: index of the epoch.
+  """
   head, norm = jax.tree.map(lambda leaf: leaf[epoch], (heads, norms))
   with jax.default_matmul_precision("highest"):
     return np.asarray(jax.nn.softmax(head_logits(head, norm, jnp.asarray(features)), axis=-1))
