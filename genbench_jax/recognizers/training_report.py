@@ -45,13 +45,22 @@ class Report:
       tell_curve(f"{self.method.name}/{self.name}/accuracy", accuracy, number)
 
   def _utilization(self) -> str:
-    """Return the MFU: the network's operations over the peak of the devices in the same time."""
-    seconds = time.monotonic() - self._began
     device = self._mesh.devices.flat[0]
-    if not self.method.flops or seconds < 1 or device.platform == "cpu":
+    if not self.method.flops or device.platform == "cpu":
       return ""
     peak = peak_of(device).flops * self._mesh.size
-    return f", MFU {self._images * self.method.flops / seconds / peak:.0%}"
+    return utilization(self._images * self.method.flops, time.monotonic() - self._began, peak)
+
+
+def utilization(operations: float, seconds: float, peak: float) -> str:
+  """Return the MFU: the network's operations over the peak of the devices in the same time.
+
+  Args:
+    operations: so far.
+    seconds: so far; in the first one there is nothing to say.
+    peak: operations per second of all devices.
+  """
+  return f", MFU {operations / seconds / peak:.0%}" if seconds >= 1 else ""
 
 
 def watcher(report: "Report", lanes: int) -> Callable[[int, Outcome], None]:

@@ -8,7 +8,7 @@ from genbench_jax.errors import ModelError
 from genbench_jax.recognizers.method import Method
 from genbench_jax.recognizers.problem import Outcome, Problem, View
 from genbench_jax.recognizers.settings import Recipe
-from genbench_jax.recognizers.training_report import Report, watcher
+from genbench_jax.recognizers.training_report import Report, utilization, watcher
 from genbench_jax.report.trackers import tracking
 from genbench_jax.runtime.mesh import data_mesh
 from genbench_jax.runtime.progress import curves_drawn_by
@@ -61,3 +61,8 @@ def test_a_nonfinite_loss_ends_only_its_own_cell():
   with pytest.raises(ModelError, match="digits 16 shots: the loss is nan at step 2"):
     told(3, losses=[1.0, float("nan"), 1.0])
   told(2, lanes=2, losses=[[1.0, float("nan")], [0.5, float("nan")]])
+
+
+def test_utilization_is_a_share_of_the_devices_peak():
+  assert utilization(4e15, seconds=10, peak=1e15) == ", MFU 40%"
+  assert utilization(4e15, seconds=0.5, peak=1e15) == ""
