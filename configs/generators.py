@@ -12,7 +12,9 @@ and few-step models to make better single images and worse training sets: less d
 
 50 images of each of 1,000 classes, by 6 generators with 2 kinds of prompts, are 600,000 images; the plan
 prints their cost. `quick` has four settings of the small model that ships with the package, on the world
-`shapes`: about two minutes on two cores.
+`shapes`: about two minutes on two cores. With `--config.shots="(4,)"` it takes 49 CPU
+seconds; the probe then gives 0.63 and 0.59 without guidance (2 and 8 steps), 0.75 and 0.74 at guidance 3, and 0.75
+with real images.
 
 Arguments: `data=NAME` sets another dataset, also `folder:PATH`; `sweep` adds guidance scales 1.5, 2 and 4 at
 10 and 25 steps of Stable Diffusion 2.1-base; `quick` as above.
