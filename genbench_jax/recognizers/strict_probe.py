@@ -265,8 +265,8 @@ def _choose_penalty(
 
   def walk_on(walk: Walk) -> Walk:
     step, losses, departures, means = walk
-    one = functools.partial(fold, penalties[step])
-    departures, sums = _each(one, (held_out, departures), side_by_side)
+    fit_fold = functools.partial(fold, penalties[step])
+    departures, sums = _each(fit_fold, (held_out, departures), side_by_side)
     losses = losses.at[step].set(sums.sum() / held_out.sum())
     return step + 1, losses, departures, means.at[step].set(departures.mean(axis=0))
 
