@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from genbench_jax.cells import Cell, ImageSetKey, cells_of, measured_sets
 from genbench_jax.config import Config
-from genbench_jax.metrics.floors import floors
+from genbench_jax.metrics.floors import draws, floors
 from genbench_jax.metrics.registry import Metric, Result, Sets, measured
 from genbench_jax.pipeline.artifacts import image_set_path
 from genbench_jax.pipeline.external import External, external_images
@@ -62,10 +62,12 @@ class RealImages:
   Attributes:
     training: all that the run has embedded: those of the source `original`, if any.
     guides: images that nothing else uses, if they are needed.
+    floors: those that have been computed, see `_floors_once`.
   """
 
   training: EmbeddingSet | None = None
   guides: EmbeddingSet | None = None
+  floors: dict[Hashable, dict[str, float]] = dataclasses.field(default_factory=dict, compare=False)
 
 
 def real_images(run: Run, dataset: str, space: FeatureSpace | None = None) -> RealImages:
@@ -136,11 +138,12 @@ def _score_cell(
   about = About(data, cell, protocol, len(images), missing, external.real_images[cell.shots])
   control = dataclasses.replace(about, cell=_control_of(cell))
   sets = _sets(config, protocol, data, cell, images, mesh, real)
-  known: dict[Metric, dict[str, float]] = {}
+  drawn = tuple(rows.tobytes() for rows in draws(sets.labels, sets.training_labels))
   began = time.monotonic()
   controls = []
   for metric, result in measured(sets, config.scoring.quantities):
-    floor = _floors_once(metric, sets, known).get(result.name)
+    key = (metric, protocol, cell.seed, drawn)
+    floor = _floors_once(metric, sets, real.floors, key).get(result.name)
     seconds, began = time.monotonic() - began, time.monotonic()
     own = about
     if result.name in GUIDED and real.guides is not None:
@@ -195,12 +198,12 @@ def _sets(
 
 
 def _floors_once(
-  metric: Metric, sets: Sets, known: dict[Metric, dict[str, float]]
+  metric: Metric, sets: Sets, known: dict[Hashable, dict[str, float]], key: Hashable
 ) -> dict[str, float]:
-  """Return the floors of a metric, computed at its first quantity."""
-  if metric not in known:
-    known[metric] = floors(metric, sets) if metric.has_floor else {}
-  return known[metric]
+  """Return the floors of a metric, computed once for all cells with as many images of each class."""
+  if key not in known:
+    known[key] = floors(metric, sets) if metric.has_floor else {}
+  return known[key]
 
 
 def _classes_present(labels: np.ndarray) -> int:
