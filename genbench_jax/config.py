@@ -291,7 +291,7 @@ def check_setting(path: str) -> None:
     section, known_so_far = getattr(section, name), (*known_so_far, name)
 
 
-def make_config(config_dict: Mapping[str, Any]) -> Config:
+def make_config(config_dict: Mapping[str, Any] | ConfigDict) -> Config:
   """Return the typed configuration.
 
   Raises:
