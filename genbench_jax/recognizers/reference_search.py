@@ -276,7 +276,7 @@ def _training_rows(cells: list[TrainingSet], epochs: int) -> TrainingRows:
   return TrainingRows(features, targets, jnp.asarray(np.stack(order)))
 
 
-def _pad(arrays: list[Float[np.ndarray, "n d"]]) -> Float[Array, "c m d"]:
+def _pad(arrays: list[Float[np.ndarray, "_ d"]]) -> Float[Array, "c m d"]:
   size = bucket_rows(max(len(array) for array in arrays))
   return jnp.asarray(np.stack([pad_rows(array, size) for array in arrays]))
 
