@@ -3,9 +3,10 @@
 import dataclasses
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int, Num
 
 # KITTI's object types that count as vehicles.
 VEHICLES = ("Car", "Van", "Truck")
@@ -70,7 +71,7 @@ def _counts(available: int, sizes: PerClassDeal) -> dict[str, int]:
   return {split: (available + turns[split]) // 3 for split in wanted}
 
 
-def nearest_vehicle_bin(is_vehicle: Sequence[bool], depths: Float[np.ndarray, "n"]) -> int:
+def nearest_vehicle_bin(is_vehicle: Sequence[bool], depths: Num[np.ndarray, "n"]) -> int:
   """Return the class of a KITTI image: the distance to the nearest car, van or truck.
 
   Args:
@@ -84,7 +85,7 @@ def nearest_vehicle_bin(is_vehicle: Sequence[bool], depths: Float[np.ndarray, "n
   return int(np.searchsorted(DISTANCE_BINS, min([*vehicles, NO_VEHICLE])))
 
 
-def kitti_label(objects: Mapping[str, np.ndarray], type_names: Sequence[str]) -> int:
+def kitti_label(objects: Mapping[str, Any], type_names: Sequence[str]) -> int:
   """Return the class of a decoded TFDS `kitti` example, given the names of its object types."""
   vehicle_ids = [type_names.index(name) for name in VEHICLES]
   is_vehicle = np.isin(objects["type"], vehicle_ids)

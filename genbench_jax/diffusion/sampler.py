@@ -205,7 +205,7 @@ class Sampler:
     keys: UInt32[np.ndarray, "n 2"] | None = None,
     latents: Float32[np.ndarray, "n h w c"] | None = None,
     step_noise: Float32[np.ndarray, "t n h w c"] | None = None,
-  ) -> UInt8[np.ndarray, "n h w 3"]:
+  ) -> UInt8[np.ndarray, "n _ _ 3"]:
     """Return the images of all prompts, in batches; arguments as in `prepare`.
 
     Raises:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32, Float64, Num
 
 from genbench_jax.diffusion import scheduler_settings as settings
 from genbench_jax.diffusion.timesteps import (
@@ -88,7 +88,7 @@ def _alphas_at(schedule: NoiseSchedule, steps: Row, ends_at_one: bool) -> Row:
   return np.where(index >= 0, schedule.alphas_cumprod[np.maximum(index, 0)], final)
 
 
-def _table(timestep: Row, **columns: Float64[np.ndarray, "t ..."]) -> Steps:
+def _table(timestep: Row, **columns: Num[np.ndarray, "t ..."] | Bool[np.ndarray, "t"]) -> Steps:
   """Build a table; missing columns are those of a solver that extrapolates the raw output."""
   ones, zeros = np.ones_like(timestep), np.zeros_like(timestep)
   columns = {"recent": np.zeros((len(timestep), 1))} | columns
@@ -151,7 +151,7 @@ def _adams_bashforth(evaluations: int) -> Float64[np.ndarray, "t 4"]:
     [23 / 12, -16 / 12, 5 / 12, 0],
   ]
   steady = [[55 / 24, -59 / 24, 37 / 24, -9 / 24]] * max(0, evaluations - len(warm_up))
-  return np.asarray((warm_up + steady)[:evaluations])
+  return np.asarray((warm_up + steady)[:evaluations], np.float64)
 
 
 # ---- samplers parametrized by sigma

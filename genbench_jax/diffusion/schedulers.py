@@ -99,7 +99,7 @@ class State(NamedTuple):
   past: Float[Array, "3 b h w c"]
 
 
-def start(latents: Float[Array, "b h w c"]) -> State:
+def start(latents: Float[Array, "..."]) -> State:
   """Return the initial state for latents at the sampler's initial scale."""
   return State(latents, latents, jnp.zeros((HISTORY - 1, *latents.shape), latents.dtype))
 

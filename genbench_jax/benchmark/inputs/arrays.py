@@ -62,7 +62,7 @@ def _key(path: Path, keys: list[str], wanted: tuple[str, ...], what: str) -> str
   raise UsageError(f"{path} has no array of {what} among {listed(keys)}; name it {wanted[0]!r}.")
 
 
-def _rows(path: Path, file: IO[bytes], count: int) -> Iterator[Any]:
+def _rows(path: Path, file: IO[bytes] | zipfile.ZipExtFile, count: int) -> Iterator[Any]:
   """Yield the images of an array in a file, one at a time."""
   version = np.lib.format.read_magic(file)
   read = (
