@@ -1,6 +1,7 @@
 """Images from prompts in one call, without a config."""
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def _loaded(
 
 def generate(
   prompts: Sequence[str],
-  checkpoint: str,
+  checkpoint: str | os.PathLike[str],
   seeds: Sequence[int] | None = None,
   latents: Float[np.ndarray, "b h w c"] | None = None,
   negative_prompts: Sequence[str] | str | None = None,

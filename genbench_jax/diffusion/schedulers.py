@@ -92,14 +92,17 @@ def sampler_steps(
 
 
 class State(NamedTuple):
-  """State of the sampling loop: latents, initial latents, last three predictions (newest first)."""
+  """State of the sampling loop: latents, initial latents, last three predictions (newest first).
 
-  latents: Float[Array, "b h w c"]
-  start: Float[Array, "b h w c"]
-  past: Float[Array, "3 b h w c"]
+  Every operation is elementwise, so that latents of any shape will do; the sampler's are [b, h, w, c].
+  """
+
+  latents: Float[Array, "*s"]
+  start: Float[Array, "*s"]
+  past: Float[Array, "3 *s"]
 
 
-def start(latents: Float[Array, "..."]) -> State:
+def start(latents: Float[Array, "*s"]) -> State:
   """Return the initial state for latents at the sampler's initial scale."""
   return State(latents, latents, jnp.zeros((HISTORY - 1, *latents.shape), latents.dtype))
 
@@ -107,8 +110,8 @@ def start(latents: Float[Array, "..."]) -> State:
 def step(
   row: Steps,
   state: State,
-  output: Float[Array, "b h w c"],
-  noise: Float[Array, "b h w c"] | None = None,
+  output: Float[Array, "*s"],
+  noise: Float[Array, "*s"] | None = None,
 ) -> State:
   """Advance the state by one row of the table.
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Int32, Num
 
 from genbench_jax.errors import RunError, unknown_name
 from genbench_jax.models import checkpoints, weights
@@ -412,7 +412,7 @@ def apply_unet(
   unet: UNet,
   params: checkpoints.Params,
   latents: Float[Array, "b h w c"],
-  timestep: Float[Array, ""] | Float[Array, "b"],
+  timestep: Num[Array, ""] | Num[Array, "b"],
   conditions: Conditions,
   platform: str | None = None,
 ) -> Float[Array, "b h w c"]:

@@ -22,7 +22,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models import weights
@@ -75,7 +75,7 @@ class StockUNet:
     self,
     variables: Params,
     latents: Float[Array, "b h w c"],
-    timestep: Float[Array, "b"],
+    timestep: Num[Array, "b"],
     conditions: Conditions,
   ) -> Float[Array, "b h w o"]:
     """Apply the U-Net like ours; the stock layout is channels-first."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from genbench_jax.models.convolution import Conv
 from genbench_jax.models.layers import GroupNorm, Linear
@@ -125,7 +125,7 @@ class UNet(nn.Module):
   def __call__(
     self,
     latents: Float[Array, "b h w c"],
-    timestep: Float[Array, "b"],
+    timestep: Num[Array, "b"],
     conditions: Conditions,
   ) -> Float[Array, "b h w o"]:
     config = self.config
@@ -143,7 +143,7 @@ class UNet(nn.Module):
     return self._conv(config.out_channels, "conv_out")(jax.nn.silu(norm(hidden)))
 
   def _time(
-    self, timestep: Float[Array, "b"], conditions: Conditions, dtype: Any
+    self, timestep: Num[Array, "b"], conditions: Conditions, dtype: Any
   ) -> Float[Array, "b t"]:
     """Embed the timestep and the other conditions that apply to the whole image."""
     config = self.config

@@ -123,6 +123,7 @@ def test_the_gradient_is_that_of_finite_differences(tiny_diffusion):
   assert slope == pytest.approx(np.linalg.norm(gradient), rel=0.02)
 
 
+@pytest.mark.unchecked
 def test_the_guided_loss_pairs_each_image_with_its_own_text(tiny_diffusion):
   class Guide:
     input = ImageInput(4, mean=(0.5,) * 3, std=(0.25,) * 3)
