@@ -158,7 +158,7 @@ def within(rows, method="spearman"):
 def test_a_metric_of_budget_and_noise_is_rarely_significant():
   random = np.random.default_rng(0)
   found = [
-    within(series_rows(random, lambda _, budget: budget + 0.3 * random.normal())) for _ in range(60)
+    within(series_rows(random, lambda _, budget: budget + 0.3 * random.normal())) for _ in range(40)
   ]
   assert np.mean([c.p_value < 0.05 for c in found]) < 0.15
   assert abs(np.mean([c.value for c in found])) < 0.1
@@ -171,7 +171,7 @@ def test_intervals_contain_the_expected_coefficient():
   random = np.random.default_rng(1)
   found = [
     within(series_rows(random, lambda quality, budget: quality + random.normal()))
-    for _ in range(60)
+    for _ in range(40)
   ]
   expected = np.mean([c.value for c in found])
   held = np.mean([c.ci_low <= expected <= c.ci_high for c in found])
