@@ -73,7 +73,7 @@ def _attend(query_ref: Any, key_ref: Any, value_ref: Any, out_ref: Any, *, heads
     out_ref[:, columns] = (mixed / weights.sum(axis=-1, keepdims=True)).astype(out_ref.dtype)
 
 
-def feed_forward_fits(hidden: Float[Array, "b l d"], inner_kernel: Float[Array, "d both"]) -> bool:
+def feed_forward_fits(hidden: Float[Array, "*b d"], inner_kernel: Float[Array, "d both"]) -> bool:
   """Return whether the weights, and the intermediate results of `ROWS` rows, fit into VMEM."""
   width, inner = inner_kernel.shape[0], inner_kernel.shape[1] // 2
   rows, size = math.gcd(math.prod(hidden.shape[:-1]), ROWS), hidden.dtype.itemsize
@@ -84,12 +84,12 @@ def feed_forward_fits(hidden: Float[Array, "b l d"], inner_kernel: Float[Array, 
 
 @jax.custom_vjp
 def feed_forward(
-  hidden: Float[Array, "b l d"],
+  hidden: Float[Array, "*b d"],
   inner_kernel: Float[Array, "d both"],
   inner_bias: Float[Array, "both"],
   outer_kernel: Float[Array, "m d"],
   outer_bias: Float[Array, "d"],
-) -> Float[Array, "b l d"]:
+) -> Float[Array, "*b d"]:
   """Compute (linear * gelu(gate)) outer_kernel + outer_bias, with linear, gate = hidden inner_kernel + inner_bias.
 
   Requires `feed_forward_fits`.
@@ -115,12 +115,12 @@ def feed_forward(
 
 
 def feed_forward_written_out(
-  hidden: Float[Array, "b l d"],
+  hidden: Float[Array, "*b d"],
   inner_kernel: Float[Array, "d both"],
   inner_bias: Float[Array, "both"],
   outer_kernel: Float[Array, "m d"],
   outer_bias: Float[Array, "d"],
-) -> Float[Array, "b l d"]:
+) -> Float[Array, "*b d"]:
   """Compute the same in plain JAX, as reference for the kernel and for its gradient."""
   linear, gate = jnp.split(hidden @ inner_kernel + inner_bias, 2, axis=-1)
   gated = linear * gelu(gate.astype(jnp.float32)).astype(linear.dtype)
