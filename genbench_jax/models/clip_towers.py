@@ -40,7 +40,7 @@ def image_features(
   module: ClipNetwork,
   params: Params,
   pixels: Float[Array, "b h w 3"],
-  prompts: Float[Array, "j m w"],
+  prompts: Float[Array, "j m width"],
   remat: bool = True,
   normalize: bool = True,
 ) -> Float[Array, "b d"]:

@@ -61,7 +61,7 @@ class Check:
   @property
   def passes(self) -> bool:
     """Whether the value is within the band, widened by the sampling error."""
-    return abs(self.measured - self.published) <= self.band + self.error
+    return bool(abs(self.measured - self.published) <= self.band + self.error)
 
 
 def ready_datasets(data_dir: str | None) -> list[str]:

@@ -70,7 +70,7 @@ class Head(NamedTuple):
 class Variables(NamedTuple):
   """Parameters that learn: tokens for the first j layers, and a head or None."""
 
-  tokens: Float[Any, "j m w"]
+  tokens: Float[Any, "j m width"]
   head: Head | None = None
 
 
@@ -94,7 +94,7 @@ class VisualPrompts:
     learning_rate, weight_decay: with which they were learned.
   """
 
-  tokens: Float[np.ndarray, "j m w"]
+  tokens: Float[np.ndarray, "j m width"]
   fingerprint: str
   losses: Float[np.ndarray, "s"] = dataclasses.field(default_factory=lambda: np.zeros(0))
   head: Head | None = None
@@ -107,7 +107,9 @@ class VisualPrompts:
     return Variables(self.tokens, self.head)
 
 
-def first_prompts(clip: Any, settings: VptSettings, seed: int = 0) -> Float[np.ndarray, "j m w"]:
+def first_prompts(
+  clip: Any, settings: VptSettings, seed: int = 0
+) -> Float[np.ndarray, "j m width"]:
   """Draw initial prompts within +-sqrt(6 / (3 p^2 + w)), p the patch side and w the width."""
   vision = clip.module.vision
   if settings.depth not in DEPTHS:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from genbench_jax.metrics.inputs import fetch
 from genbench_jax.metrics.ring import Rows
@@ -111,7 +111,7 @@ def _search_program(mesh: Mesh, recall_target: float) -> jax.stages.Wrapped:
 
   def local(
     best: Nearest, query: Rows, rows: Rows
-  ) -> tuple[Nearest, Bool[Array, ""], Bool[Array, ""]]:
+  ) -> tuple[Nearest, Int[Array, ""], Int[Array, ""]]:
     own = jax.tree.map(lambda part: part[0], best)
     found = search_rows(own, query, rows, jnp.zeros(len(rows.number)), update)
     # Checks run on the device in the same pass; their results are read at the end.
