@@ -12,7 +12,7 @@ CLIP_LOGIT_SCALE = 100.0
 def zero_shot_scores(
   test_features: Float[Array, "n d"],
   text_features: Float[Array, "k d"],
-  logit_scale: float = CLIP_LOGIT_SCALE,
+  logit_scale: float | Float[Array, ""] = CLIP_LOGIT_SCALE,
 ) -> Float[Array, "n k"]:
   """Compute class probabilities softmax(logit_scale * cos(f, t_c)).
 
