@@ -472,7 +472,7 @@ def apply_text_encoders(
   towers: Sequence[TextTower],
   params: checkpoints.Params,
   tokens: Sequence[Int32[Array, "b l"]],
-  learned: Sequence[Float[Array, "n d"] | None] | None = None,
+  learned: Sequence[Float[Array, "n _"] | None] | None = None,
 ) -> Texts:
   """Encode token ids to the hidden states that the U-Net expects.
 
