@@ -139,11 +139,11 @@ class _Meeting:
       if waited > NOTICE_SECONDS and not noticed:
         noticed = True
         say(f"process 0 at {self.place} waits for {self._absent()} of {self.own.total}")
+      called = self._accepted()
+      # Only now: an earlier caller with the same number may have died during the wait.
       self._forget_the_gone()
-      if (called := self._accepted()) is None:
+      if called is None:
         continue
-      # Check again: an earlier caller with the same number may have died meanwhile.
-      self._forget_the_gone()
       if problem := self._problem(called[0]):
         self.present[-1] = called  # it is told the problem as well
         self._end(problem)
