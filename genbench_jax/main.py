@@ -30,9 +30,12 @@ from genbench_jax.runtime.address import Address, one_of_several
 from genbench_jax.runtime.command import run_command
 from genbench_jax.runtime.jax_start import start_jax
 from genbench_jax.runtime.progress import show
-from genbench_jax.runtime.rendezvous import meet
+from genbench_jax.runtime.rendezvous import errors_told, meet
 from genbench_jax.runtime.stopping import leave, look
 from genbench_jax.runtime.supervision import supervised
+
+# Variables of the environment that change numbers.
+_SHARED_VARIABLES = "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,36 +52,46 @@ def _run(argv: Sequence[str]) -> int:
   if options.plan:
     return _plan(options)
   given = _workdir(options.workdir)
-  config = make_config(options.config)
   address = _address(options)
+  with errors_told(address):
+    config = make_config(options.config)
+  common = _common(config, stages, options)
   if address.is_given:
     # Before the import of JAX, which takes seconds, so that errors of a launch script are reported
     # within a minute.
-    meet(address)
+    meet(address, common)
   start_jax()
   look()  # the import takes seconds without a check for signals
   from genbench_jax.pipeline.stages import run_stages
-  from genbench_jax.runtime.hosts import processes, refuse_different
+  from genbench_jax.runtime.hosts import processes
   from genbench_jax.store.mirror import work_folder
   from genbench_jax.store.workdir import locked
 
   look()
   several = one_of_several(argv, os.environ)
   command = f"{_program(argv)} {shlex.join(argv[1:])}"
-  with processes(address, several) as hosts:
-    refuse_different(hosts, _settings(config, stages))
-    with (
-      work_folder(given, hosts.number, hosts.wait) as workdir,
-      locked(workdir, hosts),
-      _tracking(config, workdir) if hosts.is_first else contextlib.nullcontext(),
-    ):
-      run_stages(config, workdir, stages, command, options.keep_going)
+  with (
+    processes(address, several, common) as hosts,
+    work_folder(given, hosts.number, hosts.wait) as workdir,
+    locked(workdir, hosts),
+    _tracking(config, workdir) if hosts.is_first else contextlib.nullcontext(),
+  ):
+    run_stages(config, workdir, stages, command, options.keep_going)
   return 0
 
 
-def _settings(config: Config, stages: Sequence[str]) -> dict[str, object]:
-  """Return the settings that all processes of a run must share, by their user-visible names."""
-  common: dict[str, object] = {"version": __version__, "--stages": ",".join(stages)}
+def _common(
+  config: Config, stages: Sequence[str], options: argparse.Namespace
+) -> dict[str, object]:
+  """Return what all processes of a run must share, by its user-visible names."""
+  common: dict[str, object] = {
+    "version": __version__,
+    "--stages": ",".join(stages),
+    "--keep-going": options.keep_going,
+    # Paths of one folder may differ between hosts.
+    "--workdir": options.workdir if "://" in options.workdir else "a folder",
+    **{name: os.environ.get(name, "") for name in _SHARED_VARIABLES},
+  }
   waiting: list[tuple[str, Any]] = [("--config", dataclasses.asdict(config))]
   for name, value in waiting:
     if isinstance(value, dict):

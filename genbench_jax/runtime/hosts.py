@@ -10,7 +10,7 @@ import json
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -20,6 +20,7 @@ from jaxtyping import Bool
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.address import Address
+from genbench_jax.runtime.callers import different_settings, read_caller, this_caller
 from genbench_jax.runtime.rendezvous import START_SECONDS, meet
 from genbench_jax.runtime.stopping import look
 from genbench_jax.runtime.supervision import DIED, GOES_ON
@@ -138,21 +139,25 @@ def _named(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def processes(address: Address, several: bool) -> Iterator[Hosts]:
+def processes(address: Address, several: bool, settings: Mapping[str, Any]) -> Iterator[Hosts]:
   """Yield this process among those of the run, joined before any other use of JAX.
 
   Args:
     address: the address from the flags.
     several: whether there are other processes.
+    settings: name -> value of what all processes must share.
 
   Raises:
     UsageError: the processes are inconsistent.
     RunError: other processes cannot be reached, or one is lost during a collective.
   """
-  joined = several and _join(address)
+  machines = _join(address, settings) if several else None
+  joined = machines is not None
   try:
-    if joined:
-      _refuse_unequal_devices()
+    if machines is not None:
+      _refuse_unequal_devices(machines)
+      if not address.is_given:  # otherwise `meet` has compared them
+        _refuse_different(this_process(), settings)
     yield this_process()
   except jax.errors.JaxRuntimeError as error:
     first = str(error).strip().split("\n")[0][:200]
@@ -163,40 +168,42 @@ def processes(address: Address, several: bool) -> Iterator[Hosts]:
     jax.distributed.shutdown()
 
 
-def _refuse_unequal_devices() -> None:
-  """Require equal numbers of devices, because rows are split evenly over the mesh."""
+def _refuse_unequal_devices(machines: Sequence[str]) -> None:
+  """Require equal numbers of devices, because rows are split evenly over the mesh.
+
+  `meet` has compared the numbers that the environment shows.
+
+  Args:
+    machines: name of each process's machine, as far as they are known.
+
+  Raises:
+    UsageError: the numbers differ.
+  """
   counts = Counter(device.process_index for device in jax.devices())
   if len(set(counts.values())) > 1:
     _let_others_speak("unequal devices")
-    listing = ", ".join(f"process {number} has {count}" for number, count in sorted(counts.items()))
+    names = dict(enumerate(machines)) or {jax.process_index(): socket.gethostname()}
+    listing = ", ".join(
+      f"process {number}{f' on {names[number]}' if number in names else ''} has {count}"
+      for number, count in sorted(counts.items())
+    )
     raise UsageError(
-      f"the processes have different numbers of devices: {listing} (this is process {jax.process_index()} on"
-      f" {socket.gethostname()}). Give each the same number."
+      f"the processes have different numbers of devices: {listing}. Give each the same number."
     )
 
 
-def refuse_different(hosts: Hosts, settings: Mapping[str, Any]) -> None:
+def _refuse_different(hosts: Hosts, settings: Mapping[str, Any]) -> None:
   """Reject processes with different settings; all of them end with the same message.
-
-  Args:
-    hosts: the processes.
-    settings: name -> value, as text or JSON, of this process.
 
   Raises:
     UsageError: a setting differs; the message has both values and machines.
   """
-  own = {name: str(value) for name, value in settings.items()}
-  every = hosts.gathered([[socket.gethostname(), own]], "a look at the settings")
-  host, first = every[0]
-  for number, (other_host, other) in enumerate(every):
-    for name in sorted(first.keys() | other.keys()):
-      values = first.get(name, "nothing")[:200], other.get(name, "nothing")[:200]
-      if first.get(name) != other.get(name):
-        _let_others_speak("different settings")
-        raise UsageError(
-          f"the processes were started with different settings: process 0 on {host} has {name}={values[0]}, process"
-          f" {number} on {other_host} has {name}={values[1]}. Start all with the same command."
-        )
+  own = this_caller(hosts.number, hosts.count, settings)
+  first, *others = map(read_caller, hosts.gathered([own], "a look at the settings"))
+  for other in others:
+    if problem := different_settings(first, other):
+      _let_others_speak("different settings")
+      raise UsageError(problem)
 
 
 def _let_others_speak(what: str) -> None:
@@ -216,18 +223,25 @@ def this_process() -> Hosts:
   return Hosts(jax.process_index(), jax.process_count())
 
 
-def _join(address: Address) -> bool:
-  """Join the other processes; return whether there are any, according to the environment.
+def _join(address: Address, settings: Mapping[str, Any]) -> list[str] | None:
+  """Join the other processes; return the machines of all, none if there is only this process.
+
+  The list is empty if the environment names the processes, because then they do not meet.
 
   Raises:
     UsageError: the processes are inconsistent.
     RunError: they cannot find each other.
   """
+  if address.num_processes == 1:
+    return None
   # JAX's own preemption service swallows SIGTERM; ours ends the run (see `genbench_jax.runtime.stopping`).
   jax.config.update("jax_enable_preemption_service", False)
   given: dict[str, Any] = {}
+  machines: list[str] = []
   if address.is_given:
-    meet(address)
+    machines = meet(
+      address, settings
+    )  # again, since JAX's import takes different times on different machines
     given = {
       "coordinator_address": address.coordinator,
       "num_processes": address.num_processes,
@@ -243,7 +257,7 @@ def _join(address: Address) -> bool:
     )
   except (RuntimeError, ValueError, OSError) as error:
     if not address.is_given and "coordinator_address should be defined" in str(error):
-      return False  # a single device that resembles a slice's
+      return None  # a single device that resembles a slice's
     first = str(error).strip().split("\n")[0][:200]
     raise RunError(f"the processes of this run cannot find each other: {first}") from error
-  return True
+  return machines

@@ -2,82 +2,129 @@
 
 If two processes have the same number, or another program has the port, JAX waits for minutes and
 ends without a clear message. Here, process 0 listens at the coordinator's address until every other
-process has called. It checks their numbers and sends all of them the same answer: go, or the
-problem. Then it frees the port for JAX.
+process has called. It checks their numbers, settings and devices and sends all of them the same
+answer: go, or the problem. Then it frees the port for JAX.
 """
 
 import contextlib
 import errno
-import json
-import os
+import math
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.address import Address
+from genbench_jax.runtime.callers import Caller, disagreement, read_caller, this_caller
+from genbench_jax.runtime.messages import received, send
 from genbench_jax.runtime.printable import printable
 from genbench_jax.runtime.progress import say
-from genbench_jax.runtime.stopping import look
+from genbench_jax.runtime.stopping import fail_at_next_look, look
 
 # Processes of a job start at different times: images are pulled, machines boot.
 START_SECONDS = 600
 # Process 0 answers at once. A listener that does not is another program.
 ANSWER_SECONDS = 5.0
 STRANGER_SECONDS = 8.0
-# Late callers are told about the problem as well.
-LINGER_SECONDS = 12.0
+# Late callers are told about the problem as well: expected ones for longer than surplus ones.
+LINGER_SECONDS = 40.0
+SURPLUS_SECONDS = 5.0
+# A process that cannot start looks this long for process 0 to say so.
+EXCUSE_SECONDS = 20.0
+_LONGEST_PROBLEM = 400
 NOTICE_SECONDS = 30.0
-_GREETING = "genbench_jax"
-_MOST_BYTES = 65_536
-
-
-class Caller(NamedTuple):
-  """A process, as it identifies itself."""
-
-  number: int
-  total: int
-  host: str
-  pid: int
-
-  def __str__(self) -> str:
-    return f"process {self.number} on {printable(self.host)[:80]} (pid {self.pid})"
+# If process 0 does not listen for this long, another process on its machine does: perhaps two have
+# its number.
+STAND_IN_SECONDS = 15.0
 
 
 class StrangerError(OSError):
   """The listener is not a process of this package."""
 
 
-def meet(address: Address) -> None:
-  """Return when all processes of a run have met.
+def meet(address: Address, settings: Mapping[str, Any], problem: str = "") -> list[str]:
+  """Return the machines of all processes of a run, in order, when they have met.
 
   Args:
     address: address of process 0, with the number of this process and of all.
+    settings: name -> value of what all processes must share.
+    problem: why this process cannot start; empty if it can.
 
   Raises:
-    UsageError: the processes are inconsistent, or another program has the port. All processes raise
-      it.
+    UsageError: the processes are inconsistent, one cannot start, or another program has the port.
+      All processes raise it.
     RunError: some processes never called.
   """
-  own = Caller(address.process_id, address.num_processes, socket.gethostname(), os.getpid())
+  own = this_caller(address.process_id, address.num_processes, settings, problem)
   host, _, port = address.coordinator.rpartition(":")
   host = host.strip("[]")
-  if own.total < 2:
-    return
   if own.number:
-    _call(own, host, int(port))
-    return
+    return _call(own, host, int(port))
+  meeting = _Meeting(own, _listener_of_first(own, host, int(port)), address.coordinator)
+  if own.total == 1:
+    threading.Thread(target=meeting.guard, daemon=True).start()
+    return [own.host]
+  threading.Thread(target=_look_elsewhere, args=(meeting, host, int(port)), daemon=True).start()
+  return meeting.hold()
+
+
+@contextlib.contextmanager
+def errors_told(address: Address) -> Iterator[None]:
+  """Tell the other processes, which would wait, about an error of usage in the block.
+
+  Raises:
+    UsageError: the error.
+  """
   try:
-    listener = _listener(int(port))
-  except OSError as error:
-    if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-      raise RunError(f"process 0 cannot listen at port {port}: {error.strerror}.") from error
-    _refuse_taken_port(own, host, int(port), error)
-    return
-  with listener:
-    _Meeting(own, listener, address.coordinator).hold()
+    yield
+  except UsageError as error:
+    if address.is_given and address.num_processes > 1:
+      with contextlib.suppress(UsageError, RunError):
+        meet(address, {}, str(error).split("\n")[0][:_LONGEST_PROBLEM])
+    raise
+
+
+def _listener_of_first(own: Caller, host: str, port: int) -> socket.socket:
+  """Return process 0's socket; a stand-in leaves the port to it.
+
+  Raises:
+    UsageError: another program, or another process 0, has the port.
+    RunError: the port cannot be used.
+  """
+  began = time.monotonic()
+  while True:
+    look()
+    try:
+      return _listener(port)
+    except OSError as error:
+      if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+        raise RunError(f"process 0 cannot listen at port {port}: {error.strerror}.") from error
+      if not _is_leaving(own, host, port) or time.monotonic() - began > STRANGER_SECONDS:
+        raise UsageError(
+          f"process 0 on {own.host} cannot listen at port {port}: another program uses it. Give all processes another port"
+          " in --coordinator."
+        ) from error
+    time.sleep(0.2)
+
+
+def _is_leaving(own: Caller, host: str, port: int) -> bool:
+  """Return whether the listener leaves the port to this process 0.
+
+  Raises:
+    UsageError: it is another process 0 of this run, which now tells both.
+  """
+  try:
+    _call_once(own, host, port)
+  except StrangerError:
+    return False
+  except ConnectionRefusedError:  # it has left, or listens at another address of this machine
+    return True
+  except OSError:
+    return False
+  return True
 
 
 def _listener(port: int) -> socket.socket:
@@ -87,18 +134,21 @@ def _listener(port: int) -> socket.socket:
   return socket.create_server(("", port))
 
 
-def _refuse_taken_port(own: Caller, host: str, port: int, error: OSError) -> None:
-  """Ask the listener who it is; another process 0 of this run tells both the problem."""
-  with contextlib.suppress(OSError):
-    _call_once(own, host, port)
-  raise UsageError(
-    f"process 0 on {own.host} cannot listen at port {port}: another program uses it. Give all processes another port in"
-    " --coordinator."
-  ) from error
+def _look_elsewhere(meeting: "_Meeting", host: str, port: int) -> None:
+  """Call the coordinator's address from process 0: it may lead to another machine."""
+  while not meeting.is_over.wait(0.5):
+    try:
+      _call_once(meeting.own, host, port)
+      return  # this process itself has answered
+    except UsageError as error:
+      fail_at_next_look(error)
+      return
+    except OSError:  # a name that cannot be reached from here may be right for the others
+      continue
 
 
 class _Meeting:
-  """Process 0, which waits for the others.
+  """Process 0, or its stand-in, which waits for the others.
 
   Args:
     own: this process.
@@ -109,14 +159,18 @@ class _Meeting:
   def __init__(self, own: Caller, listener: socket.socket, place: str) -> None:
     self.own, self.listener, self.place = own, listener, place
     self.present: dict[int, tuple[Caller, socket.socket]] = {}
+    self.is_over = threading.Event()
 
-  def hold(self) -> None:
-    """Wait for all processes and let them go; see `meet`.
+  def hold(self) -> list[str]:
+    """Wait for all processes and let them go; return their machines, see `meet`.
 
     Raises:
+      UsageError: the processes are inconsistent.
       RunError: some processes never called.
     """
-    try:
+    with self._closed_at_end():
+      if self.own.problem:
+        self._end(f"{self.own} cannot start: {self.own.problem}")
       for caller, connection in self._callers(START_SECONDS):
         self.present[caller.number] = caller, connection
         if len(self.present) == self.own.total - 1:
@@ -126,8 +180,38 @@ class _Meeting:
           f"process 0 at {self.place} waited {START_SECONDS} s for {self._absent()} of"
           f" {self.own.total}: check whether they start and can reach this machine."
         )
-      self._tell({"go": True})
+      hosts = [self.own.host, *(self.present[n][0].host for n in sorted(self.present))]
+      self._tell({"go": hosts})
+    return hosts
+
+  def stand_in(self, seconds: float) -> None:
+    """Wait in place of process 0, until it comes; none may come if two have another's number.
+
+    Raises:
+      UsageError: the processes are inconsistent.
+    """
+    with self._closed_at_end():
+      for caller, connection in self._callers(seconds):
+        self.present[caller.number] = caller, connection
+        if caller.number == 0:
+          return
+
+  def guard(self) -> None:
+    """End the run of a single process if another calls, which expects several."""
+    with self._closed_at_end():
+      try:
+        for _ in self._callers(math.inf):
+          pass
+      except UsageError as error:
+        fail_at_next_look(error)
+
+  @contextlib.contextmanager
+  def _closed_at_end(self) -> Iterator[None]:
+    try:
+      yield
     finally:
+      self.is_over.set()
+      self.listener.close()
       for _, connection in self.present.values():
         connection.close()
 
@@ -136,7 +220,7 @@ class _Meeting:
     began, noticed = time.monotonic(), False
     while (waited := time.monotonic() - began) < seconds:
       look()
-      if waited > NOTICE_SECONDS and not noticed:
+      if waited > NOTICE_SECONDS and not noticed and self.own.number == 0 < self.own.total - 1:
         noticed = True
         say(f"process 0 at {self.place} waits for {self._absent()} of {self.own.total}")
       called = self._accepted()
@@ -150,47 +234,54 @@ class _Meeting:
       yield called
 
   def _accepted(self) -> tuple[Caller, socket.socket] | None:
-    """Return the next caller within a moment; disconnect strangers."""
+    """Return the next caller within a moment; disconnect strangers and this process itself."""
     if not select.select([self.listener], [], [], 0.2)[0]:
       return None
     connection, _ = self.listener.accept()
     try:
       connection.settimeout(ANSWER_SECONDS)
-      _send(connection, {"here": self.own})
-      return Caller(*_received(connection)["here"]), connection
+      send(connection, {"here": self.own.number})
+      caller = read_caller(received(connection)["here"])
+      if caller[:4] != self.own[:4]:
+        return caller, connection
+      connection.close()  # this process itself, see `_look_elsewhere`
+      return None
     except (OSError, TypeError, ValueError, LookupError):
       connection.close()
       return None
 
   def _problem(self, caller: Caller) -> str:
     """Return the problem with a caller; empty if there is none."""
-    known = {0: self.own} | {number: who for number, (who, _) in self.present.items()}
-    if caller.total != self.own.total:
-      return (
-        f"{caller} was started with --num_processes={caller.total}, but {self.own} with"
-        f" --num_processes={self.own.total}. Start all with the same number."
-      )
-    if caller.number in known:
+    known = {self.own.number: self.own} | {number: who for number, (who, _) in self.present.items()}
+    if caller.total == self.own.total and caller.number in known:
       return (
         f"two processes have --process_id={caller.number}: {known[caller.number]} and {caller}."
         " Give each process its own number, from 0."
       )
-    return ""
+    return disagreement(self.own, caller)
 
   def _end(self, problem: str) -> None:
     """Tell the problem to all who are here and to those who call in the next seconds."""
     self._tell({"problem": problem})
-    until = time.monotonic() + LINGER_SECONDS
-    while time.monotonic() < until and len(self.present) < self.own.total:
+    last = time.monotonic()
+    until = last + (EXCUSE_SECONDS if self.own.problem else LINGER_SECONDS)
+    while time.monotonic() < (until if self._awaits_more() else last + SURPLUS_SECONDS):
+      look()
       if called := self._accepted():
         self.present[-1 - len(self.present)] = called
-        self._tell({"problem": problem})
+        last = time.monotonic()
+        with contextlib.suppress(OSError):
+          send(called[1], {"problem": problem})
     raise UsageError(problem)
+
+  def _awaits_more(self) -> bool:
+    totals = [self.own.total, *(caller.total for caller, _ in self.present.values())]
+    return len(self.present) < max(totals) - 1
 
   def _tell(self, message: Mapping[str, Any]) -> None:
     for _, connection in self.present.values():
       with contextlib.suppress(OSError):
-        _send(connection, message)
+        send(connection, message)
 
   def _forget_the_gone(self) -> None:
     """Free the places of processes that have ended, since they may be started again."""
@@ -208,19 +299,20 @@ class _Meeting:
     return f"process {', '.join(map(str, numbers[:8]))}{more}"
 
 
-def _call(own: Caller, host: str, port: int) -> None:
-  """Call process 0 until it says go."""
+def _call(own: Caller, host: str, port: int) -> list[str]:
+  """Call process 0 until it says go; return the machines of all processes."""
   began = time.monotonic()
   first_stranger, noticed = 0.0, False
   reason: object = "no answer"
-  while (waited := time.monotonic() - began) < START_SECONDS:
+  patience = EXCUSE_SECONDS if own.problem else START_SECONDS
+  while (waited := time.monotonic() - began) < patience:
     look()
     if waited > NOTICE_SECONDS and not noticed:
       noticed = True
       say(f"process {own.number} waits for process 0 at {host}:{port}: {reason}")
     try:
-      if _call_once(own, host, port):
-        return
+      if hosts := _call_once(own, host, port):
+        return hosts
     except StrangerError as error:
       first_stranger = first_stranger or time.monotonic()
       if time.monotonic() - first_stranger > STRANGER_SECONDS:
@@ -231,14 +323,28 @@ def _call(own: Caller, host: str, port: int) -> None:
         ) from error
     except OSError as error:
       reason, first_stranger = error.strerror or error, 0.0
+      if waited > STAND_IN_SECONDS and isinstance(error, ConnectionRefusedError):
+        _stand_in(own, host, port)
     time.sleep(0.5)
   raise RunError(
-    f"process {own.number} on {own.host} waited {START_SECONDS} s for process 0 at {host}:{port}: {reason}."
+    f"process {own.number} on {own.host} waited {patience:.0f} s for process 0 at {host}:{port}: {reason}."
   )
 
 
-def _call_once(own: Caller, host: str, port: int) -> bool:
-  """Call process 0 and wait for its answer; return False if it disconnected.
+def _stand_in(own: Caller, host: str, port: int) -> None:
+  """Listen in place of process 0 for a while, on its machine, see `_Meeting.stand_in`."""
+  try:
+    family, *_, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family) as probe:
+      probe.bind(address)  # fails for an address of another machine
+    listener = _listener(port)
+  except OSError:
+    return
+  _Meeting(own, listener, f"{host}:{port}").stand_in(STAND_IN_SECONDS)
+
+
+def _call_once(own: Caller, host: str, port: int) -> list[str]:
+  """Call process 0 and wait for its answer, the machines of all; empty if it disconnected.
 
   Raises:
     OSError: there is no listener.
@@ -248,18 +354,16 @@ def _call_once(own: Caller, host: str, port: int) -> bool:
   with socket.create_connection((host, port), timeout=2) as connection:
     connection.settimeout(ANSWER_SECONDS)
     try:
-      _send(connection, {"here": own})
-      if "here" not in _received(connection):
+      send(connection, {"here": own})
+      if "here" not in received(connection):
         raise ValueError
-    except (ValueError, TypeError, TimeoutError) as error:
-      raise StrangerError("another program") from error
-    except OSError as error:  # it disconnects on unknown input
+    except (ValueError, TypeError, OSError) as error:  # it may disconnect on unknown input
       raise StrangerError("another program") from error
     connection.settimeout(1.0)
     word = _word(connection)
   if problem := word.get("problem"):
     raise UsageError(printable(str(problem)))
-  return bool(word.get("go"))
+  return [str(host) for host in word.get("go", ())]
 
 
 def _word(connection: socket.socket) -> dict[str, Any]:
@@ -267,33 +371,8 @@ def _word(connection: socket.socket) -> dict[str, Any]:
   while True:
     look()
     try:
-      return _received(connection)
+      return received(connection)
     except TimeoutError:
       continue
     except (OSError, ValueError, TypeError):
       return {}
-
-
-def _send(connection: socket.socket, message: Mapping[str, Any]) -> None:
-  connection.sendall(json.dumps({"program": _GREETING, **message}).encode() + b"\n")
-
-
-def _received(connection: socket.socket) -> dict[str, Any]:
-  """Return the next message, read byte by byte because the following one is for another reader.
-
-  Raises:
-    ValueError: it is not one of our messages.
-    OSError: there is none.
-  """
-  line = bytearray()
-  while not line.endswith(b"\n"):
-    byte = connection.recv(1)
-    if not byte:
-      raise ConnectionError("disconnected")
-    line += byte
-    if len(line) > _MOST_BYTES or not line.startswith(b"{"):
-      raise ValueError("unknown message")
-  message = json.loads(line)
-  if message.get("program") != _GREETING:
-    raise ValueError("unknown message")
-  return message

@@ -9,16 +9,17 @@ import socket
 import time
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from genbench_jax.errors import RunError
+from genbench_jax.errors import RunError, UsageError
 from genbench_jax.main import main
 from genbench_jax.runtime.address import Address
-from genbench_jax.runtime.hosts import processes
+from genbench_jax.runtime.hosts import _refuse_unequal_devices, processes
 from genbench_jax.store.image_set import ImageSet
 
 # Fast: no diffusion model is compiled.
@@ -153,11 +154,24 @@ def _assert_close(many, one, rel=1e-4):
 
 
 def test_the_error_of_a_lost_process_is_one_line_and_others_are_not(monkeypatch):
-  monkeypatch.setattr("genbench_jax.runtime.hosts._join", lambda address: True)
+  monkeypatch.setattr("genbench_jax.runtime.hosts._join", lambda address, settings: [])
   lost = "UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:10961"
   for message, kind in ((lost, RunError), ("RESOURCE_EXHAUSTED: out", jax.errors.JaxRuntimeError)):
-    with pytest.raises(kind), processes(Address(), several=True):
+    with pytest.raises(kind), processes(Address(), True, {}):
       raise jax.errors.JaxRuntimeError(message)
+
+
+def test_unequal_devices_that_only_jax_knows_are_named_with_their_machines(monkeypatch):
+  devices = [SimpleNamespace(process_index=number) for number in (0, 1, 1)]
+  monkeypatch.setattr(jax, "devices", lambda: devices)
+  monkeypatch.setattr("genbench_jax.runtime.hosts._let_others_speak", lambda what: None)
+  for machines, words in (
+    (["a", "b"], "process 0 on a has 1, process 1 on b has 2."),
+    ([], f"process 0 on {socket.gethostname()} has 1, process 1 has 2."),  # as under Slurm
+  ):
+    with pytest.raises(UsageError, match="different numbers of devices") as refused:
+      _refuse_unequal_devices(machines)
+    assert words in str(refused.value)
 
 
 def _wait_for(folder, pattern, seconds=600):
@@ -245,8 +259,8 @@ def test_inconsistent_flags_are_a_usage_error(tiny, tmp_path, capfd):
   ("odd", "words"),
   [
     ({"last": ["--config.scoring.resamples=37"]}, "has --config.scoring.resamples=10, process 1 on"),
-    pytest.param({"devices": 3}, "process 0 has 1, process 1 has 3", marks=pytest.mark.slow),
-    pytest.param({"last": ["--stages=images,embed"]}, "has --stages=images,", marks=pytest.mark.slow),
+    ({"devices": 3}, "has 3 (cpu, XLA_FLAGS=--xla_force_host_platform_device_count=3)"),
+    ({"last": ["--stages=images,embed"]}, "has --stages=images,"),
   ],
 )  # fmt: skip
 def test_different_processes_are_reported_in_one_line_each(tiny, tmp_path, start, odd, words):
