@@ -19,6 +19,7 @@ from jaxtyping import Shaped
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models import hub
 from genbench_jax.models.flax_names import VAE_ATTENTION, torch_state
+from genbench_jax.store.digests import identity
 
 Params: TypeAlias = dict[str, Any]
 Tensor: TypeAlias = Shaped[np.ndarray, "..."]
@@ -213,8 +214,7 @@ def read_notes(path: Path) -> dict[str, str]:
 
 def file_digest(path: Path) -> str:
   """Return the SHA-256 of a file's content."""
-  status = path.stat()
-  return _sha256(path, status.st_size, status.st_mtime_ns)
+  return _sha256(path, identity(path.stat()))
 
 
 def _read_msgpack(path: Path) -> Weights:
@@ -246,14 +246,12 @@ def fingerprint(folder: Path) -> str:
   matter. For a checkpoint that is a single file, as for some encoders, it is the file's SHA-256.
   """
   if folder.is_file():
-    status = folder.stat()
-    return _sha256(folder, status.st_size, status.st_mtime_ns)
+    return file_digest(folder)
   digest = hashlib.sha256()
   for part in [folder, *(path for path in sorted(folder.iterdir()) if _is_part(path))]:
     for path in _identity_files(part):
-      status = path.stat()
       name = path.relative_to(folder).as_posix()
-      digest.update(f"{name}\0{_sha256(path, status.st_size, status.st_mtime_ns)}\n".encode())
+      digest.update(f"{name}\0{file_digest(path)}\n".encode())
   return digest.hexdigest()
 
 
@@ -274,7 +272,7 @@ def _identity_files(folder: Path) -> list[Path]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _sha256(path: Path, size: int, modified: int) -> str:
-  """Return a file's digest. `size` and `modified` are part of the cache key, to notice changes."""
+def _sha256(path: Path, unchanged: tuple[int, ...]) -> str:
+  """Return a file's digest. Its metadata are part of the cache key, to notice changes."""
   with path.open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()

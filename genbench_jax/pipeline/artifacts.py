@@ -7,15 +7,18 @@ digests of the data and the version of the code. Paths are computed without maki
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from genbench_jax.cells import ImageSetKey, mixtures
+from genbench_jax.cells import ImageSetKey, measured_sets, mixtures
 from genbench_jax.errors import NotPreparedError, RunError
 from genbench_jax.pipeline.versions import VERSIONS
 from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.sources.registry import SOURCES
 from genbench_jax.store import files
 from genbench_jax.store.image_set import ImageSet, ImageSetLayout, images_digest
+
+# Quantities that need guides, see `pipeline.guides`.
+GUIDED = frozenset({"class_chamfer", "guide_ridge"})
 
 # ---- images -------------------------------------------------------------------------------------
 
@@ -159,6 +162,60 @@ def text_path(run: Run, dataset: str, space: FeatureSpace | None = None) -> Path
   return embedding_path(run, dataset, "text", made_from, space)
 
 
+def wants_guides(run: Run, dataset: str) -> bool:
+  """Return whether a score needs guides and the run uses training images at all."""
+  scoring = run.config.scoring
+  asked = GUIDED & set(scoring.quantities)
+  has_originals = "original" in run.config.sources and "train" in run.config.spec(dataset).splits
+  return bool(scoring.guides and asked and has_originals)
+
+
+def guides_path(run: Run, dataset: str, space: FeatureSpace | None = None) -> Path:
+  """Return the path of the features of a dataset's guides.
+
+  Args:
+    run: a config on its work folder.
+    dataset: name of the dataset.
+    space: name of the encoder, if it is not the run's own.
+  """
+  made_from = {
+    "images": run.digest(dataset, "train"),
+    "guides": run.config.scoring.guides,
+    "per_class": run.per_class,
+    "seeds": list(run.config.seeds),
+  }
+  return embedding_path(run, dataset, "guides", made_from, space)
+
+
+class RealPaths(NamedTuple):
+  """Paths of the features of real training images, which the scores of all sources use, if any.
+
+  Attributes:
+    training: all images that the run has embedded, those of the source `original`.
+    guides: images that nothing else uses.
+  """
+
+  training: Path | None
+  guides: Path | None
+
+
+def real_paths(run: Run, dataset: str, space: FeatureSpace | None = None) -> RealPaths:
+  """Return the paths of the features of a dataset's real training images.
+
+  Args:
+    run: a config on its work folder.
+    dataset: name of the dataset.
+    space: name of the encoder, if it is not the run's own.
+  """
+  originals = [
+    key for key in measured_sets(run.config) if (key.dataset, key.source) == (dataset, "original")
+  ]
+  return RealPaths(
+    image_set_path(run, originals[0], space) if originals else None,
+    guides_path(run, dataset, space) if wants_guides(run, dataset) else None,
+  )
+
+
 # ---- rows ---------------------------------------------------------------------------------------
 
 
@@ -183,6 +240,10 @@ def rows_path(run: Run, key: ImageSetKey, stage: str) -> Path:
   }
   if others := [_features_of(run, parts, space) for space in run.other_spaces]:
     made_from["features"] = others
+  if stage == "score" and (real := _real_features(run, key.dataset)):
+    made_from["real"] = real
+  if stated := sum(_stated_real_images(run, part) for part in parts):
+    made_from["real_images"] = stated
   if key.source == "combined":
     made_from["mixture"] = dataclasses.asdict(run.config.mixture)
   name = f"{key.label}-{stage}-{files.digest(made_from)}.jsonl"
@@ -194,6 +255,19 @@ def _features_of(run: Run, parts: Sequence[ImageSetKey], space: FeatureSpace) ->
   dataset = parts[0].dataset
   tests = [path(run, dataset, space).name for path in (test_path, text_path)]
   return [space.name, *tests, *(image_set_path(run, part, space).name for part in parts)]
+
+
+def _real_features(run: Run, dataset: str) -> list[str]:
+  """Return the names of the features of real images behind floors and guided scores."""
+  paths = [path for space in (None, *run.other_spaces) for path in real_paths(run, dataset, space)]
+  return [path.name for path in paths if path]
+
+
+def _stated_real_images(run: Run, key: ImageSetKey) -> int:
+  """Return the number of real images behind a set as the config states it; rows repeat it."""
+  if key.source == "folder":
+    return run.config.folder.real_images
+  return run.config.textual_inversion.real_images if key.references else 0
 
 
 def _settings(run: Run, stage: str) -> dict[str, Any]:

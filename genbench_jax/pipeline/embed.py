@@ -18,12 +18,14 @@ from genbench_jax.errors import RunError
 from genbench_jax.models.image_encoder import TextEncoder
 from genbench_jax.pipeline.artifacts import (
   embedded_as_made,
+  guides_path,
   image_set_path,
   open_image_set,
   test_path,
   text_path,
+  wants_guides,
 )
-from genbench_jax.pipeline.guides import guides_of, guides_path, wants_guides
+from genbench_jax.pipeline.guides import guides_of
 from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.runtime.progress import Progress
 from genbench_jax.store.embedding_parts import EmbeddingParts

@@ -9,13 +9,12 @@ from typing import cast
 import numpy as np
 from jax.sharding import Mesh
 
-from genbench_jax.cells import Cell, ImageSetKey, cells_of, measured_sets
+from genbench_jax.cells import Cell, ImageSetKey, cells_of
 from genbench_jax.config import Config
 from genbench_jax.metrics.floors import draws, floors
 from genbench_jax.metrics.registry import Metric, Result, Sets, measured
-from genbench_jax.pipeline.artifacts import image_set_path
+from genbench_jax.pipeline.artifacts import GUIDED, real_paths
 from genbench_jax.pipeline.external import External, external_images
-from genbench_jax.pipeline.guides import GUIDED, guides_path, wants_guides
 from genbench_jax.pipeline.rows import (
   About,
   DatasetFeatures,
@@ -78,17 +77,9 @@ def real_images(run: Run, dataset: str, space: FeatureSpace | None = None) -> Re
     dataset: name of the dataset.
     space: the encoder.
   """
-  paths = [
-    image_set_path(run, key, space)
-    for key in measured_sets(run.config)
-    if (key.dataset, key.source) == (dataset, "original")
-  ]
-  guides = [guides_path(run, dataset, space)] if wants_guides(run, dataset) else []
   training, guided = (
-    load_embeddings(embedding_set[0]).readable()
-    if embedding_set and embedding_set[0].exists()
-    else None
-    for embedding_set in (paths, guides)
+    load_embeddings(path).readable() if path and path.exists() else None
+    for path in real_paths(run, dataset, space)
   )
   # If the training split has no images to spare, there are no guides.
   return RealImages(training, guided if guided is not None and len(guided) else None)

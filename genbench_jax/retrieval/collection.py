@@ -27,6 +27,7 @@ from genbench_jax.retrieval.records import (
 from genbench_jax.runtime.printable import listed, printable
 from genbench_jax.runtime.progress import say
 from genbench_jax.store import files
+from genbench_jax.store.digests import identity
 from genbench_jax.store.image_files import (
   SIGNATURE_BYTES,
   ImageWalk,
@@ -135,9 +136,9 @@ class Part:
     return f"{first} and {len(self.files) - 1} more" if self.kind == "images" else first
 
   def fingerprint(self) -> str:
-    """Return a digest of the files' names, sizes and times."""
-    about = [(p.relative_to(self.root).as_posix(), p.stat()) for p in self.files]
-    return files.digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in about])
+    """Return a digest of the files' names and identities, see `store.digests`."""
+    about = [(p.relative_to(self.root).as_posix(), identity(p.stat())) for p in self.files]
+    return files.digest(about)
 
   def listing(self) -> Listing:
     """List the images.

@@ -86,21 +86,21 @@ def _digest(root: Path, path: str, known: FileDigest | None) -> FileDigest:
   """Return a file's digest. Metadata and content come from one descriptor, so that they belong together."""
   try:
     with opened_beneath(root, path) as descriptor:
-      before = _identity(descriptor)
+      before = identity(os.fstat(descriptor))
       if known and known.identity == before:
         return known
       state = hashlib.sha256()
       while piece := os.read(descriptor, _STEP):
         state.update(piece)
       # A file that changed in the meantime is not cached.
-      same = _identity(descriptor) == before
+      same = identity(os.fstat(descriptor)) == before
       return FileDigest(state.hexdigest(), before if same else ())
   except OSError:
     return FileDigest("", ())
 
 
-def _identity(descriptor: int) -> tuple[int, ...]:
-  about = os.fstat(descriptor)
+def identity(about: os.stat_result) -> tuple[int, ...]:
+  """Return the metadata of a file that change with its content."""
   return about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino
 
 

@@ -35,13 +35,14 @@ def places(tmp_path, monkeypatch):
   return tmp_path
 
 
-def named(places):
+def named(places, **changes):
   """Return the paths of all artifacts for a new process."""
   values = {
     "datasets": (f"folder:{places / 'names'}",),
     "sources": ("folder", "original"),
     "shots": (1,),
     "folder": {"path": str(places / "made")},
+    **changes,
   }
   run = Run(make_config(values), places / "out")
   folder, original = image_sets(run.config)
@@ -93,9 +94,10 @@ ROWS = {"score", "recognize"}
     (change_templates, {"text", *ROWS}),
     (change_class_names, {"text", "folder", "original", *ROWS}),
     (lambda root: replace_in_silence(root / "names/test/circle/0.png"), {"test", *ROWS}),
-    (lambda root: replace_in_silence(root / "names/train/circle/0.png"), {"original"}),
+    # Floors and guided scores of every source use training images.
+    (lambda root: replace_in_silence(root / "names/train/circle/0.png"), {"original", "score"}),
     (lambda root: replace_in_silence(root / "made/circle/0.png"), {"folder", *ROWS}),
-    (lambda root: draw(root / "names/train/square/2.png", 9), {"original"}),
+    (lambda root: draw(root / "names/train/square/2.png", 9), {"original", "score"}),
     (lambda root: (root / "names/test/square/1.png").unlink(), {"test", *ROWS}),
   ],
 )
@@ -105,6 +107,18 @@ def test_a_change_of_the_data_renames_dependent_artifacts(places, change, rename
   change(places)
   after = named(places)
   assert {name for name in before if before[name] != after[name]} == renamed
+
+
+def test_rows_that_use_guides_are_named_by_them(places):
+  scoring = {"quantities": ("class_chamfer",), "guides": 1}
+  one, two = (named(places, scoring=scoring, seeds=seeds)["score"] for seeds in ((0,), (0, 1)))
+  assert one != two  # more seeds leave other images to be guides
+
+
+def test_rows_that_state_real_images_are_named_by_them(places):
+  folder = {"path": str(places / "made"), "real_images": 5}
+  before, after = named(places), named(places, folder=folder)
+  assert {name for name in before if before[name] != after[name]} == ROWS
 
 
 def test_reverting_a_change_restores_the_old_results(places):

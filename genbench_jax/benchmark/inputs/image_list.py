@@ -9,6 +9,7 @@ from typing import Any
 
 from genbench_jax.errors import RunError
 from genbench_jax.store import files
+from genbench_jax.store.digests import identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,15 +112,10 @@ def spool_for(cache: Path, kind: str, paths: Sequence[Path]) -> Spool:
     kind: format of the input; part of the name.
     paths: files that the images come from. Their size and times are part of the name.
   """
-  name = files.digest([kind, *([str(path.resolve()), *_identity(path)] for path in paths)])
+  name = files.digest([kind, *map(copy_name, paths)])
   return Spool(cache / f"{kind}-{name}.images")
-
-
-def _identity(path: Path) -> list[int]:
-  about = path.stat()
-  return [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
 
 
 def copy_name(path: Path) -> str:
   """Return a name for a copy of a file; a changed file gets a new name."""
-  return files.digest([str(path.resolve()), *_identity(path)])
+  return files.digest([str(path.resolve()), *identity(path.stat())])
