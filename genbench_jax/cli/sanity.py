@@ -18,10 +18,12 @@ from genbench_jax.cli.subcommand import subcommand
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.sanity import DIVISIONS, VERDICTS, Movement, checked, movements
 from genbench_jax.metrics.shifts import SHIFTS, Features
+from genbench_jax.runtime.npz import read_npz
 from genbench_jax.runtime.progress import show
 from genbench_jax.runtime.stopping import leave
 
 DEMO_WORLD, DEMO_CHECKPOINT = "shapes", "zoo/clip"
+_MOST_BYTES = 1 << 34
 
 
 def read_features(path: Path) -> Features:
@@ -46,9 +48,8 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
   try:
     if path.suffix == ".safetensors":
       return load_file(path)
-    with np.load(path, allow_pickle=False) as file:
-      return {name: file[name] for name in file.files}
-  except (OSError, ValueError, AttributeError, SafetensorError) as error:
+    return read_npz(path, _MOST_BYTES)
+  except (OSError, ValueError, TypeError, SafetensorError) as error:
     raise UsageError(f"{path} cannot be read as .npz or .safetensors: {error}") from error
 
 

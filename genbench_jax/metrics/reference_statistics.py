@@ -11,9 +11,11 @@ from jaxtyping import Float
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.inputs import check_finite, feature_rows, or_default
 from genbench_jax.metrics.moments import moments
+from genbench_jax.runtime.npz import read_npz
 
 # 16,384 columns: the covariance then takes 2 GiB in float64.
 MOST_WIDTH = 1 << 14
+_MOST_BYTES = 8 * MOST_WIDTH * (MOST_WIDTH + 1)
 
 
 class ReferenceStatistics(NamedTuple):
@@ -47,16 +49,16 @@ def read_statistics(path: str | Path) -> ReferenceStatistics:
     UsageError: the file does not exist or is not such an .npz.
   """
   try:
-    with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-      missing = [name for name in ("mu", "sigma") if name not in file.files]
-      if missing:
-        raise UsageError(
-          f"{path} has no {' and no '.join(missing)}: expected an .npz with mu and sigma."
-        )
-      mean, covariance = (np.asarray(file[name], np.float64) for name in ("mu", "sigma"))
+    arrays = read_npz(Path(path), _MOST_BYTES, {"mu", "sigma"})
+    missing = [name for name in ("mu", "sigma") if name not in arrays]
+    if missing:
+      raise UsageError(
+        f"{path} has no {' and no '.join(missing)}: expected an .npz with mu and sigma."
+      )
+    mean, covariance = (np.asarray(arrays[name], np.float64) for name in ("mu", "sigma"))
   except UsageError:
     raise
-  except Exception as error:  # a damaged zip or npy raises one of many exception types
+  except (OSError, ValueError, TypeError) as error:
     raise UsageError(f"{path} can't be read as an .npz with mu and sigma ({error}).") from error
   if mean.ndim != 1 or covariance.shape != (len(mean),) * 2 or len(mean) > MOST_WIDTH:
     raise UsageError(

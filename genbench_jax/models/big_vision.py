@@ -13,8 +13,10 @@ import numpy as np
 from jaxtyping import Shaped
 
 from genbench_jax.errors import RunError
+from genbench_jax.runtime.npz import read_npz
 
 Tensor = Shaped[np.ndarray, "..."]
+_MOST_BYTES = 1 << 35
 
 # big_vision's module -> transformers' module, inside a layer.
 _IN_LAYER = {
@@ -51,15 +53,15 @@ def read_big_vision(path: Path) -> dict[str, Callable[[], Tensor]]:
     RunError: the file is damaged or contains an unknown tensor.
   """
   try:
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-      arrays = {name.removeprefix("params/"): file[name] for name in file.files}
-  except Exception as error:  # zipfile and NumPy raise many types
+    found = read_npz(path, _MOST_BYTES)
+    arrays = {name.removeprefix("params/"): array for name, array in found.items()}
+  except (OSError, ValueError, TypeError) as error:
     raise RunError(f"{path} is not a readable .npz in big_vision's format ({error}).") from error
   try:
-    found = dict(_renamed(arrays))
+    renamed = dict(_renamed(arrays))
   except (KeyError, ValueError) as error:
     raise RunError(f"{path} contains no SigLIP model: {error}.") from error
-  return {name: functools.partial(_same, tensor) for name, tensor in found.items()}
+  return {name: functools.partial(_same, tensor) for name, tensor in renamed.items()}
 
 
 def _same(tensor: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Details of a recognizer's predictions, and the files that store them."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,11 @@ from jaxtyping import Bool, Float, Int
 from genbench_jax.errors import RunError
 from genbench_jax.metrics.accuracy import eleven_point_precision
 from genbench_jax.metrics.kinds import Metric
+from genbench_jax.runtime.npz import read_npz
 from genbench_jax.store.files import check_arrays_format, write_arrays, write_csv
 
 Labels = Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"]
+_MOST_BYTES = 1 << 34
 PER_CLASS_COLUMNS = ("index", "class_name", "images", "predicted", "recall", "precision")
 
 
@@ -122,8 +123,8 @@ def load_predictions(path: Path) -> tuple[Float[np.ndarray, "n k"], Labels, list
     RunError: the file is missing or damaged, or holds something else.
   """
   try:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-      check_arrays_format(path, arrays)
-      return arrays["scores"], arrays["labels"], arrays["ids"].tolist()
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    arrays = read_npz(path, _MOST_BYTES)
+    check_arrays_format(path, arrays)
+    return arrays["scores"], arrays["labels"], arrays["ids"].tolist()
+  except (OSError, ValueError, KeyError, TypeError) as error:
     raise RunError(f"the predictions in {path} can't be read: {error}") from error

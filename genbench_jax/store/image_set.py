@@ -195,6 +195,8 @@ class ImageSet:
     path = self.folder / LABELS
     self._check_labels(path)
     try:
+      if not path.is_file():  # opening a pipe would wait forever
+        raise OSError("not a regular file")
       labels = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
       raise RunError(f"{path} is damaged ({error}). {self._how_to_mend()}") from error

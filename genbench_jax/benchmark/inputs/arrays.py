@@ -1,7 +1,7 @@
 """Read NumPy archives with images `[n, h, w, 3]` and labels, as samplers write them."""
 
 import io
-import zipfile
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -11,11 +11,14 @@ from PIL import Image
 
 from genbench_jax.benchmark.inputs.image_list import ImageList, spool_for
 from genbench_jax.errors import UsageError
+from genbench_jax.runtime.npz import npz_names, opened_npz, read_header, read_npz
 from genbench_jax.runtime.printable import listed
+from genbench_jax.store.image_files import MOST_BYTES
 
 _IMAGE_KEYS = ("images", "image", "samples", "x", "data", "arr_0")
 _LABEL_KEYS = ("labels", "label", "classes", "y", "arr_1")
 _NAME_KEYS = ("class_names", "names")
+_MOST_BYTES = 1 << 28  # of labels and class names
 
 
 def array_images(path: Path, cache: Path) -> ImageList:
@@ -33,21 +36,20 @@ def array_images(path: Path, cache: Path) -> ImageList:
 
 def _images(path: Path) -> Iterator[tuple[str, tuple[str, ...], bytes]]:
   try:
-    with np.load(path, allow_pickle=False) as arrays:
-      keys = list(arrays)
-      image_key, label_key = (
-        _key(path, keys, _IMAGE_KEYS, "images"),
-        _key(path, keys, _LABEL_KEYS, "labels"),
-      )
-      labels = arrays[label_key]
-      name_key = next((key for key in _NAME_KEYS if key in keys), None)
-      names = [str(name) for name in arrays[name_key]] if name_key else []
-    with zipfile.ZipFile(path) as archive, archive.open(f"{image_key}.npy") as file:
+    keys = npz_names(path)
+    image_key, label_key = (
+      _key(path, keys, _IMAGE_KEYS, "images"),
+      _key(path, keys, _LABEL_KEYS, "labels"),
+    )
+    name_key = next((key for key in _NAME_KEYS if key in keys), "")
+    beside = read_npz(path, _MOST_BYTES, {label_key, name_key})
+    labels, names = beside[label_key], [str(name) for name in beside.get(name_key, ())]
+    with opened_npz(path) as archive, archive.open(f"{image_key}.npy") as file:
       for row, image in enumerate(_rows(path, file, len(labels))):
         yield str(row), (_named(labels[row], names),), _png(image)
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-    if isinstance(error, UsageError):
-      raise
+  except UsageError:
+    raise
+  except (OSError, ValueError, KeyError, TypeError) as error:
     raise UsageError(f"{path} can't be read as .npz: {error}.") from error
 
 
@@ -62,21 +64,19 @@ def _key(path: Path, keys: list[str], wanted: tuple[str, ...], what: str) -> str
   raise UsageError(f"{path} has no array of {what} among {listed(keys)}; name it {wanted[0]!r}.")
 
 
-def _rows(path: Path, file: IO[bytes] | zipfile.ZipExtFile, count: int) -> Iterator[Any]:
+def _rows(path: Path, file: IO[bytes], count: int) -> Iterator[Any]:
   """Yield the images of an array in a file, one at a time."""
-  version = np.lib.format.read_magic(file)
-  read = (
-    np.lib.format.read_array_header_1_0
-    if version == (1, 0)
-    else np.lib.format.read_array_header_2_0
-  )
-  shape, is_fortran, dtype = read(file)
+  shape, is_fortran, dtype = read_header(file)
   is_image = dtype == np.uint8 and (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4)))
   if not is_image or is_fortran or shape[0] != count:
     raise UsageError(
       f"{path}: images must be uint8 [{count}, h, w, 3], one per label, not {dtype} {list(shape)}."
     )
-  size = int(np.prod(shape[1:]))
+  size = math.prod(shape[1:])
+  if size > MOST_BYTES:
+    raise UsageError(
+      f"{path}: an image of shape {list(shape[1:])} takes more than {MOST_BYTES} bytes."
+    )
   for _ in range(count):
     content = file.read(size)
     if len(content) < size:
