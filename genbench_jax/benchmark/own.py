@@ -25,7 +25,7 @@ from typing import Any, get_args
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.kinds import Metric
-from genbench_jax.runtime.printable import listed
+from genbench_jax.runtime.printable import listed, storable
 from genbench_jax.store.image_files import ImageWalk, is_hidden
 from genbench_jax.store.yaml_files import YamlError, read_yaml
 
@@ -264,7 +264,11 @@ def _class_names(
 ) -> dict[str, tuple[str, ...]]:
   """Return label -> synonyms: given ones in their order, then the other labels with default names."""
   names = dict(zip(labels, usual, strict=True)) if usual else {}
-  names = names or {label: (label.replace("_", " ").strip() or label,) for label in labels}
+  # Names of folders may be any bytes; names of classes are text.
+  texts = {label: storable(label) for label in labels}
+  names = names or {
+    label: (text.replace("_", " ").strip() or text,) for label, text in texts.items()
+  }
   if given is None:
     return names
   if not isinstance(given, dict):

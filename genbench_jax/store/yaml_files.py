@@ -1,6 +1,7 @@
 """Read untrusted YAML files, with limits, and errors of one short line."""
 
 import errno
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def parse_yaml(text: str) -> Any:
   loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
   try:
     _refuse_tricks(yaml, text, loader)
+    _refuse_twice(yaml, text, loader)
     return yaml.load(text, loader)
   except YamlError:
     raise
@@ -70,3 +72,17 @@ def _refuse_tricks(yaml: Any, text: str, loader: Any) -> None:
     depth -= isinstance(event, yaml.CollectionEndEvent)
     if depth > DEEPEST:
       raise YamlError(f"nested more than {DEEPEST} deep")
+
+
+def _refuse_twice(yaml: Any, text: str, loader: Any) -> None:
+  """Check that no mapping has a key twice; YAML would silently take the last."""
+  waiting = [yaml.compose(text, loader)]
+  while waiting:
+    node = waiting.pop()
+    if isinstance(node, yaml.SequenceNode):
+      waiting += node.value
+    elif isinstance(node, yaml.MappingNode):
+      keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+      if twice := [value for (_, value), count in Counter(keys).items() if count > 1]:
+        raise YamlError(f"the key {twice[0][:80]!r} is given twice")
+      waiting += [inner for _, inner in node.value]

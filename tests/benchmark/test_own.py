@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genbench_jax.benchmark.digests import split_digest
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.config import make_config
 from genbench_jax.errors import UsageError
+from genbench_jax.store.digests import FileDigests
 
 
 def write_image(path, value):
@@ -213,3 +215,12 @@ def test_a_known_dataset_can_get_other_names_and_templates(tmp_path):
   file.write_text("dataset: digits\nsplits: {test: train}\n")
   with pytest.raises(UsageError, match="'splits' of the known dataset"):
     dataset_spec(str(file))
+
+
+def test_folders_whose_names_are_not_utf8_are_classes(root):
+  for split in ("train", "val", "test"):
+    write_image(root / split / "caf\udce9" / "1.png", 40)
+  spec = dataset_spec(f"folder:{root}")
+  assert spec.names == ("bean rust", "caf\\xe9", "healthy")
+  np.testing.assert_array_equal(open_split(spec, "test").labels(), [0, 1, 2, 2])
+  assert split_digest(open_split(spec, "test"), FileDigests(None))

@@ -25,6 +25,7 @@ BOMBS = {
   "long name": "folder: .\nname: " + "x" * 5000,
   "long metric": "folder: .\nmetric: " + "x" * 5000,
   "zero byte": 'folder: "a\\0b"',
+  "given twice": "folder: .\nname: x\nname: y",
   "climbs out": "folder: .\nsplits: {test: ../../etc}",
 }  # fmt: skip
 

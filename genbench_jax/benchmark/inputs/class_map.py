@@ -5,9 +5,10 @@ import io
 import json
 from pathlib import Path
 
+from genbench_jax.benchmark.inputs.pairs import once_each
 from genbench_jax.errors import UsageError
 from genbench_jax.store.reading import read_file
-from genbench_jax.store.yaml_files import YamlError, read_yaml
+from genbench_jax.store.yaml_files import read_yaml
 
 _MOST_BYTES = 1 << 26
 
@@ -25,7 +26,12 @@ def read_class_map(file: Path) -> dict[str, str]:
     text = read_file(file.expanduser(), _MOST_BYTES, follow=True).decode("utf-8-sig")
   except (OSError, UnicodeDecodeError) as error:
     raise UsageError(f"the class map {str(file)!r} can't be read: {error}.") from error
-  value = _csv(text) if file.suffix in (".csv", ".tsv", ".txt") else _mapping(file, text)
+  is_table = file.suffix in (".csv", ".tsv", ".txt")
+  try:
+    value = _csv(text) if is_table else _mapping(file, text)
+  except (csv.Error, OSError, ValueError, RecursionError) as error:
+    reason = " ".join(str(error).split())
+    raise UsageError(f"the class map {file} can't be read: {reason}.") from error
   if not isinstance(value, dict) or not value:
     raise UsageError(f"the class map {file} must map each name to a class, as CSV, JSON or YAML.")
   return {str(name): "" if label is None else str(label) for name, label in value.items()}
@@ -36,7 +42,9 @@ def _csv(text: str) -> dict[str, str] | None:
   rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
   if rows and [cell.strip().casefold() for cell in rows[0][:2]] in _HEADERS:
     rows = rows[1:]
-  return {row[0]: row[1].strip() for row in rows} if all(len(row) > 1 for row in rows) else None
+  if not all(len(row) > 1 for row in rows):
+    return None
+  return once_each((row[0], row[1].strip()) for row in rows)
 
 
 _HEADERS = [
@@ -47,9 +55,6 @@ _HEADERS = [
 
 
 def _mapping(file: Path, text: str) -> object:
-  try:
-    return json.loads(text) if file.suffix == ".json" else read_yaml(file, follow=True)
-  except (ValueError, RecursionError, OSError, YamlError) as error:
-    raise UsageError(
-      f"the class map {file} can't be read: {' '.join(str(error).split())}."
-    ) from error
+  if file.suffix == ".json":
+    return json.loads(text, object_pairs_hook=once_each)
+  return read_yaml(file, follow=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import glob
 import itertools
+import math
 import re
 import shutil
 import tempfile
@@ -111,13 +112,13 @@ def _expanded(given: str) -> list[Path]:
 
 def _ranges(text: str) -> list[str]:
   """Expand all ranges `{000..031}` in a text, in order."""
-  parts = re.split(r"\{(\d+)\.\.(\d+)\}", text)
+  parts = re.split(r"\{(\d{1,9})\.\.(\d{1,9})\}", text)
   ranges = [
     [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
     for first, last in zip(parts[1::3], parts[2::3], strict=True)
     if int(last) - int(first) < _MOST_SHARDS
   ]
-  if len(ranges) != len(parts[1::3]):
+  if len(ranges) != len(parts[1::3]) or math.prod(map(len, ranges)) > _MOST_SHARDS:
     raise UsageError(f"{text!r} names more than {_MOST_SHARDS} shards.")
   return [
     "".join(itertools.chain.from_iterable(itertools.zip_longest(parts[0::3], chosen, fillvalue="")))

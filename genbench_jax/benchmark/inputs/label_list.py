@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from genbench_jax.benchmark.inputs.image_list import ImageList
+from genbench_jax.benchmark.inputs.pairs import once_each
 from genbench_jax.benchmark.inputs.tree import Place
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.printable import listed
@@ -83,7 +84,11 @@ def _classes(file: Path, rows: Rows) -> tuple[dict[str, list[str]], list[str]]:
   path_column, class_column = _columns(file, rows)
   found: dict[str, list[str]] = defaultdict(list)
   outside, several = [], 0
-  for row in rows:
+  for number, row in enumerate(rows, 1):
+    if row.get(path_column) is None:  # only JSON can lack it, or have null
+      raise UsageError(
+        f"{file}: entry {number} has no {path_column!r}. Name the file of each image."
+      )
     path, names = _inside(file, str(row[path_column])), _names(row.get(class_column))
     several += len(names) > 1
     if path is None:
@@ -157,9 +162,9 @@ def _rows(file: Path) -> Rows:
   try:
     text = read_beneath(file.parent, file.name, _MOST_BYTES).decode("utf-8-sig")
     if file.suffix == ".json":
-      return _json_rows(json.loads(text))
+      return _json_rows(_parsed(text))
     if form == "JSON":
-      return _json_rows([json.loads(line) for line in text.split("\n") if line.strip()])
+      return _json_rows([_parsed(line) for line in text.split("\n") if line.strip()])
     rows = csv.DictReader(
       io.StringIO(text, newline=""), dialect="excel-tab" if file.suffix == ".tsv" else "excel"
     )
@@ -169,6 +174,10 @@ def _rows(file: Path) -> Rows:
   if any(None in row or None in row.values() for row in found):
     raise UsageError(f"{file} must have the columns file,label and one line per image.")
   return found
+
+
+def _parsed(text: str) -> Any:
+  return json.loads(text, object_pairs_hook=once_each)
 
 
 def _json_rows(value: Any) -> Rows:

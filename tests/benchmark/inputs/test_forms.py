@@ -265,6 +265,13 @@ def test_changed_images_have_another_digest(tmp_path, spec):
     ("a.csv", b"path\nx.png\n", "no class column"),
     ("a.csv", b"path,label\n/etc/passwd,heart\n", "outside its folder"),
     ("a.jsonl", b"{\n", "can't be read as JSON"),
+    (
+      "a.jsonl",
+      b'{"file": "x.png", "label": "heart"}\n{"label": "heart"}\n',
+      "entry 2 has no 'file'",
+    ),
+    ("a.json", b'[{"file": null, "label": "heart"}]', "entry 1 has no 'file'"),
+    ("a.json", b'{"x.png": "heart", "x.png": "na"}', "'x.png' has two values, 'heart' and 'na'"),
     ("a.exe", b"MZ", "has no supported format"),
   ],
 )
@@ -321,6 +328,38 @@ def test_an_invalid_class_map_is_rejected(tmp_path):
     read_class_map(tmp_path / "none.csv")
 
 
+@pytest.mark.parametrize(
+  ("name", "text", "said"),
+  [
+    ("m.csv", "a" * 200_000 + ",heart\n", "field larger"),
+    ("m.csv", "a,heart\na,na\n", "'a' has two values, 'heart' and 'na'"),
+    ("m.json", '{"a": "heart", "a": "na"}', "'a' has two values"),
+    ("m.yaml", "a: heart\na: na\n", "'a' is given twice"),
+  ],
+)
+def test_a_damaged_or_contradictory_class_map_is_rejected(name, text, said, tmp_path):
+  (tmp_path / name).write_text(text)
+  with pytest.raises(UsageError, match=said):
+    read_class_map(tmp_path / name)
+  (tmp_path / "twice.csv").write_text("a,heart\na,heart\n")
+  assert read_class_map(tmp_path / "twice.csv") == {"a": "heart"}
+
+
 def test_ranges_of_shards():
   assert _ranges("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
   assert _ranges("plain.tar") == ["plain.tar"]
+  for text in ("a{0..99}{0..99}{0..99}", f"a{{0..{10**8}}}"):
+    with pytest.raises(UsageError, match="more than"):
+      _ranges(text)
+  assert _ranges("a{0..9999999999}") == ["a{0..9999999999}"]  # too long to be a number of shards
+
+
+def test_arrays_that_claim_to_be_huge_are_rejected(tmp_path, spec):
+  header = io.BytesIO()
+  about = {"descr": "<i8", "fortran_order": False, "shape": (1 << 40,)}
+  np.lib.format.write_array_header_1_0(header, about)
+  with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+    archive.writestr("images.npy", b"")
+    archive.writestr("labels.npy", header.getvalue())
+  with pytest.raises(UsageError, match="'labels' takes 8796093022208 bytes"):
+    list_images(tmp_path / "a.npz", spec, tmp_path / "cache")
