@@ -38,8 +38,8 @@ ROOT = Path(__file__).parents[1]
 MAKES = {
   "images": ("images",),
   "embed": ("embeddings",),
-  "score": ("rows", "classes"),
-  "recognize": ("rows", "classes", "recognizers"),
+  "score": ("rows", "classes", "hits"),
+  "recognize": ("rows", "classes", "hits", "recognizers"),
   "report": ("report",),
 }
 RESULTS = ("results.jsonl", "results.csv")  # written by every stage
