@@ -15,6 +15,7 @@ from genbench_jax.benchmark.registry import dataset_spec, known_datasets
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.cli.subcommand import subcommand
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.runtime.printable import printable
 from genbench_jax.runtime.progress import say, show
 from genbench_jax.runtime.stopping import leave
 
@@ -168,11 +169,12 @@ def _print_spec(spec: DatasetSpec) -> None:
   show(f"{spec.name}{known_as}: {spec.num_classes} classes, {spec.metric}, {builder_label(spec)}")
   show(f"\n{len(spec.templates)} templates:")
   for template in spec.templates:
-    show(f"  {template}")
+    show(f"  {printable(template)}")
   show("\nclasses in label order, with the builder's label if it differs:")
   labels = spec.label_names or spec.names
   for index, (names, label) in enumerate(zip(spec.class_names, labels, strict=True)):
-    show(f"  {index:4d}  {', '.join(names)}{f'  [{label}]' if label != names[0] else ''}")
+    other = f"  [{label}]" if label != names[0] else ""
+    show(f"  {index:4d}  {printable(', '.join(names) + other)}")
   show()
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from genbench_jax.cli.subcommand import numbers, subcommand
 from genbench_jax.pipeline.evaluate import Question
+from genbench_jax.runtime.printable import printable
 from genbench_jax.runtime.progress import show
 from genbench_jax.runtime.stopping import leave
 
@@ -125,13 +126,15 @@ def _report(question: Question, rows: Sequence[dict], workdir: Path, keeps: bool
 
   opened = open_sources(question, dataset_spec(question.dataset), workdir / "folders")
   notes = [
-    f"{name or images.root}: {note}" for name, images in opened.items() for note in images.notes
+    printable(f"{name or images.root}: {note}")
+    for name, images in opened.items()
+    for note in images.notes
   ]
   parts = [table(rows), ranking(workdir, rows)]
   if notes:
     parts.append("\n".join(["Note:", *(f"  {note}" for note in notes)]))
   if keeps:
-    parts.append(f"The page: {workdir / 'report' / 'index.html'}")
+    parts.append(f"The page: {printable(str(workdir / 'report' / 'index.html'))}")
   return "\n\n".join(filter(None, parts))
 
 
@@ -148,7 +151,7 @@ def _plan(options: argparse.Namespace, place: Path) -> str:
   for name, images in open_sources(question, spec, None).items():
     classes = len(set(images.labels().tolist()))
     lines.append(
-      f"  {name or images.root}: {len(images):,} images of {classes} of the {spec.num_classes} classes of '{spec.name}'"
+      f"  {name or printable(str(images.root))}: {len(images):,} images of {classes} of the {spec.num_classes} classes of '{spec.name}'"
     )
     lines += [f"    {note}" for note in images.notes]
   config = config_of(question, None)

@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 
 from genbench_jax.cli.subcommand import positive, subcommand
+from genbench_jax.runtime.printable import printable
 from genbench_jax.runtime.progress import show
 from genbench_jax.runtime.stopping import leave
 
@@ -69,7 +70,7 @@ def main(options: argparse.Namespace) -> None:
   if found.fd_infinity is not None:
     show(f"FID of infinitely many images {found.fd_infinity:.3f}")
   for name, value in found.by_class.items() if options.by_class else ():
-    show(f"  {name}: FID {value:.3f}")
+    show(f"  {printable(name)}: FID {value:.3f}")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def main(options: argparse.Namespace) -> int:
   show(f"{taken.count:,} of {len(wanted):,} images of {options.name} are imported.")
   for folder in taken.folders:
     show(f"  {options.name}={folder}")
-  if words := taken.words():
+  for words in taken.words():
     say(words)
   return 0 if taken.is_whole else 1
 

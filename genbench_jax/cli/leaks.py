@@ -25,6 +25,7 @@ from genbench_jax.config import Encoder, Retrieval
 from genbench_jax.embedding.input_pipeline import Images
 from genbench_jax.embedding.preprocess import Resize
 from genbench_jax.errors import UsageError
+from genbench_jax.retrieval.collection import Entry, open_collection
 from genbench_jax.runtime.progress import show
 from genbench_jax.runtime.stopping import leave
 
@@ -71,7 +72,6 @@ def main(options: argparse.Namespace) -> None:
 
 def _external(options: argparse.Namespace) -> tuple[Float[np.ndarray, "n d"], list[str]]:
   """Return the features of the audited images, and a name for each row."""
-  from genbench_jax.retrieval.collection import open_collection
   from genbench_jax.store.image_set import ImageSet, StoredImages
 
   path = Path(options.images).expanduser()
@@ -84,9 +84,9 @@ def _external(options: argparse.Namespace) -> tuple[Float[np.ndarray, "n d"], li
     features, valid = _embedded(options, StoredImages(images), resize)
     names = [f"image {row}" for row in range(len(images))]
   else:
-    [part] = open_collection(path, per_part=sys.maxsize)[:1]
-    entries = part.listing().entries
-    features, valid = _embedded(options, _Files([entry.place.path for entry in entries]), resize)
+    parts = open_collection(path, per_part=sys.maxsize)
+    entries = [entry for part in parts for entry in part.listing().entries]
+    features, valid = _embedded(options, _Entries(entries), resize)
     names = [entry.name for entry in entries]
   kept = np.flatnonzero(valid)
   if not len(kept):
@@ -107,15 +107,18 @@ def _test(options: argparse.Namespace) -> Float[np.ndarray, "m d"]:
   return features[valid.astype(bool)]
 
 
-class _Files:
-  def __init__(self, paths: Sequence[Path]) -> None:
-    self.paths = paths
+class _Entries:
+  def __init__(self, entries: Sequence[Entry]) -> None:
+    self.entries = entries
 
   def __len__(self) -> int:
-    return len(self.paths)
+    return len(self.entries)
 
   def __getitem__(self, index: int) -> bytes:
-    return self.paths[index].read_bytes()
+    try:
+      return self.entries[index].place.read()
+    except OSError:  # gone, or replaced by a link
+      return b""
 
 
 def _read_features(path: Path) -> Float[np.ndarray, "n d"]:

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from genbench_jax.cli.subcommand import subcommand
+from genbench_jax.runtime.printable import printable
 from genbench_jax.runtime.progress import show
 from genbench_jax.runtime.stopping import leave
 
@@ -31,10 +32,10 @@ def main(options: argparse.Namespace) -> int:
     show(json.dumps(dataclasses.asdict(found), indent=2, ensure_ascii=False))
     return 1 if found.faults else 0
   for fault in found.faults:
-    show(f"{fault.kind}: {fault.path!r}: {fault.why}. To fix it: {fault.advice}.")
+    show(f"{fault.kind}: {fault.path!r}: {printable(fault.why)}. To fix it: {fault.advice}.")
   counted = ", ".join(f"{count} {kind}" for kind, count in found.counts.items())
   wrong = f"{len(found.faults)} faults" if found.faults else "no faults"
-  show(f"{options.workdir}: {counted}: {wrong}.")
+  show(f"{printable(str(options.workdir))}: {counted}: {wrong}.")
   return 1 if found.faults else 0
 
 

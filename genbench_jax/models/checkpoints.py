@@ -20,6 +20,7 @@ from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models import hub
 from genbench_jax.models.flax_names import VAE_ATTENTION, torch_state
 from genbench_jax.store.digests import identity
+from genbench_jax.store.reading import regular
 
 Params: TypeAlias = dict[str, Any]
 Tensor: TypeAlias = Shaped[np.ndarray, "..."]
@@ -182,7 +183,7 @@ def read_safetensors(path: Path) -> Weights:
   from safetensors import SafetensorError, safe_open
 
   try:
-    with safe_open(path, framework="numpy") as file:
+    with safe_open(regular(path), framework="numpy") as file:
       names = list(file.keys())
   except (SafetensorError, OSError) as error:
     raise RunError(f"{path} is corrupt or cut short ({error}). Download it again.") from error
@@ -206,7 +207,7 @@ def read_notes(path: Path) -> dict[str, str]:
   from safetensors import SafetensorError, safe_open
 
   try:
-    with safe_open(path, framework="numpy") as file:
+    with safe_open(regular(path), framework="numpy") as file:
       return file.metadata() or {}
   except (SafetensorError, OSError) as error:
     raise RunError(f"{path} is corrupt or cut short ({error}). Download it again.") from error

@@ -147,15 +147,15 @@ class IntakeReport:
     """Whether all wanted images exist, are readable and differ."""
     return not (self.missing or self.unreadable or self.twice)
 
-  def words(self) -> str:
-    """Return one line per kind of problem."""
+  def words(self) -> list[str]:
+    """Return a line per kind of problem."""
     found = (
       (self.missing, "missing"),
       (self.unreadable, "cannot be decoded"),
       (self.twice, "the same as another image"),
       (self.strange, "not wanted, and left out"),
     )
-    return "\n".join(f"{len(names)} {what}: {listed(names)}." for names, what in found if names)
+    return [f"{len(names)} {what}: {listed(names)}." for names, what in found if names]
 
 
 def take_images(folder: Path, wanted: Sequence[dict[str, Any]], out: Path) -> IntakeReport:

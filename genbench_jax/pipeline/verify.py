@@ -21,6 +21,7 @@ from genbench_jax.retrieval.pool import MANIFEST as POOL_MANIFEST
 from genbench_jax.runtime.progress import Progress
 from genbench_jax.store import class_values, embedding_set, files, hits, rows
 from genbench_jax.store.image_set import LABELS, MANIFEST, TFDS_FILES, ImageSet, layout_of
+from genbench_jax.store.reading import regular
 
 DAMAGED, MISSING, ORPHANED = "damaged", "missing", "orphaned"
 RUN_AGAIN = "delete it and run the same command again"
@@ -404,11 +405,11 @@ def _open_safetensors(path: Path) -> None:
   from safetensors import SafetensorError, safe_open
 
   try:
-    with safe_open(path, framework="numpy") as file:
+    with safe_open(regular(path), framework="numpy") as file:
       for name in file.keys():  # noqa: SIM118
         if not np.isfinite(file.get_tensor(name).astype(np.float32)).all():
           raise RunError(f"{name} contains NaN or infinity")
-  except SafetensorError as error:
+  except (SafetensorError, OSError) as error:
     raise RunError(f"not safetensors: {error}") from error
 
 

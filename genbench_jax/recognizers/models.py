@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from genbench_jax.errors import RunError
 from genbench_jax.store.files import FORMAT, atomic_path, check_format
+from genbench_jax.store.reading import regular
 
 
 def save_model(path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
@@ -29,7 +30,7 @@ def load_model(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, 
   from safetensors import SafetensorError, safe_open
 
   try:
-    with safe_open(path, framework="numpy") as file:
+    with safe_open(regular(path), framework="numpy") as file:
       about = json.loads((file.metadata() or {}).get("about", "{}"))
       arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
   except (OSError, SafetensorError, ValueError) as error:

@@ -20,7 +20,9 @@ from genbench_jax.report.results import Estimate, Results, Series, results_of, v
 from genbench_jax.report.submission import unpacked
 from genbench_jax.report.submission_check import problems
 from genbench_jax.report.verification import Measurement, tolerance_words, verdict
+from genbench_jax.store.reading import read_file
 
+_MOST_BYTES = 1 << 28
 KEYS = ("dataset", "source", "generator", "strategy", "shots", "protocol", "encoder")
 # Quantities that a line shows. The entry's file has the others.
 SHOWN = (*RECOGNIZERS, "cler", "fid", "fid_inception", "vendi")
@@ -49,8 +51,8 @@ def read_entry(path: Path) -> dict[str, Any]:
     UsageError: the file cannot be read or is invalid.
   """
   try:
-    document = json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError) as error:
+    document = json.loads(read_file(path, _MOST_BYTES, follow=True))
+  except (OSError, ValueError, RecursionError) as error:
     raise UsageError(
       f"{path} is not a submission: {error}. `genbench submit` makes one."
     ) from error

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -138,8 +139,7 @@ def _confusion(path: Path) -> tuple[tuple[str, ...], Int[np.ndarray, "k k"] | No
 
 
 def _confusion_of(path: Path) -> tuple[tuple[str, ...], Int[np.ndarray, "k k"] | None]:
-  with path.open(encoding="utf-8", newline="") as file:
-    lines = list(csv.reader(file))
+  lines = list(csv.reader(io.StringIO(files.read_text(path), newline="")))
   # A label prefix distinguishes equal names of different classes.
   names = distinct_names([name.partition(" ")[2] for name in lines[0][1:]])
   counts = np.array([[int(value) for value in line[1:]] for line in lines[1:]])

@@ -71,11 +71,8 @@ def run_command(work: Callable[[], int], debug: bool = False) -> int:
 
 
 def say_error(error: Exception) -> None:
-  """Print an error in one line, or in several indented lines if it contains a list.
-
-  Line feeds in outside names are escaped, so that they cannot imitate our output.
-  """
-  say("error: " + str(error).replace("\n  ", "\0").replace("\n", "\\n").replace("\0", "\n  "))
+  """Print an error in one line, or in several indented lines if it contains a list."""
+  say(f"error: {error}")
 
 
 def speak_plainly() -> None:

@@ -56,14 +56,18 @@ def tell_curve(name: str, value: float, step: int) -> None:
 
 
 def say(line: str) -> None:
-  """Print a line to standard error. Control characters are escaped; line feeds are kept."""
+  """Print a line to standard error, or several if it contains a list whose items are indented.
+
+  Control characters are escaped, other line feeds too, so that outside names cannot imitate our
+  output.
+  """
   look()
-  sys.stderr.write(printable(line, keep="\n") + "\n")
+  sys.stderr.write("\n  ".join(map(printable, line.split("\n  "))) + "\n")
   sys.stderr.flush()
 
 
 def show(text: str = "", end: str = "\n") -> None:
-  """Print a result to standard output. Control characters are escaped."""
+  """Print a result to standard output. Control characters but line feeds and tabs are escaped."""
   sys.stdout.write(printable(text, keep="\n\t") + end)
 
 

@@ -160,7 +160,7 @@ def _read_sentences(path: Path, names: Sequence[str]) -> tuple[tuple[str, ...], 
   """Read the sentences of each class from a JSON file `{"class name": ["sentence", ...]}`."""
   try:
     given = json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise UsageError(f"{path} can't be read as JSON: {error}.") from error
   if not isinstance(given, dict):
     raise UsageError(f'{path} must be {{"class name": ["sentence", ...], ...}}.')
@@ -239,7 +239,7 @@ def tell_lint(run: Run) -> list[str]:
   """Print up to ten problems of the prompts, store all in the work folder for the report, and return them."""
   path = run.workdir / "prompts" / f"lint-{files.digest(run.config.as_json())}.txt"
   if path.exists():
-    return path.read_text(encoding="utf-8").split("\n")[:-1]
+    return files.read_text(path).split("\n")[:-1]
   found = lint(run.config)
   files.write_text(path, "".join(f"{line}\n" for line in found))
   for line in found[:_SAID]:

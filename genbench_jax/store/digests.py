@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from genbench_jax.errors import RunError
 from genbench_jax.store import files
 from genbench_jax.store.reading import opened_beneath
 
@@ -63,9 +64,9 @@ class FileDigests:
   def _known(self) -> dict[str, FileDigest]:
     """Return the remembered digests; none if the memory can't be read."""
     try:
-      stored = json.loads(self._memory.read_bytes()) if self._memory else {}
+      stored = json.loads(files.read_text(self._memory)) if self._memory else {}
       return {key: FileDigest(sha, tuple(identity)) for key, (sha, *identity) in stored.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (RunError, OSError, ValueError, TypeError, AttributeError, RecursionError):
       return {}
 
   def _remember(self, found: dict[str, FileDigest]) -> None:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, Shaped
 
 from genbench_jax.errors import RunError
 from genbench_jax.store import embedding_set, files
+from genbench_jax.store.reading import regular
 
 _ABOUT = "genbench_jax"
 _ARRAYS = ("features", "labels", "ids", "valid")
@@ -81,7 +82,7 @@ def load(path: Path) -> EmbeddingSet:
   from safetensors import SafetensorError, safe_open
 
   try:
-    with safe_open(path, framework="numpy") as file:
+    with safe_open(regular(path), framework="numpy") as file:
       arrays = {name: file.get_tensor(name) for name in _ARRAYS}
       made_from = json.loads((file.metadata() or {})[_ABOUT])
       expected, version = made_from.pop("checksum"), made_from.pop("format", 1)

@@ -200,7 +200,7 @@ def read_json(path: Path) -> Any:
     RunError: the file is damaged, or of a newer format.
   """
   try:
-    value = json.loads(_text(path))
+    value = json.loads(read_text(path))
   except (
     ValueError,
     RecursionError,
@@ -214,7 +214,7 @@ def read_json(path: Path) -> Any:
   return value
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
   """Return the text of a regular file.
 
   Raises:
@@ -252,7 +252,7 @@ def read_json_lines(path: Path, sealed: bool = False) -> list[dict[str, Any]]:
   """
   try:
     # Split at "\n" only: `splitlines` also splits at characters that names may contain, such as U+2028.
-    lines = [line + "\n" for line in _text(path).split("\n")]
+    lines = [line + "\n" for line in read_text(path).split("\n")]
     lines = lines[:-1] if lines[-1] == "\n" else [*lines[:-1], lines[-1][:-1]]
     values = [json.loads(line) for line in lines]
   except (ValueError, RecursionError) as error:

@@ -135,7 +135,7 @@ def _machine() -> str:
   path = COPIES.expanduser().with_name("machine")
   if not path.exists():
     files.write_text(path, secrets.token_hex(16))
-  return path.read_text(encoding="utf-8")
+  return files.read_text(path)
 
 
 class Mirror:

@@ -47,6 +47,17 @@ def read_file(path: Path, limit: int, follow: bool = False) -> bytes:
     return _content(descriptor, str(path), limit)
 
 
+def regular(path: Path) -> Path:
+  """Return the path of a regular file, for libraries that open it themselves: a pipe would block them.
+
+  Raises:
+    OSError: there is no such regular file.
+  """
+  if not stat.S_ISREG(path.stat().st_mode):
+    raise OSError(errno.EINVAL, "not a regular file", printable(str(path)))
+  return path
+
+
 @contextmanager
 def opened_beneath(root: Path, name: str) -> Iterator[int]:
   """Yield the descriptor of a regular file below a folder, opened for reading; see `read_beneath`.

@@ -67,7 +67,7 @@ def _held(workdir: Path) -> Iterator[None]:
 def _refuse_different_folders(workdir: Path, hosts: Hosts) -> None:
   holder = workdir / ".holder"
   seen = hosts.gathered(
-    [holder.read_text(encoding="utf-8") if holder.exists() else ""], "a look at the work folder"
+    [files.read_text(holder) if holder.exists() else ""], "a look at the work folder"
   )
   for number, text in enumerate(seen):
     if text != seen[0]:

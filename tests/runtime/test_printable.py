@@ -31,6 +31,11 @@ def test_printed_text_cannot_control_the_terminal(capsys):
   assert "\x1b" not in said
 
 
+def test_names_cannot_imitate_lines_of_ours(capsys):
+  say("reading a\nerror: disk full")
+  assert capsys.readouterr().err == "reading a\\nerror: disk full\n"
+
+
 def test_names_in_a_list_are_quoted_and_shortened():
   assert listed(["a", "b\x1b"]) == "'a', 'b\\x1b'"
   assert listed([str(n) for n in range(7)]).endswith("'4' and 2 more")

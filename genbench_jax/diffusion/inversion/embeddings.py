@@ -21,6 +21,7 @@ from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models.checkpoints import PICKLES
 from genbench_jax.models.stable_diffusion import TextTower
 from genbench_jax.store import files
+from genbench_jax.store.reading import regular
 
 FILE_NAME = "learned_embeds.safetensors"
 # Tensor names that do not identify the placeholder.
@@ -197,7 +198,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
   from safetensors import SafetensorError, safe_open
 
   try:
-    with safe_open(path, framework="numpy") as file:
+    with safe_open(regular(path), framework="numpy") as file:
       said = (file.metadata() or {}).get("placeholder", "")
       return {name: file.get_tensor(name) for name in file.keys()}, said  # noqa: SIM118
   except (SafetensorError, OSError, ValueError, TypeError) as error:

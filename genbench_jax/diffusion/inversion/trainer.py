@@ -37,6 +37,7 @@ from genbench_jax.models.image_encoder import TextEncoder
 from genbench_jax.models.stable_diffusion import StableDiffusion
 from genbench_jax.runtime.mesh import batch_sharding, replicated
 from genbench_jax.store import files
+from genbench_jax.store.reading import regular
 
 # Steps per program call; the host reports progress between calls.
 STEPS_AT_ONCE = 50
@@ -272,7 +273,7 @@ def _read_state(path: Path, like: Learner) -> tuple[int, Learner] | None:
 
   leaves, tree = jax.tree.flatten(like)
   try:
-    with safe_open(path, framework="numpy") as file:
+    with safe_open(regular(path), framework="numpy") as file:
       arrays = [file.get_tensor(f"leaf{i:03d}") for i in range(len(leaves))]
       step = json.loads((file.metadata() or {})["about"])["step"]
   except (SafetensorError, OSError, KeyError, ValueError):
