@@ -17,9 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.errors import RunError
 from genbench_jax.store import files
-from genbench_jax.store.reading import opened_beneath
+from genbench_jax.store.reading import opened_beneath, regular
 
 # Coarser than the clock of every common file system, including FAT with its two seconds.
 _RESOLUTION_NS = 2_000_000_000
@@ -64,9 +63,9 @@ class FileDigests:
   def _known(self) -> dict[str, FileDigest]:
     """Return the remembered digests; none if the memory can't be read."""
     try:
-      stored = json.loads(files.read_text(self._memory)) if self._memory else {}
+      stored = json.loads(regular(self._memory).read_bytes()) if self._memory else {}
       return {key: FileDigest(sha, tuple(identity)) for key, (sha, *identity) in stored.items()}
-    except (RunError, OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
       return {}
 
   def _remember(self, found: dict[str, FileDigest]) -> None:

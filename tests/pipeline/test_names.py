@@ -45,7 +45,8 @@ def named(places, **changes):
     **changes,
   }
   run = Run(make_config(values), places / "out")
-  folder, original = image_sets(run.config)
+  sets = list(image_sets(run.config))
+  folder, original = (next(k for k in sets if k.source == s) for s in ("folder", "original"))
   return {
     "test": path_of_test(run, folder.dataset).name,
     "text": artifacts.text_path(run, folder.dataset).name,
