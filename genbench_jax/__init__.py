@@ -7,6 +7,7 @@ used.
     gb.cler(image_features, labels, text_features, test_features, test_labels)
 """
 
+from genbench_jax.runtime import quiet_start as _quiet_start  # noqa: F401, I001  before all others
 import importlib
 from pathlib import Path
 from typing import Any

@@ -1,6 +1,5 @@
 """`python -m genbench_jax`, the same as `genbench`."""
 
-import genbench_jax.runtime.quiet_start  # noqa: F401, I001  before all others
 import sys
 
 from genbench_jax.runtime.stopping import leave

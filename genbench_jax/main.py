@@ -10,7 +10,6 @@ interrupted; 143 if stopped by SIGTERM. On several hosts, run the same command o
 folder that all of them see; see launch/README.md.
 """
 
-import genbench_jax.runtime.quiet_start  # noqa: F401, I001  before all others
 import argparse
 import contextlib
 import dataclasses

@@ -1,8 +1,9 @@
 """Signal handling during imports: a signal ends the process with one line, not a traceback.
 
-Programs import this module first. `runtime.stopping` takes over when there is work to keep.
+The package imports this module first. `runtime.stopping` takes over when there is work to keep.
 """
 
+import itertools
 import os
 import signal
 import sys
@@ -10,17 +11,17 @@ from pathlib import Path
 from types import FrameType
 
 _ENDS = {
-  signal.SIGINT: (130, b"stopped by Ctrl-C before anything was begun. Status 130.\n"),
-  signal.SIGTERM: (143, b"stopped by SIGTERM before anything was begun. Status 143.\n"),
+  signal.SIGINT: (130, b"stopped by Ctrl-C. Status 130.\n"),
+  signal.SIGTERM: (143, b"stopped by SIGTERM. Status 143.\n"),
 }
 
 
 def _is_our_program() -> bool:
   """Return whether the process is a command of this package, not a notebook or test."""
-  spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-  return Path(sys.argv[0]).name == "genbench" or getattr(spec, "name", "").startswith(
-    "genbench_jax"
-  )
+  # While Python imports the package of `-m MODULE`, `sys.argv` does not name the module yet.
+  words = sys.orig_argv[1:]
+  by_module = any(a == "-m" and b.startswith("genbench_jax") for a, b in itertools.pairwise(words))
+  return by_module or Path(sys.argv[0]).name == "genbench"
 
 
 def _end(number: int, frame: FrameType | None) -> None:

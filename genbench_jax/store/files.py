@@ -29,7 +29,7 @@ _LONGEST_STEM = 100
 # No JSON file of ours is larger.
 _MOST_BYTES = 1 << 31
 # Spreadsheets interpret cells that begin with these as formulas.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 @contextlib.contextmanager
@@ -293,6 +293,11 @@ def csv_cell(value: Any) -> Any:
   if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
     return f"'{value}"
   return value
+
+
+def plain_cell(cell: str | None) -> str | None:
+  """Return the value of a cell that `csv_cell` may have protected."""
+  return cell[1:] if cell and cell[0] == "'" and cell[1:].startswith(_FORMULA_STARTS) else cell
 
 
 def checksums(folder: Path) -> dict[str, str]:

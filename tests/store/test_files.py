@@ -99,6 +99,11 @@ def test_pipes_and_deeply_nested_json_are_rejected(tmp_path):
     files.read_json(tmp_path / "none.json")
 
 
+@pytest.mark.parametrize("text", ["=1+1", "-x", "@a", "\n=1", "'quoted'", "plain", ""])
+def test_protected_cells_are_read_back(text):
+  assert files.plain_cell(files.csv_cell(text)) == text
+
+
 def test_csv_cells_are_never_formulas(tmp_path):
   names = ["=cmd|' /C calc'!A0", "@SUM(1)", "+1", "-2", "\tx", "plain", -2.5]
   files.write_csv(tmp_path / "r.csv", [{"name": name} for name in names], ["name"])

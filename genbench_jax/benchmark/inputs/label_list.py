@@ -19,6 +19,7 @@ from genbench_jax.benchmark.inputs.pairs import once_each
 from genbench_jax.benchmark.inputs.tree import Place
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.printable import listed
+from genbench_jax.store.files import plain_cell
 from genbench_jax.store.image_files import ImageWalk
 from genbench_jax.store.reading import read_beneath
 
@@ -173,7 +174,7 @@ def _rows(file: Path) -> Rows:
     raise UsageError(f"{file} can't be read as {form}: {error}.") from error
   if any(None in row or None in row.values() for row in found):
     raise UsageError(f"{file} must have the columns file,label and one line per image.")
-  return found
+  return [{column: plain_cell(value) for column, value in row.items()} for row in found]
 
 
 def _parsed(text: str) -> Any:
