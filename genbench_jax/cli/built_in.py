@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import genbench_jax
+from genbench_jax.errors import UsageError
 
 _PACKAGE = Path(genbench_jax.__file__).parent
 
@@ -23,10 +24,15 @@ def config_file(given: str) -> str:
 
   Args:
     given: `path.py`, `path.py:arguments`, `name` or `name:arguments`.
+
+  Raises:
+    UsageError: it is a pipe or another special file, which may never end.
   """
   path, colon, arguments = given.partition(":")
   if Path(path).is_file():
     return given
+  if Path(path).exists() and not Path(path).is_dir():
+    raise UsageError(f"the config {path!r} is not a regular file.")
   name = Path(path).name.removesuffix(".py")
   if str(Path(path).parent) in (".", "configs") and name in configs():
     return f"{configs()[name]}{colon}{arguments}"

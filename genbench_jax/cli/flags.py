@@ -126,16 +126,11 @@ def _read_config(given: str | None, settings: dict[str, str]) -> ConfigDict:
     raise
   except FileNotFoundError as error:
     raise UsageError(f"there is no config file {error.filename!r}. {_known_configs()}") from error
-  except (
-    flags.Error,
-    AttributeError,
-    KeyError,
-    TypeError,
-    ValueError,
-    SyntaxError,
-    ImportError,
-  ) as error:
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
     raise UsageError(" ".join(str(error).split())) from error
+  except Exception as error:  # the config file is a program
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    raise UsageError(f"the config {given!r} cannot be read: {told}") from error
   if not isinstance(values.config, ConfigDict):
     missing = config_flags.get_config_filename(values["config"])
     raise UsageError(f"there is no config file {missing!r}. {_known_configs()}")

@@ -34,7 +34,8 @@ class Parser(argparse.ArgumentParser):
     Raises:
       UsageError: always.
     """
-    raise UsageError(f"{message}. See `{self.prog} --help`.")
+    end = "" if message.endswith("?") else "."
+    raise UsageError(f"{message}{end} See `{self.prog} --help`.")
 
   def options(self, words: Sequence[str]) -> argparse.Namespace:
     """Parse the words; `--keep_going` is `--keep-going`, and an unknown option is named with the nearest known one."""
