@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from genbench_jax.diffusion.inversion.embeddings import FILE_NAME, load_embedding
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.pipeline.recognize import SUMMARY
 from genbench_jax.report.from_disk import MADE_FROM, RUN
@@ -36,6 +37,10 @@ PARTIAL = ".partial.jsonl"
 # Internal files of a run in the root.
 _OWN = frozenset(
   {".lock", ".holder", ".url", ".mirror.json", "results.jsonl", "results.csv", "results.about.json"}
+)
+# Places of JSON files: folders, and the list of sources of `genbench evaluate`.
+_WITH_JSON = frozenset(
+  {"runs", "retrieved", "prompts", "sentences", "textual_inversion", "sources.json"}
 )
 # Folders that others fill: TensorBoard, TFDS, and files whose damage a run notices.
 _UNCHECKED = frozenset({"tensorboard", "stand_ins", "folders", "digests", "inputs"})
@@ -388,17 +393,23 @@ def _json_files(inspection: _Inspection) -> None:
   for path in sorted(inspection.workdir.glob("**/*.json")):
     if path in inspection.known or _top(inspection, path) in _UNCHECKED or path.name in _OWN:
       continue
-    if _top(inspection, path) in ("runs", "retrieved", "prompts", "selection", "inversion"):
+    if _top(inspection, path) in _WITH_JSON:
       inspection.saw("other files", path)
       with inspection.noting(path):
         files.read_json(path)
-  for name in ("prompts", "inversion", "selection"):
+  for name in ("prompts", "textual_inversion"):
     for path in inspection.workdir.glob(f"{name}/**/*"):
       if path.is_file() and not files.is_part(path.name):
         inspection.known.add(path)
-  for path in inspection.workdir.glob("inversion/**/*.safetensors"):
+  for path in inspection.workdir.glob("textual_inversion/**/*.safetensors"):
     with inspection.noting(path):
-      _open_safetensors(path)
+      (load_embedding if path.name == FILE_NAME else _open_safetensors)(path)
+  for path in inspection.workdir.glob("dataset-*.yaml"):  # of `genbench evaluate`
+    inspection.saw("other files", path)
+    with inspection.noting(path):
+      # JSON is YAML; the name has the digest of the content.
+      if path.stem != f"dataset-{files.digest(json.loads(files.read_text(path)))}":
+        raise RunError("its name does not match its content")
 
 
 def _open_safetensors(path: Path) -> None:

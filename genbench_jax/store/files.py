@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.disk import disk_reason
-from genbench_jax.store.reading import read_file
+from genbench_jax.store.reading import read_file, regular
 
 # Format version of all files that a run writes. Increment it if older code would misread a changed file.
 FORMAT = 1
@@ -307,8 +307,12 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def sha256(path: Path) -> str:
-  """Return the SHA-256 of a file as hexadecimal digits."""
-  with path.open("rb") as file:
+  """Return the SHA-256 of a regular file as hexadecimal digits.
+
+  Raises:
+    OSError: there is no such regular file.
+  """
+  with regular(path).open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 

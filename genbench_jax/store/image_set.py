@@ -18,6 +18,7 @@ from jaxtyping import Bool, Int, UInt8
 
 from genbench_jax.errors import RunError
 from genbench_jax.store import files
+from genbench_jax.store.reading import regular
 
 SPLIT = "train"
 MANIFEST = "manifest.json"
@@ -265,6 +266,9 @@ class ImageSet:
     import tensorflow_datasets as tfds
 
     with files.reading(self.folder / "dataset_info.json", self._how_to_mend()):
+      for path in self.folder.iterdir():
+        if not path.is_dir():
+          regular(path)
       builder = tfds.builder_from_directory(self.folder)
       return builder.as_data_source(SPLIT, decoders={"image": tfds.decode.SkipDecoding()})
 

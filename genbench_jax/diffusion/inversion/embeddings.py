@@ -26,6 +26,7 @@ from genbench_jax.store.reading import regular
 FILE_NAME = "learned_embeds.safetensors"
 # Tensor names that do not identify the placeholder.
 A1111, TOWER_TENSORS = "emb_params", ("clip_l", "clip_g")
+_CHECKSUM = "sha256"  # in the metadata
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -140,13 +141,23 @@ def save_embedding(
 
   vector = np.ascontiguousarray(vector, np.float32)
   if len(widths) < 2:
-    files.write_bytes(path, save({placeholder: vector}))
+    tensors = {placeholder: vector}
+    files.write_bytes(path, save(tensors, metadata={_CHECKSUM: _checksum(tensors)}))
     return
   parts = np.split(vector, np.cumsum(widths)[:-1], axis=-1)
   tensors = {
     name: np.ascontiguousarray(part) for name, part in zip(TOWER_TENSORS, parts, strict=True)
   }
-  files.write_bytes(path, save(tensors, metadata={"placeholder": placeholder}))
+  about = {"placeholder": placeholder, _CHECKSUM: _checksum(tensors)}
+  files.write_bytes(path, save(tensors, metadata=about))
+
+
+def _checksum(tensors: Mapping[str, np.ndarray]) -> str:
+  state = hashlib.sha256()
+  for name, tensor in sorted(tensors.items()):
+    state.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+    state.update(np.ascontiguousarray(tensor).tobytes())
+  return state.hexdigest()
 
 
 def load_embedding(path: Path) -> tuple[str, Float32[np.ndarray, "v d"]]:
@@ -199,8 +210,11 @@ def _read_tensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
 
   try:
     with safe_open(regular(path), framework="numpy") as file:
-      said = (file.metadata() or {}).get("placeholder", "")
-      return {name: file.get_tensor(name) for name in file.keys()}, said  # noqa: SIM118
+      about = file.metadata() or {}
+      tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if about.get(_CHECKSUM, _checksum(tensors)) != _checksum(tensors):  # other programs write none
+      raise ValueError("its checksum differs")
+    return tensors, about.get("placeholder", "")
   except (SafetensorError, OSError, ValueError, TypeError) as error:
     raise RunError(f"{path} can't be read as safetensors ({error}).") from error
 
