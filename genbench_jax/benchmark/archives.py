@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from genbench_jax.errors import RunError
+from genbench_jax.store.image_files import is_hidden
 
 # Larger than any image of the 22 datasets.
 MAX_IMAGE_BYTES = 64 * 2**20
@@ -58,6 +59,8 @@ def members(
         raise RunError(
           f"{path} contains '{name}', which leaves the archive: it is not the official archive."
         )
+      if is_hidden(name):  # such as `__MACOSX/._a.jpg`, added when it was packed again
+        continue
       if len(content) > max_bytes:
         raise RunError(
           f"'{name}' in {path} is larger than {max_bytes >> 20} MiB: it is not the official file."

@@ -18,6 +18,7 @@ from genbench_jax.errors import RunError
 from genbench_jax.models import checkpoints, weights
 from genbench_jax.models.image_input import ImageInput
 from genbench_jax.models.inception_network import FEATURES, SIDE, InceptionNetwork, InceptionOutput
+from genbench_jax.store.image_files import visible
 
 # (x - 128) / 128 for x in 0..255, expressed for pixels in 0..1.
 HALF = (128 / 255, 128 / 255, 128 / 255)
@@ -104,7 +105,7 @@ def _file(place: Path) -> Path:
         f"{place} is no safetensors file; pickles are never opened: convert it with tools/convert_inception.py."
       )
     return place
-  found = sorted(place.rglob("*.safetensors"))  # the hub repository keeps it in a subfolder
+  found = visible(place, "**/*.safetensors")  # the hub repository keeps it in a subfolder
   if len(found) != 1:
     raise RunError(
       f"{place} has {len(found)} safetensors files, expected one, with Inception's weights."

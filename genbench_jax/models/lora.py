@@ -26,6 +26,7 @@ from genbench_jax.models import checkpoints
 from genbench_jax.models.checkpoints import Weights
 from genbench_jax.models.diffusion_parts import CheckpointParts
 from genbench_jax.models.single_file import unet_names
+from genbench_jax.store.image_files import visible
 
 # Trainers' names of the two factors and of the core of a factorized convolution.
 FACTORS = {
@@ -156,7 +157,7 @@ def _file(given: str | Path) -> Path:
   path = Path(given).expanduser()
   if checkpoints.is_shipped(str(given)):
     path = checkpoints.locate(str(given))
-  found = sorted(path.glob("*.safetensors")) if path.is_dir() else []
+  found = visible(path, "*.safetensors") if path.is_dir() else []
   if len(found) == 1:
     return found[0]
   if path.is_file():

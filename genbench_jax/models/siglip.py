@@ -24,6 +24,7 @@ from genbench_jax.models.image_input import HALF, ImageInput, read_image_input
 from genbench_jax.models.layers import compute_dtype
 from genbench_jax.models.siglip_network import SiglipNetwork, SiglipTextSizes, read_vision
 from genbench_jax.models.siglip_tokenizer import SiglipTokenizer, load_siglip_tokenizer
+from genbench_jax.store.image_files import visible
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,7 +90,7 @@ def load_siglip(folder: Path, dtype: Any = None) -> Siglip:
   if network.text.projection != network.vision.encoder.width:
     raise RunError(f"{folder}: texts and images have features of different widths.")
   tokenizer = load_siglip_tokenizer(folder, network.text.positions, network.text.vocabulary)
-  arrays = sorted(folder.glob("*.npz"))
+  arrays = visible(folder, "*.npz")
   tensors = read_big_vision(arrays[0]) if arrays else checkpoints.read_weights(folder)
   return Siglip(
     network=network,

@@ -20,6 +20,7 @@ from genbench_jax.report.results import Estimate, Results, Series, results_of, v
 from genbench_jax.report.submission import unpacked
 from genbench_jax.report.submission_check import problems
 from genbench_jax.report.verification import Measurement, tolerance_words, verdict
+from genbench_jax.store.image_files import visible
 from genbench_jax.store.reading import read_file
 
 _MOST_BYTES = 1 << 28
@@ -38,7 +39,7 @@ def read_entries(folder: Path) -> list[tuple[str, dict[str, Any]]]:
   Raises:
     UsageError: the folder has no submission, or one is invalid. The message lists the problems.
   """
-  paths = sorted(folder.glob("*.json"))
+  paths = visible(folder, "*.json")
   if not paths:
     raise UsageError(f"no submission (*.json) in {folder}.")
   return [(path.name, read_entry(path)) for path in paths]

@@ -34,6 +34,7 @@ from genbench_jax.store.image_files import (
   begins_like_image,
   image_suffixes,
   is_hidden,
+  visible,
 )
 from genbench_jax.store.reading import opened_beneath, read_beneath
 
@@ -166,7 +167,7 @@ def open_collection(path: Path, per_part: int) -> list[Part]:
     return [Part(path.parent, (path,), "tar")]
   if not path.is_dir():
     raise UsageError(f"{str(path)!r} is neither a folder nor a .tar.")
-  if tars := sorted(path.glob("*.tar")):
+  if tars := visible(path, "*.tar"):
     return [Part(path, (tar,), "tar") for tar in tars]
   if (path / INFO).exists():
     return _prepared_parts(path)

@@ -9,6 +9,7 @@ from genbench_jax.errors import RunError, UsageError
 from genbench_jax.retrieval.collection import Place, TarIndex, tar_index
 from genbench_jax.retrieval.pool import Pool
 from genbench_jax.store import files
+from genbench_jax.store.image_files import visible
 from genbench_jax.store.reading import opened_beneath
 
 # Registry of the pools that were built on this machine, with the folders of their images.
@@ -69,7 +70,7 @@ class ImageFinder:
   @functools.cached_property
   def tars(self) -> list[str]:
     """Names of the tar files in the folder."""
-    return sorted(path.name for path in self.root.glob("*.tar")) if self.root else []
+    return [path.name for path in visible(self.root, "*.tar")] if self.root else []
 
   @functools.cached_property
   def _in_tars(self) -> TarIndex:

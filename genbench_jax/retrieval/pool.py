@@ -22,6 +22,7 @@ from jaxtyping import Float, Float32, Int
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.printable import listed
 from genbench_jax.store import files
+from genbench_jax.store.image_files import visible
 
 Modality = Literal["image", "text"]
 FOLDERS: dict[Modality, tuple[str, ...]] = {
@@ -153,16 +154,16 @@ def open_pool(folder: str | Path) -> Pool:
     raise UsageError(f"there is no pool {str(folder)!r}: expected a folder of .npy shards.")
   shards: dict[Modality, tuple[Shard, ...]] = {}
   for modality, names in FOLDERS.items():
-    paths = next((found for name in names if (found := sorted((root / name).glob("*.npy")))), [])
+    paths = next((found for name in names if (found := visible(root / name, "*.npy"))), [])
     if paths:
       shards[modality] = _shards(paths)
-  if not shards and (paths := sorted(root.glob("*.npy"))):
+  if not shards and (paths := visible(root, "*.npy")):
     shards["image"] = _shards(paths)
   if not shards:
     raise UsageError(
       f"{root} holds no .npy shards, nor do {root / 'img_emb'} or {root / 'text_emb'}."
     )
-  tables = sorted((root / METADATA).glob("*.parquet"))
+  tables = visible(root / METADATA, "*.parquet")
   paths = [shard.path for shard in next(iter(shards.values()))]
   for modality in list(shards)[1:]:
     shards[modality] = _shards(_paired(root, paths, [shard.path for shard in shards[modality]]))

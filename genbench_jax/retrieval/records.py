@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax.errors import RunError
+from genbench_jax.store.image_files import visible
 
 INFO = "dataset_info.json"
 _ARRAY_RECORD, _TFRECORD = ".array_record-", ".tfrecord-"
@@ -23,7 +24,7 @@ def record_files(folder: Path) -> list[Path]:
   """Return the record files that TFDS prepared in a folder, in name order; empty if none."""
   if not (folder / INFO).is_file():
     return []
-  return [path for path in sorted(folder.iterdir()) if holds_records(path) and path.is_file()]
+  return [path for path in visible(folder, "*") if holds_records(path) and path.is_file()]
 
 
 def holds_records(path: Path) -> bool:

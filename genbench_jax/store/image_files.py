@@ -69,6 +69,11 @@ def is_hidden(path: str | PurePath) -> bool:
   return any((p.startswith(".") and p != "..") or p in _SYSTEM_NAMES for p in parts)
 
 
+def visible(folder: Path, pattern: str) -> list[Path]:
+  """Return the paths in a folder that match a pattern, sorted, without hidden names and leftovers."""
+  return sorted(path for path in folder.glob(pattern) if not is_hidden(path.relative_to(folder)))
+
+
 def begins_like_image(start: bytes) -> bool:
   """Return whether the first bytes of a file are those of a common image format."""
   is_webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"

@@ -1,19 +1,22 @@
 """All readers of folders use one traversal: they find the same images and name what they skip."""
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError, features
 
+from genbench_jax.benchmark.archives import members
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.user_images import list_images, open_user_images
 from genbench_jax.embedding.preprocess import to_rgb
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.retrieval.collection import open_collection
-from genbench_jax.store.image_files import ImageWalk, image_formats, is_hidden
+from genbench_jax.retrieval.pool import open_pool
+from genbench_jax.store.image_files import ImageWalk, image_formats, is_hidden, visible
 from genbench_jax.store.reading import read_beneath, read_file
 
 
@@ -235,3 +238,25 @@ def test_gray_with_unknown_white_level_is_unreadable(tmp_path, pixels):
     pytest.raises(ValueError, match="unknown white level"),
   ):
     to_rgb(image)
+
+
+def test_leftovers_of_macos_are_no_shards_tars_or_submissions(tmp_path):
+  (tmp_path / "img_emb").mkdir()
+  np.save(tmp_path / "img_emb" / "img_emb_0.npy", np.ones((2, 3), np.float32))
+  (tmp_path / "img_emb" / "._img_emb_0.npy").write_bytes(b"\0\5\x16\7")
+  (tmp_path / "._a.tar").write_bytes(b"\0\5\x16\7")
+  (tmp_path / "a.tar").write_bytes(b"")
+  assert len(open_pool(tmp_path)) == 2
+  assert [part.files[0].name for part in open_collection(tmp_path, 1)] == ["a.tar"]
+  assert visible(tmp_path / ".hidden", "*") == []
+  (tmp_path / ".hidden").mkdir()
+  (tmp_path / ".hidden" / "x").touch()
+  assert [path.name for path in visible(tmp_path / ".hidden", "*")] == ["x"]
+
+
+def test_leftovers_of_macos_in_an_archive_are_skipped(tmp_path):
+  with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+    for name in ("__MACOSX/a/._1.jpg", "a/1.jpg", "a/._1.jpg", ".git/1.jpg"):
+      archive.writestr(name, b"x")
+  found = members(tmp_path / "a.zip", lambda name: name.suffix == ".jpg")
+  assert [str(name) for name, _ in found] == ["a/1.jpg"]

@@ -20,6 +20,7 @@ from genbench_jax.benchmark.inputs.image_list import ImageList
 from genbench_jax.benchmark.inputs.parquet import parquet_images
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.printable import printable
+from genbench_jax.store.image_files import visible
 
 FORMS = (
   "a folder of class folders (also inside one folder, or in train/), a zip or tar of them, a folder with labels.csv or"
@@ -68,7 +69,7 @@ def _found(given: str | Path, is_class: Callable[[str], bool], cache: Path) -> I
 
 def _in_folder(folder: Path, is_class: Callable[[str], bool], cache: Path) -> ImageList:
   for place in (folder, folder / "data"):  # Hugging Face keeps Parquet in data/
-    shards = sorted(path for path in place.glob("*") if not path.name.startswith("."))
+    shards = visible(place, "*")
     if tars := [path for path in shards if path.is_file() and is_tar(path)]:
       return tar_images(tars, is_class, cache)
     if parquets := [path for path in shards if path.is_file() and path.suffix == ".parquet"]:

@@ -21,6 +21,7 @@ from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models.checkpoints import PICKLES
 from genbench_jax.models.stable_diffusion import TextTower
 from genbench_jax.store import files
+from genbench_jax.store.image_files import visible
 from genbench_jax.store.reading import regular
 
 FILE_NAME = "learned_embeds.safetensors"
@@ -227,7 +228,7 @@ def embedding_file(path: Path) -> Path:
   """
   if path.is_file() and path.suffix == ".safetensors":
     return path
-  found = sorted(path.glob("*.safetensors")) if path.is_dir() else []
+  found = visible(path, "*.safetensors") if path.is_dir() else []
   if len(found) == 1 or (path / FILE_NAME) in found:
     return path / FILE_NAME if (path / FILE_NAME) in found else found[0]
   pickles = [p for pattern in PICKLES for p in path.glob(pattern)] if path.is_dir() else [path]
