@@ -9,6 +9,7 @@ images are damaged and which changes count as detected.
 """
 
 import argparse
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,9 +22,12 @@ from genbench_jax.metrics.shifts import SHIFTS, Features
 from genbench_jax.runtime.npz import read_npz
 from genbench_jax.runtime.progress import show
 from genbench_jax.runtime.stopping import leave
+from genbench_jax.store import files
+from genbench_jax.store.reading import regular
 
 DEMO_WORLD, DEMO_CHECKPOINT = "shapes", "zoo/clip"
 _MOST_BYTES = 1 << 34
+_PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
 
 def read_features(path: Path) -> Features:
@@ -47,7 +51,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
   try:
     if path.suffix == ".safetensors":
-      return load_file(path)
+      return load_file(regular(path))
     return read_npz(path, _MOST_BYTES)
   except (OSError, ValueError, TypeError, SafetensorError) as error:
     raise UsageError(f"{path} cannot be read as .npz or .safetensors: {error}") from error
@@ -97,8 +101,10 @@ def picture(found: Mapping[str, Mapping[str, Movement]], path: Path) -> None:
   )
   axes.set_title("Value after each shift (clean value beside the name)")
   figure.colorbar(image, label="worsening over its standard error")
-  figure.savefig(path, dpi=150)
+  drawn = io.BytesIO()
+  figure.savefig(drawn, dpi=150, format=path.suffix[1:])
   pyplot.close(figure)
+  files.write_bytes(path, drawn.getvalue())
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,10 +126,14 @@ def main(options: argparse.Namespace) -> None:
   """Print the table and write the figure.
 
   Raises:
-    UsageError: `--divisions` is less than 2.
+    UsageError: `--divisions` is less than 2, or the picture has another format.
   """
   if options.divisions < 2:
     raise UsageError("--divisions must be at least 2.")
+  if options.picture.suffix not in _PICTURES:
+    raise UsageError(
+      f"--picture is {str(options.picture)!r}, expected one of {', '.join(_PICTURES)}."
+    )
   given = read_features(options.features) if options.features else demo_features()
   found = movements(given, options.divisions, options.seed)
   picture(found, options.picture)

@@ -1,6 +1,7 @@
 """Mean and covariance of features as an .npz with `mu` and `sigma` (pytorch-fid, clean-fid)."""
 
 import os
+import secrets
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,9 +76,13 @@ def read_statistics(path: str | Path) -> ReferenceStatistics:
 def write_statistics(path: str | Path, statistics: ReferenceStatistics) -> None:
   """Write the statistics atomically as an .npz with `mu` and `sigma`."""
   path = Path(path)
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
+  path.parent.mkdir(parents=True, exist_ok=True)
+  # An unpredictable name, created exclusively: a planted link is never followed.
+  temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.part")
+  descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o666)
   try:
-    np.savez(temporary, mu=statistics.mean, sigma=statistics.covariance)
+    with os.fdopen(descriptor, "wb") as file:
+      np.savez(file, mu=statistics.mean, sigma=statistics.covariance)
     temporary.replace(path)
   finally:
     temporary.unlink(missing_ok=True)

@@ -42,6 +42,16 @@ def test_fid_is_its_formula_from_features_statistics_and_files(sets, tmp_path):
   assert gb.fid_inception is fid_inception
 
 
+def test_statistics_replace_a_link_and_make_their_folder(tmp_path):
+  (tmp_path / "other").write_text("kept")
+  (tmp_path / "link.npz").symlink_to(tmp_path / "other")
+  statistics = ReferenceStatistics(np.zeros(2), np.eye(2))
+  for path in (tmp_path / "link.npz", tmp_path / "new" / "folder" / "a.npz"):
+    write_statistics(path, statistics)
+    np.testing.assert_array_equal(read_statistics(path).covariance, np.eye(2))
+  assert (tmp_path / "other").read_text() == "kept"
+
+
 def test_files_have_the_format_of_pytorch_fid_and_clean_fid(sets, tmp_path):
   x, y = sets
   covariance = np.cov(y.astype(np.float64), rowvar=False)
