@@ -123,7 +123,7 @@ class NoiseSchedule:
       RunError: no sampler here supports the configuration.
     """
     name = config.get("_class_name") or ""
-    if name and name not in BETA_SCHEDULERS:
+    if not isinstance(name, str) or (name and name not in BETA_SCHEDULERS):
       raise RunError(
         f"the checkpoint's scheduler is {name!r}, which has no beta schedule and is not supported."
       )
@@ -182,7 +182,10 @@ def zero_terminal_snr(alphas_cumprod: Float64[np.ndarray, "n"]) -> Float64[np.nd
 def _betas(config: Mapping[str, Any]) -> Float64[np.ndarray, "n"]:
   trained = config.get("trained_betas")
   if trained is not None:
-    return _checked(np.asarray(trained, np.float64))
+    try:
+      return _checked(np.asarray(trained, np.float64))
+    except (TypeError, ValueError) as error:
+      raise RunError("trained_betas must be a list of numbers.") from error
   steps = _whole(config, "num_train_timesteps", 1000, 2, 100_000)
   start, end = _number(config, "beta_start", 0.0001), _number(config, "beta_end", 0.02)
   kind = config.get("beta_schedule") or "linear"

@@ -92,6 +92,8 @@ def test_trained_betas_are_taken():
     {"num_train_timesteps": 10**9},
     {"a_setting_of_next_year": 3},
     {"trained_betas": [0.1, float("nan")]},
+    {"trained_betas": [0.1, "x"]},
+    {"trained_betas": {"a": 1}},
   ],
 )
 def test_unsupported_checkpoints_are_refused(config):
@@ -105,6 +107,8 @@ def test_unsupported_checkpoints_are_refused(config):
 def test_schedulers_of_other_noise_are_refused(name):
   with pytest.raises(RunError, match=name):
     schedule(_class_name=name)
+  with pytest.raises(RunError, match="not supported"):
+    schedule(_class_name=[name])
 
 
 # Samplers and settings that they read, and do not support.
