@@ -6,7 +6,6 @@ the result but are not implemented are rejected by name.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,7 @@ class Settings:
     value = self._value(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
       raise self.error(name, f"expected a number from {low:g} to {high:g}")
-    if not math.isfinite(value) or not low <= value <= high:
+    if not low <= value <= high:  # also rejects NaN; integers may be too large for a float
       raise self.error(name, f"expected a number from {low:g} to {high:g}")
     return float(value)
 

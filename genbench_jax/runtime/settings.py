@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from genbench_jax.errors import UsageError, unknown_name
 
 Section = TypeVar("Section")
+_LARGEST_WHOLE = 1 << 1000  # larger ones are no floats
 # The name of an entry becomes part of file names.
 _ENTRY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 
@@ -171,7 +172,7 @@ def _typed(value: Any, wanted: Any, path: str) -> Any:
     values = value if isinstance(value, list | tuple) else (value,)
     return tuple(_typed(entry, item, path) for entry in values)
   if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-    value = float(value)
+    value = float(value) if abs(value) < _LARGEST_WHOLE else math.inf
   if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
     kind = type(value).__name__
     raise UsageError(f"{path} is {value!r} ({kind}), expected {wanted.__name__}.")

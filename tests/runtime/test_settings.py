@@ -56,6 +56,7 @@ def test_other_settings_keep_their_defaults():
     ({"inner": {"rate": 0}}, "config.inner.rate is 0.0, expected more than 0."),
     ({"inner": {"rate": 2}}, "config.inner.rate is 2.0, expected at most 1."),
     ({"inner": {"rate": float("nan")}}, "config.inner.rate is nan, expected a finite number."),
+    ({"inner": {"rate": 10**400}}, "config.inner.rate is inf, expected a finite number."),
     ({"inner": 3}, "config.inner is 3, expected a section of settings."),
   ],
 )
