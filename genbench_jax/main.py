@@ -15,38 +15,31 @@ import contextlib
 import dataclasses
 import json
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from genbench_jax import __version__
-from genbench_jax.cli.flags import parse, run_parser
+from genbench_jax.cli.flags import add_run, with_config
+from genbench_jax.cli.subcommand import subcommand
 from genbench_jax.config import STAGES, Config, make_config
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.runtime.address import Address, one_of_several
-from genbench_jax.runtime.command import run_command
 from genbench_jax.runtime.jax_start import start_jax
 from genbench_jax.runtime.progress import show
 from genbench_jax.runtime.rendezvous import errors_told, meet
 from genbench_jax.runtime.stopping import leave, look
 from genbench_jax.runtime.supervision import supervised
 
+
 # Variables of the environment that change numbers.
 _SHARED_VARIABLES = "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION"
 
 
-def main(argv: Sequence[str]) -> int:
-  """Run the command; return its exit status, see `runtime.command.run_command`."""
-  if {"--help", "-h"} & set(argv[1:]):
-    show(run_parser(_program(argv), __doc__).format_help(), end="")
-    return 0
-  return run_command(lambda: _run(argv), debug="--debug" in argv)
-
-
-def _run(argv: Sequence[str]) -> int:
-  options = parse(argv)
+@subcommand("run", add_run, __doc__, with_config)
+def run(options: argparse.Namespace) -> int:
+  """Run the stages, or print the plan."""
   stages = _stages(options.stages)
   if options.plan:
     return _plan(options)
@@ -67,16 +60,25 @@ def _run(argv: Sequence[str]) -> int:
   from genbench_jax.store.workdir import locked
 
   look()
-  several = one_of_several(argv, os.environ)
-  command = f"{_program(argv)} {shlex.join(argv[1:])}"
+  several = address.is_given or one_of_several((), os.environ)
   with (
     processes(address, several, common) as hosts,
     work_folder(given, hosts.number, hosts.wait) as workdir,
     locked(workdir, hosts),
     _tracking(config, workdir) if hosts.is_first else contextlib.nullcontext(),
   ):
-    run_stages(config, workdir, stages, command, options.keep_going)
+    run_stages(config, workdir, stages, options.command, options.keep_going)
   return 0
+
+
+def main(argv: Sequence[str]) -> int:
+  """Run the command; return its exit status, see `runtime.command.run_command`.
+
+  Args:
+    argv: name of the program, then the words of the command line.
+  """
+  program = argv[0] if argv[0].startswith("genbench ") else "python -m genbench_jax.main"
+  return run(argv[1:], program)
 
 
 def _common(
@@ -118,10 +120,6 @@ def _workdir(given: str | None) -> str:
   if not given:
     raise UsageError("no work folder given. Say where the results go: --workdir DIR.")
   return given
-
-
-def _program(argv: Sequence[str]) -> str:
-  return argv[0] if argv[0].startswith("genbench ") else "python -m genbench_jax.main"
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -289,10 +289,10 @@ def parse(module, arguments):
 
 def parse_run(arguments):
   """Check that the words are flags and settings of a run."""
-  from genbench_jax.cli.flags import parse as parse_command
   from genbench_jax.config import make_config
+  from genbench_jax.main import run
 
-  make_config(parse_command(["main", *arguments]).config)
+  make_config(run.parse(arguments).config)
 
 
 def run_module(module, arguments, ran):

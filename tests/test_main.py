@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genbench_jax.cli.flags import parse
-from genbench_jax.main import main
+from genbench_jax.main import main, run
 from genbench_jax.metrics.accuracy import recognition_score
 from genbench_jax.recognizers.results import load_predictions
 from genbench_jax.store import embedding_set
@@ -266,7 +265,7 @@ def test_two_runs_at_once_are_rejected(tmp_path, capfd):
 
 def test_the_last_of_a_repeated_setting_wins():
   twice = ["--config.shots=(1, 2)", "--config.shots=(4,)", "--config.seeds=(0,)"]
-  config = parse(["main", f"--config={DEMO}", *twice]).config
+  config = run.parse([f"--config={DEMO}", *twice]).config
   assert (config.shots, config.seeds) == ((4,), (0,))
 
 

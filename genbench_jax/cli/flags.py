@@ -54,23 +54,6 @@ def add_run(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument("--num-processes", type=int, default=-1, help="processes of the run")
   parser.add_argument("--process-id", type=int, default=-1, help="number of this process, from 0")
-  parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-
-def run_parser(program: str, description: str | None = None) -> Parser:
-  """Return the parser of `genbench run`."""
-  parser = Parser(prog=program, description=description)
-  add_run(parser)
-  return parser
-
-
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-  """Return the options of `genbench run`, with the config as a ConfigDict in `config`.
-
-  Raises:
-    UsageError: an unknown option or setting, or one that can't be read.
-  """
-  return with_config(run_parser(argv[0]), argv[1:])
 
 
 def with_config(parser: Parser, words: Sequence[str]) -> argparse.Namespace:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from genbench_jax.cli.subcommand import subcommand
+from genbench_jax.embedding.settings import SHIPPED_CLIP
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.sanity import DIVISIONS, VERDICTS, Movement, checked, movements
 from genbench_jax.metrics.shifts import SHIFTS, Features
@@ -25,7 +26,7 @@ from genbench_jax.runtime.stopping import leave
 from genbench_jax.store import files
 from genbench_jax.store.reading import regular
 
-DEMO_WORLD, DEMO_CHECKPOINT = "shapes", "zoo/clip"
+DEMO_WORLD = "shapes"
 _MOST_BYTES = 1 << 34
 _PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
@@ -66,8 +67,8 @@ def demo_features() -> Features:
 
   spec = world_specs()[DEMO_WORLD]
   examples = [world_example(DEMO_WORLD, "train", i) for i in range(world_size(DEMO_WORLD, "train"))]
-  features = embed_images([example.image for example in examples], DEMO_CHECKPOINT)
-  text = text_prototypes(load_clip(DEMO_CHECKPOINT), spec.names, spec.templates)
+  features = embed_images([example.image for example in examples], SHIPPED_CLIP)
+  text = text_prototypes(load_clip(SHIPPED_CLIP), spec.names, spec.templates)
   return checked(features, [example.label for example in examples], text)
 
 

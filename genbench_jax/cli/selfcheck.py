@@ -38,7 +38,8 @@ def main(options: argparse.Namespace) -> int:
   from genbench_jax.runtime.jax_start import start_jax
 
   start_jax()
-  from genbench_jax.pipeline.selfcheck import CHECKPOINT, SHIPPED, check_datasets
+  from genbench_jax.embedding.settings import PUBLISHED_CLIP, SHIPPED_CLIP
+  from genbench_jax.pipeline.selfcheck import check_datasets
 
   own, published = _chosen(options)
   if not published and not options.datasets:
@@ -47,7 +48,7 @@ def main(options: argparse.Namespace) -> int:
       " Checking only the small models of the package on their datasets."
     )
   checks: "list[Check]" = []
-  for names, checkpoint in ((own, SHIPPED), (published, options.checkpoint or CHECKPOINT)):
+  for names, checkpoint in ((own, SHIPPED_CLIP), (published, options.checkpoint or PUBLISHED_CLIP)):
     if names:
       checks += check_datasets(names, checkpoint, options.data_dir, options.images)
   show(_table(checks))

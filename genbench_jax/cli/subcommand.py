@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import functools
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol, runtime_checkable
@@ -18,7 +19,10 @@ Run = Callable[[argparse.Namespace], int | None]
 class Main(Protocol):
   """A command: a function of words, by default those of the process, that returns an exit status."""
 
-  def __call__(self, words: Sequence[str] | None = None) -> int: ...
+  def __call__(self, words: Sequence[str] | None = None, program: str = ...) -> int: ...
+
+  def parse(self, words: Sequence[str]) -> argparse.Namespace:
+    """Return the options, without running the command."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,7 +64,7 @@ def subcommand(
   """Turn a function of parsed options into a subcommand.
 
   The command always ends with one line and a status: `UsageError` 2, `RunError` 1, Ctrl-C 130,
-  SIGTERM 143, a closed pipe 1.
+  SIGTERM 143, a closed pipe 0. `options.command` is the command line as text.
 
   Args:
     name: name of the subcommand, such as `show`.
@@ -68,33 +72,36 @@ def subcommand(
     description: text of `--help`.
     read: function that parses the words with the parser.
   """
+  own_program = f"genbench {name}"
 
   def decorate(run: Run) -> Main:
-    def parser() -> Parser:
-      made = Parser(prog=f"genbench {name}", description=description)
+    def parser(program: str) -> Parser:
+      made = Parser(prog=program, description=description)
       made.add_argument("--debug", action="store_true", help="show the traceback of an error")
       arguments(made)
       return made
 
-    def parse(words: Sequence[str]) -> argparse.Namespace:
-      return read(parser(), words)
+    def parse(words: Sequence[str], program: str = own_program) -> argparse.Namespace:
+      options = read(parser(program), words)
+      options.command = f"{program} {shlex.join(words)}"
+      return options
 
     @functools.wraps(run)
-    def main(words: Sequence[str] | None = None) -> int:
+    def main(words: Sequence[str] | None = None, program: str = own_program) -> int:
       given = list(sys.argv[1:] if words is None else words)
       if {"--help", "-h"} & set(given):
-        show(parser().format_help(), end="")
+        show(parser(program).format_help(), end="")
         return 0
 
       def work() -> int:
-        status = run(parse(given)) or 0
+        status = run(parse(given, program)) or 0
         sys.stdout.flush()  # a closed pipe is detected here, not at exit
         return status
 
       return run_command(work, debug="--debug" in given)
 
     main.parse = parse  # type: ignore[attr-defined]
-    return main
+    return main  # type: ignore[return-value]  # mypy does not see the attribute
 
   return decorate
 

@@ -1,11 +1,9 @@
 """Common behavior of all commands: start, exit status and error messages."""
 
 import codecs
-import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import ParamSpec
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.disk import disk_reason
@@ -19,19 +17,6 @@ _PLAIN = str.maketrans({
 })  # fmt: skip
 
 
-Arguments = ParamSpec("Arguments")
-
-
-def command(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
-  """Turn a function that returns an exit status into a command; see `run_command`."""
-
-  @functools.wraps(main)
-  def run(*arguments: Arguments.args, **options: Arguments.kwargs) -> int:
-    return run_command(lambda: main(*arguments, **options))
-
-  return run
-
-
 def run_command(work: Callable[[], int], debug: bool = False) -> int:
   """Run a command and return its exit status. Only bugs end in a traceback.
 
@@ -40,8 +25,8 @@ def run_command(work: Callable[[], int], debug: bool = False) -> int:
     debug: whether to raise errors of usage and runs, to show their traceback.
 
   Returns:
-    The command's own status, 1 for a failed run, 2 for a usage error, 130 after Ctrl-C, 143 after
-      SIGTERM.
+    The command's own status; 0 if the reader has closed the pipe, 1 for a failed run, 2 for a usage
+      error, 130 after Ctrl-C, 143 after SIGTERM.
   """
   speak_plainly()
   try:

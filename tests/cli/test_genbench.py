@@ -12,10 +12,10 @@ import pytest
 
 import genbench_jax
 from genbench_jax.cli import built_in
-from genbench_jax.cli.flags import parse
 from genbench_jax.cli.genbench import COMMANDS, main
 from genbench_jax.cli.subcommand import numbers, subcommand
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.main import run
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,7 +96,7 @@ def test_a_built_in_config_is_found_from_anywhere(given, tmp_path, monkeypatch):
   file, _, arguments = built_in.config_file(given).partition(":")
   assert Path(file).samefile(ROOT / "configs" / "demo.py")
   assert arguments == given.partition(":")[2]
-  assert parse(["run", "--config", given]).config.datasets
+  assert run.parse(["--config", given]).config.datasets
 
 
 def test_an_existing_file_is_preferred_to_a_built_in_config(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genbench_jax.cli.flags import parse
+from genbench_jax.main import run
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
@@ -60,7 +60,7 @@ def stand_ins(tmp_path):
 def values_of(call):
   """Parse the flags of a recorded call with the command's own parser."""
   start = call.index("genbench_jax.main")
-  return parse(["main", *call[start + 1 :]])
+  return run.parse(call[start + 1 :])
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")

@@ -1,18 +1,18 @@
 """Comparison of runs."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from genbench_jax.errors import UsageError
-from genbench_jax.report.compare import (
-  RunToCompare,
-  compare,
+from genbench_jax.report.compare import RunToCompare, compare
+from genbench_jax.report.comparison_page import short_names, write_comparison
+from genbench_jax.report.comparison_tables import (
   differences_table,
   settings_table,
   verdicts_table,
-  write_comparison,
 )
 from genbench_jax.report.results import Series, View
 from genbench_jax.store.hits import PerImage
@@ -121,3 +121,19 @@ def test_page_in_the_browser(browser, rows, better, run, tmp_path):
   assert browser.get_log("browser") == []
   assert (tmp_path / "tables" / "differences.csv").exists()
   assert (tmp_path / "figures" / "differences.svg").exists()
+
+
+@pytest.mark.parametrize(
+  ("paths", "names"),
+  [
+    (["a/run", "b/other"], ["run", "other"]),
+    (["a/run", "b/run"], ["a/run", "b/run"]),
+    (["x/a/run", "x/b/run", "x/b/more"], ["a/run", "b/run", "b/more"]),
+  ],
+)
+def test_runs_have_the_shortest_names_that_differ(paths, names):
+  assert short_names([Path(path) for path in paths]) == names
+
+
+def test_equal_work_folders_are_numbered(tmp_path):
+  assert short_names([tmp_path, tmp_path]) == [f"{tmp_path} (1)", f"{tmp_path} (2)"]
