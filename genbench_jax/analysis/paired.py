@@ -15,8 +15,8 @@ from jaxtyping import Float
 
 from genbench_jax.analysis.statistics import holm
 from genbench_jax.errors import UsageError
+from genbench_jax.runtime.protocol import NORMAL
 
-NORMAL = 1.959964  # 97.5 % quantile of the standard normal distribution
 LEVEL = 0.05
 
 
@@ -102,9 +102,9 @@ def paired_difference(
 ) -> Comparison:
   """Compare two recognizers on the same images (Agresti & Min 2005).
 
-  As for matched pairs, two pseudo-images are added, one in favor of each side; otherwise, observing
-  no difference would give a zero-width interval. The p-value uses the same normal approximation, so
-  test and interval agree.
+  As for matched pairs, half a pseudo-image is added to each of the four outcomes (both, first,
+  second, neither); otherwise, observing no difference would give a zero-width interval. The p-value
+  uses the same normal approximation, so test and interval agree.
 
   Args:
     first, second: names of the recognizers.
@@ -124,8 +124,7 @@ def paired_difference(
   )
   # Kish's effective number of images: n for equal weights.
   count = 1 / float(np.sum(weights**2))
-  # Two more images with differences +1 and -1 leave the sum unchanged and add 2 to the sum of
-  # squares.
+  # Half an image for each outcome: two more images, the same sum, and 1 more in the sum of squares.
   center = float(weights @ differences) * count / (count + 2)
   square = float(weights @ differences**2)
   variance = ((square * count + 1) / (count + 2) - center**2) / (count + 2)

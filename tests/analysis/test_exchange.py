@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genbench_jax.analysis.curves import Point, images_given, monotone, points_of, power_law
-from genbench_jax.analysis.exchange import exchange_rates
+from genbench_jax.analysis.exchange import crossing, exchange_rates, why_not
 
 
 def law(images):
@@ -75,3 +75,50 @@ def test_budgets_are_the_numbers_of_images_used():
   assert [p.images for p in found] == [4, 8]
   assert found[1].error == pytest.approx(0.2 / 3.92, rel=1e-3)
   assert images_given({"shots": 4}) == 4
+
+
+CURVE = np.array([1.0, 2, 4, 8]), np.array([0.2, 0.4, 0.4, 0.8])
+
+
+@pytest.mark.parametrize(
+  ("value", "images"),
+  [(0.1, 0), (0.2, 1), (0.3, 2**0.5), (0.6, 2**2.5), (0.8, 8), (0.81, math.inf)],
+)
+def test_a_curve_is_crossed_in_octaves(value, images):
+  assert crossing(*CURVE, value) == pytest.approx(images)
+
+
+@pytest.mark.parametrize(
+  ("points", "reason"),
+  [
+    ([], "single number"),
+    ([Point(1, 0.5, 0.01)], "single number"),
+    ([Point(1, 0.5, math.nan), Point(2, 0.9, 0.01)], "no standard errors"),
+    ([Point(1, 0.5, 0.1), Point(2, 0.75, 0.1)], "does not rise"),
+    ([Point(1, 0.5, 0.1), Point(2, 0.8, 0.1)], ""),
+  ],
+)
+def test_real_images_must_rise_by_more_than_their_error(points, reason):
+  """1.96 sqrt(.1^2 + .1^2) = .277."""
+  assert why_not(points) == reason or (reason and reason in why_not(points))
+
+
+def test_the_order_of_the_points_does_not_matter():
+  source, real = [Point(64, law(4), 0.005)], points(0.005)
+  assert exchange_rates(source, real[::-1]) == exchange_rates(source, real)
+
+
+def test_a_source_without_error_is_unknown_and_the_others_are_not():
+  source = [Point(4, 0.5, math.nan), Point(8, law(4), 0.005)]
+  first, second = exchange_rates(source, points(0.005))
+  assert (first.images, first.value, first.low, first.high) == (4, None, 0, math.inf)
+  assert "no standard error" in first.verdict
+  assert second.value == pytest.approx(4, rel=0.05)
+
+
+def test_an_interval_may_end_beyond_the_tested_numbers():
+  near_the_top = exchange_rates([Point(8, law(14), 0.02)], points(0.005))[0]
+  assert near_the_top.high == math.inf and near_the_top.value == pytest.approx(14, rel=0.1)
+  assert near_the_top.verdict.endswith("to more than 16)")
+  near_the_bottom = exchange_rates([Point(8, law(1.1), 0.05)], points(0.005))[0]
+  assert near_the_bottom.low == 0 and "(fewer than 1 to " in near_the_bottom.verdict

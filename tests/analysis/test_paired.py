@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from genbench_jax.analysis.paired import ImageOutcomes, compare, paired_difference
 from genbench_jax.errors import UsageError
@@ -67,3 +68,53 @@ def test_other_external_images_widen_the_interval():
 def test_different_test_images_are_rejected():
   with pytest.raises(UsageError, match="different test images of d"):
     paired_difference("a", "b", "d", judged([1, 0], images="p"), judged([1, 0], images="q"))
+
+
+def test_a_comparison_has_the_formula_of_agresti_and_min():
+  """Half an image is added to each of the four outcomes, so b + c grows by one and n by two."""
+  ours, theirs = judged([1, 1, 1, 1, 0, 0, 1, 1]), judged([0, 1, 0, 1, 1, 0, 1, 0])
+  found = paired_difference("a", "b", "d", ours, theirs)
+  b, c, n = 3, 1, 8
+  center = (b - c) / (n + 2)
+  variance = ((b + c + 1) / (n + 2) - center**2) / (n + 2)
+  assert found.difference == pytest.approx((b - c) / n)
+  assert (found.ci_low + found.ci_high) / 2 == pytest.approx(center)
+  assert (found.ci_high - found.ci_low) / 2 == pytest.approx(stats.norm.ppf(0.975) * variance**0.5)
+  assert found.p_value == pytest.approx(2 * stats.norm.sf(center / variance**0.5))
+  assert found.n == n
+
+
+def test_equal_weights_are_the_default_and_weights_count():
+  ours, theirs = [1, 0, 1, 1], [0, 0, 1, 0]
+  plain = paired_difference("a", "b", "d", judged(ours), judged(theirs))
+  equal = np.full(4, 0.25)
+  assert plain == paired_difference("a", "b", "d", judged(ours, weights=equal), judged(theirs))
+  uneven = np.array([0.7, 0.1, 0.1, 0.1])
+  found = paired_difference("a", "b", "d", judged(ours, weights=uneven), judged(theirs))
+  assert found.difference == pytest.approx(0.8)
+  # Kish's number of images falls from 4 to 1 / .52, so the interval is wider.
+  assert found.ci_high - found.ci_low > plain.ci_high - plain.ci_low
+
+
+def test_the_mean_over_datasets_has_the_variance_of_a_mean():
+  ours, theirs = judged([1, 1, 0, 1] * 20), judged([0, 1, 1, 0] * 20)
+  x, y = judged([1, 0] * 30), judged([0, 0] * 30)
+  first, second, mean = compare({"a": {"u": ours, "v": x}, "b": {"u": theirs, "v": y}})
+  assert mean.dataset is None and mean.n == 2
+  assert mean.difference == pytest.approx((first.difference + second.difference) / 2)
+  halves = [(each.ci_high - each.ci_low) / 2 for each in (first, second, mean)]
+  assert halves[2] == pytest.approx(np.hypot(*halves[:2]) / 2)
+  error = halves[2] / stats.norm.ppf(0.975)
+  center = (mean.ci_low + mean.ci_high) / 2
+  assert mean.p_value == pytest.approx(2 * stats.norm.sf(center / error), rel=1e-6)
+
+
+def test_runs_without_a_shared_dataset_are_left_out():
+  hits = judged([1, 0])
+  assert compare({"a": {"x": hits}, "b": {"y": hits}}) == []
+  assert compare({"a": {"x": hits}}) == []
+
+
+def test_different_numbers_of_images_are_rejected():
+  with pytest.raises(UsageError, match="cannot compare a and b on d"):
+    paired_difference("a", "b", "d", judged([1, 0]), judged([1, 0, 1]))

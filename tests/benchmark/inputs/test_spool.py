@@ -1,0 +1,80 @@
+"""Copies of images in one file."""
+
+import os
+
+import pytest
+
+from genbench_jax.benchmark.inputs.spool import copy_name, spool_for
+from genbench_jax.errors import RunError
+
+IMAGES = [("0", ("cat",), b"first"), ("1", (), b""), ("2", ("dog", "cat"), b"the third")]
+
+
+@pytest.fixture
+def source(tmp_path):
+  path = tmp_path / "given.npz"
+  path.write_bytes(b"content")
+  return path
+
+
+def test_images_are_read_in_any_order(source, tmp_path):
+  spool = spool_for(tmp_path / "cache", "npz", [source]).fill(lambda: iter(IMAGES))
+  assert [spool.read(row) for row in (2, 0, 1, 2)] == [b"the third", b"first", b"", b"the third"]
+  images = spool.image_list(source, [source])
+  assert images.root == source
+  assert images.ids == ["0", "1", "2"]
+  assert images.classes == [("cat",), (), ("dog", "cat")]
+  assert images.places == [(tmp_path, "given.npz")] * 3
+  assert images.read(0) == b"first"
+
+
+def test_images_are_copied_once(source, tmp_path):
+  def again():
+    raise AssertionError("copied twice")
+
+  spool_for(tmp_path, "npz", [source]).fill(lambda: iter(IMAGES))
+  assert spool_for(tmp_path, "npz", [source]).fill(again).read(2) == b"the third"
+
+
+def test_an_interrupted_copy_is_made_again(source, tmp_path):
+  def interrupted():
+    yield IMAGES[0]
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    spool_for(tmp_path, "npz", [source]).fill(interrupted)
+  spool = spool_for(tmp_path, "npz", [source]).fill(lambda: iter(IMAGES))
+  assert len(spool.rows) == 3 and spool.read(2) == b"the third"
+
+
+def test_a_changed_file_and_another_kind_get_their_own_copies(source, tmp_path):
+  before = spool_for(tmp_path, "npz", [source]).path
+  assert spool_for(tmp_path, "parquet", [source]).path != before
+  source.write_bytes(b"CONTENT")  # as long as before
+  os.utime(source, ns=(1, 1))
+  assert spool_for(tmp_path, "npz", [source]).path != before
+
+
+def test_the_images_of_several_files_keep_their_places(source, tmp_path):
+  other = tmp_path / "deeper" / "b.parquet"
+  other.parent.mkdir()
+  other.write_bytes(b"x")
+  rows = [("given.npz/0", ("cat",), b"a"), ("b.parquet/0", ("dog",), b"b")]
+  spool = spool_for(tmp_path, "parquet", [source, other]).fill(lambda: iter(rows))
+  images = spool.image_list(tmp_path, [source, other])
+  assert images.places == [(tmp_path, "given.npz"), (tmp_path / "deeper", "b.parquet")]
+  assert len({tuple(mark) for mark in images.marks}) == 2
+
+
+def test_a_deleted_copy_is_named(source, tmp_path):
+  spool = spool_for(tmp_path, "npz", [source]).fill(lambda: iter(IMAGES))
+  spool.path.unlink()
+  with pytest.raises(RunError, match=r"can't be read .* Delete .*\.json, then run again"):
+    spool.read(0)
+
+
+def test_a_copy_is_named_by_the_file_and_its_state(source):
+  before = copy_name(source)
+  assert copy_name(source) == before
+  source.write_bytes(b"content!")
+  assert copy_name(source) != before
