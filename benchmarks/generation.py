@@ -56,7 +56,8 @@ from genbench_jax.diffusion.program import (
 from genbench_jax.diffusion.schedulers import sampler_steps
 from genbench_jax.models import checkpoints, weights
 from genbench_jax.models.configuration import Settings
-from genbench_jax.models.stable_diffusion import StableDiffusion, Texts, aligned, describe
+from genbench_jax.models.diffusion_model import StableDiffusion, Texts
+from genbench_jax.models.stable_diffusion import aligned, describe
 from genbench_jax.runtime.mesh import data_mesh
 from genbench_jax.zoo import tiny
 

@@ -34,12 +34,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from genbench_jax.diffusion.program import ProgramShape, lower_program
 from genbench_jax.errors import UsageError
 from genbench_jax.models.configuration import Settings
-from genbench_jax.models.stable_diffusion import (
-  StableDiffusion,
-  apply_unet,
-  describe,
-  described_conditions,
-)
+from genbench_jax.models.diffusion_model import StableDiffusion, apply_unet, described_conditions
+from genbench_jax.models.stable_diffusion import describe
 from genbench_jax.models.stock_diffusion import stock_networks, stock_params
 from genbench_jax.runtime.mesh import DATA_AXIS, data_mesh
 from genbench_jax.zoo import tiny

@@ -24,6 +24,7 @@ from genbench_jax.embedding.preprocess import Resize
 from genbench_jax.errors import UsageError
 from genbench_jax.models.checkpoints import is_single_file
 from genbench_jax.models.clip import Clip
+from genbench_jax.models.diffusion_model import StableDiffusion
 from genbench_jax.models.diffusion_parts import CheckpointParts
 from genbench_jax.models.image_encoder import (
   ImageEncoder,
@@ -33,11 +34,7 @@ from genbench_jax.models.image_encoder import (
   load_text_encoder,
 )
 from genbench_jax.models.pin import Pin
-from genbench_jax.models.stable_diffusion import (
-  StableDiffusion,
-  load_stable_diffusion,
-  open_parts,
-)
+from genbench_jax.models.stable_diffusion import load_stable_diffusion, open_parts
 from genbench_jax.runtime.failures import Failures
 from genbench_jax.runtime.hosts import Hosts, this_process
 from genbench_jax.runtime.mesh import data_mesh

@@ -1,5 +1,6 @@
 """Every test runs on eight fake CPU devices, so that sharding is always exercised."""
 
+import collections
 import inspect
 import os
 import sys
@@ -63,6 +64,18 @@ def pytest_collection_modifyitems(items):
   """The longest files come first, so that of several processes none works alone at the end."""
   places = {name: place for place, name in enumerate(LONGEST)}
   items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+
+
+@pytest.fixture(scope="session")
+def traces():
+  """How often JAX has traced each function, by its name; tests look at differences."""
+  counts = collections.Counter()
+
+  def count(event, _, fun_name="", **about):
+    counts[fun_name] += event.endswith("jaxpr_trace_duration")
+
+  jax.monitoring.register_event_duration_secs_listener(count)
+  return counts
 
 
 @pytest.fixture(scope="session")

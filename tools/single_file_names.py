@@ -23,7 +23,7 @@ def published() -> dict:
 
 def propose(path: str) -> None:
   """Write our proposed names to a file."""
-  from genbench_jax.models.single_file import unet_names
+  from genbench_jax.models.original_unet import unet_names
 
   names = {model: unet_names(set(published()[f"{model}/unet"]["shapes"])) for model in MODELS}
   Path(path).write_text(json.dumps(names))

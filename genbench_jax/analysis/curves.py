@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from genbench_jax.analysis.measured import has_value
+from genbench_jax.runtime.protocol import NORMAL
 
-NORMAL = 1.959964  # 97.5 % quantile of the standard normal distribution
 EXPONENTS = np.linspace(0.05, 2.0, 40)  # grid of the power law's exponent
 DRAWS = 400
 FEWEST_FOR_LAW = 4  # points: the law has three parameters

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Num
 
-from genbench_jax.analysis.curves import NORMAL, Point, drawn, monotone
+from genbench_jax.analysis.curves import Point, drawn, monotone
+from genbench_jax.runtime.protocol import NORMAL
 
 # Places between the smallest and the largest budget at which curves are looked up.
 STEPS = 129

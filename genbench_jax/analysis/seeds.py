@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from genbench_jax.analysis.measured import has_value
+from genbench_jax.runtime.protocol import NORMAL
 
-NORMAL = 1.959964  # 97.5 % quantile of the standard normal distribution
 KEYS = ("dataset", "source", "generator", "strategy", "shots", "protocol", "encoder", "quantity")
 
 

@@ -14,6 +14,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from genbench_jax.benchmark.published import words
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.printable import listed, storable
@@ -174,10 +175,8 @@ class ClassMatcher:
 @functools.cache
 def _imagenet_names() -> dict[str, tuple[str, ...]]:
   """Return WordNet id -> names of ImageNet's class."""
-  from genbench_jax.benchmark.registry import dataset_spec
-
-  spec = dataset_spec("imagenet2012")
-  return dict(zip(spec.label_names, spec.class_names, strict=True))
+  classes = words("imagenet2012")["classes"]
+  return {label: tuple(synonyms) for label, synonyms in classes.items()}
 
 
 def _exported(spec: DatasetSpec, index: int) -> set[str]:

@@ -1,11 +1,13 @@
 """Description of a dataset."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from genbench_jax.metrics.kinds import Metric
 
 Group = Literal["common", "fine_grained", "rare", "demo", "own"]
+Resize = Literal["crop", "squash"]
+RESIZES: tuple[str, ...] = get_args(Resize)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ class DatasetSpec:
   split_sizes: dict[str, int]
   tfds_name: str
   multi_label: bool = False
-  resize: Literal["crop", "squash"] = "crop"
+  resize: Resize = "crop"
   aliases: tuple[str, ...] = ()
   label_names: tuple[str, ...] = ()
   image_key: str = "image"

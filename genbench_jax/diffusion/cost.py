@@ -1,6 +1,5 @@
 """Floating-point operations per image, as counted by XLA, independent of the kernels in use."""
 
-import functools
 from typing import Any
 
 import jax
@@ -8,17 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from genbench_jax.models.attention import PLAIN
-from genbench_jax.models.image_encoder import ImageEncoder
-from genbench_jax.models.stable_diffusion import (
+from genbench_jax.models.diffusion_model import (
   StableDiffusion,
   apply_decoder,
   apply_unet,
   described_conditions,
 )
+from genbench_jax.models.image_encoder import ImageEncoder
 from genbench_jax.models.unet import Conditions
+from genbench_jax.runtime.kept import kept
 
 
-@functools.lru_cache(maxsize=8)
+@kept(8)
 def flops_of_image(
   model: StableDiffusion,
   evaluations: int,

@@ -13,7 +13,8 @@ from jaxtyping import Float, UInt8, UInt32
 from genbench_jax.diffusion.inversion.embeddings import LearnedEmbeddings, load_learned
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.errors import UsageError
-from genbench_jax.models.stable_diffusion import StableDiffusion, load_stable_diffusion
+from genbench_jax.models.diffusion_model import StableDiffusion
+from genbench_jax.models.stable_diffusion import load_stable_diffusion
 from genbench_jax.runtime.mesh import data_mesh
 
 # JAX keys take 32-bit seeds; a larger seed would be truncated and repeat another seed's images.

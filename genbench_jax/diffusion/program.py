@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Float32, UInt8, UInt32
 
 from genbench_jax.diffusion import schedulers
 from genbench_jax.diffusion.schedulers import HISTORY, Steps
+from genbench_jax.diffusion.settings import DECODED_AT_ONCE
 from genbench_jax.embedding.device_preprocess import (
   ResizeWeights,
   preprocess_on_device,
@@ -26,19 +27,16 @@ from genbench_jax.embedding.embedder import params_on as encoder_params_on
 from genbench_jax.embedding.preprocess import Resize
 from genbench_jax.models.attention import cudnn_works, tpu_kernels_work
 from genbench_jax.models.checkpoints import Params
-from genbench_jax.models.image_encoder import ImageEncoder
-from genbench_jax.models.stable_diffusion import (
+from genbench_jax.models.diffusion_model import (
   StableDiffusion,
   Texts,
   apply_decoder,
   apply_unet,
   conditions_of,
 )
+from genbench_jax.models.image_encoder import ImageEncoder
+from genbench_jax.runtime.kept import kept
 from genbench_jax.runtime.mesh import DATA_AXIS, batch_sharding, replicated
-
-# Pixels that a device decodes at once: four images of 512 x 512. The decoder's temporaries are much
-# larger than the UNet's.
-DECODED_AT_ONCE = 4 * 512 * 512
 
 # XLA merges the query and key products into one and then copies each half for cuDNN's attention.
 # The merger is disabled.
@@ -302,13 +300,13 @@ def _sampling_params(model: StableDiffusion) -> Params:
   return {"unet": model.params["unet"], "vae": vae}
 
 
-@functools.lru_cache(maxsize=2)
+@kept(2)
 def params_on(model: StableDiffusion, mesh: Mesh) -> Params:
   """Return the sampling parameters, replicated on a mesh; cached."""
   return jax.device_put(_sampling_params(model), replicated(mesh))
 
 
-@functools.lru_cache(maxsize=4)
+@kept(4)
 def embedding_params_on(
   encoder: ImageEncoder, mesh: Mesh, height: int, width: int, resize: Resize
 ) -> Params:
@@ -327,7 +325,7 @@ def embedding_params_on(
   }
 
 
-@functools.lru_cache(maxsize=8)
+@kept(8)
 def sampling_program(
   model: StableDiffusion, mesh: Mesh, encoder: ImageEncoder | None = None
 ) -> Any:

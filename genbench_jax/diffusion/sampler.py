@@ -28,8 +28,8 @@ from genbench_jax.diffusion.schedulers import sampler_steps
 from genbench_jax.diffusion.text import TextEncoder, text_encoder_on
 from genbench_jax.embedding.preprocess import Resize
 from genbench_jax.errors import ModelError, UsageError
+from genbench_jax.models.diffusion_model import StableDiffusion, Texts
 from genbench_jax.models.image_encoder import ImageEncoder
-from genbench_jax.models.stable_diffusion import StableDiffusion, Texts
 from genbench_jax.runtime.mesh import batch_sharding, pad_rows, replicated
 
 

@@ -3,10 +3,10 @@
 With x the latents, o the model output, z fresh unit-normal noise and m_0, m_1, ... the stored
 predictions (newest first), each step is
 
-    m_0 = from_sample * x + from_output * o          (the quantity to extrapolate: o itself, or the
-    clean latents) x  <- sample * x + first * x_start + sum_k recent[k] * m_k + noise * z
+    m_0 = from_sample * x + from_output * o
+    x  <- sample * x + first * x_start + sum_k recent[k] * m_k + noise * z
 
-A sampler is therefore a table with one row per model evaluation (`sampler_tables`), and a single
+where m_0 is the quantity to extrapolate: o itself, or the clean latents. A sampler is therefore a table with one row per model evaluation (`sampler_tables`), and a single
 loop runs all of them. Each sampler is tested against the scheduler of the same name in Diffusers
 (PyTorch).
 """

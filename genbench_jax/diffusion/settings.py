@@ -4,9 +4,13 @@ import dataclasses
 from typing import Annotated
 
 from genbench_jax.errors import UsageError
+from genbench_jax.models.diffusion_settings import IMPLEMENTATIONS
 from genbench_jax.prompts.strategies import STRATEGIES
 from genbench_jax.runtime.settings import AtLeast, AtMost, LocalPath, OneOf
 
+# Pixels that a device decodes at once: four images of 512 x 512. The decoder's temporaries are much
+# larger than the U-Net's.
+DECODED_AT_ONCE = 4 * 512 * 512
 SCHEDULERS = (
   "pndm",
   "ddim",
@@ -17,7 +21,6 @@ SCHEDULERS = (
   "tcd",
   "auto",
 )
-IMPLEMENTATIONS = ("ours", "diffusers")
 
 
 class KeptImages:

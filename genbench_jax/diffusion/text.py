@@ -19,14 +19,15 @@ from genbench_jax.diffusion.inversion.embeddings import (
 )
 from genbench_jax.embedding.embedder import fitting_batch
 from genbench_jax.models.checkpoints import Params
-from genbench_jax.models.diffusion_parts import TEXT_PARTS
-from genbench_jax.models.stable_diffusion import (
+from genbench_jax.models.diffusion_model import (
   StableDiffusion,
   Texts,
   TextTower,
   apply_text_encoders,
 )
+from genbench_jax.models.diffusion_parts import TEXT_PARTS
 from genbench_jax.models.tokenizer import tokenize
+from genbench_jax.runtime.kept import kept
 from genbench_jax.runtime.mesh import batch_sharding, data_mesh, pad_rows, replicated
 
 
@@ -92,20 +93,20 @@ class TextEncoder:
     return tokenize_with(tower.tokenizer, self.learned.ids(tower.vocabulary), texts, length)
 
 
-@functools.lru_cache(maxsize=2)
+@kept(2)
 def text_params_on(model: StableDiffusion, mesh: Mesh) -> Params:
   """Return the text towers' parameters, replicated on a mesh; cached and shared."""
   parts = {part: model.params[part] for part in TEXT_PARTS if part in model.params}
   return jax.device_put(parts, replicated(mesh))
 
 
-@functools.lru_cache(maxsize=2)
+@kept(2)
 def text_encoder_on(model: StableDiffusion, mesh: Mesh) -> TextEncoder:
   """Return the shared `TextEncoder` of a model on a mesh; cached."""
   return TextEncoder(model, mesh)
 
 
-@functools.lru_cache(maxsize=8)
+@kept(8)
 def _program(model: StableDiffusion, mesh: Mesh) -> Callable[..., Texts]:
   rows, shared = batch_sharding(mesh), replicated(mesh)
   encode: Any = functools.partial(apply_text_encoders, model.towers)

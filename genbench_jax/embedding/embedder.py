@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Float32, Shaped
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models.image_encoder import ImageEncoder, TextEncoder
+from genbench_jax.runtime.kept import kept
 from genbench_jax.runtime.mesh import batch_sharding, data_mesh, pad_rows, replicated
 
 # Concurrent batches: the device computes one while the next is decoded and transferred.
@@ -220,7 +221,7 @@ def fitting_batch(rows: int, devices: int, per_device: int) -> int:
   return devices * min(per_device, 1 << (wanted - 1).bit_length())
 
 
-@functools.lru_cache(maxsize=16)
+@kept(16)
 def _program(encoder: ImageEncoder, method: str, mesh: Mesh) -> Callable[..., Array]:
   rows = batch_sharding(mesh)
   return jax.jit(
@@ -228,7 +229,7 @@ def _program(encoder: ImageEncoder, method: str, mesh: Mesh) -> Callable[..., Ar
   )
 
 
-@functools.lru_cache(maxsize=2)
+@kept(2)
 def params_on(encoder: ImageEncoder, mesh: Mesh) -> dict[str, Array]:
   """Return an encoder's parameters, replicated on a mesh; cached."""
   return jax.device_put(encoder.params, replicated(mesh))

@@ -5,6 +5,10 @@ from typing import Annotated
 
 from genbench_jax.runtime.settings import AtLeast, LocalPath
 
+# The encoder of the published benchmark, and the small CLIP of the package.
+PUBLISHED_CLIP = "openai/clip-vit-base-patch32"
+SHIPPED_CLIP = "zoo/clip"
+
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
@@ -18,7 +22,7 @@ class Encoder:
     batch_per_device: images per device and batch.
   """
 
-  checkpoint: Annotated[str, LocalPath()] = "zoo/clip"
+  checkpoint: Annotated[str, LocalPath()] = SHIPPED_CLIP
   revision: str = ""
   sha256: str = ""
   batch_per_device: Annotated[int, AtLeast(1)] = 64

@@ -22,7 +22,6 @@ from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.metrics.set_spread import OnParts, Prepare, set_measurements
 from genbench_jax.metrics.strata import sampled_strata, strata_of
 
-NAMES = ("auth_pct", "near_copies")
 # An image looks like a copy if it is closer to a training image than all but this share of unseen
 # real images.
 NEAREST_SHARE = 0.05

@@ -20,12 +20,12 @@ from genbench_jax.metrics.inputs import common_scale, feature_rows, host_unit_ro
 from genbench_jax.metrics.moments import moments
 from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.metrics.strata import strata_of
+from genbench_jax.runtime.protocol import NORMAL
 
 PARTS = 15  # subsets, with evenly spaced sizes
 # Size of the smallest subset, as a share of all images.
 SMALLEST = 0.25
 # The 97.5 % quantile of the standard normal distribution.
-NORMAL = 1.959964
 
 
 def fd_infinity(

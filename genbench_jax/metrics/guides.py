@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float, Int
 from genbench_jax.metrics.bootstrap import ONE_A_CLASS, Measurement
 from genbench_jax.metrics.half_samples import REPEATS, common_variance, halves_of
 from genbench_jax.metrics.inputs import check_finite, feature_rows, host_unit_rows, label_rows
-from genbench_jax.metrics.intervals import NORMAL, wilson
+from genbench_jax.metrics.intervals import wilson
 from genbench_jax.metrics.manifold_spread import squared_distances
 from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.metrics.strata import are_paired, centered_within, sampled_strata, strata_of
+from genbench_jax.runtime.protocol import NORMAL
 
-NAMES = ("class_chamfer", "guide_ridge")
 # Ridge penalty as a share of the mean eigenvalue of the features' second moment.
 PENALTY = 0.1
 

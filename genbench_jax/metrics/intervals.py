@@ -19,8 +19,8 @@ from genbench_jax.metrics.accuracy import (
 )
 from genbench_jax.metrics.bootstrap import Measurement
 from genbench_jax.metrics.strata import is_drawn_by_class
+from genbench_jax.runtime.protocol import NORMAL
 
-NORMAL = 1.959964  # 97.5 % quantile of the standard normal distribution
 # Pseudo-images at the mean recall that are added to each class, so that no recall has zero
 # variance.
 SHRINKAGE = 1.0

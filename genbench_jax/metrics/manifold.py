@@ -31,15 +31,15 @@ from genbench_jax.metrics.inputs import (
   place,
   rows_of_classes,
 )
-from genbench_jax.metrics.intervals import NORMAL, wilson
+from genbench_jax.metrics.intervals import wilson
 from genbench_jax.metrics.manifold_spread import Spread, spread_of, squared_distances
 from genbench_jax.metrics.neighbors import nearest
 from genbench_jax.metrics.registry import Result, Sets
 from genbench_jax.metrics.ring import COLUMN_TILE, ROW_TILE, products, ring, tiles, untiled
 from genbench_jax.metrics.strata import are_paired, sampled_strata, strata_of
 from genbench_jax.runtime.mesh import DATA_AXIS
+from genbench_jax.runtime.protocol import NORMAL
 
-NAMES = ("precision", "recall", "density", "coverage")
 # Neighbors that define a radius in the benchmark.
 NEIGHBORS = 5
 # A squared distance |a|^2 + |b|^2 - 2 a . b inherits a few units in the last place from the squared

@@ -8,11 +8,10 @@ from jaxtyping import Bool, Float, Int
 
 from genbench_jax.metrics.bootstrap import ONE_A_CLASS, Measurement
 from genbench_jax.metrics.half_samples import REPEATS, halves_of
-from genbench_jax.metrics.intervals import NORMAL, wilson
+from genbench_jax.metrics.intervals import wilson
+from genbench_jax.metrics.manifold_spread import MOST_ROWS
 from genbench_jax.metrics.strata import are_paired
-
-# Images of each set that are used, to bound the cost of a replicate.
-MOST_ROWS = 400
+from genbench_jax.runtime.protocol import NORMAL
 
 OnParts = Callable[[Bool[np.ndarray, "n"], Bool[np.ndarray, "m"]], Float[np.ndarray, "v"]]
 Prepare = Callable[[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]], OnParts]

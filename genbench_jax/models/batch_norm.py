@@ -51,7 +51,7 @@ def moments(x: Float[Array, "b h w c"]) -> tuple[Float[Array, "c"], Float[Array,
   if wide.dtype == x.dtype:
     # Two passes: E[x^2] - E[x]^2 cancels half the digits if the mean is large.
     return mean, jnp.square(wide - mean).mean(axis=(0, 1, 2))
-    # bfloat16 has too few digits for cancellation to matter, and one pass over memory is saved.
+  # bfloat16 has too few digits for cancellation to matter, and one pass over memory is saved.
   return mean, jnp.maximum(jnp.square(wide).mean(axis=(0, 1, 2)) - jnp.square(mean), 0)
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -196,6 +196,25 @@ def _read_tensor(path: Path, name: str) -> Tensor:
 
   with safe_open(path, framework="numpy") as file:
     return file.get_tensor(name)
+
+
+def tensor_shape(weights: Weights, name: str) -> tuple[int, ...]:
+  """Return the shape of a tensor.
+
+  Raises:
+    RunError: there is no such tensor.
+  """
+  try:
+    return tuple(np.shape(weights[name]()))
+  except KeyError as error:
+    raise RunError(f"the checkpoint lacks {name}.") from error
+
+
+def numbered(names: Iterable[str], pattern: str) -> int:
+  """Return how many numbers, from 0, a pattern finds at the start of tensor names, such as layers."""
+  return 1 + max(
+    (int(match[1]) for name in names if (match := re.match(pattern, name))), default=-1
+  )
 
 
 def read_notes(path: Path) -> dict[str, str]:

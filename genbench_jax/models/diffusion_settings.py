@@ -5,6 +5,9 @@ from typing import Any
 
 from genbench_jax.models.configuration import MOST_WIDTH, Settings
 
+# Our networks, or the stock Flax classes of diffusers below 0.40.
+OURS = "ours"
+IMPLEMENTATIONS = (OURS, "diffusers")
 MOST_LEVELS = 8
 
 

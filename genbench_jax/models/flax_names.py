@@ -16,7 +16,7 @@ Tensor: TypeAlias = Shaped[np.ndarray, "..."]
 # The VAE's attention: Flax and old PyTorch files use the names on the left, new files those on the right.
 VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
-_TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}
+TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}
 
 
 def torch_name(path: Sequence[str]) -> str:
@@ -45,7 +45,7 @@ def torch_state(params: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _torch_layout(leaf: str, tensor: Tensor) -> Tensor:
   if leaf == "kernel":
-    tensor = tensor.transpose(_TO_TORCH[tensor.ndim])
+    tensor = tensor.transpose(TO_TORCH[tensor.ndim])
   return np.ascontiguousarray(tensor) if tensor.ndim else tensor
 
 

@@ -25,7 +25,7 @@ from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models import checkpoints
 from genbench_jax.models.checkpoints import Weights
 from genbench_jax.models.diffusion_parts import CheckpointParts
-from genbench_jax.models.single_file import unet_names
+from genbench_jax.models.original_unet import unet_names
 from genbench_jax.store.image_files import visible
 
 # Trainers' names of the two factors and of the core of a factorized convolution.

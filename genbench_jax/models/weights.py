@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from genbench_jax.errors import RunError
+from genbench_jax.models.flax_names import TO_TORCH
 
 Params: TypeAlias = dict[str, Any]
 Tensor: TypeAlias = Shaped[np.ndarray, "..."]
@@ -23,7 +24,6 @@ Tensor: TypeAlias = Shaped[np.ndarray, "..."]
 TABLES = re.compile(r"(embeddings?|embed_tokens|shared|relative_attention_bias)$")
 # Permutation of PyTorch's axes to JAX's, by rank, and its inverse.
 _TO_JAX = {2: (1, 0), 4: (2, 3, 1, 0)}
-_TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}
 
 
 def is_table(module: str) -> bool:
@@ -71,7 +71,7 @@ def parameter_shapes(init: Callable[..., Any], *args: Any, **kwargs: Any) -> Par
 def torch_shapes(shapes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
   """Return PyTorch name -> PyTorch shape for every leaf of a tree of arrays or shapes."""
   return {
-    name: tuple(leaf.shape[axis] for axis in _axes(name, len(leaf.shape), _TO_TORCH))
+    name: tuple(leaf.shape[axis] for axis in _axes(name, len(leaf.shape), TO_TORCH))
     for name, leaf in leaves(shapes)
   }
 
@@ -80,7 +80,7 @@ def to_torch(params: Mapping[str, Any]) -> dict[str, Tensor]:
   """Convert a parameter tree to PyTorch's state, for `safetensors.numpy.save_file`. `load` inverts it."""
   found = ((name, np.asarray(leaf)) for name, leaf in leaves(params))
   return {
-    name: np.array(array.transpose(_axes(name, array.ndim, _TO_TORCH)), order="C")
+    name: np.array(array.transpose(_axes(name, array.ndim, TO_TORCH)), order="C")
     for name, array in found
   }
 

@@ -22,12 +22,11 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.benchmark.user_images import ClassMatching, UserImages, open_user_images
 from genbench_jax.config import STAGES, Config, check_setting, default_config, make_config
+from genbench_jax.embedding.settings import PUBLISHED_CLIP, SHIPPED_CLIP
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.progress import say
 from genbench_jax.store import files
 
-ENCODER = "openai/clip-vit-base-patch32"
-SHIPPED_ENCODER = "zoo/clip"
 # File of a work folder with the dataset and sources of its page, as name -> path.
 SOURCES_FILE = "sources.json"
 
@@ -138,7 +137,7 @@ def config_of(question: Question, workdir: Path | None) -> Config:
   config.shots = question.shots or shots_up_to(largest)
   config.seeds = question.seeds
   is_demo = spec.group == "demo"
-  config.encoder.checkpoint = question.encoder or (SHIPPED_ENCODER if is_demo else ENCODER)
+  config.encoder.checkpoint = question.encoder or (SHIPPED_CLIP if is_demo else PUBLISHED_CLIP)
   # As in configs/demo.py: a probe that starts from text shows little of these small images.
   config.recognition.language_init = not is_demo
   names = [name or images.root.name for name, images in opened.items()]

@@ -17,6 +17,7 @@ from genbench_jax.benchmark.readiness import readiness
 from genbench_jax.benchmark.registry import dataset_spec, known_datasets
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.embedding.embedder import ImageEmbedder, text_prototypes
+from genbench_jax.embedding.settings import SHIPPED_CLIP
 from genbench_jax.embedding.stored import embed_stored
 from genbench_jax.metrics.accuracy import recognition_score
 from genbench_jax.models.image_encoder import TextEncoder, load_text_encoder
@@ -24,8 +25,6 @@ from genbench_jax.recognizers.zero_shot import zero_shot_scores
 from genbench_jax.runtime.mesh import data_mesh
 from genbench_jax.runtime.progress import Progress
 
-CHECKPOINT = "openai/clip-vit-base-patch32"
-SHIPPED = "zoo/clip"
 # In percent, with the dataset's metric here.
 PUBLISHED = {
   "imagenet2012": 63.3, "cifar10": 89.8, "cifar100": 64.5, "mnist": 48.6, "sun397": 62.5, "cars196": 59.4,
@@ -81,7 +80,7 @@ def check_datasets(
     data_dir: TFDS's data folder.
     most_images: number of test images, spread evenly; 0 uses all.
   """
-  published = OWN if checkpoint == SHIPPED else PUBLISHED
+  published = OWN if checkpoint == SHIPPED_CLIP else PUBLISHED
   encoder = load_text_encoder(checkpoint)
   return [
     _check(encoder, dataset_spec(name), published[name], data_dir, most_images) for name in names

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax.config import Generation
+from genbench_jax.diffusion.settings import DECODED_AT_ONCE
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models.checkpoints import is_single_file, read_json, weight_files
 from genbench_jax.models.single_file import single_file_configs
@@ -17,8 +18,6 @@ Settings = Mapping[str, Any]
 # temporaries are 0.06 GB by the TPU compiler's analysis and 0.095 GB by the GPU's, 1.4 and 2.3
 # times its largest activation. The decoder's factor is a similar estimate.
 UNET_TEMPORARIES, DECODER_TEMPORARIES = 2.3, 3.5
-# Number of pixels that the autoencoder decodes at once, see `diffusion.program`.
-DECODED_AT_ONCE = 4 * 512 * 512
 BYTES = 2  # bfloat16
 TEXT_DEFAULTS = {
   "vocab_size": 49408,

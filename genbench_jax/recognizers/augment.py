@@ -13,10 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from genbench_jax.recognizers.randaugment import randaugment
+from genbench_jax.recognizers.random_views import ASPECT, TRIES
 from genbench_jax.recognizers.settings import Recipe
-
-ASPECT = 4 / 3  # largest aspect ratio of a crop; the smallest is its inverse
-TRIES = 10
 
 
 class Crop(NamedTuple):

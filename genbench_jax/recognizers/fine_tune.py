@@ -11,7 +11,7 @@ References:
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ from genbench_jax.recognizers.from_scratch import ClassifierLogits, compute_dtyp
 from genbench_jax.recognizers.method import Method, Place
 from genbench_jax.recognizers.problem import Model, Problem, View
 from genbench_jax.recognizers.settings import FineTuneSettings, Recipe
+from genbench_jax.runtime.kept import kept
 
 # Recipe of WiSE-FT (section 3 and appendix), at its batch size of 512.
 PUBLISHED = Recipe(
@@ -60,6 +61,13 @@ class TowerLogits:
     features = unit_rows(self.encoder.embed_pixels(params, pixels).astype(jnp.float32))
     head = variables["head"]
     return features @ head["weight"] + head["bias"], stats
+
+
+@kept(16)
+def without_weights(encoder: TextEncoder) -> TextEncoder:
+  """Return the encoder without its parameters, always the same object: programs are cached by it."""
+  is_ours, network = dataclasses.is_dataclass(encoder), cast(Any, encoder)
+  return dataclasses.replace(network, params={}) if is_ours else encoder
 
 
 def with_leaves(tree: Any, leaves: dict[str, Any]) -> Any:
@@ -162,7 +170,9 @@ def _encoder_method(
   head = {"weight": kernel, "bias": np.zeros(len(text), np.float32)}
   first = {"tower": _wide(tower), "head": _wide(head)}
   rates = block_rates(num_blocks(dict(weights.leaves(encoder.params))), settings.layer_decay)
-  problem = Problem(TowerLogits(encoder), encoder_view(encoder), multi_label, rates)
+  problem = Problem(
+    TowerLogits(without_weights(encoder)), encoder_view(encoder), multi_label, rates
+  )
   start = Model(first, {}, encoder.params)
   finish = functools.partial(_averaged, first, settings.wise_ft)
   return Method("fine_tune", problem, lambda seed: start, settings.recipe, finish=finish)

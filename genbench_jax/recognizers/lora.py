@@ -21,7 +21,7 @@ from genbench_jax.metrics.accuracy import Metric
 from genbench_jax.metrics.inputs import unit_rows
 from genbench_jax.models.image_encoder import TextEncoder, load_text_encoder
 from genbench_jax.recognizers.arrays import fit_arrays
-from genbench_jax.recognizers.fine_tune import encoder_view
+from genbench_jax.recognizers.fine_tune import encoder_view, without_weights
 from genbench_jax.recognizers.low_rank import adapted, initial_adapters, merged
 from genbench_jax.recognizers.method import Method, Place
 from genbench_jax.recognizers.problem import Model, Problem
@@ -153,7 +153,9 @@ def method(
   tokens = encoder.tokenize(prompts)
   scale = settings.alpha / settings.rank
   problem = Problem(
-    AdaptedLogits(encoder, scale, settings.dropout), encoder_view(encoder), multi_label
+    AdaptedLogits(without_weights(encoder), scale, settings.dropout),
+    encoder_view(encoder),
+    multi_label,
   )
   make = functools.partial(initial_adapters, encoder.params, pattern(settings), settings.rank)
   frozen = {"params": encoder.params, "tokens": tokens}

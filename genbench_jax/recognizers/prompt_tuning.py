@@ -207,7 +207,7 @@ def learn_context(
     for members, found in zip(rows, seen, strict=True):
       yield jax.device_put(Batch(found, shares[members]), replicated(mesh))
 
-  program = _program(clip, settings, mesh)
+  program = _program(clip.module, settings, mesh)
   vectors, losses = learn(
     program, start, frozen, batches, settings.steps, mesh, directory, save_every
   )
@@ -227,11 +227,11 @@ def _schedule(settings: CoopSettings) -> optax.Schedule:
 
 
 @functools.lru_cache(maxsize=4)
-def _program(clip: Any, settings: CoopSettings, mesh: Mesh) -> Program:
+def _program(module: Any, settings: CoopSettings, mesh: Mesh) -> Program:
   """Return SGD with momentum, L2 and the schedule of the settings."""
   schedule = _schedule(settings)
   decay = optax.add_decayed_weights(settings.weight_decay)
-  loss_and_gradient = jax.value_and_grad(functools.partial(coop_loss, clip.module))
+  loss_and_gradient = jax.value_and_grad(functools.partial(coop_loss, module))
   return make_program(
     "coop", loss_and_gradient, optax.chain(decay, optax.sgd(schedule, momentum=0.9)), mesh
   )
@@ -288,13 +288,13 @@ def context_text_features(
   layout = class_prompts(clip, class_names, context.vectors.shape[-2], context.position)
   blocks = class_blocks(layout, CoopSettings.classes_at_once, mesh)
   params, vectors = jax.device_put((clip.params, context.vectors), replicated(mesh))
-  found = np.asarray(fetch(mesh, _text_features(clip, mesh)(params, vectors, blocks)))
+  found = np.asarray(fetch(mesh, _text_features(clip.module, mesh)(params, vectors, blocks)))
   return found.reshape(-1, found.shape[-1])[: len(class_names)]
 
 
 @functools.lru_cache(maxsize=4)
-def _text_features(clip: Any, mesh: Mesh) -> Callable[..., Float[Array, "n c d"]]:
-  program = functools.partial(block_text_features, clip.module)
+def _text_features(module: Any, mesh: Mesh) -> Callable[..., Float[Array, "n c d"]]:
+  program = functools.partial(block_text_features, module)
   return jax.jit(program, out_shardings=NamedSharding(mesh, PartitionSpec(None, DATA_AXIS)))
 
 

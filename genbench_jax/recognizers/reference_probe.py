@@ -31,8 +31,6 @@ NORM_MOMENTUM = 0.1
 NORM_EPSILON = 1e-5
 TRIAL_EPOCHS, FINAL_EPOCHS = 10, 50
 
-trace_counts = {"trials": 0, "final": 0}
-
 
 class Norm(NamedTuple):
   """Running statistics of the batch normalization; the variance is unbiased."""
@@ -192,7 +190,6 @@ def run_trials(
     Predicted classes [c, t, e, v], -1 if a logit is not finite; or the softmax scores [c, t, e, v,
     k].
   """
-  trace_counts["trials"] += 1
   steps = _most_steps(rows.order)
 
   def trials(
@@ -225,7 +222,6 @@ def run_final(
     learning_rates, weight_decays: of each cell.
     multi_label: binary cross-entropies instead of the softmax.
   """
-  trace_counts["final"] += 1
   steps = _most_steps(rows.order)
 
   def final(rows: TrainingRows, head: Head, rate: Array, decay: Array) -> tuple[Head, Norm]:

@@ -52,9 +52,6 @@ LEAST_ROWS = 64
 # Cells run side by side while their logits total less than this; above, work outweighs overhead.
 CELLS_AT_ONCE, FEW_LOGITS = 16, 2**18
 
-# Number of traces per program; tests assert one compilation per shape.
-trace_counts = {"strict": 0}
-
 
 class StrictFit(NamedTuple):
   """Fit of one cell; `weights` act on the features as given (unit-norm or raw).
@@ -154,7 +151,6 @@ def fit_cells(
     num_folds: number of folds to hold out; 0 takes the default penalty.
     multi_label: multi-hot targets with binary cross-entropies.
   """
-  trace_counts["strict"] += 1
 
   def fit(cells: Cells, prior: Array, penalties: Array, has_text: Array) -> StrictFit:
     return _each(

@@ -22,7 +22,6 @@ from genbench_jax.models import weights
 from genbench_jax.recognizers.augment import Examples, augmented_image, mixed
 from genbench_jax.recognizers.problem import Batch, Model, Outcome, Params, Problem
 from genbench_jax.recognizers.settings import OPTIMIZERS, SCHEDULES, Recipe
-from genbench_jax.recognizers.training import trace_counts
 from genbench_jax.runtime.mesh import replicated
 
 # vmap axes: cells have their own images, seeds and rates, and share the step number.
@@ -135,7 +134,6 @@ def train_step(
     frozen: arrays that are only read.
     batch: images of the step.
   """
-  trace_counts["engine"] += 1
   gradient, stats, outcome = _summed(problem, recipe, state, frozen, batch)
   updates, optimizer = optimizer_of(recipe).update(gradient, state["optimizer"], state["variables"])
   factors = _rates(problem, state["variables"])

@@ -24,8 +24,6 @@ Step = Callable[[State, Any, Any], tuple[State, Float[Array, ""]]]
 
 # Steps in flight while the host prepares the next one.
 STEPS_AHEAD = 2
-# Number of traces of each step; tests assert one compilation per shape.
-trace_counts = {"coop": 0, "vpt": 0, "engine": 0, "tip_adapter": 0}
 
 
 class Program(NamedTuple):
@@ -45,19 +43,19 @@ def make_program(
   """Return the jitted step on a replicated state (variables, optimizer state).
 
   Args:
-    name: name of the recognizer for messages and trace counts.
+    name: name of the recognizer for messages and profiles.
     loss_and_gradient: maps (variables, frozen, batch) to the loss and its gradient.
     optimizer: the optimizer.
     mesh: devices.
   """
 
   def step(state: State, frozen: Any, batch: Any) -> tuple[State, Float[Array, ""]]:
-    trace_counts[name] += 1
     variables, optimizer_state = state
     loss, gradient = loss_and_gradient(variables, frozen, batch)
     updates, optimizer_state = optimizer.update(gradient, optimizer_state, variables)
     return (optax.apply_updates(variables, updates), optimizer_state), loss
 
+  step.__name__ = f"{name}_step"
   return Program(optimizer, jax.jit(step, out_shardings=replicated(mesh)), name)
 
 

@@ -192,14 +192,14 @@ def _loss_and_gradient(
 
 
 @functools.lru_cache(maxsize=4)
-def _program(clip: Any, settings: VptSettings, mesh: Mesh) -> Program:
+def _program(module: Any, settings: VptSettings, mesh: Mesh) -> Program:
   """Return AdamW, or the paper's SGD with decay in the gradient, with warm-up and cosine."""
   schedule = warmup_cosine(settings.learning_rate, settings.steps, settings.warmup)
   optimizer = optax.adamw(schedule, weight_decay=settings.weight_decay)
   if settings.paper:
     decay = optax.add_decayed_weights(settings.weight_decay)
     optimizer = optax.chain(decay, optax.sgd(schedule, momentum=0.9))
-  return make_program("vpt", functools.partial(_loss_and_gradient, clip.module), optimizer, mesh)
+  return make_program("vpt", functools.partial(_loss_and_gradient, module), optimizer, mesh)
 
 
 def learn_visual_prompts(
@@ -305,7 +305,7 @@ def _learned(
   num_classes, width = frozen.text.shape
   head = first_head(num_classes, width, seed) if settings.paper else None
   variables, losses = learn(
-    _program(clip, settings, mesh), Variables(first_prompts(clip, settings, seed), head), frozen,
+    _program(clip.module, settings, mesh), Variables(first_prompts(clip, settings, seed), head), frozen,
     batches, settings.steps, mesh, directory, save_every,
   )  # fmt: skip
   return VisualPrompts(
@@ -391,7 +391,9 @@ def _scores(
   size = padded_size(min(images_at_once * mesh.size, num_images), mesh.size)
   split = batch_sharding(mesh)
   found = [
-    fetch(mesh, _prompted_scores(clip, mesh)(frozen, variables, jax.device_put(pixels, split)))
+    fetch(
+      mesh, _prompted_scores(clip.module, mesh)(frozen, variables, jax.device_put(pixels, split))
+    )
     for pixels in read_pixels(np.arange(num_images), size)
   ]
   return np.concatenate(found)[:num_images]
@@ -399,11 +401,11 @@ def _scores(
 
 @functools.lru_cache(maxsize=4)
 def _prompted_scores(
-  clip: Any, mesh: Mesh
+  module: Any, mesh: Mesh
 ) -> Callable[[FrozenTower, Variables, Array], Float[Array, "b k"]]:
 
   def scores(frozen: FrozenTower, variables: Variables, pixels: Array) -> Float[Array, "b k"]:
-    return jax.nn.softmax(logits_of(clip.module, variables, frozen, pixels, False), axis=-1)
+    return jax.nn.softmax(logits_of(module, variables, frozen, pixels, False), axis=-1)
 
   return jax.jit(scores, out_shardings=batch_sharding(mesh))
 

@@ -22,9 +22,10 @@ from genbench_jax.report.submission_check import problems
 from genbench_jax.report.verification import Measurement, tolerance_words, verdict
 from genbench_jax.store.image_files import visible
 from genbench_jax.store.reading import read_file
+from genbench_jax.store.rows import KEYS as CELL_KEYS
 
 _MOST_BYTES = 1 << 28
-KEYS = ("dataset", "source", "generator", "strategy", "shots", "protocol", "encoder")
+KEYS = tuple(key for key in CELL_KEYS if key != "seed")
 # Quantities that a line shows. The entry's file has the others.
 SHOWN = (*RECOGNIZERS, "cler", "fid", "fid_inception", "vendi")
 

@@ -8,8 +8,8 @@ from typing import Any
 from genbench_jax.report.quantities import quantity_of
 from genbench_jax.report.results import Results, fold_seeds
 from genbench_jax.report.tables import Table, Value, cells_table
+from genbench_jax.store.rows import KEYS
 
-KEYS = ("dataset", "source", "generator", "strategy", "shots", "seed", "protocol", "encoder")
 DROPPED_WHEN_CONSTANT = ("generator", "seed", "protocol", "encoder")
 # Real images used come right after the keys, before any score.
 BESIDE_KEYS = "n_real"

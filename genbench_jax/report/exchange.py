@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 
-from genbench_jax.analysis.curves import NORMAL, Point
+from genbench_jax.analysis.curves import Point
 from genbench_jax.analysis.exchange import UNKNOWN, ExchangeRate, exchange_rates
 from genbench_jax.report.headline import originals
 from genbench_jax.report.ranking import mean_over
 from genbench_jax.report.results import Estimate, Results, Series
+from genbench_jax.runtime.protocol import NORMAL
 
 NOUN = " real images per class"
 

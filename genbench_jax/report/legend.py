@@ -3,16 +3,16 @@
 from collections.abc import Iterable
 
 from genbench_jax.cells import strategy_parts
+from genbench_jax.diffusion.inversion.settings import TOKEN_REFERENCES
+from genbench_jax.prompts.strategies import STRATEGIES
 from genbench_jax.report import chart
 from genbench_jax.report.quantities import (
   SOURCES,
-  STRATEGIES,
   images_label,
 )
 from genbench_jax.report.results import Series
 
 # Sources of new tokens that have classes in `assets/figure.css`.
-TOKEN_REFERENCES = ("original", "retrieval", "folder")
 # Number of colors in `assets/figure.css`.
 GENERATOR_COLORS = 10
 

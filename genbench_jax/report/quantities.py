@@ -5,17 +5,10 @@ import math
 from typing import Literal
 
 from genbench_jax.cells import strategy_parts
+from genbench_jax.prompts.strategies import STRATEGIES
 
 Kind = Literal["accuracy", "difference", "number"]
 SOURCES = ("generative", "retrieval", "original", "folder", "combined", "control")
-STRATEGIES = (
-  "simple_template",
-  "defined_template",
-  "category_enhancement",
-  "restrictive_description",
-  "negative_prompts",
-  "category_grammar",
-)
 # If a source has several strategies, the headline uses one that is fixed in advance: the
 # benchmark's default first.
 HEADLINE_STRATEGIES = ("", "defined_template", *STRATEGIES)

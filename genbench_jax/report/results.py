@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from genbench_jax.prompts.strategies import STRATEGIES
 from genbench_jax.report.quantities import (
   HEADLINE_STRATEGIES,
   QUANTITIES,
   SOURCES,
-  STRATEGIES,
   excess_name,
   in_space,
   is_distance,

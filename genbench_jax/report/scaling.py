@@ -4,13 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from genbench_jax.analysis.curves import NORMAL, Point, PowerLaw, power_law
+from genbench_jax.analysis.curves import Point, PowerLaw, power_law
 from genbench_jax.report import chart
 from genbench_jax.report.exchange import complete_datasets, curve
 from genbench_jax.report.legend import css_of, keys_of
 from genbench_jax.report.quantities import percent, quantity_of
 from genbench_jax.report.results import Results, Series
 from genbench_jax.report.tables import Table
+from genbench_jax.runtime.protocol import NORMAL
 
 LEFT, TOP, MARGIN = 34.0, 30.0, 8.0
 # Extrapolation of the drawn laws, as a multiple of the largest number of images, and number of

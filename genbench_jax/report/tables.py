@@ -18,10 +18,10 @@ from genbench_jax.report.quantities import (
 )
 from genbench_jax.report.results import Estimate, Results
 from genbench_jax.store.files import csv_cell
+from genbench_jax.store.rows import KEYS
 
 Value = str | int | float | None
 FACTS = ("shots_given", "n_external", "n_real", "n_test", "missing_classes", "seconds")
-KEYS = ("dataset", "source", "generator", "strategy", "shots", "seed", "protocol", "encoder")
 LATEX = {
   "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
   "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",

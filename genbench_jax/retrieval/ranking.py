@@ -1,12 +1,12 @@
 """Ranking of a class's images from the hits of its prompts. Arrays in, arrays out."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 Ranking = Literal["mean", "max", "rerank"]
-RANKINGS: tuple[Ranking, ...] = ("mean", "max", "rerank")
+RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 
 
 class RankedImages(NamedTuple):

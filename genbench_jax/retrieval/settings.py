@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Annotated
 
+from genbench_jax.retrieval.ranking import RANKINGS
 from genbench_jax.runtime.settings import Above, AtLeast, AtMost, LocalPath, OneOf
 
 RETRIEVAL_QUERIES = ("text_to_text", "text_to_image", "image_to_image")
-RETRIEVAL_RANKINGS = ("mean", "max", "rerank")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Retrieval:
   queries: Annotated[str, OneOf("kind of query", RETRIEVAL_QUERIES)] = "text_to_text"
   query_shots: Annotated[int, AtLeast(1)] = 1
   images_per_prompt: Annotated[int, AtLeast(1)] = 30
-  ranking: Annotated[str, OneOf("ranking", RETRIEVAL_RANKINGS)] = "mean"
+  ranking: Annotated[str, OneOf("ranking", RANKINGS)] = "mean"
   duplicate_threshold: float = 0.97
   leak_threshold: float = 0.95
   recall_target: Annotated[float, Above(0), AtMost(1)] = 1.0

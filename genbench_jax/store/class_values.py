@@ -8,21 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from genbench_jax.store import files
+from genbench_jax.store import files, rows
 from genbench_jax.store.image_set import distinct_names
 from genbench_jax.store.rows import Row
 
-KEYS = (
-  "dataset",
-  "source",
-  "generator",
-  "strategy",
-  "shots",
-  "seed",
-  "protocol",
-  "encoder",
-  "quantity",
-)
+KEYS = (*rows.KEYS, "quantity")
 # Most values are ratios of counts of test images, so further digits are meaningless.
 DIGITS = 6
 

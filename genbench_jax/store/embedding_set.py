@@ -18,7 +18,6 @@ from genbench_jax.errors import RunError
 from genbench_jax.store import embedding_set, files
 from genbench_jax.store.reading import regular
 
-_ABOUT = "genbench_jax"
 _ARRAYS = ("features", "labels", "ids", "valid")
 
 
@@ -70,7 +69,7 @@ def save(path: Path, embeddings: EmbeddingSet, made_from: Mapping[str, str]) -> 
   # safetensors orders metadata keys randomly; a single key keeps equal features byte-identical.
   sealed = {"checksum": _checksum(arrays, made_from), "format": files.FORMAT}
   about = json.dumps({**made_from, **sealed}, sort_keys=True)
-  files.write_bytes(path, to_bytes(arrays, metadata={_ABOUT: about}))
+  files.write_bytes(path, to_bytes(arrays, metadata={files.ABOUT: about}))
 
 
 def load(path: Path) -> EmbeddingSet:
@@ -84,7 +83,7 @@ def load(path: Path) -> EmbeddingSet:
   try:
     with safe_open(regular(path), framework="numpy") as file:
       arrays = {name: file.get_tensor(name) for name in _ARRAYS}
-      made_from = json.loads((file.metadata() or {})[_ABOUT])
+      made_from = json.loads((file.metadata() or {})[files.ABOUT])
       expected, version = made_from.pop("checksum"), made_from.pop("format", 1)
   except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
     raise RunError(

@@ -8,6 +8,8 @@ from genbench_jax.errors import RunError
 from genbench_jax.metrics.registry import usual_quantities
 from genbench_jax.store import files
 
+# What a cell is measured with; every row has these keys.
+KEYS = ("dataset", "source", "generator", "strategy", "shots", "seed", "protocol", "encoder")
 # Quantities that the stage `score` measures by default, see `metrics.registry`.
 SCORED = usual_quantities()
 # Quantities of the recognizers. The reference protocol reports two values of a linear probe: at the epoch

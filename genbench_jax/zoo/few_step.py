@@ -31,12 +31,8 @@ from genbench_jax.diffusion import schedulers
 from genbench_jax.diffusion.program import Guidance, draw_latents, guide
 from genbench_jax.diffusion.sampler_tables import Steps
 from genbench_jax.models.checkpoints import ZOO
-from genbench_jax.models.stable_diffusion import (
-  StableDiffusion,
-  apply_text_encoders,
-  apply_unet,
-  load_stable_diffusion,
-)
+from genbench_jax.models.diffusion_model import StableDiffusion, apply_text_encoders, apply_unet
+from genbench_jax.models.stable_diffusion import load_stable_diffusion
 from genbench_jax.models.tokenizer import tokenize
 from genbench_jax.models.unet import Conditions
 from genbench_jax.models.weights import leaves, tree_of

@@ -293,7 +293,7 @@ def write_tiny_stable_diffusion(
     unet: configuration of the U-Net.
     **scheduler: settings of the scheduler to change.
   """
-  from genbench_jax.models.stable_diffusion import parameter_shapes
+  from genbench_jax.models.diffusion_networks import parameter_shapes
 
   _write_json(folder / "model_index.json", {"_class_name": "StableDiffusionPipeline"})
   write_tokenizer(folder / "tokenizer")
@@ -337,7 +337,7 @@ def write_tiny_sdxl(
     unet: configuration of the U-Net.
     **scheduler: settings of the scheduler to change.
   """
-  from genbench_jax.models.stable_diffusion import parameter_shapes
+  from genbench_jax.models.diffusion_networks import parameter_shapes
 
   index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True}
   _write_json(folder / "model_index.json", index)

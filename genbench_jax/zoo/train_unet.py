@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from genbench_jax.models.configuration import Settings
-from genbench_jax.models.stable_diffusion import apply_unet
+from genbench_jax.models.diffusion_model import apply_unet
 from genbench_jax.models.unet import Conditions, UNet
 from genbench_jax.models.unet_config import read_unet_config
 from genbench_jax.zoo.data import TrainingSet, batches

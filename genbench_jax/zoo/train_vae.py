@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, UInt8
 
 from genbench_jax.models.autoencoder import Autoencoder, read_autoencoder_config
 from genbench_jax.models.configuration import Settings
-from genbench_jax.models.stable_diffusion import apply_decoder, apply_encoder
+from genbench_jax.models.diffusion_model import apply_decoder, apply_encoder
 from genbench_jax.zoo.data import TrainingSet
 from genbench_jax.zoo.training import fit
 

@@ -1,6 +1,7 @@
 import pytest
 
 from genbench_jax.benchmark import registry
+from genbench_jax.benchmark.published import words
 from genbench_jax.errors import UsageError
 
 # The protocol, in the paper's order: numbers of classes and templates.
@@ -33,7 +34,7 @@ def test_spec_is_consistent(spec):
   assert len(set(spec.label_names)) == spec.num_classes == len(spec.label_names)
   assert spec.splits.keys() == spec.split_sizes.keys()
   assert "test" in spec.splits
-  sources = registry.words(spec.name)["sources"]
+  sources = words(spec.name)["sources"]
   assert sources.keys() == {"class_names", "templates", "labels"}
 
 

@@ -11,7 +11,7 @@ import pytest
 from genbench_jax.errors import RunError
 from genbench_jax.models.autoencoder import Autoencoder, read_autoencoder_config
 from genbench_jax.models.configuration import Settings
-from genbench_jax.models.stable_diffusion import apply_decoder, apply_encoder, apply_text_encoders
+from genbench_jax.models.diffusion_model import apply_decoder, apply_encoder, apply_text_encoders
 from genbench_jax.models.tokenizer import tokenize
 from genbench_jax.zoo.tiny import VAE
 

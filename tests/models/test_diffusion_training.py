@@ -7,12 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genbench_jax.models.stable_diffusion import (
-  apply_decoder,
-  apply_text_encoders,
-  apply_unet,
-  load_stable_diffusion,
-)
+from genbench_jax.models.diffusion_model import apply_decoder, apply_text_encoders, apply_unet
+from genbench_jax.models.stable_diffusion import load_stable_diffusion
 from genbench_jax.models.unet import Conditions
 from genbench_jax.zoo.tiny import SHALLOW_UNET, write_tiny_stable_diffusion
 

@@ -7,7 +7,7 @@ from safetensors.numpy import load_file, save_file
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models import weights
 from genbench_jax.models.lora import with_loras
-from genbench_jax.models.single_file import unet_names
+from genbench_jax.models.original_unet import unet_names
 from genbench_jax.models.stable_diffusion import open_parts
 from genbench_jax.zoo.tiny import LORA_TARGETS, write_tiny_lora, write_tiny_sdxl
 

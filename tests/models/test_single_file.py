@@ -17,7 +17,9 @@ from genbench_jax.config import make_config
 from genbench_jax.errors import RunError
 from genbench_jax.models import checkpoints, open_clip, single_file
 from genbench_jax.models.configuration import Settings
-from genbench_jax.models.single_file import unet_names
+from genbench_jax.models.original_autoencoder import VAE_ATTENTION
+from genbench_jax.models.original_text import TOWERS
+from genbench_jax.models.original_unet import unet_config, unet_names
 from genbench_jax.models.stable_diffusion import load_stable_diffusion, open_parts
 from genbench_jax.models.unet_config import read_unet_config
 from genbench_jax.pipeline.artifacts import image_folder, open_image_set
@@ -54,7 +56,7 @@ def test_configurations_follow_from_the_shapes(published, name):
     for original, ours in unet_names(set(record["shapes"])).items()
   }
   tensors = {key: lambda shape=shape: np.broadcast_to(0, shape) for key, shape in shapes.items()}
-  found = single_file._unet_config(Path(name), tensors, "sdxl" in name)
+  found = unet_config(Path(name), tensors, "sdxl" in name)
   configs = [read_unet_config(Settings(config, Path("x"))) for config in (found, record["config"])]
   assert configs[0] == configs[1]
 
@@ -74,7 +76,7 @@ def original_layout(folder, open_clip):
     tensors[single_file.VAE + original] = tensor[..., None, None] if is_matrix else tensor
   for part, prefix in open_clip.items():
     tower = {name: read() for name, read in parts.weights[part].items()}
-    named = to_open_clip(tower) if single_file.TOWERS[prefix][1] else tower
+    named = to_open_clip(tower) if TOWERS[prefix][1] else tower
     tensors |= {prefix + name: tensor for name, tensor in named.items()}
   return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 
@@ -85,7 +87,7 @@ def original_vae_name(name, levels):
     name = name.replace(f"down_blocks.{index}.", f"down.{index}.")
   for index in range(2):
     name = name.replace(f"mid_block.resnets.{index}.", f"mid.block_{index + 1}.")
-  for ours, theirs in single_file.VAE_ATTENTION.items():
+  for ours, theirs in VAE_ATTENTION.items():
     name = name.replace(f"mid_block.attentions.0.{ours}.", f"mid.attn_1.{theirs}.")
   renames = {
     "resnets.": "block.",

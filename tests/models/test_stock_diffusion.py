@@ -9,12 +9,8 @@ import pytest
 
 from genbench_jax.errors import UsageError
 from genbench_jax.models import stock_diffusion
-from genbench_jax.models.stable_diffusion import (
-  apply_decoder,
-  apply_encoder,
-  apply_unet,
-  load_stable_diffusion,
-)
+from genbench_jax.models.diffusion_model import apply_decoder, apply_encoder, apply_unet
+from genbench_jax.models.stable_diffusion import load_stable_diffusion
 from genbench_jax.models.unet import Conditions
 
 

@@ -8,7 +8,7 @@ from jax.experimental.pallas import tpu
 from scipy.special import erf
 
 from genbench_jax.models import tpu_kernels
-from genbench_jax.models.stable_diffusion import apply_unet
+from genbench_jax.models.diffusion_model import apply_unet
 from genbench_jax.models.unet import Conditions
 
 

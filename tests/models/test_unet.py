@@ -11,7 +11,8 @@ from jax.experimental.pallas import tpu
 from genbench_jax.errors import RunError
 from genbench_jax.models import weights
 from genbench_jax.models.configuration import Settings
-from genbench_jax.models.stable_diffusion import apply_unet, build_networks, network_shapes
+from genbench_jax.models.diffusion_model import apply_unet
+from genbench_jax.models.diffusion_networks import build_networks, network_shapes
 from genbench_jax.models.unet import Conditions
 from genbench_jax.models.unet_config import read_unet_config
 from genbench_jax.zoo.tiny import UNET

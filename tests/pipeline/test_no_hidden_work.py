@@ -13,6 +13,7 @@ from PIL import Image
 import genbench_jax as gb
 from genbench_jax import run as run_module
 from genbench_jax.main import main
+from genbench_jax.models.clip import Clip
 from genbench_jax.zoo.tiny import write_tiny_clip
 
 ROOT = Path(__file__).parents[2]
@@ -68,15 +69,20 @@ def test_a_plan_of_more_shots_retrieves_and_writes_nothing_and_starts_no_device(
   assert contents(tmp_path) == before
 
 
-def test_finished_evaluations_leave_no_run_in_memory(clip, tmp_path, monkeypatch):
-  runs = []
-  made = run_module.Run.__init__
+def test_finished_evaluations_leave_no_run_and_no_model_in_memory(clip, tmp_path, monkeypatch):
+  made = []
 
-  def noted(self, *args, **kwargs):
-    made(self, *args, **kwargs)
-    runs.append(weakref.ref(self))
+  def note(kind):
+    start = kind.__init__
 
-  monkeypatch.setattr(run_module.Run, "__init__", noted)
+    def noted(self, *args, **kwargs):
+      start(self, *args, **kwargs)
+      made.append((kind, weakref.ref(self)))
+
+    monkeypatch.setattr(kind, "__init__", noted)
+
+  note(run_module.Run)
+  note(Clip)
   for label in range(10):
     path = tmp_path / "made" / str(label) / "0.png"
     path.parent.mkdir(parents=True)
@@ -91,7 +97,9 @@ def test_finished_evaluations_leave_no_run_in_memory(clip, tmp_path, monkeypatch
     assert rows
   del rows
   gc.collect()
-  assert len(runs) >= 3 and not [one for one in runs if one() is not None]
+  assert [kind for kind, _ in made].count(run_module.Run) >= 3
+  assert [kind for kind, _ in made].count(Clip) >= 3
+  assert [kind for kind, alive in made if alive() is not None] == []
 
 
 def test_a_run_of_another_config_shares_no_cached_values():

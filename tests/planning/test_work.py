@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
-from genbench_jax.models import checkpoints, clip as clip_model, stable_diffusion as diffusion_model
+from genbench_jax.models import checkpoints, clip as clip_model, diffusion_networks
 from genbench_jax.models.attention import PLAIN
 from genbench_jax.models.checkpoints import read_json
+from genbench_jax.models.diffusion_model import apply_decoder, apply_unet
 from genbench_jax.models.diffusion_parts import folder_configs
-from genbench_jax.models.stable_diffusion import apply_decoder, apply_unet
 from genbench_jax.models.unet import Conditions
 from genbench_jax.planning import models, work
 from genbench_jax.zoo import tiny
@@ -74,8 +74,8 @@ def diffusion(tmp_path_factory):
 
 
 def test_unet_and_decoder_are_counted_exactly(diffusion):
-  unet, vae, _ = diffusion_model.build_networks(folder_configs(diffusion), jnp.float32)
-  shapes = diffusion_model.parameter_shapes(diffusion)
+  unet, vae, _ = diffusion_networks.build_networks(folder_configs(diffusion), jnp.float32)
+  shapes = diffusion_networks.parameter_shapes(diffusion)
   side, tokens = unet.config.sample_size, 7
   latents = jax.ShapeDtypeStruct((1, side, side, unet.config.in_channels), jnp.float32)
   text = jax.ShapeDtypeStruct((1, tokens, unet.config.cross_attention_dim), jnp.float32)

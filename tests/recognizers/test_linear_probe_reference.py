@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genbench_jax.recognizers import reference_probe
 from genbench_jax.recognizers.linear_probe import ProbeData, linear_probe, linear_probes
 from genbench_jax.recognizers.reference_probe import (
   BATCH_SIZE,
@@ -113,14 +112,14 @@ def world():
   return text.astype(np.float32), images
 
 
-def test_the_complete_protocol(world, mesh):
+def test_the_complete_protocol(world, mesh, traces):
   text, images = world
   test_features, test_labels = images(200)
   cells = [ProbeData(*images(48), seed=seed) for seed in (0, 1)]
-  before = dict(reference_probe.trace_counts)
+  before = dict(traces)
   results = linear_probes(cells, test_features, test_labels, text, "reference")
-  assert reference_probe.trace_counts["trials"] - before["trials"] == 2  # 42 trials, then 12
-  assert reference_probe.trace_counts["final"] - before["final"] == 1
+  assert traces["run_trials"] - before.get("run_trials", 0) == 2  # 42 trials, then 12
+  assert traces["run_final"] - before.get("run_final", 0) == 1
   for result in results:
     assert result["score"] == result["epoch_scores"][-1] > 0.7
     assert result["best_epoch_score"] == max(result["epoch_scores"]) >= result["score"]

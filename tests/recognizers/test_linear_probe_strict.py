@@ -138,15 +138,15 @@ def test_a_class_without_images(world, test_set):
   )
 
 
-def test_cells_are_independent_and_one_program_serves_a_shape(world, test_set):
+def test_cells_are_independent_and_one_program_serves_a_shape(world, test_set, traces):
   cells = [
     ProbeData(*world.images(CLASSES * shots), seed=seed) for shots in (1, 2, 4) for seed in (0, 1)
   ]
-  before = strict_probe.trace_counts["strict"]
+  before = traces["fit_cells"]
   together = linear_probes(cells, *test_set, world.prototypes)
-  assert strict_probe.trace_counts["strict"] == before + 2  # one shot, and several
+  assert traces["fit_cells"] == before + 2  # one shot, and several
   linear_probes(cells[:4], *test_set, world.prototypes)
-  assert strict_probe.trace_counts["strict"] == before + 2
+  assert traces["fit_cells"] == before + 2
   for cell, result in zip(cells, together, strict=True):
     alone = linear_probe(cell.features, cell.labels, *test_set, world.prototypes, seed=cell.seed)
     assert result["penalty"] == alone["penalty"]

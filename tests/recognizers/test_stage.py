@@ -18,7 +18,6 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.main import main
 from genbench_jax.metrics.accuracy import recognition_score
 from genbench_jax.models.clip import load_clip
-from genbench_jax.recognizers import training
 from genbench_jax.recognizers.models import load_probe_scores
 from genbench_jax.recognizers.prompt_tuning import context_text_features, load_context
 from genbench_jax.recognizers.results import load_predictions
@@ -84,17 +83,18 @@ def embedded(voc, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def traces():
+def traced():
+  """Step -> number of its traces in the run `undisturbed`."""
   return {}
 
 
 @pytest.fixture(scope="module")
-def undisturbed(voc, embedded, tmp_path_factory, traces):
+def undisturbed(voc, embedded, tmp_path_factory, traces, traced):
   workdir = tmp_path_factory.mktemp("undisturbed") / "run"
   shutil.copytree(embedded, workdir)
-  before = dict(training.trace_counts)
+  before = dict(traces)
   assert main(voc.arguments(workdir, "recognize")) == 0
-  traces.update({name: training.trace_counts[name] - before[name] for name in ("coop", "vpt")})
+  traced.update({step: traces[step] - before.get(step, 0) for step in ("coop_step", "vpt_step")})
   return workdir
 
 
@@ -122,8 +122,8 @@ def test_every_source_has_a_row_of_every_recognizer(undisturbed):
   assert len(rows) == 3 * 5
 
 
-def test_one_program_serves_all_cells(undisturbed, traces):
-  assert traces == {"coop": 1, "vpt": 1}
+def test_one_program_serves_all_cells(undisturbed, traced):
+  assert traced == {"coop_step": 1, "vpt_step": 1}
 
 
 def test_rows_can_be_recomputed_from_the_files_of_predictions(undisturbed):

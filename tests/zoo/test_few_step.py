@@ -11,7 +11,8 @@ from genbench_jax.diffusion.program import draw_latents
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.embedding.embedder import text_prototypes
 from genbench_jax.models.clip import load_clip
-from genbench_jax.models.stable_diffusion import apply_unet, load_stable_diffusion
+from genbench_jax.models.diffusion_model import apply_unet
+from genbench_jax.models.stable_diffusion import load_stable_diffusion
 from genbench_jax.models.unet import Conditions
 from genbench_jax.models.weights import leaves
 from genbench_jax.zoo import few_step

@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from genbench_jax.benchmark.inputs.image_list import ImageList, copy_name
+from genbench_jax.benchmark.inputs.image_list import ImageList
+from genbench_jax.benchmark.inputs.spool import copy_name
 from genbench_jax.benchmark.inputs.tree import class_place
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.printable import listed

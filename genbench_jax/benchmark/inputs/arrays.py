@@ -9,7 +9,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from genbench_jax.benchmark.inputs.image_list import ImageList, spool_for
+from genbench_jax.benchmark.inputs.image_list import ImageList
+from genbench_jax.benchmark.inputs.spool import spool_for
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.npz import npz_names, opened_npz, read_header, read_npz
 from genbench_jax.runtime.printable import listed

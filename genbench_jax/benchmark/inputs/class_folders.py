@@ -5,12 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from genbench_jax.benchmark.inputs import label_list
-from genbench_jax.benchmark.inputs.image_list import ImageList
+from genbench_jax.benchmark.inputs.image_list import ImageList, reader_of
 from genbench_jax.benchmark.inputs.tree import class_place
-from genbench_jax.errors import RunError, UsageError
-from genbench_jax.runtime.printable import storable
-from genbench_jax.store.image_files import MOST_BYTES, ImageWalk
-from genbench_jax.store.reading import read_beneath
+from genbench_jax.errors import UsageError
+from genbench_jax.store.image_files import ImageWalk
 
 
 def class_folders(root: Path, is_class: Callable[[str], bool]) -> ImageList:
@@ -48,25 +46,6 @@ def class_folders(root: Path, is_class: Callable[[str], bool]) -> ImageList:
     (*place.notes, *walk.notes()),
     tuple(posixpath.basename(name) for name in names),
   )
-
-
-def reader_of(root: Path, paths: list[str]) -> Callable[[int], bytes]:
-  """Return a function that reads files below a folder by index.
-
-  Raises:
-    RunError: from the returned function, if a file has disappeared or changed to something else.
-  """
-
-  def read(index: int) -> bytes:
-    try:
-      return read_beneath(root, paths[index], MOST_BYTES)
-    except OSError as error:
-      raise RunError(
-        f"{storable(paths[index])!r} in {root} can't be read any more ({error.strerror}). Leave the"
-        " folder unchanged during a run, then run again."
-      ) from error
-
-  return read
 
 
 def _folders(root: Path, folder: str) -> list[str]:

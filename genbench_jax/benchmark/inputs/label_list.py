@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from genbench_jax.benchmark.inputs.image_list import ImageList
+from genbench_jax.benchmark.inputs.image_list import ImageList, reader_of
 from genbench_jax.benchmark.inputs.pairs import once_each
 from genbench_jax.benchmark.inputs.tree import Place
 from genbench_jax.errors import UsageError
@@ -63,8 +63,6 @@ def listed_images(file: Path, walk: ImageWalk, place: Place) -> ImageList:
   Raises:
     UsageError: the list can't be read, lacks the columns, or names files outside its folder.
   """
-  from genbench_jax.benchmark.inputs.class_folders import reader_of
-
   classes, notes = _classes(file, _rows(file))
   paths = {posixpath.join(place.folder, path): names for path, names in classes.items()}
   found = [path for path in paths if walk.is_image(path)]

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.benchmark.inputs.image_list import ImageList, spool_for
+from genbench_jax.benchmark.inputs.image_list import ImageList
+from genbench_jax.benchmark.inputs.spool import spool_for
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.printable import listed
 

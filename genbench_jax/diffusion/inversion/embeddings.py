@@ -19,7 +19,7 @@ from jaxtyping import Array, Float32, Int32
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models.checkpoints import PICKLES
-from genbench_jax.models.stable_diffusion import TextTower
+from genbench_jax.models.diffusion_model import TextTower
 from genbench_jax.store import files
 from genbench_jax.store.image_files import visible
 from genbench_jax.store.reading import regular

@@ -25,9 +25,7 @@ from jaxtyping import Array, Float32, Int32, UInt8, UInt32
 from genbench_jax.diffusion.inversion.embeddings import tower_tables
 from genbench_jax.diffusion.inversion.settings import Training
 from genbench_jax.models.checkpoints import Params
-from genbench_jax.models.image_encoder import TextEncoder
-from genbench_jax.models.stable_diffusion import (
-  TEXT_PARTS,
+from genbench_jax.models.diffusion_model import (
   StableDiffusion,
   TextTower,
   apply_decoder,
@@ -36,6 +34,9 @@ from genbench_jax.models.stable_diffusion import (
   apply_unet,
   conditions_of,
 )
+from genbench_jax.models.diffusion_parts import TEXT_PARTS
+from genbench_jax.models.image_encoder import TextEncoder
+from genbench_jax.runtime.kept import kept
 from genbench_jax.runtime.mesh import DATA_AXIS
 
 # Views that a device encodes at once.
@@ -240,7 +241,7 @@ def update(
   return Learner(optax.apply_updates(learner.row, updates), moments, loss)
 
 
-@functools.lru_cache(maxsize=4)
+@kept(4)
 def training_program(
   model: StableDiffusion, mesh: Mesh, training: Training, guide: TextEncoder | None = None
 ) -> Any:
@@ -272,7 +273,7 @@ def training_program(
   return jax.jit(jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=tokens, check_vma=False))
 
 
-@functools.lru_cache(maxsize=4)
+@kept(4)
 def encoding_program(model: StableDiffusion, mesh: Mesh) -> Any:
   """Return the program for mean and deviation of the latents of views [t, r, v, H, W, 3]."""
 

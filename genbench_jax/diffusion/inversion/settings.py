@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Annotated
 
+from genbench_jax.benchmark.spec import RESIZES
 from genbench_jax.runtime.settings import Above, AtLeast, Distinct, OneOf
 
 SCHEDULES = ("cosine", "constant")
 INITIALIZERS = ("class_name", "end_of_text")
-RESIZES = ("crop", "squash")
 
 
 @dataclasses.dataclass(frozen=True)

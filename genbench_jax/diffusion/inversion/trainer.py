@@ -33,8 +33,8 @@ from genbench_jax.diffusion.program import params_on
 from genbench_jax.diffusion.text import text_params_on
 from genbench_jax.embedding.embedder import text_features, unit_norm
 from genbench_jax.errors import RunError
+from genbench_jax.models.diffusion_model import StableDiffusion
 from genbench_jax.models.image_encoder import TextEncoder
-from genbench_jax.models.stable_diffusion import StableDiffusion
 from genbench_jax.runtime.mesh import batch_sharding, replicated
 from genbench_jax.store import files
 from genbench_jax.store.reading import regular

@@ -18,7 +18,7 @@ from genbench_jax.diffusion.inversion.embeddings import (
 )
 from genbench_jax.diffusion.text import TextEncoder
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.models.stable_diffusion import apply_text_encoders
+from genbench_jax.models.diffusion_model import apply_text_encoders
 from genbench_jax.models.tokenizer import tokenize
 
 TEXTS = (

@@ -23,12 +23,9 @@ from genbench_jax.diffusion.inversion.loss import (
 from genbench_jax.diffusion.inversion.references import reference_views
 from genbench_jax.diffusion.inversion.settings import Training, reference_training
 from genbench_jax.diffusion.inversion.trainer import Concept, Trainer
+from genbench_jax.models.diffusion_model import apply_text_encoders, apply_unet
 from genbench_jax.models.image_input import ImageInput
-from genbench_jax.models.stable_diffusion import (
-  apply_text_encoders,
-  apply_unet,
-  load_stable_diffusion,
-)
+from genbench_jax.models.stable_diffusion import load_stable_diffusion
 from genbench_jax.models.unet import Conditions
 from genbench_jax.zoo.tiny import SHALLOW_UNET, write_tiny_stable_diffusion
 

@@ -1,0 +1,96 @@
+"""Copies of images that can't be read in place, kept in one file."""
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from genbench_jax.benchmark.inputs.image_list import ImageList
+from genbench_jax.errors import RunError
+from genbench_jax.store import files
+from genbench_jax.store.digests import identity
+
+
+class Spool:
+  """Images that can't be read in place, concatenated in one file to save memory.
+
+  Args:
+    path: the file; its index is stored next to it. Existing files are reused.
+  """
+
+  def __init__(self, path: Path) -> None:
+    self.path = path
+    self._index = path.with_suffix(".json")
+    self._lock = threading.Lock()
+    self._descriptor: int | None = None
+    self.rows: list[list[Any]] = []
+
+  def fill(self, images: Callable[[], Iterable[tuple[str, tuple[str, ...], bytes]]]) -> "Spool":
+    """Copy (id, classes, content) of every image, unless that was done before."""
+    if not self._index.exists():
+      rows, begin = [], 0
+      with files.atomic_path(self.path) as temporary, temporary.open("wb") as out:
+        for name, classes, content in images():
+          out.write(content)
+          rows.append([name, list(classes), begin, len(content)])
+          begin += len(content)
+      files.write_json(self._index, rows)
+    self.rows = files.read_json(self._index)
+    return self
+
+  def read(self, index: int) -> bytes:
+    """Return an image.
+
+    Raises:
+      RunError: the file no longer exists.
+    """
+    _, _, begin, size = self.rows[index]
+    with self._lock:
+      if self._descriptor is None:
+        try:
+          self._descriptor = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+          raise RunError(
+            f"{self.path} can't be read ({error.strerror}). Delete {self._index}, then run again."
+          ) from error
+    return os.pread(self._descriptor, size, begin)
+
+  def __del__(self) -> None:
+    if self._descriptor is not None:
+      os.close(self._descriptor)
+
+  def image_list(self, root: Path, paths: Sequence[Path]) -> ImageList:
+    """Return the images as a list.
+
+    Args:
+      root: input that the images came from, for messages.
+      paths: files that they were copied from; with several, an image is named `FILE/ROW`.
+    """
+    place_of = {path.name: (path.parent, path.name) for path in paths}
+    first = (paths[0].parent, paths[0].name)
+    return ImageList(
+      root,
+      [row[0] for row in self.rows],
+      [tuple(row[1]) for row in self.rows],
+      [place_of.get(row[0].partition("/")[0], first) for row in self.rows],
+      [row[2:] for row in self.rows],
+      self.read,
+    )
+
+
+def spool_for(cache: Path, kind: str, paths: Sequence[Path]) -> Spool:
+  """Return the spool for some files; changed files get a new one.
+
+  Args:
+    cache: folder of all spools.
+    kind: format of the input; part of the name.
+    paths: files that the images come from. Their size and times are part of the name.
+  """
+  name = files.digest([kind, *map(copy_name, paths)])
+  return Spool(cache / f"{kind}-{name}.images")
+
+
+def copy_name(path: Path) -> str:
+  """Return a name for a copy of a file; a changed file gets a new name."""
+  return files.digest([str(path.resolve()), *identity(path.stat())])
