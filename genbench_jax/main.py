@@ -32,7 +32,6 @@ from genbench_jax.runtime.rendezvous import errors_told, meet
 from genbench_jax.runtime.stopping import leave, look
 from genbench_jax.runtime.supervision import supervised
 
-
 # Variables of the environment that change numbers.
 _SHARED_VARIABLES = "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION"
 

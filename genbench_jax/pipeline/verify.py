@@ -5,7 +5,6 @@ a work folder may hold many configs.
 """
 
 import contextlib
-import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,14 @@ import numpy as np
 
 from genbench_jax.diffusion.inversion.embeddings import FILE_NAME, load_embedding
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.pipeline.inspection import (
+  DAMAGED,
+  MISSING,
+  NOT_NEEDED,
+  ORPHANED,
+  Inspection,
+  VerificationResult,
+)
 from genbench_jax.pipeline.recognize import SUMMARY
 from genbench_jax.report.from_disk import MADE_FROM, RUN
 from genbench_jax.retrieval.build import NAMES, shard_file
@@ -24,9 +31,6 @@ from genbench_jax.store import class_values, embedding_set, files, hits, rows
 from genbench_jax.store.image_set import LABELS, MANIFEST, TFDS_FILES, ImageSet, layout_of
 from genbench_jax.store.reading import regular
 
-DAMAGED, MISSING, ORPHANED = "damaged", "missing", "orphaned"
-RUN_AGAIN = "delete it and run the same command again"
-NOT_NEEDED = "no run wrote or needs it: delete it if it is not yours"
 # Files with the same names as files of rows.
 BESIDE_ROWS: tuple[tuple[str, str, Callable[[Path], object]], ...] = (
   ("classes", "files of class values", class_values.read),
@@ -46,76 +50,6 @@ _WITH_JSON = frozenset(
 _UNCHECKED = frozenset({"tensorboard", "stand_ins", "folders", "digests", "inputs"})
 
 
-@dataclasses.dataclass(frozen=True)
-class Fault:
-  """A file that differs from what was written.
-
-  Attributes:
-    path: path inside the work folder.
-    kind: `damaged`, `missing` or `orphaned`.
-    why: what was found.
-    advice: what to do.
-  """
-
-  path: str
-  kind: str
-  why: str
-  advice: str
-
-
-@dataclasses.dataclass(frozen=True)
-class VerificationResult:
-  """Number of checked files of each kind, and the faults."""
-
-  counts: dict[str, int]
-  faults: tuple[Fault, ...]
-
-
-class _Inspection:
-  """State of a verification: the files that belong to artifacts, and the faults.
-
-  Args:
-    workdir: the folder.
-    advance: callback after each file.
-  """
-
-  def __init__(self, workdir: Path, advance: Callable[[int], None]) -> None:
-    self.workdir, self._advance = workdir, advance
-    self.known: set[Path] = set()
-    self.counts: dict[str, int] = {}
-    self.faults: list[Fault] = []
-
-  def saw(self, kind: str, *paths: Path) -> None:
-    """Record files that belong to the work folder."""
-    self.known.update(paths)
-    self.counts[kind] = self.counts.get(kind, 0) + 1
-    self._advance(1)
-
-  def fault(self, path: Path, kind: str, why: str, advice: str = RUN_AGAIN) -> None:
-    """Record a fault.
-
-    Args:
-      path: path inside the work folder.
-      kind: `damaged`, `missing` or `orphaned`.
-      why: what was found.
-      advice: what to do.
-    """
-    self.faults.append(Fault(self._name(path), kind, why, advice))
-
-  @contextlib.contextmanager
-  def noting(self, path: Path, advice: str = RUN_AGAIN) -> Iterator[None]:
-    """Record any error raised while a file is read, and continue."""
-    try:
-      yield
-    except (RunError, UsageError, OSError) as error:
-      self.fault(path, DAMAGED, _short(error, self.workdir), advice)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-      self.fault(path, DAMAGED, f"unexpected content ({type(error).__name__})", advice)
-
-  def _name(self, path: Path) -> str:
-    return path.relative_to(self.workdir).as_posix()
-
-
 def verify(workdir: Path) -> VerificationResult:
   """Read every file of a work folder and report what differs from what was written.
 
@@ -127,7 +61,7 @@ def verify(workdir: Path) -> VerificationResult:
   with _undisturbed(workdir):
     total = sum(1 for path in workdir.rglob("*") if path.is_file())
     with Progress(f"verify {workdir}", total, "files") as progress:
-      inspection = _Inspection(workdir, progress.advance)
+      inspection = Inspection(workdir, progress.advance)
       for part in (
         _image_sets,
         _features,
@@ -172,7 +106,7 @@ def _undisturbed(workdir: Path) -> Iterator[None]:
 # ---- the kinds of artifacts ---------------------------------------------------------------------
 
 
-def _image_sets(inspection: _Inspection) -> None:
+def _image_sets(inspection: Inspection) -> None:
   for folder in sorted(path for path in inspection.workdir.glob("images/*/*") if path.is_dir()):
     if (folder / MANIFEST).is_file():
       with inspection.noting(folder / MANIFEST):
@@ -181,7 +115,7 @@ def _image_sets(inspection: _Inspection) -> None:
       _unfinished_set(inspection, folder)
 
 
-def _image_set(inspection: _Inspection, images: ImageSet) -> None:
+def _image_set(inspection: Inspection, images: ImageSet) -> None:
   folder, manifest = images.folder, images.manifest
   tfds = [folder / name for name in TFDS_FILES]
   inspection.saw("image sets", folder / MANIFEST, folder / LABELS, *tfds)
@@ -211,7 +145,7 @@ def _image_set(inspection: _Inspection, images: ImageSet) -> None:
         raise RunError("its shard is not the one in the manifest")
 
 
-def _unfinished_set(inspection: _Inspection, folder: Path) -> None:
+def _unfinished_set(inspection: Inspection, folder: Path) -> None:
   """Check the sealed shards of a set without manifest; the next run makes the rest."""
   for seal in sorted(folder.glob("seals/*.json")):
     shard = next(iter(folder.glob(f"*.array_record-{seal.stem}-of-*")), None)
@@ -222,7 +156,7 @@ def _unfinished_set(inspection: _Inspection, folder: Path) -> None:
   inspection.known.update(path for path in folder.iterdir() if path.is_file())
 
 
-def _features(inspection: _Inspection) -> None:
+def _features(inspection: Inspection) -> None:
   for path in sorted(inspection.workdir.glob("embeddings/**/*.safetensors")):
     inspection.saw("files of features", path)
     with inspection.noting(path):
@@ -231,7 +165,7 @@ def _features(inspection: _Inspection) -> None:
         raise RunError("its arrays differ in length")
 
 
-def _rows(inspection: _Inspection) -> None:
+def _rows(inspection: Inspection) -> None:
   for path in sorted(inspection.workdir.glob("rows/*/*.jsonl")):
     inspection.saw("files of rows", path)
     with inspection.noting(path):
@@ -241,7 +175,7 @@ def _rows(inspection: _Inspection) -> None:
 
 
 def _beside_rows(
-  inspection: _Inspection, folder: str, kind: str, read: Callable[[Path], object]
+  inspection: Inspection, folder: str, kind: str, read: Callable[[Path], object]
 ) -> None:
   """Check files that belong to rows: complete, with rows, and present for all rows."""
   named = {
@@ -263,7 +197,7 @@ def _beside_rows(
     inspection.fault(path, MISSING, f"of the {kind} behind rows", "run the same command again")
 
 
-def _results(inspection: _Inspection) -> None:
+def _results(inspection: Inspection) -> None:
   """Check the rows for people: each must be a row of a stage, and the CSV must match."""
   path = inspection.workdir / "results.jsonl"
   if not path.is_file():
@@ -297,7 +231,7 @@ def _results(inspection: _Inspection) -> None:
     _about_results(inspection)
 
 
-def _about_results(inspection: _Inspection) -> None:
+def _about_results(inspection: Inspection) -> None:
   """Check the file that says which run the rows belong to."""
   path = inspection.workdir / rows.ABOUT_RESULTS
   if not path.is_file():
@@ -315,7 +249,7 @@ def _key(row: dict[str, Any]) -> str:
   return json.dumps(row, sort_keys=True)
 
 
-def _recognizers(inspection: _Inspection) -> None:
+def _recognizers(inspection: Inspection) -> None:
   for path in sorted(inspection.workdir.glob(f"recognizers/*/*/*/{SUMMARY}")):
     inspection.saw("recognized cells", path)
     with inspection.noting(path):
@@ -324,7 +258,7 @@ def _recognizers(inspection: _Inspection) -> None:
       )
 
 
-def _listed_files(inspection: _Inspection, folder: Path, listed: dict[str, str], kind: str) -> None:
+def _listed_files(inspection: Inspection, folder: Path, listed: dict[str, str], kind: str) -> None:
   """Check files whose checksums are in another file."""
   for name, checksum in listed.items():
     path = folder / name
@@ -345,7 +279,7 @@ def _listed_files(inspection: _Inspection, folder: Path, listed: dict[str, str],
       )
 
 
-def _pools(inspection: _Inspection) -> None:
+def _pools(inspection: Inspection) -> None:
   for manifest in sorted(inspection.workdir.glob(f"pool*/**/{POOL_MANIFEST}")):
     inspection.saw("pools", manifest)
     with inspection.noting(manifest):
@@ -363,7 +297,7 @@ def _pools(inspection: _Inspection) -> None:
             raise RunError(f"{path.name} does not match its seal")
 
 
-def _report(inspection: _Inspection) -> None:
+def _report(inspection: Inspection) -> None:
   folder = inspection.workdir / "report"
   if not folder.is_dir():
     return
@@ -388,7 +322,7 @@ def _report(inspection: _Inspection) -> None:
         )
 
 
-def _json_files(inspection: _Inspection) -> None:
+def _json_files(inspection: Inspection) -> None:
   """Check other JSON files: ledgers, choices, sentences."""
   for path in sorted(inspection.workdir.glob("**/*.json")):
     if path in inspection.known or _top(inspection, path) in _UNCHECKED or path.name in _OWN:
@@ -424,7 +358,7 @@ def _open_safetensors(path: Path) -> None:
     raise RunError(f"not safetensors: {error}") from error
 
 
-def _orphans(inspection: _Inspection) -> None:
+def _orphans(inspection: Inspection) -> None:
   for path in sorted(inspection.workdir.rglob("*")):
     if path.is_dir() and not path.is_symlink():
       if path.name.startswith(".") and path.name.endswith(".parts"):
@@ -445,11 +379,5 @@ def _orphans(inspection: _Inspection) -> None:
       inspection.fault(path, ORPHANED, "it belongs to no artifact", NOT_NEEDED)
 
 
-def _top(inspection: _Inspection, path: Path) -> str:
+def _top(inspection: Inspection, path: Path) -> str:
   return path.relative_to(inspection.workdir).parts[0]
-
-
-def _short(error: Exception, workdir: Path) -> str:
-  """Return an error's first sentence without the work folder's path."""
-  message = " ".join(str(error).split()).replace(f"{workdir}/", "")
-  return message[:300]
