@@ -66,7 +66,8 @@ def read_caller(value: Any) -> Caller:
     or [type(part) for part in value[5]] != [str, int, str]
   ):
     raise ValueError("not a process of a run")
-  return Caller(*value[:5], Devices(*value[5]), value[6])
+  number, total, host, pid, settings, devices, problem = value
+  return Caller(number, total, host, pid, settings, Devices(*devices), problem)
 
 
 def disagreement(one: Caller, other: Caller) -> str:

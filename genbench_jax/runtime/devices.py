@@ -25,7 +25,7 @@ class Devices(NamedTuple):
   """
 
   kind: str = ""
-  count: int = _UNKNOWN
+  count: int = _UNKNOWN  # type: ignore[assignment]  # hides a method of tuples
   origin: str = ""
 
   def __str__(self) -> str:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,9 @@ _DAMAGE = (
   NotImplementedError,
   RuntimeError,
 )
+
+# A member of an archive is no `IO` for type checkers.
+NpzFile: TypeAlias = IO[bytes] | zipfile.ZipExtFile
 
 
 class ArrayHeader(NamedTuple):
@@ -92,7 +95,7 @@ def opened_npz(path: Path) -> Iterator[zipfile.ZipFile]:
       raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def read_header(file: IO[bytes]) -> ArrayHeader:
+def read_header(file: NpzFile) -> ArrayHeader:
   """Read the header of an array; the file is then at its content.
 
   Raises:
@@ -112,7 +115,7 @@ def read_header(file: IO[bytes]) -> ArrayHeader:
   return header
 
 
-def _array(file: IO[bytes], name: str, most_bytes: int) -> np.ndarray:
+def _array(file: NpzFile, name: str, most_bytes: int) -> np.ndarray:
   header = read_header(file)
   if header.bytes > most_bytes:
     raise ValueError(
@@ -124,5 +127,5 @@ def _array(file: IO[bytes], name: str, most_bytes: int) -> np.ndarray:
     if len(piece) < min(_STEP, header.bytes - start):
       raise ValueError(f"the file ends within the array {name!r}")
     content[start : start + len(piece)] = np.frombuffer(piece, np.uint8)
-  order = "F" if header.is_fortran else "C"
+  order: Literal["C", "F"] = "F" if header.is_fortran else "C"
   return content.view(header.dtype).reshape(header.shape, order=order)
