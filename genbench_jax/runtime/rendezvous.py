@@ -30,7 +30,7 @@ START_SECONDS = 600
 ANSWER_SECONDS = 5.0
 STRANGER_SECONDS = 8.0
 # Late callers are told about the problem as well: expected ones for longer than surplus ones.
-LINGER_SECONDS = 40.0
+LINGER_SECONDS = 20.0
 SURPLUS_SECONDS = 5.0
 # A process that cannot start looks this long for process 0 to say so.
 EXCUSE_SECONDS = 20.0
@@ -38,7 +38,7 @@ _LONGEST_PROBLEM = 400
 NOTICE_SECONDS = 30.0
 # If process 0 does not listen for this long, another process on its machine does: perhaps two have
 # its number.
-STAND_IN_SECONDS = 15.0
+STAND_IN_SECONDS = 10.0
 
 
 class StrangerError(OSError):
@@ -264,7 +264,7 @@ class _Meeting:
     """Tell the problem to all who are here and to those who call in the next seconds."""
     self._tell({"problem": problem})
     last = time.monotonic()
-    until = last + (EXCUSE_SECONDS if self.own.problem else LINGER_SECONDS)
+    until = last + LINGER_SECONDS
     while time.monotonic() < (until if self._awaits_more() else last + SURPLUS_SECONDS):
       look()
       if called := self._accepted():
