@@ -240,7 +240,7 @@ def _by_index(names: Sequence[str], spec: DatasetSpec) -> dict[str, list[int]]:
   if spec.num_classes in indices.values() and 0 not in indices.values():
     raise UsageError(
       f"the folders seem to be numbered from 1 to {spec.num_classes}, but class indices of"
-      f" '{spec.name}' start at 0. Rename them, preferably to class names."
+      f" '{spec.name}' count from 0. Rename them, preferably to class names."
     )
   return {
     name: [indices[name]] if indices.get(name, spec.num_classes) < spec.num_classes else []

@@ -65,7 +65,7 @@ def test_numbers_are_not_classes_if_other_folders_have_names():
 
 
 def test_numbers_from_one_are_rejected():
-  with pytest.raises(UsageError, match="start at 0"):
+  with pytest.raises(UsageError, match="count from 0"):
     match_folders([str(i) for i in range(1, 11)], dataset_spec("cifar10"))
 
 
