@@ -1,0 +1,140 @@
+"""The cache of Tip-Adapter against its formulas."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from genbench_jax.recognizers import tip_adapter as module
+from genbench_jax.recognizers.settings import TipAdapterSettings
+from genbench_jax.recognizers.tip_adapter import (
+  CacheStrength,
+  TipData,
+  cache_logits,
+  chosen,
+  tip_adapter,
+  trained_keys,
+)
+
+CLASSES, WIDTH = 3, 8
+SETTINGS = TipAdapterSettings(train=False)
+
+
+def unit(rows):
+  return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def data_of(per_class=4, seed=0, noise=0.5, **changes):
+  random = np.random.default_rng(seed)
+  text = unit(random.normal(size=(CLASSES, WIDTH)))
+  labels = np.arange(CLASSES * per_class) % CLASSES
+  features = unit(text[labels] + noise * random.normal(size=(len(labels), WIDTH)))
+  targets = np.eye(CLASSES, dtype=np.float32)[labels]
+  made = TipData(features, targets, np.ones(len(labels), np.float32), text, 10.0, seed)
+  return dataclasses.replace(made, **changes)
+
+
+def by_hand(features, data, alpha, beta):
+  affinities = np.exp(-beta * (1 - features @ data.features.T))
+  votes = data.targets * data.weights[:, None]
+  return data.scale * features @ data.text.T + alpha * affinities @ votes
+
+
+def test_logits_are_zero_shot_plus_weighted_votes():
+  """Zhang et al. 2022 (arXiv 2207.09519), eq. 4 to 6."""
+  data = data_of()
+  tests = unit(np.random.default_rng(5).normal(size=(7, WIDTH)))
+  cache = data.cache()
+  found = cache_logits(tests, cache.keys, data.frozen(cache.values, 1.3, 5.5))
+  np.testing.assert_allclose(found, by_hand(tests, data, 1.3, 5.5), rtol=1e-4, atol=1e-4)
+
+
+def test_an_equal_feature_votes_with_the_full_weight():
+  data = data_of()
+  cache = data.cache()
+  sharp = cache_logits(data.features[:1], cache.keys, data.frozen(cache.values, 2.0, 1e3))
+  zero_shot = data.scale * data.features[:1] @ data.text.T
+  np.testing.assert_allclose(sharp - zero_shot, 2 * data.targets[:1], atol=1e-3)
+
+
+def test_without_a_weight_the_cache_says_nothing():
+  data = data_of()
+  cache = data.cache()
+  found = cache_logits(data.features, cache.keys, data.frozen(cache.values, 0.0, 5.5))
+  np.testing.assert_allclose(found, data.scale * data.features @ data.text.T, rtol=1e-4, atol=1e-5)
+
+
+def test_votes_are_shared_among_labels_and_multiplied_by_weights():
+  data = data_of(1, weights=np.array([1, 2, 3], np.float32))
+  several = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+  values = dataclasses.replace(data, targets=several).cache().values
+  np.testing.assert_allclose(values, [[0.5, 0.5, 0], [0, 2, 0], [0, 0, 3]])
+
+
+def test_a_cache_of_some_rows_has_their_votes():
+  data = data_of()
+  part = data.cache(np.array([4, 0]))
+  np.testing.assert_array_equal(part.keys, data.features[[4, 0]])
+  np.testing.assert_array_equal(part.values, data.targets[[4, 0]])
+
+
+@pytest.mark.parametrize(
+  ("data", "protocol", "changes"),
+  [
+    (data_of(), "reference", {}),
+    (data_of(1), "strict", {}),
+    (data_of(), "strict", {"search_alphas": (1.0,), "search_betas": (2.0,)}),
+  ],
+)
+def test_the_given_pair_is_used_if_nothing_is_searched(data, protocol, changes):
+  settings = dataclasses.replace(SETTINGS, alpha=0.7, beta=3.0, **changes)
+  assert chosen(data, settings, protocol) == CacheStrength(0.7, 3.0, {})
+
+
+def test_the_pair_with_the_smallest_held_out_loss_is_chosen():
+  settings = dataclasses.replace(SETTINGS, search_alphas=(0.0, 2.0), search_betas=(1.0, 8.0))
+  # Wrong texts make the cache worth listening to; wrong images make it worthless.
+  data = data_of(8, noise=0.2)
+  astray = dataclasses.replace(data, text=data.text[[1, 2, 0]])
+  found = chosen(astray, settings, "strict")
+  assert found.alpha == 2.0
+  assert set(found.losses) == {f"alpha {a}, beta {b}" for a in (0, 2) for b in (1, 8)}
+  assert min(found.losses.values()) == found.losses[f"alpha {found.alpha:g}, beta {found.beta:g}"]
+  shuffled = dataclasses.replace(data, targets=np.roll(data.targets, 1, axis=1))
+  assert chosen(shuffled, settings, "strict").losses["alpha 0, beta 1"] > 0
+
+
+def test_losses_are_means_over_all_images_that_are_held_out_once(monkeypatch):
+  monkeypatch.setattr(
+    module, "_held_out_losses", lambda data, kept, held, pairs: [2.0] * len(pairs)
+  )
+  settings = dataclasses.replace(SETTINGS, search_alphas=(1.0, 2.0), search_betas=(1.0,))
+  assert set(chosen(data_of(), settings, "strict").losses.values()) == {2.0}
+
+
+def test_training_moves_the_keys_and_lowers_the_loss(one_device_mesh):
+  data = data_of(4, noise=1.0)
+  settings = dataclasses.replace(SETTINGS, min_steps=20, epochs=1, learning_rate=1e-2)
+  strength = CacheStrength(1.0, 5.5, {})
+  keys = trained_keys(data, settings, strength, one_device_mesh)
+  assert keys.shape == data.features.shape and (keys != data.features).any()
+
+  def loss(keys):
+    frozen = data.frozen(data.cache().values, 1.0, 5.5)
+    logits = jax.nn.log_softmax(cache_logits(data.features, keys, frozen))
+    return -float(np.mean(np.sum(data.targets * np.asarray(logits), axis=1)))
+
+  assert loss(keys) < loss(data.features)
+
+
+def test_the_score_is_that_of_the_formula(one_device_mesh):
+  data, test = data_of(6), data_of(10, seed=0, noise=0.9)
+  labels, test_labels = data.targets.argmax(1), test.targets.argmax(1)
+  settings = dataclasses.replace(SETTINGS, alpha=1.0, beta=5.5)
+  found = tip_adapter(
+    data.features, labels, test.features, test_labels, data.text, "reference",
+    settings=settings, logit_scale=10.0, mesh=one_device_mesh,
+  )  # fmt: skip
+  expected = by_hand(test.features, data, 1.0, 5.5).argmax(1) == test_labels
+  assert found["score"] == pytest.approx(expected.mean())
