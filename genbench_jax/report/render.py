@@ -7,9 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.report import export, palette, tables
+from genbench_jax.report import palette, tables
 from genbench_jax.report.chart import Figure
 from genbench_jax.report.quantities import points
+from genbench_jax.report.sheet import sheet_of
 from genbench_jax.store import files
 
 LONGEST_ON_PAPER = 2000
@@ -19,7 +20,7 @@ def figure_svg(figure: Figure) -> str:
   """Return the figure as a standalone SVG file."""
   from markupsafe import Markup
 
-  sheet = export.sheet(figure)
+  sheet = sheet_of(figure)
   return render("figure.svg.jinja", **vars(sheet), style=Markup(_figure_style())).strip() + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Compiled programs take memory on the host: some megabytes each, for as long as JAX remembers them."""
+"""Bound the host memory of compiled programs, some megabytes each, which JAX keeps."""
 
 import ctypes
 import gc
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import jax
 
-# What may come together before it is dropped. Budgets of different sizes have some twenty programs each, which no other
-# budget can use; the programs of one budget take about 80 MB.
+# Growth of the process at which programs are dropped, in bytes. Each budget has some twenty programs
+# of its own shapes, which take about 80 MB.
 MOST_GROWTH = 160 << 20
 
 
@@ -16,7 +16,7 @@ class ProgramMemory:
   """Drops JAX's compiled programs once the process has grown by so much.
 
   Args:
-    most_growth: bytes of resident memory since the beginning, or since programs were last dropped.
+    most_growth: bytes of resident memory since the start, or since programs were last dropped.
   """
 
   def __init__(self, most_growth: int = MOST_GROWTH) -> None:
@@ -46,7 +46,7 @@ def resident_bytes() -> int:
 
 
 def _return_freed_memory() -> None:
-  """Give freed memory back to the system: glibc keeps it for the next program, as large as the largest."""
+  """Return freed memory to the system, which glibc would keep for later allocations."""
   trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
   if trim is not None:
     trim(0)

@@ -120,7 +120,7 @@ def embed(clip: Clip, images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray,
 
 
 def generate(
-  spec: DatasetSpec, shots: int, steps: int = 8, guidance_scale: float = 5.0
+  spec: DatasetSpec, shots: int, steps: int = 8, guidance_scale: float = 5.0, batch: int = 32
 ) -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int[np.ndarray, "n"]]:
   """Generate images from the defined templates, shot by shot, as in the demo; return them with labels.
 
@@ -129,9 +129,10 @@ def generate(
     shots: images per class.
     steps: sampler steps.
     guidance_scale: scale of classifier-free guidance.
+    batch: images per device and batch.
   """
   model, mesh = load_stable_diffusion("zoo/diffusion"), data_mesh()
-  sampler = Sampler(model, mesh, 32, steps, guidance_scale)
+  sampler = Sampler(model, mesh, batch, steps, guidance_scale)
   prompts = [
     prompts_of_class("defined_template", label, spec.names, spec.templates, shots, seed=0)
     for label in range(spec.num_classes)

@@ -33,7 +33,7 @@ class Sheet:
   height: float
 
 
-def sheet(figure: chart.Figure) -> Sheet:
+def sheet_of(figure: chart.Figure) -> Sheet:
   """Return the figure's shown variant with three panels per row; a forest uses its wide layout."""
   panels = figure.shown.panels[:1] if figure.shown.layout == "forest" else figure.shown.panels
   columns = min(3, max(len(panels), 1))

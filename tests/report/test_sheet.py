@@ -4,8 +4,7 @@ import dataclasses
 
 import pytest
 
-from genbench_jax.report import export
-from genbench_jax.report.export import GAP, LETTER, MARGIN, sheet
+from genbench_jax.report.sheet import GAP, LETTER, MARGIN, sheet_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +30,8 @@ class Figure:
   shown: Variant
 
 
-def sheet_of(panels, keys=(), layout="grid"):
-  return sheet(Figure(Variant(tuple(panels), tuple(keys), layout)))
+def drawn(panels, keys=(), layout="grid"):
+  return sheet_of(Figure(Variant(tuple(panels), tuple(keys), layout)))
 
 
 def places(made):
@@ -41,7 +40,7 @@ def places(made):
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (3, 3, 1), (7, 3, 3)])
 def test_three_panels_stand_in_a_row(count, columns, rows):
-  made = sheet_of([Panel()] * count)
+  made = drawn([Panel()] * count)
   top = 38 + 32
   assert made.width == 2 * MARGIN + columns * 300 + (columns - 1) * GAP
   assert made.height == top + rows * 200 + (rows - 1) * GAP + MARGIN
@@ -50,13 +49,13 @@ def test_three_panels_stand_in_a_row(count, columns, rows):
 
 
 def test_the_largest_panel_decides_the_grid():
-  made = sheet_of([Panel(100, 300), Panel(250, 50)])
+  made = drawn([Panel(100, 300), Panel(250, 50)])
   assert places(made) == [(MARGIN, 70), (MARGIN + 250 + GAP, 70)]
   assert made.height == 70 + 300 + MARGIN
 
 
 def test_no_panel_overlaps_another_or_the_edge():
-  made = sheet_of([Panel()] * 5, [Key("a" * 30)] * 9)
+  made = drawn([Panel()] * 5, [Key("a" * 30)] * 9)
   for place in made.placed:
     assert MARGIN <= place.x <= made.width - MARGIN - 300
     assert place.y + 200 <= made.height - MARGIN
@@ -64,17 +63,17 @@ def test_no_panel_overlaps_another_or_the_edge():
 
 
 def test_a_forest_shows_its_wide_layout_only():
-  assert len(sheet_of([Panel(), Panel()], layout="forest").placed) == 1
+  assert len(drawn([Panel(), Panel()], layout="forest").placed) == 1
 
 
 def test_a_figure_without_panels_has_room_for_its_title():
-  made = sheet_of([])
+  made = drawn([])
   assert made.width == 2 * MARGIN + 300 and made.placed == ()
   assert made.height >= 60
 
 
 def test_keys_follow_each_other_and_wrap_within_the_width():
-  made = sheet_of([Panel()], [Key("short"), Key("x" * 20), Key("also short")])
+  made = drawn([Panel()], [Key("short"), Key("x" * 20), Key("also short")])
   first, second, third = ((key.x, key.y) for key in made.keys)
   assert first == (MARGIN, 38)
   assert second == (MARGIN + 40 + 5 * LETTER, 38)
@@ -85,9 +84,9 @@ def test_keys_follow_each_other_and_wrap_within_the_width():
 
 
 def test_a_key_wider_than_the_figure_has_its_own_line():
-  made = sheet_of([Panel()], [Key("y" * 200), Key("z")])
+  made = drawn([Panel()], [Key("y" * 200), Key("z")])
   assert [(key.x, key.y) for key in made.keys] == [(MARGIN, 38), (MARGIN, 58)]
 
 
 def test_sizes_are_those_of_the_module():
-  assert (export.MARGIN, export.GAP, export.LETTER) == (16, 18, 7)
+  assert (MARGIN, GAP, LETTER) == (16, 18, 7)
