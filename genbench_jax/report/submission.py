@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax.report.from_disk import RUN, read_run
+from genbench_jax.runtime.public import public, public_text
 from genbench_jax.store import files
 from genbench_jax.store.image_set import MANIFEST
 
@@ -21,7 +22,6 @@ FORMAT, VERSION = "genbench-submission", 1
 DIGITS = 7
 # Columns that do not describe the result.
 LEFT_OUT = ("seconds",)
-PATH_START = re.compile(r"^(/|~|\\\\|[A-Za-z]:[\\/]|file:)")
 FINGERPRINT = re.compile(r"-([0-9a-f]{12})(?:\.[a-z]+)?$")
 
 
@@ -119,17 +119,6 @@ def features(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, list
   return found
 
 
-def public(value: Any) -> Any:
-  """Return the value with every path of this machine reduced to its last component."""
-  if isinstance(value, Mapping):
-    return {str(name): public(item) for name, item in value.items()}
-  if isinstance(value, list | tuple):
-    return [public(item) for item in value]
-  if isinstance(value, str) and PATH_START.match(value):
-    return "…/" + re.split(r"[\\/]", value.rstrip("\\/"))[-1]
-  return value
-
-
 def _recipe(made_from: Mapping[str, Any]) -> dict[str, Any]:
   """Return what determines the images, without what the entry already contains."""
   stated = ("dataset", "source", "generator", "strategy", "seed")
@@ -156,13 +145,13 @@ def _plan(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> dict[str
     config = {}
   keys = ("dataset", "source", "generator", "strategy", "shots", "seed")
   cells = {tuple(row.get(key) for key in keys) for row in rows if row.get("source")}
-  command = " ".join(public(word) for word in str(run.get("command") or "").split())
+  config = json.loads(public_text(json.dumps(config)))
   return {
-    "command": command,
+    "command": public_text(str(run.get("command") or "")),
     "datasets": list(run.get("datasets") or dict.fromkeys(row["dataset"] for row in rows)),
     "cells_measured": len(cells),
-    "config": public(config),
-    "config_fingerprint": files.digest(public(config)),
+    "config": config,
+    "config_fingerprint": files.digest(config),
   }
 
 

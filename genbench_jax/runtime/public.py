@@ -11,8 +11,14 @@ from typing import Any
 # Absolute POSIX, home-folder or Windows paths, up to a character that ends a path in commands or
 # sentences. Matches after a letter or slash are part of a URL, a fraction or a relative path.
 _PATH = re.compile(
-  r"""(?<![\w./~\\-])(?:file://)?(?:~[\w.-]*(?=/)|[A-Za-z]:(?=[\\/])|(?=/[^\s/'"()<>,;]))[\\/]?(?P<rest>[^\s'"()<>,;|:]*)"""
+  r"""(?<![\w./~…\\-])(?:file://)?(?:~[\w.-]*(?=/)|[A-Za-z]:(?=[\\/])|(?=/[^\s/'"()<>,;]))[\\/]?(?P<rest>[^\s'"()<>,;|:]*)"""
 )
+# A quoted word of a command, and a value of a config, are one path, whose folders may contain blanks.
+_START = r"(?:file://)?(?:~[\w.-]*(?=/)|[A-Za-z]:(?=[\\/])|\\\\(?=\w)|(?=/))"
+_QUOTED = re.compile(
+  rf"""(?P<before>(?P<quote>['"])(?:[\w.-]*[=:])?){_START}(?P<rest>[^'"\n]*)(?=(?P=quote))"""
+)
+_WHOLE = re.compile(rf"(?P<before>(?:[\w.-]*[=:])?){_START}(?P<rest>[^'\"\n]*)")
 _SHORTEST_HOST = 3
 
 
@@ -32,17 +38,29 @@ def public_text(text: str) -> str:
   """
   if text.startswith(("{", "[")):
     try:
-      return json.dumps(public(json.loads(text)), indent=2, ensure_ascii=False)
+      return json.dumps(_public_settings(json.loads(text)), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
       pass  # text with brackets that is not JSON
-  shortened = _PATH.sub(_last_part, _without_home(text))
+  shortened = _PATH.sub(_last_part, _QUOTED.sub(_last_part, _without_home(text)))
   host = _host()
   return host.sub("HOST", shortened) if host else shortened
 
 
+def _public_settings(value: Any) -> Any:
+  """Return a config as `public` does; a text that begins with a path is one path."""
+  if isinstance(value, Mapping):
+    return {str(name): _public_settings(item) for name, item in value.items()}
+  if isinstance(value, list):
+    return [_public_settings(item) for item in value]
+  if isinstance(value, str) and (match := _WHOLE.fullmatch(value)):
+    return _last_part(match)
+  return public(value)
+
+
 def _last_part(match: re.Match[str]) -> str:
   parts = [part for part in re.split(r"[\\/]", match["rest"]) if part]
-  return f"…/{parts[-1]}" if parts else "…"
+  before = match.groupdict().get("before", "")
+  return f"{before}…/{parts[-1]}" if parts else f"{before}…"
 
 
 def _without_home(text: str) -> str:

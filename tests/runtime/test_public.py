@@ -24,6 +24,10 @@ def host(monkeypatch):
     ("--workdir /home/alice/runs/a", "--workdir …/a"),
     ("--workdir=/scratch/alice/runs/a/", "--workdir=…/a"),
     ("'--config.folder.path=/data/x/y z'", "'--config.folder.path=…/y z'"),
+    ("'--config.folder.path=/data/My Secret/x y/z'", "'--config.folder.path=…/z'"),
+    ('--workdir "/data/My Secret/a"', '--workdir "…/a"'),
+    ("'a b' /c/d 'e'", "'a b' …/d 'e'"),
+    ("left out: 'cat/a b.png'", "left out: 'cat/a b.png'"),
     ("--workdir ~/runs/a", "--workdir …/a"),
     ("~bob/secret/x", "…/x"),
     ("file:///mnt/alice/x", "…/x"),
@@ -43,14 +47,23 @@ def host(monkeypatch):
 )
 def test_paths_and_names_are_removed_and_words_stay(text, shown):
   assert public_text(text) == shown
+  assert public_text(shown) == shown
 
 
 def test_a_config_stays_json():
   config = {
     "encoder": {"checkpoint": "/home/alice/models/clip"},
-    "datasets": ["folder:/data/ds"],
+    "datasets": ["folder:/data/My Secret/ds"],
+    "paths": ["a=/data/My Secret/x", "C:\\My Secret\\y", r"\\server\My Share\z"],
+    "template": "a photo of a {} / sketch",
     "steps": 8,
   }
   shown = json.loads(public(json.dumps(config)))
-  assert shown == {"encoder": {"checkpoint": "…/clip"}, "datasets": ["folder:…/ds"], "steps": 8}
+  assert shown == {
+    "encoder": {"checkpoint": "…/clip"},
+    "datasets": ["folder:…/ds"],
+    "paths": ["a=…/x", "…/y", "…/z"],
+    "template": "a photo of a {} / sketch",
+    "steps": 8,
+  }
   assert public({"a": ["/x/y", 1, None, ("/x/z",)]}) == {"a": ["…/y", 1, None, ["…/z"]]}
