@@ -237,7 +237,9 @@ class Config:
     return dataclasses.replace(self, generation=self.generators[name], generators={})
 
   def as_json(self) -> str:
-    return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
+    text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
+    # Paths may contain other bytes than UTF-8, which Python represents as surrogates: escape them.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def default_config() -> ConfigDict:

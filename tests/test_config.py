@@ -1,5 +1,7 @@
 """Errors in a config are one line that names the setting."""
 
+import json
+
 import pytest
 
 from genbench_jax.config import Config, check_setting, default_config, make_config, parse_arguments
@@ -122,3 +124,8 @@ def test_unknown_setting_paths(path, message):
   with pytest.raises(UsageError) as error:
     check_setting(path)
   assert message in str(error.value)
+
+
+def test_paths_of_other_bytes_are_in_the_json():
+  text = Config(data_dir="caf\udce9").as_json()
+  assert text.encode("utf-8") and json.loads(text)["data_dir"] == "caf\udce9"

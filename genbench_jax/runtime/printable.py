@@ -1,9 +1,9 @@
 """Escaping of outside text, such as file names, for the terminal: one line, no escape sequences."""
 
-import os
 from collections.abc import Sequence
 
 _SHOWN = 5
+_FIRST_SURROGATE, _LAST_SURROGATE = 0xD800, 0xDFFF
 _FIRST_BYTE, _LAST_BYTE = 0xDC80, 0xDCFF  # surrogates that represent bytes that are not UTF-8
 
 
@@ -29,8 +29,10 @@ def _escaped(letter: str) -> str:
 
 
 def storable(name: str) -> str:
-  """Return a file's name as UTF-8 text; other bytes are escaped."""
-  return os.fsencode(name).decode("utf-8", "backslashreplace")
+  """Return a name as text that UTF-8 can encode: bytes that are not UTF-8, and surrogates, are escaped."""
+  if name.isprintable():  # surrogates are not
+    return name
+  return "".join(_escaped(c) if _FIRST_SURROGATE <= ord(c) <= _LAST_SURROGATE else c for c in name)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from genbench_jax.runtime.printable import storable
+
 # Absolute POSIX, home-folder or Windows paths, up to a character that ends a path in commands or
 # sentences. Matches after a letter or slash are part of a URL, a fraction or a relative path.
 _PATH = re.compile(
@@ -43,7 +45,7 @@ def public_text(text: str) -> str:
       pass  # text with brackets that is not JSON
   shortened = _PATH.sub(_last_part, _QUOTED.sub(_last_part, _without_home(text)))
   host = _host()
-  return host.sub("HOST", shortened) if host else shortened
+  return storable(host.sub("HOST", shortened) if host else shortened)
 
 
 def _public_settings(value: Any) -> Any:

@@ -138,7 +138,12 @@ def check_arrays_format(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def write_text(path: Path, text: str) -> None:
   """Write a UTF-8 file atomically."""
-  write_bytes(path, text.encode("utf-8"))
+  write_bytes(path, _encoded(text))
+
+
+def _encoded(text: str) -> bytes:
+  """Return text as UTF-8. Surrogates, as in paths of other bytes, become escapes, which JSON reads back."""
+  return text.encode("utf-8", "backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -240,7 +245,7 @@ def write_json_lines(path: Path, values: Sequence[Mapping[str, Any]], sealed: bo
   text = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
   if sealed:
     text += json.dumps({"format": FORMAT}) + "\n"
-    text += json.dumps({_SEAL: hashlib.sha256(text.encode()).hexdigest()}) + "\n"
+    text += json.dumps({_SEAL: hashlib.sha256(_encoded(text)).hexdigest()}) + "\n"
   write_text(path, text)
 
 
@@ -319,4 +324,4 @@ def sha256(path: Path) -> str:
 def digest(value: Any) -> str:
   """Return twelve hexadecimal digits that identify a JSON value."""
   text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-  return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
+  return hashlib.sha256(_encoded(text)).hexdigest()[:12]

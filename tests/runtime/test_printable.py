@@ -41,3 +41,4 @@ def test_names_in_a_list_are_quoted_and_shortened():
   assert listed([str(n) for n in range(7)]).endswith("'4' and 2 more")
   assert len(listed(["x" * 5000])) < 300
   assert storable("caf\udce9") == "caf\\xe9"
+  assert storable("a\ud800b\n\u2028") == "a\\ud800b\n\u2028"

@@ -109,3 +109,15 @@ def test_csv_cells_are_never_formulas(tmp_path):
   files.write_csv(tmp_path / "r.csv", [{"name": name} for name in names], ["name"])
   cells = [line.strip('"') for line in (tmp_path / "r.csv").read_text().split("\n")[1:-1]]
   assert [cell[0] for cell in cells] == ["'", "'", "'", "'", "'", "p", "-"]
+
+
+def test_texts_with_other_bytes_are_stored_and_read_back(tmp_path):
+  """Python represents bytes that are not UTF-8, such as in paths, by surrogates."""
+  value = {"path": "caf\udce9", "names": ["\ud800", "\u2028"]}
+  files.write_json(tmp_path / "a.json", value)
+  assert files.read_json(tmp_path / "a.json") == value
+  files.write_json_lines(tmp_path / "a.jsonl", [value, value], sealed=True)
+  assert files.read_json_lines(tmp_path / "a.jsonl", sealed=True) == [value, value]
+  assert files.digest(value) != files.digest({**value, "path": "caf\udce8"})
+  files.write_text(tmp_path / "a.txt", "caf\udce9")
+  assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "caf\\udce9"
