@@ -52,7 +52,7 @@ def loss_of(params, classifier, stats, pixels):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vit_s16"])
 def test_forward_loss_and_gradient_match_pytorch(golden, name):
-  """Compare float32 results, which runs compute; for the gradient of residual networks, float64 results.
+  """Compare float32 outputs, as runs compute them; training of residual networks in float64.
 
   These are random weights, not trained ones: through 50 layers normalized over 32 positions, float32 alone
   changes the first layers' gradients by 1e-4, in PyTorch as in ours.
@@ -63,24 +63,24 @@ def test_forward_loss_and_gradient_match_pytorch(golden, name):
   pixels = drawn("pixels", (8, 3, SIZE, SIZE)).transpose(0, 2, 3, 1) * 10
   evaluated, _ = jax.jit(classifier.logits, static_argnums=3)(params, stats, pixels, False)
   assert_close(evaluated, golden[f"{name}/eval"])
-  value, (logits, changed) = jax.jit(loss_of, static_argnums=1)(params, classifier, stats, pixels)
-  assert_close(logits, golden[f"{name}/train"])
-  assert float(value) == pytest.approx(float(golden[f"{name}/loss"]), rel=2e-5)
-  if stats:
-    averages = weights.to_torch(changed)
-    assert_close(averages["bn1.running_mean"], golden[f"{name}/bn1/running_mean"])
-    wanted = golden[f"{name}/layer4/0/bn2/running_var"]
-    assert_close(averages["layer4.0.bn2.running_var"], wanted)
-  check_gradient(golden, name, params, stats, pixels)
-
-
-def check_gradient(golden, name, params, stats, pixels):
   wide = np.float32 if name == "vit_s16" else np.float64
   with jax.enable_x64(wide is np.float64):
     classifier = make_classifier(name, SIZE, 7, dtype=wide, stem="standard")
     params, stats, pixels = jax.tree.map(lambda leaf: leaf.astype(wide), (params, stats, pixels))
-    run = jax.jit(jax.grad(loss_of, has_aux=True), static_argnums=1)
-    gradients = weights.to_torch(run(params, classifier, stats, pixels)[0])
+    # One program for all of it: compiling is most of the work.
+    run = jax.jit(jax.value_and_grad(loss_of, has_aux=True), static_argnums=1)
+    (value, (logits, changed)), gradients = run(params, classifier, stats, pixels)
+    gradients, averages = weights.to_torch(gradients), weights.to_torch(changed) if stats else {}
+  assert_close(logits, golden[f"{name}/train"])
+  assert float(value) == pytest.approx(float(golden[f"{name}/loss"]), rel=2e-5)
+  if stats:
+    assert_close(averages["bn1.running_mean"], golden[f"{name}/bn1/running_mean"])
+    wanted = golden[f"{name}/layer4/0/bn2/running_var"]
+    assert_close(averages["layer4.0.bn2.running_var"], wanted)
+  check_gradient(golden, name, gradients)
+
+
+def check_gradient(golden, name, gradients):
   for tensor, product, norm in zip(
     golden[f"{name}/names"], golden[f"{name}/products"], golden[f"{name}/norms"], strict=True
   ):
