@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from genbench_jax.cells import ImageSetKey, measured_sets, mixtures
 from genbench_jax.errors import NotPreparedError, RunError
-from genbench_jax.pipeline.versions import VERSIONS
 from genbench_jax.run import FeatureSpace, Run
 from genbench_jax.sources.registry import SOURCES
 from genbench_jax.store import files
 from genbench_jax.store.image_set import ImageSet, ImageSetLayout, images_digest
+from genbench_jax.store.versions import VERSIONS
 
 # Quantities that need guides, see `pipeline.guides`.
 GUIDED = frozenset({"class_chamfer", "guide_ridge"})

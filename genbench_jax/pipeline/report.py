@@ -23,7 +23,6 @@ from genbench_jax.pipeline.artifacts import (
 )
 from genbench_jax.pipeline.ledger import Ledger
 from genbench_jax.pipeline.rows import measured_rows, versions
-from genbench_jax.pipeline.versions import VERSIONS
 from genbench_jax.prompts.lint import alike_names
 from genbench_jax.report.classes import class_gains, class_scores
 from genbench_jax.report.from_disk import MADE_FROM, shown_rows, write_page
@@ -38,6 +37,7 @@ from genbench_jax.store import class_values, files
 from genbench_jax.store.embedding_set import load_embeddings
 from genbench_jax.store.image_files import is_hidden
 from genbench_jax.store.image_set import ImageSet
+from genbench_jax.store.versions import VERSIONS
 
 # Number of images per set that are shown with their nearest test image, which must be read from the
 # dataset.

@@ -37,6 +37,7 @@ from genbench_jax.sources.retrieval import Retrieval
 from genbench_jax.sources.source import Images, Need, NeededValues
 from genbench_jax.store import files
 from genbench_jax.store.image_set import ImageSet
+from genbench_jax.store.versions import VERSIONS
 
 
 class ClassTokens(NamedTuple):
@@ -208,7 +209,7 @@ def _concepts(
 def inversion_folder(run: Run, key: ImageSetKey) -> Path:
   """Return the folder of a key's tokens, with one folder per class for diffusers' `load_textual_inversion`."""
   about = made_from(run, key) | {"model": run.diffusion_fingerprint, "seed": key.seed}
-  about |= {"dataset": key.dataset}
+  about |= {"dataset": key.dataset, "version": VERSIONS["images"]}
   name = f"{key.references}-seed{key.seed}-{files.digest(about)}"
   return run.workdir / "textual_inversion" / key.dataset / name
 

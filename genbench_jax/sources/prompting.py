@@ -22,6 +22,7 @@ from genbench_jax.prompts.strategies import Prompt, prompts_of_class
 from genbench_jax.run import Run, sentence_pin
 from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import files
+from genbench_jax.store.versions import VERSIONS
 
 # More than any list of templates contains: further prompts of a class repeat these.
 _DISTINCT_PROMPTS = 100
@@ -131,7 +132,7 @@ def write_class_sentences(run: Run, key: ImageSetKey) -> None:
 def _written_path(run: Run, key: ImageSetKey) -> Path:
   names, settings = run.config.spec(key.dataset).names, run.config.prompts
   about = {"names": names, "model": sentence_model_fingerprint(run), "seed": key.seed}
-  digest = files.digest({**about, "protocol": settings.protocol})
+  digest = files.digest({**about, "protocol": settings.protocol, "version": VERSIONS["images"]})
   return run.workdir / "sentences" / f"{key.dataset}-seed{key.seed}-{digest}.json"
 
 

@@ -47,6 +47,7 @@ from genbench_jax.sources.source import (
 from genbench_jax.store import files
 from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout
+from genbench_jax.store.versions import VERSIONS
 
 # Number of class names in a message.
 _SHOWN = 10
@@ -115,6 +116,7 @@ def _made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
     "resize": spec.resize,
     "test": run.digest(key.dataset, "test"),
     "clip": run.encoder_fingerprint,
+    "version": VERSIONS["images"],
     **(by_images if _by_images(run) else {}),
   }
 

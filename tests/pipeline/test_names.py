@@ -10,10 +10,10 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.stand_in import prepare_stand_in
 from genbench_jax.cells import image_sets
 from genbench_jax.config import Config, make_config
-from genbench_jax.pipeline import artifacts, versions
+from genbench_jax.pipeline import artifacts
 from genbench_jax.pipeline.artifacts import test_path as path_of_test
 from genbench_jax.run import Run
-from genbench_jax.store import digests
+from genbench_jax.store import digests, versions
 
 CLASSES = ("circle", "square")
 
