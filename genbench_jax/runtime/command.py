@@ -46,6 +46,12 @@ def run_command(work: Callable[[], int], debug: bool = False) -> int:
       raise
     say_error(error)
     return 2 if isinstance(error, UsageError) else 1
+  except (RecursionError, MemoryError) as error:
+    if debug:
+      raise
+    why = "memory is full" if isinstance(error, MemoryError) else "the input is nested too deeply"
+    say_error(RunError(f"{why}. Complete files are intact; --debug shows where."))
+    return 1
   except (OSError, RuntimeError, ValueError) as error:
     reason = disk_reason(error)
     if debug or not reason:
