@@ -17,6 +17,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def _common(
   """Return what all processes of a run must share, by its user-visible names."""
   common: dict[str, object] = {
     "version": __version__,
+    "jax": metadata.version("jax"),
     "--stages": ",".join(stages),
     "--keep-going": options.keep_going,
     # Paths of one folder may differ between hosts.
