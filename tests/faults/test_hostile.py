@@ -23,6 +23,7 @@ from PIL import Image
 from safetensors.numpy import save
 
 from genbench_jax.benchmark.archives import members
+from genbench_jax.benchmark.inputs.class_map import read_class_map
 from genbench_jax.benchmark.own import own_spec
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.user_images import list_images
@@ -33,6 +34,7 @@ from genbench_jax.models.checkpoints import read_weights
 from genbench_jax.models.image_input import HALF, ImageInput
 from genbench_jax.retrieval.images import ImageFinder
 from genbench_jax.retrieval.pool import Pool
+from genbench_jax.runtime.npz import read_npz
 from genbench_jax.runtime.printable import printable
 from genbench_jax.runtime.public import public_text
 from genbench_jax.store import embedding_set, files
@@ -430,3 +432,58 @@ def test_arbitrary_text_is_printed_as_one_line_without_escape_sequences(text):
   shown = printable(text)
   assert shown.isprintable()
   public_text(text)
+
+
+LABELS = st.lists(
+  st.dictionaries(st.sampled_from(("file", "label", "x")), st.just("a.png") | VALUES, max_size=3),
+  max_size=4,
+)
+
+
+@fuzzed
+@given(LABELS | VALUES, st.sampled_from(("json", "jsonl", "yaml", "csv")), st.binary(max_size=3))
+def test_a_list_or_class_map_of_any_values_is_read_or_rejected(values, form, tail):
+  with tempfile.TemporaryDirectory() as folder:
+    file = Path(folder) / f"given.{form}"
+    Image.new("RGB", (4, 4)).save(Path(folder) / "a.png")
+    lines = values if form == "jsonl" and isinstance(values, list) else [values]
+    file.write_bytes("\n".join(map(json.dumps, lines)).encode() + tail)
+    for read in (lambda: list_images(file, dataset_spec("digits")), lambda: read_class_map(file)):
+      try:
+        read()
+      except UsageError as error:
+        assert len(str(error)) < 2000
+
+
+@st.composite
+def npz_files(draw):
+  """Return an archive of arrays whose headers may claim any shape and type."""
+  buffer = io.BytesIO()
+  with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    for name in draw(st.lists(st.sampled_from(("images", "labels", "mu")), unique=True)):
+      about = {
+        "descr": draw(st.sampled_from(("<f4", "|u1", "<U3", "|O", "<f8", "|V2", "|S0"))),
+        "fortran_order": draw(st.booleans()),
+        "shape": tuple(draw(st.lists(st.integers(-1, 4) | st.just(1 << 40), max_size=3))),
+      }
+      header = io.BytesIO()
+      np.lib.format.write_array_header_1_0(header, about)
+      content = draw(st.binary(max_size=40) | st.just(bytes(1 << 16)))
+      archive.writestr(f"{name}.npy", header.getvalue() + content)
+  return buffer.getvalue()
+
+
+@fuzzed
+@given(npz_files() | damaged(npz_files()))
+def test_arrays_take_no_more_memory_than_allowed(data):
+  with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "a.npz"
+    path.write_bytes(data)
+    try:
+      found = read_npz(path, 1000)
+    except ValueError:
+      pass
+    else:
+      assert sum(array.nbytes for array in found.values()) <= 1000
+    with pytest.raises(UsageError):
+      list_images(path, dataset_spec("digits"), Path(folder) / "cache")
