@@ -16,13 +16,24 @@ Values = Float[np.ndarray, "n"]
 
 
 def bootstrap_weights(count: int, resamples: int, random: np.random.Generator) -> Weights:
-  """Draw resamples: how often each of `count` pairs occurs in each of them."""
+  """Draw resamples: how often each of `count` pairs occurs in each of them.
+
+  Args:
+    count: number of pairs.
+    resamples: number of resamples.
+    random: draws them.
+  """
   drawn = random.integers(0, count, (resamples, count))
   return np.stack([np.bincount(row, minlength=count) for row in drawn])
 
 
 def pearson(x: Values, y: Values, weights: Weights) -> Float[np.ndarray, "r"]:
-  """Compute the linear correlation in each resample; NaN if one side is constant."""
+  """Compute the linear correlation in each resample; NaN if one side is constant.
+
+  Args:
+    x, y: values of the n pairs.
+    weights: how often each pair is in each of r resamples.
+  """
   return _weighted_pearson(_scaled(x), _scaled(y), weights)
 
 
@@ -36,7 +47,12 @@ def _scaled(values: Values) -> Values:
 
 
 def spearman(x: Values, y: Values, weights: Weights) -> Float[np.ndarray, "r"]:
-  """Compute the linear correlation of the ranks in each resample; ties share their mean rank."""
+  """Compute the linear correlation of the ranks in each resample; ties share their mean rank.
+
+  Args:
+    x, y: values of the n pairs.
+    weights: how often each pair is in each of r resamples.
+  """
   return _weighted_pearson(_ranks(x, weights), _ranks(y, weights), weights)
 
 
@@ -44,6 +60,10 @@ def kendall(x: Values, y: Values, weights: Weights) -> Float[np.ndarray, "r"]:
   """Compute tau-b in each resample: concordant minus discordant pairs, corrected for ties.
 
   With S_x[i, j] = sign(x_i - x_j), tau-b = w'(S_x * S_y)w / sqrt(w'(S_x^2)w w'(S_y^2)w).
+
+  Args:
+    x, y: values of the n pairs.
+    weights: how often each pair is in each of r resamples.
   """
   signs_x, signs_y = (np.sign(values[:, None] - values) for values in (x, y))
   same, apart_x, apart_y = (

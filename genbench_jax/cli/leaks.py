@@ -25,7 +25,8 @@ from genbench_jax.config import Encoder, Retrieval
 from genbench_jax.embedding.input_pipeline import Images
 from genbench_jax.embedding.preprocess import Resize
 from genbench_jax.errors import UsageError
-from genbench_jax.retrieval.collection import Entry, open_collection
+from genbench_jax.retrieval.collection import open_collection
+from genbench_jax.retrieval.place import Entry
 from genbench_jax.runtime.progress import show
 from genbench_jax.runtime.stopping import leave
 

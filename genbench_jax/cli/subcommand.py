@@ -107,7 +107,11 @@ def subcommand(
 
 
 def numbers(text: str) -> list[int]:
-  """Parse comma-separated whole numbers."""
+  """Parse comma-separated whole numbers.
+
+  Raises:
+    ArgumentTypeError: the text has another form.
+  """
   try:
     return [int(number) for number in text.split(",")]
   except ValueError as error:
@@ -117,7 +121,11 @@ def numbers(text: str) -> list[int]:
 
 
 def positive(text: str) -> int:
-  """Parse a whole number of at least 1."""
+  """Parse a whole number of at least 1.
+
+  Raises:
+    ArgumentTypeError: the text has another form.
+  """
   if not text.isdigit() or int(text) < 1:
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
   return int(text)

@@ -329,7 +329,13 @@ def embedding_params_on(
 def sampling_program(
   model: StableDiffusion, mesh: Mesh, encoder: ImageEncoder | None = None
 ) -> Any:
-  """Return the jitted sampler, which returns a `GeneratedBatch`; cached."""
+  """Return the jitted sampler, which returns a `GeneratedBatch`; cached.
+
+  Args:
+    model: diffusion model; the program is kept in it.
+    mesh: devices.
+    encoder: encoder that embeds the images; None to embed none.
+  """
   platform = mesh.devices.flat[0].platform
   if platform == "gpu":
     cudnn_works()  # probe now: the check cannot run during tracing

@@ -98,6 +98,11 @@ SIGMAS = {
 def choice(schedule: NoiseSchedule, name: str, key: str) -> Any:
   """Return the value of a setting, or its default.
 
+  Args:
+    schedule: noise schedule with the settings.
+    name: name of the sampler.
+    key: name of the setting.
+
   Raises:
     RunError: the sampler does not support the value.
   """
@@ -137,6 +142,10 @@ def sigma_kind(schedule: NoiseSchedule, name: str) -> str | None:
 
 def sigma_ends(schedule: NoiseSchedule, high: float, low: float) -> tuple[float, float]:
   """Return the highest and the lowest sigma of the checkpoint, or those given.
+
+  Args:
+    schedule: noise schedule with the settings.
+    high, low: ends to use if the checkpoint gives none.
 
   Raises:
     RunError: the checkpoint's value is not a positive number.

@@ -179,6 +179,12 @@ def preprocess(
 def pixels_of(
   image: Image.Image, how: ImageInput, resize: Resize = "crop"
 ) -> Float32[np.ndarray, "h w 3"]:
-  """Preprocess any PIL image for an encoder; arguments as in `square_pixels`."""
+  """Preprocess any PIL image for an encoder; arguments as in `square_pixels`.
+
+  Args:
+    image: any PIL image.
+    how: image input of the encoder.
+    resize: `crop`, the encoder's own method, or `squash`.
+  """
   pixels = square_pixels(to_rgb(image), how, resize) / np.float32(255)
   return (pixels - np.asarray(how.mean, np.float32)) / np.asarray(how.std, np.float32)

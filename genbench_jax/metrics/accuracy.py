@@ -50,13 +50,26 @@ def recognition_score(scores: Float[Any, "n k"], labels: Any, metric: str = "acc
 
 
 def check_metric(metric: str) -> None:
-  """Raise UsageError if the metric is unknown."""
+  """Check that the metric is known.
+
+  Raises:
+    UsageError: it is not.
+  """
   if metric not in METRICS:
     raise unknown_name("recognition metric", metric, METRICS)
 
 
 def check_test_labels(labels: np.ndarray, num_classes: int, metric: str) -> None:
-  """Raise UsageError if the metric is not defined for these test labels."""
+  """Check that the metric is defined for these test labels.
+
+  Args:
+    labels: class indices, or multi-hot labels.
+    num_classes: number of classes.
+    metric: a metric of recognition.
+
+  Raises:
+    UsageError: it is not.
+  """
   if metric != "map_11_point" and labels.ndim == 2:
     raise UsageError(
       f"{metric} needs one class per image; multi-hot labels are scored by map_11_point"

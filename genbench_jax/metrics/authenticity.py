@@ -49,7 +49,12 @@ def auth_pct(
 def authentic_images(
   training: Float[Any, "n d"], generated: Float[Any, "m d"], mesh: Mesh | None = None
 ) -> Bool[np.ndarray, "m"]:
-  """Return which images are authentic, see `auth_pct`."""
+  """Return which images are authentic, see `auth_pct`.
+
+  Args:
+    training, generated: features of both sets.
+    mesh: devices; None for all.
+  """
   training, generated = _checked(training, generated)
   mesh = or_default(mesh)
   distance, number = nearest(generated, training, 1, "euclidean", mesh=mesh)
@@ -84,7 +89,13 @@ def copied_images(
   unseen: Float[Any, "u d"],
   mesh: Mesh | None = None,
 ) -> Bool[np.ndarray, "m"]:
-  """Return which images look like copies, see `near_copies`."""
+  """Return which images look like copies, see `near_copies`.
+
+  Args:
+    training, generated: features of both sets.
+    unseen: features of real images that the generator has not seen.
+    mesh: devices; None for all.
+  """
   training, generated, unseen = _checked(training, generated, unseen)
   mesh = or_default(mesh)
   of_generated, of_unseen = (

@@ -72,6 +72,11 @@ def class_prototypes(
 
   For a class without images, the `cler` prototype is its text and the `cler_image` prototype is
   zero.
+
+  Args:
+    class_centers: unit-norm means v_c of the external images.
+    counts: external images of each class.
+    text_features: unit-norm text prototypes t_c.
   """
   text = unit_rows(text_features)
   both = jnp.where(counts[:, None] > 0, unit_rows(text + class_centers), text)

@@ -45,6 +45,11 @@ def reduce_program(mesh: Mesh, from_predictions: bool, reference: bool) -> jax.s
     counts: [k], external images of each class.
 
   It communicates twice: all-reduces of the class sums, k x (d + 1), and of the hits, k x (v + 1).
+
+  Args:
+    mesh: devices.
+    from_predictions: whether the metric needs predicted classes only.
+    reference: whether to follow the published code.
   """
 
   def local(

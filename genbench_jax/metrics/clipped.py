@@ -100,6 +100,11 @@ def expected_coverage(n: int, m: int, k: int) -> Float[np.ndarray, "{m}+1"]:
 
   J is the number of m' generated images within the k-th of n - 1 real neighbors. It is
   beta-binomial, J ~ BB(m', k, n - k). Below k images the published curve is 0.
+
+  Args:
+    n: number of real images.
+    m: largest number of generated images.
+    k: number of neighbors.
   """
   from scipy.special import betaln, gammaln
 
@@ -144,7 +149,13 @@ def of_distances(
   within: Float[np.ndarray, "n n"], across: Float[np.ndarray, "n m"], k: int
 ) -> Float[np.ndarray, "2"]:
   """Compute both metrics from squared distances; those within the real set are inf on the
-  diagonal."""
+  diagonal.
+
+  Args:
+    within: squared distances of the real images.
+    across: squared distances of real and generated images.
+    k: number of neighbors.
+  """
   k = min(k, len(within) - 1, across.shape[1])
   radius = np.partition(within, k - 1, axis=1)[:, k - 1]
   radii = np.minimum(radius, np.median(radius))

@@ -64,6 +64,13 @@ def measure_fd_infinity(
   The interval is that of the Fréchet distance at n, centered at the extrapolated value and widened
   by the standard
   error of the intercept. Arguments and errors: see `fd_infinity` and `measure_frechet_distance`.
+
+  Args:
+    x, y: features of the external and of the test images.
+    labels: labels of both; None if unknown.
+    seed: of subsets and resamples.
+    resamples: number of resamples.
+    mesh: devices; None for all.
   """
   own = labels[0] if labels else None
   value, error = _extrapolated(x, y, own, seed, mesh)

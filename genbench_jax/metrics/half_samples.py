@@ -38,7 +38,13 @@ class Halves(NamedTuple):
 
 
 def halves_of(strata: Int[np.ndarray, "n"], seed: int, repeats: int = REPEATS) -> Halves:
-  """Draw random halves within the strata. An image alone in its stratum is always kept."""
+  """Draw random halves within the strata. An image alone in its stratum is always kept.
+
+  Args:
+    strata: stratum of each image.
+    seed: of the halves.
+    repeats: number of halves.
+  """
   random = np.random.default_rng([seed, 0x4A1F])
   counts = np.bincount(strata)
   groups = np.minimum(counts, MOST_GROUPS)

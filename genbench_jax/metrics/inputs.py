@@ -57,7 +57,11 @@ def feature_rows(name: str, features: Any, width: int | None = None) -> Float[np
 
 
 def check_finite(name: str, array: np.ndarray) -> None:
-  """Raise UsageError if a value is NaN or infinite, because no metric is defined there."""
+  """Check that no value is NaN or infinite, because no metric is defined there.
+
+  Raises:
+    UsageError: a value is.
+  """
   if not np.isfinite(array).all():
     raise UsageError(f"{name} hold NaN or infinite values")
 
@@ -183,7 +187,14 @@ def by_block(
 def place(
   name: str, mesh: Mesh, features: Float[np.ndarray, "n d"], *others: np.ndarray
 ) -> tuple[Array, ...]:
-  """Put one block on the mesh, padded: features as float32, the others, and the mask."""
+  """Put one block on the mesh, padded: features as float32, the others, and the mask.
+
+  Args:
+    name: what the features are, for messages.
+    mesh: devices.
+    features: rows of the block.
+    *others: arrays with one row for each row of the features.
+  """
   block = np.asarray(features, np.float32)
   check_finite(name, block)
   multiple = bucket_rows(len(block), mesh.size) // mesh.size

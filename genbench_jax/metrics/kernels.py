@@ -89,6 +89,10 @@ def cmmd(x: Float[Any, "n d"], y: Float[Any, "m d"], mesh: Mesh | None = None) -
   image with itself. The value is never negative, 0 for equal sets, and biased upward for few
   images. The bandwidth is so wide that the squared MMD is, within 1 %, the squared distance of the
   means over 100. Arguments and errors: see `kernel_distance`.
+
+  Args:
+    x, y: features of both sets.
+    mesh: devices; None for all.
   """
   return CMMD_SCALE * _biased(_sides(x, y, "gaussian", None, False, mesh))[0]
 
@@ -108,6 +112,15 @@ def measure_kernel_distance(
   For equal distributions the first-order term vanishes and the second-order term remains. The
   first-order estimate contains twice that term's variance, so it is subtracted once (`_shrink`).
   Arguments and errors: see `kernel_distance`.
+
+  Args:
+    x, y: features of the external and of the test images.
+    kernel: `polynomial` or `gaussian`.
+    seed: of the resamples.
+    resamples: number of resamples.
+    mesh: devices; None for all.
+    labels: labels of both sets; None if unknown.
+    standardize: see `kernel_distance`.
   """
   sides = _sides(x, y, kernel, labels, standardize, mesh)
   value, of_x, of_y = _unbiased(sides)

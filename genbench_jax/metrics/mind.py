@@ -58,7 +58,13 @@ def mind(
 def unit_directions(
   count: int, width: int, random: np.random.Generator
 ) -> Float[np.ndarray, "r d"]:
-  """Draw unit vectors, uniform on the sphere."""
+  """Draw unit vectors, uniform on the sphere.
+
+  Args:
+    count: number of vectors.
+    width: their width.
+    random: draws them.
+  """
   # A normalized Gaussian vector is uniform on the sphere.
   lines = random.normal(size=(count, width))
   return lines / np.linalg.norm(lines, axis=1, keepdims=True)
@@ -67,7 +73,12 @@ def unit_directions(
 def sliced(
   x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"], directions: Float[np.ndarray, "r d"]
 ) -> float:
-  """Compute `mind` for sets of equal size, `AT_ONCE` directions at a time."""
+  """Compute `mind` for sets of equal size, `AT_ONCE` directions at a time.
+
+  Args:
+    x, y: features of equally many images.
+    directions: unit vectors.
+  """
   total = 0.0
   for start in range(0, len(directions), AT_ONCE):
     lines = directions[start : start + AT_ONCE].T

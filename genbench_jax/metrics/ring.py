@@ -27,7 +27,13 @@ class Rows(NamedTuple):
 
 
 def placed_rows(features: Float[np.ndarray, "n d"], start: int, mesh: Mesh) -> Rows:
-  """Put the block of checked features that begins at row `start` on the mesh."""
+  """Put the block of checked features that begins at row `start` on the mesh.
+
+  Args:
+    features: checked features.
+    start: first row of the block.
+    mesh: devices.
+  """
   block = features[start : start + BLOCK_ROWS]
   # Padding is zero; numbering from 1 on the way in turns it into -1 below.
   number = np.arange(start + 1, start + 1 + len(block), dtype=np.int32)
@@ -63,7 +69,13 @@ def ring(
 def tiles(
   array: Shaped[Array | np.ndarray, "n ..."], rows: int, fill: float = 0
 ) -> Shaped[Array, "t r ..."]:
-  """Split the rows into tiles [t, r, ...] of at most `rows`; `fill` completes the last tile."""
+  """Split the rows into tiles [t, r, ...] of at most `rows`; `fill` completes the last tile.
+
+  Args:
+    array: rows.
+    rows: rows of a tile.
+    fill: value of rows that complete the last tile.
+  """
   array = jnp.asarray(array)
   rows = min(rows, len(array))
   missing = -len(array) % rows

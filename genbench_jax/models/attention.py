@@ -53,7 +53,12 @@ def attention(
 def by_einsum(
   query: Float[Array, "b q h d"], key: Float[Array, "b k h d"], value: Float[Array, "b k h d"]
 ) -> Float[Array, "b q h d"]:
-  """Compute all scores at once. The reference that every faster form must agree with."""
+  """Compute all scores at once. The reference that every faster form must agree with.
+
+  Args:
+    query: of q positions and h heads.
+    key, value: of k positions.
+  """
   scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
   weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1).astype(value.dtype)
   return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
@@ -62,7 +67,12 @@ def by_einsum(
 def by_query_blocks(
   query: Float[Array, "b q h d"], key: Float[Array, "b k h d"], value: Float[Array, "b k h d"]
 ) -> Float[Array, "b q h d"]:
-  """Attend one head and one block of `CPU_QUERIES` queries at a time, as two matrix products."""
+  """Attend one head and one block of `CPU_QUERIES` queries at a time, as two matrix products.
+
+  Args:
+    query: of q positions and h heads.
+    key, value: of k positions.
+  """
   batch, length, heads, width = query.shape
   at_once = next(count for count in CPU_QUERIES if length % count == 0)
   # [b, l, h, d] -> [b h, l, d]: each head of each image is one matrix.

@@ -157,7 +157,17 @@ def _normalization(settings: Settings, defaults: ImageInput) -> tuple[Triple, Tr
 
 
 def triple(settings: Settings, name: str, default: Triple, low: float) -> Triple:
-  """Return one number per channel, from a list or from a single number for all channels."""
+  """Return one number per channel, from a list or from a single number for all channels.
+
+  Args:
+    settings: the preprocessor configuration.
+    name: name of the setting.
+    default: value if it is not set.
+    low: smallest allowed number.
+
+  Raises:
+    RunError: it is neither a number nor three, or too small.
+  """
   value: Any = settings.values.get(name)
   values = default if value is None else value
   values = [values] * 3 if isinstance(values, int | float) else values

@@ -188,7 +188,15 @@ def convolve(
   padding: Padding = 0,
   groups: int = 1,
 ) -> Float[Array, "b u v o"]:
-  """Apply a 2-D convolution without bias; for the arguments see `Conv`."""
+  """Apply a 2-D convolution without bias; for the arguments see `Conv`.
+
+  Args:
+    x: images.
+    weight: kernel; j input channels of each group.
+    strides: step along both axes.
+    padding: zeros around the image, or the name of a scheme.
+    groups: number of groups of channels.
+  """
   sides = (padding, padding) if isinstance(padding, int) else padding
   around = [(side, side) if isinstance(side, int) else (side[0], side[1]) for side in sides]
   return jax.lax.conv_general_dilated(
@@ -204,7 +212,13 @@ def convolve(
 def layer_norm(
   x: Float[Array, "*b d"], weight: Float[Array, "d"], bias: Float[Array, "d"] | float, eps: float
 ) -> Float[Array, "*b d"]:
-  """See `LayerNorm`."""
+  """Normalize each row, see `LayerNorm`.
+
+  Args:
+    x: rows.
+    weight, bias: factor and addend of each channel.
+    eps: added to the variance.
+  """
   wide = x.astype(jnp.float32)
   # Two passes: E[x^2] - E[x]^2 cancels half the digits if the mean is large.
   centered = wide - wide.mean(axis=-1, keepdims=True)
@@ -222,7 +236,14 @@ def group_norm(
   groups: int,
   eps: float,
 ) -> Float[Array, "b *s c"]:
-  """See `GroupNorm`."""
+  """Normalize each group of channels, see `GroupNorm`.
+
+  Args:
+    x: images or sequences.
+    weight, bias: factor and addend of each channel.
+    groups: number of groups of channels.
+    eps: added to the variance.
+  """
   parts = x.astype(jnp.float32).reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
   mean = parts.mean(axis=(1, 3), keepdims=True)
   if x.dtype == jnp.float32:

@@ -40,6 +40,10 @@ def attention(
   """Compute softmax(query key^T / sqrt(d)) value for each head, with the softmax in float32.
 
   Requires `attention_fits`. It has no gradient.
+
+  Args:
+    query: of q positions and h heads.
+    key, value: of k positions.
   """
   batch, length, heads, width = query.shape
   keys, columns = key.shape[1], heads * width
@@ -93,6 +97,11 @@ def feed_forward(
   """Compute (linear * gelu(gate)) outer_kernel + outer_bias, with linear, gate = hidden inner_kernel + inner_bias.
 
   Requires `feed_forward_fits`.
+
+  Args:
+    hidden: rows.
+    inner_kernel, inner_bias: the layer that gives linear and gate, side by side.
+    outer_kernel, outer_bias: the layer after their product.
   """
   width, inner = hidden.shape[-1], outer_kernel.shape[0]
   count = math.prod(hidden.shape[:-1])
@@ -121,7 +130,13 @@ def feed_forward_written_out(
   outer_kernel: Float[Array, "m d"],
   outer_bias: Float[Array, "d"],
 ) -> Float[Array, "*b d"]:
-  """Compute the same in plain JAX, as reference for the kernel and for its gradient."""
+  """Compute the same in plain JAX, as reference for the kernel and for its gradient.
+
+  Args:
+    hidden: rows.
+    inner_kernel, inner_bias: the layer that gives linear and gate, side by side.
+    outer_kernel, outer_bias: the layer after their product.
+  """
   linear, gate = jnp.split(hidden @ inner_kernel + inner_bias, 2, axis=-1)
   gated = linear * gelu(gate.astype(jnp.float32)).astype(linear.dtype)
   return gated @ outer_kernel + outer_bias

@@ -133,7 +133,12 @@ def checked_arrays(
 
 
 def class_count(labels: Any, test_labels: Any, num_classes: int | None) -> int:
-  """Return the number of classes: as given, or inferred from the labels."""
+  """Return the number of classes: as given, or inferred from the labels.
+
+  Args:
+    labels, test_labels: class indices, or multi-hot labels.
+    num_classes: the given number; None to infer it.
+  """
   if num_classes is not None:
     return num_classes
   arrays = [np.asarray(array) for array in (labels, test_labels)]

@@ -114,7 +114,12 @@ def block_rates(depth: int, decay: float) -> tuple[tuple[str, float], ...]:
 
 
 def wise_ft(zero_shot: Any, fine_tuned: Any, alpha: float) -> Any:
-  """Return (1 - alpha) zero-shot + alpha fine-tuned weights; exact at both ends."""
+  """Return (1 - alpha) zero-shot + alpha fine-tuned weights; exact at both ends.
+
+  Args:
+    zero_shot, fine_tuned: weights of the same network.
+    alpha: share of the fine-tuned weights.
+  """
   return jax.tree.map(lambda a, b: (1 - alpha) * a + alpha * b, zero_shot, fine_tuned)
 
 

@@ -205,7 +205,13 @@ def held_out_loss(
 def score_loss(
   scores: Float[np.ndarray, "n k"], targets: Float[np.ndarray, "n k"], multi_label: bool
 ) -> float:
-  """Return the mean cross-entropy of probabilities; the binary one for several labels."""
+  """Return the mean cross-entropy of probabilities; the binary one for several labels.
+
+  Args:
+    scores: probabilities.
+    targets: shares of the classes, or multi-hot labels.
+    multi_label: whether an image may have several labels.
+  """
   # Clipping bounds the loss of a confident error, which float32 probabilities of exactly 0 would
   # make infinite.
   scores = np.clip(np.asarray(scores, np.float64), 1e-12, 1 - 1e-12)

@@ -12,5 +12,12 @@ def bootstrap_interval(
   metric: str,
   seed: int = 0,
 ) -> tuple[float, float]:
-  """Return the 95 % interval of a score over the test images; see `metrics.intervals`."""
+  """Return the 95 % interval of a score over the test images; see `metrics.intervals`.
+
+  Args:
+    scores: scores of the test images.
+    labels: their class indices, or multi-hot labels.
+    metric: metric of recognition.
+    seed: of the resamples.
+  """
   return recognition_interval(np.asarray(scores), np.asarray(labels), metric, seed)

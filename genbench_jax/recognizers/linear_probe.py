@@ -155,6 +155,18 @@ def checked(
   num_classes: int | None,
   metric: Metric,
 ) -> CheckedData:
+  """Return the data of all cells as arrays of one width and number of classes.
+
+  Args:
+    cells: external features and labels.
+    test_features, test_labels: the test images.
+    text_features: text prototypes, or None.
+    num_classes: number of classes; None to infer it.
+    metric: metric of recognition.
+
+  Raises:
+    UsageError: shapes, labels or values do not fit.
+  """
   test_features = _float_rows("test_features", test_features)
   width = test_features.shape[1]
   if text_features is not None:

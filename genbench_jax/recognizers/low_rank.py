@@ -46,7 +46,13 @@ def initial_adapters(params: Mapping[str, Any], pattern: str, rank: int, seed: i
 
 
 def merged(params: Mapping[str, Any], adapters: Adapters, scale: float) -> Any:
-  """Return the network's parameters with the updates merged in."""
+  """Return the network's parameters with the updates merged in.
+
+  Args:
+    params: parameters of the network.
+    adapters: updates by joined layer name.
+    scale: alpha / rank.
+  """
 
   def with_addition(name: str, leaf: Any) -> Any:
     module, _, kind = name.rpartition(".")
@@ -91,7 +97,13 @@ def adapted(
 
 
 def dropped(key: Array, x: Float[Array, "*b d"], share: float) -> Float[Array, "*b d"]:
-  """Apply dropout."""
+  """Apply dropout.
+
+  Args:
+    key: random key.
+    x: values.
+    share: share of the values that become zero.
+  """
   # Scaling by 1 / (1 - share) keeps the expectation.
   kept = jax.random.bernoulli(key, 1 - share, x.shape)
   return jnp.where(kept, x / (1 - share), 0).astype(x.dtype)

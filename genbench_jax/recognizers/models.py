@@ -13,7 +13,13 @@ from genbench_jax.store.reading import regular
 
 
 def save_model(path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-  """Write arrays, with `about` as JSON in the metadata; atomic."""
+  """Write arrays, with `about` as JSON in the metadata; atomic.
+
+  Args:
+    path: file to write.
+    arrays: arrays by name.
+    about: JSON object about them.
+  """
   from safetensors.numpy import save_file
 
   contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}

@@ -104,7 +104,13 @@ class Blocks(NamedTuple):
 
 
 def class_blocks(layout: PromptLayout, classes_at_once: int, mesh: Mesh) -> Blocks:
-  """Divide a layout into blocks of equal size, each split over the devices."""
+  """Divide a layout into blocks of equal size, each split over the devices.
+
+  Args:
+    layout: tokens of all classes.
+    classes_at_once: most classes of a block.
+    mesh: devices.
+  """
   count = len(layout.tokens)
   size = min(classes_at_once * mesh.size, padded_size(count, mesh.size))
   padded = np.arange(padded_size(count, size), dtype=np.int32)

@@ -238,7 +238,13 @@ def _program(module: Any, settings: CoopSettings, mesh: Mesh) -> Program:
 
 
 def frozen_tower(clip: Any, blocks: Blocks, mesh: Mesh) -> FrozenTower:
-  """Replicate CLIP's parameters and logit scale, and add the prompts of the classes."""
+  """Replicate CLIP's parameters and logit scale, and add the prompts of the classes.
+
+  Args:
+    clip: the CLIP.
+    blocks: prompts of the classes.
+    mesh: devices.
+  """
   scale = jnp.exp(jnp.asarray(clip.params["logit_scale"], jnp.float32))
   params, scale = jax.device_put((clip.params, scale), replicated(mesh))
   return FrozenTower(params, blocks, scale)

@@ -70,7 +70,13 @@ def batch_order(num_rows: int, epochs: int, steps: int, seed: int) -> Int[np.nda
 
 
 def head_logits(head: Head, norm: Norm, features: Float[Array, "n d"]) -> Float[Array, "n k"]:
-  """Compute logits in evaluation mode, normalized by the running statistics."""
+  """Compute logits in evaluation mode, normalized by the running statistics.
+
+  Args:
+    head: linear head.
+    norm: running statistics.
+    features: rows.
+  """
   normalized = (features - norm.mean) * jax.lax.rsqrt(norm.variance + NORM_EPSILON)
   return normalized @ head.weights.T + head.bias
 

@@ -185,7 +185,13 @@ def best_epoch(
   targets: Float[np.ndarray, "v k"],
   metric: Metric,
 ) -> float:
-  """Return the best score over the epochs of a trial; 0 if any logit was not finite."""
+  """Return the best score over the epochs of a trial; 0 if any logit was not finite.
+
+  Args:
+    results: predicted classes or scores of each epoch.
+    targets: labels of the validation images.
+    metric: metric of recognition.
+  """
   return max(epoch_scores(results, targets, metric))
 
 
@@ -194,7 +200,13 @@ def epoch_scores(
   targets: Float[np.ndarray, "v k"] | Bool[np.ndarray, "v k"],
   metric: Metric,
 ) -> list[float]:
-  """Return the score after each epoch; all 0 if any logit was not finite."""
+  """Return the score after each epoch; all 0 if any logit was not finite.
+
+  Args:
+    results: predicted classes or scores of each epoch.
+    targets: labels of the validation images.
+    metric: metric of recognition.
+  """
   finite = (results >= 0).all() if results.ndim == 2 else np.isfinite(results).all()
   if not finite:
     return [0.0] * len(results)

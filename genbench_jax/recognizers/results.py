@@ -20,7 +20,13 @@ PER_CLASS_COLUMNS = ("index", "class_name", "images", "predicted", "recall", "pr
 def confusion_matrix(
   predictions: Int[np.ndarray, "n"], labels: Int[np.ndarray, "n"], num_classes: int
 ) -> Int[np.ndarray, "k k"]:
-  """Count images by true class (row) and predicted class (column)."""
+  """Count images by true class (row) and predicted class (column).
+
+  Args:
+    predictions: predicted classes.
+    labels: true classes.
+    num_classes: number of classes.
+  """
   cells = np.asarray(labels) * num_classes + np.asarray(predictions)
   return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
@@ -57,7 +63,13 @@ def per_class_results(
 def class_scores(
   scores: Float[np.ndarray, "n k"], labels: Labels, metric: Metric
 ) -> dict[int, float]:
-  """Return the recall (multi-hot: average precision) of each class; empty for `roc_auc`."""
+  """Return the recall (multi-hot: average precision) of each class; empty for `roc_auc`.
+
+  Args:
+    scores: scores of the test images.
+    labels: their labels.
+    metric: metric of recognition.
+  """
   if metric == "roc_auc":
     return {}
   if labels.ndim == 2:
@@ -82,7 +94,13 @@ def save_per_class(path: Path, rows: list[dict[str, Any]]) -> None:
 def save_confusion(
   path: Path, counts: Int[np.ndarray, "k k"], class_names: list[str] | tuple[str, ...]
 ) -> None:
-  """Write a confusion matrix as CSV: one row per true class, one column per predicted class."""
+  """Write a confusion matrix as CSV: one row per true class, one column per predicted class.
+
+  Args:
+    path: file to write.
+    counts: result of `confusion_matrix`.
+    class_names: names of the classes.
+  """
   columns = [f"{index} {name}" for index, name in enumerate(class_names)]
   rows = [
     {"true class": column, **dict(zip(columns, line.tolist(), strict=True))}

@@ -31,6 +31,11 @@ def stratified_folds(
 
   With two images per class, each is held out once while the other trains. A class with a single
   image is never held out (`NEVER_HELD_OUT`), because that would remove the class.
+
+  Args:
+    targets: one-hot or multi-hot labels.
+    num_folds: number of folds.
+    seed: of the division.
   """
   generator = np.random.default_rng(seed)
   groups = strata(targets)

@@ -83,7 +83,13 @@ class Batch(NamedTuple):
 def cache_logits(
   features: Float[Array, "m d"], keys: Float[Array, "n d"], frozen: CacheConstants
 ) -> Float[Array, "m k"]:
-  """Compute the zero-shot logits plus those of the cache."""
+  """Compute the zero-shot logits plus those of the cache.
+
+  Args:
+    features: unit-norm features of m images.
+    keys: unit-norm features in the cache.
+    frozen: votes, texts and strength of the cache.
+  """
   with jax.default_matmul_precision("highest"):
     # exp(-beta (1 - cos)): 1 for equal features, smaller with distance.
     affinities = jnp.exp(-frozen.beta * (1 - features @ keys.T))

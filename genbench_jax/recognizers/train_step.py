@@ -229,7 +229,13 @@ def _examples(problem: Problem, recipe: Recipe, key: Array, places: Array, part:
 
 
 def augmented(problem: Problem, recipe: Recipe, batch: Batch) -> Examples:
-  """Return all images of a batch as its step sees them."""
+  """Return all images of a batch as its step sees them.
+
+  Args:
+    problem: network and loss.
+    recipe: how to train.
+    batch: images of the step.
+  """
   key, _ = step_keys(batch)
   arrays = (batch.images, batch.targets, batch.weights)
   whole = [array.reshape(-1, *array.shape[2:]) for array in arrays]

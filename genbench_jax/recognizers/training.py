@@ -105,7 +105,13 @@ def weighted_shares(
 
 
 def warmup_cosine(peak: float, steps: int, warmup: int) -> optax.Schedule:
-  """Return a linear warm-up to the peak and a cosine decay to zero at the last step."""
+  """Return a linear warm-up to the peak and a cosine decay to zero at the last step.
+
+  Args:
+    peak: largest rate.
+    steps: number of steps.
+    warmup: steps of the warm-up.
+  """
   return optax.warmup_cosine_decay_schedule(0.0, peak, min(warmup, steps - 1), steps)
 
 
@@ -155,6 +161,11 @@ def mixed_rows(
 
 def refuse_divergence(name: str, number: int, loss: Any) -> None:
   """Stop a training whose loss is NaN or infinite.
+
+  Args:
+    name: name of the recognizer.
+    number: the step.
+    loss: its loss.
 
   Raises:
     ModelError: the loss is not finite; the message names the step.

@@ -134,7 +134,13 @@ class Curriculum:
 
 
 def schedule(recipe: Recipe, step: int, steps: int) -> float:
-  """Return the fraction of the peak rate at a step: linear warm-up, then the recipe's curve."""
+  """Return the fraction of the peak rate at a step: linear warm-up, then the recipe's curve.
+
+  Args:
+    recipe: how to train.
+    step: the step, from 0.
+    steps: number of steps.
+  """
   warmup = round(recipe.warmup * steps)
   if step < warmup:
     return (step + 1) / warmup

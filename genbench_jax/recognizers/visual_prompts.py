@@ -110,7 +110,16 @@ class VisualPrompts:
 def first_prompts(
   clip: Any, settings: VptSettings, seed: int = 0
 ) -> Float[np.ndarray, "j m width"]:
-  """Draw initial prompts within +-sqrt(6 / (3 p^2 + w)), p the patch side and w the width."""
+  """Draw initial prompts within +-sqrt(6 / (3 p^2 + w)), p the patch side and w the width.
+
+  Args:
+    clip: the CLIP.
+    settings: number and depth of the prompts.
+    seed: of the draw.
+
+  Raises:
+    UsageError: the depth is unknown.
+  """
   vision = clip.module.vision
   if settings.depth not in DEPTHS:
     raise unknown_name("depth of visual prompts", settings.depth, DEPTHS)
@@ -121,7 +130,13 @@ def first_prompts(
 
 
 def first_head(num_classes: int, width: int, seed: int = 0) -> Head:
-  """Initialize a head uniformly in +-1 / sqrt(width), as PyTorch's linear layers."""
+  """Initialize a head uniformly in +-1 / sqrt(width), as PyTorch's linear layers.
+
+  Args:
+    num_classes: number of classes.
+    width: width of the features.
+    seed: of the draw.
+  """
   random, bound = np.random.default_rng([seed, 0x4EAD]), 1 / np.sqrt(width)
   weights = random.uniform(-bound, bound, (num_classes, width)).astype(np.float32)
   return Head(weights, random.uniform(-bound, bound, num_classes).astype(np.float32))
@@ -321,7 +336,13 @@ def _read_some(
 
 
 def frozen_tower(clip: Any, text_features: Float[np.ndarray, "k d"], mesh: Mesh) -> FrozenTower:
-  """Replicate CLIP's parameters, its logit scale and the unit-norm text prototypes."""
+  """Replicate CLIP's parameters, its logit scale and the unit-norm text prototypes.
+
+  Args:
+    clip: the CLIP.
+    text_features: text prototypes.
+    mesh: devices.
+  """
   scale = jnp.exp(jnp.asarray(clip.params["logit_scale"], jnp.float32))
   text = unit_rows(jnp.asarray(text_features, jnp.float32))
   return FrozenTower(*jax.device_put((clip.params, text, scale), replicated(mesh)))

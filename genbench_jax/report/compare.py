@@ -130,7 +130,14 @@ def differences_of(less: Results, series: Series, shots: int, quantity: str) -> 
 
 
 def mean_difference(less: Results, series: Series, shots: int, quantity: str) -> Average | None:
-  """Return the average of `differences_of` over the datasets; None without differences."""
+  """Return the average of `differences_of` over the datasets; None without differences.
+
+  Args:
+    less: run minus first.
+    series: source, generator and strategy.
+    shots: images per class.
+    quantity: name of the quantity.
+  """
   return average(differences_of(less, series, shots, quantity), less.datasets)
 
 

@@ -19,8 +19,9 @@ from genbench_jax.embedding.embedder import ImageEmbedder, TextEmbedder
 from genbench_jax.embedding.stored import embed_stored
 from genbench_jax.errors import UsageError
 from genbench_jax.models.image_encoder import TextEncoder
-from genbench_jax.retrieval.collection import IMAGE_FEATURES, TEXT_FEATURES, Entry, Part
+from genbench_jax.retrieval.collection import IMAGE_FEATURES, TEXT_FEATURES, Part
 from genbench_jax.retrieval.images import remember_collection
+from genbench_jax.retrieval.place import Entry
 from genbench_jax.retrieval.pool import MANIFEST
 from genbench_jax.retrieval.records import RecordFile, text_of
 from genbench_jax.runtime.progress import Progress, say
@@ -236,7 +237,13 @@ def _place_of(collection: Path, out: Path) -> str:
 
 
 def shard_file(name: str, number: int, suffix: str) -> str:
-  """Return the path of a shard's file inside the pool."""
+  """Return the path of a shard's file inside the pool.
+
+  Args:
+    name: what the file contains.
+    number: number of the shard.
+    suffix: suffix of the file.
+  """
   return f"{name}/{name}_{number:05d}.{suffix}"
 
 

@@ -1,118 +1,29 @@
 """Collections of images to build pools from: folders with captions, webdataset tars, TFDS.
 
-They are read in place. Nothing is unpacked and no path inside a tar is opened, so a malicious tar
-cannot reach outside itself. Links and names that climb out are skipped and counted.
+They are read in place. Links and names that climb out of a collection are skipped and counted.
 """
 
-import contextlib
 import dataclasses
-import json
-import os
 import posixpath
-import tarfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
-from genbench_jax.benchmark.archives import MAX_IMAGE_BYTES
-from genbench_jax.errors import RunError, UsageError
-from genbench_jax.retrieval.records import (
-  INFO,
-  RecordFile,
-  holds_records,
-  image_of,
-  record_files,
-  text_of,
-)
+from genbench_jax.errors import UsageError
+from genbench_jax.retrieval.captions import CAPTION_SUFFIXES, MAX_CAPTION_BYTES, caption_of
+from genbench_jax.retrieval.place import Entry, Listing, Place
+from genbench_jax.retrieval.records import INFO, RecordFile, record_files, text_of
+from genbench_jax.retrieval.tars import tar_listing
 from genbench_jax.runtime.printable import listed, printable
 from genbench_jax.runtime.progress import say
 from genbench_jax.store import files
 from genbench_jax.store.digests import identity
-from genbench_jax.store.image_files import (
-  SIGNATURE_BYTES,
-  ImageWalk,
-  begins_like_image,
-  image_suffixes,
-  is_hidden,
-  visible,
-)
-from genbench_jax.store.reading import opened_beneath, read_beneath
+from genbench_jax.store.image_files import ImageWalk, image_suffixes, visible
+from genbench_jax.store.reading import read_beneath
 
 Kind = Literal["images", "tar", "records", "features"]
 # Feature names in TFDS's laion400m/embeddings.
 IMAGE_FEATURES, TEXT_FEATURES = "image_embedding", "text_embedding"
-CAPTION_SUFFIXES = (".txt", ".caption", ".json")
-_MAX_CAPTION_BYTES = 2**20
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-  """Location of an image's bytes: a file, `size` bytes of a tar, or a record.
-
-  Attributes:
-    path: the file.
-    offset: first byte, or number of the record.
-    size: number of bytes; -1 for the whole file.
-    root: folder above `path` below which no link is followed; None for the parent folder.
-  """
-
-  path: Path
-  offset: int = 0
-  size: int = -1
-  root: Path | None = None
-
-  def read(self) -> bytes:
-    """Return the bytes, at most `MAX_IMAGE_BYTES`.
-
-    Raises:
-      OSError: they cannot be read, or are too many.
-    """
-    if holds_records(self.path):
-      content = image_of(self.path, self.offset)
-    else:
-      root = self.root or self.path.parent
-      content = _slice(root, str(self.path.relative_to(root)), self.offset, self.size)
-    if len(content) > MAX_IMAGE_BYTES or (self.size >= 0 and len(content) < self.size):
-      raise OSError(f"{self.path} holds an image that is cut short or exceeds the limit")
-    return content
-
-
-def _slice(root: Path, name: str, offset: int, size: int) -> bytes:
-  """Return bytes of a file below a folder: at most the limit plus one, all if `size` < 0."""
-  # One byte more than allowed, so that the caller can tell an oversized image from a full one.
-  wanted = MAX_IMAGE_BYTES + 1 if size < 0 else min(size, MAX_IMAGE_BYTES + 1)
-  if offset < 0:
-    raise OSError(f"{printable(name)} has no byte {offset}")
-  with opened_beneath(root, name) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
-    try:
-      file.seek(offset)
-    except OverflowError as error:
-      raise OSError(f"{printable(name)} has no byte {offset}") from error
-    return file.read(wanted)
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-  """An image of a collection.
-
-  Attributes:
-    name: its path in the folder or tar, or the number of its record.
-    place: location of its bytes.
-    caption: its caption; empty if there is none.
-    url: its url, if the caption's JSON has one.
-  """
-
-  name: str
-  place: Place
-  caption: str = ""
-  url: str = ""
-
-
-class Listing(NamedTuple):
-  """Images of a part, and how many were skipped: links, climbing names, duplicates, too large."""
-
-  entries: list[Entry]
-  left_out: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +60,7 @@ class Part:
     """
     if self.kind == "images":
       return _folder_listing(self.root, self.files)._replace(left_out=self.left_out)
-    return (_tar_listing if self.kind == "tar" else _record_listing)(self.files[0])
+    return (tar_listing if self.kind == "tar" else _record_listing)(self.files[0])
 
 
 def open_collection(path: Path, per_part: int) -> list[Part]:
@@ -241,165 +152,9 @@ def _captions_beside(root: Path, image: str) -> tuple[dict[str, bytes], list[str
   found, passed = {}, []
   for ending in CAPTION_SUFFIXES:
     try:
-      found[ending] = read_beneath(root, stem + ending, _MAX_CAPTION_BYTES)
+      found[ending] = read_beneath(root, stem + ending, MAX_CAPTION_BYTES)
     except FileNotFoundError:
       continue
     except OSError:
       passed.append(stem + ending)
   return found, passed
-
-
-def caption_of(beside: dict[str, bytes]) -> tuple[str, str]:
-  """Return caption and url from the files next to an image, by suffix; plain text precedes JSON."""
-  texts = [_decoded(beside[suffix]).strip() for suffix in CAPTION_SUFFIXES[:2] if suffix in beside]
-  about: object = {}
-  with contextlib.suppress(ValueError, RecursionError):
-    about = json.loads(_decoded(beside.get(".json", b"{}")))
-  if not isinstance(about, dict):
-    about = {}
-  from_json = (str(about[key]).strip() for key in ("caption", "text") if about.get(key))
-  return next(filter(None, (*texts, *from_json)), ""), str(about.get("url") or "")
-
-
-def _decoded(content: bytes) -> str:
-  return content.decode("utf-8", errors="replace")
-
-
-@dataclasses.dataclass
-class _TarContents:
-  """Content of a tar by key: images, caption files, and names of skipped members."""
-
-  path: Path
-  images: dict[str, Entry] = dataclasses.field(default_factory=dict)
-  beside: dict[str, dict[str, bytes]] = dataclasses.field(default_factory=dict)
-  components: list[tuple[str, tarfile.TarInfo]] = dataclasses.field(default_factory=list)
-  passed: list[str] = dataclasses.field(default_factory=list)
-
-  def add_image(self, key: str, info: tarfile.TarInfo) -> None:
-    if key in self.images or info.size > MAX_IMAGE_BYTES:
-      self.passed.append(info.name)
-      return
-    name = PurePosixPath(info.name).as_posix()
-    self.images[key] = Entry(name, Place(self.path, info.offset_data, info.size))
-
-
-def _tar_listing(path: Path) -> Listing:
-  """List the images of a tar with the caption files of the same key, by webdataset's rules.
-
-  A key ends at the first dot of a file name. If more than a suffix follows (`photo.v2.png`), the
-  file is an image of its own unless the key already has an image; then it is a component of that
-  image, such as a mask, and is skipped.
-  """
-  found = _TarContents(path)
-  for info, tar in _members(path):
-    if not info.isdir() and not is_hidden(info.name):
-      _take_member(found, info, tar)
-  # Only now are all keys of the tar known.
-  for key, info in found.components:
-    if _first_key(info.name) in found.images:
-      found.passed.append(info.name)
-    else:
-      found.add_image(key, info)
-  if found.passed:
-    say(f"{path}: {len(found.passed)} left out: {listed(found.passed)}.")
-  entries = []
-  for key, entry in found.images.items():
-    caption, url = caption_of(found.beside.get(key, {}))
-    entries.append(dataclasses.replace(entry, caption=caption, url=url))
-  return Listing(entries, len(found.passed))
-
-
-def _take_member(found: _TarContents, info: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
-  name = PurePosixPath(info.name)
-  key, suffix = _key_and_suffix(name)
-  if not info.isreg() or info.issparse() or name.is_absolute() or ".." in name.parts:
-    found.passed.append(info.name)
-  elif suffix in image_suffixes():
-    if key == _first_key(info.name):
-      found.add_image(key, info)
-    else:
-      found.components.append((key, info))
-  elif suffix in CAPTION_SUFFIXES and info.size <= _MAX_CAPTION_BYTES:
-    handle = tar.extractfile(info)
-    assert handle is not None
-    found.beside.setdefault(key, {}).setdefault(suffix, handle.read())
-  elif not suffix and info.size and begins_like_image(_start(info, tar)):
-    found.add_image(key, info)
-
-
-def _start(info: tarfile.TarInfo, tar: tarfile.TarFile) -> bytes:
-  handle = tar.extractfile(info)
-  assert handle is not None
-  return handle.read(SIGNATURE_BYTES)
-
-
-def _first_key(name: str) -> str:
-  """Return a member's key and suffix; split at the last dot if only that gives a known suffix."""
-  path = PurePosixPath(name)
-  return (path.parent / path.name.partition(".")[0]).as_posix()
-
-
-def _key_and_suffix(name: PurePosixPath) -> tuple[str, str]:
-  """Return a key and a suffix; split at the last dot if only that gives a known suffix."""
-  stem, dot, extension = name.name.partition(".")
-  suffix = f"{dot}{extension.lower()}"
-  if suffix not in image_suffixes() and suffix not in CAPTION_SUFFIXES and name.suffix:
-    stem, suffix = name.name[: -len(name.suffix)], name.suffix.lower()
-  return (name.parent / stem).as_posix(), suffix
-
-
-def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-  """Yield the members of an uncompressed tar, whose images can be read in place.
-
-  Raises:
-    RunError: the tar is damaged or compressed.
-  """
-  if not path.is_file():  # opening a pipe would block forever
-    raise RunError(f"{path} is not a regular file.")
-  try:
-    with tarfile.open(path, "r:") as tar:
-      for info in tar:
-        yield info, tar
-  except (tarfile.TarError, EOFError, OSError) as error:
-    raise RunError(
-      f"{path} can't be read as an uncompressed tar ({error}). Decompress it first."
-    ) from error
-
-
-@dataclasses.dataclass
-class TarIndex:
-  """Locations of the images in several tars: by url, and by name or key if it is unique.
-
-  Tars of different downloads often number their images alike; ambiguous names are not used.
-  """
-
-  by_url: dict[str, Place] = dataclasses.field(default_factory=dict)
-  by_name: dict[str, Entry | None] = dataclasses.field(default_factory=dict)
-
-  def add(self, entry: Entry) -> None:
-    """Add an image."""
-    if entry.url:
-      self.by_url.setdefault(entry.url, entry.place)
-    key, _ = _key_and_suffix(PurePosixPath(entry.name))
-    for name in dict.fromkeys((entry.name, key)):
-      self.by_name[name] = None if name in self.by_name else entry
-
-  def find(self, url: str, names: Sequence[str]) -> Place | None:
-    """Return the place of an image by its url, else by one of its names; None if there is none.
-
-    An image with a different known url is not used.
-    """
-    if url in self.by_url:
-      return self.by_url[url]
-    entries = (self.by_name.get(name) for name in names)
-    fitting = (entry for entry in entries if entry and (not url or entry.url in ("", url)))
-    return next((entry.place for entry in fitting), None)
-
-
-def tar_index(tars: Sequence[Path]) -> TarIndex:
-  """Return the locations of the images in tars."""
-  index = TarIndex()
-  for path in tars:
-    for entry in _tar_listing(path).entries:
-      index.add(entry)
-  return index

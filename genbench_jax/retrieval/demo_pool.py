@@ -32,7 +32,13 @@ _VARIANT = 1000
 
 
 def demo_pool(folder: Path, encoder: TextEncoder, mesh: Mesh) -> Path:
-  """Return the folder of the pool; draw and embed it first if needed."""
+  """Return the folder of the pool; draw and embed it first if needed.
+
+  Args:
+    folder: folder that contains the pool.
+    encoder: encoder of the features.
+    mesh: devices.
+  """
   pool = folder / "pool"
   tar = pool / COLLECTION / "images.tar"  # inside the pool, because a pool may name no other place
   if not _names_own_collection(pool / MANIFEST):

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.retrieval.collection import Place, TarIndex, tar_index
+from genbench_jax.retrieval.place import Place
 from genbench_jax.retrieval.pool import Pool
+from genbench_jax.retrieval.tars import TarIndex, tar_index
 from genbench_jax.store import files
 from genbench_jax.store.image_files import visible
 from genbench_jax.store.reading import opened_beneath

@@ -71,7 +71,11 @@ class Pool:
 
   @functools.cached_property
   def manifest(self) -> dict[str, Any]:
-    """What `genbench embed` wrote about the pool; empty for pools made elsewhere."""
+    """What `genbench embed` wrote about the pool; empty for pools made elsewhere.
+
+    Raises:
+      RunError: it is damaged.
+    """
     path = self.folder / MANIFEST
     found = files.read_json(path) if path.exists() else {}
     if not isinstance(found, dict):

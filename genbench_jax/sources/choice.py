@@ -15,8 +15,8 @@ from jaxtyping import Int
 from genbench_jax.benchmark.few_shot import rows_of_shots
 from genbench_jax.errors import RunError
 from genbench_jax.retrieval.choose import Chooser, ChosenImage, Counts
-from genbench_jax.retrieval.collection import Place
 from genbench_jax.retrieval.images import ImageFinder
+from genbench_jax.retrieval.place import Place
 from genbench_jax.store import files
 from genbench_jax.store.digests import FileDigests
 

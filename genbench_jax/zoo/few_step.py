@@ -226,7 +226,13 @@ def pseudo_huber(error: Float[Array, "b h w c"]) -> Float[Array, "b"]:
 
 
 def low_rank(weights: Any, rank: int, key: Array) -> Factors:
-  """Module -> factors `down [..., in, r]` and `up [r, out]` of every linear layer and convolution; `up` starts at zero."""
+  """Module -> factors `down [..., in, r]` and `up [r, out]` of every linear layer and convolution; `up` starts at zero.
+
+  Args:
+    weights: weights by module.
+    rank: rank of the factors.
+    key: draws `down`.
+  """
   kernels = {
     name.removesuffix(".weight"): leaf
     for name, leaf in leaves(weights)

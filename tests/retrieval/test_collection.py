@@ -7,7 +7,9 @@ import tarfile
 import pytest
 
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.retrieval.collection import caption_of, open_collection, tar_index
+from genbench_jax.retrieval.captions import caption_of
+from genbench_jax.retrieval.collection import open_collection
+from genbench_jax.retrieval.tars import tar_index
 
 
 def _add(tar, name, content=b"", kind=tarfile.REGTYPE, link=""):

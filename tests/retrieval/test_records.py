@@ -10,8 +10,9 @@ from tensorboardX.record_writer import RecordWriter
 import genbench_jax as gb
 from genbench_jax.cli.embed import main
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.retrieval.collection import Place, open_collection
+from genbench_jax.retrieval.collection import open_collection
 from genbench_jax.retrieval.images import ImageFinder
+from genbench_jax.retrieval.place import Place
 from genbench_jax.retrieval.pool import open_pool
 from genbench_jax.retrieval.records import RecordFile, record_files, text_of
 from genbench_jax.store import files

@@ -8,7 +8,7 @@ import pytest
 
 from genbench_jax.errors import RunError
 from genbench_jax.retrieval.choose import ChosenImage, Counts
-from genbench_jax.retrieval.collection import Place
+from genbench_jax.retrieval.place import Place
 from genbench_jax.sources.choice import (
   Choice,
   Evidence,
