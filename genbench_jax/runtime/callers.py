@@ -57,7 +57,7 @@ def read_caller(value: Any) -> Caller:
   Raises:
     ValueError: the message describes none.
   """
-  kinds = int, int, str, int, dict, list, str
+  kinds = int, int, str, int, dict, list | tuple, str
   if (
     not isinstance(value, list | tuple)
     or len(value) != len(kinds)
