@@ -16,6 +16,7 @@ from genbench_jax.models.diffusion_model import (
 from genbench_jax.models.image_encoder import ImageEncoder
 from genbench_jax.models.unet import Conditions
 from genbench_jax.runtime.kept import kept
+from genbench_jax.runtime.peak import operations_of
 
 
 @kept(8)
@@ -52,22 +53,11 @@ def flops_of_image(
   def decoder(params: Any, latents: jax.Array) -> jax.Array:
     return apply_decoder(model.vae, params, latents, PLAIN)
 
-  total = evaluations * _flops(
+  total = evaluations * operations_of(
     unet, model.params["unet"], rows, described_conditions(model, 1 + guided)
   )
-  total += _flops(decoder, model.params["vae"], latents)
+  total += operations_of(decoder, model.params["vae"], latents)
   if encoder is not None:
     pixels = jax.ShapeDtypeStruct((1, encoder.input.size, encoder.input.size, 3), np.float32)
-    total += _flops(encoder.embed_pixels, encoder.params, pixels)
+    total += operations_of(encoder.embed_pixels, encoder.params, pixels)
   return total
-
-
-def _flops(function: Any, params: Any, *arguments: Any) -> float:
-  shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
-  try:
-    host = jax.local_devices(backend="cpu")[0]
-  except RuntimeError:
-    return 0.0
-  with jax.default_device(host):
-    counted: Any = jax.jit(function).lower(shapes, *arguments).cost_analysis()
-  return float(counted["flops"])

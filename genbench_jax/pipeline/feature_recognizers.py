@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from genbench_jax.errors import ModelError
 from genbench_jax.pipeline.rows import (
   DatasetFeatures,
 )
 from genbench_jax.pipeline.tasks import (
   RecognizerResult,
   Task,
+  each_alone,
 )
 from genbench_jax.recognizers.linear_probe import (
   ProbeData,
@@ -74,7 +76,7 @@ def _published(probe: dict[str, Any], data: DatasetFeatures, seed: int) -> dict[
 
 def tip_adapter(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
-) -> Iterator[RecognizerResult]:
+) -> Iterator[RecognizerResult | ModelError]:
   """Combine a cache of the features with the zero-shot classifier.
 
   Args:
@@ -83,18 +85,20 @@ def tip_adapter(
     tasks: the cells.
     protocol: `strict` or `reference`.
   """
-  settings = run.config.recognition
-  for task in tasks:
-    began = time.monotonic()
-    targets = class_targets(task.images.labels, data.spec.num_classes)
-    labels = targets.astype(bool) if data.spec.multi_label else task.images.labels
-    result = cache_adapter(
-      task.images.features, labels, data.test.features, data.test.labels, data.text, protocol,
-      task.cell.seed, data.spec.metric, settings=settings.tip_adapter, logit_scale=data.logit_scale,
-      loss_weights=task.weights, later=task.later, mesh=run.mesh,
-      directory=task.folder / "checkpoints", save_every=settings.save_every,
-    )  # fmt: skip
-    arrays = {name: result[name] for name in ("keys", "values")}
-    about = {"kind": "tip_adapter", "alpha": result["alpha"], "beta": result["beta"]}
-    save = functools.partial(save_model, arrays=arrays, about=about)
-    yield RecognizerResult(result, save, time.monotonic() - began)
+  return each_alone(tasks, functools.partial(_tip_adapter, run, data, protocol))
+
+
+def _tip_adapter(run: Run, data: DatasetFeatures, protocol: str, task: Task) -> RecognizerResult:
+  settings, began = run.config.recognition, time.monotonic()
+  targets = class_targets(task.images.labels, data.spec.num_classes)
+  labels = targets.astype(bool) if data.spec.multi_label else task.images.labels
+  result = cache_adapter(
+    task.images.features, labels, data.test.features, data.test.labels, data.text, protocol,
+    task.cell.seed, data.spec.metric, settings=settings.tip_adapter, logit_scale=data.logit_scale,
+    loss_weights=task.weights, later=task.later, mesh=run.mesh,
+    directory=task.folder / "checkpoints", save_every=settings.save_every,
+  )  # fmt: skip
+  arrays = {name: result[name] for name in ("keys", "values")}
+  about = {"kind": "tip_adapter", "alpha": result["alpha"], "beta": result["beta"]}
+  save = functools.partial(save_model, arrays=arrays, about=about)
+  return RecognizerResult(result, save, time.monotonic() - began)

@@ -1,5 +1,6 @@
 """The recognizers that learn prompts for CLIP's towers, applied to the cells of a dataset."""
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,12 +13,14 @@ from jaxtyping import Bool, Float, Int
 from genbench_jax.embedding.embedder import ImageEmbedder
 from genbench_jax.embedding.input_pipeline import Images, image_batches
 from genbench_jax.embedding.stored import preprocessing_of
+from genbench_jax.errors import ModelError
 from genbench_jax.pipeline.rows import (
   DatasetFeatures,
 )
 from genbench_jax.pipeline.tasks import (
   RecognizerResult,
   Task,
+  each_alone,
   test_images,
   training_images,
 )
@@ -48,7 +51,7 @@ COOP_CROP = 0.08
 
 def coop(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
-) -> Iterator[RecognizerResult]:
+) -> Iterator[RecognizerResult | ModelError]:
   """Learn context vectors for the class names on the features.
 
   Args:
@@ -57,24 +60,26 @@ def coop(
     tasks: the cells.
     protocol: `strict` or `reference`.
   """
-  settings = run.config.recognition
-  for task in tasks:
-    began = time.monotonic()
-    targets = class_targets(task.images.labels, data.spec.num_classes)
-    context = learn_context(
-      run.clip, data.spec.names, task.images.features, targets, settings.coop,
-      *_training(run, task), _views_of(run, data, task) if settings.coop.paper else None,
-    )  # fmt: skip
-    text = context_text_features(run.clip, data.spec.names, context, run.mesh)
-    scores = np.asarray(zero_shot_scores(data.test.features, text, data.logit_scale))
-    result = _prompt_result(scores, targets, data, task)
-    save_model = lambda path, context=context: save_context(path, context)  # noqa: E731
-    yield RecognizerResult(result, save_model, time.monotonic() - began)
+  return each_alone(tasks, functools.partial(_coop, run, data))
+
+
+def _coop(run: Run, data: DatasetFeatures, task: Task) -> RecognizerResult:
+  settings, began = run.config.recognition, time.monotonic()
+  targets = class_targets(task.images.labels, data.spec.num_classes)
+  context = learn_context(
+    run.clip, data.spec.names, task.images.features, targets, settings.coop,
+    *_training(run, task), _views_of(run, data, task) if settings.coop.paper else None,
+  )  # fmt: skip
+  text = context_text_features(run.clip, data.spec.names, context, run.mesh)
+  scores = np.asarray(zero_shot_scores(data.test.features, text, data.logit_scale))
+  result = _prompt_result(scores, targets, data, task)
+  save_model = functools.partial(save_context, context=context)
+  return RecognizerResult(result, save_model, time.monotonic() - began)
 
 
 def vpt(
   run: Run, data: DatasetFeatures, tasks: Sequence[Task], protocol: str
-) -> Iterator[RecognizerResult]:
+) -> Iterator[RecognizerResult | ModelError]:
   """Learn tokens of the vision tower on the images.
 
   Args:
@@ -83,22 +88,24 @@ def vpt(
     tasks: the cells.
     protocol: `strict` or `reference`.
   """
-  settings = run.config.recognition
-  for task in tasks:
-    began = time.monotonic()
-    targets = class_targets(task.images.labels, data.spec.num_classes)
-    prompts = learn_visual_prompts(
-      run.clip, data.text, _reader(run, data, training_images(run, task)), targets, settings.vpt,
-      *_training(run, task), _view_reader(run, data, task, 1.0) if settings.vpt.paper else None,
-    )  # fmt: skip
-    read_test = _reader(run, data, test_images(run, data))
-    scores = prompted_scores(
-      run.clip, data.text, prompts, read_test, len(data.test), run.mesh,
-      run.config.encoder.batch_per_device,
-    )  # fmt: skip
-    result = _prompt_result(scores, targets, data, task)
-    save_model = lambda path, prompts=prompts: save_visual_prompts(path, prompts)  # noqa: E731
-    yield RecognizerResult(result, save_model, time.monotonic() - began)
+  return each_alone(tasks, functools.partial(_vpt, run, data))
+
+
+def _vpt(run: Run, data: DatasetFeatures, task: Task) -> RecognizerResult:
+  settings, began = run.config.recognition, time.monotonic()
+  targets = class_targets(task.images.labels, data.spec.num_classes)
+  prompts = learn_visual_prompts(
+    run.clip, data.text, _reader(run, data, training_images(run, task)), targets, settings.vpt,
+    *_training(run, task), _view_reader(run, data, task, 1.0) if settings.vpt.paper else None,
+  )  # fmt: skip
+  read_test = _reader(run, data, test_images(run, data))
+  scores = prompted_scores(
+    run.clip, data.text, prompts, read_test, len(data.test), run.mesh,
+    run.config.encoder.batch_per_device,
+  )  # fmt: skip
+  result = _prompt_result(scores, targets, data, task)
+  save_model = functools.partial(save_visual_prompts, prompts=prompts)
+  return RecognizerResult(result, save_model, time.monotonic() - began)
 
 
 class Training(NamedTuple):

@@ -76,6 +76,17 @@ Recognizer = Callable[
 ]
 
 
+def each_alone(
+  tasks: Sequence[Task], train: Callable[[Task], RecognizerResult]
+) -> Iterator[RecognizerResult | ModelError]:
+  """Yield the result of each task, or its error if its training diverged; the others continue."""
+  for task in tasks:
+    try:
+      yield train(task)
+    except ModelError as error:
+      yield error
+
+
 def make_task(cell: Cell, external: External, folder: Path, mixture: MixtureSettings) -> Task:
   """Return a cell with its images and, for a mixture, the weights and order of its sources.
 

@@ -3,9 +3,9 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, UInt8
@@ -18,8 +18,10 @@ from genbench_jax.recognizers.method import Method, Place
 from genbench_jax.recognizers.problem import Model
 from genbench_jax.recognizers.splits import can_hold_out, stratified_folds
 from genbench_jax.recognizers.train_step import check_recipe
+from genbench_jax.recognizers.training import all_finite
 from genbench_jax.recognizers.training_report import Report, watcher
 from genbench_jax.recognizers.training_set import Curriculum, TrainingSet
+from genbench_jax.store import files
 
 # One in five external images is held out for model selection.
 HELD_OUT_SHARE = 5
@@ -112,22 +114,39 @@ def _trained_together(
   with Report(method, name, steps * len(sets), batch, place.mesh) as report:
     try:
       trained = train(
-        method.problem, models, sets, curricula, place.mesh, place.directory, place.save_every,
-        watch=watcher(report, len(sets)),
+        method.problem, models, sets, curricula, place.mesh, checkpoints_of(places),
+        place.save_every, watch=watcher(report, len(sets)),
       )  # fmt: skip
     except ModelError as error:
       return [error]
   return [
-    _checked(result, where.name, method.name) for result, where in zip(trained, places, strict=True)
+    _checked(result, f"{method.name} {where.name}", steps)
+    for result, where in zip(trained, places, strict=True)
   ]
 
 
-def _checked(trained: TrainingResult, name: str, method: str) -> TrainingResult | ModelError:
-  finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(trained.model.variables))
-  if finite and np.isfinite(trained.losses).all():
-    return trained
-  step = int(np.argmin(np.isfinite(trained.losses))) + 1
-  return ModelError(f"{method} {name}: the loss is not a number from step {step} on.")
+def checkpoints_of(places: Sequence[Place]) -> Path | None:
+  """Return the folder of the checkpoints of cells that train together.
+
+  A checkpoint of a group holds all its cells, so it must not be taken for one of another group with
+  the same first cell, such as that of a run with more seeds.
+  """
+  first = places[0].directory
+  if first is None or len(places) == 1:
+    return first
+  return first / f"together-{files.digest([place.name for place in places])}"
+
+
+def _checked(trained: TrainingResult, name: str, steps: int) -> TrainingResult | ModelError:
+  """Return the trained cell, or the error of one that diverged beside others."""
+  diverged = np.flatnonzero(~np.isfinite(trained.losses))
+  if len(diverged):
+    # A resumed training has only the losses of its last steps.
+    step = steps - len(trained.losses) + diverged[0] + 1
+    return ModelError(f"{name}: the loss is not a number from step {step} on.")
+  if not all_finite(trained.model.variables):
+    return ModelError(f"{name}: the last of {steps} steps made the weights infinite.")
+  return trained
 
 
 def chosen(

@@ -17,7 +17,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from genbench_jax.metrics.accuracy import Metric
-from genbench_jax.models.classifier_cost import network_flops
 from genbench_jax.models.classifiers import (
   IMAGENET_MEAN,
   IMAGENET_STD,
@@ -80,8 +79,7 @@ def method(
   view = View(settings.image_size, IMAGENET_MEAN, IMAGENET_STD)
   start = functools.partial(_start, classifier)
   problem = Problem(ClassifierLogits(classifier), view, multi_label)
-  flops = 3 * network_flops(settings.network, settings.image_size, num_classes, settings.stem)
-  return Method("from_scratch", problem, start, settings.recipe, flops)
+  return Method("from_scratch", problem, start, settings.recipe)
 
 
 def _start(classifier: Classifier, seed: int) -> Model:

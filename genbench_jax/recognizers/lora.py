@@ -26,6 +26,7 @@ from genbench_jax.recognizers.low_rank import adapted, initial_adapters, merged
 from genbench_jax.recognizers.method import Method, Place
 from genbench_jax.recognizers.problem import Model, Problem
 from genbench_jax.recognizers.settings import LoraSettings, Recipe
+from genbench_jax.recognizers.zero_shot import log_odds
 
 TOWERS = {"image": "vision_model", "text": "text_model"}
 MATRICES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj"}
@@ -64,6 +65,7 @@ class AdaptedLogits:
   encoder: TextEncoder
   scale: float
   dropout: float
+  multi_label: bool = False
 
   def __call__(
     self, variables: Any, stats: Any, frozen: Any, pixels: Float[Array, "b h w 3"], key: Any
@@ -84,7 +86,8 @@ class AdaptedLogits:
     ]
     text = unit_rows(jnp.concatenate(parts).astype(jnp.float32))
     scale = jnp.exp(jnp.asarray(params["logit_scale"], jnp.float32))
-    return scale * jnp.matmul(images, text.T, precision="highest")
+    logits = scale * jnp.matmul(images, text.T, precision="highest")
+    return log_odds(logits) if self.multi_label else logits
 
 
 def pattern(settings: LoraSettings) -> str:
@@ -152,11 +155,8 @@ def method(
   prompts = [(settings.template or template).replace("{}", name) for name in class_names]
   tokens = encoder.tokenize(prompts)
   scale = settings.alpha / settings.rank
-  problem = Problem(
-    AdaptedLogits(without_weights(encoder), scale, settings.dropout),
-    encoder_view(encoder),
-    multi_label,
-  )
+  logits = AdaptedLogits(without_weights(encoder), scale, settings.dropout, multi_label)
+  problem = Problem(logits, encoder_view(encoder), multi_label)
   make = functools.partial(initial_adapters, encoder.params, pattern(settings), settings.rank)
   frozen = {"params": encoder.params, "tokens": tokens}
   return Method("lora", problem, lambda seed: Model(make(seed), {}, frozen), settings.recipe)

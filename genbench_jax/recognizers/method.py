@@ -4,10 +4,13 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from genbench_jax.recognizers.problem import Model, Problem
 from genbench_jax.recognizers.settings import Recipe
+from genbench_jax.runtime.peak import operations_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +22,6 @@ class Method:
     problem: network and loss.
     start: seed -> initial model.
     recipe: how to train.
-    flops: floating-point operations per image and training step.
     finish: applied to the trained model before testing, such as averaging with the zero-shot model.
   """
 
@@ -27,8 +29,16 @@ class Method:
   problem: Problem
   start: Callable[[int], Model]
   recipe: Recipe
-  flops: float = 0.0
   finish: Callable[[Model], Model] = lambda model: model
+
+
+def step_flops(method: Method) -> float:
+  """Return the floating-point operations of a training step per image: three forward passes."""
+  view, batch = method.problem.view, method.recipe.batch_size
+  model = jax.eval_shape(lambda: method.start(0))
+  pixels = jax.ShapeDtypeStruct((batch, view.size, view.size, 3), np.float32)
+  forward = lambda model, pixels: method.problem.logits(*model, pixels, None)[0]  # noqa: E731
+  return 3 * operations_of(forward, model, pixels) / batch
 
 
 @dataclasses.dataclass(frozen=True)

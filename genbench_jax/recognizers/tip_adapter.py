@@ -4,7 +4,9 @@ With unit-norm features f, cached features K, their one-hot labels L and text pr
 
   logits = scale f T' + alpha exp(-beta (1 - f K')) L
 
-In Tip-Adapter-F, K is a weight matrix that is initialized with the cached features.
+In Tip-Adapter-F, K is a weight matrix that is initialized with the cached features. For images with
+several labels, of which the paper has none, the logits minus their mean over the classes are
+log-odds, and the loss is the binary cross-entropy.
 
 Reference:
   Zhang et al., "Tip-Adapter", 2022 (arXiv 2111.03930). Features are cached once here; the paper
@@ -37,6 +39,7 @@ from genbench_jax.recognizers.linear_probe import (
 )
 from genbench_jax.recognizers.settings import TipAdapterSettings
 from genbench_jax.recognizers.splits import can_hold_out, stratified_folds
+from genbench_jax.recognizers.train_step import image_losses
 from genbench_jax.recognizers.training import (
   Program,
   label_shares,
@@ -45,7 +48,7 @@ from genbench_jax.recognizers.training import (
   mixed_rows,
   warmup_cosine,
 )
-from genbench_jax.recognizers.zero_shot import CLIP_LOGIT_SCALE
+from genbench_jax.recognizers.zero_shot import CLIP_LOGIT_SCALE, log_odds
 from genbench_jax.runtime.mesh import data_mesh, replicated
 
 # Cross-validation folds for alpha and beta.
@@ -72,16 +75,19 @@ class CacheConstants(NamedTuple):
 
 
 class Batch(NamedTuple):
-  """Unit-norm features, targets that sum to one, and the weight of each image."""
+  """Unit-norm features, one-hot or multi-hot targets, and the weight of each image."""
 
   features: Float[Array, "b d"]
   targets: Float[Array, "b k"]
   weights: Float[Array, "b"]
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="multi_label")
 def cache_logits(
-  features: Float[Array, "m d"], keys: Float[Array, "n d"], frozen: CacheConstants
+  features: Float[Array, "m d"],
+  keys: Float[Array, "n d"],
+  frozen: CacheConstants,
+  multi_label: bool = False,
 ) -> Float[Array, "m k"]:
   """Compute the zero-shot logits plus those of the cache.
 
@@ -89,23 +95,40 @@ def cache_logits(
     features: unit-norm features of m images.
     keys: unit-norm features in the cache.
     frozen: votes, texts and strength of the cache.
+    multi_label: whether the logits are log-odds.
   """
   with jax.default_matmul_precision("highest"):
     # exp(-beta (1 - cos)): 1 for equal features, smaller with distance.
     affinities = jnp.exp(-frozen.beta * (1 - features @ keys.T))
-    return frozen.scale * features @ frozen.text.T + frozen.alpha * affinities @ frozen.values
+    logits = frozen.scale * features @ frozen.text.T + frozen.alpha * affinities @ frozen.values
+  return log_odds(logits) if multi_label else logits
 
 
-def _loss(keys: Float[Array, "n d"], frozen: CacheConstants, batch: Batch) -> Float[Array, ""]:
-  logits = cache_logits(batch.features, keys, frozen)
-  return jnp.mean(batch.weights * optax.softmax_cross_entropy(logits, batch.targets))
+def cache_scores(
+  features: Float[Array, "m d"],
+  keys: Float[Array, "n d"],
+  frozen: CacheConstants,
+  multi_label: bool,
+) -> Float[np.ndarray, "m k"]:
+  """Compute the class probabilities of images; for the arguments see `cache_logits`."""
+  logits = cache_logits(features, keys, frozen, multi_label)
+  return np.asarray(jax.nn.sigmoid(logits) if multi_label else jax.nn.softmax(logits, axis=-1))
+
+
+def _loss(
+  multi_label: bool, keys: Float[Array, "n d"], frozen: CacheConstants, batch: Batch
+) -> Float[Array, ""]:
+  logits = cache_logits(batch.features, keys, frozen, multi_label)
+  # No smoothing.
+  return jnp.mean(batch.weights * image_losses(logits, batch.targets, 0.0, multi_label))
 
 
 @functools.lru_cache(maxsize=8)
-def _program(learning_rate: float, steps: int, mesh: Mesh) -> Program:
+def _program(learning_rate: float, steps: int, multi_label: bool, mesh: Mesh) -> Program:
   schedule = warmup_cosine(learning_rate, steps, 1)
   optimizer = optax.adamw(schedule, eps=EPSILON, weight_decay=1e-2)
-  return make_program("tip_adapter", jax.value_and_grad(_loss), optimizer, mesh)
+  loss_and_gradient = jax.value_and_grad(functools.partial(_loss, multi_label))
+  return make_program("tip_adapter", loss_and_gradient, optimizer, mesh)
 
 
 class CacheStrength(NamedTuple):
@@ -127,6 +150,7 @@ class TipData:
   scale: float
   seed: int
   later: Bool[np.ndarray, "n"] | None = None
+  multi_label: bool = False
 
   def cache(self, rows: Any = slice(None)) -> Cache:
     """Return the cache of some of the images; votes are multiplied by the weights of the images."""
@@ -175,10 +199,10 @@ def _held_out_losses(
   pairs: Sequence[tuple[float, float]],
 ) -> Iterator[float]:
   cache, features = data.cache(kept), jnp.asarray(data.features[held])
-  targets = label_shares(data.targets[held])
   for alpha, beta in pairs:
-    logits = cache_logits(features, cache.keys, data.frozen(cache.values, alpha, beta))
-    yield score_loss(np.asarray(jax.nn.softmax(logits)), targets, multi_label=False)
+    frozen = data.frozen(cache.values, alpha, beta)
+    scores = cache_scores(features, cache.keys, frozen, data.multi_label)
+    yield score_loss(scores, data.targets[held], data.multi_label)
 
 
 def trained_keys(
@@ -201,16 +225,16 @@ def trained_keys(
   """
   count, size = len(data.features), min(settings.batch_size, len(data.features))
   steps = max(settings.min_steps, int(np.ceil(settings.epochs * count / size)))
-  shares, cache = label_shares(data.targets), data.cache()
+  cache = data.cache()
 
   def batches(first: int) -> Iterator[Batch]:
     for number in range(first, steps):
       rows = mixed_rows(number, steps, size, data.later, count, data.seed)
-      batch = Batch(data.features[rows], shares[rows], data.weights[rows])
+      batch = Batch(data.features[rows], data.targets[rows], data.weights[rows])
       yield jax.device_put(batch, replicated(mesh))
 
   frozen = jax.device_put(data.frozen(cache.values, pair.alpha, pair.beta), replicated(mesh))
-  program = _program(settings.learning_rate, steps, mesh)
+  program = _program(settings.learning_rate, steps, data.multi_label, mesh)
   start = np.asarray(cache.keys)
   keys, _ = learn(program, start, frozen, batches, steps, mesh, directory, save_every)
   return keys
@@ -272,7 +296,7 @@ def tip_adapter(
   unit = lambda rows: np.asarray(unit_rows(jnp.asarray(rows, jnp.float32)))  # noqa: E731
   data = TipData(
     unit(inputs.cells[0].features), inputs.cells[0].targets, (weights / weights.mean()).astype(np.float32),
-    unit(inputs.text_features), logit_scale, seed, later,
+    unit(inputs.text_features), logit_scale, seed, later, inputs.multi_label,
   )  # fmt: skip
   pair, cache = chosen(data, settings, protocol), data.cache()
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
@@ -280,8 +304,8 @@ def tip_adapter(
   if settings.train:
     keys = trained_keys(data, settings, pair, mesh, directory, save_every)
   frozen = data.frozen(cache.values, pair.alpha, pair.beta)
-  logits = cache_logits(jnp.asarray(unit(inputs.test_features)), jnp.asarray(keys), frozen)
-  scores = np.asarray(jax.nn.softmax(logits, axis=-1))
+  tested = jnp.asarray(unit(inputs.test_features))
+  scores = cache_scores(tested, jnp.asarray(keys), frozen, inputs.multi_label)
   summary = score_summary(scores, inputs.test_labels, metric, seed)
   about = {"alpha": pair.alpha, "beta": pair.beta, "held_out_losses": pair.losses}
   arrays = {"keys": keys, "values": np.asarray(cache.values)}

@@ -78,14 +78,22 @@ def learn(
     mesh: devices.
 
   Raises:
-    ModelError: a loss is NaN or infinite.
+    ModelError: a loss or a learned variable is NaN or infinite.
   """
   state = jax.device_put((start, program.optimizer.init(start)), replicated(mesh))
   (variables, _), losses = run_steps(
     program.step, state, frozen, batches, steps, directory, save_every,
     watch=functools.partial(refuse_divergence, program.name),
   )  # fmt: skip
-  return jax.tree.map(np.asarray, variables), losses
+  variables = jax.tree.map(np.asarray, variables)
+  if not all_finite(variables):  # no later loss shows what the last update did
+    raise ModelError(f"{program.name}: the last of {steps} steps made the variables infinite.")
+  return variables, losses
+
+
+def all_finite(tree: Any) -> bool:
+  """Return whether a tree of arrays has neither NaN nor infinity."""
+  return all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree))
 
 
 def label_shares(targets: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
@@ -206,18 +214,22 @@ def run_steps(
   """
   manager = _manager(directory, keep) if directory else None
   first, state = _restored(manager, state)
-  outcomes = []
+  outcomes: list[Any] = []
+  watched = first
   for number, batch in zip(range(first, steps), batches(first), strict=False):
     state, outcome = step(state, frozen, batch)
     outcomes.append(outcome)
-    if number - first >= STEPS_AHEAD:
-      # Wait for an earlier step: otherwise the host runs ahead and queues ever more batches on the
-      # devices.
-      watch(number - STEPS_AHEAD, jax.block_until_ready(outcomes[-1 - STEPS_AHEAD]))
-    if manager and ((number + 1) % save_every == 0 or number + 1 == steps):
+    saves = manager and ((number + 1) % save_every == 0 or number + 1 == steps)
+    # Wait for an earlier step: otherwise the host runs ahead and queues ever more batches on the
+    # devices. Before a checkpoint, wait for all, so that no step with a rejected outcome is kept.
+    known = number + 1 if saves else number + 1 - STEPS_AHEAD
+    for earlier in range(watched, known):
+      watch(earlier, jax.block_until_ready(outcomes[earlier - first]))
+    watched = max(watched, known)
+    if saves:
       _save(manager, number + 1, state)
-  for number in range(max(first, steps - STEPS_AHEAD), steps):
-    watch(number, outcomes[number - first])
+  for earlier in range(watched, steps):
+    watch(earlier, outcomes[earlier - first])
   if manager:
     manager.close()
   if not outcomes:

@@ -1,5 +1,6 @@
 """Progress of a training: speed, loss curves, and early detection of divergence."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from genbench_jax.errors import ModelError
-from genbench_jax.recognizers.method import Method
+from genbench_jax.recognizers.method import Method, step_flops
 from genbench_jax.recognizers.problem import Outcome
 from genbench_jax.runtime.peak import peak_of
 from genbench_jax.runtime.progress import Progress, tell_curve
@@ -46,10 +47,14 @@ class Report:
 
   def _utilization(self) -> str:
     device = self._mesh.devices.flat[0]
-    if not self.method.flops or device.platform == "cpu":
+    if device.platform == "cpu":
       return ""
     peak = peak_of(device).flops * self._mesh.size
-    return utilization(self._images * self.method.flops, time.monotonic() - self._began, peak)
+    return utilization(self._images * self._flops, time.monotonic() - self._began, peak)
+
+  @functools.cached_property
+  def _flops(self) -> float:
+    return step_flops(self.method)
 
 
 def utilization(operations: float, seconds: float, peak: float) -> str:

@@ -8,6 +8,15 @@ from genbench_jax.metrics.inputs import unit_rows
 CLIP_LOGIT_SCALE = 100.0
 
 
+def log_odds(logits: Float[Array, "b k"]) -> Float[Array, "b k"]:
+  """Subtract the mean over the classes, for images with several labels.
+
+  A softmax ignores what all logits of an image have in common, a sigmoid does not. CLIP's scaled
+  cosines are 20 to 30 for every class, where a float32 sigmoid is exactly 1 and ranks nothing.
+  """
+  return logits - logits.mean(axis=-1, keepdims=True)
+
+
 @jax.jit
 def zero_shot_scores(
   test_features: Float[Array, "n d"],

@@ -1,8 +1,9 @@
-"""Peak arithmetic throughput of devices, the reference for utilization."""
+"""Peak arithmetic throughput of devices and operations of programs: their ratio is utilization."""
 
 import functools
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,25 @@ def peak_of(device: jax.Device) -> Peak:
     return Peak(PUBLISHED[max(known, key=len)], "published")
   sharers = len(jax.local_devices()) if device.platform == "cpu" else 1
   return Peak(_measured(device) / sharers, "measured")
+
+
+def operations_of(function: Callable[..., Any], *arguments: Any) -> float:
+  """Return the floating-point operations of a function, as XLA counts them before it compiles.
+
+  They are counted for the CPU, whose backend always counts; 0 without one.
+
+  Args:
+    function: the function.
+    arguments: trees of arrays or of their shapes.
+  """
+  shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
+  try:
+    host = jax.local_devices(backend="cpu")[0]
+  except RuntimeError:
+    return 0.0
+  with jax.default_device(host):
+    counted: Any = jax.jit(function).lower(*shapes).cost_analysis()
+  return float(counted["flops"])
 
 
 def _begins(name: str, kind: str) -> bool:

@@ -10,9 +10,12 @@ import pytest
 
 from genbench_jax.errors import UsageError
 from genbench_jax.models import weights
+from genbench_jax.models.classifier_shapes import NETWORKS, ResNetConfig, VitConfig
 from genbench_jax.models.classifiers import make_classifier
 from genbench_jax.recognizers.engine import predict, train
+from genbench_jax.recognizers.fit import fit_cells
 from genbench_jax.recognizers.from_scratch import ClassifierLogits
+from genbench_jax.recognizers.method import Method, Place
 from genbench_jax.recognizers.problem import Model, Problem, View
 from genbench_jax.recognizers.settings import Recipe
 from genbench_jax.recognizers.train_step import check_recipe
@@ -115,10 +118,10 @@ def test_the_engine_learns_and_predicts(one_device_mesh):
   np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_the_number_of_devices_changes_only_rounding(mesh, one_device_mesh):
-  for batch_size in (16, 12):  # 12 images can't be split over eight devices: each then computes all
+def test_the_number_of_devices_changes_only_rounding(two_device_mesh, one_device_mesh):
+  for batch_size in (16, 15):  # 15 images can't be split over two devices: each then computes all
     recipe = dataclasses.replace(LINEAR, batch_size=batch_size)
-    alone, split = fitted(recipe, one_device_mesh), fitted(recipe, mesh)
+    alone, split = fitted(recipe, one_device_mesh), fitted(recipe, two_device_mesh)
     np.testing.assert_allclose(alone[1], split[1], rtol=1e-5)
     np.testing.assert_allclose(alone[0], split[0], atol=1e-6)
 
@@ -137,13 +140,18 @@ def test_seeds_decide_the_order_and_the_augmentation(one_device_mesh):
   assert np.abs(again[1] - other[1]).max() > 1e-3
 
 
-@pytest.mark.parametrize("network", ["resnet8", "vit_tiny"])
-def test_cells_trained_together_equal_cells_trained_alone(network, one_device_mesh):
+@pytest.mark.parametrize(
+  "network",
+  [ResNetConfig("basic", (1, 1), width=8), VitConfig(patch_size=2, width=32, depth=1, heads=2)],
+  ids=["resnet", "vit"],
+)
+def test_cells_trained_together_equal_cells_trained_alone(network, one_device_mesh, monkeypatch):
   """Two seeds of a network in one program."""
-  classifier = make_classifier(network, 16, 3)
-  problem = Problem(ClassifierLogits(classifier), View(16, (0.5,) * 3, (0.5,) * 3))
+  monkeypatch.setitem(NETWORKS, "small", network)
+  classifier = make_classifier("small", 8, 3)
+  problem = Problem(ClassifierLogits(classifier), View(8, (0.5,) * 3, (0.5,) * 3))
   recipe = dataclasses.replace(PLAIN, epochs=2, min_steps=4, batch_size=8, min_crop=0.5, ema=0.9)
-  images, targets = colors(side=16)
+  images, targets = colors()
   sets = [make_training_set(images, targets, seed=seed) for seed in (0, 1)]
   models = [Model(*classifier.initial(jax.random.key(seed)), {}) for seed in (0, 1)]
   curricula = [data.curriculum(recipe) for data in sets]
@@ -155,6 +163,24 @@ def test_cells_trained_together_equal_cells_trained_alone(network, one_device_me
       lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4),
       alone.model.variables, both[index].model.variables,
     )  # fmt: skip
+
+
+def test_another_group_of_cells_does_not_resume_from_this_one(one_device_mesh, tmp_path):
+  """A run is stopped and goes on with a third seed."""
+  recipe = dataclasses.replace(LINEAR, search_rates=(1.0,), search_epochs=(1.0,))
+  method = Method("from_scratch", linear_problem(), lambda seed: linear_model(), recipe)
+  images, targets = colors()
+  sets = [make_training_set(images, targets, seed=seed) for seed in range(3)]
+
+  def losses(count, folder):
+    names = [f"seed{seed}" for seed in range(count)]
+    places = [Place(one_device_mesh, name, folder / name, 6, at_once=3) for name in names]
+    return np.stack([fit.losses for fit in fit_cells(method, sets[:count], places, "strict")])
+
+  two, three = losses(2, tmp_path / "run"), losses(3, tmp_path / "run")
+  assert two.shape == (2, 12) and three.shape == (3, 12)
+  np.testing.assert_array_equal(three, losses(3, tmp_path / "other"))
+  assert losses(3, tmp_path / "run").shape == (3, 0)  # done before
 
 
 def test_source_weights_scale_their_losses(one_device_mesh):

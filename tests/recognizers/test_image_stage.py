@@ -90,28 +90,34 @@ def test_every_source_has_a_row_of_every_recognizer(undisturbed):
     assert (folder / "model.safetensors").exists() and not (folder / "checkpoints").exists()
 
 
-def test_only_a_diverging_cell_fails(embedded, tmp_path, capsys):
-  """Its row is missing, the others are there, the run says which, and the next one tries it
+def test_only_diverging_cells_fail(embedded, tmp_path, capsys):
+  """Their rows are missing, the others are there, the run says which, and the next one tries them
   again."""
   workdir = tmp_path / "run"
   shutil.copytree(embedded, workdir)
   wild = (
-    "--config.recognition.recognizers=('tip_adapter', 'from_scratch')",
+    "--config.recognition.recognizers=('tip_adapter', 'from_scratch', 'linear_probe')",
+    "--config.recognition.tip_adapter.learning_rate=1e30",
     "--config.recognition.from_scratch.recipe.learning_rate=1e30",
     "--config.sources=('original',)",
   )
   assert main(arguments(workdir, "recognize", *wild)) == 1
   told = capsys.readouterr().err
-  assert "from_scratch" in told and "step" in told and "1 failed" in told
-  assert rows_of(workdir).keys() == {("original", "tip_adapter")}
+  assert all(f"{name} (strict): " in told for name in ("tip_adapter", "from_scratch"))
+  assert "step" in told and "2 failed" in told
+  assert rows_of(workdir).keys() == {("original", "linear_probe")}
   assert main(arguments(workdir, "recognize", *wild)) == 1
 
 
-def test_a_run_killed_midway_ends_with_identical_models(embedded, undisturbed, tmp_path):
+def test_a_run_killed_midway_ends_with_identical_models(undisturbed, tmp_path):
+  """The run has the models of the other recognizers, whose training loop is the same."""
   workdir = tmp_path / "run"
-  shutil.copytree(embedded, workdir)
-  summaries = undisturbed.rglob("from_scratch-*/summary.json")
-  trained = [workdir / path.parent.relative_to(undisturbed) for path in summaries]
+  shutil.copytree(undisturbed, workdir)
+  trained = list(workdir.rglob("from_scratch-*"))
+  for folder in trained:
+    shutil.rmtree(folder)
+  for path in workdir.glob("rows/*/*-recognize-*"):
+    path.unlink()
   command = [sys.executable, "-m", "genbench_jax.main", *arguments(workdir, "recognize")[1:]]
   with subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.DEVNULL) as process:
     deadline = time.monotonic() + 300

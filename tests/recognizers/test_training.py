@@ -14,6 +14,7 @@ import optax
 import pytest
 
 from genbench_jax.models.clip import load_clip
+from genbench_jax.recognizers import training
 from genbench_jax.recognizers.prompt_tuning import CoopSettings, learn_context
 from genbench_jax.recognizers.training import batch_rows, run_steps
 from genbench_jax.recognizers.visual_prompts import VptSettings, learn_visual_prompts
@@ -99,6 +100,32 @@ def test_a_finished_run_repeats_nothing(tmp_path):
   (again, _), losses = train()
   np.testing.assert_array_equal(weights, again)
   assert len(losses) == 0
+
+
+def test_a_divergence_in_the_last_step_is_found_and_not_kept(tmp_path):
+  """The loss of a step precedes its update, so the losses of this training are all finite."""
+  from genbench_jax.errors import ModelError
+  from genbench_jax.runtime.mesh import data_mesh
+
+  loss_and_gradient = lambda weights, frozen, batch: (weights.sum(), jnp.full(2, batch))  # noqa: E731
+  mesh = data_mesh(jax.devices()[:1])
+  program = training.make_program("coop", loss_and_gradient, optax.sgd(0.1), mesh)
+  batches = lambda first: iter(jnp.asarray([1.0, 1.0, np.inf][first:]))  # noqa: E731
+  for _ in range(2):  # the second time, there is nothing left to compute
+    with pytest.raises(ModelError, match="coop: the last of 3 steps"):
+      training.learn(program, jnp.zeros(2), None, batches, 3, mesh, tmp_path, 1)
+
+
+def test_no_checkpoint_follows_a_loss_that_is_rejected(tmp_path):
+  def watch(number, loss):
+    if not np.isfinite(loss):
+      raise ValueError(number)
+
+  step = lambda state, frozen, batch: ([state[0] + 1], batch)  # noqa: E731
+  losses = [1.0, 2.0, float("nan"), 3.0]
+  with pytest.raises(ValueError, match="2"):
+    run_steps(step, [jnp.zeros(())], None, lambda first: iter(losses), 4, tmp_path, 1, watch=watch)
+  assert checkpoints(tmp_path) == [1, 2]
 
 
 def test_batches_continue_across_epochs():

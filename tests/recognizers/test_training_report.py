@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from genbench_jax.errors import ModelError
-from genbench_jax.recognizers.method import Method
+from genbench_jax.models.classifier_cost import network_flops
+from genbench_jax.recognizers import from_scratch
+from genbench_jax.recognizers.method import Method, step_flops
 from genbench_jax.recognizers.problem import Outcome, Problem, View
-from genbench_jax.recognizers.settings import Recipe
+from genbench_jax.recognizers.settings import FromScratchSettings, Recipe
 from genbench_jax.recognizers.training_report import Report, utilization, watcher
 from genbench_jax.report.trackers import tracking
 from genbench_jax.runtime.mesh import data_mesh
@@ -61,6 +63,12 @@ def test_a_nonfinite_loss_ends_only_its_own_cell():
   with pytest.raises(ModelError, match="digits 16 shots: the loss is nan at step 2"):
     told(3, losses=[1.0, float("nan"), 1.0])
   told(2, lanes=2, losses=[[1.0, float("nan")], [0.5, float("nan")]])
+
+
+def test_operations_of_a_step_are_those_of_the_network():
+  """XLA also counts norms and activations, of which a small network has relatively many."""
+  method = from_scratch.method(FromScratchSettings("resnet8", 32), 10, False)
+  assert step_flops(method) == pytest.approx(3 * network_flops("resnet8", 32, 10), rel=0.05)
 
 
 def test_utilization_is_a_share_of_the_devices_peak():

@@ -55,18 +55,22 @@ def test_gradients_agree_with_finite_differences(tiny_clip, data, depth):
   assert len(tokens) == {"shallow": 1, "deep": 2}[depth]
   frozen = frozen_tower(tiny_clip, text, data_mesh(jax.devices()[:1]))
   mask = np.arange(24) < 20
-  loss = jax.jit(
+  # One program for the loss and its gradient.
+  both = jax.jit(jax.value_and_grad(
     lambda t: vpt_loss(tiny_clip.module, Variables(t), frozen, pixels, targets, mask) / 20
-  )
-  gradient = jax.grad(loss)(tokens)
+  ))  # fmt: skip
+  gradient = both(tokens)[1]
   assert all(np.linalg.norm(layer) > 0 for layer in gradient)
   direction = gradient / jnp.linalg.norm(gradient)
   step = 2e-3
-  difference = (loss(tokens + step * direction) - loss(tokens - step * direction)) / (2 * step)
+  above, below = (both(tokens + sign * step * direction)[0] for sign in (1, -1))
+  difference = (above - below) / (2 * step)
   assert float(difference) == pytest.approx(float(jnp.vdot(gradient, direction)), rel=0.01)
 
 
-def test_learning_lowers_the_loss_in_micro_batches_and_over_devices(tiny_clip, data, mesh):
+def test_learning_lowers_the_loss_in_micro_batches_and_over_devices(
+  tiny_clip, data, two_device_mesh
+):
   pixels, targets, text = data
   before = jax.tree.map(np.copy, tiny_clip.params)
   prompts = learn_visual_prompts(tiny_clip, text, pixel_reader(pixels), targets, SETTINGS)
@@ -75,11 +79,13 @@ def test_learning_lowers_the_loss_in_micro_batches_and_over_devices(tiny_clip, d
   micro = dataclasses.replace(SETTINGS, images_at_once=5, steps=3)
   accumulated = learn_visual_prompts(tiny_clip, text, pixel_reader(pixels), targets, micro)
   np.testing.assert_allclose(accumulated.losses[:2], prompts.losses[:2], rtol=1e-4)
-  split = learn_visual_prompts(tiny_clip, text, pixel_reader(pixels), targets, micro, mesh)
+  split = learn_visual_prompts(
+    tiny_clip, text, pixel_reader(pixels), targets, micro, two_device_mesh
+  )
   np.testing.assert_allclose(split.losses[:2], prompts.losses[:2], rtol=1e-4)
 
 
-def test_prompts_are_saved_to_a_file_and_score_the_same(tiny_clip, data, tmp_path, mesh):
+def test_prompts_are_saved_to_a_file_and_score_the_same(tiny_clip, data, tmp_path, two_device_mesh):
   pixels, _, text = data
   prompts = VisualPrompts(first_prompts(tiny_clip, SETTINGS), tiny_clip.fingerprint)
   save_visual_prompts(tmp_path / "prompts.safetensors", prompts)
@@ -90,7 +96,9 @@ def test_prompts_are_saved_to_a_file_and_score_the_same(tiny_clip, data, tmp_pat
   ]
   np.testing.assert_array_equal(scores[0], scores[1])
   np.testing.assert_allclose(scores[0], scores[2], atol=1e-5)
-  split = prompted_scores(tiny_clip, text, loaded, pixel_reader(pixels), 24, mesh, images_at_once=2)
+  split = prompted_scores(
+    tiny_clip, text, loaded, pixel_reader(pixels), 24, two_device_mesh, images_at_once=5
+  )
   np.testing.assert_allclose(scores[0], split, atol=1e-5)
   np.testing.assert_allclose(scores[0].sum(axis=1), 1, atol=1e-5)
 
