@@ -69,9 +69,12 @@ def _coop(run: Run, data: DatasetFeatures, task: Task) -> RecognizerResult:
   context = learn_context(
     run.clip, data.spec.names, task.images.features, targets, settings.coop,
     *_training(run, task), _views_of(run, data, task) if settings.coop.paper else None,
+    data.spec.multi_label,
   )  # fmt: skip
   text = context_text_features(run.clip, data.spec.names, context, run.mesh)
-  scores = np.asarray(zero_shot_scores(data.test.features, text, data.logit_scale))
+  scores = np.asarray(
+    zero_shot_scores(data.test.features, text, data.logit_scale, data.spec.multi_label)
+  )
   result = _prompt_result(scores, targets, data, task)
   save_model = functools.partial(save_context, context=context)
   return RecognizerResult(result, save_model, time.monotonic() - began)
@@ -97,11 +100,12 @@ def _vpt(run: Run, data: DatasetFeatures, task: Task) -> RecognizerResult:
   prompts = learn_visual_prompts(
     run.clip, data.text, _reader(run, data, training_images(run, task)), targets, settings.vpt,
     *_training(run, task), _view_reader(run, data, task, 1.0) if settings.vpt.paper else None,
+    data.spec.multi_label,
   )  # fmt: skip
   read_test = _reader(run, data, test_images(run, data))
   scores = prompted_scores(
     run.clip, data.text, prompts, read_test, len(data.test), run.mesh,
-    run.config.encoder.batch_per_device,
+    run.config.encoder.batch_per_device, data.spec.multi_label,
   )  # fmt: skip
   result = _prompt_result(scores, targets, data, task)
   save_model = functools.partial(save_visual_prompts, prompts=prompts)

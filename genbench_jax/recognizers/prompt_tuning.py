@@ -29,14 +29,16 @@ from genbench_jax.recognizers.models import load_model, save_model
 from genbench_jax.recognizers.prompt_layout import Blocks, class_blocks, class_prompts
 from genbench_jax.recognizers.random_views import view_rows
 from genbench_jax.recognizers.settings import CoopSettings
+from genbench_jax.recognizers.train_step import image_losses
 from genbench_jax.recognizers.training import (
   Program,
   learn,
   make_program,
+  mean_one,
   mixed_rows,
   warmup_cosine,
-  weighted_shares,
 )
+from genbench_jax.recognizers.zero_shot import log_odds
 from genbench_jax.runtime.mesh import DATA_AXIS, data_mesh, replicated
 
 
@@ -140,10 +142,11 @@ class FrozenTower(NamedTuple):
 
 
 class Batch(NamedTuple):
-  """Unit-norm image features, and targets that sum to one per image."""
+  """Unit-norm image features, one-hot or multi-hot targets, and the weight of each image."""
 
   features: Float[Array, "b d"]
   targets: Float[Array, "b k"]
+  weights: Float[Array, "b"]
 
 
 def learn_context(
@@ -159,6 +162,7 @@ def learn_context(
   weights: Float[np.ndarray, "n"] | None = None,
   later: Bool[np.ndarray, "n"] | None = None,
   read_views: ReadFeatures | None = None,
+  multi_label: bool = False,
 ) -> Context:
   """Learn the context on cached image features.
 
@@ -176,6 +180,7 @@ def learn_context(
     later: images that train alone in the second half.
     read_views: reads the features of random views, numbered as `random_views.view_rows` does, in
       batches: each step then sees its images anew, as in the paper. None trains on `features`.
+    multi_label: binary cross-entropies of the log-odds instead of the softmax.
 
   Raises:
     UsageError: the context does not fit, or targets do not match images or class names.
@@ -190,7 +195,7 @@ def learn_context(
   layout = class_prompts(clip, class_names, start.shape[-2], settings.position)
   frozen = frozen_tower(clip, class_blocks(layout, settings.classes_at_once, mesh), mesh)
   images = np.asarray(unit_rows(jnp.asarray(features, jnp.float32)))
-  shares, size = weighted_shares(targets, weights), min(settings.batch_size, len(images))
+  weights, size = mean_one(weights, len(images)), min(settings.batch_size, len(images))
 
   def batches(first: int) -> Iterator[Batch]:
     rows = [
@@ -205,9 +210,10 @@ def learn_context(
       read = read_views(np.concatenate(views), size)
       seen = (np.asarray(unit_rows(jnp.asarray(found))) for found in read)
     for members, found in zip(rows, seen, strict=True):
-      yield jax.device_put(Batch(found, shares[members]), replicated(mesh))
+      batch = Batch(found, np.asarray(targets[members], np.float32), weights[members])
+      yield jax.device_put(batch, replicated(mesh))
 
-  program = _program(clip.module, settings, mesh)
+  program = _program(clip.module, settings, multi_label, mesh)
   vectors, losses = learn(
     program, start, frozen, batches, settings.steps, mesh, directory, save_every
   )
@@ -227,11 +233,12 @@ def _schedule(settings: CoopSettings) -> optax.Schedule:
 
 
 @functools.lru_cache(maxsize=4)
-def _program(module: Any, settings: CoopSettings, mesh: Mesh) -> Program:
+def _program(module: Any, settings: CoopSettings, multi_label: bool, mesh: Mesh) -> Program:
   """Return SGD with momentum, L2 and the schedule of the settings."""
   schedule = _schedule(settings)
   decay = optax.add_decayed_weights(settings.weight_decay)
-  loss_and_gradient = jax.value_and_grad(functools.partial(coop_loss, module))
+  loss = functools.partial(coop_loss, module, multi_label=multi_label)
+  loss_and_gradient = jax.value_and_grad(loss)
   return make_program(
     "coop", loss_and_gradient, optax.chain(decay, optax.sgd(schedule, momentum=0.9)), mesh
   )
@@ -251,22 +258,28 @@ def frozen_tower(clip: Any, blocks: Blocks, mesh: Mesh) -> FrozenTower:
 
 
 def coop_loss(
-  module: Any, context: Float[Array, "*k m w"], frozen: FrozenTower, batch: Batch
+  module: Any,
+  context: Float[Array, "*k m w"],
+  frozen: FrozenTower,
+  batch: Batch,
+  multi_label: bool = False,
 ) -> Float[Array, ""]:
-  """Compute the mean cross-entropy of the scaled cosines; an image's labels share its weight.
+  """Compute the weighted mean of the cross-entropies of the scaled cosines.
 
   Args:
     module: CLIP network.
     context: shared [m, w] or per class [k, m, w].
     frozen: inputs that do not change.
-    batch: features and targets.
+    batch: features, targets and weights.
+    multi_label: binary cross-entropies of the log-odds.
   """
   num_classes = batch.targets.shape[1]
   found = block_text_features(module, frozen.params, context, frozen.blocks)
   # [n, c, d] -> [k, d]; the last block is padded.
   text = found.reshape(-1, found.shape[-1])[:num_classes]
   logits = frozen.logit_scale * jnp.matmul(batch.features, text.T, precision="highest")
-  return optax.softmax_cross_entropy(logits, batch.targets).mean()
+  logits = log_odds(logits) if multi_label else logits
+  return jnp.mean(batch.weights * image_losses(logits, batch.targets, 0.0, multi_label))
 
 
 def context_text_features(

@@ -45,6 +45,7 @@ from genbench_jax.recognizers.training import (
   label_shares,
   learn,
   make_program,
+  mean_one,
   mixed_rows,
   warmup_cosine,
 )
@@ -292,10 +293,10 @@ def tip_adapter(
     [ProbeData(features, labels, seed)], test_features, test_labels, text_features, None, metric
   )
   count = len(inputs.cells[0].targets)
-  weights = np.ones(count) if loss_weights is None else np.asarray(loss_weights, np.float64)
+  weights = mean_one(loss_weights, count)
   unit = lambda rows: np.asarray(unit_rows(jnp.asarray(rows, jnp.float32)))  # noqa: E731
   data = TipData(
-    unit(inputs.cells[0].features), inputs.cells[0].targets, (weights / weights.mean()).astype(np.float32),
+    unit(inputs.cells[0].features), inputs.cells[0].targets, weights,
     unit(inputs.text_features), logit_scale, seed, later, inputs.multi_label,
   )  # fmt: skip
   pair, cache = chosen(data, settings, protocol), data.cache()

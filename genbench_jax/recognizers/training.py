@@ -101,15 +101,11 @@ def label_shares(targets: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
   return np.asarray(targets / np.maximum(targets.sum(axis=1, keepdims=True), 1), np.float32)
 
 
-def weighted_shares(
-  targets: Float[np.ndarray, "n k"], weights: Float[np.ndarray, "n"] | None
-) -> Float[np.ndarray, "n k"]:
-  """Scale the targets of each image to sum to its weight; the cross-entropy is linear in them."""
-  shares = label_shares(targets)
+def mean_one(weights: Float[np.ndarray, "n"] | None, count: int) -> Float[np.ndarray, "n"]:
+  """Scale loss weights to a mean of one, which keeps the learning rate meaningful; None is equal."""
   if weights is None:
-    return shares
-  # Mean weight 1 keeps the learning rate meaningful.
-  return (shares * (weights / np.mean(weights))[:, None]).astype(np.float32)
+    return np.ones(count, np.float32)
+  return (np.asarray(weights, np.float64) / np.mean(weights)).astype(np.float32)
 
 
 def warmup_cosine(peak: float, steps: int, warmup: int) -> optax.Schedule:

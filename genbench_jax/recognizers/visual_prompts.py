@@ -28,15 +28,18 @@ from genbench_jax.models import clip_towers
 from genbench_jax.recognizers.models import load_model, save_model
 from genbench_jax.recognizers.random_views import view_rows
 from genbench_jax.recognizers.settings import DEPTHS, VptSettings
+from genbench_jax.recognizers.train_step import image_losses
 from genbench_jax.recognizers.training import (
   Program,
+  label_shares,
   learn,
   make_program,
+  mean_one,
   mixed_rows,
   warmup_cosine,
-  weighted_shares,
 )
 from genbench_jax.recognizers.vpt_search import searched
+from genbench_jax.recognizers.zero_shot import log_odds
 from genbench_jax.runtime.mesh import (
   DATA_AXIS,
   batch_sharding,
@@ -53,11 +56,11 @@ ReadPixels = Callable[[Int[np.ndarray, "n"], int], Iterator[Pixels]]
 
 
 class MicroBatches(NamedTuple):
-  """Images of a step in micro-batches [a, b, ...]; the mask is False for padding."""
+  """Images of a step in micro-batches [a, b, ...]; the weight of padding is 0."""
 
   pixels: Float[Array, "a b h w 3"]
   targets: Float[Array, "a b k"]
-  mask: Bool[Array, "a b"]
+  weights: Float[Array, "a b"]
 
 
 class Head(NamedTuple):
@@ -147,6 +150,7 @@ def logits_of(
   variables: Variables,
   frozen: FrozenTower,
   pixels: Float[Array, "b h w 3"],
+  multi_label: bool = False,
   remat: bool = True,
 ) -> Float[Array, "b k"]:
   """Compute the logits: scaled cosines with the text prototypes, or those of the head.
@@ -156,12 +160,14 @@ def logits_of(
     variables: prompts and head.
     frozen: inputs that do not change.
     pixels: preprocessed images.
+    multi_label: whether scaled cosines become log-odds.
     remat: whether to recompute activations in the backward pass.
   """
   tokens, head = variables
   if head is None:
     features = clip_towers.image_features(module, frozen.params, pixels, tokens, remat)
-    return frozen.logit_scale * jnp.matmul(features, frozen.text.T, precision="highest")
+    logits = frozen.logit_scale * jnp.matmul(features, frozen.text.T, precision="highest")
+    return log_odds(logits) if multi_label else logits
   features = clip_towers.image_features(module, frozen.params, pixels, tokens, remat, False)
   return jnp.matmul(features, head.weights.T, precision="highest") + head.bias
 
@@ -172,49 +178,54 @@ def vpt_loss(
   frozen: FrozenTower,
   pixels: Float[Array, "b h w 3"],
   targets: Float[Array, "b k"],
-  mask: Bool[Array, "b"],
+  weights: Float[Array, "b"],
+  multi_label: bool = False,
 ) -> Float[Array, ""]:
-  """Compute the summed cross-entropy over real images.
+  """Compute the weighted sum of the cross-entropies of images.
 
   Args:
     module: CLIP network.
     variables: prompts and head.
     frozen: inputs that do not change.
     pixels: preprocessed images.
-    targets: targets, one row per image.
-    mask: True for real images.
+    targets: one-hot or multi-hot, one row per image.
+    weights: weight of each image, 0 for padding.
+    multi_label: binary cross-entropies.
   """
-  logits = logits_of(module, variables, frozen, pixels)
-  return jnp.sum(jnp.where(mask, optax.softmax_cross_entropy(logits, targets), 0))
+  logits = logits_of(module, variables, frozen, pixels, multi_label)
+  return jnp.sum(weights * image_losses(logits, targets, 0.0, multi_label))
 
 
 def _loss_and_gradient(
-  module: Any, variables: Variables, frozen: FrozenTower, batch: MicroBatches
+  module: Any,
+  multi_label: bool,
+  variables: Variables,
+  frozen: FrozenTower,
+  batch: MicroBatches,
 ) -> tuple[Float[Array, ""], Variables]:
-  """Return the mean loss over the images of a step and its gradient, summed over micro-batches."""
+  """Return the loss of a step and its gradient, summed over micro-batches."""
 
   def add(
     sums: tuple[Array, Variables], micro: MicroBatches
   ) -> tuple[tuple[Array, Variables], None]:
-    found = jax.value_and_grad(vpt_loss, argnums=1)(module, variables, frozen, *micro)
+    loss = jax.value_and_grad(vpt_loss, argnums=1)
+    found = loss(module, variables, frozen, *micro, multi_label)
     return jax.tree.map(jnp.add, sums, found), None
 
   start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, variables))
-  (loss, gradient), _ = jax.lax.scan(add, start, batch)
-  # Divide once at the end: micro-batches may hold different numbers of real images.
-  count = batch.mask.sum()
-  return loss / count, jax.tree.map(lambda part: part / count, gradient)
+  return jax.lax.scan(add, start, batch)[0]
 
 
 @functools.lru_cache(maxsize=4)
-def _program(module: Any, settings: VptSettings, mesh: Mesh) -> Program:
+def _program(module: Any, settings: VptSettings, multi_label: bool, mesh: Mesh) -> Program:
   """Return AdamW, or the paper's SGD with decay in the gradient, with warm-up and cosine."""
   schedule = warmup_cosine(settings.learning_rate, settings.steps, settings.warmup)
   optimizer = optax.adamw(schedule, weight_decay=settings.weight_decay)
   if settings.paper:
     decay = optax.add_decayed_weights(settings.weight_decay)
     optimizer = optax.chain(decay, optax.sgd(schedule, momentum=0.9))
-  return make_program("vpt", functools.partial(_loss_and_gradient, module), optimizer, mesh)
+  loss_and_gradient = functools.partial(_loss_and_gradient, module, multi_label)
+  return make_program("vpt", loss_and_gradient, optimizer, mesh)
 
 
 def learn_visual_prompts(
@@ -230,6 +241,7 @@ def learn_visual_prompts(
   weights: Float[np.ndarray, "n"] | None = None,
   later: Bool[np.ndarray, "n"] | None = None,
   read_views: ReadPixels | None = None,
+  multi_label: bool = False,
 ) -> VisualPrompts:
   """Learn visual prompts on images.
 
@@ -247,6 +259,7 @@ def learn_visual_prompts(
     later: images that train alone in the second half.
     read_views: reads random views of the images, numbered as `random_views.view_rows` does; None
       trains on the images as `read_pixels` has them.
+    multi_label: binary cross-entropies instead of the softmax.
 
   Raises:
     UsageError: targets and text prototypes differ in number, or the depth is unknown.
@@ -255,8 +268,9 @@ def learn_visual_prompts(
     raise UsageError(f"targets {targets.shape} do not fit {len(text_features)} text prototypes.")
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
   frozen = frozen_tower(clip, text_features, mesh)
-  shares = weighted_shares(targets, weights)
-  images = TrainingImages(read_pixels, read_views, shares, later)
+  weights = mean_one(weights, len(targets))
+  targets = np.asarray(targets, np.float32)
+  images = TrainingImages(read_pixels, read_views, targets, weights, later, multi_label)
   if settings.search:
 
     def trial(
@@ -269,20 +283,22 @@ def learn_visual_prompts(
       prompts = _learned(clip, frozen, images, rest, tried, mesh, own, save_every, seed)
       read = functools.partial(_read_some, read_pixels, held)
       at_once = settings.images_at_once
-      return _scores(clip, frozen, prompts.variables, read, len(held), mesh, at_once)
+      return _scores(clip, frozen, prompts.variables, read, len(held), mesh, at_once, multi_label)
 
-    settings = searched(settings, shares, seed, trial)
-  every = np.arange(len(shares))
+    settings = searched(settings, label_shares(targets), seed, trial)
+  every = np.arange(len(targets))
   return _learned(clip, frozen, images, every, settings, mesh, directory, save_every, seed)
 
 
 class TrainingImages(NamedTuple):
-  """Readers of the images, their weighted targets, and the images of the second half."""
+  """Readers of the images, their targets and weights, and the images of the second half."""
 
   read: ReadPixels
   read_views: ReadPixels | None
-  shares: Float[np.ndarray, "n k"]
+  targets: Float[np.ndarray, "n k"]
+  weights: Float[np.ndarray, "n"]
   later: Bool[np.ndarray, "n"] | None
+  multi_label: bool
 
 
 def _learned(
@@ -311,16 +327,17 @@ def _learned(
     if images.read_views is not None:
       read = images.read_views
       seen = [
-        view_rows(own, number, len(images.shares))
+        view_rows(own, number, len(images.targets))
         for own, number in zip(rows, numbers, strict=True)
       ]
     for own, pixels in zip(rows, read(np.concatenate(seen), size), strict=True):
-      yield micro_batches(pixels, images.shares[own], settings.images_at_once, mesh)
+      targets, weights = images.targets[own], images.weights[own]
+      yield micro_batches(pixels, targets, weights, settings.images_at_once, mesh)
 
   num_classes, width = frozen.text.shape
   head = first_head(num_classes, width, seed) if settings.paper else None
   variables, losses = learn(
-    _program(clip.module, settings, mesh), Variables(first_prompts(clip, settings, seed), head), frozen,
+    _program(clip.module, settings, images.multi_label, mesh), Variables(first_prompts(clip, settings, seed), head), frozen,
     batches, settings.steps, mesh, directory, save_every,
   )  # fmt: skip
   return VisualPrompts(
@@ -349,19 +366,27 @@ def frozen_tower(clip: Any, text_features: Float[np.ndarray, "k d"], mesh: Mesh)
 
 
 def micro_batches(
-  pixels: Pixels, targets: Float[np.ndarray, "b k"], images_at_once: int, mesh: Mesh
+  pixels: Pixels,
+  targets: Float[np.ndarray, "b k"],
+  weights: Float[np.ndarray, "b"],
+  images_at_once: int,
+  mesh: Mesh,
 ) -> MicroBatches:
   """Divide the images of a step into micro-batches of equal size, each split over the devices.
+
+  Weights are divided by the number of images, so that the weighted sum of all losses is the loss of
+  the step.
 
   Args:
     pixels: preprocessed images.
     targets: targets, one row per image.
+    weights: loss weight of each image.
     images_at_once: images per device and micro-batch.
     mesh: devices.
   """
   size = padded_size(min(images_at_once * mesh.size, len(pixels)), mesh.size)
   total = padded_size(len(pixels), size)
-  arrays = (np.asarray(pixels, np.float32), targets, np.ones(len(pixels), bool))
+  arrays = (np.asarray(pixels, np.float32), targets, weights / np.float32(len(pixels)))
   folded = [pad_rows(array, total).reshape(-1, size, *array.shape[1:]) for array in arrays]
   split = NamedSharding(mesh, PartitionSpec(None, DATA_AXIS))
   return MicroBatches(*jax.device_put(folded, split))
@@ -375,6 +400,7 @@ def prompted_scores(
   num_images: int,
   mesh: Mesh | None = None,
   images_at_once: int = 64,
+  multi_label: bool = False,
 ) -> Float[np.ndarray, "n k"]:
   """Compute the class probabilities of images under visual prompts.
 
@@ -386,6 +412,7 @@ def prompted_scores(
     num_images: number of images.
     mesh: devices that share each batch; None for the first device.
     images_at_once: images per device and batch.
+    multi_label: whether the probabilities are independent.
 
   Raises:
     UsageError: the prompts were learned for another CLIP.
@@ -396,7 +423,9 @@ def prompted_scores(
     )
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
   frozen = frozen_tower(clip, text_features, mesh)
-  return _scores(clip, frozen, prompts.variables, read_pixels, num_images, mesh, images_at_once)
+  return _scores(
+    clip, frozen, prompts.variables, read_pixels, num_images, mesh, images_at_once, multi_label
+  )
 
 
 def _scores(
@@ -407,14 +436,13 @@ def _scores(
   num_images: int,
   mesh: Mesh,
   images_at_once: int,
+  multi_label: bool,
 ) -> Float[np.ndarray, "n k"]:
   variables = jax.device_put(variables, replicated(mesh))
   size = padded_size(min(images_at_once * mesh.size, num_images), mesh.size)
-  split = batch_sharding(mesh)
+  split, program = batch_sharding(mesh), _prompted_scores(clip.module, multi_label, mesh)
   found = [
-    fetch(
-      mesh, _prompted_scores(clip.module, mesh)(frozen, variables, jax.device_put(pixels, split))
-    )
+    fetch(mesh, program(frozen, variables, jax.device_put(pixels, split)))
     for pixels in read_pixels(np.arange(num_images), size)
   ]
   return np.concatenate(found)[:num_images]
@@ -422,11 +450,12 @@ def _scores(
 
 @functools.lru_cache(maxsize=4)
 def _prompted_scores(
-  module: Any, mesh: Mesh
+  module: Any, multi_label: bool, mesh: Mesh
 ) -> Callable[[FrozenTower, Variables, Array], Float[Array, "b k"]]:
 
   def scores(frozen: FrozenTower, variables: Variables, pixels: Array) -> Float[Array, "b k"]:
-    return jax.nn.softmax(logits_of(module, variables, frozen, pixels, False), axis=-1)
+    logits = logits_of(module, variables, frozen, pixels, multi_label, remat=False)
+    return jax.nn.sigmoid(logits) if multi_label else jax.nn.softmax(logits, axis=-1)
 
   return jax.jit(scores, out_shardings=batch_sharding(mesh))
 

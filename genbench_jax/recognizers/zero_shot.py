@@ -1,5 +1,7 @@
 """Zero-shot recognition: nearest text prototype, without training."""
 
+import functools
+
 import jax
 from jaxtyping import Array, Float
 
@@ -17,11 +19,12 @@ def log_odds(logits: Float[Array, "b k"]) -> Float[Array, "b k"]:
   return logits - logits.mean(axis=-1, keepdims=True)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="multi_label")
 def zero_shot_scores(
   test_features: Float[Array, "n d"],
   text_features: Float[Array, "k d"],
   logit_scale: float | Float[Array, ""] = CLIP_LOGIT_SCALE,
+  multi_label: bool = False,
 ) -> Float[Array, "n k"]:
   """Compute class probabilities softmax(logit_scale * cos(f, t_c)).
 
@@ -30,6 +33,7 @@ def zero_shot_scores(
     text_features: one text prototype per class, the normalized mean over templates.
     logit_scale: CLIP's inverse temperature. It does not change the ranking of classes within an
       image, but that of images within a class, so average precision and ROC areas depend on it.
+    multi_label: sigmoids of `log_odds` instead of the softmax, for texts learned with them.
 
   Reference:
     Radford et al., "Learning transferable visual models from natural language supervision", 2021,
@@ -37,4 +41,5 @@ def zero_shot_scores(
   """
   with jax.default_matmul_precision("highest"):
     cosines = unit_rows(test_features) @ unit_rows(text_features).T
-  return jax.nn.softmax(logit_scale * cosines, axis=-1)
+  logits = logit_scale * cosines
+  return jax.nn.sigmoid(log_odds(logits)) if multi_label else jax.nn.softmax(logits, axis=-1)

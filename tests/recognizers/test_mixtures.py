@@ -7,7 +7,7 @@ import pytest
 import genbench_jax as gb
 from genbench_jax.recognizers.linear_probe import ProbeData, linear_probes
 from genbench_jax.recognizers.strict_probe import TrainingSet, fit_strict
-from genbench_jax.recognizers.training import mixed_rows, weighted_shares
+from genbench_jax.recognizers.training import label_shares, mean_one, mixed_rows
 
 
 def blobs(count, seed, spread=1.0):
@@ -55,11 +55,11 @@ def test_prompts_train_on_later_images_in_the_second_half():
   assert together == set(range(10))
 
 
-def test_targets_carry_the_weights():
+def test_weights_have_mean_one_and_labels_share_an_image():
+  np.testing.assert_allclose(mean_one(np.array([3.0, 1.0]), 2), [1.5, 0.5])
+  np.testing.assert_allclose(mean_one(None, 2), [1, 1])
   targets = np.array([[1, 0], [1, 1]], np.float32)
-  found = weighted_shares(targets, np.array([3.0, 1.0]))
-  np.testing.assert_allclose(found, [[1.5, 0], [0.25, 0.25]])
-  np.testing.assert_allclose(weighted_shares(targets, None), [[1, 0], [0.5, 0.5]])
+  np.testing.assert_allclose(label_shares(targets), [[1, 0], [0.5, 0.5]])
 
 
 def test_images_vote_in_the_cache_by_their_weight():

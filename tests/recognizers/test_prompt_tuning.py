@@ -74,7 +74,7 @@ def test_gradients_agree_with_finite_differences(tiny_clip, images, per_class):
   mesh = data_mesh(jax.devices()[:1])
   blocks = class_blocks(class_prompts(tiny_clip, NAMES, 4, "middle"), 2, mesh)
   frozen = frozen_tower(tiny_clip, blocks, mesh)
-  batch = Batch(*map(jnp.asarray, images))
+  batch = Batch(*map(jnp.asarray, images), jnp.ones(len(images[0])))
   # One program for the loss and its gradient.
   both = jax.jit(jax.value_and_grad(lambda c: coop_loss(tiny_clip.module, c, frozen, batch)))
   gradient = both(context)[1]

@@ -152,7 +152,7 @@ def test_models_are_loaded_back_and_predict_the_same(undisturbed, voc):
   for folder, _ in folders_of(undisturbed, "coop"):
     context = load_context(folder / "model.safetensors")
     text = context_text_features(clip, SPEC.names, context)
-    scores = zero_shot_scores(test, text, np.exp(clip.params["logit_scale"]))
+    scores = zero_shot_scores(test, text, np.exp(clip.params["logit_scale"]), multi_label=True)
     np.testing.assert_allclose(scores, load_predictions(folder / "predictions.npz")[0], atol=1e-4)
 
 

@@ -54,10 +54,10 @@ def test_gradients_agree_with_finite_differences(tiny_clip, data, depth):
   tokens = jnp.asarray(first_prompts(tiny_clip, dataclasses.replace(SETTINGS, depth=depth)))
   assert len(tokens) == {"shallow": 1, "deep": 2}[depth]
   frozen = frozen_tower(tiny_clip, text, data_mesh(jax.devices()[:1]))
-  mask = np.arange(24) < 20
+  weights = (np.arange(24) < 20) / np.float32(20)
   # One program for the loss and its gradient.
   both = jax.jit(jax.value_and_grad(
-    lambda t: vpt_loss(tiny_clip.module, Variables(t), frozen, pixels, targets, mask) / 20
+    lambda t: vpt_loss(tiny_clip.module, Variables(t), frozen, pixels, targets, weights)
   ))  # fmt: skip
   gradient = both(tokens)[1]
   assert all(np.linalg.norm(layer) > 0 for layer in gradient)
@@ -123,25 +123,33 @@ def test_shallow_tokens_flow_on_and_deep_ones_are_replaced(tiny_clip, data):
   assert np.abs(same - other).max() > 1e-3
 
 
-def test_the_loss_is_the_cross_entropy_summed_over_the_real_images(tiny_clip, data):
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_loss_is_the_weighted_cross_entropy(tiny_clip, data, multi_label):
   pixels, targets, text = data
   tokens = jnp.asarray(first_prompts(tiny_clip, SETTINGS))
   frozen = frozen_tower(tiny_clip, text, data_mesh(jax.devices()[:1]))
-  mask = np.arange(24) < 20
+  weights = np.where(np.arange(24) < 20, 0.25 + np.arange(24) % 2, 0).astype(np.float32)
   features = clip_towers.image_features(tiny_clip.module, tiny_clip.params, pixels, tokens)
   logits = float(frozen.logit_scale) * np.asarray(features, np.float64) @ text.T
   losses = np.log(np.exp(logits).sum(1)) - (logits * targets).sum(1)
-  found = vpt_loss(tiny_clip.module, Variables(tokens), frozen, pixels, targets, mask)
-  assert float(found) == pytest.approx(losses[:20].sum(), rel=1e-3)
+  if multi_label:
+    logits -= logits.mean(axis=1, keepdims=True)
+    losses = (np.log1p(np.exp(logits)) - targets * logits).mean(axis=1)
+  found = vpt_loss(
+    tiny_clip.module, Variables(tokens), frozen, pixels, targets, weights, multi_label
+  )
+  assert float(found) == pytest.approx((weights * losses).sum(), rel=1e-3)
 
 
 def test_micro_batches_have_the_requested_size(data, mesh):
   """Two images on each of eight devices: 24 images are two micro-batches of 16, the last one
   padded."""
-  batches = micro_batches(data[0], data[1], 2, mesh)
-  assert batches[0].shape == (2, 16, 32, 32, 3)
-  assert np.asarray(batches[2]).sum() == 24
-  assert micro_batches(data[0], data[1], 100, mesh)[0].shape[:2] == (1, 24)
+  weights = np.ones(24, np.float32)
+  batches = micro_batches(data[0], data[1], weights, 2, mesh)
+  assert batches.pixels.shape == (2, 16, 32, 32, 3)
+  assert np.asarray(batches.weights).sum() == pytest.approx(1)
+  assert np.count_nonzero(batches.weights) == 24
+  assert micro_batches(data[0], data[1], weights, 100, mesh).pixels.shape[:2] == (1, 24)
 
 
 def test_the_defaults_equal_those_of_the_protocol():
