@@ -5,6 +5,7 @@ number. A run that was killed and restarted therefore ends with exactly the weig
 uninterrupted one (same seed, same mesh).
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -208,26 +209,25 @@ def run_steps(
   Returns:
     The final state, and the stacked outcomes of the steps that this call has run.
   """
-  manager = _manager(directory, keep) if directory else None
-  first, state = _restored(manager, state)
+  opened = contextlib.closing(_manager(directory, keep)) if directory else contextlib.nullcontext()
   outcomes: list[Any] = []
-  watched = first
-  for number, batch in zip(range(first, steps), batches(first), strict=False):
-    state, outcome = step(state, frozen, batch)
-    outcomes.append(outcome)
-    saves = manager and ((number + 1) % save_every == 0 or number + 1 == steps)
-    # Wait for an earlier step: otherwise the host runs ahead and queues ever more batches on the
-    # devices. Before a checkpoint, wait for all, so that no step with a rejected outcome is kept.
-    known = number + 1 if saves else number + 1 - STEPS_AHEAD
-    for earlier in range(watched, known):
-      watch(earlier, jax.block_until_ready(outcomes[earlier - first]))
-    watched = max(watched, known)
-    if saves:
-      _save(manager, number + 1, state)
-  for earlier in range(watched, steps):
-    watch(earlier, outcomes[earlier - first])
-  if manager:
-    manager.close()
+  with opened as manager:
+    first, state = _restored(manager, state)
+    watched = first
+    for number, batch in zip(range(first, steps), batches(first), strict=False):
+      state, outcome = step(state, frozen, batch)
+      outcomes.append(outcome)
+      saves = manager and ((number + 1) % save_every == 0 or number + 1 == steps)
+      # Wait for an earlier step: otherwise the host runs ahead and queues ever more batches on the
+      # devices. Before a checkpoint, wait for all, so that no step with a rejected outcome is kept.
+      known = number + 1 if saves else number + 1 - STEPS_AHEAD
+      for earlier in range(watched, known):
+        watch(earlier, jax.block_until_ready(outcomes[earlier - first]))
+      watched = max(watched, known)
+      if saves:
+        _save(manager, number + 1, state)
+    for earlier in range(watched, steps):
+      watch(earlier, outcomes[earlier - first])
   if not outcomes:
     return state, np.zeros(0, np.float32)
   fetched = jax.device_get(outcomes)
