@@ -195,7 +195,8 @@ def learn_context(
   layout = class_prompts(clip, class_names, start.shape[-2], settings.position)
   frozen = frozen_tower(clip, class_blocks(layout, settings.classes_at_once, mesh), mesh)
   images = np.asarray(unit_rows(jnp.asarray(features, jnp.float32)))
-  weights, size = mean_one(weights, len(images)), min(settings.batch_size, len(images))
+  targets, weights = np.asarray(targets, np.float32), mean_one(weights, len(images))
+  size = min(settings.batch_size, len(images))
 
   def batches(first: int) -> Iterator[Batch]:
     rows = [
@@ -210,7 +211,7 @@ def learn_context(
       read = read_views(np.concatenate(views), size)
       seen = (np.asarray(unit_rows(jnp.asarray(found))) for found in read)
     for members, found in zip(rows, seen, strict=True):
-      batch = Batch(found, np.asarray(targets[members], np.float32), weights[members])
+      batch = Batch(found, targets[members], weights[members])
       yield jax.device_put(batch, replicated(mesh))
 
   program = _program(clip.module, settings, multi_label, mesh)
