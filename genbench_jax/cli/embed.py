@@ -13,7 +13,8 @@ with the next shard. Exit status: 0 for success, 1 for a failed run, 2 for a usa
 import argparse
 from pathlib import Path
 
-from genbench_jax.cli.subcommand import positive, subcommand
+from genbench_jax.cli.argument_types import positive
+from genbench_jax.cli.subcommand import subcommand
 from genbench_jax.runtime.progress import say
 from genbench_jax.runtime.stopping import leave
 

@@ -16,7 +16,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from genbench_jax.cli.subcommand import numbers, subcommand
+from genbench_jax.cli.argument_types import numbers
+from genbench_jax.cli.subcommand import subcommand
 from genbench_jax.pipeline.evaluate import Question
 from genbench_jax.runtime.printable import printable
 from genbench_jax.runtime.progress import show

@@ -14,7 +14,8 @@ import argparse
 import json
 from pathlib import Path
 
-from genbench_jax.cli.subcommand import positive, subcommand
+from genbench_jax.cli.argument_types import positive
+from genbench_jax.cli.subcommand import subcommand
 from genbench_jax.runtime.printable import printable
 from genbench_jax.runtime.progress import show
 from genbench_jax.runtime.stopping import leave

@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from genbench_jax.cli.subcommand import positive, subcommand
+from genbench_jax.cli.argument_types import positive
+from genbench_jax.cli.subcommand import subcommand
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.report.text_table import aligned
 from genbench_jax.runtime.progress import say, show

@@ -8,7 +8,8 @@ import argparse
 import io
 from pathlib import Path
 
-from genbench_jax.cli.subcommand import positive, subcommand
+from genbench_jax.cli.argument_types import positive
+from genbench_jax.cli.subcommand import subcommand
 from genbench_jax.export.contact_sheet import contact_sheet
 from genbench_jax.export.records import open_image_set
 from genbench_jax.runtime.progress import say

@@ -104,28 +104,3 @@ def subcommand(
     return main  # type: ignore[return-value]  # mypy does not see the attribute
 
   return decorate
-
-
-def numbers(text: str) -> list[int]:
-  """Parse comma-separated whole numbers.
-
-  Raises:
-    ArgumentTypeError: the text has another form.
-  """
-  try:
-    return [int(number) for number in text.split(",")]
-  except ValueError as error:
-    raise argparse.ArgumentTypeError(
-      f"{text!r} is not a comma-separated list of whole numbers, such as 1,4,16"
-    ) from error
-
-
-def positive(text: str) -> int:
-  """Parse a whole number of at least 1.
-
-  Raises:
-    ArgumentTypeError: the text has another form.
-  """
-  if not text.isdigit() or int(text) < 1:
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-  return int(text)

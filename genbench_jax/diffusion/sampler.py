@@ -51,7 +51,7 @@ class Sampler:
     steps: number of sampler steps.
     guidance_scale: scale of classifier-free guidance; 1 or less disables it, at half the cost. A
       model that was distilled to take the scale as an input receives it.
-    scheduler: one of `schedulers.SCHEDULERS`, or `auto` for the checkpoint's own.
+    scheduler: a key of `sampler_tables.TABLES`, or `auto` for the checkpoint's own.
     height, width: in pixels; None for the size that the model was trained on.
     encoder: embeds the images on the devices, in the same program.
     resize: resize method of the encoder's preprocessing.

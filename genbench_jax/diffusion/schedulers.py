@@ -24,8 +24,7 @@ from genbench_jax.diffusion.scheduler_settings import SAMPLER_OF, check_settings
 from genbench_jax.errors import RunError, UsageError, unknown_name
 from genbench_jax.models.noise_schedule import NoiseSchedule
 
-# `auto` selects the scheduler of the checkpoint.
-SCHEDULERS = tuple(TABLES)
+# Selects the scheduler of the checkpoint.
 AUTO = "auto"
 # Samplers that accept a list of timesteps, and samplers with an `eta`.
 EXPLICIT = ("dpmsolver++", "euler", "euler_ancestral", "lcm", "tcd")
@@ -61,7 +60,7 @@ def sampler_steps(
 
   Args:
     schedule: noise schedule of the checkpoint.
-    name: one of `SCHEDULERS`, or `auto`.
+    name: a key of `TABLES`, or `auto`.
     count: number of steps; PNDM needs one more evaluation. Ignored if `timesteps` are given.
     eta: fraction of fresh noise in DDIM (0 to 1; 1 is DDPM) and in TCD (its gamma).
     timesteps: descending timesteps to visit; None lets the sampler choose.

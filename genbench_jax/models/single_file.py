@@ -5,7 +5,7 @@ Configurations follow from the tensors' shapes; tokenizers are CLIP's. Nothing i
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,11 @@ def _contents(path: Path) -> tuple[dict[str, Settings], dict[str, Weights], dict
     raise RunError(
       f"{path} contains no U-Net in the original layout (tensors {UNET}...). Give a folder in the Hugging Face layout."
     )
-  towers = {TOWERS[prefix][0]: prefix for prefix in TOWERS if _has(tensors, prefix)}
+  towers = {
+    TOWERS[prefix][0]: prefix
+    for prefix in TOWERS
+    if any(name.startswith(prefix) for name in tensors)
+  }
   if not towers:
     raise RunError(f"{path} contains no text encoder.")
   configs, weights = {}, {}
@@ -91,10 +95,6 @@ def _contents(path: Path) -> tuple[dict[str, Settings], dict[str, Weights], dict
   configs["scheduler"] = _scheduler(tensors, checkpoints.read_notes(path), len(towers) == 2)
   settings = {part: Settings(config, path, f"{part}.") for part, config in configs.items()}
   return settings, weights, towers
-
-
-def _has(tensors: Iterable[str], prefix: str) -> bool:
-  return any(name.startswith(prefix) for name in tensors)
 
 
 def _tokenizer_folder(path: Path) -> Path:

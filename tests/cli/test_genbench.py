@@ -12,8 +12,9 @@ import pytest
 
 import genbench_jax
 from genbench_jax.cli import built_in
+from genbench_jax.cli.argument_types import numbers
 from genbench_jax.cli.genbench import COMMANDS, main
-from genbench_jax.cli.subcommand import numbers, subcommand
+from genbench_jax.cli.subcommand import subcommand
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.main import run
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genbench_jax.diffusion import schedulers
+from genbench_jax.diffusion import sampler_tables
 from genbench_jax.diffusion.schedulers import sampler_steps
 from genbench_jax.models.noise_schedule import NoiseSchedule
 from genbench_jax.zoo.tiny import SCHEDULER
@@ -31,7 +31,7 @@ def trajectory(steps, initial_scale, noise):
   return jax.lax.scan(body, start, (steps, noise))[0].latents
 
 
-@pytest.mark.parametrize("name", schedulers.SCHEDULERS)
+@pytest.mark.parametrize("name", sampler_tables.TABLES)
 def test_trajectories_are_pytorchs(name):
   noise = np.random.default_rng(7).standard_normal((64, 8), np.float32)
   chosen = [(case, end) for case, end in zip(CASES, ENDS, strict=True) if case[0] == name]
