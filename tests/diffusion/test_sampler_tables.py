@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genbench_jax.diffusion import sampler_tables
+from genbench_jax.diffusion import sampler_tables, schedulers
 from genbench_jax.diffusion.schedulers import sampler_steps
 from genbench_jax.models.noise_schedule import NoiseSchedule
 from genbench_jax.zoo.tiny import SCHEDULER
