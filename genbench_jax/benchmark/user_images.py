@@ -25,11 +25,11 @@ from genbench_jax.benchmark.reader import Example, Split
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.embedding.preprocess import to_rgb
 from genbench_jax.errors import UsageError
-from genbench_jax.runtime.printable import listed, printable, storable
+from genbench_jax.runtime.printable import listed, storable
 from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import files
 from genbench_jax.store.digests import FileDigests
-from genbench_jax.store.image_files import MOST_BYTES, image_formats
+from genbench_jax.store.image_files import MOST_BYTES, decoding_fault, image_formats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +237,7 @@ def _fault(listing: Listing, index: int) -> str:
     with Image.open(io.BytesIO(content), formats=image_formats()) as image:
       to_rgb(image)
   except Exception as error:  # PIL's decoders raise many types for damaged and hostile files
-    return f"{type(error).__name__}: {printable(' '.join(str(error).split()))[:200] or 'no reason'}"
+    return f"{type(error).__name__}: {decoding_fault(error)}"
   return ""
 
 

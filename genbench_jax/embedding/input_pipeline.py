@@ -21,7 +21,7 @@ from PIL import Image
 from genbench_jax.embedding.preprocess import Resize, square_pixels, to_rgb
 from genbench_jax.models.image_input import ImageInput
 from genbench_jax.runtime.progress import say
-from genbench_jax.store.image_files import image_formats
+from genbench_jax.store.image_files import decoding_fault, image_formats
 
 THREADS = 4
 # Images decoded per work item; small, to bound the memory.
@@ -188,7 +188,7 @@ def _reason(images: Images, index: int) -> str:
     with opened(images[index]) as image:
       image.load()
   except _UNREADABLE as error:
-    return str(error)
+    return decoding_fault(error)
   return "it can be decoded but not converted"
 
 

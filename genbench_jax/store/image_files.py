@@ -9,12 +9,13 @@
 
 import functools
 import os
+import re
 import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePath
 
-from genbench_jax.runtime.printable import listed, storable
+from genbench_jax.runtime.printable import listed, printable, storable
 from genbench_jax.store.reading import opened_beneath, read_beneath
 
 # Larger files are not treated as images of a training set.
@@ -41,6 +42,8 @@ _SIGNATURES = (
 )
 _AT_4 = (b"ftypavif", b"ftypavis", b"jP  \r\n\x87\n")
 SIGNATURE_BYTES = 16
+_BUFFER = re.compile(r" <_io\.BytesIO object at 0x\w+>")
+_LONGEST_FAULT = 200
 
 
 @functools.cache
@@ -67,6 +70,12 @@ def is_hidden(path: str | PurePath) -> bool:
   """Return whether a component of a relative path is hidden or a system leftover."""
   parts = PurePath(path).parts
   return any((p.startswith(".") and p != "..") or p in _SYSTEM_NAMES for p in parts)
+
+
+def decoding_fault(error: BaseException) -> str:
+  """Return why an image cannot be decoded, in one line, without the buffer that Pillow names."""
+  text = _BUFFER.sub("", " ".join(str(error).split()))
+  return printable(text)[:_LONGEST_FAULT] or type(error).__name__
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:

@@ -1,5 +1,6 @@
 """All readers of folders use one traversal: they find the same images and name what they skip."""
 
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -16,7 +17,13 @@ from genbench_jax.embedding.preprocess import to_rgb
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.retrieval.collection import open_collection
 from genbench_jax.retrieval.pool import open_pool
-from genbench_jax.store.image_files import ImageWalk, image_formats, is_hidden, visible
+from genbench_jax.store.image_files import (
+  ImageWalk,
+  decoding_fault,
+  image_formats,
+  is_hidden,
+  visible,
+)
 from genbench_jax.store.reading import read_beneath, read_file
 
 
@@ -260,3 +267,11 @@ def test_leftovers_of_macos_in_an_archive_are_skipped(tmp_path):
       archive.writestr(name, b"x")
   found = members(tmp_path / "a.zip", lambda name: name.suffix == ".jpg")
   assert [str(name) for name, _ in found] == ["a/1.jpg"]
+
+
+def test_a_decoding_fault_is_one_line_without_addresses():
+  with pytest.raises(UnidentifiedImageError) as raised:
+    Image.open(io.BytesIO(b"no image"))
+  assert decoding_fault(raised.value) == "cannot identify image file"
+  assert decoding_fault(ValueError("a\n\x1b[2J b")) == "a \\x1b[2J b"
+  assert decoding_fault(OSError()) == "OSError"
