@@ -198,6 +198,13 @@ def _read_tensor(path: Path, name: str) -> Tensor:
     return file.get_tensor(name)
 
 
+def under(weights: Weights, prefix: str) -> Weights:
+  """Return the tensors whose names have a prefix, without it."""
+  return {
+    name.removeprefix(prefix): read for name, read in weights.items() if name.startswith(prefix)
+  }
+
+
 def tensor_shape(weights: Weights, name: str) -> tuple[int, ...]:
   """Return the shape of a tensor.
 

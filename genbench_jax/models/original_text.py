@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax.errors import RunError
-from genbench_jax.models.checkpoints import Weights, numbered, tensor_shape
+from genbench_jax.models.checkpoints import Weights, numbered, tensor_shape, under
 from genbench_jax.models.open_clip import layer_tensors
 
 # Prefix in the file -> (part, whether the layout is OpenCLIP's).
@@ -28,7 +28,7 @@ def text_tower(path: Path, tensors: Weights, prefix: str) -> tuple[dict[str, Any
     RunError: a tensor is missing.
   """
   part, is_open_clip = TOWERS[prefix]
-  own = {n.removeprefix(prefix): read for n, read in tensors.items() if n.startswith(prefix)}
+  own = under(tensors, prefix)
   own = {name: read for name, read in own.items() if not name.endswith("position_ids")}
   if not is_open_clip:
     table = tensor_shape(own, "text_model.embeddings.token_embedding.weight")

@@ -11,7 +11,7 @@ from typing import Any
 
 from genbench_jax.errors import RunError
 from genbench_jax.models import checkpoints
-from genbench_jax.models.checkpoints import Weights
+from genbench_jax.models.checkpoints import Weights, under
 from genbench_jax.models.configuration import Settings
 from genbench_jax.models.diffusion_parts import CheckpointParts
 from genbench_jax.models.original_autoencoder import autoencoder
@@ -72,16 +72,12 @@ def single_file_configs(path: Path) -> dict[str, Settings]:
 def _contents(path: Path) -> tuple[dict[str, Settings], dict[str, Weights], dict[str, str]]:
   """Return configurations and weights of the parts, and the prefix of each text tower."""
   tensors = checkpoints.read_safetensors(path)
-  unet = {name.removeprefix(UNET): read for name, read in tensors.items() if name.startswith(UNET)}
+  unet = under(tensors, UNET)
   if not unet:
     raise RunError(
       f"{path} contains no U-Net in the original layout (tensors {UNET}...). Give a folder in the Hugging Face layout."
     )
-  towers = {
-    TOWERS[prefix][0]: prefix
-    for prefix in TOWERS
-    if any(name.startswith(prefix) for name in tensors)
-  }
+  towers = {TOWERS[prefix][0]: prefix for prefix in TOWERS if under(tensors, prefix)}
   if not towers:
     raise RunError(f"{path} contains no text encoder.")
   configs, weights = {}, {}
@@ -89,8 +85,7 @@ def _contents(path: Path) -> tuple[dict[str, Settings], dict[str, Weights], dict
   weights["unet"] = _renamed(path, unet, unet_names_of(configs["unet"]))
   for part, prefix in towers.items():
     configs[part], weights[part] = text_tower(path, tensors, prefix)
-  own = {name.removeprefix(VAE): read for name, read in tensors.items() if name.startswith(VAE)}
-  if own:
+  if own := under(tensors, VAE):
     configs["vae"], weights["vae"] = autoencoder(own, len(towers) == 2)
   configs["scheduler"] = _scheduler(tensors, checkpoints.read_notes(path), len(towers) == 2)
   settings = {part: Settings(config, path, f"{part}.") for part, config in configs.items()}
