@@ -60,7 +60,7 @@ class ClerResult:
     per_class: recall (for `map_11_point`, average precision) by score and by class that occurs
       among the test images; empty for `roc_auc`.
     missing_classes: classes without external images.
-    per_image: contribution of each test image by score, see `intervals.image_values`; empty for
+    per_image: contribution of each test image by score, see `image_values.paired_values`; empty for
       `map_11_point`.
   """
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from genbench_jax.metrics.bootstrap import ONE_A_CLASS, Measurement
+from genbench_jax.metrics.image_values import paired_values
 from genbench_jax.metrics.intervals import (
   HALF_SAMPLES,
   area_gain_measurement,
@@ -15,7 +16,6 @@ from genbench_jax.metrics.intervals import (
   difference_measurement,
   halved_measurement,
   halved_precision,
-  image_values,
   image_weights,
 )
 
@@ -110,16 +110,15 @@ def _ranked_measurements(
 def per_image(
   names: Sequence[str], judged: np.ndarray, test_labels: np.ndarray, metric: str
 ) -> dict[str, Float[np.ndarray, "m"]]:
-  """Return the contribution of each test image to each score that is a mean over test images.
+  """Return the values of each score for paired comparisons, one per test image.
 
   Args:
     names: names of the scores, in order.
-    judged: correctness or scores, see `intervals.image_values`; the second axis has the scores.
+    judged: correctness or scores, see `image_values.paired_values`; the second axis has the scores.
     test_labels: labels of the test images.
     metric: recognition score.
   """
-  found = {name: image_values(judged[:, v], test_labels, metric) for v, name in enumerate(names)}
-  return {name: values for name, values in found.items() if values is not None}
+  return {name: paired_values(judged[:, v], test_labels, metric) for v, name in enumerate(names)}
 
 
 def over_permutations(found: Sequence[Measurement], lowest: float) -> Measurement:

@@ -16,8 +16,9 @@ from genbench_jax.metrics.half_samples import (
   halves_of,
   variance_of,
 )
+from genbench_jax.metrics.image_values import image_values
 from genbench_jax.metrics.inputs import BLOCK_ROWS, host_unit_rows
-from genbench_jax.metrics.intervals import image_values, image_weights
+from genbench_jax.metrics.intervals import image_weights
 from genbench_jax.metrics.strata import are_paired, strata_of
 
 TEST_ROWS = 2000

@@ -136,7 +136,7 @@ def area_measurement(
     positive: whether each image is positive.
     external: variance due to the external images; None if unknown.
   """
-  parts = _placements(scores, positive)
+  parts = placements(scores, positive)
   return _measurement(float(parts[0].mean()), _variance_of_means(parts), len(scores), external)
 
 
@@ -153,7 +153,7 @@ def area_gain_measurement(
     positive: whether each image is positive.
     external: variance due to the external images; None if unknown.
   """
-  pairs = zip(_placements(first, positive), _placements(second, positive), strict=True)
+  pairs = zip(placements(first, positive), placements(second, positive), strict=True)
   parts = [ours - theirs for ours, theirs in pairs]
   value = float(parts[0].mean())
   # As in `difference_measurement`: observing no difference does not mean that none is possible.
@@ -164,39 +164,17 @@ def area_gain_measurement(
   return Measurement(value, low, high, *_around(value, variance + external))
 
 
-def image_values(
-  judged: Bool[np.ndarray, "n"] | Float[np.ndarray, "n k"], labels: np.ndarray, metric: str
-) -> Float[np.ndarray, "n"] | None:
-  """Return the contribution of each test image to a score, for paired comparisons of recognizers.
-
-  It is correctness, whose mean weighted by `image_weights` is the score. For the ROC area A it is
-  the pseudo-value A + (n / n_g) (V_i - A), with V_i the placement of the image and n_g the size of
-  its
-  class: the mean is A, and the variance of the mean is DeLong's.
-
-  Args:
-    judged: correctness, or the scores of each class.
-    labels: labels of the test images.
-    metric: see `recognition_score`.
-
-  Returns:
-    One value per image; None for 11-point precision, which is not a mean over images.
-  """
-  if metric in FROM_PREDICTIONS:
-    return np.asarray(judged, np.float64)
-  if metric != "roc_auc":
-    return None
-  positive = labels == 1
-  values = np.empty(len(labels))
-  for own, placed in zip((positive, ~positive), _placements(judged[:, 1], positive), strict=True):
-    values[own] = placed.mean() + len(labels) / own.sum() * (placed - placed.mean())
-  return values
-
-
-def _placements(
+def placements(
   scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"]
 ) -> list[Float[np.ndarray, "_"]]:
-  """Return the share of negatives below each positive, and of positives above each negative."""
+  """Return the share of negatives below each positive, and of positives above each negative.
+
+  Both means are the area under the ROC curve.
+
+  Args:
+    scores: score of the positive class.
+    positive: whether each image is positive.
+  """
   above = _shares_below(scores[positive], scores[~positive])
   return [above, 1 - _shares_below(scores[~positive], scores[positive])]
 

@@ -58,7 +58,7 @@ class Result:
     value: a `bootstrap.Measurement`.
     by_class: value by class index, for quantities that are defined per class.
     control: the same quantity with shuffled labels, for quantities that depend on labels.
-    per_image: contribution of each test image, see `intervals.image_values`; None if the quantity
+    per_image: contribution of each test image, see `image_values.paired_values`; None if the quantity
       is not a mean over images.
     on_guides: whether the images of `per_image` are the guides.
   """

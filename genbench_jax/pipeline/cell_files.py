@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from genbench_jax.metrics.accuracy import FROM_PREDICTIONS
-from genbench_jax.metrics.intervals import image_values
+from genbench_jax.metrics.image_values import paired_values
 from genbench_jax.pipeline.rows import (
   DatasetFeatures,
   per_image,
@@ -44,11 +44,11 @@ def summary_of(task: Task, found: RecognizerResult, data: DatasetFeatures) -> di
 
 
 def _per_image(found: RecognizerResult, data: DatasetFeatures) -> dict[str, Any]:
-  """Return the contribution of each test image to the score as JSON; empty if it is not a mean."""
+  """Return the score's values for paired comparisons as JSON, one per test image."""
   scores, labels, metric = found.result["scores"], data.test.labels, data.spec.metric
   judged = scores.argmax(axis=1) == labels if metric in FROM_PREDICTIONS else scores
-  values = image_values(judged, labels, metric)
-  return {} if values is None else {"per_image": hits.encoded(per_image(values, data))}
+  values = paired_values(judged, labels, metric)
+  return {"per_image": hits.encoded(per_image(values, data))}
 
 
 def save_cell(

@@ -1,7 +1,8 @@
 """Contributions of single test images to a score: one JSON line per cell and quantity, next to the cell's rows.
 
 Two sources that are tested on the same images fail on the same hard ones. The contributions allow a paired
-comparison, image by image. Right or wrong takes one bit per image, the area under the ROC curve one float32.
+comparison, image by image. Right or wrong takes one bit per image, other
+scores one float32.
 """
 
 import base64
@@ -26,7 +27,7 @@ class PerImage:
   """Contributions of the test images to a score, which is their weighted mean.
 
   Attributes:
-    values: 1 if an image was recognized, else 0; for the ROC area, the image's pseudo-value.
+    values: 1 if an image was recognized, else 0; for other scores see `metrics.image_values.paired_values`.
     images: digest of the test images. Only scores with equal digests can be compared image by image.
     classes: class of each image for a mean per class, which gives classes equal weight; empty for equal
       weights of the images.

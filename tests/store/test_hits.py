@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 
 from genbench_jax.errors import RunError
-from genbench_jax.metrics.accuracy import recognition_score
-from genbench_jax.metrics.intervals import area_measurement, image_values
 from genbench_jax.store import hits
 from genbench_jax.store.class_values import key_of
 from genbench_jax.store.hits import PerImage, digest_of
@@ -38,29 +36,6 @@ def test_a_changed_file_is_rejected(tmp_path):
   )
   with pytest.raises(RunError, match="damaged"):
     hits.read(tmp_path / "h.jsonl")
-
-
-@pytest.mark.parametrize("metric", ["accuracy", "mean_per_class", "roc_auc"])
-def test_values_add_up_to_the_score(metric):
-  random = np.random.default_rng(1)
-  labels = random.choice(2, 60, p=(0.3, 0.7))
-  scores = random.normal(size=(60, 2)) + np.eye(2)[labels]
-  judged = scores if metric == "roc_auc" else scores.argmax(1) == labels
-  values = image_values(judged, labels, metric)
-  found = PerImage(values, "", labels if metric == "mean_per_class" else np.zeros(0, int))
-  assert found.score == pytest.approx(recognition_score(scores, labels, metric))
-  assert found.weights.sum() == pytest.approx(1)
-
-
-def test_pseudo_values_of_the_roc_area_have_delongs_variance():
-  random = np.random.default_rng(2)
-  positive = random.random(400) < 0.4
-  scores = random.normal(size=(400, 2)) + positive[:, None]
-  values = image_values(scores, positive.astype(int), "roc_auc")
-  found = area_measurement(scores[:, 1], positive)
-  half = 1.959964 * values.std(ddof=1) / np.sqrt(400)
-  assert half == pytest.approx((found.ci_high - found.ci_low) / 2, rel=0.05)
-  assert image_values(scores, positive.astype(int), "map_11_point") is None
 
 
 def test_the_digest_distinguishes_images_and_labels():
