@@ -1,7 +1,7 @@
 """Distances of each class: how far are its external images from its test images?"""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -11,7 +11,7 @@ from genbench_jax.metrics.inputs import rows_of_classes
 
 # With fewer images of a class on a side, a distance is all bias.
 FEWEST = 4
-Distance: TypeAlias = Callable[[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]], float]
+Value = TypeVar("Value")
 
 
 def distances_by_class(
@@ -19,9 +19,10 @@ def distances_by_class(
   y: Float[np.ndarray, "m d"],
   labels: Any,
   test_labels: Any,
-  distance: Distance,
-) -> dict[int, float]:
-  """Return the distance between the images of each class that has `FEWEST` on both sides.
+  distance: Callable[[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]], Value],
+  fewest: int = FEWEST,
+) -> dict[int, Value]:
+  """Return the distance between the images of each class that has enough of them on both sides.
 
   Such distances are biased upward by few images: compare classes with as many images, not one class
   with the whole.
@@ -29,7 +30,8 @@ def distances_by_class(
   Args:
     x, y: features of the external and of the test images.
     labels, test_labels: class indices or multi-hot labels of the two.
-    distance: of two sets.
+    distance: of two sets; a number, or several.
+    fewest: images that a class must have on either side.
 
   Raises:
     UsageError: labels that do not fit the images.
@@ -41,7 +43,7 @@ def distances_by_class(
   return {
     c: distance(x[rows], y[of_y[c]])
     for c, rows in rows_of_classes(labels).items()
-    if c in of_y and min(len(rows), len(of_y[c])) >= FEWEST
+    if c in of_y and min(len(rows), len(of_y[c])) >= fewest
   }
 
 

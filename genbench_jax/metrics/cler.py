@@ -31,7 +31,7 @@ from genbench_jax.metrics.cler_measurements import measurements, over_permutatio
 from genbench_jax.metrics.cler_program import fold_program, reduce_program
 from genbench_jax.metrics.cler_spread import SPARE, chosen_tests, external_variances
 from genbench_jax.metrics.inputs import (
-  BLOCK_ROWS,
+  blocks,
   check_finite,
   feature_rows,
   fetch,
@@ -296,9 +296,9 @@ def _score(
   # All blocks but the last are folded into class sums; the last one joins the reduction, so that a
   # small set needs a single program.
   folded = [_no_sums(mesh, classes, width) for _ in label_sets]
-  *starts, last = range(0, len(inputs.image_features), BLOCK_ROWS)
-  for start in starts:
-    features, *block_labels, mask = _external_block(inputs, label_sets, start, mesh)
+  *full, last = blocks(len(inputs.image_features))
+  for cut in full:
+    features, *block_labels, mask = _external_block(inputs, label_sets, cut, mesh)
     folded = [
       fold_program(mesh)(sums, features, labels, mask)
       for sums, labels in zip(folded, block_labels, strict=True)
@@ -316,9 +316,8 @@ def _score(
 
 
 def _external_block(
-  inputs: _Inputs, label_sets: Sequence[np.ndarray], start: int, mesh: Mesh
+  inputs: _Inputs, label_sets: Sequence[np.ndarray], cut: slice, mesh: Mesh
 ) -> tuple[Array, ...]:
-  cut = slice(start, start + BLOCK_ROWS)
   labels = (labels[cut] for labels in label_sets)
   return place("image_features", mesh, inputs.image_features[cut], *labels)
 

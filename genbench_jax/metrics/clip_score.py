@@ -76,7 +76,7 @@ def measure_clip_score(
   """
   scores, counted = image_scores(image_features, text_features, labels, mesh)
   strata = strata_of(counted, len(scores))
-  score = own_interval(float(scores.mean()), scores, strata, resamples, seed, or_default(mesh))
+  score = own_interval(float(scores.mean()), scores, strata, resamples, seed)
   return ClipScoreResult(score, {} if counted is None else _means_by_class(scores, counted))
 
 

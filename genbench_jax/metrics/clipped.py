@@ -6,7 +6,6 @@ Both metrics are calibrated: if a share p of the images is good and the rest is 
 is about p.
 """
 
-import dataclasses
 import functools
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -16,8 +15,9 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float
 
 from genbench_jax.errors import UsageError
+from genbench_jax.metrics.class_distances import distances_by_class
 from genbench_jax.metrics.inputs import common_scale, feature_rows, host_unit_rows, or_default
-from genbench_jax.metrics.manifold import NEIGHBORS, balls_held
+from genbench_jax.metrics.manifold import HOST_PAIRS, NEIGHBORS, balls_held
 from genbench_jax.metrics.manifold_spread import squared_distances
 from genbench_jax.metrics.neighbors import nearest
 from genbench_jax.metrics.registry import Result, Sets
@@ -165,6 +165,18 @@ def of_distances(
   return _both(held / k, held_real / k, near, len(within), across.shape[1], k)
 
 
+def _of_class(
+  external: Float[np.ndarray, "m d"], tests: Float[np.ndarray, "n d"], mesh: Mesh | None
+) -> Float[np.ndarray, "2"]:
+  """Compute both metrics of one class, small ones on the host."""
+  if len(tests) * max(len(tests), len(external)) > HOST_PAIRS:
+    found = clipped_density_coverage(tests, external, NEIGHBORS, mesh)
+    return np.array([found[name] for name in NAMES])
+  within = squared_distances(tests, tests)
+  np.fill_diagonal(within, np.inf)
+  return of_distances(within, squared_distances(tests, external), NEIGHBORS)
+
+
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
   """Yield both metrics on unit-norm features."""
   generated, real = host_unit_rows(sets.external), host_unit_rows(sets.test)
@@ -176,5 +188,8 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
     np.array([values[name] for name in NAMES]), on_parts, generated, real, strata, sets.seed,
     sets.resamples, joint=True, bounded=True,
   )  # fmt: skip
-  for name, value in zip(NAMES, found, strict=True):
-    yield Result(name, dataclasses.replace(value))
+  by_class = distances_by_class(
+    generated, real, sets.labels, sets.test_labels, lambda x, y: _of_class(x, y, sets.mesh), NEIGHBORS + 1
+  )  # fmt: skip
+  for place, (name, value) in enumerate(zip(NAMES, found, strict=True)):
+    yield Result(name, value, {c: float(both[place]) for c, both in by_class.items()})

@@ -103,7 +103,6 @@ def measure_frechet_distance(
     square * centered_within(of_y, strata_y),
     resamples,
     seed,
-    mesh,
     lowest=0.0,
   )
 

@@ -1,7 +1,7 @@
 """Input handling shared by all metrics: validation, blocks of rows, placement on the mesh."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -13,10 +13,14 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.runtime.mesh import data_mesh, padded_size, replicated, shard_rows
 
-# Row counts are padded to a few sizes, so that few programs are compiled. Larger sets are processed
-# in blocks, so that device memory is bounded by the block and not by the data.
-BUCKETS = (256, 1024, 4096)
+# Row counts are padded to a few sizes, so that few programs are compiled: a program takes about half
+# a second to compile, and padded rows are skipped tile by tile.
+BUCKETS = (1024, 4096)
+# Larger sets are processed in blocks, so that device memory is bounded by the block and not by the
+# data. Up to `SMALL_SET` rows the block is the largest bucket, so that a run on many numbers of
+# images needs the programs of two shapes.
 BLOCK_ROWS = 65_536
+SMALL_SET = 8 * BUCKETS[-1]
 # Between these magnitudes, squares and sums of a million squares stay within the normal range of
 # float32.
 SAFE_SIZES = (1e-9, 1e13)
@@ -30,9 +34,26 @@ def or_default(mesh: Mesh | None) -> Mesh:
 
 
 def bucket_rows(size: int, devices: int) -> int:
-  """Return the row count to pad to: 256, 1,024 or a multiple of 4,096, divisible by `devices`."""
+  """Return the row count to pad to: 1,024 or a multiple of 4,096, divisible by `devices`."""
   rows = next((bucket for bucket in BUCKETS if size <= bucket), padded_size(size, BUCKETS[-1]))
   return padded_size(rows, devices)
+
+
+def blocks(size: int) -> list[slice]:
+  """Return the blocks in which a set of `size` rows is processed."""
+  rows = min(BUCKETS[-1] if size <= SMALL_SET else BLOCK_ROWS, BLOCK_ROWS)
+  return [slice(start, min(start + rows, size)) for start in range(0, size, rows)]
+
+
+def placed_once(placed: Callable[[slice], Tree], size: int) -> Callable[[], Iterable[Tree]]:
+  """Return a function that iterates over the placed blocks of a set, for every block of another.
+
+  The blocks of a set of up to `BLOCK_ROWS` rows are placed once and stay on the devices.
+  """
+  if size <= BLOCK_ROWS:
+    every = [placed(cut) for cut in blocks(size)]
+    return lambda: every
+  return lambda: map(placed, blocks(size))
 
 
 def feature_rows(name: str, features: Any, width: int | None = None) -> Float[np.ndarray, "n d"]:
@@ -177,8 +198,8 @@ def by_block(
     others: further arrays with one row per feature row.
   """
   found = []
-  for start in range(0, len(features), BLOCK_ROWS):
-    arrays = [array[start : start + BLOCK_ROWS] for array in (features, *others)]
+  for cut in blocks(len(features)):
+    arrays = [array[cut] for array in (features, *others)]
     values = function(*place(name, mesh, *arrays))
     found.append(fetch(mesh, values)[: len(arrays[0])])
   return np.concatenate(found)

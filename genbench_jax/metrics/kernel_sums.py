@@ -23,7 +23,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from genbench_jax.errors import UsageError
-from genbench_jax.metrics.inputs import BLOCK_ROWS, check_finite, fetch, place
+from genbench_jax.metrics.inputs import BLOCK_ROWS, blocks, check_finite, fetch, place, placed_once
 from genbench_jax.metrics.ring import COLUMN_TILE, ROW_TILE, products, ring, tiles, untiled
 from genbench_jax.runtime.mesh import DATA_AXIS
 
@@ -32,6 +32,8 @@ Kernel = Literal["polynomial", "gaussian"]
 BANDWIDTH = 10.0
 # Rows per set from which the typical summand is estimated.
 TYPICAL_ROWS = 256
+# Added to the row numbers of a set so that they differ from those of any other set.
+APART = 2**30
 
 
 class KernelRows(NamedTuple):
@@ -64,7 +66,6 @@ class KernelSums(NamedTuple):
     y: KernelRows,
     level: Float[Array, "2"],
     kernel: Kernel,
-    skip_self: bool,
     devices: int,
   ) -> "KernelSums":
     """Sum over all rows of y for the rows of x on this device (inside shard_map).
@@ -73,13 +74,12 @@ class KernelSums(NamedTuple):
       x: rows that stay on this device.
       y: rows that travel; each device starts with its shard.
       level: `Frame.constant` and `Frame.typical`.
-      kernel: kernel to evaluate.
-      skip_self: leave out pairs of equal row numbers.
+      kernel: kernel to evaluate. Pairs of equal row numbers are left out.
       devices: number of devices in the ring.
     """
 
     def visit(state: "KernelSums", y: KernelRows) -> tuple["KernelSums", KernelRows]:
-      return state.merge(cls(_over_tiles(x, y, level, kernel, skip_self))), y
+      return state.merge(cls(_over_tiles(x, y, level, kernel))), y
 
     nothing = cls(jax.lax.pcast(jnp.zeros(len(x.number)), DATA_AXIS, to="varying"))
     return ring(visit, nothing, y, devices)[0]
@@ -200,23 +200,28 @@ def kernel_sums(
     skip_self: x and y are the same set; leave out the pair of a row with itself.
     mesh: devices to compute on.
   """
-  program = _sums_program(mesh, frame.kernel, skip_self)
+  program = _sums_program(mesh, frame.kernel)
   level = np.array([frame.constant, frame.typical], np.float32)
   found = []
-  for x_start in range(0, len(x), BLOCK_ROWS):
-    rows = _placed(x, x_start, frame, mesh)
-    state = KernelSums(np.zeros(min(BLOCK_ROWS, len(x) - x_start)))
-    for y_start in range(0, len(y), BLOCK_ROWS):
-      part = fetch(mesh, program(rows, _placed(y, y_start, frame, mesh), level))
+  # Numbering y apart, not a second program, keeps the pairs of a row with itself.
+  first = 0 if skip_self else APART
+  others = placed_once(lambda cut: _placed(y, cut, frame, mesh, first), len(y))
+  for cut in blocks(len(x)):
+    rows = _placed(x, cut, frame, mesh)
+    state = KernelSums(np.zeros(cut.stop - cut.start))
+    for other in others():
+      part = fetch(mesh, program(rows, other, level))
       state = state.merge(KernelSums(part.sums[: len(state.sums)].astype(np.float64)))
     found.append(state.sums)
   return KernelSums(np.concatenate(found))
 
 
-def _placed(x: Float[np.ndarray, "n d"], start: int, frame: Frame, mesh: Mesh) -> KernelRows:
-  features, offset = frame.host_rows(x[start : start + BLOCK_ROWS])
+def _placed(
+  x: Float[np.ndarray, "n d"], cut: slice, frame: Frame, mesh: Mesh, first: int = 0
+) -> KernelRows:
+  features, offset = frame.host_rows(x[cut])
   # Padding is zero; numbering from 1 on the way in turns it into -1 below.
-  number = np.arange(start + 1, start + 1 + len(features), dtype=np.int32)
+  number = np.arange(first + cut.start + 1, first + cut.stop + 1, dtype=np.int32)
   rows, offsets, numbers, _ = place("features", mesh, features, offset.astype(np.float32), number)
   return KernelRows(rows, offsets, numbers - 1)
 
@@ -259,16 +264,16 @@ def _cubic(inner: Any, p: Any, q: Any, constant: Any) -> Any:
 
 
 @functools.cache
-def _sums_program(mesh: Mesh, kernel: Kernel, skip_self: bool) -> jax.stages.Wrapped:
+def _sums_program(mesh: Mesh, kernel: Kernel) -> jax.stages.Wrapped:
   def local(x: KernelRows, y: KernelRows, level: Float[Array, "2"]) -> KernelSums:
-    return KernelSums.from_batch(x, y, level, kernel, skip_self, mesh.size)
+    return KernelSums.from_batch(x, y, level, kernel, mesh.size)
 
   rows, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
   return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(rows, rows, whole), out_specs=rows))
 
 
 def _over_tiles(
-  x: KernelRows, y: KernelRows, level: Float[Array, "2"], kernel: Kernel, skip_self: bool
+  x: KernelRows, y: KernelRows, level: Float[Array, "2"], kernel: Kernel
 ) -> Float[Array, "n"]:
   """Return, for each row of x, the sum over y, holding one tile of kernel values at a time."""
   y_tiles = _row_tiles(y, COLUMN_TILE)
@@ -281,9 +286,7 @@ def _over_tiles(
       values = jnp.expm1((inner - 1) / BANDWIDTH**2)
     else:
       values = _cubic(inner, x.offset[:, None], y.offset, level[0])
-    real = y.number >= 0
-    if skip_self:
-      real = real & (y.number != x.number[:, None])
+    real = (y.number >= 0) & (y.number != x.number[:, None])
     return jnp.sum(jnp.where(real, values - level[1], 0), axis=1)
 
   def of_tiles_if_any(x: KernelRows, y: KernelRows) -> Float[Array, "t"]:

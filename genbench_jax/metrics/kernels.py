@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.bootstrap import RESAMPLES, Measurement, two_sided_interval
+from genbench_jax.metrics.class_distances import distances_by_class
 from genbench_jax.metrics.inputs import feature_rows, host_unit_rows, or_default
 from genbench_jax.metrics.kernel_sums import Frame, Kernel, frame_of, kernel_sums
 from genbench_jax.metrics.registry import Result, Sets
@@ -127,7 +128,7 @@ def measure_kernel_distance(
   shrink = _shrink(sides, of_x, of_y)
   factor = sides.frame.factor
   return two_sided_interval(
-    factor * value, factor * of_x, factor * of_y, resamples, seed, sides.mesh, shrink=shrink
+    factor * value, factor * of_x, factor * of_y, resamples, seed, shrink=shrink
   )
 
 
@@ -155,7 +156,6 @@ def measure_cmmd(
     CMMD_SCALE * centered_within(of_y, strata_y),
     resamples,
     seed,
-    sides.mesh,
     lowest=0.0,
   )
 
@@ -262,6 +262,45 @@ def _sums_by_class(
   return sums
 
 
+def kernel_distances_by_class(
+  x: Float[Any, "n d"],
+  y: Float[Any, "m d"],
+  labels: Labels,
+  kernel: Kernel = "polynomial",
+  standardize: bool = False,
+  unbiased: bool = True,
+  mesh: Mesh | None = None,
+) -> dict[int, float]:
+  """Return the squared MMD between the images of each class with enough of them on both sides.
+
+  The frame is that of the whole sets, so that classes are measured on one scale. Below a hundred
+  images the values vary widely; those that are not unbiased are too large, too.
+
+  Args:
+    x, y, kernel, standardize, mesh: see `kernel_distance`.
+    labels: classes of x and of y.
+    unbiased: whether pairs of an image with itself are left out, as in KID and not in CMMD.
+
+  Raises:
+    UsageError: as `kernel_distance`.
+  """
+  sides = _sides(x, y, kernel, None, standardize, mesh)
+
+  def mean(rows: Float[np.ndarray, "r d"], columns: Float[np.ndarray, "c d"], same: bool) -> float:
+    pairs = len(rows) * (len(columns) - (same and unbiased))
+    if len(rows) * len(columns) > HOST_ROWS**2:
+      sums = kernel_sums(rows, columns, sides.frame, same and unbiased, sides.mesh).sums
+      return float(sums.sum()) / pairs
+    values = sides.frame.host_values(rows, columns)
+    return float(values.sum() - (np.trace(values) if same and unbiased else 0.0)) / pairs
+
+  def distance(own: Float[np.ndarray, "r d"], others: Float[np.ndarray, "c d"]) -> float:
+    value = mean(own, own, True) + mean(others, others, True) - 2 * mean(own, others, False)
+    return sides.frame.factor * (value if unbiased else max(value, 0.0))
+
+  return distances_by_class(sides.x, sides.y, *labels, distance)
+
+
 def _shrink(
   sides: _Sides, of_x: Float[np.ndarray, "n"], of_y: Float[np.ndarray, "m"]
 ) -> tuple[float, float]:
@@ -342,8 +381,10 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
     return
   labels, rest = (sets.labels, sets.test_labels), (sets.seed, sets.resamples, sets.mesh)
   if "kid" in wanted and all(are_paired(side) for side in _strata(x, y, labels)):
-    yield Result(
-      "kid", measure_kernel_distance(x, y, "polynomial", *rest, labels=labels, standardize=True)
-    )
+    value = measure_kernel_distance(x, y, "polynomial", *rest, labels=labels, standardize=True)
+    own = kernel_distances_by_class(x, y, labels, standardize=True, mesh=sets.mesh)
+    yield Result("kid", value, own)
   if "cmmd" in wanted:
-    yield Result("cmmd", measure_cmmd(x, y, *rest, labels=labels))
+    own = kernel_distances_by_class(x, y, labels, "gaussian", unbiased=False, mesh=sets.mesh)
+    by_class = {c: CMMD_SCALE * distance for c, distance in own.items()}
+    yield Result("cmmd", measure_cmmd(x, y, *rest, labels=labels), by_class)

@@ -22,6 +22,7 @@ from genbench_jax.metrics.class_distances import means_by_class
 from genbench_jax.metrics.half_samples import REPEATS
 from genbench_jax.metrics.inputs import (
   BLOCK_ROWS,
+  blocks,
   check_finite,
   common_scale,
   feature_rows,
@@ -29,6 +30,7 @@ from genbench_jax.metrics.inputs import (
   host_unit_rows,
   or_default,
   place,
+  placed_once,
   rows_of_classes,
 )
 from genbench_jax.metrics.intervals import wilson
@@ -216,10 +218,10 @@ def _cross(
   # Counts add over the blocks of real images; memberships are joined by "or".
   counts = np.zeros(len(generated.radii), np.int64)
   in_generated, covered = np.zeros((2, len(real.radii)), bool)
-  for start in range(0, len(real.radii), BLOCK_ROWS):
-    block, rows = _placed(real, start, mesh)
-    for other_start in range(0, len(generated.radii), BLOCK_ROWS):
-      other, other_rows = _placed(generated, other_start, mesh)
+  others = placed_once(lambda cut: _placed(generated, cut, mesh), len(generated.radii))
+  for cut in blocks(len(real.radii)):
+    block, rows = _placed(real, cut, mesh)
+    for other, other_rows in others():
       count, inside, holds = fetch(mesh, program(block, other))
       counts[other_rows] += count[: len(counts[other_rows])]
       in_generated[rows] |= inside[: len(in_generated[rows])]
@@ -247,8 +249,7 @@ def balls_held(
   return _cross(balls, Balls(points, nothing), mesh)[0]
 
 
-def _placed(balls: Balls, start: int, mesh: Mesh) -> tuple[Balls, slice]:
-  rows = slice(start, start + BLOCK_ROWS)
+def _placed(balls: Balls, rows: slice, mesh: Mesh) -> tuple[Balls, slice]:
   centers, radii, mask = place("features", mesh, balls.centers[rows], balls.radii[rows])
   return Balls(centers, jnp.where(mask, radii, -1)), rows
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from genbench_jax.metrics.inputs import BLOCK_ROWS, HIGHEST, fetch, place, unit_rows
+from genbench_jax.metrics.inputs import HIGHEST, blocks, fetch, place, unit_rows
 from genbench_jax.metrics.ring import tiles
 from genbench_jax.runtime.mesh import DATA_AXIS, replicated
 
@@ -96,8 +96,8 @@ def moments(
   """
   program = _moments_program(mesh, normalize)
   total = None
-  for start in range(0, len(features), BLOCK_ROWS):
-    block, mask = place(name, mesh, features[start : start + BLOCK_ROWS])
+  for cut in blocks(len(features)):
+    block, mask = place(name, mesh, features[cut])
     # Blocks are summed in float32 on the devices and merged in float64 on the host.
     part, shift = fetch(mesh, program(block, mask))
     count, mean, scatter = (np.asarray(array, np.float64) for array in part)

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float, Int
 
-from genbench_jax.metrics.inputs import BLOCK_ROWS, fetch, or_default, unit_rows
+from genbench_jax.metrics.inputs import blocks, fetch, or_default, placed_once, unit_rows
 from genbench_jax.metrics.ring import Rows, placed_rows, ring
 from genbench_jax.metrics.top_k import Nearest, search_rows
 from genbench_jax.runtime.mesh import DATA_AXIS, batch_sharding
@@ -46,15 +46,16 @@ def nearest(
   mesh = or_default(mesh)
   search, values = _search_program(mesh, similarity), _values_program(mesh, similarity)
   found = []
-  for start in range(0, len(queries), BLOCK_ROWS):
-    query = placed_rows(queries, start, mesh)
+  of_base = placed_once(lambda cut: placed_rows(base, cut, mesh), len(base))
+  for cut in blocks(len(queries)):
+    query = placed_rows(queries, cut, mesh)
     nothing = Nearest.nothing(len(query.number), k + skip_self)
     # [q, k], or [q, k + 1] to make room for the row itself.
     best = jax.device_put(nothing, batch_sharding(mesh))
-    for base_start in range(0, len(base), BLOCK_ROWS):
-      best = search(best, query, placed_rows(base, base_start, mesh))
-    rows = min(BLOCK_ROWS, len(queries) - start)
-    found.append([part[:rows] for part in fetch(mesh, values(best, query))])
+    for rows in of_base():
+      best = search(best, query, rows)
+    count = cut.stop - cut.start
+    found.append([part[:count] for part in fetch(mesh, values(best, query))])
   similarities, numbers = (np.concatenate(parts) for parts in zip(*found, strict=True))
   return _without_self(similarities, numbers) if skip_self else (similarities, numbers)
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Shaped
 
-from genbench_jax.metrics.inputs import BLOCK_ROWS, HIGHEST, place
+from genbench_jax.metrics.inputs import HIGHEST, place
 from genbench_jax.runtime.mesh import DATA_AXIS
 
 State = TypeVar("State")
@@ -26,18 +26,17 @@ class Rows(NamedTuple):
   number: Int[Array, "n"]
 
 
-def placed_rows(features: Float[np.ndarray, "n d"], start: int, mesh: Mesh) -> Rows:
-  """Put the block of checked features that begins at row `start` on the mesh.
+def placed_rows(features: Float[np.ndarray, "n d"], cut: slice, mesh: Mesh) -> Rows:
+  """Put a block of checked features on the mesh.
 
   Args:
     features: checked features.
-    start: first row of the block.
+    cut: rows of the block.
     mesh: devices.
   """
-  block = features[start : start + BLOCK_ROWS]
   # Padding is zero; numbering from 1 on the way in turns it into -1 below.
-  number = np.arange(start + 1, start + 1 + len(block), dtype=np.int32)
-  placed, number_plus_one, _ = place("features", mesh, block, number)
+  number = np.arange(cut.start + 1, cut.stop + 1, dtype=np.int32)
+  placed, number_plus_one, _ = place("features", mesh, features[cut], number)
   return Rows(placed, number_plus_one - 1)
 
 

@@ -98,7 +98,7 @@ def measure_vendi(
     # of .95 at n = 64 (benchmarks/intervals.py).
     influences = influences * np.sqrt(1 + value / len(x))
   strata = strata_of(labels, len(x))
-  score = own_interval(value, influences, strata, resamples, seed, mesh, lowest=1.0)
+  score = own_interval(value, influences, strata, resamples, seed, lowest=1.0)
   return VendiResult(score, {} if labels is None else _by_class(x, labels, order))
 
 

@@ -13,7 +13,6 @@ from genbench_jax.metrics.inputs import (
   check_finite,
   feature_rows,
   host_unit_rows,
-  or_default,
   rows_of_classes,
 )
 from genbench_jax.metrics.registry import Result, Sets
@@ -71,7 +70,6 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
     strata if has_spread else np.zeros_like(strata),
     sets.resamples or RESAMPLES,
     sets.seed,
-    or_default(sets.mesh),
     lowest=0.0,
   )
   if not has_spread:

@@ -6,31 +6,36 @@ import pytest
 from genbench_jax.metrics.bootstrap import (
   interval,
   own_interval,
+  resample_weights,
   resampled_means,
   two_sided_interval,
-  weight_slabs,
 )
 
 
-def weights_of(count, size, resamples, mesh, seed=0):
-  return np.concatenate(
-    [np.asarray(slab) for slab in weight_slabs(count, size, resamples, seed, mesh)]
-  )
-
-
-def test_resamples_draw_as_many_images_as_there_are(mesh):
-  weights = weights_of(100, 256, 40, mesh)[:40]
-  assert (weights.sum(1) == 100).all() and not weights[:, 100:].any()
+def test_resamples_draw_as_many_images_as_there_are():
+  weights = resample_weights(100, 40, 0)
+  assert weights.shape == (40, 100) and (weights.sum(1) == 100).all()
   assert len({row.tobytes() for row in weights}) == 40
-  assert weights.mean(0)[:100].std() == pytest.approx(1 / np.sqrt(40), rel=0.3)
+  # The mean of 40 Poisson-like counts varies by 1 / sqrt(40).
+  assert weights.mean(0).std() == pytest.approx(1 / np.sqrt(40), rel=0.3)
 
 
-def test_resamples_do_not_depend_on_devices_padding_or_slabs(mesh, one_device_mesh, monkeypatch):
-  whole = weights_of(100, 256, 40, mesh)[:40]
-  assert (weights_of(100, 256, 40, one_device_mesh)[:40] == whole).all()
-  assert (weights_of(100, 1024, 40, mesh)[:40, :256] == whole).all()
-  monkeypatch.setattr("genbench_jax.metrics.bootstrap.SLAB_BYTES", 16 * 256)
-  assert (weights_of(100, 256, 40, mesh)[:40] == whole).all()
+def test_the_first_resamples_are_the_same_however_many_follow():
+  few, many = resample_weights(100, 40, 0), resample_weights(100, 80, 0)
+  assert (few == many[:40]).all()
+  assert (resample_weights(100, 40, 1) != few).any()
+  values = np.random.default_rng(0).normal(size=100)
+  found = resampled_means(values, 80)
+  np.testing.assert_allclose(found, many @ values / 100, atol=1e-12)
+
+
+def test_random_groups_of_many_images_have_the_spread_of_the_images(monkeypatch):
+  values = np.random.default_rng(0).normal(3, 2, 3000)
+  monkeypatch.setattr("genbench_jax.metrics.bootstrap.MOST_UNITS", 256)
+  samples = resampled_means(values, 2000)
+  assert samples.mean() == pytest.approx(values.mean(), abs=5e-3)
+  # 256 groups tell the variance to sqrt(2 / 256) = 9 %, its root to 4 %.
+  assert samples.std() == pytest.approx(2 / np.sqrt(3000), rel=0.12)
 
 
 def test_the_interval_of_a_mean_has_the_textbook_width():
@@ -72,6 +77,6 @@ def test_undefined_resamples_are_ignored():
 
 
 def test_means_keep_small_differences_of_large_values():
-  values = 1e6 + np.random.default_rng(0).normal(size=(50, 1))
+  values = 1e6 + np.random.default_rng(0).normal(size=50)
   samples = resampled_means(values, 100)
   assert samples.std() == pytest.approx(1 / np.sqrt(50), rel=0.3)

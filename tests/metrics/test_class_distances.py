@@ -10,8 +10,14 @@ from genbench_jax.metrics.class_distances import (
   frechet_of_few,
   means_by_class,
 )
+from genbench_jax.metrics.clipped import NAMES, clipped_density_coverage
 from genbench_jax.metrics.frechet import distance_of_gaussians, frechet_distance
+from genbench_jax.metrics.kernels import cmmd
 from genbench_jax.metrics.registry import Sets, measured
+
+
+def unit(rows):
+  return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def gaussian(rows):
@@ -51,7 +57,6 @@ def test_every_quantity_of_images_is_measured_by_class(world):
   )  # fmt: skip
   found = {result.name: result for _, result in measured(sets, names)}
   assert found.keys() == set(names)
-  unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)  # noqa: E731
   for c, value in found["fid"].by_class.items():
     own, tests = world.images[world.labels == c], world.tests[world.test_labels == c]
     assert value == pytest.approx(frechet_distance(unit(own), unit(tests)), abs=1e-4)
@@ -61,3 +66,34 @@ def test_every_quantity_of_images_is_measured_by_class(world):
   by_class = found["precision"].by_class
   mean = sum(by_class[c] * counts[c] for c in by_class) / counts.sum()
   assert mean == pytest.approx(found["precision"].value.value)
+
+
+def cubic_distance(x, y):
+  """Compute the unbiased squared MMD with the kernel (a . b / d + 1)^3 over all pairs."""
+  kernel = lambda a, b: (a @ b.T / a.shape[1] + 1) ** 3  # noqa: E731
+  within = [(kernel(z, z).sum() - np.trace(kernel(z, z))) / (len(z) * (len(z) - 1)) for z in (x, y)]
+  return sum(within) - 2 * kernel(x, y).mean()
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_kernel_distances_and_clipped_metrics_by_class(world, monkeypatch, on_device):
+  """Every class is measured as the library measures two sets; KID standardizes by all test images."""
+  if on_device:
+    monkeypatch.setattr("genbench_jax.metrics.kernels.HOST_ROWS", 1)
+    monkeypatch.setattr("genbench_jax.metrics.clipped.HOST_PAIRS", 1)
+  sets = Sets(
+    world.images, world.tests, world.labels, world.test_labels, num_classes=7, resamples=4
+  )
+  found = {result.name: result for _, result in measured(sets, ("kid", "cmmd", *NAMES))}
+  x, y = unit(world.images.astype(float)), unit(world.tests.astype(float))
+  middle = y.mean(axis=0)
+  size = np.sqrt(np.mean((y - middle) ** 2))
+  for c in range(7):
+    own, tests = x[world.labels == c], y[world.test_labels == c]
+    expected = {
+      "kid": cubic_distance((own - middle) / size, (tests - middle) / size),
+      "cmmd": cmmd(own, tests),
+      **clipped_density_coverage(tests, own),
+    }
+    for name, value in expected.items():
+      assert found[name].by_class[c] == pytest.approx(value, rel=1e-4, abs=1e-4), name

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from genbench_jax.errors import UsageError
-from genbench_jax.metrics import cler as cler_module
 from genbench_jax.metrics.accuracy import recognition_score
 from genbench_jax.metrics.cler import cler, measure_cler
 
@@ -146,7 +145,7 @@ def test_devices_blocks_and_order_do_not_matter(world, one_device_mesh, monkeypa
     back[world.test_labels],
   )
   assert cler(*swapped) == whole
-  monkeypatch.setattr(cler_module, "BLOCK_ROWS", 16)
+  monkeypatch.setattr("genbench_jax.metrics.inputs.BLOCK_ROWS", 16)
   assert cler(*world.all) == whole
 
 

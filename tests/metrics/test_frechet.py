@@ -46,7 +46,7 @@ def test_devices_blocks_and_order_do_not_matter(sets, one_device_mesh, monkeypat
   assert frechet_distance(y, x) == pytest.approx(whole, rel=1e-6)
   assert frechet_distance(x, y, mesh=one_device_mesh) == pytest.approx(whole, rel=1e-5)
   assert frechet_distance(x[::-1], y) == pytest.approx(whole, rel=1e-5)
-  monkeypatch.setattr("genbench_jax.metrics.moments.BLOCK_ROWS", 100)
+  monkeypatch.setattr("genbench_jax.metrics.inputs.BLOCK_ROWS", 100)
   assert frechet_distance(x, y) == pytest.approx(whole, rel=1e-5)
 
 

@@ -10,7 +10,7 @@ from genbench_jax.metrics import inputs
 
 @pytest.mark.parametrize(
   ("size", "devices", "rows"),
-  [(1, 1, 256), (256, 8, 256), (257, 8, 1024), (1024, 8, 1024), (1025, 8, 4096), (4097, 8, 8192), (5, 7, 259)],
+  [(1, 1, 1024), (1024, 8, 1024), (1025, 8, 4096), (4097, 8, 8192), (5, 7, 1029)],
 )  # fmt: skip
 def test_rows_are_padded_to_few_sizes_divisible_by_the_devices(size, devices, rows):
   assert inputs.bucket_rows(size, devices) == rows
@@ -103,6 +103,22 @@ def test_rows_of_any_size_get_unit_length_and_zeros_stay(unit, size):
   found = np.asarray(unit(jnp.asarray(rows) if unit is inputs.unit_rows else rows))
   expected = [[0.6, -0.8], [0, 0], [1e-3, 1]]
   np.testing.assert_allclose(found, expected, rtol=2e-6, atol=0)
+
+
+def test_sets_are_cut_into_blocks_of_few_sizes():
+  assert inputs.blocks(5) == [slice(0, 5)]
+  assert inputs.blocks(9000) == [slice(0, 4096), slice(4096, 8192), slice(8192, 9000)]
+  assert inputs.blocks(50_000) == [slice(0, 50_000)]
+  assert inputs.blocks(70_000) == [slice(0, 65_536), slice(65_536, 70_000)]
+
+
+def test_blocks_of_a_small_set_are_placed_once(monkeypatch):
+  monkeypatch.setattr(inputs, "BLOCK_ROWS", 4)
+  for size, times in ((4, 1), (6, 4)):
+    placed: list[slice] = []
+    others = inputs.placed_once(lambda cut, placed=placed: placed.append(cut) or cut.start, size)
+    assert list(others()) == list(others()) == list(range(0, size, 4))
+    assert len(placed) == times
 
 
 def test_values_of_all_blocks_come_back_in_order(mesh, monkeypatch):

@@ -62,7 +62,7 @@ def test_devices_blocks_and_order_do_not_matter(sets, one_device_mesh, monkeypat
     assert distance(y, x) == pytest.approx(whole, rel=1e-5)
     assert distance(x[::-1], y, mesh=one_device_mesh) == pytest.approx(whole, rel=1e-5)
   whole = kernel_distance(x, y)
-  monkeypatch.setattr("genbench_jax.metrics.kernel_sums.BLOCK_ROWS", 100)
+  monkeypatch.setattr("genbench_jax.metrics.inputs.BLOCK_ROWS", 100)
   assert kernel_distance(x, y) == pytest.approx(whole, rel=1e-5)
 
 

@@ -42,7 +42,7 @@ def test_devices_blocks_and_order_do_not_matter(sets, one_device_mesh, monkeypat
   real, generated = sets
   whole = precision_recall_density_coverage(real, generated)
   assert precision_recall_density_coverage(real[::-1], generated, mesh=one_device_mesh) == whole
-  monkeypatch.setattr("genbench_jax.metrics.manifold.BLOCK_ROWS", 100)
+  monkeypatch.setattr("genbench_jax.metrics.inputs.BLOCK_ROWS", 100)
   assert precision_recall_density_coverage(real, generated) == whole
 
 

@@ -42,8 +42,7 @@ def test_a_row_is_not_its_own_neighbor(one_device_mesh, monkeypatch):
   _, found = nearest(rows, rows, **options)
   assert (found == by_hand(values, 4)).all()
   assert (nearest(rows, rows, mesh=one_device_mesh, **options)[1] == found).all()
-  for module in ("neighbors", "ring"):
-    monkeypatch.setattr(f"genbench_jax.metrics.{module}.BLOCK_ROWS", 16)
+  monkeypatch.setattr("genbench_jax.metrics.inputs.BLOCK_ROWS", 16)
   assert (nearest(rows, rows, **options)[1] == found).all()
 
 

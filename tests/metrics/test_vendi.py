@@ -28,7 +28,7 @@ def test_agrees_with_the_kernel(features, rows):
 def test_devices_blocks_and_order_do_not_matter(features, one_device_mesh, monkeypatch):
   whole = vendi(features)
   assert vendi(features[::-1], mesh=one_device_mesh) == pytest.approx(whole, rel=1e-6)
-  monkeypatch.setattr("genbench_jax.metrics.moments.BLOCK_ROWS", 100)
+  monkeypatch.setattr("genbench_jax.metrics.inputs.BLOCK_ROWS", 100)
   assert vendi(features) == pytest.approx(whole, rel=1e-6)
 
 
