@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.accuracy import Metric
-from genbench_jax.metrics.inputs import unit_rows
+from genbench_jax.metrics.inputs import host_unit_rows, unit_rows
 from genbench_jax.models import weights
 from genbench_jax.models.classifier_shapes import ResNetConfig
 from genbench_jax.models.classifiers import (
@@ -166,7 +166,7 @@ def _encoder_method(
   multi_label: bool,
 ) -> Method:
   tower = trained_leaves(encoder.params, settings.blocks)
-  text = np.asarray(unit_rows(jnp.asarray(text_features, jnp.float32)))
+  text = host_unit_rows(text_features)
   # [d, k]: before the first step, the head is the zero-shot classifier.
   kernel = encoder.logit_scale * text.T
   if multi_label:

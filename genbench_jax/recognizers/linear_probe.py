@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.accuracy import check_metric, check_test_labels, recognition_score
-from genbench_jax.metrics.inputs import check_finite, feature_rows, label_rows, unit_rows
+from genbench_jax.metrics.inputs import check_finite, feature_rows, host_unit_rows, label_rows
 from genbench_jax.metrics.kinds import Metric
 from genbench_jax.recognizers.intervals import bootstrap_interval
 from genbench_jax.recognizers.reference_probe import Head
@@ -216,19 +216,19 @@ def _class_count(
 def _strict_probes(
   data: CheckedData, metric: Metric, normalize: bool, logit_scale: float, mesh: Mesh | None
 ) -> list[dict[str, Any]]:
-  prior = jnp.zeros((data.num_classes, data.test_features.shape[1]))
+  prior = np.zeros((data.num_classes, data.test_features.shape[1]), np.float32)
   if data.text_features is not None:
-    prior = logit_scale * unit_rows(jnp.asarray(data.text_features))
-  cells, test_features = data.cells, jnp.asarray(data.test_features)
+    prior = np.float32(logit_scale) * host_unit_rows(data.text_features)
+  cells, test_features = data.cells, data.test_features
   if normalize:
-    cells = [
-      cell._replace(features=np.asarray(unit_rows(jnp.asarray(cell.features)))) for cell in cells
-    ]
-    test_features = unit_rows(test_features)
+    # On the host: every number of images would compile its own program.
+    cells = [cell._replace(features=host_unit_rows(cell.features)) for cell in cells]
+    test_features = host_unit_rows(test_features)
+  placed_tests = jnp.asarray(test_features)
   has_text = data.text_features is not None
   fits = fit_strict(
     [_first_phase(cell, later) for cell, later in zip(cells, data.later, strict=True)],
-    prior, data.multi_label, has_text, mesh,
+    jnp.asarray(prior), data.multi_label, has_text, mesh,
   )  # fmt: skip
   fits = [
     fit if later is None else _second_phase(cell, later, fit, data.multi_label, mesh)
@@ -236,7 +236,7 @@ def _strict_probes(
   ]
   results = []
   for cell, fit in zip(cells, fits, strict=True):
-    scores = np.asarray(probe_scores(test_features, fit.weights, fit.bias, data.multi_label))
+    scores = np.asarray(probe_scores(placed_tests, fit.weights, fit.bias, data.multi_label))
     summary = score_summary(scores, data.test_labels, metric, cell.seed)
     results.append(summary | _fit_summary(fit, cell) | external_summary(cell.targets))
   return results
@@ -313,7 +313,7 @@ def _reference_probes(data: CheckedData, metric: Metric, mesh: Mesh | None) -> l
 def _first_head(data: CheckedData, seed: int) -> Head:
   """Return unit-norm text prototypes with zero bias; without text PyTorch's initialization."""
   if data.text_features is not None:
-    return Head(unit_rows(jnp.asarray(data.text_features)), jnp.zeros(data.num_classes))
+    return Head(jnp.asarray(host_unit_rows(data.text_features)), jnp.zeros(data.num_classes))
   bound = data.test_features.shape[1] ** -0.5
   generator = np.random.default_rng(seed)
   weights = generator.uniform(-bound, bound, (data.num_classes, data.test_features.shape[1]))

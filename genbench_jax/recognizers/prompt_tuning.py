@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.errors import UsageError
-from genbench_jax.metrics.inputs import fetch, unit_rows
+from genbench_jax.metrics.inputs import fetch, host_unit_rows
 from genbench_jax.models import clip_towers
 from genbench_jax.recognizers.models import load_model, save_model
 from genbench_jax.recognizers.prompt_layout import Blocks, class_blocks, class_prompts
@@ -194,7 +194,7 @@ def learn_context(
   start = first_context(clip, settings, len(class_names), seed)
   layout = class_prompts(clip, class_names, start.shape[-2], settings.position)
   frozen = frozen_tower(clip, class_blocks(layout, settings.classes_at_once, mesh), mesh)
-  images = np.asarray(unit_rows(jnp.asarray(features, jnp.float32)))
+  images = host_unit_rows(features)
   targets, weights = np.asarray(targets, np.float32), mean_one(weights, len(images))
   size = min(settings.batch_size, len(images))
 
@@ -209,7 +209,7 @@ def learn_context(
       numbered = zip(range(first, settings.steps), rows, strict=True)
       views = [view_rows(members, step, len(images)) for step, members in numbered]
       read = read_views(np.concatenate(views), size)
-      seen = (np.asarray(unit_rows(jnp.asarray(found))) for found in read)
+      seen = (host_unit_rows(found) for found in read)
     for members, found in zip(rows, seen, strict=True):
       batch = Batch(found, targets[members], weights[members])
       yield jax.device_put(batch, replicated(mesh))

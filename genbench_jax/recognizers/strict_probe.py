@@ -26,7 +26,7 @@ from genbench_jax.recognizers.logistic import (
   row_losses,
   solve,
 )
-from genbench_jax.recognizers.splits import NEVER_HELD_OUT, can_hold_out, stratified_folds
+from genbench_jax.recognizers.splits import NEVER_HELD_OUT, stratified_folds
 from genbench_jax.runtime.mesh import DATA_AXIS, data_mesh, padded_size
 from genbench_jax.runtime.programs import ProgramMemory
 
@@ -51,6 +51,9 @@ UNKNOWN_CLASS_LOGIT = -1e4
 LEAST_ROWS = 64
 # Cells run side by side while their logits total less than this; above, work outweighs overhead.
 CELLS_AT_ONCE, FEW_LOGITS = 16, 2**18
+# Rows x classes x features up to which a cell is padded to the shape of a larger cell. A step on so
+# few numbers takes a millisecond, a program four seconds to compile.
+FREE_WORK = 2**20
 
 
 class StrictFit(NamedTuple):
@@ -148,7 +151,7 @@ def fit_cells(
     penalties: from the strongest to the weakest.
     has_text: whether the prior knows classes without images.
     mesh: devices; several cells run on them side by side, without communication.
-    num_folds: number of folds to hold out; 0 takes the default penalty.
+    num_folds: number of folds to hold out; a cell without any takes the default penalty.
     multi_label: multi-hot targets with binary cross-entropies.
   """
 
@@ -190,9 +193,7 @@ def _fit_cell(
   # The appended constant is 0 for padding, so that padded rows vanish from the axes.
   axes = principal_axes(jnp.append(cell.features, cell.weights[:, None] > 0, axis=1), num_rows)
 
-  choice = _default_penalty(axes, offsets, penalties)
-  if num_folds:
-    choice = _choose_penalty(cell, axes, offsets, penalties, num_folds, multi_label)
+  choice = _choose_penalty(cell, axes, offsets, penalties, num_folds, multi_label)
   penalty = penalties[choice.which]
   solution = solve(axes, offsets, cell.targets, cell.weights, penalty, choice.start, multi_label)
 
@@ -222,14 +223,6 @@ class Choice(NamedTuple):
   start: Float[Array, "k r"]
 
 
-def _default_penalty(
-  axes: Axes, offsets: Float[Array, "n k"], penalties: Float[Array, "p"]
-) -> Choice:
-  index = jnp.argmin(jnp.abs(jnp.log(penalties / DEFAULT_PENALTY)))
-  start = jnp.zeros((offsets.shape[1], axes.rotated.shape[1]), offsets.dtype)
-  return Choice(index, jnp.full(len(penalties), jnp.nan), start)
-
-
 def _choose_penalty(
   cell: Cells,
   axes: Axes,
@@ -240,6 +233,7 @@ def _choose_penalty(
 ) -> Choice:
   # [f, n]: loss weights of the held-out rows of each fold.
   held_out = jnp.stack([cell.folds == fold for fold in range(num_folds)]) * cell.weights
+  has_folds = held_out.sum() > 0
   side_by_side = offsets.size <= FEW_LOGITS
 
   def fold(penalty: Array, lane: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -257,7 +251,7 @@ def _choose_penalty(
     step, losses, _, _ = walk
     # One rise beyond the threshold ends the walk; step 0 has no previous loss.
     risen = losses[step - 1] > jnp.nanmin(losses) + MEANINGLESS_LOSS
-    return (step < len(penalties)) & ~((step > 0) & risen)
+    return has_folds & (step < len(penalties)) & ~((step > 0) & risen)
 
   def walk_on(walk: Walk) -> Walk:
     step, losses, departures, means = walk
@@ -266,14 +260,17 @@ def _choose_penalty(
     losses = losses.at[step].set(sums.sum() / held_out.sum())
     return step + 1, losses, departures, means.at[step].set(departures.mean(axis=0))
 
-  _, losses, start = _default_penalty(axes, offsets, penalties)
+  shape = offsets.shape[1], axes.rotated.shape[1]
   begin = (
-    jnp.zeros((), jnp.int32), losses, jnp.zeros((num_folds, *start.shape)),
-    jnp.zeros((len(penalties), *start.shape)),
+    jnp.zeros((), jnp.int32), jnp.full(len(penalties), jnp.nan), jnp.zeros((num_folds, *shape)),
+    jnp.zeros((len(penalties), *shape)),
   )  # fmt: skip
   _, losses, _, means = jax.lax.while_loop(falling, walk_on, begin)
   # The first, and thus strongest, penalty that is as good as the best.
-  index = jnp.argmax(losses <= jnp.nanmin(losses) + MEANINGLESS_LOSS)
+  best = jnp.argmax(losses <= jnp.nanmin(losses) + MEANINGLESS_LOSS)
+  usual = jnp.argmin(jnp.abs(jnp.log(penalties / DEFAULT_PENALTY)))
+  # Without folds, `means` are zeros: the fit then starts from the prior.
+  index = jnp.where(has_folds, best, usual)
   return Choice(index, losses, means[index])
 
 
@@ -347,24 +344,33 @@ class BlockShape(NamedTuple):
 def _blocks(
   training_sets: list[TrainingSet], devices: int
 ) -> Iterator[tuple[BlockShape, list[int]]]:
-  """Yield the shape and the cells of each block; equal shapes, and not too many cells at once."""
+  """Yield the shape and the cells of each block; few shapes, and not too many cells at once."""
   groups: dict[BlockShape, list[int]] = {}
-  for index, training_set in enumerate(training_sets):
-    # Equal shapes share a compiled program.
-    groups.setdefault(_block_shape(training_set, devices), []).append(index)
+  sizes = [len(training_set.features) for training_set in training_sets]
+  # From large to small: the last shape is the smallest so far.
+  for index in sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True):
+    training_set, last = training_sets[index], next(reversed(groups), None)
+    shape = _block_shape(training_set, devices)
+    if last and last.num_folds == shape.num_folds and _work(training_set, last.rows) <= FREE_WORK:
+      shape = last
+    groups.setdefault(shape, []).append(index)
   for shape, members in groups.items():
-    if len(members) == 1:
-      shape = shape._replace(cells=1)
+    cells = min(shape.cells, padded_size(1 << (len(members) - 1).bit_length(), devices))
+    shape = shape._replace(cells=1 if len(members) == 1 else cells)
     for start in range(0, len(members), shape.cells):
-      yield shape, members[start : start + shape.cells]
+      yield shape, sorted(members)[start : start + shape.cells]
+
+
+def _work(training_set: TrainingSet, rows: int) -> int:
+  """Return the number of products of one pass over padded features."""
+  return rows * training_set.targets.shape[1] * training_set.features.shape[1]
 
 
 def _block_shape(training_set: TrainingSet, devices: int) -> BlockShape:
   rows = padded_size(bucket_rows(len(training_set.features)), devices)
   cells = min(CELLS_AT_ONCE, FEW_LOGITS // (rows * training_set.targets.shape[1]))
-  folds = FOLDS_OF_FEW if rows <= FEW_IMAGES else 1
   return BlockShape(
     rows,
     padded_size(cells, devices) if cells > 1 else 1,
-    folds if can_hold_out(training_set.targets) else 0,
+    FOLDS_OF_FEW if rows <= FEW_IMAGES else 1,
   )

@@ -28,7 +28,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.metrics.accuracy import Metric
-from genbench_jax.metrics.inputs import unit_rows
+from genbench_jax.metrics.inputs import host_unit_rows
 from genbench_jax.recognizers.arrays import check_protocol
 from genbench_jax.recognizers.fit import score_loss
 from genbench_jax.recognizers.linear_probe import (
@@ -294,10 +294,9 @@ def tip_adapter(
   )
   count = len(inputs.cells[0].targets)
   weights = mean_one(loss_weights, count)
-  unit = lambda rows: np.asarray(unit_rows(jnp.asarray(rows, jnp.float32)))  # noqa: E731
   data = TipData(
-    unit(inputs.cells[0].features), inputs.cells[0].targets, weights,
-    unit(inputs.text_features), logit_scale, seed, later, inputs.multi_label,
+    host_unit_rows(inputs.cells[0].features), inputs.cells[0].targets, weights,
+    host_unit_rows(inputs.text_features), logit_scale, seed, later, inputs.multi_label,
   )  # fmt: skip
   pair, cache = chosen(data, settings, protocol), data.cache()
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh
@@ -305,7 +304,7 @@ def tip_adapter(
   if settings.train:
     keys = trained_keys(data, settings, pair, mesh, directory, save_every)
   frozen = data.frozen(cache.values, pair.alpha, pair.beta)
-  tested = jnp.asarray(unit(inputs.test_features))
+  tested = jnp.asarray(host_unit_rows(inputs.test_features))
   scores = cache_scores(tested, jnp.asarray(keys), frozen, inputs.multi_label)
   summary = score_summary(scores, inputs.test_labels, metric, seed)
   about = {"alpha": pair.alpha, "beta": pair.beta, "held_out_losses": pair.losses}

@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from genbench_jax.errors import UsageError, unknown_name
-from genbench_jax.metrics.inputs import fetch, unit_rows
+from genbench_jax.metrics.inputs import fetch, host_unit_rows
 from genbench_jax.models import clip_towers
 from genbench_jax.recognizers.models import load_model, save_model
 from genbench_jax.recognizers.random_views import view_rows
@@ -361,7 +361,7 @@ def frozen_tower(clip: Any, text_features: Float[np.ndarray, "k d"], mesh: Mesh)
     mesh: devices.
   """
   scale = jnp.exp(jnp.asarray(clip.params["logit_scale"], jnp.float32))
-  text = unit_rows(jnp.asarray(text_features, jnp.float32))
+  text = jnp.asarray(host_unit_rows(text_features))
   return FrozenTower(*jax.device_put((clip.params, text, scale), replicated(mesh)))
 
 

@@ -144,13 +144,15 @@ def test_cells_are_independent_and_one_program_serves_a_shape(world, test_set, t
   ]
   before = traces["fit_cells"]
   together = linear_probes(cells, *test_set, world.prototypes)
-  assert traces["fit_cells"] == before + 2  # one shot, and several
-  linear_probes(cells[:4], *test_set, world.prototypes)
-  assert traces["fit_cells"] == before + 2
+  # One shot, where none is held out, joins the others.
+  assert traces["fit_cells"] == before + 1
+  linear_probes(cells[:5], *test_set, world.prototypes)  # padded to as many cells
+  assert traces["fit_cells"] == before + 1
   for cell, result in zip(cells, together, strict=True):
     alone = linear_probe(cell.features, cell.labels, *test_set, world.prototypes, seed=cell.seed)
     assert result["penalty"] == alone["penalty"]
-    np.testing.assert_allclose(result["scores"], alone["scores"], atol=5e-3)
+    # Within the solver's tolerance: with more padded rows, it takes other steps to the same optimum.
+    np.testing.assert_allclose(result["scores"], alone["scores"], atol=1e-2)
 
 
 def test_devices_do_not_matter(world, test_set, mesh):
