@@ -52,7 +52,7 @@ def thinned_cells(all_results: Sequence[Results]) -> tuple[dict[str, Any], str]:
     return data, ""
   return (
     data,
-    f"{len(data['rows']):,} of {total:,} cells: {', '.join(omissions)}. The file tables/cells.csv has all cells.",
+    f"{len(data['rows']):,} of {total:,} rows: {', '.join(omissions)}. The file tables/cells.csv has all rows.",
   )
 
 
@@ -129,7 +129,7 @@ def cell_data(table: Table) -> dict[str, Any]:
     columns.append({"name": name, "label": label, "kind": kind})
     places.append((place, kind))
   rows = [[_cell_value(row, place, kind) for place, kind in places] for row in table.rows]
-  return {"columns": columns, "rows": rows, "noun": "cells"}
+  return {"columns": columns, "rows": rows, "noun": "rows"}
 
 
 def _beside_keys(column: tuple[int, str]) -> int:

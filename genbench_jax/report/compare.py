@@ -111,7 +111,7 @@ def _less(a: Results, b: Results, hits_a: Hits, hits_b: Hits) -> Results | None:
     item, other = b.folded[key], a.folded[key]
     folded[key] = paired_estimate(pairs, (item, other)) or difference(item, other)
   cells = tuple(
-    cell for cell in a.cells if any((*_key(cell), name) in folded for name in cell.estimates)
+    cell for cell in a.cells if any((*key_of(cell), name) in folded for name in cell.estimates)
   )
   return Results(a.view, cells, {}, folded)
 
@@ -147,7 +147,8 @@ def largest_budget(comparison: Comparison, quantity: str) -> int | None:
   return max(measured, key=lambda shots: (shots <= 0, shots), default=None)
 
 
-def _key(cell: Cell) -> tuple[str, Series, int]:
+def key_of(cell: Cell) -> tuple[str, Series, int]:
+  """Return dataset, series and shots of a cell; seeds are averaged."""
   return cell.dataset, cell.series, cell.shots
 
 

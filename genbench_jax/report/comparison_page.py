@@ -12,6 +12,7 @@ from genbench_jax.report.compare import (
   cells_of,
   compare,
   differences_of,
+  key_of,
   largest_budget,
   mean_difference,
 )
@@ -82,7 +83,7 @@ def write_comparison(runs: Sequence[RunToCompare], folder: Path) -> Path:
     "title": " against ".join(comparison.names) if len(runs) == 2 else f"{len(runs)} runs compared",
     "names": comparison.names,
     "titles": [(run.name, run.about.get("title") or "") for run in runs],
-    "shared": len({key for less in comparison.less for key in cells_of(less)}),
+    "shared": len({(*key_of(c), c.seed) for less in comparison.less for c in less.measured}),
     "alone": _alone(comparison),
     "headline": quantity_of(headline) if headline else None,
     "budget": None if shots is None else budget_words(shots),
@@ -150,8 +151,8 @@ def _alone(comparison: Comparison) -> list[str]:
   """Describe how many cells of each run the others lack."""
   sets = [set(cells_of(results)) for results in comparison.runs]
   texts = []
-  for index, (name, mine) in enumerate(zip(comparison.names, sets, strict=True)):
+  for index, (name, results) in enumerate(zip(comparison.names, comparison.runs, strict=True)):
     others = set().union(*(cells for place, cells in enumerate(sets) if place != index))
-    if count := len(mine - others):
+    if count := sum(key_of(cell) not in others for cell in results.measured):
       texts.append(f"{count} only in {name}")
   return texts

@@ -365,12 +365,14 @@ def _warnings(rows: Sequence[Row], run: RunInfo, main: Results) -> list[str]:
     warnings.append(f"No zero-shot baseline for {', '.join(without)}: gains are not computed.")
   if count := unreadable(rows):
     warnings.append(f"{count} rows have no finite value and are left out.")
-  if empty := sum(cell.facts.get("missing_classes", 0) > 0 for cell in main.cells):
+  if empty := sum(cell.facts.get("missing_classes", 0) > 0 for cell in main.measured):
     warnings.append(
       f"{empty} cells have classes without a training image; the table of all cells counts them."
     )
   short = [
-    cell for cell in main.cells if 0 < cell.facts.get("shots_given", cell.shots) < 0.95 * cell.shots
+    cell
+    for cell in main.measured
+    if 0 < cell.facts.get("shots_given", cell.shots) < 0.95 * cell.shots
   ]
   if short:
     worst = min(short, key=lambda cell: cell.facts["shots_given"] / cell.shots)

@@ -118,6 +118,11 @@ class Results:
   folded: Mapping[tuple[str, Series, int, str], Estimate]
 
   @functools.cached_property
+  def measured(self) -> tuple[Cell, ...]:
+    """The cells that a config counts: a control is its cell with shuffled labels, not one more."""
+    return tuple(cell for cell in self.cells if cell.series.source != "control")
+
+  @functools.cached_property
   def datasets(self) -> tuple[str, ...]:
     return tuple(dict.fromkeys(cell.dataset for cell in self.cells))
 

@@ -143,16 +143,21 @@ def _plan(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> dict[str
     config = json.loads(run.get("config") or "{}")
   except ValueError:
     config = {}
-  keys = ("dataset", "source", "generator", "strategy", "shots", "seed")
-  cells = {tuple(row.get(key) for key in keys) for row in rows if row.get("source")}
   config = json.loads(public_text(json.dumps(config)))
   return {
     "command": public_text(str(run.get("command") or "")),
     "datasets": list(run.get("datasets") or dict.fromkeys(row["dataset"] for row in rows)),
-    "cells_measured": len(cells),
+    "cells_measured": measured_cells(rows),
     "config": config,
     "config_fingerprint": files.digest(config),
   }
+
+
+def measured_cells(rows: Sequence[Mapping[str, Any]]) -> int:
+  """Return the number of cells with rows; controls and zero-shot baselines are no cells."""
+  keys = ("dataset", "source", "generator", "strategy", "shots", "seed")
+  cells = (row for row in rows if row.get("source") not in (None, "", "control"))
+  return len({tuple(row.get(key) for key in keys) for row in cells})
 
 
 def _short(value: Any) -> Any:

@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any, TypeGuard
 
 from genbench_jax.report.quantities import quantity_of
-from genbench_jax.report.submission import checksum, unpacked
+from genbench_jax.report.submission import checksum, measured_cells, unpacked
 
 NEEDED = ("dataset", "source", "strategy", "shots", "seed", "quantity", "value", "n_test")
 # Limit on the number of reported problems.
@@ -28,7 +28,8 @@ def problems(document: Any) -> list[str]:
   if not found:
     found = [*_of_checksum(document), *_of_columns(document["rows"])]
   if not found:
-    found = list(_of_rows(unpacked(document["rows"])))
+    rows = unpacked(document["rows"])
+    found = [*_of_plan(document["plan"], rows), *_of_rows(rows)]
   return found[:MOST_PROBLEMS]
 
 
@@ -84,6 +85,11 @@ def _of_columns(rows: Mapping[str, Any]) -> Iterator[str]:
   for index, values in enumerate(rows["data"]):
     if len(values) != width:
       yield f"rows.data[{index}] has {len(values)} values, expected {width}."
+
+
+def _of_plan(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+  if plan["cells_measured"] != (true := measured_cells(rows)):
+    yield f"plan.cells_measured is {plan['cells_measured']}, but the rows are of {true} cells."
 
 
 def _of_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -143,13 +143,13 @@ def test_table_filters_and_shows_more(page):
   choose(page, "source", "original")
   assert set(column(page, "dataset")) == {"shapes"}
   assert column(page, "shots") == ["1", "2", "4", "8", "16"]
-  assert texts(page, "[data-name=cells] .count") == ["5 of 5 cells shown, 150 in all."]
+  assert texts(page, "[data-name=cells] .count") == ["5 of 5 rows shown, 150 in all."]
   choose(page, "dataset", "all")
   choose(page, "source", "all")
   page.find_element("css selector", "[data-name=cells] input[type=search]").send_keys(
     "hard negative 16"
   )
-  assert texts(page, "[data-name=cells] .count") == ["2 of 2 cells shown, 150 in all."]
+  assert texts(page, "[data-name=cells] .count") == ["2 of 2 rows shown, 150 in all."]
   page.find_element("css selector", "[data-name=cells] input[type=search]").clear()
   page.execute_script(
     "document.querySelector('[data-name=cells] input').dispatchEvent(new Event('input'))"
@@ -356,5 +356,5 @@ def test_full_benchmark_opens_fast(browser, full_page):
   assert shown == sorted(shown, reverse=True) and len(shown) == 50
   choose(browser, "dataset", "dataset_07")
   choose(browser, "source", "retrieved")
-  assert texts(browser, "[data-name=cells] .count") == ["45 of 45 cells shown, 3960 in all."]
+  assert texts(browser, "[data-name=cells] .count") == ["45 of 45 rows shown, 3960 in all."]
   assert browser.get_log("browser") == []

@@ -103,7 +103,7 @@ def test_a_table_too_large_for_the_page_is_thinned_by_a_stated_rule(
   monkeypatch.setattr("genbench_jax.report.cell_table.TABLE_BUDGET", 30_000)
   page = write_report(many.many_rows(datasets=("pets", "textures")), [], run, tmp_path)
   text = page.read_text(encoding="utf-8")
-  assert "72 of 288 cells: the page’s protocol and encoder, means over seeds." in text
+  assert "72 of 288 rows: the page’s protocol and encoder, means over seeds." in text
   assert (tmp_path / "tables" / "cells.csv").read_text(encoding="utf-8").count("\n") == 289
 
 

@@ -27,6 +27,7 @@ def test_cells_contain_all_measurements(rows):
   assert results.shots == (1, 2, 4, 8, 16)
   # 4 strategies and the originals, each with a control, at 5 budgets on 3 datasets.
   assert len(results.cells) == 3 * 5 * 2 * (4 + 1)
+  assert len(results.measured) == 3 * 5 * (4 + 1)
   cell = next(c for c in results.cells if c.series == GENERATED and c.shots == 8)
   row = next(
     r

@@ -62,8 +62,8 @@ def test_it_contains_rows_fingerprints_versions_plan_and_machine(document, rows)
   assert document["features"]["digits"] == ["test-e929e1965d0e", "text-bd1bc7c4befb"]
   assert document["software"]["jax"] == "0.10.2"
   assert document["machine"]["device"] == "8 × cpu"
-  # 4 strategies, the originals and their controls, on 3 datasets at 5 budgets.
-  assert document["plan"]["cells_measured"] == 150
+  # 4 strategies and the originals on 3 datasets at 5 budgets; controls are not counted.
+  assert document["plan"]["cells_measured"] == 75
 
 
 def test_it_contains_no_path_of_the_machine(document):
@@ -102,6 +102,8 @@ def test_impossible_values_are_reported(document):
   assert "is given twice" in twice[0]
   short = problems(_sealed(document, rows={"columns": columns, "data": [*data, [1]]}))
   assert "has 1 values" in short[0]
+  plan = document["plan"] | {"cells_measured": 150}
+  assert "but the rows are of 75 cells" in problems(_sealed(document, plan=plan))[0]
 
 
 @pytest.mark.parametrize(
