@@ -144,7 +144,7 @@ class Scoring:
     protocols: `strict`, `reference` or both.
     top_k: number of neighbors of `topk_vote`.
     resamples: number of bootstrap resamples.
-    guides: real training images per class for `class_chamfer` and `guide_ridge`, set aside if
+    guides: real training images per class for `class_chamfer` and similar scores, set aside if
       `original` is a source; 0 for none. No recognizer uses them, but they count as real images
       seen.
   """

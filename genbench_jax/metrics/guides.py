@@ -112,6 +112,22 @@ def _recognized(
   penalty: float,
 ) -> Bool[np.ndarray, "g"]:
   """Return whether the class with the highest ridge score is one of the guide's classes."""
+  weights, offsets = ridge_classifier(x, hot, penalty)
+  # An empty class has zero weights, which could still win against negative scores.
+  scores = np.where(hot.any(axis=0), guides @ weights + offsets, -np.inf)
+  return guide_hot[np.arange(len(guides)), scores.argmax(axis=1)]
+
+
+def ridge_classifier(
+  x: Float[np.ndarray, "n d"], hot: Bool[np.ndarray, "n k"], penalty: float
+) -> tuple[Float[np.ndarray, "d k"], Float[np.ndarray, "k"]]:
+  """Return weights and offsets of the ridge classifier of `guide_ridge`.
+
+  Args:
+    x: features of the training images.
+    hot: their classes.
+    penalty: as a share of the mean eigenvalue.
+  """
   counts = hot.sum(axis=0)
   # Each class has total weight 1 / k, however many images it has.
   weights = (hot / np.maximum(counts, 1)).sum(axis=1)
@@ -124,9 +140,7 @@ def _recognized(
   solution = np.linalg.solve(
     second + level * np.eye(len(second)), (moved * weights[:, None]).T @ targets
   )
-  # An empty class has zero weights, which could still win against negative scores.
-  scores = np.where(counts > 0, (guides - middle) @ solution + weights @ hot, -np.inf)
-  return guide_hot[np.arange(len(guides)), scores.argmax(axis=1)]
+  return solution, weights @ hot - middle @ solution
 
 
 def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:

@@ -187,5 +187,12 @@ for _metric in (
   Metric(("near_copies",), "genbench_jax.metrics.authenticity:measure", "lower"),
   Metric(("class_chamfer",), "genbench_jax.metrics.guides:measure", "lower", has_floor=True),
   Metric(("guide_ridge",), "genbench_jax.metrics.guides:measure", has_floor=True),
+  Metric(
+    ("discriminative_span",),
+    "genbench_jax.metrics.discriminative_span:measure",
+    "lower",
+    has_floor=True,
+    on_demand=True,
+  ),
 ):
   register(_metric)

@@ -18,7 +18,7 @@ from genbench_jax.store.image_set import ImageSet, ImageSetLayout, images_digest
 from genbench_jax.store.versions import VERSIONS
 
 # Quantities that need guides, see `pipeline.guides`.
-GUIDED = frozenset({"class_chamfer", "guide_ridge"})
+GUIDED = frozenset({"class_chamfer", "guide_ridge", "discriminative_span"})
 
 # ---- images -------------------------------------------------------------------------------------
 

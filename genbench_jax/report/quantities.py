@@ -89,6 +89,12 @@ _ALL = (
     "lower",
     "Mean distance of a few real training images to the nearest image of their class.",
   ),
+  _number(
+    "discriminative_span",
+    "discriminative span",
+    "lower",
+    "Relative error of a real classifier's weights on the span of the images' differences.",
+  ),
   _number("clip_score", "CLIP score", "higher", "100 × cosine of an image and its class's text."),
   _number("fid", "FID (CLIP)", "lower", "Fréchet distance to the test images, on CLIP features."),
   _number(

@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 from genbench_jax.metrics.authenticity import auth_pct, near_copies
 from genbench_jax.metrics.cler import cler, measure_cler
 from genbench_jax.metrics.clip_score import measure_clip_score
+from genbench_jax.metrics.discriminative_span import discriminative_span
 from genbench_jax.metrics.frechet import measure_frechet_distance
 from genbench_jax.metrics.guides import guide_ridge
 from genbench_jax.metrics.kernels import measure_cmmd, measure_kernel_distance
@@ -112,5 +113,6 @@ def test_scores_do_not_depend_on_the_scale_of_the_features(power):
     yield near_copies(first, second, second)
     yield auth_pct(first, second)
     yield guide_ridge(first, labels, second, labels)
+    yield discriminative_span(first, second, text[0])
 
   assert list(numbers(2.0**power)) == pytest.approx(list(numbers(1.0)))
