@@ -7,7 +7,7 @@
 A set is a folder of images, with any subfolders, or an .npz of `mu` and `sigma` as pytorch-fid and
 clean-fid write it. Features are Inception-v3's. `inception:FILE.safetensors` names its weights on
 disk (tools/convert_inception.py converts the original archive). Other encoders can be named
-instead.
+instead. The output ends with the SHA-256 of the weights; `--sha256` rejects any others.
 """
 
 import argparse
@@ -27,6 +27,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--encoder", default="inception", help="inception, inception:FILE, or a CLIP or DINOv2"
   )
+  parser.add_argument("--revision", help="commit, tag or branch of an encoder from the hub")
+  parser.add_argument("--sha256", default="", help="expected SHA-256 of the encoder's weights")
   parser.add_argument(
     "--resize",
     choices=("clean", "legacy"),
@@ -49,7 +51,8 @@ def main(options: argparse.Namespace) -> None:
   from genbench_jax.pipeline.fid import fid_between_folders
 
   found = fid_between_folders(
-    options.first, options.second, options.encoder, options.resize, options.batch_per_device, options.save
+    options.first, options.second, options.encoder, options.resize, options.batch_per_device, options.save,
+    options.revision, options.sha256,
   )  # fmt: skip
   kid = None if found.kid is None else found.kid.mean
   if options.json:
@@ -59,6 +62,7 @@ def main(options: argparse.Namespace) -> None:
       "images": found.images,
       "encoder": found.encoder,
       "resize": found.resize,
+      "sha256": found.fingerprint,
       "fd_infinity": found.fd_infinity,
       "by_class": dict(found.by_class),
     }
@@ -72,6 +76,7 @@ def main(options: argparse.Namespace) -> None:
     show(f"FID of infinitely many images {found.fd_infinity:.3f}")
   for name, value in found.by_class.items() if options.by_class else ():
     show(f"  {printable(name)}: FID {value:.3f}")
+  show(f"weights: SHA-256 {found.fingerprint}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32
 from genbench_jax.embedding.embedder import ImageEmbedder
 from genbench_jax.embedding.input_pipeline import Preprocessing, image_batches
 from genbench_jax.embedding.preprocess import Resize
-from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.errors import RunError, UsageError, unknown_name
 from genbench_jax.metrics.class_distances import distances_by_class, frechet_of_few
 from genbench_jax.metrics.fd_infinity import SMALLEST, fd_infinity
 from genbench_jax.metrics.inception import MeanOverParts, fid_inception, kid_inception
@@ -40,6 +40,7 @@ class FolderDistance:
     images: number of images of each side; 0 for statistics.
     encoder: the encoder of the features.
     resize: how images were resized to the encoder's input.
+    fingerprint: SHA-256 of the encoder's weights.
     fd_infinity: FID extrapolated to infinitely many images of the first folder; None with statistics, or with
       too few images.
     by_class: FID of the images in each subfolder that both folders have, if there are a few in both.
@@ -50,6 +51,7 @@ class FolderDistance:
   images: tuple[int, int]
   encoder: str
   resize: str
+  fingerprint: str
   fd_infinity: float | None = None
   by_class: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
@@ -87,6 +89,8 @@ def fid_between_folders(
   resize: Resize | None = None,
   batch_per_device: int = 32,
   save: str | Path | None = None,
+  revision: str | None = None,
+  sha256: str = "",
 ) -> FolderDistance:
   """Return the distance between two folders of images.
 
@@ -98,13 +102,17 @@ def fid_between_folders(
       own.
     batch_per_device: images on each device at once.
     save: file for the statistics of `first`, for later comparisons.
+    revision: commit, tag or branch, if the encoder comes from the hub.
+    sha256: expected fingerprint of the encoder's weights; empty accepts any.
 
   Raises:
     UsageError: a folder or checkpoint does not exist, or a folder has fewer than two readable
       images.
-    RunError: the checkpoint is damaged.
+    RunError: the checkpoint is damaged, or its fingerprint is not `sha256`.
   """
-  loaded = load_image_encoder(encoder)
+  loaded = load_image_encoder(encoder, revision)
+  if sha256 and sha256.lower() != loaded.fingerprint:
+    raise RunError(f"the weights of {encoder!r} have SHA-256 {loaded.fingerprint}, not {sha256}.")
   ways = loaded.input.ways
   if resize is not None and resize not in ways:
     raise unknown_name("resize method for this encoder", resize, ways)
@@ -125,8 +133,9 @@ def fid_between_folders(
       f"fewer than {FEW} images: this FID is mostly bias. Compare it only with values for as many images."
     )
   found = FolderDistance(
-    fid_inception(statistics[0], statistics[1]), None, (counts[0], counts[1]), encoder, str(way)
-  )
+    fid_inception(statistics[0], statistics[1]), None, (counts[0], counts[1]), encoder, str(way),
+    loaded.fingerprint,
+  )  # fmt: skip
   return found if len(folders) < 2 else _of_images(found, *folders)
 
 

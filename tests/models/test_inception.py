@@ -131,11 +131,16 @@ def test_other_files_are_rejected(tmp_path, path):
     load_inception(tmp_path / "cut.safetensors")
 
 
-def test_the_tool_rejects_other_networks(tmp_path):
+def test_the_tool_rejects_other_files_and_networks(tmp_path):
   tool = [sys.executable, str(ROOT / "tools" / "convert_inception.py")]
   other = str(ROOT / "tests" / "data" / "torch_archive_zip.pth")
-  done = subprocess.run(
-    [*tool, other, str(tmp_path / "out.safetensors")], capture_output=True, text=True, cwd=ROOT
-  )
-  assert done.returncode == 1 and "is not the Inception-v3 of FID" in done.stderr
+  for words, message in (
+    ([], "the published file 6726825d0af5"),
+    (["--any"], "is not the Inception-v3 of FID"),
+  ):
+    done = subprocess.run(
+      [*tool, other, str(tmp_path / "out.safetensors"), *words],
+      capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 1 and message in done.stderr
   assert not (tmp_path / "out.safetensors").exists()

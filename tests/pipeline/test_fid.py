@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import genbench_jax as gb
-from genbench_jax.errors import UsageError
+from genbench_jax.errors import RunError, UsageError
 from genbench_jax.metrics.inception import fid_inception
 from genbench_jax.pipeline.fid import fid_between_folders
 
@@ -62,6 +62,8 @@ def test_other_inputs_are_rejected(folders, tmp_path):
     fid_between_folders(folders / "a", tmp_path / "nothing", "zoo/clip")
   with pytest.raises(UsageError, match="has 0 readable images"):
     fid_between_folders(folders / "a" / ".thumbs" / "..", tmp_path, "zoo/clip")
+  with pytest.raises(RunError, match=r"the weights of 'zoo/clip' have SHA-256 \w{64}, not 00ff"):
+    fid_between_folders(folders / "a", folders / "b", "zoo/clip", sha256="00ff")
   with pytest.raises(UsageError, match="unknown resize method"):
     fid_between_folders(folders / "a", folders / "b", "zoo/clip", resize="clean")
   np.savez(tmp_path / "wide.npz", mu=np.zeros(3), sigma=np.eye(3))
