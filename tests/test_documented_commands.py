@@ -97,6 +97,12 @@ SMALL = {
   "textual_inversion.shots": "1",
   "textual_inversion.batch": "1",
 }
+# Work folder of the evaluation that measures everything; the others measure little.
+WHOLE_EVALUATION = "out"
+EVALUATION = {
+  "scoring.quantities": ("zero_shot", "cler", "clip_score", "fid"),
+  "scoring.resamples": 10,
+}
 # The demo's few-step generator is a LoRA of the shipped model, not of the one with random weights.
 DEMO = {"generators.few_step.loras": "()", "generation.strategies": "('defined_template',)"}
 # Commands are tested here, not numbers: fast compilation may give slower programs.
@@ -212,7 +218,8 @@ def ran(place):
   )  # fmt: skip
 
   def run(module, arguments):
-    print(json.dumps([module, arguments]), file=process.stdin, flush=True)
+    settings = {} if WHOLE_EVALUATION in arguments else EVALUATION
+    print(json.dumps([module, arguments, settings]), file=process.stdin, flush=True)
     return json.loads(process.stdout.readline())
 
   with process:
