@@ -126,11 +126,7 @@ def _report(question: Question, rows: Sequence[dict], workdir: Path, keeps: bool
   from genbench_jax.report.text_table import table
 
   opened = open_sources(question, dataset_spec(question.dataset), workdir / "folders")
-  notes = [
-    printable(f"{name or images.root}: {note}")
-    for name, images in opened.items()
-    for note in images.notes
-  ]
+  notes = [printable(f"{name}: {note}") for name, images in opened.items() for note in images.notes]
   parts = [table(rows), ranking(workdir, rows)]
   if notes:
     parts.append("\n".join(["Note:", *(f"  {note}" for note in notes)]))
@@ -152,7 +148,7 @@ def _plan(options: argparse.Namespace, place: Path) -> str:
   for name, images in open_sources(question, spec, None).items():
     classes = len(set(images.labels().tolist()))
     lines.append(
-      f"  {name or printable(str(images.root))}: {len(images):,} images of {classes} of the {spec.num_classes} classes of '{spec.name}'"
+      f"  {name}: {len(images):,} images of {classes} of the {spec.num_classes} classes of '{spec.name}'"
     )
     lines += [f"    {note}" for note in images.notes]
   config = config_of(question, None)

@@ -62,7 +62,8 @@ def evaluate_folder(
   """Measure all metrics and the linear probe of images in class folders or another form.
 
   Args:
-    folder: images in any form of docs/howto/inputs.md, or a mapping from name to path.
+    folder: images in any form of docs/howto/inputs.md, or a mapping from name to path. One path
+      is named like its folder, as `generator` in the rows.
     dataset: dataset with the classes and the test images.
     workdir: folder for features, rows and the page; the same call resumes there. By default nothing
       is kept.
@@ -81,7 +82,7 @@ def evaluate_folder(
   Raises:
     UsageError: images or dataset do not exist, or the classes of the images are ambiguous.
   """
-  several = folder if isinstance(folder, Mapping) else {"": folder}
+  several = folder if isinstance(folder, Mapping) else {_plain_name(str(folder)): folder}
   question = Question(
     {name: str(path) for name, path in several.items()}, dataset, tuple(shots), tuple(seeds), encoder,
     with_originals, str(class_map), strict, settings or {},
@@ -129,10 +130,7 @@ def config_of(question: Question, workdir: Path | None) -> Config:
   config = default_config()
   config.datasets = (question.dataset if spec.group == "own" else spec.name,)
   config.sources = ("folder", "original") if _has_originals(question, spec) else ("folder",)
-  if "" in question.sources:
-    config.folder.path = question.sources[""]
-  else:
-    config.folder.paths = tuple(f"{name}={path}" for name, path in question.sources.items())
+  config.folder.paths = tuple(f"{name}={path}" for name, path in question.sources.items())
   config.folder.class_map, config.folder.strict = question.class_map, question.strict
   config.shots = question.shots or shots_up_to(largest)
   config.seeds = question.seeds
@@ -140,8 +138,7 @@ def config_of(question: Question, workdir: Path | None) -> Config:
   config.encoder.checkpoint = question.encoder or (SHIPPED_CLIP if is_demo else PUBLISHED_CLIP)
   # As in configs/demo.py: a probe that starts from text shows little of these small images.
   config.recognition.language_init = not is_demo
-  names = [name or images.root.name for name, images in opened.items()]
-  config.report.title = f"How good are the images of {_and(names)} as training data?"
+  config.report.title = f"How good are the images of {_and(list(opened))} as training data?"
   for path in question.settings:
     check_setting(path)
   config.update_from_flattened_dict(dict(question.settings))
@@ -196,15 +193,11 @@ def shots_up_to(largest: int) -> tuple[int, ...]:
 
 
 def named_sources(given: Sequence[str]) -> dict[str, str]:
-  """Return name -> path of sources given as `PATH` or `NAME=PATH`.
-
-  A single path needs no name. Several paths without names are named like their folders.
+  """Return name -> path of sources given as `PATH` (named like its folder) or `NAME=PATH`.
 
   Raises:
     UsageError: two sources have the same name.
   """
-  if len(given) == 1 and not _named(given[0]):
-    return {"": given[0]}
   found: dict[str, str] = {}
   for text in given:
     named = _named(text)
@@ -228,7 +221,7 @@ def _named(text: str) -> re.Match[str] | None:
 
 def _plain_name(path: str) -> str:
   stem = Path(path).expanduser().resolve().name.partition(".")[0]
-  return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")[:60] or "images"
+  return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_-")[:60] or "images"
 
 
 def with_earlier(question: Question, workdir: Path) -> Question:
@@ -249,26 +242,12 @@ def with_earlier(question: Question, workdir: Path) -> Question:
   new = {name: str(Path(path).expanduser().resolve()) for name, path in question.sources.items()}
   if new == known:
     return question
-  if "" in question.sources or "" in known:
-    # A source without a name cannot be combined with others, so all get the names of their folders.
-    known = {name or _plain_name(path): path for name, path in known.items()}
-    sources = {name or _plain_name(path): path for name, path in question.sources.items()}
-    question = dataclasses.replace(question, sources=sources)
-    new = {name: str(Path(path).expanduser().resolve()) for name, path in sources.items()}
   replaced = [name for name in known if name in new and new[name] != known[name]]
   kept = {n: p for n, p in known.items() if n not in new and Path(p).exists()}
   if replaced:
     say(f"{workdir}: the path of {_and(replaced)} has changed; the earlier results are replaced.")
   if kept:
     say(f"{workdir}: earlier results of {_and(list(kept))} stay on the page.")
-  if (
-    not kept
-    and len(question.sources) == 1
-    and not replaced
-    and len(new) == 1
-    and set(new) == set(known)
-  ):
-    return dataclasses.replace(question, sources={"": next(iter(question.sources.values()))})
   return dataclasses.replace(question, sources=kept | dict(question.sources))
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from genbench_jax.report.headline import text_start
+from genbench_jax.report.headline import originals, text_start
 from genbench_jax.report.quantities import RECOGNIZERS, WITH_TEXT, quantity_of, short_name
 from genbench_jax.report.recognitions import Recognition, penalty_words
 from genbench_jax.report.results import Results
@@ -45,9 +45,13 @@ def _text_words(main: Results, probe_knows_text: bool) -> str:
   if "linear_probe" in main.quantities:
     if probe_knows_text:
       return "The linear probe starts from the class texts, so it has the knowledge of zero-shot besides the images."
+    beside = "It is compared with the same probe on original images, not with zero-shot."
+    alone = (
+      "Its accuracy is that of the images alone: a gain over zero-shot would mix two questions."
+    )
     return (
       "The linear probe uses no text, while zero-shot and CLER use the class names. "
-      "It is compared with the same probe on original images, not with zero-shot."
+      f"{beside if originals(main) else alone}"
     )
   named = [quantity_of(name).label for name in WITH_TEXT if name in main.quantities]
   return (

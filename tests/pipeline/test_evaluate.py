@@ -46,6 +46,7 @@ def test_one_call_gives_the_rows_and_the_page(folder, tmp_path):
   rows = gb.evaluate_folder(folder, "digits", tmp_path / "out", shots=(3,), settings=settings)
   assert {tuple(row) for row in rows} == {COLUMNS}
   found = {row["quantity"]: row for row in rows if row["source"] == "folder"}
+  assert {row["generator"] for row in found.values()} == {"my_images"}
   assert set(found) == {"zero_shot", "cler", "clip_score", "linear_probe"}
   cler = found["cler"]
   assert cler["value"] > 0.9
@@ -114,12 +115,12 @@ def test_a_second_run_adds_and_says_what_it_replaces(two, folder, tmp_path, caps
 def test_a_path_that_looks_like_a_named_source_is_a_path(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "scale=3").mkdir()
-  assert named_sources(["scale=3"]) == {"": "scale=3"}
+  assert named_sources(["scale=3"]) == {"scale_3": "scale=3"}
   assert named_sources(["low=scale=3", "scale=3"]) == {"low": "scale=3", "scale_3": "scale=3"}
 
 
 def test_names_of_sources():
-  assert named_sources(["a/b"]) == {"": "a/b"}
+  assert named_sources(["a/b"]) == {"b": "a/b"}
   assert named_sources(["x=a/b.zip", "c/d.tar.gz"]) == {"x": "a/b.zip", "d": "c/d.tar.gz"}
   assert named_sources(["a=1"]) == {"a": "1"}
   with pytest.raises(UsageError, match="two sources have the name 'b'"):
