@@ -60,7 +60,7 @@ IN_CLIPS_TOWERS = ("coop", "vpt")
 
 def recognize(run: Run) -> int:
   """Train the recognizers of every cell that has no result; return the number of cells."""
-  return _measure(run, "recognize", lambda data, sets: recognize_cells(run, data, sets))
+  return _measure(run, "recognize", lambda data, sets, _: recognize_cells(run, data, sets))
 
 
 def refuse_unsuitable(run: Run) -> None:

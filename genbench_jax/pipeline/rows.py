@@ -63,8 +63,9 @@ class About:
   versions: str = ""
 
 
+# The last argument is called after each cell, so that a long stage reports its progress.
 MeasureCells = Callable[
-  [DatasetFeatures, Sequence[External]],
+  [DatasetFeatures, Sequence[External], Callable[[], None]],
   Iterator[tuple[ImageSetKey, list[MeasuredRow]]],
 ]
 
@@ -75,17 +76,18 @@ def _measure(run: Run, stage: str, function: MeasureCells) -> int:
   gone = run.hosts.agreed((not _is_measured(run, key, stage) for key in keys), stage)
   missing = [key for key, is_gone in zip(keys, gone, strict=True) if is_gone]
   cells = {key: len(cells_of(key, run.config)) for key in missing}
-  count = sum(cells.values())
+  count, done = sum(cells.values()), 0
   with Progress(stage, count, "cells") as progress:
     for dataset in dict.fromkeys(key.dataset for key in missing):
       group = [key for key in missing if key.dataset == dataset]
       with run.failures.caught([key.name for key in group]):
-        for key, measured in _measured(run, function, group):
+        for key, measured in _measured(run, function, group, lambda: progress.advance(1)):
           with run.failures.caught(key.name):
             _refuse_non_finite_rows([item.row for item in measured], key)
             if run.hosts.is_first:
               _write_measured(run, key, stage, measured)
-          progress.advance(cells[key])
+          done += cells[key]
+          progress.reach(done)
   return count if run.hosts.is_first else 0
 
 
@@ -116,7 +118,7 @@ def _is_whole(read: Callable[[Path], object], path: Path) -> bool:
 
 
 def _measured(
-  run: Run, function: MeasureCells, keys: Sequence[ImageSetKey]
+  run: Run, function: MeasureCells, keys: Sequence[ImageSetKey], after_cell: Callable[[], None]
 ) -> Iterator[tuple[ImageSetKey, list[MeasuredRow]]]:
   """Return the measured rows of the image sets of one dataset."""
   data = dataset_features(run, keys[0].dataset, run.space)
@@ -125,7 +127,7 @@ def _measured(
     with run.failures.caught(key.name):
       external.append(external_images(run, key))
   if external:
-    yield from function(data, external)
+    yield from function(data, external, after_cell)
 
 
 def _refuse_non_finite_rows(rows: Sequence[Row], key: ImageSetKey) -> None:

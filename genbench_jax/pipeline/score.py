@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -37,7 +37,10 @@ def score(run: Run) -> int:
 
 
 def _score_cells(
-  run: Run, data: DatasetFeatures, external: Sequence[External]
+  run: Run,
+  data: DatasetFeatures,
+  external: Sequence[External],
+  after_cell: Callable[[], None],
 ) -> Iterator[tuple[ImageSetKey, list[MeasuredRow]]]:
   """Return every metric with the run's encoder, and with the others as far as they have text."""
   dataset = data.spec.name
@@ -46,7 +49,7 @@ def _score_cells(
     for space in run.other_spaces
   ]
   real = real_images(run, dataset)
-  for key, found in score_cells(run.config, data, external, run.mesh, real):
+  for key, found in score_cells(run.config, data, external, run.mesh, real, after_cell):
     for space, other, other_real in others:
       images = [external_images(run, key, space)]
       for _, more in score_cells(run.config, other, images, run.mesh, other_real):
@@ -91,6 +94,7 @@ def score_cells(
   external: Sequence[External],
   mesh: Mesh,
   real: RealImages | None = None,
+  after_cell: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[ImageSetKey, list[MeasuredRow]]]:
   """Return the metrics of every cell of each image set, under each protocol.
 
@@ -100,6 +104,7 @@ def score_cells(
     external: the image sets of the dataset.
     mesh: device mesh.
     real: real training images for floors, and guides.
+    after_cell: called after each cell of the first protocol.
   """
   programs = ProgramMemory()
   for image_set in external:
@@ -109,6 +114,8 @@ def score_cells(
         found += _score_cell(
           config, cast(Protocol, protocol), data, cell, image_set, mesh, real or RealImages()
         )
+        if protocol == config.scoring.protocols[0]:
+          after_cell()
         # Until the last set, the next one has the same budgets, so most programs are used again.
         if image_set is external[-1]:
           programs.drop_if_large()
