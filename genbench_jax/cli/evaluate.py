@@ -12,6 +12,8 @@ sources to the page.
 import argparse
 import json
 import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,7 +129,8 @@ def _report(question: Question, rows: Sequence[dict], workdir: Path, keeps: bool
 
   opened = open_sources(question, dataset_spec(question.dataset), workdir / "folders")
   notes = [printable(f"{name}: {note}") for name, images in opened.items() for note in images.notes]
-  parts = [table(rows), ranking(workdir, rows)]
+  width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+  parts = [table(rows, width), ranking(workdir, rows)]
   if notes:
     parts.append("\n".join(["Note:", *(f"  {note}" for note in notes)]))
   if keeps:

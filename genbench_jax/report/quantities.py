@@ -123,6 +123,7 @@ _ALL = (
     "Confidence and diversity of Inception's class predictions.",
   ),
   _number("cmmd", "CMMD", "lower", "Kernel (MMD²) distance, Gaussian kernel."),
+  _number("mind", "MIND (CLIP)", "lower", "Sliced squared 2-Wasserstein distance."),
   _number("precision", "precision", "higher", "Fraction of images on the real manifold."),
   _number("recall", "recall", "higher", "Fraction of real images on the images’ manifold."),
   _number(
@@ -131,7 +132,39 @@ _ALL = (
   _number(
     "coverage", "coverage", "higher", "Fraction of real neighborhoods that contain an image."
   ),
+  _number(
+    "clipped_density",
+    "clipped density",
+    "higher",
+    "Density in which no image counts twice, relative to that of real images.",
+  ),
+  _number(
+    "clipped_coverage",
+    "clipped coverage",
+    "higher",
+    "Independent real images that would cover as much, relative to the number of images.",
+  ),
   _number("vendi", "Vendi", "higher", "Effective number of different images."),
+  _number("vendi_q2", "Vendi, order 2", "higher", "The same with more weight on common images."),
+  _number("vendi_inf", "Vendi, order ∞", "higher", "The same for the most common images alone."),
+  _number(
+    "intra_class_diversity",
+    "diversity within classes",
+    "higher",
+    "Mean cosine distance of two images of a class.",
+  ),
+  _number(
+    "auth_pct",
+    "authentic images (%)",
+    "higher",
+    "Percentage of images that are no copies of the nearest training image.",
+  ),
+  _number(
+    "near_copies",
+    "near copies",
+    "lower",
+    "Fraction of images nearer to a training image than 95 % of test images; .05 is chance.",
+  ),
   _number(
     "proxy_a_distance",
     "proxy-A",

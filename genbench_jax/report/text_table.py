@@ -1,6 +1,6 @@
 """Rows as a plain-text table for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from genbench_jax.report.quantities import (
   by_quantity,
   images_label,
   in_space,
+  known_name,
   quantity_of,
   shots_label,
   shown,
@@ -24,12 +25,16 @@ _NOTE = "{} of the rows are controls, the same images with shuffled labels. They
 Row = Mapping[str, Any]
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], width: int | None = None) -> str:
   """Return the rows as a table: one block per source, one line per quantity, one column per shots.
 
   A name is followed by its unit and an arrow toward better values. A value follows its 95 %
   interval, so the last word of a line is a number, for people and for `awk`. Values are means over
   seeds.
+
+  Args:
+    rows: the rows.
+    width: characters of a line; a wider block is continued below itself. None never breaks.
   """
   shown_rows = [row for row in rows if row["source"] not in _LEFT_OUT]
   main = _main_encoder(shown_rows)
@@ -40,7 +45,7 @@ def table(rows: Sequence[Row]) -> str:
       of_label = [
         row for row in of_protocol if _label(row) == label and row["quantity"] != "zero_shot"
       ]
-      blocks.append(_block(f"{label}, {protocol} protocol", of_label, main))
+      blocks.append(_block(f"{label}, {protocol} protocol", of_label, main, width))
   controls = len(rows) - len(shown_rows)
   return "\n\n".join(filter(None, [*blocks, _NOTE.format(controls) if controls else ""]))
 
@@ -68,7 +73,7 @@ def _main_encoder(rows: Sequence[Row]) -> str:
   return next((row.get("encoder", "") for row in rows), "")
 
 
-def _block(head: str, rows: Sequence[Row], main_encoder: str) -> str:
+def _block(head: str, rows: Sequence[Row], main_encoder: str, width: int | None) -> str:
   columns = sorted({row["shots"] for row in rows})
   cells: dict[str, dict[int, list[Row]]] = {}
   for row in rows:
@@ -80,12 +85,28 @@ def _block(head: str, rows: Sequence[Row], main_encoder: str) -> str:
     quantity = quantity_of(name)
     values = [_cell(quantity, cells[name].get(shots, [])) for shots in columns]
     lines.append([_name(quantity), *values])
-  return aligned(lines)
+  return "\n\n".join(aligned(part) for part in _parts(lines, width))
+
+
+def _parts(lines: Sequence[Sequence[str]], width: int | None) -> Iterator[list[list[str]]]:
+  """Yield the lines with as many columns at a time as fit, each with the first column."""
+  widths = [2 + max(map(len, column)) for column in zip(*lines, strict=True)]
+  start = 1
+  while start < len(widths):
+    end = start + 1
+    while end < len(widths) and (
+      width is None or widths[0] + sum(widths[start : end + 1]) - 2 <= width
+    ):
+      end += 1
+    yield [[line[0], *line[start:end]] for line in lines]
+    start = end
 
 
 def _name(quantity: Quantity) -> str:
   unit = UNITS[quantity.kind]
-  return f"{quantity.label} {f'({unit}) ' if unit else ''}{ARROWS[quantity.better]}"
+  # The page does not know the direction of a metric that a plug-in has registered.
+  arrow = ARROWS[quantity.better] if known_name(quantity.name) else ""
+  return f"{quantity.label} {f'({unit}) ' if unit else ''}{arrow}".rstrip()
 
 
 def _cell(quantity: Quantity, rows: Sequence[Row]) -> str:

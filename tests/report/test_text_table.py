@@ -1,5 +1,7 @@
 """The table in the terminal: columns, units, arrows, intervals and names."""
 
+from genbench_jax.metrics.registry import METRICS
+from genbench_jax.report.quantities import QUANTITIES
 from genbench_jax.report.text_table import aligned, table
 
 ROW = {
@@ -55,6 +57,24 @@ def test_sources_controls_and_other_encoders_are_named():
 def test_seeds_are_averaged():
   rows = [row("cler", 4, 0.5, 0.4, 0.6), row("cler", 4, 0.6, 0.5, 0.7, seed=1)]
   assert "[45.0, 65.0] 55.0" in table(rows)
+
+
+def test_a_block_wider_than_the_terminal_is_continued_below():
+  rows = [row("cler", shots, 0.5, 0.4, 0.6) for shots in (1, 4, 16, 64)]
+  parts = table(rows, width=70).split("\n\n")
+  assert [line.count("per class") for part in parts for line in part.splitlines()] == [2, 0, 2, 0]
+  assert all(len(line) <= 70 for part in parts for line in part.splitlines())
+  assert all(part.splitlines()[1].startswith("CLER (%) ↑") for part in parts)
+
+
+def test_every_metric_has_its_name_and_its_arrow():
+  """Quantities that the page does not know have no arrow: a plug-in's may point either way."""
+  for metric in METRICS:
+    if isinstance(metric.measure, str):
+      assert all(QUANTITIES[name].better == metric.better for name in metric.names)
+  text = table([row("near_copies", 1, 0.1), row("mine", 1, 0.1), row("mind", 1, 2.0)])
+  assert "near copies ↓" in text and "MIND (CLIP) ↓" in text
+  assert "mine  " in text and "mine ↑" not in text
 
 
 def test_columns_never_touch():
