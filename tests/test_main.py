@@ -205,7 +205,7 @@ def test_a_second_run_reports_that_nothing_is_left(on_eight_devices, capfd):
 def test_a_run_killed_at_random_moments_ends_with_the_same_artifacts(undisturbed, tmp_path):
   rng = random.Random(0)
   killed = 0
-  for _ in range(4):
+  for _ in range(3):
     process = subprocess.Popen(
       _command(tmp_path), env=_environment(1), cwd=ROOT, stderr=subprocess.DEVNULL
     )
@@ -220,7 +220,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_artifacts(undisturbed
       process.send_signal(signal.SIGKILL)
       killed += 1
     process.wait()
-  assert killed >= 3
+  assert killed >= 2
   finished = _run(tmp_path)
   assert finished.returncode == 0, finished.stderr
   for folder in ("images", "embeddings"):

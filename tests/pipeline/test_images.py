@@ -1,6 +1,7 @@
 """Image sets and features: embedded later from disk, or on the devices during generation."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from genbench_jax.pipeline.images import make_shards
 from genbench_jax.run import Run
 from genbench_jax.store import embedding_set
 from genbench_jax.store.embedding_parts import EmbeddingParts
-from genbench_jax.zoo.tiny import write_tiny_clip, write_tiny_stable_diffusion
+from genbench_jax.zoo.tiny import SHALLOW_UNET, write_tiny_clip, write_tiny_stable_diffusion
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def config(tmp_path_factory):
     sources=("generative",),
     shots=(1, 3),
     generation=Generation(
-      str(write_tiny_stable_diffusion(folder / "diffusion")),
+      str(write_tiny_stable_diffusion(folder / "diffusion", unet=SHALLOW_UNET)),
       steps=2,
       guidance_scale=1.0,
       batch_per_device=1,
@@ -52,6 +53,19 @@ def kept(config, tmp_path_factory):
   return open_image_set(run, key), embedding_set.load(image_set_path(run, key))
 
 
+@pytest.fixture(scope="module")
+def streamed(config, tmp_path_factory):
+  """A function from `keep_images` to the finished run whose images were embedded on the devices."""
+
+  @functools.cache
+  def made(keep):
+    run, key = run_of(config, tmp_path_factory.mktemp("streamed"), keep)
+    assert make_shards(run, key, 0) == 30
+    return run, key
+
+  return made
+
+
 def centered_cosines(features, others):
   """Return the cosine of each pair of rows, minus the mean that random weights add to all rows."""
   features, others = (x - others.mean(axis=0) for x in (features, others))
@@ -61,10 +75,9 @@ def centered_cosines(features, others):
 
 
 @pytest.mark.parametrize("keep", ["none", "2"])
-def test_embedding_on_the_devices_equals_embedding_from_disk(config, kept, tmp_path, keep):
+def test_embedding_on_the_devices_equals_embedding_from_disk(kept, streamed, keep):
   images, stored = kept
-  run, key = run_of(config, tmp_path, keep)
-  assert make_shards(run, key, 0) == 30
+  run, key = streamed(keep)
   made = embedding_set.load(image_set_path(run, key))
   for name in ("labels", "ids", "valid"):
     np.testing.assert_array_equal(getattr(made, name), getattr(stored, name))
@@ -83,7 +96,8 @@ def test_embedding_on_the_devices_equals_embedding_from_disk(config, kept, tmp_p
   assert cost.flops_per_image > 0
 
 
-def test_an_interrupted_set_resumes(config, tmp_path, monkeypatch):
+def test_an_interrupted_set_resumes(config, streamed, tmp_path, monkeypatch):
+  whole, _ = streamed("2")
   run, key = run_of(config, tmp_path, "2")
   write, written = EmbeddingParts.write, []
 
@@ -101,10 +115,8 @@ def test_an_interrupted_set_resumes(config, tmp_path, monkeypatch):
   monkeypatch.undo()
   run, key = run_of(config, tmp_path, "2")
   assert make_shards(run, key, 0) == 30 - 16
-  whole, _ = run_of(config, tmp_path / "undisturbed", "2")
-  make_shards(whole, key, 0)
   for path in (image_set_path(run, key), *image_folder(run, key).glob("*.array_record*")):
-    undisturbed = tmp_path / "undisturbed" / path.relative_to(tmp_path)
+    undisturbed = whole.workdir / path.relative_to(tmp_path)
     assert path.read_bytes() == undisturbed.read_bytes()
 
 
