@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax import __version__
-from genbench_jax.cli.flags import add_run, with_config
-from genbench_jax.cli.subcommand import subcommand
+from genbench_jax.cli.flags import add_run, address_in, with_config
+from genbench_jax.cli.subcommand import Parser, subcommand
 from genbench_jax.config import STAGES, Config, make_config
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.runtime.address import Address, one_of_several
@@ -37,15 +37,21 @@ from genbench_jax.runtime.supervision import supervised
 _SHARED_VARIABLES = "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION"
 
 
-@subcommand("run", add_run, __doc__, with_config)
+def _read(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
+  """Parse the words; tell the other processes, which would wait, about an error in them."""
+  with errors_told(address_in(words)):
+    return with_config(parser, words)
+
+
+@subcommand("run", add_run, __doc__, _read)
 def run(options: argparse.Namespace) -> int:
   """Run the stages, or print the plan."""
-  stages = _stages(options.stages)
   if options.plan:
+    _stages(options.stages)
     return _plan(options)
-  given = _workdir(options.workdir)
   address = _address(options)
   with errors_told(address):
+    stages, given = _stages(options.stages), _workdir(options.workdir)
     config = make_config(options.config)
   common = _common(config, stages, options)
   if address.is_given:

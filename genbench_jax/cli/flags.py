@@ -7,9 +7,10 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from genbench_jax.cli.built_in import config_file, configs
-from genbench_jax.cli.subcommand import Parser
+from genbench_jax.cli.subcommand import Parser, dashed
 from genbench_jax.config import STAGES, check_setting
 from genbench_jax.errors import UsageError
+from genbench_jax.runtime.address import Address
 
 SETTINGS = "\n--config.SECTION.NAME=VALUE overrides a setting of the config; docs/configuration.md lists them."
 
@@ -46,6 +47,10 @@ def add_run(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--machines", default="", metavar="FILE", help="for --plan: your machines.yaml"
   )
+  _add_address(parser)
+
+
+def _add_address(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--coordinator",
     default="",
@@ -54,6 +59,18 @@ def add_run(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument("--num-processes", type=int, default=-1, help="processes of the run")
   parser.add_argument("--process-id", type=int, default=-1, help="number of this process, from 0")
+
+
+def address_in(words: Sequence[str]) -> Address:
+  """Return the address in the words of a command line whose other words may be wrong.
+
+  Raises:
+    UsageError: the address is incomplete or invalid.
+  """
+  parser = Parser(prog="genbench run", add_help=False)
+  _add_address(parser)
+  options, _ = parser.parse_known_args([dashed(word) for word in words])
+  return Address(options.coordinator, options.num_processes, options.process_id).check()
 
 
 def with_config(parser: Parser, words: Sequence[str]) -> argparse.Namespace:

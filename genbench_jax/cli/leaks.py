@@ -4,7 +4,7 @@
     genbench leaks demo/images/shapes/generative-defined_template-seed0-0123456789ab --dataset shapes
     genbench leaks features.npy --test test_features.npy --threshold 0.97
 
-The input is a folder of images, an image set of a run, an `.npy` matrix of features, or an
+The input is a folder of images or tars, an image set of a run, an `.npy` matrix of features, or an
 embedding set of a run (`.safetensors`). Flagged images are printed, the nearest first. Exit status:
 0 for success, 1 for a failed run, 2 for a usage error.
 """

@@ -43,14 +43,15 @@ class Parser(argparse.ArgumentParser):
 
   def options(self, words: Sequence[str]) -> argparse.Namespace:
     """Parse the words; `--keep_going` is `--keep-going`, and an unknown option is named with the nearest known one."""
-    options, unknown = self.parse_known_args([_dashed(word) for word in words])
+    options, unknown = self.parse_known_args([dashed(word) for word in words])
     for word in unknown:
       near = difflib.get_close_matches(word.partition("=")[0], self._option_string_actions, n=1)
       self.error(f"unexpected argument {word!r}" + (f". Did you mean {near[0]}?" if near else ""))
     return options
 
 
-def _dashed(word: str) -> str:
+def dashed(word: str) -> str:
+  """Return a word of the command line with `-` for `_` in the name of its option."""
   name, equals, value = word.partition("=")
   return f"{name.replace('_', '-')}{equals}{value}" if word.startswith("--") else word
 

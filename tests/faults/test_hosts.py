@@ -271,3 +271,11 @@ def test_different_processes_are_reported_in_one_line_each(tiny, tmp_path, start
   assert [host.returncode for host in hosts] == [2, 2]
   assert all(line.startswith("error: the processes") and words in line for line in said)
   assert not (tmp_path / "images").exists()
+
+
+def test_an_option_that_one_process_rejects_is_told_to_the_other(tiny, tmp_path, start):
+  hosts = start(tiny, tmp_path, "images", 2, last=["--config.generation.stepz=3"])
+  said = [host.communicate(timeout=60)[0].strip().split("\n")[-1] for host in hosts]
+  assert [host.returncode for host in hosts] == [2, 2]
+  assert said[1].startswith("error: unknown setting 'config.generation.stepz'")
+  assert "process 1 on" in said[0] and f"cannot start: {said[1][7:60]}" in said[0]
