@@ -11,6 +11,7 @@ References:
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, cast
 
 import jax
@@ -65,9 +66,11 @@ class TowerLogits:
 
 @kept(16)
 def without_weights(encoder: TextEncoder) -> TextEncoder:
-  """Return the encoder without its parameters, always the same object: programs are cached by it."""
+  """Return the encoder without its layers, always the same object: programs are cached by it."""
   is_ours, network = dataclasses.is_dataclass(encoder), cast(Any, encoder)
-  return dataclasses.replace(network, params={}) if is_ours else encoder
+  # The logit scale stays, because it is a property of the encoder.
+  scalars = {name: leaf for name, leaf in encoder.params.items() if not isinstance(leaf, Mapping)}
+  return dataclasses.replace(network, params=scalars) if is_ours else encoder
 
 
 def with_leaves(tree: Any, leaves: dict[str, Any]) -> Any:

@@ -11,7 +11,7 @@ import genbench_jax as gb
 from genbench_jax.errors import ModelError, UsageError
 from genbench_jax.models.clip import load_clip
 from genbench_jax.recognizers import settings as s
-from genbench_jax.recognizers.fine_tune import trained_leaves, wise_ft
+from genbench_jax.recognizers.fine_tune import trained_leaves, wise_ft, without_weights
 from genbench_jax.recognizers.lora import PUBLISHED, AdaptedLogits, method as lora_method
 
 QUICK = s.Recipe(
@@ -123,6 +123,13 @@ def test_fine_tuning_leaves_the_zero_shot_model_and_beats_it(clip):
   logits = np.exp(float(clip.params["logit_scale"])) * features @ unit.T
   wanted = np.asarray(jax.nn.softmax(jnp.asarray(logits), axis=-1))
   np.testing.assert_allclose(start["scores"], wanted, atol=2e-4)
+
+
+def test_programs_are_cached_by_an_encoder_without_layers(clip):
+  light = without_weights(clip)
+  assert light is without_weights(clip) and light is not clip
+  assert set(light.params) == {"logit_scale"} and light.logit_scale == clip.logit_scale
+  assert "vision_model" in clip.params
 
 
 def test_both_ends_of_wise_ft_are_exact():
