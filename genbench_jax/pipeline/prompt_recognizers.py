@@ -36,12 +36,8 @@ from genbench_jax.recognizers.prompt_tuning import (
 )
 from genbench_jax.recognizers.random_views import RandomViews
 from genbench_jax.recognizers.splits import class_targets
-from genbench_jax.recognizers.visual_prompts import (
-  ReadPixels,
-  learn_visual_prompts,
-  prompted_scores,
-  save_visual_prompts,
-)
+from genbench_jax.recognizers.visual_prompts import learn_visual_prompts
+from genbench_jax.recognizers.visual_tokens import ReadPixels, prompted_scores, save_visual_prompts
 from genbench_jax.recognizers.zero_shot import zero_shot_scores
 from genbench_jax.run import Run
 

@@ -292,6 +292,7 @@ def tip_adapter(
   inputs = checked(
     [ProbeData(features, labels, seed)], test_features, test_labels, text_features, None, metric
   )
+  assert inputs.text_features is not None  # as given
   count = len(inputs.cells[0].targets)
   weights = mean_one(loss_weights, count)
   data = TipData(

@@ -37,7 +37,7 @@ def scores_of(names, clip_folder, folder, mesh):
   """
   import genbench_jax as gb
   from genbench_jax.models.clip import load_clip
-  from genbench_jax.recognizers import prompt_tuning, settings as s, visual_prompts
+  from genbench_jax.recognizers import prompt_tuning, settings as s, visual_prompts, visual_tokens
   from genbench_jax.recognizers.linear_probe import ProbeData, linear_probes
   from genbench_jax.recognizers.method import Place
   from genbench_jax.recognizers.zero_shot import zero_shot_scores
@@ -93,7 +93,7 @@ def scores_of(names, clip_folder, folder, mesh):
     learned = visual_prompts.learn_visual_prompts(
       clip, text, read, targets, own, mesh, folder / "vpt", 2
     )
-    return visual_prompts.prompted_scores(clip, text, learned, read_tests, len(tests[0]), mesh)
+    return visual_tokens.prompted_scores(clip, text, learned, read_tests, len(tests[0]), mesh)
 
   known = (from_scratch, fine_tune, lora, tip_adapter, linear_probe, coop, vpt)
   return {each.__name__: each() for each in known if each.__name__ in names}

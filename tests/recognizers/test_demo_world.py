@@ -13,7 +13,8 @@ from genbench_jax.embedding.preprocess import preprocess
 from genbench_jax.models.clip import load_clip
 from genbench_jax.recognizers.prompt_tuning import context_text_features, learn_context
 from genbench_jax.recognizers.settings import CoopSettings, VptSettings
-from genbench_jax.recognizers.visual_prompts import learn_visual_prompts, prompted_scores
+from genbench_jax.recognizers.visual_prompts import learn_visual_prompts
+from genbench_jax.recognizers.visual_tokens import prompted_scores
 from genbench_jax.recognizers.zero_shot import zero_shot_scores
 from genbench_jax.zoo.tiny import pixel_reader
 

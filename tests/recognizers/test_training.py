@@ -8,8 +8,9 @@ import pytest
 
 from genbench_jax.recognizers import training
 from genbench_jax.recognizers.prompt_tuning import CoopSettings, learn_context
+from genbench_jax.recognizers.settings import VptSettings
 from genbench_jax.recognizers.training import batch_rows, run_steps
-from genbench_jax.recognizers.visual_prompts import VptSettings, learn_visual_prompts
+from genbench_jax.recognizers.visual_prompts import learn_visual_prompts
 from genbench_jax.zoo.tiny import pixel_reader
 
 STEPS, SAVE_EVERY = 14, 4

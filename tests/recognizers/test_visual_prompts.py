@@ -11,18 +11,16 @@ from genbench_jax.embedding.embedder import image_features, unit_norm
 from genbench_jax.errors import UsageError
 from genbench_jax.models import clip_towers
 from genbench_jax.recognizers import vpt_search
-from genbench_jax.recognizers.visual_prompts import (
+from genbench_jax.recognizers.settings import VptSettings
+from genbench_jax.recognizers.visual_prompts import learn_visual_prompts, micro_batches, vpt_loss
+from genbench_jax.recognizers.visual_tokens import (
   Variables,
   VisualPrompts,
-  VptSettings,
   first_prompts,
   frozen_tower,
-  learn_visual_prompts,
   load_visual_prompts,
-  micro_batches,
   prompted_scores,
   save_visual_prompts,
-  vpt_loss,
 )
 from genbench_jax.runtime.mesh import data_mesh
 from genbench_jax.zoo.tiny import pixel_reader
