@@ -24,6 +24,7 @@ from genbench_jax.retrieval.images import remember_collection
 from genbench_jax.retrieval.place import Entry
 from genbench_jax.retrieval.pool import MANIFEST
 from genbench_jax.retrieval.records import RecordFile, text_of
+from genbench_jax.runtime.printable import is_text
 from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import files
 
@@ -71,6 +72,8 @@ def build_pool(
     UsageError: the folder holds shards of a larger collection, or no image is readable.
     RunError: a file cannot be read, or the disk is full.
   """
+  if not is_text(str(out)):
+    raise UsageError(f"the path of the pool {str(out)!r} is not UTF-8, which Parquet requires.")
   if (out / shard_file("img_emb", len(parts), "npy")).exists():
     raise UsageError(f"{out} holds shards of a larger collection: give another --out.")
   make: Callable[[Part, str], _Shard] = _copied

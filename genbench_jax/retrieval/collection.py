@@ -14,7 +14,7 @@ from genbench_jax.retrieval.captions import CAPTION_SUFFIXES, MAX_CAPTION_BYTES,
 from genbench_jax.retrieval.place import Entry, Listing, Place
 from genbench_jax.retrieval.records import INFO, RecordFile, record_files, text_of
 from genbench_jax.retrieval.tars import tar_listing
-from genbench_jax.runtime.printable import listed, printable
+from genbench_jax.runtime.printable import is_text, listed, printable
 from genbench_jax.runtime.progress import say
 from genbench_jax.store import files
 from genbench_jax.store.digests import identity
@@ -88,7 +88,12 @@ def open_collection(path: Path, per_part: int) -> list[Part]:
 def _folder_parts(path: Path, per_part: int) -> list[Part]:
   """Return the parts of a folder of images; files that are not images are reported."""
   walk = ImageWalk(path, beside=CAPTION_SUFFIXES)
-  images = [path / name for name in walk.images()]
+  # The metadata of a pool are Parquet, whose texts are UTF-8.
+  images = [
+    path / name
+    for name in walk.images()
+    if is_text(name) or walk.leave_out("names are not UTF-8", name)
+  ]
   for note in walk.notes():
     say(f"{path}: {note}")
   if not images:

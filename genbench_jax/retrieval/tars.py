@@ -9,7 +9,7 @@ from genbench_jax.benchmark.archives import MAX_IMAGE_BYTES
 from genbench_jax.errors import RunError
 from genbench_jax.retrieval.captions import CAPTION_SUFFIXES, MAX_CAPTION_BYTES, caption_of
 from genbench_jax.retrieval.place import Entry, Listing, Place
-from genbench_jax.runtime.printable import listed
+from genbench_jax.runtime.printable import is_text, listed
 from genbench_jax.runtime.progress import say
 from genbench_jax.store.image_files import (
   SIGNATURE_BYTES,
@@ -66,7 +66,8 @@ def tar_listing(path: Path) -> Listing:
 def _take_member(found: _TarContents, info: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
   name = PurePosixPath(info.name)
   key, suffix = _key_and_suffix(name)
-  if not info.isreg() or info.issparse() or name.is_absolute() or ".." in name.parts:
+  is_inside = not name.is_absolute() and ".." not in name.parts
+  if not info.isreg() or info.issparse() or not is_inside or not is_text(info.name):
     found.passed.append(info.name)
   elif suffix in image_suffixes():
     if key == _first_key(info.name):

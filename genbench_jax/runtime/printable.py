@@ -35,6 +35,11 @@ def storable(name: str) -> str:
   return "".join(_escaped(c) if _FIRST_SURROGATE <= ord(c) <= _LAST_SURROGATE else c for c in name)
 
 
+def is_text(name: str) -> bool:
+  """Return whether UTF-8 can encode a name; names of files may be any bytes."""
+  return storable(name) == name
+
+
 def listed(names: Sequence[str]) -> str:
   """Return the first few names, quoted, and the number of others."""
   shown = ", ".join(_quoted(name) for name in names[:_SHOWN])

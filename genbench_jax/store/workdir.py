@@ -8,7 +8,7 @@ from pathlib import Path
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.hosts import Hosts
-from genbench_jax.runtime.printable import printable
+from genbench_jax.runtime.printable import is_text, printable
 from genbench_jax.store import files
 
 ALONE = Hosts()
@@ -24,6 +24,10 @@ def locked(workdir: Path, hosts: Hosts = ALONE) -> Iterator[None]:
     UsageError: the folder can't be created or written to, or another run holds the lock.
     RunError: the processes see different folders.
   """
+  if not is_text(str(workdir)):
+    raise UsageError(
+      f"the path of the work folder {str(workdir)!r} is not UTF-8, which the libraries of image sets require. Rename it."
+    )
   with _held(workdir) if hosts.is_first else contextlib.nullcontext():
     hosts.wait("the lock of the work folder")
     if hosts.count > 1:

@@ -142,3 +142,19 @@ def test_captions_that_are_no_files_are_not_read(tmp_path, png, kind, capsys):
   said = capsys.readouterr().err
   assert "3 caption files left out" in said
   assert "\x1b" not in said
+
+
+def test_names_that_are_not_utf8_are_left_out_and_named(tmp_path, png, capsys):
+  (tmp_path / "caf\udce9.png").write_bytes(png(0))
+  (tmp_path / "a.png").write_bytes(png(1))
+  (part,) = open_collection(tmp_path, 9)
+  assert [entry.name for entry in part.listing().entries] == ["a.png"]
+  assert "1 left out, names are not UTF-8: 'caf\\\\xe9.png'" in capsys.readouterr().err
+  with tarfile.open(tmp_path / "b.tar", "w") as tar:
+    for name in ("caf\udce9.png", "a.png"):
+      info = tarfile.TarInfo(name)
+      info.size = len(png(0))
+      tar.addfile(info, io.BytesIO(png(0)))
+  (part,) = open_collection(tmp_path / "b.tar", 9)
+  assert [entry.name for entry in part.listing().entries] == ["a.png"]
+  assert part.listing().left_out == 1

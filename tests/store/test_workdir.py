@@ -20,3 +20,8 @@ def test_a_folder_that_cannot_be_created_is_named(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(UsageError, match="can't be written to"), locked(tmp_path / "file" / "work"):
     pass
+
+
+def test_a_work_folder_must_have_a_path_in_utf8(tmp_path):
+  with pytest.raises(UsageError, match="not UTF-8"), locked(tmp_path / "caf\udce9"):
+    pass
