@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from genbench_jax.diffusion.inversion.settings import TextualInversion, Training
-from genbench_jax.diffusion.settings import Generation
+from genbench_jax.diffusion.settings import DECODED_AT_ONCE, Generation
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.settings import read_section
 
@@ -48,3 +48,7 @@ def test_images_are_kept_up_to_a_number_per_class(text, kept):
 def test_other_texts_are_rejected(text):
   with pytest.raises(UsageError, match=r"keep_images is .*, expected 'all'"):
     read_section(Generation, {"keep_images": text}, "config.generation")
+
+
+def test_a_device_decodes_four_images_of_512_pixels_at_once():
+  assert DECODED_AT_ONCE == 4 * 512 * 512

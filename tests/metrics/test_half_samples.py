@@ -37,3 +37,26 @@ def test_only_the_shared_part_of_all_test_images_is_used(common):
   found = common_variance(values, weights, halves)
   assert found == pytest.approx(common**2, abs=0.003)
   assert np.var(values @ weights) > 0.03
+
+
+def test_the_common_part_has_its_formula():
+  """(Var of the mean - sum w^2 Var_j) / (1 - sum w^2), times the factor; never negative."""
+  random = np.random.default_rng(3)
+  halves = halves_of(np.zeros(7, int), 0, 50)
+  weights = np.array([0.5, 0.3, 0.2])
+  values = random.normal(size=(50, 1)) + 0.3 * random.normal(size=(50, 3))
+  alone = np.sum(weights**2 * values.var(axis=0, ddof=1))
+  expected = ((values @ weights).var(ddof=1) - alone) / (1 - np.sum(weights**2))
+  assert halves.factor != 1
+  assert common_variance(values, weights, halves) == pytest.approx(halves.factor * expected)
+  opposed = np.array([1.0, -1.0])[:, None] * np.array([[1, -1, 0]])
+  pair = halves_of(np.zeros(4, int), 0, 2)
+  assert common_variance(opposed, np.array([0.5, 0.5, 0.0]), pair) == 0
+
+
+@pytest.mark.parametrize("count", [4, 16, 40, 3, 5, 15])
+def test_an_odd_number_of_groups_changes_the_factor(count):
+  """(1/g) / E[1/b - 1/g] with b = (g - 1)/2 or (g + 1)/2: (g^2 - 1) / (g^2 + 1)."""
+  assert halves_of(np.zeros(count, int), 0, 1).factor == pytest.approx(
+    1 if count % 2 == 0 else (count**2 - 1) / (count**2 + 1)
+  )

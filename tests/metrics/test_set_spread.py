@@ -144,3 +144,18 @@ def test_the_number_of_parts_has_a_limit():
   measured(20, 20, values=np.array([0.0]), prepare=counting, resamples=3, joint=True)
   assert len(calls) == 9
   assert all(9 <= own <= 11 and 9 <= other <= 11 for own, other in calls[6:])
+
+
+def test_a_smaller_statistic_has_parts_of_its_own_size():
+  """Twelve of 40 images, and half of 12; the variance of a mean of 12 is s^2 / 12 by either."""
+  sizes = []
+
+  def counting(external, test):
+    def of_parts(own, other):
+      sizes.append((int(own.sum()), int(other.sum())))
+      return np.array([0.0])
+
+    return of_parts
+
+  measured(12, 40, values=np.array([0.0]), prepare=counting, resamples=4, equal_sizes=True)
+  assert sizes == [(12, 12)] * 4 + [(6, 40)] * 4

@@ -1,5 +1,7 @@
 """Random views: other ones at each draw, the same for the same seed, with the areas and aspect ratios of the papers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,3 +70,13 @@ def test_a_context_trains_on_the_given_views(tiny_clip):
   seen = learn_context(tiny_clip, names, features, targets, settings, read_views=read)
   np.testing.assert_allclose(plain.vectors, seen.vectors, atol=1e-6)
   assert (asked[0] // 8).tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(("width", "height"), [(100, 3), (3, 100), (50, 2)])
+def test_an_image_that_no_crop_fits_gives_its_central_square(width, height):
+  views = SimpleNamespace(least_area=1.0)
+  left, top, right, bottom = resized_crop(width, height, views, np.random.default_rng(0))
+  side = min(width, height)
+  assert (right - left, bottom - top) == (side, side)
+  assert (left + right, top + bottom) == (width, height)

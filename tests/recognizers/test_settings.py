@@ -1,12 +1,14 @@
 """Defaults and recipes of the recognizers: they decide numbers, so a changed one is a changed benchmark."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from genbench_jax.recognizers import (
   fine_tune,
+  fit,
   from_scratch,
   lora,
   prompt_tuning,
@@ -160,3 +162,30 @@ def test_other_published_numbers():
   assert (tip_adapter.FOLDS, tip_adapter.EPSILON) == (3, 1e-4)
   assert prompt_tuning.CONSTANT_WARMUP == 1e-5
   assert splits.NEVER_HELD_OUT == -1
+
+
+def test_other_numbers_that_decide_trainings():
+  assert fit.HELD_OUT_SHARE == 5
+  assert strict_probe.bucket_rows(1) == strict_probe.LEAST_ROWS == 64
+
+
+@pytest.mark.parametrize(
+  ("size", "rows"),
+  [(64, 64), (65, 96), (96, 96), (97, 128), (129, 192), (193, 256), (257, 384), (769, 1024)],
+)
+def test_rows_are_padded_to_powers_of_two_and_their_middles(size, rows):
+  assert strict_probe.bucket_rows(size) == rows
+
+
+@pytest.mark.unchecked
+def test_as_many_cells_of_the_reference_search_are_trained_at_once_as_their_logits_allow(
+  monkeypatch,
+):
+  """42 trials of the coarse search, 64 rows for 8 held-out images, 2 classes: 5,376 logits a cell."""
+  targets = np.eye(2, dtype=np.float32)[np.arange(40) % 2]
+  cells = [SimpleNamespace(targets=targets)] * 7
+  for most, at_once in ((10**9, 7), (5376 * 3, 3), (5376 * 3 - 1, 2), (1, 1)):
+    monkeypatch.setattr(reference_search, "MOST_LOGITS", most)
+    found = list(reference_search._blocks(cells))
+    assert {count for _, count in found} == {at_once}
+    assert [index for members, _ in found for index in members] == list(range(7))

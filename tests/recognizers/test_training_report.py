@@ -74,3 +74,14 @@ def test_operations_of_a_step_are_those_of_the_network():
 def test_utilization_is_a_share_of_the_devices_peak():
   assert utilization(4e15, seconds=10, peak=1e15) == ", MFU 40%"
   assert utilization(4e15, seconds=0.5, peak=1e15) == ""
+
+
+def test_the_accuracy_of_several_cells_is_their_mean():
+  points = []
+  with (
+    curves_drawn_by(lambda *point: points.append(point)),
+    Report(METHOD, "digits", 2, 8, data_mesh(jax.devices()[:1])) as report,
+  ):
+    watcher(report, 2)(0, Outcome(np.array([1.0, np.nan]), np.array([0.5, 1.0])))
+  found = {name.rpartition("/")[2]: value for name, value, _ in points}
+  assert found["accuracy"] == 0.75 and found["loss"] == 1.0

@@ -8,6 +8,7 @@ import pytest
 from genbench_jax.benchmark.own import own_spec
 from genbench_jax.errors import UsageError
 from genbench_jax.planning.machines import machines
+from genbench_jax.store.yaml_files import DEEPEST, YamlError, read_yaml
 
 NINE = "[" + ",".join(["x"] * 9) + "]"
 LEVELS = [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
@@ -74,3 +75,14 @@ def test_a_table_of_machines_is_read_in_the_same_way(tmp_path):
   with pytest.raises(UsageError, match="not a table of machines"):
     machines(str(tmp_path / "m.yaml"))
   assert "h100" in machines()
+
+
+@pytest.mark.parametrize("depth", [DEEPEST, DEEPEST + 1])
+def test_the_deepest_nesting_that_is_read(depth, tmp_path):
+  path = tmp_path / "deep.yaml"
+  path.write_text("[" * depth + "]" * depth)
+  if depth <= DEEPEST:
+    assert read_yaml(path) is not None
+  else:
+    with pytest.raises(YamlError, match="nested more than 16 deep"):
+      read_yaml(path)
