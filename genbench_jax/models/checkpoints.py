@@ -83,17 +83,36 @@ def locate(checkpoint: str, revision: str | None = None, patterns: Sequence[str]
 
   Raises:
     UsageError: the folder does not exist and the hub has no such repository.
+    RunError: a file of the checkpoint is a broken link.
   """
   if is_shipped(checkpoint):
     return ZOO / checkpoint.removeprefix("zoo/")
   folder = Path(checkpoint).expanduser()
   if folder.is_dir():
-    return folder
+    return _without_broken_files(folder)
   if not hub.HUB_ID.fullmatch(checkpoint) or folder.exists():
     raise UsageError(
       f"no checkpoint at {checkpoint!r}: give a folder in the Hugging Face layout, or a hub id `owner/name`."
     )
-  return hub.download(checkpoint, revision, patterns)
+  return _without_broken_files(hub.download(checkpoint, revision, patterns))
+
+
+def _without_broken_files(folder: Path) -> Path:
+  """Return a checkpoint's folder after a look at its configurations and tokenizers.
+
+  A link to a file that was not downloaded would count as a missing file, and a default would silently take its
+  place.
+
+  Raises:
+    RunError: a file is a broken link, or not a regular file.
+  """
+  for part in (folder, *filter(_is_part, folder.iterdir())):
+    for path in (path for pattern in IDENTITY for path in part.glob(pattern)):
+      if not path.is_file() and not path.is_dir() and not path.name.startswith("."):
+        raise RunError(
+          f"{path} is a broken link or not a regular file: download the checkpoint again."
+        )
+  return folder
 
 
 def read_text(path: Path) -> str:

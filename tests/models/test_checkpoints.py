@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models import checkpoints, flax_names, weights
-from genbench_jax.models.checkpoints import fingerprint
+from genbench_jax.models.checkpoints import fingerprint, locate
 from genbench_jax.zoo.tiny import write_tiny_clip, write_tiny_stable_diffusion
 
 KEYS = Path(__file__).parents[1] / "data" / "state_dict_keys.json.gz"
@@ -361,3 +361,15 @@ def test_files_do_not_stay_mapped(clip_folder):
   tensors = [read() for read in reads.values()]
   assert tensors
   assert "model.safetensors" not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer/tokenizer_config.json"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_broken_file_is_not_taken_for_a_missing_one(tmp_path, name, kind):
+  path = tmp_path / name
+  path.parent.mkdir(exist_ok=True)
+  (tmp_path / ".cache.json").symlink_to("nowhere")
+  assert locate(str(tmp_path)) == tmp_path
+  path.symlink_to("nowhere") if kind == "link" else os.mkfifo(path)
+  with pytest.raises(RunError, match=f"{name} is a broken link or not a regular file"):
+    locate(str(tmp_path))
