@@ -6,6 +6,7 @@ import functools
 import numpy as np
 import pytest
 
+from genbench_jax.diffusion import generate as module
 from genbench_jax.diffusion.generate import generate, keys_of
 from genbench_jax.diffusion.inversion.embeddings import save_embedding
 from genbench_jax.errors import ModelError, UsageError
@@ -103,3 +104,24 @@ def test_an_image_that_is_not_finite_is_an_error(
 def test_loras_are_pairs(tiny_diffusion_folder):
   with pytest.raises(UsageError, match="pairs of a file and its weight"):
     generate(["a"], tiny_diffusion_folder, loras=["style.safetensors"])
+
+
+@pytest.mark.parametrize(
+  ("count", "given", "rows"),
+  [(1, None, 1), (8, None, 1), (9, None, 2), (64, None, 8), (800, None, 8), (9, 5, 5)],
+)
+def test_batches_are_as_large_as_needed_and_eight_at_most(count, given, rows, monkeypatch):
+  """On eight devices."""
+
+  class BatchError(Exception):
+    pass
+
+  def sampler(model, mesh, batch, *others, **settings):
+    assert mesh.size == 8
+    raise BatchError(batch)
+
+  monkeypatch.setattr(module, "_loaded", lambda *checkpoint: None)
+  monkeypatch.setattr(module, "Sampler", sampler)
+  with pytest.raises(BatchError) as caught:
+    generate(["x"] * count, "anything", batch_per_device=given)
+  assert caught.value.args == (rows,)

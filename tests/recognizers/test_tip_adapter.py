@@ -138,3 +138,23 @@ def test_the_score_is_that_of_the_formula(one_device_mesh):
   )  # fmt: skip
   expected = by_hand(test.features, data, 1.0, 5.5).argmax(1) == test_labels
   assert found["score"] == pytest.approx(expected.mean())
+
+
+@pytest.mark.parametrize(
+  ("least", "epochs", "batch", "steps"),
+  [(20, 1, 4, 20), (0, 2, 5, 5), (0, 0.1, 5, 1), (3, 4, 999, 4)],
+)
+def test_a_training_has_its_epochs_but_a_least_number_of_steps(
+  least, epochs, batch, steps, one_device_mesh, monkeypatch
+):
+  """Of twelve images; a batch has no more of them than there are."""
+  asked = {}
+
+  def learn(program, start, frozen, batches, count, *others):
+    asked.update(steps=count, size=len(next(batches(0)).features))
+    return start, None
+
+  monkeypatch.setattr(module, "learn", learn)
+  settings = dataclasses.replace(SETTINGS, min_steps=least, epochs=epochs, batch_size=batch)
+  trained_keys(data_of(4), settings, CacheStrength(1.0, 5.5, {}), one_device_mesh)
+  assert asked == {"steps": steps, "size": min(batch, 12)}

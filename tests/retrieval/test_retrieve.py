@@ -225,3 +225,10 @@ def test_shards_are_paired_by_their_numbers(tmp_path):
     assert padded.metadata([shard.start])[shard.start]["caption"] == f"{number} 0"
   with pytest.raises(UsageError, match=r"can't be paired.*img_emb_0.npy.*metadata_3.parquet"):
     pool("partial", (0, 1, 2), [(n, f"metadata_{n}.parquet") for n in (1, 2, 3)])
+
+
+def test_one_row_and_blocks_of_one_row_are_enough(tmp_path):
+  features = np.eye(WIDTH)[:5]
+  pool = _write(tmp_path, features, (2,))
+  scores, rows = _retrieve(features[[3, 1]].astype(np.float32), pool, 1, block_rows=1)
+  assert rows.tolist() == [[3], [1]] and scores.tolist() == [[1], [1]]
