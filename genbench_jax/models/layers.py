@@ -10,7 +10,7 @@ bfloat16 keeps only 8 bits of a mean over thousands of values.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -30,8 +30,34 @@ def compute_dtype() -> Dtype:
   return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
+class LowRank(NamedTuple):
+  """A low-rank update of a linear layer: x W + dropout(x) down up. Its place in the tree is beside `weight`.
+
+  Attributes:
+    down: first factor.
+    up: second factor, with the update's scale.
+    dropout: fraction of the inputs that is dropped; the others are scaled up.
+    key: key of the dropout; None disables it.
+
+  Reference:
+    Hu et al., "LoRA: low-rank adaptation of large language models", 2022 (arXiv 2106.09685).
+  """
+
+  down: Float[Array, "i r"]
+  up: Float[Array, "r o"]
+  dropout: float = 0.0
+  key: Array | None = None
+
+  def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+    if self.key is not None:
+      kept = jax.random.bernoulli(self.key, 1 - self.dropout, x.shape)
+      # Scaling by 1 / (1 - dropout) keeps the expectation.
+      x = jnp.where(kept, x / (1 - self.dropout), 0).astype(x.dtype)
+    return (x @ self.down.astype(x.dtype)) @ self.up.astype(x.dtype)
+
+
 class Linear(nn.Module):
-  """x W + b over the last axis. PyTorch's `Linear`.
+  """x W + b over the last axis. PyTorch's `Linear`. Adds the `low_rank` update that its parameters may have.
 
   Attributes:
     features: width of the output.
@@ -48,6 +74,9 @@ class Linear(nn.Module):
     dtype = self.dtype or x.dtype
     weight = self.param("weight", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
     y = jnp.dot(x.astype(dtype), jnp.asarray(weight, dtype))
+    update: LowRank | None = self.get_variable("params", "low_rank")
+    if update is not None:
+      y = y + update(x.astype(dtype))
     if not self.use_bias:
       return y
     bias = self.param("bias", nn.initializers.zeros, (self.features,))

@@ -73,8 +73,8 @@ class AdaptedLogits:
     params, tokens = frozen["params"], frozen["tokens"]
     if key is None:
       return self._logits(merged(params, variables, self.scale), tokens, pixels), stats
-    with adapted(variables, self.scale, self.dropout, key):
-      return self._logits(params, tokens, pixels), stats
+    params = adapted(params, variables, self.scale, self.dropout, key)
+    return self._logits(params, tokens, pixels), stats
 
   def _logits(
     self, params: Any, tokens: Int[Array, "k l"], pixels: Float[Array, "b h w 3"]
@@ -146,7 +146,8 @@ def method(
     protocol: `reference` follows `settings.paper`.
 
   Raises:
-    UsageError: a name is unknown, or there are more or fewer class names than classes.
+    UsageError: a name is unknown, there are more or fewer class names than classes, or the encoder
+      has no such layers.
   """
   if num_classes != len(class_names):
     raise UsageError(f"there are {num_classes} classes, but {len(class_names)} class names.")
@@ -158,6 +159,8 @@ def method(
   logits = AdaptedLogits(without_weights(encoder), scale, settings.dropout, multi_label)
   problem = Problem(logits, encoder_view(encoder), multi_label)
   make = functools.partial(initial_adapters, encoder.params, pattern(settings), settings.rank)
+  if not make(0):
+    raise UsageError("the encoder has no layers for recognition.lora: a CLIP or a SigLIP has.")
   frozen = {"params": encoder.params, "tokens": tokens}
   return Method("lora", problem, lambda seed: Model(make(seed), {}, frozen), settings.recipe)
 

@@ -6,16 +6,17 @@ Reference:
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from genbench_jax.models import weights
+from genbench_jax.models.layers import LowRank
+from genbench_jax.models.weights import Params
 
 Adapters = dict[str, dict[str, Any]]
 
@@ -34,7 +35,7 @@ def initial_adapters(params: Mapping[str, Any], pattern: str, rank: int, seed: i
   found: Adapters = {}
   for name, leaf in weights.leaves(params):
     module, _, kind = name.rpartition(".")
-    if kind in ("weight", "kernel") and np.ndim(leaf) == 2 and re.search(pattern, module):
+    if kind == "weight" and np.ndim(leaf) == 2 and re.search(pattern, module):
       inputs, outputs = leaf.shape
       # kaiming_uniform with a = sqrt(5) has the bound sqrt(6 / ((1 + a^2) in)) = 1 / sqrt(in).
       bound = math.sqrt(1 / inputs)
@@ -56,7 +57,7 @@ def merged(params: Mapping[str, Any], adapters: Adapters, scale: float) -> Any:
 
   def with_addition(name: str, leaf: Any) -> Any:
     module, _, kind = name.rpartition(".")
-    if kind not in ("weight", "kernel") or module not in adapters:
+    if kind != "weight" or module not in adapters:
       return leaf
     pair = adapters[module]
     addition = scale * jnp.matmul(pair["a"], pair["b"], precision="highest")
@@ -67,43 +68,36 @@ def merged(params: Mapping[str, Any], adapters: Adapters, scale: float) -> Any:
 
 
 def adapted(
-  adapters: Adapters, scale: float, dropout: float = 0.0, key: Array | None = None
-) -> Any:
-  """Return a context in which linear layers add their low-rank update; the weights are not changed.
+  params: Mapping[str, Any],
+  adapters: Adapters,
+  scale: float,
+  dropout: float = 0.0,
+  key: Array | None = None,
+) -> Params:
+  """Return the network's parameters with the updates beside the weights, for `layers.Linear` to add.
 
   Args:
+    params: parameters of the network.
     adapters: updates by joined layer name.
     scale: alpha / rank.
     dropout: fraction of the inputs of A that is dropped; the others are scaled up.
     key: key of the dropout; None disables it.
   """
+  updates = {}
   # A stable index per layer, so that each one draws its own dropout mask from the key.
-  places = {name: index for index, name in enumerate(sorted(adapters))}
-
-  def intercept(
-    call: Callable[..., Array], args: Any, kwargs: Any, context: nn.module.InterceptorContext
-  ) -> Any:
-    found = call(*args, **kwargs)
-    name = ".".join(context.module.path)
-    if context.method_name != "__call__" or name not in adapters:
-      return found
-    x, pair = args[0], adapters[name]
-    if dropout and key is not None:
-      x = dropped(jax.random.fold_in(key, places[name]), x, dropout)
-    dtype = found.dtype
-    return found + scale * (x.astype(dtype) @ pair["a"].astype(dtype)) @ pair["b"].astype(dtype)
-
-  return nn.intercept_methods(intercept)
+  for index, (name, pair) in enumerate(sorted(adapters.items())):
+    own = jax.random.fold_in(key, index) if dropout and key is not None else None
+    updates[name] = LowRank(jnp.asarray(pair["a"]), scale * jnp.asarray(pair["b"]), dropout, own)
+  return _with_updates(params, updates)
 
 
-def dropped(key: Array, x: Float[Array, "*b d"], share: float) -> Float[Array, "*b d"]:
-  """Apply dropout.
-
-  Args:
-    key: random key.
-    x: values.
-    share: share of the values that become zero.
-  """
-  # Scaling by 1 / (1 - share) keeps the expectation.
-  kept = jax.random.bernoulli(key, 1 - share, x.shape)
-  return jnp.where(kept, x / (1 - share), 0).astype(x.dtype)
+def _with_updates(
+  tree: Mapping[str, Any], updates: Mapping[str, LowRank], above: str = ""
+) -> Params:
+  """Return the tree with each update in its layer. Names may contain dots, as in `weights.tree_of`."""
+  own = updates.get(above.removesuffix("."))
+  leaves = {
+    name: _with_updates(value, updates, f"{above}{name}.") if isinstance(value, Mapping) else value
+    for name, value in tree.items()
+  }
+  return leaves if own is None else leaves | {"low_rank": own}

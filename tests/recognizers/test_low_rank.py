@@ -8,15 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genbench_jax.recognizers.low_rank import adapted, dropped, initial_adapters, merged
+from genbench_jax.models.layers import Linear, LowRank
+from genbench_jax.recognizers.low_rank import adapted, initial_adapters, merged
+
+
+Q = "layers.0.q_proj"
 
 
 class Network(nn.Module):
-  """Two layers; only the first matches the pattern of the tests."""
+  """Two layers; only the first, whose name has dots, matches the pattern of the tests."""
 
   @nn.compact
   def __call__(self, x):
-    return nn.Dense(4, name="head")(nn.tanh(nn.Dense(6, name="q_proj")(x)))
+    return Linear(4, name="head")(nn.tanh(Linear(6, name="layers.0.q_proj")(x)))
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +35,14 @@ def adapters(network):
   """Updates of the first layer that change it, unlike initial ones."""
   found = initial_adapters(network[1], "q_proj$", rank=2)
   random = np.random.default_rng(1)
-  found["q_proj"]["b"] = random.normal(size=(2, 6)).astype(np.float32)
+  found[Q]["b"] = random.normal(size=(2, 6)).astype(np.float32)
   return found
 
 
 def test_updates_start_at_zero_with_the_bound_of_the_papers(network):
   found = initial_adapters(network[1], "q_proj$", rank=400, seed=3)
-  assert list(found) == ["q_proj"]
-  down, up = found["q_proj"]["a"], found["q_proj"]["b"]
+  assert list(found) == [Q]
+  down, up = found[Q]["a"], found[Q]["b"]
   assert (down.shape, up.shape) == ((5, 400), (400, 6))
   assert not up.any()
   bound = 1 / math.sqrt(5)
@@ -60,11 +64,11 @@ def test_a_pattern_without_matches_adapts_nothing(network):
 
 def test_merged_weights_are_w_plus_scale_a_b(network, adapters):
   found = merged(network[1], adapters, 0.5)
-  pair = adapters["q_proj"]
-  expected = network[1]["q_proj"]["kernel"] + 0.5 * pair["a"] @ pair["b"]
-  np.testing.assert_allclose(found["q_proj"]["kernel"], expected, rtol=1e-6)
-  np.testing.assert_array_equal(found["head"]["kernel"], network[1]["head"]["kernel"])
-  np.testing.assert_array_equal(found["q_proj"]["bias"], network[1]["q_proj"]["bias"])
+  pair = adapters[Q]
+  expected = network[1][Q]["weight"] + 0.5 * pair["a"] @ pair["b"]
+  np.testing.assert_allclose(found[Q]["weight"], expected, rtol=1e-6)
+  np.testing.assert_array_equal(found["head"]["weight"], network[1]["head"]["weight"])
+  np.testing.assert_array_equal(found[Q]["bias"], network[1][Q]["bias"])
 
 
 def test_a_small_update_is_added_in_float32():
@@ -79,11 +83,24 @@ def test_a_small_update_is_added_in_float32():
 def test_an_adapted_network_is_the_network_with_merged_weights(network, adapters):
   module, params = network
   x = np.random.default_rng(2).normal(size=(3, 5)).astype(np.float32)
-  with adapted(adapters, 0.5):
-    found = module.apply({"params": params}, x)
-  expected = module.apply({"params": merged(params, adapters, 0.5)}, x)
+  found, expected = (
+    module.apply({"params": form(params, adapters, 0.5)}, x) for form in (adapted, merged)
+  )
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
   assert not np.allclose(module.apply({"params": params}, x), expected)
+
+
+def test_gradients_of_updates_beside_and_within_the_weights_are_equal(network, adapters):
+  module, params = network
+  x = np.random.default_rng(2).normal(size=(3, 5)).astype(np.float32)
+
+  def gradient(form):
+    total = lambda pairs: jnp.sin(module.apply({"params": form(params, pairs, 0.5)}, x)).sum()  # noqa: E731
+    return jax.tree.leaves(jax.grad(total)(adapters))
+
+  for found, expected in zip(gradient(adapted), gradient(merged), strict=True):
+    assert np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_dropout_needs_a_key_and_changes_only_the_update(network, adapters):
@@ -91,8 +108,7 @@ def test_dropout_needs_a_key_and_changes_only_the_update(network, adapters):
   x = np.ones((3, 5), np.float32)
 
   def outputs(**settings):
-    with adapted(adapters, 0.5, **settings):
-      return np.asarray(module.apply({"params": params}, x))
+    return np.asarray(module.apply({"params": adapted(params, adapters, 0.5, **settings)}, x))
 
   np.testing.assert_array_equal(outputs(dropout=0.9), outputs())
   assert (outputs(dropout=0.9, key=jax.random.key(0)) != outputs()).any()
@@ -101,7 +117,8 @@ def test_dropout_needs_a_key_and_changes_only_the_update(network, adapters):
 
 
 def test_dropout_keeps_the_expectation():
-  found = np.asarray(dropped(jax.random.key(0), jnp.ones((400, 50)), 0.3))
+  identity = LowRank(jnp.eye(50), jnp.eye(50), 0.3, jax.random.key(0))
+  found = np.asarray(identity(jnp.ones((400, 50))))
   assert set(np.unique(found)) == {0.0, np.float32(1 / 0.7)}
   # 20,000 draws: the standard error of the mean is .0046.
   assert found.mean() == pytest.approx(1, abs=0.02)
