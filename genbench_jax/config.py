@@ -396,6 +396,13 @@ def _prompts_on_images(recognition: Recognition) -> str:
   return next((name for name in recognition.recognizers if on_images.get(name)), "")
 
 
+def _check_generators(config: Config) -> None:
+  """Check each generator for itself."""
+  config.generation.check("config.generation")
+  for name, generator in config.generators.items():
+    generator.check(f"config.generators.{name}")
+
+
 def _check_encoders(config: Config) -> None:
   for name, encoder in config.encoders.items():
     if encoder.checkpoint == config.encoder.checkpoint:
@@ -419,4 +426,6 @@ def _check_inversion(config: Config) -> None:
     )
 
 
-_CHECKS = (_check_sources, _check_kept_images, _check_encoders, _check_inversion)
+_CHECKS = (
+  _check_sources, _check_kept_images, _check_generators, _check_encoders, _check_inversion,
+)  # fmt: skip

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -14,12 +13,13 @@ from genbench_jax.benchmark.digests import split_digest
 from genbench_jax.benchmark.reader import Split, open_split
 from genbench_jax.benchmark.stand_in import prepare_stand_in
 from genbench_jax.cells import ImageSetKey
-from genbench_jax.config import Config
+from genbench_jax.config import Config, Encoder, Selection
 from genbench_jax.diffusion import backends
 from genbench_jax.diffusion.cost import flops_of_image
 from genbench_jax.diffusion.options import parse_loras, parse_scheduler_settings
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.embedding.embedder import ImageEmbedder
+from genbench_jax.embedding.feature_space import FeatureSpace
 from genbench_jax.embedding.preprocess import Resize
 from genbench_jax.errors import UsageError
 from genbench_jax.models.checkpoints import is_single_file
@@ -33,74 +33,15 @@ from genbench_jax.models.image_encoder import (
   load_image_encoder,
   load_text_encoder,
 )
-from genbench_jax.models.pin import Pin
+from genbench_jax.models.pin import AnyPin, LoraPin, Pin, distinct
 from genbench_jax.models.stable_diffusion import load_stable_diffusion, open_parts
 from genbench_jax.runtime.failures import Failures
 from genbench_jax.runtime.hosts import Hosts, this_process
 from genbench_jax.runtime.mesh import data_mesh
 from genbench_jax.runtime.peak import peak_of
+from genbench_jax.runtime.shared_values import SharedValues
 from genbench_jax.runtime.throughput import Cost, Meter
 from genbench_jax.store.digests import FileDigests
-
-T = TypeVar("T")
-
-
-class FeatureSpace:
-  """An encoder of the run's images. The model is loaded when it is first needed.
-
-  Args:
-    name: name of its checkpoint.
-    fingerprint: function that returns the checkpoint's checksum and rejects another than the pinned
-      one.
-    embedder: function that returns the loaded model on its devices.
-  """
-
-  def __init__(
-    self, name: str, fingerprint: Callable[[], str], embedder: Callable[[], ImageEmbedder]
-  ) -> None:
-    self.name, self._fingerprint, self._embedder = name, fingerprint, embedder
-
-  @functools.cached_property
-  def fingerprint(self) -> str:
-    return self._fingerprint()
-
-  @functools.cached_property
-  def embedder(self) -> ImageEmbedder:
-    _ = self.fingerprint  # rejects another checkpoint than the pinned one
-    return self._embedder()
-
-
-class SharedValues:
-  """Values that runs of several configs on one work folder share: models, labels, digests.
-
-  A key contains every setting that determines the value, so no run gets a value of another config.
-  """
-
-  def __init__(self) -> None:
-    self._values: dict[Hashable, Any] = {}
-
-  def get(self, key: Hashable, make: Callable[[], T]) -> T:
-    """Return the value of a key; make it if it does not exist."""
-    if key not in self._values:
-      self._values[key] = make()
-    return self._values[key]
-
-  def only(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
-    """Return the value of a key and drop the others of its kind.
-
-    A device has no memory for several large models.
-
-    Args:
-      kind: kind of the value.
-      key: settings that determine it.
-      make: function that makes it.
-    """
-    if (kind, key) not in self._values:
-      for other in [
-        encoder for encoder in self._values if isinstance(encoder, tuple) and encoder[:1] == (kind,)
-      ]:
-        del self._values[other]
-    return self.get((kind, key), make)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,6 +51,7 @@ class Run:
   Attributes:
     is_plan: whether this is a plan, which writes nothing and uses no device.
     shared: values that this run shares with runs of `with_config`.
+    generator: name in `config.generators` of the original config, if this run has one of them only.
   """
 
   config: Config
@@ -117,6 +59,7 @@ class Run:
   failures: Failures = dataclasses.field(default_factory=Failures)
   is_plan: bool = False
   shared: SharedValues = dataclasses.field(default_factory=SharedValues)
+  generator: str = ""
 
   @functools.cached_property
   def hosts(self) -> Hosts:
@@ -133,7 +76,7 @@ class Run:
     """The devices of this process, used for its images and features."""
     return data_mesh(jax.local_devices())
 
-  def fingerprint(self, pin: Pin) -> str:
+  def fingerprint(self, pin: AnyPin) -> str:
     """Return the checksum of a checkpoint; reject another than the pinned one."""
     return self.shared.get(("fingerprint", pin), pin.fingerprint)
 
@@ -143,7 +86,9 @@ class Run:
     asked = self.config.generation
     if backends.is_function(asked.backend):
       return backends.function_fingerprint(asked.backend)
-    pinned = self.fingerprint(diffusion_pin(self.config))
+    pinned = self.fingerprint(self._diffusion_pin)
+    for pin in part_pins(self.config, self.generator):
+      self.fingerprint(pin)  # rejects another file than the pinned one
     # A single-file checkpoint has its tokenizer beside it, or uses CLIP's; both are part of the
     # fingerprint.
     if not (asked.loras or asked.autoencoder or is_single_file(asked.checkpoint)):
@@ -151,14 +96,24 @@ class Run:
     return self.shared.get(("parts", self._model_settings), lambda: self._parts().fingerprint)
 
   @property
+  def _diffusion_pin(self) -> Pin:
+    return diffusion_pin(self.config, self.generator)
+
+  @property
   def _model_settings(self) -> Hashable:
     asked = self.config.generation
-    return diffusion_pin(self.config), asked.implementation, asked.loras, asked.autoencoder
+    parts = asked.loras, asked.autoencoder, asked.autoencoder_revision
+    return self._diffusion_pin, asked.implementation, *parts
 
   def _parts(self) -> CheckpointParts:
     asked = self.config.generation
     loras = parse_loras(asked.loras)
-    return open_parts(asked.checkpoint, asked.revision or None, loras, asked.autoencoder)
+    return open_parts(asked.checkpoint, asked.revision or None, loras, self._autoencoder())
+
+  def _autoencoder(self) -> Path | str:
+    """Return the folder of the separate autoencoder, at its pinned revision; empty if there is none."""
+    found = autoencoder_pin(self.config, self.generator)
+    return found.folder() if found else ""
 
   @property
   def encoder_fingerprint(self) -> str:
@@ -176,7 +131,7 @@ class Run:
       settings.revision or None,
       implementation=settings.implementation,
       loras=parse_loras(settings.loras),
-      autoencoder=settings.autoencoder,
+      autoencoder=self._autoencoder(),
     )
 
   @property
@@ -313,7 +268,10 @@ class Run:
     if not self.config.generators or key.source != "generative":
       return self
     if key.generator not in self._by_generator:
-      self._by_generator[key.generator] = self.with_config(self.config.of_generator(key.generator))
+      config = self.config.of_generator(key.generator)
+      self._by_generator[key.generator] = dataclasses.replace(
+        self, config=config, generator=key.generator
+      )
     return self._by_generator[key.generator]
 
   @functools.cached_property
@@ -364,41 +322,76 @@ class Run:
     return split_digest(self.split(dataset, split), self.file_digests(f"{dataset}-{split}"))
 
 
-def diffusion_pin(config: Config) -> Pin:
-  """Return the pin of the model that generates images."""
+def diffusion_pin(config: Config, generator: str = "") -> Pin:
+  """Return the pin of the model that generates images.
+
+  Args:
+    config: a config with one generator, see `Config.of_generator`.
+    generator: its name in the table of the original config; empty for `config.generation`.
+  """
   from genbench_jax.models.diffusion_parts import DOWNLOADS
 
   asked = config.generation
   files = backends.DOWNLOADS if asked.backend == backends.DIFFUSERS else DOWNLOADS
-  return Pin(asked.checkpoint, asked.revision, asked.sha256, files, _settings("generation"))
+  prefix = _generation_prefix(generator)
+  return Pin(asked.checkpoint, asked.revision, asked.sha256, files, (prefix,))
+
+
+def autoencoder_pin(config: Config, generator: str = "") -> Pin | None:
+  """Return the pin of the generator's separate autoencoder, if it has one; see `diffusion_pin`."""
+  from genbench_jax.models.diffusion_parts import AUTOENCODER_DOWNLOADS
+
+  asked = config.generation
+  if not asked.autoencoder:
+    return None
+  pinned = asked.autoencoder, asked.autoencoder_revision, asked.autoencoder_sha256
+  prefix = f"{_generation_prefix(generator)}autoencoder_"
+  return Pin(*pinned, AUTOENCODER_DOWNLOADS, (prefix,), part="vae")
+
+
+def part_pins(config: Config, generator: str = "") -> Iterator[AnyPin]:
+  """Yield the pins of what a generator adds to its checkpoint; see `diffusion_pin`."""
+  asked = config.generation
+  if asked.loras:
+    files = tuple(file for file, _ in parse_loras(asked.loras))
+    yield LoraPin(files, asked.lora_sha256, (_generation_prefix(generator),))
+  if found := autoencoder_pin(config, generator):
+    yield found
 
 
 def encoder_pin(config: Config) -> Pin:
   """Return the pin of the main encoder."""
-  from genbench_jax.models.clip import DOWNLOADS
-
-  asked = config.encoder
-  return Pin(asked.checkpoint, asked.revision, asked.sha256, DOWNLOADS, _settings("encoder"))
+  return _encoder_pin(config.encoder, "config.encoder.")
 
 
 def encoder_pins(config: Config) -> dict[str, Pin]:
   """Return the pins of the further encoders by name."""
-  from genbench_jax.models.clip import DOWNLOADS
-
   return {
-    name: Pin(
-      encoder.checkpoint, encoder.revision, encoder.sha256, DOWNLOADS, _settings(f"encoders.{name}")
-    )
+    name: _encoder_pin(encoder, _entry_prefix("encoders", name))
     for name, encoder in config.encoders.items()
   }
 
 
 def judge_pin(config: Config) -> Pin:
   """Return the pin of the encoder that selects among candidates."""
+  return _encoder_pin(config.selection, "config.selection.")
+
+
+def fine_tune_pin(config: Config) -> Pin | None:
+  """Return the pin of the network that the recognizer `fine_tune` starts from, if it is not the encoder."""
+  from genbench_jax.models.classifiers import DOWNLOADS
+
+  asked = config.recognition.fine_tune
+  if "fine_tune" not in config.recognition.recognizers or not asked.checkpoint:
+    return None
+  prefix = "config.recognition.fine_tune."
+  return Pin(asked.checkpoint, asked.revision, asked.sha256, DOWNLOADS, (prefix,))
+
+
+def _encoder_pin(asked: Encoder | Selection, prefix: str) -> Pin:
   from genbench_jax.models.clip import DOWNLOADS
 
-  asked = config.selection
-  return Pin(asked.checkpoint, asked.revision, asked.sha256, DOWNLOADS, _settings("selection"))
+  return Pin(asked.checkpoint, asked.revision, asked.sha256, DOWNLOADS, (prefix,))
 
 
 def sentence_pin(config: Config) -> Pin:
@@ -406,27 +399,36 @@ def sentence_pin(config: Config) -> Pin:
   from genbench_jax.models.t5 import DOWNLOADS
 
   asked = config.prompts
-  return Pin(
-    asked.sentence_model,
-    asked.sentence_revision,
-    asked.sentence_sha256,
-    DOWNLOADS,
-    _settings("prompts.sentence", "_"),
-  )
+  pinned = asked.sentence_model, asked.sentence_revision, asked.sentence_sha256
+  return Pin(*pinned, DOWNLOADS, ("config.prompts.sentence_",))
 
 
-def _settings(section: str, joint: str = ".") -> tuple[str, str]:
-  return f"config.{section}{joint}revision", f"config.{section}{joint}sha256"
+def _generation_prefix(generator: str) -> str:
+  return _entry_prefix("generators", generator) if generator else "config.generation."
 
 
-def pins(config: Config) -> Iterator[Pin]:
-  """Yield all checkpoints that a run of the config reads."""
+def _entry_prefix(table: str, name: str) -> str:
+  """Return the beginning of an entry's settings; names with hyphens are no attributes in Python."""
+  return f"config.{table}.{name}." if name.isidentifier() else f'config.{table}["{name}"].'
+
+
+def pins(config: Config) -> Iterator[AnyPin]:
+  """Yield all checkpoints that a run of the config reads, each once."""
+  yield from distinct(_pins(config))
+
+
+def _pins(config: Config) -> Iterator[AnyPin]:
   if "generative" in config.sources:
-    runs = [config.of_generator(name) for name in config.generators] or [config]
-    yield from dict.fromkeys(map(diffusion_pin, runs))
+    for name in config.generators or ("",):
+      run = config.of_generator(name) if name else config
+      if not backends.is_function(run.generation.backend):
+        yield diffusion_pin(run, name)
+        yield from part_pins(run, name)
   yield encoder_pin(config)
   yield from encoder_pins(config).values()
   if config.selection.method == "clip":
     yield judge_pin(config)
   if config.prompts.sentence_model:
     yield sentence_pin(config)
+  if found := fine_tune_pin(config):
+    yield found

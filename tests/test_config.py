@@ -8,6 +8,15 @@ from genbench_jax.config import Config, check_setting, default_config, make_conf
 from genbench_jax.errors import UsageError
 
 
+@pytest.mark.parametrize("path", ["generation", "generators.own"])
+def test_a_backend_refuses_settings_that_it_would_ignore(path):
+  entry = {"backend": "module:function", "loras": ("a.safetensors",)}
+  section, _, name = path.partition(".")
+  given = {section: {name: entry} if name else entry}
+  with pytest.raises(UsageError, match=rf"config\.{path}\.loras has no effect with backend"):
+    make_config(given)
+
+
 def test_the_defaults_make_the_default_config():
   assert make_config(default_config()) == Config()
 
@@ -38,6 +47,7 @@ def test_sections_are_frozen_and_typed():
     ("shots", (1, 1), "config.shots contains duplicates"),
     ("seeds", (-1,), "config.seeds is -1, expected at least 0"),
     ("stand_in", -2, "config.stand_in is -2, expected at least 0"),
+    ("generation.lora_sha256", ("a",), "lora_sha256 has 1 checksums for 0 files"),
     ("generation.steps", 0, "config.generation.steps is 0, expected at least 1."),
     ("generation.guidance_scale", float("nan"), "guidance_scale is nan, expected a finite number."),
     ("seeds", (2**32,), "config.seeds is 4294967296, expected at most 4294967295."),

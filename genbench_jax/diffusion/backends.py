@@ -13,6 +13,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -55,21 +56,27 @@ def load_function(backend: str) -> Backend:
   Raises:
     UsageError: the module or function does not exist, or is not callable.
   """
-  module_name, _, name = backend.partition(":")
-  try:
-    function = getattr(importlib.import_module(module_name), name)
-  except (ImportError, AttributeError) as error:
-    raise UsageError(f"backend {backend!r} can't be imported: {error}.") from error
+  function = getattr(_module(backend), backend.partition(":")[2], None)
   if not callable(function):
-    raise UsageError(f"backend {backend!r} is not callable.")
+    raise UsageError(f"backend {backend!r} is not a function of that module.")
   return checked(function, backend)
 
 
 def function_fingerprint(backend: str) -> str:
-  """Return a digest of the function's name and source file, without the file's imports."""
-  module = importlib.import_module(backend.partition(":")[0])
-  source = Path(inspect.getfile(module)).read_bytes()
+  """Return a digest of the function's name and source file, without the file's imports.
+
+  Raises:
+    UsageError: the module does not exist.
+  """
+  source = Path(inspect.getfile(_module(backend))).read_bytes()
   return hashlib.sha256(backend.encode() + b"\0" + source).hexdigest()
+
+
+def _module(backend: str) -> ModuleType:
+  try:
+    return importlib.import_module(backend.partition(":")[0])
+  except ImportError as error:
+    raise UsageError(f"backend {backend!r} can't be imported: {error}.") from error
 
 
 def checked(function: Callable[..., Any], name: str) -> Backend:

@@ -21,6 +21,11 @@ SCHEDULERS = (
   "tcd",
   "auto",
 )
+BACKEND_DTYPES = ("", "float32", "float16", "bfloat16")
+# Settings of our sampler and model, which other programs do not know.
+OURS_ONLY = (
+  "loras", "autoencoder", "eta", "guidance_rescale", "timesteps", "scheduler_settings",
+)  # fmt: skip
 
 
 class KeptImages:
@@ -59,14 +64,21 @@ class Generation:
       classes of diffusers below 0.40.
     backend: another program that makes the images: `diffusers` for any PyTorch pipeline, or
       `module:function`; empty is this package.
+    backend_dtype: dtype of a `diffusers` pipeline: `float32`, `float16` or `bfloat16`; empty is
+      bfloat16 on a GPU and float32 on a CPU.
+    backend_device: its device, such as `cuda:1`; empty is the first GPU, or else the CPU.
     eta: fraction of fresh noise in `ddim` and `tcd`.
     guidance_rescale: how far to restore the standard deviation that guidance inflates, 0 to 1
       (2305.08891).
     timesteps: explicit descending timesteps instead of `steps`.
     scheduler_settings: keys of `scheduler_config.json` that override the checkpoint's, as a JSON
       object.
-    loras: files of low-rank updates, each as `FILE:WEIGHT`.
+    loras: files of low-rank updates, each as `FILE:WEIGHT`; a file of the hub is
+      `owner/name/FILE.safetensors`, or `owner/name@COMMIT/FILE.safetensors`.
+    lora_sha256: checksums of these files, in their order; other files are rejected.
     autoencoder: folder or hub id of an autoencoder in place of the checkpoint's.
+    autoencoder_revision: its hub revision, a commit; empty for local folders.
+    autoencoder_sha256: its checksum.
     negative_prompt: appended to the negative prompt of the strategy.
   """
 
@@ -84,13 +96,39 @@ class Generation:
   shard_size: Annotated[int, AtLeast(1)] = 512
   implementation: Annotated[str, OneOf("implementation", IMPLEMENTATIONS)] = "ours"
   backend: str = ""
+  backend_dtype: Annotated[str, OneOf("dtype", BACKEND_DTYPES)] = ""
+  backend_device: str = ""
   eta: Annotated[float, AtLeast(0), AtMost(1)] = 0.0
   guidance_rescale: Annotated[float, AtLeast(0), AtMost(1)] = 0.0
   timesteps: tuple[int, ...] = ()
   scheduler_settings: str = ""
   loras: tuple[str, ...] = ()
+  lora_sha256: tuple[str, ...] = ()
   autoencoder: str = ""
+  autoencoder_revision: str = ""
+  autoencoder_sha256: str = ""
   negative_prompt: str = ""
+
+  def check(self, path: str) -> None:
+    """Check settings that depend on each other.
+
+    Args:
+      path: path of the section for messages, such as `config.generation`.
+
+    Raises:
+      UsageError: there are more or fewer checksums than LoRAs, or a backend cannot heed a setting.
+    """
+    if self.lora_sha256 and len(self.lora_sha256) != len(self.loras):
+      raise UsageError(
+        f"{path}.lora_sha256 has {len(self.lora_sha256)} checksums for {len(self.loras)} files in"
+        f" {path}.loras: give one for each, or none."
+      )
+    ignored = [name for name in OURS_ONLY if getattr(self, name)] if self.backend else []
+    if ignored:
+      raise UsageError(
+        f"{path}.{ignored[0]} has no effect with backend {self.backend!r}: remove it, or make a"
+        " function that uses it the backend (docs/extending.md)."
+      )
 
   def kept_images(self, per_class: int) -> int:
     """Return how many of `per_class` images are kept."""

@@ -21,6 +21,12 @@ DOWNLOADS = (
   *(f"{part}/model*safetensors*" for part in ("text_encoder", "text_encoder_2")),
   *(f"{part}/flax_model.msgpack" for part in ("text_encoder", "text_encoder_2")),
 )
+# Files of an autoencoder alone, or of that of a pipeline.
+AUTOENCODER_DOWNLOADS = tuple(
+  folder + name
+  for folder in ("", "vae/")
+  for name in ("config.json", "diffusion_pytorch_model*safetensors*")
+)
 TEXT_PARTS = ("text_encoder", "text_encoder_2")
 
 
@@ -97,9 +103,7 @@ def with_autoencoder(parts: CheckpointParts, autoencoder: str) -> CheckpointPart
     UsageError: there is no such folder or hub id.
     RunError: the autoencoder is incomplete or damaged.
   """
-  own = ("config.json", "diffusion_pytorch_model*safetensors*")
-  patterns = (*own, *(f"vae/{name}" for name in own))
-  folder = checkpoints.locate(autoencoder, None, patterns)
+  folder = checkpoints.locate(autoencoder, None, AUTOENCODER_DOWNLOADS)
   folder = folder / "vae" if (folder / "vae").is_dir() else folder
   path = folder / "config.json"
   both = f"{parts.fingerprint} {checkpoints.fingerprint(folder)}"

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.models import checkpoints
+from genbench_jax.models import checkpoints, hub
 from genbench_jax.models.checkpoints import Weights
 from genbench_jax.models.diffusion_parts import CheckpointParts
 from genbench_jax.models.original_unet import unet_names
@@ -45,6 +45,10 @@ TENSOR = re.compile(rf"(.+)\.({'|'.join(map(re.escape, FACTORS))})(?:\.\w+)?\.we
 # Diffusers' oldest format: factors inside the attention processor.
 PROCESSOR = re.compile(r"(.+)\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight$")
 ALPHA = re.compile(r"(.+)\.(?:lora_)?alpha$")
+# A file of a hub repository, with or without a revision.
+HUB_FILE = re.compile(
+  r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w.-]+))?/((?:\w[\w.-]*/)*\w[\w.-]*\.safetensors)"
+)
 # Prefix -> part. Longer prefixes come first, since the first match wins.
 DOTTED = {"text_encoder_2.": "text_encoder_2", "text_encoder.": "text_encoder", "unet.": "unet"}
 KOHYA = {
@@ -90,7 +94,7 @@ def with_loras(
   names = _known_names(parts)
   digest = hashlib.sha256(parts.fingerprint.encode())
   for given, weight in loras:
-    path = _file(given)
+    path = lora_file(given)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
       raise UsageError(f"{path}: the LoRA's weight is {weight!r}; expected a finite number.")
     for place, change in _changes(path, float(weight), names).items():
@@ -146,14 +150,20 @@ def _delta(change: Change, name: str) -> Float32[np.ndarray, "..."]:
   return change.weight * alpha / rank * product
 
 
-def _file(given: str | Path) -> Path:
-  """Return a LoRA's safetensors file: `given` itself, the only one in a folder, or a shipped one (`zoo/few_step`).
+def lora_file(given: str | Path) -> Path:
+  """Return a LoRA's safetensors file, downloaded if necessary.
+
+  Args:
+    given: the file, a folder with one, a shipped one (`zoo/few_step`), or a file of a hub repository,
+      `owner/name/FILE.safetensors` or `owner/name@REVISION/FILE.safetensors`.
 
   Raises:
     UsageError: there is no such file, or only a pickle.
   """
   if checkpoints.is_single_file(given):
     return Path(given).expanduser()
+  if match := HUB_FILE.fullmatch(str(given)):
+    return _hub_file(*match.groups())
   path = Path(given).expanduser()
   if checkpoints.is_shipped(str(given)):
     path = checkpoints.locate(str(given))
@@ -162,7 +172,16 @@ def _file(given: str | Path) -> Path:
     return found[0]
   if path.is_file():
     raise UsageError(f"{path} is not a safetensors file, and pickles are never opened: convert it.")
-  raise UsageError(f"LoRA {str(given)!r}: expected a .safetensors file, or a folder with one.")
+  raise UsageError(
+    f"LoRA {str(given)!r}: expected a .safetensors file, a folder with one, or owner/name/FILE.safetensors on the hub."
+  )
+
+
+def _hub_file(checkpoint: str, revision: str | None, name: str) -> Path:
+  path = hub.download(checkpoint, revision, [name]) / name
+  if not path.is_file():
+    raise UsageError(f"the hub's {checkpoint} has no file {name!r}: check the LoRA's name.")
+  return path
 
 
 # ---- names in files and in the model ------------------------------------------------------------

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genbench_jax.cells import ImageSetKey, measured_sets, mixtures
+from genbench_jax.embedding.feature_space import FeatureSpace
 from genbench_jax.errors import NotPreparedError, RunError
-from genbench_jax.run import FeatureSpace, Run
+from genbench_jax.run import Run, fine_tune_pin
 from genbench_jax.sources.registry import SOURCES
 from genbench_jax.store import files
 from genbench_jax.store.image_set import ImageSet, ImageSetLayout, images_digest
@@ -244,6 +245,8 @@ def rows_path(run: Run, key: ImageSetKey, stage: str) -> Path:
     made_from["real"] = real
   if stated := sum(_stated_real_images(run, part) for part in parts):
     made_from["real_images"] = stated
+  if stage == "recognize" and (start := fine_tune_pin(run.config)):
+    made_from["fine_tune"] = run.fingerprint(start)
   if key.source == "combined":
     made_from["mixture"] = dataclasses.asdict(run.config.mixture)
   name = f"{key.label}-{stage}-{files.digest(made_from)}.jsonl"

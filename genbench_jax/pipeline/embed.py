@@ -12,6 +12,7 @@ from genbench_jax.benchmark.reader import SplitImages
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.cells import ImageSetKey, image_sets
 from genbench_jax.embedding.embedder import text_prototypes
+from genbench_jax.embedding.feature_space import FeatureSpace
 from genbench_jax.embedding.input_pipeline import Images
 from genbench_jax.embedding.stored import embed_stored, refuse_non_finite
 from genbench_jax.errors import RunError
@@ -26,7 +27,7 @@ from genbench_jax.pipeline.artifacts import (
   wants_guides,
 )
 from genbench_jax.pipeline.guides import guides_of
-from genbench_jax.run import FeatureSpace, Run
+from genbench_jax.run import Run
 from genbench_jax.runtime.progress import Progress
 from genbench_jax.store.embedding_parts import EmbeddingParts
 from genbench_jax.store.embedding_set import EmbeddingSet

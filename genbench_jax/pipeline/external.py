@@ -14,11 +14,12 @@ from genbench_jax.cells import (
   mixtures,
   rows_of_counts,
 )
+from genbench_jax.embedding.feature_space import FeatureSpace
 from genbench_jax.errors import UsageError
 from genbench_jax.pipeline.artifacts import (
   image_set_path,
 )
-from genbench_jax.run import FeatureSpace, Run
+from genbench_jax.run import Run
 from genbench_jax.sources.registry import SOURCES
 from genbench_jax.store.embedding_set import EmbeddingSet, load_embeddings
 

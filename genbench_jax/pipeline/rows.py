@@ -13,13 +13,14 @@ from jaxtyping import Float
 
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.cells import Cell, ImageSetKey, cells_of, measured_sets
+from genbench_jax.embedding.feature_space import FeatureSpace
 from genbench_jax.errors import ModelError, NotPreparedError, RunError
 from genbench_jax.metrics.bootstrap import Measurement
 from genbench_jax.models.image_encoder import TextEncoder
 from genbench_jax.pipeline.artifacts import classes_path, hits_path, rows_path, test_path, text_path
 from genbench_jax.pipeline.external import External, external_images
 from genbench_jax.recognizers.linear_probe import CLIP_LOGIT_SCALE
-from genbench_jax.run import FeatureSpace, Run
+from genbench_jax.run import Run
 from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import class_values, hits
 from genbench_jax.store.embedding_set import EmbeddingSet, load_embeddings

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from genbench_jax.cells import Cell, ImageSetKey, cells_of
 from genbench_jax.config import Config
+from genbench_jax.embedding.feature_space import FeatureSpace
 from genbench_jax.metrics.floors import draws, floors
 from genbench_jax.metrics.registry import Metric, Result, Sets, measured
 from genbench_jax.pipeline.artifacts import GUIDED, real_paths
@@ -24,7 +25,7 @@ from genbench_jax.pipeline.rows import (
   make_row,
   per_image,
 )
-from genbench_jax.run import FeatureSpace, Run
+from genbench_jax.run import Run
 from genbench_jax.runtime.programs import ProgramMemory
 from genbench_jax.runtime.protocol import Protocol
 from genbench_jax.store.embedding_set import EmbeddingSet, load_embeddings

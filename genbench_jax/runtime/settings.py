@@ -21,6 +21,12 @@ Section = TypeVar("Section")
 _LARGEST_WHOLE = 1 << 1000  # larger ones are no floats
 # The name of an entry becomes part of file names.
 _ENTRY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+# Settings that name files, and those that pin these files.
+PINS = {
+  "checkpoint": ("revision", "sha256"),
+  "loras": ("lora_sha256",),
+  "autoencoder": ("autoencoder_revision", "autoencoder_sha256"),
+}
 
 
 @runtime_checkable
@@ -129,7 +135,7 @@ def read_table(base: Section, table: Any, path: str) -> dict[str, Section]:
   Args:
     base: a frozen dataclass with the defaults of an entry.
     table: mapping of names to mappings of settings. An entry with its own `checkpoint` does not
-      inherit `revision` and `sha256`, which pin another checkpoint.
+      inherit `revision` and `sha256`, which pin another one; see `PINS`.
     path: path of the table for messages, such as `config.generators`.
 
   Raises:
@@ -142,10 +148,16 @@ def read_table(base: Section, table: Any, path: str) -> dict[str, Section]:
     if not _ENTRY_NAME.fullmatch(name):
       raise UsageError(f"{path}.{name}: a name may have at most 80 letters, digits, '_' and '-'.")
     given = read_section(type(base), entry, f"{path}.{name}")
-    unpinned = {"revision": "", "sha256": ""} if "checkpoint" in entry else {}
-    changes = unpinned | {key: getattr(given, key) for key in entry}
+    changes = _unpinned(base, entry) | {key: getattr(given, key) for key in entry}
     sections[name] = dataclasses.replace(base, **changes)  # type: ignore[type-var]
   return sections
+
+
+def _unpinned(base: Section, entry: Any) -> dict[str, Any]:
+  """Return the empty value of each pin of files that an entry replaces."""
+  hints = typing.get_type_hints(type(base))
+  pins = [pin for file, pins in PINS.items() if file in entry for pin in pins if pin in hints]
+  return {pin: () if typing.get_origin(hints[pin]) is tuple else "" for pin in pins}
 
 
 def plain_type(hint: Any) -> Any:

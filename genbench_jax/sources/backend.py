@@ -27,8 +27,9 @@ def open_backend(settings: Any) -> Backend:
     return backends.load_function(settings.backend)
   backends.check_backend(settings.backend)
   asked = (settings.checkpoint, settings.revision or None, backends.DOWNLOADS)
-  folder = checkpoints.locate(*asked)
-  return backends.load_pipeline(str(folder), settings.steps, settings.guidance_scale)
+  folder = str(checkpoints.locate(*asked))
+  where = (settings.backend_dtype, settings.backend_device)
+  return backends.load_pipeline(folder, settings.steps, settings.guidance_scale, *where)
 
 
 def image_seeds(keys: UInt32[np.ndarray, "n 2"]) -> list[int]:

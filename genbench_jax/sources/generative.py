@@ -86,7 +86,7 @@ def _more_settings(settings: Generation) -> dict[str, Any]:
   """
   usual = Generation()
   names = (
-    "implementation", "backend", "eta", "guidance_rescale", "timesteps", "scheduler_settings", "negative_prompt",
+    "implementation", "backend", "backend_dtype", "eta", "guidance_rescale", "timesteps", "scheduler_settings", "negative_prompt",
   )  # fmt: skip
   found = {name: getattr(settings, name) for name in names}
   return {name: value for name, value in found.items() if value != getattr(usual, name)}

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from genbench_jax.cells import ImageSetKey
-from genbench_jax.run import FeatureSpace, Run
+from genbench_jax.embedding.feature_space import FeatureSpace
+from genbench_jax.run import Run
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout
 
 ShardRecords = Iterator[tuple[int, list[ImageRecord]]]

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from genbench_jax.cells import ImageSetKey
 from genbench_jax.cli import pins
-from genbench_jax.config import Config, Encoder, Generation, Prompts, Selection
+from genbench_jax.config import Config, Encoder, Generation, Prompts, Selection, make_config
 from genbench_jax.errors import RunError
 from genbench_jax.main import main
 from genbench_jax.models import checkpoints
 from genbench_jax.models.pin import COMMIT as COMMIT_FORM
-from genbench_jax.run import Run
+from genbench_jax.recognizers.settings import FineTuneSettings, Recognition
+from genbench_jax.run import Run, autoencoder_pin
 from genbench_jax.zoo.tiny import write_tiny_clip
 
 ROOT = Path(__file__).parents[2]
@@ -34,9 +36,7 @@ def _run(clip, sha256):
 def test_the_pinned_checkpoint_is_accepted_and_another_rejected(clip):
   pinned = checkpoints.fingerprint(clip)
   assert _run(clip, pinned.upper()).encoder_fingerprint == pinned
-  message = (
-    rf"has SHA-256 {pinned}, but config.encoder.sha256 is {'0' * 64}: the checkpoint is damaged or"
-  )
+  message = rf"has SHA-256 {pinned}, but config.encoder.sha256 is {'0' * 64}: it is damaged or"
   for what in ("clip", "encoder_fingerprint"):
     with pytest.raises(RunError, match=message):
       getattr(_run(clip, "0" * 64), what)
@@ -177,13 +177,111 @@ def test_every_checkpoint_of_a_run_can_be_pinned():
     selection=Selection(method="clip", checkpoint="a/judge"),
     encoders={"other": Encoder(checkpoint="a/dinov2")},
     prompts=Prompts(sentence_model="a/t5"),
+    recognition=Recognition(
+      recognizers=("fine_tune",), fine_tune=FineTuneSettings(checkpoint="a/resnet")
+    ),
   )
-  assert [(pin.checkpoint, *pin.settings) for pin in pins.pins(config)] == [
-    ("a/diffusion", "config.generation.revision", "config.generation.sha256"),
-    ("a/clip", "config.encoder.revision", "config.encoder.sha256"),
-    ("a/dinov2", "config.encoders.other.revision", "config.encoders.other.sha256"),
-    ("a/judge", "config.selection.revision", "config.selection.sha256"),
-    ("a/t5", "config.prompts.sentence_revision", "config.prompts.sentence_sha256"),
+  assert [(pin.checkpoint, *pin.prefixes) for pin in pins.pins(config)] == [
+    ("a/diffusion", "config.generation."),
+    ("a/clip", "config.encoder."),
+    ("a/dinov2", "config.encoders.other."),
+    ("a/judge", "config.selection."),
+    ("a/t5", "config.prompts.sentence_"),
+    ("a/resnet", "config.recognition.fine_tune."),
+  ]
+
+
+GENERATORS_CONFIG = """
+from genbench_jax.config import default_config
+
+def get_config(text=""):
+  config = default_config()
+  config.datasets, config.sources = ("shapes",), ("generative",)
+  config.generation.checkpoint = config.encoder.checkpoint = {clip!r}
+  config.generators = {{
+    "plain": {{}},
+    "few-step": {{"loras": ({lora!r} + ":0.5", {other!r}), "autoencoder": {vae!r}}},
+    "twice": {{"loras": ({lora!r}, {other!r}), "steps": 4}},
+    "own": {{"backend": "numpy:zeros"}},
+  }}
+  exec({lines!r}, {{"config": config}})
+  return config
+"""
+
+
+@pytest.fixture
+def generators(clip, tmp_path):
+  """Return the function that writes a config of generators, with further lines, and returns its path."""
+  vae = tmp_path / "pipeline"
+  (vae / "vae").mkdir(parents=True)
+  (vae / "vae" / "config.json").write_text("{}")
+  (vae / "model_index.json").write_text("{}")
+  files = {name: tmp_path / f"{name}.safetensors" for name in ("lora", "other")}
+  for name, file in files.items():
+    file.write_bytes(name.encode())
+  places = {name: str(path) for name, path in (files | {"vae": vae, "clip": clip}).items()}
+
+  def write(lines=""):
+    path = tmp_path / "generators.py"
+    path.write_text(GENERATORS_CONFIG.format(lines=lines, **places))
+    return path
+
+  return write
+
+
+def test_loras_and_autoencoders_of_generators_are_pinned(generators, clip, tmp_path, capfd):
+  """The printed lines are part of a config that accepts these files and rejects others."""
+  assert pins.main([f"--config={generators()}"]) == 0
+  lines = capfd.readouterr().out.splitlines()
+  loras = [hashlib.sha256(name).hexdigest() for name in (b"lora", b"other")]
+  vae = checkpoints.fingerprint(tmp_path / "pipeline" / "vae")
+  few, twice = 'config.generators["few-step"].', "config.generators.twice."
+  quoted = f'("{loras[0]}", "{loras[1]}",)'
+  for line in (
+    f'{few}sha256 = "{checkpoints.fingerprint(clip)}"',
+    f'config.generators.plain.sha256 = "{checkpoints.fingerprint(clip)}"',
+    f"{few}lora_sha256 = {quoted}",
+    f"{twice}lora_sha256 = {quoted}",
+    f'{few}autoencoder_sha256 = "{vae}"',
+  ):
+    assert lines.count(line) == 1
+  assert not any("generators.own" in line for line in lines)  # a function has no checkpoint
+  file = generators("\n".join(lines))
+  assert pins.main([f"--config={file}"]) == 0
+  assert capfd.readouterr().out.splitlines() == lines
+  config = make_config(runpy.run_path(str(file))["get_config"]())
+  for pin in pins.pins(config):
+    pin.fingerprint()
+  key = ImageSetKey("shapes", "generative", "defined_template", 0, "few-step")
+  (tmp_path / "other.safetensors").write_bytes(b"damaged")
+  message = (
+    r'LoRA .*other.safetensors. has SHA-256 .*, but config.generators.."few-step"..lora_sha256'
+  )
+  with pytest.raises(RunError, match=message):
+    _ = Run(config, tmp_path).of(key).diffusion_fingerprint
+  (tmp_path / "other.safetensors").write_bytes(b"other")
+  (tmp_path / "pipeline" / "vae" / "config.json").write_text("{ }")
+  with pytest.raises(RunError, match="autoencoder_sha256 is"):
+    _ = Run(config, tmp_path).of(key).diffusion_fingerprint
+
+
+def test_an_autoencoder_is_downloaded_at_its_revision(tmp_path, monkeypatch):
+  snapshot = tmp_path / COMMIT
+  snapshot.mkdir()
+  (snapshot / "config.json").write_text("{}")
+  asked = []
+
+  def download(name, **options):
+    asked.append((name, options["revision"]))
+    return str(snapshot)
+
+  monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+  generation = Generation(autoencoder="owner/vae", autoencoder_revision="v2")
+  pin = autoencoder_pin(Config(generation=generation))
+  assert pin.folder() == snapshot and asked == [("owner/vae", "v2")]
+  assert list(pin.lines()) == [
+    f'config.generation.autoencoder_revision = "{COMMIT}"',
+    f'config.generation.autoencoder_sha256 = "{checkpoints.fingerprint(snapshot)}"',
   ]
 
 
@@ -199,8 +297,7 @@ def test_inception_is_pinned_by_its_file(tmp_path):
 
 def test_the_full_benchmark_names_commits():
   config = runpy.run_path(str(ROOT / "configs" / "full.py"))["get_config"]()
-  for section in (config.encoder, config.selection):
+  for section in (config.generation, config.encoder, config.selection):
     assert COMMIT_FORM.fullmatch(section.revision)
-  # The mirror's commit is not known here: `genbench pins full` asks the hub for it.
+  # Stability AI withdrew its own repository.
   assert config.generation.checkpoint.startswith("sd2-community/")
-  assert not config.generation.revision or COMMIT_FORM.fullmatch(config.generation.revision)

@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.models import weights
+from genbench_jax.models import lora, weights
 from genbench_jax.models.lora import with_loras
 from genbench_jax.models.original_unet import unet_names
 from genbench_jax.models.stable_diffusion import open_parts
@@ -143,3 +143,24 @@ def test_kohyas_names_follow_the_original_code(parts):
   assert names["middle_block.1.proj_in.weight"] == f"{TARGET}.weight"
   assert set(names.values()) == set(parts.weights["unet"])
   assert weights.is_table("text_model.embeddings.token_embedding")
+
+
+def test_a_file_of_the_hub_is_downloaded_alone(tmp_path, monkeypatch):
+  (tmp_path / "xl").mkdir()
+  (tmp_path / "xl" / "style.safetensors").write_bytes(b"")
+  asked = []
+
+  def download(name, **options):
+    asked.append((name, options["revision"], options["allow_patterns"]))
+    return str(tmp_path)
+
+  monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+  found = lora.lora_file("owner/name@v2/xl/style.safetensors")
+  assert found == tmp_path / "xl" / "style.safetensors"
+  assert lora.lora_file("owner/name/xl/style.safetensors") == found
+  files = ["xl/style.safetensors"]
+  assert asked == [("owner/name", "v2", files), ("owner/name", None, files)]
+  with pytest.raises(UsageError, match="has no file 'other"):
+    lora.lora_file("owner/name/other.safetensors")
+  with pytest.raises(UsageError, match="owner/name/FILE"):
+    lora.lora_file(tmp_path / "xl" / "missing.safetensors")

@@ -11,7 +11,6 @@ import pytest
 from genbench_jax.models.layers import Linear, LowRank
 from genbench_jax.recognizers.low_rank import adapted, initial_adapters, merged
 
-
 Q = "layers.0.q_proj"
 
 
