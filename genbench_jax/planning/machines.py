@@ -75,7 +75,9 @@ def machines(file: str = "") -> dict[str, Machine]:
       else parse_yaml(shipped.read_text(encoding="utf-8"))
     )
     return {
-      name: Machine(name, **values | {"as_of": str(values.get("as_of", table["as_of"]))})
+      name: Machine(
+        name, **values | {"as_of": str((values if "as_of" in values else table)["as_of"])}
+      )
       for name, values in table["machines"].items()
     }
   except (OSError, YamlError, KeyError, TypeError, AttributeError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench_jax.config import Generation
+from genbench_jax.diffusion.backends import is_function
 from genbench_jax.diffusion.settings import DECODED_AT_ONCE
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models.checkpoints import is_single_file, read_json, weight_files
@@ -83,7 +84,12 @@ class ModelCost:
 
 
 def diffusion_cost(settings: Generation) -> ModelCost:
-  """Return the cost of the diffusion model with the settings of a config."""
+  """Return the cost of the diffusion model with the settings of a config.
+
+  That of a function of the user's is unknown, and so is that of a pipeline that is no Stable Diffusion.
+  """
+  if is_function(settings.backend):
+    return ModelCost(settings.backend, Path(), None, pixels=settings.height * settings.width)
   folder, parts = _found(settings.checkpoint, settings.revision, "diffusion")
   if parts is None:
     return ModelCost(settings.checkpoint, folder, None, pixels=settings.height * settings.width)
@@ -145,7 +151,8 @@ def feature_cost(checkpoint: str, revision: str, batch_per_device: int) -> Model
   if checkpoint.partition(":")[0] == "inception":
     return ModelCost(checkpoint, None, INCEPTION_FLOPS, INCEPTION_WEIGHTS, width=2048)
   folder = local_folder(checkpoint, revision)
-  config = read_json(folder / "config.json") if folder is not None else {}
+  shipped = _published(checkpoint, "model_type") or {}
+  config = read_json(folder / "config.json") if folder is not None else shipped
   kind = str(config.get("model_type"))
   if not kind.startswith(("dinov2", "dinov3")):
     return encoder_cost(checkpoint, revision, batch_per_device)
@@ -163,8 +170,6 @@ def feature_cost(checkpoint: str, revision: str, batch_per_device: int) -> Model
 
 def _found(checkpoint: str, revision: str, kind: str) -> tuple[Path | None, Settings | None]:
   """Return the local folder of a checkpoint and its configuration, each None if unknown."""
-  import yaml
-
   if kind == "diffusion" and is_single_file(checkpoint):
     path = Path(checkpoint).expanduser()
     configs = single_file_configs(path)
@@ -181,9 +186,17 @@ def _found(checkpoint: str, revision: str, kind: str) -> tuple[Path | None, Sett
         weight_files(folder / part)
       return folder, {part: read_json(folder / part / "config.json") for part in parts}
   except RunError:
-    folder = None  # incomplete download
+    folder = None  # incomplete download, or no Stable Diffusion
+  return folder, _published(checkpoint, "vision_config" if kind == "clip" else "unet")
+
+
+def _published(checkpoint: str, part: str) -> Settings | None:
+  """Return the published configuration of a hub id, if it is one with this part."""
+  import yaml
+
   shipped = resources.files("genbench_jax.planning").joinpath("architectures.yaml")
-  return folder, yaml.safe_load(shipped.read_text(encoding="utf-8"))["hub"].get(checkpoint)
+  found = yaml.safe_load(shipped.read_text(encoding="utf-8"))["hub"].get(checkpoint)
+  return found if found and part in found else None
 
 
 def _clip_settings(config: Settings) -> Settings:

@@ -43,6 +43,7 @@ def overview(
   parts = (
     _work(config, asked),
     _price(asked, machine, machines_file),
+    _generators(asked, machine),
     _memory(asked, machine, config),
     _datasets(config, asked, machine),
     _checkpoints(asked),
@@ -50,7 +51,7 @@ def overview(
     _done(config, workdir, asked),
     _grounds(machine),
   )
-  return "\n\n".join("\n".join(part) for part in parts) + "\n"
+  return "\n\n".join(text for text in ("\n".join(part) for part in parts) if text) + "\n"
 
 
 def _work(config: Config, asked: Costs) -> Iterator[str]:
@@ -119,11 +120,28 @@ def _amounts(flops: float | None, machine: Machine) -> tuple[str, str, str, str]
   return (_flops(flops), _hours(hours), _duration(hours / machine.chips), money)
 
 
+def _generators(asked: Costs, machine: Machine) -> Iterator[str]:
+  """Return what an image costs by each generator, if a cost is known."""
+  known = {name: model.flops for name, model in asked.diffusions.items() if model.flops}
+  if not known:
+    return
+  yield f"An image on one {machine.what}"
+  rows = [("", "operations", "bytes moved", "images/s", "USD per 1,000")]
+  for name, flops in known.items():
+    hours = chip_hours(flops, machine)
+    money = f"{1000 * hours * machine.usd_hour:,.3g}" if machine.usd_hour else "-"
+    moved = _bytes(flops / OPERATIONS_PER_BYTE)
+    rows.append((name or "generator", _flops(flops), moved, f"{1 / 3600 / hours:,.3g}", money))
+  yield from aligned(rows, numbers=(1, 2, 3, 4))
+
+
 def _memory(asked: Costs, machine: Machine, config: Config) -> Iterator[str]:
   yield "Memory per chip, about"
   rows = []
+  generators = config.generators or {"": config.generation}
+  batches = {f"diffusion {name}".strip(): one.batch_per_device for name, one in generators.items()}
   for what, model in asked.models.items():
-    batch = (config.generation if what.startswith("diffusion") else config.encoder).batch_per_device
+    batch = batches.get(what, config.encoder.batch_per_device) or "as many as fit,"
     needed = "?" if model.memory is None else _bytes(model.memory)
     tight = model.memory is not None and model.memory > 0.85 * machine.memory_gb * 1e9
     remark = "  TOO MUCH: use a smaller batch_per_device" if tight else ""

@@ -1,6 +1,8 @@
 """Several generators: separate image sets and rows; shared images are made once."""
 
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 
@@ -11,10 +13,13 @@ from genbench_jax.pipeline.artifacts import image_folder, open_image_set
 from genbench_jax.pipeline.manifest import wanted_images
 from genbench_jax.pipeline.stages import run_stages
 from genbench_jax.planning.costs import costs
+from genbench_jax.planning.machines import machine
+from genbench_jax.planning.overview import overview
 from genbench_jax.run import Run, pins
 from genbench_jax.zoo.tiny import SHALLOW_UNET, write_tiny_clip, write_tiny_stable_diffusion
 
 STAGES = ("images", "embed", "score", "report")
+PROTOCOL = Path(__file__).parents[2] / "configs" / "generators.py"
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +142,48 @@ def test_another_checkpoint_does_not_inherit_the_pin():
 def test_a_mistake_in_the_table_is_reported_by_name(table, message):
   with pytest.raises(UsageError, match=message):
     make_config({"generators": table})
+
+
+# ---- configs/generators.py ----------------------------------------------------------------------
+
+
+def protocol(arguments=""):
+  return make_config(runpy.run_path(str(PROTOCOL))["get_config"](arguments))
+
+
+@pytest.mark.parametrize(
+  ("arguments", "count", "checkpoints"), [("", 6, 6), ("sweep", 12, 6), ("quick", 4, 1)]
+)
+def test_the_protocols_generators_are_planned(arguments, count, checkpoints):
+  """Without a network, models that are not downloaded have the published architecture's cost."""
+  config = protocol(arguments)
+  found = costs(config)
+  assert found.diffusions.keys() == config.generators.keys() and len(config.generators) == count
+  assert all(model.flops > 0 and model.memory > 0 for model in found.diffusions.values())
+  distinct = {generator.checkpoint for generator in config.generators.values()}
+  assert len(distinct) == checkpoints
+  assert all(pin.checkpoint for pin in pins(config))
+  said = overview(config, None, machine("h100"))
+  assert all(name in said for name in config.generators)
+  assert (
+    costs(config).flops(("images", "embed")) is not None and "?" not in said.split("Datasets:")[0]
+  )
+
+
+@pytest.mark.slow
+def test_the_quick_protocol_ranks_its_generators(tmp_path):
+  """Guidance makes better training images, and eight steps no better ones than two."""
+  config = protocol("quick")
+  run_stages(config, tmp_path, (*STAGES[:3], "recognize", "report"), "a test")
+  rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+  probes = {
+    row["generator"]: row["value"]
+    for row in rows
+    if (row["source"], row["quantity"], row["shots"]) == ("generative", "linear_probe", 8)
+  }
+  assert probes.keys() == config.generators.keys()
+  unguided = [value for name, value in probes.items() if "guidance_scale1-" in name]
+  guided = [value for name, value in probes.items() if "guidance_scale3-" in name]
+  assert min(guided) > max(unguided)
+  page = (tmp_path / "report" / "index.html").read_text()
+  assert all(name in page for name in config.generators)

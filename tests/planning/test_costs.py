@@ -79,6 +79,12 @@ def test_chip_hours_are_bound_by_arithmetic_or_memory():
   assert chip_hours(1e15, slow) > chip_hours(1e15, fast)
 
 
+def test_the_cost_of_a_function_of_the_users_is_unknown():
+  config = dataclasses.replace(SMALL, generation=Generation(backend="my_module:images"))
+  assert costs(config).diffusion.flops is None and costs(config).flops(("images",)) is None
+  assert "my_module:images  ready, unknown architecture" in overview(config, None, machine("h100"))
+
+
 def test_names_of_machines():
   assert machine("v5e-64").chips == 64
   assert machine("a100-40").chips == 1
@@ -101,7 +107,7 @@ def test_machines_of_today_are_known_with_a_date_each():
 
 def test_a_machine_without_a_price_is_planned_without_money():
   said = overview(SMALL, None, machine("tpu7x"))
-  assert "no price" in said and "2026-11" in said
+  assert "no price" in said and "2026-11" in said and "no public list price" in said
 
 
 def test_a_custom_table_of_machines(tmp_path):
