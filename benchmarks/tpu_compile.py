@@ -52,7 +52,7 @@ def main() -> None:
   name = "tiny" if arguments.small else arguments.model
   model = described_model(name)
   results: dict[str, Any] = {"steps": arguments.steps, "batch_per_chip": arguments.batch}
-  for topology in arguments.topologies:
+  for topology in () if arguments.no_sampler else arguments.topologies:
     results[topology] = sampler_on(model, topology, arguments.batch, arguments.steps)
     print(topology, results[topology], flush=True)
   if not arguments.no_step:
@@ -76,6 +76,7 @@ def parsed() -> argparse.Namespace:
   parser.add_argument("--steps", type=int, default=BENCHMARK_STEPS)
   parser.add_argument("--small", action="store_true", help="a tiny model")
   parser.add_argument("--no-step", action="store_true", help="only the whole sampler")
+  parser.add_argument("--no-sampler", action="store_true", help="only the step")
   parser.add_argument("--json", help="file for the results")
   return parser.parse_args()
 
@@ -153,6 +154,7 @@ def step_costs(
       "gb_per_image": cost["bytes accessed"] / batch / 1e9,
       "temporary_gb": compiled.memory_analysis().temp_size_in_bytes / 1e9,
     }
+    print(side, costs[side], flush=True)  # the other side takes minutes
   return costs
 
 

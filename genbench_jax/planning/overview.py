@@ -131,7 +131,9 @@ def _generators(asked: Costs, machine: Machine) -> Iterator[str]:
     hours = chip_hours(flops, machine)
     money = f"{1000 * hours * machine.usd_hour:,.3g}" if machine.usd_hour else "-"
     moved = _bytes(flops / OPERATIONS_PER_BYTE)
-    rows.append((name or "generator", _flops(flops), moved, f"{1 / 3600 / hours:,.3g}", money))
+    rate = 1 / 3600 / hours
+    per_second = _count(rate) if rate >= 1000 else f"{rate:.3g}"
+    rows.append((name or "generator", _flops(flops), moved, per_second, money))
   yield from aligned(rows, numbers=(1, 2, 3, 4))
 
 

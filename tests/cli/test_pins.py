@@ -255,7 +255,7 @@ def test_loras_and_autoencoders_of_generators_are_pinned(generators, clip, tmp_p
   key = ImageSetKey("shapes", "generative", "defined_template", 0, "few-step")
   (tmp_path / "other.safetensors").write_bytes(b"damaged")
   message = (
-    r'LoRA .*other.safetensors. has SHA-256 .*, but config.generators.."few-step"..lora_sha256'
+    r'LoRA .*other.safetensors. has SHA-256 .*, but config.generators."few-step"..lora_sha256'
   )
   with pytest.raises(RunError, match=message):
     _ = Run(config, tmp_path).of(key).diffusion_fingerprint
