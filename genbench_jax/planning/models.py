@@ -151,7 +151,7 @@ def feature_cost(checkpoint: str, revision: str, batch_per_device: int) -> Model
   if checkpoint.partition(":")[0] == "inception":
     return ModelCost(checkpoint, None, INCEPTION_FLOPS, INCEPTION_WEIGHTS, width=2048)
   folder = local_folder(checkpoint, revision)
-  shipped = _published(checkpoint, "model_type") or {}
+  shipped = dict(_published(checkpoint, "model_type") or {})
   config = read_json(folder / "config.json") if folder is not None else shipped
   kind = str(config.get("model_type"))
   if not kind.startswith(("dinov2", "dinov3")):
