@@ -19,6 +19,24 @@ from genbench_jax.errors import RunError
 from genbench_jax.models.noise_schedule import NoiseSchedule
 
 
+# The defaults of Diffusers' schedulers; PNDM without its Runge-Kutta steps is the only form here.
+DEFAULTS = {
+  "pndm": {"skip_prk_steps": True, "set_alpha_to_one": False},
+  "ddim": {"set_alpha_to_one": True},
+  "dpmsolver++": {
+    "solver_order": 2, "solver_type": "midpoint", "algorithm_type": "dpmsolver++", "lower_order_final": True,
+    "euler_at_final": False, "final_sigmas_type": "zero", "use_karras_sigmas": False,
+    "use_exponential_sigmas": False, "use_beta_sigmas": False, "use_lu_lambdas": False,
+  },
+  "euler": {
+    "use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False,
+    "interpolation_type": "linear", "timestep_type": "discrete", "final_sigmas_type": "zero",
+  },
+}  # fmt: skip
+SWITCHES = {"set_alpha_to_one", "lower_order_final", "euler_at_final", "use_karras_sigmas", "use_exponential_sigmas",
+            "use_beta_sigmas", "use_lu_lambdas"}  # fmt: skip
+
+
 def schedule(prediction="epsilon", **settings):
   return NoiseSchedule.from_config({"prediction_type": prediction} | settings)
 
@@ -32,6 +50,14 @@ def test_the_first_value_is_the_default_and_none_is_no_value(name):
   for key, values in READS[name].items():
     assert choice(schedule(), name, key) == values[0]
     assert choice(schedule(**{key: None}), name, key) == values[0]
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults_are_those_of_diffusers_and_switches_can_be_switched(name):
+  for key, value in DEFAULTS[name].items():
+    assert choice(schedule(), name, key) == value
+    if key in SWITCHES:
+      assert choice(schedule(**{key: not value}), name, key) == (not value)
 
 
 @pytest.mark.parametrize("name", READS)
