@@ -18,7 +18,6 @@ from genbench_jax.diffusion.settings import SCHEDULERS
 from genbench_jax.errors import RunError
 from genbench_jax.models.noise_schedule import NoiseSchedule
 
-
 # The defaults of Diffusers' schedulers; PNDM without its Runge-Kutta steps is the only form here.
 DEFAULTS = {
   "pndm": {"skip_prk_steps": True, "set_alpha_to_one": False},
