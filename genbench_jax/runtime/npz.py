@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+from jaxtyping import UInt8
 
 _STEP = 1 << 20
 # What zipfile raises for damaged, encrypted or unknown content.
@@ -121,7 +122,7 @@ def _array(file: NpzFile, name: str, most_bytes: int) -> np.ndarray:
     raise ValueError(
       f"the array {name!r} takes {header.bytes} bytes, at most {most_bytes} are read"
     )
-  content = np.empty(header.bytes, np.uint8)
+  content: UInt8[np.ndarray, "n"] = np.empty(header.bytes, np.uint8)
   for start in range(0, header.bytes, _STEP):
     piece = file.read(min(_STEP, header.bytes - start))
     if len(piece) < min(_STEP, header.bytes - start):
