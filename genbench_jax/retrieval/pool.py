@@ -77,6 +77,8 @@ class Pool:
       RunError: it is damaged.
     """
     path = self.folder / MANIFEST
+    if path.is_symlink() and not path.exists():
+      raise RunError(f"{path} is a broken link: copy the pool again.")
     found = files.read_json(path) if path.exists() else {}
     if not isinstance(found, dict):
       raise RunError(f"{path} is damaged: it is not a JSON object.")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import genbench_jax as gb
-from genbench_jax.errors import UsageError
+from genbench_jax.errors import RunError, UsageError
 from genbench_jax.retrieval import search
+from genbench_jax.retrieval.pool import open_pool
 
 
 def _write(folder, features, cuts=(), dtype=np.float16, name="img_emb"):
@@ -232,3 +233,10 @@ def test_one_row_and_blocks_of_one_row_are_enough(tmp_path):
   pool = _write(tmp_path, features, (2,))
   scores, rows = _retrieve(features[[3, 1]].astype(np.float32), pool, 1, block_rows=1)
   assert rows.tolist() == [[3], [1]] and scores.tolist() == [[1], [1]]
+
+
+def test_a_broken_link_is_not_taken_for_a_missing_manifest(tmp_path):
+  np.save(tmp_path / "a.npy", np.ones((2, 3), np.float32))
+  (tmp_path / "pool.json").symlink_to("nowhere")
+  with pytest.raises(RunError, match=r"pool\.json is a broken link"):
+    _ = open_pool(tmp_path).manifest
