@@ -80,8 +80,6 @@ class Siglip:
 def load_siglip(folder: Path, dtype: Any = None) -> Siglip:
   """Load a SigLIP from a folder with the hub's `config.json` and tokenizer.
 
-  Weights are safetensors or big_vision's .npz.
-
   Raises:
     RunError: the checkpoint is incomplete, corrupt or of another architecture.
   """

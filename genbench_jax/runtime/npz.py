@@ -17,13 +17,8 @@ from jaxtyping import UInt8
 _STEP = 1 << 20
 # What zipfile raises for damaged, encrypted or unknown content.
 _DAMAGE = (
-  zipfile.BadZipFile,
-  zlib.error,
-  struct.error,
-  EOFError,
-  NotImplementedError,
-  RuntimeError,
-)
+  zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError,
+)  # fmt: skip
 
 # A member of an archive is no `IO` for type checkers.
 NpzFile: TypeAlias = IO[bytes] | zipfile.ZipExtFile
