@@ -20,3 +20,14 @@ def test_the_interval_has_the_binomial_width_and_empty_classes_are_ignored(metri
   }[metric]
   assert high - low == pytest.approx(2 * 1.96 * spread, rel=0.08)
   assert (low + high) / 2 == pytest.approx(hits.mean(), abs=0.01)
+
+
+def test_the_seed_decides_resampled_intervals_and_is_0_by_default():
+  """Average precisions of several labels have no closed form, so images are drawn again."""
+  random = np.random.default_rng(2)
+  scores, labels = random.random((30, 3)), random.random((30, 3)) < 0.4
+  default, first, second = (
+    bootstrap_interval(scores, labels, "map_11_point", *seed) for seed in ((), (0,), (1,))
+  )
+  assert default == first != second
+  assert first[0] < first[1]

@@ -151,8 +151,10 @@ def test_published_recipes():
     "optimizer": "adamw", "learning_rate": 3e-5, "weight_decay": 0.1, "epochs": 10, "min_steps": 0,
     "batch_size": 512, "label_smoothing": 0, "min_crop": 0.9, "flip": False, "clip_norm": 1,
   }  # fmt: skip
-  found = from_scratch.PUBLISHED
-  assert (found.learning_rate, found.weight_decay, found.schedule, found.epochs) == (0.1, 1e-4, "steps", 90)  # fmt: skip
+  assert changes(from_scratch.PUBLISHED) == {
+    "weight_decay": 1e-4, "schedule": "steps", "warmup": 0, "epochs": 90, "min_steps": 0, "batch_size": 256,
+    "label_smoothing": 0, "min_crop": 0.08,
+  }  # fmt: skip
   clip_lora = lora.PUBLISHED["clip_lora"]
   assert (clip_lora.rank, clip_lora.alpha, clip_lora.dropout, clip_lora.matrices) == (2, 1, 0.25, "qkv")  # fmt: skip
   assert lora.STEPS_PER_SHOT == 500 and lora.TEMPLATE == "a photo of a {}."
@@ -162,6 +164,7 @@ def test_other_published_numbers():
   assert (tip_adapter.FOLDS, tip_adapter.EPSILON) == (3, 1e-4)
   assert prompt_tuning.CONSTANT_WARMUP == 1e-5
   assert splits.NEVER_HELD_OUT == -1
+  assert reference_search.MOST_LOGITS == 2**26
 
 
 def test_other_numbers_that_decide_trainings():
