@@ -148,13 +148,14 @@ def _plan(options: argparse.Namespace, place: Path) -> str:
   question = _question(options, place)
   spec = dataset_spec(question.dataset)
   lines = ["Sources"]
-  for name, images in open_sources(question, spec, None).items():
+  # The temporary folder remembers what was decoded, so that the config does not decode it again.
+  for name, images in open_sources(question, spec, place / "folders").items():
     classes = len(set(images.labels().tolist()))
     lines.append(
       f"  {name}: {len(images):,} images of {classes} of the {spec.num_classes} classes of '{spec.name}'"
     )
     lines += [f"    {note}" for note in images.notes]
-  config = config_of(question, None)
+  config = config_of(question, place)
   workdir = Path(options.workdir) if options.workdir else None
   return "\n".join(lines) + "\n\n" + overview(config, workdir, machine(options.machine))
 

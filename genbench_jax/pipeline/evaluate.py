@@ -117,15 +117,15 @@ def evaluate(
   return files.read_json_lines(workdir / "results.jsonl")
 
 
-def config_of(question: Question, workdir: Path | None) -> Config:
+def config_of(question: Question, workdir: Path) -> Config:
   """Return the config of an evaluation.
 
   Args:
     question: what to evaluate.
-    workdir: folder for the cached list of images; None caches nothing.
+    workdir: folder for the cached list of images.
   """
   spec = dataset_spec(question.dataset)
-  opened = open_sources(question, spec, workdir and workdir / "folders")
+  opened = open_sources(question, spec, workdir / "folders")
   largest = max(int(np.bincount(images.labels()).max()) for images in opened.values())
   config = default_config()
   config.datasets = (question.dataset if spec.group == "own" else spec.name,)

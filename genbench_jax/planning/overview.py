@@ -62,7 +62,7 @@ def _work(config: Config, asked: Costs) -> Iterator[str]:
     (
       ("datasets", f"{len(asked.datasets)}, {classes} classes"),
       ("sources", ", ".join(config.sources)),
-      ("cells", f"{len(cells):,}, from {len(sets)} image sets"),
+      ("cells", f"{len(cells):,}, from {len(sets)} image set{'s' * (len(sets) != 1)}"),
       ("images to generate", _generated(config, asked)),
       ("real images to copy", f"at most {_count(asked.total(lambda cost: cost.copied))}"),
       (
