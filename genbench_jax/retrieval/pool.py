@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.runtime.npz import NPY_DAMAGE
 from genbench_jax.runtime.printable import listed
 from genbench_jax.store import files
 from genbench_jax.store.image_files import visible
@@ -235,7 +236,9 @@ def mapped(path: Path) -> Float[np.ndarray, "n d"]:
     if not path.is_file():  # opening a pipe would block forever
       raise OSError("not a regular file")
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-  except (OSError, ValueError, EOFError, SyntaxError) as error:
+    if not isinstance(array, np.ndarray):
+      raise ValueError("an archive of arrays")
+  except NPY_DAMAGE as error:
     reason = " ".join(str(error).split())
     raise UsageError(f"{path} can't be read as an array of numbers: {reason}.") from error
   if array.ndim != 2 or array.dtype not in (np.float16, np.float32) or array.shape[1] == 0:

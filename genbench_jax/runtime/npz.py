@@ -4,6 +4,7 @@ import math
 import os
 import stat
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
@@ -22,6 +23,10 @@ _DAMAGE = (
 
 # A member of an archive is no `IO` for type checkers.
 NpzFile: TypeAlias = IO[bytes] | zipfile.ZipExtFile
+# What NumPy raises for damaged .npy files: it parses their headers as Python.
+NPY_DAMAGE = (
+  OSError, ValueError, EOFError, SyntaxError, TypeError, KeyError, tokenize.TokenError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 class ArrayHeader(NamedTuple):
@@ -97,13 +102,16 @@ def read_header(file: NpzFile) -> ArrayHeader:
   Raises:
     ValueError: there is none, or the array contains Python objects.
   """
-  version = np.lib.format.read_magic(file)
-  read = (
-    np.lib.format.read_array_header_1_0
-    if version == (1, 0)
-    else np.lib.format.read_array_header_2_0
-  )
-  header = ArrayHeader(*read(file))
+  try:
+    version = np.lib.format.read_magic(file)
+    read = (
+      np.lib.format.read_array_header_1_0
+      if version == (1, 0)
+      else np.lib.format.read_array_header_2_0
+    )
+    header = ArrayHeader(*read(file))
+  except NPY_DAMAGE as error:
+    raise ValueError(f"its header is damaged ({type(error).__name__})") from error
   if header.dtype.hasobject:
     raise ValueError("it contains pickled objects, which could run code")
   if any(size < 0 for size in header.shape):

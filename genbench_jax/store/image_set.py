@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
 from genbench_jax.errors import RunError
+from genbench_jax.runtime.npz import NPY_DAMAGE
 from genbench_jax.store import files
 from genbench_jax.store.reading import regular
 
@@ -199,7 +200,7 @@ class ImageSet:
       if not path.is_file():  # opening a pipe would wait forever
         raise OSError("not a regular file")
       labels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except NPY_DAMAGE as error:
       raise RunError(f"{path} is damaged ({error}). {self._how_to_mend()}") from error
     if not isinstance(labels, np.ndarray) or len(labels) != len(self):
       raise RunError(f"{path} is damaged: expected {len(self)} labels. {self._how_to_mend()}")

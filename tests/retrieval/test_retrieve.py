@@ -240,3 +240,16 @@ def test_a_broken_link_is_not_taken_for_a_missing_manifest(tmp_path):
   (tmp_path / "pool.json").symlink_to("nowhere")
   with pytest.raises(RunError, match=r"pool\.json is a broken link"):
     _ = open_pool(tmp_path).manifest
+
+
+def test_an_archive_or_a_damaged_header_is_no_shard(tmp_path):
+  np.savez(tmp_path / "a.npz", x=np.ones((2, 3), np.float32))
+  (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+  with pytest.raises(UsageError, match="an archive of arrays"):
+    open_pool(tmp_path)
+  header = b"{'descr': '<f4', 'shape': (1,\n"
+  (tmp_path / "a.npy").write_bytes(
+    b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+  )
+  with pytest.raises(UsageError, match="can't be read as an array"):
+    open_pool(tmp_path)

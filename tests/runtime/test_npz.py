@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from genbench_jax.runtime.npz import npz_names, read_npz
+from genbench_jax.runtime.npz import npz_names, read_header, read_npz
 
 
 def test_arrays_are_those_that_numpy_reads(tmp_path):
@@ -71,3 +71,14 @@ def test_other_files_are_rejected(tmp_path):
   for name in ("pipe.npz", "missing.npz", "."):
     with pytest.raises(OSError):
       read_npz(tmp_path / name, 1000)
+
+
+@pytest.mark.parametrize(
+  "text", ["{'descr': '<f4', 'shape': (1,", "{", "1 +", "[" * 200, "  x\n y", "{1: 2}"]
+)
+def test_headers_that_are_no_python_are_damage(text):
+  """NumPy parses headers as Python, and repairs those of Python 2 with its tokenizer."""
+  header = (text + "\n").encode()
+  content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+  with pytest.raises(ValueError, match="header is damaged"):
+    read_header(io.BytesIO(content))
