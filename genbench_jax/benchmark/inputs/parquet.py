@@ -56,7 +56,8 @@ def _images(path: Path) -> Iterator[tuple[str, tuple[str, ...], bytes]]:
       names = class_labels(file.schema_arrow.metadata or {}, class_column)
       row = 0
       for batch in file.iter_batches(_ROWS, columns=[image_column, class_column]):
-        for image, label in zip(*(batch.column(i).to_pylist() for i in range(2)), strict=True):
+        images, labels = (batch.column(c).to_pylist() for c in (image_column, class_column))
+        for image, label in zip(images, labels, strict=True):
           content = image.get("bytes") if isinstance(image, dict) else image
           if isinstance(content, bytes) and label is not None:
             yield f"{path.name}/{row}", (_named(label, names),), content
@@ -93,6 +94,6 @@ def class_labels(metadata: dict[bytes, bytes], column: str) -> list[str]:
   try:
     features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
     names = features[column].get("names") or features[column].get("feature", {}).get("names")
-  except (ValueError, KeyError, TypeError, AttributeError):
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
     return []
   return [str(name) for name in names] if isinstance(names, list) else []
