@@ -9,13 +9,8 @@ from genbench_jax.errors import UsageError
 from genbench_jax.report import render
 from genbench_jax.report.gains import gain
 from genbench_jax.report.headline import text_start, with_text
-from genbench_jax.report.quantities import (
-  QUANTITIES,
-  RECOGNIZERS,
-  quantity_of,
-  source_label,
-  strategy_label,
-)
+from genbench_jax.report.labels import source_label, strategy_label
+from genbench_jax.report.quantities import QUANTITIES, RECOGNIZERS, quantity_of
 from genbench_jax.report.results import Estimate, Results, Series, results_of, views
 from genbench_jax.report.submission import unpacked
 from genbench_jax.report.submission_check import problems

@@ -17,14 +17,14 @@ from genbench_jax.report.forest import (
   wide_layout,
 )
 from genbench_jax.report.gains import difference
+from genbench_jax.report.labels import budget_words
 from genbench_jax.report.legend import keys_of
+from genbench_jax.report.number_words import percent
 from genbench_jax.report.quantities import (
   HEADLINE_STRATEGIES,
   QUANTITIES,
   RECOGNIZERS,
-  budget_words,
   order_of,
-  percent,
   quantity_of,
 )
 from genbench_jax.report.results import Estimate, Series

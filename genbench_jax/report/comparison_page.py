@@ -29,8 +29,10 @@ from genbench_jax.report.from_disk import read_run
 from genbench_jax.report.gains import budgets
 from genbench_jax.report.headline import Finding, interval_words
 from genbench_jax.report.hits import hits_of
+from genbench_jax.report.labels import budget_words
 from genbench_jax.report.legend import css_of
-from genbench_jax.report.quantities import budget_words, points, quantity_of
+from genbench_jax.report.number_words import points
+from genbench_jax.report.quantities import quantity_of
 from genbench_jax.report.results import beside_their_encoder, views
 from genbench_jax.runtime.public import public
 

@@ -14,7 +14,8 @@ from genbench_jax.report.compare import (
 )
 from genbench_jax.report.duels import holm_corrected, p_of
 from genbench_jax.report.gains import average
-from genbench_jax.report.quantities import by_quantity, p_value
+from genbench_jax.report.number_words import p_value
+from genbench_jax.report.quantities import by_quantity
 from genbench_jax.report.results import Estimate
 from genbench_jax.report.tables import Table, Value, words_of
 

@@ -7,7 +7,9 @@ import numpy as np
 from jaxtyping import Int
 
 from genbench_jax.report import chart
-from genbench_jax.report.quantities import budget_words, images_label, percent, quantity_of
+from genbench_jax.report.labels import budget_words, images_label
+from genbench_jax.report.number_words import percent
+from genbench_jax.report.quantities import quantity_of
 from genbench_jax.report.recognitions import Recognition
 
 # More classes than this are not legible; the most confused ones are shown.

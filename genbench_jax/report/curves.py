@@ -4,13 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from genbench_jax.report import chart
 from genbench_jax.report.gains import average
+from genbench_jax.report.labels import budget_words, shots_label
 from genbench_jax.report.legend import ZERO_SHOT, css_of, keys_of
-from genbench_jax.report.quantities import (
-  budget_words,
-  percent,
-  quantity_of,
-  shots_label,
-)
+from genbench_jax.report.number_words import percent
+from genbench_jax.report.quantities import quantity_of
 from genbench_jax.report.results import Estimate, Results, Series, with_control
 
 # Many series at many budgets need space side by side.

@@ -12,7 +12,8 @@ from genbench_jax.analysis import paired
 from genbench_jax.analysis.paired import LEVEL
 from genbench_jax.analysis.statistics import holm
 from genbench_jax.report.gains import average, difference
-from genbench_jax.report.quantities import images_label, p_value, points
+from genbench_jax.report.labels import images_label
+from genbench_jax.report.number_words import p_value, points
 from genbench_jax.report.results import Estimate, Results, Series
 from genbench_jax.runtime.protocol import NORMAL
 from genbench_jax.store.hits import PerImage

@@ -5,14 +5,10 @@ from collections.abc import Sequence
 
 from genbench_jax.report import chart
 from genbench_jax.report.gains import Average
+from genbench_jax.report.labels import budget_words, images_label, shots_label
 from genbench_jax.report.legend import css_of, keys_of
-from genbench_jax.report.quantities import (
-  budget_words,
-  images_label,
-  points,
-  quantity_of,
-  shots_label,
-)
+from genbench_jax.report.number_words import points
+from genbench_jax.report.quantities import quantity_of
 from genbench_jax.report.results import Estimate, Series
 
 

@@ -14,7 +14,8 @@ from genbench_jax.report.forest import (
 )
 from genbench_jax.report.gains import Average, average, average_gain, budgets, gains
 from genbench_jax.report.headline import against_originals, originals, shared_budget
-from genbench_jax.report.quantities import percent, strategy_label
+from genbench_jax.report.labels import strategy_label
+from genbench_jax.report.number_words import percent
 from genbench_jax.report.results import Estimate, Results, Series, with_control
 
 ALL = "all datasets"

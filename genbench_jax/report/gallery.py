@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from genbench_jax.errors import RunError
+from genbench_jax.report.labels import series_label
 from genbench_jax.report.legend import css_of
-from genbench_jax.report.quantities import series_label
 from genbench_jax.report.results import Series
 
 # Bytes of the page for examples, and of the markup of one example.

@@ -13,15 +13,10 @@ from genbench_jax.report.gains import (
   difference,
   gains,
 )
+from genbench_jax.report.labels import budget_words
 from genbench_jax.report.legend import css_of
-from genbench_jax.report.quantities import (
-  RECOGNIZERS,
-  WITH_TEXT,
-  budget_words,
-  percent,
-  points,
-  quantity_of,
-)
+from genbench_jax.report.number_words import percent, points
+from genbench_jax.report.quantities import RECOGNIZERS, WITH_TEXT, quantity_of
 from genbench_jax.report.results import Estimate, Results, Series
 
 # Recognizers that use images only, trained ones first.

@@ -6,10 +6,8 @@ from genbench_jax.cells import strategy_parts
 from genbench_jax.diffusion.inversion.settings import TOKEN_REFERENCES
 from genbench_jax.prompts.strategies import STRATEGIES
 from genbench_jax.report import chart
-from genbench_jax.report.quantities import (
-  SOURCES,
-  images_label,
-)
+from genbench_jax.report.labels import images_label
+from genbench_jax.report.quantities import SOURCES
 from genbench_jax.report.results import Series
 
 # Sources of new tokens that have classes in `assets/figure.css`.

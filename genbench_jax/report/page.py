@@ -35,7 +35,9 @@ from genbench_jax.report.headline import (
   text_start,
   with_text,
 )
-from genbench_jax.report.quantities import RECOGNIZERS, budget_words, number, quantity_of, rate
+from genbench_jax.report.labels import budget_words
+from genbench_jax.report.number_words import number, rate
+from genbench_jax.report.quantities import RECOGNIZERS, quantity_of
 from genbench_jax.report.ranking import Rank, duels_table, ranking_table, ranks
 from genbench_jax.report.recognitions import Recognition
 from genbench_jax.report.results import (

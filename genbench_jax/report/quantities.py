@@ -1,10 +1,8 @@
 """Names, units and directions of the measured quantities on the page."""
 
 import dataclasses
-import math
 from typing import Literal
 
-from genbench_jax.cells import strategy_parts
 from genbench_jax.prompts.strategies import STRATEGIES
 
 Kind = Literal["accuracy", "difference", "number"]
@@ -246,52 +244,6 @@ def short_name(encoder: str) -> str:
   return encoder.rstrip("/").rpartition("/")[2]
 
 
-def source_label(source: str) -> str:
-  """Return the name of a source's images in running text."""
-  return {
-    "generative": "generated",
-    "retrieval": "retrieved",
-    "control": "label-shuffled",
-  }.get(source, source)
-
-
-def strategy_label(strategy: str) -> str:
-  """Return `defined template` or `defined template with tokens from original images`."""
-  prompts, references = strategy_parts(strategy)
-  tokens = f" with tokens from {source_label(references)} images" if references else ""
-  return prompts.replace("_", " ") + tokens
-
-
-def series_label(source: str, strategy: str, generator: str = "") -> str:
-  """Return the name of images on the page, such as `generated, simple template`.
-
-  Args:
-    source: name of the source.
-    strategy: prompt strategy, or "".
-    generator: name of the generator or folder, or "".
-  """
-  return ", ".join(
-    part for part in (images_label(source, generator), strategy_label(strategy)) if part
-  )
-
-
-def images_label(source: str, generator: str = "") -> str:
-  """Return the name of the generator or folder, with its source if that differs."""
-  if not generator or source == "original":
-    return source_label(source)
-  return generator if source in ("generative", "folder") else f"{source_label(source)} {generator}"
-
-
-def shots_label(shots: int) -> str:
-  """Return the number of images per class; 0 or less means all."""
-  return str(shots) if shots > 0 else "all"
-
-
-def budget_words(shots: int) -> str:
-  """Return `16 images per class` or `all images`."""
-  return f"{shots} {'image' if shots == 1 else 'images'} per class" if shots > 0 else "all images"
-
-
 def by_quantity(name: str) -> tuple[tuple[int, str], str]:
   """Return a sort key: the order of the page, each quantity before its variants on other features."""
   return order_of(known_name(name) or name, tuple(QUANTITIES)), name
@@ -300,63 +252,3 @@ def by_quantity(name: str) -> tuple[tuple[int, str], str]:
 def order_of(name: str, known: tuple[str, ...]) -> tuple[int, str]:
   """Return a sort key: known names in their order, then the others by name."""
   return (known.index(name) if name in known else len(known), name)
-
-
-def percent(value: float) -> str:
-  """Return a fraction in percent with one decimal: 93.1 for 0.931."""
-  return f"{tenths(100 * value):.1f}".replace("-", "−")
-
-
-def points(value: float) -> str:
-  """Return a difference of fractions in points, with its sign: −1.2 for -0.012."""
-  text = f"{tenths(100 * value):+.1f}"
-  return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
-
-
-def tenths(value: float) -> float:
-  """Round to one decimal, half away from zero.
-
-  Counts of 400 or 800 test images often give exact halves (4.75), which binary fractions and their
-  differences miss by 1e-15 either way. Without the 1e-6, the same gain would be 4.7 in a figure and
-  4.8 in a sentence. The page's script rounds by the same rule.
-  """
-  return math.copysign(math.floor(abs(value) * 10 + 0.5 + 1e-6) / 10, value)
-
-
-def number(value: float) -> str:
-  """Return a number with three or more significant digits: 0.0000123 and 123,456, not 1.23e-5."""
-  if value == 0:
-    return "0.00"
-  digits = 2 - math.floor(math.log10(abs(value)))
-  if abs(value) < 5e-7:
-    return "0.00"
-  return f"{value:,.{max(0, digits)}f}".replace("-", "−")
-
-
-def rate(value: float, unit: str) -> str:
-  """Return a rate in readable units: below one per second, seconds per item.
-
-  Args:
-    value: items per second.
-    unit: name of one item.
-  """
-  if value >= 1 or value <= 0:
-    return f"{number(value)} {unit}s per second"
-  return f"{number(1 / value)} seconds per {unit}"
-
-
-def the(label: str) -> str:
-  """Return the label with its article: `the linear probe`, but `CLER` and `LoRA`."""
-  return (
-    label if label[:2].isupper() or label in ("CoOp", "LoRA", "Tip-Adapter") else f"the {label}"
-  )
-
-
-def p_value(p: float) -> str:
-  """Return `p = 0.03` or `p < 0.001`: never 0 and without an exponent."""
-  return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-
-
-def shown(quantity: Quantity, value: float) -> str:
-  """Return a value as the page shows it."""
-  return {"accuracy": percent, "difference": points, "number": number}[quantity.kind](value)

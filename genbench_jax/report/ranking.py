@@ -7,15 +7,9 @@ from typing import Any
 from genbench_jax.report.duels import Duel
 from genbench_jax.report.gains import average, average_gain
 from genbench_jax.report.generators import Cost, cost_of
-from genbench_jax.report.quantities import (
-  RECOGNIZERS,
-  excess_name,
-  images_label,
-  number,
-  percent,
-  points,
-  quantity_of,
-)
+from genbench_jax.report.labels import images_label
+from genbench_jax.report.number_words import number, percent, points
+from genbench_jax.report.quantities import RECOGNIZERS, excess_name, quantity_of
 from genbench_jax.report.results import Estimate, Results, Series
 from genbench_jax.report.tables import Table, Value, words_of
 

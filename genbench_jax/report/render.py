@@ -9,7 +9,7 @@ from typing import Any
 
 from genbench_jax.report import palette, tables
 from genbench_jax.report.chart import Figure
-from genbench_jax.report.quantities import points
+from genbench_jax.report.number_words import points
 from genbench_jax.report.sheet import sheet_of
 from genbench_jax.store import files
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from genbench_jax.prompts.strategies import STRATEGIES
+from genbench_jax.report.labels import series_label
 from genbench_jax.report.quantities import (
   HEADLINE_STRATEGIES,
   QUANTITIES,
@@ -16,7 +17,6 @@ from genbench_jax.report.quantities import (
   is_distance,
   on_its_features,
   order_of,
-  series_label,
 )
 
 Row = Mapping[str, Any]

@@ -8,7 +8,8 @@ from genbench_jax.analysis.curves import Point, PowerLaw, power_law
 from genbench_jax.report import chart
 from genbench_jax.report.exchange import complete_datasets, curve
 from genbench_jax.report.legend import css_of, keys_of
-from genbench_jax.report.quantities import percent, quantity_of
+from genbench_jax.report.number_words import percent
+from genbench_jax.report.quantities import quantity_of
 from genbench_jax.report.results import Results, Series
 from genbench_jax.report.tables import Table
 from genbench_jax.runtime.protocol import NORMAL

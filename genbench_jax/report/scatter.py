@@ -6,14 +6,10 @@ from typing import Literal
 
 from genbench_jax.report import chart
 from genbench_jax.report.agreement import Agreement, agrees, grouped
+from genbench_jax.report.labels import budget_words
 from genbench_jax.report.legend import css_of, keys_of
-from genbench_jax.report.quantities import (
-  budget_words,
-  quantity_of,
-  short_name,
-  shown,
-  the,
-)
+from genbench_jax.report.number_words import shown, the
+from genbench_jax.report.quantities import quantity_of, short_name
 from genbench_jax.report.results import Cell, Series
 
 SIZE = (332.0, 288.0)

@@ -7,8 +7,10 @@ from typing import Any
 
 from genbench_jax.report import chart
 from genbench_jax.report.generators import Cost, cost_of
+from genbench_jax.report.labels import images_label
 from genbench_jax.report.legend import css_of, keys_of
-from genbench_jax.report.quantities import images_label, number, percent, quantity_of
+from genbench_jax.report.number_words import number, percent
+from genbench_jax.report.quantities import quantity_of
 from genbench_jax.report.ranking import Rank
 from genbench_jax.report.results import Estimate, Series
 

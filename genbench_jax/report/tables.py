@@ -8,14 +8,9 @@ from collections.abc import Sequence
 
 from genbench_jax.report.agreement import Agreement
 from genbench_jax.report.gains import Average, average_gain, budgets, gain, gains
-from genbench_jax.report.quantities import (
-  budget_words,
-  by_quantity,
-  p_value,
-  percent,
-  points,
-  quantity_of,
-)
+from genbench_jax.report.labels import budget_words
+from genbench_jax.report.number_words import p_value, percent, points
+from genbench_jax.report.quantities import by_quantity, quantity_of
 from genbench_jax.report.results import Estimate, Results
 from genbench_jax.store.files import csv_cell
 from genbench_jax.store.rows import KEYS

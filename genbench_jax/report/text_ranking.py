@@ -6,8 +6,10 @@ from typing import Any
 
 from genbench_jax.report.duels import Duel, duels
 from genbench_jax.report.hits import hits_of
+from genbench_jax.report.labels import budget_words
+from genbench_jax.report.number_words import percent
 from genbench_jax.report.page import every_view, headline_of
-from genbench_jax.report.quantities import budget_words, percent, quantity_of
+from genbench_jax.report.quantities import quantity_of
 from genbench_jax.report.ranking import Rank, ranks
 from genbench_jax.report.results import Series
 from genbench_jax.report.text_table import aligned

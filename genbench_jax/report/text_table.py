@@ -5,16 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from genbench_jax.report.quantities import (
-  Quantity,
-  by_quantity,
-  images_label,
-  in_space,
-  known_name,
-  quantity_of,
-  shots_label,
-  shown,
-)
+from genbench_jax.report.labels import images_label, shots_label
+from genbench_jax.report.number_words import shown
+from genbench_jax.report.quantities import Quantity, by_quantity, in_space, known_name, quantity_of
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 UNITS = {"accuracy": "%", "difference": "points", "number": ""}

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from genbench_jax.report.quantities import percent, quantity_of, shown
+from genbench_jax.report.number_words import percent, shown
+from genbench_jax.report.quantities import quantity_of
 from genbench_jax.report.results import Estimate
 
 # Devices round differently, which can change the prediction of one or two test images.

@@ -7,13 +7,9 @@ from genbench_jax.report.agreement import Agreement, agrees
 from genbench_jax.report.exchange import exchange_sentence
 from genbench_jax.report.gains import average, average_gain, gains, headline_budget
 from genbench_jax.report.headline import HeadLine, against_originals
-from genbench_jax.report.quantities import (
-  budget_words,
-  images_label,
-  points,
-  quantity_of,
-  the,
-)
+from genbench_jax.report.labels import budget_words, images_label
+from genbench_jax.report.number_words import points, the
+from genbench_jax.report.quantities import quantity_of
 from genbench_jax.report.results import Estimate, Results, Series, with_control
 
 # There is one sentence per source; for more sources than this, the ranking is clearer.

@@ -9,8 +9,8 @@ from genbench_jax.report import chart, palette
 from genbench_jax.report.agreement import agreements
 from genbench_jax.report.curves import curves_figure
 from genbench_jax.report.gain_figures import gains_figure, strategies_figure
+from genbench_jax.report.labels import series_label
 from genbench_jax.report.legend import css_of, keys_of
-from genbench_jax.report.quantities import series_label
 from genbench_jax.report.render import figure_svg
 from genbench_jax.report.results import Series, results_of, views
 from genbench_jax.report.scatter import metric_figure, ranks_figure

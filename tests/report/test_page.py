@@ -128,7 +128,7 @@ def test_settings_that_matter_are_near_the_head(rows, tmp_path):
 
 def test_a_number_is_rounded_once(tmp_path, rows):
   """−4.75 points (19 of 400 test images) are −4.8 everywhere."""
-  from genbench_jax.report.quantities import points
+  from genbench_jax.report.number_words import points
 
   for value in (-0.0475, 0.85 - 0.8975, -0.047499999999999, (0.8525 - 0.9)):
     assert points(value) == "−4.8"

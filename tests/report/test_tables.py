@@ -6,7 +6,9 @@ import io
 import pytest
 
 from genbench_jax.report.cell_table import cell_data
-from genbench_jax.report.quantities import number, percent, points, quantity_of, series_label, shown
+from genbench_jax.report.labels import series_label
+from genbench_jax.report.number_words import number, percent, points, shown
+from genbench_jax.report.quantities import quantity_of
 from genbench_jax.report.results import results_of, views
 from genbench_jax.report.tables import (
   Table,

@@ -7,7 +7,7 @@ import pytest
 from genbench_jax.report.agreement import Agreement, agreements
 from genbench_jax.report.gains import average_gain
 from genbench_jax.report.headline import head_lines, text_start
-from genbench_jax.report.quantities import points
+from genbench_jax.report.number_words import points
 from genbench_jax.report.results import results_of, views, with_control
 from genbench_jax.report.words import agreement_words, answer, control_words
 
