@@ -19,6 +19,10 @@ MARKERS = {
 }
 
 
+# Width of a character of a label, in pixels.
+CHARACTER = 6.5
+
+
 @dataclasses.dataclass(frozen=True)
 class Scale:
   """Map from data [low, high] to drawing coordinates [start, end]."""
@@ -142,6 +146,17 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
   step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
   first = math.ceil(low / step - 1e-9)
   return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def apart(given: Sequence[Tick]) -> tuple[Tick, ...]:
+  """Return the ticks from left to right, without labels that would run into the next one."""
+  kept, limit = list[Tick](), math.inf
+  for tick in reversed(given):
+    half = CHARACTER * (len(tick.text) + 1) / 2
+    fits = tick.at + half <= limit
+    kept.insert(0, tick if fits else dataclasses.replace(tick, text=""))
+    limit = tick.at - half if fits else limit
+  return tuple(kept)
 
 
 def tick_text(value: float) -> str:

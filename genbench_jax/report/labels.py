@@ -39,6 +39,13 @@ def images_label(source: str, generator: str = "") -> str:
   return generator if source in ("generative", "folder") else f"{source_label(source)} {generator}"
 
 
+def images_words(source: str, generator: str = "") -> str:
+  """Return the images in running text: `generated images` or `the images of sd15`."""
+  if generator and source in ("generative", "folder"):
+    return f"the images of {generator}"
+  return f"{images_label(source, generator)} images"
+
+
 def shots_label(shots: int) -> str:
   """Return the number of images per class; 0 or less means all."""
   return str(shots) if shots > 0 else "all"

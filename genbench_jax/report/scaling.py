@@ -109,7 +109,7 @@ def scaling_panel(curves: Sequence[ScalingCurve], about: str, width: float) -> c
     title="",
     description=_description(curves, about, last),
     frame=frame,
-    x_ticks=tuple(chart.Tick(x(math.log2(n)), f"{n:g}") for n in budgets),
+    x_ticks=chart.apart([chart.Tick(x(math.log2(n)), f"{n:g}") for n in budgets]),
     y_ticks=tuple(chart.Tick(y(t), chart.tick_text(100 * t)) for t in chart.ticks(y.low, y.high)),
     x_label="images per class",
     shapes=tuple(shape for curve in curves for shape in _shapes(curve, grid, x, y)),

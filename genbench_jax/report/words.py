@@ -7,7 +7,7 @@ from genbench_jax.report.agreement import Agreement, agrees
 from genbench_jax.report.exchange import exchange_sentence
 from genbench_jax.report.gains import average, average_gain, gains, headline_budget
 from genbench_jax.report.headline import HeadLine, against_originals
-from genbench_jax.report.labels import budget_words, images_label
+from genbench_jax.report.labels import budget_words, images_words
 from genbench_jax.report.number_words import points, the
 from genbench_jax.report.quantities import quantity_of
 from genbench_jax.report.results import Estimate, Results, Series, with_control
@@ -55,7 +55,7 @@ def control_words(results: Results) -> str:
   if not all(means):
     return ""
   real, shuffled = (points(mean.estimate.value) for mean in means if mean)
-  what = f"{images_label(series[0].source, series[0].generator)} images"
+  what = images_words(series[0].source, series[0].generator)
   return (
     f"With {budget_words(shots)}, CLER on {what} differs from zero-shot by {real} points; with shuffled "
     f"labels, by {shuffled}. "
@@ -118,9 +118,9 @@ def _spread(by_dataset: dict[str, Estimate]) -> str:
 
 
 def _images_of(item: Series) -> str:
-  """Return `Generated images`; names of generators and folders keep their case."""
-  label = images_label(item.source, item.generator)
-  return f"{label if item.generator else label.capitalize()} images"
+  """Return `Generated images` or `The images of NAME`, to begin a sentence."""
+  words = images_words(item.source, item.generator)
+  return words[0].upper() + words[1:]
 
 
 def _verdict(estimate: Estimate, label: str, baseline: str) -> str:

@@ -34,6 +34,12 @@ def test_ticks_are_round_and_inside(low, high, expected):
   assert chart.ticks(low, high) == pytest.approx(expected)
 
 
+def test_labels_that_would_touch_are_left_out():
+  ticks = [chart.Tick(at, text) for at, text in ((0.0, "1"), (100.0, "1024"), (120.0, "2500"))]
+  assert [tick.text for tick in chart.apart(ticks)] == ["1", "", "2500"]
+  assert [tick.at for tick in chart.apart(ticks)] == [0, 100, 120]
+
+
 def test_padded_never_has_zero_width():
   low, high = chart.padded([0.5, 0.5])
   assert high - low == pytest.approx(0.02)
