@@ -91,8 +91,7 @@ def _listener_of_first(own: Caller, host: str, port: int) -> socket.socket:
   """Return process 0's socket; a stand-in leaves the port to it.
 
   Raises:
-    UsageError: another program, or another process 0, has the port.
-    RunError: the port cannot be used.
+    UsageError: another program, or another process 0, has the port, or it cannot be used.
   """
   began = time.monotonic()
   while True:
@@ -100,8 +99,8 @@ def _listener_of_first(own: Caller, host: str, port: int) -> socket.socket:
     try:
       return _listener(port)
     except OSError as error:
-      if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-        raise RunError(f"process 0 cannot listen at port {port}: {error.strerror}.") from error
+      if error.errno != errno.EADDRINUSE:
+        raise UsageError(f"process 0 cannot listen at port {port}: {error.strerror}.") from error
       if not _is_leaving(own, host, port) or time.monotonic() - began > STRANGER_SECONDS:
         raise UsageError(
           f"process 0 on {own.host} cannot listen at port {port}: another program uses it. Give all processes another port"
