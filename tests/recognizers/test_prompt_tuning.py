@@ -95,6 +95,20 @@ def test_learning_lowers_the_loss_and_touches_the_context_only(tiny_clip, images
   np.testing.assert_allclose(split.losses, context.losses, rtol=0.05)
 
 
+def test_weights_and_order_of_a_mixture_reach_the_context(tiny_clip, images):
+  """All in the program of the test above: the same seed starts the same context."""
+  first = np.arange(len(images[0])) < 20
+  plain, heavy, ordered = (
+    learn_context(tiny_clip, NAMES, *images, SETTINGS, **mixture)
+    for mixture in ({}, {"weights": np.where(first, 3.0, 1.0)}, {"later": ~first})
+  )
+  # The first step sees the same images with other weights, or others.
+  assert abs(heavy.losses[0] - plain.losses[0]) > 1e-4
+  assert abs(ordered.losses[0] - plain.losses[0]) > 1e-4
+  alone = learn_context(tiny_clip, NAMES, *(each[first] for each in images), SETTINGS)
+  np.testing.assert_allclose(ordered.losses[0], alone.losses[0], rtol=1e-5)
+
+
 def test_a_context_is_saved_to_a_file(tiny_clip, tmp_path, two_device_mesh):
   vectors = first_context(tiny_clip, SETTINGS, len(NAMES))
   context = Context(vectors, "middle", tiny_clip.fingerprint)
