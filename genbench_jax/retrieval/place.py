@@ -52,7 +52,7 @@ def _slice(root: Path, name: str, offset: int, size: int) -> bytes:
   with opened_beneath(root, name) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
     try:
       file.seek(offset)
-    except OverflowError as error:
+    except (OverflowError, ValueError) as error:  # by its size, one or the other
       raise OSError(f"{printable(name)} has no byte {offset}") from error
     return file.read(wanted)
 

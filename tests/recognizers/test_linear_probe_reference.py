@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genbench_jax.recognizers import reference_search
 from genbench_jax.recognizers.linear_probe import ProbeData, linear_probe, linear_probes
 from genbench_jax.recognizers.reference_probe import (
   BATCH_SIZE,
@@ -21,6 +22,7 @@ from genbench_jax.recognizers.reference_search import (
   search_weight_decays,
 )
 from genbench_jax.recognizers.splits import first_fifth
+from genbench_jax.recognizers.strict_probe import TrainingSet
 
 GOLDEN = Path(__file__).parents[1] / "data" / "probe" / "reference_runs.npz"
 
@@ -138,3 +140,15 @@ def test_one_shot_has_no_search(world):
   result = linear_probe(*images(3), *images(60), text, "reference")
   assert (result["lr"], result["weight_decay"]) == (1e-6, pytest.approx(1e-6))
   assert result["score"] > 0.5
+
+
+def test_blocks_of_cells_stay_within_the_memory_for_logits(monkeypatch):
+  """400 images of two classes hold out 80, padded to 96; all trials of a cell keep the logits of these."""
+  cell = TrainingSet(
+    np.zeros((400, 1), np.float32), np.eye(2, dtype=np.float32)[np.arange(400) % 2], 0
+  )
+  other = TrainingSet(cell.features[:100], cell.targets[:100], 0)
+  trials = 6 * 7
+  monkeypatch.setattr(reference_search, "MOST_LOGITS", 2 * trials * 96 * 2)
+  found = list(reference_search._blocks([cell, other, cell, cell]))
+  assert found == [([0, 2], 2), ([3], 2), ([1], 1)]
