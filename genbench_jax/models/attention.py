@@ -125,18 +125,28 @@ def tpu_kernels_work() -> bool:
   if jax.default_backend() != "tpu":
     return True
   layer = _drawn(1, (1, 64, 256), (256, 2048), (2048,), (1024, 256), (256,))
-  plain = tpu_kernels.feed_forward_written_out
-  # Both sum 256 and 1,024 products in bfloat16; inputs are scaled so that the sums are of order one.
-  return _agree(
-    "our TPU attention", tpu_kernels.attention, by_einsum, _drawn(3, (1, 128, 2, 64)), 0.05
-  ) and _agree("our TPU feed-forward layer", tpu_kernels.feed_forward, plain, layer, 0.05)
+  kernels = tpu_kernels
+  projecting = _query(kernels.projections), _query(kernels.projections_written_out)
+  feeding = kernels.feed_forward, kernels.feed_forward_written_out
+  # All sum up to 1,024 products in bfloat16; inputs are scaled so that the sums are of order one. Outputs
+  # of the last two reach 5, where bfloat16 has steps of 0.03.
+  return (
+    _agree("our TPU attention", kernels.attention, by_einsum, _drawn(3, (1, 128, 2, 64)), 0.05)
+    and _agree("our TPU projections", *projecting, _drawn(1, (1, 64, 256), (256,), (256, 256)), 0.1)
+    and _agree("our TPU feed-forward layer", *feeding, layer, 0.1)
+  )
+
+
+def _query(form: Callable[..., tuple[Array, ...]]) -> Callable[..., Array]:
+  """Return a form of `tpu_kernels.projections` for one kernel, without the norm's bias."""
+  return lambda hidden, weight, kernel: form(hidden, weight, 0 * weight, (kernel,), 1e-5)[0]
 
 
 def _drawn(copies: int, *shapes: tuple[int, ...]) -> list[np.ndarray]:
-  """Return random arrays, scaled so that products over their first axis are of order one."""
+  """Return random arrays; matrices are scaled so that products over their first axis are of order one."""
   draw = np.random.default_rng(0)
   every = [shape for shape in shapes for _ in range(copies)]
-  scales = [1.0 if len(shape) > 2 else shape[0] ** -0.5 for shape in every]
+  scales = [shape[0] ** -0.5 if len(shape) == 2 else 1.0 for shape in every]
   return [s * draw.standard_normal(shape) for s, shape in zip(scales, every, strict=True)]
 
 

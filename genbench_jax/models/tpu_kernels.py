@@ -7,12 +7,15 @@ kernel without a copy.
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float, Float32
+
+from genbench_jax.models.layers import layer_norm
 
 # A kernel has 16 MiB of VMEM on every TPU so far; 2 MiB are left for the compiler's own use.
 VMEM_BYTES = 14 * 2**20
@@ -75,6 +78,92 @@ def _attend(query_ref: Any, key_ref: Any, value_ref: Any, out_ref: Any, *, heads
     weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
     mixed = _product(weights.astype(value.dtype), value, ((1,), (0,)))
     out_ref[:, columns] = (mixed / weights.sum(axis=-1, keepdims=True)).astype(out_ref.dtype)
+
+
+def projections_fit(hidden: Float[Array, "b l d"], kernels: Sequence[Float[Array, "d _"]]) -> bool:
+  """Return whether the kernels, and the inputs and outputs of some rows, fit into VMEM."""
+  return _projected_rows(hidden, kernels) > 0
+
+
+def _projected_rows(hidden: Float[Array, "b l d"], kernels: Sequence[Float[Array, "d _"]]) -> int:
+  """Return the number of rows per block, the largest divisor up to `ROWS` that fits; 0 if none does."""
+  width, size = hidden.shape[-1], hidden.dtype.itemsize
+  outputs = [kernel.shape[1] for kernel in kernels]
+  # In bytes per row: inputs and outputs are double-buffered; the norm and one product are in float32.
+  per_row = 2 * (width + sum(outputs)) * size + (2 * width + max(outputs)) * 4
+  room = VMEM_BYTES - width * sum(outputs) * size
+  possible = (math.gcd(math.prod(hidden.shape[:-1]), ROWS >> halved) for halved in range(4))
+  return next((n for n in possible if n % SUBLANES == 0 and n * per_row <= room), 0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def projections(
+  hidden: Float[Array, "b l d"],
+  weight: Float[Array, "d"],
+  bias: Float[Array, "d"],
+  kernels: tuple[Float[Array, "d _"], ...],
+  eps: float,
+) -> tuple[Float[Array, "b l _"], ...]:
+  """Compute layer_norm(hidden, weight, bias, eps) times each of the kernels, without storing the norm.
+
+  Queries, keys and values of an attention layer read the hidden states once instead of five times.
+  Requires `projections_fit`.
+  """
+  width = hidden.shape[-1]
+  count, rows = math.prod(hidden.shape[:-1]), _projected_rows(hidden, kernels)
+  widths = [kernel.shape[1] for kernel in kernels]
+  arrays = (weight[None], bias[None], *kernels)
+  made = pl.pallas_call(
+    functools.partial(_project, eps=eps),
+    grid=(count // rows,),
+    in_specs=[
+      pl.BlockSpec((rows, width), lambda block: (block, 0)),
+      *(_once(array.shape, lambda block: (0, 0)) for array in arrays),
+    ],
+    out_specs=[pl.BlockSpec((rows, columns), lambda block: (block, 0)) for columns in widths],
+    out_shape=[jax.ShapeDtypeStruct((count, columns), hidden.dtype) for columns in widths],
+    cost_estimate=pl.CostEstimate(
+      flops=2 * count * width * sum(widths),
+      transcendentals=count,
+      bytes_accessed=(hidden.size + count * sum(widths)) * hidden.dtype.itemsize
+      + sum(array.nbytes for array in arrays),
+    ),
+  )(hidden.reshape(count, width), *arrays)
+  return tuple(array.reshape(*hidden.shape[:-1], -1) for array in made)
+
+
+def projections_written_out(
+  hidden: Float[Array, "b l d"],
+  weight: Float[Array, "d"],
+  bias: Float[Array, "d"],
+  kernels: tuple[Float[Array, "d _"], ...],
+  eps: float,
+) -> tuple[Float[Array, "b l _"], ...]:
+  """Compute the same in plain JAX, as reference for the kernel and for its gradient."""
+  normed = layer_norm(hidden, weight, bias, eps)
+  return tuple(normed @ kernel for kernel in kernels)
+
+
+projections.defvjp(
+  lambda *given: (projections(*given), given[:4]),
+  lambda eps, arrays, gradients: jax.vjp(
+    functools.partial(projections_written_out, eps=eps), *arrays
+  )[1](gradients),
+)
+
+
+def _project(hidden_ref: Any, weight_ref: Any, bias_ref: Any, *refs: Any, eps: float) -> None:
+  kernel_refs, out_refs = refs[: len(refs) // 2], refs[len(refs) // 2 :]
+  wide = hidden_ref[...].astype(jnp.float32)
+  # Not `mean`, which divides by an array: a kernel must not capture any.
+  share = 1 / wide.shape[-1]
+  centered = wide - wide.sum(axis=-1, keepdims=True) * share
+  variance = (centered * centered).sum(axis=-1, keepdims=True) * share
+  scaled = centered * jax.lax.rsqrt(variance + eps)
+  weight, bias = (ref[...].astype(jnp.float32) for ref in (weight_ref, bias_ref))
+  normed = (scaled * weight + bias).astype(hidden_ref.dtype)
+  for kernel_ref, out_ref in zip(kernel_refs, out_refs, strict=True):
+    out_ref[...] = _product(normed, kernel_ref[...], ((1,), (0,))).astype(out_ref.dtype)
 
 
 def feed_forward_fits(hidden: Float[Array, "*b d"], inner_kernel: Float[Array, "d both"]) -> bool:

@@ -3,6 +3,8 @@
 Modules have diffusers' names (`Transformer2DModel`, `BasicTransformerBlock`).
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -14,28 +16,47 @@ from genbench_jax.models.layers import GroupNorm, LayerNorm, Linear, gelu
 
 
 class Attention(nn.Module):
-  """Attention of hidden states to a context, or to themselves. diffusers' `Attention`."""
+  """Attention of normed hidden states to a context, or to themselves. diffusers' `Attention`."""
 
   heads: int
   platform: str | None = None
 
   @nn.compact
   def __call__(
-    self, hidden: Float[Array, "b q d"], context: Float[Array, "b k e"] | None = None
+    self,
+    hidden: Float[Array, "b q d"],
+    norm: LayerNorm,
+    context: Float[Array, "b k e"] | None = None,
   ) -> Float[Array, "b q d"]:
-    context = hidden if context is None else context
     width = hidden.shape[-1]
-
-    def heads_of(name: str, x: Float[Array, "b l c"]) -> Float[Array, "b l h w"]:
-      projected = Linear(width, use_bias=False, name=name)(x)
-      return projected.reshape(*x.shape[:2], self.heads, width // self.heads)
-
+    # To themselves, keys and values are projections of the same normed states.
+    of_hidden = ("to_q", "to_k", "to_v") if context is None else ("to_q",)
+    projected = dict(zip(of_hidden, self._of_normed(hidden, norm, of_hidden), strict=True))
+    if context is not None:
+      projected |= {name: self._linear(width, name)(context) for name in ("to_k", "to_v")}
     query, key, value = (
-      heads_of(name, x) for name, x in (("to_q", hidden), ("to_k", context), ("to_v", context))
+      projected[name].reshape(*projected[name].shape[:2], self.heads, width // self.heads)
+      for name in ("to_q", "to_k", "to_v")
     )
     mixed = attention(query, key, value, self.platform).reshape(hidden.shape)
     # In diffusers, `to_out` is a sequence of this layer and a dropout.
     return Linear(width, name="to_out.0")(mixed)
+
+  def _of_normed(
+    self, hidden: Float[Array, "b q d"], norm: LayerNorm, names: Sequence[str]
+  ) -> Sequence[Float[Array, "b q d"]]:
+    """Return projections of the normed states. A single kernel on TPUs if the weights fit into VMEM."""
+    if self.platform == "tpu" and not self.is_initializing() and tpu_kernels_work():
+      # The kernel takes the parameters of the submodules below, which `init` declares.
+      kernels = tuple(self.variables["params"][name]["weight"] for name in names)
+      if tpu_kernels.projections_fit(hidden, kernels):
+        own = norm.variables["params"]
+        return tpu_kernels.projections(hidden, own["weight"], own["bias"], kernels, norm.eps)
+    normed = norm(hidden)
+    return [self._linear(hidden.shape[-1], name)(normed) for name in names]
+
+  def _linear(self, width: int, name: str) -> Linear:
+    return Linear(width, use_bias=False, name=name)
 
 
 class _Gate(nn.Module):
@@ -79,8 +100,8 @@ class TransformerBlock(nn.Module):
     self, hidden: Float[Array, "b q d"], text: Float[Array, "b l e"]
   ) -> Float[Array, "b q d"]:
     own, cross = (Attention(self.heads, self.platform, name=name) for name in ("attn1", "attn2"))
-    hidden = hidden + own(LayerNorm(1e-5, name="norm1")(hidden))
-    hidden = hidden + cross(LayerNorm(1e-5, name="norm2")(hidden), text)
+    hidden = hidden + own(hidden, LayerNorm(1e-5, name="norm1"))
+    hidden = hidden + cross(hidden, LayerNorm(1e-5, name="norm2"), text)
     return hidden + FeedForward(self.platform, name="ff")(LayerNorm(1e-5, name="norm3")(hidden))
 
 

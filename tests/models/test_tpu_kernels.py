@@ -43,6 +43,30 @@ def test_feed_forward_matches_the_formula_and_its_gradient(inner):
   np.testing.assert_allclose((found[0] * step).sum() * 2, rise, rtol=1e-3)
 
 
+def test_projections_match_the_formula_and_their_gradient():
+  draw = np.random.default_rng(0)
+  shapes = (2, 24, 32), (32,), (32,), (32, 16), (32, 40)
+  hidden, weight, bias, *kernels = (draw.standard_normal(shape, np.float32) for shape in shapes)
+
+  def both(form, *arrays):
+    return form(3 + 2 * hidden, *arrays[:2], arrays[2:], 1e-5)
+
+  def total(form, *arrays):
+    return sum(jnp.sin(made).sum() for made in both(form, *arrays))
+
+  arrays = tuple(map(jnp.asarray, (weight, bias, *kernels)))
+  centered = 2 * (hidden - hidden.mean(axis=-1, keepdims=True))
+  normed = centered / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + 1e-5) * weight + bias
+  with tpu.force_tpu_interpret_mode():
+    made = both(tpu_kernels.projections, *arrays)
+    found = jax.grad(total, argnums=range(1, 5))(tpu_kernels.projections, *arrays)
+  for one, kernel in zip(made, kernels, strict=True):
+    np.testing.assert_allclose(one, normed @ kernel, atol=1e-4)
+  wanted = jax.grad(total, argnums=range(1, 5))(tpu_kernels.projections_written_out, *arrays)
+  for one, other in zip(found, wanted, strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-3)
+
+
 def test_gelu_is_exact():
   x = np.linspace(-6, 6, 1001, dtype=np.float32)
   np.testing.assert_allclose(tpu_kernels.gelu(x), x * (1 + erf(x / np.sqrt(2))) / 2, atol=1e-6)
@@ -70,11 +94,16 @@ def test_stable_diffusions_sizes_fit():
     )
 
   assert [fits(*sizes) for sizes in layers] == [True, True, False, False]
+  for length, width in layers:
+    hidden, kernel = (
+      jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((16, length, width), (width, width))
+    )
+    assert tpu_kernels.projections_fit(hidden, [kernel] * 3)
 
 
 def test_the_unet_gives_the_same_output_with_the_kernels(tiny_diffusion, monkeypatch):
   used = []
-  for name in ("attention", "feed_forward"):
+  for name in ("attention", "feed_forward", "projections"):
     kernel = getattr(tpu_kernels, name)
     monkeypatch.setattr(tpu_kernels, name, lambda *xs, k=kernel, n=name: used.append(n) or k(*xs))
   side, channels = tiny_diffusion.unet.config.sample_size, tiny_diffusion.latent_channels
@@ -85,5 +114,5 @@ def test_the_unet_gives_the_same_output_with_the_kernels(tiny_diffusion, monkeyp
   arguments = (tiny_diffusion.unet, tiny_diffusion.params["unet"], *inputs)
   with tpu.force_tpu_interpret_mode():
     made = apply_unet(*arguments, "tpu")
-  assert set(used) == {"attention", "feed_forward"}
+  assert set(used) == {"attention", "feed_forward", "projections"}
   np.testing.assert_allclose(made, apply_unet(*arguments, "plain"), atol=1e-4)
