@@ -1,6 +1,8 @@
 """Pages from work folders alone."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -120,3 +122,20 @@ def test_a_price_is_kept_with_the_page(workdir, capfd):
   for wrong in ("much", "-1", "inf", "nan"):
     assert main([str(workdir), f"--price={wrong}"]) == 2
   assert "is not a price" in capfd.readouterr().err
+
+
+def test_the_older_form_of_the_comparison(workdir, tmp_path):
+  out = tmp_path / "both"
+  command = [
+    sys.executable,
+    "-m",
+    "genbench_jax.report",
+    "--compare",
+    workdir,
+    workdir,
+    "--out",
+    out,
+  ]
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  assert (out / "index.html").exists()
