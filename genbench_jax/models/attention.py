@@ -124,15 +124,18 @@ def tpu_kernels_work() -> bool:
   """
   if jax.default_backend() != "tpu":
     return True
-  layer = _drawn(1, (1, 64, 256), (256, 2048), (2048,), (1024, 256), (256,))
+  layer = _drawn(1, (1, 64, 256), (256,), (256,), (256, 2048), (2048,), (1024, 256), (256,))
   kernels = tpu_kernels
-  projecting = _query(kernels.projections), _query(kernels.projections_written_out)
-  feeding = kernels.feed_forward, kernels.feed_forward_written_out
+  projected = _query(kernels.projections), _query(kernels.projections_written_out)
+  feeding = (
+    functools.partial(kernels.feed_forward, eps=1e-5),
+    functools.partial(kernels.feed_forward_written_out, eps=1e-5),
+  )
   # All sum up to 1,024 products in bfloat16; inputs are scaled so that the sums are of order one. Outputs
   # of the last two reach 5, where bfloat16 has steps of 0.03.
   return (
     _agree("our TPU attention", kernels.attention, by_einsum, _drawn(3, (1, 128, 2, 64)), 0.05)
-    and _agree("our TPU projections", *projecting, _drawn(1, (1, 64, 256), (256,), (256, 256)), 0.1)
+    and _agree("our TPU projections", *projected, _drawn(1, (1, 64, 256), (256,), (256, 256)), 0.1)
     and _agree("our TPU feed-forward layer", *feeding, layer, 0.1)
   )
 

@@ -154,14 +154,7 @@ projections.defvjp(
 
 def _project(hidden_ref: Any, weight_ref: Any, bias_ref: Any, *refs: Any, eps: float) -> None:
   kernel_refs, out_refs = refs[: len(refs) // 2], refs[len(refs) // 2 :]
-  wide = hidden_ref[...].astype(jnp.float32)
-  # Not `mean`, which divides by an array: a kernel must not capture any.
-  share = 1 / wide.shape[-1]
-  centered = wide - wide.sum(axis=-1, keepdims=True) * share
-  variance = (centered * centered).sum(axis=-1, keepdims=True) * share
-  scaled = centered * jax.lax.rsqrt(variance + eps)
-  weight, bias = (ref[...].astype(jnp.float32) for ref in (weight_ref, bias_ref))
-  normed = (scaled * weight + bias).astype(hidden_ref.dtype)
+  normed = _normed(hidden_ref, weight_ref, bias_ref, eps)
   for kernel_ref, out_ref in zip(kernel_refs, out_refs, strict=True):
     out_ref[...] = _product(normed, kernel_ref[...], ((1,), (0,))).astype(out_ref.dtype)
 
@@ -171,74 +164,83 @@ def feed_forward_fits(hidden: Float[Array, "*b d"], inner_kernel: Float[Array, "
   width, inner = inner_kernel.shape[0], inner_kernel.shape[1] // 2
   rows, size = math.gcd(math.prod(hidden.shape[:-1]), ROWS), hidden.dtype.itemsize
   # In bytes. Rows and outputs are double-buffered; `INNER` inner columns at a time are kept in float32.
-  needed = 3 * width * inner * size + rows * width * (4 * size + 4) + rows * min(INNER, inner) * 16
+  needed = 3 * width * inner * size + rows * width * (4 * size + 8) + rows * min(INNER, inner) * 16
   return rows % SUBLANES == 0 and inner % LANES == 0 and needed <= VMEM_BYTES
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(7,))
 def feed_forward(
   hidden: Float[Array, "*b d"],
+  weight: Float[Array, "d"],
+  bias: Float[Array, "d"],
   inner_kernel: Float[Array, "d both"],
   inner_bias: Float[Array, "both"],
   outer_kernel: Float[Array, "m d"],
   outer_bias: Float[Array, "d"],
+  eps: float,
 ) -> Float[Array, "*b d"]:
-  """Compute (linear * gelu(gate)) outer_kernel + outer_bias, with linear, gate = hidden inner_kernel + inner_bias.
+  """Compute hidden + (linear * gelu(gate)) outer_kernel + outer_bias.
 
-  Requires `feed_forward_fits`.
-
-  Args:
-    hidden: rows.
-    inner_kernel, inner_bias: the layer that gives linear and gate, side by side.
-    outer_kernel, outer_bias: the layer after their product.
+  linear, gate = layer_norm(hidden, weight, bias, eps) inner_kernel + inner_bias. Neither the norm nor the
+  inner states are stored. Requires `feed_forward_fits`.
   """
   width, inner = hidden.shape[-1], outer_kernel.shape[0]
   count = math.prod(hidden.shape[:-1])
   rows = math.gcd(count, ROWS)
   by_rows = pl.BlockSpec((rows, width), lambda block: (block, 0))
-  weights = (inner_kernel, inner_bias[None], outer_kernel, outer_bias[None])
+  arrays = (
+    weight[None],
+    bias[None],
+    inner_kernel,
+    inner_bias[None],
+    outer_kernel,
+    outer_bias[None],
+  )
+  columns = LANES * math.gcd(inner // LANES, INNER // LANES)
   made = pl.pallas_call(
-    functools.partial(_feed, columns=LANES * math.gcd(inner // LANES, INNER // LANES)),
+    functools.partial(_feed, columns=columns, eps=eps),
     grid=(count // rows,),
-    in_specs=[by_rows, *(_once(array.shape, lambda block: (0, 0)) for array in weights)],
+    in_specs=[by_rows, *(_once(array.shape, lambda block: (0, 0)) for array in arrays)],
     out_specs=by_rows,
     out_shape=jax.ShapeDtypeStruct((count, width), hidden.dtype),
     cost_estimate=pl.CostEstimate(
       flops=6 * count * width * inner,
       transcendentals=count * inner,
-      bytes_accessed=2 * hidden.nbytes + sum(array.nbytes for array in weights),
+      bytes_accessed=2 * hidden.nbytes + sum(array.nbytes for array in arrays),
     ),
-  )(hidden.reshape(count, width), *weights)
+  )(hidden.reshape(count, width), *arrays)
   return made.reshape(hidden.shape)
 
 
 def feed_forward_written_out(
   hidden: Float[Array, "*b d"],
+  weight: Float[Array, "d"],
+  bias: Float[Array, "d"],
   inner_kernel: Float[Array, "d both"],
   inner_bias: Float[Array, "both"],
   outer_kernel: Float[Array, "m d"],
   outer_bias: Float[Array, "d"],
+  eps: float,
 ) -> Float[Array, "*b d"]:
-  """Compute the same in plain JAX, as reference for the kernel and for its gradient.
-
-  Args:
-    hidden: rows.
-    inner_kernel, inner_bias: the layer that gives linear and gate, side by side.
-    outer_kernel, outer_bias: the layer after their product.
-  """
-  linear, gate = jnp.split(hidden @ inner_kernel + inner_bias, 2, axis=-1)
+  """Compute the same in plain JAX, as reference for the kernel and for its gradient."""
+  normed = layer_norm(hidden, weight, bias, eps)
+  linear, gate = jnp.split(normed @ inner_kernel + inner_bias, 2, axis=-1)
   gated = linear * gelu(gate.astype(jnp.float32)).astype(linear.dtype)
-  return gated @ outer_kernel + outer_bias
+  return hidden + gated @ outer_kernel + outer_bias
 
 
 feed_forward.defvjp(
-  lambda *arrays: (feed_forward(*arrays), arrays),
-  lambda arrays, gradient: jax.vjp(feed_forward_written_out, *arrays)[1](gradient),
+  lambda *given: (feed_forward(*given), given[:7]),
+  lambda eps, arrays, gradient: jax.vjp(
+    functools.partial(feed_forward_written_out, eps=eps), *arrays
+  )[1](gradient),
 )
 
 
 def _feed(
   hidden_ref: Any,
+  weight_ref: Any,
+  bias_ref: Any,
   inner_ref: Any,
   inner_bias_ref: Any,
   outer_ref: Any,
@@ -246,17 +248,18 @@ def _feed(
   out_ref: Any,
   *,
   columns: int,
+  eps: float,
 ) -> None:
-  hidden = hidden_ref[...]
+  normed = _normed(hidden_ref, weight_ref, bias_ref, eps)
   inner = outer_ref.shape[0]
-  total = jnp.broadcast_to(outer_bias_ref[...].astype(jnp.float32), out_ref.shape)
+  total = hidden_ref[...].astype(jnp.float32) + outer_bias_ref[...].astype(jnp.float32)
   for start in range(0, inner, columns):
     linear, gate = (
-      _product(hidden, inner_ref[:, at : at + columns], ((1,), (0,)))
+      _product(normed, inner_ref[:, at : at + columns], ((1,), (0,)))
       + inner_bias_ref[:, at : at + columns].astype(jnp.float32)
       for at in (start, inner + start)
     )
-    gated = (linear * gelu(gate)).astype(hidden.dtype)
+    gated = (linear * gelu(gate)).astype(normed.dtype)
     total += _product(gated, outer_ref[start : start + columns], ((1,), (0,)))
   out_ref[...] = total.astype(out_ref.dtype)
 
@@ -264,6 +267,18 @@ def _feed(
 def gelu(x: Float32[Array, "..."]) -> Float32[Array, "..."]:
   """Return the exact GELU by erf, as PyTorch does; `jax.nn.gelu` uses erfc, which costs more."""
   return x * (1 + jax.lax.erf(x * math.sqrt(0.5))) / 2
+
+
+def _normed(hidden_ref: Any, weight_ref: Any, bias_ref: Any, eps: float) -> Float[Array, "n d"]:
+  """Return the layer norm of a block of rows."""
+  wide = hidden_ref[...].astype(jnp.float32)
+  # Not `mean`, which divides by an array: a kernel must not capture any.
+  share = 1 / wide.shape[-1]
+  centered = wide - wide.sum(axis=-1, keepdims=True) * share
+  variance = (centered * centered).sum(axis=-1, keepdims=True) * share
+  scaled = centered * jax.lax.rsqrt(variance + eps)
+  weight, bias = (ref[...].astype(jnp.float32) for ref in (weight_ref, bias_ref))
+  return (scaled * weight + bias).astype(hidden_ref.dtype)
 
 
 def _product(left: Array, right: Array, contracted: Any) -> Float[Array, "m n"]:

@@ -72,21 +72,25 @@ class _Gate(nn.Module):
 
 
 class FeedForward(nn.Module):
-  """A feed-forward layer with four times the width. A single kernel on TPUs if the weights fit into VMEM."""
+  """A pre-norm feed-forward layer with four times the width and a residual connection.
+
+  A single kernel on TPUs if the weights fit into VMEM.
+  """
 
   platform: str | None = None
 
   @nn.compact
-  def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+  def __call__(self, hidden: Float[Array, "b l d"], norm: LayerNorm) -> Float[Array, "b l d"]:
     if self.platform == "tpu" and not self.is_initializing() and tpu_kernels_work():
       # The kernel takes the parameters of the submodules below, which `init` declares.
-      params = self.variables["params"]
+      params, own = self.variables["params"], norm.variables["params"]
       inner, outer = params["net.0"]["proj"], params["net.2"]
       if tpu_kernels.feed_forward_fits(hidden, inner["weight"]):
-        weights = (inner["weight"], inner["bias"], outer["weight"], outer["bias"])
-        return tpu_kernels.feed_forward(hidden, *weights)
-    inner = _Gate(4 * hidden.shape[-1], name="net.0")(hidden)
-    return Linear(hidden.shape[-1], name="net.2")(inner)
+        layers = (own, inner, outer)
+        weights = [layer[name] for layer in layers for name in ("weight", "bias")]
+        return tpu_kernels.feed_forward(hidden, *weights, norm.eps)
+    inner = _Gate(4 * hidden.shape[-1], name="net.0")(norm(hidden))
+    return hidden + Linear(hidden.shape[-1], name="net.2")(inner)
 
 
 class TransformerBlock(nn.Module):
@@ -102,7 +106,7 @@ class TransformerBlock(nn.Module):
     own, cross = (Attention(self.heads, self.platform, name=name) for name in ("attn1", "attn2"))
     hidden = hidden + own(hidden, LayerNorm(1e-5, name="norm1"))
     hidden = hidden + cross(hidden, LayerNorm(1e-5, name="norm2"), text)
-    return hidden + FeedForward(self.platform, name="ff")(LayerNorm(1e-5, name="norm3")(hidden))
+    return FeedForward(self.platform, name="ff")(hidden, LayerNorm(1e-5, name="norm3"))
 
 
 class Transformer(nn.Module):

@@ -116,7 +116,7 @@ def test_inaccurate_or_failing_tpu_kernels_are_not_used(monkeypatch, caplog):
   module.tpu_kernels_work.cache_clear()
   with tpu.force_tpu_interpret_mode():
     assert module.tpu_kernels_work()
-    monkeypatch.setattr(tpu_kernels, "feed_forward", lambda hidden, *_: hidden)
+    monkeypatch.setattr(tpu_kernels, "feed_forward", lambda hidden, *_, **__: hidden + 1)
     module.tpu_kernels_work.cache_clear()
     assert not module.tpu_kernels_work()
   assert "our TPU feed-forward layer is not used: it is off by" in caplog.text

@@ -1,5 +1,7 @@
 """The TPU kernels in Pallas' interpreter, and the sizes that they support."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,20 +13,29 @@ from genbench_jax.models import tpu_kernels
 from genbench_jax.models.diffusion_model import apply_unet
 from genbench_jax.models.unet import Conditions
 
+EPS = 1e-5
+layer_of = functools.partial(tpu_kernels.feed_forward, eps=EPS)
+
 
 def layer(rows=(2, 24), width=32, inner=256):
-  """Return hidden states and the weights of a feed-forward layer."""
+  """Return hidden states and the weights of a feed-forward layer with its norm."""
   draw = np.random.default_rng(0)
-  shapes = [(*rows, width), (width, 2 * inner), (2 * inner,), (inner, width), (width,)]
+  shapes = [(*rows, width), (width,), (width,), (width, 2 * inner), (2 * inner,), (inner, width), (width,)]  # fmt: skip
   return [
     jnp.asarray(draw.standard_normal(shape, np.float32) / shape[0] ** 0.5) for shape in shapes
   ]
 
 
-def formula(hidden, inner_kernel, inner_bias, outer_kernel, outer_bias):
-  both = hidden @ inner_kernel + inner_bias
+def normed(hidden, weight, bias):
+  centered = hidden - hidden.mean(axis=-1, keepdims=True)
+  return centered / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + EPS) * weight + bias
+
+
+def formula(hidden, weight, bias, inner_kernel, inner_bias, outer_kernel, outer_bias):
+  both = normed(hidden, weight, bias) @ inner_kernel + inner_bias
   linear, gate = np.split(both, 2, axis=-1)
-  return (linear * gate * (1 + erf(gate / np.sqrt(2))) / 2) @ outer_kernel + outer_bias
+  gated = linear * gate * (1 + erf(gate / np.sqrt(2))) / 2
+  return hidden + gated @ outer_kernel + outer_bias
 
 
 # All columns in one step, and in four steps.
@@ -33,9 +44,9 @@ def test_feed_forward_matches_the_formula_and_its_gradient(inner):
   arrays = layer(inner=inner)
   wide = [np.asarray(x, np.float64) for x in arrays]
   with tpu.force_tpu_interpret_mode():
-    made = tpu_kernels.feed_forward(*arrays)
-    found = jax.grad(lambda *xs: tpu_kernels.feed_forward(*xs).sum(), argnums=range(5))(*arrays)
-    each = jax.vmap(tpu_kernels.feed_forward, (0, *4 * (None,)))(*arrays)
+    made = layer_of(*arrays)
+    found = jax.grad(lambda *xs: layer_of(*xs).sum(), argnums=range(7))(*arrays)
+    each = jax.vmap(layer_of, (0, *6 * (None,)))(*arrays)
   np.testing.assert_allclose(made, formula(*wide), atol=1e-5)
   np.testing.assert_allclose(each, made, atol=1e-6)
   step = 1e-6 * np.random.default_rng(1).standard_normal(wide[0].shape)
@@ -49,19 +60,18 @@ def test_projections_match_the_formula_and_their_gradient():
   hidden, weight, bias, *kernels = (draw.standard_normal(shape, np.float32) for shape in shapes)
 
   def both(form, *arrays):
-    return form(3 + 2 * hidden, *arrays[:2], arrays[2:], 1e-5)
+    return form(3 + 2 * hidden, *arrays[:2], arrays[2:], EPS)
 
   def total(form, *arrays):
     return sum(jnp.sin(made).sum() for made in both(form, *arrays))
 
   arrays = tuple(map(jnp.asarray, (weight, bias, *kernels)))
-  centered = 2 * (hidden - hidden.mean(axis=-1, keepdims=True))
-  normed = centered / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + 1e-5) * weight + bias
+  states = normed(3 + 2 * hidden, weight, bias)
   with tpu.force_tpu_interpret_mode():
     made = both(tpu_kernels.projections, *arrays)
     found = jax.grad(total, argnums=range(1, 5))(tpu_kernels.projections, *arrays)
   for one, kernel in zip(made, kernels, strict=True):
-    np.testing.assert_allclose(one, normed @ kernel, atol=1e-4)
+    np.testing.assert_allclose(one, states @ kernel, atol=1e-4)
   wanted = jax.grad(total, argnums=range(1, 5))(tpu_kernels.projections_written_out, *arrays)
   for one, other in zip(found, wanted, strict=True):
     np.testing.assert_allclose(one, other, atol=1e-3)
