@@ -105,3 +105,11 @@ def test_random_orders_agree_with_all_orders():
   # 1 / 2,000 counts the observed order in, so a drawn p-value is never zero.
   perfect = p_value_within([table(x, x)] * 3, "pearson", np.random.default_rng(0))
   assert perfect == pytest.approx(2 / (DRAWN + 1))
+
+
+def test_budgets_of_a_dataset_are_averaged_so_that_datasets_count_equally(random):
+  """A dataset with the same cells at three budgets is no more evidence than with one."""
+  ours, theirs = ([1, 2, 3, 4], [1, 3, 2, 4]), ([1, 2, 3, 4], [3, 1, 4, 2])
+  once = p_value_within([table(*ours), table(*theirs)], "pearson", random)
+  thrice = table([ours[0]] * 3, [ours[1]] * 3)
+  assert p_value_within([thrice, table(*theirs)], "pearson", random) == once

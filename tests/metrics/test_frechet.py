@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 
 from genbench_jax.errors import UsageError
-from genbench_jax.metrics.frechet import frechet_distance, measure_frechet_distance
+from genbench_jax.metrics.frechet import _influences, frechet_distance, measure_frechet_distance
 from genbench_jax.metrics.moments import Moments, moments
 
 
@@ -136,3 +136,17 @@ def test_two_images_per_set_are_enough():
   y = np.array([[0, 0, 1], [0, 4, 1]], np.float32)
   # Variances 2 and 8 along axes at a right angle; means (1, 0, 0) and (0, 2, 1).
   assert frechet_distance(x, y) == pytest.approx(1 + 4 + 1 + 2 + 8, rel=1e-5)
+
+
+def test_the_influence_of_an_image_is_the_change_by_one_more_copy_of_it(mesh):
+  rng = np.random.default_rng(3)
+  x, y = rng.normal(size=(40, 4)) @ rng.normal(size=(4, 4)) + 0.5, rng.normal(size=(60, 4))
+  x = x.astype(np.float32)
+  gaussians = [(rows.mean(0), np.cov(rows.T)) for rows in (x.astype(float), y)]
+  found = _influences(x, *gaussians, normalize=False, mesh=mesh)
+  many = np.repeat(x, 100, axis=0)
+  base = by_hand(many, y)
+  moved = [(by_hand(np.concatenate([many, x[i : i + 1]]), y) - base) * len(many) for i in range(40)]
+  # Copies make the sample covariance smaller by 39/40; the influence corrects for that.
+  assert np.corrcoef(found, moved)[0, 1] > 0.999
+  assert found.std() == pytest.approx(np.std(moved), rel=0.05)

@@ -103,3 +103,27 @@ def test_a_constant_feature_changes_nothing():
 def test_sets_of_different_width_are_rejected():
   with pytest.raises(UsageError, match="8"):
     proxy_a_distance(normal(20), normal(20, width=5))
+
+
+def test_the_penalty_is_chosen_on_a_fifth_of_the_training_half_as_by_hand():
+  """Few images in many dimensions, where the penalty decides."""
+  x, y = normal(60, 0.25, width=40), normal(60, seed=1, width=40)
+  training, half = 24, 30
+  both = np.concatenate([x[:training], y[:training]]).astype(float)
+  middle, scale = both.mean(0), both.std(0)
+  x_unit, y_unit, both = ((rows - middle) / scale for rows in (x, y, both))
+  targets = np.repeat([1.0, -1.0], training)
+  level = np.trace(both.T @ both) / both.shape[1]
+  weights = [
+    np.linalg.solve(both.T @ both + penalty * level * np.eye(40), both.T @ targets)
+    for penalty in PENALTIES
+  ]
+
+  def error(w, cut):
+    return (np.mean(x_unit[cut] @ w < 0) + np.mean(y_unit[cut] @ w > 0)) / 2
+
+  validated = [error(w, slice(training, half)) for w in weights]
+  tested = [error(w, slice(half, None)) for w in weights]
+  best = int(np.argmin(validated))
+  assert tested[best] != tested[0]  # almost no penalty
+  assert float(ridge_error(x, y)) == pytest.approx(tested[best], abs=1e-6)
