@@ -59,6 +59,7 @@ NOT_RUN = {
   "python benchmarks/soak.py": "an hour",
   "genbench evaluate imgs": "20,000 images, for minutes; pipeline/test_evaluate.py scores small folders",
   "python tools/mutate.py": "runs tests again and again, for an hour",
+  "python tools/signal_trials.py": "sends signals for an hour; runtime/test_stopping.py sends some",
   "python tools/run_notebooks.py": "writes into examples/; test_examples.py runs the notebooks",
   "python tools/config_reference.py": "writes into docs/; test_docs.py holds the page against it",
   "pip-audit": "the network",
