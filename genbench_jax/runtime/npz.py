@@ -1,5 +1,6 @@
 """Read .npz files within bounds: a small file may claim, or decompress to, any size."""
 
+import io
 import math
 import os
 import stat
@@ -16,13 +17,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 _STEP = 1 << 20
-# What zipfile raises for damaged, encrypted or unknown content.
+# What zipfile raises for damaged, encrypted or unknown content; OSError for offsets outside the file.
 _DAMAGE = (
-  zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError,
+  OSError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError,
 )  # fmt: skip
 
-# A member of an archive is no `IO` for type checkers.
-NpzFile: TypeAlias = IO[bytes] | zipfile.ZipExtFile
+# A member of an archive, or bytes in memory, are no `IO` for checkers of types at run time.
+NpzFile: TypeAlias = IO[bytes] | io.BufferedIOBase
 # What NumPy raises for damaged .npy files: it parses their headers as Python.
 NPY_DAMAGE = (
   OSError, ValueError, EOFError, SyntaxError, TypeError, KeyError, tokenize.TokenError, zipfile.BadZipFile,

@@ -16,7 +16,8 @@ def test_the_defaults_of_generation():
     "steps": 50, "guidance_scale": 7.5, "scheduler": "dpmsolver++", "height": 0, "width": 0,
     "batch_per_device": 8, "keep_images": "all", "shard_size": 512, "implementation": "ours", "backend": "",
     "eta": 0, "guidance_rescale": 0, "timesteps": (), "scheduler_settings": "", "loras": (),
-    "autoencoder": "", "negative_prompt": "",
+    "autoencoder": "", "negative_prompt": "", "lora_sha256": (), "autoencoder_revision": "",
+    "autoencoder_sha256": "", "backend_dtype": "", "backend_device": "",
   }  # fmt: skip
 
 

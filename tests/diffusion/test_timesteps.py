@@ -79,7 +79,7 @@ def test_steps_descend_within_the_training(count, spacing):
   assert found.min() >= 0 and found.max() <= 999
 
 
-@pytest.mark.parametrize("given_steps", [[999], [999, 0], [5, 4, 3], (7.0, 2.0)])
+@pytest.mark.parametrize("given_steps", [[999], [999, 0], [5, 4, 3], (7, 2)])
 def test_the_users_steps_are_taken_as_they_are(given_steps):
   assert explicit(SCHEDULE, given_steps, "lcm").tolist() == list(given_steps)
 
