@@ -42,7 +42,7 @@ def test_the_distances_are_printed_with_their_settings(asked, capsys):
     "FID of infinitely many images 11.500",
     "weights: SHA-256 ab12",
   ]
-  assert asked["arguments"] == ("a", "b", "inception", None, 32, None, None, None)
+  assert asked["arguments"] == ("a", "b", "inception", None, 32, None, None, "")
 
 
 def test_classes_are_printed_if_asked_for_and_cannot_imitate_output(asked, capsys):
