@@ -11,6 +11,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture
+def obeying():
+  """Programs that start meanwhile obey Ctrl-C, also if the tests run in the background, which ignores it."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("obeying")
 @pytest.mark.parametrize("module", ["", ".evaluate", ".main", ".report", ".verify"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_during_imports(module, number, status, tmp_path):
@@ -24,7 +33,6 @@ def test_a_signal_during_imports(module, number, status, tmp_path):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
   )
   assert process.stdout is not None
   assert process.stdout.readline() == "importing\n"
