@@ -111,7 +111,7 @@ def test_page_in_the_browser(browser, rows, better, run, tmp_path):
   count = browser.find_element("css selector", ".findings .count").text
   assert count == "<i>Mended</i> above old on 2 of 2 datasets"
   assert browser.find_element("css selector", "h1").text == "old against <i>Mended</i>"
-  assert "50 only in old" in browser.find_element("css selector", ".byline").text
+  assert "25 only in old" in browser.find_element("css selector", ".byline").text
   heads = [head.text for head in browser.find_elements("css selector", "#cells-table thead button")]
   assert heads[4:7] == [
     "linear probe old",
