@@ -52,11 +52,14 @@ def _checked_types(request):
 LONGEST = (
   "test_main.py",
   "test_documented_commands.py",
+  "test_image_stage.py",
+  "test_engine.py",
   "test_stage.py",
+  "test_hosts.py",
+  "test_families.py",
   "test_examples.py",
-  "test_prompt_tuning.py",
+  "test_trainer.py",
   "test_images.py",
-  "test_checkpoints.py",
 )
 
 
