@@ -176,5 +176,8 @@ def _usual_splits(found: Sequence[str] | Mapping[str, int]) -> dict[str, str]:
   if "test" not in splits and "validation" in splits:
     splits["test"] = splits.pop("validation")
   if "test" not in splits:
-    raise UsageError(f"there is no test split among {listed(list(found)) or 'no splits at all'}.")
+    among = f" among {listed(list(found))}" if found else ""
+    raise UsageError(
+      f"there is no test split{among}; expected one named {listed(SPLIT_NAMES['test'])}, or a name under `splits` in the YAML."
+    )
   return splits
