@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from genbench_jax.errors import UsageError
-from genbench_jax.metrics.guides import PENALTY, ridge_classifier
+from genbench_jax.metrics.guides import PENALTY, checked_sets, ridge_classifier
 from genbench_jax.metrics.inputs import check_finite, feature_rows, host_unit_rows
 from genbench_jax.metrics.manifold_spread import squared_distances
 from genbench_jax.metrics.registry import Result, Sets
@@ -106,30 +106,20 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
   """Yield the mean over classes, on unit-norm features, with the guides as real images."""
   if sets.guides is None or not len(sets.guides):
     return
-  x, guides = host_unit_rows(sets.external), host_unit_rows(sets.guides)
-  classes = sets.num_classes or _classes(sets.labels, sets.guide_labels)
-  hot, guide_hot = (_hot(labels, classes) for labels in (sets.labels, sets.guide_labels))
-  by_class = span_of_classes(np.asarray(x, float), hot, np.asarray(guides, float), guide_hot)
+  hot, guide_hot, x, guides = checked_sets(
+    host_unit_rows(sets.external), sets.labels, host_unit_rows(sets.guides), sets.guide_labels
+  )
+  by_class = span_of_classes(x, hot, guides, guide_hot)
   if not by_class:
     return
   strata = strata_of(sets.labels, len(x)), sampled_strata(sets.guide_labels, len(guides))
   # Labels travel as further columns of the features, because parts of the sets need both.
   (value,) = set_measurements(
-    np.array([np.mean(list(by_class.values()))]), _on_parts(classes),
+    np.array([np.mean(list(by_class.values()))]), _on_parts(hot.shape[1]),
     np.concatenate([x, hot], axis=1), np.concatenate([guides, guide_hot], axis=1), strata,
     sets.seed, sets.resamples, bounded=True,
   )  # fmt: skip
   yield Result("discriminative_span", value, by_class)
-
-
-def _classes(*labels: Any) -> int:
-  arrays = [np.asarray(given) for given in labels]
-  return max(a.shape[1] if a.ndim == 2 else int(a.max(initial=0)) + 1 for a in arrays)
-
-
-def _hot(labels: Any, classes: int) -> Bool[np.ndarray, "n k"]:
-  labels = np.asarray(labels)
-  return labels.astype(bool) if labels.ndim == 2 else np.eye(classes, dtype=bool)[labels]
 
 
 def _on_parts(classes: int) -> Any:

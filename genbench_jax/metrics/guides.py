@@ -39,7 +39,7 @@ def class_chamfer(
   Raises:
     UsageError: shapes or values do not fit.
   """
-  hot, guide_hot, x, guides = _checked(x, labels, guides, guide_labels)
+  hot, guide_hot, x, guides = checked_sets(x, labels, guides, guide_labels)
   return float(_chamfer(np.sqrt(squared_distances(guides, x)), hot, guide_hot).mean())
 
 
@@ -63,13 +63,22 @@ def guide_ridge(
   Raises:
     UsageError: shapes or values do not fit.
   """
-  hot, guide_hot, x, guides = _checked(x, labels, guides, guide_labels)
+  hot, guide_hot, x, guides = checked_sets(x, labels, guides, guide_labels)
   return float(_recognized(x, hot, guides, guide_hot, penalty).mean())
 
 
-def _checked(
+def checked_sets(
   x: Any, labels: Any, guides: Any, guide_labels: Any
 ) -> tuple[Bool[np.ndarray, "n k"], Bool[np.ndarray, "g k"], np.ndarray, np.ndarray]:
+  """Return the classes of the images and of the guides, multi-hot, then both sets' features.
+
+  Args:
+    x, guides: features of the external images and of the guides.
+    labels, guide_labels: class indices, or multi-hot.
+
+  Raises:
+    UsageError: features or labels are invalid or do not fit.
+  """
   x = np.asarray(feature_rows("x", x), np.float64)
   guides = np.asarray(feature_rows("guides", guides, x.shape[1]), np.float64)
   check_finite("x", x)
@@ -150,7 +159,7 @@ def measure(sets: Sets, wanted: Collection[str]) -> Iterator[Result]:
   """
   if sets.guides is None or not len(sets.guides):
     return
-  hot, guide_hot, x, guides = _checked(
+  hot, guide_hot, x, guides = checked_sets(
     host_unit_rows(sets.external), sets.labels, host_unit_rows(sets.guides), sets.guide_labels
   )
   distances = np.sqrt(squared_distances(guides, x))
