@@ -2,8 +2,8 @@
 
 The first matching form wins: the dataset's label or a class name as written; the same without case, spaces
 and punctuation; the reference's folder names; a number and a name (`657_missile`), also as written by an
-export; a WordNet id (`n01440764`, `n01440764-tench`); singular instead of plural; and, if no folder matches by
-name, the plain class index. A class map from the user takes precedence over all of them.
+export; a WordNet id (`n01440764`, `n01440764-tench`); singular instead of plural or the reverse; without
+accents; and, if no folder matches by name, the plain class index. A class map from the user takes precedence over all of them.
 """
 
 import dataclasses
@@ -19,12 +19,20 @@ from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.printable import listed, storable
 
-_WORDNET = re.compile(r"(n\d{8})(?:[\W_]+(.+))?", re.DOTALL)
+_WORDNET = re.compile(r"(n\d{8})(?:[\W_]+(.+))?", re.DOTALL | re.IGNORECASE)
 _INDEX = re.compile(r"[0-9]{1,9}")
 # Minimum similarity of a class name that is suggested for an unmatched name.
 _SIMILAR = 0.6
 _HINTS = 5
-_NUMBERED = re.compile(r"(\d+)[\W_]+(.+)", re.DOTALL)
+_NUMBERED = re.compile(r"(\d{1,18})(?:[\W_]+|(?=\D))(.+)", re.DOTALL)
+# Plural ending -> endings of the singular.
+_PLURALS = (
+  ("s", ("",)), ("es", ("",)), ("ies", ("y",)), ("ves", ("f", "fe")), ("men", ("man",)),
+  ("people", ("person",)), ("children", ("child",)), ("mice", ("mouse",)), ("geese", ("goose",)),
+  ("teeth", ("tooth",)), ("feet", ("foot",)),
+)  # fmt: skip
+_SHORTEST_PLURAL = 4
+_ACCENTS = re.compile("[\u0300-\u036f]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +107,11 @@ def _mapped(
       if not classes and _INDEX.fullmatch(target) and int(target) < matcher.spec.num_classes:
         classes = [int(target)]
       if target and not classes:
+        near = matcher.similar([target]).get(target)
+        hint = f" Did you mean {near!r}?" if near else ""
         raise UsageError(
           f"the class map maps {name!r} to {target!r}, which is not a class of '{matcher.spec.name}':"
-          f" {listed(matcher.spec.names)}."
+          f" {listed(matcher.spec.names)}.{hint}"
         )
       found[name] = classes
   return found
@@ -113,9 +123,9 @@ class ClassMatcher:
   def __init__(self, spec: DatasetSpec) -> None:
     self.spec = spec
     self._written, self._folded = _written_names(spec), _folded_names(spec)
-    self._singular = _classes_of(
-      (_singular(name), index) for name, classes in self._folded.items() for index in classes
-    )
+    pairs = [(name, index) for name, classes in self._folded.items() for index in classes]
+    self._singular = _classes_of((form, index) for name, index in pairs for form in _forms(name))
+    self._plain = _classes_of((form, index) for name, index in pairs for form in _plain_forms(name))
 
   def classes(self, name: str) -> list[int]:
     """Return the classes that a name may mean, by the first matching form."""
@@ -127,8 +137,15 @@ class ClassMatcher:
       self._folded.get(folded)
       or self._numbered(name)
       or self._by_wordnet(name)
-      or self._singular.get(_singular(folded), [])
+      or self._loosely(folded)
     )
+
+  def _loosely(self, folded: str) -> list[int]:
+    """Return the classes of a folded name with another number or other accents."""
+    for forms, names in ((_forms, self._singular), (_plain_forms, self._plain)):
+      if classes := next(filter(None, (names.get(form) for form in forms(folded))), None):
+        return classes
+    return []
 
   def may_be_class(self, name: str) -> bool:
     """Return whether a folder with this name may contain a class's images, by name or index."""
@@ -158,17 +175,18 @@ class ClassMatcher:
     # An export writes names in ASCII: what remains of accents or other scripts must equal what remains of ours.
     if not classes and index < self.spec.num_classes and rest in _exported(self.spec, index):
       return [index]
-    return classes or self._singular.get(_singular(rest), [])
+    return classes or self._loosely(rest)
 
   def _by_wordnet(self, name: str) -> list[int]:
     """Match the name after a WordNet id, or ImageNet's names for the id."""
     found = _WORDNET.fullmatch(name)
     if not found:
       return []
+    number = found[1].lower()
     for names in self._written:
-      if classes := names.get(found[1]):
+      if classes := names.get(number):
         return classes
-    synonyms = [found[2] or "", *_imagenet_names().get(found[1], ())]
+    synonyms = [found[2] or "", *_imagenet_names().get(number, ())]
     return next(filter(None, (self._folded.get(_fold(synonym), []) for synonym in synonyms)), [])
 
 
@@ -188,19 +206,21 @@ def _exported(spec: DatasetSpec, index: int) -> set[str]:
   return forms
 
 
-def _singular(folded: str) -> str:
-  """Remove a plural ending from a folded name: `cherries`, `boxes`, `cats`."""
-  for ending, instead in (
-    ("ies", "y"),
-    ("ches", "ch"),
-    ("shes", "sh"),
-    ("xes", "x"),
-    ("sses", "ss"),
-  ):
-    if folded.endswith(ending) and len(folded) > len(ending) + 1:
-      return folded.removesuffix(ending) + instead
-  is_plural = folded.endswith("s") and not folded.endswith("ss") and len(folded) > 3
-  return folded[:-1] if is_plural else folded
+def _forms(folded: str) -> list[str]:
+  """Return a folded name and what may be its singular: `buses` gives `buse` and `bus`."""
+  is_plural = len(folded) >= _SHORTEST_PLURAL and not folded.endswith("ss")
+  return [folded] + [
+    folded.removesuffix(plural) + singular
+    for plural, singulars in _PLURALS
+    if is_plural and folded.endswith(plural)
+    for singular in singulars
+  ]
+
+
+def _plain_forms(folded: str) -> list[str]:
+  """Return the forms of a folded name without accents; signs of other scripts, as in `が`, are kept."""
+  plain = _ACCENTS.sub("", unicodedata.normalize("NFD", folded))
+  return _forms(unicodedata.normalize("NFC", plain))
 
 
 def _written_names(spec: DatasetSpec) -> list[dict[str, list[int]]]:

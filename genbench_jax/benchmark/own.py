@@ -5,7 +5,8 @@ A YAML file adds what the data do not contain. It has exactly one of the keys `t
 
     tfds: beans                  # or  folder: path/to/root  or  dataset: cifar10, to change names and templates
     name: beans
-    class_names:                 # by the builder's label or folder name; omitted classes keep their names
+    class_names:                 # by the builder's label or folder name; omitted classes keep their names,
+                                 # and if none is omitted, the order here is that of the class indices
       healthy: [healthy leaf, green leaf]
       bean_rust: leaf with rust
     templates: ["a photo of a {}."]

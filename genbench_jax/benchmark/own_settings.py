@@ -127,7 +127,10 @@ def _one_of(key: str, settings: Mapping[str, Any], default: str, known: Sequence
 def class_names_of(
   labels: Sequence[str], given: Any, usual: Sequence[tuple[str, ...]] = ()
 ) -> dict[str, tuple[str, ...]]:
-  """Return label -> synonyms: given ones in their order, then the other labels with default names.
+  """Return label -> synonyms, in class order; labels that are not given have default names.
+
+  The order is that of the mapping if it has every label. Otherwise it is that of the data, so that naming some
+  classes does not change what the indices of labels mean.
 
   Args:
     labels: labels of the data.
@@ -151,7 +154,7 @@ def class_names_of(
   for label in found:
     if label not in names:
       raise unknown_name("label in 'class_names':", label, labels)
-  return found | {label: synonyms for label, synonyms in names.items() if label not in found}
+  return found if len(found) == len(names) else names | found
 
 
 def _synonyms(label: Any, value: Any) -> tuple[str, ...]:

@@ -158,6 +158,8 @@ def list_images(
 
   found = find_images(given, is_class, cache)
   names = dict.fromkeys([*found.named, *(name for classes in found.classes for name in classes)])
+  if not names:
+    raise UsageError(f"{found.root} has no image with a class. {' '.join(found.notes)}")
   matched = match_folders(list(names), spec, class_map)
   if matching.strict and matched.unmatched:
     raise UsageError(

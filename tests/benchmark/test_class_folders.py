@@ -58,6 +58,31 @@ def test_a_name_takes_precedence_over_its_number():
   assert len(found.missing) == 8
 
 
+@pytest.mark.parametrize(
+  ("dataset", "given", "wanted"),
+  [
+    ("voc2007", "buses", "bus"),
+    ("voc2007", "People", "person"),
+    ("voc2007", "Potted Plants", "pottedplant"),
+    ("cifar100", "mice", "mouse"),
+    ("cifar100", "WOMEN", "woman"),
+    ("cifar100", "wolves", "wolf"),
+    ("cifar100", "houses", "house"),
+    ("cifar100", "glass", None),
+    ("cifar10", "001cats", "cat"),
+    ("cifar10", "03-automobiles", "automobile"),
+    ("food101", "crème brûlée", "creme brulee"),
+    ("food101", "12_Crème_Brûlées", "creme brulee"),
+    ("imagenet2012", "N01440764", "tench"),
+    ("fgvc_aircraft", "7_707-320", "707-320"),
+  ],
+)
+def test_other_forms_of_a_name(dataset, given, wanted):
+  spec = dataset_spec(dataset)
+  found = match_folders([given, spec.names[0]], spec).label_of
+  assert (spec.names[found[given]] if given in found else None) == wanted
+
+
 def test_numbers_are_not_classes_if_other_folders_have_names():
   found = match_folders(["cat", "7"], dataset_spec("cifar10"))
   assert found.label_of == {"cat": 3}

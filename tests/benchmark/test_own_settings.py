@@ -91,9 +91,14 @@ def test_other_templates_are_rejected(given):
     checked_templates(given)
 
 
-def test_given_names_come_first_and_in_their_order():
+def test_names_for_some_classes_keep_the_order_of_the_data():
   found = class_names_of(("x", "y_z", "w"), {"w": "Water", "x": ["one", 2]})
-  assert list(found.items()) == [("w", ("Water",)), ("x", ("one", "2")), ("y_z", ("y z",))]
+  assert list(found.items()) == [("x", ("one", "2")), ("y_z", ("y z",)), ("w", ("Water",))]
+
+
+def test_names_for_all_classes_give_their_order():
+  found = class_names_of(("x", "y_z"), {"y_z": "Water", "x": ["one", 2]})
+  assert list(found.items()) == [("y_z", ("Water",)), ("x", ("one", "2"))]
 
 
 def test_a_label_of_underscores_is_its_own_name():

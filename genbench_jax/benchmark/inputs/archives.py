@@ -1,4 +1,4 @@
-"""Read archives in place: zip and tar files of class folders, and webdataset shards.
+"""Read archives in place: zip and tar files of class folders or with a list of labels, and webdataset shards.
 
 Compressed tar files are decompressed once to a cache. Nothing is extracted by name: members are read by their
 position, so that a name such as `../../x` has no effect. Links, devices, hidden members and oversized ones are
@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from genbench_jax.benchmark.inputs import label_list
 from genbench_jax.benchmark.inputs.image_list import ImageList
 from genbench_jax.benchmark.inputs.spool import copy_name
-from genbench_jax.benchmark.inputs.tree import class_place
+from genbench_jax.benchmark.inputs.tree import Place, class_place
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.printable import listed
 from genbench_jax.store import files
@@ -32,6 +33,7 @@ from genbench_jax.store.image_files import MOST_BYTES, image_suffixes, is_hidden
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _MOST_TEXT = 1 << 20
+_IS_UTF_8 = 0x800  # bit of a zip member's flags
 _COMPRESSIONS: dict[bytes, Callable[..., Any]] = {
   b"\x1f\x8b": gzip.open,  # an overloaded function
   b"BZh": bz2.open,
@@ -77,11 +79,20 @@ def zip_images(path: Path, is_class: Callable[[str], bool]) -> ImageList:
       return file.read(MOST_BYTES + 1)
 
   members = [
-    Member(info.filename.replace("\\", "/"), path, info.file_size, functools.partial(content, info))
+    Member(_zip_name(info), path, info.file_size, functools.partial(content, info))
     for info in archive.infolist()
     if not info.is_dir()
   ]
   return _tree(path, members, is_class)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+  """Return the name of a member. Some programs write UTF-8 without saying so, and zipfile takes it for cp437."""
+  name = info.filename.replace("\\", "/")
+  try:
+    return name if info.flag_bits & _IS_UTF_8 else name.encode("cp437").decode("utf-8")
+  except UnicodeError:
+    return name
 
 
 def tar_images(paths: Sequence[Path], is_class: Callable[[str], bool], cache: Path) -> ImageList:
@@ -150,39 +161,106 @@ def is_image_name(name: str) -> bool:
 
 
 def _tree(root: Path, members: Sequence[Member], is_class: Callable[[str], bool]) -> ImageList:
-  """Return the images of a tree of class folders inside an archive."""
+  """Return the images of a tree of class folders inside an archive, or those that a list in it names."""
   passed: dict[str, list[str]] = defaultdict(list)
+  lists = _lists(members)
   images = [member for member in members if _is_taken(member, passed)]
   below: dict[str, dict[str, None]] = defaultdict(dict)
   for member in images:
     parts = member.name.strip("/").split("/")
     for depth in range(len(parts) - 1):
       below["/".join(parts[:depth])][parts[depth]] = None
-  place = class_place(lambda folder: list(below[folder]), is_class)
-  start = f"{place.folder}/" if place.folder else ""
-  found, loose = [], []
-  for member in images:
-    rest = member.name.strip("/").removeprefix(start)
-    if member.name.strip("/").startswith(start) and "/" in rest:
-      found.append((member, rest.partition("/")[0]))
-    elif member.name.strip("/").startswith(start):
-      loose.append(member.name)
-  if loose:
-    passed["not in a class folder"] = loose
+  place = class_place(lambda folder: list(below[folder]), is_class, lists.__contains__)
+  if place.folder in lists:
+    found, notes = _listed(root, images, lists[place.folder], place, passed)
+  else:
+    found, notes = _in_class_folders(images, place, passed), []
   if not found:
     raise UsageError(
       f"{root} has no class folders: expected CLASS/*.png, with class names or indices."
     )
-  found.sort(key=lambda pair: pair[0].name)
+  return _image_list(root, found, (*place.notes, *notes, *_notes(passed)))
+
+
+def _lists(members: Sequence[Member]) -> dict[str, Member]:
+  """Return folder -> its list of labels."""
+  found: dict[str, Member] = {}
+  for wanted in label_list.NAMES:
+    for member in members:
+      folder, name = posixpath.split(member.name.strip("/"))
+      if name == wanted and not is_hidden(member.name) and member.size <= label_list.MOST_BYTES:
+        path = member.archive / member.name
+        if label_list.has_classes(name, functools.partial(_rows, path, member)):
+          found.setdefault(folder, member)
+  return found
+
+
+def _rows(path: Path, member: Member) -> label_list.Rows:
+  try:
+    return label_list.rows_in(path, member.read())
+  except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    raise UsageError(f"{path} can't be read: {error}.") from error
+
+
+def _listed(
+  root: Path,
+  images: Sequence[Member],
+  member: Member,
+  place: Place,
+  passed: dict[str, list[str]],
+) -> tuple[list[tuple[str, tuple[str, ...], Member]], list[str]]:
+  """Return the images that a list names, and notes.
+
+  Args:
+    root: the archive.
+    images: its images.
+    member: the list.
+    place: folder of the list.
+    passed: reason -> skipped paths, extended here.
+  """
+  path = root / member.name
+  classes, notes = label_list.classes_of(path, _rows(path, member))
+  image_of = {posixpath.normpath(image.name): image for image in images}
+  names = {posixpath.normpath(posixpath.join(place.folder, n)): n for n in classes}
+  if gone := [name for name in names if name not in image_of]:
+    passed["can't be found"] = gone
+  found = [
+    (image_of[name].name, tuple(classes[given]), image_of[name])
+    for name, given in names.items()
+    if name in image_of
+  ]
+  return found, notes
+
+
+def _in_class_folders(
+  images: Sequence[Member], place: Place, passed: dict[str, list[str]]
+) -> list[tuple[str, tuple[str, ...], Member]]:
+  start = f"{place.folder}/" if place.folder else ""
+  found, loose = [], []
+  for member in images:
+    path = member.name.strip("/")
+    rest = path.removeprefix(start)
+    if path.startswith(start) and "/" in rest:
+      found.append((member.name, (rest.partition("/")[0],), member))
+    elif path.startswith(start):
+      loose.append(member.name)
+  if loose:
+    passed["not in a class folder"] = loose
+  return sorted(found, key=lambda image: image[0])
+
+
+def _image_list(
+  root: Path, found: Sequence[tuple[str, tuple[str, ...], Member]], notes: tuple[str, ...]
+) -> ImageList:
   return ImageList(
     root,
-    [member.name for member, _ in found],
-    [(name,) for _, name in found],
-    [(member.archive.parent, member.archive.name) for member, _ in found],
+    [name for name, _, _ in found],
+    [classes for _, classes, _ in found],
+    [(member.archive.parent, member.archive.name) for *_, member in found],
     list(range(len(found))),
-    lambda index: found[index][0].read(),
-    (*place.notes, *_notes(passed)),
-    tuple(dict.fromkeys(name for _, name in found)),
+    lambda index: found[index][2].read(),
+    notes,
+    tuple(dict.fromkeys(name for _, classes, _ in found for name in classes)),
   )
 
 
@@ -204,12 +282,19 @@ def _notes(passed: dict[str, list[str]]) -> Iterator[str]:
 
 
 def _is_webdataset(members: Sequence[Member]) -> bool:
-  """Return whether files with a class have the same key as an image."""
-  keys: dict[str, set[str]] = defaultdict(set)
+  """Return whether files with a class have the same key as an image.
+
+  Class folders may contain JSON beside images, too, such as the settings of a generator.
+  """
+  examples: dict[str, dict[str, Member]] = defaultdict(dict)
   for member in members[:4096]:
     key, ending = _key(member.name)
-    keys[key].add(ending)
-  return any(endings & {"cls", "json"} and len(endings) > 1 for endings in keys.values())
+    examples[key][ending] = member
+  paired = [
+    parts for parts in examples.values() if parts.keys() & {"cls", "json"} and len(parts) > 1
+  ]
+  has_folders = any("/" in posixpath.normpath(member.name) for member in members)
+  return any(_class_name(parts) for parts in paired) if has_folders else bool(paired)
 
 
 def _key(name: str) -> tuple[str, str]:
@@ -231,13 +316,13 @@ def _webdataset(root: Path, members: Sequence[Member]) -> ImageList:
     if ending in examples[key]:  # a repeated key, for example from another shard
       key = current[_key(member.name)[0]] = f"{key}#{place}"
     examples[key][ending] = member
-  found: list[tuple[str, str, Member]] = []
+  found: list[tuple[str, tuple[str, ...], Member]] = []
   without: list[str] = []
   for key, parts in examples.items():
     image = next((m for ending, m in parts.items() if is_image_name(f"x.{ending}")), None)
     name = _class_name(parts)
     if image is not None and name is not None:
-      found.append((key, name, image))
+      found.append((image.name, (name,), image))
     elif image is not None:
       without.append(key)
   if not found:
@@ -245,16 +330,7 @@ def _webdataset(root: Path, members: Sequence[Member]) -> ImageList:
       f"{root} has no image with a class; expected KEY.jpg with KEY.cls or KEY.json."
     )
   notes = [f"{len(without)} left out, without a class: {listed(without)}."] if without else []
-  return ImageList(
-    root,
-    [image.name for _, _, image in found],
-    [(name,) for _, name, _ in found],
-    [(image.archive.parent, image.archive.name) for *_, image in found],
-    list(range(len(found))),
-    lambda index: found[index][2].read(),
-    tuple(notes),
-    tuple(dict.fromkeys(name for _, name, _ in found)),
-  )
+  return _image_list(root, found, tuple(notes))
 
 
 def _class_name(parts: dict[str, Member]) -> str | None:

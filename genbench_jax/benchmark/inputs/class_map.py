@@ -26,7 +26,7 @@ def read_class_map(file: Path) -> dict[str, str]:
     text = read_file(file.expanduser(), _MOST_BYTES, follow=True).decode("utf-8-sig")
   except (OSError, UnicodeDecodeError) as error:
     raise UsageError(f"the class map {str(file)!r} can't be read: {error}.") from error
-  is_table = file.suffix in (".csv", ".tsv", ".txt")
+  is_table = file.suffix.lower() in (".csv", ".tsv", ".txt")
   try:
     value = _csv(text) if is_table else _mapping(file, text)
   except (csv.Error, OSError, ValueError, RecursionError) as error:
@@ -55,6 +55,6 @@ _HEADERS = [
 
 
 def _mapping(file: Path, text: str) -> object:
-  if file.suffix == ".json":
+  if file.suffix.lower() == ".json":
     return json.loads(text, object_pairs_hook=once_each)
   return read_yaml(file, follow=True)

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from genbench_jax.benchmark.inputs import label_list
@@ -17,16 +17,19 @@ from genbench_jax.benchmark.inputs.archives import is_tar, tar_images, zip_image
 from genbench_jax.benchmark.inputs.arrays import array_images
 from genbench_jax.benchmark.inputs.class_folders import class_folders
 from genbench_jax.benchmark.inputs.image_list import ImageList
-from genbench_jax.benchmark.inputs.parquet import parquet_images
+from genbench_jax.benchmark.inputs.parquet import is_parquet, parquet_images
+from genbench_jax.benchmark.inputs.tree import DEEPEST, SPLITS, splits_among
 from genbench_jax.errors import UsageError
-from genbench_jax.runtime.printable import printable
+from genbench_jax.runtime.printable import listed, printable
 from genbench_jax.store.image_files import visible
 
 FORMS = (
-  "a folder of class folders (also inside one folder, or in train/), a zip or tar of them, a folder with labels.csv or"
-  " metadata.csv or .jsonl, webdataset shards, Parquet with image bytes, a CSV or JSON list of paths and labels, an .npz"
+  "a folder of class folders (also inside one folder, or in train/), a folder with labels.csv or metadata.csv or .jsonl,"
+  " a zip or tar of either, webdataset shards, Parquet with image bytes, a CSV or JSON list of paths and labels, an .npz"
 )
 _MOST_SHARDS = 100_000
+# Last suffixes of files that contain images.
+_ARCHIVES = {".zip", ".npz", ".parquet", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz"}
 
 
 def find_images(
@@ -68,22 +71,47 @@ def _found(given: str | Path, is_class: Callable[[str], bool], cache: Path) -> I
 
 
 def _in_folder(folder: Path, is_class: Callable[[str], bool], cache: Path) -> ImageList:
-  for place in (folder, folder / "data"):  # Hugging Face keeps Parquet in data/
-    shards = visible(place, "*")
-    if tars := [path for path in shards if path.is_file() and is_tar(path)]:
-      return tar_images(tars, is_class, cache)
-    if parquets := [path for path in shards if path.is_file() and path.suffix == ".parquet"]:
-      train = [path for path in parquets if path.name.startswith("train")]
-      return parquet_images(train or parquets, cache)
+  for place in _wrapped(folder):
+    there = visible(place, "*")
+    files = [path for path in there if path.suffix.lower() in _ARCHIVES and path.is_file()]
+    for is_shard in (is_tar, is_parquet):
+      if shards := [path for path in files if is_shard(path)]:
+        chosen, notes = _first_split(shards)
+        images = _shards(chosen, is_class, cache)
+        return dataclasses.replace(images, notes=(*notes, *images.notes))
+    if files and len(there) == 1:
+      return _in_file(files[0], is_class, cache)
   return class_folders(folder, is_class)
+
+
+def _wrapped(folder: Path) -> Iterator[Path]:
+  """Yield a folder and those that it wraps: `data/`, as at Hugging Face, the first split, or the only subfolder."""
+  for _ in range(DEEPEST):
+    yield folder
+    names = [path.name for path in visible(folder, "*/") if not path.is_symlink()]
+    wrappers = [name for name in names if name == "data"] or splits_among(names)
+    if not wrappers and len(names) != 1:
+      return
+    folder = folder / (wrappers or names)[0]
+
+
+def _first_split(shards: list[Path]) -> tuple[list[Path], tuple[str, ...]]:
+  """Return the shards of the first split that their names begin with, and a note on others."""
+  for split in SPLITS:
+    is_of_split = re.compile(rf"{split}[-_.]", re.IGNORECASE).match
+    if chosen := [path for path in shards if is_of_split(path.name)]:
+      others = [path.name for path in shards if path not in chosen]
+      note = f"the shards of {split!r} are used; {len(others)} left out: {listed(others)}."
+      return chosen, (note,) if others else ()
+  return shards, ()
 
 
 def _in_file(path: Path, is_class: Callable[[str], bool], cache: Path) -> ImageList:
   if path.suffix.lower() == ".zip":
     return zip_images(path, is_class)
-  if is_tar(path) or path.suffix == ".parquet":
+  if is_tar(path) or is_parquet(path):
     return _shards([path], is_class, cache)
-  if path.suffix == ".npz":
+  if path.suffix.lower() == ".npz":
     return array_images(path, cache)
   if path.suffix.lower() in label_list.SUFFIXES:
     return label_list.open_list(path)
@@ -93,7 +121,7 @@ def _in_file(path: Path, is_class: Callable[[str], bool], cache: Path) -> ImageL
 def _shards(paths: list[Path], is_class: Callable[[str], bool], cache: Path) -> ImageList:
   if all(is_tar(path) for path in paths):
     return tar_images(paths, is_class, cache)
-  if all(path.suffix == ".parquet" for path in paths):
+  if all(map(is_parquet, paths)):
     return parquet_images(paths, cache)
   raise UsageError(
     f"{paths[0]} and {len(paths) - 1} more are not shards of the same format, tar or Parquet."

@@ -10,6 +10,11 @@ from genbench_jax.runtime.printable import storable
 from genbench_jax.store.image_files import MOST_BYTES
 from genbench_jax.store.reading import read_beneath
 
+# Columns or keys that may contain the class of an image, best first.
+CLASS_COLUMNS = (
+  "class_name", "label_name", "class", "category", "class_label", "label", "labels", "target", "y",
+)  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageList:

@@ -10,11 +10,11 @@ import json
 import os
 import posixpath
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from genbench_jax.benchmark.inputs.image_list import ImageList, reader_of
+from genbench_jax.benchmark.inputs.image_list import CLASS_COLUMNS, ImageList, reader_of
 from genbench_jax.benchmark.inputs.pairs import once_each
 from genbench_jax.benchmark.inputs.tree import Place
 from genbench_jax.errors import UsageError
@@ -25,15 +25,11 @@ from genbench_jax.store.reading import read_beneath
 
 NAMES = ("labels.csv", "metadata.csv", "metadata.jsonl")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
-_MOST_BYTES = 1 << 28
+MOST_BYTES = 1 << 28
 _FILE_COLUMNS = (
   "file_name", "file", "filename", "filepath", "file_path", "path", "image", "image_path", "img",
   "name", "id",
 )  # fmt: skip
-_CLASS_COLUMNS = (
-  "class_name", "label_name", "class", "category", "class_label", "label", "labels", "target", "y",
-)  # fmt: skip
-_LABEL_COLUMNS = frozenset({"label", "labels", "target", "y"})
 
 Rows = list[dict[str, Any]]
 
@@ -42,9 +38,14 @@ def list_in(folder: Path) -> Path | None:
   """Return the list of labels in a folder; None if there is none, or one without classes."""
   for name in NAMES:
     file = folder / name
-    if os.path.lexists(file) and (name == NAMES[0] or _class_column(_rows(file)) is not None):
+    if os.path.lexists(file) and has_classes(name, lambda file=file: _rows(file)):
       return file
   return None
+
+
+def has_classes(name: str, rows: Callable[[], Rows]) -> bool:
+  """Return whether a list names classes; Hugging Face's `metadata` may contain only captions."""
+  return name == NAMES[0] or _class_column(rows()) is not None
 
 
 def open_list(file: Path) -> ImageList:
@@ -63,7 +64,7 @@ def listed_images(file: Path, walk: ImageWalk, place: Place) -> ImageList:
   Raises:
     UsageError: the list can't be read, lacks the columns, or names files outside its folder.
   """
-  classes, notes = _classes(file, _rows(file))
+  classes, notes = classes_of(file, _rows(file))
   paths = {posixpath.join(place.folder, path): names for path, names in classes.items()}
   found = [path for path in paths if walk.is_image(path)]
   return ImageList(
@@ -78,8 +79,12 @@ def listed_images(file: Path, walk: ImageWalk, place: Place) -> ImageList:
   )
 
 
-def _classes(file: Path, rows: Rows) -> tuple[dict[str, list[str]], list[str]]:
-  """Return file -> class names, and notes. Paths are normalized: `./a.png` is `a.png`."""
+def classes_of(file: Path, rows: Rows) -> tuple[dict[str, list[str]], list[str]]:
+  """Return file -> class names, and notes. Paths are normalized: `./a.png` is `a.png`.
+
+  Raises:
+    UsageError: the list lacks the columns, or names files outside its folder.
+  """
   path_column, class_column = _columns(file, rows)
   found: dict[str, list[str]] = defaultdict(list)
   outside, several = [], 0
@@ -137,14 +142,14 @@ def _columns(file: Path, rows: Rows) -> tuple[str, str]:
   if class_column is None:
     raise UsageError(
       f"{file} has no class column among {listed(columns)}; name it one of"
-      f" {', '.join(_CLASS_COLUMNS)}."
+      f" {', '.join(CLASS_COLUMNS)}."
     )
   return path_column, class_column
 
 
 def _class_column(rows: Rows, path_column: str | None = None) -> str | None:
   columns = [c for c in (rows[0] if rows else ()) if c is not None and c != path_column]
-  return next((c for name in _CLASS_COLUMNS for c in columns if _plain(c) == name), None)
+  return next((c for name in CLASS_COLUMNS for c in columns if _plain(c) == name), None)
 
 
 def _plain(column: str) -> str:
@@ -157,18 +162,35 @@ def _rows(file: Path) -> Rows:
   Raises:
     UsageError: the list can't be read.
   """
-  form = "JSON" if "json" in file.suffix else "CSV"
   try:
-    text = read_beneath(file.parent, file.name, _MOST_BYTES).decode("utf-8-sig")
-    if file.suffix == ".json":
+    return rows_in(file, read_beneath(file.parent, file.name, MOST_BYTES))
+  except OSError as error:
+    raise UsageError(f"{file} can't be read: {error}.") from error
+
+
+def rows_in(file: Path, content: bytes) -> Rows:
+  """Return the rows of a list as dictionaries.
+
+  Args:
+    file: path of the list, for its suffix and messages.
+    content: its content.
+
+  Raises:
+    UsageError: the list can't be read.
+  """
+  suffix = file.suffix.lower()
+  form = "JSON" if "json" in suffix else "CSV"
+  try:
+    text = content.decode("utf-8-sig")
+    if suffix == ".json":
       return _json_rows(_parsed(text))
     if form == "JSON":
       return _json_rows([_parsed(line) for line in text.split("\n") if line.strip()])
     rows = csv.DictReader(
-      io.StringIO(text, newline=""), dialect="excel-tab" if file.suffix == ".tsv" else "excel"
+      io.StringIO(text, newline=""), dialect="excel-tab" if suffix == ".tsv" else "excel"
     )
     found = [row for row in rows if any(row.values())]
-  except (OSError, UnicodeDecodeError, csv.Error, ValueError, RecursionError) as error:
+  except (UnicodeDecodeError, csv.Error, ValueError, RecursionError) as error:
     raise UsageError(f"{file} can't be read as {form}: {error}.") from error
   if any(None in row or None in row.values() for row in found):
     raise UsageError(f"{file} must have the columns file,label and one line per image.")

@@ -5,24 +5,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.benchmark.inputs.image_list import ImageList
+from genbench_jax.benchmark.inputs.image_list import CLASS_COLUMNS, ImageList
 from genbench_jax.benchmark.inputs.spool import spool_for
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.printable import listed
 
 _IMAGE_COLUMNS = ("image", "img", "images", "jpg", "png", "webp", "bytes", "image_bytes", "picture")
-_CLASS_COLUMNS = (
-  "class_name",
-  "label_name",
-  "class",
-  "category",
-  "label",
-  "labels",
-  "fine_label",
-  "cls",
-  "y",
-)
+_CLASS_COLUMNS = (*CLASS_COLUMNS, "fine_label", "cls")
 _ROWS = 64
+
+
+def is_parquet(path: Path) -> bool:
+  """Return whether a file name is that of a Parquet file."""
+  return path.suffix.lower() == ".parquet"
 
 
 def parquet_images(paths: Sequence[Path], cache: Path) -> ImageList:
@@ -43,7 +38,7 @@ def parquet_images(paths: Sequence[Path], cache: Path) -> ImageList:
       yield from _images(path)
 
   root = paths[0] if len(paths) == 1 else paths[0].parent
-  return spool_for(cache, "parquet", paths).fill(images).image_list(root, paths)
+  return spool_for(cache, "parquet-2", paths).fill(images).image_list(root, paths)
 
 
 def _images(path: Path) -> Iterator[tuple[str, tuple[str, ...], bytes]]:
@@ -59,8 +54,8 @@ def _images(path: Path) -> Iterator[tuple[str, tuple[str, ...], bytes]]:
         images, labels = (batch.column(c).to_pylist() for c in (image_column, class_column))
         for image, label in zip(images, labels, strict=True):
           content = image.get("bytes") if isinstance(image, dict) else image
-          if isinstance(content, bytes) and label is not None:
-            yield f"{path.name}/{row}", (_named(label, names),), content
+          classes = () if label in (None, []) else (_named(label, names),)
+          yield f"{path.name}/{row}", classes, content if isinstance(content, bytes) else b""
           row += 1
   except (OSError, pa.ArrowException, ValueError) as error:
     if isinstance(error, UsageError):
@@ -69,7 +64,7 @@ def _images(path: Path) -> Iterator[tuple[str, tuple[str, ...], bytes]]:
 
 
 def _named(label: Any, names: Sequence[str]) -> str:
-  label = label[0] if isinstance(label, list) and label else label
+  label = label[0] if isinstance(label, list) else label
   is_index = isinstance(label, int) and 0 <= label < len(names)
   return names[label] if is_index else str(label)
 
@@ -92,8 +87,9 @@ def _columns(path: Path, columns: Sequence[str]) -> tuple[str, str]:
 def class_labels(metadata: dict[bytes, bytes], column: str) -> list[str]:
   """Return a column's class names from the schema metadata of Hugging Face datasets; empty if missing."""
   try:
-    features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-    names = features[column].get("names") or features[column].get("feature", {}).get("names")
+    feature = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"][column]
+    feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
+    names = feature.get("names")
   except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
     return []
   return [str(name) for name in names] if isinstance(names, list) else []

@@ -8,6 +8,7 @@ from typing import Any
 
 from genbench_jax.benchmark.inputs.image_list import ImageList
 from genbench_jax.errors import RunError
+from genbench_jax.runtime.printable import listed
 from genbench_jax.store import files
 from genbench_jax.store.digests import identity
 
@@ -61,7 +62,7 @@ class Spool:
       os.close(self._descriptor)
 
   def image_list(self, root: Path, paths: Sequence[Path]) -> ImageList:
-    """Return the images as a list.
+    """Return the images as a list; rows without content or class are left out, with a note.
 
     Args:
       root: input that the images came from, for messages.
@@ -69,13 +70,18 @@ class Spool:
     """
     place_of = {path.name: (path.parent, path.name) for path in paths}
     first = (paths[0].parent, paths[0].name)
+    kept = [index for index, row in enumerate(self.rows) if row[1] and row[3]]
+    rows = [self.rows[index] for index in kept]
+    without = [row[0] for row in self.rows if not (row[1] and row[3])]
+    note = f"{len(without)} left out, without image bytes or class: {listed(without)}."
     return ImageList(
       root,
-      [row[0] for row in self.rows],
-      [tuple(row[1]) for row in self.rows],
-      [place_of.get(row[0].partition("/")[0], first) for row in self.rows],
-      [row[2:] for row in self.rows],
-      self.read,
+      [row[0] for row in rows],
+      [tuple(row[1]) for row in rows],
+      [place_of.get(row[0].partition("/")[0], first) for row in rows],
+      [row[2:] for row in rows],
+      lambda index: self.read(kept[index]),
+      (note,) if without else (),
     )
 
 

@@ -40,6 +40,10 @@ def test_images_and_labels_are_found_by_their_usual_names(image_key, label_key, 
     (np.array([1, 0, 1]), ["cat", "dog"], ["dog", "cat", "dog"]),
     (np.array([1, 2, -1]), ["cat", "dog"], ["dog", "2", "-1"]),
     (np.eye(3)[[2, 0, 1]], None, ["2", "0", "1"]),
+    (np.array([[2], [0], [1]]), None, ["2", "0", "1"]),
+    (np.array([["cat"], ["dog"], ["cat"]]), None, ["cat", "dog", "cat"]),
+    (np.array([2.0, 0.0, 1.0], np.float32), None, ["2", "0", "1"]),
+    (np.array([2.0, 0.5, np.nan]), None, ["2", "0.5", "nan"]),
     (np.eye(2)[[1, 0, 1]], ["cat", "dog"], ["dog", "cat", "dog"]),
   ],
 )
@@ -47,6 +51,21 @@ def test_labels_are_indices_names_or_one_hot(labels, names, expected, tmp_path):
   more = {} if names is None else {"class_names": np.array(names)}
   path = archive(tmp_path, images=PIXELS, labels=labels, **more)
   assert array_images(path, tmp_path).classes == [(name,) for name in expected]
+
+
+@pytest.mark.parametrize(
+  "keys", [("X_train", "Y_train"), ("Images", "LABELS"), ("pics", "species"), ("images", "species")]
+)
+def test_other_names_are_found_by_case_or_shape(keys, tmp_path):
+  labels = np.array([[2], [0], [1]])
+  path = archive(tmp_path, **dict(zip(keys, (PIXELS, labels), strict=True)), scale=np.ones(()))
+  assert array_images(path, tmp_path / "cache").classes == [("2",), ("0",), ("1",)]
+
+
+def test_two_arrays_that_may_be_labels_are_not_guessed(tmp_path):
+  path = archive(tmp_path, images=PIXELS, species=np.zeros(3), seeds=np.zeros(3))
+  with pytest.raises(UsageError, match="no array of labels among 'images', 'species', 'seeds'"):
+    array_images(path, tmp_path / "cache")
 
 
 def test_grayscale_images_lose_their_channel(tmp_path):

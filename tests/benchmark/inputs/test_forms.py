@@ -197,9 +197,68 @@ def _image_set(place):
   return ImageSet(place / "images")
 
 
+def zipped_without_flag(place):
+  """Names in UTF-8 without the flag that says so, as macOS writes them."""
+  path = zipped(place)
+  names = [info.filename.encode() for info in zipfile.ZipFile(path).infolist()]
+  content = path.read_bytes()
+  for name in filter(lambda name: not name.isascii(), names):
+    for start, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+      begin = content.rfind(start, 0, content.find(name) if flags == 6 else content.rfind(name))
+      content = content[: begin + flags] + bytes(2) + content[begin + flags + 2 :]
+  path.write_bytes(content)
+  assert not any(info.flag_bits for info in zipfile.ZipFile(path).infolist())
+  return path
+
+
+def lonely_zip(place):
+  (place / "download").mkdir()
+  return zipped(place).rename(place / "download" / "ALL.ZIP").parent
+
+
+def zip_with_list(place):
+  root = metadata_jsonl(place)
+  with zipfile.ZipFile(place / "given.zip", "w") as archive:
+    for path in root.iterdir():
+      archive.write(path, f"set/train/{path.name}")
+    archive.writestr("set/test/other.png", png(0, 0))
+  return place / "given.zip"
+
+
+def tar_with_list(place):
+  root = metadata_csv(place)
+  return _tar(place / "t.tar", [(f"./{path.name}", path.read_bytes()) for path in root.iterdir()])
+
+
+def tar_of_class_folders_with_sidecars(place):
+  beside = [(name.replace(".png", ".json"), b'{"seed": 7}') for name, _ in TREE]
+  return _tar(place / "given.tar", sorted(TREE + beside))
+
+
+def wrapped_shards(place):
+  inside = place / "download" / "train"
+  shards(place).rename(inside.parent.with_name("s"))
+  inside.mkdir(parents=True)
+  (place / "s").rename(inside / "shards")
+  return inside.parent
+
+
+def wrapped_parquet(place):
+  inside = parquet(place) / "data"
+  (place / "refs" / "default").mkdir(parents=True)
+  inside.rename(place / "refs" / "default" / "train")
+  return place / "refs"
+
+
+def upper_case_suffixes(place):
+  return json_lines(place).rename(place / "given" / "MINE.JSONL")
+
+
 FORMS = (
-  plain_folder, wrapped_folder, split_folders, zipped, tarred, compressed_tar, shards, brace_pattern,
-  labels_csv, metadata_csv, metadata_jsonl, json_lines, json_mapping, parquet, arrays,
+  plain_folder, wrapped_folder, split_folders, zipped, zipped_without_flag, lonely_zip, zip_with_list, tarred,
+  tar_with_list, tar_of_class_folders_with_sidecars, compressed_tar, shards, wrapped_shards, brace_pattern,
+  labels_csv, metadata_csv, metadata_jsonl, json_lines, upper_case_suffixes, json_mapping, parquet,
+  wrapped_parquet, arrays,
 )  # fmt: skip
 
 
@@ -227,6 +286,33 @@ def test_every_form_gives_the_same_images_and_classes(form, tmp_path, spec):
 def test_skipped_splits_are_reported(tmp_path, spec):
   images = open_user_images(split_folders(tmp_path), spec, tmp_path / "cache")
   assert "the images of 'train' are used; 'test' are left out." in images.notes
+
+
+def test_shards_of_other_splits_are_reported(tmp_path, spec):
+  images = list_images(parquet(tmp_path), spec, tmp_path / "cache")
+  note = "the shards of 'train' are used; 1 left out: 'test-00000-of-00001.parquet'."
+  assert note in images.notes
+
+
+def test_rows_of_parquet_without_bytes_or_class_are_counted(tmp_path, spec):
+  pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+  images = [{"bytes": png(2, 0), "path": "0.png"}, {"bytes": None, "path": "1.png"}, None]
+  pq.write_table(pa.table({"image": images, "label": [2, 2, None]}), tmp_path / "X.PARQUET")
+  found = list_images(tmp_path / "X.PARQUET", spec, tmp_path / "cache")
+  assert found.labels == (2,)
+  assert any("2 left out, without image bytes or class:" in note for note in found.notes)
+  pq.write_table(pa.table({"image": images[1:], "label": [2, 2]}), tmp_path / "y.parquet")
+  with pytest.raises(UsageError, match=r"has no image with a class\. 2 left out"):
+    list_images(tmp_path / "y.parquet", spec, tmp_path / "cache")
+
+
+def test_a_split_is_no_class_of_the_same_name(tmp_path):
+  for path in ("train/apple/0.png", "train/train/0.png", "test/apple/0.png"):
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_bytes(png(1, 0))
+  cifar100 = dataset_spec("cifar100")
+  images = list_images(tmp_path, cifar100)
+  assert [cifar100.names[label] for label in images.labels] == ["apple", "train"]
 
 
 @pytest.mark.parametrize("write", [image_folder, hugging_face, webdataset])

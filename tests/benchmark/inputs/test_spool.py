@@ -22,10 +22,11 @@ def test_images_are_read_in_any_order(source, tmp_path):
   assert [spool.read(row) for row in (2, 0, 1, 2)] == [b"the third", b"first", b"", b"the third"]
   images = spool.image_list(source, [source])
   assert images.root == source
-  assert images.ids == ["0", "1", "2"]
-  assert images.classes == [("cat",), (), ("dog", "cat")]
-  assert images.places == [(tmp_path, "given.npz")] * 3
-  assert images.read(0) == b"first"
+  assert images.ids == ["0", "2"]
+  assert images.classes == [("cat",), ("dog", "cat")]
+  assert images.places == [(tmp_path, "given.npz")] * 2
+  assert [images.read(index) for index in range(2)] == [b"first", b"the third"]
+  assert images.notes == ("1 left out, without image bytes or class: '1'.",)
 
 
 def test_images_are_copied_once(source, tmp_path):
