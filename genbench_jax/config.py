@@ -78,7 +78,9 @@ class Selection:
     return self.candidates if self.is_on else 1
 
 
-FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+# Letters of any script; in UTF-8 at most 120 bytes, because the name becomes part of a file name.
+FOLDER_NAME = re.compile(r"[^\W_](?:[\w. -]{0,58}[\w.-])?")
+LONGEST_FOLDER_NAME = 120
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,10 +361,11 @@ def _check_folders(folder: Folder) -> None:
     raise UsageError("give config.folder.path or config.folder.paths, not both.")
   for text in folder.paths:
     name, _, path = text.partition("=")
-    if not FOLDER_NAME.fullmatch(name) or not path:
+    is_name = FOLDER_NAME.fullmatch(name) and len(name.encode()) <= LONGEST_FOLDER_NAME
+    if not is_name or not path:
       raise UsageError(
         f"config.folder.paths has {text!r}, expected 'name=path' with a name of letters, digits,"
-        " '_', '.' and '-'."
+        " spaces, '_', '.' and '-'."
       )
   if len(folder.named_paths) < len(folder.paths):
     raise UsageError(f"config.folder.paths contains a name twice: {', '.join(folder.paths)}.")

@@ -39,7 +39,9 @@ def main(options: argparse.Namespace) -> int:
   from genbench_jax.pipeline.manifest import read_manifest, take_images
 
   if not FOLDER_NAME.fullmatch(options.name):
-    raise UsageError(f"invalid name {options.name!r}: use letters, digits, '_', '.' and '-'.")
+    raise UsageError(
+      f"invalid name {options.name!r}: use letters, digits, spaces, '_', '.' and '-'."
+    )
   wanted = read_manifest(options.prompts)
   taken = take_images(options.folder, wanted, options.out / options.name)
   show(f"{taken.count:,} of {len(wanted):,} images of {options.name} are imported.")

@@ -6,10 +6,12 @@ genbench evaluate sd15=a/ flux=b.zip --dataset cifar10 --workdir out --with-orig
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,14 @@ from genbench_jax.benchmark.readiness import readiness
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.benchmark.user_images import ClassMatching, UserImages, open_user_images
-from genbench_jax.config import STAGES, Config, check_setting, default_config, make_config
+from genbench_jax.config import (
+  LONGEST_FOLDER_NAME,
+  STAGES,
+  Config,
+  check_setting,
+  default_config,
+  make_config,
+)
 from genbench_jax.embedding.settings import PUBLISHED_CLIP, SHIPPED_CLIP
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.progress import say
@@ -195,14 +204,14 @@ def shots_up_to(largest: int) -> tuple[int, ...]:
 def named_sources(given: Sequence[str]) -> dict[str, str]:
   """Return name -> path of sources given as `PATH` (named like its folder) or `NAME=PATH`.
 
+  What can't be part of a name becomes `_`.
+
   Raises:
     UsageError: two sources have the same name.
   """
   found: dict[str, str] = {}
   for text in given:
-    named = _named(text)
-    path = named[2] if named else text
-    name = named[1] if named else _plain_name(path)
+    name, path = _name_and_path(text)
     if name in found:
       raise UsageError(
         f"two sources have the name {name!r}. Name them, as in a={given[0]} b={given[1]}."
@@ -211,17 +220,31 @@ def named_sources(given: Sequence[str]) -> dict[str, str]:
   return found
 
 
-# A name has at least one letter before `=` and does not look like a path.
-_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,59})=(.+)", re.DOTALL)
+def _name_and_path(text: str) -> tuple[str, str]:
+  given, is_named, path = text.partition("=")
+  # What stands before `=` in a path has a separator, or the path exists.
+  if is_named and given and path and os.sep not in given and not Path(text).exists():
+    return _safe_name(given), path
+  return _plain_name(text), text
 
 
-def _named(text: str) -> re.Match[str] | None:
-  return None if Path(text).exists() else _NAMED.match(text)
+_ENDINGS = re.compile(
+  r"(\.(tar|tgz|tbz2|txz|zip|npz|parquet|csv|tsv|jsonl|ndjson|json|gz|bz2|xz))+$", re.IGNORECASE
+)
 
 
 def _plain_name(path: str) -> str:
-  stem = Path(path).expanduser().resolve().name.partition(".")[0]
-  return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_-")[:60] or "images"
+  """Return the name of a folder or file without the endings of its format and patterns of shards."""
+  name = Path(path).expanduser().resolve().name
+  return _safe_name(re.sub(r"\{[^}]*\}|\*", "", _ENDINGS.sub("", name)))
+
+
+def _safe_name(text: str) -> str:
+  """Return a text as a name of `config.FOLDER_NAME`."""
+  # Names written by macOS have accents as separate characters.
+  safe = re.sub(r"[^\w. -]+", "_", unicodedata.normalize("NFC", text)).lstrip("_-. ")
+  short = safe.encode()[:LONGEST_FOLDER_NAME].decode("utf-8", "ignore")
+  return short[:60].rstrip("_- ") or "images"
 
 
 def with_earlier(question: Question, workdir: Path) -> Question:

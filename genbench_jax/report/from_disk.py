@@ -265,7 +265,8 @@ def read_run(workdir: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     raise UsageError(f"there is no {results}. Give the work folder of a run that has results.")
   rows = files.read_json_lines(results)
   for row in rows:
-    if not {"dataset", "source", "quantity", "value"} <= set(row):
+    names = [row.get(name) for name in ("dataset", "source", "quantity")]
+    if "value" not in row or not all(isinstance(name, str) for name in names):
       raise RunError(
         f"{results} is damaged: a row has no dataset, source, quantity or value. Run again."
       )

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.report.from_disk import RUN, read_run
+from genbench_jax.report.from_disk import MEND, RUN, read_run
 from genbench_jax.runtime.public import public, public_text
 from genbench_jax.store import files
 from genbench_jax.store.image_set import MANIFEST
@@ -76,7 +76,8 @@ def unpacked(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _generators(workdir: Path) -> dict[str, str]:
   """Return image set -> its generators, as stored for the page of the run."""
   path = workdir / "report" / RUN
-  return dict(files.read_json(path).get("generators") or {}) if path.exists() else {}
+  with files.reading(path, MEND):
+    return dict(files.read_json(path).get("generators") or {}) if path.exists() else {}
 
 
 def image_sets(
@@ -95,19 +96,34 @@ def image_sets(
   """
   wanted = {row["dataset"] for row in rows}
   for path in sorted(workdir.glob(f"images/*/*/{MANIFEST}")):
-    manifest, found = files.read_json(path), FINGERPRINT.search(path.parent.name)
-    made_from = manifest.get("made_from", {})
-    if found and made_from.get("dataset") in wanted:
-      yield {
-        **{key: made_from.get(key, "") for key in ("dataset", "source", "strategy")},
-        "generator": generators.get(path.parent.relative_to(workdir).as_posix())
-        or made_from.get("generator", ""),
-        "seed": made_from.get("seed", 0),
-        "images": manifest["num_images"],
-        "fingerprint": found.group(1),
-        "content": files.digest([shard["sha256"] for shard in manifest["shards"]]),
-        "recipe": public(_recipe(made_from)),
-      }
+    with files.reading(path):
+      found = _image_set(workdir, path, generators)
+    if found and found["dataset"] in wanted:
+      yield found
+
+
+def _image_set(workdir: Path, path: Path, generators: Mapping[str, str]) -> dict[str, Any] | None:
+  """Return what a manifest says of its images; None if its folder has no fingerprint.
+
+  Args:
+    workdir: work folder of the run.
+    path: the manifest.
+    generators: see `image_sets`.
+  """
+  manifest, fingerprint = files.read_json(path), FINGERPRINT.search(path.parent.name)
+  made_from = manifest.get("made_from", {})
+  if fingerprint is None:
+    return None
+  own = generators.get(path.parent.relative_to(workdir).as_posix())
+  return {
+    **{key: made_from.get(key, "") for key in ("dataset", "source", "strategy")},
+    "generator": own or made_from.get("generator", ""),
+    "seed": made_from.get("seed", 0),
+    "images": manifest["num_images"],
+    "fingerprint": fingerprint.group(1),
+    "content": files.digest([shard["sha256"] for shard in manifest["shards"]]),
+    "recipe": public(_recipe(made_from)),
+  }
 
 
 def features(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -13,6 +13,15 @@ from genbench_jax.report.submission import checksum, measured_cells, unpacked
 NEEDED = ("dataset", "source", "strategy", "shots", "seed", "quantity", "value", "n_test")
 # Limit on the number of reported problems.
 MOST_PROBLEMS = 20
+# Types of the columns that are read; a column that is not needed may be missing or null.
+_TEXTS = ("dataset", "source", "generator", "strategy", "protocol", "encoder", "quantity")
+_COUNTS = ("shots", "seed", "n_test", "n_external", "n_real", "missing_classes")
+_NUMBERS = (
+  "value", "ci_low", "ci_high", "generator_low", "generator_high", "floor", "shots_given",
+)  # fmt: skip
+# Numbers that a browser reads exactly.
+_LARGEST = 2**53
+_SURROGATE = re.compile("[\ud800-\udfff]")
 TYPES = {"object": dict, "array": list, "string": str, "integer": int}
 
 
@@ -24,12 +33,18 @@ def schema() -> dict[str, Any]:
 
 def problems(document: Any) -> list[str]:
   """Return the problems of a submission, one sentence each; empty if it is valid."""
+  try:
+    text = json.dumps(document, ensure_ascii=False)
+  except (RecursionError, ValueError, TypeError) as error:
+    return [f"it is no JSON value: {error}."]
+  if _SURROGATE.search(text):
+    return ["it contains half of a surrogate pair, which is no text."]
   found = list(violations(document, schema(), "submission"))
   if not found:
     found = [*_of_checksum(document), *_of_columns(document["rows"])]
   if not found:
     rows = unpacked(document["rows"])
-    found = [*_of_plan(document["plan"], rows), *_of_rows(rows)]
+    found = list(_of_types(rows)) or [*_of_plan(document["plan"], rows), *_of_rows(rows)]
   return found[:MOST_PROBLEMS]
 
 
@@ -55,9 +70,9 @@ def violations(value: Any, rule: Mapping[str, Any], path: str) -> Iterator[str]:
     yield from (
       f"{path}.{name} is missing." for name in rule.get("required", ()) if name not in value
     )
-    for name, inner in rule.get("properties", {}).items():
-      if name in value:
-        yield from violations(value[name], inner, f"{path}.{name}")
+    named, other = rule.get("properties", {}), rule.get("additionalProperties", {})
+    for name, item in value.items():
+      yield from violations(item, named.get(name, other), f"{path}.{name}")
   if isinstance(value, list) and "items" in rule:
     for index, item in enumerate(value):
       yield from violations(item, rule["items"], f"{path}[{index}]")
@@ -81,6 +96,8 @@ def _of_checksum(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_columns(rows: Mapping[str, Any]) -> Iterator[str]:
   yield from (f"rows.columns lacks {name!r}." for name in NEEDED if name not in rows["columns"])
+  if len(set(rows["columns"])) < len(rows["columns"]):
+    yield "rows.columns names a column twice."
   width = len(rows["columns"])
   for index, values in enumerate(rows["data"]):
     if len(values) != width:
@@ -92,18 +109,30 @@ def _of_plan(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iter
     yield f"plan.cells_measured is {plan['cells_measured']}, but the rows are of {true} cells."
 
 
+def _of_types(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+  """Yield values that are no text, count or finite number where one is expected."""
+  kinds = (
+    (_TEXTS, _is_text, "text"),
+    (_COUNTS, _is_count, "a count"),
+    (_NUMBERS, _is_number, "a finite number"),
+  )
+  for index, row in enumerate(rows):
+    for names, is_valid, kind in kinds:
+      for name in names:
+        value = row.get(name)
+        if not is_valid(value) and (value is not None or name in NEEDED):
+          yield f"row {index}: the {name} is {_told(value)}, expected {kind}."
+
+
 def _of_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
   """Yield impossible values: accuracies outside 0 to 1, reversed intervals, duplicate rows."""
-  seen = set()
+  seen: set[tuple[str, ...]] = set()
   for index, row in enumerate(rows):
     where = f"row {index} ({row['quantity']} of {row['dataset']})"
     value, low, high = row["value"], row.get("ci_low"), row.get("ci_high")
-    if not _is_number(value):
-      yield f"{where}: the value is {_told(value)}, expected a finite number."
-      continue
     if quantity_of(str(row["quantity"])).kind == "accuracy" and not 0 <= value <= 1:
       yield f"{where}: {value} is not an accuracy, expected a fraction from 0 to 1."
-    if _is_number(low) and _is_number(high) and low > high:
+    if low is not None and high is not None and low > high:
       yield f"{where}: the interval runs from {low} to {high}."
     key = tuple(str(row.get(name)) for name in (*NEEDED[:6], "generator", "protocol", "encoder"))
     if key in seen:
@@ -112,7 +141,17 @@ def _of_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
-  return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  # `isfinite` overflows for an integer beyond the range of a float.
+  return is_number and (abs(value) <= _LARGEST if isinstance(value, int) else math.isfinite(value))
+
+
+def _is_count(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
+
+
+def _is_text(value: Any) -> bool:
+  return isinstance(value, str)
 
 
 def _told(value: Any) -> str:

@@ -123,6 +123,16 @@ def test_names_of_sources():
   assert named_sources(["a/b"]) == {"b": "a/b"}
   assert named_sources(["x=a/b.zip", "c/d.tar.gz"]) == {"x": "a/b.zip", "d": "c/d.tar.gz"}
   assert named_sources(["a=1"]) == {"a": "1"}
+  assert named_sources(["SD 1.5=a/b=c", "Modèle=d"]) == {"SD 1.5": "a/b=c", "Modèle": "d"}
+  assert named_sources(["a/sd1.4", "a/sd1.5"]) == {"sd1.4": "a/sd1.4", "sd1.5": "a/sd1.5"}
+  assert named_sources(["x/日本.zip", "a/b=c"]) == {"日本": "x/日本.zip", "b_c": "a/b=c"}
+  assert list(named_sources(["x/a-{000..031}.tar", "x/--", "x/my images"])) == [
+    "a",
+    "images",
+    "my images",
+  ]
+  (long,) = named_sources(["日" * 80 + "=x"])
+  assert long == "日" * 40
   with pytest.raises(UsageError, match="two sources have the name 'b'"):
     named_sources(["a/b", "c/b"])
 

@@ -94,16 +94,65 @@ def test_impossible_values_are_reported(document):
   columns, data = document["rows"]["columns"], document["rows"]["data"]
   place = columns.index("value")
   wrong = [list(row) for row in data]
-  wrong[1][place], wrong[2][place] = 1.2, None
+  wrong[1][place] = 1.2
   found = problems(_sealed(document, rows={"columns": columns, "data": wrong}))
   assert "1.2 is not an accuracy" in found[0]
-  assert "expected a finite number" in found[1]
   twice = problems(_sealed(document, rows={"columns": columns, "data": [*data, data[0]]}))
   assert "is given twice" in twice[0]
   short = problems(_sealed(document, rows={"columns": columns, "data": [*data, [1]]}))
   assert "has 1 values" in short[0]
   plan = document["plan"] | {"cells_measured": 150}
   assert "but the rows are of 75 cells" in problems(_sealed(document, plan=plan))[0]
+
+
+HOSTILE = (
+  None, True, -1, 10**400, float("nan"), float("inf"), [], {}, "\ud800", "</script>", 1e308, "x" * 100,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: repr(value)[:12])
+@pytest.mark.parametrize("column", ["dataset", "quantity", "shots", "value", "ci_low", "encoder"])
+def test_a_row_of_any_values_is_rejected_or_shown(document, column, value, tmp_path):
+  columns = document["rows"]["columns"]
+  data = [list(row) for row in document["rows"]["data"]]
+  for row in data[:2]:
+    row[columns.index(column)] = value
+  changed = _sealed(document, rows={"columns": columns, "data": data})
+  if not problems(changed):
+    write_board([("a.json", changed)], tmp_path)
+
+
+@pytest.mark.parametrize("value", [7, None, {}, [7], "digits"])
+def test_features_are_lists_of_fingerprints(document, value):
+  changed = _sealed(document, features={"digits": value})
+  assert "submission.features.digits" in problems(changed)[0]
+  with pytest.raises(jsonschema.ValidationError):
+    jsonschema.validate(changed, schema())
+
+
+def test_a_value_nested_too_deeply_is_reported(document):
+  deep = {}
+  for _ in range(100_000):
+    deep = {"in": deep}
+  assert "it is no JSON value" in problems(document | {"features": deep})[0]
+
+
+@pytest.mark.parametrize(
+  ("path", "content"),
+  [
+    ("results.jsonl", '{"dataset": [], "source": "s", "quantity": "q", "value": 1}\n'),
+    ("results.jsonl", "[]\n"),
+    ("images/digits/x-abc3781b5356/manifest.json", "[]"),
+    ("images/digits/x-abc3781b5356/manifest.json", '{"num_images": 3, "shards": 7}'),
+    ("report/run.json", '{"run": {}, "generators": 7}'),
+  ],
+)
+def test_a_damaged_work_folder_is_one_line(workdir, path, content, tmp_path, capfd):
+  files.write_text(workdir / path, content)
+  assert main([str(workdir), "--out", str(tmp_path / "x.json")]) == 1
+  error = capfd.readouterr().err
+  assert "is damaged" in error and "Traceback" not in error
+  assert not (tmp_path / "x.json").exists()
 
 
 @pytest.mark.parametrize(
