@@ -5,6 +5,7 @@ any other column may contain the class.
 """
 
 import csv
+import functools
 import io
 import json
 import os
@@ -38,7 +39,7 @@ def list_in(folder: Path) -> Path | None:
   """Return the list of labels in a folder; None if there is none, or one without classes."""
   for name in NAMES:
     file = folder / name
-    if os.path.lexists(file) and has_classes(name, lambda file=file: _rows(file)):
+    if os.path.lexists(file) and has_classes(name, functools.partial(_rows, file)):
       return file
   return None
 
