@@ -120,7 +120,7 @@ class TfdsSplit(Split):
     if not builder.is_prepared():
       raise NotPreparedError(
         f"'{self.spec.name}' is not prepared in {builder.data_path}. Run"
-        f" `genbench benchmark prepare {self.spec.data_name}`."
+        f" `genbench benchmark prepare {self.spec.prepare_name}`."
       )
     return builder
 
@@ -137,7 +137,7 @@ class TfdsSplit(Split):
     if not is_readable(self._opened):
       raise RunError(
         f"'{self.spec.name}' was prepared as TFRecord in {self._opened.data_path}. Move it away and"
-        f" prepare it with `genbench benchmark prepare {self.spec.data_name}`."
+        f" prepare it with `genbench benchmark prepare {self.spec.prepare_name}`."
       )
     # No image feature is decoded here, including segmentation masks.
     features = self._opened.info.features.items()

@@ -85,7 +85,7 @@ def readiness(
   if builder is None:
     manual = Path(manual_dir).expanduser() if manual_dir else root / "downloads" / "manual"
     return _unprepared(spec, manual)
-  again = (f"delete {builder.data_path}", f"{PREPARE} {spec.data_name}")
+  again = (f"delete {builder.data_path}", f"{PREPARE} {spec.prepare_name}")
   if not is_readable(builder):
     missing = "prepared as TFRecord, expected ArrayRecord"
     return Readiness(spec.name, ready=False, missing=missing, steps=again)
@@ -126,7 +126,7 @@ def _unprepared(spec: DatasetSpec, manual: Path) -> Readiness:
     missing.append(f"files {files}")
     steps.append(f"put {files} into {manual}: {_WHERE[spec.data_name]}")
   remark = f" ({_REMARKS[spec.data_name]})" if spec.data_name in _REMARKS else ""
-  steps.append(f"{PREPARE} {spec.data_name}{remark}")
+  steps.append(f"{PREPARE} {spec.prepare_name}{remark}")
   text = "; ".join(missing) or "not prepared"
   return Readiness(spec.name, ready=False, missing=text, steps=tuple(steps))
 

@@ -61,5 +61,11 @@ class DatasetSpec:
     return self.data_of or self.name
 
   @property
+  def prepare_name(self) -> str:
+    """Argument of `genbench benchmark prepare`."""
+    is_own = self.group == "own" and not self.data_of
+    return f"tfds:{self.tfds_name}" if is_own and self.tfds_name else self.data_name
+
+  @property
   def num_classes(self) -> int:
     return len(self.class_names)

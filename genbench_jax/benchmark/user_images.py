@@ -253,4 +253,5 @@ def _unreadable_notes(unreadable: Sequence[tuple[str, str]]) -> list[str]:
 def _empty_notes(labels: Int[np.ndarray, "n"], spec: DatasetSpec) -> list[str]:
   counts = np.bincount(labels, minlength=spec.num_classes)
   names = [name for name, count in zip(spec.names, counts, strict=True) if not count]
-  return [f"{len(names)} classes have no image: {listed(names)}."] if names else []
+  have = "class has" if len(names) == 1 else "classes have"
+  return [f"{len(names)} {have} no image: {listed(names)}."] if names else []

@@ -247,8 +247,12 @@ def _safe_name(text: str) -> str:
   return short[:60].rstrip("_- ") or "images"
 
 
+# Settings that a second run in a work folder takes from the first, unless it has its own.
+_LASTING = ("shots", "encoder", "with_originals", "class_map")
+
+
 def with_earlier(question: Question, workdir: Path) -> Question:
-  """Return the question with earlier sources of the work folder; report added and replaced ones.
+  """Return the question with earlier sources and settings of the work folder; report added and replaced ones.
 
   Earlier sources are kept if they have the same dataset and still exist.
   """
@@ -261,6 +265,7 @@ def with_earlier(question: Question, workdir: Path) -> Question:
       f"{workdir}: results for {earlier.get('dataset')} are replaced by those for {question.dataset}."
     )
     return question
+  question = _with_settings(question, workdir, earlier.get("settings", {}))
   known: dict[str, str] = earlier["sources"]
   new = {name: str(Path(path).expanduser().resolve()) for name, path in question.sources.items()}
   if new == known:
@@ -269,14 +274,48 @@ def with_earlier(question: Question, workdir: Path) -> Question:
   kept = {n: p for n, p in known.items() if n not in new and Path(p).exists()}
   if replaced:
     say(f"{workdir}: the path of {_and(replaced)} has changed; the earlier results are replaced.")
+  if gone := [name for name in known if name not in new and name not in kept]:
+    say(f"{workdir}: {_and(gone)} no longer exists and leaves the page.")
   if kept:
     say(f"{workdir}: earlier results of {_and(list(kept))} stay on the page.")
   return dataclasses.replace(question, sources=kept | dict(question.sources))
 
 
+def _with_settings(question: Question, workdir: Path, before: Mapping[str, Any]) -> Question:
+  """Return the question with the earlier run's settings where it has none; report those that differ."""
+  taken: dict[str, Any] = {}
+  for name, now in _settings(question).items():
+    then = before.get(name, now)
+    if name in _LASTING and then and not now:
+      taken[name] = tuple(then) if name == "shots" else then
+      say(f"{workdir}: --{name.replace('_', '-')} is {_told(then)}, as before.")
+    elif then and then != now:
+      say(
+        f"{workdir}: --{name.replace('_', '-')} is {_told(now)}, before it was {_told(then)}; the earlier"
+        " results are replaced."
+      )
+  return dataclasses.replace(question, **taken)
+
+
+def _settings(question: Question) -> dict[str, Any]:
+  class_map = question.class_map and str(Path(question.class_map).expanduser().resolve())
+  return {
+    "shots": list(question.shots), "seeds": list(question.seeds), "encoder": question.encoder,
+    "with_originals": question.with_originals, "class_map": class_map,
+  }  # fmt: skip
+
+
+def _told(value: Any) -> str:
+  if isinstance(value, list):
+    return ",".join(map(str, value))
+  return "on" if value is True else str(value)
+
+
 def _remembered(question: Question) -> dict[str, Any]:
   paths = {n: str(Path(path).expanduser().resolve()) for n, path in question.sources.items()}
-  return {"dataset": _dataset_key(question.dataset), "sources": paths}
+  return {
+    "dataset": _dataset_key(question.dataset), "sources": paths, "settings": _settings(question),
+  }  # fmt: skip
 
 
 def _dataset_key(dataset: str) -> str:

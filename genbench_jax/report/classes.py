@@ -42,6 +42,7 @@ class ClassScores:
     quantity: name of the recognizer in the rows.
     scores: class name -> accuracy of the class (recall), a fraction.
     zero_shot: class name -> the same for zero-shot.
+    known: the series with the color and label that it has on the page; see `with_series`.
   """
 
   dataset: str
@@ -52,10 +53,17 @@ class ClassScores:
   scores: Mapping[str, float]
   zero_shot: Mapping[str, float]
   generator: str = ""
+  known: Series | None = None
 
   @property
   def series(self) -> Series:
-    return Series(self.source, self.strategy, self.generator)
+    return self.known or Series(self.source, self.strategy, self.generator)
+
+
+def with_series(all_scores: Sequence[ClassScores], series: Sequence[Series]) -> list[ClassScores]:
+  """Return the scores with the series of the page, which has a color for each generator."""
+  known = {item: item for item in series}
+  return [dataclasses.replace(cell, known=known.get(cell.series)) for cell in all_scores]
 
 
 # dataset -> class name -> number of test images

@@ -58,7 +58,9 @@ class Duel:
   def words(self) -> str:
     """The difference with its interval and p-value."""
     ends = self.difference.wide_interval or self.difference.interval
-    interval = f" ({points(ends[0])} to {points(ends[1])})" if ends else ""
+    # Near 0 against 1, the normal approximation reaches beyond the possible differences.
+    low, high = np.clip(ends, -1, 1).tolist() if ends else (0.0, 0.0)
+    interval = f" ({points(low)} to {points(high)})" if ends else ""
     return f"{points(self.difference.value)}{interval}, {p_value(self.p)}"
 
 

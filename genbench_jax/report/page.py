@@ -13,7 +13,7 @@ from genbench_jax.report import gallery, render, tables, words
 from genbench_jax.report.agreement import FEWEST_CELLS, agreements
 from genbench_jax.report.cell_table import thinned_cells
 from genbench_jax.report.class_table import class_data
-from genbench_jax.report.classes import ClassScores, class_gains
+from genbench_jax.report.classes import ClassScores, class_gains, with_series
 from genbench_jax.report.confusion import class_counts, taken_for
 from genbench_jax.report.duels import Hits, duels
 from genbench_jax.report.encoders import (
@@ -125,6 +125,7 @@ def write_report(
   """
   all_results = every_view(rows)
   info = cast(RunInfo, dict(run))
+  class_scores = with_series(class_scores, all_results[0].series)
   parts = _Parts(all_results, info, class_scores, found, hits or {})
   context = {
     **render.assets(),

@@ -6,6 +6,7 @@ from PIL import Image
 
 from genbench_jax.benchmark.digests import split_digest
 from genbench_jax.benchmark.reader import open_split
+from genbench_jax.benchmark.readiness import readiness
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.config import make_config
 from genbench_jax.errors import UsageError
@@ -102,6 +103,8 @@ def test_any_tfds_dataset_can_be_named(tmp_path):
   assert spec.label_names == ("angular_leaf_spot", "bean_rust", "healthy")
   assert spec.names == ("angular leaf spot", "bean rust", "healthy")
   assert spec.tfds_name == "beans"
+  steps = readiness(spec, tmp_path / "none").steps
+  assert steps[-1] == "genbench benchmark prepare tfds:beans"
   (tmp_path / "voc.yml").write_text(
     "{tfds: voc/2012, label_key: labels, splits: {test: validation}}"
   )

@@ -12,6 +12,7 @@ from genbench_jax.cli.evaluate import main
 from genbench_jax.errors import UsageError
 from genbench_jax.pipeline.evaluate import (
   Question,
+  _remembered,
   evaluate,
   named_sources,
   own_dataset,
@@ -19,6 +20,7 @@ from genbench_jax.pipeline.evaluate import (
   with_earlier,
 )
 from genbench_jax.report.text_ranking import ranking
+from genbench_jax.store import files
 from genbench_jax.store.rows import COLUMNS
 
 
@@ -54,7 +56,7 @@ def test_one_call_gives_the_rows_and_the_page(folder, tmp_path):
   page = (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")
   assert "How good are the images of my_images as training data?" in page
   assert "unicorn" in page
-  assert "1 classes have no image" in page
+  assert "1 class has no image" in page
 
 
 def test_usage_errors_are_one_line(folder, tmp_path, capsys):
@@ -110,6 +112,26 @@ def test_a_second_run_adds_and_says_what_it_replaces(two, folder, tmp_path, caps
   other = with_earlier(dataclasses.replace(question({"x": "y"}), dataset="shapes"), workdir)
   assert list(other.sources) == ["x"]
   assert "results for digits are replaced by those for shapes" in capsys.readouterr().err
+
+
+def test_a_second_run_keeps_settings_that_it_does_not_give(tmp_path, capsys):
+  (tmp_path / "a").mkdir()
+  first = Question(
+    {"a": str(tmp_path / "a")}, "digits", (1, 4), (0, 1), "zoo/clip", True, str(tmp_path / "m.csv")
+  )
+  files.write_json(tmp_path / "sources.json", _remembered(first))
+  second = with_earlier(Question({"b": "b"}, "digits", (), (0,)), tmp_path)
+  assert dataclasses.replace(second, sources=first.sources, seeds=(0, 1)) == first
+  said = capsys.readouterr().err
+  assert "--shots is 1,4, as before." in said and "--with-originals is on, as before." in said
+  assert "--seeds is 0, before it was 0,1; the earlier results are replaced." in said
+  third = with_earlier(Question({"b": "b"}, "digits", (8,), (0, 1), "other"), tmp_path)
+  assert (third.shots, third.encoder) == ((8,), "other")
+  said = capsys.readouterr().err
+  assert "--encoder is other, before it was zoo/clip; the earlier results are replaced." in said
+  (tmp_path / "a").rmdir()
+  assert list(with_earlier(Question({"b": "b"}, "digits"), tmp_path).sources) == ["b"]
+  assert "a no longer exists and leaves the page." in capsys.readouterr().err
 
 
 def test_a_path_that_looks_like_a_named_source_is_a_path(tmp_path, monkeypatch):

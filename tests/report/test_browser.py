@@ -322,6 +322,11 @@ def test_phone_has_no_horizontal_scroll(page, theme):
   try:
     page.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
     assert page.execute_script("return document.documentElement.scrollWidth") == 390
+    cut = (
+      "return [...document.querySelectorAll('caption span')].map(e => e.getBoundingClientRect())"
+      ".filter(box => box.left < 0 || box.right > 390).length"
+    )
+    assert page.execute_script(cut) == 0
     ground = page.execute_script(
       "return getComputedStyle(document.documentElement).backgroundColor"
     )

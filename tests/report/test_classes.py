@@ -1,9 +1,12 @@
 """The best and the worst classes."""
 
+import dataclasses
+
 import pytest
 
-from genbench_jax.report.classes import ClassScores, classes_figure
+from genbench_jax.report.classes import ClassScores, classes_figure, with_series
 from genbench_jax.report.page import write_report
+from genbench_jax.report.results import Series
 
 
 def _scores(source, strategy="", shots=16, quantity="linear_probe", classes=30):
@@ -41,6 +44,18 @@ def test_headline_strategy_largest_budget_and_trained_recognizer_are_chosen():
     _scores("control", "defined_template", shots=32),
   ])  # fmt: skip
   assert "linear probe, 8 images per class" in figure.caption
+
+
+def test_generators_have_the_colors_and_names_of_the_page():
+  page = [Series("folder", "x", name, hue, only=True) for hue, name in ((1, "b"), (2, "a"))]
+  scores = [
+    dataclasses.replace(_scores("folder", "x", classes=3), generator=name) for name in ("a", "b")
+  ]
+  found = with_series(scores, page)
+  assert [cell.series.hue for cell in found] == [2, 1]
+  keys = classes_figure(found).shown.keys
+  assert [key.text for key in keys] == ["b", "a"]  # in the order of the page
+  assert len({key.css for key in keys}) == 2
 
 
 @pytest.mark.parametrize("scores", [[], [_scores("control")]])
