@@ -1,6 +1,6 @@
 """The page that compares runs with the first of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from genbench_jax.report import render
@@ -53,14 +53,29 @@ def compare_folders(workdirs: Sequence[Path], out: Path) -> Path:
   return write_comparison(runs, out)
 
 
+def _titles(runs: Sequence[RunToCompare]) -> list[tuple[str, str]]:
+  """Return the name and title of each run; one line without a name if all have the same title."""
+  titles = [(run.name, run.about.get("title") or "") for run in runs]
+  same = {title for _, title in titles}
+  return [("", same.pop())] if len(same) == 1 else titles
+
+
 def short_names(workdirs: Sequence[Path]) -> list[str]:
-  """Return the shortest trailing parts of the paths that distinguish all of them."""
-  parts = [path.resolve().parts for path in workdirs]
-  for count in range(1, max(map(len, parts), default=1) + 1):
-    names = [str(Path(*own[-count:])) for own in parts]
-    if len(set(names)) == len(names):
-      return names
-  return [f"{names[i]} ({i + 1})" for i in range(len(names))]
+  """Return the shortest trailing part of each path that no other has; equal paths are numbered."""
+  paths = [path.resolve() for path in workdirs]
+  names = [_short_name(path, set(paths) - {path}) for path in paths]
+  return [
+    f"{name} ({names[:index].count(name) + 1})" if names.count(name) > 1 else name
+    for index, name in enumerate(names)
+  ]
+
+
+def _short_name(path: Path, others: Collection[Path]) -> str:
+  for count in range(1, len(path.parts)):
+    end = path.parts[-count:]
+    if all(other.parts[-count:] != end for other in others):
+      return str(Path(*end))
+  return str(path)
 
 
 def write_comparison(runs: Sequence[RunToCompare], folder: Path) -> Path:
@@ -84,7 +99,7 @@ def write_comparison(runs: Sequence[RunToCompare], folder: Path) -> Path:
   context = {
     "title": " against ".join(comparison.names) if len(runs) == 2 else f"{len(runs)} runs compared",
     "names": comparison.names,
-    "titles": [(run.name, run.about.get("title") or "") for run in runs],
+    "titles": _titles(runs),
     "shared": len({(*key_of(c), c.seed) for less in comparison.less for c in less.measured}),
     "alone": _alone(comparison),
     "headline": quantity_of(headline) if headline else None,

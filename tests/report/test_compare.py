@@ -128,7 +128,9 @@ def test_page_in_the_browser(browser, rows, better, run, tmp_path):
   [
     (["a/run", "b/other"], ["run", "other"]),
     (["a/run", "b/run"], ["a/run", "b/run"]),
-    (["x/a/run", "x/b/run", "x/b/more"], ["a/run", "b/run", "b/more"]),
+    (["x/a/run", "x/b/run", "x/b/more"], ["a/run", "b/run", "more"]),
+    (["a/run", "b", "c/run", "b"], ["a/run", "b (1)", "c/run", "b (2)"]),
+    (["a/[x]", "b/[x]", "x"], ["a/[x]", "b/[x]", "x"]),
   ],
 )
 def test_runs_have_the_shortest_names_that_differ(paths, names):
@@ -136,4 +138,5 @@ def test_runs_have_the_shortest_names_that_differ(paths, names):
 
 
 def test_equal_work_folders_are_numbered(tmp_path):
-  assert short_names([tmp_path, tmp_path]) == [f"{tmp_path} (1)", f"{tmp_path} (2)"]
+  name = tmp_path.name
+  assert short_names([tmp_path, tmp_path]) == [f"{name} (1)", f"{name} (2)"]
