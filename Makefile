@@ -9,7 +9,7 @@ MOCKDIR ?= mock
 
 SMOKEDIR ?= smoke
 
-.PHONY: demo mock mock-networks test smoke lint types docs leaderboard wheel install clean
+.PHONY: demo mock mock-networks test test-all smoke lint types docs leaderboard wheel install clean
 
 demo: install
 	$(BIN)/python -m genbench_jax.main --config configs/demo.py --workdir $(WORKDIR)
@@ -25,8 +25,15 @@ mock-networks: install
 	$(BIN)/python -m genbench_jax.main --config configs/full.py:mock,networks --workdir $(MOCKDIR)
 	@echo "The page: $(MOCKDIR)/report/index.html"
 
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# The tests that take up to some five seconds each, in about ten minutes on two cores.
 test: install
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(PYTEST)
+
+# Those that train networks, kill runs or follow the documentation as well.
+test-all: install
+	$(PYTEST) -m "not long" --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 # Checks for another Python and JAX: networks and metrics agree with the golden files, and a small
 # run ends with its page.

@@ -28,6 +28,8 @@ from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cli.genbench import COMMANDS, main as genbench
 from genbench_jax.zoo.tiny import SHALLOW_UNET, write_tiny_dinov2, write_tiny_stable_diffusion
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 # The first pages make what the others use.
 FIRST = ("docs/commands.md", "README.md", "launch/README.md")
@@ -39,7 +41,7 @@ NOT_RUN = {
   "cd genbench_jax": "we are there",
   "pip install": "the network; `make install` is what CI starts with",
   "make demo": ".ci/run runs it",
-  "make test": ".ci/run runs it: this is in it",
+  "make test": "the tests themselves; .ci/run runs `make test-all`, which this is in",
   "make lint": ".ci/run runs it",
   "make types": ".ci/run runs it",
   "make docs": "test_docs.py builds the pages by the same command",

@@ -202,6 +202,7 @@ def test_a_second_run_reports_that_nothing_is_left(on_eight_devices, capfd):
   assert _digests(on_eight_devices, ".") == before
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_artifacts(undisturbed, tmp_path):
   rng = random.Random(0)
   killed = 0
@@ -229,6 +230,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_artifacts(undisturbed
   assert _rows(tmp_path) == _rows(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_changed_setting_makes_new_artifacts_and_keeps_old_ones(on_eight_devices):
   before = {}
   for folder in ("images", "embeddings", "rows"):

@@ -99,6 +99,7 @@ def test_the_wheel_has_configs_types_and_checkpoints(wheel):
   assert not any("test" in name.split("/")[0] for name in names)
 
 
+@pytest.mark.slow
 def test_the_wheel_works_in_its_own_environment_from_another_folder(wheel, tmp_path):
   """All dependencies come from the environment of the tests."""
   venv.create(tmp_path / "venv", with_pip=False, symlinks=True)

@@ -271,6 +271,7 @@ class Copy:
     begin = time.monotonic()
     command = [
       sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly",
+      "-m", "not long",
       *tests,
     ]  # fmt: skip
     try:

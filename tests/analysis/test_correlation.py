@@ -155,6 +155,7 @@ def within(rows, method="spearman"):
   return next(c for c in correlations(rows, resamples=100, methods=[method]))
 
 
+@pytest.mark.slow
 def test_a_metric_of_budget_and_noise_is_rarely_significant():
   random = np.random.default_rng(0)
   found = [
@@ -167,6 +168,7 @@ def test_a_metric_of_budget_and_noise_is_rarely_significant():
   assert pooled.value > 0.7
 
 
+@pytest.mark.slow
 def test_intervals_contain_the_expected_coefficient():
   random = np.random.default_rng(1)
   found = [

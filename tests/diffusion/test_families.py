@@ -63,6 +63,7 @@ def step_noise(evaluations):
   return draws.transpose(0, 1, 3, 4, 2)[:evaluations]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_images_are_pytorchs(models, one_device_mesh, name):
   kind, scheduler, settings, guidance, negative, options = CASES[name]
@@ -98,6 +99,7 @@ def test_images_with_loras_are_pytorchs(lora_files, xl_folder, one_device_mesh, 
   assert np.abs(wanted - GOLDEN["images/sdxl-negative"]).max() > 4
 
 
+@pytest.mark.slow
 def test_noise_comes_from_the_images_keys_whatever_the_mesh(models, mesh, one_device_mesh):
   prompts, keys = ["a", "b", "c"], keys_of([5, 6, 7])
   settings = {"steps": STEPS, "guidance_scale": 0, "scheduler": "lcm"}

@@ -18,6 +18,7 @@ def loaded_once(tiny_diffusion, monkeypatch):
   monkeypatch.setattr("genbench_jax.diffusion.generate._loaded", lambda *_: tiny_diffusion)
 
 
+@pytest.mark.slow
 def test_same_seed_same_image(tiny_diffusion_folder):
   both = generate(
     ["a dog", "a cat"], tiny_diffusion_folder, seeds=[3, 4], steps=10, batch_per_device=1

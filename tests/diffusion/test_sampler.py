@@ -21,6 +21,7 @@ PYTORCHS = ("pndm", "ddim", "dpmsolver++", "euler")
 EVALUATIONS = 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance,negative", [(1.0, False), (7.5, False), (7.5, True)])
 def test_latents_and_images_are_pytorchs(
   tiny_diffusion, mesh, golden_diffusion, guidance, negative
@@ -50,6 +51,7 @@ def same_images(image, other):
   return (difference == 0).mean() >= 0.999 and difference.max() <= 2
 
 
+@pytest.mark.slow
 def test_an_image_is_the_same_on_any_mesh_and_in_any_batch(tiny_diffusion, mesh, one_device_mesh):
   prompts = [f"a photo of {index}" for index in range(10)]
   negatives = ["blurry"] * 10

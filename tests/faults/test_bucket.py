@@ -5,6 +5,8 @@ import shutil
 import signal
 import time
 
+import pytest
+
 CHEAP = (
   "--config.sources=('original',)",
   "--config.scoring.quantities=('cler', 'fid')",
@@ -12,6 +14,7 @@ CHEAP = (
 )
 
 
+@pytest.mark.slow
 def test_an_empty_machine_resumes_from_the_bucket_of_a_dead_one(tiny, tmp_path, monkeypatch):
   monkeypatch.setenv("HOME", str(tmp_path / "home"))
   bucket = tmp_path / "bucket"

@@ -56,7 +56,7 @@ def test_with_keep_going_other_cells_finish_and_failures_are_listed(
   assert next((tmp_path / "rows" / "digits").glob("*seed1*")).read_bytes() == rows
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nan_from_a_model_fails_only_its_cell(tiny, tmp_path):
   folder = write_tiny_stable_diffusion(tmp_path / "diffusion")
   weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
@@ -77,6 +77,7 @@ def test_nan_from_a_model_fails_only_its_cell(tiny, tmp_path):
   assert "generative" not in {row["source"] for row in tiny.rows(tmp_path / "run")}
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_trained_again_is_bit_identical(tiny, tmp_path):
   """This happens if a run is killed while it saves cells that were trained together."""
   shots = ("--config.sources=('original',)", "--config.shots=(3, 4)")  # after 1 and 2

@@ -24,7 +24,7 @@ from genbench_jax.store.image_set import ImageSet
 
 # Fast: no diffusion model is compiled.
 CHEAP = ("--config.sources=('original',)", "--config.scoring.quantities=('cler', 'fid')")
-SLOW = pytest.param("images,embed,score,recognize", 3, marks=pytest.mark.slow)
+LONG = pytest.param("images,embed,score,recognize", 3, marks=pytest.mark.long)
 COUNTED = ("cler", "linear_probe")
 DIED = ("another process of this run has died", "one has died")
 
@@ -66,7 +66,8 @@ def start():
     process.stdout.close()
 
 
-@pytest.mark.parametrize(("stages", "count"), [("images", 2), SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize(("stages", "count"), [("images", 2), LONG])
 def test_any_number_of_processes_resumes_after_one_of_two_is_killed(
   tiny, tmp_path, start, stages, count
 ):
@@ -97,7 +98,7 @@ def test_any_number_of_processes_resumes_after_one_of_two_is_killed(
     _assert_same_rows(tiny, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_with_copies_of_a_bucket_equal_one(tiny, tmp_path, start, monkeypatch):
   monkeypatch.setenv("HOME", str(tmp_path / "home"))
   stages = "images,embed,score,recognize"
@@ -197,7 +198,7 @@ def on_hosts(tiny):
     launcher.stdout.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_of_two_is_resumed_by_three_and_ended_by_four(
   tiny, on_four_devices, tmp_path, on_hosts
 ):
@@ -216,7 +217,7 @@ def test_a_run_of_two_is_resumed_by_three_and_ended_by_four(
   assert (tmp_path / "report" / "index.html").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_others_end_if_one_of_four_is_killed_during_collectives(
   tiny, on_four_devices, tmp_path, on_hosts
 ):
@@ -255,6 +256,7 @@ def test_inconsistent_flags_are_a_usage_error(tiny, tmp_path, capfd):
     assert words in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("odd", "words"),
   [
@@ -273,6 +275,7 @@ def test_different_processes_are_reported_in_one_line_each(tiny, tmp_path, start
   assert not (tmp_path / "images").exists()
 
 
+@pytest.mark.slow
 def test_an_option_that_one_process_rejects_is_told_to_the_other(tiny, tmp_path, start):
   hosts = start(tiny, tmp_path, "images", 2, last=["--config.generation.stepz=3"])
   said = [host.communicate(timeout=60)[0].strip().split("\n")[-1] for host in hosts]

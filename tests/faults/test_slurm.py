@@ -20,7 +20,7 @@ from genbench_jax.main import main
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch")
 pytestmark = [
-  pytest.mark.slow,
+  pytest.mark.long,
   pytest.mark.skipif(
     os.geteuid() != 0 or not all(map(shutil.which, COMMANDS)),
     reason="Slurm is not installed, or can't be started by this user",

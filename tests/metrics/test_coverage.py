@@ -39,6 +39,7 @@ def options(one_device_mesh):
   return {"resamples": 100, "mesh": one_device_mesh}
 
 
+@pytest.mark.slow
 def test_cler_for_these_images_and_for_this_generator(options):
   random = np.random.default_rng(2)
   fixed = draw(random, LABELS)
@@ -57,6 +58,7 @@ def test_cler_for_these_images_and_for_this_generator(options):
     checked([each.scores[name] for each in anew], "generator", widths=(0.75, 1.6))
 
 
+@pytest.mark.slow
 def test_distances_for_this_generator(options):
   random = np.random.default_rng(3)
   labels = (LABELS, TEST_LABELS)

@@ -71,6 +71,7 @@ def _hot(labels):
   return labels if labels.ndim == 2 else np.eye(CLASSES, dtype=bool)[labels]
 
 
+@pytest.mark.slow
 @given(cells())
 @settings(max_examples=5, deadline=None, derandomize=True)
 def test_every_number_is_finite_and_inside_its_interval(cell):

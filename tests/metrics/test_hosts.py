@@ -22,6 +22,7 @@ def free_address():
     return f"127.0.0.1:{found.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_two_hosts_measure_the_same_as_one(world, tmp_path):
   names = ("images", "labels", "text", "tests", "test_labels")
   np.savez(tmp_path / "arrays.npz", **dict(zip(names, world.all, strict=True)))

@@ -182,6 +182,7 @@ def test_guides_give_rows_with_both_intervals(sets):
     assert value.ci_high <= value.generator_high
 
 
+@pytest.mark.slow
 def test_values_depend_on_neither_devices_nor_blocks_nor_padding(
   world, one_device_mesh, monkeypatch
 ):

@@ -60,6 +60,7 @@ def test_flash_attention_requires_long_sequences_of_whole_blocks():
 
 
 # Self-attention with one and with several query blocks; cross-attention with 77 text tokens.
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", [(64, 64), (256, 256), (256, 77)])
 def test_tpu_attention_matches_the_formula_and_its_gradient(lengths):
   drawn = inputs(*lengths, width=40)
@@ -109,6 +110,7 @@ def test_inaccurate_cudnn_is_not_used(monkeypatch):
   module.cudnn_works.cache_clear()
 
 
+@pytest.mark.slow
 def test_inaccurate_or_failing_tpu_kernels_are_not_used(monkeypatch, caplog):
   module.tpu_kernels_work.cache_clear()
   assert module.tpu_kernels_work()  # no TPU here, so there is nothing to test

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import importlib.metadata, sys
 import numpy as np
@@ -21,6 +23,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 def test_embedding_and_generation_do_not_import_torch(tmp_path):
   for name, version in (("torch", "2.9.0"), ("torchvision", "0.24.0")):
     (tmp_path / name).mkdir()

@@ -50,6 +50,7 @@ def loss_of(params, classifier, stats, pixels):
   return optax.softmax_cross_entropy(logits, targets).mean(), (logits, changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vit_s16"])
 def test_forward_loss_and_gradient_match_pytorch(golden, name):
   """Compare float32 outputs, as runs compute them; training of residual networks in float64.
@@ -124,6 +125,7 @@ def test_published_weights_load_with_a_new_head(tmp_path):
   assert not np.any(loaded["head"]["weight"]) and loaded["head"]["weight"].shape == (96, 3)
 
 
+@pytest.mark.slow
 def test_running_averages_load_beside_the_norms(tmp_path):
   from safetensors.numpy import save_file
 

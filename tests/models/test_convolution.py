@@ -32,6 +32,7 @@ def drawn(*shape):
   return np.random.default_rng(len(shape)).normal(size=shape).astype(np.float32)
 
 
+@pytest.mark.slow
 @given(
   st.integers(1, 2), st.integers(3, 9), st.integers(3, 9), st.integers(1, 9), st.integers(0, 1)
 )

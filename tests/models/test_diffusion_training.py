@@ -18,6 +18,7 @@ def golden(load_golden):
   return jax.tree.map(jnp.asarray, load_golden("golden_training"))
 
 
+@pytest.mark.slow
 def test_the_gradient_of_text_embeddings_matches_pytorch(tmp_path, golden):
   model = load_stable_diffusion(write_tiny_stable_diffusion(tmp_path / "model", unet=SHALLOW_UNET))
   params = model.params

@@ -49,6 +49,7 @@ def images():
   return images
 
 
+@pytest.mark.slow
 def test_features_and_logits_match_torch_fidelity(encoder, golden, images):
   """Random weights give features of several hundred, so the tolerance of 1e-5 is relative to them."""
   import jax

@@ -168,6 +168,7 @@ def flat(tree, above=""):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stacked", [False, True])
 def test_big_visions_arrays_match_flaxs_own_layers(copy, golden, stacked):
   """big_vision's files keep heads apart and number the layers or stack them in one array."""

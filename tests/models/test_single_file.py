@@ -124,6 +124,7 @@ def write(path, tensors):
   return path
 
 
+@pytest.mark.slow
 def test_an_xl_from_one_file_equals_its_folder(wide_autoencoder, tmp_path):
   # The width 256 of the size embeddings is a constant in the original code.
   sizes = {"addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 24 + 6 * 256}
@@ -173,6 +174,7 @@ def run_of(path, workdir):
   return Run(make_config(values), workdir)
 
 
+@pytest.mark.slow
 def test_a_run_makes_images_of_one_file(one_file, tmp_path):
   run = run_of(one_file, tmp_path / "run")
   run_stages(run.config, run.workdir, ("images",), "a test")
@@ -214,6 +216,7 @@ def test_damaged_and_other_files_are_rejected(tmp_path):
     open_parts(path)
 
 
+@pytest.mark.slow
 def test_another_autoencoder_replaces_the_checkpoints(tmp_path):
   folder = tiny.write_tiny_stable_diffusion(tmp_path / "sd")
   other = tiny.write_tiny_stable_diffusion(tmp_path / "other", seed=3)

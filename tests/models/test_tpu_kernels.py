@@ -39,6 +39,7 @@ def formula(hidden, weight, bias, inner_kernel, inner_bias, outer_kernel, outer_
 
 
 # All columns in one step, and in four steps.
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", [256, 640])
 def test_feed_forward_matches_the_formula_and_its_gradient(inner):
   arrays = layer(inner=inner)
@@ -111,6 +112,7 @@ def test_stable_diffusions_sizes_fit():
     assert tpu_kernels.projections_fit(hidden, [kernel] * 3)
 
 
+@pytest.mark.slow
 def test_the_unet_gives_the_same_output_with_the_kernels(tiny_diffusion, monkeypatch):
   used = []
   for name in ("attention", "feed_forward", "projections"):

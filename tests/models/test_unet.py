@@ -22,6 +22,7 @@ def read(**changes):
   return read_unet_config(Settings(UNET | changes, Path("unet/config.json")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 def test_unet_matches_pytorch_even_on_faint_latents(tiny_diffusion, golden_diffusion, platform):
   latents, text = golden_diffusion["unet/latents"], golden_diffusion["unet/text"]
@@ -35,6 +36,7 @@ def test_unet_matches_pytorch_even_on_faint_latents(tiny_diffusion, golden_diffu
   np.testing.assert_allclose(output, wanted, atol=2e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.slow
 def test_the_gate_and_the_transformers_norm_match_pytorch(tiny_diffusion, golden_diffusion):
   """Flax's defaults, tanh instead of erf and 1e-5 instead of 1e-6, are far outside the tolerance above."""
   from genbench_jax.models import unet_transformer
@@ -50,6 +52,7 @@ def test_the_gate_and_the_transformers_norm_match_pytorch(tiny_diffusion, golden
   assert np.abs(other - wanted).max() > 3e-5 * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "name",
   ["stable-diffusion-1.5", "stable-diffusion-2.1-base", "stable-diffusion-2.1", "sdxl-base-1.0"],

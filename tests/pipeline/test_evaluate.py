@@ -43,6 +43,7 @@ def folder(tmp_path_factory):
   return root
 
 
+@pytest.mark.slow
 def test_one_call_gives_the_rows_and_the_page(folder, tmp_path):
   settings = {"scoring.resamples": 20, "scoring.quantities": ("zero_shot", "cler", "clip_score")}
   rows = gb.evaluate_folder(folder, "digits", tmp_path / "out", shots=(3,), settings=settings)

@@ -178,7 +178,7 @@ def test_the_plan_compares_generators():
   assert 1.5 < one / two < 2.1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_quick_protocol_ranks_its_generators(tmp_path):
   """Guidance makes better training images, and eight steps no better ones than two."""
   config = protocol("quick")

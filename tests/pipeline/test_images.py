@@ -74,6 +74,7 @@ def centered_cosines(features, others):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["none", "2"])
 def test_embedding_on_the_devices_equals_embedding_from_disk(kept, streamed, keep):
   images, stored = kept
@@ -96,6 +97,7 @@ def test_embedding_on_the_devices_equals_embedding_from_disk(kept, streamed, kee
   assert cost.flops_per_image > 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_set_resumes(config, streamed, tmp_path, monkeypatch):
   whole, _ = streamed("2")
   run, key = run_of(config, tmp_path, "2")

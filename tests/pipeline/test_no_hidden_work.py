@@ -42,6 +42,7 @@ if jax is not None:
 """
 
 
+@pytest.mark.slow
 def test_a_plan_of_more_shots_retrieves_and_writes_nothing_and_starts_no_device(clip, tmp_path):
   """Images exist for shots (1, 2). The plan is for (1, 16), which selects differently from the pool."""
   arguments = [
@@ -69,6 +70,7 @@ def test_a_plan_of_more_shots_retrieves_and_writes_nothing_and_starts_no_device(
   assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_finished_evaluations_leave_no_run_and_no_model_in_memory(clip, tmp_path, monkeypatch):
   made = []
 

@@ -25,6 +25,7 @@ def model(folder):
   return load_sentence_model(str(folder))
 
 
+@pytest.mark.slow
 def test_logits_match_pytorch(model):
   golden = np.load(Path(__file__).parent / "t5.npz")
   tokens, mask, written = (jnp.asarray(golden[name]) for name in ("tokens", "mask", "written"))

@@ -67,6 +67,7 @@ def one_hot(labels):
   return np.eye(len(NAMES), dtype=np.float32)[labels]
 
 
+@pytest.mark.slow
 def test_a_learned_context_beats_zero_shot(world, zero_shot):
   clip, _, (pixels, labels), (test_pixels, test_labels) = world
   settings = CoopSettings(template="a photo of a shape,", steps=60, learning_rate=0.02, warmup=5)
@@ -77,6 +78,7 @@ def test_a_learned_context_beats_zero_shot(world, zero_shot):
   assert learned > zero_shot + 0.05
 
 
+@pytest.mark.slow
 def test_learned_visual_prompts_beat_zero_shot(world, zero_shot):
   clip, text, (pixels, labels), (test_pixels, test_labels) = world
   settings = VptSettings(depth="deep", prompt_length=4, steps=40, warmup=4, learning_rate=0.01)

@@ -79,6 +79,7 @@ def filled(tree):
   return weights.load(tensors, tree, "drawn")
 
 
+@pytest.mark.slow
 def test_two_hundred_steps_on_digits_follow_pytorch(one_device_mesh):
   """Same weights and order; warm-up, cosine, momentum, decay and label smoothing."""
   golden = {key[7:]: value for key, value in np.load(GOLDEN).items() if key.startswith("digits/")}
@@ -109,6 +110,7 @@ LINEAR = dataclasses.replace(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_engine_learns_and_predicts(one_device_mesh):
   images, targets = colors()
   data = make_training_set(images, targets)
@@ -120,6 +122,7 @@ def test_the_engine_learns_and_predicts(one_device_mesh):
   np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_number_of_devices_changes_only_rounding(two_device_mesh, one_device_mesh):
   for batch_size in (16, 15):  # 15 images can't be split over two devices: each then computes all
     recipe = dataclasses.replace(LINEAR, batch_size=batch_size)
@@ -142,6 +145,7 @@ def test_seeds_decide_the_order_and_the_augmentation(one_device_mesh):
   assert np.abs(again[1] - other[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "network",
   [ResNetConfig("basic", (1, 1), width=8), VitConfig(patch_size=2, width=32, depth=1, heads=2)],
@@ -168,6 +172,7 @@ def test_cells_trained_together_equal_cells_trained_alone(network, one_device_me
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_another_group_of_cells_does_not_resume_from_this_one(one_device_mesh, tmp_path):
   """A run is stopped and goes on with a third seed."""
   recipe = dataclasses.replace(LINEAR, search_rates=(1.0,), search_epochs=(1.0,))

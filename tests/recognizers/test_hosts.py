@@ -18,8 +18,9 @@ FAST = ("linear_probe", "tip_adapter", "from_scratch")
 ON_TOWERS = ("lora", "fine_tune", "coop", "vpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  "names", [FAST, pytest.param(ON_TOWERS, marks=pytest.mark.slow)], ids=["fast", "on_towers"]
+  "names", [FAST, pytest.param(ON_TOWERS, marks=pytest.mark.long)], ids=["fast", "on_towers"]
 )
 def test_two_hosts_train_what_one_trains(names, tiny_clip_folder, tmp_path):
   address, program = free_address(), hosts_program.__file__

@@ -90,6 +90,7 @@ def test_every_source_has_a_row_of_every_recognizer(undisturbed):
     assert (folder / "model.safetensors").exists() and not (folder / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_only_diverging_cells_fail(embedded, tmp_path, capsys):
   """Their rows are missing, the others are there, the run says which, and the next one tries them
   again."""
@@ -109,6 +110,7 @@ def test_only_diverging_cells_fail(embedded, tmp_path, capsys):
   assert main(arguments(workdir, "recognize", *wild)) == 1
 
 
+@pytest.mark.slow
 def test_a_run_killed_midway_ends_with_identical_models(undisturbed, tmp_path):
   """The run has the models of the other recognizers, whose training loop is the same."""
   workdir = tmp_path / "run"

@@ -39,6 +39,7 @@ def clip():
   return load_clip("zoo/clip")
 
 
+@pytest.mark.slow
 def test_a_network_learns_from_scratch():
   result = gb.from_scratch(*world(), *world(24, seed=1), settings=SCRATCH)
   assert result["score"] > 0.9 and result["scores"].shape == (24, 3)
@@ -107,6 +108,7 @@ def shapes_world(clip, count, seed):
   return images, labels, text
 
 
+@pytest.mark.slow
 def test_fine_tuning_leaves_the_zero_shot_model_and_beats_it(clip):
   """WiSE-FT's weight 0 returns the scores of the zero-shot model itself."""
   images, labels, text = shapes_world(clip, 30, 0)
@@ -150,6 +152,7 @@ def test_only_the_last_blocks_are_trained(clip):
     trained_leaves(clip.params, 9)
 
 
+@pytest.mark.slow
 def test_merged_updates_equal_separate_ones(clip):
   """Merged low-rank updates give the same logits as separate ones without dropout, and only then."""
   method = lora_method(s.LoraSettings(), clip, ("circle", "square", "star"), "a {}", 4, 3, False)
@@ -169,6 +172,7 @@ def test_merged_updates_equal_separate_ones(clip):
   np.testing.assert_allclose(log_odds, merged - merged.mean(axis=1, keepdims=True), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_low_rank_learns_and_repeats_itself(clip):
   images, labels, _ = shapes_world(clip, 30, 0)
   settings = s.LoraSettings(recipe=dataclasses.replace(ADAM, learning_rate=2e-2, min_steps=25))

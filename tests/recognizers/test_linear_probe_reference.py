@@ -114,6 +114,7 @@ def world():
   return text.astype(np.float32), images
 
 
+@pytest.mark.slow
 def test_the_complete_protocol(world, mesh, traces):
   text, images = world
   test_features, test_labels = images(200)

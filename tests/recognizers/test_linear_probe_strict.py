@@ -53,6 +53,7 @@ def objective(weights, bias, features, labels, penalty, prior=0.0):
   return loss + penalty / 2 * (np.sum((weights - prior) ** 2) + np.sum(np.square(bias)))
 
 
+@pytest.mark.slow
 def test_agrees_with_scikit_learn_at_the_same_regularization(world, test_set):
   features, labels = world.images(60)
   result = linear_probe(features, labels, *test_set)
@@ -71,6 +72,7 @@ def test_agrees_with_scikit_learn_at_the_same_regularization(world, test_set):
   assert result["weight_decay"] == pytest.approx(result["penalty"] / 60)
 
 
+@pytest.mark.slow
 def test_multi_label_is_one_binary_regression_per_class(world):
   def images(count):
     hot = world.generator.random((count, CLASSES)) < 0.35
@@ -138,6 +140,7 @@ def test_a_class_without_images(world, test_set):
   )
 
 
+@pytest.mark.slow
 def test_cells_are_independent_and_one_program_serves_a_shape(world, test_set, traces):
   cells = [
     ProbeData(*world.images(CLASSES * shots), seed=seed) for shots in (1, 2, 4) for seed in (0, 1)
@@ -155,6 +158,7 @@ def test_cells_are_independent_and_one_program_serves_a_shape(world, test_set, t
     np.testing.assert_allclose(result["scores"], alone["scores"], atol=1e-2)
 
 
+@pytest.mark.slow
 def test_devices_do_not_matter(world, test_set, mesh):
   cells = [ProbeData(*world.images(40), seed=seed) for seed in range(3)]
   expected = linear_probes(cells, *test_set, world.prototypes)
@@ -165,6 +169,7 @@ def test_devices_do_not_matter(world, test_set, mesh):
   np.testing.assert_allclose(expected[0]["scores"], split_by_rows[0]["scores"], atol=5e-3)
 
 
+@pytest.mark.slow
 def test_more_images_score_higher_and_the_interval_contains_the_score(world, test_set):
   cells = [ProbeData(*world.images(CLASSES * shots)) for shots in (1, 12)]
   few, many = linear_probes(cells, *test_set, world.prototypes)

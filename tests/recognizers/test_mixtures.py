@@ -17,6 +17,7 @@ def blobs(count, seed, spread=1.0):
   return features.astype(np.float32), labels
 
 
+@pytest.mark.slow
 def test_an_image_of_weight_two_counts_twice():
   features, labels = blobs(30, 0)
   targets, prior = np.eye(3, dtype=np.float32)[labels], jnp.zeros((3, 8))
@@ -29,6 +30,7 @@ def test_an_image_of_weight_two_counts_twice():
   np.testing.assert_allclose(one.bias, other.bias, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_later_real_images_move_the_probe_of_the_others():
   """Mislabeled images first and right ones after: the last word counts, and few right ones change
   less than many."""

@@ -67,6 +67,7 @@ def test_the_template_as_context_is_the_stock_text_tower(tiny_clip):
   np.testing.assert_allclose(ours, stock, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_class", [False, True])
 def test_gradients_agree_with_finite_differences(tiny_clip, images, per_class):
   settings = dataclasses.replace(SETTINGS, per_class=per_class, position="middle")
@@ -85,6 +86,7 @@ def test_gradients_agree_with_finite_differences(tiny_clip, images, per_class):
   assert float(difference) == pytest.approx(float(jnp.vdot(gradient, direction)), rel=0.01)
 
 
+@pytest.mark.slow
 def test_learning_lowers_the_loss_and_touches_the_context_only(tiny_clip, images, two_device_mesh):
   before = jax.tree.map(np.copy, tiny_clip.params)
   context = learn_context(tiny_clip, NAMES, *images, SETTINGS)

@@ -156,7 +156,7 @@ def test_models_are_loaded_back_and_predict_the_same(undisturbed, voc):
     np.testing.assert_allclose(scores, load_predictions(folder / "predictions.npz")[0], atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_killed_in_each_training_ends_with_identical_models(
   voc, embedded, undisturbed, tmp_path
 ):

@@ -66,6 +66,7 @@ def test_gradients_agree_with_finite_differences(tiny_clip, data, depth):
   assert float(difference) == pytest.approx(float(jnp.vdot(gradient, direction)), rel=0.01)
 
 
+@pytest.mark.slow
 def test_learning_lowers_the_loss_in_micro_batches_and_over_devices(
   tiny_clip, data, two_device_mesh
 ):

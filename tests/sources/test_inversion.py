@@ -58,6 +58,7 @@ def test_a_dataset_without_training_images_has_no_original_references(config):
   assert [key.references for key in keys] == [""]
 
 
+@pytest.mark.slow
 def test_images_use_learned_tokens_that_are_stored(config, tmp_path):
   run = Run(config, tmp_path)
   make_images(run, Ledger(run.workdir, run.config, ""))

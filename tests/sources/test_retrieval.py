@@ -55,6 +55,7 @@ def choose(run, key=KEY):
   return chosen_images(run, key)
 
 
+@pytest.mark.slow
 def test_retrieval_makes_an_ordinary_image_set(run_of):
   run = run_of()
   assert make_images(run, Ledger(run.workdir, run.config, "")) == 32

@@ -49,6 +49,7 @@ def test_zero_shot_is_good_but_not_perfect(test_features, world, low, high):
   assert low <= accuracy <= high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "least"), [("digits", 0.93), ("shapes", 0.70)])
 def test_a_probe_on_a_few_generated_images_recognizes_real_ones(clip, test_features, world, least):
   """The model card's numbers are for 64 images per class; this test uses 4."""

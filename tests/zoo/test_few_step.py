@@ -68,6 +68,7 @@ def test_the_loss_grows_with_the_distance_not_with_its_square():
   np.testing.assert_allclose(found, [np.sqrt(128 + offset**2) - offset, 0], rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_what_was_trained(teacher, folder, tmp_path):
   weights = teacher.params["unet"]
   factors = few_step.low_rank(weights, 3, jax.random.key(0))
@@ -83,6 +84,7 @@ def test_what_is_saved_is_what_was_trained(teacher, folder, tmp_path):
     np.testing.assert_allclose(leaf, wanted[name], atol=5e-3 * max(1, np.abs(wanted[name]).max()))
 
 
+@pytest.mark.slow
 def test_training_brings_the_student_nearer_to_the_ends(teacher, data, tmp_path, monkeypatch):
   monkeypatch.setattr(few_step, "BATCH", 8)
   factors = few_step.distill(teacher, data, tmp_path / "work", 12)
@@ -106,6 +108,7 @@ def test_captions_are_of_the_worlds_that_the_teacher_knows():
   assert found == few_step.captions(30) and len(set(found)) > 20
 
 
+@pytest.mark.slow
 def test_the_shipped_model_draws_digits_in_four_steps():
   clip, spec = load_clip("zoo/clip"), world_specs()["digits"]
   prompts = [spec.templates[0].format(name) for name in spec.names]

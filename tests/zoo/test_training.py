@@ -85,6 +85,7 @@ def test_resumed_training_gives_the_same_weights(tmp_path):
   np.testing.assert_array_equal(np.asarray(whole["w"]), np.asarray(resumed["w"]))
 
 
+@pytest.mark.slow
 def test_the_clip_is_trained_in_its_shipped_layout(monkeypatch, tokenizer, tmp_path):
   from genbench_jax.models.checkpoints import ZOO
   from genbench_jax.models.clip import load_clip

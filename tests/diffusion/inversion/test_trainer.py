@@ -109,6 +109,7 @@ def test_the_loss_is_the_error_in_noise_or_velocity(either):
   np.testing.assert_allclose(found, np.square(output - wanted).mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_finite_differences(tiny_diffusion):
   batch = _batch(tiny_diffusion)
   loss = jax.jit(lambda row: inversion_loss(tiny_diffusion, tiny_diffusion.params, row, batch))
@@ -161,6 +162,7 @@ def test_a_start_is_the_mean_of_the_names_tokens_or_end_of_text(tiny_diffusion):
   np.testing.assert_array_equal(initial_row(tiny_diffusion, ("",), "class_name")[0], end)
 
 
+@pytest.mark.slow
 def test_tokens_that_train_side_by_side_become_what_they_become_alone(
   tiny_diffusion, one_device_mesh, tmp_path, alone
 ):
@@ -170,6 +172,7 @@ def test_tokens_that_train_side_by_side_become_what_they_become_alone(
   assert np.abs(rows[0] - rows[1]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_eight_devices_learn_the_same(tiny_diffusion, mesh, tmp_path, alone):
   rows = _learn(tiny_diffusion, mesh, tmp_path, 3)
   np.testing.assert_allclose(rows, alone[1], atol=1e-5)  # rounding: threads share sums otherwise

@@ -44,6 +44,7 @@ def loss(model, batch):
   return jax.jit(lambda row: inversion_loss(model, model.params, row, batch))
 
 
+@pytest.mark.slow
 def test_the_gradient_of_either_tower_is_that_of_finite_differences(model, loss):
   row = np.asarray(initial_row(model, ("thing",), "class_name"))
   assert row.shape == (1, sum(WIDTHS))
@@ -57,6 +58,7 @@ def test_the_gradient_of_either_tower_is_that_of_finite_differences(model, loss)
     assert float(loss(row - step * direction)) < float(loss(row))
 
 
+@pytest.mark.slow
 def test_a_trained_token_is_read_again_for_both_towers(model, one_device_mesh, tmp_path):
   pixels = np.random.default_rng(1).integers(0, 256, (20, 16, 3), np.uint8)
   path = tmp_path / "new" / "learned_embeds.safetensors"
