@@ -5,9 +5,11 @@ commands.
 import re
 import subprocess
 import sys
+import urllib.parse
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.support.ui import WebDriverWait
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -79,22 +81,46 @@ def test_the_configuration_reference_is_current(monkeypatch):
   assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == config_reference.page()
 
 
-def test_the_pages_build_without_a_warning(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+  """The built site; it is built without a warning."""
   pytest.importorskip("mkdocs")
+  folder = tmp_path_factory.mktemp("site")
   done = subprocess.run(
-    [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+    [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
     cwd=ROOT, capture_output=True, text=True, check=False,
   )  # fmt: skip
   assert done.returncode == 0, done.stdout + done.stderr
-  assert "frechet_distance" in (tmp_path / "api.html").read_text(encoding="utf-8")
+  return folder
+
+
+@pytest.mark.browser
+def test_search_and_equations_work_from_disk(site, browser):
+  browser.get_log("browser")
+  for query, page in (("--strict", "inputs.html"), ("tfds:beans", "3_own"), ("Fréch", "metrics")):
+    browser.get(f"{(site / 'search.html').as_uri()}?{urllib.parse.urlencode({'q': query})}")
+    WebDriverWait(browser, 10).until(
+      lambda opened, page=page: opened.find_elements(
+        "css selector", f"#mkdocs-search-results a[href*='{page}']"
+      )
+    )
+  browser.get((site / "how_it_works.html").as_uri())
+  count = "return document.querySelectorAll(arguments[0]).length"
+  assert browser.execute_script(count, ".arithmatex .katex") > 10
+  assert browser.execute_script(count, ".katex-error") == 0
+  assert browser.get_log("browser") == []
+
+
+def test_the_pages_build_without_a_warning(site):
+  assert "frechet_distance" in (site / "api.html").read_text(encoding="utf-8")
   # The site contains its own renderer of equations, notebooks, pages from other folders, and an offline search.
-  page = (tmp_path / "how_it_works.html").read_text(encoding="utf-8")
+  page = (site / "how_it_works.html").read_text(encoding="utf-8")
   assert 'class="arithmatex"' in page and "assets/katex/katex.min.js" in page
-  assert (tmp_path / "assets" / "katex" / "katex.min.js").stat().st_size > 100_000
-  assert (tmp_path / "notebooks" / "choose_guidance.html").exists()
-  assert (tmp_path / "launch.html").exists()
-  assert (tmp_path / "search" / "index.js").read_text().startswith("window.searchDocuments = [")
-  for built in tmp_path.rglob("*.html"):
+  assert (site / "assets" / "katex" / "katex.min.js").stat().st_size > 100_000
+  assert (site / "notebooks" / "choose_guidance.html").exists()
+  assert (site / "launch.html").exists()
+  assert (site / "search" / "index.js").read_text().startswith("window.searchDocuments = [")
+  for built in site.rglob("*.html"):
     outside = re.findall(
       r'<(?:script|link|img)[^>]+(?:src|href)="(https?:[^"]+)"', built.read_text()
     )

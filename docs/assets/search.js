@@ -19,7 +19,13 @@
   }
 
   function show(place, query, index, documents) {
-    const found = index.search(query.trim().split(/\s+/).map((word) => `${word}^4 ${word}*`).join(" "));
+    // Not `index.search`: a query such as `--strict` or `tfds:NAME` is no expression of lunr's language.
+    const found = index.query((asked) => {
+      for (const word of lunr.tokenizer(query).map((token) => lunr.trimmer(token).toString())) {
+        asked.term(word, {boost: 4});
+        asked.term(word, {wildcard: lunr.Query.wildcard.TRAILING});
+      }
+    });
     place.replaceChildren(...found.slice(0, 40).map(({ref}) => {
       const article = document.createElement("article");
       const heading = document.createElement("h3");

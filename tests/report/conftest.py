@@ -1,9 +1,7 @@
-"""Synthetic rows with the shape of real ones, and a browser for the page."""
+"""Synthetic rows with the shape of real ones."""
 
 import io
 import math
-import os
-import shutil
 import zlib
 
 import pytest
@@ -197,28 +195,3 @@ def run():
     "datasets": [*WORLDS, "cifar10"],
     "warnings": ["<b>bold</b> is not markup here."],
   }
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-  """Headless Chromium that logs console and network; skipped only outside CI if it is missing."""
-  chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-  if not (chromium and driver):
-    if os.environ.get("CI"):
-      pytest.fail("chromium and chromedriver are required in CI")
-    pytest.skip("chromium or chromedriver is not installed")
-  from selenium import webdriver
-
-  options = webdriver.ChromeOptions()
-  options.binary_location = chromium
-  for flag in (
-    "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-    "disable-component-update", "disable-sync", "window-size=1280,900",
-    f"user-data-dir={tmp_path_factory.mktemp('profile')}",
-  ):  # fmt: skip
-    options.add_argument(f"--{flag}")
-  options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-  service = webdriver.ChromeService(executable_path=driver)
-  opened = webdriver.Chrome(options=options, service=service)
-  yield opened
-  opened.quit()
