@@ -6,7 +6,7 @@ import pytest
 
 from genbench_jax.diffusion.cost import flops_of_image
 from genbench_jax.models.attention import PLAIN
-from genbench_jax.models.diffusion_model import apply_decoder
+from genbench_jax.models.diffusion_model import apply_decoder, apply_unet, described_conditions
 from genbench_jax.models.image_encoder import load_image_encoder
 
 
@@ -35,6 +35,14 @@ def test_one_image_is_decoded(tiny_diffusion, shape):
   wanted = program.lower(tiny_diffusion.params["vae"], latents).cost_analysis()["flops"]
   one, two = (flops_of_image(tiny_diffusion, steps, False, shape) for steps in (1, 2))
   assert one - (two - one) == pytest.approx(wanted, rel=0.01)
+
+
+def test_each_evaluation_is_one_of_the_unet(tiny_diffusion, shape):
+  model, rows = tiny_diffusion, jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+  program = jax.jit(lambda p, x, texts: apply_unet(model.unet, p, x, jnp.float32(1), texts, PLAIN))
+  lowered = program.lower(model.params["unet"], rows, described_conditions(model, 1))
+  one, two = (flops_of_image(model, steps, False, shape) for steps in (1, 2))
+  assert two - one == pytest.approx(lowered.cost_analysis()["flops"], rel=0.01)
 
 
 def test_an_encoder_adds_its_own_operations(tiny_diffusion, shape):

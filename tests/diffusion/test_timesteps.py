@@ -141,3 +141,7 @@ def test_beta_sigmas_are_quantiles():
   shares = (spread("beta", 14.6, 0.03, 9) - 0.03) / (14.6 - 0.03)
   found = stats.beta.cdf(shares, BETA_SHAPE, BETA_SHAPE)
   np.testing.assert_allclose(found, np.linspace(1, 0, 9), atol=1e-9)
+
+
+def test_the_parameters_of_the_spreads_are_the_published_ones():
+  assert (KARRAS_RHO, BETA_SHAPE) == (7, 0.6)

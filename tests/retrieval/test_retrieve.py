@@ -253,3 +253,16 @@ def test_an_archive_or_a_damaged_header_is_no_shard(tmp_path):
   )
   with pytest.raises(UsageError, match="can't be read as an array"):
     open_pool(tmp_path)
+
+
+def test_text_shards_are_paired_with_image_shards_by_their_numbers(tmp_path):
+  """By name, image shard 10 comes before 2, but text shard 0010 after 0002."""
+  for folder, digits in (("img_emb", 1), ("text_emb", 4)):
+    (tmp_path / folder).mkdir()
+    for number in range(11):
+      row = np.full((1, 2), number, np.float16)
+      np.save(tmp_path / folder / f"{folder}_{number:0{digits}d}.npy", row)
+  pool = open_pool(tmp_path)
+  images, texts = (pool.features(kind, np.arange(11)) for kind in ("image", "text"))
+  np.testing.assert_array_equal(images, texts)
+  assert images[:3, 0].tolist() == [0, 1, 10]

@@ -1,6 +1,7 @@
 """Digests detect every change of a file, and files are read without following links."""
 
 import hashlib
+import json
 import os
 
 import pytest
@@ -88,3 +89,38 @@ def test_links_pipes_and_large_files_are_rejected(tmp_path):
   assert reading.read_file(tmp_path / "link", 3, follow=True) == b"abc"
   with pytest.raises(OSError, match="symbolic link"):
     reading.read_file(tmp_path / "link", 3)
+
+
+@pytest.mark.parametrize(
+  ("changed", "inode", "settled"),
+  [
+    ((2_000_000_001, 2_000_000_001), 0, True),
+    # Modified two seconds ago: FAT's clock may not have moved since.
+    ((2_000_000_000, 9_000_000_000), 0, False),
+    ((9_000_000_000, 2_000_000_000), 0, False),
+    ((9_000_000_000, 9_000_000_000), 10**18, True),  # an inode is no time
+  ],
+)
+def test_a_file_is_settled_two_seconds_after_its_last_change(monkeypatch, changed, inode, settled):
+  now = 10**18
+  monkeypatch.setattr(digests.time, "time_ns", lambda: now)
+  modified, status = (now - ago for ago in changed)
+  assert digests._is_settled((3, modified, status, inode)) == settled
+  assert not digests._is_settled(())  # changed while it was read
+
+
+def test_the_memory_of_an_earlier_version_is_used(tmp_path, monkeypatch):
+  path, memory = tmp_path / "a", tmp_path / "memory.json"
+  path.write_bytes(b"abc")
+  key = _sha(os.fsencode(path.absolute()))[:24]
+  memory.write_text(json.dumps({key: ["remembered", *digests.identity(path.stat())]}))
+  assert FileDigests(memory).of([(tmp_path, "a")]) == ["remembered"]
+
+
+def test_the_memory_does_not_depend_on_the_order_of_the_files(tmp_path, settled):
+  places = [(tmp_path, name) for name in "abcdef"]
+  for _, name in places:
+    (tmp_path / name).write_bytes(name.encode())
+  FileDigests(tmp_path / "one").of(places)
+  FileDigests(tmp_path / "other").of(places[::-1])
+  assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()

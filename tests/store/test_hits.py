@@ -43,3 +43,29 @@ def test_the_digest_distinguishes_images_and_labels():
   assert digest_of(ids, labels) == digest_of(ids.astype(str), labels)
   assert digest_of(ids, labels) != digest_of(ids + 1, labels)
   assert digest_of(ids, labels) != digest_of(ids, labels[::-1])
+
+
+def test_images_have_equal_weights_or_classes_have():
+  plain = PerImage(np.array([1.0, 0.0, 0.5, 1.0]), "t")
+  assert not len(plain.classes)
+  np.testing.assert_array_equal(plain.weights, [0.25] * 4)
+  assert plain.score == 0.625
+  # Class 1 has no test image, and the others weigh 1/2 each.
+  by_class = PerImage(plain.values, "t", np.array([0, 0, 2, 0]))
+  np.testing.assert_allclose(by_class.weights, [1 / 6, 1 / 6, 1 / 2, 1 / 6], rtol=1e-15)
+  assert by_class.score == pytest.approx(2 / 6 + 0.5 / 2)
+
+
+def test_fractions_between_right_and_wrong_are_no_bits():
+  some = PerImage(np.array([1.0, 0.0, 0.5]), "t")
+  assert hits.decoded(hits.encoded(some)).values.tolist() == [1, 0, 0.5]
+
+
+@pytest.mark.parametrize(
+  "changed", [{"count": 4}, {"classes": "AAAAAA=="}, {"values": "o!A=="}, {"classes": "!"}]
+)
+def test_a_line_with_another_number_of_values_or_classes_is_rejected(changed):
+  line = hits.encoded(PerImage(np.array([1.0, 0.25, 0.5]), "t"))
+  assert hits.decoded(line).values.tolist() == [1, 0.25, 0.5]
+  with pytest.raises(ValueError):
+    hits.decoded({**line, **changed})

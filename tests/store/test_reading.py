@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from genbench_jax.store.reading import opened_beneath, read_beneath, read_file
+from genbench_jax.store.reading import opened_beneath, read_beneath, read_file, regular
 
 
 @pytest.fixture
@@ -107,3 +107,12 @@ def test_no_descriptor_stays_open(root, tmp_path):
     with pytest.raises(OSError):
       read_beneath(root, name, 100)
   assert count() == before
+
+
+def test_libraries_are_given_regular_files_alone(root):
+  path = root / "deep" / "er" / "file"
+  assert regular(path) == path
+  os.mkfifo(root / "pipe")
+  for other in (root, root / "pipe"):
+    with pytest.raises(OSError, match="not a regular file"):
+      regular(other)
