@@ -38,12 +38,10 @@ def pearson(x: Values, y: Values, weights: Weights) -> Float[np.ndarray, "r"]:
 
 
 def _scaled(values: Values) -> Values:
-  """Return deviations from the mean, scaled to at most 1 so that squares do not overflow."""
+  """Return deviations from the mean of values scaled to at most 1, so that squares do not overflow."""
   largest = np.abs(values).max(initial=0)
   scaled = values / largest if largest > 0 else values
-  deviations = scaled - scaled.mean()
-  size = np.abs(deviations).max(initial=0)
-  return deviations / size if size > 0 else deviations
+  return scaled - scaled.mean()
 
 
 def spearman(x: Values, y: Values, weights: Weights) -> Float[np.ndarray, "r"]:

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
-from genbench_jax.analysis.correlation import correlations
+from genbench_jax.analysis import correlation as module
+from genbench_jax.analysis.correlation import correlations, within_interval
 from genbench_jax.analysis.prediction import leave_one_dataset_out
+from genbench_jax.analysis.series import Table
 from genbench_jax.analysis.statistics import COEFFICIENTS, bootstrap_weights, holm, permuted_orders
 from genbench_jax.errors import UsageError
 
@@ -257,3 +259,102 @@ def test_leave_one_dataset_out():
   assert overall.error < 0.02 < overall.baseline and overall.n == 48
   assert predictions["vendi", None].error > overall.baseline / 2
   assert leave_one_dataset_out(cell_rows(datasets=1)) == []
+
+
+def perfect(units, budgets):
+  x = np.arange(units * budgets, dtype=float).reshape(budgets, units)
+  return Table("d", tuple(range(budgets)), x, 2 * x)
+
+
+@pytest.mark.parametrize(
+  ("method", "scale"), [("pearson", 1.0), ("spearman", 1.06), ("kendall", 0.437)]
+)
+@pytest.mark.parametrize("sizes", [[(6, 1)], [(6, 3), (9, 2)], [(3, 1), (8, 1)]])
+def test_a_perfect_order_has_the_interval_of_independent_cells(method, scale, sizes):
+  """Nothing varies over resamples, so the least deviation on Fisher's scale remains."""
+  tables = [perfect(*size) for size in sizes]
+  low, high = within_interval(tables, method, 1.0, 50, np.random.default_rng(0))
+  units, count = np.array([n for n, _ in sizes]), len(sizes)
+  variance = sum(scale / (max(n - 3, 1) * budgets) for n, budgets in sizes) / count**2
+  half = stats.t.ppf(0.975, units.sum() - count) * np.sqrt(variance)
+  center = np.arctanh(1 - 1 / (2 * units.mean() ** 2))
+  assert (low, high) == pytest.approx((np.tanh(center - half), np.tanh(center + half)))
+
+
+def test_the_interval_has_the_deviation_of_resampled_series():
+  random = np.random.default_rng(0)
+  x = random.normal(size=(1, 40))
+  table = Table("d", (1,), x, 0.3 * x + random.normal(size=(1, 40)))
+  (value,) = COEFFICIENTS["pearson"](table.x[0], table.y[0], np.ones((1, 40), int))
+  low, high = within_interval([table], "pearson", value, 300, np.random.default_rng(5))
+  drawn = np.random.default_rng(5).integers(0, 40, (300, 40))
+  resampled = [np.corrcoef(table.x[0, rows], table.y[0, rows])[0, 1] for rows in drawn]
+  deviation = max(np.std(np.arctanh(resampled)), np.sqrt(1 / 37))
+  half = stats.t.ppf(0.975, 39) * deviation
+  assert np.arctanh(high) - np.arctanh(low) == pytest.approx(2 * half)
+  assert np.tanh((np.arctanh(high) + np.arctanh(low)) / 2) == pytest.approx(value)
+
+
+def test_equal_orders_over_datasets_are_those_of_the_metrics_means():
+  random = np.random.default_rng(3)
+  rows = series_rows(random, lambda quality, _: quality + 0.5 * random.normal(), datasets=4)
+  own = [r for r in rows if r["quantity"] == "m"]
+  order = sorted(
+    ("d0", "d1", "d2", "d3"), key=lambda d: np.mean([r["value"] for r in own if r["dataset"] == d])
+  )
+  scale = dict(zip(order, (1, 0, 2, 3), strict=True))
+  twin = [r | {"quantity": "twin", "value": 5 - 3 * r["value"]} for r in own]
+  other = [r | {"quantity": "other", "value": scale[r["dataset"]]} for r in own]
+  found = {
+    c.quantity: c for c in correlations([*rows, *twin, *other], methods=["pearson"], resamples=10)
+    if c.level == "over_datasets"
+  }  # fmt: skip
+  assert {name: c.same_as for name, c in found.items()} == {"m": "", "twin": "m", "other": ""}
+  assert {c.n for c in found.values()} == {c.units for c in found.values()} == {4}
+
+
+@pytest.mark.parametrize(("series", "has_interval"), [(4, False), (5, True)])
+def test_five_series_are_the_fewest_for_an_interval(series, has_interval):
+  random = np.random.default_rng(0)
+  found = within(series_rows(random, lambda quality, _: quality, series=series))
+  assert (found.ci_low is not None) == has_interval
+  assert ("fewer than 5 series" in found.reason) != has_interval
+  assert found.n == 2 * 3 * series and found.units == 2 * series
+
+
+@pytest.mark.parametrize(("datasets", "has_interval"), [(4, False), (5, True)])
+def test_five_datasets_are_the_fewest_for_an_interval_over_them(datasets, has_interval):
+  found = correlations(cell_rows(datasets), quantities=["cler"], methods=["spearman"], resamples=20)
+  (over,) = (c for c in found if c.level == "over_datasets")
+  assert (over.ci_low is not None) == has_interval == (over.reason == "")
+  assert over.value is not None and over.p_value is not None
+
+
+def test_what_is_constant_is_named():
+  rows = cell_rows()
+  for quantity, reason in (
+    ("cler", "the metric is constant"),
+    ("linear_probe", "the accuracy is constant"),
+  ):
+    flat = [r | {"value": 0.5} if r["quantity"] == quantity else r for r in rows]
+    found = correlations(flat, quantities=["cler"], methods=["pearson"], resamples=5)
+    assert {c.reason for c in found if c.dataset == "set1" or c.level == "pooled"} == {reason}
+
+
+def test_quantities_keep_the_given_order_and_defaults_leave_out_trained_ones():
+  rows = cell_rows()
+  found = correlations(
+    rows, quantities=["vendi", "fid", "absent"], methods=["kendall"], resamples=5
+  )
+  assert list(dict.fromkeys(c.quantity for c in found)) == ["vendi", "fid"]
+  coop = [
+    r | {"quantity": "coop"} for r in rows if r["quantity"] == "cler" and r["source"] != "control"
+  ]
+  usual = correlations([*rows, *coop], methods=["kendall"], resamples=5)
+  assert "coop" not in {c.quantity for c in usual}
+  assert correlations(rows, resamples=7) == correlations(rows, resamples=7, seed=0)
+
+
+def test_the_constants_of_correlations():
+  assert (module.FEWEST, module.FEWEST_FOR_INTERVAL) == (3, 5)
+  assert module.SCALES == {"pearson": 1.0, "spearman": 1.06, "kendall": 0.437}

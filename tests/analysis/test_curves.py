@@ -114,3 +114,69 @@ def test_an_exact_law_is_fitted_exactly_and_lies_in_its_intervals():
   assert found.exponent_low <= found.exponent <= found.exponent_high
   assert found.limit_low <= 0.9 <= found.limit_high
   assert found.reason == ""
+
+
+def test_numbers_that_decide_curves():
+  assert (curves.DRAWS, curves.FEWEST_FOR_LAW) == (400, 4)
+  np.testing.assert_allclose(curves.EXPONENTS, np.arange(1, 41) / 20)
+
+
+def rising(errors=(0.01, 0.01, 0.01, 0.01), last=0.9):
+  values = (0.3, 0.6, 0.75, last)
+  return [Point(2.0**i, v, e) for i, (v, e) in enumerate(zip(values, errors, strict=True))]
+
+
+def test_the_rise_is_from_the_first_to_the_last_budget():
+  """The first two points alone rise by .3; from the first to the last it is 1.96 times the error or more."""
+  high, low = 0.3 + 1.97 * 0.1, 0.3 + 1.95 * 0.1
+  errors = (0.06, 0.01, 0.01, 0.08)  # together .1
+  assert power_law(rising(errors, high)).reason == ""
+  assert "does not rise" in power_law(rising(errors, low)).reason
+  # The errors between do not count, nor do the values.
+  assert power_law(rising((0.01, 9.0, 9.0, 0.01))).reason == ""
+
+
+def test_the_law_is_refitted_to_a_quarter_of_the_redraws():
+  points = rising()
+  found = power_law(points, seed=3)
+  images, values, errors = (
+    np.array([getattr(p, key) for p in points]) for key in ("images", "value", "error")
+  )
+  draws = drawn(points, np.random.default_rng(3))[:100]
+  fits = np.array([curves._fit(images, row, errors) for row in draws])
+  low, high = np.quantile(fits, [0.025, 0.975], axis=0)
+  assert (found.floor, found.scale, found.exponent) == curves._fit(images, values, errors)
+  assert (found.exponent_low, found.exponent_high) == pytest.approx((low[2], high[2]))
+  assert (found.limit_low, found.limit_high) == pytest.approx((1 - high[0], 1 - low[0]))
+  assert power_law(points) == power_law(points, 0)
+
+
+@pytest.mark.parametrize(("error", "share"), [(0.0, 0.5), (1e-6, 0.5), (2e-6, 0.8)])
+def test_an_error_counts_as_a_millionth_or_more(error, share):
+  """Weights 1 / error^2: at twice the smallest error, four to one."""
+  found = monotone(np.array([0.6, 0.5]), np.array([0.0, error]))
+  np.testing.assert_allclose(found, 0.5 + 0.1 * share)
+  # In the fit of two points, either is met exactly; with a third between, the exact ones decide.
+  images = np.array([1.0, 2.0, 4.0])
+  floor, scale, exponent = curves._fit(images, np.array([0.2, 0.6, 0.8]), np.array([0, 1.0, error]))
+  assert 1 - floor - scale == pytest.approx(0.2, abs=1e-3)
+  assert 1 - floor - scale * 4**-exponent == pytest.approx(0.8, abs=1e-3)
+
+
+def test_the_fit_has_no_negative_terms():
+  images, errors = np.array([1.0, 2.0, 4.0, 8.0]), np.full(4, 0.01)
+  floor, scale, exponent = curves._fit(images, 1 - 0.5 * images**-2.0, errors)
+  assert (floor, scale, exponent) == pytest.approx((0, 0.5, 2.0), abs=1e-9)
+  falling = curves._fit(images, np.array([0.5, 0.4, 0.3, 0.2]), errors)
+  assert falling[0] == pytest.approx(0.65) and falling[1] == 0
+
+
+def test_a_seed_is_used_once_at_a_budget():
+  """Two budgets that ended with the same images hold the same images."""
+  rows = [
+    row(8, 0.5, 0, shots_given=3),
+    row(16, 0.9, 0, shots_given=3),
+    row(8, 0.7, 1, shots_given=3),
+  ]
+  (point,) = points_of(rows)
+  assert (point.images, point.value) == (3, pytest.approx(0.6))

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from genbench_jax.analysis.curves import Point, images_given, monotone, points_of, power_law
+from genbench_jax.analysis import exchange
+from genbench_jax.analysis.curves import Point, drawn, images_given, monotone, points_of, power_law
 from genbench_jax.analysis.exchange import crossing, exchange_rates, why_not
 
 
@@ -122,3 +123,52 @@ def test_an_interval_may_end_beyond_the_tested_numbers():
   assert near_the_top.verdict.endswith("to more than 16)")
   near_the_bottom = exchange_rates([Point(8, law(1.1), 0.05)], points(0.005))[0]
   assert near_the_bottom.low == 0 and "(fewer than 1 to " in near_the_bottom.verdict
+
+
+def test_the_rise_of_real_images_is_from_the_first_to_the_last_number():
+  between = Point(2, 0.95, 5.0)
+  assert why_not([Point(1, 0.5, 0.1), between, Point(4, 0.8, 0.1)]) == ""
+  assert "does not rise" in why_not([Point(1, 0.5, 0.1), between, Point(4, 0.75, 0.1)])
+  assert "no standard errors" in why_not([Point(1, 0.5, 0.1), between, Point(4, 0.8, math.nan)])
+
+
+def test_the_ends_are_the_crossings_of_the_redrawn_curves():
+  """2.5 % of them lie below the lower end, and 2.5 % above the upper one."""
+  source, real = Point(64, law(4), 0.01), points(0.01)
+  (rate,) = exchange_rates([source], real, seed=3)
+  random = np.random.default_rng(3)
+  curves = drawn(real, random)
+  values = source.value + source.error * random.normal(size=len(curves))
+  errors, images = np.full(5, 0.01), np.array([1.0, 2, 4, 8, 16])
+  smooth = np.array([monotone(curve, errors) for curve in curves])
+  places, fine = exchange._between(images, smooth)
+  found = [crossing(places, curve, v) for curve, v in zip(fine, values, strict=True)]
+  low, high = np.quantile(found, [0.025, 0.975], method="nearest")
+  assert (rate.low, rate.high) == (low, high)
+  assert exchange_rates([source], real) == exchange_rates([source], real, 0)
+
+
+def test_curves_are_looked_up_at_129_places_and_at_the_budgets():
+  images = np.array([1.0, 3.0, 16.0])
+  places, found = exchange._between(images, np.array([[0.1, 0.5, 0.6], [0.0, 0.2, 0.9]]))
+  assert len(places) == 130 and places[[0, -1]] == pytest.approx([1, 16])
+  assert any(np.isclose(places, 3, rtol=1e-12))
+  np.testing.assert_allclose(found[:, [0, -1]], [[0.1, 0.6], [0.0, 0.9]])
+  assert (np.diff(found, axis=1) >= -1e-12).all()
+  np.testing.assert_allclose(np.diff(np.log2(places[:3])), 4 / 128)
+
+
+@pytest.mark.parametrize(
+  ("best", "low", "high", "words"),
+  [
+    (4.0, 2.0, 8.0, "4 real images per class (2 to 8)"),
+    (0.0, 0.0, 2.0, "fewer than 1 real images per class (fewer than 1 to 2)"),
+    (0.0, 0.0, 0.0, "fewer than 1 real images per class"),
+    (math.inf, 8.0, math.inf, "more than 16 real images per class (8 to more than 16)"),
+    (math.inf, math.inf, math.inf, "more than 16 real images per class"),
+    (4.0, 0.0, math.inf, "unknown: anything from fewer than 1 to more than 16"),
+    (3.14159, 1.23456, 12.3456, "3.14 real images per class (1.23 to 12.3)"),
+  ],
+)
+def test_a_rate_in_words(best, low, high, words):
+  assert exchange._words(best, low, high, 1.0, 16.0).startswith(words)

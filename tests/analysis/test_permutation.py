@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from genbench_jax.analysis import permutation
 from genbench_jax.analysis.permutation import (
   DRAWN,
   coefficient_of,
@@ -113,3 +114,32 @@ def test_budgets_of_a_dataset_are_averaged_so_that_datasets_count_equally(random
   once = p_value_within([table(*ours), table(*theirs)], "pearson", random)
   thrice = table([ours[0]] * 3, [ours[1]] * 3)
   assert p_value_within([thrice, table(*theirs)], "pearson", random) == once
+
+
+def test_numbers_that_decide_p_values():
+  assert (permutation.MOST_ORDERS, permutation.DRAWN, permutation.EQUAL) == (5040, 1999, 1e-9)
+
+
+@pytest.mark.parametrize(("series", "orders"), [(7, 5040), (8, 1 + DRAWN)])
+def test_all_orders_of_up_to_seven_series_are_enumerated(series, orders, random):
+  assert len(orders_of(table([*range(series)]), random)) == orders
+
+
+def test_as_many_combinations_of_orders_are_enumerated(random, monkeypatch):
+  """Two tables of three: 36 combinations."""
+  tables = [table([1, 2, 3])] * 2
+  monkeypatch.setattr(permutation, "MOST_ORDERS", 36)
+  assert p_value_within(tables, "pearson", random) == pytest.approx(2 / 36)
+  monkeypatch.setattr(permutation, "MOST_ORDERS", 35)
+  drawn = p_value_within(tables, "pearson", random)
+  assert drawn != pytest.approx(2 / 36) and drawn == pytest.approx(2 / 36, abs=0.03)
+
+
+def test_a_p_value_is_twice_the_smaller_tail():
+  values = np.array([0.9, 0.5, 0.5 + 1e-12, 0.1, -0.3])
+  assert permutation._two_sided(values, 0.5, 0) == 1
+  assert permutation._two_sided(values, 0.9, 0) == pytest.approx(2 / 5)
+  assert permutation._two_sided(values, -0.3, 0) == pytest.approx(2 / 5)
+  assert permutation._two_sided(np.arange(10.0), 8.0, 0) == pytest.approx(4 / 10)
+  # Random orders count the observed one in.
+  assert permutation._two_sided(np.arange(9.0), 9.0, 1) == pytest.approx(2 * 1 / 10)

@@ -80,3 +80,58 @@ def test_means_keep_small_differences_of_large_values():
   values = 1e6 + np.random.default_rng(0).normal(size=50)
   samples = resampled_means(values, 100)
   assert samples.std() == pytest.approx(1 / np.sqrt(50), rel=0.3)
+
+
+def test_resampled_means_are_those_of_the_weights_up_to_the_limit_of_units(monkeypatch):
+  monkeypatch.setattr("genbench_jax.metrics.bootstrap.MOST_UNITS", 100)
+  values = np.random.default_rng(0).normal(size=100)
+  expected = resample_weights(100, 5, 0) @ values / 100
+  np.testing.assert_allclose(resampled_means(values, 5), expected, atol=1e-12)
+  assert resample_weights(64, 3, -1).sum() == 3 * 64  # any whole number is a seed
+  # One image more: some group has two images.
+  more = np.append(values, 50.0)
+  assert resampled_means(more, 5, seed=-1).shape == (5,)
+
+
+def test_an_interval_has_the_quantiles_of_95_percent():
+  found = interval(0.0, np.arange(1001.0))
+  assert (found.ci_low, found.ci_high) == pytest.approx((25, 975))
+
+
+def shifts(values, resamples=200, seed=0):
+  return resampled_means(values, resamples, seed) - values.mean()
+
+
+def test_both_intervals_are_quantiles_of_the_moved_statistic():
+  """External images are drawn by the next seed, so that they move independently."""
+  random = np.random.default_rng(0)
+  external, test = random.normal(size=30), random.normal(size=30)
+  found = two_sided_interval(5.0, external, test, 200, 7, shrink=(0.5, 0.25))
+  moved, drawn = shifts(test, seed=7), shifts(external, seed=8)
+  quantiles = [0.025, 0.975]
+  assert (found.ci_low, found.ci_high) == pytest.approx(
+    tuple(np.quantile(5 + 0.5 * moved, quantiles))
+  )
+  assert (found.generator_low, found.generator_high) == pytest.approx(
+    tuple(np.quantile(5 + 0.25 * (moved + drawn), quantiles))
+  )
+  clipped = two_sided_interval(0.0, external, test, 200, lowest=0.0)
+  assert clipped.ci_low == clipped.generator_low == 0 < clipped.ci_high
+  plain, shrunk = (two_sided_interval(0.0, None, test, 200, **s) for s in ({}, {"shrink": (1, 1)}))
+  assert plain == shrunk
+
+
+def test_an_interval_of_external_images_begins_at_the_lowest_possible_value():
+  values = np.random.default_rng(0).normal(size=40)
+  found = own_interval(1.0, values, np.zeros(40, int), 200, lowest=0.95)
+  assert found.ci_low == 0.95 and found.ci_high > 1
+  alone = own_interval(1.0, values, np.arange(40), 200, lowest=0.95)
+  assert alone.ci_low == 0.95 and alone.note
+
+
+def test_the_default_number_of_resamples_is_a_thousand():
+  values = np.random.default_rng(0).normal(size=20)
+  strata = np.zeros(20, int)
+  assert len(resampled_means(values)) == 1000
+  assert own_interval(0.0, values, strata) == own_interval(0.0, values, strata, 1000, 0)
+  assert two_sided_interval(0.0, values, values) == two_sided_interval(0.0, values, values, 1000, 0)
