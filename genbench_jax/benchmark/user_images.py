@@ -23,13 +23,13 @@ from genbench_jax.benchmark.inputs.find import find_images
 from genbench_jax.benchmark.inputs.image_list import ImageList
 from genbench_jax.benchmark.reader import Example, Split
 from genbench_jax.benchmark.spec import DatasetSpec
-from genbench_jax.embedding.preprocess import to_rgb
-from genbench_jax.errors import UsageError
+from genbench_jax.errors import RunError, UsageError
 from genbench_jax.runtime.printable import listed, storable
 from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import files
 from genbench_jax.store.digests import FileDigests
 from genbench_jax.store.image_files import MOST_BYTES, decoding_fault, image_formats
+from genbench_jax.store.image_pixels import to_rgb
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,15 +122,24 @@ def open_user_images(
   """
   listing = list_images(given, spec, cache, matching)
   known = cache and cache / f"{listing.digest}.json"
-  if known and known.exists():
-    return UserImages(listing, [(index, why) for index, why in files.read_json(known)], spec)
+  remembered = _remembered(known) if known else None
+  if remembered is not None:
+    return UserImages(listing, remembered, spec)
   unreadable = _unreadable(listing)
   images = UserImages(listing, unreadable, spec)
   for note in images.notes:
     say(f"{listing.root}: {note}")
   if known:
-    files.write_json(known, unreadable)
+    files.write_json(known, {"unreadable": unreadable})
   return images
+
+
+def _remembered(known: Path) -> list[tuple[int, str]] | None:
+  """Return the unreadable images that an earlier call found; None if it left no valid file."""
+  try:
+    return [(int(index), str(why)) for index, why in files.read_json(known)["unreadable"]]
+  except (FileNotFoundError, RunError, LookupError, TypeError, ValueError):
+    return None
 
 
 def list_images(

@@ -18,10 +18,11 @@ from absl import flags
 from jaxtyping import Bool, Float32, Int
 from PIL import Image
 
-from genbench_jax.embedding.preprocess import Resize, square_pixels, to_rgb
+from genbench_jax.embedding.preprocess import Resize, square_pixels
 from genbench_jax.models.image_input import ImageInput
 from genbench_jax.runtime.progress import say
 from genbench_jax.store.image_files import decoding_fault, image_formats
+from genbench_jax.store.image_pixels import to_rgb
 
 THREADS = 4
 # Images decoded per work item; small, to bound the memory.

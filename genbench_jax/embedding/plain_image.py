@@ -4,12 +4,9 @@ import io
 
 from PIL import Image
 
-from genbench_jax.embedding.preprocess import to_rgb
-from genbench_jax.store.image_bytes import without_metadata
+from genbench_jax.store.image_bytes import UNREADABLE, without_metadata
 from genbench_jax.store.image_files import image_formats
-
-# Stored in place of an image that cannot be decoded, so that later images keep their index.
-UNREADABLE = b"not an image"
+from genbench_jax.store.image_pixels import to_rgb
 
 
 def plain_image(image: bytes | Image.Image) -> bytes:

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from genbench_jax.export.records import labels_of
 from genbench_jax.store.image_files import image_formats
+from genbench_jax.store.image_pixels import to_rgb
 from genbench_jax.store.image_set import ImageSet
 
 PAPER, INK, SOFT = (253, 252, 250), (28, 27, 25), (93, 90, 84)
@@ -66,7 +67,7 @@ def _thumbnail(data: bytes, side: int) -> Image.Image:
   """Scale an image to fit a square. Small images use nearest neighbors, so that they stay sharp."""
   try:
     with Image.open(io.BytesIO(data), formats=image_formats()) as opened:
-      image = opened.convert("RGB")
+      image = to_rgb(opened)
   except (OSError, ValueError, Image.DecompressionBombError):
     return Image.new("RGB", (side, side), SOFT)
   scale = side / max(image.size)

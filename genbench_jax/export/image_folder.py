@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.export.records import about, class_folder, encoded, labels_of, whole_folder
+from genbench_jax.export.records import (
+  about,
+  class_folder,
+  encoded,
+  labels_of,
+  readable,
+  whole_folder,
+)
 from genbench_jax.store.files import csv_cell
 from genbench_jax.store.image_set import ImageSet
 
@@ -56,7 +63,7 @@ def _write(images: ImageSet, folder: Path, advance: Advance) -> Iterator[dict[st
   names = images.class_names
   for label in range(len(names)):
     (folder / class_folder(label, names)).mkdir()
-  for record in images:
+  for record in readable(images, range(len(images))):
     data, ending = encoded(record)
     place = f"{class_folder(next(iter(labels_of(record)), 0), names)}/{record.index:08d}.{ending}"
     (folder / place).write_bytes(data)
@@ -71,5 +78,5 @@ def _card(images: ImageSet) -> str:
     f"{len(images)} images of {len(images.class_names)} classes, made by genbench_jax.\n\n"
     '    from datasets import load_dataset\n    images = load_dataset("PATH OF THIS FOLDER", split="train")\n\n'
     "`class_names.json` contains the names of the labels. The set was made from:\n\n"
-    + "".join(f"    {line}\n" for line in made_from.splitlines())
+    + "".join(f"    {line}\n" for line in made_from.split("\n"))
   )

@@ -5,13 +5,16 @@ import io
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.store.image_bytes import without_metadata
+from genbench_jax.runtime.printable import listed
+from genbench_jax.runtime.progress import say
+from genbench_jax.store.image_bytes import UNREADABLE, without_metadata
 from genbench_jax.store.image_files import image_formats
+from genbench_jax.store.image_pixels import to_rgb
 from genbench_jax.store.image_set import ImageRecord, ImageSet
 
 # Files with these signatures are copied; others are re-encoded as PNG.
@@ -31,6 +34,24 @@ def open_image_set(folder: Path) -> ImageSet:
   below = [str(path.parent) for path in sorted(folder.glob("**/manifest.json"))[:5]]
   hint = f" Found: {', '.join(below)}." if below else " A run writes image sets to WORKDIR/images."
   raise UsageError(f"{str(folder)!r} is not a complete image set.{hint}")
+
+
+def readable(images: ImageSet, rows: Sequence[int]) -> Iterator[ImageRecord]:
+  """Yield the records whose image could be decoded when the set was made; report the others.
+
+  Args:
+    images: the image set.
+    rows: the records to yield.
+  """
+  left_out = []
+  for row in rows:
+    record = images[row]
+    if record.image == UNREADABLE:
+      left_out.append(record.origin or str(row))
+    else:
+      yield record
+  if left_out:
+    say(f"{len(left_out)} left out, can't be decoded: {listed(left_out)}.")
 
 
 def labels_of(record: ImageRecord) -> tuple[int, ...]:
@@ -57,12 +78,12 @@ def encoded(record: ImageRecord) -> tuple[bytes, str]:
   """
   if (plain := without_metadata(record.image)) is not None:
     return plain, next(end for start, end in SIGNATURES.items() if plain.startswith(start))
-  from PIL import Image, ImageOps
+  from PIL import Image
 
   buffer = io.BytesIO()
   try:
     with Image.open(io.BytesIO(record.image), formats=image_formats()) as image:
-      picture = ImageOps.exif_transpose(image).convert("RGB")
+      picture = to_rgb(image)
       picture.info = {}
       picture.save(buffer, format="PNG")
   except (OSError, ValueError, Image.DecompressionBombError) as error:

@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from genbench_jax.export.records import about, encoded, labels_of, whole_folder
+from genbench_jax.export.records import about, encoded, labels_of, readable, whole_folder
 from genbench_jax.store.image_set import ImageSet
 
 SHARD_SIZE = 1000
@@ -29,8 +29,8 @@ def webdataset(
     for shard, begin in enumerate(range(0, len(images), shard_size)):
       path = folder / f"{images.manifest['name']}-{shard:06d}.tar"
       with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for index in range(begin, min(begin + shard_size, len(images))):
-          record = images[index]
+        rows = range(begin, min(begin + shard_size, len(images)))
+        for record in readable(images, rows):
           data, ending = encoded(record)
           stem = f"{record.index:08d}"
           described = json.dumps(about(record, images.class_names), ensure_ascii=False)

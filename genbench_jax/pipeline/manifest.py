@@ -18,7 +18,6 @@ from PIL import Image
 
 from genbench_jax.cells import ImageSetKey, image_sets
 from genbench_jax.config import Config
-from genbench_jax.embedding.preprocess import to_rgb
 from genbench_jax.errors import UsageError
 from genbench_jax.run import Run
 from genbench_jax.runtime.printable import listed
@@ -28,6 +27,7 @@ from genbench_jax.sources.generative import with_negatives
 from genbench_jax.sources.index_space import class_shot, image_keys
 from genbench_jax.store import files
 from genbench_jax.store.image_files import MOST_BYTES, ImageWalk, image_formats, image_suffixes
+from genbench_jax.store.image_pixels import to_rgb
 from genbench_jax.store.reading import read_beneath, read_file
 
 METADATA = "metadata.jsonl"
@@ -133,6 +133,7 @@ class IntakeReport:
     unreadable: files that cannot be decoded, each with the reason.
     twice: files with the same content as another one.
     strange: images that are not wanted.
+    notes: other files that were left out, a sentence for each reason.
   """
 
   folders: list[Path] = dataclasses.field(default_factory=list)
@@ -141,6 +142,7 @@ class IntakeReport:
   unreadable: list[str] = dataclasses.field(default_factory=list)
   twice: list[str] = dataclasses.field(default_factory=list)
   strange: list[str] = dataclasses.field(default_factory=list)
+  notes: list[str] = dataclasses.field(default_factory=list)
 
   @property
   def is_whole(self) -> bool:
@@ -155,7 +157,8 @@ class IntakeReport:
       (self.twice, "the same as another image"),
       (self.strange, "not wanted, and left out"),
     )
-    return [f"{len(names)} {what}: {listed(names)}." for names, what in found if names]
+    words = [f"{len(names)} {what}: {listed(names)}." for names, what in found if names]
+    return [*words, *self.notes]
 
 
 def take_images(folder: Path, wanted: Sequence[dict[str, Any]], out: Path) -> IntakeReport:
@@ -173,7 +176,8 @@ def take_images(folder: Path, wanted: Sequence[dict[str, Any]], out: Path) -> In
   """
   if not folder.is_dir():
     raise UsageError(f"the folder {str(folder)!r} does not exist.")
-  there = _by_stem(folder, wanted)
+  walk = ImageWalk(folder, beside=(".jsonl", ".txt", ".json"))
+  there = _by_stem(walk, wanted)
   taken, rows, seen = IntakeReport(), dict[Path, list[dict[str, Any]]](), dict[str, str]()
   with Progress("import", len(wanted), "images") as progress:
     for line in wanted:
@@ -184,19 +188,23 @@ def take_images(folder: Path, wanted: Sequence[dict[str, Any]], out: Path) -> In
       progress.advance(1)
   for target, lines in rows.items():
     files.write_json_lines(target / METADATA, lines)
-  taken.strange = sorted(there.values())
+  taken.strange, taken.notes = sorted(there.values()), walk.notes()
   taken.folders = list(rows)
   taken.count = sum(map(len, rows.values()))
   return taken
 
 
-def _by_stem(folder: Path, wanted: Sequence[dict[str, Any]]) -> dict[str, str]:
+def _by_stem(walk: ImageWalk, wanted: Sequence[dict[str, Any]]) -> dict[str, str]:
   """Return name without suffix -> path. The images of a single set may be in the folder itself."""
-  paths = {str(PurePosixPath(path).with_suffix("")): path for path in ImageWalk(folder).images()}
   sets = {str(PurePosixPath(line["file"]).parent) for line in wanted}
-  if len(sets) == 1:
-    [name] = sets
-    paths = {stem if "/" in stem else f"{name}/{stem}": path for stem, path in paths.items()}
+  paths: dict[str, str] = {}
+  for path in walk.images():
+    stem = str(PurePosixPath(path).with_suffix(""))
+    stem = f"{next(iter(sets))}/{stem}" if len(sets) == 1 and "/" not in stem else stem
+    if stem in paths:
+      walk.leave_out(f"for the same image as {paths[stem]!r}", path)
+    else:
+      paths[stem] = path
   return paths
 
 

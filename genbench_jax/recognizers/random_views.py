@@ -8,7 +8,7 @@ from jaxtyping import Int
 from PIL import Image
 
 from genbench_jax.embedding.input_pipeline import Images, opened
-from genbench_jax.embedding.preprocess import to_rgb
+from genbench_jax.store.image_pixels import to_rgb
 
 ASPECT = 4 / 3  # largest aspect ratio of a crop; the smallest is its inverse
 TRIES = 10

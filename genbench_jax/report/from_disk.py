@@ -21,8 +21,9 @@ from genbench_jax.report.results import is_number
 from genbench_jax.report.thumbnails import thumbnail
 from genbench_jax.runtime.public import public
 from genbench_jax.store import class_values, files
+from genbench_jax.store.image_bytes import UNREADABLE
 from genbench_jax.store.image_set import MANIFEST, ImageSet
-from genbench_jax.store.rows import results_run
+from genbench_jax.store.rows import files_behind, results_run
 
 Value = TypeVar("Value")
 ClassGains = Mapping[str, Mapping[str, float]]
@@ -193,6 +194,8 @@ def gallery(
   entries = []
   for row in shown_rows(images, per_class, sets, gains):
     record = images[row]
+    if record.image == UNREADABLE:
+      continue
     entries.append(
       Entry(
         names[labels[row]],
@@ -228,14 +231,16 @@ def rebuild(workdir: Path, price: float | None = None) -> Path:
   rows, about = read_run(workdir)
   if price is not None:
     about = {**about, "price": price}
-  made_from = _page_of(workdir, results_run(workdir)[0])
+  made_from = page_of_results(workdir)
   sets = [workdir / name for name in made_from.get("image_sets", _newest_sets(workdir, rows))]
   there = [folder for folder in sets if ImageSet.exists(folder)]
-  keys = {class_values.key_of(row) for row in rows}
-  values = [
-    entry for file in sorted(workdir.glob("classes/*/*.jsonl")) for entry in class_values.read(file)
+  behind = files_behind(workdir, rows)
+  measured = [
+    entry
+    for file in sorted(workdir.glob("classes/*/*.jsonl"))
+    if (file.parent.name, file.stem) in behind
+    for entry in class_values.read(file)
   ]
-  measured = [entry for entry in values if class_values.key_of(entry) in keys]
   per_class = made_from.get("gallery_images", 6)
   with files.reading(workdir / "report" / RUN, MEND):
     judged = {
@@ -280,6 +285,11 @@ def _about_results(workdir: Path) -> dict[str, Any]:
   if as_written:
     return about
   return {**about, "warnings": [*about.get("warnings", ()), EDITED]}
+
+
+def page_of_results(workdir: Path) -> dict[str, Any]:
+  """Return the inputs of the page of a work folder's results; empty if there is none."""
+  return _page_of(workdir, results_run(workdir)[0])
 
 
 def _page_of(workdir: Path, name: str) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 import io
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from genbench_jax.errors import RunError
 from genbench_jax.store.image_bytes import without_metadata
 from genbench_jax.store.image_files import image_formats
+from genbench_jax.store.image_pixels import to_rgb
 
 # Twice the displayed side, so that images are sharp on high-resolution screens.
 SIDE = 128
@@ -30,7 +31,7 @@ def thumbnail(image: bytes | Image.Image) -> bytes:
       small = max(opened.size) <= SIDE
       if small and isinstance(image, bytes) and (stripped := without_metadata(image)) is not None:
         return stripped
-      picture = ImageOps.exif_transpose(opened).convert("RGB")
+      picture = to_rgb(opened).copy()
   except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
     raise RunError(f"an image for the page cannot be read ({error}).") from error
   picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)

@@ -12,13 +12,13 @@ from jaxtyping import Float32
 from PIL import Image
 
 from genbench_jax.embedding.embedder import unit_norm
-from genbench_jax.embedding.preprocess import to_rgb
 from genbench_jax.retrieval.images import PLACED_BY, ImageFinder, origin
 from genbench_jax.retrieval.leaks import Leaks
 from genbench_jax.retrieval.place import Place
 from genbench_jax.retrieval.pool import Pool
 from genbench_jax.retrieval.ranking import RankedImages
 from genbench_jax.store.image_files import image_formats
+from genbench_jax.store.image_pixels import to_rgb
 
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 # Candidates of a class that are checked together.

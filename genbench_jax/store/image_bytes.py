@@ -7,6 +7,9 @@ this is an allowlist, so that unknown kinds of metadata are dropped, too.
 import io
 from collections.abc import Iterator
 
+# Stored in place of an image that cannot be decoded, so that later images keep their index.
+UNREADABLE = b"not an image"
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _JPEG = b"\xff\xd8"

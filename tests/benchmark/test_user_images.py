@@ -89,6 +89,8 @@ def test_an_unchanged_folder_is_decoded_once(named, tmp_path, capsys):
   again = open_user_images(named, SPEC, tmp_path / "cache")
   assert (first.digest, first.notes) == (again.digest, again.notes)
   assert not capsys.readouterr().err
+  (tmp_path / "cache" / f"{first.digest}.json").write_text('{"unreadable": [[1]]}')
+  assert len(open_user_images(named, SPEC, tmp_path / "cache")) == len(first)
   _write(named / "2" / "3.png", 9)
   assert open_user_images(named, SPEC, tmp_path / "cache").digest != first.digest
 

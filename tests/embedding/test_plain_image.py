@@ -8,9 +8,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from genbench_jax.embedding.plain_image import UNREADABLE, plain_image
-from genbench_jax.embedding.preprocess import to_rgb
 from genbench_jax.report.thumbnails import thumbnail
 from genbench_jax.store.image_bytes import without_metadata
+from genbench_jax.store.image_pixels import to_rgb
 
 SECRET = b"Alice Smith, 12 Some Street"
 GREY = np.tile(np.arange(0, 240, 5, np.uint8), (32, 1))
@@ -94,3 +94,11 @@ def test_what_is_cut_short_is_unreadable_or_plain(kind, cut):
 def test_what_is_no_image_is_unreadable():
   assert plain_image(b"") == plain_image(b"\xff\xd8\xff") == plain_image(SECRET) == UNREADABLE
   assert _pixels(plain_image(PICTURE)).tolist() == np.asarray(PICTURE).tolist()
+
+
+def test_thumbnails_of_16_bit_images_are_scaled_not_clipped():
+  ramp = np.tile(np.arange(200, dtype=np.uint16) * 300, (150, 1))
+  buffer = io.BytesIO()
+  Image.fromarray(ramp).save(buffer, "PNG")
+  shown = _pixels(thumbnail(buffer.getvalue())).astype(int)
+  assert shown.min() < 10 and 220 < shown.max() < 240

@@ -14,6 +14,7 @@ from genbench_jax.cli.show import main as show
 from genbench_jax.export.records import class_folder, safe
 from genbench_jax.store import embedding_set
 from genbench_jax.store.embedding_set import EmbeddingSet
+from genbench_jax.store.image_bytes import UNREADABLE
 from genbench_jax.store.image_set import ImageRecord, ImageSetLayout, ImageSetWriter, encode_png
 
 NAMES = (
@@ -164,3 +165,20 @@ def test_contact_sheet(image_set, tmp_path, capfd):
     assert sheet.getpixel((24 + 190 + 48, 64 + 48)) == (0, 0, 0)
   assert show([str(tmp_path), "--out", str(out)]) == 2
   assert capfd.readouterr().err.count("\n") == 2
+
+
+@pytest.mark.parametrize("form", ["imagefolder", "webdataset"])
+def test_images_that_cannot_be_decoded_are_left_out(tmp_path, form, capsys):
+  layout = ImageSetLayout("digits_original", ("zero",), 3, 3, {})
+  records = [ImageRecord(encode_png(picture(index)), 0, index) for index in range(3)]
+  records[1] = ImageRecord(UNREADABLE, 0, 1, origin="train/0000007")
+  writer = ImageSetWriter(tmp_path / "set", layout)
+  writer.write_shard(0, records)
+  writer.close()
+  assert main([str(tmp_path / "set"), "--to", form, str(tmp_path / "out")]) == 0
+  assert "1 left out, can't be decoded: 'train/0000007'." in capsys.readouterr().err
+  found = [path.name for path in (tmp_path / "out").rglob("*")]
+  for path in (tmp_path / "out").glob("*.tar"):
+    with tarfile.open(path) as tar:
+      found += tar.getnames()
+  assert "00000002.png" in found and "00000001.png" not in found

@@ -123,3 +123,13 @@ def test_a_config_without_generated_images_has_no_list(tmp_path, capsys):
   assert "generates no images" in capsys.readouterr().err
   assert main(["prompts", "demo"]) == 2
   assert "required: --out" in capsys.readouterr().err
+
+
+def test_two_files_for_an_image_and_links_are_named(made, manifest, tmp_path, capsys):
+  first, second, *_ = sorted(made.glob("digits/*/*.JPG"))
+  Image.new("RGB", (9, 9), (1, 2, 3)).save(first.with_suffix(".png"))
+  second.with_name("link.png").symlink_to(second)
+  assert take(made, manifest, tmp_path / "in") == 0
+  told = capsys.readouterr().err
+  assert "1 left out, for the same image as 'digits/defined_template-seed0/00000000.JPG'" in told
+  assert "1 left out, symbolic links: 'digits/defined_template-seed0/link.png'." in told

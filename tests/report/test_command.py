@@ -14,6 +14,7 @@ from genbench_jax.report.from_disk import shown_rows, write_page
 from genbench_jax.report.gallery import Nearest
 from genbench_jax.report.thumbnails import SIDE, thumbnail
 from genbench_jax.store import files
+from genbench_jax.store.image_bytes import UNREADABLE
 from genbench_jax.store.image_set import (
   ImageRecord,
   ImageSet,
@@ -23,11 +24,13 @@ from genbench_jax.store.image_set import (
 )
 
 
-def image_set(folder, strategy):
+def image_set(folder, strategy, unreadable=()):
   made_from = {"dataset": "digits", "source": "generative", "strategy": strategy, "seed": 0}
   layout = ImageSetLayout("digits_generative", ("zero", "one"), 4, 4, made_from)
   pixels = np.zeros((300, 200, 3), np.uint8)
   records = [ImageRecord(encode_png(pixels), i % 2, i, f"prompt {strategy}") for i in range(4)]
+  for index in unreadable:
+    records[index] = ImageRecord(UNREADABLE, index % 2, index)
   writer = ImageSetWriter(folder, layout)
   writer.write_shard(0, records)
   writer.close()
@@ -43,6 +46,14 @@ def workdir(rows, run, tmp_path):
   nearest = {shown: {1: Nearest(encode_png(np.ones((9, 9, 3), np.uint8)), "seven", 0.987)}}
   write_page(tmp_path, rows, run, [shown], 1, nearest=nearest)
   return tmp_path
+
+
+def test_images_that_cannot_be_decoded_are_not_shown(rows, run, tmp_path):
+  """Image sets keep a placeholder for them, so that later images keep their index."""
+  folder = image_set(tmp_path / "images" / "digits" / "a", "simple_template", unreadable=(0,))
+  write_page(tmp_path, rows, run, [folder], 2)
+  page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+  assert page.count("data:image/jpeg") == 3
 
 
 def test_captions_contain_the_nearest_test_images(workdir):

@@ -13,7 +13,6 @@ from genbench_jax.benchmark.archives import members
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.user_images import list_images, open_user_images
-from genbench_jax.embedding.preprocess import to_rgb
 from genbench_jax.errors import RunError, UsageError
 from genbench_jax.retrieval.collection import open_collection
 from genbench_jax.retrieval.pool import open_pool
@@ -211,40 +210,6 @@ def test_postscript_under_another_name_starts_no_program(tmp_path, monkeypatch):
   (tmp_path / "0" / "b.png").write_bytes(script)
   found = open_user_images(tmp_path, dataset_spec("digits"), tmp_path / "cache")
   assert [example["id"] for example in found] == ["0/a.png"]
-
-
-GREY = np.tile((np.arange(64) * 4).astype(np.uint8), (64, 1))
-
-
-@pytest.mark.parametrize(
-  "pixels",
-  [
-    GREY.astype(np.float32) / 255,
-    GREY.astype(np.float32),
-    GREY.astype(np.int32),
-    GREY.astype(np.int32) * 257,
-  ],
-)
-def test_white_level_of_32_bit_gray_is_inferred_from_its_range(tmp_path, pixels):
-  Image.fromarray(pixels).save(tmp_path / "gray.tif")
-  with Image.open(tmp_path / "gray.tif") as image:
-    shown = np.asarray(to_rgb(image))[..., 0].astype(int)
-  assert np.abs(shown - GREY).max() <= 1
-
-
-@pytest.mark.parametrize(
-  "pixels",
-  [GREY.astype(np.float32) * 100, GREY - 10.0, GREY * np.nan, GREY.astype(np.int32) * 2**22],
-)
-def test_gray_with_unknown_white_level_is_unreadable(tmp_path, pixels):
-  Image.fromarray(pixels.astype(pixels.dtype if pixels.dtype == np.int32 else np.float32)).save(
-    tmp_path / "gray.tif"
-  )
-  with (
-    Image.open(tmp_path / "gray.tif") as image,
-    pytest.raises(ValueError, match="unknown white level"),
-  ):
-    to_rgb(image)
 
 
 def test_leftovers_of_macos_are_no_shards_tars_or_submissions(tmp_path):

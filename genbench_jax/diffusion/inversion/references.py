@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from genbench_jax.diffusion.inversion.settings import Training
-from genbench_jax.embedding.preprocess import to_rgb
+from genbench_jax.store.image_pixels import to_rgb
 
 # Side of a random crop relative to the image's shorter side.
 CROP_SIDES = (0.8, 1.0)
