@@ -21,7 +21,7 @@ from genbench_jax.benchmark.spec import DatasetSpec
 from genbench_jax.errors import NotPreparedError, RunError, unknown_name
 from genbench_jax.runtime.printable import printable, storable
 from genbench_jax.runtime.progress import say
-from genbench_jax.store.image_files import MOST_BYTES, ImageWalk
+from genbench_jax.store.image_files import LINKS, MOST_BYTES, ImageWalk
 from genbench_jax.store.reading import read_beneath
 
 _BATCH = 256
@@ -220,6 +220,7 @@ class FolderSplit(Split):
     self.spec, self.split = spec, split
     self.root = Path(spec.folder) / spec.splits[split]
     self.files: list[tuple[str, str, int]] = []
+    _say_left_out(_beside_classes(self.root))
     for label, folder in enumerate(spec.label_names):
       walk = ImageWalk(self.root / folder)
       self.files += [(folder, path, label) for path in walk.images()]
@@ -242,6 +243,17 @@ class FolderSplit(Split):
 
   def labels(self) -> Int[np.ndarray, "n"]:
     return np.array([label for *_, label in self.files], np.int64)
+
+
+def _beside_classes(root: Path) -> ImageWalk:
+  """Return a walk that has recorded the images beside the class folders of a split."""
+  walk = ImageWalk(root)
+  walk.folders()
+  # Folders of classes may be links.
+  links = [path for path in walk.passed.pop(LINKS, []) if not (root / path).is_dir()]
+  if links:
+    walk.passed[LINKS] = links
+  return walk
 
 
 def _say_left_out(walk: ImageWalk) -> None:

@@ -184,7 +184,7 @@ def _paired(root: Path, shards: Sequence[Path], others: Sequence[Path]) -> list[
   Raises:
     UsageError: the numbers do not match, or are missing or repeated.
   """
-  if len(shards) == len(others) == 1:
+  if len(shards) == len(others) == 1 and None in map(_number, (*shards, *others)):
     return list(others)
   ours, theirs = ({_number(path): path for path in paths} for paths in (shards, others))
   odd = sorted(set(ours) ^ set(theirs), key=str)

@@ -14,8 +14,10 @@ from genbench_jax.runtime.progress import say
 from genbench_jax.store.image_files import (
   SIGNATURE_BYTES,
   begins_like_image,
+  first_key,
   image_suffixes,
   is_hidden,
+  key_and_suffix,
 )
 
 
@@ -50,7 +52,7 @@ def tar_listing(path: Path) -> Listing:
       _take_member(found, info, tar)
   # Only now are all keys of the tar known.
   for key, info in found.components:
-    if _first_key(info.name) in found.images:
+    if first_key(info.name) in found.images:
       found.passed.append(info.name)
     else:
       found.add_image(key, info)
@@ -65,12 +67,12 @@ def tar_listing(path: Path) -> Listing:
 
 def _take_member(found: _TarContents, info: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
   name = PurePosixPath(info.name)
-  key, suffix = _key_and_suffix(name)
+  key, suffix = key_and_suffix(info.name, CAPTION_SUFFIXES)
   is_inside = not name.is_absolute() and ".." not in name.parts
   if not info.isreg() or info.issparse() or not is_inside or not is_text(info.name):
     found.passed.append(info.name)
   elif suffix in image_suffixes():
-    if key == _first_key(info.name):
+    if key == first_key(info.name):
       found.add_image(key, info)
     else:
       found.components.append((key, info))
@@ -86,21 +88,6 @@ def _start(info: tarfile.TarInfo, tar: tarfile.TarFile) -> bytes:
   handle = tar.extractfile(info)
   assert handle is not None
   return handle.read(SIGNATURE_BYTES)
-
-
-def _first_key(name: str) -> str:
-  """Return a member's key and suffix; split at the last dot if only that gives a known suffix."""
-  path = PurePosixPath(name)
-  return (path.parent / path.name.partition(".")[0]).as_posix()
-
-
-def _key_and_suffix(name: PurePosixPath) -> tuple[str, str]:
-  """Return a key and a suffix; split at the last dot if only that gives a known suffix."""
-  stem, dot, extension = name.name.partition(".")
-  suffix = f"{dot}{extension.lower()}"
-  if suffix not in image_suffixes() and suffix not in CAPTION_SUFFIXES and name.suffix:
-    stem, suffix = name.name[: -len(name.suffix)], name.suffix.lower()
-  return (name.parent / stem).as_posix(), suffix
 
 
 def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
@@ -135,7 +122,7 @@ class TarIndex:
     """Add an image."""
     if entry.url:
       self.by_url.setdefault(entry.url, entry.place)
-    key, _ = _key_and_suffix(PurePosixPath(entry.name))
+    key, _ = key_and_suffix(entry.name, CAPTION_SUFFIXES)
     for name in dict.fromkeys((entry.name, key)):
       self.by_name[name] = None if name in self.by_name else entry
 

@@ -13,17 +13,19 @@ import re
 import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 
 from genbench_jax.runtime.printable import listed, printable, storable
 from genbench_jax.store.reading import opened_beneath, read_beneath
 
+# Why links are skipped, in messages.
+LINKS = "symbolic links"
 # Larger files are not treated as images of a training set.
 MOST_BYTES = 1 << 28
 # Left by macOS, Synology, Windows and file systems.
-_SYSTEM_NAMES = frozenset(
-  {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
-)
+_SYSTEM_NAMES = frozenset({
+  "__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found",
+})  # fmt: skip
 # Pillow passes PostScript to another program, and cannot decode the other formats.
 _UNREADABLE_FORMATS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 _USUAL_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -70,6 +72,31 @@ def is_hidden(path: str | PurePath) -> bool:
   """Return whether a component of a relative path is hidden or a system leftover."""
   parts = PurePath(path).parts
   return any((p.startswith(".") and p != "..") or p in _SYSTEM_NAMES for p in parts)
+
+
+def first_key(name: str) -> str:
+  """Return the key of a member of a tar by webdataset's rule: its path up to the name's first dot."""
+  path = PurePosixPath(name)
+  return (path.parent / path.name.partition(".")[0]).as_posix()
+
+
+def key_and_suffix(name: str, beside: Collection[str]) -> tuple[str, str]:
+  """Split the name of a tar's member into key and suffix, in lower case.
+
+  By webdataset's rule, a key ends at the first dot. If only a split at the last dot gives a known suffix, as
+  for `photo.v2.png`, the key ends there.
+
+  Args:
+    name: path inside the tar.
+    beside: suffixes of files that describe an image.
+  """
+  path = PurePosixPath(name)
+  _, dot, extension = path.name.partition(".")
+  suffix = f"{dot}{extension.lower()}"
+  if suffix in image_suffixes() or suffix in beside or not path.suffix:
+    return first_key(name), suffix
+  stem = path.name.removesuffix(path.suffix)
+  return (path.parent / stem).as_posix(), path.suffix.lower()
 
 
 def decoding_fault(error: BaseException) -> str:
@@ -134,7 +161,7 @@ class ImageWalk:
     if is_hidden(path):
       return self.leave_out("hidden", path)
     if link := self._link_on_the_way(path):
-      return self.leave_out("symbolic links", link)
+      return self.leave_out(LINKS, link)
     return self._is_image(path)
 
   def notes(self) -> list[str]:
@@ -156,7 +183,7 @@ class ImageWalk:
     except (OSError, ValueError) as error:
       return self.leave_out(f"can't be found ({getattr(error, 'strerror', error)})", path)
     if stat.S_ISLNK(about.st_mode):
-      return self.leave_out("symbolic links", path)
+      return self.leave_out(LINKS, path)
     if PurePath(path).suffix.lower() in self._beside:
       return False
     if not stat.S_ISREG(about.st_mode) or not self._looks_like_image(path):
@@ -201,6 +228,6 @@ class ImageWalk:
       if is_hidden(entry.name):
         continue
       if entry.is_symlink():
-        self.leave_out("symbolic links", path)
+        self.leave_out(LINKS, path)
       else:
         yield path, entry

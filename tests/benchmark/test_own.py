@@ -227,3 +227,17 @@ def test_folders_whose_names_are_not_utf8_are_classes(root):
   assert spec.names == ("bean rust", "caf\\xe9", "healthy")
   np.testing.assert_array_equal(open_split(spec, "test").labels(), [0, 1, 2, 2])
   assert split_digest(open_split(spec, "test"), FileDigests(None))
+
+
+def test_images_beside_the_class_folders_are_named(root, capsys):
+  write_image(root / "test" / "loose.png", 1)
+  (root / "linked").mkdir()
+  (root / "linked" / "healthy").symlink_to(root / "test" / "healthy")
+  (root / "test" / "nowhere").symlink_to(root / "none")
+  assert len(open_split(dataset_spec(f"folder:{root}"), "test")) == 3
+  told = capsys.readouterr().err
+  assert "1 left out, not in a class folder: 'loose.png'." in told
+  assert "1 left out, symbolic links: 'nowhere'." in told
+  (root / "dataset.yaml").write_text("splits: {test: linked}")
+  assert len(open_split(dataset_spec(f"folder:{root}"), "test")) == 2
+  assert not capsys.readouterr().err.count("links")

@@ -226,6 +226,9 @@ def test_shards_are_paired_by_their_numbers(tmp_path):
     assert padded.metadata([shard.start])[shard.start]["caption"] == f"{number} 0"
   with pytest.raises(UsageError, match=r"can't be paired.*img_emb_0.npy.*metadata_3.parquet"):
     pool("partial", (0, 1, 2), [(n, f"metadata_{n}.parquet") for n in (1, 2, 3)])
+  with pytest.raises(UsageError, match=r"can't be paired.*img_emb_0.npy.*metadata_1.parquet"):
+    pool("one of each", (0,), [(1, "metadata_1.parquet")])
+  assert pool("without a number", (0,), [(1, "metadata.parquet")]).tables
 
 
 def test_one_row_and_blocks_of_one_row_are_enough(tmp_path):

@@ -8,11 +8,10 @@ skipped.
 import bz2
 import functools
 import gzip
-import json
 import lzma
 import posixpath
-import re
 import shutil
+import stat
 import tarfile
 import threading
 import zipfile
@@ -20,41 +19,25 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from genbench_jax.benchmark.inputs import label_list
 from genbench_jax.benchmark.inputs.image_list import ImageList
+from genbench_jax.benchmark.inputs.members import Member, PassedOver, notes_on
 from genbench_jax.benchmark.inputs.spool import copy_name
 from genbench_jax.benchmark.inputs.tree import Place, class_place
+from genbench_jax.benchmark.inputs.webdataset import is_webdataset, webdataset_images
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.runtime.printable import listed
 from genbench_jax.store import files
-from genbench_jax.store.image_files import MOST_BYTES, image_suffixes, is_hidden
+from genbench_jax.store.image_files import LINKS, MOST_BYTES, image_suffixes, is_hidden
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
-_MOST_TEXT = 1 << 20
 _IS_UTF_8 = 0x800  # bit of a zip member's flags
 _COMPRESSIONS: dict[bytes, Callable[..., Any]] = {
   b"\x1f\x8b": gzip.open,  # an overloaded function
   b"BZh": bz2.open,
   b"\xfd7zXZ\0": lzma.open,
 }
-
-
-class Member(NamedTuple):
-  """A file in an archive.
-
-  Attributes:
-    name: path inside the archive.
-    archive: path of the archive.
-    size: size in bytes.
-    read: returns the content.
-  """
-
-  name: str
-  archive: Path
-  size: int
-  read: Callable[[], bytes]
 
 
 def is_tar(path: Path) -> bool:
@@ -78,12 +61,15 @@ def zip_images(path: Path, is_class: Callable[[str], bool]) -> ImageList:
     with lock, archive.open(info) as file:
       return file.read(MOST_BYTES + 1)
 
-  members = [
-    Member(_zip_name(info), path, info.file_size, functools.partial(content, info))
-    for info in archive.infolist()
-    if not info.is_dir()
-  ]
-  return _tree(path, members, is_class)
+  passed: PassedOver = defaultdict(list)
+  members = []
+  for info in archive.infolist():
+    if stat.S_ISLNK(info.external_attr >> 16):
+      passed[LINKS].append(_zip_name(info))
+    elif not info.is_dir():
+      read = functools.partial(content, info)
+      members.append(Member(_zip_name(info), path, info.file_size, read))
+  return _tree(path, members, is_class, passed)
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
@@ -106,9 +92,14 @@ def tar_images(paths: Sequence[Path], is_class: Callable[[str], bool], cache: Pa
   Raises:
     UsageError: a file is not a tar, or there are no class folders.
   """
-  members = [member for path in paths for member in _tar_members(path, _uncompressed(path, cache))]
+  passed: PassedOver = defaultdict(list)
+  members = [
+    member for path in paths for member in _tar_members(path, _uncompressed(path, cache), passed)
+  ]
   root = paths[0] if len(paths) == 1 else paths[0].parent
-  return _webdataset(root, members) if _is_webdataset(members) else _tree(root, members, is_class)
+  if is_webdataset(members):
+    return webdataset_images(root, members, passed)
+  return _tree(root, members, is_class, passed)
 
 
 def _uncompressed(path: Path, cache: Path) -> Path:
@@ -134,8 +125,8 @@ def _uncompressed(path: Path, cache: Path) -> Path:
     raise UsageError(f"{path} can't be read as tar: {error}.") from error
 
 
-def _tar_members(named: Path, path: Path) -> Iterator[Member]:
-  """Yield the files of an uncompressed tar; `named` is its path in messages."""
+def _tar_members(named: Path, path: Path, passed: PassedOver) -> Iterator[Member]:
+  """Yield the files of an uncompressed tar; `named` is its path in messages. Record what is skipped."""
 
   def content(begin: int, size: int) -> bytes:
     try:
@@ -151,6 +142,8 @@ def _tar_members(named: Path, path: Path) -> Iterator[Member]:
         if info.isfile() and not info.issparse():
           read = functools.partial(content, info.offset_data, info.size)
           yield Member(info.name, named, info.size, read)
+        elif not info.isdir() and not is_hidden(info.name):
+          passed["links, devices or sparse files"].append(info.name)
   except (OSError, tarfile.TarError, EOFError, ValueError) as error:
     raise UsageError(f"{named} can't be read as tar: {error}.") from error
 
@@ -160,9 +153,10 @@ def is_image_name(name: str) -> bool:
   return PurePosixPath(name).suffix.lower() in image_suffixes()
 
 
-def _tree(root: Path, members: Sequence[Member], is_class: Callable[[str], bool]) -> ImageList:
+def _tree(
+  root: Path, members: Sequence[Member], is_class: Callable[[str], bool], passed: PassedOver
+) -> ImageList:
   """Return the images of a tree of class folders inside an archive, or those that a list in it names."""
-  passed: dict[str, list[str]] = defaultdict(list)
   lists = _lists(members)
   images = [member for member in members if _is_taken(member, passed)]
   below: dict[str, dict[str, None]] = defaultdict(dict)
@@ -179,7 +173,7 @@ def _tree(root: Path, members: Sequence[Member], is_class: Callable[[str], bool]
     raise UsageError(
       f"{root} has no class folders: expected CLASS/*.png, with class names or indices."
     )
-  return _image_list(root, found, (*place.notes, *notes, *_notes(passed)))
+  return _image_list(root, found, (*place.notes, *notes, *notes_on(passed)))
 
 
 def _lists(members: Sequence[Member]) -> dict[str, Member]:
@@ -207,7 +201,7 @@ def _listed(
   images: Sequence[Member],
   member: Member,
   place: Place,
-  passed: dict[str, list[str]],
+  passed: PassedOver,
 ) -> tuple[list[tuple[str, tuple[str, ...], Member]], list[str]]:
   """Return the images that a list names, and notes.
 
@@ -233,7 +227,7 @@ def _listed(
 
 
 def _in_class_folders(
-  images: Sequence[Member], place: Place, passed: dict[str, list[str]]
+  images: Sequence[Member], place: Place, passed: PassedOver
 ) -> list[tuple[str, tuple[str, ...], Member]]:
   start = f"{place.folder}/" if place.folder else ""
   found, loose = [], []
@@ -264,7 +258,7 @@ def _image_list(
   )
 
 
-def _is_taken(member: Member, passed: dict[str, list[str]]) -> bool:
+def _is_taken(member: Member, passed: PassedOver) -> bool:
   if is_hidden(member.name):
     return False
   if not is_image_name(member.name):
@@ -274,85 +268,3 @@ def _is_taken(member: Member, passed: dict[str, list[str]]) -> bool:
     passed[f"empty or above {MOST_BYTES >> 20} MB"].append(member.name)
     return False
   return True
-
-
-def _notes(passed: dict[str, list[str]]) -> Iterator[str]:
-  for why, names in passed.items():
-    yield f"{len(names)} left out, {why}: {listed(names)}."
-
-
-def _is_webdataset(members: Sequence[Member]) -> bool:
-  """Return whether files with a class have the same key as an image.
-
-  Class folders may contain JSON beside images, too, such as the settings of a generator.
-  """
-  examples: dict[str, dict[str, Member]] = defaultdict(dict)
-  for member in members[:4096]:
-    key, ending = _key(member.name)
-    examples[key][ending] = member
-  paired = [
-    parts for parts in examples.values() if parts.keys() & {"cls", "json"} and len(parts) > 1
-  ]
-  has_folders = any("/" in posixpath.normpath(member.name) for member in members)
-  return any(_class_name(parts) for parts in paired) if has_folders else bool(paired)
-
-
-def _key(name: str) -> tuple[str, str]:
-  """Split a name into key and extension at the first dot of its last component, as webdataset does."""
-  folder, base = posixpath.split(name)
-  stem, _, ending = base.partition(".")
-  return posixpath.join(folder, stem), ending.lower()
-
-
-def _webdataset(root: Path, members: Sequence[Member]) -> ImageList:
-  """Return the examples of webdataset shards: an image, with its class in `.cls` or `.json`."""
-  examples: dict[str, dict[str, Member]] = defaultdict(dict)
-  current: dict[str, str] = {}
-  for place, member in enumerate(members):
-    key, ending = _key(member.name)
-    if is_hidden(member.name):
-      continue
-    key = current.get(key, key)
-    if ending in examples[key]:  # a repeated key, for example from another shard
-      key = current[_key(member.name)[0]] = f"{key}#{place}"
-    examples[key][ending] = member
-  found: list[tuple[str, tuple[str, ...], Member]] = []
-  without: list[str] = []
-  for key, parts in examples.items():
-    image = next((m for ending, m in parts.items() if is_image_name(f"x.{ending}")), None)
-    name = _class_name(parts)
-    if image is not None and name is not None:
-      found.append((image.name, (name,), image))
-    elif image is not None:
-      without.append(key)
-  if not found:
-    raise UsageError(
-      f"{root} has no image with a class; expected KEY.jpg with KEY.cls or KEY.json."
-    )
-  notes = [f"{len(without)} left out, without a class: {listed(without)}."] if without else []
-  return _image_list(root, found, tuple(notes))
-
-
-def _class_name(parts: dict[str, Member]) -> str | None:
-  """Return the class of an example: a name from its JSON, otherwise the content of `.cls`, a name or an index."""
-  about = _json(parts.get("json"))
-  for column in ("class_name", "label_name", "class", "category", "label"):
-    value = about.get(column)
-    value = value[0] if isinstance(value, list) and value else value
-    if isinstance(value, (str, int)) and str(value).strip():
-      return str(value).strip()
-  if "cls" in parts and parts["cls"].size <= _MOST_TEXT:
-    text = parts["cls"].read().decode("utf-8", "replace").strip()
-    # Of several space-separated class indices, the first one is used.
-    return text.split()[0] if re.fullmatch(r"[\d\s]+", text) else text or None
-  return None
-
-
-def _json(member: Member | None) -> dict[str, Any]:
-  if member is None or member.size > _MOST_TEXT:
-    return {}
-  try:
-    value = json.loads(member.read())
-  except (ValueError, RecursionError):
-    return {}
-  return value if isinstance(value, dict) else {}
