@@ -5,7 +5,6 @@ genbench evaluate sd15=a/ flux=b.zip --dataset cifar10 --workdir out --with-orig
 """
 
 import dataclasses
-import json
 import os
 import re
 import shlex
@@ -35,6 +34,8 @@ from genbench_jax.embedding.settings import PUBLISHED_CLIP, SHIPPED_CLIP
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.progress import say
 from genbench_jax.store import files
+from genbench_jax.store.reading import read_file
+from genbench_jax.store.yaml_files import MOST_BYTES, as_yaml
 
 # File of a work folder with the dataset and sources of its page, as name -> path.
 SOURCES_FILE = "sources.json"
@@ -257,16 +258,13 @@ def with_earlier(question: Question, workdir: Path) -> Question:
   Earlier sources are kept if they have the same dataset and still exist.
   """
   file = workdir / SOURCES_FILE
-  earlier = files.read_json(file) if file.exists() else {}
-  if not earlier:
+  if not file.exists():
     return question
-  if earlier.get("dataset") != _dataset_key(question.dataset):
-    say(
-      f"{workdir}: results for {earlier.get('dataset')} are replaced by those for {question.dataset}."
-    )
+  earlier, known, settings = _earlier(file)
+  if earlier != _dataset_key(question.dataset):
+    say(f"{workdir}: results for {earlier} are replaced by those for {question.dataset}.")
     return question
-  question = _with_settings(question, workdir, earlier.get("settings", {}))
-  known: dict[str, str] = earlier["sources"]
+  question = _with_settings(question, workdir, settings)
   new = {name: str(Path(path).expanduser().resolve()) for name, path in question.sources.items()}
   if new == known:
     return question
@@ -309,6 +307,14 @@ def _told(value: Any) -> str:
   if isinstance(value, list):
     return ",".join(map(str, value))
   return "on" if value is True else str(value)
+
+
+def _earlier(file: Path) -> tuple[str, dict[str, str], dict[str, Any]]:
+  """Return dataset, sources and settings of the last evaluation in a work folder."""
+  with files.reading(file):
+    stored = files.read_json(file)
+    sources = {str(name): str(path) for name, path in stored["sources"].items()}
+    return stored["dataset"], sources, dict(stored.get("settings") or {})
 
 
 def _remembered(question: Question) -> dict[str, Any]:
@@ -362,9 +368,8 @@ def own_dataset(
       label: [word.strip() for word in words.split(",")]
       for label, words in read_class_map(Path(class_names)).items()
     }
-  described = json.dumps(about, ensure_ascii=False, indent=1)  # JSON is YAML
   file = workdir / f"dataset-{files.digest(about)}.yaml"
-  files.write_text(file, described + "\n")
+  files.write_text(file, as_yaml(about) + "\n")
   return str(file)
 
 
@@ -393,4 +398,8 @@ def _lines(text: str) -> list[str]:
   file = Path(text).expanduser()
   if "{}" in text or not file.is_file():
     return [text]
-  return [line.strip() for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+  try:
+    content = read_file(file, MOST_BYTES, follow=True).decode("utf-8-sig")
+  except (OSError, UnicodeDecodeError) as error:
+    raise UsageError(f"the file of templates {text!r} can't be read: {error}.") from error
+  return [line.strip() for line in content.split("\n") if line.strip()]

@@ -26,7 +26,7 @@ class Ledger:
       "images": {},
     }
     if self.path.exists():
-      self.entry = files.read_json(self.path)
+      self.entry = _stored(self.path)
     self.entry.setdefault("costs", {})
     # Identifies the rows for a page that is made without the config.
     self.entry |= {"run": self.name, "title": config.report.title, "config": config.as_json()}
@@ -70,6 +70,17 @@ class Ledger:
       "device": f"{len(devices)} x {devices[0].device_kind}",
       "devices": len(devices),
     }
+
+
+def _stored(path: Path) -> dict[str, Any]:
+  """Return the entry of earlier runs.
+
+  Raises:
+    RunError: the file is damaged.
+  """
+  entry = files.read_json(path)
+  with files.reading(path):
+    return {**entry, **{name: dict(entry[name]) for name in ("seconds", "images")}}
 
 
 def _now() -> str:

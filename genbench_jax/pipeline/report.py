@@ -180,12 +180,13 @@ def report(run: Run, ledger: Ledger) -> None:
 
 
 def _page_made_from(run: Run, rows: Sequence[Mapping[str, Any]]) -> str:
-  """Return digests of everything that determines the page: rows, class values, config and code."""
+  """Return digests of everything that determines the page: rows, class values, config, files left out, code."""
   return files.digest(
     {
       "rows": list(rows),
       "classes": [files.sha256(path) for path in _classes_paths(run)],
       "config": run.config.as_json(),
+      "left_out": left_out(run),
       "version": [VERSIONS["report"], versions(), code_digest()],
     }
   )

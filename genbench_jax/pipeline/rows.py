@@ -31,7 +31,8 @@ from genbench_jax.store.rows import Row, read_rows, write_rows
 class DatasetFeatures:
   """Data that all cells of a dataset share: text prototypes, test images and the logit scale.
 
-  Quantities that need text are not measured for encoders without text.
+  Quantities that need text are not measured for encoders without text. `test_images` is the digest of the
+  test split.
   """
 
   spec: DatasetSpec
@@ -40,6 +41,7 @@ class DatasetFeatures:
   text: Float[np.ndarray, "k d"]
   test: EmbeddingSet
   knows_text: bool = True
+  test_images: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +194,7 @@ def dataset_features(run: Run, dataset: str, space: FeatureSpace) -> DatasetFeat
     text=text,
     test=load_embeddings(test_path(run, dataset, space)).readable(),
     knows_text=bool(len(text)),
+    test_images=run.digest(dataset, "test"),
   )
 
 
@@ -243,7 +246,7 @@ def per_image(values: Float[np.ndarray, "n"], data: DatasetFeatures) -> hits.Per
   """Return the contribution of each test image to a score of the dataset's metric."""
   test = data.test
   classes = test.labels if data.spec.metric == "mean_per_class" else np.zeros(0, np.int64)
-  return hits.PerImage(values, hits.digest_of(test.ids, test.labels), classes)
+  return hits.PerImage(values, hits.digest_of(data.test_images, test.ids, test.labels), classes)
 
 
 def _number(value: float | None) -> float | None:

@@ -65,11 +65,13 @@ class RealImages:
   Attributes:
     training: all that the run has embedded: those of the source `original`, if any.
     guides: images that nothing else uses, if they are needed.
+    split: digest of the training split.
     floors: those that have been computed, see `_floors_once`.
   """
 
   training: EmbeddingSet | None = None
   guides: EmbeddingSet | None = None
+  split: str = ""
   floors: dict[Hashable, dict[str, float]] = dataclasses.field(default_factory=dict, compare=False)
 
 
@@ -86,7 +88,9 @@ def real_images(run: Run, dataset: str, space: FeatureSpace | None = None) -> Re
     for path in real_paths(run, dataset, space)
   )
   # If the training split has no images to spare, there are no guides.
-  return RealImages(training, guided if guided is not None and len(guided) else None)
+  if guided is None or not len(guided):
+    return RealImages(training)
+  return RealImages(training, guided, run.digest(dataset, "train"))
 
 
 def score_cells(
@@ -163,7 +167,7 @@ def _per_image(result: Result, data: DatasetFeatures, real: RealImages) -> PerIm
   guides = real.guides
   if guides is None:
     return None
-  return PerImage(result.per_image, digest_of(guides.ids, guides.labels))
+  return PerImage(result.per_image, digest_of(real.split, guides.ids, guides.labels))
 
 
 def _sets(

@@ -15,6 +15,7 @@ from genbench_jax.report.quantities import RECOGNIZERS
 from genbench_jax.report.results import Row, Series
 from genbench_jax.store import files
 from genbench_jax.store.image_set import distinct_names
+from genbench_jax.store.rows import files_behind
 
 FOLDER = re.compile(r"^(?P<quantity>[a-z_]+)-(?P<protocol>[a-z]+)-(?P<shots>\d+)shots$")
 MEND = "Delete its folder and the rows of the same name, then run again."
@@ -57,8 +58,8 @@ def recognitions(
 ) -> list[Recognition]:
   """Return the stored predictions behind the rows of one recognizer.
 
-  A folder is used only if its score equals that of a row, since folders of other settings may
-  exist.
+  A folder is used only if it belongs to the rows and its score equals that of a row, since folders
+  of other data and settings may exist.
 
   Args:
     workdir: work folder of the run.
@@ -73,12 +74,16 @@ def recognitions(
     _key(row): row["value"] for row in rows if (row["quantity"], row["shots"]) == (quantity, shots)
   }
   found: dict[tuple[Any, ...], Recognition] = {}
+  behind = files_behind(workdir, rows)
   for path in sorted(
     workdir.glob(f"recogni[sz]ers/*/*/{quantity}-{protocol}-{shots}shots/summary.json")
   ):
+    of_rows = path.parent.parent
+    if (of_rows.parent.name, of_rows.name) not in behind:
+      continue
     with files.reading(path, MEND):
       summary = files.read_json(path)
-      summary.setdefault("generator", _generator(workdir, path.parent.parent))
+      summary.setdefault("generator", _generator(workdir, of_rows))
       key = _key(summary)
       if values.get(key) == summary.get("score") and key not in found:
         found[key] = _recognition(path.parent, summary, quantity, shots)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.report.from_disk import MEND, RUN, read_run
+from genbench_jax.report.from_disk import MEND, RUN, page_of_results, read_run
 from genbench_jax.runtime.public import public, public_text
 from genbench_jax.store import files
 from genbench_jax.store.image_set import MANIFEST
@@ -48,7 +48,7 @@ def submission(workdir: Path, by: str = "", note: str = "") -> dict[str, Any]:
     "software": dict(run.get("versions") or {}),
     "machine": _machine(run),
     "plan": _plan(rows, run),
-    "image_sets": list(image_sets(workdir, rows, _generators(workdir))),
+    "image_sets": list(image_sets(workdir, rows, page_of_results(workdir))),
     "features": features(workdir, rows),
     "rows": packed(rows),
   }
@@ -73,17 +73,13 @@ def unpacked(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
   return [dict(zip(rows["columns"], values, strict=True)) for values in rows["data"]]
 
 
-def _generators(workdir: Path) -> dict[str, str]:
-  """Return image set -> its generators, as stored for the page of the run."""
-  path = workdir / "report" / RUN
-  with files.reading(path, MEND):
-    return dict(files.read_json(path).get("generators") or {}) if path.exists() else {}
-
-
 def image_sets(
-  workdir: Path, rows: Sequence[Mapping[str, Any]], generators: Mapping[str, str]
+  workdir: Path, rows: Sequence[Mapping[str, Any]], page: Mapping[str, Any]
 ) -> Iterable[dict[str, Any]]:
-  """Yield every complete image set that has rows: its fingerprint, content and recipe.
+  """Yield every complete image set that the rows are about: its fingerprint, content and recipe.
+
+  These are the sets of the page. Without a page, all sets of the datasets, also those of other
+  settings.
 
   `fingerprint` is a digest of everything that determines the images; `content` is a digest of the
   image files. Two machines with equal fingerprints should have equal rows. Their contents agree
@@ -92,10 +88,14 @@ def image_sets(
   Args:
     workdir: work folder of the run.
     rows: the measured rows.
-    generators: folder of an image set -> its generators; by default the name stored in the set.
+    page: inputs of the page of these rows, see `from_disk`; empty if there is none.
   """
-  wanted = {row["dataset"] for row in rows}
+  wanted, shown = {row["dataset"] for row in rows}, page.get("image_sets")
+  with files.reading(workdir / "report" / RUN, MEND):
+    generators = dict(page.get("generators") or {})
   for path in sorted(workdir.glob(f"images/*/*/{MANIFEST}")):
+    if shown is not None and path.parent.relative_to(workdir).as_posix() not in shown:
+      continue
     with files.reading(path):
       found = _image_set(workdir, path, generators)
     if found and found["dataset"] in wanted:
@@ -108,7 +108,7 @@ def _image_set(workdir: Path, path: Path, generators: Mapping[str, str]) -> dict
   Args:
     workdir: work folder of the run.
     path: the manifest.
-    generators: see `image_sets`.
+    generators: folder of an image set -> its generators; by default the name stored in the set.
   """
   manifest, fingerprint = files.read_json(path), FINGERPRINT.search(path.parent.name)
   made_from = manifest.get("made_from", {})

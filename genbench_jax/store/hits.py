@@ -51,9 +51,16 @@ class PerImage:
     return float(self.weights @ self.values)
 
 
-def digest_of(ids: Any, labels: Any) -> str:
-  """Return a digest of a set of test images: of their ids and labels, in order."""
-  return files.digest([[str(image) for image in ids], np.asarray(labels).astype(int).tolist()])
+def digest_of(split: str, ids: Any, labels: Any) -> str:
+  """Return a digest of a set of test images.
+
+  Args:
+    split: digest of the content of the split that they are in.
+    ids: name of each image, in order; other images may have the same names.
+    labels: label of each image.
+  """
+  names = [str(image) for image in ids]
+  return files.digest([split, names, np.asarray(labels).astype(int).tolist()])
 
 
 def of_row(row: Row, found: PerImage) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Rows: measured quantities of cells, one JSON object per line."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -118,6 +119,34 @@ def described_results(workdir: Path, run: str) -> dict[str, Any]:
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
   """Write rows with a checksum, atomically."""
   files.write_json_lines(path, rows, sealed=True)
+
+
+def files_behind(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> frozenset[tuple[str, str]]:
+  """Return (dataset, name) of each file of `write_rows` in a work folder whose rows are among these.
+
+  Files of other data or settings may have rows of the same cells. Class values, contributions of test images
+  and predictions have the names of the files of their rows.
+  """
+  known = {_key(row): row for row in rows}
+  found = set()
+  for path in sorted(workdir.glob("rows/*/*.jsonl")):
+    first = _first(path)
+    if first and known.get(_key(first)) == first:
+      found.add((path.parent.name, path.name.removesuffix(".jsonl").removesuffix(".partial")))
+  return frozenset(found)
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+  return tuple(map(str, (*(row.get(key) for key in KEYS), row.get("quantity"))))
+
+
+def _first(path: Path) -> dict[str, Any]:
+  """Return the first row of a file; empty if the file is damaged, which its other readers report."""
+  try:
+    value = json.loads(files.read_text(path).split("\n", 1)[0])
+  except (FileNotFoundError, RunError, ValueError, RecursionError):
+    return {}
+  return value if isinstance(value, dict) else {}
 
 
 def read_rows(paths: Iterable[Path]) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """Read untrusted YAML files, with limits, and errors of one short line."""
 
 import errno
+import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from genbench_jax.store.reading import read_file
 MOST_BYTES = 1 << 20
 DEEPEST = 16
 _LONGEST_REASON = 200
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 class YamlError(ValueError):
@@ -40,6 +43,16 @@ def read_yaml(path: Path, follow: bool = False) -> Any:
   except UnicodeDecodeError as error:
     raise YamlError("not UTF-8 text") from error
   return parse_yaml(text)
+
+
+def as_yaml(value: Any) -> str:
+  """Return a JSON value as JSON text that is YAML, too.
+
+  YAML breaks lines at some characters that JSON allows in strings, rejects others, and reads no pairs of
+  surrogates; these characters are escaped.
+  """
+  text = json.dumps(value, ensure_ascii=False, indent=1)
+  return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def parse_yaml(text: str) -> Any:

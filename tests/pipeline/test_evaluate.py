@@ -9,7 +9,7 @@ import genbench_jax as gb
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.cli.evaluate import main
-from genbench_jax.errors import UsageError
+from genbench_jax.errors import RunError, UsageError
 from genbench_jax.pipeline.evaluate import (
   Question,
   _remembered,
@@ -204,3 +204,26 @@ def test_a_plan_lists_the_images_and_writes_nothing(folder, tmp_path, capsys, mo
   assert "27 images of 9 of the 10 classes of 'digits'" in told
   assert "unicorn" in told and "images to embed" in told
   assert not workdir.exists()
+
+
+def test_class_names_with_odd_separators_are_kept(folder, tmp_path):
+  odd = "three\u2028four\x85five\x7f"
+  shutil.copytree(folder, tmp_path / "test")
+  (tmp_path / "test" / "THREE").rename(tmp_path / "test" / odd)
+  (tmp_path / "names.csv").write_text(f"label,class\n{odd},word\u2029s\n", encoding="utf-8")
+  own = own_dataset(tmp_path, "", str(tmp_path / "test"), class_names=str(tmp_path / "names.csv"))
+  spec = dataset_spec(own)
+  assert spec.class_names[spec.label_names.index(odd)] == ("word\u2029s",)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "{}", '{"dataset": "digits", "sources": [1]}'])
+def test_a_damaged_list_of_sources_is_one_line(folder, tmp_path, content):
+  (tmp_path / "sources.json").write_text(content)
+  with pytest.raises(RunError, match=r"sources\.json is damaged"):
+    with_earlier(Question({"a": str(folder)}, "digits"), tmp_path)
+
+
+def test_templates_that_are_no_text_are_one_line(folder, tmp_path):
+  (tmp_path / "t.txt").write_bytes(b"\xff")
+  with pytest.raises(UsageError, match="file of templates"):
+    own_dataset(tmp_path, "digits", templates=[str(tmp_path / "t.txt")])

@@ -11,6 +11,7 @@ import pytest
 from genbench_jax.config import Config, Encoder, Recognition, Report, Scoring
 from genbench_jax.pipeline.stages import run_stages
 from genbench_jax.report.from_disk import EDITED, rebuild
+from genbench_jax.store import files
 from genbench_jax.zoo.tiny import write_tiny_clip
 
 STAGES = ("images", "embed", "score", "recognize", "report")
@@ -155,3 +156,22 @@ def test_old_rows_keep_the_versions_that_measured_them(config, workdir, monkeypa
 
 def _rows(workdir):
   return [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
+
+
+def test_a_rebuilt_page_shows_the_class_values_of_its_rows_alone(workdir):
+  """Files of other data or an earlier version may have values of the same cells."""
+  rebuild(workdir)
+  before = page(workdir)
+  for file in ("rows", "classes", "hits"):
+    for path in (workdir / file).rglob("*.jsonl"):
+      values = [
+        {
+          **line,
+          **({"values": dict.fromkeys(line["values"], 0.0)} if file == "classes" else {}),
+          "versions": "old",
+        }
+        for line in files.read_json_lines(path, sealed=True)
+      ]
+      files.write_json_lines(path.with_name(f"a-{path.name}"), values, sealed=True)
+  rebuild(workdir)
+  assert page(workdir) == before

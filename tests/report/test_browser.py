@@ -266,6 +266,13 @@ def test_tables_and_figures_can_be_saved(page):
   assert caught["image/svg+xml"].startswith("<svg")
 
 
+def test_saved_tables_run_no_formulas(page):
+  lines = [["=1+1", "+SUM(A1)", "-cmd|x", "@a", "\t=1", "x\ry"], ["+1.2", "-0.5 (3)", "−2", "a,b"]]
+  assert page.execute_script("return csvOf(arguments[0])", lines) == (
+    "'=1+1,'+SUM(A1),'-cmd|x,'@a,'\t=1,\"x\ry\"\n+1.2,-0.5 (3),−2,\"a,b\"\n"
+  )
+
+
 def test_print_has_every_cell_and_no_json(page):
   page.execute_script("dispatchEvent(new Event('beforeprint'))")
   assert len(column(page, "dataset")) == 150

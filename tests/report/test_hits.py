@@ -8,6 +8,7 @@ from genbench_jax.report.hits import hits_of
 from genbench_jax.report.results import Series, View
 from genbench_jax.store import hits
 from genbench_jax.store.hits import PerImage
+from genbench_jax.store.rows import write_rows
 
 VIEW = View("strict", "clip")
 LABELS = np.repeat([0, 1], [30, 10])
@@ -23,6 +24,7 @@ def row(quantity, values, classes=LABELS, **more):
 def write(workdir, name, *pairs):
   lines = [hits.of_row(about, found) for about, found in pairs]
   hits.write(workdir / "hits" / "pets" / f"{name}.jsonl", lines)
+  write_rows(workdir / "rows" / "pets" / f"{name}.jsonl", [about for about, _ in pairs])
 
 
 def test_hits_are_found_by_cell_and_the_gain_is_their_difference(tmp_path):
@@ -31,6 +33,10 @@ def test_hits_are_found_by_cell_and_the_gain_is_their_difference(tmp_path):
   stale = row("cler", np.zeros(40))
   write(tmp_path, "a", stale)
   write(tmp_path, "b", cler, zero)
+  # Other data gave the same value by chance.
+  other = row("cler", np.roll(cler[1].values, 1), versions="of an earlier run")
+  assert other[0]["value"] == cler[0]["value"]
+  write(tmp_path, "c", other)
   rows = [cler[0], zero[0], {**cler[0], "quantity": "fid", "value": 0.2}]
   found = hits_of(tmp_path, rows, VIEW)
   cell = ("pets", Series("generative", "s"), 4, 0)

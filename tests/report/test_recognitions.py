@@ -11,18 +11,22 @@ from genbench_jax.report.confusion import class_counts, confusion_figure, most_c
 from genbench_jax.report.recognitions import penalty_words, recognitions
 from genbench_jax.report.results import Series
 from genbench_jax.store import files
+from genbench_jax.store.rows import write_rows
 
 NAMES = ("cat", "dog", "owl")
 CONFUSION = np.array([[8, 2, 0], [1, 9, 0], [0, 5, 5]])
 ROW = {
   "dataset": "pets", "source": "generative", "generator": "", "strategy": "simple_template", "shots": 4, "seed": 0,
-  "protocol": "strict", "encoder": "e", "quantity": "linear_probe", "value": 22 / 30,
+  "protocol": "strict", "encoder": "e", "quantity": "linear_probe", "value": 22 / 30, "seconds": 1.0,
 }  # fmt: skip
 
 
-def _write(workdir, name, score=22 / 30, penalty=0.10000000149011612):
+def _write(workdir, name, score=22 / 30, seconds=1.0, penalty=0.10000000149011612):
   folder = workdir / "recognizers" / "pets" / name / "linear_probe-strict-4shots"
   folder.mkdir(parents=True)
+  write_rows(
+    workdir / "rows" / "pets" / f"{name}.jsonl", [{**ROW, "value": score, "seconds": seconds}]
+  )
   summary = {
     "dataset": "pets", "source": "generative", "strategy": "simple_template", "seed": 0, "score": score,
     "penalty": penalty, "validation_losses": {"10.0": 2.0, "1.0": 1.0, "0.1": 0.5},
@@ -38,6 +42,7 @@ def _write(workdir, name, score=22 / 30, penalty=0.10000000149011612):
 def found(tmp_path):
   _write(tmp_path, "current")
   _write(tmp_path, "of other settings", score=0.5)
+  _write(tmp_path, "a score that is equal by chance", seconds=2.0)
   return recognitions(tmp_path, [ROW], "linear_probe", 4, "strict")
 
 

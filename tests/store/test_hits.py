@@ -40,9 +40,11 @@ def test_a_changed_file_is_rejected(tmp_path):
 
 def test_the_digest_distinguishes_images_and_labels():
   ids, labels = np.arange(4), np.array([0, 1, 0, 1])
-  assert digest_of(ids, labels) == digest_of(ids.astype(str), labels)
-  assert digest_of(ids, labels) != digest_of(ids + 1, labels)
-  assert digest_of(ids, labels) != digest_of(ids, labels[::-1])
+  known = digest_of("split", ids, labels)
+  assert known == digest_of("split", ids.astype(str), labels)
+  assert known != digest_of("split", ids + 1, labels)
+  assert known != digest_of("split", ids, labels[::-1])
+  assert known != digest_of("other images of the same names", ids, labels)
 
 
 def test_images_have_equal_weights_or_classes_have():

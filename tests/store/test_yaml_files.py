@@ -1,5 +1,6 @@
 """Dataset files that are bombs, deeply nested, pipes or links give one short line without delay."""
 
+import json
 import os
 import time
 
@@ -8,7 +9,7 @@ import pytest
 from genbench_jax.benchmark.own import own_spec
 from genbench_jax.errors import UsageError
 from genbench_jax.planning.machines import machines
-from genbench_jax.store.yaml_files import DEEPEST, YamlError, read_yaml
+from genbench_jax.store.yaml_files import DEEPEST, YamlError, as_yaml, parse_yaml, read_yaml
 
 NINE = "[" + ",".join(["x"] * 9) + "]"
 LEVELS = [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
@@ -86,3 +87,9 @@ def test_the_deepest_nesting_that_is_read(depth, tmp_path):
   else:
     with pytest.raises(YamlError, match="nested more than 16 deep"):
       read_yaml(path)
+
+
+def test_json_is_written_so_that_yaml_reads_it_back():
+  odd = "".join(map(chr, (9, 10, 13, 0x7F, 0x85, 0x9F, 0xA0, 0x2028, 0x2029, 0xFEFF, 0x1F600)))
+  value = {f"key {odd}": [odd, "no", "1", ""], "- x": {"#": "*a"}}
+  assert parse_yaml(as_yaml(value)) == json.loads(as_yaml(value)) == value

@@ -50,8 +50,13 @@ const download = (blob, name) => {
   make("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 };
-const csvOf = (lines) =>
-  lines.map((line) => line.map((text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)).join(",")).join("\n") + "\n";
+// Text that a spreadsheet would run as a formula gets an apostrophe, as in the files of a run; numbers stay.
+const FORMULA = /^(?:[=@\t\r\n]|[+-](?![\d\s.,%±−–()[\]]*$))/;
+const csvCell = (text) => {
+  const plain = FORMULA.test(text) ? `'${text}` : text;
+  return /[",\r\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
+};
+const csvOf = (lines) => lines.map((line) => line.map(csvCell).join(",")).join("\n") + "\n";
 const saveTable = (lines, name) => download(new Blob(["\ufeff", csvOf(lines)], { type: "text/csv" }), `${name}.csv`);
 
 // Figures: export the visible variant as one SVG file, three panels per row below title and legend.
