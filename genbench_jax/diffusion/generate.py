@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8, UInt32
 from genbench_jax.diffusion.inversion.embeddings import LearnedEmbeddings, load_learned
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.errors import UsageError
+from genbench_jax.models import checkpoints
 from genbench_jax.models.diffusion_model import StableDiffusion
 from genbench_jax.models.stable_diffusion import load_stable_diffusion
 from genbench_jax.runtime.mesh import data_mesh
@@ -21,9 +22,22 @@ from genbench_jax.runtime.mesh import data_mesh
 SEEDS = 2**32
 
 
-@functools.lru_cache(maxsize=1)
 def _loaded(
   checkpoint: str, revision: str | None, loras: tuple[tuple[str, float], ...], autoencoder: str
+) -> StableDiffusion:
+  """Return the last model, or load another; one whose files have changed is another."""
+  places = (checkpoint, *(path for path, _ in loras), *filter(None, (autoencoder,)))
+  states = tuple(map(checkpoints.file_states, places))
+  return _loaded_once(checkpoint, revision, loras, autoencoder, states)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded_once(
+  checkpoint: str,
+  revision: str | None,
+  loras: tuple[tuple[str, float], ...],
+  autoencoder: str,
+  unchanged: Any,
 ) -> StableDiffusion:
   return load_stable_diffusion(checkpoint, revision, loras=loras, autoencoder=autoencoder)
 

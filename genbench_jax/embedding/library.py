@@ -1,6 +1,7 @@
 """Features of images and texts in one call, without a config."""
 
 import functools
+import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,10 @@ from PIL import Image, UnidentifiedImageError
 from genbench_jax.embedding.embedder import ImageEmbedder, fitting_batch, text_features
 from genbench_jax.embedding.preprocess import Resize, pixels_of
 from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.models import checkpoints
 from genbench_jax.models.image_encoder import ImageEncoder, load_image_encoder, with_texts
+from genbench_jax.store.image_files import MOST_BYTES, image_formats
+from genbench_jax.store.reading import read_file
 
 # Images of one call may differ in size, so that their axes bind no names.
 AnyImage: TypeAlias = (
@@ -24,8 +28,13 @@ AnyImages: TypeAlias = Sequence[AnyImage] | UInt8[np.ndarray, "_ _ _ 3"]
 Checkpoint: TypeAlias = str | os.PathLike[str]
 
 
-@functools.lru_cache(maxsize=1)
 def _loaded(checkpoint: str, revision: str | None) -> ImageEncoder:
+  """Return the last encoder, or load another; one whose files have changed is another."""
+  return _loaded_once(checkpoint, revision, checkpoints.file_states(checkpoint))
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded_once(checkpoint: str, revision: str | None, unchanged: Any) -> ImageEncoder:
   return load_image_encoder(checkpoint, revision)
 
 
@@ -47,7 +56,8 @@ def open_image(image: AnyImage) -> Image.Image:
 
 def _open_file(path: Path) -> Image.Image:
   try:
-    with Image.open(path) as image:
+    content = read_file(path.expanduser(), MOST_BYTES, follow=True)
+    with Image.open(io.BytesIO(content), formats=image_formats()) as image:
       image.load()
       return image
   except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:

@@ -258,6 +258,20 @@ def read_notes(path: Path) -> dict[str, str]:
     raise RunError(f"{path} is corrupt or cut short ({error}). Download it again.") from error
 
 
+def file_states(checkpoint: str | Path) -> tuple[tuple[str, tuple[int, ...]], ...]:
+  """Return each file of a local checkpoint with the metadata that change with its content; none for a hub id.
+
+  Nothing is read, so that a model in memory can be compared with its files at every use.
+  """
+  place = Path(checkpoint).expanduser()
+  if place.is_dir():
+    parts = [place, *sorted(filter(_is_part, place.iterdir()))]
+    paths = [path for part in parts for path in sorted(part.iterdir())]
+  else:
+    paths = [place]
+  return tuple((str(path), identity(path.stat())) for path in paths if path.is_file())
+
+
 def file_digest(path: Path) -> str:
   """Return the SHA-256 of a file's content."""
   return _sha256(path, identity(path.stat()))

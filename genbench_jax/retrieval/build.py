@@ -17,7 +17,7 @@ from PIL import Image
 
 from genbench_jax.embedding.embedder import ImageEmbedder, TextEmbedder
 from genbench_jax.embedding.stored import embed_stored
-from genbench_jax.errors import UsageError
+from genbench_jax.errors import RunError, UsageError
 from genbench_jax.models.image_encoder import TextEncoder
 from genbench_jax.retrieval.collection import IMAGE_FEATURES, TEXT_FEATURES, Part
 from genbench_jax.retrieval.images import remember_collection
@@ -27,6 +27,7 @@ from genbench_jax.retrieval.records import RecordFile, text_of
 from genbench_jax.runtime.printable import is_text
 from genbench_jax.runtime.progress import Progress, say
 from genbench_jax.store import files
+from genbench_jax.store.versions import VERSIONS
 
 # Records that are parsed at once, to bound the memory.
 _RECORDS = 1024
@@ -82,7 +83,9 @@ def build_pool(
     make = functools.partial(_embedded, *embedders)
   done = 0
   for number, part in enumerate(parts):
-    made_from = files.digest([part.fingerprint(), encoder.fingerprint if encoder else ""])
+    made_from = files.digest(
+      [part.fingerprint(), *([encoder.fingerprint, VERSIONS["embed"]] if encoder else [""])]
+    )
     if _is_sealed(out, number, made_from):
       continue
     shard = make(part, f"{'embed' if encoder else 'copy'} {number + 1}/{len(parts)} {part.name}")
@@ -201,15 +204,14 @@ def _write_table(path: Path, lines: Sequence[dict[str, Any]]) -> None:
 
 def _is_sealed(out: Path, number: int, made_from: str) -> bool:
   """Return whether a shard is complete and was made from the same images by the same encoder."""
-  path = _seal_path(out, number)
-  if not path.exists():
-    return False
-  seal = files.read_json(path)
   paths = {name: out / shard_file(name, number, suffix) for name, suffix in NAMES}
-  return seal["made_from"] == made_from and all(
-    paths[name].exists() and files.sha256(paths[name]) == found
-    for name, found in seal.get("sha256", {}).items()
-  )
+  try:
+    seal = files.read_json(_seal_path(out, number))
+    return seal["made_from"] == made_from and all(
+      files.sha256(paths[name]) == found for name, found in seal.get("sha256", {}).items()
+    )
+  except (OSError, RunError, LookupError, TypeError, AttributeError):
+    return False  # none, damaged, or of files that are gone: the shard is made again
 
 
 def _close(out: Path, parts: Sequence[Part], encoder: TextEncoder | None) -> None:
@@ -221,7 +223,13 @@ def _close(out: Path, parts: Sequence[Part], encoder: TextEncoder | None) -> Non
   if not total["rows"]:
     raise UsageError(f"none of the images of {parts[0].root} can be read: the pool is empty.")
   made_by = (
-    {"clip": encoder.fingerprint, "collection": _place_of(parts[0].root, out)} if encoder else {}
+    {
+      "clip": encoder.fingerprint,
+      "version": VERSIONS["embed"],
+      "collection": _place_of(parts[0].root, out),
+    }
+    if encoder
+    else {}
   )
   manifest = made_by | total
   files.write_json(out / MANIFEST, manifest)

@@ -4,6 +4,7 @@ They are read in place. Links and names that climb out of a collection are skipp
 """
 
 import dataclasses
+import os
 import posixpath
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,8 +49,13 @@ class Part:
     return f"{first} and {len(self.files) - 1} more" if self.kind == "images" else first
 
   def fingerprint(self) -> str:
-    """Return a digest of the files' names and identities, see `store.digests`."""
-    about = [(p.relative_to(self.root).as_posix(), identity(p.stat())) for p in self.files]
+    """Return a digest of the names and identities of the files and their captions, see `store.digests`."""
+    paths = [*self.files]
+    if self.kind == "images":
+      names = (_caption_names(path.relative_to(self.root).as_posix()) for path in self.files)
+      captions = dict.fromkeys(self.root / name for beside in names for name in beside.values())
+      paths += filter(os.path.lexists, captions)
+    about = [(p.relative_to(self.root).as_posix(), identity(p.lstat())) for p in paths]
     return files.digest(about)
 
   def listing(self) -> Listing:
@@ -152,14 +158,19 @@ def _folder_listing(root: Path, paths: Sequence[Path]) -> Listing:
 
 def _captions_beside(root: Path, image: str) -> tuple[dict[str, bytes], list[str]]:
   """Return the caption files of an image by suffix, and those that must not be read."""
-  stem, suffix = posixpath.splitext(image)
-  stem = stem if suffix.lower() in image_suffixes() else image
   found, passed = {}, []
-  for ending in CAPTION_SUFFIXES:
+  for ending, name in _caption_names(image).items():
     try:
-      found[ending] = read_beneath(root, stem + ending, MAX_CAPTION_BYTES)
+      found[ending] = read_beneath(root, name, MAX_CAPTION_BYTES)
     except FileNotFoundError:
       continue
     except OSError:
-      passed.append(stem + ending)
+      passed.append(name)
   return found, passed
+
+
+def _caption_names(image: str) -> dict[str, str]:
+  """Return suffix -> path of the files that may hold an image's caption."""
+  stem, suffix = posixpath.splitext(image)
+  stem = stem if suffix.lower() in image_suffixes() else image
+  return {ending: stem + ending for ending in CAPTION_SUFFIXES}

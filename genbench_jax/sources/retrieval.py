@@ -116,7 +116,7 @@ def _made_from(run: Run, key: ImageSetKey) -> dict[str, Any]:
     "resize": spec.resize,
     "test": run.digest(key.dataset, "test"),
     "clip": run.encoder_fingerprint,
-    "version": VERSIONS["images"],
+    "version": [VERSIONS["images"], VERSIONS["embed"]],
     **(by_images if _by_images(run) else {}),
   }
 
@@ -162,6 +162,11 @@ def _opened(run: Run, folder: Path) -> Pool:
   if pool.manifest.get("clip", run.encoder_fingerprint) != run.encoder_fingerprint:
     raise UsageError(
       f"the pool {pool.folder} was embedded by another encoder than {run.config.encoder.checkpoint!r}."
+    )
+  if pool.manifest.get("version", VERSIONS["embed"]) != VERSIONS["embed"]:
+    raise UsageError(
+      f"the pool {pool.folder} was embedded by another version of this package, which computes other features."
+      " Run its `genbench embed` again."
     )
   if run.config.retrieval.queries == "text_to_text" and pool.manifest.get("captions") == 0:
     raise UsageError(

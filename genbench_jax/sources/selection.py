@@ -18,6 +18,7 @@ from genbench_jax.run import Run, judge_pin
 from genbench_jax.sources.source import ImageFeatures, Images, Need, NeededValues, ShardRecords
 from genbench_jax.store.embedding_set import EmbeddingSet
 from genbench_jax.store.image_set import ImageRecord, ImageSet, ImageSetLayout
+from genbench_jax.store.versions import VERSIONS
 
 TEMPLATE = "a photo of a {}"
 
@@ -27,11 +28,10 @@ def made_from(run: Run) -> dict[str, Any]:
   settings = run.config.selection
   if not settings.is_on:
     return {}
-  about = {"method": settings.method, "candidates": settings.candidates}
-  return {
-    "selection": about
-    | ({"clip": run.fingerprint(judge_pin(run.config))} if settings.method == "clip" else {})
-  }
+  about: dict[str, Any] = {"method": settings.method, "candidates": settings.candidates}
+  if settings.method == "clip":
+    about |= {"clip": run.fingerprint(judge_pin(run.config)), "version": VERSIONS["embed"]}
+  return {"selection": about}
 
 
 def needs(run: Run, key: ImageSetKey) -> tuple[Need, ...]:

@@ -1,5 +1,7 @@
 """`genbench_jax.embed_images` and `embed_texts`: arrays, paths and PIL images to features."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -67,3 +69,20 @@ def test_broken_files_are_named(tiny_clip_folder, tmp_path):
 def test_a_gray_array_is_an_image():
   image = open_image(np.arange(20, dtype=np.uint8).reshape(5, 4))
   assert (image.size, image.mode) == ((4, 5), "L")
+
+
+def test_pipes_and_postscript_are_refused_at_once(tiny_clip_folder, tmp_path):
+  os.mkfifo(tmp_path / "pipe.png")
+  Image.new("RGB", (4, 4)).save(tmp_path / "a.png", format="EPS")
+  for name in ("pipe.png", "a.png"):
+    with pytest.raises(UsageError, match=f"{name} can't be read as an image"):
+      embed_images([tmp_path / name], tiny_clip_folder)
+
+
+def test_a_checkpoint_that_is_written_again_is_loaded_again(tmp_path):
+  from genbench_jax.zoo.tiny import write_tiny_clip
+
+  folder = write_tiny_clip(tmp_path / "clip")
+  before = embed_texts("a", folder)
+  write_tiny_clip(folder, seed=1)
+  assert not np.array_equal(embed_texts("a", folder), before)

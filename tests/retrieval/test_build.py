@@ -12,8 +12,10 @@ import pytest
 import genbench_jax as gb
 from genbench_jax.cli.embed import main
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.retrieval.build import _is_sealed
 from genbench_jax.retrieval.pool import open_pool
 from genbench_jax.store import files
+from genbench_jax.store.versions import VERSIONS
 
 
 def _images(folder, png, count, start=0):
@@ -84,6 +86,32 @@ def test_nothing_is_done_twice_and_changed_images_are_done_again(built, png, cli
     "img_emb_00002.npy",
     "text_emb_00002.npy",
   }
+  before = times()
+  (built / "images" / "000.txt").write_text("photo of nothing at all")
+  (built / "images" / "004.json").write_text('{"caption": "photo of number 4"}')
+  assert _embed(built / "images", built / "pool", clip_folder) == 0
+  assert {path.stem[-1] for path, when in times().items() if when != before[path]} == {"0", "1"}
+  captions = open_pool(built / "pool").metadata([0, 4])
+  assert [captions[row]["caption"] for row in (0, 4)] == [
+    "photo of nothing at all",
+    "photo of number 4",
+  ]
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "{}", '{"made_from": 1}'])
+def test_a_shard_with_a_damaged_seal_is_not_finished(tmp_path, content):
+  (tmp_path / "seals").mkdir()
+  (tmp_path / "seals" / "00000.json").write_text(content)
+  assert not _is_sealed(tmp_path, 0, "digest")
+
+
+def test_another_version_of_the_code_embeds_again(tmp_path, png, clip_folder, monkeypatch, capfd):
+  _images(tmp_path / "images", png, 1)
+  assert _embed(tmp_path / "images", tmp_path / "pool", clip_folder) == 0
+  monkeypatch.setitem(VERSIONS, "embed", 99)
+  assert _embed(tmp_path / "images", tmp_path / "pool", clip_folder) == 0
+  assert "nothing to do" not in capfd.readouterr().err
+  assert open_pool(tmp_path / "pool").manifest["version"] == 99
 
 
 def test_a_killed_build_goes_on_to_the_same_pool(tmp_path, png, clip_folder):

@@ -180,6 +180,9 @@ def _with(run, retrieval):
 
 def test_a_pool_of_another_encoder_is_rejected(run_of, tmp_path):
   np.save(tmp_path / "a.npy", np.ones((3, 64), np.float16))
+  (tmp_path / "pool.json").write_text(json.dumps({"version": 0}))
+  with pytest.raises(UsageError, match="embedded by another version"):
+    choose(_with(run_of(), Retrieval(str(tmp_path))))
   (tmp_path / "pool.json").write_text(json.dumps({"clip": "another"}))
   with pytest.raises(UsageError, match="embedded by another encoder"):
     choose(_with(run_of(), Retrieval(str(tmp_path))))
