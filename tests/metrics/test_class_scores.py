@@ -93,3 +93,50 @@ def test_published_scores_are_softmaxes_and_their_mean_with_the_votes():
     np.testing.assert_allclose(scores[:, column], exponents / exponents.sum(-1, keepdims=True))
   np.testing.assert_allclose(scores[:, 4], (scores[:, 0] + 1 / CLASSES) / 2)
   assert class_scores.softmax_scores(cosines).shape == (4, 3, CLASSES)
+
+
+def test_votes_and_text_are_added():
+  """Two votes of four for class 1, and softmax(100 cos) that is nearly one for class 0."""
+  neighbors = class_scores.Neighbors(jnp.array([0.4, 0.3, 0.2, 0.1]), jnp.array([1, 1, 0, 2]))
+  cosines = jnp.array([[0.1, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+  found = class_scores.predicted_classes(cosines, neighbors, False)
+  assert found.tolist() == [0, 2, 1, 1, 0]
+  # Cosines that differ by a thousandth hardly move the votes.
+  near = cosines.at[0].set(jnp.array([0.001, 0.0, 0.0]))
+  assert class_scores.predicted_classes(near, neighbors, False)[4] == 1
+
+
+def test_the_reference_keeps_cosines_if_no_class_is_empty():
+  centers = jnp.asarray(_unit(FEATURES[:3]))
+  counts = jnp.array([1, 1, 1])
+  prototypes = class_scores.class_prototypes(centers, counts, jnp.asarray(TEXT))
+  strict, reference = (
+    class_scores.class_cosines(jnp.asarray(FEATURES[4]), prototypes, counts, flag)
+    for flag in (False, True)
+  )
+  np.testing.assert_array_equal(strict, reference)
+  np.testing.assert_allclose(strict[2], _unit(FEATURES[:3]) @ _unit(FEATURES[4]), atol=1e-6)
+  np.testing.assert_allclose(strict[0], _unit(TEXT) @ _unit(FEATURES[4]), atol=1e-6)
+
+
+def test_an_image_without_neighbors_has_no_votes():
+  neighbors = class_scores.Neighbors(jnp.full(2, class_scores.NO_NEIGHBOR), jnp.array([0, 0]))
+  shares, similarity = class_scores.votes(neighbors, CLASSES)
+  assert not np.asarray(shares).any() and not np.asarray(similarity).any()
+  # The most unlike image still votes.
+  opposite = class_scores.Neighbors(jnp.array([-1.0, -2.0]), jnp.array([1, 0]))
+  assert class_scores.votes(opposite, CLASSES)[0].tolist() == [0, 1, 0]
+
+
+def test_a_vote_for_several_classes_counts_for_each():
+  hot = jnp.array([[True, True, False], [False, True, False]])
+  shares, similarity = class_scores.votes(
+    class_scores.Neighbors(jnp.array([0.5, 0.25]), hot), CLASSES
+  )
+  np.testing.assert_allclose(shares, [0.5, 1, 0])
+  np.testing.assert_allclose(similarity, [0.5, 0.75, 0])
+
+
+def test_large_cosine_differences_do_not_overflow():
+  columns = np.array([[[5.0, -5.0], [1, 1], [-np.inf, 0]]])
+  np.testing.assert_allclose(class_scores.softmax_scores(columns), [[[1, 0], [0.5, 0.5], [0, 1]]])

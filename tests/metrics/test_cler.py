@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from genbench_jax.errors import UsageError
+from genbench_jax.metrics import cler as cler_module, cler_spread
 from genbench_jax.metrics.accuracy import recognition_score
 from genbench_jax.metrics.cler import cler, measure_cler
+from genbench_jax.metrics.registry import Sets
 
 NAMES = ("zero_shot", "cler", "cler_image", "topk_vote", "topk_vote_text")
 
@@ -259,3 +261,72 @@ def test_labels_may_be_names_if_class_names_are_given(world):
     cler(images, words, text, tests, ["klass 0", *test_words[1:]], class_names=names)
   with pytest.raises(UsageError, match="lists a class twice"):
     cler(images, words, text, tests, test_labels, class_names=[*names[:6], names[0]])
+
+
+@pytest.mark.parametrize(
+  ("metric", "top_k", "tests", "voters"),
+  [("accuracy", None, 20, None), ("accuracy", 4, 20, 12), ("mean_per_class", 30, 150, 63)],
+)
+def test_variances_are_taken_from_some_tests_and_spare_neighbors(
+  world, metric, top_k, tests, voters, monkeypatch
+):
+  """Metrics by class keep all test images; three times as many neighbors as votes, if there are."""
+  seen = {}
+
+  def variances(images, labels, text, test_features, test_labels, metric, found, *rest):
+    seen.update(tests=len(test_features), labels=len(test_labels), voters=found)
+
+  monkeypatch.setattr(cler_spread, "TEST_ROWS", 20)
+  monkeypatch.setattr(cler_module, "external_variances", variances)
+  measure_cler(*world.all, metric, top_k, permutations=1, resamples=2)
+  assert seen["tests"] == seen["labels"] == tests
+  assert (seen["voters"] and seen["voters"][1].shape) == (voters and (tests, voters))
+
+
+def test_a_single_neighbor_decides_alone(world):
+  tests, images = unit(world.tests.astype(float)), unit(world.images.astype(float))
+  nearest = (tests @ images.T).argmax(axis=1)
+  expected = np.mean(world.labels[nearest] == world.test_labels)
+  assert cler(*world.all, top_k=1)["topk_vote"] == pytest.approx(expected)
+
+
+def test_the_usual_control_is_the_mean_of_five_shuffles(world):
+  given = (*world.all, "accuracy", None)
+  five = measure_cler(*given, resamples=4, permutations=5)
+  assert cler_module.PERMUTATIONS == 5
+  assert measure_cler(*given, resamples=4).control == five.control
+  random = np.random.default_rng(0)
+  images, labels, *rest = world.all
+  shuffled = [random.permutation(labels) for _ in range(5)]
+  values = [cler(images, each, *rest, top_k=None)["cler_image"] for each in shuffled]
+  assert five.control["cler_image"].value == pytest.approx(np.mean(values))
+
+
+@pytest.mark.parametrize(
+  ("wanted", "names"),
+  [
+    (("topk_vote_text",), {*NAMES, "cler_gain"}),
+    (("cler", "topk_vote"), {*NAMES, "cler_gain"}),
+    (("cler", "cler_gain"), {*NAMES[:3], "cler_gain"}),
+  ],
+)
+def test_neighbors_are_searched_only_for_votes(world, wanted, names):
+  images, labels, text, tests, test_labels = world.all
+  sets = Sets(images, tests, labels, test_labels, text, 7, resamples=2)
+  found = {result.name: result for result in cler_module.measure(sets, wanted)}
+  assert found.keys() == names
+  assert found["zero_shot"].control is None and found["cler"].control is not None
+  assert set(found["cler"].by_class) == set(range(7)) and not found["cler_gain"].by_class
+  assert found["cler"].per_image.mean() == pytest.approx(found["cler"].value.value)
+
+
+def test_areas_have_no_values_by_class_and_precisions_have(two_classes):
+  images, labels, text, tests, test_labels = two_classes.all
+  area = measure_cler(*two_classes.all, "roc_auc", None, permutations=1, resamples=2)
+  assert area.per_class == {} and set(area.per_image) == set(NAMES[:3])
+  test_hot = hot(test_labels, 2)
+  ranked = measure_cler(images, labels, text, tests, test_hot, "map_11_point", None, permutations=1, resamples=2)  # fmt: skip
+  for name in NAMES[:3]:
+    assert np.mean(list(ranked.per_class[name].values())) == pytest.approx(
+      ranked.scores[name].value
+    )

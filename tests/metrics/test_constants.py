@@ -8,14 +8,23 @@ from genbench_jax.analysis import correlation, paired
 from genbench_jax.metrics import (
   authenticity,
   bootstrap,
+  class_distances,
   class_scores,
+  cler_spread,
   fd_infinity,
+  guides,
+  half_samples,
   inception,
+  inputs,
   kernel_sums,
   kernels,
   manifold,
+  manifold_spread,
   mind,
   proxy,
+  sanity,
+  strata,
+  vendi,
 )
 from genbench_jax.runtime.protocol import NORMAL
 
@@ -57,3 +66,20 @@ def test_other_numbers_that_decide_values():
   assert mind.DIRECTIONS == 1000
   assert authenticity.NEAREST_SHARE == 0.05
   assert class_scores.ZERO_SHOT_SCALE == 100  # CLIP's logit scale
+
+
+def test_numbers_that_decide_intervals_and_which_classes_count():
+  assert (cler_spread.TEST_ROWS, cler_spread.SPARE, manifold_spread.MOST_ROWS) == (2000, 3, 400)
+  assert (half_samples.MOST_GROUPS, kernels.SPREAD_ROWS, bootstrap.MOST_UNITS) == (16, 512, 2**15)
+  assert (strata.EVENNESS, strata.FEWEST_PAIRED) == (1e-3, 0.5)
+  assert (guides.PENALTY, class_distances.FEWEST, vendi.NOTHING) == (0.1, 4, 1e-7)
+  assert (sanity.DIVISIONS, sanity.FEWEST_A_CLASS, sanity.MOVES) == (5, 8, 4)
+  assert (mind.FEW_DIRECTIONS, proxy.SVM_ITERATIONS) == (100, 20_000)
+  assert {"vendi": 1, "vendi_q2": 2, "vendi_inf": np.inf} == vendi.ORDERS
+
+
+def test_sizes_by_which_sets_are_divided():
+  """They bound the memory of a device; the values do not depend on them."""
+  assert (inputs.BUCKETS, inputs.BLOCK_ROWS, inputs.SMALL_SET) == ((1024, 4096), 65_536, 32_768)
+  assert inputs.SAFE_SIZES == (1e-9, 1e13) and inputs.REACH == 1e37
+  assert class_scores.NO_NEIGHBOR == -2

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from genbench_jax.errors import UsageError
-from genbench_jax.metrics.discriminative_span import discriminative_span
+from genbench_jax.metrics.discriminative_span import (
+  _on_parts,
+  discriminative_span,
+  measure,
+  span_of_classes,
+)
+from genbench_jax.metrics.guides import ridge_classifier
 from genbench_jax.metrics.registry import Sets, measured
 
 
@@ -67,3 +73,65 @@ def test_images_without_the_classes_score_worse(world):
   )  # fmt: skip
   (same,) = (result for _, result in measured(sets, ("discriminative_span",)))
   assert same.value.value == pytest.approx(good.value.value)
+
+
+def hot(labels, classes=3):
+  return np.eye(classes, dtype=bool)[labels]
+
+
+def test_the_nearest_real_image_of_another_class_takes_the_place_of_the_negative():
+  random = np.random.default_rng(0)
+  labels, real_labels = np.array([0, 0, 0, 1, 1, 1, 1]), np.array([0, 1, 1, 2, 0, 2])
+  x, real = random.normal(size=(7, 4)), random.normal(size=(6, 4))
+  found = span_of_classes(x, hot(labels), real, hot(real_labels))
+  assert set(found) == {0, 1}  # class 2 has no external image
+  weights, _ = ridge_classifier(real, hot(real_labels), 0.1)
+  for c, value in found.items():
+    own, others = x[labels == c], real[real_labels != c]
+    distances = ((own[:, None] - others) ** 2).sum(-1)
+    negatives = others[distances.argmin(axis=1)]
+    assert value == pytest.approx(by_formula(own - negatives, weights[:, c], 0.1))
+    assert value == pytest.approx(discriminative_span(own, negatives, weights[:, c]))
+
+
+def test_a_class_without_negatives_or_real_images_has_no_span():
+  random = np.random.default_rng(0)
+  x, real = random.normal(size=(4, 3)), random.normal(size=(4, 3))
+  several = hot(np.array([0, 1, 0, 1])) | np.array([True, False, False])
+  assert set(span_of_classes(x, hot(np.arange(4) % 3), real, several)) == {1}
+
+
+@pytest.mark.parametrize("guides", [None, np.zeros((0, 3))])
+def test_without_guides_there_is_no_span(guides):
+  images, labels = np.random.default_rng(0).normal(size=(6, 3)), np.arange(6) % 2
+  sets = Sets(images, images, labels, labels, num_classes=2, guides=guides, guide_labels=labels[:0])
+  assert list(measure(sets, ("discriminative_span",))) == []
+
+
+def test_guides_of_a_single_class_have_no_span():
+  images, labels = np.random.default_rng(0).normal(size=(6, 3)), np.arange(6) % 2
+  sets = Sets(
+    images, images, labels, labels, num_classes=2, guides=images[:2], guide_labels=labels[:2] * 0
+  )
+  assert list(measure(sets, ("discriminative_span",))) == []
+
+
+def test_parts_without_any_class_have_the_span_of_nothing():
+  random = np.random.default_rng(0)
+  x, real = random.normal(size=(6, 3)), random.normal(size=(6, 3))
+  labels = hot(np.arange(6) % 3)
+  of = _on_parts(3)(np.concatenate([x, labels], 1), np.concatenate([real, labels], 1))
+  images, others = np.arange(6) < 4, np.arange(6) > 0
+  expected = span_of_classes(x[images], labels[images], real[others], labels[others])
+  assert of(images, others) == pytest.approx([np.mean(list(expected.values()))])
+  assert of(np.arange(6) == 0, np.arange(6) == 1) == [1.0]  # a class without real images
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_values_that_are_not_finite_are_rejected(place):
+  given = [np.ones((3, 2)), np.zeros((3, 2)), np.ones(2)]
+  given[place] = given[place] * np.nan
+  with pytest.raises(UsageError, match="NaN or infinite"):
+    discriminative_span(*given)
+  with pytest.raises(UsageError, match="weights be 2 wide"):
+    discriminative_span(np.ones((3, 2)), np.zeros((3, 2)), np.ones(3))

@@ -5,8 +5,15 @@ import pytest
 import scipy.linalg
 
 from genbench_jax.errors import UsageError
-from genbench_jax.metrics.frechet import _influences, frechet_distance, measure_frechet_distance
+from genbench_jax.metrics.frechet import (
+  _influences,
+  distance_of_gaussians,
+  frechet_distance,
+  measure,
+  measure_frechet_distance,
+)
 from genbench_jax.metrics.moments import Moments, moments
+from genbench_jax.metrics.registry import Sets
 
 
 def by_hand(x, y, divide_by=None):
@@ -150,3 +157,63 @@ def test_the_influence_of_an_image_is_the_change_by_one_more_copy_of_it(mesh):
   # Copies make the sample covariance smaller by 39/40; the influence corrects for that.
   assert np.corrcoef(found, moved)[0, 1] > 0.999
   assert found.std() == pytest.approx(np.std(moved), rel=0.05)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_influence_is_the_derivative_of_the_distance(normalize, mesh):
+  """Of mean and covariance towards an image: z, and n / (n - 1) z z' less the covariance."""
+  rng = np.random.default_rng(3)
+  x = (rng.normal(size=(9, 3)) @ rng.normal(size=(3, 3)) + 0.5).astype(np.float32)
+  y = rng.normal(size=(60, 3))
+  rows, others = (
+    unit_rows(each.astype(float)) if normalize else each.astype(float) for each in (x, y)
+  )
+  first, second = ((each.mean(0), np.cov(each.T)) for each in (rows, others))
+  found = _influences(x, first, second, normalize=normalize, mesh=mesh)
+  step, expected = 1e-5, []
+  for row in rows:
+    z = row - first[0]
+    towards = 9 / 8 * np.outer(z, z) - first[1]
+    sides = [
+      distance_of_gaussians((first[0] + s * z, first[1] + s * towards), second)
+      for s in (step, -step)
+    ]
+    expected.append((sides[0] - sides[1]) / (2 * step))
+  # Up to a constant, which is the same for all images.
+  moved, expected = found - found.mean(), np.array(expected) - np.mean(expected)
+  np.testing.assert_allclose(moved, expected, atol=2e-3 * np.abs(expected).max())
+
+
+def unit_rows(rows):
+  return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_measured_distances_have_the_value_protocol_and_scale_of_the_distance(sets):
+  x, y = (rows[:40] for rows in sets)
+  for options in ({}, {"protocol": "reference"}, {"normalize": True}):
+    found = measure_frechet_distance(x, y[:30], **options, resamples=20)
+    assert found.value == pytest.approx(frechet_distance(x, y[:30], **options))
+    assert 0 <= found.generator_low <= found.ci_low < found.ci_high
+  plain = measure_frechet_distance(x, y, resamples=20)
+  scale = np.float32(2.0**60)
+  large = measure_frechet_distance(scale * x, scale * y, resamples=20)
+  for end in ("value", "ci_low", "ci_high", "generator_low", "generator_high"):
+    assert getattr(large, end) == pytest.approx(2.0**120 * getattr(plain, end), rel=1e-3)
+  unit = measure_frechet_distance(scale * x, scale * y, normalize=True, resamples=20)
+  assert unit.value == pytest.approx(frechet_distance(x, y, normalize=True), rel=1e-4)
+
+
+def test_one_image_a_class_leaves_the_generators_interval_open(sets):
+  x, y = (rows[:40] for rows in sets)
+  labels = np.arange(40), np.arange(40) % 2
+  found = measure_frechet_distance(x, y, resamples=20, labels=labels)
+  assert found.generator_low is None and found.note
+
+
+@pytest.mark.parametrize(("size", "names"), [(1, []), (2, ["fid"])])
+def test_two_images_a_set_have_a_distance(sets, size, names):
+  x, y = sets
+  labels = np.zeros(size, int), np.zeros(30, int)
+  for given in ((x[:size], y[:30], *labels), (y[:30], x[:size], *labels[::-1])):
+    found = list(measure(Sets(*given, num_classes=1, resamples=4), ("fid",)))
+    assert [result.name for result in found] == names

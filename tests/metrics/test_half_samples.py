@@ -60,3 +60,44 @@ def test_an_odd_number_of_groups_changes_the_factor(count):
   assert halves_of(np.zeros(count, int), 0, 1).factor == pytest.approx(
     1 if count % 2 == 0 else (count**2 - 1) / (count**2 + 1)
   )
+
+
+def test_a_class_has_at_most_sixteen_groups_and_sixty_halves():
+  halves = halves_of(np.repeat([0, 1], [40, 3]), 0)
+  assert halves.kept.shape == (60, 2, 16)
+  counts = np.bincount(halves.group[:40])
+  assert len(counts) == 16 and set(counts) == {2, 3}
+  assert (halves.kept[:, 0].sum(axis=1) == 8).all()
+  assert set(halves.kept[:, 1].sum(axis=1)) == {1, 2} and not halves.kept[:, 1, 3:].any()
+  assert halves.group[40:].max() == 2
+
+
+def test_an_image_alone_is_always_kept_and_does_not_change_the_factor():
+  alone = halves_of(np.arange(5), 0, 3)
+  assert alone.kept.shape == (3, 5, 1) and alone.kept.all() and alone.factor == 1
+  assert (
+    halves_of(np.repeat([0, 1], [3, 1]), 0, 2).factor == halves_of(np.zeros(3, int), 0, 2).factor
+  )
+  pair = halves_of(np.zeros(2, int), 0, 9)
+  assert pair.factor == 1 and (pair.kept.sum(axis=2) == 1).all()
+
+
+def test_the_factor_of_classes_of_several_sizes():
+  """sum 1/g over sum of E[1/b] - 1/g; for three groups b is 1 or 2, for four it is 2."""
+  expected = (1 / 3 + 1 / 4) / ((1 + 1 / 2) / 2 - 1 / 3 + 1 / 2 - 1 / 4)
+  assert halves_of(np.repeat([0, 1], [3, 4]), 0, 2).factor == pytest.approx(expected)
+
+
+def test_a_single_test_image_has_all_variance_in_common():
+  """Its own changes are those of the mean: nothing is left, and nothing is divided by zero."""
+  halves = halves_of(np.zeros(4, int), 0, 9)
+  values = np.random.default_rng(0).normal(size=(9, 1))
+  assert common_variance(values, np.ones(1), halves) < 1e-6
+
+
+def test_odd_classes_are_rounded_both_ways_by_chance():
+  halves = halves_of(np.zeros(5, int), 0, 400)
+  kept = halves.kept[:, 0].sum(axis=1)
+  assert np.mean(kept == 3) == pytest.approx(0.5, abs=0.1) and set(kept) == {2, 3}
+  # Every group is kept as often as any other.
+  np.testing.assert_allclose(halves.kept[:, 0].mean(axis=0), 0.5, atol=0.1)

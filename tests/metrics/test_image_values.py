@@ -6,7 +6,7 @@ import pytest
 from genbench_jax.analysis.paired import ImageOutcomes, paired_difference
 from genbench_jax.metrics.accuracy import recognition_score
 from genbench_jax.metrics.image_values import image_values, paired_values
-from genbench_jax.metrics.intervals import area_measurement
+from genbench_jax.metrics.intervals import area_measurement, halved_precision
 from genbench_jax.store.hits import PerImage
 
 
@@ -63,3 +63,31 @@ def test_paired_intervals_of_ranked_classes_cover_no_difference_and_are_narrower
     alone.append(3.92 * np.hypot(first.values.std(), second.values.std()) / np.sqrt(150))
   assert np.mean(covered) >= 0.85
   assert np.mean(paired) < 0.8 * np.mean(alone)
+
+
+@pytest.mark.parametrize("count", [2, 100, 130, 250])
+def test_values_of_ranked_classes_vary_as_the_score_over_halves(count):
+  """The variance of their mean, of all images, is the variance over the common halves."""
+  hot, (scores, _) = ranked(np.random.default_rng(count), count)
+  hot[:2, 0] = True
+  values = paired_values(scores, hot, "map_11_point")
+  repeats = min(count, 100)
+  halves = halved_precision(scores[:, None], hot, 0, repeats)[:, 0]
+  assert np.sum((values - values.mean()) ** 2) / count**2 == pytest.approx(halves.var(ddof=1))
+  often = count // repeats
+  moved = values - values.mean()
+  np.testing.assert_allclose(moved[often * repeats :], 0, atol=1e-12)
+  if often > 1:
+    np.testing.assert_allclose(moved[:repeats], moved[repeats : 2 * repeats])
+
+
+def test_a_single_ranked_image_has_the_score_itself():
+  values = paired_values(np.array([[0.3, 0.6]]), np.array([[True, False]]), "map_11_point")
+  assert values.tolist() == [1.0]
+
+
+def test_pseudo_values_of_a_few_images():
+  """Placements 1, 1/2 of the positives and 1/2, 1 of the negatives; A = 3/4, and n / n_g = 2."""
+  scores = np.array([[0, 0.9], [0, 0.5], [0, 0.7], [0, 0.1]])
+  values = image_values(scores, np.array([1, 1, 0, 0]), "roc_auc")
+  np.testing.assert_allclose(values, [0.75 + 2 * 0.25, 0.75 - 0.5, 0.75 - 0.5, 0.75 + 0.5])

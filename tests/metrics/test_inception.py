@@ -1,5 +1,7 @@
 """FID, KID and Inception score against float64 formulas, and the files of reference statistics."""
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -130,3 +132,47 @@ def test_inception_score_at_its_limits():
   assert inception_score(np.zeros((20, 10)), splits=2).mean == pytest.approx(1)
   with pytest.raises(UsageError, match="3 images can't be split into 10 parts"):
     inception_score(np.zeros((3, 10)))
+
+
+def test_the_smallest_subsets_have_two_images(sets):
+  x, y = sets
+  found = kid_inception(x, y, subsets=1, subset_size=2, seed=3)
+  assert np.isfinite(found.mean) and found.std == 0
+  with pytest.raises(UsageError, match="at least 2 images, got 1"):
+    kid_inception(x, y, subset_size=1)
+  with pytest.raises(UsageError, match="subsets"):
+    kid_inception(x, y, subsets=0, subset_size=2)
+  for bad in ((x * np.nan, y), (x, y * np.inf)):
+    with pytest.raises(UsageError, match="NaN or infinite"):
+      kid_inception(*bad)
+
+
+def test_subsets_are_no_larger_than_the_smaller_set(sets):
+  x, y = sets
+  few = kid_inception(x, y[:20], 2)
+  assert few == kid_inception(x, y[:20], 2, 20, 0) == kid_inception(x, y[:20], 2, 1000, seed=0)
+  assert kid_inception(x[:20], y, 2) == kid_inception(x[:20], y, 2, 20)
+  assert kid_inception(x[:9], y[:9]) == kid_inception(x[:9], y[:9], 100, 9)
+
+
+def test_the_inception_score_has_ten_parts_of_any_sizes():
+  logits = np.random.default_rng(0).normal(size=(23, 4))
+  assert inception_score(logits) == inception_score(logits, 10)
+  bounds = [23 * part // 10 for part in range(11)]
+  scores = []
+  for start, stop in itertools.pairwise(bounds):
+    p = np.exp(logits[start:stop])
+    p /= p.sum(1, keepdims=True)
+    scores.append(np.exp(np.sum(p * np.log(p / p.mean(0)), axis=1).mean()))
+  found = inception_score(logits)
+  assert (found.mean, found.std) == pytest.approx((np.mean(scores), np.std(scores)))
+
+
+@pytest.mark.parametrize(("images", "splits"), [(3, 3), (3, 1), (1, 1)])
+def test_as_many_parts_as_images_are_possible(images, splits):
+  assert inception_score(np.eye(4)[:images], splits).mean >= 1
+  for wrong in (0, images + 1):
+    with pytest.raises(UsageError, match=f"can't be split into {wrong} parts"):
+      inception_score(np.eye(4)[:images], wrong)
+  with pytest.raises(UsageError, match="logits hold NaN"):
+    inception_score(np.full((2, 2), np.nan), 1)

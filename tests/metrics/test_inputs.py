@@ -126,3 +126,80 @@ def test_values_of_all_blocks_come_back_in_order(mesh, monkeypatch):
   features = np.arange(1400, dtype=np.float64).reshape(700, 2)
   sums = inputs.by_block(lambda rows, mask: rows.sum(1) * mask, "x", mesh, features)
   np.testing.assert_array_equal(sums, features.sum(1))
+
+
+@pytest.mark.parametrize(
+  ("size", "count", "first"),
+  [
+    (4096, 1, 4096),
+    (4097, 2, 4096),
+    (32_768, 8, 4096),
+    (32_769, 1, 32_769),
+    (65_536, 1, 65_536),
+    (65_537, 2, 65_536),
+  ],
+)
+def test_small_sets_have_small_blocks(size, count, first):
+  found = inputs.blocks(size)
+  assert (len(found), found[0].stop, found[-1].stop) == (count, first, size)
+
+
+@pytest.mark.parametrize(
+  ("largest", "scaled"),
+  [(1e13, True), (9.9e12, False), (1e-9, True), (1.1e-9, False), (0.0, False)],
+)
+def test_sizes_at_the_limits_of_what_is_safe(largest, scaled):
+  assert (inputs.common_scale(np.array([[largest]])) != 1) == scaled
+
+
+def test_the_largest_value_may_be_in_any_block(monkeypatch):
+  monkeypatch.setattr(inputs, "BLOCK_ROWS", 2)
+  rows = np.ones((5, 2))
+  rows[4, 1] = -(2.0**50)
+  assert inputs.common_scale(np.ones((1, 2)), rows) == 2.0**50
+
+
+def test_labels_of_other_kinds():
+  assert inputs.named_labels("labels", [], ()) == []
+  objects = np.array(["dog", "cat"], object)
+  assert inputs.named_labels("labels", objects, ["cat", "dog"]).tolist() == [1, 0]
+  table = inputs.named_labels("labels", [["dog"], ["cat"]], ["cat", "dog"])
+  assert table.tolist() == [[1], [0]]
+  assert inputs.label_rows("y", np.zeros(0, int), 0, 3).shape == (0,)
+  assert inputs.label_rows("y", [2, 0], 2, 3).tolist() == [2, 0]
+  with pytest.raises(UsageError, match=r"must be \[2\]"):
+    inputs.label_rows("y", np.zeros((2, 3, 1)), 2, 3)
+  with pytest.raises(UsageError, match="class indices or multi-hot"):
+    inputs.rows_of_classes(np.zeros((2, 2, 2), int))
+
+
+@pytest.mark.parametrize("size", [1e38, 3e38, 1e-37])
+def test_unit_rows_at_the_ends_of_float32(size):
+  row = np.array([[size, -size / 2]], np.float32)
+  expected = np.array([[1, -0.5]]) / np.sqrt(1.25)
+  for unit in (inputs.unit_rows, inputs.host_unit_rows):
+    np.testing.assert_allclose(unit(row), expected, rtol=1e-5)
+
+
+def test_padded_rows_become_zero():
+  rows = jnp.asarray([[1.0, 2], [np.nan, 3]])
+  found = inputs.masked_rows(rows, jnp.asarray([True, False]))
+  assert found.tolist() == [[1, 2], [0, 0]]
+
+
+def test_features_need_a_row_and_a_column():
+  for shape in ((1, 0), (0, 0), (2, 1, 1)):
+    with pytest.raises(UsageError, match="matrix with at least one row and column"):
+      inputs.feature_rows("x", np.ones(shape))
+  for dtype in (bool, object, "datetime64[s]"):
+    with pytest.raises(UsageError, match="must be real numbers"):
+      inputs.feature_rows("x", np.ones((1, 1)).astype(dtype))
+  assert inputs.feature_rows("x", [[1, 2]]).shape == (1, 2)
+
+
+def test_placed_rows_are_float32_with_a_mask(one_device_mesh):
+  rows, labels, mask = inputs.place("x", one_device_mesh, np.ones((3, 2)), np.array([5, 6, 7]))
+  assert rows.dtype == np.float32 and rows.shape == (1024, 2)
+  assert np.asarray(mask).sum() == 3 and np.asarray(labels)[:3].tolist() == [5, 6, 7]
+  with pytest.raises(UsageError, match="x hold NaN or infinite"):
+    inputs.place("x", one_device_mesh, np.full((1, 1), np.inf))

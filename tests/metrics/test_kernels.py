@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from genbench_jax.errors import UsageError
+from genbench_jax.metrics import kernels
 from genbench_jax.metrics.kernels import (
   cmmd,
   kernel_distance,
   measure_cmmd,
   measure_kernel_distance,
 )
+from genbench_jax.metrics.registry import Sets, measured
 
 
 def polynomial(a, b):
@@ -226,3 +228,120 @@ def test_two_images_per_set_are_enough(sets):
   x, y = (rows[:2] for rows in sets)
   assert kernel_distance(x, y) == pytest.approx(by_hand(x, y, polynomial, True), rel=1e-4)
   assert cmmd(x, y) == pytest.approx(1000 * by_hand(x, y, gaussian, False), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+  ("counts", "expected"),
+  [
+    ([4], 64 / 3 * (4 / 3 - 1) / 16),
+    ([2, 2], (16 - 8 - 2 * 8) / 16),
+    ([3, 1], (16 - 9 + 27 / 2 * (2 / 2 - 1)) / 16),  # a single image has no pairs
+  ],
+)
+def test_the_first_order_excess_of_strata(counts, expected):
+  assert kernels._excess(np.repeat(np.arange(len(counts)), counts)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+  ("whole", "excess", "share"),
+  [(4.0, 1.0, 0.75), (4.0, 3.0, 0.5), (4.0, -4.0, 2.0), (0.0, 1.0, 1.0)],
+)
+def test_at_least_half_of_the_variance_is_left(whole, excess, share):
+  assert kernels._root_share(whole, excess) == pytest.approx(share**0.5)
+
+
+def test_means_within_strata_are_subtracted_without_bias():
+  values = np.array([[1.0, 5], [3, 9], [7, 7]])
+  found = kernels._less_means(values, np.array([0, 0, 1]))
+  np.testing.assert_allclose(found, np.sqrt(2) * np.array([[-1, -2], [1, 2], [0, 0]]))
+
+
+def test_whole_classes_stand_for_a_large_set(monkeypatch):
+  monkeypatch.setattr(kernels, "SPREAD_ROWS", 3)
+  rows = np.arange(5.0)[:, None]
+  some, strata = kernels._some(rows, np.array([2, 0, 2, 1, 0]))
+  assert some.ravel().tolist() == [1, 4, 3] and strata.tolist() == [0, 0, 1]
+
+
+def sides_of(x, y, labels, mesh, standardize=False):
+  return kernels._sides(x, y, "polynomial", labels, standardize, mesh)
+
+
+@pytest.mark.parametrize("labels", [None, (np.arange(12) % 3, np.arange(9) % 3)])
+def test_deviations_are_shrunk_by_the_second_order_terms(labels, one_device_mesh):
+  """By hand: the mean squares of k less its means, and twice the variance that they cause."""
+  random = np.random.default_rng(0)
+  x, y = random.normal(size=(12, 4)), random.normal(size=(9, 4))
+  sides = sides_of(x, y, labels, one_device_mesh)
+  of_x, of_y = random.normal(size=12), random.normal(size=9)
+  strata = labels or (np.zeros(12, int), np.zeros(9, int))
+  squares = []
+  for (a, own), (b, others) in (
+    ((x, strata[0]),) * 2, ((y, strata[1]),) * 2, ((x, strata[0]), (y, strata[1]))
+  ):  # fmt: skip
+    k = sides.frame.host_values(a, b)
+    for axis, classes in ((0, own), (1, others)):
+      k = np.moveaxis(k, axis, 0).copy()
+      for c in np.unique(classes):
+        rows = classes == c
+        k[rows] = (k[rows] - k[rows].mean(0)) * np.sqrt(rows.sum() / (rows.sum() - 1))
+      k = np.moveaxis(k, 0, axis)
+    if a is b:
+      np.fill_diagonal(k, 0)
+    squares.append(np.mean(k**2))
+  np.testing.assert_allclose(kernels._spreads(sides), squares)
+  xx, yy, xy = squares
+  test, external = np.sum(of_y**2) / 81, np.sum(of_x**2) / 144
+  alone = 2 * yy * kernels._excess(strata[1]) / 81
+  both = alone + 2 * xx * kernels._excess(strata[0]) / 144 + 4 * xy / (12 * 9)
+  expected = [
+    np.sqrt(max(whole - excess, whole / 2) / whole)
+    for whole, excess in ((test, alone), (test + external, both))
+  ]
+  np.testing.assert_allclose(kernels._shrink(sides, of_x, of_y), expected)
+
+
+@pytest.mark.parametrize("host_rows", [512, 1])
+def test_an_image_alone_in_its_class_takes_the_mean_of_the_others(host_rows, mesh, monkeypatch):
+  monkeypatch.setattr(kernels, "HOST_ROWS", host_rows)
+  random = np.random.default_rng(0)
+  x = random.normal(size=(6, 3))
+  strata = np.array([0, 1, 0, 1, 1, 2])
+  sides = sides_of(x, random.normal(size=(5, 3)), None, mesh)
+  k = sides.frame.host_values(x, x)
+  np.fill_diagonal(k, 0)
+  pairs = np.array([
+    k[i, strata == strata[i]].sum() / max(np.sum(strata == strata[i]) - 1, 1) for i in range(6)
+  ])  # fmt: skip
+  pairs[5] = (pairs[strata == 0].mean() + pairs[strata == 1].mean()) / 2
+  expected = (k.sum(axis=1) + pairs) / 6
+  np.testing.assert_allclose(kernels._within(x, strata, sides.frame, mesh), expected, atol=1e-4)
+  one = kernels._within(x, np.zeros(6, int), sides.frame, mesh)
+  np.testing.assert_allclose(one, k.sum(axis=1) / 5, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_two_images_on_either_side_are_enough(size):
+  random = np.random.default_rng(0)
+  few, many = random.normal(size=(size, 3)), random.normal(size=(6, 3))
+  for x, y in ((few, many), (many, few)):
+    labels = np.zeros(len(x), int), np.zeros(len(y), int)
+    sets = Sets(x, y, *labels, num_classes=1, resamples=4)
+    names = [result.name for _, result in measured(sets, ("kid", "cmmd"))]
+    assert names == (["kid", "cmmd"] if size == 2 else [])
+
+
+def test_one_image_a_class_has_cmmd_only_and_only_wanted_distances_are_measured():
+  random = np.random.default_rng(0)
+  x, y = random.normal(size=(4, 3)), random.normal(size=(8, 3))
+  sets = Sets(x, y, np.arange(4), np.arange(8) % 4, num_classes=4, resamples=4)
+  assert [result.name for _, result in measured(sets, ("kid", "cmmd"))] == ["cmmd"]
+  several = Sets(x, y, np.arange(4) % 2, np.arange(8) % 4, num_classes=4, resamples=4)
+  assert [result.name for _, result in measured(several, ("kid",))] == ["kid"]
+
+
+def test_labels_that_do_not_fit_are_rejected(sets):
+  x, y = sets
+  for labels in ((np.zeros(3, int), None), (None, np.zeros(3, int))):
+    with pytest.raises(UsageError, match="every image needs its label: got 3 for"):
+      kernel_distance(x, y, labels=labels)
