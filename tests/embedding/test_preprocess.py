@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genbench_jax.embedding.preprocess import preprocess
+from genbench_jax.embedding.preprocess import preprocess, to_square
+from genbench_jax.models.image_input import ImageInput
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -81,33 +82,11 @@ def test_oblong_images_cost_what_their_square_costs():
   assert max(tracked) <= 4 * 224 * 224
 
 
-@pytest.mark.parametrize(
-  ("pixels", "wanted"),
-  [
-    (np.float32([0, 0.5, 1]), [0, 128, 255]),  # fractions of white
-    (np.float32([0, 1.5, 254.6]), [0, 2, 255]),
-    (np.float32([0, 1, 255]), [0, 1, 255]),
-    (np.int32([0, 0, 1]), [0, 0, 1]),  # an almost black image of 8 bits
-    (np.int32([0, 7, 255]), [0, 7, 255]),
-    (np.int32([0, 257, 256]), [0, 1, 0]),
-    (np.int32([0, 256, 65_535]), [0, 0, 255]),
-  ],
-)
-def test_gray_of_32_bits_is_scaled_by_its_white_level(pixels, wanted):
-  image = to_rgb(stored(Image.fromarray(pixels[None]), "TIFF"))
-  assert np.asarray(image)[0].tolist() == [[value] * 3 for value in wanted]
-
-
-@pytest.mark.parametrize(
-  "pixels",
-  [
-    np.float32([-0.1, 0.5, 1]),
-    np.float32([0, np.nan, 1]),
-    np.float32([0, 1, 255.5]),
-    np.int32([-1, 0, 255]),
-    np.int32([0, 1, 65_536]),
-  ],
-)
-def test_gray_of_32_bits_without_a_white_level_is_rejected(pixels):
-  with pytest.raises(ValueError, match="unknown white level"):
-    to_rgb(stored(Image.fromarray(pixels[None]), "TIFF"))
+@pytest.mark.parametrize("size", [(40, 4000), (4000, 40)])
+def test_an_encoder_that_ignores_the_aspect_ratio_crops_oblong_images(size):
+  """40 x 40 pixels are more than 16 times the crop: only the needed part is scaled."""
+  how = ImageInput(8, resized=40, keep_aspect=False)
+  pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+  image = Image.fromarray(pixels)
+  wanted = image.resize((40, 40), Image.Resampling.BICUBIC).crop((16, 16, 24, 24))
+  assert np.abs(np.asarray(to_square(image, how), int) - np.asarray(wanted, int)).max() <= 1

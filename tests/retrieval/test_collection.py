@@ -158,3 +158,13 @@ def test_names_that_are_not_utf8_are_left_out_and_named(tmp_path, png, capsys):
   (part,) = open_collection(tmp_path / "b.tar", 9)
   assert [entry.name for entry in part.listing().entries] == ["a.png"]
   assert part.listing().left_out == 1
+
+
+def test_only_tars_are_collections_of_one_file_and_a_folder_may_have_any_name(tmp_path, png):
+  (tmp_path / "a.zip").write_bytes(b"PK")
+  with pytest.raises(UsageError, match=r"neither a folder nor a \.tar"):
+    open_collection(tmp_path / "a.zip", 10)
+  (tmp_path / "folder.tar").mkdir()
+  (tmp_path / "folder.tar" / "a.png").write_bytes(png(0))
+  (part,) = open_collection(tmp_path / "folder.tar", 10)
+  assert (part.kind, part.name, part.listing().left_out) == ("images", "a.png and 0 more", 0)

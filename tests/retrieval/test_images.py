@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from genbench_jax.retrieval.images import ImageFinder
+from genbench_jax.errors import UsageError
+from genbench_jax.retrieval.images import ImageFinder, origin, remember_collection
 
 
 def png(value):
@@ -82,3 +83,43 @@ def test_other_lines_find_nothing(finder, line, tmp_path):
 def test_the_smallest_offset_and_sizes_are_places(finder, offset, size):
   place = finder.place({"tar": "x.tar", "offset": offset, "size": size})
   assert (place.offset, place.size) == (offset, size)
+
+
+def pool(folder, **manifest):
+  return SimpleNamespace(folder=folder, manifest=manifest)
+
+
+@pytest.mark.parametrize("manifest", [{}, {"collection": ""}, {"collection": 3}])
+def test_a_pool_that_names_no_folder_has_no_images(tmp_path, manifest):
+  finder = ImageFinder(pool(tmp_path, **manifest), "")
+  assert finder.root is None and finder.tars == []
+  assert finder.place({"image_path": "deep/a.png"}) is None
+
+
+def test_a_pool_may_name_a_folder_inside_itself(tmp_path):
+  assert ImageFinder(pool(tmp_path, collection="in"), "").root == (tmp_path / "in").resolve()
+
+
+def test_a_folder_elsewhere_is_allowed_to_the_pool_that_was_made_from_it(tmp_path):
+  elsewhere = tmp_path / "elsewhere"
+  ours, other = (pool(tmp_path / name, collection=str(elsewhere)) for name in ("ours", "other"))
+  with pytest.raises(UsageError, match="outside of the pool"):
+    ImageFinder(ours, "")
+  remember_collection(ours.folder, elsewhere)
+  assert ImageFinder(ours, "").root == elsewhere.resolve()
+  with pytest.raises(UsageError, match="outside of the pool"):
+    ImageFinder(other, "")
+
+
+@pytest.mark.parametrize(
+  ("line", "shown"),
+  [
+    ({"url": "http://x/1", "image_path": "a.png", "key": "1"}, "http://x/1"),
+    ({"tar": "x.tar", "image_path": "a.png", "key": "1"}, "x.tar/a.png"),
+    ({"tar": "", "image_path": "a.png", "url": None}, "a.png"),
+    ({"key": "1"}, "1"),
+    ({}, ""),
+  ],
+)
+def test_the_origin_of_an_image_is_its_url_or_path_or_key(line, shown):
+  assert origin(line) == shown

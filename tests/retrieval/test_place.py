@@ -37,3 +37,8 @@ def test_a_link_below_the_root_is_not_followed(path, tmp_path):
   (tmp_path / "pool" / "image.png").symlink_to(path)
   with pytest.raises(OSError):
     Place(tmp_path / "pool" / "image.png", root=tmp_path / "pool").read()
+
+
+def test_a_place_without_a_size_is_the_whole_file_and_one_of_size_zero_is_empty(path):
+  assert (Place(path).offset, Place(path).size) == (0, -1)
+  assert Place(path, 3, 0).read() == b""

@@ -45,3 +45,16 @@ def test_reordered_by_another_score():
   found = reordered(images, np.array([0.1, 0.3, 0.3]))
   assert found.row.tolist() == [6, 9, 4]
   assert found.prompt.tolist() == [1, 2, 0]
+
+
+def test_the_first_row_of_a_pool_is_a_hit_like_any_other():
+  found = ranked(np.array([[0.5, 0.75]]), np.array([[0, -1]]), "mean")
+  assert (found.row.tolist(), found.score.tolist()) == ([0], [0.5])
+
+
+def test_classes_of_different_sizes_keep_their_own_images():
+  one = RankedImages(np.array([5, 2]), np.array([0.9, 0.2]), np.array([0, 1]))
+  other = RankedImages(np.array([2, 7, 5]), np.array([0.8, 0.7, 0.1]), np.array([2, 3, 4]))
+  kept = without_shared([one, other, RankedImages(*(part[:0] for part in one))])
+  assert [images.row.tolist() for images in kept] == [[5], [2, 7], []]
+  assert [images.prompt.tolist() for images in kept] == [[0], [2, 3], []]

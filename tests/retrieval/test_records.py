@@ -89,6 +89,7 @@ def test_tfrecords_hold_the_same(laion, as_tfrecord):
   arrays, records = (open_collection(folder, 10) for folder in (laion["images"], as_tfrecord))
   for one, other in zip(arrays, records, strict=True):
     ours, theirs = one.listing().entries, other.listing().entries
+    assert one.listing().left_out == 0
     plain = [dataclasses.replace(entry, place=Place(one.root)) for entry in (*ours, *theirs)]
     assert plain[: len(ours)] == plain[len(ours) :] and len(ours) > 1
     assert [e.place.read() for e in ours] == [e.place.read() for e in theirs]

@@ -83,3 +83,9 @@ def test_classes_take_turns_and_share_no_image(chooser):
   assert [(label, image.row) for label, image in found] == [(0, 20), (1, 23), (0, 21)]
   assert chooser.counts.duplicates == 1
   assert [image.origin for _, image in found] == ["u20", "u23", "u21"]
+
+
+def test_the_duplicate_threshold_itself_is_a_duplicate():
+  chooser = Chooser(Pool(), Finder(), audit, duplicate_threshold=1.0)
+  assert [image.row for _, image in chooser.choose([ranking([1, 2, 3])], 3)] == [1, 3]
+  assert chooser.counts.duplicates == 1

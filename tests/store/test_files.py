@@ -1,8 +1,11 @@
 """Files are complete or absent."""
 
 import errno
+import hashlib
+import json
 import os
 
+import numpy as np
 import pytest
 
 from genbench_jax.errors import RunError
@@ -121,3 +124,94 @@ def test_texts_with_other_bytes_are_stored_and_read_back(tmp_path):
   assert files.digest(value) != files.digest({**value, "path": "caf\udce8"})
   files.write_text(tmp_path / "a.txt", "caf\udce9")
   assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "caf\\udce9"
+
+
+def test_arrays_are_stored_as_they_are_unless_compressed(tmp_path):
+  zeros = np.zeros(5000)
+  files.write_arrays(tmp_path / "plain.npz", zeros=zeros)
+  files.write_arrays(tmp_path / "small.npz", compressed=True, zeros=zeros)
+  plain, small = ((tmp_path / name).stat().st_size for name in ("plain.npz", "small.npz"))
+  assert plain > zeros.nbytes > 10 * small
+  with np.load(tmp_path / "small.npz") as found:
+    files.check_arrays_format(tmp_path, found)
+    assert np.array_equal(found["zeros"], zeros) and found["format"] == 1
+  with pytest.raises(ValueError, match="Object arrays"):
+    files.write_array(tmp_path / "a.npy", np.array([{}]))
+  assert not (tmp_path / "a.npy").exists()
+
+
+@pytest.mark.parametrize(("version", "fine"), [(0, True), (1, True), (2, False), ("1", False)])
+def test_files_of_later_versions_are_rejected(tmp_path, version, fine):
+  """This version writes and reads format 1."""
+  if fine:
+    files.check_format(tmp_path, version)
+  else:
+    with pytest.raises(RunError, match="reads up to 1"):
+      files.check_format(tmp_path, version)
+
+
+def test_checksums_are_those_of_complete_files_at_any_depth(tmp_path):
+  (tmp_path / "deep").mkdir()
+  for name in ("b", "deep/a", ".b.0123.part", "deep/c.part"):
+    (tmp_path / name).write_bytes(b"abc")
+  sha = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+  assert files.checksums(tmp_path) == dict.fromkeys(("b", "deep/a", "deep/c.part"), sha)
+
+
+def test_new_files_have_the_usual_permissions(tmp_path):
+  files.write_text(tmp_path / "ours", "")
+  (tmp_path / "usual").touch()
+  ours, usual = ((tmp_path / name).stat().st_mode for name in ("ours", "usual"))
+  assert ours == usual
+
+
+def test_json_is_readable_text(tmp_path):
+  files.write_json(tmp_path / "a.json", ["\u00e9", [1]])
+  assert (tmp_path / "a.json").read_text("utf-8") == '[\n  "\u00e9",\n  [\n    1\n  ]\n]\n'
+  files.write_json_lines(tmp_path / "a.jsonl", [{"a": "\u00e9"}, {}])
+  assert (tmp_path / "a.jsonl").read_text("utf-8") == '{"a": "\u00e9"}\n{}\n'
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_the_last_line_may_lack_its_end(tmp_path, end):
+  path = tmp_path / "a.jsonl"
+  path.write_text('{"a": 1}\n{"b": 2}' + end)
+  assert files.read_json_lines(path) == [{"a": 1}, {"b": 2}]
+  files.write_json_lines(path, [{"a": 1}], sealed=True)
+  path.write_text(path.read_text().removesuffix("\n") + end)
+  assert files.read_json_lines(path, sealed=True) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("text", ["[1]\n", '{}\n3\n{"sha256": ""}\n', "", '{"a": 1}\n'])
+def test_lines_that_are_no_objects_or_lack_their_seal_are_rejected(tmp_path, text):
+  (tmp_path / "a.jsonl").write_text(text)
+  with pytest.raises(RunError, match=r"a\.jsonl is damaged"):
+    files.read_json_lines(tmp_path / "a.jsonl", sealed=True)
+
+
+def test_sealed_lines_of_the_first_version_do_not_state_their_format(tmp_path):
+  path = tmp_path / "a.jsonl"
+
+  def write(*lines):
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    path.write_text(text + json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest()}) + "\n")
+
+  for lines in ([{"a": 1}], [{"format": 1, "a": 2}], [{"a": 1}, {"format": 1}], []):
+    write(*lines)
+    found = files.read_json_lines(path, sealed=True)
+    assert found == [line for line in lines if line != {"format": 1}]
+  write({"a": 1}, {"format": 2})
+  with pytest.raises(RunError, match="has format 2"):
+    files.read_json_lines(path, sealed=True)
+  path.write_text(path.read_text().replace('"a"', '"b"'))
+  with pytest.raises(RunError, match="checksum"):
+    files.read_json_lines(path, sealed=True)
+
+
+def test_a_scratch_array_has_its_room_and_no_name(tmp_path):
+  scratch = files.scratch_array(tmp_path, (3, 5, 2))
+  scratch[2, 4, 1] = 7
+  assert scratch.shape == (3, 5, 2) and scratch.dtype == np.uint8 and scratch.sum() == 7
+  assert not list(tmp_path.iterdir())
+  with pytest.raises(RunError, match=r"can't keep 3 MiB in .*none.*Make room"):
+    files.scratch_array(tmp_path / "none", (3, 1024, 1024))

@@ -90,3 +90,35 @@ def test_gray_with_unknown_white_level_is_unreadable(tmp_path, pixels):
     pytest.raises(ValueError, match="unknown white level"),
   ):
     to_rgb(image)
+
+
+@pytest.mark.parametrize(
+  ("pixels", "wanted"),
+  [
+    (np.float32([0, 0.5, 1]), [0, 128, 255]),  # fractions of white
+    (np.float32([0, 1.5, 254.6]), [0, 2, 255]),
+    (np.float32([0, 1, 255]), [0, 1, 255]),
+    (np.int32([0, 0, 1]), [0, 0, 1]),  # an almost black image of 8 bits
+    (np.int32([0, 7, 255]), [0, 7, 255]),
+    (np.int32([0, 257, 256]), [0, 1, 0]),
+    (np.int32([0, 256, 65_535]), [0, 0, 255]),
+  ],
+)
+def test_gray_of_32_bits_is_scaled_by_its_white_level(pixels, wanted):
+  image = to_rgb(stored(Image.fromarray(pixels[None]), "TIFF"))
+  assert np.asarray(image)[0].tolist() == [[value] * 3 for value in wanted]
+
+
+@pytest.mark.parametrize(
+  "pixels",
+  [
+    np.float32([-0.1, 0.5, 1]),
+    np.float32([0, np.nan, 1]),
+    np.float32([0, 1, 255.5]),
+    np.int32([-1, 0, 255]),
+    np.int32([0, 1, 65_536]),
+  ],
+)
+def test_gray_of_32_bits_without_a_white_level_is_rejected(pixels):
+  with pytest.raises(ValueError, match="unknown white level"):
+    to_rgb(stored(Image.fromarray(pixels[None]), "TIFF"))

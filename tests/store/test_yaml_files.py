@@ -93,3 +93,26 @@ def test_json_is_written_so_that_yaml_reads_it_back():
   odd = "".join(map(chr, (9, 10, 13, 0x7F, 0x85, 0x9F, 0xA0, 0x2028, 0x2029, 0xFEFF, 0x1F600)))
   value = {f"key {odd}": [odd, "no", "1", ""], "- x": {"#": "*a"}}
   assert parse_yaml(as_yaml(value)) == json.loads(as_yaml(value)) == value
+
+
+def test_links_are_followed_only_if_asked(tmp_path):
+  (tmp_path / "a.yaml").write_text("x: 1")
+  (tmp_path / "link.yaml").symlink_to(tmp_path / "a.yaml")
+  assert read_yaml(tmp_path / "link.yaml", follow=True) == {"x": 1}
+  with pytest.raises(OSError, match="symbolic link"):
+    read_yaml(tmp_path / "link.yaml")
+
+
+def test_a_file_of_a_mebibyte_is_read_and_a_larger_one_is_not(tmp_path):
+  path = tmp_path / "a.yaml"
+  path.write_bytes(b"x: 1\n#".ljust(1024**2, b"-"))
+  assert read_yaml(path) == {"x": 1}
+  path.write_bytes(path.read_bytes() + b"-")
+  with pytest.raises(YamlError, match="larger than 1 MB"):
+    read_yaml(path)
+
+
+def test_a_reason_has_200_characters_at_most():
+  with pytest.raises(YamlError) as caught:
+    parse_yaml(f"!{'x' * 300} 1")
+  assert len(str(caught.value)) == 200
