@@ -1,6 +1,5 @@
 """Export to one folder per class, for torchvision's ImageFolder and Hugging Face's `imagefolder`."""
 
-import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from genbench_jax.export.records import (
   readable,
   whole_folder,
 )
-from genbench_jax.store.files import csv_cell
+from genbench_jax.store.files import csv_text
 from genbench_jax.store.image_set import ImageSet
 
 Advance = Callable[[int], None]
@@ -34,10 +33,7 @@ def image_folder(images: ImageSet, out: Path, advance: Advance) -> None:
   with whole_folder(out) as folder:
     rows = list(_write(images, folder, advance))
     columns = ["file_name", *(about(images[0], images.class_names) if len(images) else ())]
-    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
-      writer = csv.DictWriter(file, columns, lineterminator="\n")
-      writer.writeheader()
-      writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in rows)
+    (folder / "metadata.csv").write_bytes(csv_text(rows, columns).encode())
 
 
 def hugging_face(images: ImageSet, out: Path, advance: Advance) -> None:

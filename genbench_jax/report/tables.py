@@ -1,8 +1,6 @@
 """Tables for the page and as CSV, LaTeX and Markdown files."""
 
-import csv
 import dataclasses
-import io
 import re
 from collections.abc import Sequence
 
@@ -12,7 +10,7 @@ from genbench_jax.report.labels import budget_words
 from genbench_jax.report.number_words import p_value, percent, points
 from genbench_jax.report.quantities import by_quantity, quantity_of
 from genbench_jax.report.results import Estimate, Results
-from genbench_jax.store.files import csv_cell
+from genbench_jax.store.files import csv_line
 from genbench_jax.store.rows import KEYS
 
 Value = str | int | float | None
@@ -164,13 +162,7 @@ def _metric_label(item: Agreement) -> str:
 
 
 def as_csv(table: Table) -> str:
-  stream = io.StringIO()
-  writer = csv.writer(stream, lineterminator="\n")
-  writer.writerow(map(csv_cell, table.columns))
-  writer.writerows(
-    ["" if value is None else csv_cell(value) for value in row] for row in table.rows
-  )
-  return stream.getvalue()
+  return "".join(map(csv_line, (table.columns, *table.rows)))
 
 
 def as_markdown(table: Table) -> str:

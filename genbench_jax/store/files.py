@@ -9,7 +9,7 @@ import math
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -286,11 +286,16 @@ def write_csv(path: Path, values: Sequence[Mapping[str, Any]], columns: Sequence
 
 def csv_text(values: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
   """Return rows as CSV with a header; keys that are not columns are ignored."""
+  lines = [csv_line(columns), *(csv_line([row.get(name) for name in columns]) for row in values)]
+  return "".join(lines)
+
+
+def csv_line(cells: Iterable[Any]) -> str:
+  """Return a line of CSV. A carriage return in a cell is quoted, too: readers take it for the end of a line."""
   buffer = io.StringIO(newline="")
-  writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="ignore")
-  writer.writeheader()
-  writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in values)
-  return buffer.getvalue()
+  # Python quotes the characters of the line's end, and with "\n" alone not the carriage return.
+  csv.writer(buffer, lineterminator="\r\n").writerow(map(csv_cell, cells))
+  return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def csv_cell(value: Any) -> Any:

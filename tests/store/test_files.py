@@ -1,5 +1,6 @@
 """Files are complete or absent."""
 
+import csv
 import errno
 import hashlib
 import json
@@ -215,3 +216,10 @@ def test_a_scratch_array_has_its_room_and_no_name(tmp_path):
   assert not list(tmp_path.iterdir())
   with pytest.raises(RunError, match=r"can't keep 3 MiB in .*none.*Make room"):
     files.scratch_array(tmp_path / "none", (3, 1024, 1024))
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\r\nb", "\r", "a\nb", 'a"b,c', "a\u2028b\x85c"])
+def test_names_with_line_ends_stay_in_their_cell(tmp_path, name):
+  files.write_csv(tmp_path / "r.csv", [{"x": f"0 {name}", "y": 1}] * 2, ["x", "y"])
+  with (tmp_path / "r.csv").open(newline="", encoding="utf-8") as file:
+    assert list(csv.reader(file)) == [["x", "y"], [f"0 {name}", "1"], [f"0 {name}", "1"]]
