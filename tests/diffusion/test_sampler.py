@@ -2,12 +2,14 @@
 
 import functools
 import itertools
+import math
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from genbench_jax.diffusion import program as sampling
+from genbench_jax.diffusion import program as sampling, sampler as sampler_module
 from genbench_jax.diffusion.generate import keys_of
 from genbench_jax.diffusion.sampler import Sampler
 from genbench_jax.diffusion.schedulers import sampler_steps
@@ -165,3 +167,39 @@ def test_bad_settings_are_refused(tiny_diffusion, mesh):
     Sampler(tiny_diffusion, mesh, 1, steps=EVALUATIONS).prepare(
       ["a"] * 9, [""] * 9, keys_of(range(9))
     )
+
+
+@pytest.mark.parametrize(
+  ("scale", "rescale", "fine"),
+  [(-1, 0, True), (7.5, 1, True), (math.nan, 0, False), (math.inf, 0, False), (1, -0.01, False),
+   (1, 1.01, False), (1, math.nan, False)],
+)  # fmt: skip
+def test_guidance_is_finite_and_rescaled_by_a_share(scale, rescale, fine):
+  if fine:
+    sampler_module._check_guidance(scale, rescale)
+  else:
+    with pytest.raises(UsageError, match="guidance_"):
+      sampler_module._check_guidance(scale, rescale)
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(
+  ("height", "width", "shape"),
+  [(64, 128, (8, 16, 4)), (192, 64, (24, 8, 4)), (0, 64, None), (64, -64, None), (96, 64, None),
+   (64, 65, None)],
+)  # fmt: skip
+def test_sides_are_multiples_of_the_pixels_of_the_unets_coarsest_level(height, width, shape):
+  unet = SimpleNamespace(config=SimpleNamespace(block_out_channels=(1, 2, 3, 4)))
+  model = SimpleNamespace(downsampling_factor=8, latent_channels=4, unet=unet)
+  if shape:
+    assert sampler_module._latent_shape(model, height, width) == shape
+  else:
+    with pytest.raises(UsageError, match="both must be multiples of 64"):
+      sampler_module._latent_shape(model, height, width)
+
+
+def test_texts_of_zeros_are_those_chosen_alone():
+  rows = np.arange(1, 13, dtype=np.float32).reshape(3, 2, 2)
+  found = sampler_module._zero_rows(rows, np.array([False, True, False]))
+  assert not found[1].any()
+  np.testing.assert_array_equal(found[[0, 2]], rows[[0, 2]])

@@ -1,11 +1,13 @@
 """`genbench_jax.embed_images` and `embed_texts`: arrays, paths and PIL images to features."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from genbench_jax.embedding import library
 from genbench_jax.embedding.embedder import image_features, text_features
 from genbench_jax.embedding.library import embed_images, embed_texts, open_image
 from genbench_jax.embedding.preprocess import preprocess
@@ -86,3 +88,19 @@ def test_a_checkpoint_that_is_written_again_is_loaded_again(tmp_path):
   before = embed_texts("a", folder)
   write_tiny_clip(folder, seed=1)
   assert not np.array_equal(embed_texts("a", folder), before)
+
+
+@pytest.mark.parametrize(
+  ("images", "count"),
+  [
+    ("a.png", 1),
+    (Path("a.png"), 1),
+    (Image.new("RGB", (2, 2)), 1),
+    (np.zeros((5, 4), np.uint8), 1),
+    (np.zeros((5, 4, 3), np.uint8), 1),
+    (np.zeros((5, 4, 4, 3), np.uint8), 5),
+    (["a.png", "b.png"], 2),
+  ],
+)
+def test_a_single_image_is_a_batch_of_one(images, count):
+  assert len(library._as_sequence(images)) == count

@@ -193,3 +193,11 @@ def test_a_pool_names_images_elsewhere_only_where_it_was_made(tmp_path, png, cli
   files.write_json(tmp_path / "pool" / "pool.json", {**about, "collection": "/"})
   with pytest.raises(UsageError, match="outside of the pool"):
     images.ImageFinder(open_pool(tmp_path / "pool"), "")
+
+
+def test_a_pool_without_a_readable_image_is_an_error(tmp_path, clip_folder, capfd):
+  (tmp_path / "images").mkdir()
+  (tmp_path / "images" / "a.png").write_bytes(b"not an image")
+  assert _embed(tmp_path / "images", tmp_path / "pool", clip_folder) == 2
+  assert "none of the images" in capfd.readouterr().err
+  assert not (tmp_path / "pool" / "pool.json").exists()

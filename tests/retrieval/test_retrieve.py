@@ -5,7 +5,7 @@ import pytest
 
 import genbench_jax as gb
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.retrieval import search
+from genbench_jax.retrieval import retrieve, search
 from genbench_jax.retrieval.pool import open_pool
 
 
@@ -269,3 +269,60 @@ def test_text_shards_are_paired_with_image_shards_by_their_numbers(tmp_path):
   images, texts = (pool.features(kind, np.arange(11)) for kind in ("image", "text"))
   np.testing.assert_array_equal(images, texts)
   assert images[:3, 0].tolist() == [0, 1, 10]
+
+
+def test_thirty_rows_are_found_unless_told_otherwise(tmp_path):
+  pool = _write(tmp_path, np.eye(40, WIDTH))
+  assert _retrieve(QUERY, pool)[1].shape == (1, 30)
+
+
+@pytest.mark.parametrize("recall", [-0.1, 1.5, float("nan")])
+def test_a_recall_is_a_share(tmp_path, recall):
+  with pytest.raises(UsageError, match="more than 0 and at most 1"):
+    gb.retrieve(QUERY, _write(tmp_path, np.eye(3, WIDTH)), recall_target=recall)
+
+
+@pytest.mark.parametrize(
+  ("lengths", "unit"),
+  [([1, 1, 1], True), ([1, 0, 1], True), ([1, 1, 0.5], False), ([2, 1, 1], False), ([3, 3, 3], False),
+   ([1.009, 0.991, 1], True), ([1.011, 1, 1], False), ([0.989, 1, 1], False)],
+)  # fmt: skip
+def test_a_pool_that_begins_with_other_lengths_is_normalized_at_once(tmp_path, lengths, unit):
+  """Squared lengths up to 0.02 from 1 are rounding, and rows of zeros are images without caption."""
+  rows = np.eye(3, WIDTH) * np.array(lengths)[:, None]
+  pool = open_pool(_write(tmp_path, rows, dtype=np.float32))
+  assert retrieve._begins_unit_norm(pool, "image") == unit
+
+
+def test_only_a_recall_below_one_searches_approximately(one_device_mesh, monkeypatch):
+  def approximately(*arguments):
+    raise RuntimeError("approximate")
+
+  monkeypatch.setattr(search, "_approximately", approximately)
+  search._search_program.cache_clear()
+  blocks = np.eye(5, WIDTH, dtype=np.float32)
+  found = search.best_rows(QUERY, [blocks], 1, one_device_mesh)
+  assert found.row.tolist() == [[0]]
+  with pytest.raises(RuntimeError, match="approximate"):
+    search.best_rows(QUERY, [blocks], 1, one_device_mesh, recall_target=0.9)
+  search._search_program.cache_clear()
+
+
+@pytest.mark.parametrize(
+  ("images", "texts"),
+  [(("a_1", "b_1"), ("t_1",)), (("a_1",), ("t_1", "u_1")), (("a_1", "b_1"), ("t_1", "u_1"))],
+)
+def test_numbers_that_occur_twice_pair_nothing(tmp_path, images, texts):
+  for folder, names in (("img_emb", images), ("text_emb", texts)):
+    (tmp_path / folder).mkdir()
+    for name in names:
+      np.save(tmp_path / folder / f"{name}.npy", np.ones((2, 3), np.float16))
+  with pytest.raises(UsageError, match="several have no partner or share a number"):
+    open_pool(tmp_path)
+
+
+def test_a_pool_is_a_folder(tmp_path):
+  for path in (tmp_path / "none", tmp_path / "file"):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="there is no pool"):
+      open_pool(path)

@@ -1,5 +1,6 @@
 """Image sets are readable by TFDS, written shard by shard, and checked for damage."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from genbench_jax.errors import RunError
+from genbench_jax.store import files
 from genbench_jax.store.image_set import (
   ImageRecord,
   ImageSet,
@@ -117,8 +119,6 @@ def test_a_shard_contains_its_own_images_in_order(tmp_path):
 
 
 def test_settings_change_the_fingerprint():
-  import dataclasses
-
   other = dataclasses.replace(LAYOUT, made_from={"model": "n"})
   assert other.fingerprint != LAYOUT.fingerprint
 
@@ -134,3 +134,61 @@ def test_images_may_have_several_labels(tmp_path):
   images = ImageSetWriter(tmp_path, layout).close()
   assert images[0].label == (0, 1)
   np.testing.assert_array_equal(images.labels, [[True, True]])
+
+
+def test_a_set_is_whole_when_every_shard_is_sealed(tmp_path):
+  writer = ImageSetWriter(tmp_path, LAYOUT)
+  for shard in range(3):
+    assert not writer.is_whole()
+    writer.write_shard(shard, _records(LAYOUT, shard))
+  assert writer.is_whole()
+
+
+@pytest.mark.parametrize(("count", "shards"), [(0, 1), (1, 1), (3, 1), (4, 2), (6, 2), (7, 3)])
+def test_a_set_has_as_many_shards_as_it_needs_and_at_least_one(count, shards):
+  layout = dataclasses.replace(LAYOUT, num_images=count)
+  assert layout.num_shards == shards
+  found = [index for shard in range(shards) for index in layout.shard_range(shard)]
+  assert found == list(range(count))
+
+
+def test_only_shards_with_the_given_images_are_verified(tmp_path):
+  images = _write(tmp_path)
+  _shards(tmp_path)[1].write_bytes(b"damaged")  # images 3, 4 and 5
+  for rows in (range(3), range(6, 7), range(0)):
+    images.verify(rows)
+  for rows in (range(2, 4), range(4, 5), range(5, 7), range(7)):
+    with pytest.raises(RunError, match="00001-of-00003 is damaged"):
+      images.verify(rows)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_labels_are_checked(tmp_path, recorded):
+  images = _write(tmp_path)
+  np.save(tmp_path / "labels.npy", np.zeros(6, np.int32))
+  if not recorded:  # as in sets of the first version
+    del images.manifest["labels_sha256"]
+  with pytest.raises(RunError, match="checksum differs" if recorded else "expected 7 labels"):
+    _ = images.labels
+
+
+@pytest.mark.parametrize(
+  ("changed", "fine"),
+  [
+    ({}, True),
+    ({"shard_size": 1}, True),
+    ({"shard_size": 0}, False),
+    ({"shards": [{"sha256": ""}]}, False),
+    ({"shards": [3]}, False),
+    ({"num_images": "7"}, False),
+    ({"class_names": None}, False),
+  ],
+)
+def test_a_manifest_is_checked(tmp_path, changed, fine):
+  manifest = dataclasses.asdict(LAYOUT) | {"shards": [{"sha256": "", "images": 1}]} | changed
+  files.write_json(tmp_path / "manifest.json", manifest)
+  if fine:
+    assert ImageSet(tmp_path).class_names == LAYOUT.class_names
+  else:
+    with pytest.raises(RunError, match="it has no valid"):
+      ImageSet(tmp_path)

@@ -199,3 +199,10 @@ def test_leases_are_not_copied(away, store, tmp_path):
     Mirror(URL, tmp_path / "b").fetch()
     assert not (tmp_path / "b" / ".lease").exists()
     assert store.find(f"{ROOT}/.lease")
+
+
+def test_a_holder_renews_many_times_before_it_counts_as_dead():
+  """Changing these needs a look at stores that bill each request."""
+  assert (lease.BEAT_SECONDS, lease.LOOK_SECONDS, lease.SILENT_SECONDS) == (8, 2, 60)
+  assert (mirror.SECONDS_BETWEEN_SENDING, mirror.NOTICE_SECONDS) == (10, 30)
+  assert (mirror.OUTAGE_SECONDS, mirror.LAST_SECONDS) == (900, 60)
