@@ -145,3 +145,16 @@ def test_the_ends_of_the_sigmas_are_the_checkpoints_or_those_of_the_training():
 def test_the_ends_of_the_sigmas_are_positive(value):
   with pytest.raises(RunError, match="expected a positive number"):
     sigma_ends(schedule(sigma_max=value), 14.6, 0.03)
+
+
+def test_numbers_have_diffusers_defaults_and_generous_limits():
+  assert {
+    "original_inference_steps": (50, 1, 100_000),
+    "timestep_scaling": (10, 0, 1e6),
+    "lambda_min_clipped": (-math.inf, -math.inf, 1e6),
+  } == NUMBERS
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpmsolver++", "lcm", "tcd"])
+def test_samplers_do_not_threshold(name):
+  assert choice(schedule(), name, "thresholding") is False

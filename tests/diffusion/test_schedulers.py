@@ -195,3 +195,20 @@ def test_bad_settings_are_refused():
       sampler_steps(schedule(), "ddim", count)
   with pytest.raises(RunError, match="timestep_spacing"):
     sampler_steps(schedule(timestep_spacing="random"), "ddim", 10)
+
+
+@pytest.mark.parametrize(("count", "fine"), [(1, True), (999, True), (0, False), (1000, False)])
+def test_steps_are_fewer_than_those_of_the_training(count, fine):
+  if fine:
+    assert len(sampler_steps(schedule(), "euler", count)[0].timestep) == count
+  else:
+    with pytest.raises(UsageError, match="less than the model's 1000"):
+      sampler_steps(schedule(), "euler", count)
+
+
+@pytest.mark.parametrize("eta", [-0.01, 1.01])
+def test_eta_is_a_share(eta):
+  for fine in (0.0, 1.0):
+    assert bool(sampler_steps(schedule(), "ddim", 4, eta=fine)[0].noise.any()) == bool(fine)
+  with pytest.raises(UsageError, match="from 0 to 1"):
+    sampler_steps(schedule(), "ddim", 4, eta=eta)

@@ -84,7 +84,9 @@ def test_the_users_steps_are_taken_as_they_are(given_steps):
   assert explicit(SCHEDULE, given_steps, "lcm").tolist() == list(given_steps)
 
 
-@pytest.mark.parametrize("given_steps", [[], [1000], [-1], [5, 5], [5, 6], [2.5], [[5], [4]]])
+@pytest.mark.parametrize(
+  "given_steps", [[], [1000], [1000, 5], [-1], [5, -1], [5, 5], [5, 6], [2.5], [[5], [4]]]
+)
 def test_other_steps_are_rejected(given_steps):
   with pytest.raises(UsageError, match="lcm takes descending whole numbers from 999 to 0"):
     explicit(SCHEDULE, given_steps, "lcm")

@@ -1,6 +1,7 @@
 """Features do not depend on batch, padding or devices; prototypes are the mean over templates."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -116,3 +117,23 @@ def test_a_text_tower_that_tells_no_tokens_apart_is_refused(tiny_clip, one_devic
 @pytest.mark.parametrize("rows,batch", [(0, 8), (1, 8), (8, 8), (9, 16), (17, 32), (1000, 128)])
 def test_batches_are_powers_of_two_up_to_the_limit(rows, batch):
   assert fitting_batch(rows, devices=8, per_device=16) == batch
+
+
+def test_batches_are_per_device(tiny_clip, one_device_mesh):
+  assert ImageEmbedder(tiny_clip, one_device_mesh).batch_size == 32
+  assert ImageEmbedder(tiny_clip, batch_per_device=3).batch_size == 3 * jax.local_device_count()
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(("pairs", "end"), [(1, "."), (5, "."), (6, "; ....")])
+def test_five_classes_that_read_alike_are_named(caplog, pairs, end):
+  """Features that differ in the sixth digit are equal up to rounding."""
+  encoder = SimpleNamespace(tokenize=lambda texts: np.zeros((len(texts), 3), int))
+  prototypes = np.tile([0.6, 0.8], (pairs + 1, 1)) + np.array([[2e-6, -2e-6]])
+  prototypes[0] = 0.6, 0.8
+  names = [f"class {number}" for number in range(pairs + 1)]
+  feature_module._look_at_equal(encoder, prototypes, names, ["a {}"])
+  (record,) = caplog.records
+  message = record.getMessage()
+  assert message.startswith(f"{pairs} classes read like") and message.endswith(end)
+  assert message.count("0 and ") == min(pairs, 5)

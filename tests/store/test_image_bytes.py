@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genbench_jax.store import image_bytes
 from genbench_jax.store.image_bytes import without_metadata
 
 COMMENT = b"\xff\xfe\x00\x07where"
@@ -51,3 +52,43 @@ def test_an_image_that_is_cut_short_is_left_to_the_decoder(kind):
   image = encoded(kind)
   for end in (len(image) - 1, len(image) // 2, 9, 3):
     assert without_metadata(image[:end]) is None
+
+
+def segment(marker, content=b""):
+  return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def jpeg(*before, scan=b"\x12", after=b""):
+  return b"".join([b"\xff\xd8", *before, segment(0xDA, b"head"), scan, after, b"\xff\xd9"])
+
+
+def kept(image):
+  return b"".join(image_bytes._jpeg_parts(image))
+
+
+@pytest.mark.parametrize("size", [0, 1, 300])
+@pytest.mark.parametrize("marker", range(0xC0, 0xFF))
+def test_segments_that_hold_no_pixels_are_dropped(marker, size):
+  """JFIF (E0) and Adobe's color transform (EE) are needed; D0 to D9 have no length, DA begins the scan."""
+  if not 0xD0 <= marker <= 0xDA:
+    image = jpeg(segment(marker, bytes(size)))
+    dropped = 0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE)
+    assert kept(image) == (jpeg() if dropped else image)
+
+
+@pytest.mark.parametrize("padding", [1, 2, 3])
+def test_padding_before_a_marker_may_have_any_length(padding):
+  assert kept(jpeg(b"\xff" * padding, segment(0xDB))) == jpeg(segment(0xDB))
+
+
+def test_stuffed_bytes_and_restarts_belong_to_the_scan():
+  restarts = b"".join(bytes([7, 0xFF, marker]) for marker in range(0xD0, 0xD8))
+  scan = b"\x01\xff\x00" + restarts + b"\xff\xd7\xff\xd0\x02"
+  assert kept(jpeg(scan=scan, after=segment(0xFE, b"where"))) == jpeg(scan=scan)
+
+
+@pytest.mark.parametrize("length", [0, 1, 40, 0xFFFF])
+def test_a_segment_of_impossible_length_is_an_error(length):
+  broken = b"\xff\xd8\xff\xdb" + length.to_bytes(2, "big") + b"\xff\xd9\xff\xd9"
+  with pytest.raises(ValueError, match="cut short"):
+    kept(broken)

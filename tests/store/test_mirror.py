@@ -155,3 +155,37 @@ def test_a_store_that_denies_access_is_named(bucket, copies, monkeypatch):
   with pytest.raises(RunError, match="can't write to memory"), work_folder(URL) as folder:
     monkeypatch.setattr(type(bucket), "put_file", refuse)
     files.write_text(folder / "x", "x")
+
+
+@pytest.mark.parametrize(
+  ("name", "sent"),
+  [
+    ("results.jsonl", True),
+    (".url", True),
+    ("deep/.lease", True),
+    (".mirror.json", False),
+    ("deep/.lock", False),
+    (".lease/00000001", False),
+    ("deep/.a.json.0123.part", False),
+    ("state/1.orbax-checkpoint-tmp-2/data", False),
+  ],
+)
+def test_states_of_this_machine_and_unfinished_files_are_not_sent(name, sent):
+  assert mirror._is_sent(name) == sent
+
+
+@pytest.mark.parametrize(
+  ("cause", "final"), [(None, True), (PermissionError(), True), (TimeoutError(), False)]
+)
+def test_only_denied_and_taken_buckets_are_not_retried(cause, final):
+  error = RunError("no")
+  error.__cause__ = cause
+  assert mirror._is_final(error) == final
+
+
+def test_urls_are_remote_and_paths_are_not():
+  found = [mirror.is_remote(text) for text in ("gs://a/b", "memory://a", "/a/b", "a:b", "~/a")]
+  assert found == [True, True, False, False, False]
+  assert mirror._opened("memory://a/b/")[1] == "/a/b"
+  with pytest.raises(UsageError, match="--workdir is 'nothing://a'"):
+    mirror._opened("nothing://a")
