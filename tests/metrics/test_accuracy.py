@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from genbench_jax.errors import UsageError
-from genbench_jax.metrics.accuracy import eleven_point_precision, recognition_score
+from genbench_jax.metrics.accuracy import (
+  area_under_roc,
+  check_test_labels,
+  eleven_point_precision,
+  recognition_score,
+  score_from_correct,
+  score_from_hits,
+)
 
 
 def scores_and_labels(seed, classes=5, rows=80, levels=6):
@@ -88,3 +95,55 @@ def test_ties_go_to_the_first_class():
 def test_undefined_values_are_usage_errors(scores, labels, metric, said):
   with pytest.raises(UsageError, match=said):
     recognition_score(scores, labels, metric)
+
+
+def test_eleven_points_of_a_few_images():
+  """Positives at ranks 1, 3 and 4 of 5: precisions 1, 2/3 and 3/4, the best from recall 1/3 on is 3/4."""
+  scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+  found = eleven_point_precision(scores, np.array([True, False, True, True, False]))
+  # Recall 0 and .1 to .3 are reached by the first, .4 to 1 by the others.
+  assert found == pytest.approx((1 + 3 * 1 + 7 * 0.75) / 11)
+  # Ties are one step: 1 of 2, then 2 of 3.
+  tied = eleven_point_precision(np.array([1.0, 1, 0]), np.array([False, True, True]))
+  assert tied == pytest.approx((1 + 5 * 2 / 3 + 5 * 2 / 3) / 11)
+  assert eleven_point_precision(np.array([0.1]), np.array([True])) == 1
+
+
+def test_scores_from_counts():
+  hits, totals = np.array([3, 0, 0]), np.array([4, 4, 0])
+  assert score_from_hits(hits, totals, "accuracy") == 3 / 8
+  assert score_from_hits(hits, totals, "mean_per_class") == 3 / 8 == (3 / 4 + 0) / 2
+  assert score_from_hits(np.array([3, 0]), np.array([4, 1]), "mean_per_class") == 3 / 8
+  correct, labels = np.array([True, False, True]), np.array([2, 2, 0])
+  assert score_from_correct(correct, labels, 4, "mean_per_class") == 3 / 4
+  assert score_from_correct(correct, labels, 4, "accuracy") == pytest.approx(2 / 3)
+
+
+def test_the_area_counts_pairs_and_ties_half():
+  scores, positive = np.array([0.5, 0.5, 0.2, 0.9]), np.array([True, False, False, True])
+  assert area_under_roc(scores, positive) == (0.5 + 1 + 1 + 1) / 4
+  # An infinite score excludes a class, and is no error.
+  excluded = np.array([[0.0, -np.inf], [0.0, 1.0]])
+  assert recognition_score(excluded, [0, 1]) == 1
+
+
+@pytest.mark.parametrize(
+  ("labels", "classes", "metric", "fits"),
+  [
+    ([0, 1], 2, "roc_auc", True),
+    ([1, 1], 2, "roc_auc", False),
+    ([0, 1], 3, "roc_auc", False),
+    (np.eye(2, dtype=bool), 2, "map_11_point", True),
+    (np.zeros((2, 2), bool), 2, "map_11_point", False),
+    (np.eye(2, dtype=bool), 2, "accuracy", False),
+    ([0, 0], 2, "map_11_point", True),
+    ([0, 0], 2, "mean_per_class", True),
+  ],
+)
+def test_labels_for_which_a_metric_is_defined(labels, classes, metric, fits):
+  labels = np.asarray(labels)
+  if fits:
+    check_test_labels(labels, classes, metric)
+  else:
+    with pytest.raises(UsageError, match=metric):
+      check_test_labels(labels, classes, metric)

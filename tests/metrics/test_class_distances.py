@@ -97,3 +97,24 @@ def test_kernel_distances_and_clipped_metrics_by_class(world, monkeypatch, on_de
     }
     for name, value in expected.items():
       assert found[name].by_class[c] == pytest.approx(value, rel=1e-4, abs=1e-4), name
+
+
+@pytest.mark.parametrize(("own", "others", "there"), [(4, 4, True), (3, 4, False), (4, 3, False)])
+def test_four_images_on_either_side_are_enough(own, others, there):
+  x, y = np.ones((own, 2)), np.zeros((others, 2))
+  found = distances_by_class(
+    x, y, np.zeros(own, int), np.zeros(others, int), lambda a, b: len(a) + len(b)
+  )
+  assert found == ({0: own + others} if there else {})
+  few = distances_by_class(x, y, [0] * own, [0] * others, lambda a, b: 1, fewest=3)
+  assert few == {0: 1}
+  with pytest.raises(UsageError, match="got 2 for"):
+    distances_by_class(x, y, [0] * own, [0, 0], lambda a, b: 1)
+
+
+def test_a_distance_of_equal_sets_is_not_below_zero():
+  x = np.random.default_rng(0).normal(size=(5, 3)) * 1e3
+  assert 0 <= frechet_of_few(x, x) < 1e-6
+  # Along one axis: (mean difference)^2 + (deviation difference)^2.
+  first, second = np.array([[0.0], [2]]), np.array([[5.0], [11]])
+  assert frechet_of_few(first, second) == pytest.approx((8 - 1) ** 2 + (18**0.5 - 2**0.5) ** 2)

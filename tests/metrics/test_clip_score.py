@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from genbench_jax.errors import UsageError
-from genbench_jax.metrics.clip_score import clip_score, measure_clip_score
+from genbench_jax.metrics.bootstrap import own_interval
+from genbench_jax.metrics.clip_score import clip_score, image_scores, measure_clip_score
+from genbench_jax.metrics.strata import strata_of
 
 
 def cosines(images, texts):
@@ -61,3 +63,34 @@ def test_inconsistent_arguments_are_usage_errors(world):
     clip_score(world.images, world.text, np.zeros((63, 7)))
   with pytest.raises(UsageError, match="16 wide"):
     clip_score(world.images, world.text[:, :3], world.labels)
+
+
+def test_scores_of_images_with_and_without_classes():
+  images, texts = np.array([[1.0, 0], [0, 1], [3, 4]]), np.array([[1.0, 0], [0.6, 0.8], [-1, 0]])
+  scores, labels = image_scores(images, texts, np.array([0, 1, 2]))
+  np.testing.assert_allclose(scores, [100, 80, 0], rtol=1e-6)
+  assert labels.tolist() == [0, 1, 2] and scores.dtype == np.float64
+  hot = np.array([[1, 1, 0], [0, 0, 0], [1, 0, 1]])
+  scores, labels = image_scores(images, texts, hot)
+  np.testing.assert_allclose(scores, [80, 30], rtol=1e-6)
+  np.testing.assert_array_equal(labels, hot[[0, 2]])
+  scores, labels = image_scores(images, texts)
+  np.testing.assert_allclose(scores, [100, 80, 0], rtol=1e-6)
+  assert labels is None
+  with pytest.raises(UsageError, match="3 images and 2 texts"):
+    image_scores(images, texts[:2])
+  for given in ((images, texts * np.nan, None), (images, texts * np.nan, np.zeros(3, int))):
+    with pytest.raises(UsageError, match="text_features hold NaN"):
+      image_scores(*given)
+
+
+def test_the_interval_is_that_of_the_scores_within_classes(world):
+  scores, labels = image_scores(world.images, world.text, world.labels)
+  found = measure_clip_score(world.images, world.text, world.labels, 4, 50)
+  expected = own_interval(scores.mean(), scores, strata_of(labels, len(scores)), 50, 4)
+  assert found.score == expected
+  plain = measure_clip_score(world.images, world.images + 1, seed=4, resamples=50)
+  assert plain.per_class == {} and plain.score.ci_low < plain.score.value
+  assert measure_clip_score(world.images, world.text, world.labels) == measure_clip_score(
+    world.images, world.text, world.labels, 0, 1000
+  )

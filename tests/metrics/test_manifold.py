@@ -5,7 +5,17 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from genbench_jax.errors import UsageError
-from genbench_jax.metrics.manifold import measure_manifold, precision_recall_density_coverage
+from genbench_jax.metrics.intervals import wilson
+from genbench_jax.metrics.manifold import (
+  _coverage,
+  _measurement,
+  balls_held,
+  measure,
+  measure_manifold,
+  precision_recall_density_coverage,
+)
+from genbench_jax.metrics.manifold_spread import Spread
+from genbench_jax.metrics.registry import Sets
 
 NAMES = ("precision", "recall", "density", "coverage")
 
@@ -102,3 +112,82 @@ def test_undefined_values_are_usage_errors(sets):
   with pytest.raises(UsageError, match="every image needs its label"):
     labels = np.zeros(3, int), np.zeros(260, int)
     measure_manifold(real, generated, labels=labels, resamples=10)
+
+
+SPREAD = Spread(
+  dict.fromkeys(NAMES, 0.5), {"precision": 2.0, "recall": 3.0, "density": 4.0, "coverage": 1.0}
+)
+
+
+@pytest.mark.parametrize("name", ["precision", "density"])
+def test_variances_are_those_of_a_mean_times_the_spread(name):
+  values = np.array([1.0, 0, 1, 1, 0, 1, 1, 1])
+  alone, both = values.var() / 8, values.var() / 8 * SPREAD.both[name]
+
+  def around(variance):
+    half = 1.959964 * variance**0.5
+    return wilson(0.75, variance, 8) if name == "precision" else (max(0.75 - half, 0), 0.75 + half)
+
+  found = _measurement(name, values, SPREAD, True)
+  assert (found.ci_low, found.ci_high) == pytest.approx(around(both / 2))
+  assert (found.generator_low, found.generator_high) == pytest.approx(around(both))
+  unknown = _measurement(name, values, SPREAD, False)
+  assert unknown.generator_low is None and "one image per class" in unknown.note
+  few = _measurement(name, values, None, True)
+  assert (few.ci_low, few.ci_high) == pytest.approx(around(alone))
+  assert few.generator_low is None and "too few images" in few.note
+
+
+def test_a_density_is_not_below_zero_and_may_exceed_one():
+  found = _measurement("density", np.array([0.0, 0, 0, 4]), SPREAD, True)
+  assert found.generator_low == 0 and found.generator_high > 2
+
+
+@pytest.mark.parametrize("k", [0, 6, -1])
+def test_neighbors_must_be_fewer_than_images(k, sets):
+  real, generated = sets[0][:6], sets[1][:9]
+  for pair in ((real, generated), (generated, real)):
+    with pytest.raises(UsageError, match=f"k={k} neighbors need at least"):
+      precision_recall_density_coverage(*pair, k=k)
+    assert set(precision_recall_density_coverage(*pair, k=5)) == set(NAMES)
+
+
+def test_the_default_has_five_neighbors(sets):
+  real, generated = (rows[:30] for rows in sets)
+  five = precision_recall_density_coverage(real, generated, 5)
+  assert precision_recall_density_coverage(real, generated) == five
+  assert measure_manifold(real, generated, resamples=4) == measure_manifold(
+    real, generated, 5, None, 0, 4
+  )
+
+
+def test_balls_hold_what_is_nearer_than_their_radius(one_device_mesh):
+  centers = np.array([[0.0, 0], [3, 0], [9, 9]], np.float32)
+  points = np.array([[1, 0], [2, 0], [0, 0], [30, 0]], np.float32)
+  found = balls_held(centers, np.array([2.25, 4.5, 0.0]), points, one_device_mesh)
+  assert found.tolist() == [2, 1, 1, 0]
+
+
+@pytest.mark.parametrize("pairs", [2**20, 0])
+def test_up_to_k_real_images_the_farthest_defines_the_radius(pairs, one_device_mesh, monkeypatch):
+  """Radii of three images at 0, 2 and 6 with five neighbors: 6, 4 and 6."""
+  monkeypatch.setattr("genbench_jax.metrics.manifold.HOST_PAIRS", pairs)
+  real = np.array([[0.0], [2], [6]], np.float32)
+  for at, covered in ((5.9, 3), (6.5, 1), (-1.5, 2), (11.5, 1), (13, 0), (-2.5, 1)):
+    found = _coverage(real, np.array([[at]], np.float32), 5, one_device_mesh)
+    assert found == pytest.approx(covered / 3), at
+  assert _coverage(real, np.zeros((0, 1), np.float32), 5, one_device_mesh) == 0
+  two = _coverage(real[:2], np.array([[-1.0]], np.float32), 1, one_device_mesh)
+  assert two == 0.5
+
+
+@pytest.mark.parametrize(("size", "names"), [(5, set()), (6, set(NAMES))])
+def test_six_images_a_set_are_measured(sets, size, names):
+  real, generated = sets
+  given = (generated[:size], real[:30], np.zeros(size, int), np.zeros(30, int))
+  found = {r.name: r for r in measure(Sets(*given, num_classes=1, resamples=4), NAMES)}
+  assert found.keys() == names
+  for result in found.values():
+    assert set(result.by_class) == {0}
+  swapped = (given[1], given[0], given[3], given[2])
+  assert {r.name for r in measure(Sets(*swapped, num_classes=1, resamples=4), NAMES)} == names

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from genbench_jax.metrics import top_k
-from genbench_jax.metrics.neighbors import nearest
+from genbench_jax.metrics.neighbors import _without_self, nearest
 from genbench_jax.metrics.ring import tiles, untiled
 
 
@@ -70,3 +70,31 @@ def test_tiles_can_be_split_and_merged():
   split = tiles(rows, 4, fill=-1)
   assert split.shape == (3, 4, 1) and (split[2, 2:] == -1).all()
   assert (untiled(split, 10) == rows).all()
+
+
+def test_a_row_is_dropped_from_its_own_neighbors_or_the_last_one():
+  """Row 1 was crowded out by duplicates of it: then its last neighbor is dropped."""
+  similarities = np.array([[0.0, -1, -2], [0, 0, 0], [0, -3, -5]])
+  numbers = np.array([[0, 2, 1], [0, 3, 4], [5, 2, 6]])
+  found = _without_self(similarities, numbers)
+  assert found[0].tolist() == [[-1, -2], [0, 0], [0, -5]]
+  assert found[1].tolist() == [[2, 1], [0, 3], [5, 6]]
+
+
+def test_distances_and_cosines_are_those_of_the_definitions():
+  query, base = np.array([[3.0, 4.0]]), np.array([[3.0, 4.0], [0, 2], [-6, -8], [30, 40]])
+  similarity, rows = nearest(query, base, 4)
+  assert rows.tolist() == [[0, 3, 1, 2]]
+  np.testing.assert_allclose(similarity, [[1, 1, 0.8, -1]], rtol=1e-6)
+  similarity, rows = nearest(query, base, 2, "euclidean")
+  assert rows.tolist() == [[0, 1]]
+  np.testing.assert_allclose(similarity, [[0, -13]], atol=1e-5)
+
+
+def test_duplicates_of_a_row_are_its_neighbors():
+  rows = np.array([[1.0, 0], [1, 0], [1, 0], [0, 1]], np.float32)
+  similarity, found = nearest(rows, rows, 2, "euclidean", skip_self=True)
+  assert found.tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]]
+  np.testing.assert_allclose(similarity, [[0, 0]] * 3 + [[-2, -2]], atol=1e-6)
+  _, all_rows = nearest(rows[:2], rows[:2], 3, skip_self=True)
+  assert all_rows.tolist() == [[1, -1, -1], [0, -1, -1]]

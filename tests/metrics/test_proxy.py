@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 
 from genbench_jax.errors import UsageError
+from genbench_jax.metrics import proxy as module
+from genbench_jax.metrics.inputs import host_unit_rows
 from genbench_jax.metrics.proxy import (
   PENALTIES,
+  _errors,
+  _half_width,
+  measure,
   measure_proxy_a_distance,
   proxy_a_distance,
   ridge_error,
 )
+from genbench_jax.metrics.registry import Sets
 
 
 def normal(rows, shift=0.0, seed=0, width=8):
@@ -127,3 +133,79 @@ def test_the_penalty_is_chosen_on_a_fifth_of_the_training_half_as_by_hand():
   best = int(np.argmin(validated))
   assert tested[best] != tested[0]  # almost no penalty
   assert float(ridge_error(x, y)) == pytest.approx(tested[best], abs=1e-6)
+
+
+def test_half_widths_of_repeats_and_of_a_single_division():
+  from scipy.stats import t
+
+  expected = t.ppf(0.975, 9) * 0.2 * np.sqrt(1 / 10 + 1)
+  assert _half_width(1.0, 0.2, 10, 50) == pytest.approx(expected)
+  # One division of 50 images a set: 25 of each are tested; d = 1 is an error of 1/4.
+  assert _half_width(1.0, 0.0, 1, 50) == pytest.approx(1.96 * 4 * np.sqrt(3 / 16 / 50))
+  assert _half_width(1.0, 0.0, 1, 1) == pytest.approx(1.96 * 4 * np.sqrt(3 / 16 / 2))
+  assert _half_width(2.0, 0.0, 1, 50) == 0 == _half_width(-2.0, 0.0, 1, 50)
+  assert _half_width(1.0, 0.3, 2, 50) == pytest.approx(t.ppf(0.975, 1) * 0.3 * np.sqrt(1.5))
+
+
+def test_a_point_on_the_boundary_is_half_an_error():
+  x, y = np.array([[1.0], [2.0], [0.0], [-1.0]]), np.array([[-1.0], [-3.0], [-2.0], [5.0]])
+  found = _errors(x, y, np.array([[1.0], [-1.0]]))
+  np.testing.assert_allclose(found, [(1.5 / 4 + 1 / 4) / 2, 1 - (1.5 / 4 + 1 / 4) / 2])
+
+
+def test_four_images_a_set_are_enough():
+  x, y = normal(4), normal(30, 1, seed=1)
+  for first, second in ((x, y), (y, x)):
+    labels = np.zeros(len(first), int), np.zeros(len(second), int)
+    (found,) = measure(Sets(first, second, *labels, num_classes=1, seed=2), ("proxy_a_distance",))
+    expected = measure_proxy_a_distance(host_unit_rows(first), host_unit_rows(second), 2)
+    assert found.value == expected.distance
+  few = Sets(normal(3), y, np.zeros(3, int), np.zeros(30, int), num_classes=1)
+  assert list(measure(few, ())) == []
+
+
+def test_the_reference_divides_sets_in_the_given_order_and_scales_by_the_first_halves():
+  """scikit-learn written out; the error may be mirrored, and ten costs are tried."""
+  from sklearn.preprocessing import StandardScaler
+  from sklearn.svm import SVC
+
+  x, y = normal(14, width=3), normal(22, 0.7, seed=1, width=3)
+  scaler = StandardScaler().fit(np.concatenate([x[:7], y[:11]]).astype(float))
+  x_unit, y_unit = scaler.transform(x.astype(float)), scaler.transform(y.astype(float))
+  train, side = np.concatenate([x_unit[:7], y_unit[:11]]), np.repeat([0, 1], [7, 11])
+  test, truth = np.concatenate([x_unit[7:], y_unit[11:]]), np.repeat([0, 1], [7, 11])
+  errors = []
+  for power in range(-5, 5):
+    model = SVC(C=10.0**power, kernel="linear").fit(train, side)
+    wrong = np.mean(model.predict(test) != truth)
+    errors.append(min(wrong, 1 - wrong))
+  found = measure_proxy_a_distance(x, y, protocol="reference")
+  assert found.distance.value == pytest.approx(2 * (1 - 2 * min(errors)))
+  assert found.deviation == 0 and found.repeats == (found.distance.value,)
+  half = _half_width(found.distance.value, 0.0, 1, 14)
+  assert found.distance.ci_low == pytest.approx(max(found.distance.value - half, -2))
+  assert found.distance.generator_high == pytest.approx(min(found.distance.value + half, 2))
+
+
+def test_the_interval_of_ten_divisions_is_the_corrected_one():
+  x, y = normal(30, width=3), normal(40, 0.4, seed=1, width=3)
+  found = measure_proxy_a_distance(x, y, 3)
+  half = _half_width(found.distance.value, found.deviation, 10, 30)
+  assert found.distance.value == pytest.approx(np.mean(found.repeats))
+  assert found.distance.ci_low == pytest.approx(max(found.distance.value - half, -2))
+  assert found.distance.ci_high == pytest.approx(min(found.distance.value + half, 2))
+  assert (found.distance.generator_low, found.distance.generator_high) == (found.distance.ci_low, found.distance.ci_high)  # fmt: skip
+  assert measure_proxy_a_distance(x, y) == measure_proxy_a_distance(x, y, 0, "strict")
+
+
+def test_no_more_than_a_thousand_images_are_drawn(monkeypatch):
+  seen = []
+
+  def errors(x, y, x_order, y_order):
+    seen.append((x_order.shape, y_order.shape, len(x), len(y)))
+    return np.zeros(10)
+
+  monkeypatch.setattr(module, "_ridge_errors", errors)
+  proxy_a_distance(normal(1001, width=2), normal(1200, width=2))
+  proxy_a_distance(normal(30, width=2), normal(1200, width=2))
+  assert [each[:2] for each in seen] == [((10, 1000),) * 2, ((10, 30),) * 2]

@@ -6,6 +6,7 @@ import pytest
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics import registry
 from genbench_jax.metrics.bootstrap import Measurement
+from genbench_jax.metrics.cautions import MAP_CAUTION
 from genbench_jax.metrics.floors import draws, floors
 from genbench_jax.metrics.registry import Metric, Result, Sets, measured
 
@@ -105,3 +106,47 @@ def test_several_labels_per_image_keep_their_order():
     [0, 1, 2, 3],
     [4, 5, 6, 7],
   ]
+
+
+def test_what_is_registered_with_each_quantity():
+  by_name = {name: metric for metric in registry.METRICS for name in metric.names}
+  lower = {
+    "fid", "kid", "cmmd", "proxy_a_distance", "fd_infinity", "mind", "near_copies", "class_chamfer",
+    "discriminative_span",
+  }  # fmt: skip
+  assert set(registry.lower_is_better()) == lower
+  without_floor = {*registry._CLER, "clip_score", "auth_pct", "near_copies"}
+  assert {name for name, metric in by_name.items() if not metric.has_floor} == without_floor
+  assert {name for name, metric in by_name.items() if metric.on_demand} == {"discriminative_span"}
+  assert set(registry.known_quantities()) - set(registry.usual_quantities()) == {
+    "discriminative_span"
+  }
+  needs_text = {name for metric in registry.METRICS for name in metric.needs_text}
+  assert needs_text == {*registry._CLER, "clip_score"}
+
+
+def test_only_what_was_asked_for_is_yielded():
+  def measure(sets, wanted):
+    assert list(wanted) == ["b"]
+    yield from (Result(name, None) for name in ("a", "b", "c"))
+
+  found = Metric(("a", "b"), measure)(Sets(None, None, None, None), ("b", "c"))
+  assert [result.name for result in found] == ["b"]
+
+
+def test_the_defaults_of_a_measurement():
+  sets = Sets(None, None, None, None)
+  assert (sets.metric, sets.protocol, sets.top_k) == ("accuracy", "strict", 10)
+  assert (sets.seed, sets.resamples, sets.num_classes) == (0, 1000, 0)
+  assert Result("a", 1).on_guides is False and Metric(("a",), "m:f").better == "higher"
+
+
+def test_recognition_scores_by_average_precision_carry_their_caution(world, monkeypatch):
+  """Only CLER scores are recognition scores; others keep their own notes."""
+  value = Measurement(0.5, 0.4, 0.6)
+  for name, noted in (("cler", True), ("clip_score", False)):
+    names = registry._CLER if noted else ("clip_score",)
+    metric = Metric(names, lambda sets, wanted, name=name: iter([Result(name, value)]))
+    monkeypatch.setattr(registry, "METRICS", [metric])
+    ((_, found),) = measured(sets_of(world, metric="map_11_point"), (name,))
+    assert (MAP_CAUTION in found.value.note) == noted

@@ -141,3 +141,81 @@ def test_invalid_files_are_one_line_errors(tmp_path, content, said, capsys):
   assert said in error and error.startswith("error: ") and error.count("\n") == 1
   with pytest.raises(UsageError):
     sanity_command.read_features(tmp_path / "missing.npz")
+
+
+@pytest.mark.parametrize(
+  ("after", "verdict", "worsening"),
+  [
+    ([3.0, 3.2, 3.4], 1, np.inf),  # the same step each time
+    ([1.0, 1.2, 1.4], 0, 0),
+    ([1.0 + 1e-10, 1.2, 1.4], 0, 0),  # a change beyond the 8th digit
+    ([0.0, 0.2, 0.4], -1, -np.inf),
+    ([2.0, 1.2, 1.4], 0, 1.0),  # one step of three: a mean of 1/3 with an error of 1/3
+    ([np.nan, 3.2, 3.4], 0, 0),
+  ],
+)
+def test_a_change_is_counted_in_standard_errors(after, verdict, worsening):
+  before = [{"fid": value} for value in (1.0, 1.2, 1.4)]
+  found = sanity._movement("fid", before, [{"fid": value} for value in after])
+  if np.isinf(worsening):
+    assert np.sign(found.worsening) == np.sign(worsening) and abs(found.worsening) > 1e6
+  else:
+    assert found.worsening == pytest.approx(worsening, abs=1e-6)
+  assert (found.verdict, found.before) == (verdict, pytest.approx(1.2))
+  opposite = sanity._movement(
+    "vendi", [{"vendi": v["fid"]} for v in before], [{"vendi": value} for value in after]
+  )
+  assert opposite.verdict == -verdict
+
+
+@pytest.mark.parametrize(("worse", "verdict"), [(4.01, 1), (3.99, 0)])
+def test_four_standard_errors_are_a_change(worse, verdict):
+  step = np.array([-1.0, 1.0]) / np.sqrt(2)  # a standard deviation of 1, an error of sqrt(1/2)
+  steps = worse / np.sqrt(2) + step
+  clean = [{"fid": 10.0}, {"fid": 20.0}]
+  shifted = [{"fid": value + s} for value, s in zip((10.0, 20.0), steps, strict=True)]
+  found = sanity._movement("fid", clean, shifted)
+  assert found.worsening == pytest.approx(worse) and found.verdict == verdict
+
+
+def test_halves_of_each_class_are_compared(given):
+  external, real = sanity._halves(given, np.random.default_rng(0))
+  assert np.bincount(external.labels).tolist() == np.bincount(real.labels).tolist() == [20] * 4
+  assert rows_of(external.features) | rows_of(real.features) == rows_of(given.features)
+  odd = given.take(np.arange(3))
+  assert [len(half.labels) for half in sanity._halves(odd, np.random.default_rng(0))] == [1, 2]
+  assert sanity._every_other(np.array([0, 0, 0, 1, 1]), 0).tolist() == [0, 2, 3]
+  assert sanity._every_other(np.array([0, 0, 0, 1, 1]), 1).tolist() == [1, 4]
+
+
+def test_eight_images_of_two_classes_are_enough():
+  features = np.random.default_rng(0).normal(size=(16, 3))
+  labels = np.repeat([0, 1], 8)
+  found = sanity.checked(features, labels)
+  np.testing.assert_allclose(np.linalg.norm(found.features, axis=1), 1, rtol=1e-6)
+  for wrong in (
+    np.zeros(16, int),
+    np.repeat([0, 1], [9, 7]),
+    labels * 1.0,
+    labels[:, None],
+    labels[:0],
+  ):
+    with pytest.raises(UsageError):
+      sanity.checked(features, wrong)
+  text = np.ones((2, 3))
+  assert sanity.checked(features, labels, text).text.dtype == np.float32
+  with pytest.raises(UsageError, match=r"0\.\.0"):
+    sanity.checked(features, labels, text[:1])
+
+
+def test_movements_cover_all_shifts_but_not_zero_shot(given, monkeypatch):
+  calls = []
+
+  def measure_all(external, real):
+    calls.append(len(external.labels))
+    return {"zero_shot": 1.0, "fid": float(len(calls))}
+
+  monkeypatch.setattr(sanity, "measure_all", measure_all)
+  found = sanity.movements(given, divisions=2)
+  assert found.keys() == {"fid"} and found["fid"].keys() == shifts.SHIFTS.keys()
+  assert len(calls) == 2 * (1 + len(shifts.SHIFTS))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from genbench_jax.metrics.bootstrap import ONE_A_CLASS
-from genbench_jax.metrics.half_samples import REPEATS
+from genbench_jax.metrics.half_samples import REPEATS, halves_of
 from genbench_jax.metrics.intervals import wilson
 from genbench_jax.metrics.manifold_spread import MOST_ROWS
-from genbench_jax.metrics.set_spread import set_measurements
+from genbench_jax.metrics.set_spread import _replicates, set_measurements
 from genbench_jax.runtime.protocol import NORMAL
 
 
@@ -159,3 +159,47 @@ def test_a_smaller_statistic_has_parts_of_its_own_size():
 
   measured(12, 40, values=np.array([0.0]), prepare=counting, resamples=4, equal_sizes=True)
   assert sizes == [(12, 12)] * 4 + [(6, 40)] * 4
+
+
+@pytest.mark.parametrize("settings", [{}, {"joint": True}])
+def test_the_intervals_have_the_variance_over_the_parts(settings):
+  """By hand: each set halved while the other is whole, or both at once."""
+  random = np.random.default_rng(0)
+  external, test = random.normal(size=(12, 1)), random.normal(size=(16, 1))
+  strata = np.zeros(12, int), np.zeros(16, int)
+  statistic = lambda a, b: lambda i, j: np.array([a[i].max() * b[j].mean()])  # noqa: E731
+  (found,) = set_measurements(np.array([2.0]), statistic, external, test, strata, 3, 20, **settings)
+  halves = [halves_of(own, 3 + turn, 20) for turn, own in enumerate(strata)]
+  every = [np.ones(12, bool), np.ones(16, bool)]
+  of = statistic(external, test)
+  of_test = np.var([of(every[0], halves[1].rows(r)) for r in range(20)], ddof=1)
+  of_external = np.var([of(halves[0].rows(r), every[1]) for r in range(20)], ddof=1)
+  wide = of_test + of_external
+  if settings:
+    wide = np.var([of(halves[0].rows(r), halves[1].rows(r)) for r in range(20)], ddof=1)
+  assert found.ci_high == pytest.approx(2 + NORMAL * of_test**0.5)
+  assert found.generator_high == pytest.approx(2 + NORMAL * max(wide, of_test) ** 0.5)
+
+
+def test_proportions_have_wilsons_interval():
+  values = np.array([0.3])
+  statistic = lambda a, b: lambda i, j: np.array([np.mean(a[i] > 5.2)])  # noqa: E731
+  (found,), _, _ = measured(40, 30, prepare=statistic, values=values, proportions=True)
+  assert (found.ci_low, found.ci_high) == pytest.approx(wilson(0.3, 0.0, 30))
+  low, high = found.generator_low, found.generator_high
+  assert 0 < low < found.ci_low or low == found.ci_low
+  assert high < 1
+
+
+@pytest.mark.parametrize(("size", "count"), [(7, 7), (1, 5), (3, 8), (30, 40), (6, 9)])
+def test_parts_of_a_set_and_their_factor(size, count):
+  """A mean of b of n values has the variance s^2 (1/b - 1/n), and one of `size` values s^2 / size."""
+  found = _replicates(np.zeros(count, int), size, 0, 4)
+  kept = found.kept.sum(axis=1)
+  if size == count:
+    assert set(kept) <= {count // 2, count // 2 + 1}
+    return
+  part = min(size, count // 2)
+  assert (kept == part).all()
+  assert found.factor == pytest.approx(1 / size / (1 / part - 1 / count))
+  assert len({row.tobytes() for row in found.kept}) > 1

@@ -101,3 +101,21 @@ def test_an_image_alone_in_its_class_gets_the_spread_of_the_others():
 
 def test_images_that_are_all_alone_have_no_deviation():
   np.testing.assert_array_equal(centered_within(np.array([1.0, 5.0]), np.array([0, 1])), [0, 0])
+
+
+@pytest.mark.parametrize(("counts", "even"), [([5, 5], True), ([3, 3, 3, 0], False), ([4], False)])
+def test_classes_without_images_are_classes(counts, even):
+  assert is_drawn_by_class(np.array(counts)) == even
+
+
+def test_numbers_without_images_are_no_classes():
+  """Strata may skip a number; half of those with images must have two."""
+  assert are_paired(np.array([0, 0, 5]))
+  assert not are_paired(np.array([0, 0, 5, 7]))
+
+
+def test_one_label_of_multi_hot_rows_keeps_the_class():
+  hot = np.zeros((3, 9), bool)
+  hot[[0, 1, 2], [8, 2, 8]] = True
+  np.testing.assert_array_equal(strata_of(hot, 3), [1, 0, 1])
+  np.testing.assert_array_equal(sampled_strata(hot[[0, 1]], 2), [1, 0])

@@ -10,8 +10,11 @@ from genbench_jax.recognizers import randaugment as ops
 from genbench_jax.recognizers.augment import (
   Crop,
   Examples,
+  _is_plain,
+  _random_box,
   augmented_image,
   central,
+  central_crop,
   cropped,
   mixed,
   random_crop,
@@ -106,3 +109,64 @@ def test_shifts_and_turns_move_pixels_and_fill_with_black():
   shifted = ops.translate_x(image, jnp.asarray(1.0), 1.0)
   assert float(shifted[16, -1, 0]) == 0 and float(shifted[16, 0, 0]) == 200
   assert len(ops.OPERATIONS) == 14
+
+
+def test_mixup_blends_whole_images_and_cutmix_pastes_rectangles():
+  shares, boxes = [], 0
+  for seed in range(12):
+    blended = mixed(jax.random.key(seed), examples(), 0.5, 0.0).pixels[0]
+    assert np.ptp(blended) < 1e-6
+    pasted = np.asarray(mixed(jax.random.key(seed), examples(), 0.0, 0.5).pixels[0, ..., 0])
+    assert set(np.unique(pasted)) <= {0, 3}
+    rows, columns = (pasted == 3).any(axis=1), (pasted == 3).any(axis=0)
+    assert (pasted == 3).sum() == rows.sum() * columns.sum()
+    either = np.asarray(mixed(jax.random.key(seed), examples(), 0.5, 0.5).pixels[0])
+    boxes += set(np.unique(either)) <= {0, 3}
+    shares.append(float(blended.mean()) / 3)
+  assert 1 < boxes < 11
+  assert 0.2 < np.mean(shares) < 0.8 and np.std(shares) > 0.1
+
+
+@pytest.mark.parametrize(("share", "pixels"), [(0.75, 16), (1.0, 0)])
+def test_a_rectangle_has_the_area_that_the_other_image_takes(share, pixels):
+  """Of 8 x 8 pixels, unless it is cut at an edge."""
+  keys = jax.random.split(jax.random.key(0), 60)
+  masks = np.asarray(jax.vmap(lambda key: _random_box(key, 8, jnp.asarray(share)))(keys))
+  sizes = masks.sum(axis=(1, 2))
+  assert sizes.max() == pixels and set(np.unique(masks)) <= {0, 1}
+  if pixels:
+    assert sizes.min() < pixels and sizes.min() >= 4
+
+
+def test_a_smaller_image_is_taken_whole_and_a_larger_one_from_its_middle():
+  assert [float(value) for value in central_crop(10, 4)] == [3, 3, 4, 4]
+  assert [float(value) for value in central_crop(9, 4)] == [2, 2, 4, 4]
+  assert [float(value) for value in central_crop(3, 4)] == [0, 0, 3, 3]
+  found = central(np.arange(5 * 5 * 3, dtype=np.uint8).reshape(5, 5, 3), 2)
+  np.testing.assert_array_equal(found, np.arange(75).reshape(5, 5, 3)[1:3, 1:3])
+
+
+@pytest.mark.parametrize(
+  ("recipe", "side", "plain"),
+  [
+    ({"min_crop": 1.0, "flip": False}, 8, True),
+    ({"min_crop": 1.0, "flip": False}, 9, True),
+    ({"min_crop": 1.0, "flip": False}, 7, False),
+    ({"min_crop": 1.0, "flip": True}, 8, False),
+    ({"min_crop": 0.9, "flip": False}, 8, False),
+  ],
+)
+def test_nothing_is_done_to_images_without_augmentation(recipe, side, plain):
+  assert _is_plain(Recipe(**recipe), side, 8) == plain
+
+
+def test_half_of_the_images_are_mirrored():
+  image, recipe = jnp.asarray(picture(16)), Recipe(min_crop=1.0)
+  keys = jax.random.split(jax.random.key(0), 40)
+  found = np.asarray(jax.vmap(lambda key: augmented_image(key, image, recipe, 16))(keys))
+  straight = [np.allclose(each, image, atol=0.01) for each in found]
+  assert all(
+    s or np.allclose(each, image[:, ::-1], atol=0.01)
+    for s, each in zip(straight, found, strict=True)
+  )
+  assert 0.25 < np.mean(straight) < 0.75

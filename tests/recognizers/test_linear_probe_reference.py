@@ -6,19 +6,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genbench_jax.metrics.accuracy import recognition_score
 from genbench_jax.recognizers import reference_search
 from genbench_jax.recognizers.linear_probe import ProbeData, linear_probe, linear_probes
 from genbench_jax.recognizers.reference_probe import (
   BATCH_SIZE,
   Head,
+  Norm,
   TrainingRows,
+  _loss_gradients,
+  _most_steps,
+  _normalize,
   batch_order,
+  class_results,
+  head_logits,
   run_final,
+  train,
 )
 from genbench_jax.recognizers.reference_search import (
   LEARNING_RATES,
   WEIGHT_DECAYS,
+  best_epoch,
   best_setting,
+  epoch_scores,
+  folded_head,
   search_weight_decays,
 )
 from genbench_jax.recognizers.splits import first_fifth
@@ -153,3 +164,93 @@ def test_blocks_of_cells_stay_within_the_memory_for_logits(monkeypatch):
   monkeypatch.setattr(reference_search, "MOST_LOGITS", 2 * trials * 96 * 2)
   found = list(reference_search._blocks([cell, other, cell, cell]))
   assert found == [([0, 2], 2), ([3], 2), ([1], 1)]
+
+
+def test_scores_after_each_epoch_are_zero_if_any_logit_was_not_finite():
+  targets = np.eye(2)[[0, 0, 0, 1]]
+  predictions = np.array([[0, 0, 1, 1], [0, 0, 0, 0]])
+  assert epoch_scores(predictions, targets, "accuracy") == [0.75, 0.75]
+  per_class = epoch_scores(predictions, targets, "mean_per_class")
+  assert per_class == pytest.approx([5 / 6, 1 / 2])
+  assert best_epoch(predictions, targets, "mean_per_class") == pytest.approx(5 / 6)
+  broken = np.array([[0, 0, 0, 1], [0, 0, 0, -1]])
+  assert (
+    epoch_scores(broken, targets, "accuracy") == [0, 0]
+    and best_epoch(broken, targets, "accuracy") == 0
+  )
+  scores = np.array([[[0.1, 0.9], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]])
+  assert epoch_scores(scores, targets, "roc_auc") == pytest.approx([1 / 3])
+  assert epoch_scores(scores * np.nan, targets, "roc_auc") == [0]
+  several = np.array([[1, 1], [0, 1], [1, 0], [0, 0]], bool)
+  expected = recognition_score(scores[0], several, "map_11_point")
+  assert epoch_scores(scores, several, "map_11_point") == pytest.approx([expected])
+
+
+def test_predictions_of_logits_that_are_not_finite_are_marked():
+  logits = jnp.asarray([[1.0, 2.0], [jnp.nan, 1.0], [0.0, -jnp.inf]])
+  assert class_results(logits, True).tolist() == [1, -1, -1]
+  np.testing.assert_allclose(
+    class_results(logits[:1], False), [[1 / (1 + np.e), np.e / (1 + np.e)]]
+  )
+
+
+def test_a_folded_head_acts_on_raw_features():
+  random = np.random.default_rng(0)
+  head = Head(jnp.asarray(random.normal(size=(3, 4))), jnp.asarray(random.normal(size=3)))
+  norm = Norm(jnp.asarray(random.normal(size=4)), jnp.asarray(random.uniform(0.5, 2, 4)))
+  features = jnp.asarray(random.normal(size=(5, 4)))
+  weights, bias = folded_head(head, norm)
+  by_hand = (features - norm.mean) / np.sqrt(norm.variance + 1e-5) @ head.weights.T + head.bias
+  np.testing.assert_allclose(features @ weights.T + bias, by_hand, atol=1e-5)
+  np.testing.assert_allclose(head_logits(head, norm, features), by_hand, atol=1e-5)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_gradients_of_losses_with_soft_targets(multi_label):
+  logits, targets = np.array([[1.0, -2.0, 0.5]]), np.array([[1.0, 0.0, 1.0]])
+  if multi_label:
+    expected = (1 / (1 + np.exp(-logits)) - targets) / 3
+  else:
+    expected = np.exp(logits) / np.exp(logits).sum() * 2 - targets
+  np.testing.assert_allclose(_loss_gradients(jnp.asarray(logits), jnp.asarray(targets), multi_label), expected, rtol=1e-5)  # fmt: skip
+
+
+def test_batches_are_normalized_by_the_biased_variance_and_remember_the_unbiased_one():
+  batch = jnp.asarray([[1.0, 4.0], [3.0, 8.0], [9.0, 9.0]])
+  mask = jnp.asarray([True, True, False])
+  found, norm = _normalize(batch, mask, Norm(jnp.zeros(2), jnp.ones(2)))
+  np.testing.assert_allclose(found[:2], [[-1, -1], [1, 1]], rtol=1e-4)
+  np.testing.assert_allclose(norm.mean, [0.2, 0.6], rtol=1e-6)
+  np.testing.assert_allclose(norm.variance, [0.9 + 0.2, 0.9 + 0.8], rtol=1e-6)
+
+
+def test_a_batch_of_one_image_is_skipped():
+  """Its variance is not defined; 65 images are a batch of 64 and one of one."""
+  random = np.random.default_rng(0)
+  features = random.normal(size=(65, 2)).astype(np.float32)
+  targets = np.eye(2, dtype=np.float32)[np.arange(65) % 2]
+  head = Head(jnp.zeros((2, 2)), jnp.zeros(2))
+  order = batch_order(65, 1, 2, 0)
+  assert order.shape == (1, 2, 64) and (order[0, 1] >= 0).sum() == 1
+  state = lambda head, norm: (head.weights, head.bias, norm.mean, norm.variance)  # noqa: E731
+
+  def trained(order, steps):
+    rows = TrainingRows(jnp.asarray(features), jnp.asarray(targets), jnp.asarray(order))
+    return train(rows, head, jnp.float32(0.1), jnp.float32(0.01), False, jnp.asarray(steps), state)
+
+  both, first = trained(order, 2), trained(order[:, :1], 1)
+  for ours, theirs in zip(both, first, strict=True):
+    np.testing.assert_array_equal(ours, theirs)
+  assert np.abs(both[0]).max() > 1e-3
+
+
+def test_the_longest_cell_decides_the_number_of_batches():
+  order = np.full((2, 3, 4, 64), -1)
+  order[0, :, :1] = order[1, :, :2] = 5
+  assert int(_most_steps(jnp.asarray(order))) == 2
+
+
+def test_a_setting_that_scores_nothing_is_not_chosen():
+  peaks, scores = np.array([3, 5, 7]), np.array([0.2, 0.6, 0.6])
+  assert best_setting(peaks, scores) == (LEARNING_RATES[1], WEIGHT_DECAYS[5])
+  assert best_setting(np.array([-1, -1]), np.zeros(2)) == (0.0, WEIGHT_DECAYS[-1])

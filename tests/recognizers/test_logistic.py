@@ -73,3 +73,28 @@ def test_classes_of_held_out_rows_are_not_active():
   weights = jnp.asarray((LABELS != 1).astype(np.float32))
   active = logistic.active_classes(jnp.asarray(TARGETS), weights)
   assert active.tolist() == [True, False, True, False]
+
+
+def test_a_solution_is_found_within_the_allowed_iterations():
+  weights = np.ones(ROWS, np.float32)
+  _, found = _solve(INPUTS, TARGETS, weights, 0.1, max_iterations=2)
+  assert int(found.iterations) == 2 and not bool(found.converged)
+
+
+def test_a_single_active_class_is_no_error():
+  """A single class has no others to be told from."""
+  only = np.eye(CLASSES, dtype=np.float32)[np.zeros(ROWS, int)]
+  found, solution = _solve(INPUTS, only, np.ones(ROWS, np.float32), 1.0)
+  assert np.isfinite(found).all() and bool(solution.converged)
+  np.testing.assert_allclose(found, 0, atol=1e-5)
+
+
+def test_binary_losses_are_summed_over_active_classes():
+  logits, targets = jnp.array([[0.0, 2.0, 50.0]]), jnp.array([[1.0, 0.0, 1.0]])
+  active = jnp.array([True, True, False])
+  found = logistic.row_losses(logits, targets, active, multi_label=True)
+  np.testing.assert_allclose(found, [np.log(2) + np.log1p(np.exp(2))], rtol=1e-6)
+
+
+def test_the_tolerance_is_that_of_three_digits():
+  assert logistic.TOLERANCE == 3e-4 and logistic.NO_LOGIT == -1e9

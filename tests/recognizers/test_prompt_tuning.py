@@ -9,6 +9,8 @@ import pytest
 
 from genbench_jax.embedding.embedder import text_features, unit_norm
 from genbench_jax.errors import RunError, UsageError
+from genbench_jax.models import clip_towers
+from genbench_jax.recognizers import prompt_tuning
 from genbench_jax.recognizers.prompt_layout import class_blocks, class_prompts, prompt_layout
 from genbench_jax.recognizers.prompt_tuning import (
   Batch,
@@ -144,7 +146,7 @@ def test_the_defaults_equal_those_of_the_protocol():
 
 def test_the_papers_length_depends_on_the_shots():
   """CoOp: 50, 100 and 200 epochs of batches of 32; VPT: 100 epochs, a tenth of them warm-up."""
-  from genbench_jax.recognizers import prompt_tuning, settings
+  from genbench_jax.recognizers import settings
 
   own = settings.CoopSettings(paper=True)
   found = {n: own.for_images(n, 10) for n in (10, 40, 160)}
@@ -155,3 +157,57 @@ def test_the_papers_length_depends_on_the_shots():
   assert float(schedule(0)) == pytest.approx(1e-5) and float(schedule(5)) == pytest.approx(0.002)
   vpt = settings.VptSettings(paper=True).for_images(160)
   assert (vpt.steps, vpt.warmup) == (500, 50)
+
+
+def test_targets_fit_images_and_class_names(tiny_clip, images):
+  features, targets = images
+  for wrong in ((features[1:], targets, NAMES), (features, targets, NAMES[1:])):
+    with pytest.raises(UsageError, match="do not fit"):
+      learn_context(tiny_clip, wrong[2], wrong[0], wrong[1], SETTINGS)
+
+
+def test_a_context_per_class_is_for_as_many_classes(tiny_clip):
+  vectors = first_context(tiny_clip, dataclasses.replace(SETTINGS, per_class=True), len(NAMES))
+  assert vectors.shape[:2] == (5, 4)
+  np.testing.assert_array_equal(vectors[0], vectors[4])
+  np.testing.assert_array_equal(vectors[0], first_context(tiny_clip, SETTINGS, 9))
+  context = Context(vectors, "end", tiny_clip.fingerprint)
+  with pytest.raises(UsageError, match="the context has 5 classes, not 2"):
+    context_text_features(tiny_clip, NAMES[:2], context)
+
+
+@pytest.mark.parametrize(("paper", "rates"), [(False, {0: 0, 1: 1, 2: 2, 6: 1, 10: 0}), (True, {0: 5e-6, 1: 5e-6, 2: 1, 6: 0.5, 10: 0})])  # fmt: skip
+def test_rates_warm_up_linearly_or_at_the_papers_constant(paper, rates):
+  settings = CoopSettings(steps=10, warmup=2, learning_rate=2.0, paper=paper)
+  schedule = prompt_tuning._schedule(settings)
+  scale = 2 if paper else 1
+  found = {step: float(schedule(step)) for step in rates}
+  assert found == pytest.approx({step: scale * rate for step, rate in rates.items()}, abs=1e-6)
+
+
+def test_the_context_is_trained_by_sgd_with_momentum_and_l2(one_device_mesh):
+  settings = CoopSettings(steps=4, warmup=1, learning_rate=0.5, weight_decay=0.25)
+  optimizer = prompt_tuning._program(None, settings, False, one_device_mesh).optimizer
+  weights, gradient = np.array([2.0], np.float32), np.array([1.0], np.float32)
+  state = optimizer.init(weights)
+  found = []
+  for _ in range(3):
+    update, state = optimizer.update(gradient, state, weights)
+    found.append(float(update[0]))
+  # The gradient is 1 + .25 x 2 each time; rates are 0, .5 and .375.
+  velocity = np.array([1.5, 1.5 * 1.9, 1.5 * 2.71])
+  np.testing.assert_allclose(found, -np.array([0, 0.5, 0.375]) * velocity, rtol=1e-5, atol=1e-9)
+
+
+def test_embeddings_have_the_context_in_its_places(tiny_clip):
+  width = tiny_clip.module.text.encoder.width
+  tokens = np.array([[1, 0, 0, 5], [1, 7, 0, 5]], np.int32)
+  slots = np.array([[-1, 0, 1, -1], [-1, -1, 1, -1]], np.int32)
+  words = np.asarray(clip_towers.token_embeddings(tiny_clip.params, jnp.asarray(tokens)))
+  shared = np.random.default_rng(0).normal(size=(2, width)).astype(np.float32)
+  each = np.stack([shared, 3 * shared])
+  for context, own in ((shared, (shared, shared)), (each, each)):
+    found = np.asarray(prompt_tuning.prompt_embeddings(tiny_clip.params, context, tokens, slots))
+    expected = words.copy()
+    expected[0, 1], expected[0, 2], expected[1, 2] = own[0][0], own[0][1], own[1][1]
+    np.testing.assert_array_equal(found, expected)

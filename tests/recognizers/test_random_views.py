@@ -80,3 +80,49 @@ def test_an_image_that_no_crop_fits_gives_its_central_square(width, height):
   side = min(width, height)
   assert (right - left, bottom - top) == (side, side)
   assert (left + right, top + bottom) == (width, height)
+
+
+def draws(*numbers):
+  """A generator of given uniform numbers between 0 and 1; integers are the highest allowed."""
+  left = list(numbers)
+  return SimpleNamespace(
+    uniform=lambda low, high: low + (high - low) * left.pop(0), integers=lambda low, high: high - 1
+  )
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(
+  ("numbers", "box"),
+  [
+    ((1.0, 0.5), (0, 0, 40, 40)),  # the whole area, at ratio 1
+    ((0.0, 0.5), (20, 20, 40, 40)),  # a quarter of it
+    ((1.0, 1.0, 0.0, 0.5), (20, 20, 40, 40)),  # 46 x 35 does not fit: drawn again
+    ((1.0, 0.0, 0.0, 0.5), (20, 20, 40, 40)),
+    ((1.0, 1.0) * 9 + (0.0, 0.5), (20, 20, 40, 40)),  # the tenth try
+    ((1.0, 1.0) * 10 + (0.0, 0.5), (0, 0, 40, 40)),  # no eleventh
+  ],
+)
+def test_crops_are_drawn_until_one_fits_ten_times_at_most(numbers, box):
+  views = SimpleNamespace(least_area=0.25)
+  assert resized_crop(40, 40, views, draws(*numbers)) == box
+
+
+@pytest.mark.unchecked
+def test_a_scaled_crop_is_seven_eighths_of_the_shorter_side():
+  for width, height in ((80, 64), (64, 80)):
+    near = scaled_crop(width, height, None, draws(0.0, 0.0))
+    far = scaled_crop(width, height, None, draws(1.0, 1.0))
+    assert near == pytest.approx((0, 0, 56, 56))
+    assert far == pytest.approx((width - 56, height - 56, width, height))
+  assert pytest.approx(8 / 7) == MARGIN and pytest.approx(4 / 3) == ASPECT
+
+
+def test_the_kind_of_crop_is_decided_by_the_least_area():
+  """At 1 a part at its own scale, 7/8 of the side; below, areas vary."""
+  ramp = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 1, 3)))
+  spans = {}
+  for least in (1.0, 0.1):
+    views = RandomViews([ramp], 8, 0, least)
+    assert len(views) == 1
+    spans[least] = [np.ptp(np.asarray(views[draw], float)[4, 1:-1, 0]) for draw in range(12)]
+  assert np.ptp(spans[1.0]) < 4 < np.ptp(spans[0.1])

@@ -1,11 +1,14 @@
 """Defaults and recipes of the recognizers: they decide numbers, so a changed one is a changed benchmark."""
 
 import dataclasses
+import re
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genbench_jax.errors import UsageError
 from genbench_jax.recognizers import (
   fine_tune,
   fit,
@@ -30,6 +33,7 @@ from genbench_jax.recognizers.settings import (
   TipAdapterSettings,
   VptSettings,
 )
+from genbench_jax.runtime.settings import read_section
 
 RECIPE = {
   "optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "cosine",
@@ -192,3 +196,93 @@ def test_as_many_cells_of_the_reference_search_are_trained_at_once_as_their_logi
     found = list(reference_search._blocks(cells))
     assert {count for _, count in found} == {at_once}
     assert [index for members, _ in found for index in members] == list(range(7))
+
+
+def read(section, **values):
+  return read_section(section, values, "config")
+
+
+@pytest.mark.parametrize(
+  ("section", "name", "accepted", "refused"),
+  [
+    (Recipe, "momentum", (0.0, 1.0), (-0.01, 1.01)),
+    (Recipe, "label_smoothing", (0.0, 1.0), (-0.01, 1.01)),
+    (Recipe, "learning_rate", (1e-9, 50.0), (0.0, -1.0)),
+    (Recipe, "weight_decay", (0.0, 2.0), (-1e-9,)),
+    (Recipe, "batch_size", (1, 4096), (0,)),
+    (Recipe, "accumulate", (1,), (0,)),
+    (Recipe, "min_steps", (0, 1), (-1,)),
+    (Recipe, "randaugment", (0, 1), (-1,)),
+    (FromScratchSettings, "shots", ((1, 16), ()), ((0,),)),
+    (LoraSettings, "rank", (1,), (0,)),
+    (TipAdapterSettings, "beta", (1e-9,), (0.0,)),
+    (TipAdapterSettings, "alpha", (0.0,), (-1e-9,)),
+  ],
+)
+def test_settings_at_the_limits_of_what_is_allowed(section, name, accepted, refused):
+  for value in accepted:
+    assert getattr(read(section, **{name: value}), name) == value
+  for value in refused:
+    with pytest.raises(UsageError, match=f"config.{name}"):
+      read(section, **{name: list(value) if isinstance(value, tuple) else value})
+
+
+def test_the_published_recipes_of_low_rank():
+  assert changes(lora.PUBLISHED["clip_lora"].recipe) == {
+    "optimizer": "adamw", "learning_rate": 2e-4, "weight_decay": 1e-2, "warmup": 0, "epochs": 0,
+    "min_steps": 500, "batch_size": 32, "label_smoothing": 0, "min_crop": 0.08,
+  }  # fmt: skip
+  datadream = lora.PUBLISHED["datadream"]
+  assert (datadream.rank, datadream.alpha, datadream.dropout, datadream.matrices) == (
+    16,
+    32,
+    0.1,
+    "qv",
+  )
+  assert changes(datadream.recipe) == {
+    "optimizer": "adamw", "learning_rate": 1e-4, "weight_decay": 1e-4, "warmup": 0.3, "epochs": 10,
+    "min_steps": 0, "label_smoothing": 0, "min_crop": 0.5,
+  }  # fmt: skip
+
+
+@pytest.mark.parametrize(("shots", "steps"), [(0, 500), (1, 500), (2, 1000), (16, 8000)])
+def test_clip_lora_trains_500_steps_a_shot(shots, steps):
+  found = lora.published(LoraSettings(), shots)
+  assert found.recipe.min_steps == steps and found.rank == 2
+  other = lora.published(LoraSettings(paper="datadream"), shots)
+  assert other == lora.PUBLISHED["datadream"]
+  with pytest.raises(UsageError, match="paper of lora"):
+    lora.published(LoraSettings(paper="other"), shots)
+
+
+@pytest.mark.parametrize(
+  ("towers", "matrices", "yes", "no"),
+  [
+    ("both", "qv", ["vision_model.x.self_attn.q_proj", "text_model.0.self_attn.v_proj"], ["vision_model.x.self_attn.k_proj"]),
+    ("image", "o", ["vision_model.a.self_attn.out_proj"], ["text_model.a.self_attn.out_proj"]),
+    ("text", "k", ["text_model.a.self_attn.k_proj"], ["vision_model.a.self_attn.k_proj", "text_model.a.mlp.k_proj"]),
+  ],
+)  # fmt: skip
+def test_layers_with_updates(towers, matrices, yes, no):
+  pattern = lora.pattern(LoraSettings(towers=towers, matrices=matrices))
+  assert all(re.search(pattern, name) for name in yes)
+  assert not any(re.search(pattern, name) for name in [*no, *(f"{name}.x" for name in yes)])
+
+
+@pytest.mark.parametrize("change", [{"towers": "images"}, {"matrices": ""}, {"matrices": "qx"}])
+def test_unknown_layers_are_rejected(change):
+  with pytest.raises(UsageError, match="lora"):
+    lora.pattern(LoraSettings(**change))
+
+
+@pytest.mark.parametrize(
+  ("backend", "size", "given", "cells"),
+  [("cpu", 32, 0, 1), ("tpu", 64, 0, 8), ("tpu", 65, 0, 1), ("cpu", 32, 5, 5), ("tpu", 224, 3, 3)],
+)
+def test_small_networks_train_side_by_side_on_accelerators(
+  backend, size, given, cells, monkeypatch
+):
+  monkeypatch.setattr(from_scratch.jax, "default_backend", lambda: backend)
+  settings = FromScratchSettings(image_size=size, cells_at_once=given)
+  assert from_scratch.cells_at_once(settings) == cells
+  assert (from_scratch.compute_dtype() is jnp.float32) == (backend == "cpu")

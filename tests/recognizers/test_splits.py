@@ -40,3 +40,35 @@ def test_the_references_fifth_is_the_first_of_each_class():
   assert np.flatnonzero(chosen).tolist() == [0, 1, 6]  # ceil(1.2) and ceil(0.4)
   hot = np.array([[1, 1], [1, 0], [0, 1], [1, 0]], np.float32)
   assert np.flatnonzero(splits.first_fifth(hot)).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+  ("counts", "possible"), [([1, 1, 2], True), ([2], True), ([1, 1], False), ([], False)]
+)
+def test_two_images_of_a_class_can_be_divided(counts, possible):
+  labels = np.repeat(np.arange(len(counts)), counts)
+  targets = splits.class_targets(labels, max(len(counts), 1))
+  assert splits.can_hold_out(targets) == possible
+
+
+def test_two_images_are_held_out_in_turn():
+  targets = splits.class_targets(np.array([0, 0, 1, 1]), 2)
+  for seed in range(8):
+    folds = splits.stratified_folds(targets, 3, seed)
+    assert folds.min() >= 0 and folds.max() <= 2
+    assert folds[0] != folds[1] and folds[2] != folds[3]
+  # The fold of the first image is drawn, so that all folds occur.
+  assert {int(splits.stratified_folds(targets, 3, seed)[0]) for seed in range(20)} == {0, 1, 2}
+
+
+def test_images_without_a_class_are_a_group_of_their_own():
+  targets = np.array([[1, 0], [0, 0], [0, 0], [0, 1]], np.float32)
+  assert splits.strata(targets).tolist() == [0, 2, 2, 1]
+  folds = splits.stratified_folds(targets, 2, 0)
+  assert folds[0] == folds[3] == -1 and sorted(folds[1:3]) == [0, 1]
+
+
+@pytest.mark.parametrize(("count", "first"), [(1, 1), (5, 1), (6, 2), (10, 2), (11, 3)])
+def test_the_references_fifth_is_rounded_up(count, first):
+  chosen = splits.first_fifth(np.ones((count, 1)))
+  assert np.flatnonzero(chosen).tolist() == list(range(first))

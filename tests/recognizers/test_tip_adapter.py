@@ -8,6 +8,7 @@ import pytest
 
 from genbench_jax.recognizers import tip_adapter as module
 from genbench_jax.recognizers.settings import TipAdapterSettings
+from genbench_jax.recognizers.splits import stratified_folds
 from genbench_jax.recognizers.tip_adapter import (
   CacheStrength,
   TipData,
@@ -158,3 +159,57 @@ def test_a_training_has_its_epochs_but_a_least_number_of_steps(
   settings = dataclasses.replace(SETTINGS, min_steps=least, epochs=epochs, batch_size=batch)
   trained_keys(data_of(4), settings, CacheStrength(1.0, 5.5, {}), one_device_mesh)
   assert asked == {"steps": steps, "size": min(batch, 12)}
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_keys_are_trained_by_the_published_optimizer(steps, one_device_mesh):
+  """AdamW with epsilon 1e-4 and decay 1e-2; the rate is 0 at the first step and then falls from its peak."""
+  program = module._program(0.1, steps, False, one_device_mesh)
+  keys, gradient = np.full((1, 2), 2.0, np.float32), np.array([[1e-4, 1.0]], np.float32)
+  state = program.optimizer.init(keys)
+  moved = []
+  for _ in range(2):
+    found, state = program.optimizer.update(gradient, state, keys)
+    moved.append(np.asarray(found))
+  direction = gradient / (gradient + 1e-4) + 1e-2 * keys
+  rates = (0.1, 0.0) if steps == 1 else (0.0, 0.1)
+  for rate, found in zip(rates, moved, strict=True):
+    np.testing.assert_allclose(found, -rate * direction, rtol=1e-3, atol=1e-9)
+
+
+def test_two_pairs_are_searched_and_the_first_of_equal_ones_is_taken(monkeypatch):
+  asked = []
+
+  def losses(data, kept, held, pairs):
+    asked.append((len(kept), len(held), list(pairs)))
+    return [1.0 for _ in pairs]
+
+  monkeypatch.setattr(module, "_held_out_losses", losses)
+  settings = dataclasses.replace(SETTINGS, search_alphas=(3.0,), search_betas=(7.0, 5.0))
+  found = chosen(data_of(2), settings, "strict")
+  assert (found.alpha, found.beta) == (3, 7)
+  assert sum(held for _, held, _ in asked) == 6 and all(kept + held == 6 for kept, held, _ in asked)
+  assert all(pairs == [(3, 7), (3, 5)] for _, _, pairs in asked)
+
+
+def test_losses_of_parts_are_weighted_by_their_images(monkeypatch):
+  """Folds of one class of four images have one or two of them: the mean is over images."""
+  monkeypatch.setattr(module, "_held_out_losses", lambda data, kept, held, pairs: [len(held), 1.0])
+  settings = dataclasses.replace(SETTINGS, search_alphas=(1.0, 2.0), search_betas=(1.0,))
+  data = data_of(4)
+  counts = np.bincount(stratified_folds(data.targets, 3, data.seed), minlength=3)
+  found = list(chosen(data, settings, "strict").losses.values())
+  assert found == pytest.approx([np.sum(counts**2) / 12, 1.0])
+
+
+def test_held_out_images_are_scored_by_the_cache_of_the_others():
+  data = data_of(3)
+  kept, held = np.array([0, 1, 2, 5, 6]), np.array([3, 4])
+  (found,) = module._held_out_losses(data, kept, held, [(1.3, 5.5)])
+  others = dataclasses.replace(
+    data, features=data.features[kept], targets=data.targets[kept], weights=data.weights[kept]
+  )
+  logits = by_hand(data.features[held], others, 1.3, 5.5)
+  chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+  expected = -np.mean(np.sum(data.targets[held] * np.log(chances), axis=1))
+  assert found == pytest.approx(expected, rel=1e-4)

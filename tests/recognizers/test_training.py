@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from genbench_jax.errors import ModelError
 from genbench_jax.recognizers import training
 from genbench_jax.recognizers.prompt_tuning import CoopSettings, learn_context
 from genbench_jax.recognizers.settings import VptSettings
@@ -93,7 +94,6 @@ def test_a_finished_run_repeats_nothing(tmp_path):
 
 def test_a_divergence_in_the_last_step_is_found_and_not_kept(tmp_path):
   """The loss of a step precedes its update, so the losses of this training are all finite."""
-  from genbench_jax.errors import ModelError
   from genbench_jax.runtime.mesh import data_mesh
 
   loss_and_gradient = lambda weights, frozen, batch: (weights.sum(), jnp.full(2, batch))  # noqa: E731
@@ -120,3 +120,78 @@ def test_no_checkpoint_follows_a_loss_that_is_rejected(tmp_path):
 def test_batches_continue_across_epochs():
   rows = np.concatenate([batch_rows(number, 8, 20, seed=1) for number in range(5)])
   assert sorted(rows[:20]) == sorted(rows[20:]) == list(range(20))
+
+
+@pytest.mark.parametrize(("number", "size", "rows"), [(0, 3, 5), (3, 4, 5), (1, 12, 5), (2, 5, 5)])
+def test_a_batch_is_cut_from_permutations_laid_end_to_end(number, size, rows):
+  endless = np.concatenate(
+    [np.random.default_rng([7, epoch]).permutation(rows) for epoch in range(9)]
+  )
+  found = batch_rows(number, size, rows, seed=7)
+  np.testing.assert_array_equal(found, endless[number * size : (number + 1) * size])
+
+
+@pytest.mark.parametrize("steps", [6, 7])
+def test_the_second_half_of_the_steps_begins_an_order_of_its_own(steps):
+  later = np.array([True, False, True, False, False])
+  half = steps // 2
+  for number in range(steps):
+    rows = np.array([1, 3, 4] if number < half else [0, 2])
+    step = number if number < half else number - half
+    expected = rows[batch_rows(step, 2, len(rows), seed=3)]
+    np.testing.assert_array_equal(training.mixed_rows(number, steps, 2, later, 5, 3), expected)
+  for single in (None, np.zeros(5, bool), np.ones(5, bool)):
+    found = training.mixed_rows(5, steps, 2, single, 5, 3)
+    np.testing.assert_array_equal(found, batch_rows(5, 2, 5, 3))
+
+
+@pytest.mark.parametrize(
+  ("steps", "warmup", "rates"),
+  [(10, 4, {0: 0, 2: 1, 4: 2, 7: 1, 10: 0}), (3, 9, {0: 0, 1: 1, 2: 2, 3: 0}), (1, 5, {0: 2})],
+)
+def test_the_rate_rises_and_then_falls_to_zero(steps, warmup, rates):
+  schedule = training.warmup_cosine(2.0, steps, warmup)
+  assert {step: float(schedule(step)) for step in rates} == pytest.approx(rates, abs=1e-6)
+
+
+def test_labels_share_an_image_and_no_label_stays_none():
+  targets = np.array([[1, 1, 0], [0, 0, 0], [0, 1, 0]], np.float32)
+  np.testing.assert_allclose(training.label_shares(targets), [[0.5, 0.5, 0], [0] * 3, [0, 1, 0]])
+
+
+def run(steps, directory=None, save_every=100, **options):
+  """Run a step that counts, and return the final state, its outcomes, and what was watched."""
+  seen = []
+  step = lambda state, frozen, batch: ([state[0] + batch], state[0])  # noqa: E731
+  batches = lambda first: iter(np.ones(steps - first))  # noqa: E731
+  state, outcomes = run_steps(
+    step, [jnp.zeros(())], None, batches, steps, directory, save_every,
+    watch=lambda number, outcome: seen.append((number, float(outcome))), **options,
+  )  # fmt: skip
+  return float(state[0]), np.asarray(outcomes).tolist(), seen
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+def test_every_step_is_watched_once_and_in_order(steps):
+  each = [float(number) for number in range(steps)]
+  assert run(steps) == (steps, each, [(number, each[number]) for number in range(steps)])
+
+
+def test_checkpoints_are_written_at_multiples_and_at_the_end(tmp_path):
+  folder, other = tmp_path / "first", tmp_path / "other"
+  state, outcomes, seen = run(7, folder, 3, keep=9)
+  assert (state, len(outcomes), len(seen)) == (7, 7, 7)
+  assert checkpoints(folder) == [3, 6, 7]
+  run(7, other, 2)
+  assert checkpoints(other) == [6, 7]  # the last two
+  # Two more steps: a finished training goes on where it stopped.
+  assert run(9, folder, 3) == (9, [7, 8], [(7, 7.0), (8, 8.0)])
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), np.array([1.0, np.nan])])
+def test_a_loss_that_is_not_finite_ends_the_training_at_its_step(loss):
+  training.refuse_divergence("coop", 3, 1.0)
+  with pytest.raises(ModelError, match=r"coop: the loss is .* at step 4"):
+    training.refuse_divergence("coop", 3, loss)
+  assert training.all_finite({"a": np.ones(2), "b": [np.zeros(1)]})
+  assert not training.all_finite({"a": np.ones(2), "b": [np.array([1, np.inf])]})

@@ -85,3 +85,20 @@ def test_the_accuracy_of_several_cells_is_their_mean():
     watcher(report, 2)(0, Outcome(np.array([1.0, np.nan]), np.array([0.5, 1.0])))
   found = {name.rpartition("/")[2]: value for name, value, _ in points}
   assert found["accuracy"] == 0.75 and found["loss"] == 1.0
+
+
+@pytest.mark.parametrize(
+  ("seconds", "shown"), [(0.999, ""), (1.0, ", MFU 50%"), (2.0, ", MFU 25%")]
+)
+def test_utilization_is_shown_from_the_first_second_on(seconds, shown):
+  assert utilization(5e14, seconds, 1e15) == shown
+
+
+def test_progress_counts_the_images_of_all_cells(monkeypatch):
+  advanced = []
+  with Report(METHOD, "digits", 6, 8, data_mesh(jax.devices()[:1])) as report:
+    monkeypatch.setattr(report._progress, "advance", advanced.append)
+    report.step(0, 1.23456, 0.5, 3)
+    report.step(1, 0.5, 0.756, 3)
+  assert advanced == [24, 24] and report._images == 48
+  assert report._note == "loss 0.500, accuracy 0.76"

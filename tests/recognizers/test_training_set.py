@@ -71,3 +71,53 @@ def test_the_mean_loss_is_the_weighted_mean_of_the_sources():
   losses = np.repeat([3.0, 5.0], [2, 8])
   assert np.mean(weights * losses) == pytest.approx(0.8 * 3 + 0.2 * 5)
   assert source_weights((0, 4), (0.8, 0.2)).tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize(
+  ("kind", "steps", "shares"),
+  [
+    ("steps", 9, [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001]),
+    ("constant", 3, [1, 1, 1]),
+    ("cosine", 4, [1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5]),
+    ("cosine", 1, [1]),
+  ],
+)
+def test_rates_after_a_warm_up_of_no_steps(kind, steps, shares):
+  recipe = Recipe(schedule=kind, warmup=0.0)
+  found = [schedule(recipe, step, steps) for step in range(steps)]
+  np.testing.assert_allclose(found, shares, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+  ("warmup", "steps", "first"), [(0.5, 4, [0.5, 1]), (1.0, 3, [1 / 3, 2 / 3, 1])]
+)
+def test_the_warm_up_is_linear_and_ends_at_the_peak(warmup, steps, first):
+  recipe = Recipe(warmup=warmup)
+  found = [schedule(recipe, step, steps) for step in range(len(first))]
+  np.testing.assert_allclose(found, first)
+
+
+def test_a_search_scales_rate_and_length_but_not_the_order():
+  full = _set(later=[True, False] * 3).curriculum(Recipe(batch_size=2, epochs=0, min_steps=7))
+  short = full.scaled(0.5, 0.3)
+  assert (full.steps, short.steps, full.scaled(1, 0.01).steps) == ((7, 7), (2, 2), (1, 1))
+  assert short.recipe.learning_rate == 0.5 * full.recipe.learning_rate
+  np.testing.assert_array_equal(short.rows(0), full.rows(0))
+  assert full.rate(3) == pytest.approx(0.1 * schedule(full.recipe, 3, 7))
+
+
+def test_each_phase_has_an_order_of_its_own():
+  data = make_training_set(np.zeros((8, 2, 2, 3), np.uint8), np.eye(2)[np.arange(8) % 2], later=np.arange(8) >= 4, seed=3)  # fmt: skip
+  curriculum = data.curriculum(Recipe(batch_size=4, epochs=1, min_steps=1))
+  assert curriculum.steps == (1, 1) and curriculum.seed == 3
+  first, second = (np.random.default_rng([3 + phase, 0]).permutation(4) for phase in (0, 1))
+  np.testing.assert_array_equal(curriculum.rows(0), first)
+  np.testing.assert_array_equal(curriculum.rows(1), 4 + second)
+  assert data.curriculum(Recipe(), np.array([5, 6])).phases[0].tolist() == [5, 6]
+  assert (len(data), data.num_classes, data.multi_label, _set().seed) == (8, 2, False, 0)
+
+
+def test_a_source_with_equal_weights_counts_as_its_images():
+  np.testing.assert_allclose(source_weights((1, 3), (0.25, 0.75)), 1)
+  np.testing.assert_allclose(source_weights((1, 3), (1, 1)), [2, 2 / 3, 2 / 3, 2 / 3])
+  np.testing.assert_allclose(source_weights((2, 0, 2), (3, 5, 1)), [1.5, 1.5, 0.5, 0.5])

@@ -1,6 +1,7 @@
 """VPT: without prompts, the tower is the stock one; only prompts are trained."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,13 @@ import pytest
 from genbench_jax.embedding.embedder import image_features, unit_norm
 from genbench_jax.errors import UsageError
 from genbench_jax.models import clip_towers
-from genbench_jax.recognizers import vpt_search
+from genbench_jax.recognizers import visual_prompts, vpt_search
 from genbench_jax.recognizers.settings import VptSettings
 from genbench_jax.recognizers.visual_prompts import learn_visual_prompts, micro_batches, vpt_loss
 from genbench_jax.recognizers.visual_tokens import (
   Variables,
   VisualPrompts,
+  first_head,
   first_prompts,
   frozen_tower,
   load_visual_prompts,
@@ -187,3 +189,58 @@ def test_a_fifth_of_each_class_is_held_out():
   assert len(vpt_search.held_out(np.eye(4), 0)) == 1
   with pytest.raises(UsageError, match="at least 2 images"):
     vpt_search.held_out(np.eye(1), 0)
+
+
+VISION = SimpleNamespace(patch_size=4, encoder=SimpleNamespace(width=48, layers=3))
+SHAPES = SimpleNamespace(module=SimpleNamespace(vision=VISION))
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(("depth", "layers"), [("shallow", 1), ("deep", 3)])
+def test_the_first_prompts_are_uniform_within_the_papers_bound(depth, layers):
+  """sqrt(6 / (3 x 4^2 + 48)) = 1/4."""
+  found = first_prompts(SHAPES, VptSettings(depth=depth, prompt_length=20), 1)
+  assert found.shape == (layers, 20, 48)
+  assert 0.24 < np.abs(found).max() <= 0.25
+  assert found.std() == pytest.approx(0.25 / 3**0.5, rel=0.05) and abs(found.mean()) < 0.02
+  same = first_prompts(SHAPES, VptSettings(depth=depth, prompt_length=20), 0)
+  np.testing.assert_array_equal(
+    same, first_prompts(SHAPES, VptSettings(depth=depth, prompt_length=20))
+  )
+
+
+def test_the_first_head_is_that_of_pytorchs_linear_layers():
+  head = first_head(40, 25, 1)
+  assert head.weights.shape == (40, 25) and head.bias.shape == (40,)
+  for numbers in (head.weights, head.bias):
+    assert 0.15 < np.abs(numbers).max() <= 0.2
+    assert numbers.std() == pytest.approx(0.2 / 3**0.5, rel=0.2)
+  np.testing.assert_array_equal(first_head(2, 3).weights, first_head(2, 3, 0).weights)
+
+
+@pytest.mark.parametrize("paper", [False, True])
+def test_prompts_are_trained_by_adamw_or_the_papers_sgd(paper, one_device_mesh):
+  settings = VptSettings(steps=4, warmup=1, learning_rate=0.5, weight_decay=0.25, paper=paper)
+  optimizer = visual_prompts._program(None, settings, False, one_device_mesh).optimizer
+  weights, gradient = np.array([2.0], np.float32), np.array([1.0], np.float32)
+  state, found = optimizer.init(weights), []
+  for _ in range(3):
+    update, state = optimizer.update(gradient, state, weights)
+    found.append(float(update[0]))
+  directions = np.array([1.5, 1.5 * 1.9, 1.5 * 2.71]) if paper else np.full(3, 1 + 0.25 * 2)
+  np.testing.assert_allclose(found, -np.array([0, 0.5, 0.375]) * directions, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+  ("images", "at_once", "shape", "padding"),
+  [(5, 2, (3, 2), 1), (5, 5, (1, 5), 0), (5, 9, (1, 5), 0), (1, 1, (1, 1), 0), (4, 3, (2, 3), 2)],
+)
+def test_micro_batches_are_filled_with_images_without_weight(
+  images, at_once, shape, padding, one_device_mesh
+):
+  pixels, targets = np.ones((images, 2, 2, 3), np.float32), np.ones((images, 4), np.float32)
+  weights = np.arange(1, images + 1, dtype=np.float32)
+  found = micro_batches(pixels, targets, weights, at_once, one_device_mesh)
+  assert found.pixels.shape == (*shape, 2, 2, 3) and found.targets.shape == (*shape, 4)
+  expected = np.append(weights / images, np.zeros(padding))
+  np.testing.assert_allclose(np.ravel(found.weights), expected, rtol=1e-6)
