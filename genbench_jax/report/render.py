@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,9 +12,12 @@ from genbench_jax.report import palette, tables
 from genbench_jax.report.chart import Figure
 from genbench_jax.report.number_words import points
 from genbench_jax.report.sheet import sheet_of
+from genbench_jax.runtime.printable import printable
 from genbench_jax.store import files
 
 LONGEST_ON_PAPER = 2000
+# All but tab, line feed and carriage return, and the two that are no characters.
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 
 
 def figure_svg(figure: Figure) -> str:
@@ -98,6 +102,9 @@ def _shown(value: tables.Value) -> str:
 
 
 def write(path: Path, text: str) -> Path:
-  """Write the file atomically; see `store.files.atomic_path`."""
-  files.write_text(path, text)
+  """Write the file atomically; see `store.files.atomic_path`.
+
+  Control characters of names are escaped: XML forbids them, so that a figure with one could not be shown.
+  """
+  files.write_text(path, _CONTROLS.sub(lambda match: printable(match[0]), text))
   return path

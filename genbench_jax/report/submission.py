@@ -50,7 +50,7 @@ def submission(workdir: Path, by: str = "", note: str = "") -> dict[str, Any]:
     "plan": _plan(rows, run),
     "image_sets": list(image_sets(workdir, rows, page_of_results(workdir))),
     "features": features(workdir, rows),
-    "rows": packed(rows),
+    "rows": packed(public(rows)),
   }
   return {**body, "checksum": checksum(body)}
 

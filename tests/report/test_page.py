@@ -6,6 +6,7 @@ import pytest
 
 from genbench_jax.errors import UsageError
 from genbench_jax.report.page import write_report
+from genbench_jax.report.render import write
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +133,10 @@ def test_a_number_is_rounded_once(tmp_path, rows):
 
   for value in (-0.0475, 0.85 - 0.8975, -0.047499999999999, (0.8525 - 0.9)):
     assert points(value) == "−4.8"
+
+
+def test_control_characters_of_names_are_escaped_in_files(tmp_path):
+  """XML forbids them."""
+  write(tmp_path / "a.svg", "<svg>x\x1b[31m\x00\x85\uffff\n\t\u2028</svg>")
+  text = (tmp_path / "a.svg").read_text(encoding="utf-8")
+  assert text == "<svg>x\\x1b[31m\\x00\\u0085\\uffff\n\t\u2028</svg>"

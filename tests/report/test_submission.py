@@ -289,3 +289,10 @@ def test_the_entries_in_the_repository_are_valid_and_verify_each_other():
   checked = [row[place] for row in data["rows"]]
   assert checked.count("verified, 2 runs") == 4
   assert not any(text.startswith("disputed") for text in checked)
+
+
+def test_rows_contain_no_path_of_the_machine(workdir, rows):
+  changed = [{**row, "encoder": "/home/me/models/clip"} for row in rows]
+  files.write_json_lines(workdir / "results.jsonl", changed)
+  found = unpacked(submission(workdir)["rows"])
+  assert {row["encoder"] for row in found} == {"…/clip"}
