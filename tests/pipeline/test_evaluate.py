@@ -156,6 +156,8 @@ def test_names_of_sources():
   ]
   (long,) = named_sources(["日" * 80 + "=x"])
   assert long == "日" * 40
+  with pytest.raises(UsageError, match="a source is empty"):
+    named_sources([""])
   with pytest.raises(UsageError, match="two sources have the name 'b'"):
     named_sources(["a/b", "c/b"])
 

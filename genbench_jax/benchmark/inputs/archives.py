@@ -158,7 +158,8 @@ def _tree(
 ) -> ImageList:
   """Return the images of a tree of class folders inside an archive, or those that a list in it names."""
   lists = _lists(members)
-  images = [member for member in members if _is_taken(member, passed)]
+  used = [member.name for member in lists.values()]
+  images = [m for m in members if m.name not in used and _is_taken(m, passed)]
   below: dict[str, dict[str, None]] = defaultdict(dict)
   for member in images:
     parts = member.name.strip("/").split("/")

@@ -288,6 +288,20 @@ def test_skipped_splits_are_reported(tmp_path, spec):
   assert "the images of 'train' are used; 'test' are left out." in images.notes
 
 
+def test_a_list_in_an_archive_is_not_left_out_and_missing_images_are_named(tmp_path, spec):
+  path = zip_with_list(tmp_path)
+  with zipfile.ZipFile(path) as archive:
+    kept = {info.filename: archive.read(info) for info in archive.infolist()}
+  with zipfile.ZipFile(path, "w") as archive:
+    for name, content in kept.items():
+      if not name.endswith("/0.png"):
+        archive.writestr(name, content)
+  assert list_images(path, spec).notes == (
+    "the images of 'train' are used; 'test' are left out.",
+    "1 left out, can't be found: 'set/train/0.png'.",
+  )
+
+
 def test_shards_of_other_splits_are_reported(tmp_path, spec):
   images = list_images(parquet(tmp_path), spec, tmp_path / "cache")
   note = "the shards of 'train' are used; 1 left out: 'test-00000-of-00001.parquet'."
