@@ -43,9 +43,16 @@ FOLDER_FILE = "dataset.yaml"
 
 
 def is_own(name: str) -> bool:
-  """Return whether a dataset name refers to one of the user's own datasets."""
-  is_path = any(part in name for part in ("/", os.sep)) and Path(name).expanduser().is_dir()
-  return name.startswith(("tfds:", "folder:")) or name.endswith((".yaml", ".yml")) or is_path
+  """Return whether a dataset name refers to one of the user's own datasets.
+
+  A folder in the current one may be named without a slash, unless its name is that of a known dataset.
+  """
+  if name.startswith(("tfds:", "folder:")) or name.endswith((".yaml", ".yml")):
+    return True
+  if not name or not Path(name).expanduser().is_dir():
+    return False
+  is_known = published_spec(name) is not None or name in world_specs()
+  return not is_known or any(part in name for part in ("/", os.sep))
 
 
 def own_spec(name: str) -> DatasetSpec:
@@ -169,9 +176,9 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _usual_splits(found: Sequence[str] | Mapping[str, int]) -> dict[str, str]:
-  splits = {}
+  splits, found_as = {}, {name.lower(): name for name in sorted(found)}
   for split, names in SPLIT_NAMES.items():
-    if usual := [name for name in names if name in found]:
+    if usual := [found_as[name] for name in names if name in found_as]:
       splits[split] = usual[0]
   # Many datasets publish their test data as `validation`.
   if "test" not in splits and "validation" in splits:

@@ -16,7 +16,7 @@ def dataset_spec(name: str) -> DatasetSpec:
   Args:
     name: one of `known_datasets()`, the reference's name for it (`cifar-10`), a demo world (`digits`),
       `imagenet2012_disambiguated`, `tfds:NAME` for any other TFDS dataset, the path of a folder with a tree
-      `split/class/image` (`folder:PATH` if it has no slash), or the path of a YAML file that describes one
+      `split/class/image` (`folder:PATH` if it has the name of another dataset), or the path of a YAML file that describes one
       of these (see `own.py`).
 
   Raises:

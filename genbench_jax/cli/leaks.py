@@ -1,7 +1,7 @@
 """Find images that are so similar to a test image that they may be one.
 
     genbench leaks my_images/ --dataset cifar10 --checkpoint openai/clip-vit-base-patch32
-    genbench leaks demo/images/shapes/generative-defined_template-seed0-0123456789ab --dataset shapes
+    genbench leaks demo/images/shapes/retrieval-seed0-* --dataset shapes
     genbench leaks features.npy --test test_features.npy --threshold 0.97
 
 The input is a folder of images or tars, an image set of a run, an `.npy` matrix of features, or an

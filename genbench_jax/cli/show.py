@@ -1,6 +1,6 @@
 """Draw a contact sheet of an image set, with one row per class.
 
-genbench show WORKDIR/images/digits/generative-defined_template-seed0-09e1538f900e
+genbench show WORKDIR/images/digits/original-seed0-*
 genbench show DIR --out sheet.png --per-class 8 --classes 20
 """
 

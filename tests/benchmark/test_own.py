@@ -39,6 +39,14 @@ def test_a_folder_alone_is_enough(root):
   assert (spec.metric, spec.resize, spec.templates) == ("accuracy", "crop", ("a photo of a {}.",))
 
 
+def test_splits_may_have_capitals(root):
+  for split in ("train", "val", "test"):
+    (root / split).rename(root / split.capitalize())
+  spec = dataset_spec(str(root))
+  assert spec.splits == {"train": "Train", "validation": "Val", "test": "Test"}
+  assert len(open_split(spec, "test")) == 3
+
+
 def test_its_images_are_read_with_their_labels(root):
   split = open_split(dataset_spec(f"folder:{root}"), "validation")
   np.testing.assert_array_equal(split.labels(), [0, 1, 1])
@@ -205,6 +213,16 @@ def test_a_folder_needs_no_prefix(root):
   assert dataset_spec(str(root)) == dataset_spec(f"folder:{root}")
   with pytest.raises(UsageError, match="Or one of your own: a folder with test/CLASS"):
     dataset_spec("cifar_10x")
+
+
+def test_a_folder_needs_no_slash_unless_its_name_is_known(root, monkeypatch):
+  monkeypatch.chdir(root.parent)
+  assert dataset_spec(root.name).folder == root.name
+  (root.parent / "digits").symlink_to(root)
+  assert dataset_spec("digits").group == "demo"
+  assert dataset_spec("./digits").folder == "digits"
+  with pytest.raises(UsageError, match="unknown dataset"):
+    dataset_spec("")
 
 
 def test_a_known_dataset_can_get_other_names_and_templates(tmp_path):
