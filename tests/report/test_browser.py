@@ -1,6 +1,8 @@
 """The page in a real browser."""
 
 import base64
+import csv
+import io
 import json
 from xml.etree import ElementTree
 
@@ -266,11 +268,22 @@ def test_tables_and_figures_can_be_saved(page):
   assert caught["image/svg+xml"].startswith("<svg")
 
 
-def test_saved_tables_run_no_formulas(page):
-  lines = [["=1+1", "+SUM(A1)", "-cmd|x", "@a", "\t=1", "x\ry"], ["+1.2", "-0.5 (3)", "−2", "a,b"]]
-  assert page.execute_script("return csvOf(arguments[0])", lines) == (
-    "'=1+1,'+SUM(A1),'-cmd|x,'@a,'\t=1,\"x\ry\"\n+1.2,-0.5 (3),−2,\"a,b\"\n"
-  )
+def test_saved_tables_hold_numbers_and_no_formulas(page):
+  formulas = ["=1+1", "+SUM(A1)", "-cmd|'/c'!A0", "@x", "\t=1"]
+  others = [
+    "−4.8",
+    -4.8e-7,
+    "+85.0 (+69.9 to +92.3)",
+    "-0.5 (3)",
+    "+1.0 better",
+    'a"b',
+    "x\ry",
+    None,
+  ]
+  line = page.execute_script("return csvOf([arguments[0]])", [*formulas, *others])
+  (found,) = csv.reader(io.StringIO(line, newline=""))
+  assert found[: len(formulas)] == [f"'{text}" for text in formulas]
+  assert found[len(formulas) :] == ["-4.8", "-4.8e-7", *others[2:7], ""]
 
 
 def test_print_has_every_cell_and_no_json(page):

@@ -50,11 +50,12 @@ const download = (blob, name) => {
   make("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 };
-// Text that a spreadsheet would run as a formula gets an apostrophe, as in the files of a run; numbers stay.
-const FORMULA = /^(?:[=@\t\r\n]|[+-](?![\d\s.,%±−–()[\]]*$))/;
-const csvCell = (text) => {
-  const plain = FORMULA.test(text) ? `'${text}` : text;
-  return /[",\r\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
+// Spreadsheets read the ASCII minus, and would run other text that begins with a sign as a formula: an apostrophe, as in the files of a run.
+const signed = /^[+-][\d.,]+( \([-+\d., a-z]*\)| better| worse| =)?$/;
+const csvCell = (value) => {
+  const text = String(value ?? "").replaceAll("−", "-");
+  const safe = /^[=+\-@\t\r\n]/.test(text) && !signed.test(text) && !Number.isFinite(Number(text)) ? `'${text}` : text;
+  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 };
 const csvOf = (lines) => lines.map((line) => line.map(csvCell).join(",")).join("\n") + "\n";
 const saveTable = (lines, name) => download(new Blob(["\ufeff", csvOf(lines)], { type: "text/csv" }), `${name}.csv`);
