@@ -47,6 +47,7 @@ def test_classes_count_once_and_have_an_interval_of_their_images(images):
   labels = np.repeat([0, 1, 2], [12, 9, 3])
   (result,) = measured(images, labels)
   assert result.value.value == pytest.approx(np.mean(list(result.by_class.values())))
+  assert result.by_class == intra_class_diversity(images, labels)
   found = _distances(images, labels)
   counts = np.array([12, 9, 3])
   influences = np.concatenate([

@@ -77,6 +77,7 @@ def test_the_mean_loss_is_the_weighted_mean_of_the_sources():
   ("kind", "steps", "shares"),
   [
     ("steps", 9, [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001]),
+    ("steps", 36, [1] * 12 + [0.1] * 12 + [0.01] * 8 + [0.001] * 4),
     ("constant", 3, [1, 1, 1]),
     ("cosine", 4, [1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5]),
     ("cosine", 1, [1]),
