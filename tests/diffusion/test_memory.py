@@ -72,3 +72,12 @@ def test_the_last_byte_of_85_percent_is_used(monkeypatch, one_device_mesh, bytes
 def test_a_program_that_does_not_grow_takes_the_largest_batch(monkeypatch, one_device_mesh):
   monkeypatch.setattr(memory, "memory_of", lambda device, sharers: 100)
   assert memory.batch_that_fits(program(50, 0), one_device_mesh) == 32
+  assert memory.batch_that_fits(program(90, 0), one_device_mesh) == 1  # not even one fits
+
+
+@pytest.mark.unchecked
+def test_the_log_tells_the_memory_of_one_image_and_of_two(monkeypatch, one_device_mesh, caplog):
+  monkeypatch.setattr(memory, "memory_of", lambda device, sharers: 10**11)
+  with caplog.at_level("INFO", memory.logger.name):
+    memory.batch_that_fits(program(10**9, 2 * 10**9), one_device_mesh)
+  assert caplog.messages == ["32 images per device: 3.00 GB for one, 5.00 GB for two"]

@@ -15,8 +15,8 @@ def test_weights_have_22_fractional_bits(name):
   np.testing.assert_allclose(weights.sum(1) / 2**22, 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [13, 19, 22, 26, 29, 35, 44])
-@pytest.mark.parametrize("size", [12, 24])
+@pytest.mark.parametrize("length", [2, 4, 6, 13, 19, 22, 26, 29, 35, 44])
+@pytest.mark.parametrize("size", [7, 12, 24])
 def test_a_box_holds_the_same_pixels_as_pils(length, size):
   """These lengths put centers of pixels on the edge of the box up to rounding."""
   pixels = np.random.default_rng(length).integers(0, 256, (1, length), np.uint8)

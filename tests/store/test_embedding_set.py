@@ -66,7 +66,7 @@ def test_a_kill_before_the_parts_are_deleted_leaves_the_joined_file(embeddings, 
 
 @pytest.mark.parametrize(
   ("size", "rows", "cuts"),
-  [(10, 4, [0, 4, 8, 10]), (8, 4, [0, 4, 8]), (4, 4, [0, 4]), (1, 4, [0, 1]), (0, 4, [0, 0]),
+  [(10, 4, [0, 4, 8, 10]), (8, 4, [0, 4, 8]), (4, 4, [0, 4]), (1, 4, [0, 1]), (1, 1, [0, 1]), (0, 4, [0, 0]),
    (16_385, None, [0, 16_384, 16_385])],
 )  # fmt: skip
 def test_parts_cover_the_rows_in_order(tmp_path, size, rows, cuts):

@@ -92,3 +92,8 @@ def test_a_segment_of_impossible_length_is_an_error(length):
   broken = b"\xff\xd8\xff\xdb" + length.to_bytes(2, "big") + b"\xff\xd9\xff\xd9"
   with pytest.raises(ValueError, match="cut short"):
     kept(broken)
+
+
+def test_bytes_between_segments_are_an_error():
+  with pytest.raises(ValueError, match="missing marker"):
+    kept(jpeg(segment(0xDB), b"\0\0", segment(0xDB)))
