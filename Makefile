@@ -27,7 +27,7 @@ mock-networks: install
 
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# The tests that take up to some five seconds each, in about ten minutes on two cores.
+# The tests that take up to some five seconds each, in about six minutes on two cores.
 test: install
 	$(PYTEST)
 
