@@ -143,7 +143,7 @@ def _assert_same_images(many, one):
 def _assert_close(many, one, rel=1e-4):
   """Compare rows: counts of decisions are equal, sums over devices round differently."""
   assert len(many) == len(one) > 0
-  measured = ("value", "ci_low", "ci_high")
+  measured = ("value", "floor", "ci_low", "ci_high")
   for left, right in zip(many, one, strict=True):
     assert {k: left[k] for k in left if k not in measured} == {
       k: right[k] for k in right if k not in measured

@@ -122,3 +122,9 @@ def test_the_scale_of_the_features_is_that_of_the_distance():
   scale = np.float32(2.0**60)
   expected = fd_infinity(x, y)
   assert fd_infinity(scale * x, scale * y) == pytest.approx(2.0**120 * expected, rel=1e-3)
+
+
+def test_the_default_seed_is_0():
+  random = np.random.default_rng(5)
+  x, y = draw(random, 60, 0.3), draw(random, 90, 0)
+  assert fd_infinity(x, y) == fd_infinity(x, y, seed=0) != fd_infinity(x, y, seed=1)
