@@ -126,3 +126,10 @@ def test_batches_are_as_large_as_needed_and_eight_at_most(count, given, rows, mo
   with pytest.raises(BatchError) as caught:
     generate(["x"] * count, "anything", batch_per_device=given)
   assert caught.value.args == (rows,)
+
+
+def test_seeds_beside_all_that_replaces_them_are_refused(tiny_diffusion_folder):
+  noise = np.zeros((1, 2, 2, 4), np.float32)
+  given = {"latents": noise, "step_noise": noise[None], "steps": 1}
+  with pytest.raises(UsageError, match="so omit seeds"):
+    generate(["a circle"], tiny_diffusion_folder, seeds=[7], **given)
