@@ -49,6 +49,16 @@ def _checked_types(request):
   jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture(autouse=True)
+def _threads_of_this_process():
+  """Keep the number of threads that a command sets for eight devices from the processes of later tests.
+
+  Matrix products are rounded differently with another number.
+  """
+  yield
+  os.environ.pop("NPROC", None)
+
+
 # Files that take minutes, the longest first.
 LONGEST = (
   "test_main.py",
