@@ -114,6 +114,7 @@ def generate(
       "seeds, latents and step_noise were given: latents and step_noise replace seeds, so omit seeds."
     )
   mesh = data_mesh(jax.local_devices())
+  # A batch of one prompt is not padded to eight, which would cost eight times as much on a CPU.
   rows = batch_per_device or min(8, -(-count // mesh.size)) or 1
   sampler = Sampler(
     _loaded(str(checkpoint), revision, named_weights(loras), str(autoencoder)),

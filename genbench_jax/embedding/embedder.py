@@ -151,6 +151,7 @@ def text_prototypes(
     Radford et al., CLIP, section 3.1.4 (arXiv 2103.00020).
   """
   texts = [template.replace("{}", name) for name in class_names for template in templates]
+  # Synonyms and templates may give equal texts; each is embedded once.
   distinct = list(dict.fromkeys(texts))
   row = {text: index for index, text in enumerate(distinct)}
   features = unit_norm(text_features(encoder, distinct, mesh))
@@ -268,5 +269,6 @@ def _chunks(rows: Any, size: int) -> Iterator[Any]:
 def _joined(
   features: Iterable[Float32[np.ndarray, "n d"]], width: int
 ) -> Float32[np.ndarray, "n d"]:
+  # np.concatenate needs at least one array: no images give [0, d].
   none = np.zeros((0, width), np.float32)
   return np.concatenate([none, *features])

@@ -135,6 +135,7 @@ def _row_scores(
   scores = by_block(
     lambda features, text, _: program(features, text, None), "image_features", mesh, images, texts
   )
+  # Means and resamples are computed in float64.
   return scores.astype(np.float64)
 
 
@@ -146,6 +147,7 @@ def _scores_program(mesh: Mesh, by_class: bool) -> jax.stages.Wrapped:
     features, texts = unit_rows(features), unit_rows(texts.astype(jnp.float32))
     if labels is None or labels.ndim == 1:
       own = texts if labels is None else texts[labels]
+      # Products of rows, not a matrix product: no image needs the texts of the others.
       return 100 * jnp.maximum(jnp.sum(features * own, axis=1), 0)
     # Multi-hot labels: [n, k] scores, averaged over the classes of each image.
     every = 100 * jnp.maximum(jnp.matmul(features, texts.T, precision="highest"), 0)

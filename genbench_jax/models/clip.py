@@ -81,6 +81,7 @@ class Clip:
     self, params: weights.Params, tokens: Int32[Array, "b l"]
   ) -> Float[Array, "b d"]:
     """Compute unnormalized text features of token ids. Pure, for `jax.jit`."""
+    # A text's feature is the state at its end token; the tokenizer knows that token's id.
     ends = end_positions(tokens, self.tokenizer.eos_token_id)
 
     def embed(network: ClipNetwork) -> Float[Array, "b d"]:
@@ -118,6 +119,7 @@ def load_clip(checkpoint: str | Path, revision: str | None = None, dtype: Any = 
     input=_image_input(folder, network.vision.image_size),
     params=weights.load(checkpoints.read_weights(folder), parameter_shapes(folder), folder, dtype),
     tokenizer=tokenizer,
+    # A tokenizer without a limit states a huge one; positions beyond the table do not exist.
     max_tokens=min(tokenizer.model_max_length, network.text.positions),
     fingerprint=checkpoints.fingerprint(folder),
   )

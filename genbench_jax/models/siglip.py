@@ -85,6 +85,7 @@ def load_siglip(folder: Path, dtype: Any = None) -> Siglip:
   """
   dtype = compute_dtype() if dtype is None else dtype
   network = read_network(folder, dtype)
+  # The vision tower has no projection: its own width must be that of the text features.
   if network.text.projection != network.vision.encoder.width:
     raise RunError(f"{folder}: texts and images have features of different widths.")
   tokenizer = load_siglip_tokenizer(folder, network.text.positions, network.text.vocabulary)
@@ -121,6 +122,7 @@ def parameter_shapes(folder: Path) -> weights.Params:
 
 
 def _image_input(folder: Path, size: int) -> ImageInput:
+  # As published: both sides are resized to the square, and pixels are mapped to -1..1.
   found = read_image_input(folder, ImageInput(size, keep_aspect=False, mean=HALF, std=HALF))
   if found.size != size:
     raise RunError(

@@ -216,6 +216,7 @@ def _class_count(
 def _strict_probes(
   data: CheckedData, metric: Metric, normalize: bool, logit_scale: float, mesh: Mesh | None
 ) -> list[dict[str, Any]]:
+  # Rows of the zero-shot classifier: its logits are scale * cosine, for unit-norm features.
   prior = np.zeros((data.num_classes, data.test_features.shape[1]), np.float32)
   if data.text_features is not None:
     prior = np.float32(logit_scale) * host_unit_rows(data.text_features)
@@ -243,6 +244,7 @@ def _strict_probes(
 
 
 def _mean_one(weights: Float[np.ndarray, "n"] | None) -> Float[np.ndarray, "n"] | None:
+  # A mean of 1 keeps the balance of loss and penalty as it is for equal weights.
   return None if weights is None else np.asarray(weights / np.mean(weights), np.float32)
 
 
@@ -303,6 +305,7 @@ def _reference_probes(data: CheckedData, metric: Metric, mesh: Mesh | None) -> l
   for index, cell in enumerate(data.cells):
     scores = fits[index]["scores"]
     converged = bool(np.isfinite(scores).all())
+    # A diverged probe has NaN probabilities. As zeros they are ties, which score about chance.
     summary = score_summary(np.nan_to_num(scores), data.test_labels, metric, cell.seed)
     results.append(
       fits[index] | summary | external_summary(cell.targets) | {"converged": converged}
@@ -335,6 +338,7 @@ def probe_scores(
     weights, bias: of the probe.
     multi_label: whether an image may have several labels.
   """
+  # By default, TPUs multiply float32 in bfloat16, which would change predictions of close classes.
   logits = jnp.matmul(features, weights.T, precision="highest") + bias
   return jax.nn.sigmoid(logits) if multi_label else jax.nn.softmax(logits, axis=-1)
 

@@ -79,6 +79,7 @@ class AdaptedLogits:
   def _logits(
     self, params: Any, tokens: Int[Array, "k l"], pixels: Float[Array, "b h w 3"]
   ) -> Float[Array, "b k"]:
+    # In float32: bfloat16 keeps three digits of a cosine, and the scale is about 100.
     images = unit_rows(self.encoder.embed_pixels(params, pixels).astype(jnp.float32))
     parts = [
       self.encoder.embed_tokens(params, tokens[start : start + CLASSES_AT_ONCE])
@@ -155,6 +156,7 @@ def method(
     settings = published(settings, shots)
   prompts = [(settings.template or template).replace("{}", name) for name in class_names]
   tokens = encoder.tokenize(prompts)
+  # The update is alpha / rank * B A (Hu et al., section 4.1), so alpha need not follow the rank.
   scale = settings.alpha / settings.rank
   logits = AdaptedLogits(without_weights(encoder), scale, settings.dropout, multi_label)
   problem = Problem(logits, encoder_view(encoder), multi_label)
@@ -214,6 +216,7 @@ def lora(
   """
   if clip is None:
     clip = load_text_encoder(checkpoint)
+  # Images per class, rounded up.
   shots = -(-len(images) // max(1, len(class_names)))
   make = functools.partial(
     method, settings or LoraSettings(), clip, tuple(class_names), template, shots

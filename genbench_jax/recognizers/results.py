@@ -27,6 +27,7 @@ def confusion_matrix(
     labels: true classes.
     num_classes: number of classes.
   """
+  # Each pair of true and predicted class has its own number, in row-major order.
   cells = np.asarray(labels) * num_classes + np.asarray(predictions)
   return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 

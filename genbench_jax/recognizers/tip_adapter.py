@@ -155,6 +155,7 @@ class TipData:
 
   def cache(self, rows: Any = slice(None)) -> Cache:
     """Return the cache of some of the images; votes are multiplied by the weights of the images."""
+    # An image with several labels splits its vote, so that every image has one.
     values = label_shares(self.targets[rows]) * self.weights[rows, None]
     return Cache(jnp.asarray(self.features[rows]), jnp.asarray(values))
 
@@ -186,6 +187,7 @@ def chosen(data: TipData, settings: TipAdapterSettings, protocol: str) -> CacheS
       totals += [len(held) * loss for loss in _held_out_losses(data, kept, held, pairs)]
   # Mean over all images that were held out once.
   losses = totals / max(1, (folds >= 0).sum())
+  # Ties go to the first pair, the weaker cache if candidates ascend.
   alpha, beta = pairs[int(np.argmin(losses))]
   tried = {
     f"alpha {a:g}, beta {b:g}": float(loss) for (a, b), loss in zip(pairs, losses, strict=True)
@@ -225,6 +227,7 @@ def trained_keys(
     save_every: steps between checkpoints.
   """
   count, size = len(data.features), min(settings.batch_size, len(data.features))
+  # As many images as in `epochs` passes; small sets train for at least `min_steps`.
   steps = max(settings.min_steps, int(np.ceil(settings.epochs * count / size)))
   cache = data.cache()
 

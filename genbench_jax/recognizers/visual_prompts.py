@@ -97,6 +97,7 @@ def _loss_and_gradient(
     found = loss(module, variables, frozen, *micro, multi_label)
     return jax.tree.map(jnp.add, sums, found), None
 
+  # Losses are sums with weights of the whole step, so that they add up to those of one batch.
   start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, variables))
   return jax.lax.scan(add, start, batch)[0]
 
@@ -105,6 +106,7 @@ def _loss_and_gradient(
 def _program(module: Any, settings: VptSettings, multi_label: bool, mesh: Mesh) -> Program:
   """Return AdamW, or the paper's SGD with decay in the gradient, with warm-up and cosine."""
   schedule = warmup_cosine(settings.learning_rate, settings.steps, settings.warmup)
+  # AdamW decays the parameters; the paper's SGD adds the decay to the gradient, before momentum.
   optimizer = optax.adamw(schedule, weight_decay=settings.weight_decay)
   if settings.paper:
     decay = optax.add_decayed_weights(settings.weight_decay)
@@ -170,6 +172,7 @@ def learn_visual_prompts(
       at_once = settings.images_at_once
       return scores_of(clip, frozen, prompts.variables, read, len(held), mesh, at_once, multi_label)
 
+    # All trials start from the same prompts and see the same order: only the settings differ.
     settings = searched(settings, label_shares(targets), seed, trial)
   every = np.arange(len(targets))
   return _learned(clip, frozen, images, every, settings, mesh, directory, save_every, seed)
@@ -204,6 +207,7 @@ def _learned(
 
   def batches(first: int) -> Iterator[MicroBatches]:
     numbers = range(first, settings.steps)
+    # Rows depend on the seed and the step's number alone: a resumed run continues with them.
     rows = [
       members[mixed_rows(number, settings.steps, size, later, len(members), seed)]
       for number in numbers

@@ -145,6 +145,7 @@ def logits_of(
     features = clip_towers.image_features(module, frozen.params, pixels, tokens, remat)
     logits = frozen.logit_scale * jnp.matmul(features, frozen.text.T, precision="highest")
     return log_odds(logits) if multi_label else logits
+  # The head of the paper sees features before normalization.
   features = clip_towers.image_features(module, frozen.params, pixels, tokens, remat, False)
   return jnp.matmul(features, head.weights.T, precision="highest") + head.bias
 
@@ -207,6 +208,7 @@ def scores_of(
     images_at_once: images per device and batch.
     multi_label: whether the probabilities are independent.
   """
+  # The last batch is padded to the size of the others, so that there is one program.
   variables = jax.device_put(variables, replicated(mesh))
   size = padded_size(min(images_at_once * mesh.size, num_images), mesh.size)
   split, program = batch_sharding(mesh), _prompted_scores(clip.module, multi_label, mesh)

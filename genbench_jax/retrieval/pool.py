@@ -105,6 +105,7 @@ class Pool:
 
   def blocks(self, modality: Modality, rows: int) -> Iterator[Float[np.ndarray, "n d"]]:
     """Yield all rows in order, in blocks of `rows` that may span shards; the last may be small."""
+    # Blocks span shards, so that their size, and with it the compiled program, is always the same.
     parts: list[Float[np.ndarray, "n d"]] = []
     missing = rows
     for shard in self.of(modality):
@@ -184,6 +185,7 @@ def _paired(root: Path, shards: Sequence[Path], others: Sequence[Path]) -> list[
   Raises:
     UsageError: the numbers do not match, or are missing or repeated.
   """
+  # A single pair without numbers, such as `images.npy` and `texts.npy`, cannot be mixed up.
   if len(shards) == len(others) == 1 and None in map(_number, (*shards, *others)):
     return list(others)
   ours, theirs = ({_number(path): path for path in paths} for paths in (shards, others))

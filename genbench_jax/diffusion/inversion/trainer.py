@@ -160,6 +160,7 @@ class Trainer:
     self, groups: Sequence[_Group], rows: Float32[np.ndarray, "t 1 d"], folder: Path
   ) -> None:
     concepts = [concept for group in groups for concept in group.concepts]
+    # Padding repeats concepts at the end; only the first rows belong to these groups.
     bad = [c.placeholder for c, row in zip(concepts, rows, strict=False) if not _finite(row)]
     if bad:
       raise RunError(
@@ -184,6 +185,7 @@ class Trainer:
   def _references(self, concepts: Sequence[Concept], most: int) -> References:
     views = np.stack([self._views(concept, most) for concept in concepts])
     parts = self.model.params["vae"]
+    # References are encoded once; the decoder is not needed.
     params = {name: parts[name] for name in ("encoder", "quant_conv") if name in parts}
     params = jax.device_put(params, replicated(self.mesh))
     mean, deviation = encoding_program(self.model, self.mesh)(params, self._put(views))
@@ -202,6 +204,7 @@ class Trainer:
   def _views(self, concept: Concept, most: int) -> UInt8[np.ndarray, "r v H W 3"]:
     shape = (most, views_per_reference(self.training), self.height, self.width, 3)
     views = np.zeros(shape, np.uint8)
+    # Python's own hash differs between processes.
     name = zlib.crc32(concept.placeholder.encode())
     for row, image in enumerate(concept.images()):
       seed = (self.seed, name, row)
@@ -276,9 +279,9 @@ def _read_state(path: Path, like: Learner) -> tuple[int, Learner] | None:
     with safe_open(regular(path), framework="numpy") as file:
       arrays = [file.get_tensor(f"leaf{i:03d}") for i in range(len(leaves))]
       step = json.loads((file.metadata() or {})["about"])["step"]
-  except (SafetensorError, OSError, KeyError, ValueError):
+  except (SafetensorError, OSError, LookupError, TypeError, ValueError):
     return None
-  if [a.shape for a in arrays] != [leaf.shape for leaf in leaves]:
+  if type(step) is not int or [a.shape for a in arrays] != [leaf.shape for leaf in leaves]:
     return None
   return step, jax.tree.unflatten(tree, arrays)
 

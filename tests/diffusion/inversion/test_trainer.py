@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 from genbench_jax.diffusion.inversion import trainer
@@ -19,6 +20,7 @@ from genbench_jax.diffusion.inversion.loss import (
   initial_row,
   inversion_loss,
   optimizer_of,
+  start,
 )
 from genbench_jax.diffusion.inversion.references import reference_views
 from genbench_jax.diffusion.inversion.settings import Training, reference_training
@@ -204,6 +206,21 @@ def test_a_damaged_state_is_begun_anew(tiny_diffusion, one_device_mesh, tmp_path
   (tmp_path / "state").mkdir()
   (tmp_path / "state" / "state-00000.safetensors").write_bytes(b"cut short")
   np.testing.assert_array_equal(_learn(tiny_diffusion, one_device_mesh, tmp_path, 3), alone[1])
+
+
+@pytest.mark.parametrize(
+  "about", ["[]", "null", "7", "{}", '{"step": "3"}', '{"step": true}', '{"step": 1.5}', "{"]
+)
+def test_a_state_whose_step_is_no_number_is_begun_anew(tmp_path, about):
+  like = jax.tree.map(
+    lambda leaf: np.asarray(leaf)[None], start(jnp.zeros((1, 4), jnp.float32), Training())
+  )
+  arrays = {f"leaf{index:03d}": leaf for index, leaf in enumerate(jax.tree.leaves(like))}
+  path = tmp_path / "state.safetensors"
+  path.write_bytes(safetensors.numpy.save(arrays, {"about": '{"step": 3}'}))
+  assert trainer._read_state(path, like)[0] == 3
+  path.write_bytes(safetensors.numpy.save(arrays, {"about": about}))
+  assert trainer._read_state(path, like) is None
 
 
 def test_batches_take_references_in_turn_and_never_the_padding():
