@@ -69,6 +69,7 @@ def verify(workdir: Path) -> VerificationResult:
         _results,
         _recognizers,
         _pools,
+        _copies,
         _report,
         _json_files,
       ):
@@ -295,6 +296,16 @@ def _pools(inspection: Inspection) -> None:
           inspection.known.add(path)
           if files.sha256(path) != checksum:
             raise RunError(f"{path.name} does not match its seal")
+
+
+def _copies(inspection: Inspection) -> None:
+  """Check the copies of inputs that can't be read in place."""
+  for seal in sorted(inspection.workdir.glob("folders/*-*.json")):
+    if not seal.name.startswith("digests-"):
+      inspection.saw("seals of copies", seal)
+      with inspection.noting(seal):
+        listed = files.read_json(seal)["files"]
+        _listed_files(inspection, seal.parent, listed, "copies of inputs")
 
 
 def _report(inspection: Inspection) -> None:

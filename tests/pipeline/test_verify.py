@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+from genbench_jax.benchmark.inputs.spool import ensure_copy
 from genbench_jax.cli.genbench import main
 from genbench_jax.diffusion.inversion.embeddings import save_embedding
 from genbench_jax.errors import UsageError
@@ -56,6 +57,7 @@ def whole(tmp_path_factory):
   files.write_json(workdir / "runs" / "0123.json", {"seconds": {"score": 1.5}})
   files.write_json(workdir / "retrieved" / "digits" / "0" / "000001.json", {"images": []})
   files.write_json(workdir / "sentences" / "digits-seed0-0.json", {"zero": ["a zero"]})
+  ensure_copy(workdir / "folders" / "npz-2-0123.images", lambda out: [out.write(b"two images")])
   files.write_json(workdir / "sources.json", {"dataset": "digits", "sources": {"": "/x"}})
   own = {"dataset": "digits", "templates": ["a {}"]}
   files.write_text(workdir / f"dataset-{files.digest(own)}.yaml", json.dumps(own, indent=1) + "\n")
@@ -125,6 +127,7 @@ MAY_GO = {
   "summary.json",
   "digits-seed0-0.json",
   "sources.json",
+  "npz-2-0123.json",
   "learned_embeds.safetensors",
 }
 

@@ -19,16 +19,15 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from genbench_jax.benchmark.inputs import label_list
 from genbench_jax.benchmark.inputs.image_list import ImageList
 from genbench_jax.benchmark.inputs.members import Member, PassedOver, notes_on
-from genbench_jax.benchmark.inputs.spool import copy_name
+from genbench_jax.benchmark.inputs.spool import copy_name, ensure_copy
 from genbench_jax.benchmark.inputs.tree import Place, class_place
 from genbench_jax.benchmark.inputs.webdataset import is_webdataset, webdataset_images
 from genbench_jax.errors import RunError, UsageError
-from genbench_jax.store import files
 from genbench_jax.store.image_files import LINKS, MOST_BYTES, image_suffixes, is_hidden
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -113,16 +112,16 @@ def _uncompressed(path: Path, cache: Path) -> Path:
     if opened is None:
       return path
     copy = cache / f"tar-{copy_name(path)}.tar"
-    if not copy.exists():
-      with (
-        opened(path) as compressed,
-        files.atomic_path(copy) as temporary,
-        temporary.open("wb") as out,
-      ):
-        shutil.copyfileobj(compressed, out, 1 << 20)
+    ensure_copy(copy, functools.partial(_decompress, path, opened))
     return copy
   except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
     raise UsageError(f"{path} can't be read as tar: {error}.") from error
+
+
+def _decompress(path: Path, opened: Callable[..., Any], out: IO[bytes]) -> list[Any]:
+  with opened(path) as compressed:
+    shutil.copyfileobj(compressed, out, 1 << 20)
+  return []
 
 
 def _tar_members(named: Path, path: Path, passed: PassedOver) -> Iterator[Member]:
@@ -159,7 +158,9 @@ def _tree(
   """Return the images of a tree of class folders inside an archive, or those that a list in it names."""
   lists = _lists(members)
   used = [member.name for member in lists.values()]
-  images = [m for m in members if m.name not in used and _is_taken(m, passed)]
+  images = _last_of_each(
+    [m for m in members if m.name not in used and _is_taken(m, passed)], passed
+  )
   below: dict[str, dict[str, None]] = defaultdict(dict)
   for member in images:
     parts = member.name.strip("/").split("/")
@@ -175,6 +176,17 @@ def _tree(
       f"{root} has no class folders: expected CLASS/*.png, with class names or indices."
     )
   return _image_list(root, found, (*place.notes, *notes, *notes_on(passed)))
+
+
+def _last_of_each(members: Sequence[Member], passed: PassedOver) -> list[Member]:
+  """Return the last member of each name: `tar --append` replaces a file by adding it again."""
+  found: dict[tuple[Path, str], Member] = {}
+  for member in members:
+    key = member.archive, member.name
+    if earlier := found.pop(key, None):
+      passed["replaced by a later file of the same name"].append(earlier.name)
+    found[key] = member
+  return list(found.values())
 
 
 def _lists(members: Sequence[Member]) -> dict[str, Member]:

@@ -1,43 +1,43 @@
-"""Copies of images that can't be read in place, kept in one file."""
+"""Copies of images that can't be read in place, each kept in one file with a seal beside it."""
 
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from genbench_jax.benchmark.inputs.image_list import ImageList
 from genbench_jax.errors import RunError
 from genbench_jax.runtime.printable import listed
 from genbench_jax.store import files
-from genbench_jax.store.digests import identity
+from genbench_jax.store.digests import FileDigests, identity
 
 
 class Spool:
   """Images that can't be read in place, concatenated in one file to save memory.
 
   Args:
-    path: the file; its index is stored next to it. Existing files are reused.
+    path: the file, see `ensure_copy`.
   """
 
   def __init__(self, path: Path) -> None:
     self.path = path
-    self._index = path.with_suffix(".json")
     self._lock = threading.Lock()
     self._descriptor: int | None = None
     self.rows: list[list[Any]] = []
 
   def fill(self, images: Callable[[], Iterable[tuple[str, tuple[str, ...], bytes]]]) -> "Spool":
     """Copy (id, classes, content) of every image, unless that was done before."""
-    if not self._index.exists():
+
+    def write(out: IO[bytes]) -> list[list[Any]]:
       rows, begin = [], 0
-      with files.atomic_path(self.path) as temporary, temporary.open("wb") as out:
-        for name, classes, content in images():
-          out.write(content)
-          rows.append([name, list(classes), begin, len(content)])
-          begin += len(content)
-      files.write_json(self._index, rows)
-    self.rows = files.read_json(self._index)
+      for name, classes, content in images():
+        out.write(content)
+        rows.append([name, list(classes), begin, len(content)])
+        begin += len(content)
+      return rows
+
+    self.rows = ensure_copy(self.path, write)
     return self
 
   def read(self, index: int) -> bytes:
@@ -53,7 +53,7 @@ class Spool:
           self._descriptor = os.open(self.path, os.O_RDONLY)
         except OSError as error:
           raise RunError(
-            f"{self.path} can't be read ({error.strerror}). Delete {self._index}, then run again."
+            f"{self.path} can't be read ({error.strerror}). Run the same command again."
           ) from error
     return os.pread(self._descriptor, size, begin)
 
@@ -83,6 +83,36 @@ class Spool:
       lambda index: self.read(kept[index]),
       (note,) if without else (),
     )
+
+
+def ensure_copy(path: Path, write: Callable[[IO[bytes]], list[Any]]) -> list[Any]:
+  """Write a copy and its seal, unless the copy is there and intact; return what `write` returned.
+
+  The digest of an input is that of the user's file. Without the seal, a damaged copy would be read
+  as that file.
+
+  Args:
+    path: the copy; the seal is next to it. Their folder remembers the digests of all copies.
+    write: writes the content to a file and returns JSON values to store in the seal.
+  """
+  seal = path.with_suffix(".json")
+  known = FileDigests(path.parent / "copies.json")
+  found = _sealed(seal)
+  if found is None or [found["files"].get(path.name)] != known.of([(path.parent, path.name)]):
+    with files.atomic_path(path) as temporary, temporary.open("wb") as out:
+      rows = write(out)
+    files.write_json(seal, {"files": {path.name: files.sha256(path)}, "rows": rows})
+    found = files.read_json(seal)
+  return list(found["rows"])
+
+
+def _sealed(seal: Path) -> dict[str, Any] | None:
+  """Return a copy's checksum and rows; None if there is no intact seal."""
+  try:
+    found = files.read_json(seal)
+  except (FileNotFoundError, RunError):
+    return None
+  return found if isinstance(found, dict) and {"files", "rows"} <= found.keys() else None
 
 
 def spool_for(cache: Path, kind: str, paths: Sequence[Path]) -> Spool:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tarfile
+import warnings
 import zipfile
 
 import numpy as np
@@ -380,6 +381,38 @@ def test_unreadable_inputs_give_one_line(name, content, said, tmp_path, spec):
   with pytest.raises(UsageError, match=said) as raised:
     list_images(tmp_path / name, spec, tmp_path / "cache")
   assert "\n" not in str(raised.value)
+
+
+def _archive(path, members):
+  if path.suffix == ".tar":
+    return _tar(path, members)
+  with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of the second file with a name
+    for name, content in members:
+      archive.writestr(name, content)
+  return path
+
+
+@pytest.mark.parametrize("name", ["given.zip", "given.tar"])
+def test_a_later_file_of_the_same_name_replaces_the_earlier(name, tmp_path, spec):
+  """As when an archive is extracted, after `tar --append`."""
+  path = _archive(
+    tmp_path / name,
+    [("heart/a.png", png(1, 1)), ("heart/a.png", png(2, 0)), ("heart/b.png", png(0, 2))],
+  )
+  found = list_images(path, spec)
+  assert [found.read(index) for index in range(len(found.paths))] == [png(2, 0), png(0, 2)]
+  assert "1 left out, replaced by a later file of the same name: 'heart/a.png'." in found.notes
+
+
+def test_a_damaged_copy_of_a_compressed_tar_is_made_again(tmp_path, spec):
+  path, cache = compressed_tar(tmp_path), tmp_path / "cache"
+  before = list_images(path, spec, cache)
+  contents = [before.read(index) for index in range(len(before.paths))]
+  (copy,) = cache.glob("tar-*.tar")
+  copy.write_bytes(copy.read_bytes().replace(contents[0], bytes(len(contents[0]))))
+  after = list_images(path, spec, cache)
+  assert [after.read(index) for index in range(len(after.paths))] == contents
 
 
 def test_features_are_not_images(tmp_path, spec):

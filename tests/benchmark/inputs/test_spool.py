@@ -70,7 +70,7 @@ def test_the_images_of_several_files_keep_their_places(source, tmp_path):
 def test_a_deleted_copy_is_named(source, tmp_path):
   spool = spool_for(tmp_path, "npz", [source]).fill(lambda: iter(IMAGES))
   spool.path.unlink()
-  with pytest.raises(RunError, match=r"can't be read .* Delete .*\.json, then run again"):
+  with pytest.raises(RunError, match=r"can't be read .* Run the same command again"):
     spool.read(0)
 
 
@@ -79,3 +79,22 @@ def test_a_copy_is_named_by_the_file_and_its_state(source):
   assert copy_name(source) == before
   source.write_bytes(b"content!")
   assert copy_name(source) != before
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("change", ["content", "length", "seal", "no seal"])
+def test_a_damaged_copy_is_made_again(source, tmp_path, change, settled, monkeypatch):
+  """Also if its digest is remembered, as for files that have not changed for a while."""
+  monkeypatch.setattr("genbench_jax.store.digests._RESOLUTION_NS", -(10**18) if settled else 10**18)
+  path = spool_for(tmp_path, "npz", [source]).fill(lambda: iter(IMAGES)).path
+  spool_for(tmp_path, "npz", [source]).fill(lambda: iter(IMAGES))
+  seal, content = path.with_suffix(".json"), path.read_bytes()
+  if change == "no seal":
+    seal.unlink()
+  elif change == "seal":
+    seal.write_bytes(seal.read_bytes().replace(b"cat", b"dog"))
+  else:
+    path.write_bytes(content[:-1] if change == "length" else content.replace(b"third", b"THIRD"))
+  again = spool_for(tmp_path, "npz", [source]).fill(lambda: iter(IMAGES))
+  assert path.read_bytes() == content
+  assert again.rows[0][1] == ["cat"] and again.read(2) == b"the third"
