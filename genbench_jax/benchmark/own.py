@@ -18,7 +18,9 @@ A YAML file adds what the data do not contain. It has exactly one of the keys `t
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +152,9 @@ def _folder_spec(root: Path, settings: Mapping[str, Any]) -> DatasetSpec:
   if not root.is_dir():
     raise UsageError(f"there is no folder {root}.")
   splits = named_splits(settings) or _usual_splits([path.name for path in _folders(root)])
-  labels = sorted({path.name for split in splits.values() for path in _folders(root / split)})
+  found = {folder: {path.name for path in _folders(root / folder)} for folder in splits.values()}
+  _refuse_other_spellings(root, found)
+  labels = sorted(set().union(*found.values()))
   if not labels:
     raise UsageError(f"{root} has no class folders; expected test/CLASS/*.jpg.")
   # Counted with the same walk that `reader.FolderSplit` uses, class by class.
@@ -167,6 +171,34 @@ def _folder_spec(root: Path, settings: Mapping[str, Any]) -> DatasetSpec:
     tfds_name="",
     folder=str(root),
   )
+
+
+def _refuse_other_spellings(root: Path, found: Mapping[str, Set[str]]) -> None:
+  """Reject a class whose folders are spelled differently in two splits: it would become two classes.
+
+  macOS stores accents as separate characters, and other systems ignore case. Names that occur
+  together in a split, as `A` and `a` may, are different classes.
+
+  Args:
+    root: folder of the dataset.
+    found: folder of a split -> names of its class folders.
+
+  Raises:
+    UsageError: there is such a class.
+  """
+  spellings: dict[str, set[str]] = defaultdict(set)
+  for name in sorted(set().union(*found.values())):
+    plain = unicodedata.normalize("NFC", name).casefold().replace("_", " ")
+    spellings[" ".join(plain.split())].add(name)
+  for same in spellings.values():
+    if len(same) > 1 and not any(same <= names for names in found.values()):
+      places = [
+        ascii(f"{folder}/{name}") for name in same for folder in found if name in found[folder]
+      ]
+      raise UsageError(
+        f"{root} spells a class differently in its splits: {', '.join(sorted(places))}. Rename the"
+        " folders so that they are equal."
+      )
 
 
 def _folders(root: Path) -> list[Path]:

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from genbench_jax.benchmark.digests import split_digest
+from genbench_jax.benchmark.own import own_spec
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.readiness import readiness
 from genbench_jax.benchmark.registry import dataset_spec
@@ -259,3 +260,23 @@ def test_images_beside_the_class_folders_are_named(root, capsys):
   (root / "dataset.yaml").write_text("splits: {test: linked}")
   assert len(open_split(dataset_spec(f"folder:{root}"), "test")) == 2
   assert not capsys.readouterr().err.count("links")
+
+
+@pytest.mark.parametrize(
+  ("train", "test"),
+  [("caf\u00e9", "cafe\u0301"), ("Cat", "cat"), ("black_cat", "black cat"), ("cat ", "cat")],
+)
+def test_a_class_spelled_differently_in_two_splits_is_rejected(tmp_path, train, test):
+  """It would be two classes: one without test images, and one without training images."""
+  for split, name in (("train", train), ("test", test)):
+    for label in (name, "dog"):
+      (tmp_path / split / label).mkdir(parents=True)
+  with pytest.raises(UsageError, match="spells a class differently in its splits") as raised:
+    own_spec(str(tmp_path))
+  assert ascii(f"test/{test}") in str(raised.value) and ascii(f"train/{train}") in str(raised.value)
+
+
+def test_classes_that_differ_only_in_case_may_stand_in_one_split(tmp_path):
+  for name in ("train/A", "train/a", "test/A"):
+    (tmp_path / name).mkdir(parents=True)
+  assert own_spec(str(tmp_path)).label_names == ("A", "a")

@@ -4,6 +4,7 @@ The file column is named `file_name`, `path` etc., the class column `class_name`
 any other column may contain the class.
 """
 
+import collections
 import csv
 import functools
 import io
@@ -190,12 +191,24 @@ def rows_in(file: Path, content: bytes) -> Rows:
     rows = csv.DictReader(
       io.StringIO(text, newline=""), dialect="excel-tab" if suffix == ".tsv" else "excel"
     )
+    _refuse_same_columns(rows.fieldnames or ())
     found = [row for row in rows if any(row.values())]
   except (UnicodeDecodeError, csv.Error, ValueError, RecursionError) as error:
     raise UsageError(f"{file} can't be read as {form}: {error}.") from error
   if any(None in row or None in row.values() for row in found):
     raise UsageError(f"{file} must have the columns file,label and one line per image.")
   return [{column: plain_cell(value) for column, value in row.items()} for row in found]
+
+
+def _refuse_same_columns(columns: Sequence[str]) -> None:
+  """Reject a header that names a column twice; the reader would silently take the last.
+
+  Raises:
+    ValueError: it does.
+  """
+  counts = collections.Counter(name for name in columns if name.strip())
+  if several := [name for name, count in counts.items() if count > 1]:
+    raise ValueError(f"several columns are named {several[0][:80]!r}; keep one of them")
 
 
 def _parsed(text: str) -> Any:

@@ -86,6 +86,7 @@ def test_a_file_without_a_class_is_left_out(folder, value):
   ("name", "text", "message"),
   [
     ("labels.csv", "", "must have the columns file,label"),
+    ("labels.csv", "file,label,label\na.png,cat,dog\n", "several columns are named 'label'"),
     ("labels.csv", "a.png,cat\nb.png,dog\n", "has no header: its first line is 'a.png,cat'"),
     ("labels.csv", "file\na.png\n", "has no class column"),
     ("other.csv", "file,anything\na.png,cat\n", "has no class column among 'file', 'anything'"),
