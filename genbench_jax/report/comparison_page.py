@@ -25,7 +25,7 @@ from genbench_jax.report.forest import (
   by_first,
   forest_figure,
 )
-from genbench_jax.report.from_disk import read_run
+from genbench_jax.report.from_disk import EDITED, read_run
 from genbench_jax.report.gains import budgets
 from genbench_jax.report.headline import Finding, interval_words
 from genbench_jax.report.hits import hits_of
@@ -109,6 +109,7 @@ def write_comparison(runs: Sequence[RunToCompare], folder: Path) -> Path:
     "figures": figures,
     "settings": settings,
     "silent": [run.name for run in runs if not run.about],
+    "warnings": [f"{r.name}: {EDITED}" for r in runs if EDITED in r.about.get("warnings", ())],
     "cells": cell_data(cells),
   }
   page = render.render("compare.html.jinja", **render.assets(), **context)

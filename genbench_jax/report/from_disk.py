@@ -19,6 +19,7 @@ from genbench_jax.report.page import every_view, headline_of, write_report
 from genbench_jax.report.recognitions import Recognition, recognitions
 from genbench_jax.report.results import is_number
 from genbench_jax.report.thumbnails import thumbnail
+from genbench_jax.runtime.progress import say
 from genbench_jax.runtime.public import public
 from genbench_jax.store import class_values, files
 from genbench_jax.store.image_bytes import UNREADABLE
@@ -284,6 +285,7 @@ def _about_results(workdir: Path) -> dict[str, Any]:
   about = _page_of(workdir, name).get("run") or _ledger(workdir, name)
   if as_written:
     return about
+  say(f"{workdir}: {EDITED}")
   return {**about, "warnings": [*about.get("warnings", ()), EDITED]}
 
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.report.from_disk import MEND, RUN, page_of_results, read_run
+from genbench_jax.errors import RunError
+from genbench_jax.report.from_disk import EDITED, MEND, RUN, page_of_results, read_run
 from genbench_jax.runtime.public import public, public_text
 from genbench_jax.store import files
 from genbench_jax.store.image_set import MANIFEST
@@ -35,9 +36,11 @@ def submission(workdir: Path, by: str = "", note: str = "") -> dict[str, Any]:
 
   Raises:
     UsageError: there are no results.
-    RunError: the results are damaged.
+    RunError: the results are damaged, or were edited after the run.
   """
   rows, run = read_run(workdir)
+  if EDITED in run.get("warnings", ()):
+    raise RunError(f"{workdir}: {EDITED} Run the same command again, then submit.")
   body = {
     "format": FORMAT,
     "version": VERSION,

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import html
 import json
 import re
 import shutil
@@ -9,8 +10,11 @@ import shutil
 import pytest
 
 from genbench_jax.config import Config, Encoder, Recognition, Report, Scoring
+from genbench_jax.errors import RunError
 from genbench_jax.pipeline.stages import run_stages
+from genbench_jax.report.comparison_page import compare_folders, short_names
 from genbench_jax.report.from_disk import EDITED, rebuild
+from genbench_jax.report.submission import submission
 from genbench_jax.store import files
 from genbench_jax.zoo.tiny import write_tiny_clip
 
@@ -175,3 +179,15 @@ def test_a_rebuilt_page_shows_the_class_values_of_its_rows_alone(workdir):
       files.write_json_lines(path.with_name(f"a-{path.name}"), values, sealed=True)
   rebuild(workdir)
   assert page(workdir) == before
+
+
+def test_edited_rows_are_not_submitted_and_marked_in_a_comparison(
+  workdir, finished, tmp_path, capsys
+):
+  edit_rows(workdir)
+  with pytest.raises(RunError, match=r"changed after the run .* Run the same command again"):
+    submission(workdir)
+  shown = compare_folders([finished, workdir], tmp_path / "both").read_text()
+  assert f"{short_names([finished, workdir])[1]}: {EDITED}" in html.unescape(shown)
+  assert f"{workdir}: {EDITED}" in capsys.readouterr().err
+  assert EDITED not in compare_folders([finished, finished], tmp_path / "same").read_text()
