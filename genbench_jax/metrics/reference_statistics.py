@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.inputs import check_finite, feature_rows, or_default
@@ -56,7 +56,7 @@ def read_statistics(path: str | Path) -> ReferenceStatistics:
       raise UsageError(
         f"{path} has no {' and no '.join(missing)}: expected an .npz with mu and sigma."
       )
-    mean, covariance = (np.asarray(arrays[name], np.float64) for name in ("mu", "sigma"))
+    mean, covariance = (_real(name, arrays[name]) for name in ("mu", "sigma"))
   except UsageError:
     raise
   except (OSError, ValueError, TypeError) as error:
@@ -70,7 +70,31 @@ def read_statistics(path: str | Path) -> ReferenceStatistics:
     check_finite(f"{name} in {path}", array)
   if np.abs(covariance - covariance.T).max() > 1e-6 * max(np.abs(covariance).max(), 1e-300):
     raise UsageError(f"sigma in {path} is not symmetric, so it is not a covariance.")
+  if not _bounded_by_variances(covariance):
+    raise UsageError(f"sigma in {path} has entries that its variances rule out: no covariance.")
   return ReferenceStatistics(mean, covariance)
+
+
+def _real(name: str, array: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+  if array.dtype.kind not in "fiu":
+    raise ValueError(f"{name} is {array.dtype}, not real numbers")
+  return np.asarray(array, np.float64)
+
+
+def _bounded_by_variances(covariance: Float[np.ndarray, "d d"]) -> bool:
+  """Return whether s_ii >= 0 and |s_ij| <= sqrt(s_ii s_jj), as for every covariance.
+
+  The distance takes the square root of a product of covariances and drops negative eigenvalues as
+  rounding errors. For other matrices it would return some number, such as 0.
+  """
+  if not covariance.size:
+    return True
+  # Files in float16 have rounding errors of 5e-4.
+  slack = 1e-3 * np.abs(covariance).max()
+  variances = np.diagonal(covariance)
+  deviations = np.sqrt(variances.clip(0))
+  bound = np.outer(deviations, deviations) + slack
+  return bool(variances.min() >= -slack and (np.abs(covariance) <= bound).all())
 
 
 def write_statistics(path: str | Path, statistics: ReferenceStatistics) -> None:

@@ -106,10 +106,12 @@ def fid_between_folders(
     sha256: expected fingerprint of the encoder's weights; empty accepts any.
 
   Raises:
-    UsageError: a folder or checkpoint does not exist, or a folder has fewer than two readable
-      images.
+    UsageError: a folder or checkpoint does not exist, a folder has fewer than two readable images,
+      or `save` is a folder.
     RunError: the checkpoint is damaged, or its fingerprint is not `sha256`.
   """
+  if save is not None and Path(save).is_dir():
+    raise UsageError(f"{save} is a folder; name a file for the statistics.")
   loaded = load_image_encoder(encoder, revision)
   if sha256 and sha256.lower() != loaded.fingerprint:
     raise RunError(f"the weights of {encoder!r} have SHA-256 {loaded.fingerprint}, not {sha256}.")

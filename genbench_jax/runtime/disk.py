@@ -4,10 +4,10 @@ import errno
 import os
 
 # EFBIG: the shell's quota (`ulimit -f`); ENAMETOOLONG: a work folder that is too deep; EIO: a
-# failing disk; EINVAL: a pipe in the place of a file (`store.reading.regular`).
+# failing disk; EINVAL: a pipe in the place of a file (`store.reading.regular`); EISDIR: a folder in it.
 DISK_ERRORS = (
   errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG, errno.EIO,
-  errno.ENOTDIR, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EINVAL,
+  errno.ENOTDIR, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EINVAL, errno.EISDIR,
 )  # fmt: skip
 # Reasons that libraries report only in the message of another error. Others occur in too many
 # messages.

@@ -57,3 +57,24 @@ def test_a_covariance_needs_two_images():
   np.testing.assert_allclose(two.covariance, [[2, 4], [4, 8]], rtol=1e-6)
   with pytest.raises(UsageError, match="at least 2 images, got 1"):
     statistics_of(np.ones((1, 2)))
+
+
+@pytest.mark.parametrize(
+  "covariance",
+  [-np.eye(2), [[1, 0], [0, -0.1]], [[1, 3], [3, 4]], [[0, 1], [1, 0]]],
+)
+def test_entries_that_no_covariance_has_are_rejected(tmp_path, covariance):
+  """The distance would drop their negative eigenvalues, and be 0 for the first."""
+  with pytest.raises(UsageError, match="entries that its variances rule out"):
+    read_statistics(written(tmp_path / "a.npz", [0, 0], covariance))
+
+
+def test_a_covariance_in_half_precision_is_read(tmp_path):
+  x = np.random.default_rng(0).normal(size=(9, 64)) * np.logspace(-3, 3, 64)
+  read_statistics(written(tmp_path / "a.npz", x[0], np.float16(np.cov(x, rowvar=False) / 1e3)))
+
+
+def test_complex_numbers_are_rejected(tmp_path):
+  with pytest.raises(UsageError, match="sigma is complex128, not real numbers"):
+    np.savez(tmp_path / "a.npz", mu=np.zeros(2), sigma=np.eye(2) * (1 + 1j))
+    read_statistics(tmp_path / "a.npz")

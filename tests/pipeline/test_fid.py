@@ -62,6 +62,8 @@ def test_other_inputs_are_rejected(folders, tmp_path):
     fid_between_folders(folders / "a", tmp_path / "nothing", "zoo/clip")
   with pytest.raises(UsageError, match="has 0 readable images"):
     fid_between_folders(folders / "a" / ".thumbs" / "..", tmp_path, "zoo/clip")
+  with pytest.raises(UsageError, match="is a folder; name a file"):
+    fid_between_folders(folders / "a", folders / "b", "zoo/clip", save=tmp_path)
   with pytest.raises(RunError, match=r"the weights of 'zoo/clip' have SHA-256 \w{64}, not 00ff"):
     fid_between_folders(folders / "a", folders / "b", "zoo/clip", sha256="00ff")
   with pytest.raises(UsageError, match="unknown resize method"):

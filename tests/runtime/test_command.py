@@ -28,6 +28,11 @@ def test_the_status_of_the_work_is_returned():
     (UsageError("no such thing."), 2, "error: no such thing."),
     (RunError("lost a file."), 1, "error: lost a file."),
     (OSError(errno.ENOSPC, "No space left", "/d/f"), 1, "error: cannot use /d/f: "),
+    (
+      OSError(errno.EISDIR, "Is a directory", "/d"),
+      1,
+      "error: cannot use /d: Is a directory. Comp",
+    ),
     (OSError(errno.EINVAL, "not a regular file", "/d/f"), 1, "error: cannot use /d/f: not a reg"),
     (RecursionError("maximum recursion depth"), 1, "error: the input is nested too deeply"),
     (MemoryError(), 1, "error: memory is full"),
