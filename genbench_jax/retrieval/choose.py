@@ -104,9 +104,16 @@ class Chooser:
     self, images: RankedImages
   ) -> list[tuple[dict[str, Any], Float32[np.ndarray, "d"]]]:
     """Return what is known about each image that is not a leak, and its unit-norm feature."""
-    features = unit_norm(self.pool.features("image", images.row))
-    leaks = self.audit(features)
     self.counts.looked_at += len(images.row)
+    features = self.pool.features("image", images.row)
+    # Embedders write zeros for an image that they could not read; zeros have no direction.
+    has_feature = features.any(axis=1)
+    self.counts.unreadable += int((~has_feature).sum())
+    if not has_feature.any():
+      return []
+    images = RankedImages(*(part[has_feature] for part in images))
+    features = unit_norm(features[has_feature])
+    leaks = self.audit(features)
     self.counts.leaks += int(leaks.flagged.sum())
     lines = self.pool.metadata(images.row.tolist())
     return [

@@ -36,5 +36,5 @@ class Retrieval:
   images_per_prompt: Annotated[int, AtLeast(1)] = 30
   ranking: Annotated[str, OneOf("ranking", RANKINGS)] = "mean"
   duplicate_threshold: float = 0.97
-  leak_threshold: float = 0.95
+  leak_threshold: Annotated[float, AtLeast(-1), AtMost(1)] = 0.95
   recall_target: Annotated[float, Above(0), AtMost(1)] = 1.0

@@ -361,9 +361,17 @@ def _reranked(
   spec = run.config.spec(dataset)
   prototypes = text_prototypes(run.encoder, spec.names, spec.templates, run.local_mesh)
   return [
-    reordered(images, unit_norm(pool.features("image", images.row)) @ prototype)
+    reordered(images, _cosines(pool.features("image", images.row), prototype))
     for images, prototype in zip(rankings, prototypes, strict=True)
   ]
+
+
+def _cosines(
+  features: Float32[np.ndarray, "m d"], prototype: Float32[np.ndarray, "d"]
+) -> Float32[np.ndarray, "m"]:
+  """Return the cosines with a unit-norm prototype; 0 for rows of zeros."""
+  length = np.linalg.norm(features, axis=1)
+  return (features @ prototype) / np.where(length > 0, length, np.float32(1))
 
 
 def _record(label: int, query: str, image: ChosenImage, index: int) -> ImageRecord:

@@ -89,3 +89,14 @@ def test_the_duplicate_threshold_itself_is_a_duplicate():
   chooser = Chooser(Pool(), Finder(), audit, duplicate_threshold=1.0)
   assert [image.row for _, image in chooser.choose([ranking([1, 2, 3])], 3)] == [1, 3]
   assert chooser.counts.duplicates == 1
+
+
+def test_rows_of_zeros_are_images_that_could_not_be_read(chooser):
+  class Zeros(Pool):
+    def features(self, kind, rows):
+      return super().features(kind, rows) * ~np.isin(rows, [7, 8])[:, None]
+
+  chooser = dataclasses.replace(chooser, pool=Zeros())
+  assert [found.row for _, found in chooser.choose([ranking(range(7, 12))], 5)] == [9, 10, 11]
+  assert (chooser.counts.looked_at, chooser.counts.unreadable) == (5, 2)
+  assert not list(chooser.choose([ranking([7, 8])], 5))
