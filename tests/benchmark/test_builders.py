@@ -20,6 +20,7 @@ from genbench_jax.benchmark.prepare import prepare
 from genbench_jax.benchmark.reader import open_split
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.errors import RunError
+from tests.tars import write_tar
 
 
 def encoded(seed, kind="JPEG", size=(12, 8)):
@@ -29,12 +30,8 @@ def encoded(seed, kind="JPEG", size=(12, 8)):
   return buffer.getvalue()
 
 
-def write_tar(path, files):
-  with tarfile.open(path, "w:gz") as archive:
-    for name, content in files.items():
-      info = tarfile.TarInfo(name)
-      info.size = len(content)
-      archive.addfile(info, io.BytesIO(content))
+def write_tgz(path, files):
+  write_tar(path, files.items(), "w:gz")
 
 
 def write_zip(path, files):
@@ -99,7 +96,7 @@ def folder_files(root, labels, suffix, kind):
 def test_folder_archives(name, manual, official, tmp_path):
   archive, root, labels, suffix, kind = FOLDER_SETS[name]
   files, expected = folder_files(root, labels, suffix, kind)
-  write_tar(manual / archive, files)
+  write_tgz(manual / archive, files)
   official(name, manual)
   prepare(dataset_spec(name), tmp_path)
   assert read(name, tmp_path) == expected
@@ -126,7 +123,7 @@ def aircraft_files():
 def test_fgvc_aircraft(manual, official, tmp_path):
   files, expected = aircraft_files()
   assert any(" " in variant for labels in expected.values() for variant in labels.values())
-  write_tar(manual / "fgvc-aircraft-2013b.tar.gz", files)
+  write_tgz(manual / "fgvc-aircraft-2013b.tar.gz", files)
   official("fgvc_aircraft", manual)
   prepare(dataset_spec("fgvc_aircraft"), tmp_path)
   assert read("fgvc_aircraft", tmp_path) == expected
@@ -135,7 +132,7 @@ def test_fgvc_aircraft(manual, official, tmp_path):
 def test_fgvc_aircraft_that_lacks_an_image_names_it(manual, official, tmp_path):
   files, _ = aircraft_files()
   del files["fgvc-aircraft-2013b/data/images/1000001.jpg"]
-  write_tar(manual / "fgvc-aircraft-2013b.tar.gz", files)
+  write_tgz(manual / "fgvc-aircraft-2013b.tar.gz", files)
   official("fgvc_aircraft", manual)
   with pytest.raises(RunError, match=r"lacks 1 of 3 listed images, such as '1000001\.jpg'"):
     prepare(dataset_spec("fgvc_aircraft"), tmp_path)
@@ -259,7 +256,7 @@ def test_fer2013_csv(form, manual, tmp_path):
   if form == "csv":
     (manual / "fer2013.csv").write_bytes(fer_csv())
   elif form == "archive":
-    write_tar(manual / "fer2013.tar.gz", {"fer2013/README": b"", "fer2013/fer2013.csv": fer_csv()})
+    write_tgz(manual / "fer2013.tar.gz", {"fer2013/README": b"", "fer2013/fer2013.csv": fer_csv()})
   else:
     (manual / "icml_face_data.csv").write_bytes(fer_csv(blanks=True))
   prepare(dataset_spec("fer2013"), tmp_path)
@@ -313,7 +310,7 @@ def test_fer2013_without_labels_is_rejected(manual, tmp_path):
 
 
 def test_a_file_with_another_checksum_is_rejected(manual, tmp_path):
-  write_tar(manual / "country211.tgz", {"country211/train/AD/0.jpg": encoded(0)})
+  write_tgz(manual / "country211.tgz", {"country211/train/AD/0.jpg": encoded(0)})
   with pytest.raises(RunError, match=r"country211\.tgz is not the official file \(md5"):
     prepare(dataset_spec("country211"), tmp_path)
 
@@ -322,7 +319,7 @@ def test_a_file_with_another_checksum_is_rejected(manual, tmp_path):
 def test_a_damaged_archive_is_named(damage, manual, official, tmp_path):
   files, _ = folder_files("country211", ("AD", "ZW"), "jpg", "JPEG")
   path = manual / "country211.tgz"
-  write_tar(path, files)
+  write_tgz(path, files)
   content = path.read_bytes()
   path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"<html>"}[damage])
   official("country211", manual)
@@ -338,7 +335,7 @@ def test_an_unfinished_preparation_is_not_readable(manual, official, tmp_path):
 
 @pytest.mark.parametrize("name", ["../../train/AD/0.jpg", "/train/AD/0.jpg"])
 def test_a_hostile_archive_is_rejected(name, manual, official, tmp_path):
-  write_tar(manual / "country211.tgz", {name: encoded(0)})
+  write_tgz(manual / "country211.tgz", {name: encoded(0)})
   official("country211", manual)
   with pytest.raises(RunError, match="leaves the archive"):
     prepare(dataset_spec("country211"), tmp_path)
@@ -346,17 +343,15 @@ def test_a_hostile_archive_is_rejected(name, manual, official, tmp_path):
 
 def test_links_in_an_archive_are_not_followed(manual, official, tmp_path):
   (tmp_path / "secret.jpg").write_bytes(encoded(0))
-  with tarfile.open(manual / "country211.tgz", "w:gz") as archive:
-    link = tarfile.TarInfo("country211/train/AD/0.jpg")
-    link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / "secret.jpg")
-    archive.addfile(link)
+  link = (tarfile.SYMTYPE, str(tmp_path / "secret.jpg"))
+  write_tgz(manual / "country211.tgz", {"country211/train/AD/0.jpg": link})
   official("country211", manual)
   with pytest.raises(RunError, match="has no images"):
     prepare(dataset_spec("country211"), tmp_path)
 
 
 def test_an_unknown_class_is_named(manual, official, tmp_path):
-  write_tar(manual / "country211.tgz", {"country211/train/XX/0.jpg": encoded(0)})
+  write_tgz(manual / "country211.tgz", {"country211/train/XX/0.jpg": encoded(0)})
   official("country211", manual)
   with pytest.raises(RunError, match="'XX' is not a class"):
     prepare(dataset_spec("country211"), tmp_path)
@@ -385,7 +380,7 @@ def server(tmp_path):
 def test_files_are_downloaded_without_tensorflow(server, monkeypatch, tmp_path):
   folder, url = server
   files, expected = folder_files("rendered-sst2", ("positive", "negative"), "png", "PNG")
-  write_tar(folder / "rendered-sst2.tgz", files)
+  write_tgz(folder / "rendered-sst2.tgz", files)
   archive = Archive("rendered-sst2.tgz", f"{url}rendered-sst2.tgz")
   monkeypatch.setattr(builder_class("rendered_sst2"), "ARCHIVES", (archive,))
   prepare(dataset_spec("rendered_sst2"), tmp_path)

@@ -50,7 +50,7 @@ def of_head():
 
 def of_adapters():
   params = {"q": {"weight": np.zeros((4, 2), np.float32)}}
-  return initial_adapters(params, "q", 2, 5)["q"]["a"].ravel()
+  return initial_adapters(params, "q", 2, 7)["q"]["a"].ravel()
 
 
 def of_mixture():
@@ -104,14 +104,14 @@ EXPECTED: dict[str, list[float]] = {
     0.397678,
   ],
   "adapters": [
-    0.305003,
-    0.307941,
-    0.0153256,
-    -0.214199,
-    -0.446069,
-    -0.116631,
-    -0.0915268,
-    -0.454725,
+    0.125095,
+    0.397214,
+    0.275686,
+    -0.274793,
+    -0.199834,
+    0.373553,
+    -0.494735,
+    0.321228,
   ],
   "mixture": [0.546022, 0.804341, 0.00657963, 0.875, 8, 4, 24, 18],
 }

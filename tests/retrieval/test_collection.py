@@ -1,6 +1,5 @@
 """Folders and tars as collections: contents, and protection against malicious ones."""
 
-import io
 import os
 import tarfile
 
@@ -10,12 +9,7 @@ from genbench_jax.errors import RunError, UsageError
 from genbench_jax.retrieval.captions import caption_of
 from genbench_jax.retrieval.collection import open_collection
 from genbench_jax.retrieval.tars import tar_index
-
-
-def _add(tar, name, content=b"", kind=tarfile.REGTYPE, link=""):
-  info = tarfile.TarInfo(name)
-  info.size, info.type, info.linkname = len(content), kind, link
-  tar.addfile(info, io.BytesIO(content))
+from tests.tars import write_tar
 
 
 def test_a_folder_with_captions_beside(tmp_path, png):
@@ -48,18 +42,20 @@ def test_links_out_of_a_folder_are_left_out(tmp_path, png):
 
 
 def test_a_hostile_tar(tmp_path, png):
-  with tarfile.open(tmp_path / "0.tar", "w") as tar:
-    _add(tar, "good.png", png(0))
-    _add(tar, "good.txt", b"a good one")
-    _add(tar, "../out.png", png(1))
-    _add(tar, "/abs.png", png(2))
-    _add(tar, "link.png", kind=tarfile.SYMTYPE, link="/etc/passwd")
-    _add(tar, "hard.png", kind=tarfile.LNKTYPE, link="good.png")
-    _add(tar, "good.png", png(3))
-    _add(tar, "dir.png", kind=tarfile.DIRTYPE)
-    _add(tar, "two.seg.png", png(4))
-    _add(tar, "odd\u202e.jpg", png(5))
-    _add(tar, "odd\u202e.json", b"[not json")
+  members = [
+    ("good.png", png(0)),
+    ("good.txt", b"a good one"),
+    ("../out.png", png(1)),
+    ("/abs.png", png(2)),
+    ("link.png", (tarfile.SYMTYPE, "/etc/passwd")),
+    ("hard.png", (tarfile.LNKTYPE, "good.png")),
+    ("good.png", png(3)),
+    ("dir.png", (tarfile.DIRTYPE, "")),
+    ("two.seg.png", png(4)),
+    ("odd\u202e.jpg", png(5)),
+    ("odd\u202e.json", b"[not json"),
+  ]
+  write_tar(tmp_path / "0.tar", members)
   entries, left_out = open_collection(tmp_path, 10)[0].listing()
   assert [(e.name, e.caption) for e in entries] == [
     ("good.png", "a good one"),
@@ -75,8 +71,7 @@ def test_a_hostile_tar(tmp_path, png):
 
 def test_compressed_and_damaged_tars_end_in_one_line(tmp_path, png):
   path = tmp_path / "0.tar"
-  with tarfile.open(path, "w:gz") as tar:
-    _add(tar, "a.png", png(0))
+  write_tar(path, [("a.png", png(0))], "w:gz")
   for content in (path.read_bytes(), b"nothing like a tar" * 100):
     path.write_bytes(content)
     with pytest.raises(RunError, match="can't be read as an uncompressed tar") as error:
@@ -99,13 +94,15 @@ def test_plain_text_comes_before_json():
 
 
 def test_dots_in_the_names_of_a_tar(tmp_path, png):
-  with tarfile.open(tmp_path / "0.tar", "w") as tar:
-    for number, name in enumerate(("a.png", "a.seg.png", "photo.v2.png", "22.05.png", "22.06.png")):
-      _add(tar, name, png(number))
-    _add(tar, "photo.v2.txt", b"second version")
-    _add(tar, "no suffix", png(9))
-    _add(tar, "._a.png", b"left by a Mac")
-    _add(tar, "__MACOSX/a.png", b"left by a Mac")
+  names = ("a.png", "a.seg.png", "photo.v2.png", "22.05.png", "22.06.png")
+  others = [
+    ("photo.v2.txt", b"second version"),
+    ("no suffix", png(9)),
+    ("._a.png", b"left by a Mac"),
+    ("__MACOSX/a.png", b"left by a Mac"),
+  ]
+  images = [(name, png(number)) for number, name in enumerate(names)]
+  write_tar(tmp_path / "0.tar", images + others)
   entries, left_out = open_collection(tmp_path, 10)[0].listing()
   assert {e.name: e.caption for e in entries} == {
     "a.png": "", "photo.v2.png": "second version", "22.05.png": "", "22.06.png": "", "no suffix": "",
@@ -115,10 +112,9 @@ def test_dots_in_the_names_of_a_tar(tmp_path, png):
 
 def test_equal_keys_of_two_tars_are_not_mixed_up(tmp_path, png):
   for number in range(2):
-    with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
-      _add(tar, "00001.png", png(number))
-      _add(tar, "00001.json", b'{"url": "http://x/%d.png"}' % number)
-      _add(tar, f"alone{number}.png", png(2 + number))
+    url = b'{"url": "http://x/%d.png"}' % number
+    members = [("00001.png", png(number)), ("00001.json", url), (f"alone{number}.png", png(2 + number))]
+    write_tar(tmp_path / f"{number}.tar", members)
   index = tar_index(sorted(tmp_path.glob("*.tar")))
   assert index.find("http://x/1.png", ["00001"]).read() == png(1)
   assert index.find("", ["00001"]) is None
@@ -150,11 +146,7 @@ def test_names_that_are_not_utf8_are_left_out_and_named(tmp_path, png, capsys):
   (part,) = open_collection(tmp_path, 9)
   assert [entry.name for entry in part.listing().entries] == ["a.png"]
   assert "1 left out, names are not UTF-8: 'caf\\\\xe9.png'" in capsys.readouterr().err
-  with tarfile.open(tmp_path / "b.tar", "w") as tar:
-    for name in ("caf\udce9.png", "a.png"):
-      info = tarfile.TarInfo(name)
-      info.size = len(png(0))
-      tar.addfile(info, io.BytesIO(png(0)))
+  write_tar(tmp_path / "b.tar", [("caf\udce9.png", png(0)), ("a.png", png(0))])
   (part,) = open_collection(tmp_path / "b.tar", 9)
   assert [entry.name for entry in part.listing().entries] == ["a.png"]
   assert part.listing().left_out == 1

@@ -1,7 +1,6 @@
 """Finding the images of a pool by the metadata of their rows."""
 
 import io
-import tarfile
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +8,7 @@ from PIL import Image
 
 from genbench_jax.errors import UsageError
 from genbench_jax.retrieval.images import ImageFinder, origin, remember_collection
+from tests.tars import write_tar
 
 
 def png(value):
@@ -22,13 +22,8 @@ def finder(tmp_path):
   """Images in a folder and in two tars; the key `0001` is in both tars."""
   (tmp_path / "deep").mkdir()
   (tmp_path / "deep" / "a.png").write_bytes(png(1))
-  for name, members in (("x.tar", ("0001", "0002")), ("y.tar", ("0001", "0003"))):
-    with tarfile.open(tmp_path / name, "w") as tar:
-      for member in members:
-        content = png(int(member) + 10 * (name == "y.tar"))
-        info = tarfile.TarInfo(f"{member}.png")
-        info.size = len(content)
-        tar.addfile(info, io.BytesIO(content))
+  write_tar(tmp_path / "x.tar", [("0001.png", png(1)), ("0002.png", png(2))])
+  write_tar(tmp_path / "y.tar", [("0001.png", png(11)), ("0003.png", png(13))])
   return ImageFinder(SimpleNamespace(), str(tmp_path))
 
 

@@ -1,7 +1,6 @@
 """Caption files of a tar are read up to their limit."""
 
 import io
-import tarfile
 
 import pytest
 from PIL import Image
@@ -9,21 +8,13 @@ from PIL import Image
 from genbench_jax.retrieval import tars
 from genbench_jax.retrieval.captions import MAX_CAPTION_BYTES
 from genbench_jax.retrieval.tars import tar_listing
+from tests.tars import write_tar
 
 
 def png():
   held = io.BytesIO()
   Image.new("RGB", (3, 3)).save(held, "PNG")
   return held.getvalue()
-
-
-def write_tar(path, members):
-  with tarfile.open(path, "w") as tar:
-    for name, content in members:
-      info = tarfile.TarInfo(name)
-      info.size = len(content)
-      tar.addfile(info, io.BytesIO(content))
-  return path
 
 
 @pytest.mark.parametrize(("more", "caption"), [(0, "a cat"), (1, "")])

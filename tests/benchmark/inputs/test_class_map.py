@@ -55,3 +55,20 @@ def test_other_content_is_rejected(name, content, message, tmp_path):
 def test_a_missing_file_is_named(tmp_path):
   with pytest.raises(UsageError, match=r"none\.csv"):
     read_class_map(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+  ("name", "text", "said"),
+  [
+    ("m.csv", "a" * 200_000 + ",heart\n", "field larger"),
+    ("m.csv", "a,heart\na,na\n", "'a' has two values, 'heart' and 'na'"),
+    ("m.json", '{"a": "heart", "a": "na"}', "'a' has two values"),
+    ("m.yaml", "a: heart\na: na\n", "'a' is given twice"),
+  ],
+)
+def test_a_damaged_or_contradictory_class_map_is_rejected(name, text, said, tmp_path):
+  (tmp_path / name).write_text(text)
+  with pytest.raises(UsageError, match=said):
+    read_class_map(tmp_path / name)
+  (tmp_path / "twice.csv").write_text("a,heart\na,heart\n")
+  assert read_class_map(tmp_path / "twice.csv") == {"a": "heart"}

@@ -21,6 +21,7 @@ from genbench_jax.errors import UsageError
 from genbench_jax.export.image_folder import hugging_face, image_folder
 from genbench_jax.export.webdataset import webdataset
 from genbench_jax.store.image_set import ImageRecord, ImageSet, ImageSetLayout, ImageSetWriter
+from tests.tars import write_tar
 
 NAMES = ("crème brûlée", "日本", "heart", "naïve")
 PER_CLASS = 2
@@ -79,15 +80,8 @@ def zipped(place):
 
 
 def _tar(path, members, mode="w"):
-  with tarfile.open(path, mode) as tar:
-    for name, content in members:
-      info = tarfile.TarInfo(name)
-      info.size = len(content)
-      tar.addfile(info, io.BytesIO(content))
-    link = tarfile.TarInfo(f"{NAMES[0]}/link.png")
-    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    tar.addfile(link)
-  return path
+  link = (f"{NAMES[0]}/link.png", (tarfile.SYMTYPE, "/etc/passwd"))
+  return write_tar(path, [*members, link], mode)
 
 
 TREE = [(f"{NAMES[label]}/{shot}.png", content) for label, shot, content in IMAGES]
@@ -438,44 +432,6 @@ def test_an_unmatched_class_gets_a_hint_a_map_or_an_error(tmp_path, spec):
     list_images(root, spec, matching=wrong)
   left_out = ClassMatching({"haert": "", "japan": ""}, strict=True)
   assert set(list_images(root, spec, matching=left_out).labels) == {0, 3}
-
-
-@pytest.mark.parametrize(
-  ("name", "text"),
-  [
-    ("m.json", '{"a": "heart", "b": 2}'),
-    ("m.yaml", "a: heart\nb: 2\n"),
-    ("m.tsv", "a\theart\nb\t2\n"),
-  ],
-)
-def test_a_class_map_has_several_formats(name, text, tmp_path):
-  (tmp_path / name).write_text(text)
-  assert read_class_map(tmp_path / name) == {"a": "heart", "b": "2"}
-
-
-def test_an_invalid_class_map_is_rejected(tmp_path):
-  (tmp_path / "m.yaml").write_text("- a\n")
-  with pytest.raises(UsageError, match="must map each name"):
-    read_class_map(tmp_path / "m.yaml")
-  with pytest.raises(UsageError, match="can't be read"):
-    read_class_map(tmp_path / "none.csv")
-
-
-@pytest.mark.parametrize(
-  ("name", "text", "said"),
-  [
-    ("m.csv", "a" * 200_000 + ",heart\n", "field larger"),
-    ("m.csv", "a,heart\na,na\n", "'a' has two values, 'heart' and 'na'"),
-    ("m.json", '{"a": "heart", "a": "na"}', "'a' has two values"),
-    ("m.yaml", "a: heart\na: na\n", "'a' is given twice"),
-  ],
-)
-def test_a_damaged_or_contradictory_class_map_is_rejected(name, text, said, tmp_path):
-  (tmp_path / name).write_text(text)
-  with pytest.raises(UsageError, match=said):
-    read_class_map(tmp_path / name)
-  (tmp_path / "twice.csv").write_text("a,heart\na,heart\n")
-  assert read_class_map(tmp_path / "twice.csv") == {"a": "heart"}
 
 
 def test_ranges_of_shards():

@@ -8,6 +8,7 @@ from PIL import Image
 
 from genbench_jax.benchmark.inputs.archives import tar_images
 from genbench_jax.errors import UsageError
+from tests.tars import write_tar
 
 
 def image(value):
@@ -17,12 +18,7 @@ def image(value):
 
 
 def shard(path, *members):
-  with tarfile.open(path, "w") as tar:
-    for name, content in members:
-      info = tarfile.TarInfo(name)
-      info.size = len(content)
-      tar.addfile(info, io.BytesIO(content))
-  return path
+  return write_tar(path, members)
 
 
 def listed(tmp_path, *paths):
@@ -64,15 +60,9 @@ def test_equal_keys_of_several_shards_and_a_second_image_of_a_key(tmp_path):
 
 
 def test_links_are_named(tmp_path):
-  with tarfile.open(tmp_path / "0.tar", "w") as tar:
-    for name, content in (("a.png", image(1)), ("a.cls", b"0")):
-      info = tarfile.TarInfo(name)
-      info.size = len(content)
-      tar.addfile(info, io.BytesIO(content))
-    link = tarfile.TarInfo("b.png")
-    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    tar.addfile(link)
-  _, about = listed(tmp_path, tmp_path / "0.tar")
+  link = ("b.png", (tarfile.SYMTYPE, "/etc/passwd"))
+  path = shard(tmp_path / "0.tar", ("a.png", image(1)), ("a.cls", b"0"), link)
+  _, about = listed(tmp_path, path)
   assert about.notes == ("1 left out, links, devices or sparse files: 'b.png'.",)
 
 
