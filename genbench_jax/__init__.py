@@ -27,6 +27,7 @@ _WHERE = {
   "fine_tune": "genbench_jax.recognizers.fine_tune",
   "fid_between_folders": "genbench_jax.pipeline.fid",
   "fid_inception": "genbench_jax.metrics.inception",
+  "forget_models": "genbench_jax.diffusion.generate",
   "frechet_distance": "genbench_jax.metrics.frechet",
   "from_scratch": "genbench_jax.recognizers.from_scratch",
   "generate": "genbench_jax.diffusion.generate",

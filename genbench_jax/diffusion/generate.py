@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8, UInt32
 
 from genbench_jax.diffusion.inversion.embeddings import LearnedEmbeddings, load_learned
 from genbench_jax.diffusion.sampler import Sampler
+from genbench_jax.embedding import library
 from genbench_jax.errors import UsageError
 from genbench_jax.models import checkpoints
 from genbench_jax.models.diffusion_model import StableDiffusion
@@ -42,6 +43,15 @@ def _loaded_once(
   return load_stable_diffusion(checkpoint, revision, loras=loras, autoencoder=autoencoder)
 
 
+def forget_models() -> None:
+  """Release the models that `embed_images`, `embed_texts` and `generate` keep for their next call.
+
+  Each keeps the last model that it loaded, because loading takes longer than most calls.
+  """
+  library.forget_encoder()
+  _loaded_once.cache_clear()
+
+
 def generate(
   prompts: Sequence[str],
   checkpoint: str | os.PathLike[str],
@@ -66,6 +76,8 @@ def generate(
   autoencoder: str | Path = "",
 ) -> UInt8[np.ndarray, "b height width 3"]:
   """Generate images with a Stable Diffusion checkpoint, on all devices of this host.
+
+  The model stays in memory for the next call; `forget_models` releases it.
 
   Args:
     prompts: one prompt per image.

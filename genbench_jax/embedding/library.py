@@ -38,6 +38,11 @@ def _loaded_once(checkpoint: str, revision: str | None, unchanged: Any) -> Image
   return load_image_encoder(checkpoint, revision)
 
 
+def forget_encoder() -> None:
+  """Release the encoder of the last call."""
+  _loaded_once.cache_clear()
+
+
 def open_image(image: AnyImage) -> Image.Image:
   """Return a PIL image from a uint8 array [h, w, 3] or [h, w], a path, or a PIL image.
 
@@ -71,6 +76,8 @@ def embed_images(
   resize: Resize | None = None,
 ) -> Float32[np.ndarray, "n d"]:
   """Compute image features with any encoder; they are not normalized.
+
+  The encoder stays in memory for the next call; `gb.forget_models` releases it.
 
   Args:
     images: uint8 arrays of any size, paths, or PIL images; a single one is a batch of one.
@@ -131,6 +138,8 @@ def embed_texts(
   texts: str | Sequence[str], checkpoint: Checkpoint, revision: str | None = None
 ) -> Float32[np.ndarray, "n d"]:
   """Compute text features with a CLIP or SigLIP; they are not normalized.
+
+  The encoder stays in memory for the next call; `gb.forget_models` releases it.
 
   Args:
     texts: texts, or a single one; texts that exceed the model's context are truncated.

@@ -2,13 +2,16 @@
 
 import dataclasses
 import functools
+import weakref
 
 import numpy as np
 import pytest
 
+import genbench_jax as gb
 from genbench_jax.diffusion import generate as module
 from genbench_jax.diffusion.generate import generate, keys_of
 from genbench_jax.diffusion.inversion.embeddings import save_embedding
+from genbench_jax.embedding import library
 from genbench_jax.errors import ModelError, UsageError
 
 
@@ -133,3 +136,18 @@ def test_seeds_beside_all_that_replaces_them_are_refused(tiny_diffusion_folder):
   given = {"latents": noise, "step_noise": noise[None], "steps": 1}
   with pytest.raises(UsageError, match="so omit seeds"):
     generate(["a circle"], tiny_diffusion_folder, seeds=[7], **given)
+
+
+@pytest.mark.unchecked
+def test_the_models_of_the_last_calls_can_be_released(monkeypatch):
+  class Loaded:
+    pass
+
+  monkeypatch.setattr(library, "load_image_encoder", lambda *given: Loaded())
+  monkeypatch.setattr(module, "load_stable_diffusion", lambda *given, **more: Loaded())
+  models = (library._loaded("zoo/clip", None), module._loaded_once("a", None, (), "", ()))
+  kept = [weakref.ref(model) for model in models]
+  del models
+  assert all(reference() for reference in kept)
+  gb.forget_models()
+  assert not any(reference() for reference in kept)

@@ -113,7 +113,11 @@ def test_dots_in_the_names_of_a_tar(tmp_path, png):
 def test_equal_keys_of_two_tars_are_not_mixed_up(tmp_path, png):
   for number in range(2):
     url = b'{"url": "http://x/%d.png"}' % number
-    members = [("00001.png", png(number)), ("00001.json", url), (f"alone{number}.png", png(2 + number))]
+    members = [
+      ("00001.png", png(number)),
+      ("00001.json", url),
+      (f"alone{number}.png", png(2 + number)),
+    ]
     write_tar(tmp_path / f"{number}.tar", members)
   index = tar_index(sorted(tmp_path.glob("*.tar")))
   assert index.find("http://x/1.png", ["00001"]).read() == png(1)
