@@ -133,7 +133,7 @@ class Mixture:
   ratio: Annotated[float, Above(0)] = 1.0
   budget: Annotated[str, OneOf("budget", BUDGETS)] = "added"
   imbalance: Annotated[float, AtLeast(1)] = 10.0
-  loss_weights: Annotated[tuple[float, ...], AtLeast(0)] = ()
+  loss_weights: Annotated[tuple[float, ...], Above(0)] = ()
   order: Annotated[str, OneOf("order", MIXTURE_ORDERS)] = "together"
 
 
@@ -345,6 +345,10 @@ def _check_sources(config: Config) -> None:
       "the source `retrieval` needs config.retrieval.pool. Make one with genbench embed."
     )
   if "combined" in config.sources:
+    if len(config.mixture.loss_weights) not in (0, 2):
+      raise UsageError(
+        f"config.mixture.loss_weights is {config.mixture.loss_weights}, expected two: real and external."
+      )
     for source in ("original", *config.mixture.with_sources):
       if source not in config.sources or source == "combined":
         raise UsageError(
@@ -381,22 +385,21 @@ def _check_kept_images(config: Config) -> None:
     reader = "config.encoders embeds kept images"
   elif config.selection.is_on:
     reader = "config.selection.method selects among kept images"
-  elif (
-    (name := _prompts_on_images(config.recognition))
-    and "generative" in config.sources
-    and config.generation.kept_images(most) < most
-  ):
-    reader, enough = f"the recognizer `{name}` trains on images", f"'all' or '{most}'"
+  elif "generative" in config.sources:
+    for name in filter(config.recognition.trains_on_images, config.recognition.recognizers):
+      needed = most if "combined" in config.sources else _most_shots(config, name)
+      if config.generation.kept_images(most) < needed:
+        reader, enough = f"the recognizer `{name}` trains on images", f"'all' or '{needed}'"
   if reader:
     raise UsageError(
       f"{reader}, and config.generation.keep_images is {kept!r}: set it to {enough}."
     )
 
 
-def _prompts_on_images(recognition: Recognition) -> str:
-  """Return the prompt learner that reads images instead of features; empty if there is none."""
-  on_images = {"vpt": True, "coop": recognition.coop.paper}
-  return next((name for name in recognition.recognizers if on_images.get(name)), "")
+def _most_shots(config: Config, recognizer: str) -> int:
+  """Return the largest number of shots of a recognizer's cells; 0 if it has none."""
+  only = config.recognition.shots_of(recognizer)
+  return max((shots for shots in config.shots if not only or shots in only), default=0)
 
 
 def _check_generators(config: Config) -> None:
@@ -412,6 +415,12 @@ def _check_encoders(config: Config) -> None:
       raise UsageError(
         f"config.encoders.{name} is {encoder.checkpoint!r}, the same as config.encoder: remove it."
       )
+
+
+def _check_recognizers(config: Config) -> None:
+  for name in config.recognition.recognizers:
+    if recipe := getattr(getattr(config.recognition, name, None), "recipe", None):
+      recipe.check(f"config.recognition.{name}.recipe")
 
 
 def _check_inversion(config: Config) -> None:
@@ -430,5 +439,6 @@ def _check_inversion(config: Config) -> None:
 
 
 _CHECKS = (
-  _check_sources, _check_kept_images, _check_generators, _check_encoders, _check_inversion,
+  _check_sources, _check_kept_images, _check_generators, _check_encoders, _check_recognizers,
+  _check_inversion,
 )  # fmt: skip

@@ -58,6 +58,8 @@ def test_sections_are_frozen_and_typed():
       "config.retrieval.recall_target is 0.0, expected more than 0.",
     ),
     ("textual_inversion.scope", "class", "unknown textual_inversion.scope 'class'."),
+    ("recognition.lora.matrices", "", "config.recognition.lora.matrices is '', expected letters"),
+    ("mixture.loss_weights", (0.8, 0.0), "config.mixture.loss_weights is 0.0, expected more than"),
     ("recognition.coop.steps", 0, "config.recognition.coop.steps is 0, expected at least 1."),
     ("generation.guidance_scale", -1.0, "config.generation.guidance_scale is -1.0"),
     (
@@ -139,3 +141,45 @@ def test_unknown_setting_paths(path, message):
 def test_paths_of_other_bytes_are_in_the_json():
   text = Config(data_dir="caf\udce9").as_json()
   assert text.encode("utf-8") and json.loads(text)["data_dir"] == "caf\udce9"
+
+
+def mixed_config(**changes):
+  given = default_config()
+  given.sources = ("original", "generative", "combined")
+  given.mixture.update(changes)
+  return make_config(given)
+
+
+def test_loss_weights_are_those_of_two_sources():
+  assert mixed_config(loss_weights=(0.8, 0.2)).mixture.loss_weights == (0.8, 0.2)
+  for weights in ((0.8,), (0.5, 0.3, 0.2)):
+    with pytest.raises(UsageError, match="expected two: real and external"):
+      mixed_config(loss_weights=weights)
+
+
+def test_parts_of_a_batch_are_checked_at_the_start_for_the_chosen_recognizers():
+  given = default_config()
+  given.recognition.lora.recipe.accumulate = 5
+  make_config(given)  # has no `lora`
+  given.recognition.recognizers = ("linear_probe", "lora")
+  with pytest.raises(
+    UsageError, match=r"recognition\.lora\.recipe: a batch of 32 can't .* 5 equal"
+  ):
+    make_config(given)
+
+
+@pytest.mark.parametrize("name", ["vpt", "lora", "fine_tune", "from_scratch"])
+def test_a_recognizer_of_images_needs_images_that_are_kept(name):
+  given = default_config()
+  given.sources, given.shots = ("generative",), (1, 4, 16)
+  given.recognition.recognizers = (name,)
+  for kept, needed in (("none", 16), ("4", 16)):
+    given.generation.keep_images = kept
+    with pytest.raises(UsageError, match=f"`{name}` trains on images.*'all' or '{needed}'"):
+      make_config(given)
+  if name != "vpt":  # it has no shots of its own
+    given.recognition[name].shots = (1, 4)
+    make_config(given)
+    given.sources = ("generative", "original", "combined")
+    with pytest.raises(UsageError, match="'all' or '16'"):
+      make_config(given)

@@ -14,8 +14,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int
 
+from genbench_jax.embedding.library import AnyImages
 from genbench_jax.errors import UsageError, unknown_name
 from genbench_jax.metrics.accuracy import Metric
 from genbench_jax.metrics.inputs import unit_rows
@@ -27,6 +28,7 @@ from genbench_jax.recognizers.method import Method, Place
 from genbench_jax.recognizers.problem import Model, Problem
 from genbench_jax.recognizers.settings import LoraSettings, Recipe
 from genbench_jax.recognizers.zero_shot import log_odds
+from genbench_jax.runtime.settings import checked_section
 
 TOWERS = {"image": "vision_model", "text": "text_model"}
 MATRICES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj"}
@@ -95,17 +97,12 @@ def pattern(settings: LoraSettings) -> str:
   """Return a regular expression for the names of the layers with updates.
 
   Raises:
-    UsageError: towers or matrices are unknown.
+    UsageError: the tower is unknown.
   """
   if settings.towers not in ("both", *TOWERS):
     raise unknown_name("tower of lora", settings.towers, ("both", *TOWERS))
-  letters = set(settings.matrices)
-  if not letters or letters - MATRICES.keys():
-    raise UsageError(
-      f"config.recognition.lora.matrices is {settings.matrices!r}, expected letters of {''.join(MATRICES)!r}."
-    )
   towers = TOWERS.values() if settings.towers == "both" else [TOWERS[settings.towers]]
-  matrices = "|".join(MATRICES[letter] for letter in sorted(letters))
+  matrices = "|".join(MATRICES[letter] for letter in sorted(set(settings.matrices)))
   return rf"^({'|'.join(towers)})\..*self_attn\.({matrices})$"
 
 
@@ -168,9 +165,9 @@ def method(
 
 
 def lora(
-  images: UInt8[np.ndarray, "n h w 3"],
+  images: AnyImages,
   labels: Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"],
-  test_images: UInt8[np.ndarray, "m h w 3"],
+  test_images: AnyImages,
   test_labels: Int[np.ndarray, "m"] | Bool[np.ndarray, "m k"],
   class_names: Sequence[str],
   template: str = TEMPLATE,
@@ -189,7 +186,7 @@ def lora(
   """Train low-rank updates of both CLIP towers on external images and score them on test images.
 
   Args:
-    images: external images.
+    images: external images: uint8 [n, h, w, 3], or a sequence of images of any size.
     labels: class indices, or multi-hot.
     test_images: test images; they are used for scoring only.
     test_labels: like `labels`.
@@ -218,9 +215,8 @@ def lora(
     clip = load_text_encoder(checkpoint)
   # Images per class, rounded up.
   shots = -(-len(images) // max(1, len(class_names)))
-  make = functools.partial(
-    method, settings or LoraSettings(), clip, tuple(class_names), template, shots
-  )
+  settings = checked_section(settings or LoraSettings(), "settings")
+  make = functools.partial(method, settings, clip, tuple(class_names), template, shots)
   return fit_arrays(
     make, images, labels, test_images, test_labels, protocol, seed, metric, len(class_names), loss_weights, later, mesh, place
   )  # fmt: skip

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Annotated
 
+from genbench_jax.errors import UsageError
 from genbench_jax.models.classifier_shapes import NETWORKS, STEMS
 from genbench_jax.runtime.protocol import PROTOCOLS
 from genbench_jax.runtime.settings import Above, AtLeast, AtMost, Distinct, LocalPath, OneOf
@@ -163,6 +164,17 @@ class Recipe:
   search_rates: Annotated[tuple[float, ...], Above(0)] = (0.3, 1.0)
   search_epochs: Annotated[tuple[float, ...], Above(0)] = (0.3, 1.0)
 
+  def check(self, path: str) -> None:
+    """Check that a batch has equal parts.
+
+    Raises:
+      UsageError: it has not; the message begins with `path`.
+    """
+    if self.batch_size % self.accumulate:
+      raise UsageError(
+        f"{path}: a batch of {self.batch_size} can't be computed in {self.accumulate} equal parts."
+      )
+
   def num_steps(self, num_images: int) -> int:
     """Return the number of steps for a number of images."""
     return max(1, self.min_steps, math.ceil(self.epochs * num_images / self.batch_size))
@@ -241,6 +253,17 @@ def _lora_recipe() -> Recipe:
 
 
 @dataclasses.dataclass(frozen=True)
+class LettersOf:
+  """At least one letter, of these."""
+
+  letters: str
+
+  def check(self, value: str, path: str) -> None:
+    if not value or set(value) - set(self.letters):
+      raise UsageError(f"{path} is {value!r}, expected letters of {self.letters!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
 class LoraSettings:
   """Low-rank updates of both towers of the run's CLIP.
 
@@ -260,7 +283,7 @@ class LoraSettings:
   rank: Count = 4
   alpha: NotNegative = 4.0
   dropout: Share = 0.1
-  matrices: str = "qkv"
+  matrices: Annotated[str, LettersOf("qkvo")] = "qkv"
   towers: Annotated[str, OneOf("tower of lora", LORA_TOWERS)] = "both"
   template: str = ""
   paper: Annotated[str, OneOf("paper of lora", LORA_PAPERS)] = "clip_lora"
@@ -335,6 +358,12 @@ class Recognition:
   lora: LoraSettings = dataclasses.field(default_factory=LoraSettings)
   fine_tune: FineTuneSettings = dataclasses.field(default_factory=FineTuneSettings)
   from_scratch: FromScratchSettings = dataclasses.field(default_factory=FromScratchSettings)
+
+  def trains_on_images(self, recognizer: str) -> bool:
+    """Return whether a recognizer reads images instead of features."""
+    if recognizer == "coop":
+      return self.coop.paper
+    return recognizer not in ("linear_probe", "tip_adapter")
 
   def shots_of(self, recognizer: str) -> tuple[int, ...]:
     """Return the shots whose cells a recognizer trains; empty means all."""

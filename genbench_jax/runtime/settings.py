@@ -129,6 +129,19 @@ def read_section(section: type[Section], values: Any, path: str) -> Section:
   return section(**{key: _read_setting(values[key], hints[key], f"{path}.{key}") for key in values})
 
 
+def checked_section(section: Section, path: str) -> Section:
+  """Return a section that was built in Python, once its values satisfy their constraints.
+
+  Args:
+    section: a frozen dataclass.
+    path: name of the section for messages.
+
+  Raises:
+    UsageError: a wrong type, or a value that violates its constraint.
+  """
+  return read_section(type(section), dataclasses.asdict(section), path)  # type: ignore[call-overload]
+
+
 def read_table(base: Section, table: Any, path: str) -> dict[str, Section]:
   """Return name -> section, sorted by name.
 

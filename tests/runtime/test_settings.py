@@ -12,6 +12,7 @@ from genbench_jax.runtime.settings import (
   AtMost,
   Distinct,
   OneOf,
+  checked_section,
   read_section,
   read_table,
 )
@@ -76,3 +77,12 @@ def test_an_entry_with_its_own_checkpoint_does_not_inherit_pins():
 def test_a_name_that_cannot_be_part_of_a_file_name_is_rejected(name):
   with pytest.raises(UsageError, match="a name may have at most"):
     read_table(Section(), {name: {}}, "config.t")
+
+
+def test_sections_built_in_python_are_checked_too():
+  given = Section(steps=3, inner=Inner(0.2))
+  assert checked_section(given, "settings") == given
+  with pytest.raises(UsageError, match=r"settings\.inner\.rate is 2\.0, expected at most 1"):
+    checked_section(Section(inner=Inner(2.0)), "settings")
+  with pytest.raises(UsageError, match=r"settings\.steps is '5' \(str\), expected int"):
+    checked_section(Section(steps="5"), "settings")
