@@ -127,9 +127,13 @@ def trained(
       if isinstance(fit, ModelError):
         yield fit
         continue
-      result = evaluated(
-        method, fit, training_set, tested, data.test.labels, data.spec.metric, run.mesh
-      )
+      try:
+        result = evaluated(
+          method, fit, training_set, tested, data.test.labels, data.spec.metric, run.mesh
+        )
+      except ModelError as error:
+        yield ModelError(f"{method.name}: {error}")
+        continue
       save = functools.partial(_save, method.name, fit)
       yield RecognizerResult(result, save, (time.monotonic() - began) / len(members))
 

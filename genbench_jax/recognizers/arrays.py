@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int, UInt8
 
 from genbench_jax.errors import ModelError, UsageError, unknown_name
 from genbench_jax.metrics.accuracy import Metric, check_metric, check_test_labels
+from genbench_jax.metrics.inputs import label_rows
 from genbench_jax.models.image_input import ImageInput
 from genbench_jax.recognizers.fit import evaluated, fit_cells
 from genbench_jax.recognizers.linear_probe import PROTOCOLS
@@ -19,6 +20,7 @@ from genbench_jax.recognizers.problem import View
 from genbench_jax.recognizers.splits import class_targets
 from genbench_jax.recognizers.training_set import TrainingSet, make_training_set
 from genbench_jax.runtime.mesh import data_mesh
+from genbench_jax.runtime.settings import AtLeast
 
 
 def fit_arrays(
@@ -61,6 +63,7 @@ def fit_arrays(
     ModelError: the training diverged.
   """
   check_protocol(protocol)
+  AtLeast(0).check(seed, "seed")
   count = class_count(labels, test_labels, num_classes)
   how = make(count, np.ndim(labels) == 2, protocol)
   arrays = checked_arrays(
@@ -104,27 +107,20 @@ def checked_arrays(
     num_classes: number of classes.
 
   Raises:
-    UsageError: shapes do not match, images are not uint8 RGB, labels are out of range, or the
-      metric is unknown.
+    UsageError: shapes do not match, there are no images, images are not uint8 RGB, labels are out
+      of range, or the metric is unknown.
   """
   check_metric(metric)
   images, test_images = (
     stored_squares(name, array, view.stored_size)
     for name, array in (("images", images), ("test_images", test_images))
   )
-  labels, test_labels = np.asarray(labels), np.asarray(test_labels)
-  for name, given, count in (
-    ("labels", labels, len(images)),
-    ("test_labels", test_labels, len(test_images)),
-  ):
-    if len(given) != count or given.ndim not in (1, 2):
-      raise UsageError(f"{name} have shape {given.shape}, but there are {count} images.")
-    if given.ndim == 1 and len(given) and not 0 <= given.min() <= given.max() < num_classes:
-      raise UsageError(f"{name} must be class indices below {num_classes}.")
-    if given.ndim == 2 and given.shape[1] != num_classes:
-      raise UsageError(f"{name} have {given.shape[1]} columns, expected {num_classes}.")
-  if not len(images):
-    raise UsageError("there are no images to train on.")
+  if not len(images) or not len(test_images):
+    raise UsageError(
+      f"there are {len(images)} images to train on and {len(test_images)} to test on."
+    )
+  labels = label_rows("labels", labels, len(images), num_classes)
+  test_labels = label_rows("test_labels", test_labels, len(test_images), num_classes)
   check_test_labels(test_labels, num_classes, metric)
   targets = class_targets(labels, num_classes)
   multi_label = labels.ndim == 2
@@ -160,23 +156,24 @@ def stored_squares(name: str, images: Any, size: int) -> UInt8[np.ndarray, "n s 
 
   Args:
     name: name of the argument for error messages.
-    images: uint8 [n, h, w, 3].
+    images: uint8 [n, h, w, 3], or a sequence of images of any size, as `embed_images` takes them.
     size: side of the squares in pixels.
 
   Raises:
-    UsageError: the images are not uint8 [n, h, w, 3].
+    UsageError: the images are not uint8 [n, h, w, 3], or one of a sequence is no image.
   """
-  from PIL import Image
-
+  from genbench_jax.embedding.library import open_image
   from genbench_jax.embedding.preprocess import to_square
+  from genbench_jax.store.image_pixels import to_rgb
 
-  images = np.asarray(images)
-  if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-    raise UsageError(
-      f"{name} are {images.dtype} {list(images.shape)}, expected uint8 [n, h, w, 3]."
-    )
-  if images.shape[1:3] == (size, size):
-    return images
+  if not isinstance(images, list | tuple):
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+      raise UsageError(
+        f"{name} are {images.dtype} {list(images.shape)}, expected uint8 [n, h, w, 3]."
+      )
+    if images.shape[1:3] == (size, size):
+      return images
   how = ImageInput(size)
-  squares = [np.asarray(to_square(Image.fromarray(image), how)) for image in images]
+  squares = [np.asarray(to_square(to_rgb(open_image(image)), how)) for image in images]
   return np.stack(squares) if squares else np.zeros((0, size, size, 3), np.uint8)

@@ -149,7 +149,9 @@ class Examples(NamedTuple):
   weights: Float[Array, "b"]
 
 
-def mixed(key: Array, examples: Examples, mixup: float, cutmix: float) -> Examples:
+def mixed(
+  key: Array, examples: Examples, mixup: float, cutmix: float, partners: Examples | None = None
+) -> Examples:
   """Apply MixUp or CutMix to each image and the one at the mirrored position of the batch.
 
   Both draw one fraction per batch from Beta(a, a). MixUp blends the images with it. CutMix pastes a
@@ -160,6 +162,7 @@ def mixed(key: Array, examples: Examples, mixup: float, cutmix: float) -> Exampl
     examples: the batch.
     mixup, cutmix: parameter of the Beta distribution; 0 disables the method. With both, each batch
       draws one.
+    partners: what each image is mixed with, if `examples` are only a part of the batch.
 
   Reference:
     Zhang et al., "mixup", 2018 (arXiv 1710.09412); Yun et al., "CutMix", 2019 (arXiv 1905.04899).
@@ -176,11 +179,12 @@ def mixed(key: Array, examples: Examples, mixup: float, cutmix: float) -> Exampl
   keep = jnp.where(takes_box, 1 - box, share)[..., None]
   # The rectangle may be cut at the edges: use its actual area.
   share = jnp.where(takes_box, 1 - box.mean(), share)
-  pixels, targets, weights = examples
+  if partners is None:
+    partners = Examples(*(array[::-1] for array in examples))
   return Examples(
-    keep * pixels + (1 - keep) * pixels[::-1],
-    share * targets + (1 - share) * targets[::-1],
-    share * weights + (1 - share) * weights[::-1],
+    keep * examples.pixels + (1 - keep) * partners.pixels,
+    share * examples.targets + (1 - share) * partners.targets,
+    share * examples.weights + (1 - share) * partners.weights,
   )
 
 

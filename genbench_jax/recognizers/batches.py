@@ -58,7 +58,7 @@ def _gathered_one(data: TrainingSet, curriculum: Curriculum, number: int) -> Bat
     fold(data.targets[rows]),
     fold(data.weights[rows]),
     np.asarray(number, np.int32),
-    np.asarray(curriculum.seed, np.int32),
+    np.asarray(curriculum.seed, np.uint32),
     np.asarray(curriculum.rate(number), np.float32),
   )
 

@@ -1,5 +1,6 @@
 """Training and testing of networks on images: one program, data-parallel over the mesh."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,9 +23,10 @@ from genbench_jax.recognizers.train_step import (
   program_recipe,
   step_program,
 )
-from genbench_jax.recognizers.training import run_steps
+from genbench_jax.recognizers.training import checksums, run_steps
 from genbench_jax.recognizers.training_set import Curriculum, TrainingSet
 from genbench_jax.runtime.mesh import DATA_AXIS, pad_rows, padded_size, replicated
+from genbench_jax.store.files import digest
 
 
 class TrainingResult(NamedTuple):
@@ -54,6 +56,8 @@ def train(
     curricula: order of each cell; all have the same length.
     mesh: devices that share every batch.
     directory: folder of checkpoints, from which a stopped run resumes; None for no checkpoints.
+      Each training has its own folder in it, so one of other settings, images or cells is not
+      resumed.
     save_every: steps between checkpoints.
     watch: called with the number and outcome of each step.
 
@@ -64,6 +68,10 @@ def train(
   check_recipe(recipe)
   if len({curriculum.num_steps for curriculum in curricula}) > 1:
     raise UsageError("cells that train side by side need the same number of steps.")
+  if directory:
+    # A checkpoint of a group holds all its cells.
+    cells = zip(models, sets, curricula, strict=True)
+    directory = directory / digest([_identity(*cell) for cell in cells])
   states = [initial_state(model, recipe) for model in models]
   state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states) if lanes else states[0]
   state, frozen = jax.device_put((state, models[0].frozen), replicated(mesh))
@@ -83,6 +91,16 @@ def train(
   ]
 
 
+def _identity(model: Model, data: TrainingSet, curriculum: Curriculum) -> list[Any]:
+  """Return what the checkpoints of a training depend on, besides the code, as plain values."""
+  arrays = (data.images, data.targets, data.weights, *curriculum.phases)
+  leaves = jax.tree.leaves(model.variables)
+  return [
+    dataclasses.asdict(curriculum.recipe), curriculum.steps, int(curriculum.seed),
+    checksums((*arrays, *leaves)),
+  ]  # fmt: skip
+
+
 def _lane(state: dict[str, Any], lane: int) -> dict[str, Any]:
   """Return the state of one of several cells."""
   return jax.tree.map(lambda leaf: leaf[lane], state)
@@ -92,11 +110,11 @@ def _trained(
   state: dict[str, Any], model: Model, outcomes: Outcome, lane: int | None
 ) -> TrainingResult:
   # With an average of the weights (EMA), the average is the model.
-  variables = state.get("average", state["variables"])
+  variables, stats = state.get("average", (state["variables"], state["stats"]))
   losses, accuracies = (
     values if lane is None else values[:, lane] for values in (outcomes.loss, outcomes.accuracy)
   )
-  model = Model(variables, state["stats"], model.frozen)
+  model = Model(variables, stats, model.frozen)
   return TrainingResult(model, np.asarray(losses), np.asarray(accuracies))
 
 

@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int
 
+from genbench_jax.embedding.library import AnyImages
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.accuracy import Metric
 from genbench_jax.metrics.inputs import host_unit_rows, unit_rows
@@ -38,12 +39,15 @@ from genbench_jax.recognizers.method import Method, Place
 from genbench_jax.recognizers.problem import Model, Problem, View
 from genbench_jax.recognizers.settings import FineTuneSettings, Recipe
 from genbench_jax.runtime.kept import kept
+from genbench_jax.runtime.settings import checked_section
 
 # Recipe of WiSE-FT (section 3 and appendix), at its batch size of 512.
 PUBLISHED = Recipe(
   optimizer="adamw", learning_rate=3e-5, weight_decay=0.1, epochs=10, min_steps=0, batch_size=512, label_smoothing=0.0,
   min_crop=0.9, flip=False, clip_norm=1.0,
 )  # fmt: skip
+# In front of the blocks of a ResNet or ViT.
+STEM = ("conv1", "bn1", "patch_embed", "pos_embed", "cls_token")
 TOWER, PROJECTION = "vision_model.", "visual_projection."
 # SigLIP pools by attention where CLIP projects.
 BEHIND_BLOCKS = ("vision_model.post_layernorm.", PROJECTION, "vision_model.head.")
@@ -182,7 +186,7 @@ def _encoder_method(
     TowerLogits(without_weights(encoder)), encoder_view(encoder), multi_label, rates
   )
   start = Model(first, {}, encoder.params)
-  finish = functools.partial(_averaged, first, settings.wise_ft)
+  finish = functools.partial(_averaged, start, settings.wise_ft)
   return Method("fine_tune", problem, lambda seed: start, settings.recipe, finish=finish)
 
 
@@ -190,8 +194,13 @@ def _wide(leaves: dict[str, Any]) -> dict[str, Any]:
   return {name: np.asarray(leaf, np.float32) for name, leaf in leaves.items()}
 
 
-def _averaged(first: Any, alpha: float, model: Model) -> Model:
-  return model._replace(variables=wise_ft(first, model.variables, alpha))
+def _averaged(first: Model, alpha: float, model: Model) -> Model:
+  """Average weights and running averages, so that both ends are the networks themselves."""
+  return Model(
+    wise_ft(first.variables, model.variables, alpha),
+    wise_ft(first.stats, model.stats, alpha),
+    model.frozen,
+  )
 
 
 def _published_method(settings: FineTuneSettings, num_classes: int, multi_label: bool) -> Method:
@@ -202,18 +211,34 @@ def _published_method(settings: FineTuneSettings, num_classes: int, multi_label:
   revision = settings.revision or None
   params, stats = load_published(classifier, settings.checkpoint, jax.random.key(0), revision)
   view = View(settings.image_size, IMAGENET_MEAN, IMAGENET_STD)
-  names = _published_blocks(classifier.network.config)
-  rates = tuple(
-    (name, settings.layer_decay ** (len(names) - index)) for index, name in enumerate(names)
-  )
-  frozen_blocks = names[: len(names) - settings.blocks] if settings.blocks else []
-  # Frozen parameters have a learning rate of zero.
-  first = ("conv1", "bn1", "patch_embed", "pos_embed", "cls_token") if frozen_blocks else ()
-  rates = tuple((name, 0.0) for name in (*first, *frozen_blocks)) + rates
+  rates = _published_rates(classifier.network.config, settings)
   problem = Problem(ClassifierLogits(classifier), view, multi_label, rates)
   start = Model(params, stats, {})
-  finish = functools.partial(_averaged, params, settings.wise_ft)
+  finish = functools.partial(_averaged, start, settings.wise_ft)
   return Method("fine_tune", problem, lambda seed: start, settings.recipe, finish=finish)
+
+
+def _published_rates(config: Any, settings: FineTuneSettings) -> tuple[tuple[str, float], ...]:
+  """Return the learning-rate factors of a network's blocks and of the stem in front of them.
+
+  A block decays by its distance from the head; frozen blocks have a rate of zero.
+
+  Raises:
+    UsageError: the network has fewer blocks than `settings.blocks`.
+  """
+  names = _published_blocks(config)
+  if settings.blocks > len(names):
+    raise UsageError(
+      f"config.recognition.fine_tune.blocks is {settings.blocks}, but the network has {len(names)}."
+    )
+  frozen = len(names) - settings.blocks if settings.blocks else 0
+  blocks = [
+    (name, 0.0 if index < frozen else settings.layer_decay ** (len(names) - index))
+    for index, name in enumerate(names)
+  ]
+  # Blocks first: `conv1` and `bn1` are names within the blocks of a ResNet, too.
+  stem = 0.0 if frozen else settings.layer_decay ** (len(names) + 1)
+  return (*blocks, *((name, stem) for name in STEM))
 
 
 def _published_blocks(config: Any) -> list[str]:
@@ -228,9 +253,9 @@ def _published_blocks(config: Any) -> list[str]:
 
 
 def fine_tune(
-  images: UInt8[np.ndarray, "n h w 3"],
+  images: AnyImages,
   labels: Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"],
-  test_images: UInt8[np.ndarray, "m h w 3"],
+  test_images: AnyImages,
   test_labels: Int[np.ndarray, "m"] | Bool[np.ndarray, "m k"],
   text_features: Float[np.ndarray, "k d"] | None = None,
   checkpoint: str = "zoo/clip",
@@ -249,7 +274,7 @@ def fine_tune(
   """Fine-tune a pretrained network on external images and score it on test images.
 
   Args:
-    images: external images.
+    images: external images: uint8 [n, h, w, 3], or a sequence of images of any size.
     labels: class indices, or multi-hot.
     test_images: test images; they are used for scoring only.
     test_labels: like `labels`.
@@ -275,7 +300,7 @@ def fine_tune(
     UsageError: arrays do not match, or a name or setting is invalid.
     ModelError: the training diverged.
   """
-  settings = settings or FineTuneSettings()
+  settings = checked_section(settings or FineTuneSettings(), "settings")
   if clip is None and not settings.checkpoint:
     clip = load_text_encoder(checkpoint)
   count = len(text_features) if text_features is not None else num_classes

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,11 @@ from genbench_jax.recognizers.engine import TrainingResult, predict, train
 from genbench_jax.recognizers.linear_probe import external_summary, score_summary
 from genbench_jax.recognizers.method import Method, Place
 from genbench_jax.recognizers.problem import Model
-from genbench_jax.recognizers.splits import can_hold_out, stratified_folds
+from genbench_jax.recognizers.splits import NEVER_HELD_OUT, can_hold_out, stratified_folds
 from genbench_jax.recognizers.train_step import check_recipe
 from genbench_jax.recognizers.training import all_finite
 from genbench_jax.recognizers.training_report import Report, watcher
 from genbench_jax.recognizers.training_set import Curriculum, TrainingSet
-from genbench_jax.store import files
 
 # One in five external images is held out for model selection.
 HELD_OUT_SHARE = 5
@@ -114,8 +112,8 @@ def _trained_together(
   with Report(method, name, steps * len(sets), batch, place.mesh) as report:
     try:
       trained = train(
-        method.problem, models, sets, curricula, place.mesh, checkpoints_of(places),
-        place.save_every, watch=watcher(report, len(sets)),
+        method.problem, models, sets, curricula, place.mesh, place.directory, place.save_every,
+        watch=watcher(report, len(sets)),
       )  # fmt: skip
     except ModelError as error:
       return [error]
@@ -125,18 +123,6 @@ def _trained_together(
   ]
 
 
-def checkpoints_of(places: Sequence[Place]) -> Path | None:
-  """Return the folder of the checkpoints of cells that train together.
-
-  A checkpoint of a group holds all its cells, so it must not be taken for one of another group with
-  the same first cell, such as that of a run with more seeds.
-  """
-  first = places[0].directory
-  if first is None or len(places) == 1:
-    return first
-  return first / f"together-{files.digest([place.name for place in places])}"
-
-
 def _checked(trained: TrainingResult, name: str, steps: int) -> TrainingResult | ModelError:
   """Return the trained cell, or the error of one that diverged beside others."""
   diverged = np.flatnonzero(~np.isfinite(trained.losses))
@@ -144,7 +130,7 @@ def _checked(trained: TrainingResult, name: str, steps: int) -> TrainingResult |
     # A resumed training has only the losses of its last steps.
     step = steps - len(trained.losses) + diverged[0] + 1
     return ModelError(f"{name}: the loss is not a number from step {step} on.")
-  if not all_finite(trained.model.variables):
+  if not all_finite((trained.model.variables, trained.model.stats)):
     return ModelError(f"{name}: the last of {steps} steps made the weights infinite.")
   return trained
 
@@ -173,8 +159,10 @@ def chosen(
     length, rate = pairs[0] if len(pairs) == 1 else (1.0, 1.0)
     curriculum = full.scaled(rate, length)
     return curriculum, _about(curriculum, "given")
-  # The first of five folds; a class with a single image is never held out.
-  held_out = stratified_folds(data.targets, HELD_OUT_SHARE, data.seed) == 0
+  # One of five folds; a class with a single image is never held out. Two images of a class are in
+  # two of the folds, so that with few classes the first fold may be empty.
+  folds = stratified_folds(data.targets, HELD_OUT_SHARE, data.seed)
+  held_out = folds == folds[folds != NEVER_HELD_OUT].min()
   losses = [held_out_loss(method, data, held_out, place, *pair) for pair in pairs]
   if not np.isfinite(losses).any():
     return full, _about(full, "given")  # the full training then fails and reports the error
@@ -258,6 +246,9 @@ def evaluated(
     test_labels: class indices, or multi-hot.
     metric: recognition score.
     mesh: devices that share every batch.
+
+  Raises:
+    ModelError: a score is not a number.
   """
   scores = predict(method.problem, fit.model, test_images, mesh)
   summary = score_summary(scores, test_labels, metric, data.seed)

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int
 
+from genbench_jax.embedding.library import AnyImages
 from genbench_jax.metrics.accuracy import Metric
 from genbench_jax.models.classifiers import (
   IMAGENET_MEAN,
@@ -27,6 +28,7 @@ from genbench_jax.recognizers.arrays import fit_arrays
 from genbench_jax.recognizers.method import Method, Place
 from genbench_jax.recognizers.problem import Model, Problem, View
 from genbench_jax.recognizers.settings import FromScratchSettings, Recipe
+from genbench_jax.runtime.settings import checked_section
 
 # Recipe of a ResNet-50 on ImageNet in Classification Accuracy Score: 90 epochs, rate 0.1 at batch
 # size 256, divided by ten after each third and near the end; no smoothing; the last epoch is
@@ -102,9 +104,9 @@ def cells_at_once(settings: FromScratchSettings) -> int:
 
 
 def from_scratch(
-  images: UInt8[np.ndarray, "n h w 3"],
+  images: AnyImages,
   labels: Int[np.ndarray, "n"] | Bool[np.ndarray, "n k"],
-  test_images: UInt8[np.ndarray, "m h w 3"],
+  test_images: AnyImages,
   test_labels: Int[np.ndarray, "m"] | Bool[np.ndarray, "m k"],
   protocol: str = "strict",
   seed: int = 0,
@@ -120,7 +122,7 @@ def from_scratch(
   """Train a network on external images alone and score it on test images.
 
   Args:
-    images: external images.
+    images: external images: uint8 [n, h, w, 3], or a sequence of images of any size.
     labels: class indices, or multi-hot.
     test_images: test images; they are used for scoring only.
     test_labels: like `labels`.
@@ -144,7 +146,8 @@ def from_scratch(
     UsageError: arrays do not match, or a name or setting is invalid.
     ModelError: the training diverged.
   """
+  make = functools.partial(method, checked_section(settings or FromScratchSettings(), "settings"))
   return fit_arrays(
-    functools.partial(method, settings or FromScratchSettings()), images, labels, test_images, test_labels, protocol, seed,
-    metric, num_classes, loss_weights, later, mesh, place,
+    make, images, labels, test_images, test_labels, protocol, seed, metric, num_classes, loss_weights, later, mesh,
+    place,
   )  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.errors import ModelError, UsageError, unknown_name
 from genbench_jax.metrics.accuracy import check_metric, check_test_labels, recognition_score
 from genbench_jax.metrics.inputs import check_finite, feature_rows, host_unit_rows, label_rows
 from genbench_jax.metrics.kinds import Metric
@@ -24,6 +24,7 @@ from genbench_jax.recognizers.reference_probe import Head
 from genbench_jax.recognizers.reference_search import reference_fits
 from genbench_jax.recognizers.splits import class_targets
 from genbench_jax.recognizers.strict_probe import PENALTIES, StrictFit, TrainingSet, fit_strict
+from genbench_jax.recognizers.training import later_images, mean_one
 from genbench_jax.recognizers.zero_shot import CLIP_LOGIT_SCALE
 from genbench_jax.runtime.protocol import PROTOCOLS
 
@@ -182,11 +183,11 @@ def checked(
   if len({array.ndim for array in labels}) > 1:
     raise UsageError("labels must be class indices in every cell, or multi-hot in every cell")
   training_sets = [
-    TrainingSet(rows, class_targets(array, count), cell.seed, _mean_one(cell.weights))
+    TrainingSet(rows, class_targets(array, count), cell.seed, _mean_one(cell.weights, len(rows)))
     for rows, array, cell in zip(features, labels, cells, strict=True)
   ]
   multi_label = labels[0].ndim == 2
-  later = [_two_phases(cell.later) for cell in cells]
+  later = [_two_phases(cell.later, len(rows)) for cell, rows in zip(cells, features, strict=True)]
   return CheckedData(
     training_sets, test_features, test_labels, text_features, count, multi_label, later
   )
@@ -243,18 +244,19 @@ def _strict_probes(
   return results
 
 
-def _mean_one(weights: Float[np.ndarray, "n"] | None) -> Float[np.ndarray, "n"] | None:
+def _mean_one(weights: Any, count: int) -> Float[np.ndarray, "n"] | None:
   # A mean of 1 keeps the balance of loss and penalty as it is for equal weights.
-  return None if weights is None else np.asarray(weights / np.mean(weights), np.float32)
+  return None if weights is None else mean_one(weights, count)
 
 
-def _two_phases(later: Bool[np.ndarray, "n"] | None) -> Bool[np.ndarray, "n"] | None:
+def _two_phases(later: Any, count: int) -> Bool[np.ndarray, "n"] | None:
   """Return the mask of second-phase images; None if all images belong to one phase."""
-  return None if later is None or later.all() or not later.any() else later
+  later = later_images(later, count)
+  return None if later.all() or not later.any() else later
 
 
 def _taken(cell: TrainingSet, rows: Bool[np.ndarray, "n"]) -> TrainingSet:
-  weights = None if cell.weights is None else _mean_one(cell.weights[rows])
+  weights = None if cell.weights is None else mean_one(cell.weights[rows], int(rows.sum()))
   return TrainingSet(cell.features[rows], cell.targets[rows], cell.seed, weights)
 
 
@@ -353,7 +355,12 @@ def score_summary(
     test_labels: their labels.
     metric: recognition score.
     seed: of the interval's half samples.
+
+  Raises:
+    ModelError: a score is NaN or infinite, as of a network whose finite weights overflow.
   """
+  if not np.isfinite(scores).all():
+    raise ModelError("the scores of the test images are not numbers. A lower rate may help.")
   low, high = bootstrap_interval(scores, test_labels, metric, seed)
   return {
     "score": recognition_score(scores, test_labels, metric),

@@ -42,7 +42,9 @@ from genbench_jax.recognizers.splits import can_hold_out, stratified_folds
 from genbench_jax.recognizers.train_step import image_losses
 from genbench_jax.recognizers.training import (
   Program,
+  checksums,
   label_shares,
+  later_images,
   learn,
   make_program,
   mean_one,
@@ -51,6 +53,8 @@ from genbench_jax.recognizers.training import (
 )
 from genbench_jax.recognizers.zero_shot import CLIP_LOGIT_SCALE, log_odds
 from genbench_jax.runtime.mesh import data_mesh, replicated
+from genbench_jax.runtime.settings import checked_section
+from genbench_jax.store.files import digest
 
 # Cross-validation folds for alpha and beta.
 FOLDS = 3
@@ -237,6 +241,10 @@ def trained_keys(
       batch = Batch(data.features[rows], data.targets[rows], data.weights[rows])
       yield jax.device_put(batch, replicated(mesh))
 
+  if directory:
+    about = [dataclasses.asdict(settings), pair.alpha, pair.beta, int(data.seed), data.multi_label]
+    arrays = (cache.keys, cache.values, data.targets, data.weights, later_images(data.later, count))
+    directory = directory / digest([*about, checksums((*arrays, data.text)), float(data.scale)])
   frozen = jax.device_put(data.frozen(cache.values, pair.alpha, pair.beta), replicated(mesh))
   program = _program(settings.learning_rate, steps, data.multi_label, mesh)
   start = np.asarray(cache.keys)
@@ -279,7 +287,7 @@ def tip_adapter(
     loss_weights: weight of each image.
     later: images that train alone in the second half, if the cache is trained.
     mesh: devices to use; None for the first device.
-    directory: folder of checkpoints, or None.
+    directory: folder of checkpoints, or None; each training has its own folder in it.
     save_every: steps between checkpoints.
 
   Returns:
@@ -288,10 +296,11 @@ def tip_adapter(
     `held_out_losses`, and the cache: `keys` [n, d] and `values` [n, k].
 
   Raises:
-    UsageError: shapes do not match, or protocol or metric is unknown.
+    UsageError: shapes do not match, or protocol, metric or a setting is invalid.
+    ModelError: the training diverged.
   """
   check_protocol(protocol)
-  settings = settings or TipAdapterSettings()
+  settings = checked_section(settings or TipAdapterSettings(), "settings")
   inputs = checked(
     [ProbeData(features, labels, seed)], test_features, test_labels, text_features, None, metric
   )
@@ -300,7 +309,8 @@ def tip_adapter(
   weights = mean_one(loss_weights, count)
   data = TipData(
     host_unit_rows(inputs.cells[0].features), inputs.cells[0].targets, weights,
-    host_unit_rows(inputs.text_features), logit_scale, seed, later, inputs.multi_label,
+    host_unit_rows(inputs.text_features), logit_scale, seed, later_images(later, count),
+    inputs.multi_label,
   )  # fmt: skip
   pair, cache = chosen(data, settings, protocol), data.cache()
   mesh = data_mesh(jax.devices()[:1]) if mesh is None else mesh

@@ -17,7 +17,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from genbench_jax.errors import UsageError, unknown_name
+from genbench_jax.errors import unknown_name
 from genbench_jax.models import weights
 from genbench_jax.recognizers.augment import Examples, augmented_image, mixed
 from genbench_jax.recognizers.problem import Batch, Model, Outcome, Params, Problem
@@ -38,10 +38,7 @@ def check_recipe(recipe: Recipe) -> None:
     raise unknown_name("optimizer", recipe.optimizer, OPTIMIZERS)
   if recipe.schedule not in SCHEDULES:
     raise unknown_name("schedule", recipe.schedule, SCHEDULES)
-  if recipe.batch_size < 1 or recipe.accumulate < 1 or recipe.batch_size % recipe.accumulate:
-    raise UsageError(
-      f"a batch of {recipe.batch_size} can't be computed in {recipe.accumulate} equal parts."
-    )
+  recipe.check("the recipe")
 
 
 def optimizer_of(recipe: Recipe) -> optax.GradientTransformation:
@@ -84,7 +81,7 @@ def initial_state(model: Model, recipe: Recipe) -> dict[str, Any]:
     "stats": _copied(model.stats),
     "optimizer": optimizer_of(recipe).init(model.variables),
   }
-  return state | ({"average": _copied(model.variables)} if recipe.ema else {})
+  return state | ({"average": _copied((model.variables, model.stats))} if recipe.ema else {})
 
 
 def _copied(tree: Any) -> Any:
@@ -130,7 +127,7 @@ def train_step(
   Args:
     problem: network and loss.
     recipe: how to train.
-    state: variables, stats, optimizer state and, with EMA, the average.
+    state: variables, stats, optimizer state and, with EMA, the average of variables and stats.
     frozen: arrays that are only read.
     batch: images of the step.
   """
@@ -146,8 +143,9 @@ def train_step(
   if recipe.ema:
     # The average follows quickly at first, so that the random initialization leaves no trace.
     decay = jnp.minimum(recipe.ema, (1 + batch.number) / (10 + batch.number))
+    # The running averages of batch norms belong to the weights, so they are averaged with them.
     new["average"] = jax.tree.map(
-      lambda old, leaf: decay * old + (1 - decay) * leaf, state["average"], variables
+      lambda old, leaf: decay * old + (1 - decay) * leaf, state["average"], (variables, stats)
     )
   return new, outcome
 
@@ -162,10 +160,12 @@ def _summed(
 
   def add(sums: Any, part: Any) -> tuple[Any, None]:
     gradient, stats, loss, hits = sums
-    index, *arrays = part
+    index, arrays, mirrored = part
     # Positions in the whole batch: augmentation must not depend on the division into parts.
     places = index * size + jnp.arange(size)
-    examples = _examples(problem, recipe, augment_key, places, arrays)
+    examples = _seen(problem, recipe, augment_key, places, arrays)
+    partners = mirrored and _seen(problem, recipe, augment_key, parts * size - 1 - places, mirrored)
+    examples = _mixed(problem, recipe, augment_key, examples, partners)
     (more, (stats, found)), own = differentiated(
       state["variables"], stats, frozen, examples, jax.random.fold_in(model_key, index), problem,
       recipe.label_smoothing,
@@ -174,8 +174,12 @@ def _summed(
 
   start = (jax.tree.map(jnp.zeros_like, state["variables"]), state["stats"], 0.0, 0.0)
   start = jax.tree.map(jnp.asarray, start)
-  arrays = (jnp.arange(parts), batch.images, batch.targets, batch.weights)
-  gradient, stats, loss, hits = _folded(add, start, arrays, parts)
+  arrays = (batch.images, batch.targets, batch.weights)
+  # Images are mixed with those at the mirrored positions of the whole batch, in another part.
+  mixes = parts > 1 and bool(recipe.mixup or recipe.cutmix)
+  mirrored = tuple(array[::-1, ::-1] for array in arrays) if mixes else ()
+  xs = (jnp.arange(parts), arrays, mirrored)
+  gradient, stats, loss, hits = _folded(add, start, xs, parts)
   count = parts * size
   return (
     jax.tree.map(lambda leaf: leaf / count, gradient),
@@ -214,17 +218,21 @@ def _part_loss(
   return jnp.sum(examples.weights * losses), (stats, hits.astype(jnp.float32))
 
 
-def _examples(problem: Problem, recipe: Recipe, key: Array, places: Array, part: Any) -> Examples:
-  """Return the images of a part as this step sees them, normalized."""
+def _seen(problem: Problem, recipe: Recipe, key: Array, places: Array, part: Any) -> Examples:
+  """Return the images at some positions of the batch as this step sees them, not mixed."""
   images, targets, own_weights = part
   # One key per position in the batch, whatever the number of devices or parts.
   keys = jax.vmap(functools.partial(jax.random.fold_in, key))(places)
   augment = functools.partial(augmented_image, recipe=recipe, size=problem.view.size)
-  pixels = jax.vmap(augment)(keys, images)
-  examples = mixed(
-    jax.random.fold_in(key, 2**31 - 1), Examples(pixels, targets, own_weights), recipe.mixup,
-    recipe.cutmix,
-  )  # fmt: skip
+  return Examples(jax.vmap(augment)(keys, images), targets, own_weights)
+
+
+def _mixed(
+  problem: Problem, recipe: Recipe, key: Array, examples: Examples, partners: Any = ()
+) -> Examples:
+  """Return the images mixed with their partners, or else among themselves, and normalized."""
+  key = jax.random.fold_in(key, 2**31 - 1)
+  examples = mixed(key, examples, recipe.mixup, recipe.cutmix, partners or None)
   return examples._replace(pixels=problem.view.normalized(examples.pixels))
 
 
@@ -239,7 +247,8 @@ def augmented(problem: Problem, recipe: Recipe, batch: Batch) -> Examples:
   key, _ = step_keys(batch)
   arrays = (batch.images, batch.targets, batch.weights)
   whole = [array.reshape(-1, *array.shape[2:]) for array in arrays]
-  return _examples(problem, recipe, key, jnp.arange(len(whole[0])), whole)
+  examples = _seen(problem, recipe, key, jnp.arange(len(whole[0])), whole)
+  return _mixed(problem, recipe, key, examples)
 
 
 def step_keys(batch: Batch) -> tuple[Array, Array]:

@@ -7,7 +7,8 @@ uninterrupted one (same seed, same mesh).
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,9 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from genbench_jax.errors import ModelError
+from genbench_jax.errors import ModelError, UsageError
 from genbench_jax.runtime.mesh import replicated
+from genbench_jax.runtime.progress import say
 
 State = Any
 Step = Callable[[State, Any, Any], tuple[State, Float[Array, ""]]]
@@ -102,11 +104,32 @@ def label_shares(targets: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
   return np.asarray(targets / np.maximum(targets.sum(axis=1, keepdims=True), 1), np.float32)
 
 
-def mean_one(weights: Float[np.ndarray, "n"] | None, count: int) -> Float[np.ndarray, "n"]:
-  """Scale loss weights to a mean of one, which keeps the learning rate meaningful; None is equal."""
-  if weights is None:
-    return np.ones(count, np.float32)
-  return (np.asarray(weights, np.float64) / np.mean(weights)).astype(np.float32)
+def mean_one(weights: Any, count: int) -> Float[np.ndarray, "n"]:
+  """Scale loss weights to a mean of one, which keeps the learning rate meaningful; None is equal.
+
+  Raises:
+    UsageError: there is not one weight per image, one is negative or not finite, or all are zero.
+  """
+  weights = np.ones(count) if weights is None else np.asarray(weights, np.float64)
+  if weights.shape != (count,):
+    raise UsageError(f"loss weights have shape {weights.shape}, but there are {count} images.")
+  if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
+    raise UsageError("loss weights must be finite and at least 0, and not all of them 0.")
+  return (weights / weights.mean()).astype(np.float32)
+
+
+def later_images(later: Any, count: int) -> Bool[np.ndarray, "n"]:
+  """Return which images train alone in a second phase; None is none of them.
+
+  Raises:
+    UsageError: there is not one truth value per image.
+  """
+  later = np.zeros(count, bool) if later is None else np.asarray(later)
+  if later.shape != (count,) or later.dtype != bool:
+    raise UsageError(
+      f"`later` is {later.dtype} {later.shape}, expected one truth value for each of {count} images."
+    )
+  return later
 
 
 def warmup_cosine(peak: float, steps: int, warmup: int) -> optax.Schedule:
@@ -243,15 +266,29 @@ def _manager(directory: Path, keep: int) -> Any:
   return ocp.CheckpointManager(directory.absolute(), options=options)
 
 
+def checksums(arrays: Iterable[Any]) -> list[Any]:
+  """Return shape and CRC of each array; shapes alone if several hosts must agree to the bit."""
+  alone = jax.process_count() == 1
+  return [
+    [*np.shape(array), zlib.crc32(np.ascontiguousarray(array).data) if alone else 0] for array in arrays
+  ]
+
+
 def _restored(manager: Any, state: State) -> tuple[int, State]:
-  """Return the step after the last checkpoint and its state; 0 and `state` without one."""
-  latest = manager.latest_step() if manager else None
-  if latest is None:
-    return 0, state
+  """Return the step after the last checkpoint and its state; 0 and `state` without one.
+
+  A damaged checkpoint is deleted, and the one before it is used.
+  """
   import orbax.checkpoint as ocp
 
   shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-  return latest, manager.restore(latest, args=ocp.args.StandardRestore(shapes))
+  for step in sorted(manager.all_steps() if manager else (), reverse=True):
+    try:
+      return step, manager.restore(step, args=ocp.args.StandardRestore(shapes))
+    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+      say(f"The checkpoint of step {step} is damaged and is deleted ({type(error).__name__}).")
+      manager.delete(step)
+  return 0, state
 
 
 def _save(manager: Any, step: int, state: State) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from genbench_jax.recognizers.settings import Recipe
-from genbench_jax.recognizers.training import batch_rows
+from genbench_jax.recognizers.training import batch_rows, later_images, mean_one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +78,11 @@ def make_training_set(
     later: images of the second phase.
     multi_label: whether an image may have several labels.
     seed: of all randomness.
+
+  Raises:
+    UsageError: `weights` or `later` do not fit the images.
   """
-  count = len(targets)
-  weights = np.ones(count) if weights is None else np.asarray(weights, np.float64)
-  later = np.zeros(count, bool) if later is None else np.asarray(later, bool)
-  # Mean weight 1: weighting does not change the effective learning rate.
-  weights = (weights / weights.mean()).astype(np.float32)
+  weights, later = mean_one(weights, len(targets)), later_images(later, len(targets))
   return TrainingSet(images, np.asarray(targets, np.float32), weights, later, multi_label, seed)
 
 

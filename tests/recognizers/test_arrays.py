@@ -31,21 +31,25 @@ def test_valid_arrays_become_a_training_set():
   assert (found.data.seed, found.data.multi_label, checked().data.seed) == (3, False, 0)
   hot = np.eye(3, dtype=bool)[LABELS]
   assert checked(hot, hot, metric="map_11_point").data.multi_label
-  # A run may predict only.
-  empty = checked_arrays(IMAGES, LABELS, IMAGES[:0], LABELS[:0], VIEW, 3, "accuracy")
-  assert len(empty.test_images) == 0
 
 
 @pytest.mark.parametrize(
   ("given", "message"),
   [
-    ({"labels": LABELS[:5]}, r"labels have shape \(5,\), but there are 6 images"),
-    ({"test_labels": LABELS[:5]}, r"test_labels have shape \(5,\)"),
-    ({"labels": np.zeros((6, 3, 1))}, r"labels have shape \(6, 3, 1\)"),
-    ({"labels": LABELS + 1}, "labels must be class indices below 3"),
-    ({"test_labels": LABELS - 1}, "test_labels must be class indices below 3"),
-    ({"labels": np.eye(4, dtype=bool)[LABELS]}, "labels have 4 columns, expected 3"),
-    ({"labels": LABELS[:0], "images": IMAGES[:0]}, "no images to train on"),
+    ({"labels": LABELS[:5]}, r"labels must be \[6\] or \[6, 3\], got \(5,\)"),
+    ({"test_labels": LABELS[:5]}, r"test_labels must be \[6\] or"),
+    ({"labels": np.zeros((6, 3, 1))}, r"got \(6, 3, 1\)"),
+    ({"labels": LABELS + 1}, r"labels must lie in 0..2, got 1..3"),
+    ({"labels": LABELS + 0.5}, "labels must be whole numbers"),
+    ({"test_labels": LABELS - 1}, r"test_labels must lie in 0..2, got -1..1"),
+    ({"labels": np.eye(4, dtype=bool)[LABELS]}, r"0 or 1 of shape \[6, 3\], got \(6, 4\)"),
+    ({"labels": LABELS[:0], "images": IMAGES[:0]}, "0 images to train on and 6 to test on"),
+    ({"loss_weights": np.ones(5)}, r"weights have shape \(5,\), but there are 6 images"),
+    ({"loss_weights": np.zeros(6)}, "not all of them 0"),
+    ({"loss_weights": [1, 1, 1, 1, 1, -1]}, "at least 0"),
+    ({"loss_weights": [1, 1, 1, 1, 1, np.nan]}, "finite"),
+    ({"later": [True] * 5}, r"`later` is bool \(5,\), expected one truth value for each of 6"),
+    ({"later": [0, 1, 2, 3, 4, 5]}, "`later` is int64"),
     ({"metric": "accuracies"}, "Did you mean 'accuracy'"),
     ({"metric": "roc_auc"}, "two classes"),
   ],
@@ -53,6 +57,11 @@ def test_valid_arrays_become_a_training_set():
 def test_arrays_that_do_not_fit_are_usage_errors(given, message):
   with pytest.raises(UsageError, match=message):
     checked(**given)
+
+
+def test_there_is_something_to_test():
+  with pytest.raises(UsageError, match="6 images to train on and 0 to test on"):
+    checked_arrays(IMAGES, LABELS, IMAGES[:0], LABELS[:0], VIEW, 3, "accuracy")
 
 
 @pytest.mark.parametrize(
@@ -78,6 +87,16 @@ def test_images_become_squares_of_their_middle():
   assert stored_squares("images", IMAGES, 4) is IMAGES
   tall = wide.transpose(0, 2, 1, 3)
   assert stored_squares("images", tall, 8).shape == (1, 8, 8, 3)
+
+
+def test_images_of_a_list_may_differ_in_size_and_be_gray():
+  wide, gray = np.full((4, 8, 3), 7, np.uint8), np.full((6, 6), 9, np.uint8)
+  found = stored_squares("images", [wide, gray, IMAGES[0]], 4)
+  assert found.shape == (3, 4, 4, 3)
+  assert (found[0] == 7).all() and (found[1] == 9).all()
+  np.testing.assert_array_equal(found[2], IMAGES[0])
+  with pytest.raises(UsageError, match="must be uint8"):
+    stored_squares("images", [wide, wide / 255], 4)
 
 
 @pytest.mark.parametrize(

@@ -132,9 +132,9 @@ def test_the_number_of_devices_changes_only_rounding(two_device_mesh, one_device
 
 
 def test_parts_of_a_batch_sum_to_its_gradient(one_device_mesh):
-  recipe = dataclasses.replace(LINEAR, mixup=0.0, cutmix=0.0)
-  whole = fitted(recipe, one_device_mesh)
-  parts = fitted(dataclasses.replace(recipe, accumulate=4), one_device_mesh)
+  """Also with MixUp and CutMix, which mix images of different parts."""
+  whole = fitted(LINEAR, one_device_mesh)
+  parts = fitted(dataclasses.replace(LINEAR, accumulate=4), one_device_mesh)
   np.testing.assert_allclose(whole[1], parts[1], rtol=1e-5)
   np.testing.assert_allclose(whole[0], parts[0], atol=1e-6)
 
@@ -170,6 +170,29 @@ def test_cells_trained_together_equal_cells_trained_alone(network, one_device_me
       lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4),
       alone.model.variables, both[index].model.variables,
     )  # fmt: skip
+
+
+def test_a_training_resumes_from_its_own_checkpoints_alone(one_device_mesh, tmp_path):
+  """A folder that was used for another rate, other images or another first model."""
+  images, targets = colors()
+  given = make_training_set(images, targets)
+  recipe = dataclasses.replace(LINEAR, min_steps=3)
+
+  def steps(data=given, recipe=recipe, model=None):
+    curriculum = data.curriculum(recipe)
+    model = model or linear_model()
+    problem = linear_problem()
+    result = train(problem, [model], [data], [curriculum], one_device_mesh, tmp_path, 2)[0]
+    return len(result.losses)
+
+  other_model = linear_model()._replace(variables={"w": jnp.ones((3, 3)), "b": jnp.zeros(3)})
+  changes = (
+    {}, {"recipe": dataclasses.replace(recipe, learning_rate=0.4)}, {"model": other_model},
+    {"data": make_training_set(images + 1, targets)},
+    {"data": make_training_set(images, targets, np.arange(48) + 1.0)},
+  )  # fmt: skip
+  assert [steps(**change) for change in changes] == [3] * 5
+  assert [steps(**change) for change in changes] == [0] * 5
 
 
 @pytest.mark.slow

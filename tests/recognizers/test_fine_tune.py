@@ -20,6 +20,7 @@ from genbench_jax.recognizers.fine_tune import (
 )
 from genbench_jax.recognizers.problem import Model
 from genbench_jax.recognizers.settings import FineTuneSettings
+from genbench_jax.recognizers.train_step import _rates
 
 
 def params(depth=3):
@@ -65,9 +66,9 @@ def test_weights_are_averaged_by_the_share_of_the_fine_tuned_ones():
   first, second = {"a": np.array([1.0, 2.0])}, {"a": np.array([5.0, 0.0])}
   np.testing.assert_allclose(wise_ft(first, second, 0.25)["a"], [2.0, 1.5])
   model = Model(second, {"mean": 3}, {"frozen": 4})
-  found = _averaged(first, 0.25, model)
+  found = _averaged(Model(first, {"mean": 7}, {}), 0.25, model)
   np.testing.assert_allclose(found.variables["a"], [2.0, 1.5])
-  assert (found.stats, found.frozen) == ({"mean": 3}, {"frozen": 4})
+  assert (found.stats, found.frozen) == ({"mean": 6}, {"frozen": 4})
 
 
 class Encoder:
@@ -131,7 +132,7 @@ def test_the_blocks_of_published_networks_are_named_in_order():
 @pytest.mark.unchecked
 @pytest.mark.parametrize(("blocks", "frozen"), [(0, 0), (1, 2), (3, 0)])
 def test_the_first_blocks_of_published_networks_are_frozen(monkeypatch, blocks, frozen):
-  """A stem without any frozen block learns as well."""
+  """A stem without any frozen block learns as well, at the lowest rate."""
   config = ResNetConfig("basic", (2, 1))
   classifier = SimpleNamespace(network=SimpleNamespace(config=config))
   monkeypatch.setattr(fine_tune, "make_classifier", lambda *given: classifier)
@@ -140,11 +141,27 @@ def test_the_first_blocks_of_published_networks_are_frozen(monkeypatch, blocks, 
   given = FineTuneSettings(checkpoint="weights", blocks=blocks, layer_decay=0.5, image_size=32)
   made = method(given, None, None, 3, False)
   rates = made.problem.layer_rates
-  stem = ("conv1", "bn1", "patch_embed", "pos_embed", "cls_token") if frozen else ()
-  blocked = ("layer1.0.", "layer1.1.")[:frozen]
   decayed = (("layer1.0.", 0.125), ("layer1.1.", 0.25), ("layer2.0.", 0.5))
-  assert rates == (*((name, 0.0) for name in (*stem, *blocked)), *decayed)
+  stem = [(name, 0.0 if frozen else 0.0625) for name in fine_tune.STEM]
+  assert rates == (*((name, 0.0) for name, _ in decayed[:frozen]), *decayed[frozen:], *stem)
   assert made.problem.view.size == 32 and asked[0][1] == "weights" and asked[0][3] is None
   named = dataclasses.replace(given, revision="abc")
   method(named, None, None, 3, False)
   assert asked[1][3] == "abc"
+  with pytest.raises(UsageError, match="blocks is 4, but the network has 3"):
+    method(dataclasses.replace(given, blocks=4), None, None, 3, False)
+
+
+@pytest.mark.unchecked
+def test_a_trained_block_has_layers_of_the_stems_names():
+  """`layer2.0.conv1` is no stem: the first match of a name counts."""
+  settings = FineTuneSettings(checkpoint="weights", blocks=1, layer_decay=0.5)
+  rates = fine_tune._published_rates(ResNetConfig("basic", (2, 1)), settings)
+  problem = SimpleNamespace(layer_rates=rates)
+  leaf = {"conv1": {"weight": 0}, "bn1": {"bias": 0}}
+  blocks = {"layer1.0": leaf, "layer1.1": leaf, "layer2.0": leaf}
+  found = _rates(problem, {**leaf, **blocks, "fc": {"weight": 0}})
+  zero, half = ({"conv1": {"weight": r}, "bn1": {"bias": r}} for r in (0.0, 0.5))
+  assert found == {
+    **zero, "layer1.0": zero, "layer1.1": zero, "layer2.0": half, "fc": {"weight": 1.0},
+  }  # fmt: skip

@@ -13,13 +13,11 @@ from genbench_jax.recognizers.engine import TrainingResult
 from genbench_jax.recognizers.fit import (
   Fit,
   _checked,
-  checkpoints_of,
   chosen,
   evaluated,
   score_loss,
   side_by_side,
 )
-from genbench_jax.recognizers.method import Place
 from genbench_jax.recognizers.problem import Model
 from genbench_jax.recognizers.settings import Recipe
 from genbench_jax.recognizers.splits import stratified_folds
@@ -46,15 +44,6 @@ def test_neighbors_of_equal_length_and_size_train_together(steps, sizes, at_once
   assert side_by_side([curriculum(count) for count in steps], sizes, at_once) == groups
 
 
-def test_a_group_has_its_own_folder_of_checkpoints(tmp_path, one_device_mesh):
-  places = [Place(one_device_mesh, name, tmp_path / name) for name in ("a", "b", "c")]
-  assert checkpoints_of(places[:1]) == tmp_path / "a"
-  pair, triple = checkpoints_of(places[:2]), checkpoints_of(places)
-  assert pair.parent == triple.parent == tmp_path / "a" and pair != triple
-  assert checkpoints_of([Place(one_device_mesh)] * 2) is None
-  assert (places[0].save_every, places[0].at_once) == (100, 1)
-
-
 def result(losses, weight=1.0):
   model = Model({"w": np.array([weight])}, {}, {})
   return TrainingResult(model, np.array(losses), np.zeros(len(losses)))
@@ -65,6 +54,9 @@ def test_a_diverged_cell_names_the_step_of_the_whole_training():
   error = _checked(result([1.0, math.inf, math.nan]), "lora a", 10)
   assert str(error) == "lora a: the loss is not a number from step 9 on."
   assert "from step 1 on" in str(_checked(result([math.nan]), "cell", 1))
+  moments = result([1.0])
+  moments = moments._replace(model=moments.model._replace(stats={"mean": np.array([math.inf])}))
+  assert "the last of 7 steps" in str(_checked(moments, "cell", 7))
   last = _checked(result([1.0], math.nan), "cell", 7)
   assert isinstance(last, ModelError) and "the last of 7 steps" in str(last)
 
@@ -81,7 +73,9 @@ def choose(labels, protocol="strict", losses=(), **changes):
 
   def loss_of(method, data, held_out, place, length, rate):
     asked.append((length, rate))
-    np.testing.assert_array_equal(held_out, stratified_folds(data.targets, 5, 4) == 0)
+    folds = stratified_folds(data.targets, 5, 4)
+    np.testing.assert_array_equal(held_out, folds == np.unique(folds[folds >= 0])[0])
+    assert held_out.any() and not held_out.all()
     return left.pop(0)
 
   with pytest.MonkeyPatch.context() as patch:
@@ -105,6 +99,15 @@ def test_the_pair_with_the_smallest_held_out_loss_is_chosen():
   }  # fmt: skip
   nan, _, _ = choose(TWO_EACH, losses=[math.nan, 3.0, 2.0, math.inf])
   assert (nan.num_steps, nan.recipe.learning_rate) == (20, 0.05)
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("classes", [[0, 0], [0, 0, 1], [0, 1, 2, 2], [0, 0, 1, 1]])
+def test_images_are_held_out_wherever_the_folds_begin(classes):
+  """A single class with two images is in two of the five folds."""
+  for rolled in range(3):  # each class has a random first fold
+    labels = [(label + rolled) % 3 for label in classes]
+    assert choose(labels, losses=[4.0, 3.0, 2.0, 1.0])[1]["chosen_by"].startswith("held-out")
 
 
 @pytest.mark.unchecked
@@ -149,3 +152,6 @@ def test_a_result_has_the_scores_and_the_last_loss(losses, monkeypatch):
   assert (found["score"], found["n_test"], found["steps"]) == (0.5, 2, 7)
   assert (found["n_external"], found["missing_classes"]) == (3, [2])
   assert found.get("train_loss") == (losses[-1] if losses else None)
+  scores[1, 2] = math.nan
+  with pytest.raises(ModelError, match="scores of the test images are not numbers"):
+    evaluated(method, fit, data_of([0, 0, 1]), None, np.array([0, 2]), "accuracy", None)

@@ -82,7 +82,7 @@ def test_several_labels(clip):
     ({"images": np.zeros((30, 8, 8), np.uint8)}, "uint8"),
     ({"images": np.zeros((30, 8, 8, 3), np.float32)}, "uint8"),
     ({"labels": np.arange(29)}, "labels"),
-    ({"labels": np.full(30, -1)}, "indices"),
+    ({"labels": np.full(30, -1)}, "lie in 0..2"),
     ({"protocol": "published"}, "strict"),
     ({"metric": "f1"}, "accuracy"),
     ({"settings": s.FromScratchSettings(network="alexnet")}, "resnet18"),

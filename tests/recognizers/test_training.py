@@ -117,6 +117,28 @@ def test_no_checkpoint_follows_a_loss_that_is_rejected(tmp_path):
   assert checkpoints(tmp_path) == [1, 2]
 
 
+@pytest.mark.parametrize("damage", ["emptied", "lost", "cut"])
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before_it(tmp_path, damage, capsys):
+  step = lambda state, frozen, batch: ({"sum": state["sum"] + batch}, batch)  # noqa: E731
+  batches = lambda first: iter(jnp.arange(1.0, 6)[first:])  # noqa: E731
+
+  def train(steps):
+    return run_steps(step, {"sum": jnp.zeros(3)}, None, batches, steps, tmp_path, 2)
+
+  train(4)
+  for path in [path for path in (tmp_path / "4").rglob("*") if path.is_file()]:
+    if damage == "lost":
+      path.unlink()
+    else:
+      path.write_bytes(
+        b"" if damage == "emptied" else path.read_bytes()[: path.stat().st_size // 2]
+      )
+  state, losses = train(5)
+  np.testing.assert_array_equal(state["sum"], np.full(3, 15.0))
+  assert losses.tolist() == [3, 4, 5] and checkpoints(tmp_path) == [4, 5]
+  assert "The checkpoint of step 4 is damaged and is deleted" in capsys.readouterr().err
+
+
 def test_batches_continue_across_epochs():
   rows = np.concatenate([batch_rows(number, 8, 20, seed=1) for number in range(5)])
   assert sorted(rows[:20]) == sorted(rows[20:]) == list(range(20))
