@@ -28,7 +28,7 @@ def class_chamfer(
 ) -> float:
   """Compute the mean over guides of the Euclidean distance to the nearest image of the same class.
 
-  A guide whose class has no image counts with the largest distance to any image.
+  A guide whose class has no image counts with the largest distance of any guide to any image.
 
   Args:
     x: features of the external images, not normalized.
