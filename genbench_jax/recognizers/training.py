@@ -270,7 +270,8 @@ def checksums(arrays: Iterable[Any]) -> list[Any]:
   """Return shape and CRC of each array; shapes alone if several hosts must agree to the bit."""
   alone = jax.process_count() == 1
   return [
-    [*np.shape(array), zlib.crc32(np.ascontiguousarray(array).data) if alone else 0] for array in arrays
+    [*np.shape(array), zlib.crc32(np.ascontiguousarray(array).data) if alone else 0]
+    for array in arrays
   ]
 
 
