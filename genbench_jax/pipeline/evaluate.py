@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from genbench_jax.benchmark.inputs.class_map import read_class_map
+from genbench_jax.benchmark.inputs.class_map import read_class_map, read_class_words
 from genbench_jax.benchmark.readiness import readiness
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.spec import DatasetSpec
@@ -366,10 +366,7 @@ def own_dataset(
   if templates:
     about["templates"] = [line for text in templates for line in _lines(text)]
   if class_names:
-    about["class_names"] = {
-      label: [word.strip() for word in words.split(",")]
-      for label, words in read_class_map(Path(class_names)).items()
-    }
+    about["class_names"] = read_class_words(Path(class_names))
   file = workdir / f"dataset-{files.digest(about)}.yaml"
   files.write_text(file, as_yaml(about) + "\n")
   return str(file)

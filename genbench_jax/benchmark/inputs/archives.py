@@ -174,6 +174,7 @@ def _tree(
   if not found:
     raise UsageError(
       f"{root} has no class folders: expected CLASS/*.png, with class names or indices."
+      f" {' '.join(notes_on(passed))}".rstrip()
     )
   return _image_list(root, found, (*place.notes, *notes, *notes_on(passed)))
 

@@ -1,5 +1,6 @@
 """Read one folder per class, at the top, in a wrapper folder or in `train/`; or images with a list of labels."""
 
+import os
 import posixpath
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,11 @@ def class_folders(root: Path, is_class: Callable[[str], bool]) -> ImageList:
     return label_list.listed_images(file, walk, place)
   names = walk.folders(place.folder)
   if not names:
+    for name in label_list.NAMES:
+      if os.path.lexists(
+        root / place.folder / name
+      ):  # without classes: the error names its columns
+        return label_list.listed_images(root / place.folder / name, walk, place)
     lists = " or ".join(label_list.NAMES)
     raise UsageError(
       f"{root} has no class folders and no {lists}: expected CLASS/*.png, with class names or indices."

@@ -21,7 +21,7 @@ from genbench_jax.benchmark.inputs.parquet import is_parquet, parquet_images
 from genbench_jax.benchmark.inputs.tree import DEEPEST, SPLITS, splits_among
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.printable import listed, printable
-from genbench_jax.store.image_files import visible
+from genbench_jax.store.image_files import image_suffixes, visible
 
 FORMS = (
   "a folder of class folders (also inside one folder, or in train/), a folder with labels.csv or metadata.csv or .jsonl,"
@@ -79,9 +79,20 @@ def _in_folder(folder: Path, is_class: Callable[[str], bool], cache: Path) -> Im
         chosen, notes = _first_split(shards)
         images = _shards(chosen, is_class, cache)
         return dataclasses.replace(images, notes=(*notes, *images.notes))
-    if files and len(there) == 1:
-      return _in_file(files[0], is_class, cache)
+    if files and not any(map(_may_hold_images, there)):
+      chosen, notes = _first_split(files)
+      if len(chosen) > 1:
+        raise UsageError(
+          f"{place} has several archives: {listed([p.name for p in chosen])}. Give one."
+        )
+      images = _in_file(chosen[0], is_class, cache)
+      return dataclasses.replace(images, notes=(*notes, *images.notes))
   return class_folders(folder, is_class)
+
+
+def _may_hold_images(path: Path) -> bool:
+  """Return whether a path beside an archive may be what is meant: a folder, an image or a list of labels."""
+  return path.is_dir() or path.suffix.lower() in image_suffixes() or path.name in label_list.NAMES
 
 
 def _wrapped(folder: Path) -> Iterator[Path]:
@@ -101,7 +112,7 @@ def _first_split(shards: list[Path]) -> tuple[list[Path], tuple[str, ...]]:
     is_of_split = re.compile(rf"{split}[-_.]", re.IGNORECASE).match
     if chosen := [path for path in shards if is_of_split(path.name)]:
       others = [path.name for path in shards if path not in chosen]
-      note = f"the shards of {split!r} are used; {len(others)} left out: {listed(others)}."
+      note = f"the files of {split!r} are used; {len(others)} left out: {listed(others)}."
       return chosen, (note,) if others else ()
   return shards, ()
 

@@ -1,7 +1,8 @@
 """The common result of all input formats: ordered images, each with its class as the owner named it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,18 @@ from genbench_jax.runtime.printable import storable
 from genbench_jax.store.image_files import MOST_BYTES
 from genbench_jax.store.reading import read_beneath
 
-# Columns or keys that may contain the class of an image, best first.
+# Columns or keys that may contain the class of an image, best first: names before indices, fine before coarse.
 CLASS_COLUMNS = (
-  "class_name", "label_name", "class", "category", "class_label", "label", "labels", "target", "y",
+  "class_name", "label_name", "category_name", "label_text", "class", "category", "class_label", "fine_label",
+  "label", "labels", "target", "cls", "y", "class_id", "class_index", "class_idx", "category_id", "label_id",
 )  # fmt: skip
+
+
+def column_among(columns: Iterable[str], wanted: Sequence[str]) -> str | None:
+  """Return the first wanted column, regardless of case, spaces, hyphens and underscores; None without one."""
+  plain_of = {column: re.sub(r"[\s_-]", "", column).casefold() for column in columns}
+  names = (name.replace("_", "") for name in wanted)
+  return next((c for name in names for c, plain in plain_of.items() if plain == name), None)
 
 
 @dataclasses.dataclass(frozen=True)

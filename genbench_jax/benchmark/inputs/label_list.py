@@ -16,8 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from genbench_jax.benchmark.inputs.image_list import CLASS_COLUMNS, ImageList, reader_of
-from genbench_jax.benchmark.inputs.pairs import once_each
+from genbench_jax.benchmark.inputs.image_list import (
+  CLASS_COLUMNS,
+  ImageList,
+  column_among,
+  reader_of,
+)
+from genbench_jax.benchmark.inputs.pairs import delimiter_of, once_each
 from genbench_jax.benchmark.inputs.tree import Place
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.printable import listed
@@ -29,8 +34,8 @@ NAMES = ("labels.csv", "metadata.csv", "metadata.jsonl")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 MOST_BYTES = 1 << 28
 _FILE_COLUMNS = (
-  "file_name", "file", "filename", "filepath", "file_path", "path", "image", "image_path", "img",
-  "name", "id",
+  "file_name", "file", "file_path", "path", "image", "image_path", "image_file", "image_name", "img",
+  "img_path", "name", "image_id", "id",
 )  # fmt: skip
 
 Rows = list[dict[str, Any]]
@@ -69,6 +74,10 @@ def listed_images(file: Path, walk: ImageWalk, place: Place) -> ImageList:
   classes, notes = classes_of(file, _rows(file))
   paths = {posixpath.join(place.folder, path): names for path, names in classes.items()}
   found = [path for path in paths if walk.is_image(path)]
+  if paths and not found:
+    raise UsageError(
+      f"{file} names no image that can be used. {' '.join(walk.notes())} Paths are relative to the list's folder."
+    )
   return ImageList(
     walk.root,
     found,
@@ -111,7 +120,8 @@ def classes_of(file: Path, rows: Rows) -> tuple[dict[str, list[str]], list[str]]
 
 
 def _inside(file: Path, path: str) -> str | None:
-  """Return the path relative to the list's folder; None if it is outside."""
+  """Return the path relative to the list's folder; None if it is outside. Lists from Windows have `\\`."""
+  path = path.replace("\\", "/")
   if PurePath(path).is_absolute():
     try:
       path = str(PurePath(path).relative_to(file.parent.absolute()))
@@ -132,7 +142,7 @@ def _columns(file: Path, rows: Rows) -> tuple[str, str]:
   if not rows:
     raise UsageError(f"{file} must have the columns file,label and one line per image.")
   columns = [column for column in rows[0] if column is not None]
-  path_column = next((c for name in _FILE_COLUMNS for c in columns if _plain(c) == name), None)
+  path_column = column_among(columns, _FILE_COLUMNS)
   if path_column is None:
     raise UsageError(
       f"{file} has no header: its first line is {','.join(columns[:2])!r}, expected 'file,label'. Insert"
@@ -151,11 +161,7 @@ def _columns(file: Path, rows: Rows) -> tuple[str, str]:
 
 def _class_column(rows: Rows, path_column: str | None = None) -> str | None:
   columns = [c for c in (rows[0] if rows else ()) if c is not None and c != path_column]
-  return next((c for name in CLASS_COLUMNS for c in columns if _plain(c) == name), None)
-
-
-def _plain(column: str) -> str:
-  return column.strip().casefold().replace(" ", "_")
+  return column_among(columns, CLASS_COLUMNS)
 
 
 def _rows(file: Path) -> Rows:
@@ -188,9 +194,7 @@ def rows_in(file: Path, content: bytes) -> Rows:
       return _json_rows(_parsed(text))
     if form == "JSON":
       return _json_rows([_parsed(line) for line in text.split("\n") if line.strip()])
-    rows = csv.DictReader(
-      io.StringIO(text, newline=""), dialect="excel-tab" if suffix == ".tsv" else "excel"
-    )
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
     _refuse_same_columns(rows.fieldnames or ())
     found = [row for row in rows if any(row.values())]
   except (UnicodeDecodeError, csv.Error, ValueError, RecursionError) as error:

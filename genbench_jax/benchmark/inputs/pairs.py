@@ -1,7 +1,15 @@
-"""Mappings of files that may contradict themselves."""
+"""What lists and mappings share: the delimiter of a CSV file, and files that contradict themselves."""
 
 from collections.abc import Iterable
 from typing import Any
+
+
+def delimiter_of(text: str) -> str:
+  """Return the delimiter of a CSV file, the most frequent one of its first line; a comma if there is none.
+
+  Spreadsheets write a semicolon where the comma is the decimal separator.
+  """
+  return max(",;\t", key=text.partition("\n")[0].count)
 
 
 def once_each(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,13 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.benchmark.inputs.image_list import CLASS_COLUMNS, ImageList
+from genbench_jax.benchmark.inputs.image_list import CLASS_COLUMNS, ImageList, column_among
 from genbench_jax.benchmark.inputs.spool import spool_for
 from genbench_jax.errors import UsageError
 from genbench_jax.runtime.printable import listed
 
 _IMAGE_COLUMNS = ("image", "img", "images", "jpg", "png", "webp", "bytes", "image_bytes", "picture")
-_CLASS_COLUMNS = (*CLASS_COLUMNS, "fine_label", "cls")
 _ROWS = 64
 
 
@@ -70,13 +69,9 @@ def _named(label: Any, names: Sequence[str]) -> str:
 
 
 def _columns(path: Path, columns: Sequence[str]) -> tuple[str, str]:
-  found = [
-    next((c for name in wanted for c in columns if c.casefold() == name), None)
-    for wanted in (_IMAGE_COLUMNS, _CLASS_COLUMNS)
-  ]
-  for column, what, wanted in zip(
-    found, ("images", "classes"), (_IMAGE_COLUMNS, _CLASS_COLUMNS), strict=True
-  ):
+  wanted_columns = (_IMAGE_COLUMNS, CLASS_COLUMNS)
+  found = [column_among(columns, wanted) for wanted in wanted_columns]
+  for column, what, wanted in zip(found, ("images", "classes"), wanted_columns, strict=True):
     if column is None:
       raise UsageError(
         f"{path} has no column of {what} among {listed(columns)}; name it one of {', '.join(wanted)}."

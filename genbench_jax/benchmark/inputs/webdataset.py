@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench_jax.benchmark.inputs.image_list import ImageList
+from genbench_jax.benchmark.inputs.image_list import CLASS_COLUMNS, ImageList, column_among
 from genbench_jax.benchmark.inputs.members import Member, PassedOver, notes_on
 from genbench_jax.errors import UsageError
 from genbench_jax.store.image_files import first_key, image_suffixes, is_hidden, key_and_suffix
@@ -109,11 +109,10 @@ def webdataset_images(root: Path, members: Sequence[Member], passed: PassedOver)
 def _class_name(parts: dict[str, Member]) -> str | None:
   """Return the class of an example: a name from its JSON, otherwise the content of `.cls`, a name or an index."""
   about = _json(parts.get(".json"))
-  for column in ("class_name", "label_name", "class", "category", "label"):
-    value = about.get(column)
-    value = value[0] if isinstance(value, list) and value else value
-    if isinstance(value, (str, int)) and str(value).strip():
-      return str(value).strip()
+  values = {k: v[0] if isinstance(v, list) and v else v for k, v in about.items()}
+  given = [k for k, v in values.items() if isinstance(v, (str, int)) and str(v).strip()]
+  if (column := column_among(given, CLASS_COLUMNS)) is not None:
+    return str(values[column]).strip()
   if ".cls" in parts and parts[".cls"].size <= _MOST_TEXT:
     text = parts[".cls"].read().decode("utf-8", "replace").strip()
     # Of several space-separated class indices, the first one is used.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from genbench_jax.benchmark.inputs.class_map import read_class_map
+from genbench_jax.benchmark.inputs.class_map import read_class_map, read_class_words
 from genbench_jax.errors import UsageError
 
 WANTED = {"tabby": "cat", "spaniel": "dog", "mug": ""}
@@ -72,3 +72,19 @@ def test_a_damaged_or_contradictory_class_map_is_rejected(name, text, said, tmp_
     read_class_map(tmp_path / name)
   (tmp_path / "twice.csv").write_text("a,heart\na,heart\n")
   assert read_class_map(tmp_path / "twice.csv") == {"a": "heart"}
+
+
+@pytest.mark.parametrize(
+  ("name", "text"),
+  [
+    ("words.csv", "rust,leaf with rust,rusty leaf\nhealthy,healthy leaf\n"),
+    ("words.csv", "label;class_name\nrust;leaf with rust, rusty leaf\nhealthy;healthy leaf\n"),
+    ("words.json", '{"rust": ["leaf with rust", "rusty leaf"], "healthy": "healthy leaf"}'),
+    ("words.yaml", "rust: [leaf with rust, rusty leaf]\nhealthy: [healthy leaf]\n"),
+    ("words.yml", "rust: leaf with rust, rusty leaf\nhealthy: healthy leaf\n"),
+  ],
+)
+def test_a_class_may_have_several_words(name, text, tmp_path):
+  (tmp_path / name).write_text(text)
+  wanted = {"rust": ["leaf with rust", "rusty leaf"], "healthy": ["healthy leaf"]}
+  assert read_class_words(tmp_path / name) == wanted

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from genbench_jax.benchmark.inputs.class_map import read_class_map
-from genbench_jax.benchmark.inputs.find import _ranges
 from genbench_jax.benchmark.registry import dataset_spec
 from genbench_jax.benchmark.user_images import ClassMatching, list_images, open_user_images
 from genbench_jax.errors import UsageError
@@ -299,7 +298,7 @@ def test_a_list_in_an_archive_is_not_left_out_and_missing_images_are_named(tmp_p
 
 def test_shards_of_other_splits_are_reported(tmp_path, spec):
   images = list_images(parquet(tmp_path), spec, tmp_path / "cache")
-  note = "the shards of 'train' are used; 1 left out: 'test-00000-of-00001.parquet'."
+  note = "the files of 'train' are used; 1 left out: 'test-00000-of-00001.parquet'."
   assert note in images.notes
 
 
@@ -432,15 +431,6 @@ def test_an_unmatched_class_gets_a_hint_a_map_or_an_error(tmp_path, spec):
     list_images(root, spec, matching=wrong)
   left_out = ClassMatching({"haert": "", "japan": ""}, strict=True)
   assert set(list_images(root, spec, matching=left_out).labels) == {0, 3}
-
-
-def test_ranges_of_shards():
-  assert _ranges("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
-  assert _ranges("plain.tar") == ["plain.tar"]
-  for text in ("a{0..99}{0..99}{0..99}", f"a{{0..{10**8}}}"):
-    with pytest.raises(UsageError, match="more than"):
-      _ranges(text)
-  assert _ranges("a{0..9999999999}") == ["a{0..9999999999}"]  # too long to be a number of shards
 
 
 def test_arrays_that_claim_to_be_huge_are_rejected(tmp_path, spec):

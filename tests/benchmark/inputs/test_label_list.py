@@ -25,6 +25,7 @@ def opened(folder, name, text):
 
 
 WANTED = {"a.png": "cat", "b.png": "dog", "deep/c.png": "cat"}
+TWO_LEVELS = [{"coarse_label": 0, "file_name": p, "fine_label": c} for p, c in WANTED.items()]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,8 @@ WANTED = {"a.png": "cat", "b.png": "dog", "deep/c.png": "cat"}
     ("labels.csv", "File Name,anything\na.png,cat\nb.png,dog\ndeep/c.png,cat\n"),
     ("metadata.csv", "x,file_name,class\n1,a.png,cat\n2,b.png,dog\n3,deep/c.png,cat\n"),
     ("list.tsv", "path\ttarget\na.png\tcat\nb.png\tdog\ndeep/c.png\tcat\n"),
+    ("list.csv", "Image ID;class-id\na.png;cat\nb.png;dog\ndeep\\c.png;cat\n"),
+    ("metadata.jsonl", "\n".join(map(json.dumps, TWO_LEVELS))),
     ("list.json", json.dumps(WANTED)),
     ("list.json", json.dumps([{"image": p, "category": c} for p, c in WANTED.items()])),
     ("l.jsonl", "\n".join(json.dumps({"img": p, "y": c}) for p, c in WANTED.items())),
@@ -92,6 +95,11 @@ def test_a_file_without_a_class_is_left_out(folder, value):
     ("other.csv", "file,anything\na.png,cat\n", "has no class column among 'file', 'anything'"),
     ("labels.csv", "file,label\na.png,cat,more\n", "must have the columns"),
     ("labels.csv", "file,label\na.png\n", "must have the columns"),
+    (
+      "list.csv",
+      "file,label\nx.png,cat\n",
+      r"no image that can be used. 1 left out.* Paths are relative",
+    ),
     ("list.json", "3", "can't be read as JSON: expected one object per image"),
     ("list.json", "[1]", "expected one object per image"),
     ("list.jsonl", "{", "can't be read as JSON"),

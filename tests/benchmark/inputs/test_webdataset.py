@@ -51,6 +51,12 @@ def test_the_class_of_a_key_goes_to_its_only_image(tmp_path):
   assert about.notes == ("1 left out, without a class: 'a.depth.png'.",)
 
 
+def test_names_of_classes_come_before_indices(tmp_path):
+  about = b'{"class_id": 3, "classname": " cat ", "label": [7], "category": null}'
+  found, _ = listed(tmp_path, shard(tmp_path / "0.tar", ("a.png", image(1)), ("a.json", about)))
+  assert found == [("a.png", "cat", image(1))]
+
+
 def test_equal_keys_of_several_shards_and_a_second_image_of_a_key(tmp_path):
   first = shard(tmp_path / "0.tar", ("a.png", image(1)), ("a.cls", b"0"), ("a.jpg", image(5)))
   second = shard(tmp_path / "1.tar", ("a.cls", b"1"), ("a.png", image(2)))
