@@ -289,7 +289,7 @@ def _with_settings(question: Question, workdir: Path, before: Mapping[str, Any])
     if name in _LASTING and then and not now:
       taken[name] = tuple(then) if name == "shots" else then
       say(f"{workdir}: --{name.replace('_', '-')} is {_told(then)}, as before.")
-    elif then and then != now:
+    elif then != now and name != "with_originals":  # which adds to what is there
       say(
         f"{workdir}: --{name.replace('_', '-')} is {_told(now)}, before it was {_told(then)}; the earlier"
         " results are replaced."
@@ -307,8 +307,8 @@ def _settings(question: Question) -> dict[str, Any]:
 
 def _told(value: Any) -> str:
   if isinstance(value, list):
-    return ",".join(map(str, value))
-  return "on" if value is True else str(value)
+    return ",".join(map(str, value)) or "not given"
+  return "on" if value is True else str(value) or "not given"
 
 
 def _earlier(file: Path) -> tuple[str, dict[str, str], dict[str, Any]]:

@@ -2,6 +2,9 @@
 
 from genbench_jax.cells import strategy_parts
 
+# Share of the requested images per class below which the difference is reported.
+FEWER_THAN_ASKED = 0.95
+
 
 def source_label(source: str) -> str:
   """Return the name of a source's images in running text."""

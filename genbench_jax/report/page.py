@@ -35,7 +35,7 @@ from genbench_jax.report.headline import (
   text_start,
   with_text,
 )
-from genbench_jax.report.labels import budget_words
+from genbench_jax.report.labels import FEWER_THAN_ASKED, budget_words
 from genbench_jax.report.number_words import number, rate
 from genbench_jax.report.quantities import RECOGNIZERS, quantity_of
 from genbench_jax.report.ranking import Rank, duels_table, ranking_table, ranks
@@ -375,7 +375,7 @@ def _warnings(rows: Sequence[Row], run: RunInfo, main: Results) -> list[str]:
   short = [
     cell
     for cell in main.measured
-    if 0 < cell.facts.get("shots_given", cell.shots) < 0.95 * cell.shots
+    if 0 < cell.facts.get("shots_given", cell.shots) < FEWER_THAN_ASKED * cell.shots
   ]
   if short:
     worst = min(short, key=lambda cell: cell.facts["shots_given"] / cell.shots)

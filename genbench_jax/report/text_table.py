@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from genbench_jax.report.labels import images_label, shots_label
+from genbench_jax.report.labels import FEWER_THAN_ASKED, images_label, shots_label
 from genbench_jax.report.number_words import shown
 from genbench_jax.report.quantities import Quantity, by_quantity, in_space, known_name, quantity_of
 
@@ -39,8 +39,20 @@ def table(rows: Sequence[Row], width: int | None = None) -> str:
         row for row in of_protocol if _label(row) == label and row["quantity"] != "zero_shot"
       ]
       blocks.append(_block(f"{label}, {protocol} protocol", of_label, main, width))
+      blocks.append(_short_note(label, of_label))
   controls = len(rows) - len(shown_rows)
   return "\n\n".join(filter(None, [*blocks, _NOTE.format(controls) if controls else ""]))
+
+
+def _short_note(label: str, rows: Sequence[Row]) -> str:
+  """Return a sentence if a source has fewer images per class than a column says; empty if not."""
+  given = [row.get("shots_given") or row["shots"] for row in rows]
+  short = [n for n, row in zip(given, rows, strict=True) if n < FEWER_THAN_ASKED * row["shots"]]
+  if not short:
+    return ""
+  return (
+    f"{label} has {max(short):.3g} images per class, on average. Columns with more use all of them."
+  )
 
 
 def zero_shot_line(rows: Sequence[Row]) -> str:

@@ -135,6 +135,14 @@ def test_a_second_run_keeps_settings_that_it_does_not_give(tmp_path, capsys):
   assert "a no longer exists and leaves the page." in capsys.readouterr().err
 
 
+def test_a_second_run_says_which_setting_replaces_a_default(tmp_path, capsys):
+  files.write_json(tmp_path / "sources.json", _remembered(Question({"a": "a"}, "digits")))
+  with_earlier(Question({"a": "a"}, "digits", (4,), with_originals=True), tmp_path)
+  assert capsys.readouterr().err.splitlines() == [
+    f"{tmp_path}: --shots is 4, before it was not given; the earlier results are replaced."
+  ]
+
+
 def test_a_path_that_looks_like_a_named_source_is_a_path(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "scale=3").mkdir()

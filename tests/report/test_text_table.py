@@ -54,6 +54,17 @@ def test_sources_controls_and_other_encoders_are_named():
   assert "10.0" not in text
 
 
+def test_a_source_with_fewer_images_than_a_column_says_is_named():
+  rows = [
+    row("cler", 4, 0.5, generator="mine", shots_given=4.0),
+    row("cler", 9, 0.5, generator="mine", shots_given=9.0),
+    row("cler", 4, 0.5, generator="few", shots_given=3.5),
+    row("cler", 9, 0.5, generator="few", shots_given=6.25),
+  ]
+  notes = [line for line in table(rows).splitlines() if "on average" in line]
+  assert notes == ["few has 6.25 images per class, on average. Columns with more use all of them."]
+
+
 def test_seeds_are_averaged():
   rows = [row("cler", 4, 0.5, 0.4, 0.6), row("cler", 4, 0.6, 0.5, 0.7, seed=1)]
   assert "[45.0, 65.0] 55.0" in table(rows)
