@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.support.ui import WebDriverWait
 
+from genbench_jax.metrics.registry import METRICS
+from genbench_jax.models.image_encoder import ENCODERS
+from genbench_jax.sources.registry import SOURCES
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -26,20 +30,25 @@ def examples():
     yield pytest.param(block, id=block.split("\n")[0][:40] + f" {number}")
 
 
+@pytest.fixture
+def _registries_as_before():
+  """Remove what an example registers, which later tests in this process would find."""
+  sources, encoders, metrics = dict(SOURCES), dict(ENCODERS), list(METRICS)
+  yield
+  for registry, before in ((SOURCES, sources), (ENCODERS, encoders)):
+    registry.clear()
+    registry.update(before)
+  METRICS[:] = metrics
+
+
 @pytest.mark.parametrize("example", list(examples()))
-def test_example_of_extending_runs(example):
+def test_example_of_extending_runs(example, _registries_as_before):
   code = [line for line in example.splitlines() if line.strip()]
   assert len(code) < 40
-  from genbench_jax.sources.registry import SOURCES
-
-  known = dict(SOURCES)
-  try:
-    exec(compile(example, "docs/extending.md", "exec"), {"__name__": "example"})
-    for name in SOURCES.keys() - known:
-      made_by_a_stage(SOURCES[name], name)
-  finally:
-    for name in SOURCES.keys() - known:
-      del SOURCES[name]
+  known = set(SOURCES)
+  exec(compile(example, "docs/extending.md", "exec"), {"__name__": "example"})
+  for name in SOURCES.keys() - known:
+    made_by_a_stage(SOURCES[name], name)
 
 
 def made_by_a_stage(source, name):

@@ -1,6 +1,7 @@
 """Write docs/configuration.md from the typed configuration: python tools/config_reference.py"""
 
 import dataclasses
+import inspect
 import re
 import typing
 from collections.abc import Iterator
@@ -59,9 +60,10 @@ def _section(section: type, name: str, default: object) -> str:
 
 def _documented(text: str) -> tuple[str, dict[str, str]]:
   """Return the summary of a docstring, and its text for each attribute; a line may list several."""
-  summary, _, attributes = text.partition("Attributes:")
+  # Python 3.13 stores docstrings without their indentation.
+  summary, _, attributes = inspect.cleandoc(text).partition("Attributes:")
   about: dict[str, str] = {}
-  for entry in re.split(r"\n    (?=\w)", "\n" + attributes.strip("\n").removeprefix("  ")):
+  for entry in re.split(r"\n  (?=\w)", attributes):
     names, found, words = " ".join(entry.split()).partition(": ")
     if found:
       about |= dict.fromkeys(names.split(", "), words)

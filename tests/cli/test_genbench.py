@@ -147,10 +147,13 @@ def test_a_closed_pipe_and_ctrl_c_end_without_a_traceback(tmp_path):
 
 
 _WAITING = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from genbench_jax.cli.subcommand import subcommand
 from genbench_jax.runtime.stopping import look
+
+# It is ignored if the tests run in the background of a shell.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @subcommand("wait", lambda parser: None, "Wait.")
 def main(options):
