@@ -58,6 +58,12 @@ def test_sections_are_frozen_and_typed():
       "config.retrieval.recall_target is 0.0, expected more than 0.",
     ),
     ("textual_inversion.scope", "class", "unknown textual_inversion.scope 'class'."),
+    ("recognition.lora.template", "photo", "config.recognition.lora.template is 'photo', expected"),
+    (
+      "recognition.lora.dropout",
+      1.0,
+      "config.recognition.lora.dropout is 1.0, expected less than 1",
+    ),
     ("recognition.lora.matrices", "", "config.recognition.lora.matrices is '', expected letters"),
     ("mixture.loss_weights", (0.8, 0.0), "config.mixture.loss_weights is 0.0, expected more than"),
     ("recognition.coop.steps", 0, "config.recognition.coop.steps is 0, expected at least 1."),

@@ -144,14 +144,12 @@ def central(image: UInt8[Array, "*b s s 3"], size: int) -> Float[Array, "*b z z 
 class Examples(NamedTuple):
   """Images of a batch as a step sees them, with their targets and loss weights."""
 
-  pixels: Float[Array, "b z z 3"]
-  targets: Float[Array, "b k"]
-  weights: Float[Array, "b"]
+  pixels: Float[Array, "*b z z 3"]
+  targets: Float[Array, "*b k"]
+  weights: Float[Array, "*b"]
 
 
-def mixed(
-  key: Array, examples: Examples, mixup: float, cutmix: float, partners: Examples | None = None
-) -> Examples:
+def mixed(key: Array, examples: Examples, mixup: float, cutmix: float) -> Examples:
   """Apply MixUp or CutMix to each image and the one at the mirrored position of the batch.
 
   Both draw one fraction per batch from Beta(a, a). MixUp blends the images with it. CutMix pastes a
@@ -162,7 +160,6 @@ def mixed(
     examples: the batch.
     mixup, cutmix: parameter of the Beta distribution; 0 disables the method. With both, each batch
       draws one.
-    partners: what each image is mixed with, if `examples` are only a part of the batch.
 
   Reference:
     Zhang et al., "mixup", 2018 (arXiv 1710.09412); Yun et al., "CutMix", 2019 (arXiv 1905.04899).
@@ -173,14 +170,14 @@ def mixed(
   takes_box = jax.random.bernoulli(choice_key, 0.5 if mixup and cutmix else float(cutmix > 0))
   strength = jnp.where(takes_box, cutmix or 1.0, mixup or 1.0)
   share = jax.random.beta(share_key, strength, strength)
-  size = examples.pixels.shape[1]
+  size = examples.pixels.shape[-2]
   box = _random_box(box_key, size, share)
   # How much of the first image each pixel keeps.
   keep = jnp.where(takes_box, 1 - box, share)[..., None]
   # The rectangle may be cut at the edges: use its actual area.
   share = jnp.where(takes_box, 1 - box.mean(), share)
-  if partners is None:
-    partners = Examples(*(array[::-1] for array in examples))
+  axes = tuple(range(examples.weights.ndim))  # a batch may be in parts
+  partners = Examples(*(jnp.flip(array, axes) for array in examples))
   return Examples(
     keep * examples.pixels + (1 - keep) * partners.pixels,
     share * examples.targets + (1 - share) * partners.targets,

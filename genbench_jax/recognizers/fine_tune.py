@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 from genbench_jax.embedding.library import AnyImages
 from genbench_jax.errors import UsageError
 from genbench_jax.metrics.accuracy import Metric
-from genbench_jax.metrics.inputs import host_unit_rows, unit_rows
+from genbench_jax.metrics.inputs import check_finite, feature_rows, host_unit_rows, unit_rows
 from genbench_jax.models import weights
 from genbench_jax.models.classifier_shapes import ResNetConfig
 from genbench_jax.models.classifiers import (
@@ -173,7 +173,8 @@ def _encoder_method(
   multi_label: bool,
 ) -> Method:
   tower = trained_leaves(encoder.params, settings.blocks)
-  text = host_unit_rows(text_features)
+  text = host_unit_rows(feature_rows("text_features", text_features, encoder.width))
+  check_finite("text_features", text)
   # [d, k]: before the first step, the head is the zero-shot classifier.
   kernel = encoder.logit_scale * text.T
   if multi_label:
@@ -304,6 +305,8 @@ def fine_tune(
   if clip is None and not settings.checkpoint:
     clip = load_text_encoder(checkpoint)
   count = len(text_features) if text_features is not None else num_classes
+  if num_classes not in (None, count):
+    raise UsageError(f"num_classes is {num_classes}, but there are {count} text prototypes.")
   make = functools.partial(method, settings, clip, text_features)
   return fit_arrays(
     make, images, labels, test_images, test_labels, protocol, seed, metric, count, loss_weights, later, mesh, place

@@ -27,6 +27,7 @@ from genbench_jax.recognizers.strict_probe import PENALTIES, StrictFit, Training
 from genbench_jax.recognizers.training import later_images, mean_one
 from genbench_jax.recognizers.zero_shot import CLIP_LOGIT_SCALE
 from genbench_jax.runtime.protocol import PROTOCOLS
+from genbench_jax.runtime.settings import AtLeast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +176,8 @@ def checked(
   count = _class_count(cells, test_labels, text_features, num_classes)
   test_labels = label_rows("test_labels", test_labels, len(test_features), count)
   check_test_labels(test_labels, count, metric)
+  for cell in cells:
+    AtLeast(0).check(cell.seed, "seed")
   features = [_float_rows("features", cell.features, width) for cell in cells]
   labels = [
     label_rows("labels", cell.labels, len(rows), count)

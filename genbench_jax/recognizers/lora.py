@@ -26,7 +26,7 @@ from genbench_jax.recognizers.fine_tune import encoder_view, without_weights
 from genbench_jax.recognizers.low_rank import adapted, initial_adapters, merged
 from genbench_jax.recognizers.method import Method, Place
 from genbench_jax.recognizers.problem import Model, Problem
-from genbench_jax.recognizers.settings import LoraSettings, Recipe
+from genbench_jax.recognizers.settings import LoraSettings, Recipe, Template
 from genbench_jax.recognizers.zero_shot import log_odds
 from genbench_jax.runtime.settings import checked_section
 
@@ -147,11 +147,13 @@ def method(
     UsageError: a name is unknown, there are more or fewer class names than classes, or the encoder
       has no such layers.
   """
-  if num_classes != len(class_names):
+  if num_classes != len(class_names) or not class_names:
     raise UsageError(f"there are {num_classes} classes, but {len(class_names)} class names.")
   if protocol == "reference":
     settings = published(settings, shots)
-  prompts = [(settings.template or template).replace("{}", name) for name in class_names]
+  template = settings.template or template
+  Template().check(template, "the template of lora")
+  prompts = [template.replace("{}", name) for name in class_names]
   tokens = encoder.tokenize(prompts)
   # The update is alpha / rank * B A (Hu et al., section 4.1), so alpha need not follow the rank.
   scale = settings.alpha / settings.rank

@@ -7,7 +7,7 @@ from typing import Annotated
 from genbench_jax.errors import UsageError
 from genbench_jax.models.classifier_shapes import NETWORKS, STEMS
 from genbench_jax.runtime.protocol import PROTOCOLS
-from genbench_jax.runtime.settings import Above, AtLeast, AtMost, Distinct, LocalPath, OneOf
+from genbench_jax.runtime.settings import Above, AtLeast, AtMost, Below, Distinct, LocalPath, OneOf
 
 POSITIONS = ("end", "middle")
 DEPTHS = ("shallow", "deep")
@@ -264,6 +264,15 @@ class LettersOf:
 
 
 @dataclasses.dataclass(frozen=True)
+class Template:
+  """A text with a place for the class name; or none."""
+
+  def check(self, value: str, path: str) -> None:
+    if value and "{}" not in value:
+      raise UsageError(f"{path} is {value!r}, expected a text with {{}} for the class name.")
+
+
+@dataclasses.dataclass(frozen=True)
 class LoraSettings:
   """Low-rank updates of both towers of the run's CLIP.
 
@@ -282,10 +291,10 @@ class LoraSettings:
 
   rank: Count = 4
   alpha: NotNegative = 4.0
-  dropout: Share = 0.1
+  dropout: Annotated[float, AtLeast(0), Below(1)] = 0.1
   matrices: Annotated[str, LettersOf("qkvo")] = "qkv"
   towers: Annotated[str, OneOf("tower of lora", LORA_TOWERS)] = "both"
-  template: str = ""
+  template: Annotated[str, Template()] = ""
   paper: Annotated[str, OneOf("paper of lora", LORA_PAPERS)] = "clip_lora"
   shots: Shots = ()
   recipe: Recipe = dataclasses.field(default_factory=_lora_recipe)

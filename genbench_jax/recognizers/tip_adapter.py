@@ -27,6 +27,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from genbench_jax.errors import UsageError
 from genbench_jax.metrics.accuracy import Metric
 from genbench_jax.metrics.inputs import host_unit_rows
 from genbench_jax.recognizers.arrays import check_protocol
@@ -301,6 +302,8 @@ def tip_adapter(
   """
   check_protocol(protocol)
   settings = checked_section(settings or TipAdapterSettings(), "settings")
+  if text_features is None:
+    raise UsageError("tip_adapter needs text_features, one text prototype per class.")
   inputs = checked(
     [ProbeData(features, labels, seed)], test_features, test_labels, text_features, None, metric
   )

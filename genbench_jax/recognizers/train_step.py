@@ -132,8 +132,12 @@ def train_step(
     batch: images of the step.
   """
   gradient, stats, outcome = _summed(problem, recipe, state, frozen, batch)
-  updates, optimizer = optimizer_of(recipe).update(gradient, state["optimizer"], state["variables"])
   factors = _rates(problem, state["variables"])
+  # Frozen parameters have no part in the norm of the gradient, and XLA drops what is not used.
+  gradient = jax.tree.map(
+    lambda leaf, factor: leaf if factor else jnp.zeros_like(leaf), gradient, factors
+  )
+  updates, optimizer = optimizer_of(recipe).update(gradient, state["optimizer"], state["variables"])
   # w <- w - rate * factor * update; the rate is part of the batch, so schedules do not recompile.
   variables = jax.tree.map(
     lambda leaf, update, factor: leaf - batch.rate * factor * update,
@@ -154,18 +158,13 @@ def _summed(
   problem: Problem, recipe: Recipe, state: dict[str, Any], frozen: Any, batch: Batch
 ) -> tuple[Params, Any, Outcome]:
   """Return mean gradient, running averages and outcome of a batch, computed part by part."""
-  augment_key, model_key = step_keys(batch)
+  _, model_key = step_keys(batch)
   parts, size = batch.weights.shape
   differentiated = jax.value_and_grad(_part_loss, has_aux=True)
 
   def add(sums: Any, part: Any) -> tuple[Any, None]:
     gradient, stats, loss, hits = sums
-    index, arrays, mirrored = part
-    # Positions in the whole batch: augmentation must not depend on the division into parts.
-    places = index * size + jnp.arange(size)
-    examples = _seen(problem, recipe, augment_key, places, arrays)
-    partners = mirrored and _seen(problem, recipe, augment_key, parts * size - 1 - places, mirrored)
-    examples = _mixed(problem, recipe, augment_key, examples, partners)
+    index, examples = part
     (more, (stats, found)), own = differentiated(
       state["variables"], stats, frozen, examples, jax.random.fold_in(model_key, index), problem,
       recipe.label_smoothing,
@@ -174,11 +173,7 @@ def _summed(
 
   start = (jax.tree.map(jnp.zeros_like, state["variables"]), state["stats"], 0.0, 0.0)
   start = jax.tree.map(jnp.asarray, start)
-  arrays = (batch.images, batch.targets, batch.weights)
-  # Images are mixed with those at the mirrored positions of the whole batch, in another part.
-  mixes = parts > 1 and bool(recipe.mixup or recipe.cutmix)
-  mirrored = tuple(array[::-1, ::-1] for array in arrays) if mixes else ()
-  xs = (jnp.arange(parts), arrays, mirrored)
+  xs = (jnp.arange(parts), _augmented(problem, recipe, batch))
   gradient, stats, loss, hits = _folded(add, start, xs, parts)
   count = parts * size
   return (
@@ -218,21 +213,22 @@ def _part_loss(
   return jnp.sum(examples.weights * losses), (stats, hits.astype(jnp.float32))
 
 
-def _seen(problem: Problem, recipe: Recipe, key: Array, places: Array, part: Any) -> Examples:
-  """Return the images at some positions of the batch as this step sees them, not mixed."""
-  images, targets, own_weights = part
+def _augmented(problem: Problem, recipe: Recipe, batch: Batch) -> Examples:
+  """Return the images of all parts as this step sees them, normalized: [a, b, ...].
+
+  The whole batch is augmented at once, because MixUp and CutMix mix images of different parts. Its
+  pixels are small beside the activations of a part.
+  """
+  key, _ = step_keys(batch)
   # One key per position in the batch, whatever the number of devices or parts.
-  keys = jax.vmap(functools.partial(jax.random.fold_in, key))(places)
+  places = jnp.arange(batch.weights.size).reshape(batch.weights.shape)
+  keys = jax.vmap(jax.vmap(functools.partial(jax.random.fold_in, key)))(places)
   augment = functools.partial(augmented_image, recipe=recipe, size=problem.view.size)
-  return Examples(jax.vmap(augment)(keys, images), targets, own_weights)
-
-
-def _mixed(
-  problem: Problem, recipe: Recipe, key: Array, examples: Examples, partners: Any = ()
-) -> Examples:
-  """Return the images mixed with their partners, or else among themselves, and normalized."""
-  key = jax.random.fold_in(key, 2**31 - 1)
-  examples = mixed(key, examples, recipe.mixup, recipe.cutmix, partners or None)
+  pixels = jax.vmap(jax.vmap(augment))(keys, batch.images)
+  examples = mixed(
+    jax.random.fold_in(key, 2**31 - 1), Examples(pixels, batch.targets, batch.weights), recipe.mixup,
+    recipe.cutmix,
+  )  # fmt: skip
   return examples._replace(pixels=problem.view.normalized(examples.pixels))
 
 
@@ -244,11 +240,8 @@ def augmented(problem: Problem, recipe: Recipe, batch: Batch) -> Examples:
     recipe: how to train.
     batch: images of the step.
   """
-  key, _ = step_keys(batch)
-  arrays = (batch.images, batch.targets, batch.weights)
-  whole = [array.reshape(-1, *array.shape[2:]) for array in arrays]
-  examples = _seen(problem, recipe, key, jnp.arange(len(whole[0])), whole)
-  return _mixed(problem, recipe, key, examples)
+  examples = _augmented(problem, recipe, batch)
+  return Examples(*(array.reshape(-1, *array.shape[2:]) for array in examples))
 
 
 def step_keys(batch: Batch) -> tuple[Array, Array]:

@@ -280,10 +280,12 @@ def _restored(manager: Any, state: State) -> tuple[int, State]:
 
   A damaged checkpoint is deleted, and the one before it is used.
   """
+  if not manager:
+    return 0, state
   import orbax.checkpoint as ocp
 
   shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-  for step in sorted(manager.all_steps() if manager else (), reverse=True):
+  for step in sorted(manager.all_steps(), reverse=True):
     try:
       return step, manager.restore(step, args=ocp.args.StandardRestore(shapes))
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:

@@ -76,6 +76,17 @@ class Above:
 
 
 @dataclasses.dataclass(frozen=True)
+class Below:
+  """Numbers below `high`."""
+
+  high: float
+
+  def check(self, value: float, path: str) -> None:
+    if value >= self.high:
+      raise UsageError(f"{path} is {value}, expected less than {self.high:g}.")
+
+
+@dataclasses.dataclass(frozen=True)
 class OneOf:
   """Known names of one `kind`; the error for an unknown name suggests the nearest."""
 

@@ -74,11 +74,20 @@ def test_weights_are_averaged_by_the_share_of_the_fine_tuned_ones():
 class Encoder:
   """An encoder of two dimensions whose logit scale is 10."""
 
-  params, logit_scale = params(), 10.0
+  params, logit_scale, width = params(), 10.0, 2
   input = SimpleNamespace(size=4, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 TEXT = np.array([[3.0, 4.0], [0.0, 2.0], [1.0, 0.0]], np.float32)
+
+
+def test_prototypes_are_those_of_the_encoder_and_classes():
+  for text, said in ((TEXT[:, :1], "must be 2 wide"), (TEXT * np.nan, "NaN")):
+    with pytest.raises(UsageError, match=said):
+      method(FineTuneSettings(), Encoder(), text, 3, False)
+  images, labels = np.zeros((3, 4, 4, 3), np.uint8), np.arange(3)
+  with pytest.raises(UsageError, match="num_classes is 5, but there are 3 text prototypes"):
+    fine_tune.fine_tune(images, labels, images, labels, TEXT, clip=Encoder(), num_classes=5)
 
 
 @pytest.mark.unchecked

@@ -82,6 +82,8 @@ def test_the_first_head_is_the_text_or_pytorchs():
 def test_cells_have_one_kind_of_labels():
   hot = np.eye(3, dtype=bool)[LABELS]
   cells = [ProbeData(FEATURES, LABELS), ProbeData(FEATURES, hot)]
+  with pytest.raises(UsageError, match="seed is -1, expected at least 0"):
+    checked([ProbeData(FEATURES, LABELS, -1)], FEATURES, LABELS, None, None, "accuracy")
   with pytest.raises(UsageError, match="in every cell"):
     checked(cells, FEATURES, LABELS, None, 3, "accuracy")
   found = checked(cells[1:], FEATURES, hot, None, None, "map_11_point")

@@ -60,6 +60,10 @@ def test_the_reference_takes_its_steps_from_the_shots():
 def test_names_fit_classes_and_the_encoder_has_layers():
   with pytest.raises(UsageError, match="there are 3 classes, but 2 class names"):
     method(LoraSettings(), Encoder(), ("ant", "bee"), "a {}.", 4, 3, False)
+  with pytest.raises(UsageError, match="there are 0 classes"):
+    method(LoraSettings(), Encoder(), (), "a {}.", 4, 0, False)
+  with pytest.raises(UsageError, match=r"template of lora is 'a photo', expected a text with {}"):
+    method(LoraSettings(), Encoder(), ("ant", "bee"), "a photo", 4, 2, False)
   with pytest.raises(UsageError, match=r"no layers for recognition\.lora"):
     method(LoraSettings(towers="text"), Encoder(), ("ant", "bee"), "a {}.", 4, 2, False)
 

@@ -162,6 +162,12 @@ def test_layers_have_the_rate_of_their_first_match():
   np.testing.assert_allclose(new["variables"]["w"], before["w"] - 1.5 * gradient["w"], atol=1e-6)
 
 
+def test_frozen_parameters_do_not_shorten_the_gradient():
+  new, _, before, gradient = stepped(0, rates=(("b", 0.0),), clip_norm=0.01)
+  step = 0.01 * gradient["w"] / np.linalg.norm(gradient["w"])
+  np.testing.assert_allclose(new["variables"]["w"], before["w"] - 0.5 * step, atol=1e-6)
+
+
 @pytest.mark.parametrize(("number", "decay"), [(0, 0.1), (8, 0.5), (98, 0.6)])
 def test_the_average_follows_quickly_at_first(number, decay):
   """min(.6, (1 + t) / (10 + t)), for the weights and the running averages of batch norms."""

@@ -10,6 +10,7 @@ from genbench_jax.runtime.settings import (
   Above,
   AtLeast,
   AtMost,
+  Below,
   Distinct,
   OneOf,
   checked_section,
@@ -21,6 +22,7 @@ from genbench_jax.runtime.settings import (
 @dataclasses.dataclass(frozen=True)
 class Inner:
   rate: Annotated[float, Above(0), AtMost(1)] = 0.5
+  share: Annotated[float, Below(1)] = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,7 @@ def test_other_settings_keep_their_defaults():
     ({"shots": (1, 0)}, "config.shots is 0, expected at least 1."),
     ({"inner": {"rate": 0}}, "config.inner.rate is 0.0, expected more than 0."),
     ({"inner": {"rate": 2}}, "config.inner.rate is 2.0, expected at most 1."),
+    ({"inner": {"share": 1}}, "config.inner.share is 1.0, expected less than 1."),
     ({"inner": {"rate": float("nan")}}, "config.inner.rate is nan, expected a finite number."),
     ({"inner": {"rate": 10**400}}, "config.inner.rate is inf, expected a finite number."),
     ({"inner": 3}, "config.inner is 3, expected a section of settings."),
