@@ -4,7 +4,7 @@
   torchenv/bin/pip install torch==2.13.0 diffusers==0.42.0 scipy
   PYTHONPATH=. torchenv/bin/python tools/golden_samplers.py
 
-A case is a sampler, settings that differ from Stable Diffusion's, a number of steps, eta and the result. Noise is
+A case is a sampler, settings that differ from Stable Diffusion's, a number of steps, eta, and its result and timesteps. Noise is
 drawn with NumPy in the order of the steps. The test suite reads the file and needs no torch.
 """
 
@@ -78,6 +78,17 @@ def cases() -> list[tuple[str, dict, int, float, list[int] | None]]:
     found.append(("lcm", prediction, count, 0.0, None))
     found += [("tcd", prediction, count, eta, None) for eta in (0.0, 0.3, 1.0)]
   found.append(("lcm", {"original_inference_steps": 100, "timestep_scaling": 5.0}, 3, 0.0, None))
+  # Timesteps that single precision rounds to another number, settings of other samplers, steps of length zero.
+  found += [
+    ("dpmsolver++", {"use_exponential_sigmas": True}, count, 0.0, None) for count in (17, 33)
+  ]
+  found += [("dpmsolver++", {"use_karras_sigmas": True}, count, 0.0, None) for count in (18, 43)]
+  ends = {"final_sigmas_type": "sigma_min"}
+  found.append(("dpmsolver++", {"use_exponential_sigmas": True} | ends, 50, 0.0, None))
+  stochastic = {"use_karras_sigmas": True, "algorithm_type": "sde-dpmsolver++"}
+  found.append(("dpmsolver++", stochastic | ends, 16, 0.0, None))
+  found.append(("dpmsolver++", {"use_lu_lambdas": True, "sigma_min": 0.2}, 5, 0.0, None))
+  found.append(("euler", {"use_lu_lambdas": True}, 5, 0.0, None))
   explicit = [999, 749, 499, 249]  # DMD2's timesteps
   found += [(sampler, {}, 4, 0.0, explicit) for sampler in ("lcm", "tcd", "euler", "dpmsolver++")]
   return found
@@ -85,8 +96,8 @@ def cases() -> list[tuple[str, dict, int, float, list[int] | None]]:
 
 def end_of(
   name: str, settings: dict, count: int, eta: float, given: list[int] | None
-) -> np.ndarray:
-  """Return the scheduler's results from eight starting values."""
+) -> tuple[np.ndarray, np.ndarray]:
+  """Return the scheduler's results from eight starting values, and its timesteps, padded with -1."""
   scheduler = CLASSES[name].from_config(testing.SCHEDULER | settings)
   scheduler.set_timesteps(**({"timesteps": given} if given else {"num_inference_steps": count}))
   if hasattr(scheduler, "set_begin_index"):
@@ -101,7 +112,8 @@ def end_of(
   for t in scheduler.timesteps:
     output = torch.sin(3 * scheduler.scale_model_input(x, t)) + t / 1000
     x = scheduler.step(output, t, x, **options).prev_sample
-  return x[:, 0].numpy()
+  padding = np.full(64 - len(scheduler.timesteps), -1)
+  return x[:, 0].numpy(), np.append(scheduler.timesteps.numpy(), padding).astype(np.float32)
 
 
 def noises(count: int) -> np.ndarray:
@@ -111,9 +123,12 @@ def noises(count: int) -> np.ndarray:
 
 def main() -> None:
   listed = cases()
-  ends = np.stack([end_of(*case) for case in listed])
+  ends, timesteps = (
+    np.stack(rows) for rows in zip(*(end_of(*case) for case in listed), strict=True)
+  )
   assert np.isfinite(ends).all()
-  np.savez_compressed(OUT, cases=np.array([json.dumps(case) for case in listed]), ends=ends)
+  cases_text = np.array([json.dumps(case) for case in listed])
+  np.savez_compressed(OUT, cases=cases_text, ends=ends, timesteps=timesteps)
   print(f"{OUT}: {len(listed)} cases, {OUT.stat().st_size / 1e3:.0f} kB")
 
 

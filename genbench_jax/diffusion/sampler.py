@@ -90,7 +90,7 @@ class Sampler:
     self.latent_shape = _latent_shape(model, self.height, self.width)
     # A distilled model takes the scale as an input, so it needs no second evaluation.
     self.guided = guidance_scale > 1 and not model.takes_guidance
-    schedule = model.schedule.with_settings(scheduler_settings or {}, len(model.towers) == 1)
+    schedule = model.schedule.with_settings(scheduler_settings or {})
     table, initial_scale = sampler_steps(schedule, scheduler, steps, eta, timesteps)
     self.adds_noise = bool(table.noise.any())
     guidance = Guidance(*jnp.asarray([guidance_scale, guidance_rescale], jnp.float32))

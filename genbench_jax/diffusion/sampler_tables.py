@@ -177,17 +177,18 @@ def _dpm_sigmas(schedule: NoiseSchedule, request: Request) -> tuple[Row, Float64
     visited = timesteps(schedule, request.steps, "linspace", request.steps + 1, last=last)
     sigmas = sigmas_at(schedule, visited)
   else:
-    ends = settings.sigma_ends(schedule, trained[-1], trained[0])
+    ends = trained[-1], trained[0]
+    if not settings.choice(schedule, name, "use_lu_lambdas"):  # Lu's always span the whole schedule
+      ends = settings.sigma_ends(schedule, *ends)
     sigmas = spread(kind, *ends, request.steps)
     visited = steps_of_sigmas(schedule, sigmas)
     rounds = any(schedule.settings.get(key) for key in ("use_karras_sigmas", "use_lu_lambdas"))
     if rounds and schedule.settings.get("beta_schedule") != "squaredcos_cap_v2":
       visited = visited.round()
     else:
-      # Round down, and limit the highest timestep to 998. In the single precision of Diffusers,
-      # Stable Diffusion's schedule ends at 998.99998 there, and all published images with these
-      # spacings were sampled that way.
-      visited = np.floor(np.maximum(visited - 1e-4, 0))
+      # Rounded down. In single precision, Stable Diffusion's schedule ends at 998.99998 here: the highest
+      # timestep is 998, as in all published images with these spacings.
+      visited = np.floor(visited)
   return visited, np.append(sigmas, _last_sigma(schedule, name))
 
 
@@ -212,12 +213,15 @@ def _dpm_solver(schedule: NoiseSchedule, request: Request) -> tuple[Steps, float
   orders = _dpm_orders(schedule, count)
   recent = np.zeros((count, 3))
   for i, order in enumerate(orders):
+    if step[i] == 0:  # the last sigma is the smallest one already: nothing moves
+      continue
     ratios = [step[i - k] / step[i] for k in range(1, order)]
     recent[i] = _dpm_weights(float(decay[i]), float(width[i]), ratios, heun)
   signal = np.sqrt(alpha)
   sample = shrink * signal[1:] / signal[:-1] * (shrink if stochastic else 1)
-  noise = sigmas[1:] * signal[1:] * np.sqrt(1 - decay) if stochastic else np.zeros(count)
-  columns = {"from_sample": clean[:, 0], "from_output": clean[:, 1], "noise": noise}
+  fresh = np.sqrt(np.maximum(0, 1 - decay)) if stochastic else np.zeros(count)
+  columns = {"from_sample": clean[:, 0], "from_output": clean[:, 1]}
+  columns["noise"] = sigmas[1:] * signal[1:] * fresh
   return _table(visited, sample=sample, recent=signal[1:, None] * recent, **columns), 1.0
 
 

@@ -23,7 +23,8 @@ SAMPLER_OF = {
 # Sampler -> key that it reads -> supported values, the default first.
 READS: dict[str, dict[str, tuple[Any, ...]]] = {
   "pndm": {"skip_prk_steps": (True,), "set_alpha_to_one": (False, True)},
-  "ddim": {"set_alpha_to_one": (True, False), "thresholding": (False,)},
+  # Diffusers clips in DDIM if the file does not say; its pipelines for Stable Diffusion 1 and 2 undo that.
+  "ddim": {"set_alpha_to_one": (True, False), "clip_sample": (False,), "thresholding": (False,)},
   "dpmsolver++": {
     "solver_order": (2, 1, 3),
     # Solver types of DEIS and UniPC map to the midpoint rule, as in Diffusers when it converts
@@ -51,8 +52,8 @@ READS: dict[str, dict[str, tuple[Any, ...]]] = {
     "final_sigmas_type": ("zero", "sigma_min"),
   },
   "euler_ancestral": {},
-  "lcm": {"thresholding": (False,)},
-  "tcd": {"thresholding": (False,)},
+  "lcm": {"clip_sample": (False,), "thresholding": (False,)},
+  "tcd": {"clip_sample": (False,), "thresholding": (False,)},
 }
 # Numeric keys: default, minimum and maximum.
 NUMBERS = {
@@ -64,8 +65,13 @@ NUMBERS = {
 NO_PREDICTION = {"pndm": ("sample",), "euler_ancestral": ("sample",)}
 
 
-def check_settings(schedule: NoiseSchedule, name: str) -> None:
+def check_settings(schedule: NoiseSchedule, name: str, explicit: bool = False) -> None:
   """Reject settings that a sampler would have to ignore.
+
+  Args:
+    schedule: noise schedule with the settings.
+    name: name of the sampler.
+    explicit: whether the user gives the timesteps.
 
   Raises:
     RunError: the sampler reads a setting of the checkpoint but does not support its value.
@@ -81,9 +87,14 @@ def check_settings(schedule: NoiseSchedule, name: str) -> None:
     raise RunError(
       "the checkpoint's scheduler sets solver_order to 3, but sde-dpmsolver++ supports 1 and 2."
     )
-  kinds = [key for key in SIGMAS if READS[name].get(key) and choice(schedule, name, key)]
+  kinds = _spacings(schedule, name)
   if len(kinds) > 1:
     raise RunError(f"the checkpoint's scheduler sets both {kinds[0]} and {kinds[1]}.")
+  if kinds and explicit:
+    raise RunError(
+      f"timesteps can't be given where the checkpoint's scheduler sets {kinds[0]}, which chooses them."
+      f' Omit them, or set scheduler_settings to {{"{kinds[0]}": false}}.'
+    )
 
 
 SIGMAS = {
@@ -136,8 +147,12 @@ def number(schedule: NoiseSchedule, key: str) -> float:
 
 def sigma_kind(schedule: NoiseSchedule, name: str) -> str | None:
   """Return the spacing of the sigmas: `karras`, `exponential`, `beta`, or None for timesteps."""
-  chosen = (kind for key, kind in SIGMAS.items() if schedule.settings.get(key))
-  return next(chosen, None)
+  return next((SIGMAS[key] for key in _spacings(schedule, name)), None)
+
+
+def _spacings(schedule: NoiseSchedule, name: str) -> list[str]:
+  """Return the keys that select a spacing of the sigmas, among those that the sampler reads."""
+  return [key for key in SIGMAS if key in READS[name] and choice(schedule, name, key)]
 
 
 def sigma_ends(schedule: NoiseSchedule, high: float, low: float) -> tuple[float, float]:

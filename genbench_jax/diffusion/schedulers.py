@@ -80,7 +80,7 @@ def sampler_steps(
     raise UsageError(f"eta is {eta}; it must be from 0 to 1.")
   if eta and name not in WITH_ETA:
     raise UsageError(f"scheduler {name!r} has no eta (got {eta}); only {', '.join(WITH_ETA)} have.")
-  check_settings(schedule, name)
+  check_settings(schedule, name, timesteps is not None)
   steps, initial_scale = TABLES[name](schedule, Request(count, eta, timesteps))
   if not all(np.isfinite(column).all() for column in steps) or not math.isfinite(initial_scale):
     raise RunError(

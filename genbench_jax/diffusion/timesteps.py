@@ -82,11 +82,11 @@ def explicit(schedule: NoiseSchedule, given: Sequence[int], name: str) -> Float6
 
 
 def training_sigmas(schedule: NoiseSchedule) -> Float64[np.ndarray, "n"]:
-  """Return sigma at every training step, ascending and finite."""
-  alphas = schedule.alphas_cumprod.copy()
+  """Return sigma at every training step, ascending and finite; in single precision, as in Diffusers."""
+  alphas = schedule.alphas_cumprod.astype(np.float32)
   if schedule.zero_snr:
     alphas[-1] = LEAST_SIGNAL
-  return np.sqrt((1 - alphas) / alphas)
+  return np.sqrt((1 - alphas) / alphas).astype(np.float64)
 
 
 def sigmas_at(schedule: NoiseSchedule, steps: Float64[np.ndarray, "t"]) -> Float64[np.ndarray, "t"]:
@@ -98,8 +98,8 @@ def sigmas_at(schedule: NoiseSchedule, steps: Float64[np.ndarray, "t"]) -> Float
 def steps_of_sigmas(
   schedule: NoiseSchedule, sigmas: Float64[np.ndarray, "t"]
 ) -> Float64[np.ndarray, "t"]:
-  """Invert `sigmas_at`, interpolating in log sigma."""
-  logs = np.log(training_sigmas(schedule))
+  """Invert `sigmas_at`, interpolating in log sigma, which Diffusers has in single precision."""
+  logs = np.log(training_sigmas(schedule)).astype(np.float32)
   return np.interp(np.log(np.maximum(sigmas, 1e-10)), logs, np.arange(len(logs)))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float32, Float64
 
 from genbench_jax.errors import RunError
 
@@ -111,13 +111,13 @@ class NoiseSchedule:
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @classmethod
-  def from_config(cls, config: Mapping[str, Any], mend_offset: bool = True) -> "NoiseSchedule":
+  def from_config(cls, config: Mapping[str, Any], mend: bool = True) -> "NoiseSchedule":
     """Read a `scheduler_config.json`.
 
     Args:
       config: the JSON object.
-      mend_offset: whether to use a `steps_offset` of 1 whatever the file says, as Diffusers' pipelines for
-        Stable Diffusion 1 and 2 do; SDXL's pipeline uses the file's value.
+      mend: whether to use a `steps_offset` of 1 and not to clip, whatever the file says, as Diffusers'
+        pipelines for Stable Diffusion 1 and 2 do; SDXL's pipeline uses the file's values.
 
     Raises:
       RunError: no sampler here supports the configuration.
@@ -135,37 +135,34 @@ class NoiseSchedule:
       raise RunError(
         f"prediction_type {prediction!r}: only {', '.join(PREDICTIONS)} are supported."
       )
+    config = {**config, "steps_offset": 1, "clip_sample": False} if mend else dict(config)
     zero_snr = bool(config.get("rescale_betas_zero_snr"))
-    alphas = np.cumprod(1 - _betas(config))
+    alphas = _alphas_cumprod(config)
     return cls(
       alphas_cumprod=zero_terminal_snr(alphas) if zero_snr else alphas,
       prediction_type=prediction,
       timestep_spacing=config.get("timestep_spacing"),
-      steps_offset=1 if mend_offset else _whole(config, "steps_offset", 0, 0, 1000),
+      steps_offset=_whole(config, "steps_offset", 0, 0, 1000),
       zero_snr=zero_snr,
       scheduler=name,
-      settings=dict(config),
+      settings=config,
     )
 
   def without_zero_snr(self) -> "NoiseSchedule":
     """Return the schedule without the zero-SNR rescaling, for samplers that ignore the setting."""
     if not self.zero_snr:
       return self
-    alphas = np.cumprod(1 - _betas(self.settings))
-    return dataclasses.replace(self, alphas_cumprod=alphas, zero_snr=False)
+    return dataclasses.replace(self, alphas_cumprod=_alphas_cumprod(self.settings), zero_snr=False)
 
-  def with_settings(self, settings: Mapping[str, Any], mend_offset: bool = True) -> "NoiseSchedule":
-    """Return the schedule with some settings replaced.
+  def with_settings(self, settings: Mapping[str, Any]) -> "NoiseSchedule":
+    """Return the schedule with some settings replaced; explicit choices of the user are not mended.
 
     Raises:
       RunError: see `from_config`.
     """
     if not settings:
       return self
-    changed = NoiseSchedule.from_config({**self.settings, **settings}, mend_offset)
-    if "steps_offset" in settings:  # an explicit choice of the user is not mended
-      return dataclasses.replace(changed, steps_offset=_whole(settings, "steps_offset", 1, 0, 1000))
-    return changed
+    return NoiseSchedule.from_config({**self.settings, **settings}, mend=False)
 
 
 def zero_terminal_snr(alphas_cumprod: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
@@ -179,7 +176,25 @@ def zero_terminal_snr(alphas_cumprod: Float64[np.ndarray, "n"]) -> Float64[np.nd
   return np.square((root - root[-1]) * root[0] / (root[0] - root[-1]))
 
 
-def _betas(config: Mapping[str, Any]) -> Float64[np.ndarray, "n"]:
+def _alphas_cumprod(config: Mapping[str, Any]) -> Float64[np.ndarray, "n"]:
+  """Return the products of 1 - beta, in single precision as in PyTorch.
+
+  In double precision the smallest sigmas differ by 1e-5, and timesteps that DPM-Solver++ rounds by 1.
+  """
+  alphas = 1 - _betas(config).astype(np.float32)
+  return np.cumprod(alphas, dtype=np.float64).astype(np.float32).astype(np.float64)
+
+
+def _even(start: float, end: float, steps: int) -> Float32[np.ndarray, "n"]:
+  """Return evenly spaced numbers in single precision, counted from the nearer end as in PyTorch."""
+  first, last = np.float32([start, end]).astype(np.float64)
+  width = float(np.float32(last - first) / np.float32(steps - 1))
+  index = np.arange(steps)
+  from_end = last - width * (steps - 1 - index)
+  return np.where(index < steps // 2, first + width * index, from_end).astype(np.float32)
+
+
+def _betas(config: Mapping[str, Any]) -> Float[np.ndarray, "n"]:
   trained = config.get("trained_betas")
   if trained is not None:
     try:
@@ -190,9 +205,9 @@ def _betas(config: Mapping[str, Any]) -> Float64[np.ndarray, "n"]:
   start, end = _number(config, "beta_start", 0.0001), _number(config, "beta_end", 0.02)
   kind = config.get("beta_schedule") or "linear"
   if kind == "linear":
-    return _checked(np.linspace(start, end, steps))
+    return _checked(_even(start, end, steps))
   if kind == "scaled_linear":
-    return _checked(np.linspace(start**0.5, end**0.5, steps) ** 2)
+    return _checked(_even(start**0.5, end**0.5, steps) ** 2)
   if kind == "squaredcos_cap_v2":
     # Cosine schedule of Nichol and Dhariwal, 2021 (arXiv 2102.09672), equation 17, betas capped at 0.999.
     alpha_bar = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -202,7 +217,7 @@ def _betas(config: Mapping[str, Any]) -> Float64[np.ndarray, "n"]:
   )
 
 
-def _checked(betas: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
+def _checked(betas: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
   # Written with `not`, because NaN fails both comparisons.
   if betas.ndim != 1 or not len(betas) or not ((betas >= 0) & (betas < 1)).all():
     raise RunError("the betas of the checkpoint's scheduler are not all in [0, 1).")

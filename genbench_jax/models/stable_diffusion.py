@@ -147,7 +147,7 @@ def describe(configs: Mapping[str, Settings], dtype: Any) -> StableDiffusion:
     vae=vae,
     towers=tuple(TextTower(network, None, network.sizes.positions) for network in networks),
     params=params,
-    schedule=NoiseSchedule.from_config(scheduler, mend_offset=not two_towers),
+    schedule=NoiseSchedule.from_config(scheduler, mend=not two_towers),
     dtype=dtype,
     vae_dtype=vae_dtype,
     zeros_for_empty=two_towers,

@@ -144,6 +144,7 @@ def test_settings_that_a_sampler_would_drop_are_refused(name, config):
     ("ddim", {"skip_prk_steps": False, "solver_order": 3}),
     ("euler", {"thresholding": True}),
     ("euler_ancestral", {"use_beta_sigmas": True}),
+    ("euler", {"use_lu_lambdas": True}),
   ],
 )
 def test_settings_of_other_samplers_are_not_read(name, config):
@@ -155,7 +156,7 @@ def test_settings_of_other_samplers_are_not_read(name, config):
 def test_an_outdated_offset_is_mended_as_in_diffusers_pipelines():
   mended = sampler_steps(schedule(steps_offset=0), "ddim", 5)[0].timestep
   assert mended.tolist() == [801, 601, 401, 201, 1]
-  kept = NoiseSchedule.from_config(SCHEDULER | {"steps_offset": 0}, mend_offset=False)
+  kept = NoiseSchedule.from_config(SCHEDULER | {"steps_offset": 0}, mend=False)
   assert sampler_steps(kept, "ddim", 5)[0].timestep.tolist() == [800, 600, 400, 200, 0]
 
 

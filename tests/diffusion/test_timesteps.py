@@ -94,7 +94,8 @@ def test_other_steps_are_rejected(given_steps):
 
 def test_sigma_is_the_ratio_of_noise_to_signal():
   signal = SCHEDULE.alphas_cumprod
-  np.testing.assert_allclose(training_sigmas(SCHEDULE) ** 2, (1 - signal) / signal)
+  # Single precision, as in Diffusers: 1 - signal keeps four digits where the signal is almost 1.
+  np.testing.assert_allclose(training_sigmas(SCHEDULE) ** 2, (1 - signal) / signal, rtol=1e-4)
   np.testing.assert_allclose(training_sigmas(SCHEDULE)[-1], 14.6146, rtol=1e-4)
 
 
@@ -115,7 +116,7 @@ def test_sigmas_between_two_steps_are_interpolated():
 @given(st.integers(0, 999))
 def test_a_sigma_leads_back_to_its_step(step):
   found = steps_of_sigmas(SCHEDULE, sigmas_at(SCHEDULE, np.array([float(step)])))
-  assert found[0] == pytest.approx(step, abs=1e-6)
+  assert found[0] == pytest.approx(step, abs=1e-4)  # logs in single precision
 
 
 def test_sigmas_outside_the_training_are_its_ends():

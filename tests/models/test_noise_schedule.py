@@ -1,5 +1,6 @@
 """Settings in `scheduler_config.json` are understood or rejected, never ignored."""
 
+import functools
 import math
 
 import numpy as np
@@ -16,18 +17,20 @@ def read(**config):
 
 
 def test_beta_schedules_match_their_formulas():
+  # Schedules are in single precision, as in PyTorch.
+  close = functools.partial(np.testing.assert_allclose, rtol=3e-7)
   linear = read(num_train_timesteps=4, beta_start=0.1, beta_end=0.4)
-  np.testing.assert_allclose(linear.alphas_cumprod, np.cumprod([0.9, 0.8, 0.7, 0.6]))
+  close(linear.alphas_cumprod, np.cumprod([0.9, 0.8, 0.7, 0.6]))
   scaled = read(
     beta_schedule="scaled_linear", num_train_timesteps=3, beta_start=0.04, beta_end=0.36
   )
-  np.testing.assert_allclose(scaled.alphas_cumprod, np.cumprod([0.96, 0.84, 0.64]))
+  close(scaled.alphas_cumprod, np.cumprod([0.96, 0.84, 0.64]))
   cosine = read(beta_schedule="squaredcos_cap_v2", num_train_timesteps=10).alphas_cumprod
   bar = [math.cos((i / 10 + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(11)]
-  np.testing.assert_allclose(cosine[:9], np.array(bar[1:10]) / bar[0])
-  assert cosine[9] == pytest.approx(cosine[8] * 0.001)  # the last beta is capped at 0.999
+  close(cosine[:9], np.array(bar[1:10]) / bar[0])
+  assert cosine[9] == pytest.approx(cosine[8] * 0.001, rel=5e-5)  # the last beta is capped at 0.999
   trained = read(trained_betas=[0.5, 0.5])
-  np.testing.assert_allclose(trained.alphas_cumprod, [0.5, 0.25])
+  close(trained.alphas_cumprod, [0.5, 0.25])
 
 
 @pytest.mark.parametrize(
@@ -65,11 +68,23 @@ def test_zero_terminal_snr_ends_at_zero_and_keeps_the_first_value():
 
 def test_the_offset_is_corrected_unless_the_user_sets_it():
   assert read(steps_offset=0).steps_offset == 1
-  assert NoiseSchedule.from_config({"steps_offset": 0}, mend_offset=False).steps_offset == 0
+  assert NoiseSchedule.from_config({"steps_offset": 0}, mend=False).steps_offset == 0
   assert read(steps_offset=0).with_settings({"steps_offset": 5}).steps_offset == 5
   assert read(steps_offset=0).with_settings({"beta_end": 0.03}).steps_offset == 1
   schedule = read()
   assert schedule.with_settings({}) is schedule
+
+
+def test_clipping_is_undone_as_in_diffusers_unless_the_user_asks_for_it():
+  check_settings(read(clip_sample=True), "ddim")
+  for asked in (
+    read().with_settings({"clip_sample": True}),
+    NoiseSchedule.from_config({"clip_sample": True}, mend=False),
+  ):
+    for name in ("ddim", "lcm", "tcd"):
+      with pytest.raises(RunError, match="clip_sample to True"):
+        check_settings(asked, name)
+    check_settings(asked, "euler")  # does not read it, in Diffusers either
 
 
 @pytest.mark.parametrize(
@@ -127,6 +142,16 @@ def test_sigmas_decrease(kind):
 def test_a_sampler_rejects_settings_that_it_ignores(name, config, message):
   with pytest.raises(RunError, match=message):
     check_settings(read(**config), name)
+
+
+@pytest.mark.parametrize(
+  ("name", "key"), [("dpmsolver++", "use_lu_lambdas"), ("euler", "use_beta_sigmas")]
+)
+def test_timesteps_and_sigmas_can_not_both_be_chosen(name, key):
+  check_settings(read(**{key: True}), name)
+  with pytest.raises(RunError, match=f'sets {key}, which chooses them.*{{"{key}": false}}'):
+    check_settings(read(**{key: True}), name, explicit=True)
+  check_settings(read(use_karras_sigmas=True), "lcm", explicit=True)  # does not read it
 
 
 def test_sampler_settings_have_ranges():
