@@ -277,7 +277,9 @@ def _ambiguous(name: str, classes: Sequence[int], spec: DatasetSpec) -> UsageErr
 
 
 def _nothing_fits(names: Sequence[str], spec: DatasetSpec) -> UsageError:
+  # The name of an own dataset is no name that the command knows.
+  lists_all = "" if spec.group == "own" else f"; `genbench benchmark show {spec.name}` lists all"
   return UsageError(
     f"none of the folders {listed(names)} is a class of '{spec.name}': {listed(spec.names)}. Name them by"
-    f" class name or index; `genbench benchmark show {spec.name}` lists all."
+    f" class name or index{lists_all}."
   )

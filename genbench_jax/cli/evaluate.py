@@ -24,6 +24,7 @@ from genbench_jax.pipeline.evaluate import Question
 from genbench_jax.runtime.printable import printable
 from genbench_jax.runtime.progress import show
 from genbench_jax.runtime.stopping import leave
+from genbench_jax.store.workdir import make_workdir
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +88,7 @@ def main(options: argparse.Namespace) -> None:
   start_jax()
   if options.workdir:
     workdir = Path(options.workdir).expanduser()
-    workdir.mkdir(parents=True, exist_ok=True)
+    make_workdir(workdir)
     _evaluate(options, workdir, keeps=True)
     return
   with tempfile.TemporaryDirectory(prefix="genbench_jax_") as place:

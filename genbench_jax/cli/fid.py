@@ -48,6 +48,7 @@ def main(options: argparse.Namespace) -> None:
   from genbench_jax.runtime.jax_start import start_jax
 
   start_jax()
+  from genbench_jax.metrics.class_distances import FEWEST
   from genbench_jax.pipeline.fid import fid_between_folders
 
   found = fid_between_folders(
@@ -68,14 +69,16 @@ def main(options: argparse.Namespace) -> None:
     }
     show(json.dumps(about))
     return
-  counts = " and ".join(f"{count:,}" if count else "statistics" for count in found.images)
-  show(f"FID {found.fid:.3f}   ({counts} images, {found.encoder}, {found.resize} resizing)")
+  counts = " and ".join(f"{count:,} images" if count else "statistics" for count in found.images)
+  show(f"FID {found.fid:.3f}   ({counts}, {found.encoder}, {found.resize} resizing)")
   if found.kid is not None:
     show(f"KID x 1000 {1000 * found.kid.mean:.3f} ± {1000 * found.kid.std:.3f}")
   if found.fd_infinity is not None:
     show(f"FID of infinitely many images {found.fd_infinity:.3f}")
   for name, value in found.by_class.items() if options.by_class else ():
     show(f"  {printable(name)}: FID {value:.3f}")
+  if options.by_class and not found.by_class:
+    show(f"  no class: no subfolder has the same name and at least {FEWEST} images on both sides.")
   show(f"weights: SHA-256 {found.fingerprint}")
 
 

@@ -211,13 +211,12 @@ def named_sources(given: Sequence[str]) -> dict[str, str]:
     UsageError: two sources have the same name, or a path is empty.
   """
   found: dict[str, str] = {}
-  for text in given:
-    name, path = _name_and_path(text)
+  for name, path in map(_name_and_path, given):
     if not path.strip():
       raise UsageError("a source is empty; give the path of a folder or file of images.")
     if name in found:
       raise UsageError(
-        f"two sources have the name {name!r}. Name them, as in a={given[0]} b={given[1]}."
+        f"two sources have the name {name!r}. Name them, as in a={found[name]} b={path}."
       )
     found[name] = path
   return found

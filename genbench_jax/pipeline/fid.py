@@ -121,7 +121,12 @@ def fid_between_folders(
   way = ways[0] if resize is None else resize
   embedder = ImageEmbedder(loaded, batch_per_device=batch_per_device)
   how = Preprocessing(loaded.input, way)  # type: ignore[arg-type]
-  sides = [_side(Path(place).expanduser(), embedder, how) for place in (first, second)]
+  # Both are opened before the first is embedded, which may take hours.
+  opened = [_opened(Path(place).expanduser(), loaded.width) for place in (first, second)]
+  sides = [
+    side if isinstance(side, ReferenceStatistics) else _featured(side, embedder, how)
+    for side in opened
+  ]
   statistics = [
     side if isinstance(side, ReferenceStatistics) else statistics_of(side.features)
     for side in sides
@@ -166,16 +171,12 @@ def _by_class(first: FolderFeatures, second: FolderFeatures) -> dict[str, float]
   return {names[c]: value for c, value in found.items()}
 
 
-def _side(
-  place: Path, embedder: ImageEmbedder, how: Preprocessing
-) -> FolderFeatures | ReferenceStatistics:
-  """Return the features of a folder's images, or the statistics in a file."""
+def _opened(place: Path, width: int) -> FolderImages | ReferenceStatistics:
+  """Return the images of a folder, or the statistics in a file."""
   if place.is_file() and place.suffix == ".npz":
     found = read_statistics(place)
-    if len(found.mean) != embedder.encoder.width:
-      raise UsageError(
-        f"{place} has {len(found.mean)} features, but the encoder has {embedder.encoder.width}."
-      )
+    if len(found.mean) != width:
+      raise UsageError(f"{place} has {len(found.mean)} features, but the encoder has {width}.")
     return found
   if not place.is_dir():
     raise UsageError(f"{place} is neither a folder of images nor an .npz of statistics.")
@@ -183,9 +184,20 @@ def _side(
   images = FolderImages(walk, tuple(walk.images()))
   for note in walk.notes():
     say(f"{place}: {note}")
+  _refuse_few(place, len(images))
+  return images
+
+
+def _refuse_few(place: Path, count: int) -> None:
+  if count < 2:
+    raise UsageError(f"{place} has {count} readable images; a distance needs at least 2.")
+
+
+def _featured(images: FolderImages, embedder: ImageEmbedder, how: Preprocessing) -> FolderFeatures:
+  """Return the features of the images that can be read."""
+  place = images.walk.root
   features, read = _features(images, embedder, how, str(place))
-  if len(features) < 2:
-    raise UsageError(f"{place} has {len(features)} readable images; a distance needs at least 2.")
+  _refuse_few(place, len(features))
   paths = [path for path, is_read in zip(images.paths, read, strict=True) if is_read]
   return FolderFeatures(
     features, tuple(path.rpartition("/")[0].partition("/")[0] for path in paths)

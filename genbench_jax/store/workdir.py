@@ -36,6 +36,22 @@ def locked(workdir: Path, hosts: Hosts = ALONE) -> Iterator[None]:
     hosts.wait("the end")
 
 
+def make_workdir(workdir: Path) -> None:
+  """Create a work folder if it does not exist.
+
+  Raises:
+    UsageError: it can't be created.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise _unwritable(workdir, error) from error
+
+
+def _unwritable(workdir: Path, error: OSError) -> UsageError:
+  return UsageError(f"workdir {str(workdir)!r} can't be written to: {error.strerror or error}.")
+
+
 @contextlib.contextmanager
 def _held(workdir: Path) -> Iterator[None]:
   from filelock import FileLock, Timeout
@@ -61,7 +77,7 @@ def _held(workdir: Path) -> Iterator[None]:
   except RunError as error:  # raised when writing the holder's file
     raise UsageError(f"workdir {str(workdir)!r} can't be written to: {error}") from error
   except OSError as error:
-    raise UsageError(f"workdir {str(workdir)!r} can't be written to: {error.strerror}.") from error
+    raise _unwritable(workdir, error) from error
   try:
     yield
   finally:

@@ -37,7 +37,7 @@ def asked(monkeypatch):
 def test_the_distances_are_printed_with_their_settings(asked, capsys):
   assert main(["a", "b"]) == 0
   assert capsys.readouterr().out.splitlines() == [
-    "FID 12.346   (3,000 and 2,500 images, inception, clean resizing)",
+    "FID 12.346   (3,000 images and 2,500 images, inception, clean resizing)",
     "KID x 1000 12.300 ± 0.400",
     "FID of infinitely many images 11.500",
     "weights: SHA-256 ab12",
@@ -50,12 +50,18 @@ def test_classes_are_printed_if_asked_for_and_cannot_imitate_output(asked, capsy
   assert capsys.readouterr().out.splitlines()[-2] == "  a\\tb: FID 20.000"
 
 
+def test_classes_that_are_asked_for_and_missing_are_explained(asked, capsys):
+  asked["found"] = FolderDistance(1.0, None, (5, 0), "inception", "legacy", "ab12")
+  assert main(["a", "b.npz", "--by-class"]) == 0
+  assert "no class: no subfolder has the same name" in capsys.readouterr().out
+
+
 def test_statistics_have_no_number_of_images_and_no_kernel_distance(asked, capsys):
   asked["found"] = FolderDistance(1.0, None, (5, 0), "inception", "legacy", "ab12")
   options = ["--resize", "legacy", "--save", "mine.npz", "--batch-per-device", "4"]
   assert main(["a", "b.npz", *options]) == 0
   assert capsys.readouterr().out == (
-    "FID 1.000   (5 and statistics images, inception, legacy resizing)\nweights: SHA-256 ab12\n"
+    "FID 1.000   (5 images and statistics, inception, legacy resizing)\nweights: SHA-256 ab12\n"
   )
   assert asked["arguments"][3:5] == ("legacy", 4) and asked["arguments"][5].name == "mine.npz"
 

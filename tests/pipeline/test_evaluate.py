@@ -166,8 +166,8 @@ def test_names_of_sources():
   assert long == "日" * 40
   with pytest.raises(UsageError, match="a source is empty"):
     named_sources([""])
-  with pytest.raises(UsageError, match="two sources have the name 'b'"):
-    named_sources(["a/b", "c/b"])
+  with pytest.raises(UsageError, match=r"have the name 'b'. Name them, as in a=a/b b=c/b\."):
+    named_sources(["a/b", "b=c/b"])
 
 
 def test_a_test_folder_with_templates_and_names_is_a_dataset(folder, tmp_path):

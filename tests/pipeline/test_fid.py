@@ -57,6 +57,14 @@ def test_each_subfolder_has_a_distance_and_many_images_a_limit(folders, monkeypa
   assert found.fd_infinity == 9  # 64 dimensions would need 257 images
 
 
+def test_both_sides_are_opened_before_one_is_embedded(folders, tmp_path, capsys):
+  np.savez(tmp_path / "wide.npz", mu=np.zeros(3), sigma=np.eye(3))
+  for second in (tmp_path / "nothing", tmp_path / "wide.npz", folders / "a" / ".thumbs"):
+    with pytest.raises(UsageError):
+      fid_between_folders(folders / "a", second, "zoo/clip")
+  assert "images in" not in capsys.readouterr().err
+
+
 def test_other_inputs_are_rejected(folders, tmp_path):
   with pytest.raises(UsageError, match=r"is neither a folder of images nor an \.npz"):
     fid_between_folders(folders / "a", tmp_path / "nothing", "zoo/clip")

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from genbench_jax.errors import UsageError
-from genbench_jax.store.workdir import locked
+from genbench_jax.store.workdir import locked, make_workdir
 
 
 def test_a_second_run_is_rejected_and_names_the_first(tmp_path):
@@ -18,6 +18,8 @@ def test_a_second_run_is_rejected_and_names_the_first(tmp_path):
 
 def test_a_folder_that_cannot_be_created_is_named(tmp_path):
   (tmp_path / "file").write_text("")
+  with pytest.raises(UsageError, match=r"file' can't be written to: File exists\."):
+    make_workdir(tmp_path / "file")
   with pytest.raises(UsageError, match="can't be written to"), locked(tmp_path / "file" / "work"):
     pass
 

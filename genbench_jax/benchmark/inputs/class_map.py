@@ -59,7 +59,8 @@ def _mapping_of(file: Path, what: str, content: str, columns: int | None) -> dic
   try:
     text = read_file(file.expanduser(), _MOST_BYTES, follow=True).decode("utf-8-sig")
   except (OSError, UnicodeDecodeError) as error:
-    raise UsageError(f"the {what} {str(file)!r} can't be read: {error}.") from error
+    reason = getattr(error, "strerror", None) or error
+    raise UsageError(f"the {what} {str(file)!r} can't be read: {reason}.") from error
   is_table = file.suffix.lower() in (".csv", ".tsv", ".txt")
   try:
     value = _csv(text, columns) if is_table else _mapping(file, text)
