@@ -17,6 +17,12 @@ def test_a_backend_refuses_settings_that_it_would_ignore(path):
     make_config(given)
 
 
+def test_a_backend_takes_both_sides_of_a_size_or_none():
+  make_config({"generation": {"backend": "module:function", "height": 64, "width": 32}})
+  with pytest.raises(UsageError, match="takes height and width together"):
+    make_config({"generation": {"backend": "module:function", "height": 64}})
+
+
 def test_the_defaults_make_the_default_config():
   assert make_config(default_config()) == Config()
 

@@ -129,6 +129,11 @@ class Generation:
         f"{path}.{ignored[0]} has no effect with backend {self.backend!r}: remove it, or make a"
         " function that uses it the backend (docs/extending.md)."
       )
+    if self.backend and bool(self.height) != bool(self.width):
+      raise UsageError(
+        f"{path}: backend {self.backend!r} takes height and width together; give both, or neither for"
+        " its own size."
+      )
 
   def kept_images(self, per_class: int) -> int:
     """Return how many of `per_class` images are kept."""

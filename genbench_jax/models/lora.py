@@ -49,6 +49,8 @@ ALPHA = re.compile(r"(.+)\.(?:lora_)?alpha$")
 HUB_FILE = re.compile(
   r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w.-]+))?/((?:\w[\w.-]*/)*\w[\w.-]*\.safetensors)"
 )
+# PEFT's own folders: the weights, and the configuration that states their alpha.
+PEFT_FILES = ("adapter_model.safetensors", "adapter_config.json")
 # Prefix -> part. Longer prefixes come first, since the first match wins.
 DOTTED = {"text_encoder_2.": "text_encoder_2", "text_encoder.": "text_encoder", "unet.": "unet"}
 KOHYA = {
@@ -100,6 +102,8 @@ def with_loras(
     for place, change in _changes(path, float(weight), names).items():
       changes.setdefault(place, []).append(change)
     digest.update(f"{checkpoints.file_digest(path)} {float(weight)!r}\n".encode())
+    if beside := _peft_config(path):  # its alpha changes the images, too
+      digest.update(json.dumps(beside, sort_keys=True).encode())
   weights = {part: _fused(part, own, changes) for part, own in parts.weights.items()}
   return parts._replace(weights=weights, fingerprint=digest.hexdigest())
 
@@ -178,7 +182,10 @@ def lora_file(given: str | Path) -> Path:
 
 
 def _hub_file(checkpoint: str, revision: str | None, name: str) -> Path:
-  path = hub.download(checkpoint, revision, [name]) / name
+  wanted = [name]
+  if Path(name).name == PEFT_FILES[0]:
+    wanted.append(str(Path(name).with_name(PEFT_FILES[1])))
+  path = hub.download(checkpoint, revision, wanted) / name
   if not path.is_file():
     raise UsageError(f"the hub's {checkpoint} has no file {name!r}: check the LoRA's name.")
   return path
@@ -251,13 +258,25 @@ def _place(module: str, known: Mapping[str, Mapping[str, str]]) -> tuple[str, st
   return None if own is None else ("unet", own)
 
 
+def _peft_config(path: Path) -> dict[str, Any]:
+  """Return the configuration beside a file that PEFT wrote; empty if there is none."""
+  beside = path.with_name(PEFT_FILES[1])
+  is_pefts = path.name == PEFT_FILES[0] and beside.is_file()
+  return checkpoints.read_json(beside) if is_pefts else {}
+
+
 def _alphas_of_notes(path: Path) -> dict[str, Any]:
-  """Return part -> alpha, if diffusers wrote it into the file's metadata."""
+  """Return part -> alpha, if diffusers wrote it into the file's metadata or PEFT beside the file."""
   notes = checkpoints.read_notes(path).get("lora_adapter_metadata")
   try:
     settings = json.loads(notes) if notes else {}
   except ValueError as error:
     raise RunError(f"{path}: the adapter's metadata is not valid JSON.") from error
+  if not isinstance(settings, dict):
+    raise RunError(f"{path}: the adapter's metadata is not a JSON object.")
+  # PEFT's folder holds the adapter of one network, whichever it is.
+  beside = _peft_config(path).items()
+  settings |= {f"{part}.{key}": value for part in DOTTED.values() for key, value in beside}
   found = {}
   for part in DOTTED.values():
     if settings.get(f"{part}.use_dora") or settings.get(f"{part}.use_rslora"):
@@ -265,8 +284,11 @@ def _alphas_of_notes(path: Path) -> dict[str, Any]:
     if settings.get(f"{part}.alpha_pattern"):
       raise RunError(f"{path} scales layers differently (alpha_pattern), which is not supported.")
     alpha = settings.get(f"{part}.lora_alpha")
-    if alpha is not None:
-      found[part] = functools.partial(float, alpha)
+    if alpha is None:
+      continue
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+      raise RunError(f"{path}: the adapter's lora_alpha is {alpha!r}, expected a number.")
+    found[part] = functools.partial(float, alpha)
   return found
 
 

@@ -56,13 +56,23 @@ def settings_of(run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def costs_of(run: Mapping[str, Any], results: Results) -> dict[str, Cost]:
-  """Return generator -> cost of its images over all datasets and strategies."""
+  """Return generator -> cost of its images over all datasets and strategies.
+
+  Images that generators with equal settings share were made once; each of these generators gets their cost.
+  """
+  settings = settings_of(run)
   names = {series.generator for series in results.series if series.source == "generative"}
+  # A generator without results must not count for one whose name its own begins with.
+  names |= set(filter(None, settings))
   sums: dict[str, list[Mapping[str, Any]]] = {}
   for label, cost in dict(run.get("costs") or {}).items():
     name = _generator_of(label, names)
     if name is not None and isinstance(cost, Mapping):
       sums.setdefault(name, []).append(cost)
+  for name in names - sums.keys():
+    twins = (other for other in sums if name in settings and settings.get(other) == settings[name])
+    if (twin := next(twins, None)) is not None:
+      sums[name] = sums[twin]
   return {name: _cost(costs) for name, costs in sums.items()}
 
 

@@ -1,5 +1,6 @@
 """Tables of generators, and sweeps over settings."""
 
+import dataclasses
 import re
 
 import pytest
@@ -37,6 +38,27 @@ def test_settings_of_the_benchmark_are_shared(key, value):
   assert read_generators(BASE, {"a": {key: getattr(BASE, key)}})
 
 
+@pytest.mark.parametrize(
+  ("backend", "key", "value"),
+  [
+    ("diffusers", "scheduler", "ddim"),
+    ("diffusers", "implementation", "diffusers"),
+    ("mine:images", "scheduler", "ddim"),
+    ("mine:images", "steps", 3),
+    ("mine:images", "guidance_scale", 2.0),
+  ],
+)
+def test_an_entry_has_no_settings_that_its_backend_ignores(backend, key, value):
+  """A sweep over them would rank the same images under several names."""
+  with pytest.raises(
+    UsageError, match=f"generators.a.{key} has no effect with backend '{backend}'"
+  ):
+    read_generators(BASE, {"a": {"backend": backend, key: value}})
+  # What the base has for other entries is not the entry's own.
+  assert read_generators(dataclasses.replace(BASE, **{key: value}), {"a": {"backend": backend}})
+  assert read_generators(BASE, {"a": {"backend": "diffusers", "steps": 3, "guidance_scale": 2.0}})
+
+
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "-a", "a" * 81, "é"])
 def test_a_name_is_part_of_file_names(name):
   with pytest.raises(UsageError, match="a name may have at most 80"):
@@ -68,6 +90,22 @@ def test_loras_are_a_list_of_their_own():
   table = generator_sweep("sd", loras=("a.safetensors:1",), steps=(1, 2))
   assert all(entry["loras"] == ("a.safetensors:1",) for entry in table.values())
   assert len(table) == 2
+
+
+def test_a_setting_that_is_a_list_is_swept_by_a_list_of_lists():
+  fixed = generator_sweep("dmd2", timesteps=(999, 499), lora_sha256=("ab",), steps=(1, 2))
+  assert [entry["timesteps"] for entry in fixed.values()] == [(999, 499)] * 2
+  assert [entry["lora_sha256"] for entry in fixed.values()] == [("ab",)] * 2
+  table = generator_sweep("dmd2", timesteps=[(999, 499), (999,)])
+  assert [entry["timesteps"] for entry in table.values()] == [(999, 499), (999,)]
+  assert len(read_generators(BASE, table)) == 2
+
+
+def test_a_sweep_loses_no_entry():
+  with pytest.raises(UsageError, match="two entries would be named 'sd-negative_prompta_b'"):
+    generator_sweep("sd", negative_prompt=("a b", "a_b"))
+  with pytest.raises(UsageError, match="steps has no values to sweep"):
+    generator_sweep("sd", steps=())
 
 
 def test_without_lists_there_is_one_entry():

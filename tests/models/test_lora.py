@@ -1,5 +1,7 @@
 """LoRA files with all namings are fused by the formula; others are rejected by name."""
 
+import json
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -83,6 +85,29 @@ def test_alpha_over_rank_scales_and_changes_add_up(parts, tmp_path):
       np.testing.assert_allclose(delta, total, atol=1e-5)
   untouched = "mid_block.resnets.0.conv1.weight"
   assert fused.weights["unet"][untouched] is parts.weights["unet"][untouched]
+
+
+def test_pefts_own_folders_state_alpha_beside_the_weights(parts, tmp_path):
+  down, up = factors()
+  pair = {f"base_model.model.{TARGET}.lora_{name}.weight": np.asarray(value, np.float32)
+          for name, value in (("A", down), ("B", up))}  # fmt: skip
+  save_file(pair, tmp_path / "adapter_model.safetensors")
+  config, name = tmp_path / "adapter_config.json", f"{TARGET}.weight"
+  found = {}
+  for alpha in (6, 3):
+    config.write_text(json.dumps({"peft_type": "LORA", "r": 3, "lora_alpha": alpha}))
+    found[alpha] = fused = with_loras(parts, [(tmp_path, 1.0)])
+    delta = fused.weights["unet"][name]() - parts.weights["unet"][name]()
+    np.testing.assert_allclose(delta, alpha / 3 * up @ down, atol=1e-5)
+  assert found[6].fingerprint != found[3].fingerprint
+  for wrong, message in (
+    ({"use_rslora": True}, "rank-stabilized"),
+    ({"alpha_pattern": {"to_q": 8}}, "alpha_pattern"),
+    ({"lora_alpha": "8"}, "lora_alpha is '8'"),
+  ):
+    config.write_text(json.dumps(wrong))
+    with pytest.raises(RunError, match=message):
+      with_loras(parts, [(tmp_path, 1.0)])
 
 
 def test_a_factorized_convolution_has_a_core(parts, tmp_path):

@@ -154,6 +154,22 @@ def test_costs_belong_to_the_longest_matching_generator_name(results, many):
   assert costs_of({"costs": {"pets original-seed0": {"images": 1}}}, results) == {}
 
 
+def test_costs_of_generators_without_rows_and_of_twins(results, many):
+  """A longer name without rows is not its prefix; equal settings share images, and their cost."""
+  cost = {"images": 10, "seconds": 10.0, "warm_images": 8, "warm_seconds": 4.0}
+  table = {"sd21-g7.5": {"steps": 5}, "sd21-g7.5-more": {"steps": 9}, "twin": {"steps": 5}}
+  run = {
+    "config": json.dumps({"generation": {"steps": 7}, "generators": table}),
+    "costs": {
+      f"pets generative-{name}-simple_template-seed0": cost
+      for name in ("sd21-g7.5", "sd21-g7.5-more")
+    },
+  }
+  costs = costs_of(run, results)
+  assert {name: each.images for name, each in costs.items()} == dict.fromkeys(table, 10)
+  assert costs["twin"] == costs["sd21-g7.5"] and costs["twin"].rate == 2
+
+
 @pytest.mark.parametrize("config", ["", "no JSON", "[]", '{"generators": 3}', '{"generation": 4}'])
 def test_a_config_without_generators_has_no_settings(config):
   assert settings_of({"config": config}) == {}
