@@ -187,11 +187,12 @@ def _alphas_cumprod(config: Mapping[str, Any]) -> Float64[np.ndarray, "n"]:
 
 def _even(start: float, end: float, steps: int) -> Float32[np.ndarray, "n"]:
   """Return evenly spaced numbers in single precision, counted from the nearer end as in PyTorch."""
-  first, last = np.float32([start, end]).astype(np.float64)
+  first, last = float(np.float32(start)), float(np.float32(end))
   width = float(np.float32(last - first) / np.float32(steps - 1))
   index = np.arange(steps)
   from_end = last - width * (steps - 1 - index)
-  return np.where(index < steps // 2, first + width * index, from_end).astype(np.float32)
+  even: np.ndarray = np.where(index < steps // 2, first + width * index, from_end)
+  return even.astype(np.float32)
 
 
 def _betas(config: Mapping[str, Any]) -> Float[np.ndarray, "n"]:
