@@ -9,18 +9,29 @@ import csv
 import io
 import json
 import os
-import tarfile
 import tempfile
-import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hostile import (
+  FORMATS,
+  IMAGES,
+  NAMES,
+  PATHS,
+  TENSORS,
+  VALUES,
+  damaged,
+  encoded,
+  fuzzed,
+  npz_files,
+  tars,
+  zips,
+)
+from hypothesis import given, strategies as st
 from PIL import Image
-from safetensors.numpy import save
 
 from genbench_jax.benchmark.archives import members
 from genbench_jax.benchmark.inputs.class_map import read_class_map
@@ -44,47 +55,7 @@ from genbench_jax.store.image_set import distinct_names
 from genbench_jax.store.rows import read_rows
 from genbench_jax.store.yaml_files import YamlError, parse_yaml
 
-fuzzed = settings(
-  max_examples=int(os.environ.get("FUZZ_CASES", "30")),
-  deadline=None,
-  derandomize="FUZZ_CASES" not in os.environ,
-  suppress_health_check=list(HealthCheck),
-)
-
 PREPROCESSING = Preprocessing(ImageInput(16, mean=HALF, std=HALF))
-MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "I;16", "F", "YCbCr", "HSV")
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA")
-SIZES = ((1, 1), (5, 3), (30_000, 1), (1, 3_000), (64, 64))
-
-
-def _encoded(mode, form, size):
-  buffer = io.BytesIO()
-  try:
-    Image.new(mode, size).save(buffer, format=form)
-  except (OSError, KeyError, ValueError, SystemError):  # the format has no such mode
-    Image.new("RGB", (4, 4)).save(buffer, format="PNG")
-  return buffer.getvalue()
-
-
-@st.composite
-def damaged(draw, whole):
-  """Return bytes with some of them changed, removed or inserted."""
-  data = bytearray(draw(whole))
-  for _ in range(draw(st.integers(0, 4))):
-    place = draw(st.integers(0, max(len(data) - 1, 0)))
-    kind = draw(st.sampled_from(("flip", "cut", "insert")))
-    if kind == "flip" and data:
-      data[place] ^= draw(st.integers(1, 255))
-    elif kind == "cut":
-      del data[place:]
-    else:
-      data[place:place] = draw(st.binary(max_size=8))
-  return bytes(data)
-
-
-IMAGES = st.builds(
-  _encoded, st.sampled_from(MODES), st.sampled_from(FORMATS), st.sampled_from(SIZES)
-)
 
 
 @fuzzed
@@ -98,43 +69,10 @@ def test_arbitrary_bytes_are_an_image_or_none(data):
 
 @pytest.mark.parametrize("side", [20_000, 2**31 - 1])
 def test_a_decompression_bomb_is_rejected(side):
-  header = bytearray(_encoded("1", "PNG", (8, 8)))
+  header = bytearray(encoded("1", "PNG", (8, 8)))
   header[16:24] = side.to_bytes(4, "big") * 2
   header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, "big")
   assert not _Decoder([bytes(header)], np.arange(1), 16, PREPROCESSING)(0)["valid"][0]
-
-
-NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
-PATHS = st.one_of(
-  NAMES,
-  st.sampled_from(("../x.jpg", "/etc/x", "a/../../x", "./a", "a//b", "..", "C:\\x", "a\\..\\b")),
-)
-
-
-@st.composite
-def tars(draw):
-  buffer = io.BytesIO()
-  with tarfile.open(fileobj=buffer, mode=draw(st.sampled_from(("w", "w:gz")))) as archive:
-    for _ in range(draw(st.integers(0, 4))):
-      info = tarfile.TarInfo(draw(PATHS))
-      info.type = draw(
-        st.sampled_from((tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE))
-      )
-      info.linkname = draw(st.sampled_from(("/etc/passwd", "../../x", "a")))
-      data = draw(st.binary(max_size=40)) if info.type == tarfile.REGTYPE else b""
-      info.size = len(data)
-      archive.addfile(info, io.BytesIO(data))
-  return buffer.getvalue()
-
-
-@st.composite
-def zips(draw):
-  buffer = io.BytesIO()
-  names = draw(st.lists(PATHS, max_size=4, unique=True))
-  with zipfile.ZipFile(buffer, "w", draw(st.sampled_from((zipfile.ZIP_STORED, 8)))) as archive:
-    for name in names:
-      archive.writestr(zipfile.ZipInfo(name), draw(st.binary(max_size=40)))
-  return buffer.getvalue()
 
 
 @fuzzed
@@ -158,13 +96,6 @@ def test_a_gzip_of_three_bytes_is_rejected(tmp_path):
     list(members(tmp_path / "x.tar.gz", lambda name: True))
 
 
-VALUES = st.recursive(
-  st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-  lambda inner: (
-    st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
-  ),
-  max_leaves=6,
-)
 KEYS = (
   "folder",
   "name",
@@ -211,27 +142,6 @@ def test_a_dataset_file_of_arbitrary_bytes_is_a_one_line_error(data):
     with pytest.raises(UsageError) as caught:
       own_spec(str(path))
     assert "\n" not in str(caught.value)
-
-
-def _lying_header(header, tail):
-  text = json.dumps(header).encode()
-  return len(text).to_bytes(8, "little") + text + tail
-
-
-HEADERS = st.dictionaries(
-  st.sampled_from(("features", "labels", "ids", "valid", "w", "__metadata__")),
-  st.fixed_dictionaries(
-    {
-      "dtype": st.sampled_from(("F32", "I32", "I64", "U8", "BF16", "X")),
-      "shape": st.lists(st.integers(-1, 2**62), max_size=3),
-      "data_offsets": st.lists(st.integers(0, 2**62), min_size=2, max_size=2),
-    }
-  )
-  | VALUES,
-  max_size=5,
-)
-WEIGHTS = st.just(save({"w": np.arange(6, dtype=np.float32)}))
-TENSORS = st.builds(_lying_header, HEADERS, st.binary(max_size=64)) | damaged(WEIGHTS)
 
 
 @fuzzed
@@ -453,24 +363,6 @@ def test_a_list_or_class_map_of_any_values_is_read_or_rejected(values, form, tai
         read()
       except UsageError as error:
         assert len(str(error)) < 2000
-
-
-@st.composite
-def npz_files(draw):
-  """Return an archive of arrays whose headers may claim any shape and type."""
-  buffer = io.BytesIO()
-  with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-    for name in draw(st.lists(st.sampled_from(("images", "labels", "mu")), unique=True)):
-      about = {
-        "descr": draw(st.sampled_from(("<f4", "|u1", "<U3", "|O", "<f8", "|V2", "|S0"))),
-        "fortran_order": draw(st.booleans()),
-        "shape": tuple(draw(st.lists(st.integers(-1, 4) | st.just(1 << 40), max_size=3))),
-      }
-      header = io.BytesIO()
-      np.lib.format.write_array_header_1_0(header, about)
-      content = draw(st.binary(max_size=40) | st.just(bytes(1 << 16)))
-      archive.writestr(f"{name}.npy", header.getvalue() + content)
-  return buffer.getvalue()
 
 
 @fuzzed
