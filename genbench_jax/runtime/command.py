@@ -53,12 +53,28 @@ def run_command(work: Callable[[], int], debug: bool = False) -> int:
     say_error(RunError(f"{why}. Complete files are intact; --debug shows where."))
     return 1
   except (OSError, RuntimeError, ValueError) as error:
-    reason = disk_reason(error)
+    reason = _full_device(error) or _unusable_file(error)
     if debug or not reason:
       raise
-    where = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
-    say_error(RunError(f"cannot use{where}: {reason}. Complete files are intact."))
+    say_error(RunError(f"{reason}. Complete files are intact."))
     return 1
+
+
+def _unusable_file(error: Exception) -> str:
+  """Return which file cannot be used and why, if that is what an error says; else an empty string."""
+  where = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
+  return f"cannot use{where}: {reason}" if (reason := disk_reason(error)) else ""
+
+
+def _full_device(error: Exception) -> str:
+  """Return that the memory of a device is full, if that is what an error of XLA says."""
+  message = " ".join(str(error).split())
+  if not (isinstance(error, RuntimeError) and message.startswith("RESOURCE_EXHAUSTED")):
+    return ""
+  return (
+    f"the memory of a device is full ({message[:200].rstrip('.')}). Set a smaller batch_per_device"
+    " or image size, or use more devices"
+  )
 
 
 def say_error(error: Exception) -> None:

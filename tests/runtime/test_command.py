@@ -36,6 +36,11 @@ def test_the_status_of_the_work_is_returned():
     (OSError(errno.EINVAL, "not a regular file", "/d/f"), 1, "error: cannot use /d/f: not a reg"),
     (RecursionError("maximum recursion depth"), 1, "error: the input is nested too deeply"),
     (MemoryError(), 1, "error: memory is full"),
+    (
+      RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\n[tf-allocator]"),
+      1,
+      "error: the memory of a device is full (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.",
+    ),
   ],
 )
 def test_an_error_is_one_line(error, status, said, capsys):
