@@ -370,7 +370,7 @@ def _warnings(rows: Sequence[Row], run: RunInfo, main: Results) -> list[str]:
     warnings.append(f"{count} rows have no finite value and are left out.")
   if empty := sum(cell.facts.get("missing_classes", 0) > 0 for cell in main.measured):
     warnings.append(
-      f"{empty} cells have classes without a training image; the table of all cells counts them."
+      f"Cells with classes that have no training image: {empty}. The table of all cells counts these classes."
     )
   short = [
     cell
@@ -380,7 +380,7 @@ def _warnings(rows: Sequence[Row], run: RunInfo, main: Results) -> list[str]:
   if short:
     worst = min(short, key=lambda cell: cell.facts["shots_given"] / cell.shots)
     warnings.append(
-      f"{len(short)} cells have fewer images than requested, such as {number(worst.facts['shots_given'])} per class "
+      f"Cells with fewer images than requested: {len(short)}, such as {number(worst.facts['shots_given'])} per class "
       f"instead of {worst.shots} ({worst.series.label} on {worst.dataset})."
     )
   return warnings

@@ -68,6 +68,17 @@ def test_partial_runs_have_a_page(rows, quantities, tmp_path):
   assert ("What the images add" in text) == ("zero_shot" in quantities)
 
 
+def test_cells_with_fewer_images_than_requested_are_counted(rows, tmp_path):
+  first = next(row for row in rows if row["source"] == "original" and row["shots"] == 8)
+  keys = ("dataset", "source", "strategy", "shots")
+  own = [row for row in rows if all(row[key] == first[key] for key in keys)]
+  short = [{**row, "shots_given": 5.5, "missing_classes": 1} for row in own]
+  text = write_report(short, [], {}, tmp_path).read_text(encoding="utf-8")
+  assert re.search(r"1 dataset, 1 cell\b", text)
+  assert "Cells with fewer images than requested: 1, such as 5.50 per class instead of 8 (" in text
+  assert "Cells with classes that have no training image: 1." in text
+
+
 def test_full_benchmark_stays_small(full_page):
   """The examples fill the remaining space, and the page says how many were omitted."""
   text = full_page.read_text(encoding="utf-8")
