@@ -100,9 +100,9 @@ def _rows(path: Path, file: IO[bytes], count: int) -> Iterator[Any]:
       f"{path}: images must be uint8 [{count}, h, w, 3], one per label, not {dtype} {list(shape)}."
     )
   size = math.prod(shape[1:])
-  if size > MOST_BYTES:
+  if not 0 < size <= MOST_BYTES:
     raise UsageError(
-      f"{path}: an image of shape {list(shape[1:])} takes more than {MOST_BYTES} bytes."
+      f"{path}: an image of shape {list(shape[1:])} is empty or takes more than {MOST_BYTES} bytes."
     )
   for _ in range(count):
     content = file.read(size)

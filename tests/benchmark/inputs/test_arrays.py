@@ -113,3 +113,11 @@ def test_pickles_are_not_opened(tmp_path):
   path = archive(tmp_path, images=PIXELS, labels=np.array([{}, {}, {}], dtype=object))
   with pytest.raises(UsageError, match="pickled objects"):
     array_images(path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 1 << 40), (1, 1 << 40, 0, 3)])
+def test_an_image_without_pixels_is_rejected(shape, tmp_path):
+  """Found by fuzzing: Pillow cannot hold its size."""
+  path = archive(tmp_path, images=np.zeros(shape, np.uint8), labels=np.zeros(1, int))
+  with pytest.raises(UsageError, match="is empty or takes more than"):
+    array_images(path, tmp_path / "cache")
