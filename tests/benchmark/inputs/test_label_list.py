@@ -60,7 +60,7 @@ def test_an_absolute_path_inside_the_folder_is_relative(folder):
   assert opened(folder, "labels.csv", text) == {"a.png": "cat"}
 
 
-@pytest.mark.parametrize("path", ["../a.png", "deep/../../a.png", "/etc/passwd"])
+@pytest.mark.parametrize("path", ["../a.png", "deep/../../a.png", "..\\a.png", "/etc/passwd"])
 def test_files_outside_are_rejected(folder, path):
   with pytest.raises(UsageError, match="names files outside its folder"):
     opened(folder, "labels.csv", f"file,label\n{path},cat\n")
