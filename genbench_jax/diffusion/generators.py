@@ -89,8 +89,7 @@ def _is_swept(key: str, value: Any) -> bool:
 def _in_name(value: Any) -> str:
   """Return a value as part of a generator's name, which has no dots."""
   text = str(value)
-  if (
-    isinstance(value, float) and float(f"{value:g}") == value
-  ):  # six digits are enough, as in 4 for 4.0
+  # The short form, such as 4 for 4.0, unless it drops digits.
+  if isinstance(value, float) and float(f"{value:g}") == value:
     text = f"{value:g}"
   return re.sub(r"[^A-Za-z0-9_-]", "_", text)

@@ -9,6 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Int, UInt8
 
+from genbench_jax.embedding.library import open_image
+from genbench_jax.embedding.preprocess import to_square
 from genbench_jax.errors import ModelError, UsageError, unknown_name
 from genbench_jax.metrics.accuracy import Metric, check_metric, check_test_labels
 from genbench_jax.metrics.inputs import label_rows
@@ -21,6 +23,7 @@ from genbench_jax.recognizers.splits import class_targets
 from genbench_jax.recognizers.training_set import TrainingSet, make_training_set
 from genbench_jax.runtime.mesh import data_mesh
 from genbench_jax.runtime.settings import AtLeast
+from genbench_jax.store.image_pixels import to_rgb
 
 
 def fit_arrays(
@@ -162,10 +165,6 @@ def stored_squares(name: str, images: Any, size: int) -> UInt8[np.ndarray, "n s 
   Raises:
     UsageError: the images are not uint8 [n, h, w, 3], or one of a sequence is no image.
   """
-  from genbench_jax.embedding.library import open_image
-  from genbench_jax.embedding.preprocess import to_square
-  from genbench_jax.store.image_pixels import to_rgb
-
   if not isinstance(images, list | tuple):
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:

@@ -170,7 +170,7 @@ class Recipe:
     Raises:
       UsageError: it has not; the message begins with `path`.
     """
-    if self.batch_size % self.accumulate:
+    if self.batch_size < 1 or self.accumulate < 1 or self.batch_size % self.accumulate:
       raise UsageError(
         f"{path}: a batch of {self.batch_size} can't be computed in {self.accumulate} equal parts."
       )

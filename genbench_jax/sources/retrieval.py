@@ -20,6 +20,7 @@ from genbench_jax.embedding.embedder import text_features, text_prototypes, unit
 from genbench_jax.embedding.plain_image import plain_image
 from genbench_jax.embedding.stored import embed_stored
 from genbench_jax.errors import NotPreparedError, RunError, UsageError
+from genbench_jax.metrics.inputs import host_unit_rows
 from genbench_jax.retrieval.choose import Chooser, ChosenImage, Counts
 from genbench_jax.retrieval.demo_pool import NAME, VERSION, demo_pool
 from genbench_jax.retrieval.images import ImageFinder
@@ -361,17 +362,9 @@ def _reranked(
   spec = run.config.spec(dataset)
   prototypes = text_prototypes(run.encoder, spec.names, spec.templates, run.local_mesh)
   return [
-    reordered(images, _cosines(pool.features("image", images.row), prototype))
+    reordered(images, host_unit_rows(pool.features("image", images.row)) @ prototype)
     for images, prototype in zip(rankings, prototypes, strict=True)
   ]
-
-
-def _cosines(
-  features: Float32[np.ndarray, "m d"], prototype: Float32[np.ndarray, "d"]
-) -> Float32[np.ndarray, "m"]:
-  """Return the cosines with a unit-norm prototype; 0 for rows of zeros."""
-  length = np.linalg.norm(features, axis=1)
-  return (features @ prototype) / np.where(length > 0, length, np.float32(1))
 
 
 def _record(label: int, query: str, image: ChosenImage, index: int) -> ImageRecord:

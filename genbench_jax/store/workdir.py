@@ -57,8 +57,8 @@ def _held(workdir: Path) -> Iterator[None]:
   from filelock import FileLock, Timeout
 
   holder = workdir / ".holder"
+  make_workdir(workdir)
   try:
-    workdir.mkdir(parents=True, exist_ok=True)
     if (workdir / ".lock").is_symlink():
       raise UsageError(f"{workdir / '.lock'} is a link, which is not followed. Delete it.")
     lock = FileLock(workdir / ".lock", timeout=0)

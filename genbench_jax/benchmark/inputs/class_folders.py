@@ -32,11 +32,10 @@ def class_folders(root: Path, is_class: Callable[[str], bool]) -> ImageList:
     return label_list.listed_images(file, walk, place)
   names = walk.folders(place.folder)
   if not names:
-    for name in label_list.NAMES:
-      if os.path.lexists(
-        root / place.folder / name
-      ):  # without classes: the error names its columns
-        return label_list.listed_images(root / place.folder / name, walk, place)
+    # A list without classes: the error names its columns.
+    for file in (root / place.folder / name for name in label_list.NAMES):
+      if os.path.lexists(file):
+        return label_list.listed_images(file, walk, place)
     lists = " or ".join(label_list.NAMES)
     raise UsageError(
       f"{root} has no class folders and no {lists}: expected CLASS/*.png, with class names or indices."

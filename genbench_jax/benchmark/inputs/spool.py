@@ -102,7 +102,7 @@ def ensure_copy(path: Path, write: Callable[[IO[bytes]], list[Any]]) -> list[Any
     with files.atomic_path(path) as temporary, temporary.open("wb") as out:
       rows = write(out)
     files.write_json(seal, {"files": {path.name: files.sha256(path)}, "rows": rows})
-    found = files.read_json(seal)
+    return rows
   return list(found["rows"])
 
 
